@@ -1,0 +1,96 @@
+"""The real application for a measurement: real launcher, real Redis, people with tokens, a worker pinned to a core.
+
+Run inside the project's environment. People and messages are written by the application's own actions, in this process.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from broadcast.actions import announce, people
+from broadcast.domain import clock
+from broadcast.domain.audience import Everyone, roles
+from broadcast.domain.events import EventType
+from broadcast.factory import create_app
+from broadcast.settings import Settings
+from broadcast.store import log
+from broadcast.store.database import writing
+from broadcast.store.models import ApiToken, Role, User, UserRole
+from tests.system import System
+
+OPS = 100  # people with the role ops; everybody else has none
+
+
+class Application:
+    """A running system with `count` people. `path` is the stream of a program."""
+
+    path = "/api/sse/connect"
+
+    def __init__(self, system: System, folder: Path, count: int):
+        self.system, self.port = system, system.port
+        self.tokens = folder / "tokens"
+        environ = system.environ | {"REDIS_URL": system.redis_url}
+        self.app = create_app(Settings.load(environ))
+        with self.app.app_context():
+            self.tokens.write_text("\n".join(_people(count)) + "\n")
+
+    def send(self, count: int, *, to_ops: bool = False) -> list[float]:
+        """Append `count` messages of about 200 bytes on the wire in one transaction; return when it was committed."""
+        audience = roles(["ops"]) if to_ops else Everyone()
+        with self.app.app_context():
+            payload = {"id": 1, "title": "x" * 110}
+            entry = log.Entry(EventType.MESSAGE, 1, audience, payload)
+            with writing() as session:
+                log.append(session, [entry] * count, at=clock.now())
+            committed = time.time()
+            announce.ring()
+        return [committed] * count
+
+    def cursor(self, back: int = 0) -> str:
+        with self.app.app_context():
+            head = log.head()
+        return f"{head.epoch}-{max(0, head.seq - back)}"
+
+
+def _people(count: int) -> list[str]:
+    now, tokens = clock.now(), [secrets.token_urlsafe(24) for _ in range(count)]
+    with writing() as session:
+        if session.get(Role, "ops") is None:
+            session.add(Role(name="ops"))
+            session.flush()
+        ids = session.scalars(
+            insert(User).returning(User.id),
+            [{"username": f"p{secrets.token_hex(8)}", "name": f"Person {n}", "created_at": now} for n in range(count)],
+        ).all()
+        session.execute(insert(UserRole), [{"user_id": user_id, "role_name": "ops"} for user_id in ids[:OPS]])
+        rows = [
+            {
+                "token_hash": people.hash_token(token),
+                "user_id": user_id,
+                "label": "bench",
+                "scopes": "inbox",
+                "created_at": now,
+            }
+            for token, user_id in zip(tokens, ids, strict=True)
+        ]
+        session.execute(insert(ApiToken), rows)
+    return tokens
+
+
+@contextmanager
+def application(folder: Path, *, people_count: int, workers: int = 1, **settings: str) -> Iterator[Application]:
+    """Start it with limits of requests off; with one worker, that worker has core 0 for itself."""
+    given = {"WEB_CONCURRENCY": str(workers), "STREAMS_PER_ADDRESS": "100000", "STREAMS_PER_WORKER": "20000"}
+    system = System(folder, **given | settings)
+    system.start()
+    try:
+        if workers == 1:
+            os.sched_setaffinity(system.workers()[0], {0})
+        yield Application(system, folder, people_count)
+    finally:
+        system.stop()

@@ -1,0 +1,199 @@
+"""How the console and the inbox do with a million people: `python -m bench.figures [--url postgresql://…] [--people 1000000]`.
+
+Fills an empty database by bulk statements (a hundredth of the people as broadcasts, five times as many receipts), then asks
+the application itself, in this process, and prints p50 and p95 of each page. Without --url: SQLite in a temporary folder, a
+tenth of the people. Half of the receipts belong to the five newest broadcasts, so that the first page of the list has the
+worst of them.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flask_migrate
+from flask import Flask
+from sqlalchemy import text
+
+from broadcast.actions import people
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
+from broadcast.factory import create_app
+from broadcast.settings import Settings
+from broadcast.store.database import db
+from tests.cast import Client
+
+ROLES, CHOSEN, LOUD = (
+    100,
+    100,
+    5,
+)  # roles; people of a broadcast to chosen ones; broadcasts that half of the receipts belong to
+LIMITS_MS = {"publish": 50, "audience preview": 300}  # of the rest: 100
+
+
+def main() -> None:
+    given = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    given.add_argument("--url", help="an empty database; SQLite without it")
+    given.add_argument("--people", type=int, help="1,000,000 by default, 100,000 on SQLite")
+    given.add_argument("--rounds", type=int, default=60)
+    options = given.parse_args()
+    people_count = options.people or (1_000_000 if options.url else 100_000)
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(
+            Settings(
+                app_env="test", data_dir=Path(folder), database_url=options.url, secret_key="k" * 40,
+                ratelimit_enabled=False, log_level="error",
+            )
+        )  # fmt: skip
+        with app.app_context():
+            flask_migrate.upgrade()
+            if not db.session.scalar(text("SELECT count(*) FROM users")):
+                _timed("filled", lambda: fill(people_count))
+            db.session.remove()
+        measure(app, people_count, options.rounds)
+
+
+def fill(people_count: int) -> None:
+    """People, roles, broadcasts, receipts; ids from 1 without gaps."""
+    alice = people.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
+    assert alice == 1
+    broadcasts, receipts = people_count // 100, people_count * 5
+    loud_each, quiet_each = receipts // 2 // LOUD, receipts // 2 // (broadcasts - LOUD)
+    values = {
+        "people": people_count, "broadcasts": broadcasts, "roles": ROLES, "chosen": CHOSEN, "quiet": quiet_each,
+        "loud": loud_each, "first_loud": broadcasts - LOUD + 1, "now": clock.now(),
+    }  # fmt: skip
+    is_sqlite = db.engine.dialect.name == "sqlite"
+    with db.engine.begin() as connection:
+        if not is_sqlite:
+            connection.execute(text("SET session_replication_role = replica"))  # no check of two foreign keys a row
+        for statement in _STATEMENTS:
+            used = {name: value for name, value in values.items() if f":{name}" in statement}
+            connection.execute(text(_series(statement, is_sqlite)), used)
+        if not is_sqlite:
+            for table in ("users", "broadcasts"):
+                connection.execute(text(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"))
+            connection.execute(text("SET session_replication_role = DEFAULT"))
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE" if is_sqlite else "VACUUM ANALYZE"))
+
+
+# "FROM numbers(a, b, n)" stands for the numbers a to b as column n, which the two databases spell differently
+_STATEMENTS = [
+    "INSERT INTO roles (name) SELECT 'role' || n FROM numbers(0, :roles - 1, n)",
+    """INSERT INTO users (id, username, name, created_at, read_through_seq, preferences)
+       SELECT n, 'person' || n, 'Person ' || n, :now, 0, '{}' FROM numbers(2, :people, n)""",
+    "INSERT INTO user_roles (user_id, role_name) SELECT n, 'role' || (n % :roles) FROM numbers(2, :people, n)",
+    """INSERT INTO user_roles (user_id, role_name)
+       SELECT n * 10, 'role' || ((n * 10 + 1 + n % 7) % :roles) FROM numbers(1, :people / 10, n)""",
+    "INSERT INTO person_words (word, user_id) SELECT 'person' || n, n FROM numbers(2, :people, n)",
+    "INSERT INTO person_words (word, user_id) SELECT 'person', n FROM numbers(2, :people, n)",
+    "INSERT INTO person_words (word, user_id) SELECT CAST(n AS VARCHAR(64)), n FROM numbers(2, :people, n)",
+    "INSERT INTO silences (user_id, what) SELECT n * 20, 'category News' FROM numbers(1, :people / 20, n)",
+    """INSERT INTO broadcasts (id, seq, status, revision, title, content, content_html, priority, actions, audience_kind,
+         audience_count, requires_ack, close_sessions, sender_id, sender_name, created_at, updated_at, published_at)
+       SELECT n, n, 'ACTIVE', 1, 'Broadcast number ' || n, 'Some text of it.', '<p>Some text of it.</p>', 'NORMAL', '[]',
+         CASE WHEN n >= :first_loud OR n % 5 = 0 THEN 'everyone' WHEN n % 5 = 1 THEN 'users' ELSE 'roles' END,
+         CASE WHEN n >= :first_loud OR n % 5 = 0 THEN :people WHEN n % 5 = 1 THEN :chosen ELSE :people / :roles END,
+         n % 10 = 0, false, 1, 'Alice', :now, :now, :now FROM numbers(1, :broadcasts, n)""",
+    """INSERT INTO broadcast_roles (broadcast_id, role_name) SELECT id, 'role' || (id % :roles) FROM broadcasts
+       WHERE audience_kind = 'roles'""",
+    """INSERT INTO broadcast_users (broadcast_id, user_id) SELECT id, 2 + (id * 7919 + n * 4001) % (:people - 1)
+       FROM broadcasts, numbers(1, :chosen, n) WHERE audience_kind = 'users'""",
+    """INSERT INTO receipts (broadcast_id, user_id, delivered_at, first_seen_at, read_at)
+       SELECT id, 2 + (id * 7919 + n * 4001) % (:people - 1), :now, CASE WHEN n % 10 < 7 THEN :now END,
+         CASE WHEN n % 10 < 5 THEN :now END FROM broadcasts, numbers(1, :quiet, n) WHERE id < :first_loud""",
+    """INSERT INTO receipts (broadcast_id, user_id, delivered_at, first_seen_at, read_at)
+       SELECT id, n + 1, :now, CASE WHEN n % 10 < 7 THEN :now END, CASE WHEN n % 10 < 5 THEN :now END
+       FROM broadcasts, numbers(1, :loud, n) WHERE id >= :first_loud""",
+    "UPDATE log_head SET seq = :broadcasts",
+]
+
+
+def _series(statement: str, is_sqlite: bool) -> str:
+    head, found, rest = statement.partition("numbers(")
+    if not found:
+        return statement
+    first, last, tail = rest.split(",", 2)
+    tail = tail.split(")", 1)[1]
+    if not is_sqlite:
+        return f"{head}generate_series({first}, {last}) AS s(n) {tail}"
+    series = (
+        f"(WITH RECURSIVE s(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM s WHERE n < {last}) SELECT n FROM s) AS s"
+    )
+    return f"{head}{series} {tail}"
+
+
+def measure(app: Flask, people_count: int, rounds: int) -> None:
+    broadcasts = people_count // 100
+    alice, chance = Client.of(app, "alice"), random.Random(1)
+    readers = [Client.of(app, f"person{chance.randrange(2, people_count)}") for _ in range(20)]
+    alice.get("/console/broadcasts/new")
+
+    def get(path: Callable[[], str], client: Callable[[], Client] = lambda: alice) -> Callable[[], Any]:
+        return lambda: client().get(path())
+
+    def publish(**draft: Any) -> Callable[[], Any]:
+        return lambda: alice.send("POST", "/api/admin/broadcasts", {"title": "T", "content": "C"} | draft)
+
+    def count(**form: str) -> Callable[[], Any]:
+        return lambda: alice.post("/console/audience", form)
+
+    def some() -> int:
+        return chance.randrange(1, broadcasts)
+
+    def someone() -> Client:
+        return chance.choice(readers)
+
+    questions = {
+        "list: first page": get(lambda: "/console/broadcasts"),
+        "list: a later page": get(lambda: f"/console/broadcasts?after={some()}"),
+        "list: live": get(lambda: "/console/broadcasts?filter=active"),
+        "detail: any": get(lambda: f"/console/broadcasts/{some()}"),
+        "detail: the loudest": get(lambda: f"/console/broadcasts/{broadcasts}"),
+        "detail: live funnel": get(lambda: f"/console/broadcasts/{broadcasts}/stats"),
+        "figures: any": get(lambda: f"/console/broadcasts/{some()}/figures"),
+        "figures: the loudest": get(lambda: f"/console/broadcasts/{broadcasts}/figures"),
+        "inbox: first page": get(lambda: "/inbox", someone),
+        "inbox: unread": get(lambda: "/inbox?view=unread", someone),
+        "inbox: a later page": get(lambda: f"/inbox?after={some()}", someone),
+        "inbox: counts": get(lambda: "/inbox/count", someone),
+        "audience preview: everyone": count(targetType="ALL"),
+        "audience preview: a role": count(targetType="ROLE", roles="role7"),
+        "audience preview: some muted": count(targetType="ALL", category="News"),
+        "publish: everyone": publish(targetType="ALL"),
+        "publish: a role": publish(targetType="ROLE", targetIds=["role7"]),
+        "people: search": get(lambda: f"/console/people?q=person{chance.randrange(people_count)}"),
+        "people: everybody matches": get(lambda: "/console/people?q=p"),
+        "people: picker": get(lambda: f"/console/people-found?pick=person{chance.randrange(people_count)}"),
+    }
+    print(f"{'':32}{'first':>9}{'p50':>9}{'p95':>9}   ms; {people_count:,} people, {rounds} rounds")
+    for name, ask in questions.items():
+        took = [_milliseconds(ask) for _ in range(rounds)]
+        p95 = statistics.quantiles(took, n=20)[-1]
+        limit = LIMITS_MS.get(name.partition(":")[0], 100)
+        note = "" if p95 <= limit else f"   over {limit}"
+        print(f"{name:32}{took[0]:9.1f}{statistics.median(took):9.1f}{p95:9.1f}{note}", flush=True)
+
+
+def _milliseconds(ask: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    response = ask()
+    response.get_data()
+    took = (time.perf_counter() - began) * 1000
+    assert response.status_code in (200, 201), response.get_data(as_text=True)[:500]
+    return took
+
+
+def _timed(what: str, act: Callable[[], Any]) -> None:
+    began = time.perf_counter()
+    act()
+    print(f"{what} in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The usual way to stream from Flask, to compare with: a generator, a greenlet and a queue for each client."""
+
+import queue
+
+from flask import Flask, Response, request
+
+app = Flask(__name__)
+_queues: list[queue.Queue] = []
+
+
+@app.get("/ready")
+def ready():
+    return "ok"
+
+
+@app.get("/stream")
+def stream():
+    mine: queue.Queue = queue.Queue(1000)
+    _queues.append(mine)
+
+    def body():
+        yield "event: CONNECTED\ndata: {}\n\n"
+        while True:
+            yield mine.get()
+
+    return Response(body(), mimetype="text/event-stream")
+
+
+@app.post("/publish")
+def publish():
+    frame = f"event: MESSAGE\ndata: {request.get_data(as_text=True)}\n\n"
+    for waiting in _queues:
+        waiting.put(frame)
+    return "ok"

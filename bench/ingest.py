@@ -1,0 +1,137 @@
+"""How many events a second go from Kafka into the log and onto streams, and what it costs the worker that reads them.
+
+    python -m bench.ingest [--events 20000] [--seconds 20] [--rate 500] [--streams 50]
+
+One worker, started as an operator does, on the embedded defaults or DATABASE_URL; brokers: KAFKA_BOOTSTRAP_SERVERS, else the
+mock cluster. Events are of 1 KB, distinct, to the role ops. Tells:
+1. a backlog: events per second into the log, and on a stream of every client;
+2. a steady rate: from produced to the frame read, p50 and p99;
+3. the longest stall of a ticker of 10 ms inside the worker, during each; what an event cost it of its processor, which a busy
+   machine changes less than the time; and the most memory it ever held, before the backlog and after it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from tests.ingest.records import an_event
+from tests.kafka.brokers import Brokers
+from tests.streams import Stream
+from tests.system import System, wait_for
+
+_TICKER = Path(__file__).resolve().parent / "ticker"
+_FILLER = "All trains towards the harbour are late; please allow for twenty minutes more. "
+
+
+def main() -> None:
+    options = _options()
+    brokers = Brokers()
+    topic, group = brokers.topic(), "bench"
+    with tempfile.TemporaryDirectory() as folder:
+        ticks = Path(folder) / "ticks"
+        settings = {"KAFKA_BOOTSTRAP_SERVERS": brokers.address, "KAFKA_TOPICS": topic, "KAFKA_GROUP_ID": group}
+        settings |= {"WEB_CONCURRENCY": "1", "TICKER": str(ticks), "STREAMS_PER_USER": "100000"}
+        settings["PYTHONPATH"] = f"{_TICKER}{os.pathsep}{_TICKER.parent.parent}"
+        with System(Path(folder), database_url=os.environ.get("DATABASE_URL"), **settings) as system:
+            token = system.token("bob")
+            after = system.call("GET", "/api/user/messages?limit=1", token=token)[1]["cursor"]
+            headers = {"Authorization": f"Bearer {token}"}
+            streams = [Stream(system.url, headers=headers, after=after) for _ in range(options.streams)]
+            for stream in streams:
+                stream.wait_for("CONNECTED", seconds=30)
+            brokers.send(topic, [_event("warm")])
+            streams[0].wait_for("MESSAGE", seconds=30)
+            worker = Worker(system.workers()[0], ticks)
+            _backlog(brokers, topic, streams, options.events, worker)
+            _steady(brokers, topic, streams[0], options.rate, options.seconds, worker)
+            for stream in streams:
+                stream.close()
+    brokers.close()
+
+
+class Worker:
+    """The process that reads: what it used since the last look."""
+
+    def __init__(self, pid: int, ticks: Path):
+        self._proc, self._ticks = Path(f"/proc/{pid}"), ticks
+        self._cpu = 0.0
+
+    def begin(self) -> None:
+        self._cpu = self._cpu_seconds()
+        self._ticks.write_text("")
+
+    def used(self, events: int) -> str:
+        """In words, for so many events."""
+        longest = max(map(float, self._ticks.read_text().split()), default=0.0)
+        cpu = (self._cpu_seconds() - self._cpu) / events * 1e6
+        return f"{cpu:.0f} µs of the worker's processor each, longest stall {longest:.0f} ms"
+
+    def peak_mib(self) -> int:
+        status = (self._proc / "status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+    def _cpu_seconds(self) -> float:
+        user, system = (self._proc / "stat").read_text().rpartition(") ")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _backlog(brokers: Brokers, topic: str, streams: list[Stream], count: int, worker: Worker) -> None:
+    before = len(streams[0].of("MESSAGE"))
+    memory = worker.peak_mib()
+    worker.begin()
+    began = time.monotonic()
+    sender = threading.Thread(target=brokers.send, args=(topic, (_event(f"b{n}") for n in range(count))))
+    sender.start()
+    wait_for(lambda: len(streams[0].frames) >= before + count, seconds=600, what="the backlog on a stream")
+    took = max(stream.frames[-1].at for stream in streams) - began
+    sender.join()
+    for stream in streams:
+        wait_for(lambda stream=stream: len(stream.of("MESSAGE")) >= before + count, seconds=60, what="every stream")
+    print(
+        f"backlog of {count:,}: {count / took:,.0f} events/s into log and {len(streams)} streams; {worker.used(count)}"
+    )
+    print(
+        f"memory of the worker at most: {memory} MiB before the backlog, {worker.peak_mib()} MiB after it", flush=True
+    )
+
+
+def _steady(brokers: Brokers, topic: str, stream: Stream, rate: int, seconds: int, worker: Worker) -> None:
+    sent: dict[str, float] = {}
+    seen = len(stream.frames)
+    worker.begin()
+    began = time.monotonic()
+    for n in range(rate * seconds):
+        time.sleep(max(0.0, began + n / rate - time.monotonic()))
+        sent[f"s{n}"] = time.monotonic()
+        brokers.producer.produce(topic, json.dumps(_event(f"s{n}")).encode(), key=str(n % 100))
+        brokers.producer.poll(0)
+    brokers.producer.flush(30)
+    wait_for(lambda: len(stream.frames) - seen >= len(sent), seconds=120, what="the last event")
+    latencies = sorted(
+        frame.at - sent[frame.json["title"]] for frame in stream.frames[seen:] if frame.event == "MESSAGE"
+    )
+    p50, p99 = statistics.median(latencies), latencies[int(len(latencies) * 0.99)]
+    print(
+        f"{rate}/s for {seconds} s: produced → frame p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms; {worker.used(len(sent))}"
+    )
+
+
+def _event(id: str) -> dict:
+    content = (_FILLER * 12)[:850]
+    return an_event(id, data={"title": id, "content": content, "targetType": "ROLE", "targetIds": ["ops"]})
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.ingest")
+    for name, default in (("events", 20_000), ("seconds", 20), ("rate", 500), ("streams", 50)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What is done with dead letters: tried again on the path of a first arrival, or emptied. All of it is audited."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from broadcast.actions import announce, audit, events
+from broadcast.actions.events import Outcome
+from broadcast.domain.actor import Actor
+from broadcast.domain.arrival import Arrival
+from broadcast.domain.permissions import Permission
+from broadcast.errors import Conflict, NotFound
+from broadcast.store import dead_letters
+from broadcast.store.database import writing
+from broadcast.store.outside import DeadLetter, LetterStatus
+
+
+def redrive(letter_id: int, arrival: Arrival, *, edited: bool, by: Actor, now: datetime) -> Outcome:
+    """Hand a letter in once more, read anew as `arrival`; what is still wrong stays in it with its new reason.
+
+    Raises Forbidden, NotFound, Conflict (it is waiting no more), Busy.
+    """
+    by.require(Permission.OPERATE)
+    account = events.account(now=now)
+    try:
+        outcome = _redrive(letter_id, arrival, edited, account, by, now)
+    except DBAPIError as problem:
+        arrival = replace(arrival, reading=events.failed(arrival, problem))
+        outcome = _redrive(letter_id, arrival, edited, account, by, now)
+    announce.ring()
+    return outcome
+
+
+def _redrive(letter_id: int, arrival: Arrival, edited: bool, account: Actor, by: Actor, now: datetime) -> Outcome:
+    ready = events.prepare([arrival])
+    with writing() as session:
+        letter = _waiting(session, letter_id)
+        [outcome] = events.write(session, ready, by=account, now=now)
+        letter.tries += 1
+        letter.tried_at = now
+        if outcome.rejected is not None:
+            outcome = replace(outcome, kind="rejected")  # as a record it is known already
+            letter.code, letter.reason = outcome.rejected.code, outcome.rejected.reason
+        else:
+            letter.status, letter.broadcast_id = LetterStatus.REDRIVEN.value, outcome.broadcast_id
+        _record(session, by, "dead_letter.redriven", letter, now, edited=edited, outcome=outcome.kind)
+        return outcome
+
+
+def purge(letter_id: int, *, by: Actor, now: datetime) -> None:
+    """Empty a letter for good; its place stays known. Raises Forbidden, NotFound, Conflict, Busy."""
+    by.require(Permission.OPERATE)
+    with writing() as session:
+        letter = _waiting(session, letter_id)
+        _record(session, by, "dead_letter.purged", letter, now, reason=letter.reason)
+        dead_letters.empty(session, [letter.id])
+
+
+def purge_all(*, through: int, by: Actor, now: datetime) -> int:
+    """Empty every waiting letter up to id `through`, the newest that was seen; return how many. Raises Forbidden, Busy."""
+    by.require(Permission.OPERATE)
+    with writing() as session:
+        count = dead_letters.empty(session, None, through=through)
+        audit.record(session, by, "dead_letter.purged", "dead_letter", None, now=now, count=count, through=through)
+        return count
+
+
+def _waiting(session: Session, letter_id: int) -> DeadLetter:
+    letter = session.get(DeadLetter, letter_id, with_for_update=True)
+    if letter is None:
+        raise NotFound("There is no such dead letter.")
+    if letter.status != LetterStatus.WAITING:
+        raise Conflict("This dead letter is waiting no more: somebody has redriven or purged it.")
+    return letter
+
+
+def _record(session: Session, by: Actor, action: str, letter: DeadLetter, now: datetime, **detail: object) -> None:
+    audit.record(session, by, action, "dead_letter", letter.id, now=now, place=letter.place, **detail)

@@ -1,0 +1,272 @@
+"""Changing what is there: drafts as they are typed, plans, and live broadcasts on every open screen.
+
+Every edit names the version it was made from and is refused when that is no longer the newest (Outdated), so that two
+editors, or an edit and the clock, never overwrite each other silently.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from broadcast.actions import announce, audit, rows
+from broadcast.actions.audiences import resolve
+from broadcast.actions.broadcasts import Published, earlier_with, remember_key, set_out, update
+from broadcast.domain import clock, lifecycle
+from broadcast.domain.actor import Actor
+from broadcast.domain.lifecycle import Status
+from broadcast.domain.message import Draft, read_draft
+from broadcast.domain.permissions import Permission
+from broadcast.errors import Invalid
+from broadcast.store import audiences, broadcasts, log
+from broadcast.store.database import writing
+from broadcast.store.models import Broadcast
+
+_CONTENT = ("title", "content", "priority", "category", "actions", "requiresAck", "ackDueAt", "expiresAt")
+_AUDIENCE = ("targetType", "targetIds", "targetMatch", "exceptRoles", "exceptIds", "snapshot", "closeSessions")
+
+
+class Saved(NamedTuple):
+    id: int
+    version: str
+
+
+def save_draft(
+    typed: Mapping[str, Any],
+    draft: Draft | None,
+    *,
+    broadcast_id: int | None,
+    version: str | None,
+    by: Actor,
+    now: datetime,
+) -> Saved:
+    """Keep a form as it was typed, finished or not, in a new draft or in the one it belongs to.
+
+    `draft` is what the form says when it is in order, None while it is not: it then reaches nobody. One audit row stands
+    for a writer's whole row of autosaves. Raises Forbidden, NotFound, Outdated, IllegalTransition, Busy.
+    """
+    by.require(Permission.WRITE)
+    audience = resolve(draft.target) if draft else None
+    with writing() as session:
+        if broadcast_id is None:
+            broadcast = rows.new_row(by, now)
+            session.add(broadcast)
+            session.flush()
+            audit.record(session, by, "broadcast.drafted", "broadcast", broadcast.id, now=now)
+        else:
+            broadcast = rows.locked(session, broadcast_id, version=version)
+            lifecycle.after(broadcast.status, "saved")
+            broadcast.revision += 1
+            _record_once(session, by, broadcast, now)
+        _take_down(session, broadcast, typed, draft, now)
+        if audience:
+            rows.clear_audience(session, broadcast)
+            snapshot = draft.target.snapshot
+            rows.set_audience(session, broadcast, audience, snapshot=snapshot, may_be_empty=True)
+        else:
+            rows.choose_nobody(session, broadcast)
+        return Saved(broadcast.id, broadcast.version)
+
+
+def _take_down(
+    session: Session, broadcast: Broadcast, typed: Mapping[str, Any], draft: Draft | None, now: datetime
+) -> None:
+    if draft:
+        rows.fill(broadcast, draft, now)
+    else:
+        broadcast.title = " ".join(str(typed.get("title", "")).split())[:200]
+        broadcast.updated_at = now
+    broadcast.typed = dict(typed)
+    session.flush()
+
+
+def _record_once(session: Session, by: Actor, broadcast: Broadcast, now: datetime) -> None:
+    last = broadcasts.timeline(broadcast.id)[-1:]
+    if not last or last[0].actor_id != by.user_id or last[0].action not in ("broadcast.drafted", "broadcast.saved"):
+        audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
+
+
+def send(
+    broadcast_id: int,
+    draft: Draft,
+    *,
+    version: str | None,
+    by: Actor,
+    now: datetime,
+    key: str | None = None,
+    hold_seconds: float = 0,
+) -> Published:
+    """Give a draft or a plan its final words, and send or schedule it as they say.
+
+    Raises Forbidden, NotFound, Invalid, Outdated, IllegalTransition, Conflict (see `publish`), Busy.
+    """
+    rows.check_may_write(draft, by)
+    if key is not None and (earlier := earlier_with(by, key, draft)):
+        return earlier
+    audience = resolve(draft.target)
+    try:
+        with writing() as session:
+            broadcast = rows.locked(session, broadcast_id, version=version)
+            lifecycle.after(broadcast.status, "held")  # before anything is changed
+            rows.clear_audience(session, broadcast)
+            rows.fill(broadcast, draft, now)
+            snapshot = draft.target.snapshot
+            rows.set_audience(session, broadcast, audience, snapshot=snapshot, may_be_empty=False)
+            broadcast.typed = None
+            broadcast.revision += 1
+            remember_key(session, by, key, draft, broadcast.id, now)
+            set_out(session, broadcast, draft, audience, by=by, now=now, hold_seconds=hold_seconds)
+    except IntegrityError:
+        if key is not None and (earlier := earlier_with(by, key, draft)):
+            return earlier
+        raise
+    announce.ring()
+    announce.due()
+    return Published(broadcast_id, is_new=True)
+
+
+def hold(broadcast_id: int, *, by: Actor, now: datetime, until: datetime) -> None:
+    """Send a finished draft or a plan at `until`, a few seconds ahead: it can be withdrawn until then.
+
+    Raises Forbidden, NotFound, IllegalTransition, Conflict (a draft nobody has reviewed), Busy.
+    """
+    by.require(Permission.WRITE)
+    with writing() as session:
+        broadcast = rows.locked(session, broadcast_id)
+        rows.refuse_unreviewed(broadcast)
+        broadcast.status = lifecycle.after(broadcast.status, "held").value
+        broadcast.is_held, broadcast.scheduled_at, broadcast.updated_at = True, until, now
+        audit.record(session, by, "broadcast.held", "broadcast", broadcast.id, now=now)
+    announce.due()
+
+
+def withdraw(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Take a held or scheduled broadcast back before it goes out; it is a draft again.
+
+    Raises Forbidden, NotFound, IllegalTransition (it has gone out), Busy.
+    """
+    by.require(Permission.WRITE)
+    with writing() as session:
+        broadcast = rows.locked(session, broadcast_id)
+        broadcast.status = lifecycle.after(broadcast.status, "withdrawn").value
+        if broadcast.is_held:
+            broadcast.is_held, broadcast.scheduled_at = False, None
+        broadcast.updated_at = now
+        audit.record(session, by, "broadcast.withdrawn", "broadcast", broadcast.id, now=now)
+
+
+def edit(
+    broadcast_id: int,
+    changes: Mapping[str, Any],
+    *,
+    version: str | None,
+    by: Actor,
+    now: datetime,
+    notify_again: bool = False,
+) -> str:
+    """Change the named public fields of a draft, a plan or a live broadcast; return the new version.
+
+    A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Its
+    audience and its start are history and cannot change. `version` None means whatever is there now. Raises Forbidden,
+    NotFound, Invalid, Outdated, IllegalTransition, Busy.
+    """
+    by.require(Permission.WRITE)
+    with writing() as session:
+        broadcast = rows.locked(session, broadcast_id, version=version)
+        lifecycle.after(broadcast.status, "edited")
+        before = as_fields(broadcast)
+        draft = _changed(broadcast, before, changes, now, notify_again)
+        rows.check_may_write(draft, by)
+        if not broadcast.is_live:
+            audience = resolve(draft.target)
+            rows.clear_audience(session, broadcast)
+            is_draft = broadcast.status == Status.DRAFT
+            rows.set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft)
+        started_at = broadcast.scheduled_at
+        rows.fill(broadcast, draft, now)
+        if broadcast.is_live:
+            broadcast.scheduled_at = started_at
+        after = as_fields(broadcast)
+        changed = sorted(name for name in after if after[name] != before[name])
+        if not changed and not notify_again:
+            return broadcast.version
+        broadcast.revision += 1
+        broadcast.typed = None
+        detail = {"fields": changed, "revision": broadcast.revision} | ({"again": True} if notify_again else {})
+        audit.record(session, by, "broadcast.edited", "broadcast", broadcast.id, now=now, **detail)
+        if broadcast.is_live:
+            _tell_everybody(session, broadcast, now, notify_again)
+        version = broadcast.version
+    announce.ring()
+    announce.due()
+    return version
+
+
+def _changed(
+    broadcast: Broadcast, before: dict[str, Any], changes: Mapping[str, Any], now: datetime, notify_again: bool
+) -> Draft:
+    """What the broadcast says after the changes. Raises Invalid."""
+    may_change = _CONTENT if broadcast.is_live else (*_CONTENT, *_AUDIENCE, "scheduledAt")
+    problems = {name: _refusal(name, broadcast) for name in changes if name not in may_change}
+    if notify_again and not broadcast.is_live:
+        problems["notifyAgain"] = "Only what is live can be shown again."
+    if broadcast.status == Status.SCHEDULED and changes.get("scheduledAt", "") is None:
+        problems["scheduledAt"] = "Give the time at which it is sent, or send it now."
+    raw = before | dict(changes)
+    if broadcast.is_live:  # these are not up for change, and were judged when it was sent
+        raw = {name: value for name, value in raw.items() if name in _CONTENT} | {"targetType": "ALL"}
+        if raw["ackDueAt"] == before["ackDueAt"] and raw["requiresAck"]:
+            del raw["ackDueAt"]
+    elif broadcast.status == Status.DRAFT:
+        raw["draft"] = True
+    try:
+        draft = read_draft(raw, now=now)
+    except Invalid as invalid:
+        raise Invalid(invalid.fields | problems) from None
+    if problems:
+        raise Invalid(problems)
+    if broadcast.is_live and "ackDueAt" not in raw:
+        return replace(draft, ack_due_at=broadcast.ack_due_at)
+    return draft
+
+
+def _refusal(name: str, broadcast: Broadcast) -> str:
+    if broadcast.is_live and name in (*_AUDIENCE, "scheduledAt"):
+        return "It is live: who gets it, and since when, cannot change any more. Recall it and send another."
+    return "There is no such field, or it cannot be changed."
+
+
+def _tell_everybody(session: Session, broadcast: Broadcast, now: datetime, notify_again: bool) -> None:
+    broadcast.edited_at = now
+    audience = audiences.of(broadcast)
+    session.flush()
+    first = log.take_numbers(session, 1)
+    if notify_again:  # the newest in every inbox, and unread: no watermark reaches up to it
+        broadcast.seq, broadcast.renewed_at = first.seq, now
+    log.append(session, [update(broadcast, audience, again=notify_again)], at=now, first=first)
+
+
+def as_fields(broadcast: Broadcast) -> dict[str, Any]:
+    """A stored broadcast in the public fields that `read_draft` reads."""
+    names = audiences.chosen(broadcast) if broadcast.audience_kind == "users" else broadcast.role_names
+    return {
+        "title": broadcast.title,
+        "content": broadcast.content,
+        "priority": broadcast.priority,
+        "category": broadcast.category,
+        "actions": broadcast.actions,
+        "requiresAck": broadcast.requires_ack,
+        "ackDueAt": clock.to_wire(broadcast.ack_due_at),
+        "scheduledAt": clock.to_wire(broadcast.scheduled_at),
+        "expiresAt": clock.to_wire(broadcast.expires_at),
+        "targetType": broadcast.target_type,
+        "targetIds": names,
+        "targetMatch": "ALL" if broadcast.match_all else "ANY",
+        "exceptRoles": broadcast.except_role_names,
+        "exceptIds": audiences.left_out(broadcast),
+        "snapshot": broadcast.is_snapshot,
+        "closeSessions": broadcast.close_sessions,
+    }

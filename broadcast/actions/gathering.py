@@ -1,0 +1,159 @@
+"""How events of one source gather instead of flooding: on the card that has their key, and above the cap as drafts.
+
+One Gathering lives as long as the transaction of its batch. It asks the database once for each source, counts from there in
+memory, and writes down what was shown; so the count holds over batches, workers and crashes.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from broadcast.domain.arrival import Cancel, Cap, Publish, Reading, Rejected
+from broadcast.domain.audience import Audience
+from broadcast.store import broadcasts, sources
+from broadcast.store.models import Broadcast
+from broadcast.store.unsaved import NewBroadcast
+
+MOST_WAITING = 100  # drafts of one source in quarantine: as many as the console's list deletes with one press
+OVER_CAP = "over-cap"  # the code of what is refused beyond that
+_Row = Broadcast | NewBroadcast
+
+
+class Gathering:
+    """`hold` and `load` before the first question, `store_…` at the end."""
+
+    def __init__(self, session: Session, now: datetime):
+        self._session, self._now = session, now
+        self._cards: dict[tuple[str, str], list[_Row]] = {}
+        self._drafts: dict[str, list[_Row]] = {}
+        self._audiences: dict[int, Audience] = {}  # by the row's place in memory: new ones have no id yet
+        self._left: dict[tuple[str, Cap], int] = {}
+        self._shown: Counter[tuple[str, Cap]] = Counter()
+        self._joined: dict[int, tuple[_Row, bool]] = {}
+        self._begun: set[int] = set()
+        self._names: list[tuple[str, str, _Row]] = []
+
+    def hold(self, readings: Iterable[Reading]) -> None:
+        """Let no other transaction judge these sources meanwhile. Before any row of a broadcast is locked, also for recalls:
+        whoever locked a card first and then waited for its source would wait for ever.
+        """
+        judged = {one.source for one in readings if isinstance(one, Cancel) or _is_judged(one)}
+        sources.hold(self._session, judged, at=self._now)
+
+    def load(self, readings: Sequence[Reading]) -> None:
+        """Find the live cards that these events may join."""
+        wanted: dict[str, set[str]] = defaultdict(set)
+        for reading in readings:
+            if isinstance(reading, Publish) and reading.collapse_key:
+                wanted[reading.source].add(reading.collapse_key)
+        self._cards = sources.live_cards(self._session, wanted, now=self._now)
+
+    def card_for(self, reading: Publish, audience: Audience) -> _Row | None:
+        """The newest live card with the event's key and the very same audience: nobody may read what was not for them."""
+        cards = self._cards.get((reading.source, reading.collapse_key), ()) if reading.collapse_key else ()
+        return next((card for card in cards if card.is_live and self._audience(card) == audience), None)
+
+    def add_card(self, card: _Row, audience: Audience) -> None:
+        """Let later events of this batch join a card that began in it."""
+        self._begin(card, audience)
+        if card.collapse_key:
+            self._cards.setdefault((card.source, card.collapse_key), []).insert(0, card)
+
+    def join(self, card: _Row, reading: Publish) -> str | None:
+        """Count an event on a card; "again" or "quiet" says how the log tells it, None that it need not be told (once more)."""
+        self._names.append((reading.source, reading.source_id, card))
+        card.times += 1
+        card.revision += 1
+        card.repeated_at = self._now
+        if id(card) in self._joined or id(card) in self._begun:
+            return None
+        again = card.is_live and self.may_show(reading)
+        self._joined[id(card)] = (card, again)
+        if again:
+            card.renewed_at = self._now
+        return ("again" if again else "quiet") if card.is_live else None
+
+    def joined(self) -> Iterator[tuple[_Row, bool]]:
+        """What was there before this batch and has changed in it, and whether that is shown again."""
+        yield from self._joined.values()
+
+    def may_show(self, reading: Publish) -> bool:
+        """Whether the cap of its rule leaves room for one more; if so, it is taken."""
+        if (cap := reading.cap) is None:
+            return True
+        key = (reading.source, cap)
+        if key not in self._left:
+            since = self._now - timedelta(seconds=cap.per_seconds)
+            self._left[key] = cap.most - sources.shown_since(self._session, reading.source, cap.rule, since)
+        if self._left[key] <= 0:
+            return False
+        self._left[key] -= 1
+        self._shown[key] += 1
+        return True
+
+    def draft_for(self, reading: Publish, audience: Audience) -> _Row | None:
+        """A draft in quarantine that this event may be counted on: by its key, without one by its text.
+
+        Never one that a person has worked on: their words would be lost.
+        """
+        for draft in self._waiting(reading.source):
+            if not draft.is_quarantined or not draft.is_untouched or draft.collapse_key != reading.collapse_key:
+                continue
+            is_same = reading.collapse_key or (draft.title, draft.content) == (
+                reading.draft.title,
+                reading.draft.content,
+            )
+            if is_same and self._audience(draft) == audience:
+                return draft
+        return None
+
+    def no_room(self, reading: Publish) -> Rejected | None:
+        """Why not even a draft is kept of this event; None if there is room."""
+        if len(self._waiting(reading.source)) < MOST_WAITING:
+            return None
+        reason = (
+            f"{_too_many(reading.cap)}, and {MOST_WAITING} drafts of this source wait in quarantine already. "
+            "Send or delete those, then hand this in again."
+        )
+        return Rejected(OVER_CAP, reason, reading.source, reading.source_id)
+
+    def reason(self, reading: Publish) -> str:
+        """Why an event waits as a draft, for the administrator who finds it."""
+        return f"{_too_many(reading.cap)}. This came on top, so it waits here, and nobody has seen it."
+
+    def add_draft(self, draft: _Row, audience: Audience) -> None:
+        self._begin(draft, audience)
+        self._waiting(draft.source).insert(0, draft)
+
+    def store_tallies(self) -> None:
+        """Write down how much was shown."""
+        for (source, cap), shown in self._shown.items():
+            sources.note_shown(self._session, source, cap.rule, shown, at=self._now, per_seconds=cap.per_seconds)
+
+    def store_names(self) -> None:
+        """Write down which events were counted on a card; by now each card has its id."""
+        sources.note_collapsed(self._session, ((source, name, card.id) for source, name, card in self._names))
+
+    def _begin(self, row: _Row, audience: Audience) -> None:
+        self._begun.add(id(row))
+        self._audiences[id(row)] = audience
+
+    def _waiting(self, source: str) -> list[_Row]:
+        if source not in self._drafts:
+            self._drafts[source] = sources.quarantined(self._session, source, most=MOST_WAITING)
+        return self._drafts[source]
+
+    def _audience(self, row: _Row) -> Audience:
+        if id(row) not in self._audiences:
+            self._audiences[id(row)] = broadcasts.audience(row)
+        return self._audiences[id(row)]
+
+
+def _is_judged(reading: Reading) -> bool:
+    return isinstance(reading, Publish) and (reading.cap is not None or reading.collapse_key is not None)
+
+
+def _too_many(cap: Cap) -> str:
+    return f"Its source sent more than {cap.most:,} broadcast{'s' * (cap.most > 1)} in {cap.per_seconds:,} s"

@@ -1,0 +1,27 @@
+"""The bus of a worker that has no Redis: it rings its own bell; the others find the news by their poll."""
+
+import gevent
+
+from broadcast.bus.protocol import Listener
+
+
+class LocalBus:
+    healthy = True
+    silent_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._listener: Listener | None = None
+
+    def ring(self) -> None:
+        if self._listener:
+            self._listener.on_ring()
+
+    def signal(self, name: str, body: dict) -> None:
+        if self._listener:
+            self._listener.on_signal(name, body)
+
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+        listener.on_connected()
+        while True:
+            gevent.sleep(3600)

@@ -1,0 +1,57 @@
+"""Remembers who was shown what and who had it in view, and writes that down later, in batches that let others run."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import islice
+
+import gevent
+
+from broadcast.domain.events import Event
+from broadcast.store import receipts
+from broadcast.store.database import writing
+from broadcast.store.receipts import Mark
+
+_BATCH = 200  # rows in one transaction: it holds SQLite's only write lock for a few milliseconds
+_PAUSE_SECONDS = 0.002
+
+
+class Deliveries:
+    """(broadcast, person) pairs of one worker that are not written yet, by mark.
+
+    What is lost with a worker that dies is a mark, which the person's next page or stream makes good.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[Mark, int], set[int]] = {}
+
+    def add(self, broadcast_id: int, user_ids: Iterable[int], *, mark: Mark = "delivered_at") -> None:
+        if ids := set(user_ids):
+            self._waiting.setdefault((mark, broadcast_id), set()).update(ids)
+
+    def add_event(self, event: Event, user_ids: Iterable[int]) -> None:
+        """The same, as the hub tells it."""
+        self.add(event.broadcast_id, user_ids)
+
+    def flush(self, now: datetime) -> None:
+        """Write everything that waits. Lets other greenlets run between batches. Raises Busy; nothing is lost by that."""
+        while batch := self._next():
+            mark, pairs = batch
+            with writing() as session:
+                receipts.mark(session, pairs, mark, at=now)
+            for broadcast_id, user_id in pairs:
+                waiting = self._waiting[mark, broadcast_id]
+                waiting.discard(user_id)
+                if not waiting:
+                    del self._waiting[mark, broadcast_id]
+            gevent.sleep(_PAUSE_SECONDS)
+
+    def _next(self) -> tuple[Mark, list[tuple[int, int]]] | None:
+        """A batch of pairs, of as many broadcasts as fit: hundreds may come in a second from Kafka, to few people each."""
+        mark = next((mark for mark, _ in self._waiting), None)
+        pairs = (
+            (broadcast_id, user_id)
+            for (kind, broadcast_id), ids in self._waiting.items()
+            if kind == mark
+            for user_id in ids
+        )
+        return mark and (mark, list(islice(pairs, _BATCH)))

@@ -1,0 +1,44 @@
+"""Who acts. Built from a session, a token or the command line; never from what a request says about itself."""
+
+from dataclasses import dataclass
+
+from broadcast.domain.audience import Viewer
+from broadcast.domain.permissions import Permission
+from broadcast.errors import Forbidden
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A person, a program, or the system itself (`user_id` None).
+
+    `may_administer` gives every permission, `permissions` gives some; both already account for a token's scopes.
+    `may_announce` is the scope `events`: to send what happens outside.
+    """
+
+    user_id: int | None
+    name: str
+    roles: frozenset[str] = frozenset()
+    may_administer: bool = False
+    may_announce: bool = False
+    permissions: frozenset[Permission] = frozenset()
+
+    @property
+    def viewer(self) -> Viewer:
+        assert self.user_id is not None, "the system has no inbox"
+        return Viewer(self.user_id, self.roles)
+
+    def may(self, permission: Permission) -> bool:
+        return self.may_administer or permission in self.permissions
+
+    def require(self, permission: Permission) -> None:
+        """Raises Forbidden unless this actor has the permission."""
+        if not self.may(permission):
+            raise Forbidden()
+
+    def require_announcer(self) -> None:
+        """Raises Forbidden unless this actor may hand in events from outside."""
+        if not self.may_announce:
+            raise Forbidden()
+
+
+SYSTEM = Actor(None, "system", may_administer=True)

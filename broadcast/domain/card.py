@@ -1,0 +1,91 @@
+"""One message as its audience sees it: the payload of the log, the data of the stream, and what the card partial renders.
+
+Nothing here depends on the person looking, so one encoding serves every client; read or unread is added by the page.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from broadcast.domain import clock
+from broadcast.domain.message import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """`content` is the Markdown as typed, `content_html` the sanitised HTML made from it; `edited_at` is None until an edit.
+
+    `times` is the number of events that the card stands for, `repeated_at` the moment of the newest of several.
+    """
+
+    id: int
+    title: str
+    content: str
+    content_html: str
+    priority: str
+    category: str | None
+    sender_name: str
+    created_at: datetime
+    published_at: datetime | None
+    expires_at: datetime | None
+    requires_ack: bool
+    ack_due_at: datetime | None
+    revision: int
+    edited_at: datetime | None
+    actions: tuple[Link, ...]
+    target_type: str
+    why: str
+    times: int = 1
+    repeated_at: datetime | None = None
+
+    def as_payload(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "title": self.title,
+            "content": self.content,
+            "contentHtml": self.content_html,
+            "priority": self.priority,
+            "category": self.category,
+            "senderName": self.sender_name,
+            "createdAt": clock.to_wire(self.created_at),
+            "publishedAt": clock.to_wire(self.published_at),
+            "expiresAt": clock.to_wire(self.expires_at),
+            "requiresAck": self.requires_ack,
+            "ackDueAt": clock.to_wire(self.ack_due_at),
+            "revision": self.revision,
+            "editedAt": clock.to_wire(self.edited_at),
+            "actions": [{"label": link.label, "url": link.url} for link in self.actions],
+            "targetType": self.target_type,
+            "why": self.why,
+            "times": self.times,
+            "repeatedAt": clock.to_wire(self.repeated_at),
+        }
+
+    @classmethod
+    def from_payload(cls, payload: dict[str, Any]) -> "Card":
+        """Read back what `as_payload` wrote into the log."""
+        return cls(
+            id=payload["id"],
+            title=payload["title"],
+            content=payload["content"],
+            content_html=payload["contentHtml"],
+            priority=payload["priority"],
+            category=payload["category"],
+            sender_name=payload["senderName"],
+            created_at=clock.from_wire(payload["createdAt"]),
+            published_at=_moment(payload["publishedAt"]),
+            expires_at=_moment(payload["expiresAt"]),
+            requires_ack=payload["requiresAck"],
+            ack_due_at=_moment(payload["ackDueAt"]),
+            revision=payload["revision"],
+            edited_at=_moment(payload["editedAt"]),
+            actions=tuple(Link(**link) for link in payload["actions"]),
+            target_type=payload["targetType"],
+            why=payload["why"],
+            times=payload.get("times", 1),  # the log of an earlier version has neither
+            repeated_at=_moment(payload.get("repeatedAt")),
+        )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return clock.from_wire(text) if text else None

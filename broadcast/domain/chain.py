@@ -1,0 +1,29 @@
+"""The audit's hash chain: each row's hash covers the row and the hash before it, so a row cannot change unseen.
+
+The form that is hashed can never change: rows of any age are verified with it.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+GENESIS = "0" * 64  # stands before the first row
+
+
+def link(
+    previous: str,
+    *,
+    id: int,
+    at: datetime,
+    actor_id: int | None,
+    actor_name: str,
+    action: str,
+    object_type: str,
+    object_id: str | None,
+    detail: dict[str, Any],
+) -> str:
+    """The hash of a row that follows the row with the hash `previous`. `detail` is plain JSON."""
+    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
+    row = [previous, id, moment, actor_id, actor_name, action, object_type, object_id, detail]
+    return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

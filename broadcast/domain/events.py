@@ -1,0 +1,64 @@
+"""Facts in the log, and the cursor that says how far a reader has come."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from broadcast.domain.audience import Audience
+
+
+class EventType(StrEnum):
+    """What the log holds. The first three reach clients under the same name; the last two steer the hubs themselves."""
+
+    MESSAGE = "MESSAGE"
+    MESSAGE_UPDATED = "MESSAGE_UPDATED"
+    MESSAGE_REMOVED = "MESSAGE_REMOVED"
+    VIEWER_CHANGED = "VIEWER_CHANGED"  # payload {roles, disabled}: open streams of that person are re-indexed or closed
+    SESSION_ENDED = "SESSION_ENDED"  # payload {session}: open streams of that session, or of EVERY_SESSION, are closed
+
+
+EVERY_SESSION = "*"  # tokens' streams too
+WIRE_TYPES = frozenset({EventType.MESSAGE, EventType.MESSAGE_UPDATED, EventType.MESSAGE_REMOVED})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the log. `seq` has no gaps and rises in commit order within an epoch."""
+
+    seq: int
+    epoch: str
+    type: EventType
+    broadcast_id: int | None
+    audience: Audience
+    payload: dict[str, Any]
+    at: datetime
+    correlation: str | None = None  # what it was done for: see `domain.correlation`
+
+    @property
+    def cursor(self) -> "Cursor":
+        return Cursor(self.epoch, self.seq)
+
+    @property
+    def is_for_clients(self) -> bool:
+        return self.type in WIRE_TYPES
+
+
+class Cursor(NamedTuple):
+    """`epoch-seq`. An epoch ends when an older database is restored: numbers are then given out a second time."""
+
+    epoch: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+
+_CURSOR = re.compile(r"([0-9a-z]{1,16})-(0|[1-9][0-9]{0,17})")
+
+
+def parse_cursor(text: str | None) -> Cursor | None:
+    """Read a client's cursor; None for anything that this system cannot have written. Never raises."""
+    match = _CURSOR.fullmatch(text or "")
+    return Cursor(match[1], int(match[2])) if match else None

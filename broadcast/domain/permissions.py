@@ -1,0 +1,31 @@
+"""Who may do what in the console: one table from roles to permissions.
+
+A role that is not in the table gives no part in the console; it only says what somebody receives. `@allow`, `Actor` and the
+entries of the console's navigation all ask here.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Permission(StrEnum):
+    SEE = "see"  # broadcasts, their totals, who is connected
+    WRITE = "write"  # compose, send, edit, recall, remind
+    FIGURES = "figures"  # who has received and read what, person by person
+    PEOPLE = "people"  # accounts, roles, sessions, tokens
+    AUDIT = "audit"  # read what everybody did
+    OPERATE = "operate"  # close connections, dead letters
+
+
+_OF_ROLE: dict[str, frozenset[Permission]] = {
+    "viewer": frozenset({Permission.SEE}),
+    "author": frozenset({Permission.SEE, Permission.WRITE, Permission.FIGURES}),
+    "auditor": frozenset({Permission.SEE, Permission.FIGURES, Permission.AUDIT}),
+    "admin": frozenset(Permission),
+}
+CONSOLE_ROLES = tuple(_OF_ROLE)
+
+
+def of_roles(roles: Iterable[str]) -> frozenset[Permission]:
+    """Everything that these roles allow together."""
+    return frozenset().union(*(_OF_ROLE.get(role, frozenset()) for role in roles))

@@ -1,0 +1,103 @@
+"""One open stream: who looks, how far they are, and the bytes that wait for them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from broadcast.domain.audience import Viewer
+
+JOINED_BYTES = 16 * 1024  # frames that wait are joined up to about this size, so that one send carries them
+
+
+class Wire(Protocol):
+    """What carries bytes to a client. Two stand behind this: the generator of a WSGI response, and a socket taken over.
+
+    Called in the worker's own thread, never waits, never raises. A wire that finds its client gone calls `hub.close`.
+    """
+
+    def write(self, connection: "Connection", data: bytes) -> None:
+        """Send `data`, then whatever `connection.take` gives, as far as the client takes it now; keep the rest as `unsent`.
+
+        The hub calls it only while nothing waits.
+        """
+
+    def end(self, connection: "Connection") -> None:
+        """The connection left the hub; let go of the client once nothing waits (at once if it does not read)."""
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """State of one stream, owned by the hub.
+
+    `session` names the session or token it was opened with; with spaces between, several whose end is its end too.
+    `skip_through`: events up to this seq are part of the prelude, so the live ones are skipped. What waits goes out in this
+    order: `unsent`, the end of a write that the client took only in part; `prelude`, replay and CONNECTED, pulled at the
+    pace of the client (it must not block); `backlog`, live frames. Each is None when empty. `wire` is None from subscribing
+    until the stream is opened, `fd` is the descriptor of a socket wire. `closed` says why the stream ended, None while it is
+    open. `waits` is the one thing fan-out looks at: False while the stream is open and nothing waits, so that the next bytes
+    may be written at once.
+    """
+
+    id: str
+    viewer: Viewer
+    representation: str
+    session: str
+    address: str
+    label: str
+    since: datetime
+    skip_through: int
+    ends_at: float
+    slot: int
+    wire: Wire | None = None
+    fd: int = -1
+    unsent: bytes | None = None
+    prelude: Iterator[bytes] | None = None
+    backlog: bytearray | None = None
+    closed: str | None = None
+    waits: bool = True
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed is None
+
+    @property
+    def kind(self) -> tuple[str, frozenset[str]]:
+        return self.representation, self.viewer.roles
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Live bytes that wait for this client."""
+        return len(self.unsent or b"") + len(self.backlog or b"")
+
+    def keep(self, data: bytes) -> None:
+        """`data` is what the client did not take."""
+        self.unsent, self.waits = data, True
+
+    def take(self) -> bytes:
+        """Take the next bytes to write; b"" when nothing waits any more."""
+        if self.unsent is not None:
+            data, self.unsent = self.unsent, None
+            return data
+        if self.prelude is not None and (data := self._take_prelude()):
+            return data
+        if self.backlog is not None:
+            data, self.backlog = bytes(self.backlog), None
+            return data
+        self.waits = self.closed is not None
+        return b""
+
+    def _take_prelude(self) -> bytes:
+        """The next frames of the prelude as one write; b"" when it is over."""
+        frames, size = [], 0
+        for frame in self.prelude:
+            frames.append(frame)
+            size += len(frame)
+            if size >= JOINED_BYTES:
+                return b"".join(frames)
+        self.prelude = None
+        return b"".join(frames)
+
+    def drop(self) -> None:
+        """Forget what waits: the client is gone, or returns with its cursor."""
+        self.unsent = self.prelude = self.backlog = None

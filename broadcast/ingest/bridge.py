@@ -1,0 +1,227 @@
+"""The bridge: records of Kafka become broadcasts.
+
+1. Be the one that reads (`elected`), or join the group (`every-worker`).
+2. Poll at most 500 records as raw bytes.      4. Write them in one transaction (`actions.events`).
+3. Read each under the contract.               5. Commit the offsets. Not before: what a crash leaves uncommitted comes again,
+                                                  and is found as repeated.
+
+After any error the consumer is thrown away and a new one begins at the committed offsets: no record is ever skipped.
+"""
+
+import socket
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import structlog
+from flask import Flask
+from gevent.event import Event as Bell
+
+from broadcast import metrics
+from broadcast.actions import events
+from broadcast.actions.batch import Breath
+from broadcast.domain import clock
+from broadcast.domain.arrival import Arrival, Place, Record
+from broadcast.ingest import client, contract
+from broadcast.ingest.dlt import Forwarder
+from broadcast.settings import Settings
+from broadcast.store.lease import Lease
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer
+
+_log = structlog.get_logger(__name__)
+_POLL_MS = 400
+_ELECTION_SECONDS = 0.25  # a successor begins this long after the end of the one before, at the latest
+_LOOK_SECONDS = 1.0  # between looks at the link, the lease and the lag
+_TOPICS_SECONDS = 10.0  # between looks for new topics and partitions
+_PROBE_SECONDS = 5.0
+_FORWARD_SECONDS = 30.0  # after the topic of dead letters could not be written
+_PAUSES = (0.2, 2.0)  # after the first error, and at most
+
+
+class BrokerAway(Exception):
+    """No broker answers, or it does not have the topics."""
+
+
+class Bridge:
+    """Reads for one worker, from one greenlet. `problem` is a sentence while it cannot, None when all is well."""
+
+    def __init__(self, app: Flask, settings: Settings, lease: Lease | None):
+        """`lease` makes one of all workers the reader of every partition; with None the brokers share them out."""
+        self._app, self._settings, self._lease = app, settings, lease
+        self._stopping = Bell()
+        self.problem: str | None = None
+
+    def stop(self) -> None:
+        """Ask the loop to end after the batch it is at, within a second. Does not block."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Read until `stop`; errors are told in `problem` and tried again."""
+        pause = _PAUSES[0]
+        probe_at = 0.0
+        while not self._stopping.is_set():
+            try:
+                if self._is_elected():
+                    self._read()
+                    pause = _PAUSES[0]
+                elif time.monotonic() >= probe_at:
+                    self._probe()
+                    probe_at = time.monotonic() + _PROBE_SECONDS
+                self._stopping.wait(_ELECTION_SECONDS)
+            except Exception as problem:
+                is_told = isinstance(problem, BrokerAway)  # /readyz is for anyone: what a library says stays in the log
+                self.problem = str(problem) if is_told else f"It failed ({type(problem).__name__}); see the log."
+                _log.error(
+                    "bridge.failed", problem=f"{type(problem).__name__}: {problem}"[:300], again_in_seconds=pause
+                )
+                metrics.kafka_failures.inc()
+                self._stopping.wait(pause)
+                pause = min(pause * 2, _PAUSES[1])
+
+    def _is_elected(self) -> bool:
+        if self._lease is None:
+            return True
+        with self._app.app_context():
+            return self._lease.take()
+
+    def _read(self) -> None:
+        """Read until something changes: asked to stop, no longer elected, other partitions. Raises what goes wrong."""
+        consumer = client.consumer(self._settings)
+        reading = _Reading(self._app, self._settings, consumer, is_alone=self._lease is not None)
+        try:
+            reading.begin()
+            _log.info("bridge.reading", topics=self._settings.kafka_topics)
+            while not self._stopping.is_set() and not reading.has_new_partitions():
+                if reading.is_time_to_look():
+                    if not self._is_elected():
+                        return
+                    self.problem = reading.look()
+                reading.turn()
+        finally:
+            reading.close()
+            if self._lease is not None:
+                with self._app.app_context():
+                    self._lease.release()
+
+    def _probe(self) -> None:
+        """A worker that is not elected looks whether it could read, so that its /readyz does not say it is well blindly."""
+        for server in self._settings.kafka_bootstrap_servers:
+            host, _, port = server.rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+            except OSError:
+                continue
+            self.problem = None
+            return
+        self.problem = "No broker takes a connection."
+
+
+class _Reading:
+    """The life of one consumer."""
+
+    def __init__(self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, is_alone: bool):
+        self._app, self._settings, self._consumer, self._is_alone = app, settings, consumer, is_alone
+        self._forwarder = Forwarder(app, settings) if settings.kafka_dlt else None
+        self._forward_at: float | None = 0.0  # at once: the worker before may have left some
+        self._look_at = 0.0
+        self._topics_at = time.monotonic() + _TOPICS_SECONDS
+        self._lags: set[tuple[str, int]] = set()
+        self._missing: list[str] = []
+        with app.app_context():
+            self._account = events.account(now=clock.now())
+
+    def begin(self) -> None:
+        """Take every partition, or join the group. Raises BrokerAway."""
+        if not self._is_alone:
+            self._consumer.subscribe(self._settings.kafka_topics)
+            return
+        partitions = self._partitions()
+        if not partitions:
+            raise BrokerAway(f"The brokers have no topic {', '.join(self._settings.kafka_topics)}.")
+        self._consumer.assign(partitions)
+
+    def has_new_partitions(self) -> bool:
+        if not self._is_alone or time.monotonic() < self._topics_at:
+            return False
+        self._topics_at = time.monotonic() + _TOPICS_SECONDS
+        return set(self._partitions()) != self._consumer.assignment()
+
+    def _partitions(self) -> list[Any]:
+        from kafka import TopicPartition
+
+        seconds = self._settings.kafka_request_timeout_ms / 1000
+        with gevent.Timeout(seconds, BrokerAway("No broker answers.")):  # the call itself may wait for ever
+            found = {topic: self._consumer.partitions_for_topic(topic) for topic in self._settings.kafka_topics}
+        self._missing = [topic for topic, numbers in found.items() if not numbers]
+        return [TopicPartition(topic, number) for topic, numbers in found.items() for number in sorted(numbers)]
+
+    def turn(self) -> None:
+        """Poll once: one batch, one transaction, one commit of offsets."""
+        self._forward()
+        polled = self._consumer.poll(timeout_ms=_POLL_MS)
+        if not polled:
+            return
+        began = time.monotonic()
+        self._ingest(_record(raw) for raws in polled.values() for raw in raws)
+        self._commit(polled)
+        metrics.kafka_batch_seconds.observe(time.monotonic() - began)
+
+    def _forward(self) -> None:
+        if self._forwarder and self._forward_at is not None and time.monotonic() >= self._forward_at:
+            self._forward_at = None if self._forwarder.forward() else time.monotonic() + _FORWARD_SECONDS
+
+    def _ingest(self, records: Iterable[Record]) -> None:
+        now, breath = clock.now(), Breath()
+        arrivals = []
+        for record in records:
+            arrivals.append(Arrival(record, contract.read(record, now=now, rules=self._app.extensions["rules"])))
+            breath.take()
+        with self._app.app_context():
+            outcomes = events.ingest(arrivals, by=self._account, now=now)
+        for outcome in outcomes:
+            metrics.events.labels("kafka", outcome.kind).inc()
+            if outcome.rejected is not None and self._forward_at is None:
+                self._forward_at = 0.0
+        metrics.kafka_records.inc(len(arrivals))
+
+    def _commit(self, polled: dict[Any, list[Any]]) -> None:
+        from kafka import OffsetAndMetadata
+
+        offsets = {where: OffsetAndMetadata(raws[-1].offset + 1) for where, raws in polled.items()}
+        self._consumer.commit(offsets, timeout_ms=self._settings.kafka_request_timeout_ms)
+
+    def is_time_to_look(self) -> bool:
+        return time.monotonic() >= self._look_at
+
+    def look(self) -> str | None:
+        """Measure the lag, and say what is wrong with the link, if anything is."""
+        began, self._look_at = self._look_at, time.monotonic() + _LOOK_SECONDS
+        for where in self._consumer.assignment():
+            self._note_lag(where)
+        links = self._consumer.metrics()["consumer-metrics"]["connection-count"]
+        if began and not links:
+            return "No link to a broker; it is tried again and again."
+        return f"The brokers have no topic {', '.join(self._missing)}." if self._missing else None
+
+    def _note_lag(self, where: Any) -> None:
+        newest = self._consumer.highwater(where)
+        if newest is not None:
+            position = self._consumer.position(where, timeout_ms=100)
+            metrics.kafka_lag.labels(where.topic, where.partition).set(newest - (position or 0))
+            self._lags.add((where.topic, where.partition))
+
+    def close(self) -> None:
+        """Let go of the brokers, within a second. The lag is told by another worker from now on."""
+        client.close(self._consumer)
+        if self._forwarder:
+            self._forwarder.close()
+        for topic, partition in self._lags:
+            metrics.kafka_lag.labels(topic, partition).set(0)
+
+
+def _record(raw: Any) -> Record:
+    headers = tuple((name, value or b"") for name, value in raw.headers)
+    return Record(raw.value, raw.key, headers, Place(raw.topic, raw.partition, raw.offset, raw.timestamp))

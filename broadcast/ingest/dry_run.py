@@ -1,0 +1,53 @@
+"""What a rule would make of the newest real events of its sources. Reads only: nothing is published, counted or kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from itertools import islice
+
+from broadcast.actions import events
+from broadcast.actions.batch import Ready
+from broadcast.domain.arrival import Arrival
+from broadcast.ingest import contract
+from broadcast.ingest.rules import Rule, Rules, rule_for
+from broadcast.store import sources
+from broadcast.store.outside import EventSample
+
+MOST = 20  # events that are tried
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One event, when it came, and what would be written of it: a card with its reach, or a refusal."""
+
+    at: datetime
+    source: str
+    ready: Ready
+
+
+def try_rule(rules: Rules, number: int) -> list[Tried]:
+    """Read the newest events for which rule `number` (from 1) holds anew, each as of the moment at which it came."""
+    rule = rules[number - 1]
+    held_by = (sample for sample in sources.samples(sources_of(rule)) if _holds(rules, rule, sample))
+    samples = list(islice(held_by, MOST))
+    ready = events.prepare([_arrival(sample, rules) for sample in samples])
+    return [Tried(sample.at, sample.source, one) for sample, one in zip(samples, ready, strict=True)]
+
+
+def sources_of(rule: Rule) -> Sequence[str]:
+    """The sources whose newest events are kept and which the rule's pattern names."""
+    pattern = rule.fits.get("source", "*")
+    return [source for source in sources.sampled_sources() if fnmatchcase(source, pattern)]
+
+
+def _arrival(sample: EventSample, rules: Rules) -> Arrival:
+    record = sources.record_of(sample)
+    return Arrival(record, contract.read(record, now=sample.at, rules=rules))
+
+
+def _holds(rules: Rules, rule: Rule, sample: EventSample) -> bool:
+    envelope = contract.envelope_of(sources.record_of(sample))
+    if envelope is None:
+        return False
+    return rule_for(rules, source=envelope.source, topic=envelope.topic, type=envelope.type) is rule

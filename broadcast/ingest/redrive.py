@@ -1,0 +1,65 @@
+"""Dead letters on their way back: read again under the contract, as at a first arrival, with their bytes or corrected ones."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from flask import current_app
+
+from broadcast.actions import dead_letters as actions
+from broadcast.actions import events
+from broadcast.actions.batch import Ready
+from broadcast.actions.events import Outcome
+from broadcast.domain.actor import Actor
+from broadcast.domain.arrival import Arrival, Rejected
+from broadcast.domain.permissions import Permission
+from broadcast.errors import Conflict
+from broadcast.ingest import contract
+from broadcast.store import dead_letters
+from broadcast.store.outside import DeadLetter
+
+AT_ONCE = 200  # letters redriven by one request
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """How a redrive of many went."""
+
+    done: int
+    rejected: int
+    left: int
+
+
+def read(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Arrival:
+    """Read a letter anew; with `value`, as if that had been sent instead. Never raises."""
+    record = dead_letters.record_of(letter)
+    if value is None and letter.size > len(letter.value or b""):  # what is left of it is another message
+        return Arrival(record, Rejected("size", letter.reason, letter.source, letter.source_id))
+    if value is not None:
+        record = replace(record, value=value)
+    return Arrival(record, contract.read(record, now=now, rules=current_app.extensions["rules"]))
+
+
+def rehearse(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Ready:
+    """What a redrive would be given to write: the draft with its audience, or why not. Writes nothing."""
+    [ready] = events.prepare([read(letter, value, now=now)])
+    return ready
+
+
+def redrive(letter: DeadLetter, value: bytes | None, *, by: Actor, now: datetime) -> Outcome:
+    """Raises Forbidden, NotFound, Conflict, Busy."""
+    return actions.redrive(letter.id, read(letter, value, now=now), edited=value is not None, by=by, now=now)
+
+
+def redrive_all(*, through: int, by: Actor, now: datetime) -> Redriven:
+    """Redrive waiting letters up to id `through`, oldest first, at most AT_ONCE. Raises Forbidden, Busy."""
+    by.require(Permission.OPERATE)
+    done = rejected = 0
+    for letter_id in dead_letters.waiting_ids(through=through, limit=AT_ONCE):
+        letter = dead_letters.by_id(letter_id)
+        try:
+            outcome = redrive(letter, None, by=by, now=now)
+        except Conflict:
+            continue  # somebody else was faster
+        rejected += outcome.kind == "rejected"
+        done += outcome.kind != "rejected"
+    return Redriven(done, rejected, left=max(0, dead_letters.count_waiting(through=through) - rejected))

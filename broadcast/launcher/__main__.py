@@ -1,0 +1,166 @@
+"""`python -m broadcast.launcher`: from a fresh clone to a serving system.
+
+1. Check the settings.         5. Start Redis, unless there is one.
+2. Claim the data folder.      6. Bring the database up to date; fill it with demo data if DEMO=1.
+3. Check that the port is free. 7. Start gunicorn and wait for /readyz.
+4. Make the key that signs.    8. Say `Ready: …`, and how to begin while there is no administrator; then watch
+                                  until someone asks to stop or a child ends.
+
+Whatever ends it, gunicorn is ended first, then Redis.
+"""
+
+import argparse
+import http.client
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broadcast.launcher.children import ROOT, Children, die_with_parent
+from broadcast.launcher.claims import data_folder, expect_free_port
+from broadcast.launcher.errors import LaunchFailed, StopRequested
+from broadcast.launcher.migrated import is_migrated
+from broadcast.launcher.redis_server import find_server, socket_path, start_redis
+from broadcast.launcher.secret import ensure_secret_key
+from broadcast.launcher.signals import StopSignals
+
+if TYPE_CHECKING:
+    from broadcast.settings import Settings
+
+_READY_SECONDS = 60.0
+_CODE = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}")
+_GUNICORN_GRACE_SECONDS = 15.0  # its own graceful_timeout is 10; then it kills its workers and needs a moment to leave
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what to ask when gunicorn listens everywhere
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Launch, and return the exit code: 0 when asked to stop, 1 when something is wrong."""
+    signals = StopSignals.install()
+    options = _parser().parse_args(arguments)
+    if options.end_with_parent:
+        die_with_parent(os.getppid())
+    try:
+        launch(os.environ, signals)
+    except StopRequested:
+        say("Stopped.")
+        return 0
+    except LaunchFailed as failure:
+        print(failure, file=sys.stderr, flush=True)
+        return 1
+
+
+def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
+    """Do the steps above. Never returns: raises StopRequested or LaunchFailed, with every child ended."""
+    settings = _read_settings(environ)
+    with data_folder(settings.data_dir) as folder:
+        expect_free_port(settings.host, settings.port)
+        if settings.secret_key is None:
+            ensure_secret_key(folder)
+        environ = {**environ, "DATA_DIR": str(folder)}
+        with socket_path(folder) as socket_at, Children(signals) as children:
+            if settings.redis_url is None:
+                environ |= _own_redis(socket_at, folder, children, environ)
+            _prepare_database(settings, folder, children, environ)
+            address = _serve(settings, children, environ)
+            if not settings.demo:
+                _say_how_to_begin(address, children, environ)
+            children.watch()
+
+
+def say(line: str) -> None:
+    """Print for a person and for a program that waits for the line; a reader that left (`| head`) stops nothing."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="broadcast.launcher", description="Start everything, and end it together.")
+    parser.add_argument(
+        "--end-with-parent",
+        action="store_true",
+        help="stop when the process that started this one is gone (`make run` does: killing make ends the system)",
+    )
+    return parser
+
+
+def _read_settings(environ: Mapping[str, str]) -> "Settings":
+    from broadcast.settings import Settings, SettingsError  # late: takes 0.2 s, and Ctrl-C is already looked after
+
+    try:
+        return Settings.load(environ)
+    except SettingsError as problem:
+        raise LaunchFailed(str(problem)) from None
+
+
+def _own_redis(socket_at: Path, folder: Path, children: Children, environ: Mapping[str, str]) -> dict[str, str]:
+    server = find_server()
+    if server is None:
+        say("No Redis found: each worker polls the log once a second. Install redis-server or set REDIS_URL.")
+        return {}
+    url = start_redis(server, socket_at, folder, children=children, environ=environ)
+    say(f"Redis: {server} on {socket_at}")
+    return {"REDIS_URL": url}
+
+
+def _prepare_database(settings: "Settings", folder: Path, children: Children, environ: Mapping[str, str]) -> None:
+    flask = [sys.executable, "-m", "flask", "--app", "app"]
+    if not is_migrated(settings.database_uri):
+        with _shown_on_failure() as output:
+            children.run("Bringing the database up to date", [*flask, "db", "upgrade"], environ=environ, output=output)
+    if settings.demo:
+        children.run("Making the demo data", [*flask, "seed-demo"], environ=environ)
+
+
+@contextmanager
+def _shown_on_failure() -> Iterator[tempfile.SpooledTemporaryFile]:
+    """Yield a file for a step's output, which matters only when the step fails: then it goes to stderr."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            yield output
+        except LaunchFailed:
+            output.seek(0)
+            sys.stderr.write(output.read().decode(errors="replace"))
+            raise
+
+
+def _serve(settings: "Settings", children: Children, environ: Mapping[str, str]) -> str:
+    command = [sys.executable, "-m", "gunicorn", "-c", ROOT / "gunicorn.conf.py", "wsgi:app"]
+    children.start("gunicorn", command, environ=environ, grace_seconds=_GUNICORN_GRACE_SECONDS)
+    host = ANY_ADDRESS.get(settings.host, settings.host)
+    if not children.wait_until(lambda: is_ready(host, settings.port), seconds=_READY_SECONDS):
+        raise LaunchFailed(f"/readyz did not answer 200 within {_READY_SECONDS:.0f} seconds; see the lines above.")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    say(f"Ready: {address}")
+    return address
+
+
+def _say_how_to_begin(address: str, children: Children, environ: Mapping[str, str]) -> None:
+    """Print the code that makes the first administrator, while there is none; it is kept nowhere but as a hash."""
+    command = [sys.executable, "-m", "flask", "--app", "app", "setup-code", "--if-needed"]
+    with _shown_on_failure() as output:
+        children.run("Making the setup code", command, environ=environ, output=output)
+        output.seek(0)
+        if found := _CODE.search(output.read().decode(errors="replace")):
+            say(f"First run: nobody can administer this yet. Open {address}/setup and type the code {found[0]}")
+
+
+def is_ready(host: str, port: int) -> bool:
+    """Say whether /readyz answers 200, within two seconds. Not urllib: it would ask a configured proxy for it."""
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The processes that the launcher started: each in its own session, all ended in reverse order, none left behind.
+
+A session of its own keeps the terminal's Ctrl-C from reaching a child: only the launcher hears it, and ends gunicorn
+before the Redis that gunicorn's workers still talk to. It also makes the child's pid the name of its process group, so
+that workers orphaned by a crashed master can be ended too.
+
+When the launcher itself is killed (SIGKILL), the kernel sends each child SIGTERM (`prctl(PR_SET_PDEATHSIG)`); gunicorn
+passes it on to its workers. The signal comes when the *thread* that started the child ends, so children are started
+from the main thread only. macOS has no such call: there a killed launcher leaves its children to be ended by hand.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+from broadcast.launcher.errors import LaunchFailed
+from broadcast.launcher.signals import StopSignals
+
+ROOT = Path(__file__).resolve().parents[2]  # where app.py, wsgi.py and migrations/ are; children run here
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: no imports between fork and exec
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel send this process SIGTERM when its parent, the process `parent`, is gone. Survives exec."""
+    if _libc is None:
+        return
+    _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), *[ctypes.c_ulong(0)] * 3)
+    if os.getppid() != parent:  # it ended before the call above, which then never fires
+        os._exit(1)  # not a signal: before exec the launcher's own handlers would swallow it
+
+
+@dataclass(frozen=True)
+class Child:
+    """One running process, the leader of its session. After `grace_seconds` a polite end becomes SIGKILL."""
+
+    name: str
+    process: subprocess.Popen
+    grace_seconds: float
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+class Children:
+    """Starts, watches and ends processes; a context manager that leaves none running."""
+
+    def __init__(self, signals: StopSignals):
+        self._signals = signals
+        self._running: list[Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._running:
+            self._end(self._running.pop())
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        environ: Mapping[str, str],
+        grace_seconds: float,
+        output: IO | None = None,
+    ) -> Child:
+        """Start `command` and return at once. `output` takes stdout and stderr; None leaves both to the terminal."""
+        launcher = os.getpid()
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(launcher),
+            )
+        except OSError as problem:
+            raise LaunchFailed(f"{name} cannot be started: {problem}.") from None
+        child = Child(name, process, grace_seconds)
+        self._running.append(child)
+        return child
+
+    def run(
+        self, name: str, command: Sequence[str | Path], *, environ: Mapping[str, str], output: IO | None = None
+    ) -> None:
+        """Run `command` to its end. Raises LaunchFailed when it fails or when another child ends meanwhile."""
+        child = self.start(name, command, environ=environ, grace_seconds=5, output=output)
+        others = [other for other in self._running if other is not child]
+        while not child.has_ended:
+            _expect_running(others)
+            self._signals.pause(None)
+        self._running.remove(child)
+        if child.process.returncode != 0:
+            raise LaunchFailed(f"{name} failed ({_ending(child)}).")
+
+    def wait_until(self, condition: Callable[[], bool], *, seconds: float) -> bool:
+        """Ask `condition` every 50 ms for at most `seconds`; False when time ran out. A dead child ends the wait."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            _expect_running(self._running)
+            self._signals.pause(0.05)
+        return True
+
+    def watch(self) -> None:
+        """Block until a child ends by itself (raises LaunchFailed) or someone asks to stop (raises StopRequested)."""
+        while True:
+            _expect_running(self._running)
+            self._signals.pause(None)
+
+    def _end(self, child: Child) -> None:
+        deadline = time.monotonic() + child.grace_seconds
+        if not child.has_ended:
+            child.process.terminate()
+        while not child.has_ended and time.monotonic() < deadline:
+            self._signals.wait(max(0.0, deadline - time.monotonic()))
+        with suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)  # what is left of the group, the child itself if it must be
+        child.process.wait()
+
+
+def _expect_running(children: Sequence[Child]) -> None:
+    for child in children:
+        if child.has_ended:
+            raise LaunchFailed(f"{child.name} ended unexpectedly ({_ending(child)}); everything was stopped.")
+
+
+def _ending(child: Child) -> str:
+    code = child.process.returncode
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

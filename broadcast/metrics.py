@@ -1,0 +1,106 @@
+"""Prometheus metrics, right over all workers: each writes its own file, a scrape of any adds them up.
+
+The hub counts in plain integers (it knows no Prometheus); `observe` copies them. `docs/operations.md` says what each one means.
+"""
+
+import os
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+from broadcast.hub.hub import Hub
+
+streams = Gauge("broadcast_streams", "Open streams", multiprocess_mode="livesum")
+writes = Counter("broadcast_stream_writes", "Writes of events to streams")
+opened = Counter("broadcast_streams_opened", "Streams opened")
+closed = Counter("broadcast_streams_closed", "Streams closed, by reason", ["reason"])
+people_online = Gauge(
+    "broadcast_people_online", "People with an open stream, counted once in each worker", multiprocess_mode="livesum"
+)
+backlog_bytes = Gauge("broadcast_backlog_bytes", "Bytes that wait for slow clients", multiprocess_mode="livesum")
+backlog_streams = Gauge("broadcast_backlog_streams", "Streams with bytes that wait", multiprocess_mode="livesum")
+delivery_seconds = Histogram(
+    "broadcast_delivery_seconds",
+    "From an event's moment to its last write to this worker's streams",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30),
+)
+tail_lag_events = Gauge(
+    "broadcast_tail_lag_events", "Events that the slowest worker has not delivered yet", multiprocess_mode="livemax"
+)
+tail_lag_seconds = Gauge(
+    "broadcast_tail_lag_seconds", "Age of the oldest event not delivered yet", multiprocess_mode="livemax"
+)
+ring_age_seconds = Gauge(
+    "broadcast_ring_age_seconds", "Since a worker last heard from Redis, at worst", multiprocess_mode="livemax"
+)
+clock_lag_seconds = Gauge(
+    "broadcast_clock_lag_seconds", "How long the oldest due broadcast is overdue", multiprocess_mode="livemax"
+)
+database_connections = Gauge(
+    "broadcast_database_connections", "Database connections, by state", ["state"], multiprocess_mode="livesum"
+)
+limiter_in_memory = Gauge(
+    "broadcast_limiter_in_memory", "Workers that count limits by themselves", multiprocess_mode="livesum"
+)
+loop_failures = Counter("broadcast_loop_failures", "Times a background loop failed and was restarted", ["loop"])
+request_seconds = Histogram(
+    "broadcast_request_seconds",
+    "Requests answered, by class of status; streams left out",
+    ["status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+seq = Gauge("broadcast_log_seq", "Newest event that the slowest worker has delivered", multiprocess_mode="livemin")
+
+events = Counter("broadcast_events", "Events from outside, by their door and what became of them", ["door", "outcome"])
+kafka_records = Counter("broadcast_kafka_records", "Records read from Kafka and done with")
+kafka_failures = Counter("broadcast_kafka_failures", "Times the bridge began anew after an error")
+kafka_batch_seconds = Histogram(
+    "broadcast_kafka_batch_seconds",
+    "From a poll's answer to its offsets committed",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+kafka_lag = Gauge(
+    "broadcast_kafka_lag", "Records waiting at the brokers", ["topic", "partition"], multiprocess_mode="livemostrecent"
+)
+
+_seen: dict[str, int] = {}
+
+
+def observe(hub: Hub) -> None:
+    """Bring the metrics up to the hub's own counters. Does not block."""
+    streams.set(len(hub))
+    if hub.head:
+        seq.set(hub.head.seq)
+    for name, total in hub.counters.items():
+        grown = total - _seen.get(name, 0)
+        _seen[name] = total
+        if name == "writes":
+            writes.inc(grown)
+        elif name == "opened":
+            opened.inc(grown)
+        elif name.startswith("closed: "):
+            closed.labels(name.removeprefix("closed: ")).inc(grown)
+
+
+def exposition() -> bytes:
+    """The text that Prometheus scrapes."""
+    return generate_latest(_all_workers())
+
+
+def total(name: str, **labels: str) -> int:
+    """A counter added up over all workers, by its sample name (`…_total`); the values of `labels` narrow it."""
+    return int(
+        sum(
+            sample.value
+            for family in _all_workers().collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+    )
+
+
+def _all_workers() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return registry

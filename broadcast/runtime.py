@@ -1,0 +1,237 @@
+"""One worker's background loops: started once the worker is ready, each restarted with a growing pause when it fails.
+
+    listen      the bus: rings and signals
+    tail        the log → the hub
+    clock       what is due, what is over
+    heartbeat   keeps streams alive, ends old ones
+    notes       who was shown what, which sessions were used → the database, in batches
+    receipts    what people did elsewhere and no signal told → their streams
+    presence    who is online here → Redis
+    retention   what ended long ago is forgotten
+    gauges      figures of the moment → /metrics
+    kafka       events from outside → broadcasts, if there are brokers
+
+A loop never dies of one bad item; what it failed on last is in `problems`, and so in `/readyz`.
+"""
+
+import contextvars
+import gc
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import structlog
+from flask import Flask
+from gevent.event import Event as Bell
+
+from broadcast import gauges, metrics
+from broadcast.actions import retention
+from broadcast.bus.protocol import Bus, Listener
+from broadcast.deliveries import Deliveries
+from broadcast.domain import clock, correlation
+from broadcast.follow import Follow
+from broadcast.hub.hub import Hub
+from broadcast.hub.sockets import Sockets
+from broadcast.ingest.bridge import Bridge
+from broadcast.keepalive import KeepAlive
+from broadcast.presence import Presence
+from broadcast.scheduler import tick
+from broadcast.store import database
+from broadcast.tail import Tail
+from broadcast.upkeep.commands import kept
+
+_log = structlog.get_logger(__name__)
+
+_CLOCK_SECONDS = 5.0  # without anything due; a signal wakes the clock earlier, this is for a signal that got lost
+_CLOCK_DEAF_SECONDS = 1.0  # the same while the bus is away, and no signal can come
+_FLUSH_SECONDS = 1.0
+_PRESENT_SECONDS = 0.5
+_FOLLOW_SECONDS = 1.0
+_FORGET_SECONDS = 3600.0
+_DRAIN_SECONDS = 2.0  # well within gunicorn's graceful_timeout
+
+
+class Runtime:
+    """The loops of one worker. `extensions["runtime"]` of the application."""
+
+    def __init__(
+        self, app: Flask, hub: Hub, bus: Bus, deliveries: Deliveries, presence: Presence, *, poll_seconds: float
+    ):
+        self.app, self.hub, self.bus, self.deliveries, self.presence = app, hub, bus, deliveries, presence
+        self.tail = Tail(app, hub, poll_seconds=poll_seconds)
+        self.bridge: Bridge | None = None  # where there are brokers
+        self.follow = Follow(app, hub)
+        self.problems: dict[str, str] = {}
+        self.sockets: Sockets | None = None
+        self.clock_bell = Bell()
+        self._greenlets: list[gevent.Greenlet] = []
+
+    @property
+    def is_started(self) -> bool:
+        return self.hub.head is not None
+
+    def start(self, *, sockets: bool) -> None:
+        """Start all loops and return at once. `sockets`: take sockets over from a server that lets go of them."""
+        if sockets:
+            self.sockets = Sockets(self.hub)
+        for name, loop in (
+            ("tail", self._tail),
+            ("bus", self._listen),
+            ("clock", self._clock),
+            ("heartbeat", self._heartbeat),
+            ("notes", self._flush),
+            ("receipts", self._follow),
+            ("presence", self._present),
+            ("gauges", self._measure),
+            ("retention", self._forget),
+            *([("kafka", self.bridge.run)] if self.bridge else ()),
+        ):
+            context = contextvars.copy_context()  # gevent.spawn does not inherit it, and the logger binds there
+            self._greenlets.append(gevent.spawn(context.run, self._supervise, name, loop))
+
+    def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
+        """Tell every client that the worker ends, write what waits, stop the loops."""
+        self.leave_bridge()
+        self.hub.drain(drain_seconds)
+        gevent.killall(self._greenlets, timeout=1)
+        self.presence.leave()
+        try:
+            with self.app.app_context():
+                self._write_down()
+        except Exception as problem:
+            _log.warning("notes.lost", problem=str(problem))
+
+    def leave_bridge(self) -> None:
+        """Let another worker read from Kafka now, while the streams of this one are still being ended."""
+        if self.bridge:
+            self.bridge.stop()
+
+    def _supervise(self, name: str, loop: Callable[[], Any]) -> None:
+        pause = 0.1
+        while True:
+            started = time.monotonic()
+            try:
+                loop()
+            except gevent.GreenletExit:
+                return
+            except Exception as problem:
+                pause = 0.1 if time.monotonic() - started > 10 else min(pause * 2, 3.0)
+                metrics.loop_failures.labels(name).inc()
+                self.problems[name] = f"{type(problem).__name__}: {problem}"[:300]
+                _log.error("loop.failed", loop=name, problem=self.problems[name], again_in_seconds=round(pause, 1))
+            gevent.sleep(pause * random.uniform(0.7, 1))
+
+    def _tail(self) -> None:
+        if not self.is_started:
+            self.tail.start()
+        self.tail.catch_up()
+        self.problems.pop("tail", None)
+        self.tail.run()
+
+    def _listen(self) -> None:
+        self.bus.listen(Listener(self.tail.ring, self._on_signal, self.tail.ring))
+
+    def _on_signal(self, name: str, body: dict) -> None:
+        match name, body:
+            case "receipt", {"user": int(user_id), "kind": str(kind), "ids": list(ids), "version": int(version)}:
+                self.follow.hear(user_id, kind, ids, version)
+            case "due", _:
+                self.clock_bell.set()
+            case "disconnect", {"user": int(user_id), "connection": str(connection_id)}:
+                connection = self.hub.find(connection_id)
+                if connection is not None and connection.viewer.user_id == user_id:
+                    self.hub.close(connection, "disconnected")
+            case _:
+                _log.warning("signal.unknown", name=name)
+
+    def _follow(self) -> None:
+        while True:
+            self.follow.look(clock.now())
+            self.problems.pop("receipts", None)
+            gevent.sleep(_FOLLOW_SECONDS)
+
+    def _clock(self) -> None:
+        correlation.begin("the-clock")
+        while True:
+            self.clock_bell.clear()
+            with self.app.app_context():
+                now = clock.follow(database.now)
+                next_at = tick(now)
+            self.problems.pop("clock", None)
+            wait = _CLOCK_SECONDS if self.bus.healthy else _CLOCK_DEAF_SECONDS
+            if next_at is not None:
+                wait = min(wait, max(0.01, (next_at - now).total_seconds()))
+            self.clock_bell.wait(wait)
+
+    def _heartbeat(self) -> None:
+        while True:
+            gevent.sleep(self.hub.beat_seconds)
+            self.hub.beat()
+
+    def _present(self) -> None:
+        renew_at = 0.0
+        while True:
+            if time.monotonic() >= renew_at:
+                self.presence.renew()
+                renew_at = time.monotonic() + self.hub.limits.heartbeat_seconds
+            self.presence.write_changes()
+            self.problems.pop("presence", None)
+            gevent.sleep(_PRESENT_SECONDS)
+
+    def _measure(self) -> None:
+        while True:
+            with self.app.app_context():
+                gauges.measure(self.hub, self.bus)
+            self.problems.pop("gauges", None)
+            gevent.sleep(gauges.SECONDS)
+
+    def _forget(self) -> None:
+        while True:
+            gevent.sleep(_FORGET_SECONDS * random.uniform(0.5, 1.5))  # not all workers at once, and not at the start
+            with self.app.app_context():
+                retention.run(kept(self.app.extensions["settings"]), now=database.now())
+            self.problems.pop("retention", None)
+
+    def _flush(self) -> None:
+        while True:
+            gevent.sleep(_FLUSH_SECONDS)
+            with self.app.app_context():
+                self._write_down()
+            self.problems.pop("notes", None)
+
+    def _write_down(self) -> None:
+        self.deliveries.flush(clock.now())
+        self.app.extensions["last_use"].flush(clock.now())
+
+
+def start_worker(worker: Any) -> None:
+    """gunicorn's `post_worker_init`: the process is patched and the application loaded. Returns at once."""
+    app: Flask = worker.wsgi
+    runtime: Runtime = app.extensions["runtime"]
+    runtime.start(sockets=sys.platform == "linux")  # elsewhere there is no epoll, and streams are generators
+    keepalive = KeepAlive(worker.cfg.keepalive)
+    worker.timeout_ctx = keepalive.wait
+    gevent.spawn(_watch, worker, runtime, keepalive)
+
+
+def stop_worker(worker: Any) -> None:
+    """gunicorn's `worker_exit`: handed-over sockets are outside its pool, so they are drained here."""
+    app: Flask | None = getattr(worker, "wsgi", None)
+    if app is None:  # it failed to start, and has said why
+        return
+    app.extensions["runtime"].stop()
+    gc.freeze()  # the interpreter's last collections look at every object, for seconds of a busy processor
+
+
+def _watch(worker: Any, runtime: Runtime, keepalive: KeepAlive) -> None:
+    """End what gunicorn would wait for when the worker is told to go (TERM, HUP, max_requests): streams that are
+    generators, and idle connections, which are given the time of the drain to send what they were about to.
+    """
+    while worker.alive:
+        gevent.sleep(0.2)
+    runtime.leave_bridge()
+    runtime.hub.drain(_DRAIN_SECONDS)
+    keepalive.end()

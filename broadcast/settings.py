@@ -1,0 +1,327 @@
+"""Every setting: its name is the environment variable, its description the sentence in `docs/settings.md`.
+
+Read once, at start, by `Settings.load`; a wrong value stops the program with a hint for each problem instead of failing
+later in a request. Nothing else in the project reads the environment (`gunicorn.conf.py` excepted: it runs before the
+program is loaded).
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from broadcast.sign_in_settings import MISSING, SignInSettings, parts
+
+_SERVER = re.compile(r"[^\s,/]+:\d{1,5}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
+_ORIGIN = re.compile(r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?")
+_OWN_PORT = {"http": "80", "https": "443"}
+_LIMIT = Field(pattern=r"^\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?$")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+
+
+class SettingsError(Exception):
+    """The environment does not make a system that can run; the message has one line for each problem."""
+
+
+class Settings(SignInSettings):
+    """Strict and frozen. Durations carry their unit in the name; sizes are bytes."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    app_env: Literal["development", "production", "test"] = Field(
+        "development",
+        description="What this system is for. `production` refuses demo people, a weak key and plain-HTTP cookies.",
+    )
+    app_name: str = Field("Broadcast", max_length=60, description="The name shown on every page.")
+    host: str = Field("127.0.0.1", description="Address that gunicorn listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port that gunicorn listens on.")
+    web_concurrency: int = Field(2, ge=1, le=64, description="Number of gunicorn workers.")
+    data_dir: Path = Field(
+        Path("var"), description="Folder for what the embedded defaults keep: database, key, Redis socket, metrics."
+    )
+    demo: bool = Field(
+        False, description="Make demo people and a few broadcasts at start (`make run` sets 1). Refused in production."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
+
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Collector that traces are sent to, as OTLP over HTTP; empty: no tracing.",
+    )
+
+    database_url: str | None = Field(
+        None, description="`postgresql://…` or `sqlite:///…`; without it, SQLite in `DATA_DIR`."
+    )
+    database_pool_size: int = Field(
+        10, ge=1, le=200, description="Database connections that a worker keeps; as many again under load."
+    )
+    database_busy_seconds: float = Field(
+        2.5, gt=0, le=30, description="How long a write waits for a locked database before it answers 503."
+    )
+    redis_url: str | None = Field(
+        None,
+        description="`redis://…`, `unix://…`, `redis+sentinel://host,host/name` or `redis+cluster://host,host`; without it, workers poll the log once a second and limits count per worker.",
+    )
+
+    secret_key: str | None = Field(
+        None, description="Signs cookies, at least 32 characters; without it, the file `secret_key` in `DATA_DIR`."
+    )
+    secret_key_fallbacks: Annotated[list[str], NoDecode] = Field(
+        [], description="Older keys still accepted while rotating, comma-separated."
+    )
+    trusted_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="Host names answered to, comma-separated; empty answers to all."
+    )
+    forwarded_hops: int = Field(
+        0, ge=0, le=5, description="Reverse proxies in front whose X-Forwarded-For and -Proto are believed."
+    )
+    embed_origins: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Sites whose pages may show an inbox (docs/embedding.md), like `https://intranet.example`, comma-separated; empty: none.",
+    )
+    session_idle_hours: float = Field(24 * 7, gt=0, description="A session unused for this long ends.")
+    session_max_hours: float = Field(24 * 30, gt=0, description="A session ends after this long whatever happens.")
+
+    mandatory_categories: Annotated[list[str], NoDecode] = Field(
+        [], description="Categories whose alerts nobody can mute, comma-separated."
+    )
+
+    figures_per_person: bool = Field(
+        True, description="0 shows how many have read a broadcast, and to nobody who; small roles are left out too."
+    )
+
+    ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")
+    limit_stream_per_user: Annotated[str, _LIMIT] = Field("200/minute", description="Streams one person may open.")
+    limit_stream_per_address: Annotated[str, _LIMIT] = Field("500/minute", description="Streams one address may open.")
+    limit_publish_per_user: Annotated[str, _LIMIT] = Field("10/minute", description="Broadcasts one person may create.")
+    limit_login_per_account: Annotated[str, _LIMIT] = Field(
+        "10/minute", description="Sign-ins tried with one name from one address."
+    )
+    limit_login_per_address: Annotated[str, _LIMIT] = Field("60/minute", description="Sign-ins tried from one address.")
+    limit_default: Annotated[str, _LIMIT] = Field(
+        "1200/minute", description="All other requests of one person or address."
+    )
+
+    undo_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=60,
+        description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
+    )
+
+    tail_poll_seconds: float = Field(
+        1.0, gt=0, le=60, description="Longest time the log goes unread when no ring comes."
+    )
+    heartbeat_seconds: float = Field(
+        15.0, gt=0, le=300, description="Silence after which a stream gets a HEARTBEAT, ± 20 %."
+    )
+    stream_max_age_seconds: float = Field(
+        600.0, gt=0, description="A stream ends after this long, ± 20 %, and is opened anew."
+    )
+    stream_backlog_bytes: int = Field(
+        65536, ge=1024, description="Bytes waiting for one client before it is closed as a slow consumer."
+    )
+    streams_per_worker: int = Field(12000, ge=1, description="Open streams a worker holds before it answers BUSY.")
+    streams_per_user: int = Field(8, ge=1, description="Open streams of one person in one worker.")
+    streams_per_address: int = Field(1000, ge=1, description="Open streams of one address in one worker.")
+    replay_events: int = Field(
+        10000,
+        ge=1,
+        le=100000,
+        description="Newest events kept in memory. A cursor further back is served from the log, up to 200 events; then RESET.",
+    )
+
+    event_rules: Path | None = Field(
+        None, description="TOML file with the rules of sources of events; without it, the contract alone holds."
+    )
+    kafka_bootstrap_servers: Annotated[list[str], NoDecode] = Field(
+        [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
+    )
+    kafka_topics: Annotated[list[str], NoDecode] = Field(
+        ["broadcast.events.v1"], description="Topics that events are read from, comma-separated."
+    )
+    kafka_group_id: str = Field(
+        "broadcast.bridge",
+        min_length=1,
+        max_length=200,
+        description="Group under which offsets are kept at the brokers.",
+    )
+    kafka_bridge: Literal["elected", "every-worker"] = Field(
+        "elected",
+        description="`elected`: one worker of all reads every partition. `every-worker`: the brokers spread partitions over all.",
+    )
+    kafka_dlt: bool = Field(False, description="Write dead letters to the topic `<topic>.dlt` as well.")
+    kafka_auto_offset_reset: Literal["earliest", "latest"] = Field(
+        "earliest",
+        description="Where a group without offsets begins; also where it goes on when its offsets have expired.",
+    )
+    kafka_max_poll_records: int = Field(
+        500, ge=1, le=500, description="Most events in one transaction; also the most that come again after a crash."
+    )
+    kafka_api_version: str = Field(
+        "2.3",
+        pattern=r"^\d+(\.\d+)+$",
+        description="Version of the protocol that is spoken; Kafka 2.3 to 4 understand 2.3.",
+    )
+    kafka_session_timeout_ms: int = Field(
+        10000, ge=1000, le=300000, description="With `every-worker`: how long the brokers wait for a dead worker."
+    )
+    kafka_request_timeout_ms: int = Field(
+        10000, ge=1000, le=300000, description="How long one request to a broker may take."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How this system signs in to brokers, with a SASL protocol."
+    )
+    kafka_sasl_username: str | None = Field(None, description="Name to sign in to brokers with.")
+    kafka_sasl_password: str | None = Field(None, repr=False, description="Password to sign in to brokers with.")
+    kafka_ssl_cafile: Path | None = Field(None, description="Certificates of who vouches for the brokers (PEM).")
+    kafka_ssl_certfile: Path | None = Field(None, description="Certificate of this system (PEM).")
+    kafka_ssl_keyfile: Path | None = Field(None, description="Private key of this system (PEM).")
+    kafka_ssl_check_hostname: bool = Field(True, description="0 accepts a broker's certificate for another host.")
+
+    retention_log_days: int = Field(
+        30,
+        ge=0,
+        le=3650,
+        description="Events older than this leave the log; a client away for longer gets RESET. 0 keeps all.",
+    )
+    retention_ended_days: int = Field(
+        0, ge=0, le=36500, description="Broadcasts that ended longer ago are deleted with their receipts. 0 keeps all."
+    )
+    retention_receipts_days: int = Field(
+        0, ge=0, le=36500, description="Receipts of broadcasts that ended longer ago are deleted. 0 keeps all."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` hands the environment in, so that a test can hand in another
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict) -> dict:
+        for name in (
+            "trusted_hosts",
+            "secret_key_fallbacks",
+            "kafka_bootstrap_servers",
+            "kafka_topics",
+            "mandatory_categories",
+            "embed_origins",
+        ):
+            if isinstance(values.get(name), str):
+                values[name] = parts(values[name])
+        return values
+
+    @model_validator(mode="after")
+    def _refuse_unsafe(self) -> Self:
+        hints = []
+        if self.secret_key is not None and len(self.secret_key) < 32:
+            hints.append("SECRET_KEY: use at least 32 characters, for instance `openssl rand -hex 32`.")
+        if self.database_url and not self.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
+            hints.append("DATABASE_URL: must begin with postgresql:// or sqlite:///.")
+        hints += self._embed_hints()
+        hints += self._redis_hints()
+        hints += self._kafka_hints()
+        hints += self.sign_in_hints(is_production=self.is_production, hops=self.forwarded_hops)
+        if self.app_env == "production" and self.demo:
+            hints.append("DEMO: demo people have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
+        if self.otel_exporter_otlp_endpoint and find_spec("opentelemetry") is None:
+            hints.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: {MISSING.format('otel')}")
+        if hints:
+            raise ValueError("\n".join(hints))
+        return self
+
+    def _embed_hints(self) -> list[str]:
+        """An origin is compared with what browsers send, so it must be written as they write it (RFC 6454)."""
+        for origin in self.embed_origins:
+            found = _ORIGIN.fullmatch(origin)
+            if not found or found[2] == _OWN_PORT[found[1]] or int(found[2] or 0) > 65535:
+                return [
+                    f"EMBED_ORIGINS: {origin!r} is no origin; write it as browsers do: https://intranet.example or "
+                    "http://localhost:5000, in lower case, without a path or the scheme's own port."
+                ]
+            if self.is_production and not origin.startswith("https:"):
+                return [f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."]
+        return []
+
+    def _redis_hints(self) -> list[str]:
+        url = urlsplit(self.redis_url or "")
+        if self.redis_url and url.scheme not in _REDIS_SCHEMES:
+            return [f"REDIS_URL: must begin with {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}."]
+        if url.scheme == "redis+sentinel" and not url.path.strip("/"):
+            return ["REDIS_URL: name the master that the Sentinels watch: redis+sentinel://host:26379,host:26379/name."]
+        return []
+
+    def _kafka_hints(self) -> list[str]:
+        hints = []
+        if wrong := [server for server in self.kafka_bootstrap_servers if not _SERVER.fullmatch(server)]:
+            hints.append(f"KAFKA_BOOTSTRAP_SERVERS: {wrong[0]!r} is not host:port.")
+        if wrong := [topic for topic in self.kafka_topics if not _TOPIC.fullmatch(topic)]:
+            hints.append(f"KAFKA_TOPICS: {wrong[0]!r} cannot be a topic.")
+        if not self.kafka_topics:
+            hints.append("KAFKA_TOPICS: name at least one topic.")
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            hints.append("KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol.")
+        return hints
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from `environ` (default: the process's). Raises SettingsError naming every problem."""
+        environ = os.environ if environ is None else environ
+        given = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
+        try:
+            return cls(**given)
+        except ValidationError as problem:
+            raise SettingsError("\n".join(map(_hint, problem.errors()))) from None
+
+    @property
+    def database_uri(self) -> str:
+        """SQLAlchemy URL; the default is a file in `data_dir`."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'broadcast.sqlite3'}"
+
+    @property
+    def is_production(self) -> bool:
+        return self.app_env == "production"
+
+    def read_secret_key(self) -> str:
+        """Return SECRET_KEY or the content of its file. Raises SettingsError when there is neither."""
+        if self.secret_key:
+            return self.secret_key
+        path = self.data_dir / "secret_key"
+        try:
+            key = path.read_text().strip()
+        except OSError:
+            raise SettingsError(
+                f"SECRET_KEY: not set, and {path} cannot be read. `make run` makes that file."
+            ) from None
+        if len(key) < 32:
+            raise SettingsError(
+                f"SECRET_KEY: {path} holds fewer than 32 characters. Delete it; `make run` makes another."
+            )
+        return key
+
+
+def _hint(problem: dict) -> str:
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    name = str(problem["loc"][0])
+    sentence = Settings.model_fields[name].description
+    return f"{name.upper()}: {problem['msg']} (it is {problem['input']!r}). {sentence}"

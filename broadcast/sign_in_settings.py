@@ -1,0 +1,124 @@
+"""The settings of signing in: with a password, at an OpenID provider, at a reverse proxy. Part of `settings.Settings`."""
+
+from importlib.util import find_spec
+from ipaddress import ip_network
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+MISSING = "needs packages: `pip install --require-hashes -r requirements-{}.txt`."
+_HEADER = r"^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$"  # without _, which servers confuse with -
+
+
+def parts(text: str) -> list[str]:
+    """What commas separate, without the blanks around it."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+class SignInSettings(BaseSettings):
+    """Fields, and what they do wrong together."""
+
+    password_sign_in: Literal["everybody", "administrators"] = Field(
+        "everybody",
+        description="Who may sign in with a password of this system. `administrators`: nobody else, and the form is one click away.",
+    )
+    oidc_issuer: str | None = Field(
+        None, description="Address of the OpenID provider that people sign in at, as it names itself; empty: none."
+    )
+    oidc_client_id: str | None = Field(None, description="What the provider calls this system.")
+    oidc_client_secret: str | None = Field(
+        None, repr=False, description="The secret that the provider gave out with it; without it, PKCE alone."
+    )
+    oidc_scopes: str = Field("openid profile email", description="What the provider is asked for.")
+    oidc_username_claim: str = Field(
+        "preferred_username",
+        description="Where it says the username, which people cannot choose there; `a.b` is b inside a.",
+    )
+    oidc_roles_claim: str | None = Field(
+        None, description="Where it says the roles, for instance `groups`; empty: roles are given by hand here."
+    )
+    oidc_role_map: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="`theirs=ours`, comma-separated; a role of theirs that is not named gives nothing. Empty: as they are.",
+    )
+    oidc_create_people: bool = Field(False, description="1 adds whoever signs in there and is not known here.")
+    oidc_link_people: Literal["without-password", "everybody"] = Field(
+        "without-password",
+        description="Whose account the first sign-in with its username takes over; later ones go by what the provider never changes.",
+    )
+    oidc_label: str = Field(
+        "Sign in with your organisation", min_length=1, max_length=60, description="What the button says."
+    )
+    proxy_sign_in_header: str | None = Field(
+        None, pattern=_HEADER, description="Header in which a reverse proxy says who signed in at it; empty: none."
+    )
+    proxy_sign_in_from: Annotated[list[str], NoDecode] = Field(
+        [], description="Addresses or networks of the proxies that are believed this, comma-separated."
+    )
+    proxy_roles_header: str | None = Field(
+        None,
+        pattern=_HEADER,
+        description="Header with their roles, comma-separated; empty: roles are given by hand here.",
+    )
+    proxy_create_people: bool = Field(False, description="1 adds whoever a proxy names and is not known here.")
+    proxy_sign_out_url: str | None = Field(
+        None,
+        pattern=r"^(https?:/)?/[^/\\\s]\S*$",
+        description="Where one signs out at the proxy: an address, or a path.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_sign_in(cls, values: dict) -> dict:
+        if isinstance(values.get("proxy_sign_in_from"), str):
+            values["proxy_sign_in_from"] = parts(values["proxy_sign_in_from"])
+        if isinstance(values.get("oidc_role_map"), str):
+            pairs = (part.partition("=") for part in parts(values["oidc_role_map"]))
+            values["oidc_role_map"] = {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+        return values
+
+    def sign_in_hints(self, *, is_production: bool, hops: int) -> list[str]:
+        """One sentence for each thing that could not work, or would let anybody in; `hops` are FORWARDED_HOPS."""
+        return [*self._oidc_hints(is_production), *self._proxy_hints(hops)]
+
+    def _oidc_hints(self, is_production: bool) -> list[str]:
+        if self.oidc_issuer is None:
+            if self.password_sign_in == "administrators" and self.proxy_sign_in_header is None:
+                return [
+                    "PASSWORD_SIGN_IN: only administrators could sign in; set OIDC_ISSUER or PROXY_SIGN_IN_HEADER too."
+                ]
+            return []
+        hints, url = [], urlsplit(self.oidc_issuer)
+        is_near = url.hostname in ("localhost", "127.0.0.1") and not is_production
+        if not url.hostname or url.scheme not in (("https", "http") if is_near else ("https",)):
+            hints.append(
+                "OIDC_ISSUER: must begin with https://, so that nobody on the way can answer for the provider."
+            )
+        if not self.oidc_client_id:
+            hints.append("OIDC_CLIENT_ID: the provider gives one out when this system is registered there.")
+        if "openid" not in self.oidc_scopes.split():
+            hints.append("OIDC_SCOPES: `openid` must be among them.")
+        if not all(theirs and ours for theirs, ours in self.oidc_role_map.items()):
+            hints.append("OIDC_ROLE_MAP: write theirs=ours, theirs=ours.")
+        if find_spec("authlib") is None:
+            hints.append(f"OIDC_ISSUER: {MISSING.format('oidc')}")
+        return hints
+
+    def _proxy_hints(self, hops: int) -> list[str]:
+        hints = []
+        if self.proxy_sign_in_header and not hops:
+            hints.append(
+                "PROXY_SIGN_IN_HEADER: needs FORWARDED_HOPS of at least 1; without a proxy anybody could send it."
+            )
+        if self.proxy_sign_in_header and not self.proxy_sign_in_from:
+            hints.append(
+                "PROXY_SIGN_IN_FROM: name the addresses of the proxies that are believed PROXY_SIGN_IN_HEADER."
+            )
+        for network in self.proxy_sign_in_from:
+            try:
+                ip_network(network)
+            except ValueError:
+                hints.append(f"PROXY_SIGN_IN_FROM: {network!r} is no address and no network such as 10.0.0.0/24.")
+        return hints

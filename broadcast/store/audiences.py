@@ -1,0 +1,196 @@
+"""The rule of `broadcast.domain.audience` in SQL: for a stored broadcast and one viewer, and for an audience and all people.
+
+Lists of ids go in chunks, so that an audience of 50,000 people by name fits into statements of every database.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from flask import current_app
+from sqlalchemy import ColumnElement, Select, and_, case, distinct, exists, func, or_, select, true
+from sqlalchemy.orm import aliased
+
+from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users, roles
+from broadcast.store.database import db
+from broadcast.store.models import (
+    Broadcast,
+    BroadcastExceptRole,
+    BroadcastExceptUser,
+    BroadcastRole,
+    BroadcastUser,
+    PeopleVersion,
+    SavedAudience,
+    User,
+    UserRole,
+    audience_of,
+)
+
+T = TypeVar("T")
+_CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
+
+
+def includes_viewer(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
+    """Whether a row of Broadcast includes this viewer. `viewer_roles` is an expanding parameter."""
+    here = BroadcastRole.broadcast_id == Broadcast.id
+    any_role = exists().where(here, BroadcastRole.role_name.in_(viewer_roles))
+    lacking = exists().where(here, BroadcastRole.role_name.not_in(viewer_roles))
+    by_name = exists().where(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == viewer_id)
+    return and_(
+        case(
+            (Broadcast.audience_kind == "everyone", True),
+            (and_(Broadcast.audience_kind == "roles", Broadcast.match_all), and_(any_role, ~lacking)),
+            (Broadcast.audience_kind == "roles", any_role),
+            (Broadcast.audience_kind == "users", by_name),
+            else_=False,
+        ),
+        or_(~Broadcast.has_exceptions, ~_left_out(viewer_id, viewer_roles)),
+    )
+
+
+def _left_out(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
+    role, person = BroadcastExceptRole, BroadcastExceptUser
+    return or_(
+        exists().where(role.broadcast_id == Broadcast.id, role.role_name.in_(viewer_roles)),
+        exists().where(person.broadcast_id == Broadcast.id, person.user_id == viewer_id),
+    )
+
+
+def members_of(broadcast: Broadcast) -> ColumnElement[bool]:
+    """The condition that a User is in the audience of this broadcast now."""
+    conditions = [true()]
+    if broadcast.audience_kind == "roles":
+        conditions.append(_in_base(roles(broadcast.role_names, match_all=broadcast.match_all)))
+    elif broadcast.audience_kind == "users":
+        conditions.append(_is_named(BroadcastUser, broadcast))
+    if broadcast.has_exceptions:
+        conditions += [~_has_role(broadcast.except_role_names), ~_is_named(BroadcastExceptUser, broadcast)]
+    return and_(*conditions)
+
+
+def _is_named(table: type, broadcast: Broadcast) -> ColumnElement[bool]:
+    return exists().where(table.broadcast_id == broadcast.id, table.user_id == User.id)
+
+
+def of(broadcast: Broadcast) -> Audience:
+    """The audience of a stored broadcast. Raises ValueError for a draft whose audience is not chosen yet."""
+    return audience_of(broadcast, chosen(broadcast), left_out(broadcast))
+
+
+def chosen(broadcast: Broadcast) -> list[int]:
+    """Ids of the people whom a broadcast names."""
+    return _ids(BroadcastUser, broadcast.id) if broadcast.audience_kind == "users" else []
+
+
+def left_out(broadcast: Broadcast) -> list[int]:
+    """Ids of the people whom a broadcast leaves out by name."""
+    return _ids(BroadcastExceptUser, broadcast.id) if broadcast.has_exceptions else []
+
+
+def count(audience: Audience, *, among: Iterable[int] | None = None) -> int:
+    """How many enabled people the audience has now; with `among`, how many of these."""
+    members, ids, left_out = _parts(audience)
+    if among is not None:
+        ids = set(among) & ids if ids is not None else set(among)
+    if ids is not None:
+        return _count_in(members, ids - left_out)
+    return until_people_change(audience, lambda: _count_all(audience) - _count_in(members, left_out))
+
+
+def count_those(audience: Audience, condition: ColumnElement[bool]) -> int:
+    """How many enabled people of the audience also meet a condition on User."""
+    members, ids, left_out = _parts(audience)
+    wanted = and_(members, condition)
+    if ids is not None:
+        return _count_in(wanted, ids - left_out)
+    return _count_in(wanted, None) - _count_in(wanted, left_out)
+
+
+def until_people_change(what: Hashable, count: Callable[[], T]) -> T:
+    """A count that takes long is kept until somebody comes, goes or has another role."""
+    version = db.session.scalar(select(PeopleVersion.version))
+    return current_app.extensions["counted"].get(("people", what, version), count, lasting=True)
+
+
+def ids_of(audience: Audience) -> list[int]:
+    """Every enabled person of the audience now."""
+    members, ids, left_out = _parts(audience)
+    query = select(User.id).where(members)
+    if ids is None:
+        return sorted(set(db.session.scalars(query)) - left_out)
+    found: list[int] = []
+    for chunk in _chunks(ids - left_out):
+        found += db.session.scalars(query.where(User.id.in_(chunk)))
+    return sorted(found)
+
+
+def sample(audience: Audience, limit: int = 5) -> list[User]:
+    """The first few people of the audience by id."""
+    members, ids, left_out = _parts(audience)
+    query: Select = select(User).where(members, User.id.not_in(sorted(left_out)[:_CHUNK])).order_by(User.id)
+    if ids is not None:
+        query = query.where(User.id.in_(sorted(ids - left_out)[:_CHUNK]))
+    found = db.session.scalars(query.limit(limit + len(left_out) if len(left_out) > _CHUNK else limit))
+    return [user for user in found if user.id not in left_out][:limit]
+
+
+def saved() -> Sequence[SavedAudience]:
+    """Named audiences, by name."""
+    return db.session.scalars(select(SavedAudience).order_by(func.lower(SavedAudience.name))).all()
+
+
+def saved_by_id(saved_id: int) -> SavedAudience | None:
+    return db.session.get(SavedAudience, saved_id)
+
+
+def _parts(audience: Audience) -> tuple[ColumnElement[bool], set[int] | None, set[int]]:
+    """A condition on User, the ids it is limited to (None: no limit), and the ids that are left out."""
+    base, left_out_roles, left_out = audience, frozenset(), frozenset()
+    if isinstance(audience, Except):
+        base, left_out_roles, left_out = audience.base, audience.roles, audience.ids
+    conditions = [User.disabled_at.is_(None), _in_base(base)]
+    if left_out_roles:
+        conditions.append(~_has_role(left_out_roles))
+    return and_(*conditions), set(base.ids) if isinstance(base, Users) else None, set(left_out)
+
+
+def _in_base(base: Everyone | Roles | Users) -> ColumnElement[bool]:
+    if not isinstance(base, Roles):
+        return true()
+    if base.match_all:
+        return and_(*(_has_role([name]) for name in sorted(base.names)))
+    return _has_role(base.names)
+
+
+def _has_role(names: Iterable[str]) -> ColumnElement[bool]:
+    has = aliased(UserRole)  # the query around may have a UserRole of its own
+    return exists().where(has.user_id == User.id, has.role_name.in_(sorted(names)))
+
+
+def _count_all(audience: Audience) -> int:
+    """Without those left out by name. From the role's side where that is enough, less the few who are disabled."""
+    if isinstance(audience, Roles) and not audience.match_all:
+        have = select(func.count(distinct(UserRole.user_id))).where(UserRole.role_name.in_(sorted(audience.names)))
+        disabled = have.where(UserRole.user_id.in_(disabled_ids()))
+        return db.session.scalar(have) - db.session.scalar(disabled)
+    return _count_in(_parts(audience)[0], None)
+
+
+def disabled_ids() -> Select:
+    """For IN: the database reads the few of them first, by their index."""
+    return select(User.id).where(User.disabled_at.is_not(None))
+
+
+def _count_in(members: ColumnElement[bool], ids: set[int] | None) -> int:
+    query = select(func.count(User.id)).where(members)
+    if ids is None:
+        return db.session.scalar(query)
+    return sum(db.session.scalar(query.where(User.id.in_(chunk))) for chunk in _chunks(ids))
+
+
+def _ids(table: type, broadcast_id: int) -> list[int]:
+    return list(db.session.scalars(select(table.user_id).where(table.broadcast_id == broadcast_id)))
+
+
+def _chunks(values: Iterable[int]) -> Iterable[list[int]]:
+    ordered = sorted(values)
+    return (ordered[start : start + _CHUNK] for start in range(0, len(ordered), _CHUNK))

@@ -1,0 +1,220 @@
+"""Questions about broadcasts, as the console asks them."""
+
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import current_app
+from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select
+from sqlalchemy.orm import Session
+
+from broadcast.domain.audience import Audience
+from broadcast.domain.lifecycle import Status
+from broadcast.store import audiences
+from broadcast.store.database import db
+from broadcast.store.models import (
+    Audit,
+    Broadcast,
+    BroadcastExceptRole,
+    BroadcastRole,
+    BroadcastUser,
+    IdempotencyKey,
+    Receipt,
+    User,
+)
+from broadcast.store.unsaved import NewBroadcast
+
+AT_ONCE = 25  # due broadcasts in one transaction of the clock
+_CLOCK = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # what ends a wait
+_CLOCK_LOCK = zlib.crc32(b"clock")
+
+FILTERS = {
+    "all": list(Status),
+    "draft": [Status.DRAFT],
+    "scheduled": [Status.SCHEDULED],
+    "active": [Status.ACTIVE],
+    "ended": [Status.EXPIRED, Status.CANCELLED],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Distinct people at each step, never more than at the step before.
+
+    `targeted` is the audience at the moment of sending, or as many as got it when others have joined the audience since.
+    """
+
+    targeted: int
+    delivered: int
+    seen: int
+    read: int
+    acknowledged: int
+
+    def rate(self, step: str) -> float:
+        """Share of the targeted people, 0 to 1."""
+        return min(1.0, getattr(self, step) / self.targeted) if self.targeted else 0.0
+
+
+def by_id(broadcast_id: int) -> Broadcast | None:
+    return db.session.get(Broadcast, broadcast_id)
+
+
+def by_source(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[tuple[str, str], Broadcast]:
+    """Broadcasts announced from outside, by source and id there; locked until the transaction ends."""
+    found = {}
+    for source, ids in sorted(wanted.items()):
+        query = select(Broadcast).where(Broadcast.source == source, Broadcast.source_id.in_(ids)).order_by(Broadcast.id)
+        found |= {(source, row.source_id): row for row in session.scalars(query.with_for_update())}
+    return found
+
+
+def add_many(session: Session, new: Sequence[NewBroadcast]) -> None:
+    """Insert broadcasts with the rows of their roles, and give each its id.
+
+    For hundreds at once: a flush of as many mapped objects took twice the time.
+    """
+    if not new:
+        return
+    columns = [column.name for column in Broadcast.__table__.columns if column.name in set().union(*map(vars, new))]
+    rows = [{name: values.get(name) for name in columns} for values in map(vars, new)]
+    statement = insert(Broadcast.__table__).returning(Broadcast.__table__.c.id, sort_by_parameter_order=True)
+    for broadcast, broadcast_id in zip(new, session.scalars(statement, rows), strict=True):
+        broadcast.id = broadcast_id
+    for table, relation in ((BroadcastRole, "role_rows"), (BroadcastExceptRole, "except_role_rows")):
+        roles = [
+            {"broadcast_id": broadcast.id, "role_name": row.role_name}
+            for broadcast in new
+            for row in getattr(broadcast, relation)
+        ]
+        if roles:
+            session.execute(insert(table.__table__), roles)
+
+
+def audience(broadcast: Broadcast) -> Audience:
+    return audiences.of(broadcast)
+
+
+def page(filter: str, *, q: str = "", before: int | None = None, limit: int = 30) -> list[Broadcast]:
+    """At most `limit` broadcasts with id < `before`, newest first. `filter` is a key of FILTERS."""
+    query = _searched(select(Broadcast).where(Broadcast.status.in_(FILTERS[filter])), q)
+    if before is not None:
+        query = query.where(Broadcast.id < before)
+    return list(db.session.scalars(query.order_by(Broadcast.id.desc()).limit(limit)))
+
+
+def counts(q: str = "") -> dict[str, int]:
+    """How many broadcasts each filter shows."""
+    query = _searched(select(Broadcast.status, func.count()).group_by(Broadcast.status), q)
+    by_status = dict(db.session.execute(query).all())
+    return {name: sum(by_status.get(status, 0) for status in statuses) for name, statuses in FILTERS.items()}
+
+
+def published_since(moment: datetime) -> int:
+    return db.session.scalar(select(func.count()).where(Broadcast.published_at >= moment))
+
+
+def chosen_counts(ids: list[int]) -> dict[int, int]:
+    """Number of chosen people of each of these broadcasts that has any."""
+    if not ids:
+        return {}
+    query = select(BroadcastUser.broadcast_id, func.count()).where(BroadcastUser.broadcast_id.in_(ids))
+    return dict(db.session.execute(query.group_by(BroadcastUser.broadcast_id)).all())
+
+
+def stats(rows: Sequence[Broadcast]) -> dict[int, Stats]:
+    """Count distinct people at every step of each broadcast, by id. A later step counts for the earlier ones.
+
+    All together; what very many people did is then kept for some seconds.
+    """
+    by_key = {("stats", row.id): row for row in rows}
+    counted = current_app.extensions["counted"]
+    found = counted.get_many(
+        list(by_key), lambda keys: _count_steps({key: by_key[key] for key in keys}), weigh=lambda stats: stats.delivered
+    )
+    return {row.id: found[key] for key, row in by_key.items()}
+
+
+def _count_steps(wanted: Mapping[tuple[str, int], Broadcast]) -> dict[tuple[str, int], Stats]:
+    rows = wanted.values()
+    seen, acked = Receipt.first_seen_at.is_not(None), Receipt.acked_at.is_not(None)
+    renewed = Broadcast.renewed_at  # what was read before it was shown again does not count
+    read = or_(and_(Receipt.read_at.is_not(None), or_(renewed.is_(None), Receipt.read_at >= renewed)), acked)
+    sent = Receipt.broadcast_id.in_([row.id for row in rows if row.seq is not None])
+    steps = [func.count(), *(func.count().filter(step) for step in (or_(seen, read), read, acked))]
+    own = select(Receipt.broadcast_id, *steps).join(Broadcast, Broadcast.id == Receipt.broadcast_id)
+    own = own.where(sent).group_by(Receipt.broadcast_id)
+    # who marked everything read; apart, because joining a million people for the few who did costs most of the time. The
+    # smallest seq is there once more as a number, from which the database can tell how few they are
+    through = (
+        select(Receipt.broadcast_id, func.count(), func.count().filter(~seen))
+        .join(Broadcast, Broadcast.id == Receipt.broadcast_id)
+        .join(User, User.id == Receipt.user_id)
+        .where(sent, ~read, User.read_through_seq >= Broadcast.seq)
+        .where(or_(renewed.is_(None), User.read_through_at >= renewed))
+        .where(User.read_through_seq >= min((row.seq for row in rows if row.seq is not None), default=0))
+        .group_by(Receipt.broadcast_id)
+    )
+    counted = {broadcast_id: steps for broadcast_id, *steps in db.session.execute(own)}
+    also = {broadcast_id: steps for broadcast_id, *steps in db.session.execute(through)}
+    return {key: _stats(row, counted.get(row.id, (0,) * 4), also.get(row.id, (0, 0))) for key, row in wanted.items()}
+
+
+def _stats(row: Broadcast, steps: Sequence[int], also: Sequence[int]) -> Stats:
+    (delivered, seen, read, acked), (also_read, also_seen) = steps, also
+    return Stats(max(row.audience_count or 0, delivered), delivered, seen + also_seen, read + also_read, acked)
+
+
+def by_idempotency_key(user_id: int, key: str) -> IdempotencyKey | None:
+    return db.session.get(IdempotencyKey, (user_id, key))
+
+
+def timeline(broadcast_id: int) -> list[Audit]:
+    """What was done to a broadcast, oldest first."""
+    query = select(Audit).where(and_(Audit.object_type == "broadcast", Audit.object_id == str(broadcast_id)))
+    return list(db.session.scalars(query.order_by(Audit.id)))
+
+
+def overdue(now: datetime, *, limit: int) -> list[Broadcast]:
+    """Live broadcasts whose day of acknowledgement has passed, the longest first."""
+    query = select(Broadcast).where(
+        Broadcast.requires_ack, Broadcast.status == Status.ACTIVE, Broadcast.ack_due_at <= now
+    )
+    return list(db.session.scalars(query.order_by(Broadcast.ack_due_at).limit(limit)))
+
+
+def due(status: Status, now: datetime, *, but_not: Sequence[int] = ()) -> list[int]:
+    """Ids of scheduled broadcasts whose time has come, or of live ones whose time is over; at most AT_ONCE, oldest first."""
+    query = select(Broadcast.id).where(_is_due(status, now), Broadcast.id.not_in(but_not))
+    return list(db.session.scalars(query.order_by(_CLOCK[status], Broadcast.id).limit(AT_ONCE)))
+
+
+def claim(session: Session, status: Status, ids: Sequence[int], now: datetime) -> list[Broadcast] | None:
+    """Lock those of `ids` that are due in this status still, in this order; None while another worker's clock is at it.
+
+    One clock at a time, or parts of what is due would overtake each other. What somebody is changing is left out, not
+    waited for.
+    """
+    is_shared = session.get_bind().dialect.name != "sqlite"  # there a writer has the whole database
+    if is_shared and not session.scalar(select(func.pg_try_advisory_xact_lock(_CLOCK_LOCK))):
+        return None
+    query = select(Broadcast).where(Broadcast.id.in_(ids), _is_due(status, now))
+    return sorted(session.scalars(query.with_for_update(skip_locked=True)), key=lambda row: ids.index(row.id))
+
+
+def _is_due(status: Status, now: datetime) -> ColumnElement[bool]:
+    return and_(Broadcast.status == status, _CLOCK[status] <= now)
+
+
+def next_due_at() -> datetime | None:
+    """When the clock has something to do next; None when nothing is planned."""
+    start = db.session.scalar(select(func.min(Broadcast.scheduled_at)).where(Broadcast.status == Status.SCHEDULED))
+    end = db.session.scalar(select(func.min(Broadcast.expires_at)).where(Broadcast.status == Status.ACTIVE))
+    return min(filter(None, (start, end)), default=None)
+
+
+def _searched(query: Select, q: str) -> Select:
+    if not q:
+        return query
+    text = "%" + q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    return query.where(or_(Broadcast.title.ilike(text, escape="\\"), Broadcast.content.ilike(text, escape="\\")))

@@ -1,0 +1,233 @@
+"""The engine, and the two ways to use it: read with `db.session`, write inside `writing()`.
+
+SQLite waits for a lock inside C and would freeze every stream of the worker with it, so its own waiting is off
+(`busy_timeout=0`) and the wait is a loop that lets the hub run. A write takes its lock at BEGIN, because a transaction that
+first reads and then writes can fail halfway instead of waiting.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import gevent
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from gevent.lock import BoundedSemaphore
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Integer,
+    MetaData,
+    TypeDecorator,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import DeclarativeBase, Session, registry
+
+from broadcast.errors import Busy
+from broadcast.settings import Settings
+
+
+class Moment(TypeDecorator):
+    """An aware UTC time. SQLite keeps none of the zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise TypeError("a time without a zone cannot be stored")
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+class Base(DeclarativeBase):
+    """Constraints have names, so that a migration can change them on both databases."""
+
+    registry = registry(
+        metadata=MetaData(
+            naming_convention={
+                "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+                "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                "ck": "ck_%(table_name)s_%(constraint_name)s",
+                "fk": "fk_%(table_name)s_%(column_0_name)s",
+                "pk": "pk_%(table_name)s",
+            }
+        ),
+        # SQLite gives out row ids only for INTEGER, PostgreSQL would run out of 32 bits
+        type_annotation_map={int: BigInteger().with_variant(Integer, "sqlite"), datetime: Moment},
+    )
+
+
+db = SQLAlchemy(model_class=Base)
+migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_type=True)
+
+_WRITES = "broadcast_writes"  # execution option: this transaction will write
+_ALONE = "broadcast_alone"  # execution option, of SQLite: this connection is for one statement
+_RESTED_SECONDS = 1.0
+# one SQLite writer per worker at a time: queueing here is fair, spinning on the file lock is not
+_turn = BoundedSemaphore(1)
+
+
+def engine_options(settings: Settings) -> dict[str, Any]:
+    """Options of `create_engine` for the database of `settings`."""
+    if settings.database_uri.startswith("sqlite"):
+        return {"connect_args": {"timeout": 0, "check_same_thread": False}, "pool_size": settings.database_pool_size}
+    busy_ms = int(settings.database_busy_seconds * 1000)
+    return {
+        "pool_size": settings.database_pool_size,
+        "max_overflow": settings.database_pool_size,
+        "pool_timeout": settings.database_busy_seconds,
+        "pool_recycle": 1800,
+        "connect_args": {
+            "connect_timeout": 3,
+            # no compiling of queries: the inbox's, of many small parts, took 12 ms to run and 130 to be compiled
+            "options": f"-c lock_timeout={busy_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off",
+        },
+    }
+
+
+def prepare_engine(engine: Engine, *, busy_seconds: float) -> Engine:
+    """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive.
+
+    Returns the same engine as it is for single questions, without transactions: see `for_one_question`.
+    """
+    if engine.dialect.name != "sqlite":
+        _ask_the_rested(engine)
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
+        # FULL: a committed broadcast survives a power cut, not only a crash of the program
+        for pragma in ("busy_timeout=0", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            _until_unlocked(lambda pragma=pragma: connection.execute(f"PRAGMA {pragma}"), busy_seconds)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        options = connection.get_execution_options()
+        if options.get(_ALONE):
+            return
+        statement = "BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN"
+        _until_unlocked(lambda: connection.exec_driver_sql(statement), busy_seconds)
+
+    return engine.execution_options(**{_ALONE: True})
+
+
+def _ask_the_rested(engine: Engine) -> None:
+    """Ask a connection whether it is alive only if nobody used it for a while: `pool_pre_ping` asks before every use, which
+    is a journey to the server for each of the thousands of questions that a storm of streams brings.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def _note(_connection: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ask(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used_at", time.monotonic()) < _RESTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as problem:
+            raise DisconnectionError from problem  # the pool replaces it and tries again
+
+
+def _until_unlocked(attempt: Callable[[], Any], seconds: float) -> None:
+    """Call `attempt` until SQLite is not locked; after `seconds` its error is raised. Other greenlets run meanwhile."""
+    deadline, pause = time.monotonic() + seconds, 0.001
+    while True:
+        try:
+            attempt()
+            return
+        except Exception as problem:
+            if "locked" not in str(problem) or time.monotonic() > deadline:
+                raise
+        gevent.sleep(pause * random.uniform(0.5, 1))
+        pause = min(pause * 1.5, 0.02)
+
+
+def for_one_question() -> Connection:
+    """A connection, to be closed, for a single SELECT. It is in no transaction: a statement by itself is of one moment in any
+    case, and BEGIN and ROLLBACK around it would take as long as the question, on PostgreSQL two journeys more.
+    """
+    return current_app.extensions["questions"].connect()
+
+
+def now() -> datetime:
+    """The time by the clock that all workers share: the database server's, or this machine's for SQLite."""
+    if db.engine.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    return db.session.scalar(select(func.clock_timestamp())).astimezone(UTC)
+
+
+def pool_use() -> tuple[int, int]:
+    """Connections of this worker's pool: in use, and idle."""
+    pool = db.engine.pool
+    return pool.checkedout(), pool.checkedin()
+
+
+def applied_migrations() -> list[str]:
+    """The newest migrations of this database."""
+    with db.engine.connect() as connection:
+        return sorted(MigrationContext.configure(connection).get_current_heads())
+
+
+def missing_migrations() -> list[str]:
+    """Migrations that this version has and the database has not, oldest first."""
+    known = _known_migrations(current_app.extensions["migrate"].directory)
+    applied = [known.index(name) for name in applied_migrations() if name in known]
+    return list(known[max(applied, default=-1) + 1 :])
+
+
+@cache
+def _known_migrations(directory: str) -> tuple[str, ...]:
+    """All of this version, oldest first. Read once: it imports every migration."""
+    return tuple(script.revision for script in ScriptDirectory(directory).walk_revisions())[::-1]
+
+
+@contextmanager
+def writing() -> Iterator[Session]:
+    """One write transaction: commits at the end of the block, rolls back when it raises.
+
+    Raises Busy when the database is locked or away; then nothing was written. Objects loaded before the block are read
+    anew inside it. Not reentrant: an action that calls another passes it the session.
+    """
+    session = db.session()
+    session.rollback()  # ends the read transaction of this request: SQLite cannot turn a read into a write
+    is_sqlite = db.engine.dialect.name == "sqlite"
+    if is_sqlite and not _turn.acquire(timeout=current_app.extensions["settings"].database_busy_seconds):
+        raise Busy
+    try:
+        session.connection(execution_options={_WRITES: True})
+        yield session
+        session.commit()
+    except (OperationalError, PoolTimeout) as problem:
+        session.rollback()
+        raise Busy from problem
+    except DBAPIError as problem:
+        session.rollback()
+        if problem.connection_invalidated:
+            raise Busy from problem
+        raise
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        if is_sqlite:
+            _turn.release()

@@ -1,0 +1,40 @@
+"""The one row that lets somebody make the first administrator: the hash of a code, until it is used."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, String, delete, exists, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from broadcast.store.database import db
+from broadcast.store.models import UserRole
+
+
+class SetupCode(db.Model):
+    """The newest code alone is good; only its SHA-256 is kept."""
+
+    __tablename__ = "setup_codes"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    code_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+def has_administrator() -> bool:
+    """Whether anybody is or was one: a disabled administrator counts, so that closing an account opens no door."""
+    return db.session.scalar(select(exists().where(UserRole.role_name == "admin")))
+
+
+def put_code(session: Session, code_hash: str, *, at: datetime) -> None:
+    """Replace the code there was."""
+    void_code(session)
+    session.add(SetupCode(id=1, code_hash=code_hash, created_at=at))
+
+
+def void_code(session: Session) -> None:
+    session.execute(delete(SetupCode))
+
+
+def take_code(session: Session, code_hash: str) -> bool:
+    """Use the code up; False when it is another one, or somebody else was faster."""
+    return session.execute(delete(SetupCode).where(SetupCode.code_hash == code_hash)).rowcount == 1

@@ -1,0 +1,97 @@
+"""Which of all workers does a job that only one should do. Let go by the end of the process, however it ends.
+
+On PostgreSQL a lock of the server that lives as long as its connection, over all machines; with SQLite there is one machine,
+and the kernel's lock on a file does it. Nothing is renewed and nothing expires, so a successor need not wait for a time to
+pass: it sees the lock free as soon as the holder is gone.
+"""
+
+import fcntl
+import os
+import zlib
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+# So that the server sees the end of a machine that says nothing any more: 5 + 3 × 1 seconds.
+_WATCHFUL = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3"
+
+
+class Lease(Protocol):
+    """Held by at most one process at a time. For one greenlet; `take` asks and never waits."""
+
+    def take(self) -> bool:
+        """Take it, or look whether it is still held. True while this process has it."""
+        ...
+
+    def release(self) -> None:
+        """Let others have it. Fine when it is not held."""
+        ...
+
+
+def lease(engine: Engine, name: str, *, folder: Path) -> Lease:
+    """The lease of this name; `folder` is for the file of SQLite."""
+    if engine.dialect.name == "sqlite":
+        return FileLease(folder / f"{name}.lock")
+    return ServerLease(engine, name)
+
+
+class FileLease:
+    def __init__(self, path: Path):
+        self._path = path
+        self._file: int | None = None
+
+    def take(self) -> bool:
+        if self._file is not None:
+            return True
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class ServerLease:
+    """Needs a connection of its own: a pooler that shares connections between transactions would lose the lock."""
+
+    def __init__(self, engine: Engine, name: str):
+        self._engine, self._key = engine, zlib.crc32(name.encode())
+        self._connection: Connection | None = None
+
+    def take(self) -> bool:
+        if self._connection is not None:
+            return self._is_alive()
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            is_ours = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
+            if not is_ours:
+                return False
+            connection.exec_driver_sql(_WATCHFUL)
+            self._connection, connection = connection, None
+            return True
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()  # closes it, and with it the lock
+            connection.close()
+
+    def _is_alive(self) -> bool:
+        try:
+            self._connection.exec_driver_sql("SELECT 1")
+        except SQLAlchemyError:
+            self.release()
+            return False
+        return True

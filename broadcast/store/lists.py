@@ -1,0 +1,102 @@
+"""The console's list of broadcasts: what a look at it asks for, and the page that answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+
+from broadcast.domain.lifecycle import Status
+from broadcast.store.database import db
+from broadcast.store.models import Broadcast
+
+TABS = {
+    "all": list(Status),
+    "draft": [Status.DRAFT],
+    "scheduled": [Status.SCHEDULED],
+    "active": [Status.ACTIVE],
+    "ended": [Status.EXPIRED, Status.CANCELLED],
+    "archived": list(Status),
+}
+SORTS = {
+    "newest": [Broadcast.id.desc()],
+    "oldest": [Broadcast.id],
+    "title": [func.lower(Broadcast.title), Broadcast.id],
+    "start": [func.coalesce(Broadcast.published_at, Broadcast.scheduled_at).desc().nulls_last(), Broadcast.id.desc()],
+    "end": [Broadcast.expires_at.asc().nulls_last(), Broadcast.id.desc()],
+    "reach": [Broadcast.audience_count.desc().nulls_last(), Broadcast.id.desc()],
+}
+SIZES = (20, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is asked for. Empty strings mean "any"; `number` is the page, from 1."""
+
+    tab: str = "all"
+    q: str = ""
+    category: str = ""
+    author: int | None = None
+    priority: str = ""
+    sort: str = "newest"
+    number: int = 1
+    size: int = SIZES[0]
+
+    @property
+    def is_narrow(self) -> bool:
+        """True when more than the tab is asked for."""
+        return bool(self.q or self.category or self.author or self.priority)
+
+
+def page(look: Look) -> list[Broadcast]:
+    query = _wanted(select(Broadcast), look).order_by(*SORTS[look.sort])
+    return list(db.session.scalars(query.offset((look.number - 1) * look.size).limit(look.size)))
+
+
+def counts(look: Look) -> dict[str, int]:
+    """How many broadcasts each tab shows under the same filters."""
+    is_archived = Broadcast.archived_at.is_not(None)
+    query = _narrowed(select(Broadcast.status, is_archived, func.count()), look).group_by(Broadcast.status, is_archived)
+    found = db.session.execute(query).all()
+    return {
+        tab: sum(n for status, archived, n in found if status in statuses and bool(archived) == (tab == "archived"))
+        for tab, statuses in TABS.items()
+    }
+
+
+def each(look: Look, *, most: int) -> Sequence[Broadcast]:
+    """Everything that is asked for, whatever the page, at most `most`."""
+    return page(replace(look, number=1, size=most))
+
+
+def categories() -> list[str]:
+    query = select(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
+    return list(db.session.scalars(query.limit(200)))
+
+
+def authors() -> list[tuple[int, str]]:
+    """Who has written a broadcast: user id and the name they had."""
+    query = select(Broadcast.sender_id, func.max(Broadcast.sender_name)).group_by(Broadcast.sender_id)
+    return sorted(map(tuple, db.session.execute(query)), key=lambda author: author[1].lower())
+
+
+def _wanted(query: Select, look: Look) -> Select:
+    archived = Broadcast.archived_at.is_not(None) if look.tab == "archived" else Broadcast.archived_at.is_(None)
+    return _narrowed(query, look).where(Broadcast.status.in_(TABS[look.tab]), archived)
+
+
+def _narrowed(query: Select, look: Look) -> Select:
+    return query.where(*_filters(look))
+
+
+def _filters(look: Look) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if look.q:
+        text = "%" + look.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        found.append(or_(Broadcast.title.ilike(text, escape="\\"), Broadcast.content.ilike(text, escape="\\")))
+    if look.category:
+        found.append(Broadcast.category == look.category)
+    if look.author:
+        found.append(Broadcast.sender_id == look.author)
+    if look.priority:
+        found.append(Broadcast.priority == look.priority)
+    return found

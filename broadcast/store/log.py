@@ -1,0 +1,120 @@
+"""The log: appended to in the transaction that changes the state, read by every worker's tail and by replay.
+
+`seq` comes from one counter row, updated in the same transaction. A plain sequence can become visible out of order (A takes
+5, B takes 6 and commits, a reader moves on to 6, then A commits: 5 is never read); the row lock makes that impossible.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from broadcast.domain import correlation
+from broadcast.domain.audience import Audience, from_json
+from broadcast.domain.events import Cursor, Event, EventType
+from broadcast.store.database import db
+from broadcast.store.models import LogEvent, LogHead
+
+PAGE = 500  # events in one read: a few milliseconds of decoding
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event that has no number yet."""
+
+    type: EventType
+    broadcast_id: int | None
+    audience: Audience
+    payload: dict[str, Any]
+
+
+def take_numbers(session: Session, count: int) -> Cursor:
+    """Take the next `count` numbers and return the cursor of the first. Locks the log until this transaction ends.
+
+    Take them as late in a transaction as possible: every other writer waits from here to the commit.
+    """
+    statement = (
+        update(LogHead)
+        .values(seq=LogHead.seq + count)
+        .returning(LogHead.epoch, LogHead.seq)
+        .execution_options(synchronize_session=False)
+    )
+    epoch, last = session.execute(statement).one()
+    return Cursor(epoch, last - count + 1)
+
+
+def append(session: Session, entries: Sequence[Entry], *, at: datetime, first: Cursor | None = None) -> list[Event]:
+    """Append `entries` in order; return them numbered. `first` are numbers already taken by `take_numbers`."""
+    if not entries:
+        return []
+    epoch, seq = first or take_numbers(session, len(entries))
+    done_for = correlation.current()
+    events = [
+        Event(seq + n, epoch, e.type, e.broadcast_id, e.audience, e.payload, at, done_for)
+        for n, e in enumerate(entries)
+    ]
+    session.execute(insert(LogEvent.__table__), [_row(event) for event in events])
+    return events
+
+
+def head() -> Cursor:
+    """The newest number that is committed."""
+    return Cursor(*db.session.execute(select(LogHead.epoch, LogHead.seq)).one())
+
+
+def oldest_seq() -> int:
+    """The first number still kept; head + 1 when the log is empty."""
+    oldest = db.session.scalar(select(func.min(LogEvent.seq)))
+    return oldest if oldest is not None else head().seq + 1
+
+
+def read(after: int, *, through: int | None = None, limit: int = PAGE) -> list[Event]:
+    """Events with after < seq ≤ through, in order, at most `limit`."""
+    query = select(LogEvent.__table__).where(LogEvent.seq > after).order_by(LogEvent.seq).limit(limit)
+    if through is not None:
+        query = query.where(LogEvent.seq <= through)
+    return [_event(row) for row in db.session.execute(query)]
+
+
+def texts_of(broadcast_id: int, *, limit: int) -> list[Event]:
+    """The newest texts of one broadcast, in order: what it was sent with, and its updates."""
+    types = (EventType.MESSAGE.value, EventType.MESSAGE_UPDATED.value)
+    query = select(LogEvent.__table__).where(LogEvent.broadcast_id == broadcast_id, LogEvent.type.in_(types))
+    return [_event(row) for row in db.session.execute(query.order_by(LogEvent.seq.desc()).limit(limit))][::-1]
+
+
+def start_epoch(session: Session) -> str:
+    """Begin a new epoch, as after restoring an older database: every cursor given out before is answered with RESET."""
+    epoch = secrets.token_hex(4)
+    session.execute(update(LogHead).values(epoch=epoch))
+    return epoch
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "epoch": event.epoch,
+        "type": event.type.value,
+        "broadcast_id": event.broadcast_id,
+        "audience": event.audience.as_json(),
+        "payload": event.payload,
+        "at": event.at,
+        "correlation": event.correlation,
+    }
+
+
+def _event(row: Any) -> Event:
+    return Event(
+        row.seq,
+        row.epoch,
+        EventType(row.type),
+        row.broadcast_id,
+        from_json(row.audience),
+        row.payload,
+        row.at,
+        row.correlation,
+    )

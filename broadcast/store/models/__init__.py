@@ -1,0 +1,42 @@
+"""The tables. What comes later has its columns from the start, so that growing needs no rewrite of rows.
+
+Times are aware UTC. Nothing is deleted by hand: people are disabled, sessions and tokens revoked, broadcasts cancelled.
+"""
+
+from broadcast.store.models.broadcasts import (
+    Broadcast,
+    BroadcastExceptRole,
+    BroadcastExceptUser,
+    BroadcastRole,
+    BroadcastUser,
+    MessageTemplate,
+    SavedAudience,
+    audience_of,
+)
+from broadcast.store.models.people import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
+from broadcast.store.models.record import Audit, AuditHead, IdempotencyKey, LogEvent, LogHead, Receipt, UndoStep
+
+__all__ = [
+    "ApiToken",
+    "Audit",
+    "AuditHead",
+    "Broadcast",
+    "BroadcastExceptRole",
+    "BroadcastExceptUser",
+    "BroadcastRole",
+    "BroadcastUser",
+    "IdempotencyKey",
+    "LogEvent",
+    "LogHead",
+    "MessageTemplate",
+    "PeopleVersion",
+    "PersonIdentity",
+    "Receipt",
+    "Role",
+    "SavedAudience",
+    "UndoStep",
+    "User",
+    "UserRole",
+    "UserSession",
+    "audience_of",
+]

@@ -1,0 +1,130 @@
+"""People, their roles, and what lets them in: sessions, accounts elsewhere, tokens."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from broadcast.domain.audience import Viewer
+from broadcast.store.database import db
+
+
+class Role(db.Model):
+    """A name that audiences and permissions refer to; lower case, never renamed."""
+
+    __tablename__ = "roles"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
+class UserRole(db.Model):
+    __tablename__ = "user_roles"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    role_name: Mapped[str] = mapped_column(ForeignKey("roles.name"), primary_key=True, index=True)
+
+
+class User(db.Model):
+    """A person. `read_through_seq` is the watermark of "mark all read": everything up to it counts as read.
+
+    `inbox_version` rises with every change of the person's receipts, in its transaction: a page that shows version 7 and
+    hears of 9 knows that it missed one.
+    """
+
+    __tablename__ = "users"
+    # the few who are disabled, to be taken off what is counted without asking a million people one by one
+    __table_args__ = (
+        Index(
+            "ix_users_disabled_at",
+            "disabled_at",
+            postgresql_where=text("disabled_at IS NOT NULL"),
+            sqlite_where=text("disabled_at IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    password_hash: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+    read_through_seq: Mapped[int] = mapped_column(default=0, index=True)
+    read_through_at: Mapped[datetime | None]
+    preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    inbox_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    inbox_changed_at: Mapped[datetime | None] = mapped_column(index=True)
+
+    role_rows: Mapped[list[UserRole]] = relationship(lazy="selectin", cascade="all, delete-orphan")
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset(row.role_name for row in self.role_rows)
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
+
+    @property
+    def as_viewer(self) -> Viewer:
+        return Viewer(self.id, self.roles)
+
+
+class PeopleVersion(db.Model):
+    """One row: another text after every change of who there is or who has which role. What was counted before it is stale."""
+
+    __tablename__ = "people_version"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    version: Mapped[str] = mapped_column(String(16))
+
+
+class UserSession(db.Model):
+    """A sign-in. The cookie holds a random token; only its SHA-256 is kept, so that a copy of the table opens nothing.
+
+    With an `origin` it is an inbox in that site's pages, which the site's token `token_id` began; no cookie opens it.
+    """
+
+    __tablename__ = "sessions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    address: Mapped[str | None] = mapped_column(String(64))
+    agent: Mapped[str | None] = mapped_column(String(200))
+    origin: Mapped[str | None] = mapped_column(String(200))
+    token_id: Mapped[int | None] = mapped_column(index=True)
+
+
+class PersonIdentity(db.Model):
+    """An account at an OpenID provider, and whose it is here. Issuer and subject never change and are never given out twice;
+    a username may be (OpenID Connect Core 1.0, section 5.7).
+    """
+
+    __tablename__ = "identities"
+    __table_args__ = (Index("ix_identities_user_id_issuer", "user_id", "issuer", unique=True),)
+
+    issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime]
+
+
+class ApiToken(db.Model):
+    """A key for programs, acting as its person within `scopes` (space-separated)."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    label: Mapped[str] = mapped_column(String(100))
+    scopes: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,112 @@
+"""What happened: receipts, the log, the keys of requests, the audit."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from broadcast.store.database import db
+
+
+class Receipt(db.Model):
+    """What one person did with one broadcast. Seen (in the viewport), read (opened) and acknowledged are three things.
+
+    `unread_at` is the person's own "unread again": while it is set it outweighs `read_at` and the watermark, which stay as
+    they are, so that the sender's figures keep the reading. Reading takes it away. Snoozing sets it, so a message returns
+    unread at its time by itself; `returned_at` is set by the clock when that is told to open pages.
+    """
+
+    __tablename__ = "receipts"
+
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
+    delivered_at: Mapped[datetime | None]
+    first_seen_at: Mapped[datetime | None]
+    read_at: Mapped[datetime | None]
+    acked_at: Mapped[datetime | None]
+    archived_at: Mapped[datetime | None]
+    snoozed_until: Mapped[datetime | None] = mapped_column(index=True)
+    unread_at: Mapped[datetime | None]
+    returned_at: Mapped[datetime | None]
+
+
+class UndoStep(db.Model):
+    """How a person's newest "mark all read", archive or snooze is taken back: what the touched receipts were before."""
+
+    __tablename__ = "undo_steps"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime]
+    before: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class LogHead(db.Model):
+    """One row: the newest number and its epoch. Its row lock is what makes commit order equal number order."""
+
+    __tablename__ = "log_head"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    epoch: Mapped[str] = mapped_column(String(16))
+
+
+class LogEvent(db.Model):
+    """The log: append-only. Outbox, replay and history in one."""
+
+    __tablename__ = "events"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[str] = mapped_column(String(16))
+    type: Mapped[str] = mapped_column(String(32))
+    broadcast_id: Mapped[int | None] = mapped_column(index=True)
+    audience: Mapped[dict[str, Any]] = mapped_column(JSON)
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    at: Mapped[datetime]
+    correlation: Mapped[str | None] = mapped_column(String(64))  # the request it came from
+
+
+class IdempotencyKey(db.Model):
+    """A caller's promise that two requests are one. `fingerprint` tells a repeat from a reuse for something else."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"))
+    created_at: Mapped[datetime]
+
+
+class Audit(db.Model):
+    """Who did what, written in the transaction that did it (`store.audit`). Triggers refuse to change or delete a row.
+
+    `actor_id` is no foreign key: its check would lock the person's row while the head of the chain is locked.
+    """
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(index=True)
+    actor_id: Mapped[int | None]
+    actor_name: Mapped[str] = mapped_column(String(200))
+    action: Mapped[str] = mapped_column(String(64))
+    object_type: Mapped[str] = mapped_column(String(32))
+    object_id: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    hash: Mapped[str] = mapped_column(String(64))
+
+    __table_args__ = (Index("ix_audit_object_type_object_id", "object_type", "object_id"),)
+
+
+class AuditHead(db.Model):
+    """One row: the newest audit row's id and hash. Its lock makes two writers chain one after the other."""
+
+    __tablename__ = "audit_head"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last_id: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))

@@ -1,0 +1,40 @@
+"""A broadcast before it is in the database, for whoever makes hundreds at once.
+
+Setting an attribute of a mapped object takes SQLAlchemy ten times as long as setting a plain one, and a broadcast has forty:
+that alone was a third of what an event from outside cost.
+"""
+
+from typing import Any, NamedTuple
+
+from broadcast.store.models import Broadcast
+
+
+class RoleName(NamedTuple):
+    """Stands where a stored broadcast has the row of a role."""
+
+    role_name: str
+
+
+class NewBroadcast:
+    """The columns of Broadcast as plain attributes, None until they are set, and what can be said of them.
+
+    `store.broadcasts.add_many` inserts it and gives it its id; it is never in a session.
+    """
+
+    role_rows: tuple[RoleName, ...] | list[RoleName] = ()
+    except_role_rows: tuple[RoleName, ...] | list[RoleName] = ()
+
+    is_live, is_quarantined, is_untouched = Broadcast.is_live, Broadcast.is_quarantined, Broadcast.is_untouched
+    target_type, role_names, except_role_names = (
+        Broadcast.target_type,
+        Broadcast.role_names,
+        Broadcast.except_role_names,
+    )
+    why, as_card = Broadcast.why, Broadcast.as_card
+
+    def __init__(self, **values: Any):
+        vars(self).update(values)
+
+
+for _column in Broadcast.__table__.columns:
+    setattr(NewBroadcast, _column.key, None)

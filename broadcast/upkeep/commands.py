@@ -1,0 +1,97 @@
+"""`flask --app app …`: retention, export, import, doctor, check-rules. A failure is a sentence and a status, no traceback."""
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+
+from broadcast.actions import announce, moving, retention
+from broadcast.commands import told
+from broadcast.domain import clock
+from broadcast.ingest import rules
+from broadcast.settings import Settings, SettingsError
+from broadcast.upkeep import doctor, outside
+
+_MARKS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
+retention_group = AppGroup("retention", help="Forget what ended long ago (RETENTION_… in docs/settings.md).")
+
+
+def init_app(app: Flask) -> None:
+    for command in (retention_group, export, import_, doctor_, check_rules):
+        app.cli.add_command(command)
+
+
+def kept(settings: Settings) -> retention.Keep:
+    """What the settings say about forgetting."""
+    return retention.Keep(settings.retention_log_days, settings.retention_ended_days, settings.retention_receipts_days)
+
+
+@click.command("check-rules")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@told
+def check_rules(file: Path | None) -> None:
+    """Read FILE as EVENT_RULES is read at a start, before it takes that place; without FILE, EVENT_RULES itself.
+
+    A mistake is told, with status 1. Do it before a reload: a system does not start with rules it cannot read.
+    """
+    path = file or current_app.extensions["settings"].event_rules
+    try:
+        held = rules.load(path)
+    except SettingsError as problem:
+        raise click.ClickException(str(problem)) from None
+    click.echo(f"{path or 'EVENT_RULES is not set'}: {len(held)} rule{'s' * (len(held) != 1)}, nothing wrong.")
+
+
+@retention_group.command("run")
+@told
+def run_retention() -> None:
+    """Delete what is older than the settings keep, now; every worker does it once an hour as well."""
+    forgotten = retention.run(kept(current_app.extensions["settings"]), now=clock.now())
+    click.echo(
+        f"Forgot {forgotten.events:,} events, {forgotten.broadcasts:,} broadcasts and {forgotten.receipts:,} receipts."
+    )
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@told
+def export(file: Path) -> None:
+    """Write everything but sessions into FILE, as lines of JSON; only its owner may read it."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as problem:
+        raise click.ClickException(f"{file} cannot be made: {problem.strerror}.") from None
+    count = -1  # the head is no row
+    with open(descriptor, "w", encoding="utf-8") as output:
+        for line in moving.export(now=clock.now()):
+            output.write(line + "\n")
+            count += 1
+    click.echo(f"Wrote {count:,} rows to {file}.")
+
+
+@click.command("import")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@told
+def import_(file: TextIO) -> None:
+    """Take an export into an empty, migrated database, and begin a new epoch."""
+    count = moving.take_in(file, now=clock.now())
+    announce.ring()
+    click.echo(f"Took in {count:,} rows. Everybody signs in anew.")
+
+
+@click.command("doctor")
+@click.option("--url", help="The address that people use: what is in front of it is tried too.")
+@click.option("--token", envvar="BROADCAST_TOKEN", help="Of the scope inbox: whether a stream comes through in time.")
+@told
+def doctor_(url: str | None, token: str | None) -> None:
+    """Look at settings, database, Redis, Kafka, clock, files and disk, and at the proxy. Exit code 1 on a failure."""
+    findings = doctor.examine(current_app._get_current_object())
+    if url:
+        findings += outside.examine(url, token=token)
+    for finding in findings:
+        click.echo(f"{_MARKS[finding.state]}  {finding.part:<10} {finding.sentence}")
+    if any(finding.state == "failure" for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,202 @@
+"""The JSON interface of administrators and of streams (PARITY rows A3, A4, A9 to A13); what is people's own is in `api_inbox`.
+
+Errors are problem+json; lists are `{items, next}`, paged by `?after=&limit=`.
+"""
+
+from collections import Counter
+from typing import Any
+
+from flask import Blueprint, Response, current_app, jsonify, make_response, request, url_for
+
+from broadcast import metrics
+from broadcast.actions import broadcasts as actions
+from broadcast.actions import edits
+from broadcast.actions.audiences import resolve
+from broadcast.domain import clock
+from broadcast.domain.message import read_draft, read_target
+from broadcast.domain.permissions import Permission
+from broadcast.errors import Invalid, NotFound, Outdated, VersionMissing
+from broadcast.store import audiences, broadcasts, people
+from broadcast.store.broadcasts import Stats
+from broadcast.store.models import Broadcast
+from broadcast.web import limits
+from broadcast.web.asked import json_object, paging
+from broadcast.web.errors import answer
+from broadcast.web.identity import allow, me
+
+blueprint = Blueprint("api", __name__, url_prefix="/api")
+
+
+@blueprint.get("/sse/stats")
+@allow(Permission.SEE)
+def stream_stats():
+    """PARITY A3, over all workers; counters since the start of the system."""
+    streams = current_app.extensions["presence"].streams()
+    return jsonify(
+        usersOnline=len({stream.user_id for stream in streams}),
+        streams=len(streams),
+        perWorker=Counter(stream.worker for stream in streams),
+        oldest=min((stream.since for stream in streams), default=None),
+        slowConsumersClosed=metrics.total("broadcast_streams_closed_total", reason="slow consumer"),
+        eventsDelivered=metrics.total("broadcast_stream_writes_total"),
+    )
+
+
+@blueprint.get("/sse/connected/<int:user_id>")
+@allow("person")
+def connected(user_id: int):
+    """PARITY A4: an administrator about anybody, everybody about themselves."""
+    if user_id != me().id:
+        me().actor.require(Permission.SEE)
+    return jsonify(userId=user_id, connected=current_app.extensions["presence"].is_online(user_id))
+
+
+@blueprint.post("/admin/broadcasts")
+@limits.publish_per_user
+@allow(Permission.WRITE)
+def create():
+    """PARITY A9. 201 with `Location`; 200 when the Idempotency-Key was used for the same message before."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= 200 and key.isascii() and key.isprintable()):
+        raise Invalid({"Idempotency-Key": "The key has 1 to 200 printable ASCII characters."})
+    now = clock.now()
+    published = actions.publish(read_draft(json_object(), now=now), by=me().actor, now=now, key=key)
+    response = jsonify(_told(_found(published.id)))
+    response.status_code = 201 if published.is_new else 200
+    response.headers["Location"] = url_for("api.one", broadcast_id=published.id)
+    return response
+
+
+@blueprint.get("/admin/broadcasts")
+@allow(Permission.SEE)
+def listing():
+    """PARITY A10."""
+    filter = request.args.get("filter", "all")
+    if filter not in broadcasts.FILTERS:
+        raise Invalid({"filter": f"The filter must be one of {', '.join(broadcasts.FILTERS)}."})
+    before, limit = paging()
+    q = request.args.get("q", "").strip()[:200].replace("\0", "")
+    found = broadcasts.page(filter, q=q, before=before, limit=limit + 1)
+    shown = found[:limit]
+    figures = broadcasts.stats(shown)
+    items = [_listed(broadcast, figures[broadcast.id]) for broadcast in shown]
+    return jsonify(items=items, next=str(shown[-1].id) if len(found) > limit else None)
+
+
+@blueprint.get("/admin/broadcasts/<int:broadcast_id>")
+@allow(Permission.SEE)
+def one(broadcast_id: int):
+    """PARITY A10; the ETag is the revision and the status."""
+    broadcast = _found(broadcast_id)
+    response: Response = make_response(jsonify(_told(broadcast)))
+    response.set_etag(broadcast.version)
+    return response.make_conditional(request)
+
+
+@blueprint.patch("/admin/broadcasts/<int:broadcast_id>")
+@allow(Permission.WRITE)
+def edit(broadcast_id: int):
+    """PARITY A11. 428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
+    changes = json_object()
+    again = changes.pop("notifyAgain", False)
+    if not isinstance(again, bool):
+        raise Invalid({"notifyAgain": "notifyAgain must be true or false."})
+    if not request.if_match:
+        raise VersionMissing()
+    version = None if request.if_match.star_tag else next(iter(request.if_match.as_set()), "")
+    try:
+        actor, now = me().actor, clock.now()
+        newest = edits.edit(broadcast_id, changes, version=version, by=actor, now=now, notify_again=again)
+    except Outdated as outdated:
+        response = answer(412, outdated.title, str(outdated), current=_told(_found(broadcast_id)))
+        response.set_etag(outdated.version)
+        return response
+    response = make_response(jsonify(_told(_found(broadcast_id))))
+    response.set_etag(newest)
+    return response
+
+
+@blueprint.post("/admin/audience/preview")
+@allow(Permission.WRITE)
+def preview_audience():
+    """PARITY A14: the audience fields of a message, and `user` (id or username) for "would they get it, and why"."""
+    body = json_object()
+    asked = body.pop("user", None)
+    audience = resolve(read_target(body))
+    online = current_app.extensions["presence"].online_ids()
+    told = {
+        "people": audiences.count(audience),
+        "online": audiences.count(audience, among=online),
+        "sample": [
+            {"id": user.id, "username": user.username, "name": user.name} for user in audiences.sample(audience)
+        ],
+    }
+    if asked is not None:
+        person = people.find(asked) if isinstance(asked, str) or type(asked) is int else None
+        if person is None:
+            raise Invalid({"user": "There is nobody with this name or id, or the account is disabled."})
+        included, because = audience.judge(person.as_viewer)
+        told["user"] = {"id": person.id, "username": person.username, "included": included, "because": because}
+    return jsonify(told)
+
+
+@blueprint.delete("/admin/broadcasts/<int:broadcast_id>")
+@blueprint.post("/admin/broadcasts/<int:broadcast_id>/cancel")
+@allow(Permission.WRITE)
+def cancel(broadcast_id: int):
+    """PARITY A12: the reason from `{reason}` or `?reason=`."""
+    body = json_object() if request.content_length else {}
+    reason = body.get("reason", request.args.get("reason", "No reason given"))
+    if unknown := body.keys() - {"reason"}:
+        raise Invalid(dict.fromkeys(unknown, "There is no such field."))
+    if not isinstance(reason, str):
+        raise Invalid({"reason": "The reason must be text."})
+    actions.cancel(broadcast_id, reason=reason, by=me().actor, now=clock.now())
+    return jsonify(_told(_found(broadcast_id)))
+
+
+@blueprint.get("/admin/broadcasts/<int:broadcast_id>/stats")
+@allow(Permission.SEE)
+def stats(broadcast_id: int):
+    """PARITY A13, the totals."""
+    broadcast = _found(broadcast_id)
+    return jsonify(_stats(broadcasts.stats([broadcast])[broadcast.id]))
+
+
+def _told(broadcast: Broadcast) -> dict[str, Any]:
+    return _listed(broadcast, broadcasts.stats([broadcast])[broadcast.id])
+
+
+def _listed(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
+    return broadcast.as_card().as_payload() | {
+        "status": broadcast.status,
+        "seq": broadcast.seq,
+        "targetIds": _target_ids(broadcast),
+        "targetMatch": "ALL" if broadcast.match_all else "ANY",
+        "exceptRoles": broadcast.except_role_names,
+        "exceptIds": audiences.left_out(broadcast),
+        "snapshot": broadcast.is_snapshot,
+        "version": broadcast.version,
+        "scheduledAt": clock.to_wire(broadcast.scheduled_at),
+        "endedAt": clock.to_wire(broadcast.ended_at),
+        "cancelReason": broadcast.cancel_reason,
+        "closeSessions": broadcast.close_sessions,
+        "stats": _stats(figures),
+    }
+
+
+def _target_ids(broadcast: Broadcast) -> list:
+    return sorted(audiences.chosen(broadcast)) if broadcast.audience_kind == "users" else broadcast.role_names
+
+
+def _stats(figures: Stats) -> dict[str, Any]:
+    steps = ("delivered", "seen", "read", "acknowledged")
+    counted = {"targeted": figures.targeted} | {step: getattr(figures, step) for step in steps}
+    return counted | {"rates": {step: round(figures.rate(step), 4) for step in steps}}
+
+
+def _found(broadcast_id: int) -> Broadcast:
+    broadcast = broadcasts.by_id(broadcast_id)
+    if broadcast is None:
+        raise NotFound("There is no such broadcast.")
+    return broadcast

@@ -1,0 +1,154 @@
+"""The JSON interface to one's own inbox and preferences (PARITY rows A5 to A8)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, current_app, jsonify, request
+from flask.typing import ResponseReturnValue
+
+from broadcast.actions import preferences as preference_actions
+from broadcast.actions import receipts as actions
+from broadcast.domain import clock
+from broadcast.errors import Invalid
+from broadcast.store import inbox, log, people
+from broadcast.store.inbox import Item
+from broadcast.web.asked import is_encodable, json_object, paging, whole_number
+from broadcast.web.identity import allow, me
+from broadcast.web.inbox import note_shown, read_filters
+
+blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
+
+
+@blueprint.post("/sse/read")
+@allow("person")
+def read_one():
+    """PARITY A5."""
+    broadcast_id = whole_number(request.args.get("messageId"), "messageId")
+    actions.mark_read([broadcast_id], by=me().actor, now=clock.now())
+    return jsonify(id=broadcast_id, unread=_unread())
+
+
+@blueprint.get("/user/messages")
+@allow("person", embedded=True)
+def messages():
+    """PARITY A6. `cursor` is where to open a stream: nothing of this list comes again, nothing after it is missed."""
+    now, identity = clock.now(), me()
+    view = request.args.get("view", "inbox")
+    if view not in inbox.VIEWS:
+        raise Invalid({"view": f"The view must be one of {', '.join(inbox.VIEWS)}."})
+    before, limit = paging()
+    cursor = log.head()
+    filters = read_filters(request.args)
+    items = inbox.page(identity.actor.viewer, filters, now=now, before=before, limit=limit + 1)
+    shown = items[:limit]
+    note_shown(shown, identity.id)
+    return jsonify(
+        items=[_told(item) for item in shown],
+        next=str(shown[-1].broadcast.seq) if len(items) > limit else None,
+        unread=_unread(),
+        cursor=str(cursor),
+    )
+
+
+def _marks(verb: str, act: Callable[..., Any]) -> Callable[[], ResponseReturnValue]:
+    @allow("person", embedded=verb in ("read", "acknowledge"))
+    def view() -> ResponseReturnValue:
+        act(_ids(), by=me().actor, now=clock.now())
+        return jsonify(unread=_unread())
+
+    view.__doc__ = f"PARITY A7: `{{broadcastIds: […]}}` to {verb}."
+    return view
+
+
+for _verb, _act in {
+    "read": actions.mark_read,
+    "unread": actions.mark_unread,
+    "archive": actions.archive,
+    "unarchive": actions.unarchive,
+    "acknowledge": actions.acknowledge,
+}.items():
+    blueprint.add_url_rule(f"/user/messages/{_verb}", f"messages_{_verb}", _marks(_verb, _act), methods=["POST"])
+
+
+@blueprint.post("/user/messages/snooze")
+@allow("person")
+def snooze():
+    """PARITY A7: `{broadcastIds: […], until}`, a time with its zone."""
+    ids = _ids("until")
+    try:
+        until = clock.from_wire(json_object()["until"])
+    except (KeyError, TypeError, ValueError):
+        raise Invalid({"until": "until is a time with its zone, like 2026-11-30T08:00:00Z."}) from None
+    actions.snooze(ids, until=until, by=me().actor, now=clock.now())
+    return jsonify(unread=_unread())
+
+
+@blueprint.post("/user/messages/read-all")
+@allow("person", embedded=True)
+def read_all():
+    """PARITY A7: a filter `{view, category, priority, q, through}`; the whole inbox when empty."""
+    body = json_object() if request.content_length else {}
+    through = body.pop("through", None)
+    if through is not None and (type(through) is not int or not 0 <= through < 2**63):
+        raise Invalid({"through": "through is the seq of a message."})
+    _refuse_others(body, {"view", "category", "priority", "q"})
+    if wrong := [name for name, value in body.items() if not isinstance(value, str) or not is_encodable(value)]:
+        raise Invalid(dict.fromkeys(wrong, "This must be text."))
+    if body.get("view", "inbox") not in inbox.VIEWS:
+        raise Invalid({"view": f"The view must be one of {', '.join(inbox.VIEWS)}."})
+    through = log.head().seq if through is None else through
+    actions.mark_all_read(read_filters(body), through=through, by=me().actor, now=clock.now())
+    return jsonify(unread=_unread())
+
+
+@blueprint.get("/user/preferences")
+@allow("person", embedded=True)
+def preferences():
+    """PARITY A8; `heldUntil` is when alerts that come now are shown."""
+    return _preferences()
+
+
+@blueprint.put("/user/preferences")
+@allow("person")
+def save_preferences():
+    """PARITY A8: the whole of them; what is missing gets its default."""
+    preference_actions.save(json_object(), by=me().actor, now=clock.now())
+    return _preferences()
+
+
+def _preferences() -> ResponseReturnValue:
+    wanted = people.preferences(me().id)
+    mandatory = current_app.extensions["settings"].mandatory_categories
+    held_until = clock.to_wire(wanted.held_until(clock.now()))
+    return jsonify(wanted.as_json() | {"mandatory": mandatory, "heldUntil": held_until})
+
+
+def _told(item: Item) -> dict[str, Any]:
+    """A message with what the caller did with it."""
+    return item.broadcast.as_card().as_payload() | {
+        "seq": item.broadcast.seq,
+        "read": item.is_read,
+        "acknowledgedAt": clock.to_wire(item.acked_at),
+        "archivedAt": clock.to_wire(item.archived_at),
+        "snoozedUntil": clock.to_wire(item.snoozed_until),
+    }
+
+
+def _ids(*others: str) -> list[int]:
+    """The `broadcastIds` of the body, which may have these other fields too. Raises Invalid."""
+    body = json_object()
+    ids = body.pop("broadcastIds", None)
+    is_list = isinstance(ids, list) and 0 < len(ids) <= 1000
+    if not is_list or not all(type(n) is int and 0 < n < 2**63 for n in ids):
+        raise Invalid({"broadcastIds": "Send a list of 1 to 1,000 ids."})
+    _refuse_others(body, set(others))
+    return ids
+
+
+def _refuse_others(body: dict[str, Any], known: set[str]) -> None:
+    if unknown := body.keys() - known:
+        raise Invalid({str(name)[:60]: "There is no such field." for name in unknown})
+
+
+def _unread() -> int:
+    return inbox.unread(me().actor.viewer, now=clock.now()).count

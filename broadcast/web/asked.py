@@ -1,0 +1,40 @@
+"""What a request of the JSON interface asks: its body, its page, a number. Each raises Invalid with a sentence per field."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import request
+
+from broadcast.errors import Invalid
+
+MOST = 200  # items in a page
+
+
+def json_object() -> dict[str, Any]:
+    """The body as a JSON object. Raises Invalid for any other body; a body that is too large stays a 413."""
+    try:
+        body = request.get_json(silent=True) if request.is_json else None
+    except RecursionError:  # ten thousand brackets
+        body = None
+    if not isinstance(body, Mapping):
+        raise Invalid({"body": "Send one JSON object, with Content-Type: application/json."})
+    return dict(body)
+
+
+def is_encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def paging() -> tuple[int | None, int]:
+    after, limit = request.args.get("after"), request.args.get("limit")
+    before = whole_number(after, "after") if after is not None else None
+    size = whole_number(limit, "limit") if limit is not None else 30
+    if not 0 < size <= MOST:
+        raise Invalid({"limit": f"The limit is a number from 1 to {MOST}."})
+    return before, size
+
+
+def whole_number(text: str | None, name: str) -> int:
+    if not (text and text.isascii() and text.isdigit() and len(text) < 19):
+        raise Invalid({name: f"{name} must be a whole number."})
+    return int(text)

@@ -1,0 +1,172 @@
+"""Signing in and out: with a password, at the organisation's OpenID provider, or at a reverse proxy."""
+
+import flask
+from flask import Blueprint, Response, current_app, g, redirect, request, url_for
+
+from broadcast.actions import people as actions
+from broadcast.actions import vouched
+from broadcast.demo import DEMO_PEOPLE
+from broadcast.domain import clock
+from broadcast.domain.vouched import Trust, Vouched
+from broadcast.errors import BroadcastError, NotFound, ProviderAway, SignInRefused
+from broadcast.settings import Settings
+from broadcast.store import first_run
+from broadcast.web import limits
+from broadcast.web.identity import allow, me
+from broadcast.web.oidc import Provider
+from broadcast.web.render import page
+
+blueprint = Blueprint("auth", __name__)
+
+
+@blueprint.get("/")
+@allow("person")
+def home():
+    return redirect(url_for("inbox.index"), 303)
+
+
+@blueprint.get("/login")
+@allow("anyone")
+def login():
+    """The form; whom a trusted proxy names is signed in at once."""
+    target = request.args.get("next", "")
+    if g.identity is not None:
+        return redirect(url_for("inbox.index"), 303)
+    proxy = current_app.extensions["proxy_sign_in"]
+    somebody = proxy and proxy.somebody(request)
+    if somebody is None:
+        return _form(next=target)
+    try:
+        return _sign_in_vouched(somebody, Trust(creates=_settings().proxy_create_people), target, by_proxy=True)
+    except SignInRefused as refused:
+        return _refused(refused, next=target)
+
+
+@blueprint.post("/login")
+@limits.login_per_address
+@limits.login_per_account
+@allow("anyone")
+def sign_in():
+    username, password = request.form.get("username", "").strip(), request.form.get("password", "")
+    target = request.form.get("next", "")
+    try:
+        token, _ = actions.sign_in(
+            username,
+            password,
+            address=limits.address(),
+            agent=request.user_agent.string,
+            now=clock.now(),
+            only_admins=_settings().password_sign_in == "administrators",
+        )
+    except SignInRefused as refused:
+        return _refused(refused, username=username, next=target, with_password=True)
+    enter(token)
+    return _to(target)
+
+
+def enter(token: str, *, by_proxy: bool = False) -> None:
+    """Let this browser act by the session of `token` from now on."""
+    flask.session.clear()  # a new session id and a new CSRF token for a new person
+    flask.session["token"] = token
+    if by_proxy:
+        flask.session["by_proxy"] = True
+
+
+@blueprint.get("/login/organisation")
+@limits.sign_in_per_address
+@allow("anyone")
+def ask_organisation():
+    """Off to the provider. A link and no form: the page's policy lets forms lead nowhere else."""
+    provider = _provider()
+    flask.session["next"] = request.args.get("next", "")[:500]
+    try:
+        return provider.begin(url_for("auth.organisation_answered", _external=True))
+    except ProviderAway as away:
+        return _refused(away, next=request.args.get("next", ""))
+
+
+@blueprint.get("/login/organisation/callback")
+@limits.sign_in_per_address
+@allow("anyone")
+def organisation_answered():
+    """Back from the provider. Nothing is written unless this browser was sent there, as its cookie proves."""
+    provider, settings, target = _provider(), _settings(), flask.session.get("next", "")
+    trust = Trust(creates=settings.oidc_create_people, takes_over=settings.oidc_link_people == "everybody")
+    try:
+        return _sign_in_vouched(provider.finish(), trust, target)
+    except (SignInRefused, ProviderAway) as problem:
+        return _refused(problem, next=target)
+
+
+@blueprint.post("/logout")
+@allow("person")
+def sign_out():
+    identity = me()
+    if identity.session_id is not None:
+        actions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
+    flask.session.clear()
+    response = redirect(url_for("auth.signed_out" if _has_elsewhere() else "auth.login"), 303)
+    response.headers["Clear-Site-Data"] = '"storage"'  # cursors of this person kept by the browser
+    return response
+
+
+@blueprint.get("/signed-out")
+@allow("anyone")
+def signed_out():
+    """Where signing out leads when one is still signed in elsewhere, which would sign one in again at the next click."""
+    if g.identity is not None or not _has_elsewhere():
+        return redirect(url_for("auth.login"), 303)
+    provider: Provider | None = current_app.extensions["oidc"]
+    elsewhere = provider and provider.sign_out_url(url_for("auth.login", _external=True))
+    return page("signed_out.html", elsewhere=elsewhere or _settings().proxy_sign_out_url)
+
+
+def _sign_in_vouched(somebody: Vouched, trust: Trust, target: str, *, by_proxy: bool = False) -> Response:
+    agent = request.user_agent.string
+    token = vouched.sign_in(somebody, trust=trust, address=limits.address(), agent=agent, now=clock.now())
+    enter(token, by_proxy=by_proxy)
+    return _to(target)
+
+
+def _to(target: str) -> Response:
+    return redirect(target if _is_local_path(target) else url_for("inbox.index"), 303)
+
+
+def _refused(problem: BroadcastError, *, next: str, username: str = "", with_password: bool = False) -> tuple[str, int]:
+    return _form(username=username, error=str(problem), next=next, with_password=with_password), problem.status
+
+
+def _form(*, username: str = "", error: str | None = None, next: str = "", with_password: bool = False) -> str:
+    settings = _settings()
+    is_asked = with_password or request.args.get("with") == "password"
+    return page(
+        "login.html",
+        username=username,
+        error=error,
+        next=next,
+        demo_people=DEMO_PEOPLE if settings.demo else [],
+        organisation=settings.oidc_label if settings.oidc_issuer else None,
+        with_password=is_asked or settings.password_sign_in == "everybody",
+        is_new=not first_run.has_administrator(),
+    )
+
+
+def _provider() -> Provider:
+    """Raises NotFound where no provider is configured."""
+    provider = current_app.extensions["oidc"]
+    if provider is None:
+        raise NotFound()
+    return provider
+
+
+def _has_elsewhere() -> bool:
+    return bool(_settings().oidc_issuer or _settings().proxy_sign_in_header)
+
+
+def _settings() -> Settings:
+    return current_app.extensions["settings"]
+
+
+def _is_local_path(target: str) -> bool:
+    """True for a path on this site; `//host` and `/\\host` lead elsewhere in a browser."""
+    return target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()

@@ -1,0 +1,29 @@
+"""Health: what the doctor finds, what this worker's loops say, and whether a stream comes through to this browser."""
+
+from flask import Blueprint, current_app
+
+from broadcast.domain.permissions import Permission
+from broadcast.upkeep import doctor
+from broadcast.web.identity import allow
+from broadcast.web.render import page
+
+blueprint = Blueprint("health", __name__)
+
+_WORST_FIRST = ("failure", "warning", "ok")
+
+
+@blueprint.get("/health")
+@allow(Permission.OPERATE)
+def health():
+    """The page looks for itself whether a proxy holds streams back: only the browser can see that."""
+    findings = doctor.examine(current_app._get_current_object())
+    findings.sort(key=lambda finding: _WORST_FIRST.index(finding.state))
+    runtime, hub = current_app.extensions["runtime"], current_app.extensions["hub"]
+    return page(
+        "console/health.html",
+        findings=findings,
+        problems=sorted(runtime.problems.items()),
+        streams=len(hub),
+        head=hub.head,
+        bus=runtime.bus,
+    )

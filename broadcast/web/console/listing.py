@@ -1,0 +1,190 @@
+"""The list of broadcasts: tabs, filters, order and page in the address; the same as CSV; acts on several at once."""
+
+import csv
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+from flask import Blueprint, Response, flash, redirect, request, url_for
+
+from broadcast.actions import broadcasts as actions
+from broadcast.actions import tidying
+from broadcast.domain import clock
+from broadcast.domain.message import Priority
+from broadcast.domain.permissions import Permission
+from broadcast.errors import BroadcastError, Busy, Invalid
+from broadcast.store import lists
+from broadcast.store.lists import Look
+from broadcast.web import limits
+from broadcast.web.console.rows import Row, rows
+from broadcast.web.identity import allow, me
+from broadcast.web.render import page, thousands
+
+blueprint = Blueprint("listing", __name__)
+
+MOST_CSV = 10_000  # rows of one file; a last row says so when there are more
+MOST_AT_ONCE = 100  # broadcasts of one bulk act: a page
+_DONE = {"cancel": "recalled", "archive": "archived", "delete": "deleted"}
+
+
+@blueprint.get("/broadcasts")
+@allow(Permission.SEE)
+def listing():
+    look = _look()
+    counts = lists.counts(look)
+    pages = max(1, -(-counts[look.tab] // look.size))
+    values = {"rows": rows(lists.page(look)), "look": look, "pages": pages, "counts": counts, "query": _query(look)}
+    if request.args.get("part") == "rows":
+        return page("console/_rows.html", **values)
+    return page("console/list.html", categories=lists.categories(), authors=lists.authors(), **_choices(), **values)
+
+
+@blueprint.get("/broadcasts.csv")
+@allow(Permission.SEE)
+def download():
+    """What the list shows, all pages of it, for a spreadsheet."""
+    look = _look()
+    found = rows(list(lists.each(look, most=MOST_CSV)))
+    out = StringIO()
+    writer = csv.writer(out)
+    writer.writerow(
+        [
+            "id",
+            "title",
+            "status",
+            "priority",
+            "category",
+            "audience",
+            "author",
+            "created",
+            "sent",
+            "ends",
+            "reach",
+            "read",
+        ]
+    )
+    for row in found:
+        writer.writerow(map(_cell, _values(row)))
+    if (total := lists.counts(look)[look.tab]) > len(found):
+        writer.writerow(["", f"and {total - len(found)} more: narrow the filter"])
+    name = f"broadcasts-{look.tab}-{clock.now():%Y-%m-%d}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response("\ufeff" + out.getvalue(), mimetype="text/csv", headers=headers)
+
+
+@blueprint.post("/broadcasts/several")
+@limits.publish_per_user
+@allow(Permission.WRITE)
+def several():
+    """Recall, archive or delete what is ticked: each by itself, and what was refused is told."""
+    act, ids = request.form.get("act", ""), [int(n) for n in request.form.getlist("ids") if _is_number(n)]
+    if act not in _DONE or not ids or len(ids) > MOST_AT_ONCE:
+        flash("Tick what is meant first, then press what is to be done.")
+        return _back()
+    done, refused = _do_each(_act(act), ids)
+    words = f"{thousands(done)} {_DONE[act]}."
+    if refused:
+        words += f" {thousands(len(refused))} left as {'it was' if len(refused) == 1 else 'they were'}: {refused[0]}"
+    flash(words)
+    return _back()
+
+
+def _act(name: str) -> Callable[[int], None]:
+    by, now = me().actor, clock.now()
+    match name:
+        case "cancel":
+            reason = request.form.get("reason", "")
+            return lambda broadcast_id: actions.cancel(broadcast_id, reason=reason, by=by, now=now)
+        case "archive":
+            return lambda broadcast_id: tidying.archive(broadcast_id, by=by, now=now)
+    return lambda broadcast_id: tidying.discard(broadcast_id, by=by, now=now)
+
+
+def _do_each(act: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:
+    """How many were done, and a sentence for each that was refused. Raises Busy: what was done until then stays done."""
+    done, refused = 0, []
+    for broadcast_id in ids:
+        try:
+            act(broadcast_id)
+            done += 1
+        except Busy:
+            raise
+        except Invalid as invalid:
+            return done, [str(invalid)] * (len(ids) - done)
+        except BroadcastError as problem:
+            refused.append(str(problem))
+    return done, refused
+
+
+def _back() -> Response:
+    kept = {
+        name: request.form[name]
+        for name in ("filter", "q", "category", "author", "priority", "sort", "page", "size")
+        if request.form.get(name)
+    }
+    return redirect(url_for("console.listing.listing", **kept), 303)
+
+
+def _look() -> Look:
+    """What the address asks for; what is not known is ignored, as a link from elsewhere may carry it."""
+    args = request.args
+    tab, sort, size = args.get("filter", "all"), args.get("sort", "newest"), args.get("size", "")
+    priority, author = args.get("priority", ""), args.get("author", "")
+    number = int(args["page"]) if _is_number(args.get("page", "")) and len(args["page"]) < 7 else 1
+    return Look(
+        tab=tab if tab in lists.TABS else "all",
+        q=_text("q", 200),
+        category=_text("category", 40),
+        author=int(author) if _is_number(author) else None,
+        priority=priority if priority in set(Priority) else "",
+        sort=sort if sort in lists.SORTS else "newest",
+        number=max(1, number),
+        size=int(size) if size in map(str, lists.SIZES) else lists.SIZES[0],
+    )
+
+
+def _query(look: Look) -> dict[str, Any]:
+    """The look as an address says it, without what is usual."""
+    named = {
+        "filter": look.tab if look.tab != "all" else "",
+        "q": look.q,
+        "category": look.category,
+        "author": look.author,
+        "priority": look.priority,
+        "sort": look.sort if look.sort != "newest" else "",
+        "size": look.size if look.size != lists.SIZES[0] else "",
+        "page": look.number if look.number > 1 else "",
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _choices() -> dict[str, Any]:
+    sorts = [
+        ("newest", "Newest"),
+        ("oldest", "Oldest"),
+        ("title", "Title"),
+        ("start", "Sent or due"),
+        ("end", "Ends first"),
+        ("reach", "Largest reach"),
+    ]
+    return {"sorts": sorts, "sizes": lists.SIZES, "priorities": [priority.value for priority in Priority]}
+
+
+def _values(row: Row) -> list[Any]:
+    times = (row.created_at, row.published_at or row.scheduled_at, row.ends_at)
+    told = [clock.to_wire(moment) or "" for moment in times]
+    head = [row.id, row.title, row.status, row.priority, row.category or "", row.audience, row.sender_name]
+    return [*head, *told, "" if row.reach is None else row.reach, row.read]
+
+
+def _cell(value: Any) -> Any:
+    """A spreadsheet must not take what somebody wrote for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _text(name: str, most: int) -> str:
+    return request.args.get(name, "").strip()[:most].replace("\0", "")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19

@@ -1,0 +1,84 @@
+"""The console's first page: what is live, what is due, what needs somebody, and how to send the first one."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from flask import Blueprint, current_app, request, url_for
+
+from broadcast.domain import clock
+from broadcast.domain.permissions import Permission
+from broadcast.store import broadcasts, dead_letters, lists, people
+from broadcast.store.dead_letters import LetterStatus
+from broadcast.store.lists import Look
+from broadcast.web.console.rows import rows
+from broadcast.web.identity import allow, me
+from broadcast.web.render import page
+
+blueprint = Blueprint("overview", __name__)
+
+_OVERDUE = 3  # of them are named; their own pages tell the rest
+
+
+class Need(NamedTuple):
+    """Something that waits for a person, and where it is seen to."""
+
+    sentence: str
+    address: str
+    press: str
+
+
+@blueprint.get("/")
+@allow(Permission.SEE)
+def overview():
+    now, presence = clock.now(), current_app.extensions["presence"]
+    counts = lists.counts(Look())
+    figures = {
+        "people": people.count_all(),
+        "online": len(presence.online_ids()),
+        "live": counts["active"],
+        "scheduled": counts["scheduled"],
+        "drafts": counts["draft"],
+        "sent_today": broadcasts.published_since(now - timedelta(days=1)),
+    }
+    live, due = (rows(lists.page(Look(tab=tab, size=5))) for tab in ("active", "scheduled"))
+    return page(
+        "console/overview.html",
+        live=live,
+        due=due,
+        figures=figures,
+        needs=list(_needs(now)),
+        base_url=request.host_url.rstrip("/"),
+    )
+
+
+def _needs(now: datetime) -> Iterator[Need]:
+    for broadcast in broadcasts.overdue(now, limit=_OVERDUE):
+        if counted := _missing(broadcast):
+            yield Need(
+                f"“{broadcast.title}” is past its day: {counted:,} have not acknowledged it.",
+                url_for("figures.show", broadcast_id=broadcast.id),
+                "Who",
+            )
+    if me().actor.may(Permission.OPERATE):
+        yield from _troubles()
+
+
+def _missing(broadcast: Any) -> int:
+    stats = broadcasts.stats([broadcast])[broadcast.id]
+    return stats.targeted - stats.acknowledged
+
+
+def _troubles() -> Iterator[Need]:
+    """What the operator would find on the health page, without the slow questions of the doctor."""
+    runtime, settings = current_app.extensions["runtime"], current_app.extensions["settings"]
+    health = url_for("console.health.health")
+    if waiting := dead_letters.counts()[LetterStatus.WAITING.value]:
+        word = "event waits" if waiting == 1 else "events wait"
+        yield Need(f"{waiting:,} {word} that could not become broadcasts.", "/console/dead-letters", "Dead letters")
+    for name, problem in sorted(runtime.problems.items()):
+        yield Need(f"The loop “{name}” failed and is being restarted: {problem}", health, "Health")
+    if settings.redis_url and not runtime.bus.healthy:
+        yield Need("Redis does not answer this worker: messages take up to a second.", health, "Health")
+    if runtime.bridge and runtime.bridge.problem:
+        yield Need(f"Kafka: {runtime.bridge.problem}", health, "Health")

@@ -1,0 +1,156 @@
+"""The last look before sending: who gets it and when, what is still wrong, and what the sender must do besides the click."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from flask import current_app
+from werkzeug.datastructures import MultiDict
+
+from broadcast.actions import people as people_actions
+from broadcast.actions.audiences import resolve
+from broadcast.domain import clock, confirmation
+from broadcast.domain.audience import Audience, Everyone, Except, Roles
+from broadcast.domain.confirmation import Confirmation
+from broadcast.domain.message import Draft, Priority
+from broadcast.errors import Invalid
+from broadcast.store import audiences, silences
+from broadcast.store.models import Broadcast
+from broadcast.web import difference, forms
+from broadcast.web.identity import Identity
+from broadcast.web.render import in_people, thousands
+
+_TEXTS = {
+    "title": "Title", "content": "Text", "priority": "Priority", "category": "Category", "people": "People",
+    "roles": "Roles", "exceptRoles": "Roles left out", "exceptPeople": "People left out", "scheduledAt": "Send at",
+    "expiresAt": "Ends at", "ackDueAt": "Acknowledge by", "targetType": "Audience",
+    "label1": "First link", "url1": "Its address",
+    "label2": "Second link", "url2": "Its address", "requiresAck": "Acknowledgement", "snapshot": "Snapshot",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """`people` and `online` now; `of_muted` says how many have muted such a message, and whether that counts.
+
+    `words` name the audience; `error` says why it cannot be counted.
+    """
+
+    people: int = 0
+    online: int = 0
+    of_muted: str = ""
+    words: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """`draft` is None while `errors` has something."""
+
+    reach: Reach
+    errors: dict[str, str] = field(default_factory=dict)
+    draft: Draft | None = None
+    confirmation: Confirmation = Confirmation()  # noqa: RUF009 - frozen
+
+
+class Both(NamedTuple):
+    """One field of two texts, and what turns theirs into mine."""
+
+    name: str
+    theirs: str
+    mine: str
+    parts: list[difference.Part]
+
+
+def review(form: MultiDict[str, str]) -> Review:
+    """Look at the whole form. Reads only, raises nothing for input."""
+    counted = reach(form)
+    try:
+        draft = forms.read(form, now=clock.now())
+        resolve(draft.target)
+    except Invalid as invalid:
+        return Review(counted, forms.on_form(invalid, form).fields)
+    if not counted.people:
+        place = "roles" if form.get("targetType") == "ROLE" else "people"
+        return Review(counted, {place: "Nobody is in this audience at present: this would reach nobody."})
+    return Review(counted, {}, draft, confirmation.needed(draft, counted.people))
+
+
+def reach(form: MultiDict[str, str]) -> Reach:
+    """Whom the form reaches as it stands."""
+    try:
+        audience = resolve(forms.read_audience(form))
+    except Invalid as invalid:
+        return Reach(error=str(invalid))
+    online = audiences.count(audience, among=current_app.extensions["presence"].online_ids())
+    return Reach(audiences.count(audience), online, _of_muted(audience, form), in_words(audience))
+
+
+def _of_muted(audience: Audience, form: MultiDict[str, str]) -> str:
+    """How many have muted what the form says, and whether that counts."""
+    category = " ".join(form.get("category", "").replace("\0", "").split()) or None
+    if (priority := form.get("priority") or Priority.NORMAL) == Priority.URGENT:
+        return "Urgent: it alerts everybody, whatever they have muted."
+    if priority not in set(Priority):
+        return ""
+    mandatory = current_app.extensions["settings"].mandatory_categories
+    if count := silences.count(audience, priority=priority, category=category, mandatory=mandatory):
+        what = f"{category} or this priority" if category else "this priority"
+        return f"{in_people(count)} muted {what}: it is in their inbox, and does not alert them."
+    return f"Nobody can mute {category}." if category in mandatory else ""
+
+
+def check_confirmed(form: MultiDict[str, str], draft: Draft, by: Identity) -> None:
+    """Raise Invalid unless the sender did what reach and priority ask for. Lets other greenlets run."""
+    people = audiences.count(resolve(draft.target))
+    wanted, problems = confirmation.needed(draft, people), {}
+    if wanted.tick and not form.get("understood"):
+        problems["understood"] = f"Tick that you understand that this reaches {in_people(people)}."
+    typed = form.get("typedCount", "").replace(",", "").replace(" ", "").strip()
+    if wanted.number and typed != str(people):
+        problems["typedCount"] = f"Type the number of people this reaches: {thousands(people)}."
+    if problems:
+        raise Invalid(problems)
+    if wanted.password:
+        since = by.since if by.session_id else None  # a program is not there
+        people_actions.confirm_presence(form.get("password", ""), by=by.actor, signed_in_at=since, now=clock.now())
+
+
+def needs_review(broadcast: Broadcast) -> bool:
+    """Whether a stored draft needs more than a click before it goes out."""
+    if broadcast.typed is not None:
+        return True
+    is_for_all = broadcast.audience_kind == "everyone"
+    people = audiences.count(audiences.of(broadcast))
+    return not confirmation.needed_for(Priority(broadcast.priority), people, is_for_all=is_for_all).is_click
+
+
+def in_words(audience: Audience) -> str:
+    """The audience as a line of the review."""
+    base = audience.base if isinstance(audience, Except) else audience
+    match base:
+        case Everyone():
+            words = "Everyone"
+        case Roles():
+            words = (
+                "All of the roles " if base.match_all else "Any of the roles " if len(base.names) > 1 else "The role "
+            )
+            words += ", ".join(sorted(base.names))
+        case _:
+            words = f"{in_people(len(base.ids))} by name"
+    if isinstance(audience, Except):
+        left_out = [f"the role {name}" for name in sorted(audience.roles)]
+        left_out += [in_people(len(audience.ids)) + " by name"] if audience.ids else []
+        words += ", without " + " and ".join(left_out)
+    return words
+
+
+def both(theirs: dict[str, Any], mine: dict[str, Any]) -> list[Both]:
+    """The fields in which two forms differ."""
+    pairs = [(name, _shown(theirs.get(key)), _shown(mine.get(key))) for key, name in _TEXTS.items()]
+    return [Both(name, old, new, difference.parts(old, new)) for name, old, new in pairs if old != new]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value or "").replace("\r\n", "\n")

@@ -1,0 +1,70 @@
+"""A broadcast as a line of a list: its audience in words, its figures in numbers."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from broadcast.store import broadcasts
+from broadcast.store.broadcasts import Stats
+from broadcast.store.models import Broadcast
+from broadcast.web.render import in_people
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back."""
+
+    id: int
+    title: str
+    status: str
+    priority: str
+    category: str | None
+    audience: str
+    sender_name: str
+    created_at: datetime
+    published_at: datetime | None
+    scheduled_at: datetime | None
+    ends_at: datetime | None
+    reach: int | None
+    read: int
+    times: int
+    quarantine_reason: str | None
+
+
+def rows(found: list[Broadcast]) -> list[Row]:
+    chosen = broadcasts.chosen_counts([b.id for b in found if b.audience_kind == "users"])
+    figures = broadcasts.stats(found)
+    return [_row(broadcast, chosen.get(broadcast.id, 0), figures[broadcast.id]) for broadcast in found]
+
+
+def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
+    return Row(
+        id=broadcast.id,
+        title=broadcast.title,
+        status=broadcast.status,
+        priority=broadcast.priority,
+        category=broadcast.category,
+        audience=_audience_words(broadcast, chosen),
+        sender_name=broadcast.sender_name,
+        created_at=broadcast.created_at,
+        published_at=broadcast.published_at,
+        scheduled_at=broadcast.scheduled_at,
+        ends_at=broadcast.ended_at or broadcast.expires_at,
+        reach=broadcast.audience_count if broadcast.seq else None,
+        read=stats.read,
+        times=broadcast.times,
+        quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
+    )
+
+
+def _audience_words(broadcast: Broadcast, chosen: int) -> str:
+    left_out = ", with exceptions" if broadcast.has_exceptions else ""
+    match broadcast.audience_kind:
+        case "everyone":
+            return f"Everyone{left_out}"
+        case "roles":
+            names = broadcast.role_names
+            joined = (" + " if broadcast.match_all else ", ").join(names)
+            return f"Role{'s' if len(names) > 1 else ''}: {joined}{left_out}"
+    if not chosen:
+        return "Not chosen yet"
+    return in_people(chosen) + left_out

@@ -1,0 +1,80 @@
+"""Counters of the limits in Redis: one server, behind Sentinels, or a cluster.
+
+The stores that come with `limits` connect while they are made, and a cluster's refuses to be made while the cluster is away.
+These ask as the bus does, by the client of the whole worker. While Redis does not answer or refuses, this worker counts by
+itself, from nothing; flask-limiter's own fallback would look only after up to half a minute whether Redis is back.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from limits.storage import MemoryStorage, Storage
+
+from broadcast import metrics
+from broadcast.redis_url import AWAY, Quick
+
+T = TypeVar("T")
+_PREFIX = "broadcast:limit:"
+_MANY = 500
+# in one step, so that no counter stays without an end and shuts somebody out for ever
+_COUNT = """
+local count = redis.call("INCRBY", KEYS[1], ARGV[2])
+if count == tonumber(ARGV[2]) then redis.call("EXPIRE", KEYS[1], ARGV[1]) end
+return count
+"""
+
+
+class Counters(Storage):
+    """A `limits` storage for its fixed-window strategy."""
+
+    STORAGE_SCHEME = ["broadcast+redis"]
+
+    def __init__(self, uri: str, *, redis: Quick, wrap_exceptions: bool = False, **_: Any):
+        super().__init__(uri, wrap_exceptions=wrap_exceptions)
+        self._redis, self._memory = redis, MemoryStorage()
+
+    @property
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        return AWAY
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Count and return the count; it ends `expiry` seconds after the first."""
+        return self._ask(
+            lambda redis: int(redis.eval(_COUNT, 1, _PREFIX + key, expiry, amount)),
+            lambda memory: memory.incr(key, expiry, amount),
+        )
+
+    def get(self, key: str) -> int:
+        return self._ask(lambda redis: int(redis.get(_PREFIX + key) or 0), lambda memory: memory.get(key))
+
+    def get_expiry(self, key: str) -> float:
+        """When the count ends, as a time of this machine; now if there is none."""
+        return self._ask(
+            lambda redis: time.time() + max(0, redis.ttl(_PREFIX + key)), lambda memory: memory.get_expiry(key)
+        )
+
+    def check(self) -> bool:
+        try:
+            return bool(self._redis.ask(lambda redis: redis.ping()))
+        except AWAY:
+            return False
+
+    def reset(self) -> int:
+        """Forget every count; return how many there were."""
+        keys = self._redis.ask(lambda redis: list(redis.scan_iter(f"{_PREFIX}*", count=_MANY)))
+        for key in keys:
+            self._redis.ask(lambda redis, key=key: redis.delete(key))
+        return len(keys) + self._memory.reset()
+
+    def clear(self, key: str) -> None:
+        self._ask(lambda redis: redis.delete(_PREFIX + key), lambda memory: memory.clear(key))
+
+    def _ask(self, redis: Callable[[Any], T], memory: Callable[[MemoryStorage], T]) -> T:
+        try:
+            answer = self._redis.ask(redis)
+        except AWAY:
+            metrics.limiter_in_memory.set(1)
+            return memory(self._memory)
+        metrics.limiter_in_memory.set(0)
+        return answer

@@ -1,0 +1,36 @@
+"""Tokens of embedded inboxes: signed and not stored, good for some minutes. What they name is a session, which can be ended.
+
+Signed with a key made from SECRET_KEY for this one purpose, so that no cookie is a token and no token a cookie.
+"""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+from flask import current_app
+from itsdangerous import BadData, URLSafeSerializer
+
+PREFIX = "bme_"
+LIFE = timedelta(minutes=15)
+_MOST_CHARACTERS = 300
+
+
+def sign(session_id: int, *, until: datetime) -> str:
+    """A token that opens this embedded session until then (whole seconds)."""
+    return PREFIX + _signer().dumps([session_id, int(until.timestamp())])
+
+
+def read(token: str) -> tuple[int, datetime] | None:
+    """The session's id, and until when the token is good, which may be past; None for what nobody here signed."""
+    if not token.startswith(PREFIX) or len(token) > _MOST_CHARACTERS:
+        return None
+    try:
+        session_id, until = _signer().loads(token.removeprefix(PREFIX))
+    except BadData:
+        return None
+    return session_id, datetime.fromtimestamp(until, UTC)
+
+
+def _signer() -> URLSafeSerializer:
+    keys = [*(current_app.config["SECRET_KEY_FALLBACKS"] or ()), current_app.secret_key]  # the last one signs
+    how = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+    return URLSafeSerializer(keys, salt="broadcast embed", signer_kwargs=how)

@@ -1,0 +1,119 @@
+"""The one translation of errors: a page for people, a short text for htmx, `application/problem+json` (RFC 9457) for programs.
+
+A stream is answered differently: 429 or 503 would end a browser's EventSource for good, so it gets 200 with one block that
+says when to come back.
+"""
+
+from typing import Any
+
+import structlog
+from flask import Flask, Response, current_app, jsonify, redirect, render_template, request, url_for
+from flask_limiter.errors import RateLimitExceeded
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, SecurityError
+
+from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn
+from broadcast.hub import sse
+
+_log = structlog.get_logger(__name__)
+
+_SENTENCES = {
+    400: "The request could not be understood.",
+    404: "There is nothing at this address.",
+    405: "This address does not accept that kind of request.",
+    415: "Send application/json.",
+}
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(BroadcastError, _broadcast_error)
+    app.register_error_handler(RateLimitExceeded, _too_many)
+    app.register_error_handler(OperationalError, lambda problem: _broadcast_error(Busy()))
+    app.register_error_handler(PoolTimeout, lambda problem: _broadcast_error(Busy()))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+
+
+def _broadcast_error(problem: BroadcastError) -> Response:
+    if isinstance(problem, NotSignedIn) and not _wants_json() and not is_stream():
+        if request.headers.get("HX-Request"):
+            return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
+        return redirect(url_for("auth.login", next=_here()), 303)
+    fields = problem.fields if isinstance(problem, Invalid) else None
+    retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded) else None
+    return answer(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
+
+
+def _too_many(problem: RateLimitExceeded) -> Response:
+    detail = f"That was more than {problem.limit.limit} allow. Please wait a moment."
+    return answer(429, "Too many requests", detail, retry_after=_seconds_left(problem))
+
+
+def _seconds_left(problem: RateLimitExceeded) -> int:
+    return min(60, problem.limit.limit.get_expiry())
+
+
+def _http_error(problem: HTTPException) -> Response:
+    if isinstance(problem, SecurityError):  # of a host that is not ours no address can be made, so no page either
+        return Response("This host is not answered here.\n", status=400, mimetype="text/plain")
+    detail = _SENTENCES.get(problem.code, problem.description or "")
+    if problem.code == 413:
+        detail = f"This is more than the {request.max_content_length // 1024:,} KiB that this request may carry."
+    if problem.code is None or problem.code < 400:
+        return problem.get_response()
+    response = answer(problem.code, problem.name, detail)
+    if problem.code == 405:
+        response.headers["Allow"] = ", ".join(getattr(problem, "valid_methods", None) or [])
+    return response
+
+
+def _bug(problem: Exception) -> Response:
+    _log.exception("request.failed", method=request.method, path=request.path)
+    return answer(500, "Something went wrong", "That is our mistake, not yours. It has been logged; please try again.")
+
+
+def answer(
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    fields: dict[str, str] | None = None,
+    retry_after: int | None = None,
+    **more: Any,
+) -> Response:
+    """An error in the form that the asker understands; `more` are members for programs."""
+    if is_stream() and status not in (401, 403):
+        return stream_refusal("BUSY")
+    if is_stream() and status == 401 and not _wants_json():
+        return stream_refusal("SIGNED_OUT")
+    if _wants_json():
+        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        response = jsonify(body | ({"fields": fields} if fields else {}) | more)
+        response.mimetype = "application/problem+json"
+    else:
+        template = "error.html"
+        response = current_app.make_response(
+            render_template(template, status=status, title=title, detail=detail, retry_after=retry_after)
+        )
+    response.status_code = status
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response
+
+
+def stream_refusal(event: str) -> Response:
+    """One block and the end."""
+    return Response(sse.refusal(event), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def is_stream() -> bool:
+    return request.endpoint in ("stream.inbox_stream", "stream.connect")
+
+
+def _wants_json() -> bool:
+    return request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json"  # a page's script
+
+
+def _here() -> str | None:
+    return request.full_path.rstrip("?") if request.method == "GET" else None

@@ -1,0 +1,47 @@
+"""The webhook: one external event, under the same contract as Kafka (PARITY A16). The caller is told what was wrong."""
+
+from flask import Blueprint, Response, current_app, jsonify, request, url_for
+
+from broadcast import metrics
+from broadcast.actions import events
+from broadcast.actions.gathering import OVER_CAP
+from broadcast.domain import clock
+from broadcast.domain.arrival import VALUE_BYTES, Arrival, Record, Rejected
+from broadcast.errors import BroadcastError, Flooded, Invalid
+from broadcast.ingest import contract
+from broadcast.web.identity import allow, me
+
+blueprint = Blueprint("events", __name__, url_prefix="/api")
+
+
+@blueprint.post("/events")
+@allow("events")
+def receive():
+    """202 and the broadcast's address, 200 for an event that is known, 422 with the reason, 429 for too many."""
+    now = clock.now()
+    record = Record(
+        value=request.stream.read(VALUE_BYTES + 1),
+        headers=tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers),
+    )
+    reading = contract.read(record, now=now, rules=current_app.extensions["rules"])
+    if isinstance(reading, Rejected):
+        metrics.events.labels("web", "rejected").inc()
+        raise _refused(reading)
+    [outcome] = events.ingest([Arrival(record, reading)], by=me().actor, now=now)
+    metrics.events.labels("web", outcome.kind).inc()
+    if outcome.rejected is not None:
+        raise _refused(outcome.rejected)
+    return _told(outcome)
+
+
+def _told(outcome: events.Outcome) -> Response:
+    response = jsonify(id=outcome.broadcast_id, outcome=outcome.kind)
+    response.status_code = 200 if outcome.kind == "repeated" else 202
+    response.headers["Location"] = url_for("api.one", broadcast_id=outcome.broadcast_id)
+    return response
+
+
+def _refused(rejected: Rejected) -> BroadcastError:
+    if rejected.code == OVER_CAP:
+        return Flooded(rejected.reason)
+    return Invalid({rejected.code: rejected.reason})

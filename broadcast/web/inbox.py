@@ -1,0 +1,152 @@
+"""The inbox as pages: a list that the stream keeps fresh, some cards of it, one message alone. `marks` has the verbs."""
+
+from flask import Blueprint, current_app, g, jsonify, request
+
+from broadcast.domain import clock
+from broadcast.domain.events import Cursor
+from broadcast.errors import NotFound
+from broadcast.store import inbox as stored
+from broadcast.store import log, people
+from broadcast.store.inbox import Counts, Filters, Unread
+from broadcast.web.identity import allow, me
+from broadcast.web.render import card_view, is_htmx, page
+
+blueprint = Blueprint("inbox", __name__, url_prefix="/inbox")
+
+PAGE = 30
+_PINNED = 50  # messages to acknowledge that stand above the list; any more stay in the list
+_MOST_IDS = 100
+_MOST_WAITING = 3  # alerts raised when a page is opened; older ones are in the list
+
+
+@blueprint.get("", strict_slashes=False)
+@allow("person")
+def index():
+    if is_htmx() and request.args.get("after"):
+        return page("inbox/_cards.html", **listed())
+    return page("inbox/page.html", **listed())
+
+
+@blueprint.get("/list")
+@allow("person")
+def listing():
+    return page("inbox/_list.html", **listed())
+
+
+@blueprint.get("/cards")
+@allow("person")
+def cards():
+    """Those of `?ids=1,2` that the view and its filters show now: how an open page follows what was done elsewhere."""
+    ids = [number for number in map(whole_number, request.args.get("ids", "").split(",")[:_MOST_IDS]) if number]
+    filters = read_filters(request.args)
+    viewer, now = me().actor.viewer, clock.now()
+    answer = told(stored.counts(viewer, now=now))
+    if filters.narrow:
+        answer["counts"]["toMark"] = stored.count_filtered(viewer, filters, now=now)
+    items = stored.some(viewer, filters, ids, now=now)
+    note_shown(items, me().id)
+    return page("inbox/_some.html", cards=[card_view(item) for item in items], told=answer)
+
+
+@blueprint.get("/count")
+@allow("person")
+def count():
+    """The counts of all views, and up to where they are current."""
+    cursor = log.head()
+    return jsonify(told(stored.counts(me().actor.viewer, now=clock.now())) | {"cursor": str(cursor)})
+
+
+@blueprint.get("/alerts")
+@allow("person")
+def alerts():
+    """What raises an alert and when, as a page's script needs it; and which messages still wait to be told of."""
+    now, wanted = clock.now(), people.preferences(me().id)
+    held_until = wanted.held_until(now)
+    return jsonify(
+        wanted.as_json()
+        | {
+            "mandatory": current_app.extensions["settings"].mandatory_categories,
+            "quiet": [[clock.to_wire(start), clock.to_wire(end)] for start, end in wanted.quiet_spans(now)],
+            "heldUntil": clock.to_wire(held_until),
+            "waiting": stored.alerting(me().actor.viewer, now=now, limit=_MOST_WAITING),
+        }
+    )
+
+
+@blueprint.get("/<int:broadcast_id>")
+@allow("person")
+def message(broadcast_id: int):
+    item = stored.one(me().actor.viewer, broadcast_id, now=clock.now())
+    if item is None:
+        raise NotFound("This message is not addressed to you, or it has ended.")
+    return page("inbox/message.html", card=card_view(item), cursor=str(log.head()), done=request.args.get("done"))
+
+
+def told(counts: Counts) -> dict:
+    """Counts as pages hear of them."""
+    views = {"inbox": counts.inbox, "unread": counts.unread, "archived": counts.archived, "snoozed": counts.snoozed}
+    return {"unread": counts.unread, "asOf": counts.as_of, "version": counts.version, "counts": views}
+
+
+def read_filters(values) -> Filters:
+    """Filters of a query or a form; what is not known is ignored, as a link from elsewhere may carry it."""
+    view = values.get("view", "inbox")
+    return Filters(
+        view=view if view in stored.VIEWS else "inbox",
+        category=_text(values, "category", 40),
+        priority=_text(values, "priority", 16),
+        q=_text(values, "q", 200),
+    )
+
+
+def _text(values, name: str, most: int) -> str:
+    return values.get(name, "").replace("\0", "").strip()[:most]  # PostgreSQL has no text with NUL
+
+
+def note_shown(items: list[stored.Item], user_id: int) -> None:
+    """A page that shows a message has delivered it, as a stream does."""
+    for item in items:
+        current_app.extensions["deliveries"].add(item.broadcast.id, [user_id])
+
+
+def listed(filters: Filters | None = None) -> dict:
+    """What the list's templates need, of one page of it: the first, or the one after `?after=`."""
+    identity, now = me(), clock.now()
+    viewer = identity.actor.viewer
+    filters = filters or read_filters(request.args)
+    cursor: Cursor = log.head()  # before the list is read: what comes in between is streamed, and merged by id
+    counts = stored.counts(viewer, now=now)
+    g.unread = Unread(counts.unread, counts.as_of, counts.version)
+    before = whole_number(request.args.get("after")) or None
+    pinned = []
+    if filters.view in ("inbox", "unread"):
+        pinned = stored.to_acknowledge(viewer, filters, now=now, limit=_PINNED)
+    without = [item.broadcast.id for item in pinned]
+    items = stored.page(viewer, filters, now=now, before=before, limit=PAGE + 1, without=without)
+    shown, more = items[:PAGE], len(items) > PAGE
+    note_shown(shown if before else pinned + shown, identity.id)
+    return {
+        "pinned": [card_view(item) for item in pinned],
+        "cards": [card_view(item) for item in shown],
+        "next": str(shown[-1].broadcast.seq) if more else None,
+        "view": filters.view,
+        "filters": filters,
+        "categories": stored.categories(viewer, now=now),
+        "counts": counts,
+        "to_mark": stored.count_filtered(viewer, filters, now=now) if filters.narrow else counts.unread,
+        "newest": max((item.broadcast.seq for item in pinned + shown), default=0),
+        "cursor": str(cursor),
+        "done": request.args.get("done"),
+    }
+
+
+def query_of(filters: Filters) -> dict[str, str]:
+    """The filters as a query, without what is empty."""
+    view = "" if filters.view == "inbox" else filters.view
+    query = {"view": view, "category": filters.category, "priority": filters.priority, "q": filters.q}
+    return {name: value for name, value in query.items() if value}
+
+
+def whole_number(text: str | None) -> int:
+    """A sequence number or an id of a query or a form; 0 for anything else."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0

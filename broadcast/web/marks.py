@@ -1,0 +1,123 @@
+"""What people do with messages: every verb as a plain form (303 back to the list) and as JSON for the page's own script.
+
+The script's answer says what changed, the new counts and the version of the inbox: the same that other tabs hear as a receipt.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from flask import Blueprint, current_app, jsonify, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from broadcast.actions import receipts as actions
+from broadcast.actions.receipts import Done
+from broadcast.domain import clock, zones
+from broadcast.domain.actor import Actor
+from broadcast.errors import Invalid
+from broadcast.store import inbox as stored
+from broadcast.web.identity import allow, me
+from broadcast.web.inbox import query_of, read_filters, told, whole_number
+
+blueprint = Blueprint("marks", __name__, url_prefix="/inbox")
+
+VERBS: dict[str, Callable[..., Done]] = {
+    "read": actions.mark_read,
+    "unread": actions.mark_unread,
+    "archive": actions.archive,
+    "unarchive": actions.unarchive,
+    "acknowledge": actions.acknowledge,
+}
+_MOST_IDS = 1000
+
+
+def _one(verb: str) -> Callable[[int], ResponseReturnValue]:
+    @allow("person")
+    def view(broadcast_id: int) -> ResponseReturnValue:
+        return _answer(_do(verb, [broadcast_id]))
+
+    return view
+
+
+for _verb in (*VERBS, "snooze"):
+    blueprint.add_url_rule(f"/<int:broadcast_id>/{_verb}", _verb, _one(_verb), methods=["POST"])
+
+
+@blueprint.post("/chosen")
+@allow("person")
+def chosen():
+    """One verb for the messages that are ticked."""
+    ids = [number for number in map(whole_number, request.form.getlist("ids")) if number]
+    if not 0 < len(ids) <= _MOST_IDS:
+        raise Invalid({"ids": "Choose at least one message, and at most 1,000."})
+    return _answer(_do(request.form.get("verb", ""), ids))
+
+
+@blueprint.post("/read-all")
+@allow("person")
+def mark_all_read():
+    filters = read_filters(request.form)
+    through = whole_number(request.form.get("through"))
+    done = actions.mark_all_read(filters, through=through, by=me().actor, now=clock.now())
+    return _answer(done, url_for("inbox.index", **query_of(filters)))
+
+
+@blueprint.post("/undo")
+@allow("person")
+def undo():
+    return _answer(actions.undo(request.form.get("key", "")[:32], by=me().actor, now=clock.now()))
+
+
+@blueprint.post("/seen")
+@allow("person")
+def seen():
+    """What was in the viewport, as pages tell it now and then. Written down in batches, like deliveries.
+
+    `aside`: an alert was put away. That is written at once, so that the next page does not show it again.
+    """
+    ids = [number for number in map(whole_number, request.form.get("ids", "").split(",")[:_MOST_IDS]) if number]
+    if ids:
+        for broadcast_id in stored.visible_ids(me().actor.viewer, ids, now=clock.now()):
+            current_app.extensions["deliveries"].add(broadcast_id, [me().id], mark="first_seen_at")
+    if "aside" in request.form:
+        current_app.extensions["deliveries"].flush(clock.now())
+    return "", 204
+
+
+def read_until(preset: str, text: str, zone_name: str, now: datetime) -> datetime:
+    """When a snooze ends: a preset's name, or a local time in that zone. Raises Invalid."""
+    try:
+        zone = zones.read_zone(zone_name)
+        return zones.preset(preset, now, zone) if preset else zones.read_local(text, zone)
+    except ValueError as problem:
+        raise Invalid({"until": str(problem)}) from None
+
+
+def _do(verb: str, ids: Sequence[int]) -> Done:
+    by: Actor = me().actor
+    now = clock.now()
+    if verb == "snooze":
+        form = request.form
+        until = read_until(form.get("preset", ""), form.get("until", ""), form.get("timeZone", ""), now)
+        return actions.snooze(ids, until=until, by=by, now=now)
+    if verb not in VERBS:
+        raise Invalid({"verb": "Choose what to do with the messages."})
+    return VERBS[verb](ids, by=by, now=now)
+
+
+def _answer(done: Done, back: str | None = None) -> ResponseReturnValue:
+    if request.accept_mimetypes.best == "application/json":
+        counts = stored.counts(me().actor.viewer, now=clock.now())
+        return jsonify(told(counts) | {"kind": done.kind, "ids": done.ids, "version": done.version, "undo": done.undo})
+    back = back or _back()
+    if done.undo:
+        back += ("&" if "?" in back else "?") + urlencode({"done": f"{done.kind}-{len(done.ids)}-{done.undo}"})
+    return redirect(back, 303)
+
+
+def _back() -> str:
+    """The list that the form stood on, as it says itself; only ever a page of the inbox."""
+    asked = urlsplit(request.form.get("back", ""))
+    if asked.netloc or asked.scheme or asked.path != "/inbox":
+        return url_for("inbox.index")
+    return url_for("inbox.index", **query_of(read_filters(dict(parse_qsl(asked.query)))))

@@ -1,0 +1,48 @@
+"""For operators and their machines: alive, ready, metrics."""
+
+from flask import Blueprint, Response, current_app, jsonify
+from sqlalchemy.exc import SQLAlchemyError
+
+from broadcast import metrics
+from broadcast.store import log
+from broadcast.web.identity import allow
+from broadcast.web.limits import limiter
+
+blueprint = Blueprint("ops", __name__)
+
+
+@blueprint.get("/healthz")
+@limiter.exempt
+@allow("anyone")
+def alive():
+    """This process answers; nothing else is asked."""
+    return jsonify(status="ok")
+
+
+@blueprint.get("/readyz")
+@limiter.exempt
+@allow("anyone")
+def ready():
+    """200 when this worker can serve, 503 when it cannot; `degraded` names what is missing but not needed to serve."""
+    runtime, settings = current_app.extensions["runtime"], current_app.extensions["settings"]
+    failing, degraded = {}, {}
+    try:
+        log.head()
+    except SQLAlchemyError as problem:
+        failing["database"] = type(problem).__name__
+    if not runtime.is_started:
+        failing["tail"] = "The log has not been read yet."
+    if settings.redis_url and not runtime.bus.healthy:
+        degraded["redis"] = "No link; the log is polled instead."
+    if runtime.bridge and runtime.bridge.problem:
+        degraded["kafka"] = runtime.bridge.problem
+    degraded |= dict.fromkeys(runtime.problems, "This loop failed and is being restarted; see the log.")
+    status = "failing" if failing else "degraded" if degraded else "ok"
+    return jsonify(status=status, failing=failing, degraded=degraded), 503 if failing else 200
+
+
+@blueprint.get("/metrics")
+@limiter.exempt
+@allow("operator")
+def prometheus():
+    return Response(metrics.exposition(), mimetype="text/plain; version=0.0.4")

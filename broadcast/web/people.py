@@ -1,0 +1,220 @@
+"""People and roles: the list, one person, making them by hand or from a table."""
+
+from typing import Any
+
+from flask import Blueprint, current_app, flash, get_flashed_messages, redirect, request, url_for
+
+from broadcast.actions import import_people as importing
+from broadcast.actions import people as actions
+from broadcast.actions import vouched
+from broadcast.domain import clock, permissions
+from broadcast.domain.permissions import CONSOLE_ROLES, Permission
+from broadcast.errors import Invalid, NotFound
+from broadcast.store import people
+from broadcast.store.models import User
+from broadcast.store.people import Filters
+from broadcast.web.identity import allow, me
+from broadcast.web.render import is_htmx, page
+from broadcast.web.security import large
+
+blueprint = Blueprint("people", __name__, url_prefix="/console/people")
+
+PAGE = 50
+COUNTED = 10_000  # people; more are "more than" these
+SHOWN_BAD_ROWS = 200
+_STATES = ("", "enabled", "disabled")
+
+
+@blueprint.get("")
+@allow(Permission.PEOPLE)
+def listing():
+    filters = _filters()
+    found = people.page(filters, after=_text("after", 64), limit=PAGE + 1)
+    shown = found[:PAGE]
+    values = {
+        "people": shown,
+        "filters": filters,
+        "next": shown[-1].username if len(found) > PAGE else None,
+        "online": current_app.extensions["presence"].online_ids(),
+        "last_seen": people.last_seen([person.id for person in shown]),
+    }
+    if is_htmx() and request.args.get("after"):
+        return page("console/people/_rows.html", **values)
+    total = people.count_found(filters, most=COUNTED)
+    return page("console/people/list.html", total=total, most=COUNTED, roles=people.people_by_role(), **values)
+
+
+@blueprint.get("/new")
+@allow(Permission.PEOPLE)
+def new():
+    return _form({"username": "", "name": "", "roles": []}, {})
+
+
+@blueprint.post("")
+@allow(Permission.PEOPLE)
+def create():
+    form = request.form
+    username, password = form.get("username", ""), form.get("password", "") or None
+    try:
+        user_id = actions.create_person(
+            username, password, name=form.get("name", ""), roles=_roles(), by=me().actor, now=clock.now()
+        )
+    except Invalid as invalid:
+        typed = {"username": username, "name": form.get("name", ""), "roles": _roles()}
+        return _form(typed, invalid.fields), invalid.status
+    return redirect(url_for("people.one", user_id=user_id), 303)
+
+
+@blueprint.get("/<int:user_id>")
+@allow(Permission.PEOPLE)
+def one(user_id: int):
+    return page("console/people/one.html", **_told(_found(user_id)))
+
+
+@blueprint.post("/<int:user_id>/roles")
+@allow(Permission.PEOPLE)
+def set_roles(user_id: int):
+    try:
+        actions.set_roles(user_id, _roles(), by=me().actor, now=clock.now())
+    except Invalid as invalid:
+        return page("console/people/one.html", **_told(_found(user_id), errors=invalid.fields)), invalid.status
+    return _done(user_id, "The roles are changed; open pages follow within a second.")
+
+
+@blueprint.post("/<int:user_id>/disable")
+@allow(Permission.PEOPLE)
+def disable(user_id: int):
+    actions.disable(user_id, by=me().actor, now=clock.now())
+    return _done(user_id, "The account is closed, with everything it had open.")
+
+
+@blueprint.post("/<int:user_id>/enable")
+@allow(Permission.PEOPLE)
+def enable(user_id: int):
+    actions.enable(user_id, by=me().actor, now=clock.now())
+    return _done(user_id, "The account is open again.")
+
+
+@blueprint.post("/<int:user_id>/password")
+@allow(Permission.PEOPLE)
+def reset_password(user_id: int):
+    """The answer is the page itself, not a redirect: the password is shown this once and kept nowhere."""
+    password = actions.reset_password(user_id, by=me().actor, now=clock.now())
+    return page("console/people/one.html", **_told(_found(user_id), password=password))
+
+
+@blueprint.post("/<int:user_id>/sign-out")
+@allow(Permission.PEOPLE)
+def end_sessions(user_id: int):
+    actions.end_sessions(user_id, by=me().actor, now=clock.now())
+    return _done(user_id, "Every session is ended, and every stream is closed.")
+
+
+@blueprint.post("/<int:user_id>/unlink")
+@allow(Permission.PEOPLE)
+def unlink(user_id: int):
+    vouched.unlink(user_id, _issuer(), by=me().actor, now=clock.now())
+    return _done(user_id, "The two accounts are parted.")
+
+
+@blueprint.get("/import")
+@allow(Permission.PEOPLE)
+def import_form():
+    return page("console/people/import.html", report=None, table="", error=None, checked=False)
+
+
+@blueprint.post("/import")
+@large
+@allow(Permission.PEOPLE)
+def import_table():
+    only_check = request.form.get("act") != "import"
+    table = request.form.get("table", "")
+    try:
+        table = _uploaded() or table
+        report = importing.import_people(table, by=me().actor, now=clock.now(), only_check=only_check)
+    except Invalid as invalid:
+        return page(
+            "console/people/import.html", report=None, table=table, error=str(invalid), checked=False
+        ), invalid.status
+    return page(
+        "console/people/import.html",
+        report=report,
+        bad=report.bad[:SHOWN_BAD_ROWS],
+        table=table if only_check else "",
+        error=None,
+        checked=only_check,
+    )
+
+
+def _uploaded() -> str:
+    file = request.files.get("file")
+    try:
+        return file.read().decode("utf-8-sig") if file else ""
+    except UnicodeDecodeError:
+        raise Invalid(
+            {"table": "This file is not text in UTF-8. Save it as “CSV UTF-8” and choose it again."}
+        ) from None
+
+
+def _form(typed: dict[str, Any], errors: dict[str, str]) -> str:
+    return page("console/people/new.html", form=typed, errors=errors, roles=_known_roles(typed["roles"]))
+
+
+def _told(user: User, *, password: str | None = None, errors: dict[str, str] | None = None) -> dict[str, Any]:
+    """What the page of one person is drawn from."""
+    return {
+        "user": user,
+        "roles": _known_roles(user.roles),
+        "may": sorted(permissions.of_roles(user.roles)),
+        "sessions": people.open_sessions(user.id),
+        "tokens": [token for token, _ in people.tokens(user.id)],
+        "identity": people.identity_at(user.id, _issuer()),
+        "is_online": current_app.extensions["presence"].is_online(user.id),
+        "password": password,
+        "errors": errors or {},
+        "notices": get_flashed_messages(),
+    }
+
+
+def _issuer() -> str:
+    """The organisation's provider; empty when there is none."""
+    return current_app.extensions["settings"].oidc_issuer or ""
+
+
+def _known_roles(chosen: Any) -> list[dict[str, Any]]:
+    """Every role that there is or that the console knows, with what it allows there."""
+    names = sorted({*people.role_names(), *CONSOLE_ROLES}, key=lambda name: (name not in CONSOLE_ROLES, name))
+    return [
+        {
+            "name": name,
+            "chosen": name in chosen,
+            "may": [str(p) for p in Permission if p in permissions.of_roles([name])],
+        }
+        for name in names
+    ]
+
+
+def _roles() -> list[str]:
+    """The roles ticked, and those typed into the field for new ones."""
+    return [*request.form.getlist("roles"), *request.form.get("newRoles", "").replace(",", " ").split()]
+
+
+def _done(user_id: int, sentence: str):
+    flash(sentence)
+    return redirect(url_for("people.one", user_id=user_id), 303)
+
+
+def _found(user_id: int) -> User:
+    user = people.by_id(user_id)
+    if user is None:
+        raise NotFound("There is no such person.")
+    return user
+
+
+def _filters() -> Filters:
+    state = request.args.get("state", "")
+    return Filters(_text("q", 100), _text("role", 64), state if state in _STATES else "")
+
+
+def _text(name: str, most: int) -> str:
+    return request.args.get(name, "").strip()[:most].replace("\0", "")

@@ -1,0 +1,135 @@
+"""gunicorn's settings, all from the environment (`docs/settings.md`); the launcher and production use this same file.
+
+This file runs in the master, before the workers patch the standard library for gevent. Whatever is imported here stays
+unpatched in every worker, so nothing here imports the application, Redis, ssl or psycopg; the hooks import late.
+"""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import stat
+import zlib
+from pathlib import Path
+
+
+def _setting(name: str, default: str) -> str:
+    return os.environ.get(name) or default  # an empty variable means the default, as in `broadcast.settings`
+
+
+_STREAMS = int(_setting("STREAMS_PER_WORKER", "12000"))
+_HEADROOM = 1000  # ordinary requests beside the streams; when the pool is full, /healthz waits in the backlog
+_SEND_BUFFER_BYTES = 32 * 1024  # per connection: a client that never reads pinned 1 MB of kernel memory, now 45 kB
+_UNACKNOWLEDGED_MILLISECONDS = 20_000  # then a half-open client is gone; TCP alone still had it after 140 s
+
+
+def _metrics_folder() -> Path:
+    """In memory, where the machine has it: these files are mapped, and on a full disk the first touch of a new page ends
+    the worker (SIGBUS). In /dev/shm everybody may make a folder of any name, so only one that is ours alone will do.
+    """
+    data = Path(_setting("DATA_DIR", "var")).absolute()
+    folder = Path("/dev/shm", f"broadcast-{os.getuid()}-{zlib.crc32(bytes(data)):08x}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return data / "metrics"
+    is_ours = found.st_uid == os.getuid() and stat.filemode(found.st_mode) == "drwx------"
+    return folder if is_ours else data / "metrics"
+
+
+_METRICS = _metrics_folder()
+
+_host = _setting("HOST", "127.0.0.1")
+bind = f"{f'[{_host}]' if ':' in _host else _host}:{_setting('PORT', '8000')}"
+workers = int(_setting("WEB_CONCURRENCY", "2"))
+worker_class = "gevent"
+worker_connections = _STREAMS + _HEADROOM
+preload_app = False  # the application would be loaded before patching
+timeout = 60  # seconds without a heartbeat of the worker, not of a request: a stream outlives it, a stuck worker not
+graceful_timeout = 10  # the streams are told and closed within this; see `broadcast.runtime.stop_worker`
+keepalive = 75  # longer than a proxy's (nginx: 60), which must be the one to close an idle connection
+max_requests = int(_setting("MAX_REQUESTS", "0"))
+max_requests_jitter = max_requests // 10  # not all workers at once
+control_socket_disable = True  # it would be made in the home folder, one path for every gunicorn of this user
+if os.access("/dev/shm", os.W_OK):
+    worker_tmp_dir = "/dev/shm"  # the heartbeat file: on a disk, a slow fsync of others can get a worker killed
+loglevel = _setting("LOG_LEVEL", "info")
+accesslog = "-" if _setting("ACCESS_LOG", "0") not in ("0", "false", "no", "off") else None
+
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_METRICS)  # prometheus_client reads it when a worker imports it
+
+
+def _raise_open_files() -> int:
+    """Lift the soft limit on open files (often 1024) to the hard one, which workers inherit; return what holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):  # macOS says "unlimited" and accepts less
+        return soft
+    return hard
+
+
+_OPEN_FILES = _raise_open_files()
+
+
+def on_starting(server):
+    """Start with empty metrics: files of dead workers would be counted again. Not on USR2: the old master lives."""
+    _METRICS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if server.master_pid == 0:
+        for file in _METRICS.iterdir():
+            file.unlink()
+    if 0 <= _OPEN_FILES < worker_connections:
+        server.log.warning(
+            "A worker may open %d files but hold %d streams: raise the limit (ulimit -n) or lower STREAMS_PER_WORKER.",
+            _OPEN_FILES,
+            _STREAMS,
+        )
+
+
+def when_ready(server):
+    """Set on the listening sockets what every accepted connection inherits."""
+    for listener in server.LISTENERS:
+        if listener.sock.family == socket.AF_UNIX:
+            continue
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MILLISECONDS)
+
+
+def post_fork(server, worker):
+    """Let SIGTERM end a worker that is still starting. Until it has its own handlers it has the master's, which would
+    note the signal in a queue that nobody reads here, and the stop would then take all of `graceful_timeout`.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def post_worker_init(worker):
+    """Patched, and the application loaded: start this worker's background loops."""
+    from broadcast.runtime import start_worker
+
+    start_worker(worker)
+
+
+def worker_exit(server, worker):
+    """Still in the worker, its loop alive: end the streams politely. Also runs when the worker failed to start."""
+    from broadcast.runtime import stop_worker
+
+    stop_worker(worker)
+
+
+def child_exit(server, worker):
+    """Drop the live gauges (open streams, say) of a worker that is gone; its counters stay.
+
+    What `prometheus_client.multiprocess.mark_process_dead` does, without importing that package into the master, whose
+    later workers would inherit it unpatched. A test compares the two.
+    """
+    for gauge in _METRICS.glob(f"gauge_live*_{worker.pid}.db"):
+        gauge.unlink(missing_ok=True)
+
+
+def on_exit(server):
+    """Leave nothing in memory. During USR2 the other master uses it still."""
+    if server.master_pid == server.reexec_pid == 0:
+        shutil.rmtree(_METRICS, ignore_errors=True)

@@ -1,0 +1,410 @@
+// <broadcast-inbox token-url="/broadcast-token">: bell, banners and inbox in the page of another site (docs/embedding.md).
+//
+// Everything is in a shadow root, so that the page's styles and ours leave each other alone; the styles are a constructed sheet
+// and nothing is inline, so the page's content policy needs no 'unsafe-inline'. The token comes from the page's own server and is
+// sent as a header only, which EventSource cannot do: the stream is read with fetch. A tab that nobody looks at lets its stream
+// go, as a browser has few connections to a site, and catches up with its cursor.
+
+class BroadcastInbox extends HTMLElement {
+  #getToken = null;
+  #token = null;
+  #freshUntil = 0; // performance.now(): no clock of anybody's is compared with another's
+  #cards = new Map(); // by id, as the server told them
+  #opened = new Set(); // ids
+  #aside = new Set(); // ids whose banner was put away
+  #next = null; // where the next page of the list begins
+  #cursor = null; // up to where the stream was heard
+  #unread = 0;
+  #asOf = 0; // `unread` counts every message up to this seq
+  #version = 0; // of the person's inbox: which of their own acts this page shows
+  #wanted = null; // preferences: what raises a banner, and when
+  #life = null; // aborted when the element leaves the page
+  #visit = null; // aborted when the stream is to be let go
+  #wake = null; // ends the present pause
+  #timer = 0;
+  #leaving = 0;
+  #reloading = 0;
+  #isOver = false; // signed out
+  #isHeldBack = false; // a proxy keeps the stream to itself
+  #liveAt = null;
+  #loading = null; // a promise while the list is asked for
+  #meanwhile = []; // what the stream said until it came
+  #say = null; // the status line
+  #parts = {};
+  #does = { open: (id) => this.#toggle(id), read: (id) => this.#read(id), acknowledge: (id) => this.#acknowledge(id) };
+
+  connectedCallback() {
+    this.#life = new AbortController();
+    if (!this.shadowRoot) this.#build();
+    this.#recallAside();
+    const { signal } = this.#life;
+    document.addEventListener("visibilitychange", () => this.#attend(), { signal });
+    for (const name of ["online", "pageshow"]) window.addEventListener(name, () => this.#wake?.(), { signal });
+    document.addEventListener("click", (event) => { if (!event.composedPath().includes(this)) this.#open(false); }, { signal });
+    const times = setInterval(() => { for (const time of this.shadowRoot.querySelectorAll("time")) time.textContent = ago(new Date(time.dateTime)); }, 60000);
+    signal.addEventListener("abort", () => clearInterval(times));
+    this.#start();
+  }
+
+  // For pages that ask for tokens in their own way: async () => ({token, expiresIn}), in seconds.
+  set getToken(ask) {
+    this.#getToken = ask;
+    this.#start();
+  }
+
+  #start() {
+    if (!this.isConnected || this.#visit || !(this.#getToken || this.hasAttribute("token-url"))) return;
+    this.#live(this.#life.signal);
+  }
+
+  disconnectedCallback() {
+    this.#life.abort();
+    this.#visit?.abort();
+    this.#visit = null;
+  }
+
+  // ---- asking
+
+  async #fresh() {
+    if (this.#token && performance.now() < this.#freshUntil) return this.#token;
+    const told = await (this.#getToken ?? askPage)(this.getAttribute("token-url"));
+    this.#token = told.token;
+    this.#freshUntil = performance.now() + 1000 * ((told.expiresIn ?? 60) - 30); // before it is over, not after
+    return this.#token;
+  }
+
+  async #ask(path, { body, signal, again = true } = {}) {
+    const headers = { Authorization: `Bearer ${await this.#fresh()}` };
+    if (body) headers["Content-Type"] = "application/json";
+    const asked = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store", signal };
+    const answer = await fetch(HOME + path, asked);
+    if (answer.ok) return answer;
+    if (answer.status === 401) this.#token = null;
+    if (answer.status === 401 && again) return this.#ask(path, { body, signal, again: false });
+    throw new Refused(answer.status, (await answer.json().catch(() => null))?.detail);
+  }
+
+  async #act(path, body = {}) {
+    try {
+      this.#setUnread((await (await this.#ask(path, { body })).json()).unread);
+      return true;
+    } catch (problem) {
+      this.#say(problem instanceof Refused ? problem.message : "The server could not be reached. Please try again.", true);
+      return false;
+    }
+  }
+
+  // ---- the list
+
+  // The first page anew, with where the stream goes on; or the next page. What the stream says meanwhile waits, as the answer may
+  // or may not hold it already.
+  #load(more = false) {
+    this.#loading ??= this.#fetchPage(more).finally(() => {
+      this.#loading = null;
+      for (const event of this.#meanwhile.splice(0)) this.#hear(...event);
+    });
+    return this.#loading;
+  }
+
+  async #fetchPage(more) {
+    const query = new URLSearchParams({ limit: PAGE, ...(more && { after: this.#next }) });
+    const told = await (await this.#ask(`/api/user/messages?${query}`)).json();
+    if (!more) {
+      this.#cards.clear();
+      this.#cursor = told.cursor;
+      this.#asOf = seqOf(told.cursor);
+    }
+    for (const card of told.items) this.#cards.set(card.id, card);
+    this.#next = told.next;
+    this.#setUnread(told.unread);
+    this.#draw();
+    if (!more) for (const card of told.items.reverse()) if (!card.read) this.#alert(card);
+  }
+
+  // ---- the stream, for as long as the element is in the page
+
+  async #live(signal) {
+    let pause = FIRST_MS, told = null;
+    const hear = (name, data, id) => { if (this.#hear(name, JSON.parse(data), id)) pause = FIRST_MS; };
+    while (!signal.aborted && !this.#isOver) {
+      this.#visit = new AbortController();
+      told = null;
+      try {
+        if (document.visibilityState === "hidden" && this.#cursor) await this.#awoken();
+        this.#wanted = await (await this.#ask("/api/user/preferences")).json();
+        if (!this.#cursor) await this.#load();
+        this.#watch();
+        const query = new URLSearchParams({ after: this.#cursor, connectionId: "embedded" });
+        const answer = await this.#ask(`/api/sse/connect?${query}`, { signal: this.#visit.signal });
+        await readEvents(answer.body, hear, (ms) => { told = ms; });
+      } catch (problem) {
+        if (problem instanceof TypeError) this.#token = null; // refused without a word, perhaps for the token's sake
+        if (!this.#cursor) this.#fail(problem);
+      }
+      clearTimeout(this.#timer);
+      if (signal.aborted || this.#isOver) return;
+      const ms = told ?? within(pause); // the server's time is spread over all clients already
+      if (told === null) pause = Math.min(pause * 2, MOST_MS);
+      this.#tellState(ms);
+      await Promise.race([wait(ms, signal), this.#awoken()]);
+    }
+  }
+
+  #awoken() {
+    return new Promise((done) => { this.#wake = done; });
+  }
+
+  // Silence ends a visit; one that never said CONNECTED is held back by a proxy, and the list is asked for instead.
+  #watch(isHeard = false) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#visit.abort();
+      if (!isHeard) { this.#isHeldBack = true; this.#load().catch(() => {}); }
+    }, isHeard ? DEAD_MS : DEAD_MS * 0.75);
+  }
+
+  #attend() {
+    clearTimeout(this.#leaving);
+    if (document.visibilityState === "visible") this.#wake?.();
+    else this.#leaving = setTimeout(() => this.#visit?.abort(), HIDDEN_MS);
+  }
+
+  // Returns true when the stream is current.
+  #hear(name, data, id) {
+    this.#watch(true);
+    if (this.#loading) return void this.#meanwhile.push([name, data, id]);
+    const seq = seqOf(id);
+    if (name === "MESSAGE") this.#arrive(data, seq);
+    else if (name === "MESSAGE_UPDATED") this.#update(data);
+    else if (name === "MESSAGE_REMOVED") this.#drop(data.id);
+    else if (name === "READ_RECEIPT") this.#follow(data);
+    else if (name === "RESET") this.#load().catch(() => this.#visit.abort());
+    else if (name === "SIGNED_OUT") this.#end();
+    if (id) this.#cursor = id;
+    if (name !== "CONNECTED") return false;
+    if (data.version > this.#version && this.#version) this.#load().catch(() => {});
+    this.#version = data.version;
+    this.#asOf = data.asOf;
+    this.#isHeldBack = false;
+    this.#setUnread(data.unread);
+    this.#tellState(0);
+    return true;
+  }
+
+  #arrive(card, seq) {
+    if (this.#cards.has(card.id)) return;
+    this.#cards.set(card.id, { ...card, seq, read: false });
+    if (seq > this.#asOf) this.#setUnread(this.#unread + 1);
+    this.#draw();
+    this.#say.arrived();
+    this.#alert(card);
+  }
+
+  #update(card) {
+    const known = this.#cards.get(card.id);
+    if (known && known.revision <= card.revision) this.#cards.set(card.id, { ...known, ...card, read: known.read && !card.again });
+    this.#draw();
+    if (!card.again && !card.reminder) return;
+    if (card.again) this.#reload(); // whether it counts as unread now
+    this.#aside.delete(card.id);
+    this.#alert(card);
+  }
+
+  #drop(id) {
+    this.#cards.delete(id);
+    this.#parts.banners.querySelector(`[data-of="${id}"]`)?.remove();
+    this.#draw();
+    this.#reload();
+  }
+
+  #follow({ kind, ids, version, unread, asOf }) {
+    const isGap = version > this.#version + 1 || !ids.length;
+    this.#version = Math.max(this.#version, version);
+    this.#asOf = asOf;
+    this.#setUnread(unread);
+    if (kind === "read" && !isGap) for (const id of ids) this.#mark(id, { read: true });
+    else this.#reload();
+    if (kind === "read" || kind === "acknowledged") for (const id of ids) this.#putAside(id);
+    this.#draw();
+  }
+
+  #reload() { // for what only the server knows; not all browsers at once
+    clearTimeout(this.#reloading);
+    this.#reloading = setTimeout(() => this.#load().catch(() => {}), 1000 * Math.random());
+  }
+
+  #mark(id, change) {
+    const card = this.#cards.get(id);
+    if (card) this.#cards.set(id, { ...card, ...change });
+  }
+
+  #end() {
+    this.#isOver = true;
+    this.#visit.abort();
+    this.#cards.clear();
+    this.#setUnread(0);
+    this.#parts.banners.replaceChildren();
+    this.#parts.list.replaceChildren(element("p", { class: "empty" }, "You were signed out. Load the page again to see your messages."));
+    this.#parts.state.textContent = "Signed out";
+  }
+
+  // ---- what a person does
+
+  async #read(id) {
+    if (this.#cards.get(id)?.read) return;
+    this.#mark(id, { read: true });
+    this.#putAside(id);
+    this.#draw();
+    if (!await this.#act("/api/user/messages/read", { broadcastIds: [id] })) this.#reload();
+  }
+
+  async #acknowledge(id) {
+    if (!await this.#act("/api/user/messages/acknowledge", { broadcastIds: [id] })) return;
+    this.#mark(id, { read: true, acknowledgedAt: new Date().toISOString() });
+    this.#putAside(id);
+    this.#draw();
+    this.#say("Acknowledged");
+  }
+
+  async #readAll() {
+    const through = Math.max(0, ...[...this.#cards.values()].map((card) => card.seq));
+    if (!await this.#act("/api/user/messages/read-all", { through })) return;
+    for (const id of this.#cards.keys()) this.#mark(id, { read: true });
+    this.#draw();
+    this.#parts.bell.focus();
+    this.#say("All messages are marked read");
+  }
+
+  // A banner put away stays away in this browser; the message keeps its card.
+  #putAside(id) {
+    this.#aside.add(id);
+    try { localStorage.setItem("broadcast-aside", JSON.stringify([...this.#aside].slice(-100))); } catch { /* forbidden here */ }
+    this.#parts.banners.querySelector(`[data-of="${id}"]`)?.remove();
+  }
+
+  #recallAside() {
+    try { this.#aside = new Set(JSON.parse(localStorage.getItem("broadcast-aside") ?? "[]")); } catch { /* forbidden, or not ours */ }
+  }
+
+  // ---- what is shown
+
+  #build() {
+    const root = this.attachShadow({ mode: "open" }); // open: the page holds the token anyway, and its tests can look
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(SHEET);
+    root.adoptedStyleSheets = [sheet];
+    const press = (words, onclick, style = "quiet") => element("button", { type: "button", class: `button ${style}`, onclick }, words);
+    const parts = (this.#parts = {
+      badge: element("span", { class: "badge", hidden: true, "aria-hidden": "true" }),
+      label: element("span", { class: "sr" }, "Messages"),
+      list: element("div", { class: "list", role: "feed", "aria-label": "Messages", "aria-busy": "true" }),
+      readAll: press("Mark all read", () => this.#readAll()),
+      state: element("span", {}, "Connecting…"),
+      banners: element("section", { class: "banners", "aria-label": "Important messages", "aria-live": "polite" }),
+      status: element("div", { class: "status", role: "status" }),
+      more: element("button", { type: "button", class: "button more", onclick: () => this.#load(true).catch((problem) => this.#say(problem.message, true)) }, "Load more"),
+      end: element("p", { class: "end" }, "You have reached the end"),
+    });
+    parts.bell = element("button", { type: "button", class: "bell", part: "bell", "aria-expanded": "false", "aria-controls": "panel", onclick: () => this.#open(parts.panel.hidden) }, icon(BELL), parts.badge, parts.label);
+    parts.panel = element(
+      "section", { id: "panel", class: "panel", part: "panel", role: "dialog", "aria-label": "Messages", tabindex: "-1", hidden: true },
+      element("div", { class: "head" }, element("h2", {}, "Messages"), parts.readAll, element("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.#open(false, true) }, icon(CLOSE))),
+      parts.list,
+      element("div", { class: "foot" }, parts.state, element("a", { href: `${HOME}/inbox`, target: "_blank", rel: "noopener" }, "Open the whole inbox")),
+    );
+    root.append(parts.bell, parts.panel, parts.banners, parts.status);
+    this.#say = speaker(parts.status);
+    root.addEventListener("keydown", (event) => this.#key(event));
+    this.#showEmpty("Loading…");
+  }
+
+  #open(isOpen, toBell = false) {
+    const { bell, panel } = this.#parts;
+    if (panel.hidden !== isOpen) return;
+    panel.hidden = !isOpen;
+    bell.setAttribute("aria-expanded", String(isOpen));
+    const { left, right } = bell.getBoundingClientRect();
+    panel.classList.toggle("to-end", (left + right) / 2 < innerWidth / 2); // to the side that has room
+    if (isOpen) panel.focus({ preventScroll: true });
+    else if (toBell) bell.focus();
+  }
+
+  #key(event) {
+    if (event.key === "Escape" && !this.#parts.panel.hidden) {
+      event.stopPropagation();
+      this.#open(false, true);
+    }
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!by || this.#parts.panel.hidden || !event.target.closest(".panel")) return;
+    const titles = [...this.#parts.list.querySelectorAll("h3 .title")];
+    const at = titles.indexOf(this.shadowRoot.activeElement?.closest("article")?.querySelector("h3 .title"));
+    const next = titles[at < 0 ? (by > 0 ? 0 : titles.length - 1) : at + by];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  }
+
+  #setUnread(unread) {
+    this.#unread = Math.max(0, unread);
+    const { badge, label, readAll } = this.#parts;
+    badge.hidden = readAll.hidden = this.#unread === 0;
+    badge.textContent = this.#unread > 99 ? "99+" : String(this.#unread);
+    label.textContent = this.#unread ? `Messages, ${this.#unread} unread` : "Messages";
+    this.dispatchEvent(new CustomEvent("broadcast-unread", { detail: this.#unread, bubbles: true }));
+  }
+
+  #draw() {
+    const { list, more, end, panel } = this.#parts;
+    const cards = [...this.#cards.values()].sort((a, b) => mustAck(b) - mustAck(a) || b.seq - a.seq);
+    if (!cards.length) return this.#showEmpty("No messages yet. New ones appear here by themselves.");
+    drawCards(list, cards, { opened: this.#opened, does: this.#does, last: this.#next ? more : end, refuge: panel });
+    list.setAttribute("aria-busy", "false");
+  }
+
+  #toggle(id) {
+    const isOpen = !this.#opened.delete(id);
+    if (isOpen) this.#opened.add(id);
+    this.#draw();
+    if (isOpen && this.#wanted?.reading !== "manual") this.#read(id);
+  }
+
+  #show(id) {
+    this.#open(true);
+    if (!this.#opened.has(id)) this.#toggle(id);
+    this.#parts.list.querySelector(`[data-id="${id}"] .title`)?.focus();
+    this.#putAside(id);
+  }
+
+  #showEmpty(words, ...more) {
+    this.#parts.list.replaceChildren(element("div", { class: "empty" }, element("p", {}, words), ...more));
+  }
+
+  #fail(problem) {
+    const words = navigator.onLine === false ? "You are offline. Nothing is lost: messages appear when the connection is back." : problem instanceof Refused ? problem.message : "The messages could not be loaded.";
+    this.#showEmpty(words, element("button", { type: "button", class: "button", onclick: () => this.#wake?.() }, "Retry"));
+  }
+
+  // A banner for what is HIGH or URGENT, unless the person put it away or wants none now.
+  #alert(card) {
+    const { banners } = this.#parts, isLoud = ["HIGH", "URGENT"].includes(card.priority);
+    if (!isLoud || this.#aside.has(card.id) || !this.#wanted || isSilenced(card, this.#wanted)) return;
+    banners.querySelector(`[data-of="${card.id}"]`)?.remove();
+    banners.prepend(bannerOf(card, { show: () => this.#show(card.id), dismiss: () => this.#putAside(card.id) }));
+    while (banners.children.length > MOST_BANNERS) banners.lastElementChild.remove();
+  }
+
+  // ---- what is said
+
+  #tellState(ms) {
+    const { state } = this.#parts, at = (moment) => moment.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+    if (ms === 0) {
+      this.#liveAt = new Date();
+      state.textContent = "Live";
+    } else if (navigator.onLine === false) state.textContent = `Offline, as of ${at(this.#liveAt ?? new Date())}`;
+    else if (this.#isHeldBack) state.textContent = "Live updates are held back; checking every minute";
+    else state.textContent = `Reconnecting in ${Math.ceil(ms / 1000)} s`;
+    this.dataset.state = ms === 0 ? "live" : "wait";
+  }
+}
+
+customElements.define("broadcast-inbox", BroadcastInbox);

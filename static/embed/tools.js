@@ -1,0 +1,95 @@
+// What embed.js is made of, in this order: tools.js, cards.js, inbox.js, with sheet.css as SHEET; `web/embedding.py` puts them together.
+// Here: limits, elements without HTML, and reading a stream. Nothing here knows what a message is.
+
+const HOME = new URL(document.currentScript.src).origin;
+const DEAD_MS = 40000; // heartbeats come every 15 s; this much silence is a dead connection, or a proxy that holds it back
+const FIRST_MS = 500, MOST_MS = 30000; // the growing pause between tries; it never gives up
+const HIDDEN_MS = 30000; // how long an unseen tab keeps its stream
+const SAY_MS = 5000; // the status line speaks at most that often
+const MOST_BANNERS = 3, PAGE = 20;
+
+// ---- elements
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "onclick") made.addEventListener("click", value);
+    else if (value !== false && value != null) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child != null));
+  return made;
+}
+
+function icon(path) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  for (const [key, value] of Object.entries({ viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" })) svg.setAttribute(key, value);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  line.setAttribute("d", path);
+  svg.append(line);
+  return svg;
+}
+
+const within = (ms) => ms * (0.7 + 0.6 * Math.random());
+const wait = (ms, signal) => new Promise((done) => {
+  const timer = setTimeout(done, ms);
+  signal?.addEventListener("abort", () => { clearTimeout(timer); done(); }, { once: true });
+});
+
+const seqOf = (cursor) => Number(/-(\d+)$/.exec(cursor ?? "")?.[1] ?? 0); // a cursor is "epoch-seq"
+
+// ---- server-sent events over fetch (HTML standard, 9.2.6): calls `hear(name, data, id)` and `retry(ms)` until the end
+
+async function readEvents(body, hear, retry) {
+  const stream = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "", event = { name: "message", data: [], id: null };
+  for (;;) {
+    const { done, value } = await stream.read();
+    if (done) return;
+    const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, field, text] = /^([^:]*)(?:: ?(.*))?$/s.exec(line);
+      if (line === "") {
+        if (event.data.length) hear(event.name, event.data.join("\n"), event.id);
+        event = { name: "message", data: [], id: null };
+      } else if (field === "data") event.data.push(text ?? "");
+      else if (field === "event") event.name = text;
+      else if (field === "id") event.id = text;
+      else if (field === "retry" && /^\d+$/.test(text)) retry(Number(text));
+    }
+  }
+}
+
+// What `token-url` names: an address of the page's own site.
+async function askPage(url) {
+  const answer = await fetch(url, { method: "POST", credentials: "same-origin", headers: { Accept: "application/json" } });
+  if (!answer.ok) throw new Refused(answer.status, "This page could not open your messages. Sign in to it again.");
+  return answer.json();
+}
+
+// A status line: one polite sentence, at most one in five seconds, and the newest wins. `shown`: also to be seen.
+function speaker(line) {
+  let next = null, quiet = 0, arrived = 0;
+  const speak = () => {
+    quiet = 0;
+    line.classList.toggle("shown", Boolean(next?.[1]));
+    if (!next) return;
+    line.textContent = next[0];
+    next = null;
+    arrived = 0;
+    quiet = setTimeout(speak, SAY_MS);
+  };
+  const say = (sentence, shown = false) => {
+    next = [sentence, shown];
+    if (!quiet) speak();
+  };
+  say.arrived = () => { arrived += 1; say(arrived === 1 ? "1 new message" : `${arrived} new messages`); };
+  return say;
+}
+
+class Refused extends Error {
+  constructor(status, detail) {
+    super(detail || `The server answered ${status}.`);
+    this.status = status;
+  }
+}

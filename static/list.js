@@ -1,0 +1,315 @@
+// The list of an open inbox: merges what arrives, follows what was done elsewhere, and is always what a reload would show.
+//
+// Merging goes by id and revision, so streaming, paging and reloading may cross in any order. What somebody did with a message
+// (in this tab or another) is not worked out here: the server is asked for those cards as the view and its filters show them
+// now, and whatever it does not send leaves the list. One such question at a time, so that the last answer is the newest.
+"use strict";
+
+{
+  const page = window.broadcastPage;
+  const region = () => document.getElementById("inbox-list");
+  const feed = () => document.getElementById("feed");
+  const pinned = () => document.getElementById("pinned");
+  const cardOf = (id) => document.getElementById(`card-${id}`);
+  const articles = (box) => [...box.children].filter((one) => one.matches("article"));
+  const STATES = ["data-unread", "data-acked", "data-archived", "data-asleep"]; // what belongs to this person, not to the message
+
+  let held = []; // cards that came while the person was reading further down
+  let inserting = 0, insertedAt = -Infinity;
+  const CALM_MS = 400; // between two insertions; longer than the sliding of one
+  let asked = new Set(), asking = false;
+  const gone = new Set(); // ended: an answer that is older must not bring them back
+
+  page.list = { merge, drop, follow, load, show: (id) => cardOf(id) };
+
+  // ---- messages
+
+  function merge(html, seq, isNew) {
+    const card = read(html).querySelector("article.card");
+    const known = cardOf(card.dataset.id) ?? held.find((one) => one.id === card.id);
+    if (card.hasAttribute("data-again")) return showAgain(card);
+    if (card.hasAttribute("data-reminder")) return remind(card);
+    if (known) return replace(known, card);
+    if (isNew && seq > page.asOf) page.setCounts({ unread: page.counts.unread + 1, inbox: (page.counts.inbox ?? 0) + 1 });
+    if (isNew) page.alert?.(card);
+    const list = region();
+    if (!list) return isNew && page.sayArrived(1);
+    const plain = isNew && list.dataset.filtered === "no" && ["inbox", "unread"].includes(list.dataset.view);
+    if (plain) hold([card]);
+    else setTimeout(ask, 300 * Math.random(), [card.dataset.id], hold); // which of them the view shows, the server knows
+  }
+
+  // The sender reminds those who have not read it: it is in their list and counted already, so only attention is asked for.
+  function remind(card) {
+    cardOf(card.dataset.id)?.setAttribute("data-reminder", "");
+    page.alert?.(card);
+    page.say(`Reminder: ${card.querySelector(".card-title").textContent.trim()}`, true);
+  }
+
+  // An edit that is shown again to those who have read it: what it is for this person now, the server knows.
+  function showAgain(card) {
+    page.alert?.(card);
+    const known = cardOf(card.dataset.id);
+    if (known?.classList.contains("alone")) return reloadAlone(known); // its text is another one too
+    if (region() || document.querySelector(".card.alone")) setTimeout(ask, 300 * Math.random(), [card.dataset.id]);
+    else setTimeout(page.refreshCounts, 1000 * Math.random());
+  }
+
+  function replace(known, card) {
+    if (Number(known.dataset.revision) >= Number(card.dataset.revision)) return;
+    if (known.classList.contains("alone")) return reloadAlone(known);
+    for (const name of STATES) card.toggleAttribute(name, known.hasAttribute(name));
+    card.dataset.seq = known.dataset.seq;
+    held = held.map((one) => (one === known ? card : one));
+    swap(known, card);
+  }
+
+  async function reloadAlone(known) {
+    const answer = await fetch(location.href).catch(() => null);
+    const card = answer?.ok && read(await answer.text()).getElementById(known.id);
+    if (!card) return;
+    swap(known, card);
+    page.say("This message was edited");
+  }
+
+  function drop(id, seq) {
+    gone.add(String(id));
+    const card = cardOf(id) ?? held.find((one) => one.dataset.id === String(id));
+    held = held.filter((one) => one !== card);
+    showPill();
+    page.dismiss?.(id);
+    if (card && seq > page.asOf && !card.hasAttribute("data-archived") && !card.hasAttribute("data-asleep")) {
+      const unread = page.counts.unread - card.hasAttribute("data-unread");
+      page.setCounts({ unread, inbox: (page.counts.inbox ?? 1) - 1 });
+    } else {
+      setTimeout(page.refreshCounts, Math.random() * 3000); // it may have been counted on a later page, or in another view
+    }
+    leave(card);
+  }
+
+  // ---- what this person did, here or elsewhere. Returns true when the list must be loaded anew.
+
+  function follow(told) {
+    if (told.version <= page.version) return false;
+    const missed = told.version > page.version + 1;
+    page.version = told.version;
+    page.setCounts(told.counts ?? { unread: told.unread }, told.asOf);
+    for (const id of told.ids) if (told.kind === "read" || told.kind === "acknowledged") page.dismiss?.(id);
+    if (told.kind === "preferences") page.readPreferences?.();
+    if (missed || !told.ids.length) return true;
+    if (told.kind === "read") for (const id of told.ids) cardOf(id)?.removeAttribute("data-unread");
+    if (told.kind === "returned") page.say(told.ids.length === 1 ? "A message came back" : `${told.ids.length} messages came back`, true);
+    if (region()) ask(told.ids);
+    else if (document.querySelector(".card.alone")) ask(told.ids);
+    return false;
+  }
+
+  async function ask(ids, found = place) {
+    for (const id of ids) asked.add(String(id));
+    if (asking && found === place) return;
+    asking = true;
+    while (asked.size) {
+      const now = [...asked];
+      asked = new Set();
+      const answer = await fetch(`/inbox/cards?${queryOf(now)}`).catch(() => null);
+      if (!answer?.ok || answer.redirected) { page.reload?.(); break; }
+      const told = read(await answer.text()).firstElementChild;
+      const cards = articles(told).filter((card) => !gone.has(card.dataset.id));
+      const counts = JSON.parse(told.dataset.told);
+      page.setCounts(counts.counts, counts.asOf);
+      found(cards);
+      if (found === place) for (const id of now) if (!cards.some((card) => card.dataset.id === id)) leave(cardOf(id));
+      found = place;
+    }
+    asking = false;
+  }
+
+  function queryOf(ids) {
+    const query = new URLSearchParams(region() ? location.search : "view=all");
+    query.delete("after");
+    query.set("ids", ids.join(","));
+    return query;
+  }
+
+  // ---- places
+
+  function place(cards) {
+    for (const card of cards) {
+      const known = cardOf(card.dataset.id);
+      const isAlone = known?.classList.contains("alone");
+      if (known && Number(known.dataset.revision) > Number(card.dataset.revision)) continue;
+      if (isAlone) {
+        for (const name of STATES) known.toggleAttribute(name, card.hasAttribute(name));
+      } else if (!region()) {
+        continue; // the page of one message has no place for another
+      } else if (known && known.parentElement === boxOf(card) && known.dataset.seq === card.dataset.seq) {
+        if (known.hasAttribute("data-open")) card.setAttribute("data-open", "");
+        swap(known, card);
+      } else {
+        const hadFocus = known?.contains(document.activeElement);
+        if (known && !hadFocus) known.remove();
+        insert(card);
+        if (hadFocus) { card.focus({ preventScroll: true }); known.remove(); }
+      }
+    }
+    tidy();
+  }
+
+  const mustStand = (card) => card.hasAttribute("data-ack") && !card.hasAttribute("data-acked");
+  const boxOf = (card) => (mustStand(card) && pinned() && ["inbox", "unread"].includes(region().dataset.view) ? pinned() : feed());
+
+  function insert(card) {
+    const box = boxOf(card);
+    const before = articles(box).find((one) => Number(one.dataset.seq) < Number(card.dataset.seq));
+    // older than all that is shown, and more to load: it comes with its page
+    if (!before && box === feed() && box.children.length && document.getElementById("load-more")) return;
+    box.insertBefore(card, before ?? null);
+    ready(card);
+  }
+
+  function swap(known, card) {
+    const focused = known.contains(document.activeElement) ? document.activeElement : null;
+    const act = focused?.closest("[data-act]")?.dataset.act;
+    known.replaceWith(card);
+    ready(card);
+    if (!focused) return;
+    const same = act && card.querySelector(`[data-act="${act}"] button`);
+    (same?.checkVisibility() ? same : card).focus({ preventScroll: true });
+  }
+
+  function ready(card) {
+    window.htmx?.process(card);
+    page.tellTimes(card);
+    page.watch?.(card);
+  }
+
+  function leave(card) {
+    if (!card || card.classList.contains("alone")) return;
+    card.classList.add("leaving");
+    if (card.contains(document.activeElement)) {
+      const next = card.nextElementSibling ?? card.previousElementSibling ?? document.getElementById("list-title");
+      if (!next.hasAttribute("tabindex")) next.tabIndex = -1;
+      next.focus({ preventScroll: true }); // the focus must never fall back to the top of the page
+    }
+    setTimeout(() => glide(() => { card.remove(); tidy(); }), 200);
+  }
+
+  // Change the list so that what is in view slides to its new place from where it was, and does not jump under somebody's eyes.
+  // What still slides from the last time goes on from where it is seen.
+  const stops = new WeakMap();
+  function glide(change) {
+    if (document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return change();
+    const inView = [];
+    for (const one of document.querySelectorAll("#inbox-list article, #pinned-title, #feed-more")) {
+      const { top, bottom } = one.getBoundingClientRect();
+      if (bottom > 0 && top < innerHeight) inView.push([one, top]);
+    }
+    change();
+    for (const [one] of inView) {
+      stops.get(one)?.();
+      one.classList.remove("arriving"); // its animation would outweigh the place where the card is held
+    }
+    const moved = inView.map(([one, top]) => [one, top - one.getBoundingClientRect().top]);
+    for (const [one, by] of moved) if (by) slide(one, by);
+  }
+
+  // Held where it was for the first frame: an animation that only begins by then would let it jump there and back.
+  function slide(one, by) {
+    let frame = 0, animation = null;
+    stops.set(one, () => { cancelAnimationFrame(frame); animation?.cancel(); one.style.transform = ""; });
+    one.style.transform = `translateY(${by}px)`;
+    frame = requestAnimationFrame(() => {
+      frame = requestAnimationFrame(() => {
+        animation = one.animate({ transform: [`translateY(${by}px)`, "none"] }, { duration: 220, easing: "ease-out" });
+        one.style.transform = "";
+      });
+    });
+  }
+
+  function tidy() {
+    const box = pinned();
+    if (!box) return;
+    document.getElementById("pinned-part").hidden = !box.children.length;
+    if (!feed().children.length && document.getElementById("load-more")) page.reload?.();
+  }
+
+  // ---- arrivals: on top at once when the list is at its top and nobody is in it, else behind a pill
+
+  function hold(cards) {
+    const fresh = cards.filter((card) => !cardOf(card.dataset.id));
+    held.push(...fresh);
+    if (fresh.length) page.sayArrived(fresh.length);
+    // in a burst, several together: each insertion costs a layout, and the last one is still sliding
+    if (!inserting) inserting = setTimeout(insertOrWait, Math.max(0, insertedAt + CALM_MS - performance.now()));
+  }
+
+  function insertOrWait() {
+    inserting = 0;
+    const isReading = window.scrollY > 160 || feed()?.contains(document.activeElement) || pinned()?.contains(document.activeElement);
+    if (isReading) showPill();
+    else insertHeld();
+  }
+
+  function insertHeld() {
+    if (!feed()) return;
+    insertedAt = performance.now();
+    const cards = held.sort((a, b) => a.dataset.seq - b.dataset.seq);
+    held = [];
+    glide(() => {
+      for (const card of cards) {
+        card.classList.add("arriving");
+        insert(card);
+      }
+      tidy();
+    });
+    feed().setAttribute("aria-busy", "false");
+    const newest = document.querySelector(".read-all [name=through]");
+    if (newest) newest.value = Math.max(newest.value, ...[...document.querySelectorAll("#inbox-list article")].map((one) => one.dataset.seq));
+    showPill();
+  }
+
+  function showPill() {
+    const pill = document.getElementById("pill");
+    if (!pill) return;
+    pill.hidden = held.length === 0 || inserting > 0; // what goes in within the second needs no pill
+    pill.querySelector(".pill-text").textContent = `${held.length} new`;
+  }
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("#pill")) return;
+    window.scrollTo({ top: 0 });
+    const newest = held.reduce((a, b) => (Number(a.dataset.seq) > Number(b.dataset.seq) ? a : b));
+    insertHeld();
+    newest.focus({ preventScroll: true });
+  });
+
+  // ---- the whole list anew. Returns its cursor, null when it could not be had.
+
+  async function load() {
+    if (!region()) return (await page.refreshCounts())?.cursor ?? null;
+    const answer = await fetch(`/inbox/list${location.search}`).catch(() => null);
+    if (!answer?.ok || answer.redirected) return null;
+    const fresh = read(await answer.text()).getElementById("inbox-list");
+    if (!fresh) return null;
+    const focused = document.activeElement?.closest?.(".card")?.id;
+    region().replaceWith(fresh);
+    held = [];
+    page.version = Math.max(page.version, Number(fresh.dataset.version));
+    page.setCounts(JSON.parse(fresh.dataset.counts), Number(fresh.dataset.asOf));
+    for (const card of fresh.querySelectorAll("article")) ready(card);
+    window.htmx?.process(fresh);
+    if (focused) (document.getElementById(focused) ?? document.getElementById("main")).focus({ preventScroll: true });
+    return fresh.dataset.cursor;
+  }
+
+  function read(html) {
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    return template.content;
+  }
+
+  if (region()) {
+    page.version = Number(region().dataset.version);
+    page.setCounts(JSON.parse(region().dataset.counts), Number(region().dataset.asOf));
+  }
+}

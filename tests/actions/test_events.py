@@ -1,0 +1,226 @@
+"""Batches of events from outside: each becomes one broadcast, once, whatever else is in the batch (PROOF I7, F07, F08)."""
+
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy
+
+from broadcast.actions import broadcasts as singles
+from broadcast.actions import events
+from broadcast.domain import clock
+from broadcast.domain.actor import Actor
+from broadcast.domain.arrival import Arrival, Record
+from broadcast.domain.events import EventType
+from broadcast.errors import Busy, Forbidden
+from broadcast.ingest import contract
+from broadcast.store import broadcasts, dead_letters, log
+from broadcast.store.database import db
+from broadcast.store.models import Audit, Broadcast
+from broadcast.store.outside import EventSource
+from tests.acts import a_message, count_rows, to_people, to_role
+from tests.ingest.records import SOURCE, a_cancel, an_event, bare, structured
+
+NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
+
+pytestmark = pytest.mark.usefixtures("cast")
+
+
+@pytest.fixture
+def outside(cast) -> Actor:
+    return events.account(now=NOW)
+
+
+def arrivals(*records: Record) -> list[Arrival]:
+    return [Arrival(record, contract.read(record, now=NOW)) for record in records]
+
+
+def ingest(by: Actor, *records: Record) -> list[str]:
+    outcomes = events.ingest(arrivals(*records), by=by, now=NOW)
+    db.session.rollback()
+    return [outcome.kind for outcome in outcomes]
+
+
+def stored() -> list[Broadcast]:
+    return list(db.session.scalars(sqlalchemy.select(Broadcast).order_by(Broadcast.id)))
+
+
+def figures(source: str = SOURCE) -> tuple[int, ...]:
+    row = db.session.get(EventSource, source)
+    return row.published, row.repeated, row.cancelled, row.rejected
+
+
+def test_batch_is_published_in_its_order_with_numbers_without_gaps(outside):
+    kinds = ingest(outside, *(structured(an_event(str(n), data=a_message(title=f"t{n}")), offset=n) for n in range(50)))
+    assert kinds == ["published"] * 50
+    rows = stored()
+    assert [row.source_id for row in rows] == [str(n) for n in range(50)]
+    assert [row.seq for row in rows] == list(range(1, 51))
+    logged = log.read(0)
+    assert [(event.seq, event.broadcast_id, event.payload["id"]) for event in logged] == [
+        (row.seq, row.id, row.id) for row in rows
+    ]
+    assert figures() == (50, 0, 0, 0)
+
+
+def test_event_in_a_batch_becomes_what_a_person_would_have_sent(outside, cast):
+    for raw in (a_message(content="**b**"), to_role("ops", "admin"), to_people("bob", "charlie")):
+        ingest(outside, structured(an_event(f"{raw['targetType']}", data=raw)))
+        by_hand = singles.publish(contract.read_draft(raw, now=NOW), by=cast["alice"], now=NOW).id
+        from_outside, typed = stored()[-2], broadcasts.by_id(by_hand)
+        for name in ("status", "content_html", "audience_kind", "audience_count", "role_names", "why", "published_at"):
+            assert getattr(from_outside, name) == getattr(typed, name), name
+        assert broadcasts.audience(from_outside) == broadcasts.audience(typed)
+        first, second = log.read(typed.seq - 2)
+        assert first.payload.keys() == second.payload.keys()
+        assert first.audience == second.audience
+
+
+def test_sender_on_the_card_is_the_source(outside):
+    ingest(outside, structured(an_event()))
+    assert stored()[0].sender_name == SOURCE
+    assert log.read(0)[0].payload["senderName"] == SOURCE
+
+
+def test_repeat_is_counted_and_not_published(outside):
+    """PROOF F07: twice in one batch, in another batch, from another partition."""
+    assert ingest(outside, structured(an_event()), structured(an_event(), offset=43)) == ["published", "repeated"]
+    assert ingest(outside, structured(an_event(), offset=44)) == ["repeated"]
+    assert len(stored()) == 1
+    assert log.head().seq == 1
+    assert figures() == (1, 2, 0, 0)
+
+
+def test_same_id_of_another_source_is_another_event(outside):
+    assert ingest(outside, structured(an_event()), structured(an_event(source="https://other"))) == ["published"] * 2
+
+
+def test_bad_event_leaves_the_batch_with_its_reason_and_the_rest_goes_out(outside):
+    good, poison = structured(an_event("1"), offset=1), structured(b"{nope", offset=2)
+    nobody = structured(an_event("3", data=to_role("nosuchrole")), offset=3)
+    assert ingest(outside, good, poison, nobody) == ["published", "rejected", "rejected"]
+    last, first = dead_letters.page(None)
+    assert (first.place, first.code, first.value, first.source) == ("ext.events:1:2", "not-json", b"{nope", None)
+    assert (last.code, last.source, last.source_id) == ("audience", SOURCE, "3")
+    assert "nosuchrole" in last.reason
+    assert dead_letters.record_of(last) == nobody
+    assert figures() == (1, 0, 0, 1)
+    assert figures("kafka:ext.events") == (0, 0, 0, 1)
+
+
+def test_dead_letter_that_comes_again_is_a_repeat(outside):
+    poison = structured(b"{nope")
+    assert ingest(outside, poison) == ["rejected"]
+    assert ingest(outside, poison) == ["repeated"]
+    assert len(dead_letters.page(None)) == 1
+
+
+def test_of_a_value_that_is_too_large_the_first_part_is_kept(outside):
+    ingest(outside, structured(b"x" * 5_000_000))
+    [letter] = dead_letters.page(None)
+    assert (len(letter.value), letter.size) == (64 * 1024, 5_000_000)
+
+
+def test_recall_takes_the_broadcast_from_every_screen(outside):
+    ingest(outside, structured(an_event("1", data=to_role("ops"))))
+    assert ingest(outside, structured(a_cancel("1"))) == ["cancelled"]
+    [row] = stored()
+    assert (row.status, row.cancel_reason) == ("CANCELLED", "All clear")
+    removed = log.read(1)[0]
+    assert (removed.type, removed.payload["id"]) == (EventType.MESSAGE_REMOVED, row.id)
+    assert removed.audience == broadcasts.audience(row)
+
+
+def test_announcement_and_recall_in_one_batch_are_both_logged_in_order(outside):
+    kinds = ingest(outside, structured(an_event("1")), structured(a_cancel("1")), structured(an_event("2")))
+    assert kinds == ["published", "cancelled", "published"]
+    assert [event.type for event in log.read(0)] == [EventType.MESSAGE, EventType.MESSAGE_REMOVED, EventType.MESSAGE]
+    assert [(row.status, row.seq) for row in stored()] == [("CANCELLED", 1), ("ACTIVE", 3)]
+
+
+def test_recall_that_comes_again_is_a_repeat(outside):
+    ingest(outside, structured(an_event("1")), structured(a_cancel("1")))
+    assert ingest(outside, structured(a_cancel("1"), offset=44)) == ["repeated"]
+    assert log.head().seq == 2
+
+
+def test_source_cannot_recall_what_another_announced(outside, cast):
+    ingest(outside, structured(an_event("1")))
+    mine = singles.publish(contract.read_draft(a_message(), now=NOW), by=cast["alice"], now=NOW).id
+    stranger = structured(a_cancel("1", source="https://other.example.com"), offset=50)
+    by_number = structured(a_cancel(str(mine), "c2"), offset=51)
+    assert ingest(outside, stranger, by_number) == ["rejected", "rejected"]
+    assert {row.status for row in stored()} == {"ACTIVE"}
+
+
+def test_scheduled_and_draft_wait_without_a_number(outside):
+    later = structured(an_event("1", data=a_message(scheduledAt="2026-11-05T10:00:00Z")))
+    assert ingest(outside, later, structured(an_event("2", data=a_message(draft=True)))) == ["published"] * 2
+    assert [(row.status, row.seq) for row in stored()] == [("SCHEDULED", None), ("DRAFT", None)]
+    assert log.head().seq == 0
+
+
+def test_every_broadcast_has_its_line_in_the_audit(outside):
+    ingest(outside, structured(an_event("1")), structured(an_event("2")), structured(a_cancel("1")))
+    rows = db.session.scalars(sqlalchemy.select(Audit).where(Audit.object_type == "broadcast").order_by(Audit.id)).all()
+    told = [(row.action, row.actor_name, row.detail["sourceId"]) for row in rows]
+    assert sorted(told) == [
+        ("broadcast.cancelled", SOURCE, "1"),
+        ("broadcast.published", SOURCE, "1"),
+        ("broadcast.published", SOURCE, "2"),
+    ]
+
+
+@pytest.fixture
+def refused_by_the_database(in_app):
+    """A trigger that refuses one title: what no check of ours foresees."""
+    is_sqlite = db.engine.dialect.name == "sqlite"
+    with db.engine.begin() as connection:
+        if is_sqlite:
+            connection.exec_driver_sql(
+                "CREATE TRIGGER refuse BEFORE INSERT ON broadcasts WHEN NEW.title = 'cursed'"
+                " BEGIN SELECT RAISE(ABORT, 'cursed'); END"
+            )
+        else:
+            connection.exec_driver_sql("ALTER TABLE broadcasts ADD CONSTRAINT refuse CHECK (title <> 'cursed')")
+    yield "cursed"
+    db.session.rollback()
+    with db.engine.begin() as connection:
+        if is_sqlite:
+            connection.exec_driver_sql("DROP TRIGGER refuse")
+        else:
+            connection.exec_driver_sql("ALTER TABLE broadcasts DROP CONSTRAINT refuse")
+
+
+def test_event_that_the_database_refuses_does_not_hold_up_the_rest(outside, refused_by_the_database):
+    batch = [structured(an_event(str(n)), offset=n) for n in range(10)]
+    batch[4] = structured(an_event("4", data=a_message(title=refused_by_the_database)), offset=4)
+    kinds = ingest(outside, *batch)
+    assert kinds == ["published"] * 4 + ["rejected"] + ["published"] * 5
+    assert [row.source_id for row in stored()] == [str(n) for n in range(10) if n != 4]
+    [letter] = dead_letters.page(None)
+    assert (letter.code, letter.source_id) == ("failed", "4")
+    assert log.head().seq == 9
+    assert figures() == (9, 0, 0, 1)
+
+
+def test_batch_writes_nothing_while_the_database_is_locked(outside, make_app):
+    if db.engine.dialect.name != "sqlite":
+        pytest.skip("SQLite's one write lock")
+    before = count_rows()
+    connection = db.engine.connect().execution_options(broadcast_writes=True)
+    connection.exec_driver_sql("SELECT 1")
+    with pytest.raises(Busy):
+        events.ingest(arrivals(structured(an_event()), structured(b"{", offset=9)), by=outside, now=NOW)
+    connection.close()
+    assert count_rows() == before
+
+
+def test_who_may_not_announce_is_refused(cast):
+    with pytest.raises(Forbidden):
+        events.ingest(arrivals(structured(an_event())), by=cast["alice"], now=NOW)
+
+
+def test_account_of_events_is_made_once_and_is_in_no_audience(outside):
+    assert events.account(now=clock.now()).user_id == outside.user_id
+    ingest(outside, bare(a_message(), key=b"k"))
+    assert stored()[0].audience_count == 3

@@ -1,0 +1,82 @@
+"""People from a table: good rows are made, bad ones are told with their line, and nothing is guessed."""
+
+import pytest
+
+from broadcast.actions.import_people import import_people
+from broadcast.domain import clock
+from broadcast.errors import Forbidden, Invalid
+from broadcast.store import people
+from broadcast.store.database import db
+from broadcast.store.models import Audit
+from tests.acts import count_rows
+
+NOW = clock.now()
+HEAD = "username,name,roles\n"
+
+
+def run(table: str, by, **options):
+    return import_people(table, by=by, now=NOW, **options)
+
+
+def test_good_rows_become_people_and_bad_rows_are_told_with_their_line(cast):
+    table = HEAD + "\n".join(
+        [
+            "dana,Dana Diaz,ops", "", "Bob,,", "1x,Number,", "erin,Erin,nosuch", "dana,Again,", '"frank","Frank, F.",OPS;admin',
+            "gil,Gil,ops,more", "hana", "x" * 70 + ",Long,",
+        ]
+    )  # fmt: skip
+    report = run(table, cast["alice"])
+    assert report.made == 3
+    told = {bad.line: bad.problem for bad in report.bad}
+    assert sorted(told) == [4, 5, 6, 7, 9, 11]
+    assert "bob already" in told[4]
+    assert "begins with a letter" in told[5]
+    assert "no role nosuch" in told[6]
+    assert "twice" in told[7]
+    assert "4 cells for 3 columns" in told[9]
+    assert people.by_username("frank").roles == {"admin", "ops"}
+    assert (people.by_username("hana").name, people.by_username("hana").password_hash) == ("Hana", None)
+    act = db.session.scalars(db.select(Audit).order_by(Audit.id.desc())).first()
+    assert (act.action, act.detail) == ("people.imported", {"usernames": ["dana", "frank", "hana"]})
+
+
+def test_checking_writes_nothing_and_says_the_same(cast):
+    table = HEAD + "dana,Dana,ops\nbob,,\n"
+    before = count_rows()
+    checked = run(table, cast["alice"], only_check=True)
+    assert count_rows() == before
+    assert (checked.made, checked.bad) == ((made := run(table, cast["alice"])).made, made.bad)
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["", "\n", "name,roles\nx,y", "username,password\nx,y", "username,username\n", "dana,Dana,ops", '"username\n'],
+)
+def test_table_without_its_columns_is_refused(cast, table):
+    with pytest.raises(Invalid) as caught:
+        run(table, cast["alice"])
+    assert set(caught.value.fields) == {"table"}
+
+
+@pytest.mark.parametrize("line", ["a\0b,,", '"', '"a"b,x,', "a\x1b,,", "\ufeff,,", ",,,,,", "﷽" * 100])
+def test_odd_rows_are_bad_rows_and_no_failure(cast, line):
+    report = run(HEAD + line + "\nzoe,Zoe,\n", cast["alice"])
+    assert report.made + len(report.bad) >= 1
+    assert {bad.line for bad in report.bad} <= {2, 3}
+
+
+def test_file_of_a_spreadsheet_is_read(cast):
+    """A byte order mark, \\r\\n, and columns in another order."""
+    assert run("\ufeffRoles,Username\r\nops,dana\r\n", cast["alice"]).made == 1
+
+
+def test_more_rows_than_fit_are_told(cast, monkeypatch):
+    monkeypatch.setattr("broadcast.actions.import_people.MOST_ROWS", 3)
+    report = run(HEAD + "".join(f"p{n},,\n" for n in range(9)), cast["alice"])
+    assert report.made == 3
+    assert "the rest was left out" in report.bad[-1].problem
+
+
+def test_only_those_who_manage_people_import(cast):
+    with pytest.raises(Forbidden):
+        run(HEAD, cast["bob"])

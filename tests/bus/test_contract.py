@@ -1,0 +1,144 @@
+"""What a bus promises: one suite, on the local one and on a real Redis."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from broadcast.bus.local import LocalBus
+from broadcast.bus.protocol import Bus, Listener
+from broadcast.bus.redis import RedisBus
+from tests.system import wait_for as eventually
+
+
+class Ear:
+    """Counts what a listener hears. A thread here, as pytest is not patched and redis-py blocks; a greenlet in a worker."""
+
+    def __init__(self, bus: Bus):
+        self.rings, self.connects, self.signals, self._is_over = 0, 0, [], False
+        self._bus = bus
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(SystemExit):
+            self._bus.listen(Listener(self._ring, self._signal, self._connected))
+
+    def _ring(self) -> None:
+        self._leave()
+        self.rings += 1
+
+    def _signal(self, name: str, body: dict) -> None:
+        self.signals.append((name, body))
+
+    def _connected(self) -> None:
+        self._leave()
+        self.connects += 1
+
+    def _leave(self) -> None:
+        if self._is_over:
+            raise SystemExit
+
+    def end(self) -> None:
+        """End the thread: its next ring, or its next try to connect, is its last."""
+        self._is_over = True
+        if isinstance(self._bus, RedisBus):
+            self._bus._listen_once = lambda listener: self._leave()
+            self._bus.ring()
+            self._thread.join(10)
+
+
+@pytest.fixture(params=["local", "redis"])
+def bus(request) -> Bus:
+    return (
+        LocalBus() if request.param == "local" else RedisBus(request.getfixturevalue("own_redis").url, channel="test")
+    )
+
+
+@pytest.fixture
+def ears():
+    made = []
+
+    def listen(bus: Bus) -> Ear:
+        made.append(Ear(bus))
+        eventually(lambda: made[-1].connects)
+        return made[-1]
+
+    yield listen
+    for ear in made:
+        ear.end()
+
+
+def test_listener_is_told_once_it_can_hear_and_then_hears_rings_and_signals(bus, ears):
+    ear = ears(bus)
+    assert bus.healthy
+    bus.ring()
+    bus.signal("receipt", {"user": 7})
+    eventually(lambda: ear.rings == 1 and ear.signals == [("receipt", {"user": 7})])
+
+
+def test_ring_before_anybody_listens_is_no_error(bus):
+    bus.ring()
+    bus.signal("receipt", {})
+
+
+@pytest.mark.service
+def test_ring_reaches_every_worker(own_redis, ears):
+    ours, theirs = RedisBus(own_redis.url), RedisBus(own_redis.url)
+    first, second = ears(ours), ears(theirs)
+    eventually(lambda: first.connects >= 1 and second.connects >= 1)
+    ours.ring()
+    eventually(lambda: first.rings == 1 and second.rings == 1)
+
+
+@pytest.mark.service
+def test_listener_says_it_was_deaf_after_the_server_came_back(own_redis, ears):
+    bus = RedisBus(own_redis.url)
+    ear = ears(bus)
+    heard = ear.connects
+    own_redis.stop()
+    eventually(lambda: not bus.healthy)
+    own_redis.start()
+    eventually(lambda: ear.connects > heard and bus.healthy)
+    bus.ring()
+    eventually(lambda: ear.rings >= 1)
+
+
+@pytest.mark.service
+def test_frozen_server_is_noticed_and_holds_up_no_publisher(own_redis, ears):
+    """F02. One of the rings waits for it a quarter of a second; this worker hears them all the same."""
+    bus = RedisBus(own_redis.url)
+    ear = ears(bus)
+    bus.ring()
+    eventually(lambda: ear.rings == 1)
+    own_redis.freeze()
+    started = time.monotonic()
+    for _ in range(20):
+        bus.ring()
+    assert time.monotonic() - started < 5, "twenty rings with a frozen server took as long as its client's patience"
+    assert ear.rings == 21
+    eventually(lambda: not bus.healthy, seconds=15)
+    own_redis.thaw()
+    eventually(lambda: bus.healthy, seconds=15)
+
+
+@pytest.mark.service
+def test_garbage_on_the_channel_is_survived(own_redis, ears):
+    from redis import Redis
+
+    bus = RedisBus(own_redis.url, channel="test")
+    ear = ears(bus)
+    with Redis.from_url(own_redis.url) as stranger:
+        for garbage in ("", "{", "[1]", '["a", 1]', "null", b"\xff"):
+            stranger.publish("test:signal", garbage)
+        stranger.publish("test:ring", b"\xff\xff")
+    bus.signal("receipt", {})
+    eventually(lambda: ear.signals == [("receipt", {})])
+
+
+def test_server_that_is_not_there_is_unhealthy_and_rings_do_not_raise():
+    bus = RedisBus("redis://127.0.0.1:1/0")
+    bus.ring()
+    bus.signal("receipt", {})
+    assert not bus.healthy

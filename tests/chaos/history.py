@@ -1,0 +1,68 @@
+"""What happened in a run, one JSON line per event: the only thing that the checker looks at.
+
+    person   user, roles                                 somebody exists, with these roles
+    roles    user, roles, began, at                      a change of roles, asked for at `began` and answered at `at`
+    publish  key, audience, began, at, result, id        one attempt: `ok`, `fail` (refused: it must not exist) or `info`
+    end      id, why, began, at, result                  a recall, or the expiry that was announced at publishing
+    connect  stream, user, cursor, honest, at            a stream opened with that cursor; `honest` False: it proves nothing
+    frame    stream, user, turn, event, id, broadcast, key, at        what came over the wire, in order; `turn` counts connects
+    reload   stream, user, began, at, cards, cursor      the client loaded its list: at its beginning, and as RESET tells it to
+    inbox    user, began, at, cards, read, final         a list: broadcast ids from the newest, and which of them are read
+    receipt  user, id, at                                a message marked read, answered
+    log      rows                                        at the end: [seq, id, key] of everything that exists
+    fault    name, phase, at                             begin, heal
+    current  stream, at                                  after the heal: this stream has everything of its audience
+
+`at` and `began` are seconds of one monotonic clock. `audience` is as the log writes it, with usernames for ids.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Happened = dict[str, Any]
+
+
+class History:
+    """Events in the order in which they were noted; from any thread. With `path` each is also a line of that file."""
+
+    def __init__(self, path: Path | None = None):
+        self.events: list[Happened] = []
+        self._lock = threading.Lock()
+        self._file = path.open("w") if path else None
+
+    def note(self, kind: str, **fields: Any) -> Happened:
+        event = {"kind": kind, "at": time.monotonic()} | fields
+        with self._lock:
+            self.events.append(event)
+            if self._file:
+                self._file.write(json.dumps(event) + "\n")
+        return event
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+def read(path: Path) -> list[Happened]:
+    """Read back what a History wrote."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def of(events: Iterable[Happened], *kinds: str) -> list[Happened]:
+    return [event for event in events if event["kind"] in kinds]
+
+
+def includes(audience: Happened, user: str, roles: Sequence[str]) -> bool:
+    """Whether somebody of these roles is meant; written here once more, so that a slip in the product is seen."""
+    match audience["kind"]:
+        case "everyone":
+            return True
+        case "roles":
+            return bool(set(audience["roles"]) & set(roles))
+        case "users":
+            return user in audience["users"]
+    raise ValueError(audience)

@@ -1,0 +1,30 @@
+"""Failpoints are outside the product, and a production system does not start with them."""
+
+import os
+import subprocess
+import sys
+
+from tests.system import TOP
+
+_POINTS = {"PYTHONPATH": str(TOP / "tests/failpoints"), "FAILPOINTS": "/nonexistent"}
+
+
+def start(**environ: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", "print('started')"], env=os.environ | environ, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_production_refuses_failpoints():
+    refused = start(**_POINTS, APP_ENV="production")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "FAILPOINTS: for tests only" in refused.stderr
+
+
+def test_elsewhere_they_are_armed():
+    assert start(**_POINTS).stdout == "started\n"
+
+
+def test_product_has_no_failpoint():
+    files = [*(TOP / "broadcast").rglob("*.py"), TOP / "gunicorn.conf.py", TOP / "wsgi.py", TOP / "app.py"]
+    assert [path for path in files if "failpoint" in path.read_text().lower()] == []

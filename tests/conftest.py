@@ -1,0 +1,190 @@
+"""What every test may ask for: an application on an empty, migrated database, the cast, and the system as real processes.
+
+The database is SQLite in a temporary folder, or the server of DATABASE_URL (a database of its own is made there). pytest
+itself is never monkey-patched; what needs gunicorn workers asks for `system` and is marked `service`.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import flask_migrate
+import pytest
+from flask import Flask
+from jinja2 import FileSystemBytecodeCache
+from werkzeug.routing import Rule
+
+from broadcast.actions import people
+from broadcast.domain import chain, clock
+from broadcast.domain.actor import SYSTEM, Actor
+from broadcast.factory import create_app
+from broadcast.settings import Settings
+from broadcast.store import log
+from broadcast.store import people as known
+from broadcast.store.database import db
+from tests import figures
+from tests.cast import CAST, Client
+from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
+from tests.redis_server import own_redis  # noqa: F401 - a fixture
+from tests.system import System
+
+
+def _settings(data_dir: Path, database_url: str | None, **changes) -> Settings:
+    given = {"app_env": "test", "data_dir": data_dir, "database_url": database_url, "secret_key": "k" * 40}
+    return Settings(
+        **given
+        | {"ratelimit_enabled": False, "log_level": "error", "heartbeat_seconds": 15, "undo_seconds": 0}
+        | changes
+    )
+
+
+def _migrate(settings: Settings) -> None:
+    app = create_app(settings)
+    with app.app_context():
+        flask_migrate.upgrade()
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def server_database() -> Iterator[str | None]:
+    """An empty database of its own on the server of DATABASE_URL; None when the tests run on SQLite."""
+    with database_of_its_own(DATABASE_URL) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated(server_database: str | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a migrated SQLite file to copy; with a server, its database is migrated instead."""
+    folder = tmp_path_factory.mktemp("migrated")
+    _migrate(_settings(folder, server_database))
+    return folder
+
+
+@pytest.fixture
+def settings(migrated: Path, server_database: str | None, tmp_path: Path) -> Settings:
+    """Settings of the application under test; a test that wants others overrides this fixture or calls `make_app`."""
+    if not server_database:
+        shutil.copy(migrated / "broadcast.sqlite3", tmp_path / "broadcast.sqlite3")
+    return _settings(tmp_path, server_database)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileSystemBytecodeCache]:
+    """Compiled templates for every application of the run, which has its routes compiled once as well.
+
+    Most tests make an application of their own, and nine tenths of that was compiling the same again.
+    """
+    compile_builder, builders = Rule._compile_builder, {}
+
+    def compile_once(rule: Rule, append_unknown: bool = True):
+        key = (rule.rule, append_unknown, str(rule.defaults))
+        if key not in builders:
+            builders[key] = compile_builder(rule, append_unknown)
+        return builders[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", compile_once)
+        yield FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
+@pytest.fixture
+def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
+    """Builds an application with changed settings: `make_app(limit_publish_per_user="2/minute")`."""
+    made: list[Flask] = []
+
+    def make(**changes) -> Flask:
+        app = create_app(settings.model_copy(update=changes))
+        app.jinja_env.bytecode_cache = compiled
+        made.append(app)
+        with app.app_context():
+            app.extensions["hub"].start(log.head())
+        return app
+
+    yield make
+    for app in made:
+        with app.app_context():
+            if db.engine.dialect.name != "sqlite":
+                _empty()
+            db.session.remove()
+            db.engine.dispose()
+
+
+def _empty() -> None:
+    """Take all rows out of a server's database, and begin the log anew. TRUNCATE would make every file anew, for a second."""
+    kept = ("_head", "_version")
+    tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept)]
+    with db.engine.begin() as connection:
+        sequences = (
+            connection.exec_driver_sql("SELECT quote_ident(relname) FROM pg_class WHERE relkind = 'S'").scalars().all()
+        )
+        statements = [
+            "ALTER TABLE audit DISABLE TRIGGER USER",
+            *(f'DELETE FROM "{name}"' for name in tables),
+            "ALTER TABLE audit ENABLE TRIGGER USER",
+            *(f"SELECT setval('{name}', 1, false)" for name in sequences),
+            "UPDATE log_head SET seq = 0",
+            f"UPDATE audit_head SET last_id = 0, hash = '{chain.GENESIS}'",
+        ]
+        connection.exec_driver_sql(";".join(statements))
+
+
+@pytest.fixture
+def app(make_app) -> Flask:
+    """The application, with its hub at the head of the log and no background loops: call `tail(app)` to deliver."""
+    return make_app()
+
+
+@pytest.fixture
+def in_app(app: Flask) -> Iterator[Flask]:
+    """The application, with its context pushed: for tests of the store and the actions."""
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def cast(in_app: Flask) -> dict[str, Actor]:
+    """Alice (admin), Bob (ops), Charlie (no role) in the database, as actors by name."""
+    return add_cast()
+
+
+def add_cast() -> dict[str, Actor]:
+    """Put the cast into the database of the current application."""
+    for person in CAST:
+        people.create_person(person.username, None, roles=person.roles, by=SYSTEM, now=clock.now())
+    with_hash = known.by_username("alice")
+    assert with_hash is not None
+    actors = {}
+    for person in CAST:
+        user = known.by_username(person.username)
+        actors[person.username] = Actor(user.id, user.name, user.roles, user.is_admin)
+    return actors
+
+
+@pytest.fixture
+def client(app: Flask) -> Iterator:
+    """Makes clients: `client("alice")` is signed in, `client()` is nobody. The cast exists."""
+    with app.app_context():
+        add_cast()
+    return lambda username=None: Client.of(app, username)
+
+
+def tail(app: Flask) -> None:
+    """Deliver what is new in the log to the open streams of `app`, as the tail of a worker does."""
+    app.extensions["runtime"].tail.catch_up()
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The whole system as real processes: two gunicorn workers, a Redis, the cast with passwords. Shared by its tests.
+
+    Its database is its own: the one of `app` is emptied after each test.
+    """
+    folder = tmp_path_factory.mktemp("system")
+    with database_of_its_own(DATABASE_URL) as url, System(folder, database_url=url, redis_url=REDIS_URL) as running:
+        yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the run measured."""
+    for line in figures.noted:
+        terminalreporter.write_line(f"measured: {line}")

@@ -1,0 +1,24 @@
+"""Run in the environment of a system, with a count: makes that many people without a role, and prints their tokens as JSON."""
+
+import json
+import secrets
+import sys
+
+from broadcast.actions import people
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
+from broadcast.factory import create_app
+
+
+def make(count: int) -> list[str]:
+    """Return one token for each person, for reading the inbox."""
+    now = clock.now()
+    ids = [
+        people.create_person(f"crowd{secrets.token_hex(6)}", None, roles=(), by=SYSTEM, now=now) for _ in range(count)
+    ]
+    return [people.create_token(user_id, scopes=["inbox"], label="crowd", by=SYSTEM, now=now) for user_id in ids]
+
+
+if __name__ == "__main__":
+    with create_app().app_context():
+        print(json.dumps(make(int(sys.argv[1]))))

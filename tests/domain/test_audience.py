@@ -1,0 +1,125 @@
+"""Who a broadcast is for: one rule, and nothing by default."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broadcast.domain.audience import Everyone, Except, Roles, Users, Viewer, from_json, roles, users, without
+
+BOB, CHARLIE = Viewer(2, frozenset({"ops"})), Viewer(3)
+
+
+def test_everyone_includes_people_without_a_role():
+    assert Everyone().includes(BOB)
+    assert Everyone().includes(CHARLIE)
+
+
+def test_roles_include_who_has_one_of_them():
+    assert roles(["ops", "sales"]).includes(BOB)
+    assert not roles(["sales"]).includes(BOB)
+    assert not roles(["ops"]).includes(CHARLIE)
+
+
+def test_role_names_are_compared_whole():
+    for near in ("op", "opss", "OPS", "ops ", ""):
+        assert not roles([near]).includes(BOB), near
+
+
+def test_users_include_whom_they_name():
+    assert users([2]).includes(BOB)
+    assert not users([2]).includes(CHARLIE)
+
+
+@pytest.mark.parametrize("make", [Roles, Users])
+def test_empty_set_cannot_be_made(make):
+    with pytest.raises(ValueError, match="nobody"):
+        make(frozenset())
+
+
+def test_all_roles_together_are_asked_for():
+    both = roles(["ops", "sales"], match_all=True)
+    assert not both.includes(BOB)
+    assert both.includes(Viewer(4, frozenset({"ops", "sales", "admin"})))
+
+
+def test_leaving_out_always_wins():
+    assert not without(Everyone(), ["ops"], []).includes(BOB)
+    assert not without(users([2, 3]), [], [2]).includes(BOB)
+    assert not without(users([2, 3]), ["ops"], []).includes(BOB)
+    assert without(users([2, 3]), ["ops"], []).includes(CHARLIE)
+    assert without(Everyone(), [], []) == Everyone()
+    with pytest.raises(ValueError, match="nobody"):
+        Except(Everyone())
+
+
+@pytest.mark.parametrize(
+    ("audience", "included", "because"),
+    [
+        (Everyone(), True, "it is for everyone"),
+        (roles(["ops", "sales"]), True, "they have the role ops"),
+        (roles(["ops", "sales"], match_all=True), False, "they lack the role sales"),
+        (roles(["a", "b"]), False, "they lack the roles a, b"),
+        (users([2]), True, "they are chosen by name"),
+        (users([3]), False, "they are not among the chosen people"),
+        (without(Everyone(), ["ops"], []), False, "people with the role ops are left out"),
+        (without(roles(["ops"]), [], [2]), False, "they are left out by name"),
+    ],
+)
+def test_answer_to_would_this_person_get_it(audience, included, because):
+    """A14"""
+    assert audience.judge(BOB) == (included, because)
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        Everyone(), roles(["b", "a"]), roles(["a", "b"], match_all=True), users([3, 1]),
+        without(Everyone(), ["a"], [1]), without(roles(["a"], match_all=True), [], [7]), without(users([1, 2]), ["x"], []),
+    ],
+)  # fmt: skip
+def test_json_is_read_back(audience):
+    assert from_json(audience.as_json()) == audience
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [None, {}, [], "everyone", {"kind": "all"}, {"kind": "EVERYONE"}, {"kind": None}, {"roles": ["ops"]}, {"kind": "roles"},
+     {"kind": "roles", "roles": []}, {"kind": "roles", "roles": "ops"}, {"kind": "roles", "roles": [1]},
+     {"kind": "roles", "roles": [[]]}, {"kind": "users", "users": []}, {"kind": "users", "users": ["2"]},
+     {"kind": "users", "users": [True]}, {"kind": "users", "users": [{}]}, {"kind": "users", "roles": ["ops"]},
+     {"kind": "roles", "roles": ["ops"], "match": "any"}, {"kind": "roles", "roles": ["ops"], "match": None},
+     {"kind": "everyone", "except": {}}, {"kind": "everyone", "except": {"roles": [], "users": []}},
+     {"kind": "everyone", "except": {"roles": ["a"]}}, {"kind": "everyone", "except": {"roles": [1], "users": []}},
+     {"kind": "everyone", "except": {"roles": [], "users": ["1"]}}, {"except": {"roles": ["a"], "users": []}},
+     {"kind": "everyone", "match": "all"}, {"kind": "everyone", "except": ["ops"]},
+     {"kind": "users", "users": [2], "not": [3]}],
+)  # fmt: skip
+def test_unknown_shape_is_denied_not_taken_for_everybody(shape):
+    with pytest.raises(ValueError):
+        from_json(shape)
+
+
+_names = st.text(max_size=4)
+
+
+@given(names=st.frozensets(_names, min_size=1), have=st.frozensets(_names))
+def test_role_audience_is_the_intersection(names, have):
+    assert Roles(names).includes(Viewer(1, have)) == bool(names & have)
+
+
+_ids = st.integers(1, 4)
+_bases = st.one_of(
+    st.just(Everyone()),
+    st.builds(Roles, st.frozensets(_names, min_size=1), st.booleans()),
+    st.builds(Users, st.frozensets(_ids, min_size=1)),
+)
+audiences = st.builds(without, _bases, st.frozensets(_names), st.frozensets(_ids))
+
+
+@given(audience=audiences, viewer=st.builds(Viewer, _ids, st.frozensets(_names)))
+def test_rule_is_one(audience, viewer):
+    """The verdict agrees with the rule, the log gives back what it was given, and roles decide for all who are not named."""
+    assert audience.judge(viewer).included == audience.includes(viewer)
+    assert from_json(audience.as_json()) == audience
+    if viewer.user_id not in audience.named:
+        assert audience.includes(viewer) == audience.includes(Viewer(0, viewer.roles))

@@ -1,0 +1,99 @@
+"""A8, D11: what raises an alert, and when. Never whether a message arrives."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broadcast.domain.preferences import Preferences, QuietHours, read, stored
+from broadcast.errors import Invalid
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+NIGHT = {"quietHours": {"from": "22:00", "to": "07:00"}, "timeZone": "Europe/Berlin"}
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def test_defaults_alert_of_everything_at_once():
+    wanted = read({}, now=NOW)
+    assert wanted == Preferences()
+    assert wanted.held_until(NOW) is None
+    assert not wanted.silences(priority="LOW", category=None)
+
+
+@pytest.mark.parametrize(
+    ("now", "until"),
+    [
+        ("2026-11-25T21:59+01:00", None),
+        ("2026-11-25T22:00+01:00", "2026-11-26T07:00+01:00"),
+        ("2026-11-26T03:00+01:00", "2026-11-26T07:00+01:00"),
+        ("2026-11-26T07:00+01:00", None),
+        ("2026-03-29T00:30+01:00", "2026-03-29T07:00+02:00"),  # a night of eight hours
+        ("2026-10-25T00:30+02:00", "2026-10-25T07:00+01:00"),  # a night of ten
+    ],
+)
+def test_d11_quiet_hours_hold_alerts_by_the_clock_of_the_person(now, until):
+    assert read(NIGHT).held_until(at(now)) == (until and at(until))
+
+
+def test_do_not_disturb_that_runs_into_the_night_holds_until_the_morning():
+    wanted = read(NIGHT | {"doNotDisturbUntil": "2026-11-25T21:30:00Z"}, now=NOW + timedelta(hours=9))
+    assert wanted.held_until(at("2026-11-25T21:00+00:00")) == at("2026-11-26T07:00+01:00")
+
+
+def test_only_urgent_breaks_through_mute_and_minimum():
+    wanted = read({"mutedCategories": ["News"], "minimumPriority": "HIGH"})
+    assert wanted.silences(priority="HIGH", category="News")
+    assert wanted.silences(priority="NORMAL", category=None)
+    assert not wanted.silences(priority="HIGH", category="Ops")
+    assert not wanted.silences(priority="URGENT", category="News")
+    assert not wanted.silences(priority="HIGH", category="News", mandatory=["News"])
+
+
+def test_quiet_spans_are_told_for_the_coming_days_in_order():
+    spans = read(NIGHT).quiet_spans(NOW)
+    assert len(spans) >= 7
+    assert spans == sorted(spans)
+    assert all(start < end for start, end in spans)
+    assert spans[0] == (at("2026-11-25T22:00+01:00"), at("2026-11-26T07:00+01:00"))
+
+
+def test_what_is_written_is_read_back():
+    given = NIGHT | {
+        "mutedCategories": ["News"], "minimumPriority": "HIGH", "doNotDisturbUntil": "2026-11-25T13:00:00.000Z",
+        "theme": "dark", "desktop": True, "sound": True, "keys": False, "reading": "manual",
+    }  # fmt: skip
+    wanted = read(given, now=NOW)
+    assert wanted.as_json() == given
+    assert read(wanted.as_json(), now=NOW) == stored(wanted.as_json()) == wanted
+    assert wanted.quiet_hours == QuietHours(datetime(1, 1, 1, 22).time(), datetime(1, 1, 1, 7).time())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mutedCategories", "News"), ("mutedCategories", [1]), ("mutedCategories", [""]), ("mutedCategories", ["x" * 41]),
+        ("mutedCategories", ["\ud800"]), ("mutedCategories", ["Safety"]), ("mutedCategories", [str(n) for n in range(101)]),
+        ("minimumPriority", "LOUD"), ("minimumPriority", 3), ("minimumPriority", []),
+        ("quietHours", {"from": "22:00"}), ("quietHours", {"from": "22:00", "to": "22:00"}), ("quietHours", "night"),
+        ("quietHours", {"from": "24:00", "to": "07:00"}), ("quietHours", {"from": "22:00", "to": "07:00", "x": 1}),
+        ("timeZone", "Mars/Olympus"), ("timeZone", 1), ("doNotDisturbUntil", "2026-11-25T11:00:00Z"),
+        ("doNotDisturbUntil", "soon"), ("doNotDisturbUntil", 5), ("doNotDisturbUntil", "2027-11-25T12:00:00Z"),
+        ("theme", "pink"), ("theme", ["dark"]), ("desktop", "yes"), ("keys", 1), ("reading", "never"), ("colour", "red"),
+    ],
+)  # fmt: skip
+def test_a8_what_is_wrong_is_named(name, value):
+    with pytest.raises(Invalid) as refused:
+        read({name: value}, now=NOW, mandatory=["Safety"])
+    assert set(refused.value.fields) == {name}
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 1])
+def test_a8_preferences_are_one_object(raw):
+    with pytest.raises(Invalid):
+        read(raw)
+
+
+def test_what_another_version_wrote_counts_as_not_set():
+    assert stored({"theme": "pink", "keys": False, "smell": "nice"}) == Preferences(keys=False)

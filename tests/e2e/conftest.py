@@ -1,0 +1,227 @@
+"""A real Chromium, and people who sit in front of it.
+
+Playwright's synchronous interface tells events only while a call of its own runs: wait with `expect`, or `Desk.wait_until`.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from tests.processes import own_system, streams  # noqa: F401 - fixtures
+from tests.system import System, wait_for
+from tests.visitor import Visitor
+
+CHROMIUM = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
+_QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+expect.set_options(timeout=10_000)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or set CHROMIUM_PATH")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-sync", *_QUIET]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Desk:
+    """One person's browser: `page` is its first tab. `stream_workers` are the processes that served its streams."""
+
+    def __init__(self, system: System, context: BrowserContext):
+        self.system, self.context = system, context
+        self.stream_workers: list[int] = []
+        self.stream_pages: list[Page] = []
+        self.console_errors: list[str] = []
+        self.script_errors: list[str] = []
+        self.dialogs: list[str] = []
+        context.on("response", self._on_response)
+        context.on("console", self._on_console)
+        context.on("weberror", lambda error: self.script_errors.append(str(error.error)))
+        context.on("dialog", self._on_dialog)
+        self.page = context.new_page()
+
+    @property
+    def policy_violations(self) -> list[str]:
+        return [text for text in self.console_errors if "Content Security Policy" in text]
+
+    @property
+    def worker(self) -> int:
+        """Who serves the stream now."""
+        return self.stream_workers[-1]
+
+    def open_inbox(self, page: Page | None = None) -> "Desk":
+        """Open the inbox and wait until it is live."""
+        page = page or self.page
+        page.goto("/inbox")
+        self.expect_live(page)
+        return self
+
+    def expect_live(self, page: Page | None = None) -> None:
+        expect((page or self.page).locator("#connection")).to_have_attribute("data-state", "live")
+        self.wait_until(lambda: self.stream_workers, what="a stream")
+
+    def wait_until(self, condition: Callable[[], object], *, seconds: float = 10, what: str = "the condition") -> None:
+        def look() -> object:
+            self.context.pages[0].evaluate("null")  # lets events in
+            return condition()
+
+        wait_for(look, seconds=seconds, what=what)
+
+    def card(self, broadcast_id: int, page: Page | None = None) -> Locator:
+        return (page or self.page).locator(f"#card-{broadcast_id}")
+
+    def card_ids(self, page: Page | None = None) -> list[int]:
+        """Cards of the list, from its top."""
+        read = "articles => articles.map(article => Number(article.dataset.id))"
+        return (page or self.page).locator("#feed > article").evaluate_all(read)
+
+    def expect_unread(self, count: int, page: Page | None = None) -> None:
+        """Bell, view and title agree."""
+        page = page or self.page
+        badge = page.locator(".bell .badge")
+        if count:
+            expect(badge).to_be_visible()
+            expect(badge).to_have_text(str(count))
+            expect(page).to_have_title(re.compile(rf"^\({count}\) "))
+        else:
+            expect(badge).to_be_hidden()
+            expect(page).to_have_title(re.compile(r"^(?!\()"))
+        expect(page.locator('.views [data-count="unread-view"]')).to_have_text(str(count))
+
+    def expect_unread_bell(self, count: int) -> None:
+        """The bell, on a page without the views."""
+        expect(self.page.locator(".bell .badge")).to_have_text(str(count))
+
+    def _on_response(self, response) -> None:
+        if "/inbox/stream" in response.url and "x-worker" in response.headers and response.status == 200:
+            self.stream_workers.append(int(response.headers["x-worker"]))
+            self.stream_pages.append(response.request.frame.page)
+
+    def _on_console(self, message) -> None:
+        if message.type == "error":
+            self.console_errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def _on_dialog(self, dialog) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
+
+
+@pytest.fixture
+def sit_down(chromium: Browser, system: System) -> Iterator[Callable[..., Desk]]:
+    """`sit_down("bob")`: a browser in which Bob is signed in; `sit_down(None)`: nobody is. More as Playwright's options.
+
+    Whatever a test does, no page may break its content policy or throw.
+    """
+    desks: list[Desk] = []
+
+    def sit(username: str | None, *, at: System = system, signed_in_as: Visitor | None = None, **options) -> Desk:
+        options = {"viewport": WIDE, "reduced_motion": "reduce"} | options
+        context = chromium.new_context(base_url=at.url, **options)
+        if username:
+            visitor = signed_in_as or Visitor.signed_in(at, username)
+            name, _, value = visitor.headers["Cookie"].partition("=")
+            context.add_cookies([{"name": name, "value": value, "url": at.url}])
+        desks.append(Desk(at, context))
+        return desks[-1]
+
+    yield sit
+    for desk in desks:
+        desk.context.close()
+    for desk in desks:
+        assert desk.policy_violations == []
+        assert desk.script_errors == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_insists(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Recall what would stand in the way of the next test's people on the shared system: an urgent dialog, say."""
+    yield
+    if "system" not in request.fixturenames:
+        return
+    system: System = request.getfixturevalue("system")
+    alice = Visitor(system, token=system.token("alice", "admin"))
+    active = alice.get("/api/admin/broadcasts?filter=active&limit=200").json["items"]
+    for broadcast in active:
+        if broadcast["priority"] == "URGENT" or broadcast["requiresAck"]:
+            alice.send("DELETE", f"/api/admin/broadcasts/{broadcast['id']}", {"reason": "The test is over"})
+    alice.close()
+
+
+@pytest.fixture
+def sit_at_different_workers(sit_down) -> Callable[..., tuple[Desk, Desk]]:
+    """Opens the inboxes of two people until their streams are served by two workers."""
+
+    def sit(one: str, other: str, *, at: System) -> tuple[Desk, Desk]:
+        first = sit_down(one, at=at).open_inbox()
+        visitor = Visitor.signed_in(at, other)
+        for _ in range(40):
+            second = sit_down(other, at=at, signed_in_as=visitor).open_inbox()
+            if second.worker != first.worker:
+                return first, second
+            second.context.close()
+        raise AssertionError("40 browsers, and all streams were served by one worker")
+
+    return sit
+
+
+@pytest.fixture
+def alice(system: System) -> Iterator[Visitor]:
+    """A program that publishes on the shared system, after everybody has read everything."""
+    for username in ("alice", "bob", "charlie"):
+        assert system.call("POST", "/api/user/messages/read-all", token=system.token(username))[0] == 200
+    visitor = Visitor(system, token=system.token("alice", "admin"))
+    yield visitor
+    visitor.close()
+
+
+def fill_in(page: Page, title: str, text: str, *, roles: tuple[str, ...] = (), people: str = "") -> None:
+    """Fill the compose form in, to everyone unless roles or people are given; ends at the audience when they are."""
+    page.goto("/console/broadcasts/new")
+    page.get_by_label("Title", exact=True).fill(title)
+    page.get_by_label("Text", exact=True).fill(text)
+    if roles:
+        choose(page, "role")
+        for role in roles:
+            page.locator(f'input[name=roles][value="{role}"]').check()
+    elif people:
+        choose(page, "selected")
+        page.get_by_label("Usernames").fill(people)
+
+
+def go_to(page: Page, step: str) -> None:
+    """Show a step of the compose page: write, audience, when or review. Without scripts all of them are shown."""
+    page.locator(f"#steps a[href='#step-{step}']").click()
+
+
+def choose(page: Page, audience: str) -> None:
+    go_to(page, "audience")
+    page.locator(f"label[for=target-{audience}]").click()
+
+
+def press_send(page: Page) -> None:
+    go_to(page, "review")
+    page.locator("#send").click()
+
+
+def send(page: Page) -> int:
+    """Review, press the button that sends, and return the broadcast's id."""
+    press_send(page)
+    page.wait_for_url(re.compile(r"/console/broadcasts/\d+$"))
+    return int(page.url.rpartition("/")[2])
+
+
+def recall(page: Page, broadcast_id: int, reason: str) -> None:
+    page.goto(f"/console/broadcasts/{broadcast_id}")
+    page.get_by_text("Recall this broadcast").click()
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name=re.compile("^Recall")).click()
+    expect(page.locator(".notice").get_by_text(reason)).to_be_visible()

@@ -1,0 +1,140 @@
+"""The hub's own rules, which need no wire: limits, memory, who is reported as reached."""
+
+import pytest
+
+from broadcast.domain.audience import Viewer, roles, users
+from broadcast.domain.events import Cursor, Event, EventType
+from broadcast.hub import sse
+from broadcast.hub.hub import Hub, Limits, Stale, TooMany
+from tests.hub.wires import NOW, make_hub, message, subscribe
+
+BOB = Viewer(2, frozenset({"ops"}))
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"streams": 2}, "BUSY"),
+        ({"per_user": 2}, "CONNECTION_LIMIT_REACHED"),
+        ({"per_address": 2}, "CONNECTION_LIMIT_REACHED"),
+    ],
+)
+def test_stream_above_a_limit_is_refused_and_leaves_nothing_behind(limits, told):
+    hub = make_hub(**limits)
+    first = subscribe(hub, BOB)
+    subscribe(hub, BOB)
+    with pytest.raises(TooMany) as refused:
+        subscribe(hub, BOB)
+    assert refused.value.event == told
+    assert len(hub) == 2
+    hub.close(first, "left")
+    subscribe(hub, BOB)
+
+
+def test_hub_that_has_no_head_yet_or_is_draining_is_busy():
+    hub = Hub({"json": sse.encode_json})
+    with pytest.raises(TooMany):
+        hub.subscribe(BOB, representation="json", session="s", address="a", looked_up_at=0, now=NOW)
+    hub.start(Cursor("e", 0))
+    hub.drain(0)
+    with pytest.raises(TooMany):
+        subscribe(hub, BOB)
+
+
+@pytest.mark.parametrize(
+    "steering",
+    [
+        Event(1, "e", EventType.VIEWER_CHANGED, None, users([2]), {"roles": [], "disabled": False}, NOW),
+        Event(1, "e", EventType.SESSION_ENDED, None, users([2]), {"session": "session:2"}, NOW),
+    ],
+)
+def test_roles_read_before_a_change_are_not_believed_after_it(steering):
+    hub = make_hub()
+    hub.deliver([steering])
+    with pytest.raises(Stale):
+        subscribe(hub, BOB, looked_up_at=0)
+    subscribe(hub, BOB, looked_up_at=1)
+    subscribe(hub, Viewer(3), looked_up_at=0)
+
+
+class Recorder:
+    """A wire that remembers whom it wrote to."""
+
+    def __init__(self, written: list):
+        self._written = written
+
+    def write(self, connection, data: bytes) -> None:
+        self._written.append(connection)
+
+    def end(self, connection) -> None:
+        pass
+
+
+def test_role_broadcast_touches_only_the_streams_of_that_role():
+    hub = make_hub()
+    written = []
+    for n in range(50):
+        connection = subscribe(hub, Viewer(n, frozenset({"ops"} if n < 5 else {"sales"})))
+        hub.open(connection, Recorder(written))
+    hub.deliver([message(1, roles(["ops"]))])
+    assert len(written) == 5
+
+
+def test_each_event_is_encoded_once_for_all_streams():
+    encoded = []
+    hub = Hub({"json": lambda event: encoded.append(event.seq) or sse.encode_json(event)})
+    hub.start(Cursor("e", 0))
+    for n in range(20):
+        subscribe(hub, Viewer(n))
+    hub.deliver([message(1), message(2)])
+    assert encoded == [1, 2]
+
+
+def test_memory_answers_for_exactly_what_it_holds():
+    hub = make_hub(replay_events=10)
+    hub.deliver([message(seq) for seq in range(1, 26)])
+    seqs = lambda remembered: [r.event.seq for r in remembered]  # noqa: E731
+    assert seqs(hub.memory.recall(15, 25)) == list(range(16, 26))
+    assert seqs(hub.memory.recall(20, 23)) == [21, 22, 23]
+    assert hub.memory.recall(25, 25) == []
+    assert hub.memory.recall(14, 25) is None, "event 15 is gone"
+    assert hub.memory.recall(20, 26) is None, "event 26 has not come"
+
+
+def test_hub_warmed_at_start_remembers_what_came_before_it():
+    hub = make_hub()
+    hub.start(Cursor("e", 9), [message(seq) for seq in range(5, 10)])
+    assert [r.event.seq for r in hub.memory.recall(6, 9)] == [7, 8, 9]
+    assert hub.memory.recall(3, 9) is None
+    assert hub.head == Cursor("e", 9)
+
+
+def test_people_reached_are_reported_once_whatever_their_tabs():
+    reached = []
+    hub = Hub({"json": sse.encode_json}, on_delivered=lambda event, ids: reached.append((event.seq, sorted(ids))))
+    hub.start(Cursor("e", 0))
+    for user_id in (2, 2, 3):
+        subscribe(hub, Viewer(user_id, frozenset({"ops"})))
+    subscribe(hub, Viewer(4))
+    removed = Event(2, "e", EventType.MESSAGE_REMOVED, 1, roles(["ops"]), {"id": 1, "reason": "CANCELLED"}, NOW)
+    hub.deliver([message(1, roles(["ops"])), removed])
+    assert reached == [(1, [2, 3])]
+
+
+def test_closing_everything_leaves_no_index_behind():
+    hub = make_hub()
+    connections = [subscribe(hub, Viewer(n % 3, frozenset({"ops", "sales"})), address=str(n)) for n in range(9)]
+    for connection in connections:
+        hub.close(connection, "left")
+    index = hub._index
+    leftovers = [index.by_id, index.by_user, index.by_kind, index.addresses, *index.slots]
+    assert not any(leftovers)
+
+
+def test_limits_have_the_defaults_of_the_settings():
+    from broadcast.settings import Settings
+
+    settings, limits = Settings(), Limits()
+    assert settings.streams_per_worker == limits.streams
+    assert settings.stream_backlog_bytes == limits.backlog_bytes
+    assert settings.replay_events == limits.replay_events

@@ -1,0 +1,38 @@
+"""Brokers, and systems that read from them."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.kafka.brokers import KAFKA, Brokers
+from tests.processes import own_system, streams  # noqa: F401 - fixtures
+from tests.system import System
+
+
+@pytest.fixture(scope="session")
+def brokers() -> Iterator[Brokers]:
+    """Shared; each test has its own topics and groups."""
+    running = Brokers()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def mock() -> Iterator[Brokers]:
+    """A mock cluster of one's own, to be taken down and up."""
+    if KAFKA:
+        pytest.skip("takes brokers down, which only the mock cluster allows")
+    running = Brokers(None)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def reading(own_system) -> Callable[..., System]:  # noqa: F811
+    """Starts a system that reads these topics: `reading(brokers, topic, KAFKA_BRIDGE="every-worker")`."""
+
+    def start(brokers: Brokers, *topics: str, **settings: str) -> System:
+        names = {"KAFKA_BOOTSTRAP_SERVERS": brokers.address, "KAFKA_TOPICS": ",".join(topics)}
+        return own_system(**names | {"KAFKA_GROUP_ID": f"group-of-{topics[0]}"} | settings)
+
+    return start

@@ -1,0 +1,165 @@
+"""Apache Kafka itself, one node, from the jars of Maven Central (`pom.xml` here), on loopback, in a folder of its own.
+
+    python -m tests.kafka.server                        until Ctrl-C; prints its address
+    python -m tests.kafka.server --port 9092 -- COMMAND  runs the command with KAFKA_BOOTSTRAP_SERVERS set, and ends with it
+
+Needs Java 17 or newer, and Maven the first time. Exit code 3 when it cannot be had here, with a sentence that says why.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+JARS = HERE.parent.parent / ".kafka"
+CANNOT = 3
+_MAVEN_SECONDS = 300
+_START_SECONDS = 60
+_CLUSTER = "YnJvYWRjYXN0LXRlc3RzLTE"  # any 16 bytes in base64
+_TOPIC = "broadcast.events.v1"
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:{controller}
+log.dirs={folder}/data
+num.partitions=3
+message.max.bytes=8000000
+offsets.topic.num.partitions=3
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=3
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+"""
+
+
+class CannotRun(Exception):
+    """This machine cannot run Kafka; the message says what is missing."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tests.kafka.server", description="Run Apache Kafka for tests and trials.")
+    parser.add_argument("--port", type=int, default=0, help="a free one by default")
+    parser.add_argument("command", nargs="*")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        get_jars()
+        with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
+            return _run(Path(folder), options.port or free_port(), options.command)
+    except CannotRun as reason:
+        print(f"Kafka cannot run here: {reason}", file=sys.stderr)
+        return CANNOT
+    except KeyboardInterrupt:
+        return 0
+
+
+def get_jars() -> None:
+    """Have Kafka's jars in JARS. Raises CannotRun without Java, or without Maven or a network when they are not there yet."""
+    if not shutil.which("java"):
+        raise CannotRun("there is no java; install a Java 17 runtime.")
+    if any(JARS.glob("kafka-server-4*.jar")):
+        return
+    if not shutil.which("mvn"):
+        raise CannotRun("there is no mvn to fetch it with; install Maven.")
+    print("Fetching Apache Kafka from Maven Central …", file=sys.stderr, flush=True)
+    fetched = JARS.with_name(".kafka-new")
+    command = [
+        "mvn",
+        "-q",
+        "-B",
+        "-f",
+        HERE / "pom.xml",
+        "dependency:copy-dependencies",
+        f"-DoutputDirectory={fetched}",
+    ]
+    try:
+        subprocess.run(command, check=True, timeout=_MAVEN_SECONDS, stdout=sys.stderr)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        raise CannotRun("Maven could not fetch it; is there a network?") from None
+    shutil.rmtree(JARS, ignore_errors=True)
+    fetched.rename(JARS)
+
+
+def _run(folder: Path, port: int, command: list[str]) -> int:
+    properties = folder / "server.properties"
+    properties.write_text(_PROPERTIES.format(port=port, controller=free_port(), folder=folder))
+    output = folder / "output.txt"
+    with output.open("wb") as log:
+        format = [*_java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)]
+        subprocess.run(format, check=True, stdout=log, stderr=log)
+        start = [*_java(), "kafka.Kafka", str(properties)]
+        server = subprocess.Popen(start, stdout=log, stderr=log, start_new_session=True)  # Ctrl-C is for the command
+        try:
+            _wait_until_ready(server, port, output)
+            address = f"127.0.0.1:{port}"
+            print(f"Kafka: {address}", flush=True)
+            if not command:
+                return server.wait()
+            return _wait_for(subprocess.Popen(command, env=os.environ | {"KAFKA_BOOTSTRAP_SERVERS": address}))
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait_for(child: subprocess.Popen) -> int:
+    """The child's exit code. Ctrl-C reaches it too: it ends first, in its own time."""
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        return child.wait()
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+
+
+def _java() -> list[str]:
+    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    return ["java", "-Xmx512m", "-XX:+UseSerialGC", quiet, "-cp", f"{JARS}/*"]
+
+
+def _wait_until_ready(server: subprocess.Popen, port: int, output: Path) -> None:
+    """Wait until it takes requests and has the topic that the bridge reads by default."""
+    from kafka.admin import KafkaAdminClient, NewTopic
+    from kafka.errors import KafkaError
+
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise CannotRun(f"it did not start:\n{output.read_text(errors='replace')[-2000:]}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", api_version=(2, 3), request_timeout_ms=5000)
+            try:
+                admin.create_topics([NewTopic(_TOPIC, num_partitions=3, replication_factor=1)])
+            finally:
+                admin.close()
+            return
+        except (OSError, KafkaError):
+            time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""Run in the environment of a system: makes the cast and their tokens, and prints those as JSON. One start instead of seven."""
+
+import json
+
+from broadcast.actions import people
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
+from broadcast.factory import create_app
+from tests.cast import CAST
+
+
+def populate() -> dict[str, str]:
+    """Return tokens by "username scope"."""
+    tokens, now = {}, clock.now()
+    for person in CAST:
+        user_id = people.create_person(person.username, person.password, roles=person.roles, by=SYSTEM, now=now)
+        for scope in ("inbox", "admin") if "admin" in person.roles else ("inbox",):
+            token = people.create_token(user_id, scopes=[scope], label="tests", by=SYSTEM, now=now)
+            tokens[f"{person.username} {scope}"] = token
+    return tokens
+
+
+if __name__ == "__main__":
+    with create_app().app_context():
+        print(json.dumps(populate()))

@@ -1,0 +1,15 @@
+"""What the tests of real processes ask for."""
+
+import pytest
+
+from tests.processes import own_system, streams  # noqa: F401 - fixtures
+from tests.system import System
+from tests.visitor import Visitor
+
+
+@pytest.fixture
+def alice(system: System):
+    """A program that publishes on the shared system."""
+    visitor = Visitor(system, token=system.token("alice", "admin"))
+    yield visitor
+    visitor.close()

@@ -1,0 +1,48 @@
+"""Where replay ends and live begins while others publish: nothing falls in between, and nothing is told twice."""
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests import figures
+from tests.processes import Streams
+from tests.streams import Stream
+from tests.system import System
+from tests.visitor import Visitor
+
+pytestmark = pytest.mark.service
+
+_EVENTS, _PUBLISHERS, _OPENED = 100, 4, 40
+
+
+def test_hundred_events_published_while_streams_open_reach_each_once_and_in_order(system: System, streams: Streams):
+    """F23: streams that resume from before the first event, each at another moment of the hundred."""
+    token, mark = system.token("alice", "admin"), secrets.token_hex(4)
+    watching = streams.open(system, "bob")
+    begin = watching.cursor
+
+    def publish(part: int) -> list[int]:
+        alice = Visitor(system, token=token)
+        sent = [alice.publish(f"{mark} {n}") for n in range(part, _EVENTS, _PUBLISHERS)]
+        alice.close()
+        return sent
+
+    def resume(_: int) -> Stream:
+        return streams.resume(system, "bob", begin)
+
+    with ThreadPoolExecutor(_PUBLISHERS + 2) as pool:
+        parts = [pool.submit(publish, part) for part in range(_PUBLISHERS)]
+        opened = list(pool.map(resume, range(_OPENED)))
+        sent = [broadcast_id for part in parts for broadcast_id in part.result()]
+    watching.wait_for("MESSAGE", lambda frame: len(watching.message_ids) == _EVENTS)
+    assert sorted(watching.message_ids) == sorted(sent)
+    for stream in opened:
+        stream.wait_for("MESSAGE", lambda frame, stream=stream: len(stream.message_ids) >= _EVENTS)
+        assert stream.message_ids == watching.message_ids
+        assert len(stream.heads) == 1
+    replayed = [[frame.event for frame in stream.frames].index("CONNECTED") for stream in opened]
+    assert any(0 < count < _EVENTS for count in replayed), "no stream was opened in the middle"
+    figures.noted.append(
+        f"{_OPENED} streams opened while {_EVENTS} events came: replayed {min(replayed)}–{max(replayed)}"
+    )

@@ -1,0 +1,92 @@
+"""The audience rule in SQL is the audience rule: compared for many audiences and every mix of roles."""
+
+import itertools
+import random
+
+import pytest
+
+from broadcast.actions import broadcasts as actions
+from broadcast.actions import people as people_actions
+from broadcast.domain import clock
+from broadcast.domain.audience import Everyone, roles, users, without
+from broadcast.domain.message import read_draft
+from broadcast.store import audiences, broadcasts, inbox, people
+from tests.acts import a_message, actor
+
+NOW = clock.now()
+ROLES = ["admin", "ops", "sales"]
+
+
+@pytest.fixture
+def everybody(cast) -> list:
+    """The cast, and one person for each set of roles; somebody disabled."""
+    for n, mix in enumerate(itertools.chain.from_iterable(itertools.combinations(ROLES, k) for k in range(4))):
+        people_actions.create_person(f"person{n}", None, roles=mix, by=cast["alice"], now=NOW)
+    people_actions.disable(people.by_username("person7").id, by=cast["alice"], now=NOW)
+    names = ["alice", "bob", "charlie", *(f"person{n}" for n in range(7))]
+    return [actor(name).viewer for name in names]
+
+
+def random_targets(viewers: list, count: int) -> list[dict]:
+    rng = random.Random(7)
+    some = lambda values, least: rng.sample(values, rng.randint(least, min(3, len(values))))  # noqa: E731
+    ids, found = [viewer.user_id for viewer in viewers], []
+    for _ in range(count):
+        kind = rng.choice(["ALL", "ROLE", "SELECTED"])
+        target = {"targetType": kind}
+        if kind == "ROLE":
+            target |= {"targetIds": some(ROLES, 1), "targetMatch": rng.choice(["ANY", "ALL"])}
+        elif kind == "SELECTED":
+            target |= {"targetIds": some(ids, 1)}
+        left = [role for role in ROLES if role not in target.get("targetIds", ())]
+        target |= {"exceptRoles": some(left, 0) if left else [], "exceptIds": some(ids, 0)}
+        found.append(target)
+    return found
+
+
+def test_store_and_domain_agree_for_many_audiences(cast, everybody):
+    """I3, A14: inbox, counts and snapshots hold exactly the people whom the rule includes."""
+    compared = 0
+    for target in random_targets(everybody, 80):
+        draft = read_draft(a_message(**target, draft=True), now=NOW)
+        broadcast_id = actions.publish(draft, by=cast["alice"], now=NOW).id
+        audience = broadcasts.audience(broadcasts.by_id(broadcast_id))
+        assert audience == actions.resolve(draft.target)
+        members = [viewer.user_id for viewer in everybody if audience.includes(viewer)]
+        assert audiences.ids_of(audience) == members, target
+        assert audiences.count(audience) == len(members), target
+        ids = [viewer.user_id for viewer in everybody][::2]
+        assert audiences.count(audience, among=ids) == len(set(members) & set(ids)), target
+        assert [user.id for user in audiences.sample(audience, 3)] == members[:3], target
+        if members:
+            actions.release(broadcast_id, by=cast["alice"], now=NOW)
+            for viewer in everybody:
+                assert (inbox.one(viewer, broadcast_id, now=NOW) is not None) == (viewer.user_id in members), target
+            compared += 1
+    assert compared > 40
+
+
+def test_long_lists_of_people_fit_into_statements(cast):
+    bob = cast["bob"].user_id
+    many = range(1, 40_000)
+    assert audiences.count(without(Everyone(), [], many)) == 0
+    assert audiences.count(without(users(many), ["ops"], [])) == 2
+    assert audiences.ids_of(without(users(many), [], set(many) - {bob})) == [bob]
+    assert audiences.count(roles(["ops"]), among=many) == 1
+
+
+def test_snapshot_keeps_who_was_there_and_dynamic_lets_people_join(cast):
+    alice = cast["alice"]
+    ids = {
+        name: actions.publish(
+            read_draft(a_message(targetType="ROLE", targetIds=["ops"], snapshot=name == "frozen"), now=NOW),
+            by=alice,
+            now=NOW,
+        ).id
+        for name in ("frozen", "open")
+    }
+    people_actions.set_roles(cast["charlie"].user_id, ["ops"], by=alice, now=NOW)
+    people_actions.set_roles(cast["bob"].user_id, [], by=alice, now=NOW)
+    charlie, bob = actor("charlie").viewer, actor("bob").viewer
+    assert inbox.visible_ids(charlie, list(ids.values()), now=NOW) == {ids["open"]}
+    assert inbox.visible_ids(bob, list(ids.values()), now=NOW) == {ids["frozen"]}

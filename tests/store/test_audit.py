@@ -1,0 +1,153 @@
+"""The audit's chain: what was written stays, and a change by whoever can reach the database shows."""
+
+import threading
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+
+from broadcast.actions import audit as acts
+from broadcast.actions import people as actions
+from broadcast.domain import chain, clock
+from broadcast.domain.actor import SYSTEM
+from broadcast.store import audit
+from broadcast.store.audit import Filters
+from broadcast.store.database import db, writing
+from broadcast.store.models import Audit
+from tests.acts import send
+
+NOW = clock.now()
+
+
+def rows() -> list[Audit]:
+    db.session.rollback()
+    return list(db.session.scalars(db.select(Audit).order_by(Audit.id)))
+
+
+def tamper(*statements: str) -> None:
+    """Change the table as somebody who owns the database can: with the triggers out of the way."""
+    off, on = ["ALTER TABLE audit DISABLE TRIGGER USER"], ["ALTER TABLE audit ENABLE TRIGGER USER"]
+    if db.engine.dialect.name == "sqlite":
+        names = list(
+            db.session.scalars(text("SELECT name FROM sqlite_master WHERE type='trigger' AND tbl_name='audit'"))
+        )
+        off, on = [f"DROP TRIGGER {name}" for name in names], []
+    with writing() as session:
+        for statement in (*off, *statements, *on):
+            session.execute(text(statement))
+
+
+def test_every_act_is_a_row_that_seals_the_one_before(cast):
+    send(cast["alice"])
+    previous = chain.GENESIS
+    for number, row in enumerate(rows(), 1):
+        assert row.id == number
+        fields = ("id", "at", "actor_id", "actor_name", "action", "object_type", "object_id", "detail")
+        previous = chain.link(previous, **{name: getattr(row, name) for name in fields})
+        assert row.hash == previous
+    assert audit.verify() == audit.Verdict(number, previous)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET actor_name = 'Eve'", "DELETE FROM audit WHERE id = 1"])
+def test_rows_cannot_be_changed_or_deleted(cast, statement):
+    before = [(row.id, row.hash) for row in rows()]
+    with pytest.raises(DatabaseError, match="never changed"), writing() as session:
+        session.execute(text(statement))
+    assert [(row.id, row.hash) for row in rows()] == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "broken"),
+    [
+        ("UPDATE audit SET actor_name = 'Eve' WHERE id = 2", 2),
+        ("UPDATE audit SET detail = '{}' WHERE id = 1", 1),
+        ("UPDATE audit SET action = 'x', hash = '" + "0" * 64 + "' WHERE id = 2", 2),
+        ("DELETE FROM audit WHERE id = 2", 2),
+        ("DELETE FROM audit WHERE id = 3", 3),
+        ("DELETE FROM audit", 1),
+        ("UPDATE audit SET id = id + 100 WHERE id = 3", 3),
+    ],
+)
+def test_first_broken_row_is_named(cast, statement, broken):
+    assert audit.verify().rows == 3
+    tamper(statement)
+    assert audit.verify().broken_id == broken
+
+
+def test_chain_rewritten_as_a_whole_is_told_by_a_hash_noted_elsewhere(cast):
+    noted = (rows()[1].id, rows()[1].hash)
+    hash, statements = chain.GENESIS, []
+    for row in rows():
+        row_as = {
+            name: getattr(row, name)
+            for name in ("id", "at", "actor_id", "action", "object_type", "object_id", "detail")
+        }
+        hash = chain.link(hash, **row_as, actor_name="Eve")
+        statements.append(f"UPDATE audit SET actor_name = 'Eve', hash = '{hash}' WHERE id = {row.id}")
+    tamper(*statements, f"UPDATE audit_head SET hash = '{hash}'")
+    assert audit.verify().broken_id is None
+    assert audit.verify(noted=noted).broken_id == 2
+    assert audit.verify(noted=(99, "x")).broken_id == 4
+
+
+def test_act_that_fails_leaves_no_row_and_no_gap(cast):
+    before = len(rows())
+    with pytest.raises(ZeroDivisionError), writing() as session:
+        acts.record(session, SYSTEM, "x", "y", 1, now=NOW)
+        raise ZeroDivisionError
+    actions.set_roles(cast["bob"].user_id, [], by=SYSTEM, now=NOW)
+    assert [row.action for row in rows()[before:]] == ["person.roles"]
+    assert audit.verify().broken_id is None
+
+
+def test_savepoint_takes_its_own_rows_back_and_no_others(cast):
+    before = len(rows())
+    with writing() as session:
+        acts.record(session, SYSTEM, "outer", "y", 1, now=NOW)
+        for fails in (True, False):
+            savepoint = session.begin_nested()
+            acts.record(session, SYSTEM, f"inner {fails}", "y", 1, now=NOW)
+            savepoint.rollback() if fails else savepoint.commit()
+    assert [row.action for row in rows()[before:]] == ["outer", "inner False"]
+    assert audit.verify().broken_id is None
+
+
+def test_writers_at_once_make_one_chain(in_app, cast):
+    """Four writers, a hundred acts: every row is there, once, and the chain holds."""
+    failures = []
+
+    def act(number: int) -> None:
+        try:
+            with in_app.app_context():
+                for n in range(25):
+                    actions.create_person(f"p{number}x{n}", None, by=cast["alice"], now=NOW)
+        except Exception as problem:
+            failures.append(problem)
+
+    before = len(rows())
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert len(rows()) == before + 100
+    assert audit.verify() == audit.Verdict(before + 100, rows()[-1].hash)
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (Filters(who="ALI"), ["broadcast.published"]),
+        (Filters(what="person."), ["person.created"] * 3),
+        (Filters(what="%"), []),
+        (Filters(object_type="broadcast"), ["broadcast.published"]),
+        (Filters(object_type="person", object_id="x"), []),
+        (Filters(since=NOW.replace(year=2998)), []),
+        (Filters(until=NOW.replace(year=2001)), []),
+    ],
+)
+def test_page_shows_what_the_filters_say_newest_first(cast, filters, found):
+    send(cast["alice"])
+    assert [row.action for row in audit.page(filters)] == found
+    assert audit.object_types() == ["broadcast", "person"]

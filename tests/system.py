@@ -1,0 +1,186 @@
+"""The system as an operator runs it: `python -m broadcast.launcher`, two workers, on loopback, in a folder of its own."""
+
+import copy
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from tests.cast import CAST
+
+TOP = Path(__file__).resolve().parent.parent
+_OWN = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")  # of the tests; a system has what its test says
+_ANY_CERTIFICATE = ssl._create_unverified_context()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = 10, what: str = "the condition") -> Any:
+    """Return the first truthy value of `condition`; fail with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.02)
+
+
+def connect(url: str, *, timeout: float) -> http.client.HTTPConnection:
+    """A connection to where `url` points; a certificate that nobody signed is good enough."""
+    host = urlsplit(url).netloc
+    if url.startswith("https:"):
+        return http.client.HTTPSConnection(host, timeout=timeout, context=_ANY_CERTIFICATE)
+    return http.client.HTTPConnection(host, timeout=timeout)
+
+
+class System:
+    """Starts on entering, ends everything it started on leaving. `url` is where it serves."""
+
+    def __init__(self, folder: Path, *, database_url: str | None = None, redis_url: str | None = None, **settings: str):
+        self.folder, self.port = folder, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environ = {name: value for name, value in os.environ.items() if name not in _OWN}
+        self.environ |= {"PORT": str(self.port), "DATA_DIR": str(folder / "var"), "DEMO": "0", "RATELIMIT_ENABLED": "0"}
+        self.environ |= {
+            "WEB_CONCURRENCY": "2",
+            "STREAMS_PER_USER": "1000",
+            "UNDO_SECONDS": "0",
+            "PYTHONUNBUFFERED": "1",
+        } | settings
+        if database_url:
+            self.environ["DATABASE_URL"] = database_url
+        if redis_url:
+            self.environ["REDIS_URL"] = redis_url
+        self.output = folder / "output.txt"
+        self.process: subprocess.Popen | None = None
+        self._tokens: dict[str, str] = {}
+
+    def __enter__(self) -> "System":
+        self.start()
+        self._tokens = json.loads(self.run_module("tests.populate"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start and wait until it serves."""
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "broadcast.launcher"], cwd=TOP, env=self.environ, stdout=output, stderr=output
+            )
+        wait_for(self._is_ready, seconds=60, what=f"Ready in {self.output}")
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL to the launcher, gunicorn and every worker, as when the machine loses its power."""
+        everything = [self.process.pid, self.master, *self.workers()]
+        for pid in everything:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def seen_at(self, url: str) -> Self:
+        """The same system, asked at another address: through a proxy."""
+        seen = copy.copy(self)
+        seen.url, seen.port = url, urlsplit(url).port
+        return seen
+
+    def flask(self, *words: str, given: str = "") -> str:
+        """Run `flask --app app …` on the same database; return what it prints."""
+        return self.run_module("flask", "--app", "app", *words, given=given)
+
+    def run_module(self, module: str, *words: str, given: str = "") -> str:
+        """Run `python -m module …` in the environment of the system; return what it prints."""
+        environ = self.environ | ({} if "REDIS_URL" in self.environ else {"REDIS_URL": self.redis_url})
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=TOP, env=environ, input=given + "\n", capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    @property
+    def redis_url(self) -> str:
+        """Of the embedded server; a private socket in the data folder."""
+        return f"unix://{self.folder / 'var' / 'redis.sock'}"
+
+    def add_person(self, *roles: str) -> str:
+        """Make somebody new, with the password of the cast, and return the username: for tests that change a person."""
+        username = f"dora{secrets.token_hex(4)}"
+        words = [f"--role={role}" for role in roles]
+        self.flask("create-user", "--username", username, "--password-stdin", *words, given=CAST[0].password)
+        return username
+
+    def crowd(self, count: int) -> list[str]:
+        """Make that many new people without a role; return a token of each."""
+        return json.loads(self.run_module("tests.crowd", str(count)))
+
+    def token(self, username: str, scope: str = "inbox") -> str:
+        """A token of that person; the same one each time."""
+        name = f"{username} {scope}"
+        if name not in self._tokens:
+            self._tokens[name] = self.flask("create-token", "--user", username, "--scope", scope)
+        return self._tokens[name]
+
+    def call(
+        self, method: str, path: str, *, token: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """One JSON request; returns status and decoded body, which is None when it is no JSON."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"} | (headers or {})
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20, context=_ANY_CERTIFICATE) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as problem:
+            body = problem.read()
+            return problem.code, json.loads(body or b"null") if "json" in problem.headers["Content-Type"] else None
+
+    @property
+    def master(self) -> int:
+        """Process id of gunicorn's master."""
+        [master] = [pid for pid in _children(self.process.pid) if b"gunicorn" in _command(pid)]
+        return master
+
+    def workers(self) -> list[int]:
+        """Process ids of the gunicorn workers that live now."""
+        return _children(self.master)
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.output.read_text()
+        try:
+            with urllib.request.urlopen(self.url + "/readyz", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+
+def _children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -1,0 +1,88 @@
+"""The documents say what the code does."""
+
+import json
+import re
+from pathlib import Path
+
+from broadcast.domain import clock
+from broadcast.domain.arrival import Place, Publish, Reading, Record
+from broadcast.ingest import contract, rules
+from broadcast.settings import Settings
+
+TOP = Path(__file__).resolve().parent.parent
+ONLY_GUNICORN = {"ACCESS_LOG", "MAX_REQUESTS"}  # read by gunicorn.conf.py alone
+
+
+def test_every_setting_is_documented_with_its_default_and_sentence():
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", (TOP / "docs/settings.md").read_text(), re.M)
+    documented = {name: (default, sentence) for name, default, sentence in rows}
+    in_code = {name.upper(): (shown(field.default), field.description) for name, field in Settings.model_fields.items()}
+    assert {name: row for name, row in documented.items() if name not in ONLY_GUNICORN} == in_code
+    assert documented.keys() >= ONLY_GUNICORN
+
+
+def shown(default: object) -> str:
+    if default in (None, [], {}):
+        return "—"
+    default = ",".join(default) if isinstance(default, list) else default
+    return f"`{int(default) if isinstance(default, bool) else default}`"
+
+
+def test_the_documents_name_only_files_that_exist():
+    for document in [TOP / "README.md", *TOP.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_vendored_files_are_what_their_checksums_say():
+    import hashlib
+
+    vendor = TOP / "static/vendor"
+    for line in (vendor / "sha256sums").read_text().splitlines():
+        checksum, name = line.split()
+        assert hashlib.sha256((vendor / name.lstrip("*")).read_bytes()).hexdigest() == checksum, name
+    named = {line.split()[1].lstrip("*") for line in (vendor / "sha256sums").read_text().splitlines()}
+    assert {path.name for path in vendor.glob("*.js")} <= named
+
+
+def test_examples_of_events_are_read_as_they_say():
+    """The same bytes that the README and docs/events.md tell people to send."""
+    read = {name: _read_example(name) for name in ("publish", "cancel", "bare")}
+    assert isinstance(read["publish"], Publish)
+    assert read["publish"].source_id == read["cancel"].cancels
+    assert read["bare"].source_id == "key"
+
+
+def test_example_of_rules_is_read_as_it_stands():
+    held = rules.load(TOP / "docs/events/rules.toml")
+    event = {"specversion": "1.0", "id": "1", "source": "https://monitor", "type": "com.example.check.failed.v1"}
+    data = {"check": "Disk", "host": "web-1", "output": "93 %"}
+    reading = contract.read(_record(json.dumps(event | {"data": data}).encode()), now=clock.now(), rules=held)
+    assert (reading.draft.title, reading.collapse_key) == ("Disk fails on web-1", "Disk/web-1")
+    assert [rule.cap is not None for rule in held] == [True, True, False]
+
+
+def test_schema_of_events_names_the_fields_that_are_read():
+    schema = json.loads((TOP / "docs/events/event.schema.json").read_text())
+    fields = schema["$defs"]["publish"]["properties"]
+    for name in fields:
+        problems = contract.read(_record(json.dumps({name: {}}).encode()), now=clock.now()).reason
+        assert "There is no such field" not in problems, name
+    assert schema["properties"]["type"]["enum"] == [contract.PUBLISH, contract.CANCEL]
+
+
+def _read_example(name: str) -> Reading:
+    return contract.read(_record((TOP / f"docs/events/{name}.json").read_bytes()), now=clock.now())
+
+
+def _record(value: bytes) -> Record:
+    return Record(value, key=b"key", place=Place("topic", 0, 0))
+
+
+def test_quality_names_only_tests_that_exist():
+    """A file, a folder, or `file::test`; `::test` alone is in the file before it."""
+    file = TOP
+    for name, test in re.findall(r"`(tests/[\w/.]+)?(?:::(test_\w+))?`", (TOP / "docs/quality.md").read_text()):
+        file = TOP / name if name else file
+        assert file.exists(), name
+        assert not test or f"def {test}(" in file.read_text(), f"{name}::{test}"

@@ -1,0 +1,139 @@
+"""Settings: strict, read once, a hint for each problem."""
+
+import pytest
+from pydantic import ValidationError
+
+from broadcast.settings import Settings, SettingsError
+
+KEY = "k" * 40
+
+
+def refused(**environ: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environ)
+    return str(caught.value)
+
+
+def test_empty_environment_is_a_whole_system():
+    settings = Settings.load({})
+    assert settings.database_uri.startswith("sqlite:////")
+    assert settings.database_uri.endswith("/var/broadcast.sqlite3")
+    assert (settings.redis_url, settings.demo, settings.is_production) == (None, False, False)
+
+
+def test_values_come_from_the_mapping_that_was_handed_in(monkeypatch):
+    monkeypatch.setenv("PORT", "1")
+    assert Settings.load({"PORT": "8123"}).port == 8123
+    assert Settings.load({}).port == 8000
+
+
+def test_process_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("PORT", "8124")
+    assert Settings.load().port == 8124
+
+
+def test_empty_value_counts_as_unset():
+    assert Settings.load({"DATABASE_URL": "", "PORT": ""}).database_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "1.5"),
+        ("APP_ENV", "prod"), ("LOG_LEVEL", "loud"), ("DEMO", "perhaps"), ("RATELIMIT_ENABLED", "2"),
+        ("DATABASE_URL", "mysql://x"), ("REDIS_URL", "http://x"), ("REDIS_URL", "redis+sentinel://host"),
+        ("SECRET_KEY", "short"), ("FORWARDED_HOPS", "-1"),
+        ("LIMIT_PUBLISH_PER_USER", "many"), ("LIMIT_LOGIN_PER_ADDRESS", "10"), ("HEARTBEAT_SECONDS", "0"),
+        ("EMBED_ORIGINS", "*"), ("EMBED_ORIGINS", "https://a.example/"), ("EMBED_ORIGINS", "a.example"),
+        ("EMBED_ORIGINS", "https://A.example"), ("EMBED_ORIGINS", "https://a.example:443"), ("EMBED_ORIGINS", "null"),
+        ("EMBED_ORIGINS", "https://*.a.example"), ("EMBED_ORIGINS", "https://u:p@a.example"), ("EMBED_ORIGINS", "http://a.example:70000"),
+        ("DATABASE_BUSY_SECONDS", "0"), ("STREAM_BACKLOG_BYTES", "1"), ("SESSION_IDLE_HOURS", "-1"),
+    ],
+)  # fmt: skip
+def test_wrong_value_stops_the_program_and_is_named(name, value):
+    assert refused(**{name: value}).startswith(f"{name}: ")
+
+
+def test_origins_are_written_as_browsers_write_them():
+    settings = Settings.load({"EMBED_ORIGINS": "https://a.example, http://localhost:5000,http://[::1]:8080"})
+    assert settings.embed_origins == ["https://a.example", "http://localhost:5000", "http://[::1]:8080"]
+    assert refused(EMBED_ORIGINS="http://a.example", APP_ENV="production", SECRET_KEY=KEY).startswith("EMBED_ORIGINS: ")
+
+
+def test_every_problem_is_told_not_only_the_first():
+    told = refused(PORT="x", LOG_LEVEL="loud")
+    assert {line.partition(":")[0] for line in told.splitlines()} == {"PORT", "LOG_LEVEL"}
+    told = refused(DATABASE_URL="mysql://x", REDIS_URL="http://x", SECRET_KEY="short")
+    assert {line.partition(":")[0] for line in told.splitlines()} == {"DATABASE_URL", "REDIS_URL", "SECRET_KEY"}
+
+
+def test_weak_key_is_not_repeated_in_the_hint():
+    assert "hunter2" not in refused(SECRET_KEY="hunter2")
+
+
+def test_production_refuses_demo_people():
+    assert refused(APP_ENV="production", DEMO="1").startswith("DEMO: ")
+    assert Settings.load({"APP_ENV": "production", "SECRET_KEY": KEY}).is_production
+
+
+def test_lists_are_separated_by_commas():
+    settings = Settings.load({"TRUSTED_HOSTS": "a.example, b.example,,", "SECRET_KEY_FALLBACKS": KEY})
+    assert settings.trusted_hosts == ["a.example", "b.example"]
+    assert settings.secret_key_fallbacks == [KEY]
+
+
+OIDC = {"OIDC_ISSUER": "https://id.example", "OIDC_CLIENT_ID": "broadcast"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"OIDC_ISSUER": "http://id.example"}, "OIDC_ISSUER"),
+        ({"OIDC_ISSUER": "id.example"}, "OIDC_ISSUER"),
+        ({"OIDC_ISSUER": "http://localhost:8080", "APP_ENV": "production", "SECRET_KEY": KEY}, "OIDC_ISSUER"),
+        ({"OIDC_CLIENT_ID": ""}, "OIDC_CLIENT_ID"),
+        ({"OIDC_SCOPES": "profile email"}, "OIDC_SCOPES"),
+        ({"OIDC_ROLE_MAP": "admins"}, "OIDC_ROLE_MAP"),
+        ({"OIDC_ISSUER": "", "PASSWORD_SIGN_IN": "administrators"}, "PASSWORD_SIGN_IN"),
+    ],
+)
+def test_sign_in_by_an_organisation_that_could_not_work_is_refused(changes, named):
+    given = OIDC | {"PASSWORD_SIGN_IN": "administrators", "OIDC_ROLE_MAP": "a=admin, b = ops"}
+    assert Settings.load(given).oidc_role_map == {"a": "admin", "b": "ops"}
+    assert {line.partition(":")[0] for line in refused(**OIDC | changes).splitlines()} == {named}
+
+
+def test_package_that_is_missing_is_a_hint_with_the_command(monkeypatch):
+    monkeypatch.setattr("broadcast.sign_in_settings.find_spec", lambda name: None)
+    assert "pip install --require-hashes -r requirements-oidc.txt" in refused(**OIDC)
+    assert Settings.load({}).oidc_issuer is None
+
+
+@pytest.mark.parametrize("limit", ["10/minute", "10 per hour", "5/15 minutes", "1/second"])
+def test_limits_are_spelled_as_the_limiter_reads_them(limit):
+    assert Settings.load({"LIMIT_DEFAULT": limit}).limit_default == limit
+
+
+def test_settings_cannot_be_changed_at_run_time():
+    with pytest.raises(ValidationError):
+        Settings.load({}).port = 9000
+
+
+def test_every_setting_has_its_sentence():
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_key_is_read_from_its_file(tmp_path):
+    (tmp_path / "secret_key").write_text(KEY + "\n")
+    assert Settings.load({"DATA_DIR": str(tmp_path)}).read_secret_key() == KEY
+    assert Settings.load({"DATA_DIR": str(tmp_path), "SECRET_KEY": "x" * 32}).read_secret_key() == "x" * 32
+
+
+@pytest.mark.parametrize("content", [None, "", "short"])
+def test_missing_or_weak_key_file_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "secret_key").write_text(content)
+    with pytest.raises(SettingsError, match="^SECRET_KEY: "):
+        Settings.load({"DATA_DIR": str(tmp_path)}).read_secret_key()

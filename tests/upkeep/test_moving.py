@@ -1,0 +1,140 @@
+"""Everything moves to another database and nothing is lost on the way; whoever had a cursor of the old one is told so (F24)."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import flask_migrate
+import pytest
+from flask import Flask
+
+from broadcast.actions import moving
+from broadcast.domain import clock
+from broadcast.errors import Conflict, Invalid
+from broadcast.factory import create_app
+from broadcast.settings import Settings
+from broadcast.store import audit, log
+from broadcast.store.database import db
+from tests.acts import actor, count_rows, send
+from tests.cast import Client
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Callable[[str], Flask]]:
+    """Makes applications on new, empty SQLite databases."""
+    made: list[Flask] = []
+
+    def make(name: str) -> Flask:
+        app = create_app(
+            Settings(app_env="test", data_dir=tmp_path / name, secret_key="k" * 40, log_level="error", undo_seconds=0)
+        )
+        with app.app_context():
+            flask_migrate.upgrade()
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def lines(app, client) -> list[str]:
+    """An export of a system where things happened."""
+    client("bob")
+    with app.app_context():
+        for n in range(3):
+            draft = {"title": f"Über {n}", "content": "Zeile\nzwei", "targetType": "ROLE", "targetIds": ["ops"]}
+            send(actor("alice"), draft)
+        return list(moving.export(now=clock.now()))
+
+
+def test_everything_but_sessions_arrives(app, lines, elsewhere):
+    with app.app_context():
+        there = count_rows()
+    with elsewhere("new").app_context():
+        moving.take_in(lines, now=clock.now())
+        here = count_rows()
+        assert audit.verify().broken_id is None
+    there |= {"sessions": 0, "audit": there["audit"] + 1}  # the move is an act too
+    assert here == there
+
+
+def test_system_goes_on_where_it_was(lines, elsewhere):
+    new = elsewhere("new")
+    with new.app_context():
+        moving.take_in(lines, now=clock.now())
+        assert [event.payload["title"] for event in log.read(0) if event.is_for_clients] == [
+            "Über 0",
+            "Über 1",
+            "Über 2",
+        ]
+        send(by=actor("alice"))
+    bob = Client.of(new, "bob")
+    assert "Über 2" in bob.get("/inbox").get_data(as_text=True)
+
+
+def test_second_import_is_refused_and_writes_nothing(lines, elsewhere):
+    with elsewhere("new").app_context():
+        moving.take_in(lines, now=clock.now())
+        before = count_rows()
+        with pytest.raises(Conflict):
+            moving.take_in(lines, now=clock.now())
+        assert count_rows() == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: [],
+        lambda lines: ["{}"],
+        lambda lines: [re.sub(r'"\d{4}_\w+"', '"0001_first_tables"', lines[0]), *lines[1:]],
+        lambda lines: [*lines[:-1], lines[-1][:20]],
+        lambda lines: [*lines, json.dumps({"table": "nothing", "row": {}})],
+        lambda lines: [*lines, json.dumps({"table": "events", "row": {"nothing": 1}})],
+    ],
+    ids=["empty", "another file", "another version", "cut off", "unknown table", "unknown column"],
+)
+def test_spoilt_file_is_refused_and_writes_nothing(lines, elsewhere, spoil):
+    with elsewhere("new").app_context():
+        before = count_rows()
+        with pytest.raises(Invalid):
+            moving.take_in(spoil(lines), now=clock.now())
+        assert count_rows() == before
+
+
+def test_cursor_of_before_the_restore_is_answered_with_reset(app, lines, elsewhere):
+    """F24: three more were sent after the backup; the restored system gives their numbers out again."""
+    with app.app_context():
+        for _ in range(3):
+            send(by=actor("alice"))
+        lost = log.head()
+    restored = elsewhere("restored")
+    with restored.app_context():
+        moving.take_in(lines, now=clock.now())
+        for _ in range(5):
+            send(by=actor("alice"))
+        assert log.head().seq > lost.seq, "the old cursor's number exists again"
+        restored.extensions["hub"].start(log.head())
+    assert_reset(restored, str(lost))
+
+
+def test_restored_copy_of_the_database_with_a_new_epoch_answers_old_cursors_with_reset(make_app, client):
+    """F24, the way of pg_restore: the same rows, then `flask new-epoch`."""
+    client()
+    app = make_app()
+    with app.app_context():
+        send(by=actor("alice"))
+        old = log.head()
+    assert app.test_cli_runner().invoke(args=["new-epoch"]).exit_code == 0
+    with app.app_context():
+        app.extensions["hub"].start(log.head())
+    assert_reset(app, str(old))
+
+
+def assert_reset(app: Flask, cursor: str) -> None:
+    stream = Client.of(app, "bob").get(f"/api/sse/connect?after={cursor}", buffered=False)
+    assert b"event: RESET" in next(iter(stream.response))
+    stream.close()

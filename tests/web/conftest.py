@@ -1,0 +1,40 @@
+"""What the tests of the web may ask for besides."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from werkzeug.routing import Rule
+
+from broadcast.factory import create_app
+from broadcast.settings import Settings
+from tests.conftest import add_cast
+from tests.openid import CLIENT, SECRET, OpenId, provider
+
+
+@pytest.fixture(scope="session")
+def routes(tmp_path_factory: pytest.TempPathFactory) -> list[Rule]:
+    """Every route of the application but static files."""
+    folder = tmp_path_factory.mktemp("routes")
+    settings = Settings(app_env="test", data_dir=folder, secret_key="k" * 40, log_level="error")
+    return [rule for rule in create_app(settings).url_map.iter_rules() if rule.endpoint != "static"]
+
+
+@pytest.fixture
+def openid() -> Iterator[OpenId]:
+    with provider() as running:
+        yield running
+
+
+@pytest.fixture
+def organised(make_app, openid: OpenId) -> Callable[..., Flask]:
+    """An application whose people sign in at the provider; the cast exists. Settings as changes."""
+
+    def make(**changes) -> Flask:
+        given = {"oidc_issuer": openid.issuer, "oidc_client_id": CLIENT, "oidc_client_secret": SECRET}
+        app = make_app(**given | changes)
+        with app.app_context():
+            add_cast()
+        return app
+
+    return make

@@ -1,0 +1,29 @@
+"""Routes as a test walks them, and the key of a program."""
+
+import re
+
+from flask import Flask
+from werkzeug.routing import Rule
+
+from broadcast.actions import people
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
+from tests.acts import actor
+
+
+def method_of(rule: Rule) -> str:
+    [method] = rule.methods - {"HEAD", "OPTIONS"}
+    return method
+
+
+def path_of(rule: Rule, broadcast_id: int = 1) -> str:
+    """An address of the route, with this id wherever it takes one."""
+    return re.sub(r"<[^>]+>", str(broadcast_id), rule.rule)
+
+
+def bearer(app: Flask, username: str, scopes: list[str]) -> dict[str, str]:
+    """The headers of a program that acts for this person of the cast."""
+    with app.app_context():
+        user_id = actor(username).user_id
+        token = people.create_token(user_id, scopes=scopes, label="x", by=SYSTEM, now=clock.now())
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,227 @@
+"""Figures as pages, JSON and CSV (PARITY A13), and reminding those who are missing."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from broadcast.actions import people as actions
+from broadcast.actions import reminders
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM, Actor
+from broadcast.domain.export import is_genuine
+from broadcast.errors import Conflict, Forbidden, NotFound
+from broadcast.store import broadcasts, log
+from tests.acts import Reader, a_message, actor, count_rows, send, to_people
+from tests.conftest import tail
+
+NOW = clock.now()
+
+
+def text_of(response) -> str:
+    return response.get_data(as_text=True)
+
+
+def publish(app, raw=None) -> int:
+    with app.app_context():
+        return send(actor("alice"), raw)
+
+
+# ---- pages, JSON, CSV
+
+
+def test_page_tells_the_funnel_the_pace_and_who_is_missing(app, client):
+    alice, bob, broadcast_id = client("alice"), client("bob"), publish(app)
+    bob.post(f"/inbox/{broadcast_id}/read")
+    page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
+    assert re.search(r">Read <[^>]*>[^<]*</span></dt><dd>1 <span class=\"muted\">33 %", page)
+    assert '<polyline class="curve-read" points="' in page
+    assert "Remind 2 people" in page
+    rows = page[page.index("How far") :]
+    assert rows.index("Alice") < rows.index("Charlie")
+    assert "Bob" not in rows
+    part = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures", headers={"HX-Request": "true"}))
+    assert part.lstrip().startswith('<div class="figures-block"')
+
+
+@pytest.mark.parametrize(
+    "raw", [a_message(draft=True), a_message(scheduledAt="2998-01-01T00:00:00Z"), to_people("bob")]
+)
+def test_every_kind_of_broadcast_has_its_figures(app, client, raw):
+    alice, broadcast_id = client("alice"), publish(app, raw)
+    for path in (
+        "figures",
+        "missing",
+        "missing?after=9-9",
+        "missing?after=%00-x",
+        "missing?after=" + "9" * 30,
+        "figures.csv",
+    ):
+        assert alice.get(f"/console/broadcasts/{broadcast_id}/{path}").status_code == 200, path
+    assert alice.get("/console/broadcasts/99999/figures").status_code == 404
+
+
+def test_missing_people_are_paged(app, client):
+    alice = client("alice")
+    with app.app_context():
+        for n in range(60):
+            actions.create_person(f"p{n:02}", None, by=SYSTEM, now=NOW)
+    broadcast_id = publish(app)
+    page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
+    following = re.search(r'hx-get="(/console/broadcasts/\d+/missing\?after=[^"]+)"', page)[1]
+    rest = text_of(alice.get(following, headers={"HX-Request": "true"}))
+    names = re.findall(r'href="/console/people/(\d+)"', page + rest)
+    assert len(names) == len(set(names)) == 63
+    assert "<h1" in text_of(alice.get(following))  # without JavaScript it is a page
+
+
+def test_deliveries_as_json_sorted_and_paged(app, client):
+    """A13"""
+    alice, bob, broadcast_id = client("alice"), client("bob"), publish(app)
+    bob.post(f"/inbox/{broadcast_id}/read")
+    url = f"/api/admin/broadcasts/{broadcast_id}/deliveries"
+    answer = alice.get(f"{url}?sort=-read&limit=2").json
+    assert [item["username"] for item in answer["items"]] == ["bob", "alice"]
+    assert answer["items"][0]["readAt"]
+    assert answer["items"][1]["readAt"] is None
+    assert [item["username"] for item in alice.get(f"{url}?sort=-read&after={answer['next']}").json["items"]] == [
+        "charlie"
+    ]
+
+
+@pytest.mark.parametrize(
+    "query", ["sort=x", "sort=--read", "limit=0", "limit=201", "limit=x", "after=-1", "after=" + "9" * 30]
+)
+def test_odd_question_about_deliveries_is_refused(app, client, query):
+    response = client("alice").get(f"/api/admin/broadcasts/{publish(app)}/deliveries?{query}")
+    assert (response.status_code, response.mimetype) == (422, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/admin/broadcasts/{}/deliveries?format=csv", "/console/broadcasts/{}/figures.csv"]
+)
+def test_csv_is_signed_and_has_everybody(app, client, monkeypatch, path):
+    """A13: also in pieces, without the context of the request."""
+    monkeypatch.setattr("broadcast.web.figures._CHUNK", 2)
+    response = client("alice").get(path.format(publish(app)))
+    assert response.mimetype == "text/csv"
+    assert is_genuine(response.data, [app.secret_key])
+    assert [line.split(",")[1] for line in text_of(response).splitlines()[1:-1]] == ["alice", "bob", "charlie"]
+
+
+def test_totals_only_where_the_system_is_set_so(make_app):
+    """A setting turns figures of persons off: everywhere, for administrators too."""
+    from tests.cast import Client
+    from tests.conftest import add_cast
+
+    app = make_app(figures_per_person=False)
+    with app.app_context():
+        add_cast()
+    alice, broadcast_id = Client.of(app, "alice"), publish(app)
+    page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
+    assert "only totals are told" in page
+    assert "Remind 3 people" in page
+    assert "bob" not in page.lower()
+    assert ">ops<" not in page  # a role of one person
+    for path in (
+        "/console/broadcasts/{}/missing",
+        "/console/broadcasts/{}/figures.csv",
+        "/api/admin/broadcasts/{}/deliveries",
+    ):
+        assert alice.get(path.format(broadcast_id)).status_code == 403
+
+
+def test_viewer_sees_totals_and_no_names(app, client):
+    broadcast_id = publish(app) if client() else 0
+    with app.app_context():
+        actions.set_roles(actor("bob").user_id, ["viewer"], by=SYSTEM, now=NOW)
+    page = text_of(client("bob").get(f"/console/broadcasts/{broadcast_id}/figures"))
+    assert "only totals are told" in page
+    assert "Charlie" not in page
+    assert "Remind" not in page
+
+
+@pytest.mark.parametrize(("due", "told"), [(-1, "Overdue"), (1, "To acknowledge")])
+def test_acknowledgements_that_are_late_are_marked(app, client, due, told):
+    raw = a_message(requiresAck=True, ackDueAt=clock.to_wire(NOW + timedelta(days=due)))
+    alice = client("alice")
+    with app.app_context():
+        broadcast_id = send(actor("alice"), raw, now=NOW - timedelta(days=2))
+    page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
+    assert re.search(rf'class="ack-line.*{told}', page, re.S)
+    assert "Who has not acknowledged" in page
+
+
+# ---- reminding
+
+
+def test_reminder_goes_to_those_who_have_not_read_and_to_nobody_else(app, client):
+    alice, bob, charlie, broadcast_id = client("alice"), client("bob"), client("charlie"), publish(app)
+    bob.post(f"/inbox/{broadcast_id}/read")
+    tail(app)
+    streams = {name: Reader(c.http) for name, c in (("bob", bob), ("charlie", charlie))}
+    page = Reader(charlie.http, "/inbox/stream")
+    for stream in (*streams.values(), page):
+        stream.until("CONNECTED")
+    response = alice.post(f"/console/broadcasts/{broadcast_id}/remind")
+    assert response.status_code == 303
+    assert "Reminded 2 people" in text_of(alice.get(response.location))
+    later = publish(app, a_message(title="Later"))
+    tail(app)
+    reminded = streams["charlie"].next()
+    assert (reminded.event, reminded.data["id"], reminded.data["reminder"]) == ("MESSAGE_UPDATED", broadcast_id, True)
+    assert streams["bob"].next().data["id"] == later
+    frame = page.next()
+    assert (frame.event, "data-reminder" in frame.data) == ("MESSAGE_UPDATED", True)
+    for stream in (*streams.values(), page):
+        stream.close()
+    assert "reminded those who were missing" in text_of(alice.get(f"/console/broadcasts/{broadcast_id}"))
+
+
+def test_whoever_was_away_is_reminded_on_return(app, client):
+    charlie, broadcast_id = client("charlie"), publish(app)
+    with app.app_context():
+        cursor = log.head()
+        reminders.remind(broadcast_id, by=actor("alice"), now=clock.now())
+    tail(app)
+    stream = Reader(charlie.http, query_string={"after": str(cursor)})
+    assert [frame.event for frame in stream.until("CONNECTED")] == ["MESSAGE_UPDATED", "CONNECTED"]
+    stream.close()
+
+
+def test_reminder_is_possible_once_an_hour(cast):
+    broadcast_id, alice = send(cast["alice"]), cast["alice"]
+    assert reminders.remind(broadcast_id, by=alice, now=NOW) == 3
+    with pytest.raises(Conflict, match="possible in 1 min"):
+        reminders.remind(broadcast_id, by=alice, now=NOW + timedelta(minutes=59, seconds=30))
+    assert reminders.remind(broadcast_id, by=alice, now=NOW + timedelta(hours=1)) == 3
+
+
+def test_reminder_of_many_is_several_events_and_one_act(cast, monkeypatch):
+    monkeypatch.setattr(reminders, "_OF_ONE_EVENT", 2)
+    before, broadcast_id = count_rows(), send(cast["alice"])
+    reminders.remind(broadcast_id, by=cast["alice"], now=NOW)
+    assert [len(event.audience.ids) for event in log.read(1)] == [2, 1]
+    assert count_rows()["audit"] == before["audit"] + 2
+    assert broadcasts.by_id(broadcast_id).reminded_at == NOW
+
+
+@pytest.mark.parametrize("raw", [a_message(draft=True), a_message(scheduledAt="2998-01-01T00:00:00Z")])
+def test_what_is_not_live_cannot_be_reminded_of(cast, raw):
+    broadcast_id = send(cast["alice"], raw)
+    before = count_rows()
+    with pytest.raises(Conflict):
+        reminders.remind(broadcast_id, by=cast["alice"], now=NOW)
+    assert count_rows() == before
+
+
+def test_reminding_needs_somebody_missing_a_broadcast_and_the_permission(app, client):
+    alice, bob = client("alice"), client("bob")
+    broadcast_id = publish(app, to_people("bob"))
+    bob.post(f"/inbox/{broadcast_id}/read")
+    assert alice.send("POST", f"/api/admin/broadcasts/{broadcast_id}/remind").status_code == 409
+    with app.app_context():
+        with pytest.raises(NotFound):
+            reminders.remind(99999, by=actor("alice"), now=NOW)
+        with pytest.raises(Forbidden):
+            reminders.remind(broadcast_id, by=Actor(1, "x"), now=NOW)

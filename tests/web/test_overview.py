@@ -1,0 +1,55 @@
+"""The console's first page says what waits for a person, and only to those who can see to it."""
+
+import html
+from datetime import timedelta
+
+from broadcast.actions import people
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
+from tests.acts import a_message, actor, send
+from tests.cast import Client
+from tests.ingest.records import POISON
+from tests.system import free_port
+from tests.web.test_dead_letters import bury
+
+
+def look(client: Client) -> str:
+    response = client.get("/console/")
+    assert response.status_code == 200
+    return html.unescape(response.get_data(as_text=True))
+
+
+def test_quiet_system_needs_nobody(client):
+    page = look(client("alice"))
+    assert "Nothing needs you" in page
+    assert "Send your first broadcast" in page
+
+
+def test_overdue_acknowledgement_is_named_with_how_many_are_missing(app, client):
+    alice, now = client("alice"), clock.now()
+    with app.app_context():
+        due = clock.to_wire(now - timedelta(days=1))
+        late = send(
+            actor("alice"), a_message(title="<Late>", requiresAck=True, ackDueAt=due), now=now - timedelta(days=2)
+        )
+        send(
+            actor("alice"), a_message(title="Early", requiresAck=True, ackDueAt=clock.to_wire(now + timedelta(days=1)))
+        )
+    page = look(alice)
+    assert "“<Late>” is past its day: 3 have not acknowledged it." in page
+    assert f"/console/broadcasts/{late}/figures" in page
+    assert "“Early”" not in page
+
+
+def test_troubles_are_told_to_whoever_runs_the_system_and_to_nobody_else(make_app, client):
+    client("alice")
+    app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    app.extensions["runtime"].problems["clock"] = "Busy: <b>locked</b>"
+    bury(app, POISON[0][1])
+    page = look(Client.of(app, "alice"))
+    for sentence in ("1 event waits that could not", "The loop “clock” failed", "Redis does not answer this worker"):
+        assert sentence in page
+    with app.app_context():
+        people.create_person("vera", None, roles=["viewer"], by=SYSTEM, now=clock.now())
+    assert "Nothing needs you" in look(Client.of(app, "vera"))
+    assert "Redis" not in look(Client.of(app, "vera"))
