@@ -5,6 +5,7 @@ itself is never monkey-patched; what needs gunicorn workers asks for `system` an
 """
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from broadcast.domain import chain, clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.factory import create_app
 from broadcast.settings import Settings
-from broadcast.store import log
+from broadcast.store import database, log
 from broadcast.store import people as known
 from broadcast.store.database import db
 from tests import figures
@@ -66,6 +67,14 @@ def settings(migrated: Path, server_database: str | None, tmp_path: Path) -> Set
     if not server_database:
         shutil.copy(migrated / "broadcast.sqlite3", tmp_path / "broadcast.sqlite3")
     return _settings(tmp_path, server_database)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def turn_of_threads() -> Iterator[None]:
+    """Writers of SQLite take turns. Here they are threads, as pytest is not patched, and gevent's lock is one of greenlets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_turn", threading.BoundedSemaphore(1))
+        yield
 
 
 @pytest.fixture(scope="session")

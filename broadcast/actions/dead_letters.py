@@ -13,7 +13,7 @@ from broadcast.domain.arrival import Arrival
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, NotFound
 from broadcast.store import dead_letters
-from broadcast.store.database import writing
+from broadcast.store.database import ROW_LOCK, writing
 from broadcast.store.outside import DeadLetter, LetterStatus
 
 
@@ -68,7 +68,7 @@ def purge_all(*, through: int, by: Actor, now: datetime) -> int:
 
 
 def _waiting(session: Session, letter_id: int) -> DeadLetter:
-    letter = session.get(DeadLetter, letter_id, with_for_update=True)
+    letter = session.get(DeadLetter, letter_id, with_for_update=ROW_LOCK)
     if letter is None:
         raise NotFound("There is no such dead letter.")
     if letter.status != LetterStatus.WAITING:

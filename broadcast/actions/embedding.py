@@ -13,7 +13,7 @@ from broadcast.actions.people import hash_token
 from broadcast.domain.actor import Actor
 from broadcast.errors import Forbidden, Invalid
 from broadcast.store import people
-from broadcast.store.database import writing
+from broadcast.store.database import ROW_LOCK, writing
 from broadcast.store.models import ApiToken, User, UserSession
 
 
@@ -61,10 +61,10 @@ def _open(user_id: int, site: Site, lasts: Lasts, now: datetime) -> Begun | None
 
 def _begin(user_id: int, site: Site, lasts: Lasts, now: datetime) -> Begun:
     with writing() as session:
-        token = session.get(ApiToken, site.token_id, with_for_update=True, populate_existing=True)
+        token = session.get(ApiToken, site.token_id, with_for_update=ROW_LOCK, populate_existing=True)
         if token is None or token.revoked_at or "embed" not in token.scopes.split():
             raise Forbidden()
-        person = session.get(User, user_id, with_for_update={"of": User, "key_share": True}, populate_existing=True)
+        person = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User}, populate_existing=True)
         if person.disabled_at:
             raise Invalid({"username": "The account is disabled."})
         if begun := _open(user_id, site, lasts, now):  # another tab of the same person was faster

@@ -22,7 +22,7 @@ from broadcast.domain.message import is_one_line
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, Invalid, NotFound, SignInRefused
 from broadcast.store import first_run, log, people
-from broadcast.store.database import writing
+from broadcast.store.database import ROW_LOCK, writing
 from broadcast.store.models import ApiToken, Role, User, UserRole, UserSession
 
 SCOPES = ("inbox", "admin", "events", "metrics", "embed")
@@ -313,7 +313,7 @@ def revoke_token(token_id: int, *, by: Actor, now: datetime) -> None:
     """
     by.require(Permission.PEOPLE)
     with writing() as session:
-        row = session.get(ApiToken, token_id, with_for_update=True)
+        row = session.get(ApiToken, token_id, with_for_update=ROW_LOCK)
         if row is None:
             raise NotFound("There is no such token.")
         if row.revoked_at:
@@ -365,7 +365,7 @@ def keep_an_admin(session: Session, user: User) -> None:
 
 def locked(session: Session, user_id: int) -> User:
     """The person's row, read under its lock. Raises NotFound."""
-    user = session.get(User, user_id, with_for_update={"of": User, "key_share": True})
+    user = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User})
     if user is None:
         raise NotFound("There is no such person.")
     return user

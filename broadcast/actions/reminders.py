@@ -13,7 +13,7 @@ from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, NotFound
 from broadcast.store import broadcasts, figures, log
-from broadcast.store.database import writing
+from broadcast.store.database import ROW_LOCK, writing
 from broadcast.store.models import Broadcast
 
 EVERY = timedelta(hours=1)
@@ -32,7 +32,7 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime) -> int:
         raise NotFound("There is no such broadcast.")
     ids = figures.missing_ids(broadcast, limit=MOST) if broadcast.is_live else []
     with writing() as session:
-        broadcast = session.get(Broadcast, broadcast_id, with_for_update=True)
+        broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
         _refuse(broadcast, ids, now)
         broadcast.reminded_at = now
         payload = broadcast.as_card().as_payload() | {"seq": broadcast.seq, "reminder": True}

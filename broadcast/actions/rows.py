@@ -15,6 +15,7 @@ from broadcast.domain.message import Draft, Priority
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, Invalid, NotFound, Outdated
 from broadcast.store import audiences
+from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Broadcast, BroadcastExceptRole, BroadcastExceptUser, BroadcastRole, BroadcastUser
 from broadcast.store.unsaved import NewBroadcast, RoleName
 
@@ -23,7 +24,7 @@ _KINDS = {Everyone: "everyone", Roles: "roles", Users: "users"}
 
 def locked(session: Session, broadcast_id: int, *, version: str | None = None) -> Broadcast:
     """The row, read under its lock. Raises NotFound, or Outdated when it is no longer at `version` (None: any)."""
-    broadcast = session.get(Broadcast, broadcast_id, with_for_update=True)
+    broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
     if version is not None and version != broadcast.version:

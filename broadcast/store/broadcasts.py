@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences
-from broadcast.store.database import db
+from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import (
     Audit,
     Broadcast,
@@ -65,7 +65,7 @@ def by_source(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[t
     found = {}
     for source, ids in sorted(wanted.items()):
         query = select(Broadcast).where(Broadcast.source == source, Broadcast.source_id.in_(ids)).order_by(Broadcast.id)
-        found |= {(source, row.source_id): row for row in session.scalars(query.with_for_update())}
+        found |= {(source, row.source_id): row for row in session.scalars(query.with_for_update(**ROW_LOCK))}
     return found
 
 
@@ -199,7 +199,9 @@ def claim(session: Session, status: Status, ids: Sequence[int], now: datetime) -
     if is_shared and not session.scalar(select(func.pg_try_advisory_xact_lock(_CLOCK_LOCK))):
         return None
     query = select(Broadcast).where(Broadcast.id.in_(ids), _is_due(status, now))
-    return sorted(session.scalars(query.with_for_update(skip_locked=True)), key=lambda row: ids.index(row.id))
+    return sorted(
+        session.scalars(query.with_for_update(**ROW_LOCK, skip_locked=True)), key=lambda row: ids.index(row.id)
+    )
 
 
 def _is_due(status: Status, now: datetime) -> ColumnElement[bool]:

@@ -77,6 +77,10 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_type=True)
 
+# How to lock a row that will change, for `with_for_update`: others may refer to it meanwhile. The whole lock would wait for
+# every receipt being written that names the row, and whoever writes it could wait for us: a deadlock.
+ROW_LOCK = {"key_share": True}
+
 _WRITES = "broadcast_writes"  # execution option: this transaction will write
 _ALONE = "broadcast_alone"  # execution option, of SQLite: this connection is for one statement
 _RESTED_SECONDS = 1.0

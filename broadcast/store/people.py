@@ -12,7 +12,7 @@ from broadcast.domain.audience import Audience, Everyone
 from broadcast.domain.preferences import Preferences
 from broadcast.domain.preferences import stored as stored_preferences
 from broadcast.store import audiences, people_search, silences
-from broadcast.store.database import db
+from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
 
 _CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
@@ -239,7 +239,7 @@ def end_embedded(session: Session, token_id: int, *, at: datetime) -> set[int]:
 
 def lock_role(session: Session, name: str) -> None:
     """Let nobody else through here until this transaction ends. People may get and lose the role meanwhile."""
-    session.execute(select(Role.name).where(Role.name == name).with_for_update(key_share=True))
+    session.execute(select(Role.name).where(Role.name == name).with_for_update(**ROW_LOCK))
 
 
 def _filtered(query: Select, filters: Filters) -> Select:

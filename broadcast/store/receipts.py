@@ -9,7 +9,7 @@ from sqlalchemy import and_, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from broadcast.store.database import db
+from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import Broadcast, Receipt, UndoStep, User
 
 Mark = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
@@ -18,7 +18,7 @@ _CHUNK = 200  # rows in one statement: about two milliseconds on SQLite
 
 def lock_person(session: Session, user_id: int) -> None:
     """Let nobody else change this person's receipts until the transaction ends, so that what is looked at now stays true."""
-    session.execute(select(User.id).where(User.id == user_id).with_for_update())
+    session.execute(select(User.id).where(User.id == user_id).with_for_update(**ROW_LOCK))
 
 
 def raise_version(session: Session, user_id: int, *, at: datetime) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from broadcast.domain.arrival import VALUE_BYTES, Place, Record
 from broadcast.domain.lifecycle import Status
 from broadcast.store import dead_letters, outside
-from broadcast.store.database import db
+from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import Broadcast
 from broadcast.store.outside import CollapsedEvent, EventSample, EventSource, RuleTally
 
@@ -48,7 +48,7 @@ def live_cards(
             .where(Broadcast.source == source, Broadcast.collapse_key.in_(keys), Broadcast.status == Status.ACTIVE)
             .where(or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > now))
         )
-        for row in session.scalars(query.order_by(Broadcast.id.desc()).with_for_update()):
+        for row in session.scalars(query.order_by(Broadcast.id.desc()).with_for_update(**ROW_LOCK)):
             found.setdefault((source, row.collapse_key), []).append(row)
     return found
 
@@ -61,7 +61,7 @@ def quarantined(session: Session, source: str, *, most: int) -> list[Broadcast]:
         .order_by(Broadcast.id.desc())
         .limit(most)
     )
-    return list(session.scalars(query.with_for_update()))
+    return list(session.scalars(query.with_for_update(**ROW_LOCK)))
 
 
 def collapsed(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[tuple[str, str], Broadcast]:
@@ -74,7 +74,7 @@ def collapsed(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[t
             .where(CollapsedEvent.source == source, CollapsedEvent.source_id.in_(ids))
             .order_by(Broadcast.id)
         )
-        rows = session.execute(query.with_for_update(of=Broadcast)).all()
+        rows = session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
         found |= {(source, source_id): broadcast for source_id, broadcast in rows}
     return found
 

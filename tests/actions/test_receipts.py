@@ -3,16 +3,19 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from broadcast.actions import broadcasts as broadcast_actions
 from broadcast.actions import receipts as actions
 from broadcast.domain import clock
 from broadcast.errors import NotFound
-from broadcast.store import inbox, log
-from broadcast.store.database import db
+from broadcast.store import inbox, log, receipts
+from broadcast.store.database import db, writing
 from broadcast.store.inbox import Filters
 from broadcast.store.models import Receipt
 from tests.acts import a_message, count_rows, send, to_role
+from tests.databases import DATABASE_URL
 
 NOW = clock.now()
 
@@ -109,3 +112,19 @@ def test_mark_all_with_nothing_to_mark_writes_nothing(cast, signals):
     before = count_rows()
     assert actions.mark_all_read(Filters(), through=99, by=cast["bob"], now=NOW).ids == []
     assert (count_rows(), signals) == (before, [])
+
+
+@pytest.mark.skipif(not DATABASE_URL, reason="SQLite locks no rows")
+def test_shown_marks_and_acts_of_one_person_do_not_wait_for_each_other_for_ever(in_app, cast):
+    """The mark holds its row and refers to the person; the act holds the person and wants the row."""
+    broadcast_id, bob = send(cast["alice"]), cast["bob"]
+    db.session.rollback()
+    with db.engine.connect() as elsewhere, writing() as session:
+        receipts.lock_person(session, bob.user_id)
+        with Session(elsewhere) as other:
+            other.execute(text("SET lock_timeout = '1s'"))
+            receipts.mark(other, [(broadcast_id, bob.user_id)], "delivered_at", at=NOW)
+            other.commit()
+        receipts.mark(session, [(broadcast_id, bob.user_id)], "read_at", at=NOW)
+    row = db.session.get(Receipt, (broadcast_id, bob.user_id))
+    assert (row.delivered_at, row.read_at) == (NOW, NOW)
