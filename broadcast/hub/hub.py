@@ -204,13 +204,14 @@ class Hub:
 
         Called by one greenlet, the tail, in the order of the log.
         """
-        for n, batch in enumerate(self._batches(events)):
-            if n:  # a healthy client needs a moment to read, or a burst would fill its backlog
-                gevent.sleep(REST_SECONDS)
+        for batch in self._batches(events):
+            # no pause before this: a stream that opened now would have the batch in its replay, and then once more
             if batch[0].event.is_for_clients:
                 self._fan_out(batch)
             else:
                 self._steer(batch[0].event)
+            if batch[-1].event is not events[-1]:  # a healthy client needs a moment to read
+                gevent.sleep(REST_SECONDS)
 
     def _batches(self, events: Sequence[Event]) -> Iterator[list[Remembered]]:
         """Remember events just before they are sent, joined up to JOINED_BYTES; steering events stand alone."""

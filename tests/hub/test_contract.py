@@ -67,6 +67,21 @@ def test_many_events_at_once_arrive_whole_and_in_order(hub, open):
     assert bob.received.count(b"\n\n") == 150
 
 
+def test_stream_that_opens_within_a_burst_gets_each_event_once(hub, open):
+    burst = gevent.spawn(hub.deliver, [message(seq, text="x" * 600) for seq in range(1, 151)])
+    late = {}
+    while not burst.ready():
+        through = hub.head.seq
+        if through not in late:
+            connection = subscribe(hub, Viewer(through))
+            connection.prelude = iter([b"id: e-%d\n\n" % seq for seq in range(1, through + 1)])
+            late[through] = open(connection)
+        gevent.sleep(0)
+    assert len(late) > 3
+    eventually(lambda: all(stream.ids()[-1:] == [150] for stream in late.values()))
+    assert all(stream.ids() == list(range(1, 151)) for stream in late.values())
+
+
 def test_slow_consumer_is_closed_not_waited_for(kind, open):
     hub = make_hub(backlog_bytes=20_000)
     [give] = [opener(kind, hub)]
