@@ -4,6 +4,7 @@ This file runs in the master, before the workers patch the standard library for 
 unpatched in every worker, so nothing here imports the application, Redis, ssl or psycopg; the hooks import late.
 """
 
+import gc
 import os
 import resource
 import shutil
@@ -103,6 +104,7 @@ def post_fork(server, worker):
     note the signal in a queue that nobody reads here, and the stop would then take all of `graceful_timeout`.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.disable()  # nothing of what is loaded now becomes garbage; `broadcast.runtime.settle` turns it on again
 
 
 def post_worker_init(worker):

@@ -215,6 +215,16 @@ def start_worker(worker: Any) -> None:
     keepalive = KeepAlive(worker.cfg.keepalive)
     worker.timeout_ctx = keepalive.wait
     gevent.spawn(_watch, worker, runtime, keepalive)
+    settle()
+
+
+def settle() -> None:
+    """Have the garbage collector leave alone what was loaded by now: it is never garbage, and going through its 150,000 objects
+    took 70 ms, in which no stream of the worker was served.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def stop_worker(worker: Any) -> None:

@@ -1,0 +1,17 @@
+"""What a worker does once all is loaded."""
+
+import gc
+
+from broadcast.runtime import settle
+
+
+def test_collector_works_again_and_leaves_alone_what_was_loaded():
+    gc.disable()
+    try:
+        settle()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 10_000
+        assert not gc.get_objects(generation=2)
+    finally:
+        gc.unfreeze()
+        gc.enable()
