@@ -5,9 +5,10 @@ from datetime import datetime
 from itertools import islice
 
 import gevent
+from sqlalchemy.exc import IntegrityError
 
 from broadcast.domain.events import Event
-from broadcast.store import receipts
+from broadcast.store import broadcasts, receipts
 from broadcast.store.database import writing
 from broadcast.store.receipts import Mark
 
@@ -36,14 +37,25 @@ class Deliveries:
         """Write everything that waits. Lets other greenlets run between batches. Raises Busy; nothing is lost by that."""
         while batch := self._next():
             mark, pairs = batch
-            with writing() as session:
-                receipts.mark(session, pairs, mark, at=now)
-            for broadcast_id, user_id in pairs:
-                waiting = self._waiting[mark, broadcast_id]
-                waiting.discard(user_id)
-                if not waiting:
-                    del self._waiting[mark, broadcast_id]
+            try:
+                with writing() as session:
+                    receipts.mark(session, pairs, mark, at=now)
+            except (
+                IntegrityError
+            ):  # retention took one of the broadcasts meanwhile: its marks must not hold up the others
+                gone = {broadcast_id for broadcast_id, _ in pairs if broadcasts.by_id(broadcast_id) is None}
+                if not gone:
+                    raise
+                pairs = [pair for pair in pairs if pair[0] in gone]
+            self._forget(mark, pairs)
             gevent.sleep(_PAUSE_SECONDS)
+
+    def _forget(self, mark: Mark, pairs: Iterable[tuple[int, int]]) -> None:
+        for broadcast_id, user_id in pairs:
+            waiting = self._waiting[mark, broadcast_id]
+            waiting.discard(user_id)
+            if not waiting:
+                del self._waiting[mark, broadcast_id]
 
     def _next(self) -> tuple[Mark, list[tuple[int, int]]] | None:
         """A batch of pairs, of as many broadcasts as fit: hundreds may come in a second from Kafka, to few people each."""

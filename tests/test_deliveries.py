@@ -33,3 +33,13 @@ def test_hundred_broadcasts_to_three_people_are_two_transactions(cast, commits):
     assert sorted(map(tuple, rows)) == sorted((broadcast_id, user_id) for broadcast_id in ids for user_id in people)
     deliveries.flush(clock.now())
     assert len(commits) == 2
+
+
+def test_broadcast_that_is_gone_holds_up_no_other(cast, commits):
+    deliveries, bob = Deliveries(), cast["bob"].user_id
+    there = send(cast["alice"])
+    deliveries.add(there + 1000, [bob])
+    deliveries.add(there, [bob])
+    deliveries.flush(clock.now())
+    rows = db.session.execute(sqlalchemy.select(Receipt.broadcast_id, Receipt.user_id)).all()
+    assert list(map(tuple, rows)) == [(there, bob)]

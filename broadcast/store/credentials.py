@@ -1,8 +1,4 @@
-"""Who is behind a cookie or a token. Asked once for every request and every stream, so it is one statement, made once.
-
-Plain columns on a plain connection: loading a person, their roles and their session as objects took three times as long, and
-thousands of streams may return in the same seconds.
-"""
+"""Who is behind a cookie or a token. Asked once for every request and every stream, so it is one question, made once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from broadcast.store.database import for_one_question
 from broadcast.store.models import ApiToken, User, UserRole, UserSession
+from broadcast.store.question import Question
 
 _CHUNK = 500  # ids in one statement
 
@@ -49,10 +45,10 @@ _of_session = (_session.c.id, _session.c.created_at, _session.c.seen_at, _sessio
 _sessions = select(*_of_session, _session.c.origin, _session.c.token_id, *_person).join_from(
     _session, _user, _user.c.id == _session.c.user_id
 )
-_by_session = _sessions.where(_session.c.token_hash == bindparam("key"), _session.c.origin.is_(None))
-_by_embedded = _sessions.where(_session.c.id == bindparam("key"), _session.c.origin.is_not(None))
+_by_session = Question(_sessions.where(_session.c.token_hash == bindparam("key"), _session.c.origin.is_(None)))
+_by_embedded = Question(_sessions.where(_session.c.id == bindparam("key"), _session.c.origin.is_not(None)))
 _token_columns = (_token.c.used_at, _token.c.revoked_at, _token.c.expires_at, _token.c.scopes, None, None)
-_by_token = (
+_by_token = Question(
     select(_token.c.id, _token.c.created_at, *_token_columns, *_person)
     .join_from(_token, _user, _user.c.id == _token.c.user_id)
     .where(_token.c.token_hash == bindparam("key"))
@@ -80,7 +76,6 @@ def touch(session: Session, *, sessions: Sequence[int], tokens: Sequence[int], a
             session.execute(statement.execution_options(synchronize_session=False))
 
 
-def _found(statement, key: str | int) -> Credential | None:
-    with for_one_question() as connection:
-        row = connection.execute(statement, {"key": key}).first()
+def _found(question: Question, key: str | int) -> Credential | None:
+    row = question.ask({"key": key})
     return row and Credential(*row[:-1], frozenset((row[-1] or "").split()))

@@ -15,8 +15,9 @@ from broadcast.domain.audience import Viewer
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.store import audiences, search
-from broadcast.store.database import Moment, db, for_one_question
+from broadcast.store.database import Moment, db
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
+from broadcast.store.question import Question
 
 VIEWS = ("inbox", "unread", "archived", "snoozed", "all")
 
@@ -124,8 +125,7 @@ def unread_ids(viewer: Viewer, filters: Filters, *, now: datetime, through: int)
 
 
 def unread(viewer: Viewer, *, now: datetime) -> Unread:
-    with for_one_question() as connection:
-        return Unread(*connection.execute(_unread_count, _given(viewer, now)).one())
+    return Unread(*_unread.ask(_given(viewer, now)))
 
 
 def counts(viewer: Viewer, *, now: datetime) -> Counts:
@@ -258,7 +258,7 @@ _items = _base(
 )
 _ids = _base(Broadcast.id)
 _count = _base(func.count())
-_unread_count = _of_this_moment(func.count()).where(~_is_read(), _is_here())
+_unread = Question(_of_this_moment(func.count()).where(~_is_read(), _is_here()))
 _counts = _of_this_moment(
     _how_many(_is_here()),
     _how_many(and_(~_is_read(), _is_here())),

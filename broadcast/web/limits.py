@@ -1,10 +1,16 @@
 """Who may ask how often: in Redis over all workers, in the worker's own memory while Redis is away, never not at all."""
 
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
 from flask import Flask, current_app, g, request
 from flask_limiter import Limiter
+from limits import RateLimitItem, parse_many
 
 from broadcast.settings import Settings
 from broadcast.web.counters import Counters
+from broadcast.web.errors import stream_refusal
 
 
 def address() -> str:
@@ -36,8 +42,6 @@ limiter = Limiter(
     headers_enabled=False,
     key_prefix="broadcast",
 )
-streams_per_user = limiter.shared_limit(_setting("limit_stream_per_user"), "stream", key_func=person_or_address)
-streams_per_address = limiter.shared_limit(_setting("limit_stream_per_address"), "stream-address", key_func=address)
 publish_per_user = limiter.shared_limit(_setting("limit_publish_per_user"), "publish", methods=["POST"])
 # the same count, for a form that is also only saved or looked at
 send_per_user = limiter.shared_limit(
@@ -52,6 +56,35 @@ setup_per_address = limiter.limit(
 sign_in_per_address = limiter.shared_limit(_setting("limit_login_per_address"), "sign-in", key_func=address)
 
 password_per_person = limiter.limit(_setting("limit_login_per_account"), key_func=person_or_address, methods=["POST"])
+
+
+def streams(view: Callable) -> Callable:
+    """Count a stream for its address and its person, and refuse it over either limit.
+
+    Not by flask-limiter's decorators, which cost more than looking up who asks: thousands may return at once.
+    """
+
+    @limiter.exempt
+    @wraps(view)
+    def counted(**values: Any) -> Any:
+        settings: Settings = current_app.extensions["settings"]
+        if settings.ratelimit_enabled and not (
+            _is_within(settings.limit_stream_per_address, "stream-address", address())
+            and _is_within(settings.limit_stream_per_user, "stream", person_or_address())
+        ):
+            return stream_refusal("BUSY")
+        return view(**values)
+
+    return counted
+
+
+def _is_within(limit: str, name: str, key: str) -> bool:
+    return all(limiter.limiter.hit(item, name, key) for item in _items(limit))
+
+
+@cache
+def _items(limit: str) -> list[RateLimitItem]:
+    return parse_many(limit)
 
 
 def init_app(app: Flask, settings: Settings) -> None:

@@ -1,0 +1,48 @@
+"""A question asked by the driver has the answer that SQLAlchemy would give."""
+
+import pytest
+import sqlalchemy
+from sqlalchemy import bindparam, func, select
+
+from broadcast.errors import Busy
+from broadcast.store.database import db
+from broadcast.store.models import User
+from broadcast.store.question import Question
+from tests.databases import DATABASE_URL
+
+_users = User.__table__
+_of_names = (
+    select(func.count(), func.min(_users.c.created_at), _users.c.password_hash.is_not(None))
+    .where(_users.c.username.in_(bindparam("names", expanding=True)), _users.c.id > bindparam("after"))
+    .where(_users.c.name != "Nobody")
+    .group_by(_users.c.password_hash.is_not(None))
+)
+
+
+@pytest.mark.usefixtures("cast")
+@pytest.mark.parametrize("names", [["alice"], ["alice", "bob", "charlie"], ["bob", "charlie"], []])
+def test_answer_is_that_of_sqlalchemy_for_lists_of_any_length(names):
+    asked, given = Question(_of_names), {"names": names, "after": 0}
+    for _ in range(2):
+        row = db.session.execute(_of_names, given).first()
+        assert asked.ask(given) == (row and list(row))
+
+
+@pytest.mark.usefixtures("cast")
+def test_values_are_of_the_ask_and_not_of_the_first():
+    asked = Question(select(_users.c.name, _users.c.created_at).where(_users.c.username == bindparam("key")))
+    assert [asked.ask({"key": key})[0] for key in ("alice", "bob")] == ["Alice", "Bob"]
+    assert asked.ask({"key": "alice"})[1].tzinfo is not None
+    assert asked.ask({"key": "nobody"}) is None
+
+
+@pytest.mark.skipif(not DATABASE_URL, reason="a file has no connections that die")
+@pytest.mark.usefixtures("cast")
+def test_connection_that_dies_is_busy_once():
+    asked = Question(select(func.pg_backend_pid()))
+    [died] = asked.ask({})
+    with sqlalchemy.create_engine(DATABASE_URL, poolclass=sqlalchemy.NullPool).connect() as other:
+        other.execute(select(func.pg_terminate_backend(died, 5000)))
+    with pytest.raises(Busy):
+        asked.ask({})
+    assert asked.ask({}) != [died]
