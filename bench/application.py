@@ -12,10 +12,12 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from broadcast.actions import announce, people
+from broadcast.actions import announce, broadcasts, people
 from broadcast.domain import clock
+from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Everyone, roles
 from broadcast.domain.events import EventType
+from broadcast.domain.message import read_draft
 from broadcast.factory import create_app
 from broadcast.settings import Settings
 from broadcast.store import log
@@ -38,13 +40,14 @@ class Application:
         self.app = create_app(Settings.load(environ))
         with self.app.app_context():
             self.tokens.write_text("\n".join(_people(count)) + "\n")
+            self._broadcast_id = _publish()
 
     def send(self, count: int, *, to_ops: bool = False) -> list[float]:
         """Append `count` messages of about 200 bytes on the wire in one transaction; return when it was committed."""
         audience = roles(["ops"]) if to_ops else Everyone()
         with self.app.app_context():
-            payload = {"id": 1, "title": "x" * 110}
-            entry = log.Entry(EventType.MESSAGE, 1, audience, payload)
+            payload = {"id": self._broadcast_id, "title": "x" * 110}
+            entry = log.Entry(EventType.MESSAGE, self._broadcast_id, audience, payload)
             with writing() as session:
                 log.append(session, [entry] * count, at=clock.now())
             committed = time.time()
@@ -80,6 +83,13 @@ def _people(count: int) -> list[str]:
         ]
         session.execute(insert(ApiToken), rows)
     return tokens
+
+
+def _publish() -> int:
+    """A broadcast for all messages to be of, so that their deliveries can be noted."""
+    by, raw = Actor(1, "Bench", frozenset(), True), {"title": "Measured", "content": "Text", "targetType": "ROLE"}
+    draft = read_draft(raw | {"targetIds": ["ops"]}, now=clock.now())
+    return broadcasts.publish(draft, by=by, now=clock.now()).id
 
 
 @contextmanager
