@@ -24,7 +24,7 @@ from bench.client import Load, build, cpu_seconds, memory_of
 from broadcast import gauges
 from tests.system import free_port
 
-ROUNDS, BURST_ROUNDS, BURST = 60, 3, 100
+ROUNDS, BURST_ROUNDS, BURST = 200, 3, 100
 REPLAYED = 20
 
 

@@ -13,7 +13,7 @@ from broadcast.store.database import writing
 from broadcast.store.receipts import Mark
 
 _BATCH = 200  # rows in one transaction: it holds SQLite's only write lock for a few milliseconds
-_PAUSE_SECONDS = 0.002
+_PAUSE_SECONDS = 0.006  # longer than a batch: streams come first
 
 
 class Deliveries:
