@@ -93,21 +93,9 @@ def wait_for_workers(system: System, *, other_than: int = 0) -> list[int]:
         workers = system.workers()
         if len(workers) != 2 or other_than in workers:
             return None
-        return workers if _answering(system) >= set(workers) else None
+        return workers if system.answering() >= set(workers) else None
 
     return wait_for(both, seconds=60, what="two workers that answer")
-
-
-def _answering(system: System) -> set[int]:
-    """The workers that took one of a few connections held open at the same time."""
-    visitors = [Visitor(system) for _ in range(12)]
-    try:
-        for visitor in visitors:
-            visitor.get("/healthz")
-        return {visitor.worker for visitor in visitors}
-    finally:
-        for visitor in visitors:
-            visitor.close()
 
 
 def _now(system: System, token: str) -> str:

@@ -94,13 +94,14 @@ class System:
         if "DATABASE_URL" in self.environ:
             self.start()
             self._tokens = json.loads(self.run_module("tests.populate"))
-            return self
-        database, tokens = _populated()
-        data = Path(self.environ["DATA_DIR"])
-        data.mkdir(mode=0o700, exist_ok=True)
-        shutil.copy(database, data)
-        self._tokens = dict(tokens)
-        self.start()
+        else:
+            database, tokens = _populated()
+            data = Path(self.environ["DATA_DIR"])
+            data.mkdir(mode=0o700, exist_ok=True)
+            shutil.copy(database, data)
+            self._tokens = dict(tokens)
+            self.start()
+        wait_for(lambda: self.answering() >= set(self.workers()), seconds=60, what="every worker to answer")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,6 +197,17 @@ class System:
     def workers(self) -> list[int]:
         """Process ids of the gunicorn workers that live now."""
         return _children(self.master)
+
+    def answering(self) -> set[int]:
+        """The workers that take one of a few connections held open at the same time."""
+        connections = [connect(self.url, timeout=20) for _ in range(12)]
+        try:
+            for connection in connections:
+                connection.request("GET", "/healthz")
+            return {int(connection.getresponse().headers["X-Worker"]) for connection in connections}
+        finally:
+            for connection in connections:
+                connection.close()
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.output.read_text()

@@ -150,5 +150,7 @@ def _knows_the_others(sentinel: Server) -> bool:
 
 
 def _is_whole(server: Server) -> bool:
+    """It knows all the others, and if it is a replica it has what its master has: no other may take the master's place."""
     with _client(server) as client:
-        return client.cluster("INFO")["cluster_state"] == "ok" and len(client.cluster("NODES")) == 6
+        knows_all = client.cluster("INFO")["cluster_state"] == "ok" and len(client.cluster("NODES")) == 6
+        return knows_all and client.info("replication").get("master_link_status", "up") == "up"
