@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _POLL_MS = 400
+_CLOSE_SECONDS = 0.03  # what follows a batch this closely waits this long for more
 _ELECTION_SECONDS = 0.25  # a successor begins this long after the end of the one before, at the latest
 _LOOK_SECONDS = 1.0  # between looks at the link, the lease and the lag
 _TOPICS_SECONDS = 10.0  # between looks for new topics and partitions
@@ -126,7 +127,7 @@ class _Reading:
         self._app, self._settings, self._consumer, self._is_alone = app, settings, consumer, is_alone
         self._forwarder = Forwarder(app, settings) if settings.kafka_dlt else None
         self._forward_at: float | None = 0.0  # at once: the worker before may have left some
-        self._look_at = 0.0
+        self._look_at = self._turned_at = 0.0
         self._topics_at = time.monotonic() + _TOPICS_SECONDS
         self._lags: set[tuple[str, int]] = set()
         self._missing: list[str] = []
@@ -159,15 +160,32 @@ class _Reading:
         return [TopicPartition(topic, number) for topic, numbers in found.items() for number in sorted(numbers)]
 
     def turn(self) -> None:
-        """Poll once: one batch, one transaction, one commit of offsets."""
+        """One batch, one transaction, one commit of offsets."""
         self._forward()
-        polled = self._consumer.poll(timeout_ms=_POLL_MS)
+        polled = self._poll()
         if not polled:
             return
         began = time.monotonic()
         self._ingest(_record(raw) for raws in polled.values() for raw in raws)
         self._commit(polled)
-        metrics.kafka_batch_seconds.observe(time.monotonic() - began)
+        self._turned_at = time.monotonic()
+        metrics.kafka_batch_seconds.observe(self._turned_at - began)
+
+    def _poll(self) -> dict[Any, list[Any]]:
+        """Wait for events. Those that follow close upon a batch wait for each other: a transaction for each would cost so much
+        that a few hundred a second are never done. Alone only: another poll may begin a rebalance of a group.
+        """
+        polled = self._consumer.poll(timeout_ms=_POLL_MS)
+        if not self._is_alone or time.monotonic() - self._turned_at > _CLOSE_SECONDS:
+            return polled
+        until = time.monotonic() + _CLOSE_SECONDS
+        while polled and (left := until - time.monotonic()) > 0:
+            room = events.MOST - sum(map(len, polled.values()))
+            if room <= 0:
+                break
+            for where, raws in self._consumer.poll(timeout_ms=round(left * 1000), max_records=room).items():
+                polled[where] = polled.get(where, []) + raws
+        return polled
 
     def _forward(self) -> None:
         if self._forwarder and self._forward_at is not None and time.monotonic() >= self._forward_at:
