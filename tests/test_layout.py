@@ -11,20 +11,21 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent
 CODE = TOP / "broadcast"
 
-_LEAVES = {"errors"}
+_LEAVES = {"errors", "turn"}
 _STORE = {"domain", "store", "settings"} | _LEAVES
 _ACTIONS = {"domain", "store", "bus", "actions", "richtext", "wording"} | _LEAVES
 _LOOPS = {"domain", "store", "hub", "bus", "actions"} | _LEAVES
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "turn": set(),
     "sign_in_settings": set(),
     "settings": {"sign_in_settings"},
     "richtext": set(),
     "wording": _LEAVES,
     "launcher": {"launcher", "settings"},
     "domain": {"domain"} | _LEAVES,
-    "hub": {"hub", "domain"},
+    "hub": {"hub", "domain", "turn"},
     "redis_url": set(),
     "bus": {"bus", "redis_url"},
     "store": _STORE,
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"hub"},
     "replay": {"domain", "hub", "store"},
     "tail": {"domain", "hub", "store", "metrics"},
-    "deliveries": {"domain", "store"},
+    "deliveries": {"domain", "store", "turn"},
     "follow": {"domain", "hub", "store"},
     "last_use": {"store"},
     "keepalive": set(),
@@ -81,7 +82,7 @@ ONLY_IN: dict[str, set[str]] = {
     "requests": {"web"},
     "opentelemetry": {"tracing"},
 }
-STANDARD_LIBRARY_ONLY = {"domain": set(), "errors": set(), "hub": {"gevent"}}
+STANDARD_LIBRARY_ONLY = {"domain": set(), "errors": set(), "turn": {"gevent"}, "hub": {"gevent"}}
 
 
 def room_of(path: Path) -> str:

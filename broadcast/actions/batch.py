@@ -13,7 +13,6 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit
-from broadcast.actions.breath import Breath
 from broadcast.actions.broadcasts import message, removal, update
 from broadcast.actions.gathering import Gathering
 from broadcast.actions.rows import add_people, fill, mark_audience, unsaved
@@ -26,8 +25,9 @@ from broadcast.domain.message import Draft
 from broadcast.store import broadcasts, dead_letters, log, outside, sources
 from broadcast.store.models import Broadcast
 from broadcast.store.unsaved import NewBroadcast
+from broadcast.turn import Breath
 
-_AT_ONCE = 50  # rows in one statement: its values alone take the worker ten milliseconds
+_AT_ONCE = 50  # rows between two chances for others to run
 
 Kind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
 _Row = Broadcast | NewBroadcast

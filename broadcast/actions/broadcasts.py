@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import announce, audit
 from broadcast.actions.audiences import resolve
-from broadcast.actions.breath import Breath
 from broadcast.actions.rows import (
     check_may_write,
     fill,
@@ -33,6 +32,7 @@ from broadcast.errors import Conflict, Invalid
 from broadcast.store import broadcasts, log, people
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast, IdempotencyKey
+from broadcast.turn import Breath
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from broadcast import richtext
 from broadcast.actions import announce
 from broadcast.actions.audiences import resolve
 from broadcast.actions.batch import Batch, Kind, Ready
-from broadcast.actions.breath import Breath
 from broadcast.domain.actor import Actor
 from broadcast.domain.arrival import Arrival, Publish, Rejected
 from broadcast.domain.audience import Audience
@@ -27,6 +26,7 @@ from broadcast.errors import Busy, Invalid
 from broadcast.store import people
 from broadcast.store.database import writing
 from broadcast.store.models import User
+from broadcast.turn import Breath
 
 MOST = 500  # events in one transaction
 _ACCOUNT = ":events"  # nobody can be given such a name, and it has no password

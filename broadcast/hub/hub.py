@@ -21,7 +21,7 @@ from broadcast.hub import sse
 from broadcast.hub.connection import JOINED_BYTES, Connection, Wire
 from broadcast.hub.index import SLOTS, Index
 from broadcast.hub.memory import Encoder, Memory, Remembered
-from broadcast.hub.turn import let_others_run
+from broadcast.turn import let_others_run
 
 AT_ONCE = 128  # sends between two looks at the clock
 SLICE_SECONDS = 0.003  # after sending this long, the other requests of the worker have their turn

@@ -20,13 +20,13 @@ from gevent.event import Event as Bell
 
 from broadcast import metrics
 from broadcast.actions import events
-from broadcast.actions.batch import Breath
 from broadcast.domain import clock
 from broadcast.domain.arrival import Arrival, Place, Record
 from broadcast.ingest import client, contract
 from broadcast.ingest.dlt import Forwarder
 from broadcast.settings import Settings
 from broadcast.store.lease import Lease
+from broadcast.turn import Breath
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer

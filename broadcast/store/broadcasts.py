@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flask import current_app
-from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences
 from broadcast.store.database import ROW_LOCK, db
+from broadcast.store.many import insert_many, new_ids
 from broadcast.store.models import (
     Audit,
     Broadcast,
@@ -72,23 +73,18 @@ def by_source(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[t
 def add_many(session: Session, new: Sequence[NewBroadcast]) -> None:
     """Insert broadcasts with the rows of their roles, and give each its id.
 
-    For hundreds at once: a flush of as many mapped objects took twice the time.
+    For hundreds at once: a flush of as many mapped objects took four times as long.
     """
-    if not new:
-        return
-    columns = [column.name for column in Broadcast.__table__.columns if column.name in set().union(*map(vars, new))]
-    rows = [{name: values.get(name) for name in columns} for values in map(vars, new)]
-    statement = insert(Broadcast.__table__).returning(Broadcast.__table__.c.id, sort_by_parameter_order=True)
-    for broadcast, broadcast_id in zip(new, session.scalars(statement, rows), strict=True):
+    for broadcast, broadcast_id in zip(new, new_ids(session, Broadcast.__table__, len(new)), strict=True):
         broadcast.id = broadcast_id
+    insert_many(session, Broadcast.__table__, [broadcast.as_row() for broadcast in new])
     for table, relation in ((BroadcastRole, "role_rows"), (BroadcastExceptRole, "except_role_rows")):
         roles = [
             {"broadcast_id": broadcast.id, "role_name": row.role_name}
             for broadcast in new
             for row in getattr(broadcast, relation)
         ]
-        if roles:
-            session.execute(insert(table.__table__), roles)
+        insert_many(session, table.__table__, roles)
 
 
 def audience(broadcast: Broadcast) -> Audience:

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain import correlation
 from broadcast.domain.audience import Audience, from_json
 from broadcast.domain.events import Cursor, Event, EventType
 from broadcast.store.database import db
+from broadcast.store.many import insert_many
 from broadcast.store.models import LogEvent, LogHead
 
-PAGE = 500  # events in one read: a few milliseconds of decoding
+PAGE = 200  # events in one read: a few milliseconds of decoding, in which no stream of the worker is served
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def append(session: Session, entries: Sequence[Entry], *, at: datetime, first: C
         Event(seq + n, epoch, e.type, e.broadcast_id, e.audience, e.payload, at, done_for)
         for n, e in enumerate(entries)
     ]
-    session.execute(insert(LogEvent.__table__), [_row(event) for event in events])
+    insert_many(session, LogEvent.__table__, [_row(event) for event in events])
     return events
 
 

@@ -7,6 +7,10 @@ that alone was a third of what an event from outside cost.
 from typing import Any, NamedTuple
 
 from broadcast.store.models import Broadcast
+from broadcast.store.models.broadcasts import search_words
+
+_COLUMNS = [column.key for column in Broadcast.__table__.columns]
+_DEFAULTS = {c.key: c.default.arg for c in Broadcast.__table__.columns if c.default is not None and c.default.is_scalar}
 
 
 class RoleName(NamedTuple):
@@ -16,7 +20,7 @@ class RoleName(NamedTuple):
 
 
 class NewBroadcast:
-    """The columns of Broadcast as plain attributes, None until they are set, and what can be said of them.
+    """The columns of Broadcast as plain attributes, at their defaults or None until they are set, and what can be said of them.
 
     `store.broadcasts.add_many` inserts it and gives it its id; it is never in a session.
     """
@@ -35,6 +39,13 @@ class NewBroadcast:
     def __init__(self, **values: Any):
         vars(self).update(values)
 
+    def as_row(self) -> dict[str, Any]:
+        """Every column of Broadcast with its value."""
+        found = vars(self)
+        row = {name: found.get(name, _DEFAULTS.get(name)) for name in _COLUMNS}
+        row["search_words"] = search_words(self.title, self.content, self.category, self.sender_name)
+        return row
 
-for _column in Broadcast.__table__.columns:
-    setattr(NewBroadcast, _column.key, None)
+
+for _name in _COLUMNS:
+    setattr(NewBroadcast, _name, _DEFAULTS.get(_name))

@@ -276,7 +276,7 @@ def test_cap_costs_the_same_few_queries_whatever_the_size_of_the_batch(outside):
     def queries(count: int, first: int) -> int:
         asked = []
         listener = lambda *args: asked.append(args[2])  # noqa: E731
-        records = [keyed(str(first + n), None, data=a_message(title="same")) for n in range(count)]
+        records = [keyed(str(first + n), None, data=a_message(title=f"same {first}")) for n in range(count)]
         sqlalchemy.event.listen(db.engine, "before_cursor_execute", listener)
         try:
             ingest(outside, *records, rules=CAPPED)

@@ -48,6 +48,15 @@ def test_every_act_is_a_row_that_seals_the_one_before(cast):
     assert audit.verify() == audit.Verdict(number, previous)
 
 
+def test_a_long_batch_is_one_chain(cast):
+    with writing() as session:
+        for n in range(250):
+            acts.record(session, SYSTEM, "test.acted", "test", n, now=NOW, n=n)
+    verdict = audit.verify()
+    assert verdict.broken_id is None
+    assert [row.detail["n"] for row in rows()[-250:]] == list(range(250))
+
+
 @pytest.mark.parametrize("statement", ["UPDATE audit SET actor_name = 'Eve'", "DELETE FROM audit WHERE id = 1"])
 def test_rows_cannot_be_changed_or_deleted(cast, statement):
     before = [(row.id, row.hash) for row in rows()]

@@ -15,13 +15,14 @@ from broadcast.domain.words import words
 from broadcast.store.database import db
 
 
-def _search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
+def search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
+    """What `store.search` looks in."""
     return " ".join(words(f"{title} {content} {category or ''} {sender_name}"))
 
 
 def _words_to_insert(context: Any) -> str:
     row = context.get_current_parameters()
-    return _search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
+    return search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
 
 
 class Broadcast(db.Model):
@@ -158,7 +159,7 @@ class Broadcast(db.Model):
 def _follow_the_text(_mapper: Any, _connection: Any, row: Broadcast) -> None:
     state = inspect(row)
     if any(state.attrs[name].history.has_changes() for name in ("title", "content", "category", "sender_name")):
-        row.search_words = _search_words(row.title, row.content, row.category, row.sender_name)
+        row.search_words = search_words(row.title, row.content, row.category, row.sender_name)
 
 
 class BroadcastRole(db.Model):
