@@ -5,6 +5,7 @@ from datetime import datetime
 from itertools import islice
 
 import gevent
+from gevent.event import Event as Flag
 from sqlalchemy.exc import IntegrityError
 
 from broadcast.domain.events import Event
@@ -14,6 +15,7 @@ from broadcast.store.receipts import Mark
 
 _BATCH = 200  # rows in one transaction: it holds SQLite's only write lock for a few milliseconds
 _PAUSE_SECONDS = 0.006  # longer than a batch: streams come first
+_PATIENCE_SECONDS = 0.25  # with fan-outs one after another a mark is late, never lost
 
 
 class Deliveries:
@@ -33,9 +35,15 @@ class Deliveries:
         """The same, as the hub tells it."""
         self.add(event.broadcast_id, user_ids)
 
-    def flush(self, now: datetime) -> None:
-        """Write everything that waits. Lets other greenlets run between batches. Raises Busy; nothing is lost by that."""
+    def flush(self, now: datetime, *, calm: Flag | None = None) -> None:
+        """Write everything that waits. Lets other greenlets run between batches. Raises Busy; nothing is lost by that.
+
+        `calm` is set while no message is on its way to streams: each batch waits for it, but not for long. Two may flush at
+        once; what both write is the same.
+        """
         while batch := self._next():
+            if calm is not None and not calm.is_set():
+                calm.wait(_PATIENCE_SECONDS)
             mark, pairs = batch
             try:
                 with writing() as session:
@@ -52,10 +60,10 @@ class Deliveries:
 
     def _forget(self, mark: Mark, pairs: Iterable[tuple[int, int]]) -> None:
         for broadcast_id, user_id in pairs:
-            waiting = self._waiting[mark, broadcast_id]
+            waiting = self._waiting.get((mark, broadcast_id), set())
             waiting.discard(user_id)
             if not waiting:
-                del self._waiting[mark, broadcast_id]
+                self._waiting.pop((mark, broadcast_id), None)
 
     def _next(self) -> tuple[Mark, list[tuple[int, int]]] | None:
         """A batch of pairs, of as many broadcasts as fit: hundreds may come in a second from Kafka, to few people each."""

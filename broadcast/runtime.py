@@ -203,7 +203,7 @@ class Runtime:
             self.problems.pop("notes", None)
 
     def _write_down(self) -> None:
-        self.deliveries.flush(clock.now())
+        self.deliveries.flush(clock.now(), calm=self.hub.calm)
         self.app.extensions["last_use"].flush(clock.now())
 
 

@@ -1,5 +1,7 @@
 """Who was shown what is written down in batches, however it is spread over broadcasts."""
 
+from collections.abc import Callable
+
 import pytest
 import sqlalchemy
 
@@ -8,6 +10,16 @@ from broadcast.domain import clock
 from broadcast.store.database import db
 from broadcast.store.models import Receipt
 from tests.acts import send
+
+
+class FanOut:
+    """Stands for the hub's `calm`: a message is on its way, and `meanwhile` happens when somebody waits for its end."""
+
+    def __init__(self, meanwhile: Callable[[float], None]):
+        self.is_over, self.wait = False, meanwhile
+
+    def is_set(self) -> bool:
+        return self.is_over
 
 
 @pytest.fixture
@@ -43,3 +55,25 @@ def test_broadcast_that_is_gone_holds_up_no_other(cast, commits):
     deliveries.flush(clock.now())
     rows = db.session.execute(sqlalchemy.select(Receipt.broadcast_id, Receipt.user_id)).all()
     assert list(map(tuple, rows)) == [(there, bob)]
+
+
+def test_marks_wait_for_a_fan_out_that_is_under_way_but_not_for_ever(cast, commits):
+    deliveries, waited = Deliveries(), []
+    fan_out = FanOut(lambda seconds: waited.append((seconds, len(commits))))
+    deliveries.add(send(cast["alice"]), [cast["bob"].user_id])
+    commits.clear()
+    deliveries.flush(clock.now(), calm=fan_out)
+    assert waited == [(0.25, 0)] and len(commits) == 1
+    fan_out.is_over = True
+    deliveries.add(send(cast["alice"]), [cast["bob"].user_id])
+    deliveries.flush(clock.now(), calm=fan_out)
+    assert len(waited) == 1
+
+
+def test_two_who_flush_at_once_write_the_same_and_neither_fails(cast, commits):
+    deliveries, people = Deliveries(), [actor.user_id for actor in cast.values()]
+    for _ in range(100):
+        deliveries.add(send(cast["alice"]), people)
+    the_other = FanOut(lambda _seconds: deliveries.flush(clock.now()))  # it comes when the first has its batch in hand
+    deliveries.flush(clock.now(), calm=the_other)
+    assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(Receipt)) == 300

@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import islice
 
 import gevent
+from gevent.event import Event as Flag
 
 from broadcast.domain.audience import Viewer
 from broadcast.domain.events import EVERY_SESSION, Cursor, Event, EventType
@@ -77,6 +78,8 @@ class Hub:
         self.counters: Counter[str] = Counter()
         self.changed_users: set[int] = set()  # whose streams came or went; whoever publishes presence takes them out
         self.send_many: Many = self._send_one_by_one
+        self.calm = Flag()  # no message is on its way to streams: the moment for work that can wait
+        self.calm.set()
         self._index = Index()
         self._ahead: set[Connection] = set()  # brought a cursor that this worker's tail has not reached yet
         self._beat = 0
@@ -204,14 +207,18 @@ class Hub:
 
         Called by one greenlet, the tail, in the order of the log.
         """
-        for batch in self._batches(events):
-            # no pause before this: a stream that opened now would have the batch in its replay, and then once more
-            if batch[0].event.is_for_clients:
-                self._fan_out(batch)
-            else:
-                self._steer(batch[0].event)
-            if batch[-1].event is not events[-1]:  # a healthy client needs a moment to read
-                gevent.sleep(REST_SECONDS)
+        self.calm.clear()
+        try:
+            for batch in self._batches(events):
+                # no pause before this: a stream that opened now would have the batch in its replay, and then once more
+                if batch[0].event.is_for_clients:
+                    self._fan_out(batch)
+                else:
+                    self._steer(batch[0].event)
+                if batch[-1].event is not events[-1]:  # a healthy client needs a moment to read
+                    gevent.sleep(REST_SECONDS)
+        finally:
+            self.calm.set()
 
     def _batches(self, events: Sequence[Event]) -> Iterator[list[Remembered]]:
         """Remember events just before they are sent, joined up to JOINED_BYTES; steering events stand alone."""

@@ -70,6 +70,24 @@ class Recorder:
         pass
 
 
+def test_hub_is_calm_except_while_a_message_is_on_its_way():
+    hub, seen = make_hub(), []
+    wire = Recorder([])
+    wire.write = lambda _connection, _data: seen.append(hub.calm.is_set())
+    hub.open(subscribe(hub, BOB), wire)
+    assert hub.calm.is_set()
+    hub.deliver([message(1)])
+    assert seen == [False] and hub.calm.is_set()
+
+
+def test_hub_is_calm_again_when_a_fan_out_fails():
+    hub = make_hub()
+    hub.encoders["json"] = lambda _event: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        hub.deliver([message(1)])
+    assert hub.calm.is_set()
+
+
 def test_role_broadcast_touches_only_the_streams_of_that_role():
     hub = make_hub()
     written = []
