@@ -77,7 +77,8 @@ def test_hub_is_calm_except_while_a_message_is_on_its_way():
     hub.open(subscribe(hub, BOB), wire)
     assert hub.calm.is_set()
     hub.deliver([message(1)])
-    assert seen == [False] and hub.calm.is_set()
+    assert seen == [False]
+    assert hub.calm.is_set()
 
 
 def test_hub_is_calm_again_when_a_fan_out_fails():

@@ -1,12 +1,15 @@
 """The connections of the pool: which of them are in a transaction, and which are asked whether they live."""
 
+import sqlite3
+import threading
+
 import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import Connection, func, select, text
 
 from broadcast.store import database
-from broadcast.store.database import db, for_one_question
+from broadcast.store.database import Connected, db, for_one_question
 from broadcast.store.models import User
 from tests.databases import DATABASE_URL
 
@@ -40,3 +43,16 @@ def test_connection_that_died_while_it_rested_is_replaced_unseen(monkeypatch):
         other.execute(select(func.pg_terminate_backend(died, 5000)))
     with for_one_question() as connection:
         assert connection.scalar(select(func.pg_backend_pid())) != died
+
+
+@pytest.mark.parametrize("in_a_worker", [True, False])
+def test_commit_waits_for_the_disk_in_a_thread_of_a_worker_and_nowhere_else(in_a_worker, monkeypatch):
+    monkeypatch.setattr(database, "is_module_patched", lambda name: in_a_worker)
+    connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None, factory=Connected)
+    committed_by = []
+    connection.set_trace_callback(lambda sql: sql == "COMMIT" and committed_by.append(threading.get_ident()))
+    connection.execute("BEGIN")
+    connection.execute("CREATE TABLE t (n)")
+    connection.commit()
+    assert not connection.in_transaction
+    assert [thread == threading.get_ident() for thread in committed_by] == [not in_a_worker]

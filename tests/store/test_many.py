@@ -48,4 +48,6 @@ def test_new_ids_are_above_all_that_were_given_out():
     with writing() as session:
         newest = max(session.scalars(select(Broadcast.id)), default=0)
         ids = new_ids(session, Broadcast.__table__, 3)
-    assert ids == sorted(set(ids)) and len(ids) == 3 and ids[0] > newest
+    assert len(ids) == 3
+    assert ids == sorted(set(ids))
+    assert ids[0] > newest
