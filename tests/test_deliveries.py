@@ -63,7 +63,8 @@ def test_marks_wait_for_a_fan_out_that_is_under_way_but_not_for_ever(cast, commi
     deliveries.add(send(cast["alice"]), [cast["bob"].user_id])
     commits.clear()
     deliveries.flush(clock.now(), calm=fan_out)
-    assert waited == [(0.25, 0)] and len(commits) == 1
+    assert waited == [(0.25, 0)]
+    assert len(commits) == 1
     fan_out.is_over = True
     deliveries.add(send(cast["alice"]), [cast["bob"].user_id])
     deliveries.flush(clock.now(), calm=fan_out)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+import sqlalchemy
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import people as people_actions
@@ -11,8 +12,10 @@ from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Viewer
 from broadcast.store import inbox, log
+from broadcast.store.database import db
 from broadcast.store.inbox import Filters
 from tests.acts import a_message, actor, send, to_people, to_role
+from tests.databases import DATABASE_URL
 
 NOW = clock.now()
 
@@ -161,3 +164,19 @@ def test_categories_are_those_of_the_own_inbox(cast):
     send(cast["alice"], a_message(category="News"))
     assert inbox.categories(cast["bob"].viewer, now=NOW) == ["News", "Ops"]
     assert inbox.categories(cast["charlie"].viewer, now=NOW) == ["News"]
+
+
+@pytest.mark.skipif(bool(DATABASE_URL), reason="PostgreSQL decides by the number of rows")
+def test_counting_reads_the_index_of_the_broadcasts_and_none_of_their_rows(cast, four):
+    asked = []
+    listener = lambda *args: asked.append(args[2:4])  # noqa: E731
+    sqlalchemy.event.listen(db.engine, "before_cursor_execute", listener)
+    try:
+        inbox.counts(cast["bob"].viewer, now=NOW)
+    finally:
+        sqlalchemy.event.remove(db.engine, "before_cursor_execute", listener)
+    statement, values = asked[-1]
+    plan = [row.detail for row in db.session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert [step.split(" (")[0] for step in plan if " broadcasts " in step] == [
+        "SEARCH broadcasts USING COVERING INDEX ix_broadcasts_counting"
+    ]

@@ -34,7 +34,10 @@ class Broadcast(db.Model):
         CheckConstraint("audience_kind IN ('everyone','roles','users')", name="audience_kind"),
         UniqueConstraint("source", "source_id"),
         # all that counting needs, so that it reads no rows: 10,000 messages are counted in 3 ms instead of 23 on SQLite
-        Index("ix_broadcasts_counting", "status", "seq", "expires_at", "audience_kind", "category"),
+        Index(
+            "ix_broadcasts_counting", "status", "seq", "expires_at", "audience_kind", "category",
+            "match_all", "has_exceptions", "renewed_at",
+        ),
         Index("ix_broadcasts_requires_ack_status", "requires_ack", "status"),
         Index("ix_broadcasts_status_scheduled_at", "status", "scheduled_at"),
         Index("ix_broadcasts_status_expires_at", "status", "expires_at"),
