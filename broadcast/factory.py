@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     render.init_app(app, settings)
     errors.init_app(app)
     ids.init_app(app)
-    turnstile.init_app(app)  # before the first question to the database
+    turnstile.init_app(app, settings)  # before the first question to the database
     embedding.init_app(app)  # a preflight carries no token, so it is answered before anybody is asked for one
     identity.init_app(app, settings)  # before the limits, which count per person
     limits.init_app(app, settings)

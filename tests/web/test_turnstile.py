@@ -60,14 +60,25 @@ def app(make_app):
     return make_app(streams_per_user=100)
 
 
-def test_streams_are_opened_a_few_at_a_time_and_none_is_refused(open_streams, database):
+@pytest.fixture
+def at_once(settings) -> int:
+    return turnstile.at_once(settings)
+
+
+def test_streams_are_opened_a_few_at_a_time_and_none_is_refused(open_streams, database, at_once):
     opening = open_streams(30)
     gevent.sleep(0)
-    assert database.most == turnstile._AT_ONCE
+    assert database.most == at_once
     database.answers.set()
     gevent.joinall(opening, timeout=20)
     assert ["CONNECTED" in stream.value for stream in opening] == [True] * 30
-    assert database.most == turnstile._AT_ONCE
+    assert database.most == at_once
+
+
+def test_fewer_are_opened_at_a_time_where_the_database_lets_nobody_else_run(settings):
+    on_a_server = settings.model_copy(update={"database_url": "postgresql://somebody@localhost/b"})
+    on_sqlite = settings.model_copy(update={"database_url": None})
+    assert 1 < turnstile.at_once(on_sqlite) < turnstile.at_once(on_a_server) < on_a_server.database_pool_size * 2
 
 
 def test_pages_do_not_stand_behind_streams(open_streams, database, client):
@@ -79,11 +90,11 @@ def test_pages_do_not_stand_behind_streams(open_streams, database, client):
     gevent.joinall(opening, timeout=20)
 
 
-def test_who_waits_in_vain_is_told_to_come_back(open_streams, database, monkeypatch):
+def test_who_waits_in_vain_is_told_to_come_back(open_streams, database, at_once, monkeypatch):
     monkeypatch.setattr(turnstile, "_PATIENCE_SECONDS", 0.05)
-    opening = open_streams(turnstile._AT_ONCE + 1)
+    opening = open_streams(at_once + 1)
     refused = gevent.wait(opening, count=1, timeout=10)
     assert ["event: BUSY" in stream.value for stream in refused] == [True]
     database.answers.set()
     gevent.joinall(opening, timeout=20)
-    assert sum("CONNECTED" in stream.value for stream in opening) == turnstile._AT_ONCE
+    assert sum("CONNECTED" in stream.value for stream in opening) == at_once
