@@ -1,10 +1,11 @@
 """How many events a second go from Kafka into the log and onto streams, and what it costs the worker that reads them.
 
-    python -m bench.ingest [--events 20000] [--seconds 20] [--rate 500] [--streams 50]
+    python -m bench.ingest [--events 8000] [--seconds 20] [--rate 500] [--streams 50]
 
 One worker, started as an operator does, on the embedded defaults or DATABASE_URL; brokers: KAFKA_BOOTSTRAP_SERVERS, else the
 mock cluster. Events are of 1 KB, distinct, to the role ops. Tells:
-1. a backlog: events per second into the log, and on a stream of every client;
+1. a backlog: events per second into the log, and on a stream of every client (`load.c`, which takes little of a core; the
+   mock cluster keeps about 5 MB of a partition, so it is no longer than that);
 2. a steady rate: from produced to the frame read, p50 and p99;
 3. the longest stall of a ticker of 10 ms inside the worker, during each; what an event cost it of its processor, which a busy
    machine changes less than the time; and the most memory it ever held, before the backlog and after it.
@@ -19,6 +20,7 @@ import threading
 import time
 from pathlib import Path
 
+from bench.client import Load, build
 from tests.ingest.records import an_event
 from tests.kafka.brokers import Brokers
 from tests.streams import Stream
@@ -38,19 +40,9 @@ def main() -> None:
         settings |= {"WEB_CONCURRENCY": "1", "TICKER": str(ticks), "STREAMS_PER_USER": "100000"}
         settings["PYTHONPATH"] = f"{_TICKER}{os.pathsep}{_TICKER.parent.parent}"
         with System(Path(folder), database_url=os.environ.get("DATABASE_URL"), **settings) as system:
-            token = system.token("bob")
-            after = system.call("GET", "/api/user/messages?limit=1", token=token)[1]["cursor"]
-            headers = {"Authorization": f"Bearer {token}"}
-            streams = [Stream(system.url, headers=headers, after=after) for _ in range(options.streams)]
-            for stream in streams:
-                stream.wait_for("CONNECTED", seconds=30)
-            brokers.send(topic, [_event("warm")])
-            streams[0].wait_for("MESSAGE", seconds=30)
             worker = Worker(system.workers()[0], ticks)
-            _backlog(brokers, topic, streams, options.events, worker)
-            _steady(brokers, topic, streams[0], options.rate, options.seconds, worker)
-            for stream in streams:
-                stream.close()
+            _backlog(brokers, topic, system, options, worker)
+            _steady(brokers, topic, system, options, worker)
     brokers.close()
 
 
@@ -80,27 +72,41 @@ class Worker:
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _backlog(brokers: Brokers, topic: str, streams: list[Stream], count: int, worker: Worker) -> None:
-    before = len(streams[0].of("MESSAGE"))
-    memory = worker.peak_mib()
-    worker.begin()
-    began = time.monotonic()
-    sender = threading.Thread(target=brokers.send, args=(topic, (_event(f"b{n}") for n in range(count))))
-    sender.start()
-    wait_for(lambda: len(streams[0].frames) >= before + count, seconds=600, what="the backlog on a stream")
-    took = max(stream.frames[-1].at for stream in streams) - began
-    sender.join()
-    for stream in streams:
-        wait_for(lambda stream=stream: len(stream.of("MESSAGE")) >= before + count, seconds=60, what="every stream")
-    print(
-        f"backlog of {count:,}: {count / took:,.0f} events/s into log and {len(streams)} streams; {worker.used(count)}"
-    )
+def _backlog(brokers: Brokers, topic: str, system: System, options: argparse.Namespace, worker: Worker) -> None:
+    count, streams = options.events, options.streams
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Path(folder) / "tokens"
+        tokens.write_text(f"{system.token('bob')}\n" * streams)
+        load = Load(
+            build(Path(folder)), system.port, streams, f"/api/sse/connect?after={_cursor(system)}", tokens=tokens
+        )
+        try:
+            load.ready()
+            brokers.send(topic, [_event("warm")])
+            load.got(1)
+            memory = worker.peak_mib()
+            worker.begin()
+            began = time.time()
+            sender = threading.Thread(target=brokers.send, args=(topic, (_event(f"b{n}") for n in range(count))))
+            sender.start()
+            took = load.got(1 + count) - began
+            sender.join()
+        finally:
+            load.end()
+    print(f"backlog of {count:,}: {count / took:,.0f} events/s into log and {streams} streams; {worker.used(count)}")
     print(
         f"memory of the worker at most: {memory} MiB before the backlog, {worker.peak_mib()} MiB after it", flush=True
     )
 
 
-def _steady(brokers: Brokers, topic: str, stream: Stream, rate: int, seconds: int, worker: Worker) -> None:
+def _cursor(system: System) -> str:
+    return system.call("GET", "/api/user/messages?limit=1", token=system.token("bob"))[1]["cursor"]
+
+
+def _steady(brokers: Brokers, topic: str, system: System, options: argparse.Namespace, worker: Worker) -> None:
+    rate, seconds = options.rate, options.seconds
+    stream = Stream(system.url, headers={"Authorization": f"Bearer {system.token('bob')}"}, after=_cursor(system))
+    stream.wait_for("CONNECTED", seconds=30)
     sent: dict[str, float] = {}
     seen = len(stream.frames)
     worker.begin()
@@ -119,6 +125,7 @@ def _steady(brokers: Brokers, topic: str, stream: Stream, rate: int, seconds: in
     print(
         f"{rate}/s for {seconds} s: produced → frame p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms; {worker.used(len(sent))}"
     )
+    stream.close()
 
 
 def _event(id: str) -> dict:
@@ -128,7 +135,7 @@ def _event(id: str) -> dict:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.ingest")
-    for name, default in (("events", 20_000), ("seconds", 20), ("rate", 500), ("streams", 50)):
+    for name, default in (("events", 8_000), ("seconds", 20), ("rate", 500), ("streams", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args()
 
