@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,17 @@ _PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, 
 _BLUEPRINTS = (*_PAGES, api, api_inbox, events, dead_letters_api, embedding, openapi, ops)
 
 
+class _Application(Flask):
+    """Flask without what no request here needs, and every one of thousands of returning streams would pay for."""
+
+    def ensure_sync(self, func: Callable) -> Callable:
+        return func  # Flask looks at each of a dozen functions, for every request, whether it is a coroutine
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application; without `settings`, from the environment. Raises SettingsError. Starts nothing."""
     settings = settings or Settings.load()
-    app = Flask("broadcast", root_path=str(_TOP), template_folder="templates", static_folder="static")
+    app = _Application("broadcast", root_path=str(_TOP), template_folder="templates", static_folder="static")
     app.secret_key = settings.read_secret_key()
     app.extensions["settings"] = settings
     app.extensions["counted"] = Counted()
@@ -102,7 +110,7 @@ def _add_database(app: Flask, settings: Settings) -> None:
     db.init_app(app)
     migrate.init_app(app, directory=str(_TOP / "migrations"))
     with app.app_context():
-        app.extensions["questions"] = database.prepare_engine(db.engine, busy_seconds=settings.database_busy_seconds)
+        database.prepare_engine(db.engine, busy_seconds=settings.database_busy_seconds)
 
 
 def _add_streams(app: Flask, settings: Settings) -> None:

@@ -25,12 +25,12 @@ from gevent.monkey import is_module_patched
 from gevent.threadpool import ThreadPool
 from sqlalchemy import (
     BigInteger,
-    Connection,
     DateTime,
     Dialect,
     Engine,
     Integer,
     MetaData,
+    PoolProxiedConnection,
     TypeDecorator,
     event,
     func,
@@ -85,7 +85,6 @@ migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_t
 ROW_LOCK = {"key_share": True}
 
 _WRITES = "broadcast_writes"  # execution option: this transaction will write
-_ALONE = "broadcast_alone"  # execution option, of SQLite: this connection is for one statement
 _RESTED_SECONDS = 1.0
 # one SQLite writer per worker at a time: queueing here is fair, spinning on the file lock is not
 _turn = BoundedSemaphore(1)
@@ -130,14 +129,11 @@ def engine_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def prepare_engine(engine: Engine, *, busy_seconds: float) -> Engine:
-    """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive.
-
-    Returns the same engine as it is for single questions, without transactions: see `for_one_question`.
-    """
+def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
+    """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive."""
     if engine.dialect.name != "sqlite":
         _ask_the_rested(engine)
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+        return
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
@@ -148,13 +144,8 @@ def prepare_engine(engine: Engine, *, busy_seconds: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        options = connection.get_execution_options()
-        if options.get(_ALONE):
-            return
-        statement = "BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN"
+        statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN"
         _until_unlocked(lambda: connection.exec_driver_sql(statement), busy_seconds)
-
-    return engine.execution_options(**{_ALONE: True})
 
 
 def _ask_the_rested(engine: Engine) -> None:
@@ -190,11 +181,22 @@ def _until_unlocked(attempt: Callable[[], Any], seconds: float) -> None:
         pause = min(pause * 1.5, 0.02)
 
 
-def for_one_question() -> Connection:
-    """A connection, to be closed, for a single SELECT. It is in no transaction: a statement by itself is of one moment in any
+@contextmanager
+def for_one_question() -> Iterator[PoolProxiedConnection]:
+    """The driver's connection, for a single SELECT. It is in no transaction: a statement by itself is of one moment in any
     case, and BEGIN and ROLLBACK around it would take as long as the question, on PostgreSQL two journeys more.
     """
-    return current_app.extensions["questions"].connect()
+    engine = db.engine
+    connection = engine.raw_connection()
+    begins_by_itself = engine.dialect.name != "sqlite"  # there BEGIN is ours
+    try:
+        if begins_by_itself:
+            connection.dbapi_connection.autocommit = True
+        yield connection
+    finally:
+        if begins_by_itself and connection.is_valid:
+            connection.dbapi_connection.autocommit = False
+        connection.close()
 
 
 def now() -> datetime:

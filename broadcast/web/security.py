@@ -3,7 +3,8 @@
 import os
 from collections.abc import Callable
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Request, Response, current_app, g, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from broadcast.settings import Settings
@@ -33,6 +34,13 @@ def large(view: Callable) -> Callable:
     return view
 
 
+class _Sessions(SecureCookieSessionInterface):
+    """Flask's own, which makes what checks a cookie's signature only for a request that brings a cookie."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        return super().open_session(app, request) if "HTTP_COOKIE" in request.environ else self.session_class()
+
+
 def init_app(app: Flask, settings: Settings) -> None:
     app.config.update(
         MAX_CONTENT_LENGTH=256 * 1024,
@@ -51,6 +59,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     if settings.forwarded_hops:
         # each proxy appends an address, but the scheme is one word that the nearest proxy sets
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.forwarded_hops, x_proto=1, x_host=0)
+    app.session_interface = _Sessions()
     app.before_request(_make_room)
     app.after_request(lambda response: _add_headers(response, settings))
 
