@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import flask_migrate
+import hypothesis
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck
 from jinja2 import FileSystemBytecodeCache
 from werkzeug.routing import Rule
 
@@ -28,6 +30,10 @@ from tests.cast import CAST, Client
 from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
 from tests.redis_server import own_redis  # noqa: F401 - a fixture
 from tests.system import System
+
+# how long an example takes is the machine's affair
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def _settings(data_dir: Path, database_url: str | None, **changes) -> Settings:

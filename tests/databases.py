@@ -4,11 +4,28 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import sqlalchemy
 
 DATABASE_URL = os.environ.get("DATABASE_URL")
 REDIS_URL = os.environ.get("REDIS_URL")
+
+
+def second_database(redis_url: str | None) -> str | None:
+    """Database 1 of that server, for systems of a test's own: 0 has who is online at the shared one. None without a server.
+
+    Rings and signals are of the whole server; of two systems on it only one should be busy.
+    """
+    return redis_url and urlsplit(redis_url)._replace(query="db=1").geturl()
+
+
+SECOND_REDIS_URL = second_database(REDIS_URL)
+
+
+def is_shared(redis_url: str | None) -> bool:
+    """Whether that Redis is the one of REDIS_URL, where others would see what somebody left behind."""
+    return redis_url is not None and redis_url in (REDIS_URL, SECOND_REDIS_URL)
 
 
 @contextmanager

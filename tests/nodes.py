@@ -50,7 +50,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         settings = stack.enter_context(shared_servers(folder)) | {"FORWARDED_HOPS": "1"}
         first, second = _node(folder / "first", settings), _node(folder / "second", settings)
         stack.enter_context(first)  # brings the database up to date, and adds the cast
-        stack.callback(second.stop)
+        stack.push(second)
         second.start()
         proxy = nginx(folder / "nginx", [first.port, second.port], certificate=make_certificate(folder / "tls"))
         stack.callback(proxy.stop)

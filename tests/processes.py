@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
+from tests.databases import DATABASE_URL, SECOND_REDIS_URL, database_of_its_own
 from tests.streams import Stream
 from tests.system import System, wait_for
 from tests.visitor import Visitor
@@ -19,7 +19,7 @@ def own_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     """Starts systems that only this test uses: `own_system(redis_url=…, SOME_SETTING="…")`. Each has the cast."""
     with ExitStack() as stack:
 
-        def start(*, redis_url: str | None = REDIS_URL, **settings: str) -> System:
+        def start(*, redis_url: str | None = SECOND_REDIS_URL, **settings: str) -> System:
             database = stack.enter_context(database_of_its_own(DATABASE_URL))
             folder = tmp_path_factory.mktemp("own")
             return stack.enter_context(System(folder, database_url=database, redis_url=redis_url, **settings))

@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 
 from broadcast.launcher.secret import ensure_secret_key
 from tests.cast import CAST
+from tests.databases import is_shared
 
 TOP = Path(__file__).resolve().parent.parent
 _OWN = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")  # of the tests; a system has what its test says
@@ -43,6 +46,14 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 10, what: str = "
             return value
         assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
         time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether that process is there and has not ended; one that ended and that nobody has looked for yet has (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "XZ"
+    except OSError:
+        return False
 
 
 def connect(url: str, *, timeout: float) -> http.client.HTTPConnection:
@@ -91,6 +102,22 @@ class System:
         self._tokens: dict[str, str] = {}
 
     def __enter__(self) -> "System":
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it at once, as nobody will miss it; politely where its Redis goes on, which would keep whom it had online."""
+        self.stop() if is_shared(self.environ.get("REDIS_URL")) else self.kill()
+        data = Path(self.environ["DATA_DIR"])
+        shutil.rmtree(
+            f"/dev/shm/broadcast-{os.getuid()}-{zlib.crc32(bytes(data)):08x}", ignore_errors=True
+        )  # gunicorn.conf.py
+
+    def _begin(self) -> None:
         if "DATABASE_URL" in self.environ:
             self.start()
             self._tokens = json.loads(self.run_module("tests.populate"))
@@ -102,17 +129,12 @@ class System:
             self._tokens = dict(tokens)
             self.start()
         wait_for(lambda: self.answering() >= set(self.workers()), seconds=60, what="every worker to answer")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
-        """Start and wait until it serves."""
+        """Start and wait until it serves. From the main thread: it ends with the thread that started it, whatever ends that."""
+        command = [sys.executable, "-m", "broadcast.launcher", "--end-with-parent"]
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "broadcast.launcher"], cwd=TOP, env=self.environ, stdout=output, stderr=output
-            )
+            self.process = subprocess.Popen(command, cwd=TOP, env=self.environ, stdout=output, stderr=output)
         wait_for(self._is_ready, seconds=60, what=f"Ready in {self.output}")
 
     def stop(self) -> None:
@@ -125,11 +147,18 @@ class System:
                 self.process.wait()
 
     def kill(self) -> None:
-        """SIGKILL to the launcher, gunicorn and every worker, as when the machine loses its power."""
-        everything = [self.process.pid, self.master, *self.workers()]
-        for pid in everything:
-            os.kill(pid, signal.SIGKILL)
+        """SIGKILL to the launcher and all that it started, as when the machine loses its power. Returns when none runs."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGSTOP)  # from here on it starts nothing
+        leaders = _children(self.process.pid)  # each of a process group of its own, see broadcast.launcher.children
+        everything = [pid for leader in leaders for pid in (leader, *_children(leader))]
+        for leader in leaders:
+            with suppress(ProcessLookupError):
+                os.killpg(leader, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
+        wait_for(lambda: not any(map(is_running, everything)), what="all processes of the system to be gone")
 
     def seen_at(self, url: str) -> Self:
         """The same system, asked at another address: through a proxy."""

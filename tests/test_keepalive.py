@@ -38,7 +38,7 @@ def test_connection_whose_request_came_in_the_same_moment_is_served(keepalive: K
     gevent.sleep(0)
     request.set()
     keepalive.end()
-    gevent.sleep(0.01)
+    gevent.idle()
     answered.set()
     assert asking.get(timeout=5) == "served"
 

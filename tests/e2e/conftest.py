@@ -6,7 +6,9 @@ Playwright's synchronous interface tells events only while a call of its own run
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
@@ -83,6 +85,28 @@ class Desk:
         """Cards of the list, from its top."""
         read = "articles => articles.map(article => Number(article.dataset.id))"
         return (page or self.page).locator("#feed > article").evaluate_all(read)
+
+    def expect_cards(self, ids: list[int], page: Page | None = None) -> None:
+        """The list is these, from its top."""
+        self._expect_ids(ids, lambda: self.card_ids(page))
+
+    def expect_on_top(self, ids: list[int], page: Page | None = None) -> None:
+        """The list begins with these."""
+        self._expect_ids(ids, lambda: self.card_ids(page)[: len(ids)])
+
+    def _expect_ids(self, ids: list[int], read: Callable[[], list[int]]) -> None:
+        with suppress(AssertionError):  # the comparison below says what differs
+            self.wait_until(lambda: read() == ids)
+        assert read() == ids
+
+    def scroll_to(self, place: Locator) -> None:
+        """Go down the list until `place` is in it: when its end comes into view, the next page is loaded."""
+
+        def look() -> int:
+            self.page.keyboard.press("End")
+            return place.count()
+
+        self.wait_until(look, seconds=30, what="the place to be loaded")
 
     def expect_unread(self, count: int, page: Page | None = None) -> None:
         """Bell, view and title agree."""
@@ -217,6 +241,28 @@ def send(page: Page) -> int:
     press_send(page)
     page.wait_for_url(re.compile(r"/console/broadcasts/\d+$"))
     return int(page.url.rpartition("/")[2])
+
+
+def close_with_escape(dialog: Locator) -> None:
+    """Close it by key, and wait until it has said so: it does a frame after it is gone, and then the focus is put back."""
+    dialog.evaluate("(one) => one.addEventListener('close', () => { one.dataset.closed = 'yes'; }, { once: true })")
+    dialog.page.keyboard.press("Escape")
+    expect(dialog).to_have_attribute("data-closed", "yes")
+    expect(dialog).to_be_hidden()
+    dialog.evaluate("(one) => { delete one.dataset.closed; }")
+
+
+def measure_no_time(page: Page) -> None:
+    """Before the health page, which judges how long a first event takes: a busy machine is no proxy that holds streams back."""
+    page.add_init_script("performance.now = () => 0")
+
+
+def paced(page: Page, count: int, *, a_second: float) -> Iterator[int]:
+    """`range(count)`, so many `a_second` at most: the pace of a measured load. Nowhere else does a test wait for a time."""
+    for number in range(count):
+        due = time.monotonic() + 1 / a_second
+        yield number
+        page.wait_for_timeout(max(0.0, 1000 * (due - time.monotonic())))
 
 
 def recall(page: Page, broadcast_id: int, reason: str) -> None:

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from broadcast.domain import clock
-from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
+from tests.databases import DATABASE_URL, SECOND_REDIS_URL, database_of_its_own
 from tests.e2e.conftest import NARROW, WIDE
 from tests.system import TOP, System, free_port, wait_for
 from tests.visitor import Visitor
@@ -47,7 +47,7 @@ def embedding(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     origins = f"http://localhost:{port},http://elsewhere.example"
     with database_of_its_own(DATABASE_URL) as url:
         folder = tmp_path_factory.mktemp("embedding")
-        with System(folder, database_url=url, redis_url=REDIS_URL, EMBED_ORIGINS=origins) as running:
+        with System(folder, database_url=url, redis_url=SECOND_REDIS_URL, EMBED_ORIGINS=origins) as running:
             yield running
 
 
@@ -179,6 +179,7 @@ def test_keys_open_walk_and_close_and_the_focus_is_never_lost(alice, visit):
     bell = page.get_by_role("button", name="Messages, 2 unread")
     bell.focus()
     page.keyboard.press("Enter")
+    expect(page.locator("broadcast-inbox .panel")).to_be_focused()
     for key, id in [("ArrowDown", second), ("ArrowDown", first), ("ArrowUp", second)]:
         page.keyboard.press(key)
         expect(article(page, id).locator(".title")).to_be_focused()
@@ -187,7 +188,9 @@ def test_keys_open_walk_and_close_and_the_focus_is_never_lost(alice, visit):
     alice.publish("One more")
     expect(page.locator("broadcast-inbox article")).to_have_count(3)
     expect(article(page, second).locator(".title")).to_be_focused()
-    article(page, first).get_by_role("button", name="Mark read").focus()
+    mark_read = article(page, first).get_by_role("button", name="Mark read")
+    mark_read.focus()
+    expect(mark_read).to_be_focused()
     page.keyboard.press("Enter")
     expect(article(page, first).locator(".title")).to_be_focused()
     page.keyboard.press("Escape")
@@ -243,6 +246,8 @@ def test_cut_stream_goes_on_where_it_was(embedding, alice, visit):
     ids = [alice.publish(f"Meanwhile {n}") for n in range(3)]
     page.context.set_offline(False)
     page.get_by_role("button", name="Messages, 3 unread").click()
+    for id in ids:
+        expect(article(page, id)).to_be_visible()
     shown = page.locator("broadcast-inbox article").evaluate_all("all => all.map((one) => Number(one.dataset.id))")
     assert shown[:3] == ids[::-1]
 

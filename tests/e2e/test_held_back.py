@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from tests.e2e.conftest import measure_no_time
 from tests.servers import Server, program
 from tests.system import System, free_port
 from tests.visitor import Visitor
@@ -52,5 +53,6 @@ def test_page_says_that_something_holds_streams_back(system: System, behind: Sys
 
 def test_page_says_that_a_stream_comes_through_when_nothing_is_in_front(system: System, sit_down):
     desk = sit_down("alice")
+    measure_no_time(desk.page)
     desk.page.goto("/console/health")
     expect(desk.page.locator("#stream-result[data-done]")).to_contain_text("A stream comes through at once")

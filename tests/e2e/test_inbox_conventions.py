@@ -25,7 +25,7 @@ _SMALL_TARGETS = """() => [...document.querySelectorAll('button, summary, select
     .map(([text, box]) => [text, box.width, box.height])"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def dora(system: System) -> str:
     """Somebody who has never got a message: what other tests left is recalled, as new people see what is still active."""
     alice = Visitor(system, token=system.token("alice", "admin"))
@@ -60,6 +60,11 @@ def with_clock(desk: Desk, path: str = "/inbox") -> Page:
     return desk.page
 
 
+def stop(page: Page) -> None:
+    """From now on time passes when the test says so."""
+    page.clock.pause_at(page.evaluate("Date.now()") + 10_000)
+
+
 def test_what_is_empty_says_why(sit_down, dora: str):
     page = sit_down(dora).open_inbox().page
     for path, words in {
@@ -72,6 +77,7 @@ def test_what_is_empty_says_why(sit_down, dora: str):
         page.goto(path)
         expect(page.locator(".empty:visible h2")).to_have_text(words)
     page.get_by_role("link", name="Clear the filters").click()
+    expect(page).to_have_url(re.compile("/inbox$"))
     expect(page.locator("#connection")).to_have_attribute("data-state", "live")
     page.context.set_offline(True)
     expect(page.locator(".empty:visible h2")).to_have_text("You are offline")
@@ -86,13 +92,9 @@ def test_hundred_unread_are_99_plus_and_the_list_has_an_end(sit_down, alice: Vis
     expect(page).to_have_title("(99+) Inbox")
     assert page.evaluate("window.badges.at(-1)") == 101
     expect(page.locator("#feed > article")).to_have_count(30)
-    for _ in range(3):
-        page.locator("#load-more").scroll_into_view_if_needed()
-        page.keyboard.press("End")
-        seen = len(desk.card_ids())
-        desk.wait_until(lambda seen=seen: len(desk.card_ids()) > seen, what="the next page")
+    desk.scroll_to(page.locator(".the-end"))
     expect(page.locator(".the-end")).to_have_text("You have reached the end")
-    assert desk.card_ids() == sent[::-1]
+    desk.expect_cards(sent[::-1])
 
 
 def test_new_messages_wait_behind_a_pill_while_somebody_reads(sit_down, alice: Visitor):
@@ -106,8 +108,8 @@ def test_new_messages_wait_behind_a_pill_while_somebody_reads(sit_down, alice: V
     expect(desk.card(first)).to_be_focused()
     desk.expect_unread(3)
     desk.page.locator("#pill").click()
-    assert desk.card_ids()[:3] == [*waiting[::-1], first]
     expect(desk.card(waiting[-1])).to_be_focused()
+    desk.expect_on_top([*waiting[::-1], first])
     expect(desk.page.locator("#pill")).to_be_hidden()
 
 
@@ -118,6 +120,7 @@ def test_opened_message_is_read_after_a_dwell_unless_reading_is_manual(sit_down,
         preferences(reading=reading)
         desk = sit_down("bob")
         page = with_clock(desk)
+        stop(page)
         desk.card(sent).get_by_text("Show more").click()
         expect(desk.card(sent).get_by_text("Show less")).to_be_visible()
         expect(desk.card(sent)).to_have_attribute("data-unread", "")
@@ -141,7 +144,7 @@ def test_toast_waits_under_the_pointer_and_leaves_the_focus_alone(sit_down, alic
     toast.hover()
     page.clock.run_for(30_000)
     expect(toast).to_be_visible()
-    page.clock.pause_at(page.evaluate("Date.now()") + 60_000)
+    stop(page)
     page.mouse.move(5, 5)  # and from now on it counts
     page.clock.run_for(5900)
     expect(toast).to_be_visible()
@@ -159,7 +162,7 @@ def test_undo_is_offered_for_eight_seconds(sit_down, alice: Visitor, verb: str):
         page.get_by_role("button", name="In 1 hour").click()
     undo = page.locator(".toast").get_by_role("button", name="Undo")
     undo.hover()
-    page.clock.pause_at(page.evaluate("Date.now()") + 60_000)
+    stop(page)
     page.mouse.move(5, 5)  # and from now on it counts
     page.clock.run_for(7900)
     expect(undo).to_be_visible()
@@ -170,12 +173,11 @@ def test_undo_is_offered_for_eight_seconds(sit_down, alice: Visitor, verb: str):
 def test_status_line_says_what_came_at_most_every_five_seconds(sit_down, alice: Visitor):
     desk = sit_down("bob")
     page = with_clock(desk)
-    page.clock.pause_at(page.evaluate("Date.now()") + 60_000)
+    stop(page)
     status = page.get_by_role("status").first
     for n in range(4):
-        sent = alice.publish(title(f"Said {n}"))
-        while not desk.card(sent).is_visible():  # a card waits a moment for others that may come with it
-            page.clock.run_for(10)
+        alice.publish(title(f"Said {n}"))
+        desk.expect_unread(n + 1)
     expect(status).to_have_text("1 new message")
     page.clock.run_for(5100)
     expect(status).to_have_text("3 new messages")
@@ -198,7 +200,7 @@ def test_connection_is_told_in_words_and_recovery_once(sit_down, alice: Visitor)
     expect(chip).to_have_text("Live")
     expect(page.get_by_role("status").first).to_have_text(re.compile("Live again|2 new messages"))
     expect(desk.card(sent[-1])).to_be_visible()
-    assert desk.card_ids()[:2] == sent[::-1]
+    desk.expect_on_top(sent[::-1])
 
 
 @pytest.mark.parametrize("missing", ["delete Navigator.prototype.locks", "delete window.BroadcastChannel"])

@@ -5,7 +5,7 @@ import secrets
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Desk
+from tests.e2e.conftest import Desk, close_with_escape
 from tests.system import System
 from tests.visitor import Visitor
 
@@ -51,18 +51,18 @@ def test_select_search_snooze_and_help(inbox):
     keys = page.keyboard
     keys.press("?")
     expect(page.locator("#keys-sheet")).to_be_visible()
-    keys.press("Escape")
-    expect(page.locator("#keys-sheet")).to_be_hidden()
+    close_with_escape(page.locator("#keys-sheet"))
     keys.press("j")
+    expect(desk.card(first)).to_be_focused()
     keys.press("x")
     expect(page.locator("#chosen")).to_be_visible()
     keys.press("Escape")
     expect(page.locator("#chosen")).to_be_hidden()
     keys.press("j")
+    expect(desk.card(first)).to_be_focused()
     keys.press("s")
     expect(page.locator("#snooze-dialog")).to_be_visible()
-    keys.press("Escape")
-    expect(page.locator("#snooze-dialog")).to_be_hidden()
+    close_with_escape(page.locator("#snooze-dialog"))
     expect(desk.card(first).locator(":focus").or_(page.locator(f"#card-{first}:focus"))).to_have_count(1)
     keys.press("/")
     expect(page.get_by_label("Search")).to_be_focused()
@@ -75,12 +75,12 @@ def test_acknowledge_and_mark_all_by_key_and_open(inbox, alice: Visitor):
     desk, page, (first, *_) = inbox
     must = alice.publish(f"Key to acknowledge {secrets.token_hex(4)}", requiresAck=True)
     expect(desk.card(must)).to_be_visible()
-    desk.card(must).focus()
+    focus(desk, must)
     page.keyboard.press("a")
     expect(page.locator(f"#feed > #card-{must}")).to_contain_text("You acknowledged this")
     page.keyboard.press("Shift+A")
     desk.expect_unread(0)
-    desk.card(first).focus()
+    focus(desk, first)
     page.keyboard.press("Enter")
     expect(page).to_have_url(desk.system.url + f"/inbox/{first}")
 
@@ -91,13 +91,19 @@ def test_keys_can_be_turned_off(sit_down, system: System, alice: Visitor):
     desk = sit_down("charlie").open_inbox()
     sent = alice.publish(f"No keys {secrets.token_hex(4)}")
     expect(desk.card(sent)).to_be_visible()
-    desk.card(sent).focus()
+    focus(desk, sent)
     desk.page.keyboard.press("e")
     desk.page.keyboard.press("?")
     expect(desk.page.locator("#keys-sheet")).to_be_hidden()
+    expect(desk.card(sent)).to_be_focused()
     assert system.call("PUT", "/api/user/preferences", token=token, body={})[0] == 200
     desk.page.keyboard.press("e")  # the open page has heard of it, or will when it is pressed again
     desk.wait_until(lambda: _archived(desk, sent), what="the key to work again")
+
+
+def focus(desk: Desk, broadcast_id: int) -> None:
+    desk.card(broadcast_id).focus()
+    expect(desk.card(broadcast_id)).to_be_focused()
 
 
 def _archived(desk: Desk, sent: int) -> bool:

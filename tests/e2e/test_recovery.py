@@ -31,7 +31,7 @@ def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_
     for desk in (bob, charlie):
         expect(desk.card(sent[-1])).to_be_visible(timeout=20_000)
         desk.expect_live()
-        assert desk.card_ids() == sent[::-1]
+        desk.expect_cards(sent[::-1])
         desk.expect_unread(len(sent))
     assert bob.worker != killed
     assert len(charlie.stream_workers) == 1
@@ -49,7 +49,7 @@ def test_page_catches_up_after_the_whole_system_was_restarted(own_system, sit_do
     sent += [alice_again(system).publish(f"After the start {n}") for n in range(3)]
     bob.page.locator("#connection .chip-retry").evaluate("button => button.click()")  # a person need not wait
     expect(bob.card(sent[-1])).to_be_visible(timeout=30_000)
-    assert bob.card_ids() == sent[::-1]
+    bob.expect_cards(sent[::-1])
     bob.expect_unread(len(sent))
 
 
@@ -65,7 +65,7 @@ def test_offline_page_says_so_and_catches_up(sit_down, alice: Visitor):
     sent = [alice.publish(f"While offline {n} {secrets.token_hex(4)}") for n in range(3)]
     bob.context.set_offline(False)
     expect(bob.card(sent[-1])).to_be_visible(timeout=20_000)
-    assert bob.card_ids()[:3] == sent[::-1]
+    bob.expect_on_top(sent[::-1])
     bob.expect_unread(3)
 
 
@@ -83,7 +83,7 @@ def test_two_tabs_use_one_stream_and_closing_the_leader_hands_over(sit_down, ali
     second = alice.publish(f"While the lead is handed over {secrets.token_hex(4)}")
     expect(desk.card(second, follower)).to_be_visible()
     desk.wait_until(lambda: desk.stream_pages[-1] == follower, what="the second tab to lead")
-    assert desk.card_ids(follower)[:2] == [second, first]
+    desk.expect_on_top([second, first], follower)
     desk.expect_unread(2, follower)
 
 

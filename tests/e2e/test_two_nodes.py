@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import Desk
+from tests.e2e.conftest import Desk, measure_no_time
 from tests.nodes import Nodes, two_nodes  # noqa: F401 - a fixture
 from tests.visitor import Visitor
 
@@ -24,6 +24,7 @@ def test_page_whose_node_dies_goes_on_at_the_other(two_nodes: Nodes, sit_down): 
 
 def test_health_page_sees_the_stream_come_through_nginx_over_http_2(two_nodes: Nodes, sit_down):  # noqa: F811
     desk = sit_down("alice", at=two_nodes.front, ignore_https_errors=True)
+    measure_no_time(desk.page)
     desk.page.goto("/console/health")
     result = desk.page.locator("#stream-result[data-done]")
     expect(result).to_contain_text("A stream comes through")

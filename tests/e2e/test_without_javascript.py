@@ -25,7 +25,7 @@ def test_whole_path_by_plain_forms(sit_down, alice: Visitor):
 
     for desk, got, not_got in ((bob, to_ops, to_charlie), (charlie, to_charlie, to_ops)):
         desk.page.reload()
-        assert desk.card_ids()[:2] == [to_all, got]
+        desk.expect_on_top([to_all, got])
         expect(desk.card(not_got)).to_have_count(0)
         expect(desk.page.locator(".bell .badge")).to_have_text("2")
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tests import figures
-from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
+from tests.databases import DATABASE_URL, SECOND_REDIS_URL, database_of_its_own
 from tests.meanwhile import Meanwhile
 from tests.processes import Streams, wait_for_workers
 from tests.streams import Stream
@@ -251,7 +251,9 @@ def strict_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     settings = {"RATELIMIT_ENABLED": "1", "STREAMS_PER_USER": "8", "LIMIT_STREAM_PER_ADDRESS": "1000000/minute"}
     with (
         database_of_its_own(DATABASE_URL) as database,
-        System(tmp_path_factory.mktemp("strict"), database_url=database, redis_url=REDIS_URL, **settings) as running,
+        System(
+            tmp_path_factory.mktemp("strict"), database_url=database, redis_url=SECOND_REDIS_URL, **settings
+        ) as running,
     ):
         yield running
 

@@ -10,10 +10,10 @@ import pytest
 from broadcast.domain import clock
 from tests.nodes import shared_servers
 from tests.processes import Streams
-from tests.system import TOP, System
+from tests.system import TOP, System, wait_for
 from tests.visitor import Visitor
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
 
 _MINUTES = {"fast": 5, "slow": -5}
 
@@ -28,8 +28,11 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[System]]:
             (folder / name).mkdir()
             shift = {"PYTHONPATH": str(TOP / "tests/failpoints"), "CLOCK_SHIFT_SECONDS": str(60 * minutes)}
             node = System(folder / name, WEB_CONCURRENCY="1", **shared, **shift)
-            stack.callback(node.stop)
-            stack.enter_context(node) if not made else node.start()
+            if made:
+                stack.push(node)
+                node.start()
+            else:
+                stack.enter_context(node)
             made.append(node)
         yield made
 
@@ -71,7 +74,7 @@ def test_late_ones_go_out_on_return_and_those_that_have_ended_meanwhile_do_not(n
     over = alice.publish("Over by then", scheduledAt=clock.to_wire(due), expiresAt=ends)
     for node in nodes:
         node.kill()
-    time.sleep(max(0.0, due.timestamp() + 2.5 - time.time()))  # nobody is there at the time
+    wait_for(lambda: time.time() > due.timestamp() + 2.5, what="both times to pass, with nobody there")
     for node in (slow, fast):
         node.start()
     reader.wait_for_message(late, seconds=30)

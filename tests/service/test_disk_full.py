@@ -13,7 +13,7 @@ from tests.processes import Streams, wait_for_workers
 from tests.system import System, wait_for
 from tests.visitor import Visitor
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(180)]
 
 _SIZE = "24m"
 

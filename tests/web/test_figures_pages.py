@@ -39,7 +39,7 @@ def test_page_tells_the_funnel_the_pace_and_who_is_missing(app, client):
     assert "Remind 2 people" in page
     rows = page[page.index("How far") :]
     assert rows.index("Alice") < rows.index("Charlie")
-    assert "Bob" not in rows
+    assert not re.search(r"\bBob\b", rows)  # a token may have these three letters
     part = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures", headers={"HX-Request": "true"}))
     assert part.lstrip().startswith('<div class="figures-block"')
 
@@ -121,7 +121,7 @@ def test_totals_only_where_the_system_is_set_so(make_app):
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
     assert "only totals are told" in page
     assert "Remind 3 people" in page
-    assert "bob" not in page.lower()
+    assert not re.search(r"\bbob\b", page, re.I)
     assert ">ops<" not in page  # a role of one person
     for path in (
         "/console/broadcasts/{}/missing",

@@ -54,8 +54,8 @@ def test_session_is_a_new_one_like_any_other_and_audited(organised):
     "changes",
     [
         {"nonce": "another"}, {"nonce": None}, {"aud": "somebody-else"}, {"aud": ["somebody-else"], "azp": CLIENT},
-        {"aud": None}, {"iss": "http://evil.example"}, {"iss": None}, {"exp": int(time.time()) - 3600}, {"exp": None},
-        {"sub": None}, {"iat": int(time.time()) + 3600},
+        {"aud": None}, {"iss": "http://evil.example"}, {"iss": None}, {"exp": int(time.time()) - 86_400}, {"exp": None},
+        {"sub": None}, {"iat": int(time.time()) + 86_400},
     ],
     ids=str,
 )  # fmt: skip
