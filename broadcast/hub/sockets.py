@@ -8,6 +8,7 @@ buffer and the timeout for half-open clients on the listening socket, which ever
 import os
 import socket
 from collections.abc import Sequence
+from itertools import chain
 
 import gevent
 from gevent.monkey import get_original
@@ -38,7 +39,7 @@ class Sockets:
         os.set_blocking(connection.fd, False)
         self._by_fd[connection.fd] = connection
         self._epoll.register(connection.fd, self._left)
-        connection.unsent = head
+        connection.prelude = chain((head,), connection.prelude or ())  # so that all of it is one write
         self._hub.open(connection, self)
 
     def write(self, connection: Connection, data: bytes) -> None:
