@@ -1,8 +1,8 @@
 """`make bench`: streams of the real application, beside a plain C loop, nchan and a greenlet for each stream.
 
 The server's worker has core 0 for itself, the load client core 1; how busy the client was is told too: near 1, a figure is the
-client's. All contenders are up at the same time and take turns, message by message, so that a noisy moment of the machine
-meets them all alike. What is reported are ratios within one run: the absolute figures belong to this machine.
+client's. Ours and one other take turns, message by message, so that a noisy moment of the machine meets both alike; the streams
+of the rest are open and idle. What is reported are ratios within one run: the absolute figures belong to this machine.
 """
 
 import argparse
@@ -39,6 +39,8 @@ class Contender:
     connects: float = 0.0  # a second
     seconds: list[float] = field(default_factory=list)  # sent → had by the last stream
     rates: list[float] = field(default_factory=list)  # deliveries/s, back to back
+    ours: float = 1.0  # our rate while we took turns with this one : its rate
+    our_burst: float = 1.0  # the same, back to back
     busy: list[float] = field(default_factory=list)  # share of a core that the load client used
 
     def one(self) -> None:
@@ -78,15 +80,23 @@ def compare(folder: Path, streams: int) -> None:
     with ExitStack() as stack:
         app = stack.enter_context(application(folder / "app", people_count=streams))
         ours, figures = open_ours(stack, folder, app, streams)
-        contenders = [ours, *open_peers(stack, folder, streams, app.tokens)]
-        for _ in range(ROUNDS):
-            for contender in contenders:
-                contender.one()
-        for _ in range(BURST_ROUNDS):
-            for contender in contenders:
-                contender.burst(BURST)
+        others = open_peers(stack, folder, streams, app.tokens)
+        for other in others:
+            take_turns(ours, other)
         figures["role writes"] = role_writes(app)
-        print_table(contenders, figures, streams)
+        print_table([ours, *others], figures, streams)
+
+
+def take_turns(ours: Contender, other: Contender) -> None:
+    """ROUNDS messages of each, one at a time, and BURST_ROUNDS times BURST back to back."""
+    for _ in range(ROUNDS):
+        ours.one()
+        other.one()
+    other.ours = statistics.median(other.seconds) / statistics.median(ours.seconds[-ROUNDS:])
+    for _ in range(BURST_ROUNDS):
+        ours.burst(BURST)
+        other.burst(BURST)
+    other.our_burst = statistics.median(ours.rates[-BURST_ROUNDS:]) / statistics.median(other.rates)
 
 
 def open_ours(stack: ExitStack, folder: Path, app: Application, streams: int) -> tuple[Contender, dict]:
@@ -142,9 +152,8 @@ def print_table(contenders: list[Contender], figures: dict, streams: int) -> Non
     print("| | deliveries/s, one at a time | ours : this | client busy | deliveries/s, back to back | ours : this |")
     print("|---|---|---|---|---|---|")
     for row in contenders:
-        burst, our_burst = statistics.median(row.rates), statistics.median(ours.rates)
-        one = f"{row.rate:,.0f} | {ours.rate / row.rate:.2f} | {statistics.median(row.busy):.2f}"
-        print(f"| {row.name} | {one} | {burst:,.0f} | {our_burst / burst:.2f} |")
+        one = f"{row.rate:,.0f} | {row.ours:.2f} | {statistics.median(row.busy):.2f}"
+        print(f"| {row.name} | {one} | {statistics.median(row.rates):,.0f} | {row.our_burst:.2f} |")
     took = sorted(second * 1000 for second in ours.seconds)
     p99 = took[int(len(took) * 0.99)]
     print("\n| of this application | |\n|---|---|")
