@@ -9,7 +9,8 @@ const page = (window.broadcastPage = {});
 {
   const NOTHING_MS = 30000; // a difference that the way of the answer may explain
   const [navigation] = performance.getEntriesByType("navigation");
-  const answeredAt = performance.timeOrigin + (navigation?.responseStart ?? 0);
+  // not by performance.timeOrigin, which does not hear of it when this machine sleeps or its clock is put right
+  const answeredAt = Date.now() - performance.now() + (navigation?.responseStart ?? 0);
   const ahead = answeredAt - Date.parse(document.body.dataset.now);
   const skew = Math.abs(ahead) > NOTHING_MS ? ahead : 0;
   page.now = () => Date.now() - skew;

@@ -242,6 +242,15 @@ def test_clock_that_is_an_hour_off_misleads_nobody(sit_down, alice: Visitor, pre
     expect(desk.page.locator(".banner")).to_have_count(0)
 
 
+def test_page_of_a_browser_that_slept_through_the_night_is_not_hours_ahead(sit_down, alice: Visitor):
+    desk = sit_down("bob")
+    stale = "Object.defineProperty(Performance.prototype, 'timeOrigin', {get: () => Date.now() - 8 * 3600 * 1000})"
+    desk.page.add_init_script(stale)
+    desk.open_inbox()
+    sent = alice.publish(title("This morning"))
+    expect(desk.card(sent).locator(".card-when")).to_have_text("just now")
+
+
 def test_quiet_hours_are_told_in_ones_own_time(sit_down, preferences):
     desk = sit_down("bob", timezone_id="Asia/Kolkata")
     there = datetime.now(UTC) + timedelta(hours=5, minutes=30)
