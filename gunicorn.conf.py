@@ -53,6 +53,7 @@ graceful_timeout = 10  # the streams are told and closed within this; see `broad
 keepalive = 75  # longer than a proxy's (nginx: 60), which must be the one to close an idle connection
 max_requests = int(_setting("MAX_REQUESTS", "0"))
 max_requests_jitter = max_requests // 10  # not all workers at once
+limit_request_line = 8190  # bytes: the reason of a recall stands there, 500 characters of up to 12 each
 control_socket_disable = True  # it would be made in the home folder, one path for every gunicorn of this user
 if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # the heartbeat file: on a disk, a slow fsync of others can get a worker killed

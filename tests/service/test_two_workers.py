@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -72,6 +73,13 @@ def test_recall_removes_it_on_both_workers(system: System, streams: Streams, ali
     for stream in both:
         assert stream.wait_for("MESSAGE_REMOVED").json == {"id": sent, "reason": "CANCELLED"}
         assert stream.message_ids == [sent]
+
+
+def test_longest_reason_in_any_script_fits_into_the_address(system: System, alice: Visitor):
+    sent = alice.publish(f"Recalled at length {secrets.token_hex(4)}")
+    address = f"/api/admin/broadcasts/{sent}?reason={quote('🎈' * 500)}"
+    status, answer = system.call("DELETE", address, token=system.token("alice", "admin"))
+    assert (status, answer["cancelReason"]) == (200, "🎈" * 500)
 
 
 def test_away_and_back_everything_comes_once_and_in_order(system: System, streams: Streams, alice: Visitor):
