@@ -41,8 +41,7 @@ class NewBroadcast:
 
     def as_row(self) -> dict[str, Any]:
         """Every column of Broadcast with its value."""
-        found = vars(self)
-        row = {name: found.get(name, _DEFAULTS.get(name)) for name in _COLUMNS}
+        row = {name: getattr(self, name) for name in _COLUMNS}
         row["search_words"] = search_words(self.title, self.content, self.category, self.sender_name)
         return row
 
