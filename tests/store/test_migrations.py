@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import flask_migrate
+import pytest
 import sqlalchemy
 
 from broadcast.factory import create_app
@@ -30,3 +31,12 @@ def test_people_of_an_older_database_are_found_by_their_words_and_keep_their_mut
         assert list(found) == ["category News", "priority LOW", "priority NORMAL"]
         db.session.remove()
         db.engine.dispose()
+
+
+@pytest.mark.usefixtures("in_app")
+def test_indexes_of_the_models_are_those_that_the_migrations_made():
+    inspector = sqlalchemy.inspect(db.engine)
+    for table in db.metadata.sorted_tables:
+        made = {index["name"]: index["column_names"] for index in inspector.get_indexes(table.name)}
+        for index in table.indexes:
+            assert made[index.name] == [column.name for column in index.columns], index.name
