@@ -33,8 +33,8 @@ test-services: $(VENV)/.installed-dev ## Run again, on DATABASE_URL and REDIS_UR
 chaos: $(VENV)/.installed-dev ## Break the real system in every way of docs/quality.md and judge what everybody saw (ARGS="F09 --seed 7")
 	@$(PY) -m tests.chaos.run $(ARGS)
 
-soak: $(VENV)/.installed-dev ## The same with faults and seeds drawn by chance, for HOURS
-	@$(PY) -m tests.chaos.run --hours $(or $(HOURS),1) --people 50 --streams 3 --scale 0.5 $(ARGS)
+soak: $(VENV)/.installed-dev ## Minutes of faults drawn by chance, one on top of the other, for HOURS (ARGS="--seed 7")
+	@$(PY) -m tests.chaos.run minute --hours $(or $(HOURS),1) --people 50 --streams 3 $(ARGS)
 
 judge: $(VENV)/.installed-dev .venv-judges/.installed tests/judges/node_modules/.installed ## Let programs nobody here wrote judge the system (ARGS="schemathesis")
 	@$(PY) -m tests.judges $(ARGS)

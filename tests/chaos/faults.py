@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy
@@ -28,7 +28,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {}
 # the short sets: of `make test`, and of `make test-services`
 ON_SQLITE = ("F01", "F04", "F09", "F10k", "F11", "F12", "F21", "F24")
 ON_SERVERS = ("F02", "F03", "F09d", "F10", "F18", "F19", "F21", "F23")
-_AT_POINTS = [point for point in POINTS if point != "offsets"]
+AT_POINTS = [point for point in POINTS if point != "offsets"]
 
 
 def fault(id: str, name: str) -> Callable[[Fault], Fault]:
@@ -95,7 +95,7 @@ def redis_unfit(world: World, scale: float) -> None:
 def database_locked(world: World, scale: float) -> None:
     """Streams stay open; writes are answered 503, never with another error, and nothing is half written."""
     opened, known = [len(page.heads) for page in world.pages], len(world.answers)
-    with _locked(world), slowest_answer(world, "slowest answer s"):
+    with locked(world), slowest_answer(world, "slowest answer s"):
         time.sleep(max(5.0, 10 * scale))  # longer than DATABASE_BUSY_SECONDS
     refused = [answered for answered in world.answers[known:] if answered.result == "fail"]
     world.figures["answered 503"] = len(refused)
@@ -105,13 +105,15 @@ def database_locked(world: World, scale: float) -> None:
 
 
 @contextmanager
-def _locked(world: World) -> Iterator[None]:
+def locked(world: World) -> Iterator[None]:
     if world.place.is_sqlite:
         database = sqlite3.connect(world.system.folder / "var/broadcast.sqlite3", isolation_level=None, timeout=20)
         database.execute("BEGIN IMMEDIATE")
-        yield
-        database.execute("ROLLBACK")
-        database.close()
+        try:
+            yield
+        finally:
+            database.execute("ROLLBACK")
+            database.close()
         return
     engine = sqlalchemy.create_engine(world.place.database_url, poolclass=sqlalchemy.NullPool)
     with engine.begin() as connection:
@@ -123,15 +125,13 @@ def _locked(world: World) -> Iterator[None]:
 def database_down(world: World, scale: float) -> None:
     if world.place.is_sqlite:
         return
-    world.place.database_link.close()
-    with slowest_answer(world, "slowest answer s"):
+    with world.place.database_link.closed(), slowest_answer(world, "slowest answer s"):
         time.sleep(20 * scale)
-    world.place.database_link.open()
 
 
 @fault("F10", "worker killed at each failpoint")
 def killed_at_failpoints(world: World, scale: float) -> None:
-    for point in _AT_POINTS * max(1, int(5 * scale)):
+    for point in AT_POINTS * max(1, int(5 * scale)):
         wait_for_workers(world.system)
         armed = world.place.failpoints / point
         armed.touch()
@@ -157,7 +157,8 @@ def all_killed(world: World, scale: float) -> None:
     system = world.system
     processes = [system.process.pid, system.master, *system.workers()]
     for pid in processes:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     world.place.redis.signal(signal.SIGKILL)
     system.process.wait()
     time.sleep(2 * scale)
@@ -211,12 +212,12 @@ def schedulers_killed(world: World, scale: float) -> None:
 
 @fault("F19", "50 parallel posts with one key")
 def parallel_posts(world: World, scale: float) -> None:
-    for round_ in range(max(1, int(10 * scale))):
-        key = f"parallel-{world.seed}-{round_}"
+    for _ in range(max(1, int(10 * scale))):
+        key = world.new_key()
         body = {"title": key, "content": "Once", "targetType": "ALL"}
 
         def post(_: int, key: str = key, body: dict = body) -> None:
-            world._try_to_publish(key, {"kind": "everyone"}, body)
+            world.try_to_publish(key, {"kind": "everyone"}, body)
 
         with ThreadPoolExecutor(50) as pool:
             list(pool.map(post, range(50)))

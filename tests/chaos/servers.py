@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.system import free_port
@@ -63,6 +64,14 @@ class Link:
         self._listener.close()
         self.cut()
         self.release()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        self.close()
+        try:
+            yield
+        finally:
+            self.open()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

@@ -1,10 +1,14 @@
 """Every fault of the table has a world of its own or a test that shows it, and `make chaos` runs them all."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from tests.chaos import elsewhere, run
+from tests.chaos.checker import Violation
 from tests.chaos.elsewhere import ELSEWHERE, Elsewhere
 from tests.chaos.faults import FAULTS, ON_SERVERS, ON_SQLITE
+from tests.chaos.world import Verdict
 from tests.judges.judges import JUDGES
 from tests.system import TOP
 
@@ -41,3 +45,17 @@ def test_verdict_is_the_last_line_of_the_tests(monkeypatch):
     is_well, said = elsewhere.run("F22")
     assert is_well, said
     assert "passed (" in said
+
+
+def test_runs_are_repeated_with_the_seeds_that_follow_and_added_up(monkeypatch, capsys, tmp_path):
+    def run_one(place, fault, seed, options):
+        violations = [Violation("I1", "lost"), Violation("I3", "leaked")] if seed == 8 else []
+        return Verdict(fault, seed, frames=100, seconds=None if seed == 9 else 1.5, violations=violations)
+
+    monkeypatch.setattr(run, "a_place", lambda folder, **options: nullcontext())
+    monkeypatch.setattr(run, "run_one", run_one)
+    monkeypatch.setattr("sys.argv", ["chaos", "minute", "F01", "--seed", "7", "--times", "3"])
+    assert run.main() == 1
+    rows = [row.split() for row in capsys.readouterr().out.splitlines() if row.startswith(("minute", "F01", "6 runs"))]
+    assert [row[:2] for row in rows[:-1]] == [[fault, seed] for seed in "789" for fault in ("minute", "F01")]
+    assert rows[-1] == ["6", "runs", "600", "2", "0", "2", "0", "p99", "inf"]

@@ -60,6 +60,10 @@ class Verdict:
         return sum(counted[rule] for rule in rules)
 
     @property
+    def is_well(self) -> bool:
+        return self.seconds is not None and not self.violations
+
+    @property
     def row(self) -> tuple[str, ...]:
         """fault, seed, events, lost, doubled, leaked, other, seconds to converge, figures."""
         lost, doubled, leaked = self.count("I1", "I6"), self.count("I4", "I7"), self.count("I3")
@@ -176,10 +180,13 @@ class World:
                 return {"kind": "users", "users": sorted(choose.sample(sorted(self.roles), 2))}
         return {"kind": "everyone"}
 
+    def new_key(self) -> str:
+        with self._lock:
+            return f"{self.fault}-{self.seed}-{next(self._numbers)}"
+
     def publish(self, audience: dict[str, Any], *, lives_seconds: float | None = None, tries: int = 40) -> int | None:
         """Publish under one key until it is answered ok; return the id, None when it never was."""
-        with self._lock:
-            key = f"{self.fault}-{self.seed}-{next(self._numbers)}"
+        key = self.new_key()
         body = {"title": key, "content": f"Text of {key}", **_target(audience)}
         ends = time.monotonic() + (lives_seconds or 0)
         if lives_seconds:
@@ -187,7 +194,7 @@ class World:
         for _ in range(tries):
             if lives_seconds and time.monotonic() > ends - 0.2:
                 return None  # it would be refused, as its end lies in the past
-            answered, id = self._try_to_publish(key, audience, body)
+            answered, id = self.try_to_publish(key, audience, body)
             if id is not None:
                 if lives_seconds:
                     self.history.note("end", id=id, why="expired", began=ends, at=ends, result="ok")
@@ -197,7 +204,7 @@ class World:
             time.sleep(_PAUSE_SECONDS)
         return None
 
-    def _try_to_publish(self, key: str, audience: dict, body: dict) -> tuple[Answered, int | None]:
+    def try_to_publish(self, key: str, audience: dict, body: dict) -> tuple[Answered, int | None]:
         began = time.monotonic()
         answered = ask(self.system.port, "POST", "/api/admin/broadcasts", self.place.admin, body, Idempotency_Key=key)
         id = answered.body["id"] if answered.result == "ok" else None
