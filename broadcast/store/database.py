@@ -185,18 +185,26 @@ def _until_unlocked(attempt: Callable[[], Any], seconds: float) -> None:
 def for_one_question() -> Iterator[PoolProxiedConnection]:
     """The driver's connection, for a single SELECT. It is in no transaction: a statement by itself is of one moment in any
     case, and BEGIN and ROLLBACK around it would take as long as the question, on PostgreSQL two journeys more.
+
+    Raises Busy when the database is locked or away, whoever says so: the driver, or the pool.
     """
-    engine = db.engine
-    connection = engine.raw_connection()
+    engine, connection = db.engine, None
+    driver = engine.dialect.loaded_dbapi
     begins_by_itself = engine.dialect.name != "sqlite"  # there BEGIN is ours
     try:
+        connection = engine.raw_connection()
         if begins_by_itself:
             connection.dbapi_connection.autocommit = True
         yield connection
+    except (driver.OperationalError, driver.InterfaceError, OperationalError, PoolTimeout) as problem:
+        if connection is not None:
+            connection.invalidate(problem)
+        raise Busy from problem
     finally:
-        if begins_by_itself and connection.is_valid:
-            connection.dbapi_connection.autocommit = False
-        connection.close()
+        if connection is not None:
+            if begins_by_itself and connection.is_valid:
+                connection.dbapi_connection.autocommit = False
+            connection.close()
 
 
 def now() -> datetime:

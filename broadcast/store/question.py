@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import Dialect, Select
 
-from broadcast.errors import Busy
 from broadcast.store.database import db, for_one_question
 
 Given = Mapping[str, Any]
@@ -34,7 +33,7 @@ class Question:
         self._forms: dict[tuple[str, ...], _Form] = {}
 
     def ask(self, values: Given) -> list[Any] | None:
-        """The first row, or None. Raises Busy, or what connecting raises, when the database is away."""
+        """The first row, or None. Raises Busy when the database is locked or away."""
         dialect = db.engine.dialect
         form = self._form(dialect, values)
         with for_one_question() as connection:
@@ -42,9 +41,6 @@ class Question:
             try:
                 cursor.execute(form.text, form.write(values))
                 row = cursor.fetchone()
-            except dialect.loaded_dbapi.OperationalError as problem:
-                connection.invalidate(problem)
-                raise Busy from problem
             finally:
                 cursor.close()
         return row and [read(value) if read else value for read, value in zip(form.reads, row, strict=True)]

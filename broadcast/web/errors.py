@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from flask import Flask, Response, current_app, jsonify, redirect, render_template, request, url_for
 from flask_limiter.errors import RateLimitExceeded
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
@@ -29,8 +29,9 @@ _SENTENCES = {
 def init_app(app: Flask) -> None:
     app.register_error_handler(BroadcastError, _broadcast_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
-    app.register_error_handler(OperationalError, lambda problem: _broadcast_error(Busy()))
-    app.register_error_handler(PoolTimeout, lambda problem: _broadcast_error(Busy()))
+    for away in (OperationalError, PoolTimeout):
+        app.register_error_handler(away, lambda problem: _broadcast_error(Busy()))
+    app.register_error_handler(DBAPIError, lambda p: _broadcast_error(Busy()) if p.connection_invalidated else _bug(p))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
 

@@ -9,6 +9,7 @@
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -94,6 +95,7 @@ class World:
         self.roles, self.tokens = place.roles, place.tokens
         self.pages: list[Page] = []
         self.answers: list[Answered] = []
+        self.statuses: Counter[int | None] = Counter()
         self._streams, self._rate = streams, rate
         self._healed, self._over = threading.Event(), threading.Event()
         self._numbers = iter(range(10**9))
@@ -131,6 +133,7 @@ class World:
                 page.close()
             self.history.close()
         frames = sum(len(page.frames) for page in self.pages)
+        unmet += self._mistakes()
         return Verdict(self.fault, self.seed, frames, seconds, unmet + check(self.history.events), self.figures)
 
     def _break(self, fault: Callable[["World"], None]) -> list[Violation]:
@@ -139,6 +142,17 @@ class World:
         except AssertionError as problem:
             return [Violation("expected", str(problem))]
         return []
+
+    def _mistakes(self) -> list[Violation]:
+        """Whatever is broken, nobody is answered that we made a mistake; 503 says that it will pass."""
+        told = {status: n for status, n in self.statuses.items() if status and status >= 500 and status != 503}
+        return [Violation("expected", f"{n} requests were answered {status}") for status, n in told.items()]
+
+    def ask(self, method: str, path: str, token: str, body: Any = None, **headers: str) -> Answered:
+        """One request of the run's own; its status is counted."""
+        answered = ask(self.system.port, method, path, token, body, **headers)
+        self.statuses[answered.status] += 1
+        return answered
 
     def _open_pages(self) -> None:
         for user in self.roles:
@@ -206,7 +220,7 @@ class World:
 
     def try_to_publish(self, key: str, audience: dict, body: dict) -> tuple[Answered, int | None]:
         began = time.monotonic()
-        answered = ask(self.system.port, "POST", "/api/admin/broadcasts", self.place.admin, body, Idempotency_Key=key)
+        answered = self.ask("POST", "/api/admin/broadcasts", self.place.admin, body, Idempotency_Key=key)
         id = answered.body["id"] if answered.result == "ok" else None
         self.answers.append(answered)
         self.history.note("publish", key=key, audience=audience, began=began, result=answered.result, id=id)
@@ -214,16 +228,14 @@ class World:
 
     def recall(self, id: int) -> None:
         began = time.monotonic()
-        answered = ask(
-            self.system.port, "DELETE", f"/api/admin/broadcasts/{id}", self.place.admin, {"reason": "A mistake"}
-        )
+        answered = self.ask("DELETE", f"/api/admin/broadcasts/{id}", self.place.admin, {"reason": "A mistake"})
         self.history.note("end", id=id, why="recalled", began=began, result=answered.result)
 
     def read(self, user: str, choose: random.Random) -> None:
         if not (cards := [c for page in self.pages if page.user == user for c in list(page.cards)]):
             return
         id = choose.choice(cards)
-        answered = ask(self.system.port, "POST", f"/api/sse/read?messageId={id}", self.tokens[user])
+        answered = self.ask("POST", f"/api/sse/read?messageId={id}", self.tokens[user])
         if answered.result == "ok":
             self.history.note("receipt", user=user, id=id)
 

@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy
 from sqlalchemy import bindparam, func, select
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from broadcast.errors import Busy
 from broadcast.store.database import db
@@ -46,3 +47,20 @@ def test_connection_that_dies_is_busy_once():
     with pytest.raises(Busy):
         asked.ask({})
     assert asked.ask({}) != [died]
+
+
+@pytest.mark.usefixtures("cast")
+@pytest.mark.parametrize("away", ["driver", "pool"])
+def test_database_that_takes_no_connection_is_busy(away, monkeypatch):
+    """The driver's own error here: no statement is under way that would make one of SQLAlchemy's of it."""
+    engine, asked = db.engine, Question(select(func.count(_users.c.id)))
+    problem = engine.dialect.loaded_dbapi.OperationalError("refused") if away == "driver" else PoolTimeout("all in use")
+
+    def refuse():
+        raise problem
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.pool, "connect", refuse)
+        with pytest.raises(Busy):
+            asked.ask({})
+    assert asked.ask({}) == [3]
