@@ -42,6 +42,11 @@ def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
             return Redis.from_url(url, **options, retry=Retry(NoBackoff(), 0))
 
 
+def database_of(client: Any) -> int:
+    """The number of the database that a client of `make_client` asks; a cluster has only 0. Asks no server."""
+    return 0 if isinstance(client, Cluster) else client.get_connection_kwargs().get("db") or 0
+
+
 class Quick:
     """A client for what a request waits for. It gives up soon, and then answers "away" by itself for some seconds.
 

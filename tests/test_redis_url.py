@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from broadcast.redis_url import AWAY, Quick, make_client
-from tests.system import free_port
+from broadcast.redis_url import AWAY, Quick, database_of, make_client
+from tests.ports import free_port
 
 
 def test_sentinels_are_asked_for_the_master_by_its_name_and_with_its_login():
@@ -17,6 +17,16 @@ def test_sentinels_are_asked_for_the_master_by_its_name_and_with_its_login():
     assert [(kwargs["host"], kwargs["port"]) for kwargs in asked] == [("one", 1), ("two", 26379)]
     wanted = {"username": "me", "password": "pass:", "db": 3}
     assert {name: pool.connection_kwargs[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "number"),
+    [("redis://one:1/3", 3), ("redis://one:1", 0), ("redis://one:1?db=2", 2), ("unix:///socket?db=4", 4),
+     ("unix:///socket", 0), ("redis+sentinel://one:1/ringer/5", 5), ("redis+sentinel://one:1/ringer", 0),
+     ("redis+cluster://one:1", 0)],
+)  # fmt: skip
+def test_number_of_the_database_is_known_without_asking(url: str, number: int):
+    assert database_of(make_client(url, timeout_seconds=1)) == number
 
 
 def test_sentinels_without_a_name_are_refused():

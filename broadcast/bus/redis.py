@@ -13,7 +13,7 @@ import gevent
 import structlog
 
 from broadcast.bus.protocol import Listener
-from broadcast.redis_url import AWAY, Quick, make_client
+from broadcast.redis_url import AWAY, Quick, database_of, make_client
 
 _log = structlog.get_logger(__name__)
 
@@ -22,12 +22,16 @@ _SILENT_SECONDS = 3.0  # a link that answers nothing for this long is dropped
 
 
 class RedisBus:
-    """A Bus. `channel` separates systems that share one server."""
+    """A Bus. Channels are of a whole server, whatever its databases: so the number of the database is in their names (but 0,
+    which was in none), and systems that share one server each with a database of its own do not hear each other.
+    """
 
-    def __init__(self, url: str, quick: Quick | None = None, *, channel: str = "broadcast"):
+    def __init__(self, url: str, quick: Quick | None = None):
         self._quick = quick or Quick(url)
         self._listener: Listener | None = None
         self._ear = make_client(url, timeout_seconds=_SILENT_SECONDS)
+        database = database_of(self._ear)
+        channel = f"broadcast:{database}" if database else "broadcast"
         self._ring_channel, self._signal_channel = f"{channel}:ring", f"{channel}:signal"
         self.healthy = False
         self._heard_at = time.monotonic()

@@ -51,9 +51,7 @@ class Ear:
 
 @pytest.fixture(params=["local", "redis"])
 def bus(request) -> Bus:
-    return (
-        LocalBus() if request.param == "local" else RedisBus(request.getfixturevalue("own_redis").url, channel="test")
-    )
+    return LocalBus() if request.param == "local" else RedisBus(request.getfixturevalue("own_redis").url)
 
 
 @pytest.fixture
@@ -124,15 +122,28 @@ def test_frozen_server_is_noticed_and_holds_up_no_publisher(own_redis, ears):
 
 
 @pytest.mark.service
+def test_systems_with_databases_of_their_own_on_one_server_do_not_hear_each_other(own_redis, ears):
+    one, other = (RedisBus(own_redis.url.replace("/0", f"/{number}")) for number in (0, 1))
+    at_one, at_other = ears(one), ears(other)
+    one.signal("receipt", {"user": 1})
+    one.ring()
+    other.signal("due", {})
+    other.ring()
+    eventually(lambda: at_one.rings and at_other.rings)
+    assert at_one.signals == [("receipt", {"user": 1})]
+    assert at_other.signals == [("due", {})]
+
+
+@pytest.mark.service
 def test_garbage_on_the_channel_is_survived(own_redis, ears):
     from redis import Redis
 
-    bus = RedisBus(own_redis.url, channel="test")
+    bus = RedisBus(own_redis.url)
     ear = ears(bus)
     with Redis.from_url(own_redis.url) as stranger:
         for garbage in ("", "{", "[1]", '["a", 1]', "null", b"\xff"):
-            stranger.publish("test:signal", garbage)
-        stranger.publish("test:ring", b"\xff\xff")
+            stranger.publish("broadcast:signal", garbage)
+        stranger.publish("broadcast:ring", b"\xff\xff")
     bus.signal("receipt", {})
     eventually(lambda: ear.signals == [("receipt", {})])
 
