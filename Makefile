@@ -9,6 +9,8 @@ UV := uv pip compile --universal --generate-hashes --no-header --quiet -p 3.11
 LOCK_NOTE := \# The lock: every package with its hashes, from pyproject.toml by `make lock`. Do not edit.
 ON_SERVERS := tests/actions tests/chaos tests/e2e tests/ingest tests/service tests/store tests/test_presence.py \
 	$(addprefix tests/web/test_,api_inbox.py marks.py stream.py)
+JOBS ?= 2
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -23,12 +25,12 @@ run: export DEMO ?= 1
 run: $(VENV)/.installed ## Start the whole system on http://127.0.0.1:8000 (PORT, DATA_DIR, DEMO=0, … as in docs/settings.md; KAFKA=1 brings Apache Kafka too, on KAFKA_PORT or 9092)
 	@$(if $(filter 1,$(KAFKA)),$(PY) -m tests.kafka.server --port $(or $(KAFKA_PORT),9092) --) $(PY) -m broadcast.launcher --end-with-parent
 
-test: $(VENV)/.installed-dev ## Run every test; what this machine cannot run (browser, PostgreSQL) is skipped by name (ARGS="-k hub")
-	@$(PY) -m pytest $(ARGS)
+test: $(VENV)/.installed-dev ## Run every test, JOBS at a time (2); what this machine cannot run (browser, PostgreSQL) is skipped by name (ARGS="-k hub")
+	@$(PYTEST) $(ARGS)
 
 test-services: $(VENV)/.installed-dev ## Run again, on DATABASE_URL and REDIS_URL, all that could differ there
 	@test -n "$$DATABASE_URL" && test -n "$$REDIS_URL" || { echo "Set DATABASE_URL and REDIS_URL to the servers to test against." >&2; exit 1; }
-	@$(PY) -m pytest -m "not alike" $(ON_SERVERS) $(ARGS)
+	@$(PYTEST) -m "not alike" $(ON_SERVERS) $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## Break the real system in every way of docs/quality.md and judge what everybody saw (ARGS="F09 --seed 7")
 	@$(PY) -m tests.chaos.run $(ARGS)

@@ -22,7 +22,7 @@ from bench import peers, stall, storm
 from bench.application import OPS, Application, application
 from bench.client import Load, build, cpu_seconds, memory_of
 from broadcast import gauges
-from tests.system import free_port
+from tests.ports import free_port
 
 ROUNDS, BURST_ROUNDS, BURST = 200, 3, 100
 REPLAYED = 20

@@ -17,7 +17,7 @@ from broadcast.domain.events import Cursor, Event, EventType
 from broadcast.hub import sse
 from broadcast.hub.hub import Hub, Limits
 from broadcast.hub.sockets import Sockets
-from tests.system import free_port
+from tests.ports import free_port
 
 EVENTS = 20
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"

@@ -199,6 +199,18 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield running
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what this process measured to the one that started it, if tests run in several at once."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = figures.noted
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """Take what one of these processes measured."""
+    figures.noted += getattr(node, "workeroutput", {}).get("figures", [])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what the run measured."""
     for line in figures.noted:

@@ -8,19 +8,21 @@ from urllib.parse import urlsplit
 
 import sqlalchemy
 
+from tests.ports import WORKER
+
 DATABASE_URL = os.environ.get("DATABASE_URL")
-REDIS_URL = os.environ.get("REDIS_URL")
 
 
-def second_database(redis_url: str | None) -> str | None:
-    """Database 1 of that server, for systems of a test's own: 0 has who is online at the shared one. None without a server.
-
-    Rings and signals are of the whole server; of two systems on it only one should be busy.
-    """
-    return redis_url and urlsplit(redis_url)._replace(query="db=1").geturl()
+def _database(number: int) -> str | None:
+    """That database of the server of REDIS_URL; None without a server."""
+    redis_url = os.environ.get("REDIS_URL")
+    return redis_url and urlsplit(redis_url)._replace(query=f"db={number}").geturl()
 
 
-SECOND_REDIS_URL = second_database(REDIS_URL)
+REDIS_URL = _database(2 * WORKER)  # of the shared system of this process
+SECOND_REDIS_URL = _database(
+    2 * WORKER + 1
+)  # of systems of a test's own: the first has who is online at the shared one
 
 
 def is_shared(redis_url: str | None) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system import free_port, wait_for
+from tests.ports import free_port
+from tests.system import wait_for
 
 
 class Server:

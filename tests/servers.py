@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import TOP, free_port, wait_for
+from tests.ports import free_port
+from tests.system import TOP, wait_for
 
 _IS_ROOT = os.geteuid() == 0  # PostgreSQL refuses to run as root
 

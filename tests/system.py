@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,16 +25,11 @@ from urllib.parse import urlsplit
 from broadcast.launcher.secret import ensure_secret_key
 from tests.cast import CAST
 from tests.databases import is_shared
+from tests.ports import free_port
 
 TOP = Path(__file__).resolve().parent.parent
 _OWN = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")  # of the tests; a system has what its test says
 _ANY_CERTIFICATE = ssl._create_unverified_context()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 10, what: str = "the condition") -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.system import free_port
+from tests.ports import free_port
 
 
 class RedisServer:

@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 from broadcast.domain import clock
 from tests.databases import DATABASE_URL, SECOND_REDIS_URL, database_of_its_own
 from tests.e2e.conftest import NARROW, WIDE
-from tests.system import TOP, System, free_port, wait_for
+from tests.ports import free_port
+from tests.system import TOP, System, wait_for
 from tests.visitor import Visitor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]

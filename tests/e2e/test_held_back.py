@@ -7,8 +7,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import measure_no_time
+from tests.ports import free_port
 from tests.servers import Server, program
-from tests.system import System, free_port
+from tests.system import System
 from tests.visitor import Visitor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]

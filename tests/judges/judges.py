@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tests.chaos.servers import Link
 from tests.judges.frames import corpus
+from tests.ports import free_port
 from tests.streams import Stream
-from tests.system import TOP, System, free_port, wait_for
+from tests.system import TOP, System, wait_for
 from tests.visitor import Visitor
 
 HERE = Path(__file__).parent

@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.ports import free_port
+
 HERE = Path(__file__).resolve().parent
 JARS = HERE.parent.parent / ".kafka"
 CANNOT = 3
@@ -153,12 +155,6 @@ def _wait_until_ready(server: subprocess.Popen, port: int, output: Path) -> None
             return
         except (OSError, KafkaError):
             time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60.0
 pytestmark = [
@@ -79,11 +81,6 @@ class Launched:
 
     def all_ended(self) -> bool:
         return eventually(lambda: not any(map(is_running, self.seen)))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

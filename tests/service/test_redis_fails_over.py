@@ -13,9 +13,10 @@ import redis
 
 from broadcast.redis_url import AWAY, make_client
 from tests import figures
+from tests.ports import free_port
 from tests.processes import Streams
 from tests.servers import Redis, Server, program
-from tests.system import System, free_port, wait_for
+from tests.system import System, wait_for
 from tests.visitor import Visitor
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]

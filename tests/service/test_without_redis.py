@@ -10,8 +10,9 @@ from broadcast.launcher.redis_server import find_server
 from tests import figures
 from tests.chaos.servers import RedisServer
 from tests.databases import DATABASE_URL, database_of_its_own
+from tests.ports import free_port
 from tests.processes import Streams, wait_for_workers
-from tests.system import System, free_port, wait_for
+from tests.system import System, wait_for
 from tests.visitor import Visitor
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(120)]

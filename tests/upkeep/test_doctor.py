@@ -12,7 +12,7 @@ from broadcast.store.models import Broadcast
 from broadcast.upkeep import doctor, outside
 from tests.acts import actor, send
 from tests.openid import provider
-from tests.system import free_port
+from tests.ports import free_port
 
 
 def states(app) -> dict[str, str]:

@@ -4,7 +4,7 @@ import sqlalchemy
 
 from broadcast.store import database
 from tests.cast import Client
-from tests.system import free_port
+from tests.ports import free_port
 
 
 def test_page_names_every_part(app, client):

@@ -6,7 +6,7 @@ from redis import Redis
 from broadcast.web.limits import limiter
 from tests.acts import Reader, a_message, count_rows
 from tests.cast import Client
-from tests.system import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from broadcast.domain.actor import SYSTEM
 from tests.acts import a_message, actor, send
 from tests.cast import Client
 from tests.ingest.records import POISON
-from tests.system import free_port
+from tests.ports import free_port
 from tests.web.test_dead_letters import bury
 
 
