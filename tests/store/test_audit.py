@@ -1,8 +1,10 @@
 """The audit's chain: what was written stays, and a change by whoever can reach the database shows."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
+from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
@@ -15,6 +17,7 @@ from broadcast.store.audit import Filters
 from broadcast.store.database import db, writing
 from broadcast.store.models import Audit
 from tests.acts import send
+from tests.conftest import add_cast
 
 NOW = clock.now()
 
@@ -121,15 +124,23 @@ def test_savepoint_takes_its_own_rows_back_and_no_others(cast):
     assert audit.verify().broken_id is None
 
 
-def test_writers_at_once_make_one_chain(in_app, cast):
+@pytest.fixture
+def patient_app(make_app) -> Iterator[Flask]:
+    """With its context pushed. Its writers wait for each other longer than any machine is slow."""
+    app = make_app(database_busy_seconds=25)
+    with app.app_context():
+        yield app
+
+
+def test_writers_at_once_make_one_chain(patient_app):
     """Four writers, a hundred acts: every row is there, once, and the chain holds."""
-    failures = []
+    alice, failures = add_cast()["alice"], []
 
     def act(number: int) -> None:
         try:
-            with in_app.app_context():
+            with patient_app.app_context():
                 for n in range(25):
-                    actions.create_person(f"p{number}x{n}", None, by=cast["alice"], now=NOW)
+                    actions.create_person(f"p{number}x{n}", None, by=alice, now=NOW)
         except Exception as problem:
             failures.append(problem)
 
