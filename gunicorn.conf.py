@@ -5,6 +5,7 @@ unpatched in every worker, so nothing here imports the application, Redis, ssl o
 """
 
 import gc
+import importlib
 import os
 import resource
 import shutil
@@ -18,6 +19,13 @@ from pathlib import Path
 def _setting(name: str, default: str) -> str:
     return os.environ.get(name) or default  # an empty variable means the default, as in `broadcast.settings`
 
+
+# Half of what a worker imports holds nothing that gevent patches (`tests/test_master.py` looks). Loaded here once, it is there
+# when a worker begins, and in memory once for all of them.
+for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic_settings", "sqlalchemy.orm"):
+    importlib.import_module(_name)
+for _name in ("sqlite", "postgresql"):
+    importlib.import_module(f"sqlalchemy.dialects.{_name}")
 
 _STREAMS = int(_setting("STREAMS_PER_WORKER", "12000"))
 _HEADROOM = 1000  # ordinary requests beside the streams; when the pool is full, /healthz waits in the backlog

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from broadcast.launcher.children import ROOT, Children, die_with_parent
 from broadcast.launcher.claims import data_folder, expect_free_port
+from broadcast.launcher.database import has_administrator, is_migrated
 from broadcast.launcher.errors import LaunchFailed, StopRequested
-from broadcast.launcher.migrated import is_migrated
 from broadcast.launcher.redis_server import find_server, socket_path, start_redis
 from broadcast.launcher.secret import ensure_secret_key
 from broadcast.launcher.signals import StopSignals
@@ -66,7 +66,7 @@ def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
                 environ |= _own_redis(socket_at, folder, children, environ)
             _prepare_database(settings, folder, children, environ)
             address = _serve(settings, children, environ)
-            if not settings.demo:
+            if not settings.demo and not has_administrator(settings.database_uri):
                 _say_how_to_begin(address, children, environ)
             children.watch()
 

@@ -1,11 +1,15 @@
-"""A start that has nothing to migrate starts no process to find that out."""
+"""A start that has nothing to migrate, or an administrator already, starts no process to find that out."""
 
 import shutil
 import sqlite3
 
 import pytest
 
-from broadcast.launcher.migrated import is_migrated
+from broadcast.actions import people
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
+from broadcast.launcher.database import has_administrator, is_migrated
+from broadcast.store import first_run
 
 
 def test_database_with_the_newest_migration_is_up_to_date(settings, server_database):
@@ -49,3 +53,14 @@ def test_newer_code_is_not(database, tmp_path):
     name = revision.split("=")[1].strip()
     (versions / "9999_next.py").write_text(f"revision = '9999'\ndown_revision = {name}\n")
     assert not is_migrated(uri, versions=versions)
+
+
+def test_administrator_is_seen_as_the_application_sees_one(settings, in_app):
+    for roles in ([], ["ops"], ["admin"]):
+        people.create_person("-".join(["dana", *roles]), None, roles=roles, by=SYSTEM, now=clock.now())
+        assert has_administrator(settings.database_uri) == first_run.has_administrator() == ("admin" in roles)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////nonexistent/file", "postgresql://127.0.0.1:1/none", "nonsense"])
+def test_database_that_cannot_be_read_has_no_administrator(uri: str):
+    assert not has_administrator(uri)

@@ -1,0 +1,51 @@
+"""What gunicorn's master has loaded when it forks a worker holds nothing of what the worker's gevent then replaces."""
+
+import json
+import subprocess
+import sys
+
+from tests.system import TOP
+
+# In a process of its own, as the master is not patched and a worker is: what was loaded by `gunicorn.conf.py`, and for each
+# module what it still has of the library as it was before.
+_LOOK = """
+import json, runpy, sys
+import gunicorn.arbiter
+before = set(sys.modules)
+runpy.run_path("gunicorn.conf.py")
+loaded = [name for name in sys.modules if name not in before and name.partition(".")[0] not in sys.stdlib_module_names]
+from gevent import monkey
+monkey.patch_all()
+old = {id(thing) for names in monkey.saved.values() for thing in names.values() if callable(thing)}
+locks = tuple(type(monkey.get_original("threading", name)()) for name in ("Lock", "RLock"))
+
+def kept(thing):
+    bases = thing.__mro__[1:] if isinstance(thing, type) else ()
+    return id(thing) in old or isinstance(thing, locks) or any(id(base) in old for base in bases)
+
+found = []
+for name in loaded:
+    for key, thing in list(vars(sys.modules[name]).items()):
+        found += [f"{name}.{key}"] if kept(thing) else []
+        if isinstance(thing, type) and thing.__module__ == name:
+            found += [f"{name}.{key}.{inner}" for inner, part in list(vars(thing).items()) if kept(part)]
+print(json.dumps({"loaded": loaded, "kept": found}))
+"""
+# Locks that nobody holds while another greenlet runs, as they guard a few lines that wait for nothing; and what nobody calls.
+_HARMLESS = {
+    "alembic.util.editor.check_call",
+    "pydantic_settings.main._settings_cache_guard",
+    "sqlalchemy.dialects.sqlite.aiosqlite.Thread",
+    "sqlalchemy.orm.collections.__instrumentation_mutex",
+    "sqlalchemy.util.langhelpers.symbol._lock",
+}
+
+
+def test_what_the_master_loads_keeps_nothing_that_gevent_replaces():
+    done = subprocess.run([sys.executable, "-c", _LOOK], cwd=TOP, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {"sqlalchemy.orm", "pydantic_settings", "markdown_it"} <= set(found["loaded"])
+    assert set(found["kept"]) == _HARMLESS
+    unpatched = {"broadcast", "redis", "psycopg", "flask", "kafka"}
+    assert not unpatched & {name.partition(".")[0] for name in found["loaded"]}
