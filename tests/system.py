@@ -1,6 +1,5 @@
 """The system as an operator runs it: `python -m broadcast.launcher`, two workers, on loopback, in a folder of its own."""
 
-import atexit
 import copy
 import http.client
 import json
@@ -11,24 +10,20 @@ import signal
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from broadcast.launcher.secret import ensure_secret_key
 from tests.cast import CAST
 from tests.databases import is_shared
+from tests.populated import OF_THE_TESTS, TOP, fill_database, put_file
 from tests.ports import free_port
 
-TOP = Path(__file__).resolve().parent.parent
-_OWN = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")  # of the tests; a system has what its test says
 _ANY_CERTIFICATE = ssl._create_unverified_context()
 
 
@@ -58,28 +53,13 @@ def connect(url: str, *, timeout: float) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(host, timeout=timeout)
 
 
-@cache
-def _populated() -> tuple[Path, dict[str, str]]:
-    """A SQLite file that is migrated and knows the cast, made once and copied by every system; and the tokens of the cast."""
-    folder = Path(tempfile.mkdtemp(prefix="populated"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    environ = {name: value for name, value in os.environ.items() if name not in _OWN} | {"DATA_DIR": str(folder)}
-    ensure_secret_key(folder)
-    for words in (("flask", "--app", "app", "db", "upgrade"), ("tests.populate",)):
-        done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=TOP, env=environ, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-    return folder / "broadcast.sqlite3", json.loads(done.stdout)
-
-
 class System:
     """Starts on entering, ends everything it started on leaving. `url` is where it serves."""
 
     def __init__(self, folder: Path, *, database_url: str | None = None, redis_url: str | None = None, **settings: str):
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.environ = {name: value for name, value in os.environ.items() if name not in _OWN}
+        self.environ = {name: value for name, value in os.environ.items() if name not in OF_THE_TESTS}
         self.environ |= {"PORT": str(self.port), "DATA_DIR": str(folder / "var"), "DEMO": "0", "RATELIMIT_ENABLED": "0"}
         self.environ |= {
             "WEB_CONCURRENCY": "2",
@@ -112,16 +92,10 @@ class System:
         )  # gunicorn.conf.py
 
     def _begin(self) -> None:
-        if "DATABASE_URL" in self.environ:
-            self.start()
-            self._tokens = json.loads(self.run_module("tests.populate"))
-        else:
-            database, tokens = _populated()
-            data = Path(self.environ["DATA_DIR"])
-            data.mkdir(mode=0o700, exist_ok=True)
-            shutil.copy(database, data)
-            self._tokens = dict(tokens)
-            self.start()
+        url = self.environ.get("DATABASE_URL")
+        tokens = fill_database(url) if url else put_file(Path(self.environ["DATA_DIR"]))
+        self.start()
+        self._tokens = tokens or json.loads(self.run_module("tests.populate"))
         wait_for(lambda: self.answering() >= set(self.workers()), seconds=60, what="every worker to answer")
 
     def start(self) -> None:
