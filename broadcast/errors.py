@@ -13,6 +13,7 @@
     ├── Flooded            429  a source sent more than its rule lets out, and more than may wait
     ├── VersionMissing     428  an edit that does not say which version it was made from
     └── Busy               503  the database is locked or away; nothing was written
+        └── Unsure         504  it went away while it was told to commit: written, or not
 
 The message is a sentence fit for a person: what happened, and what to do. `broadcast.web.errors` turns each into a page, an
 htmx reply or `application/problem+json`; no other place does.
@@ -133,7 +134,19 @@ class Busy(BroadcastError):
 
     status = 503
     title = "Busy"
+    sentence = "The database is busy. Nothing was saved; please try again in a moment."
     retry_after_seconds = 2
 
     def __init__(self) -> None:
-        super().__init__("The database is busy. Nothing was saved; please try again in a moment.")
+        super().__init__(self.sentence)
+
+
+class Unsure(Busy):
+    """The link to the database was lost during a commit: what was asked for is done, or it is not, and nobody knows which."""
+
+    status = 504
+    title = "Not known"
+    sentence = (
+        "The database went away while this was being saved. It may be saved or not: look before you try again. "
+        "With the same Idempotency-Key nothing is done twice."
+    )

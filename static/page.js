@@ -183,6 +183,7 @@ document.addEventListener("htmx:response:error", (event) => {
       409: "That had changed meanwhile. Load the page again.",
       429: "That was too often. Please wait a moment.",
       503: "The server is busy. Nothing was saved; please try again.",
+      504: "The server lost its database while it saved this. Look whether it is saved before you try again.",
     }[status] ?? "That did not work. Please try again.",
     true,
   );

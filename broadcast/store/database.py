@@ -40,7 +40,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, registry
 
-from broadcast.errors import Busy
+from broadcast.errors import Busy, Unsure
 from broadcast.settings import Settings
 
 
@@ -243,10 +243,11 @@ def _known_migrations(directory: str) -> tuple[str, ...]:
 def writing() -> Iterator[Session]:
     """One write transaction: commits at the end of the block, rolls back when it raises.
 
-    Raises Busy when the database is locked or away; then nothing was written. Objects loaded before the block are read
-    anew inside it. Not reentrant: an action that calls another passes it the session.
+    Raises Busy when the database is locked or away; then nothing was written. Raises Unsure when a server is lost while it
+    commits; then nobody knows. Objects loaded before the block are read anew inside it. Not reentrant: an action that calls
+    another passes it the session.
     """
-    session = db.session()
+    session, lost = db.session(), Busy
     session.rollback()  # ends the read transaction of this request: SQLite cannot turn a read into a write
     is_sqlite = db.engine.dialect.name == "sqlite"
     if is_sqlite and not _turn.acquire(timeout=current_app.extensions["settings"].database_busy_seconds):
@@ -254,14 +255,16 @@ def writing() -> Iterator[Session]:
     try:
         session.connection(execution_options={_WRITES: True})
         yield session
+        session.flush()
+        lost = Busy if is_sqlite else Unsure
         session.commit()
     except (OperationalError, PoolTimeout) as problem:
         session.rollback()
-        raise Busy from problem
+        raise lost from problem
     except DBAPIError as problem:
         session.rollback()
         if problem.connection_invalidated:
-            raise Busy from problem
+            raise lost from problem
         raise
     except BaseException:
         session.rollback()

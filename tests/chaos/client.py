@@ -26,7 +26,7 @@ class Answered:
 
     @property
     def result(self) -> str:
-        if self.status is None:
+        if self.status in (None, 504):  # the server does not know either
             return "info"
         return "ok" if self.status in (200, 201, 204) else "fail"
 

@@ -6,10 +6,11 @@ import threading
 import psycopg
 import pytest
 import sqlalchemy
-from sqlalchemy import PoolProxiedConnection, func, select, text
+from sqlalchemy import PoolProxiedConnection, event, func, select, text
 
+from broadcast.errors import Busy, Unsure
 from broadcast.store import database
-from broadcast.store.database import Connected, db, for_one_question
+from broadcast.store.database import Connected, db, for_one_question, writing
 from tests.databases import DATABASE_URL
 
 
@@ -46,6 +47,22 @@ def test_connection_that_died_while_it_rested_is_replaced_unseen(monkeypatch):
         other.execute(select(func.pg_terminate_backend(died, 5000)))
     with for_one_question() as connection:
         assert ask(connection, "SELECT pg_backend_pid()") != died
+
+
+@pytest.mark.skipif(not DATABASE_URL, reason="a file is not lost")
+@pytest.mark.usefixtures("in_app")
+@pytest.mark.parametrize(("when", "told"), [("before_cursor_execute", Busy), ("commit", Unsure)])
+def test_server_that_is_lost_while_it_commits_leaves_us_unsure_and_before_that_nothing_was_written(when, told):
+    def end(connection, *_):
+        with sqlalchemy.create_engine(DATABASE_URL, poolclass=sqlalchemy.NullPool).connect() as other:
+            other.execute(
+                select(func.pg_terminate_backend(connection.connection.driver_connection.info.backend_pid, 5000))
+            )
+
+    event.listen(db.engine, when, end, once=True)
+    with pytest.raises(Busy) as raised, writing() as session:
+        session.execute(text("UPDATE log_head SET seq = seq"))
+    assert raised.type is told
 
 
 @pytest.mark.parametrize("in_a_worker", [True, False])
