@@ -7,8 +7,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet install --require-hashes
 UV := uv pip compile --universal --generate-hashes --no-header --quiet -p 3.11
 LOCK_NOTE := \# The lock: every package with its hashes, from pyproject.toml by `make lock`. Do not edit.
-ON_SERVERS := tests/actions tests/chaos tests/e2e tests/ingest tests/service tests/store tests/test_presence.py \
-	$(addprefix tests/web/test_,api_inbox.py marks.py stream.py)
+ON_SERVERS := $(if $(KAFKA_BOOTSTRAP_SERVERS),tests/kafka) tests/chaos tests/e2e tests/service tests/actions tests/ingest \
+	tests/store tests/test_presence.py $(addprefix tests/web/test_,api_inbox.py marks.py stream.py)
 JOBS ?= 2
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 ARGS ?=
@@ -28,7 +28,7 @@ run: $(VENV)/.installed ## Start the whole system on http://127.0.0.1:8000 (PORT
 test: $(VENV)/.installed-dev ## Run every test, JOBS at a time (2); what this machine cannot run (browser, PostgreSQL) is skipped by name (ARGS="-k hub")
 	@$(PYTEST) $(ARGS)
 
-test-services: $(VENV)/.installed-dev ## Run again, on DATABASE_URL and REDIS_URL, all that could differ there
+test-services: $(VENV)/.installed-dev ## Run again, on DATABASE_URL and REDIS_URL (and KAFKA_BOOTSTRAP_SERVERS), all that could differ there
 	@test -n "$$DATABASE_URL" && test -n "$$REDIS_URL" || { echo "Set DATABASE_URL and REDIS_URL to the servers to test against." >&2; exit 1; }
 	@$(PYTEST) -m "not alike" $(ON_SERVERS) $(ARGS)
 
