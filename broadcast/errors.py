@@ -13,7 +13,7 @@
     ├── Flooded            429  a source sent more than its rule lets out, and more than may wait
     ├── VersionMissing     428  an edit that does not say which version it was made from
     └── Busy               503  the database is locked or away; nothing was written
-        └── Unsure         504  it went away while it was told to commit: written, or not
+        └── Unsure         504  it went away during or after a commit: written, or not
 
 The message is a sentence fit for a person: what happened, and what to do. `broadcast.web.errors` turns each into a page, an
 htmx reply or `application/problem+json`; no other place does.
@@ -142,7 +142,7 @@ class Busy(BroadcastError):
 
 
 class Unsure(Busy):
-    """The link to the database was lost during a commit: what was asked for is done, or it is not, and nobody knows which."""
+    """The database was lost during a commit, or before the answer was made: what was asked for may be done or not."""
 
     status = 504
     title = "Not known"

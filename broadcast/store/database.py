@@ -17,7 +17,7 @@ from typing import Any
 import gevent
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from flask import current_app
+from flask import current_app, g
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from gevent.lock import BoundedSemaphore
@@ -258,6 +258,7 @@ def writing() -> Iterator[Session]:
         session.flush()
         lost = Busy if is_sqlite else Unsure
         session.commit()
+        g.has_written = True  # whatever fails later in this request, "nothing was saved" would be wrong
     except (OperationalError, PoolTimeout) as problem:
         session.rollback()
         raise lost from problem

@@ -7,13 +7,13 @@ says when to come back.
 from typing import Any
 
 import structlog
-from flask import Flask, Response, current_app, jsonify, redirect, render_template, request, url_for
+from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
 from flask_limiter.errors import RateLimitExceeded
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
-from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn
+from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, Unsure
 from broadcast.hub import sse
 
 _log = structlog.get_logger(__name__)
@@ -37,6 +37,8 @@ def init_app(app: Flask) -> None:
 
 
 def _broadcast_error(problem: BroadcastError) -> Response:
+    if isinstance(problem, Busy) and g.get("has_written"):
+        problem = Unsure()
     if isinstance(problem, NotSignedIn) and not _wants_json() and not is_stream():
         if request.headers.get("HX-Request"):
             return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})

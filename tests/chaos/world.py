@@ -161,7 +161,7 @@ class World:
                 path = "/inbox/stream" if n % 2 else "/api/sse/connect"
                 self.open_page(f"{user}/{n}", user, path=path)
         for page in self.pages:
-            page.wait_for("CONNECTED", seconds=30)
+            page.wait_for("CONNECTED", seconds=60)
 
     def open_page(self, name: str, user: str, *, path: str = "/api/sse/connect") -> Page:
         page = Page(

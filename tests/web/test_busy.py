@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 from flask import Flask
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from broadcast.actions import people
+from broadcast.actions import announce, people
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store.database import db
@@ -108,3 +109,25 @@ def test_locked_database_still_shows_what_there_is(app, client, live):
         stream = Reader(alice.http)
         assert [frame.event for frame in stream.until("CONNECTED")] == ["MESSAGE", "CONNECTED"]
         stream.close()
+
+
+def test_database_lost_after_the_commit_is_no_reason_to_say_that_nothing_was_saved(app, client, monkeypatch):
+    alice, publish = client("alice"), ("POST", "/api/admin/broadcasts", a_message(title="Kept"))
+    key = {"Idempotency-Key": "k"}
+    with app.app_context():
+        pool = db.engine.pool
+
+    def refuse():
+        raise PoolTimeout("all in use")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(announce, "ring", lambda: patch.setattr(pool, "connect", refuse))
+        unsure = alice.send(*publish, headers=key)
+        busy = alice.send(*publish, headers=key)
+    assert (unsure.status_code, busy.status_code) == (504, 503)
+    assert "may be saved or not" in unsure.json["detail"]
+    assert int(unsure.headers["Retry-After"]) >= 1
+    again = alice.send(*publish, headers=key)
+    assert again.json["title"] == "Kept"
+    with app.app_context():
+        assert count_rows()["broadcasts"] == 1
