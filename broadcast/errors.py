@@ -146,7 +146,4 @@ class Unsure(Busy):
 
     status = 504
     title = "Not known"
-    sentence = (
-        "The database went away while this was being saved. It may be saved or not: look before you try again. "
-        "With the same Idempotency-Key nothing is done twice."
-    )
+    sentence = "The database went away while this was being saved. It may be saved or not: look before you try again."
