@@ -1,6 +1,6 @@
 """How many events a second go from Kafka into the log and onto streams, and what it costs the worker that reads them.
 
-    python -m bench.ingest [--events 8000] [--seconds 20] [--rate 500] [--streams 50]
+    python -m bench.ingest [--events 8000] [--seconds 20] [--rate 500] [--streams 50] [--waiting 0]
 
 One worker, started as an operator does, on the embedded defaults or DATABASE_URL; brokers: KAFKA_BOOTSTRAP_SERVERS, else the
 mock cluster. Events are of 1 KB, distinct, to the role ops. Tells:
@@ -9,6 +9,8 @@ mock cluster. Events are of 1 KB, distinct, to the role ops. Tells:
 2. a steady rate: from produced to the frame read, p50 and p99;
 3. the longest stall of a ticker of 10 ms inside the worker, during each; what an event cost it of its processor, which a busy
    machine changes less than the time; and the most memory it ever held, before the backlog and after it.
+With --waiting so many events wait before the system starts, and only the memory is told while it reads for --seconds. The mock
+cluster forgets most of a million, so name real ones: python -m tests.kafka.server -- python -m bench.ingest --waiting 1000000
 """
 
 import argparse
@@ -39,10 +41,14 @@ def main() -> None:
         settings = {"KAFKA_BOOTSTRAP_SERVERS": brokers.address, "KAFKA_TOPICS": topic, "KAFKA_GROUP_ID": group}
         settings |= {"WEB_CONCURRENCY": "1", "TICKER": str(ticks), "STREAMS_PER_USER": "100000"}
         settings["PYTHONPATH"] = f"{_TICKER}{os.pathsep}{_TICKER.parent.parent}"
+        brokers.send(topic, (_event(f"w{n}") for n in range(options.waiting)))
         with System(Path(folder), database_url=os.environ.get("DATABASE_URL"), **settings) as system:
             worker = Worker(system.workers()[0], ticks)
-            _backlog(brokers, topic, system, options, worker)
-            _steady(brokers, topic, system, options, worker)
+            if options.waiting:
+                _waiting(system, options, worker)
+            else:
+                _backlog(brokers, topic, system, options, worker)
+                _steady(brokers, topic, system, options, worker)
     brokers.close()
 
 
@@ -70,6 +76,13 @@ class Worker:
     def _cpu_seconds(self) -> float:
         user, system = (self._proc / "stat").read_text().rpartition(") ")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _waiting(system: System, options: argparse.Namespace, worker: Worker) -> None:
+    for _ in range(6):
+        time.sleep(options.seconds / 6)
+        read = int(_cursor(system).rpartition("-")[2])
+        print(f"{read:,} of {options.waiting:,} read; memory of the worker at most {worker.peak_mib()} MiB", flush=True)
 
 
 def _backlog(brokers: Brokers, topic: str, system: System, options: argparse.Namespace, worker: Worker) -> None:
@@ -135,7 +148,7 @@ def _event(id: str) -> dict:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.ingest")
-    for name, default in (("events", 8_000), ("seconds", 20), ("rate", 500), ("streams", 50)):
+    for name, default in (("events", 8_000), ("seconds", 20), ("rate", 500), ("streams", 50), ("waiting", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args()
 

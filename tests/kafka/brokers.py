@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.system import TOP, wait_for
 
+_QUEUED = 50_000  # records that the producer keeps; it refuses more than 100,000
 KAFKA = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
 
 
@@ -68,6 +69,8 @@ class Brokers:
         for event in events:
             value = event if isinstance(event, bytes | None) else json.dumps(event).encode()
             named = key(event) if callable(key) else key
+            while len(self.producer) >= _QUEUED:
+                self.producer.poll(0.1)
             self.producer.produce(
                 topic, value, key=named, partition=partition, headers=headers,
                 on_delivery=lambda problem, _: problem and failed.append(problem),
