@@ -1,7 +1,7 @@
 """gunicorn's settings, all from the environment (`docs/settings.md`); the launcher and production use this same file.
 
-This file runs in the master, before the workers patch the standard library for gevent. Whatever is imported here stays
-unpatched in every worker, so nothing here imports the application, Redis, ssl or psycopg; the hooks import late.
+This file runs in the master, before the workers patch the standard library for gevent. Whatever is imported here keeps what it
+has of that library unpatched in every worker. So nothing here imports the application, Redis, ssl or psycopg; hooks do, late.
 """
 
 import gc
@@ -20,7 +20,7 @@ def _setting(name: str, default: str) -> str:
     return os.environ.get(name) or default  # an empty variable means the default, as in `broadcast.settings`
 
 
-# Half of what a worker imports holds nothing that gevent patches (`tests/test_master.py` looks). Loaded here once, it is there
+# A third of what a worker imports has nothing that gevent patches (`tests/test_master.py` looks). Loaded here once, it is there
 # when a worker begins, and in memory once for all of them.
 for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic_settings", "sqlalchemy.orm"):
     importlib.import_module(_name)

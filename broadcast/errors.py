@@ -130,7 +130,10 @@ class Flooded(BroadcastError):
 
 
 class Busy(BroadcastError):
-    """The database could not be written in time. Nothing was written; `retry_after_seconds` says when to come back."""
+    """The database could not be asked or written in time; `retry_after_seconds` says when to come back.
+
+    Nothing was written, unless it is Unsure: who catches Busy and tries again must do what can be done twice.
+    """
 
     status = 503
     title = "Busy"

@@ -14,15 +14,16 @@ DATABASE_URL = os.environ.get("DATABASE_URL")
 
 
 def _database(number: int) -> str | None:
-    """That database of the server of REDIS_URL; None without a server."""
-    redis_url = os.environ.get("REDIS_URL")
-    return redis_url and urlsplit(redis_url)._replace(query=f"db={number}").geturl()
+    """A database of the server of REDIS_URL, counted from the one named there; None without a server."""
+    if not (redis_url := os.environ.get("REDIS_URL")):
+        return None
+    named = urlsplit(redis_url).path[1:]
+    return urlsplit(redis_url)._replace(query=f"db={number + int(named) if named.isdigit() else number}").geturl()
 
 
-REDIS_URL = _database(2 * WORKER)  # of the shared system of this process
-SECOND_REDIS_URL = _database(
-    2 * WORKER + 1
-)  # of systems of a test's own: the first has who is online at the shared one
+# Two for each process: the first has who is online at its shared system, the second is for systems of a test's own.
+REDIS_URL = _database(2 * WORKER)
+SECOND_REDIS_URL = _database(2 * WORKER + 1)
 
 
 def is_shared(redis_url: str | None) -> bool:

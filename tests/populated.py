@@ -1,4 +1,6 @@
-"""Databases that are migrated and know the cast: made once by the program's own commands, then copied for every system."""
+"""Databases that are migrated and know the cast: made once in a process by the program's own commands, then copied for
+every system.
+"""
 
 import atexit
 import json

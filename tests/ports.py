@@ -6,8 +6,10 @@ import random
 import socket
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # tests run in several processes at once
+if WORKER > 7:
+    raise RuntimeError("JOBS is 8 at most: each process has two of the 16 databases of a Redis.")
 _EACH = 1000
-_FIRST = 12_000 + _EACH * (WORKER % 10)  # below 32768, where Linux takes the ports of outgoing connections from
+_FIRST = 12_000 + _EACH * WORKER  # below 32768, where Linux takes the ports of outgoing connections from
 _ports = itertools.count(random.randrange(_EACH))
 
 

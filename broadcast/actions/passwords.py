@@ -14,7 +14,7 @@ from broadcast.errors import Invalid
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _COMMON = frozenset(Path(__file__).with_name("common_passwords.txt").read_text().split())
-# verified for unknown names, so that they take as long as known ones; nobody has a password of that hash
+# verified for unknown names, so that they take as long as known ones; of no known password
 _NOBODY = f"$argon2id$v=19$m={_hasher.memory_cost},t={_hasher.time_cost},p={_hasher.parallelism}${'A' * 22}${'A' * 43}"
 LEAST, MOST = 8, 200
 

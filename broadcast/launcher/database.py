@@ -45,7 +45,11 @@ def _ask(database_uri: str, question: str) -> list[tuple]:
             return connection.execute(question).fetchall()
     import psycopg  # late: only where it is the database
 
+    # bounded, as a signal to stop is not heard meanwhile
     with psycopg.connect(
-        re.sub(r"^\w+(\+\w+)?:", "postgresql:", database_uri), connect_timeout=_PATIENCE_SECONDS
+        re.sub(r"^\w+(\+\w+)?:", "postgresql:", database_uri),
+        connect_timeout=_PATIENCE_SECONDS,
+        tcp_user_timeout=1000 * _PATIENCE_SECONDS,
+        options=f"-c statement_timeout={1000 * _PATIENCE_SECONDS}",
     ) as connection:
         return connection.execute(question).fetchall()

@@ -259,13 +259,12 @@ def writing() -> Iterator[Session]:
         lost = Busy if is_sqlite else Unsure
         session.commit()
         g.has_written = True  # whatever fails later in this request, "nothing was saved" would be wrong
-    except (OperationalError, PoolTimeout) as problem:
+    except (DBAPIError, PoolTimeout) as problem:
         session.rollback()
-        raise lost from problem
-    except DBAPIError as problem:
-        session.rollback()
-        if problem.connection_invalidated:
+        if getattr(problem, "connection_invalidated", False):
             raise lost from problem
+        if isinstance(problem, OperationalError | PoolTimeout):
+            raise Busy from problem
         raise
     except BaseException:
         session.rollback()

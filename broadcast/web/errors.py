@@ -29,16 +29,22 @@ _SENTENCES = {
 def init_app(app: Flask) -> None:
     app.register_error_handler(BroadcastError, _broadcast_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
-    for away in (OperationalError, PoolTimeout):
-        app.register_error_handler(away, lambda problem: _broadcast_error(Busy()))
-    app.register_error_handler(DBAPIError, lambda p: _broadcast_error(Busy()) if p.connection_invalidated else _bug(p))
+    app.register_error_handler(DBAPIError, _database_error)
+    app.register_error_handler(PoolTimeout, _database_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
+    app.before_request(_nothing_written)
+
+
+def _nothing_written() -> None:
+    g.has_written = False  # until `store.database.writing` has committed for this request
 
 
 def _broadcast_error(problem: BroadcastError) -> Response:
     if isinstance(problem, Busy) and g.get("has_written"):
         problem = Unsure()
+    if isinstance(problem, Unsure):
+        _log.warning("request.unsure", method=request.method, path=request.path)
     if isinstance(problem, NotSignedIn) and not _wants_json() and not is_stream():
         if request.headers.get("HX-Request"):
             return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
@@ -46,6 +52,12 @@ def _broadcast_error(problem: BroadcastError) -> Response:
     fields = problem.fields if isinstance(problem, Invalid) else None
     retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded) else None
     return answer(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
+
+
+def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
+    if isinstance(problem, OperationalError | PoolTimeout) or problem.connection_invalidated:
+        return _broadcast_error(Busy())
+    return _bug(problem)
 
 
 def _too_many(problem: RateLimitExceeded) -> Response:

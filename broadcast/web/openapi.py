@@ -42,8 +42,8 @@ def document(name: str) -> Schema:
 
 
 _ABOUT = (
-    "Errors are application/problem+json (RFC 9457). After 503 nothing was done; after 504 it may be done or not. "
-    "Send either again after `Retry-After`; with the same `Idempotency-Key` a broadcast is published once. "
+    "Errors are application/problem+json (RFC 9457). After 503 nothing was done: send it again. After 504 it may be "
+    "done or not: send it again with the same `Idempotency-Key`, or, where there is none, look first. "
     "Lists are `{items, next}`; `next` is `after` of the next page."
 )
 

@@ -14,6 +14,7 @@ from broadcast.domain import clock
 from broadcast.domain.card import Card
 from broadcast.domain.events import Event
 from broadcast.domain.preferences import Preferences
+from broadcast.errors import Busy
 from broadcast.hub import sse
 from broadcast.settings import Settings
 from broadcast.store import inbox, people
@@ -94,7 +95,7 @@ def _everywhere() -> dict:
         try:
             values["preferences"] = people.preferences(identity.id)
             values["unread"] = g.get("unread") or inbox.unread(identity.actor.viewer, now=now)
-        except SQLAlchemyError:  # the page that says that the database is away has a bell too
+        except (SQLAlchemyError, Busy):  # the page that says that the database is away has a bell too
             db.session.rollback()
             values["unread"] = inbox.Unread(0, 0)
     return values

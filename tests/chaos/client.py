@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,8 @@ def ask(port: int, method: str, path: str, token: str, body: Any = None, **heade
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None, headers)
         response = connection.getresponse()
-        data = json.loads(response.read() or b"null")
+        data = response.read()
+        data = json.loads(data or b"null") if "json" in response.headers.get("Content-Type", "") else None
         return Answered(response.status, data, response.headers, time.monotonic() - began)
     except (OSError, http.client.HTTPException, ValueError):
         return Answered(None, None, {}, time.monotonic() - began)
@@ -58,11 +60,12 @@ class Listed:
     began: float
 
 
-def load_list(port: int, token: str, baseline: int) -> Listed | None:
-    """Every page of a person's list; None when any of them could not be had."""
+def load_list(port: int, token: str, baseline: int, statuses: Counter[int | None]) -> Listed | None:
+    """Every page of a person's list; None when any of them could not be had. Counts how it was answered."""
     began, items, cursor, after = time.monotonic(), [], None, ""
     while True:
         answered = ask(port, "GET", f"/api/user/messages?view=all&limit=200{after}", token)
+        statuses[answered.status] += 1
         if answered.status != 200:
             return None
         cursor = cursor or answered.body["cursor"]
@@ -77,10 +80,21 @@ def load_list(port: int, token: str, baseline: int) -> Listed | None:
 class Page(Stream):
     """Loads its list, follows its stream from there, and loads it anew on RESET; notes all of it. `cards` is what it shows."""
 
-    def __init__(self, system, history: History, *, name: str, user: str, token: str, baseline: int, path: str):
+    def __init__(
+        self,
+        system,
+        history: History,
+        *,
+        name: str,
+        user: str,
+        token: str,
+        baseline: int,
+        path: str,
+        statuses: Counter[int | None],
+    ):
         self.name, self.user, self.history, self.baseline = name, user, history, baseline
         self.cards: set[int] = set()
-        self._port, self._token, self._turn = system.port, token, 0
+        self._port, self._token, self._turn, self._statuses = system.port, token, 0, statuses
         super().__init__(system.url, headers={"Authorization": f"Bearer {token}"}, path=path)
 
     def _run(self) -> None:
@@ -90,7 +104,7 @@ class Page(Stream):
 
     def _reload(self) -> None:
         while not self._closing.is_set():
-            if listed := load_list(self._port, self._token, self.baseline):
+            if listed := load_list(self._port, self._token, self.baseline, self._statuses):
                 self.cards, self.cursor = set(listed.cards), listed.cursor
                 told = {"began": listed.began, "cards": listed.cards, "cursor": listed.cursor}
                 self.history.note("reload", stream=self.name, user=self.user, **told)

@@ -27,16 +27,18 @@ _BETWEEN_ACTS_SECONDS = (1.0, 5.0)
 def minute(world: World, scale: float) -> None:
     """Break one thing after the other; return when all is healed. `scale` 1 is a minute."""
     until, happened = time.monotonic() + SECONDS * scale, Counter()
-    while (left := until - time.monotonic()) > 0:
-        trouble = world.choose.choice(_TROUBLES)
-        happened[_said(trouble)] += 1
-        with trouble(world):
-            _act(world, min(left, world.choose.uniform(*_TROUBLE_SECONDS)), happened, _acts_during(trouble))
-        _act(world, world.choose.uniform(*_WELL_SECONDS), happened, _ACTS | _WHEN_ALL_IS_WELL)
-    for point in AT_POINTS:
-        (world.place.failpoints / point).unlink(missing_ok=True)
+    try:
+        while (left := until - time.monotonic()) > 0:
+            trouble = world.choose.choice(_TROUBLES)
+            happened[_said(trouble)] += 1
+            with trouble(world):
+                _act(world, min(left, world.choose.uniform(*_TROUBLE_SECONDS)), happened, _acts_during(trouble))
+            _act(world, world.choose.uniform(*_WELL_SECONDS), happened, _ACTS | _WHEN_ALL_IS_WELL)
+    finally:
+        world.figures |= happened
+        for point in AT_POINTS:
+            (world.place.failpoints / point).unlink(missing_ok=True)
     wait_for_workers(world.system)
-    world.figures |= happened
 
 
 def _act(world: World, seconds: float, happened: Counter[str], acts: dict["Act", int]) -> None:

@@ -7,6 +7,8 @@
 """
 
 import random
+import sqlite3
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -140,7 +142,7 @@ class World:
     def _break(self, fault: Callable[["World"], None]) -> list[Violation]:
         try:
             fault(self)
-        except AssertionError as problem:
+        except (AssertionError, sqlite3.OperationalError, subprocess.TimeoutExpired) as problem:
             return [Violation("expected", str(problem))]
         return []
 
@@ -165,7 +167,14 @@ class World:
 
     def open_page(self, name: str, user: str, *, path: str = "/api/sse/connect") -> Page:
         page = Page(
-            self.system, self.history, name=name, user=user, token=self.tokens[user], baseline=self.baseline, path=path
+            self.system,
+            self.history,
+            name=name,
+            user=user,
+            token=self.tokens[user],
+            baseline=self.baseline,
+            path=path,
+            statuses=self.statuses,
         )
         self.pages.append(page)
         return page
@@ -175,7 +184,7 @@ class World:
     def _work(self, choose: random.Random) -> None:
         known: list[int] = []
         while not self._over.wait(choose.uniform(0.5, 1.5) * 3 / self._rate):
-            match choose.choices(["publish", "brief", "recall", "read", "look"], [70, 4, 6, 10, 10])[0]:
+            match choose.choices(["publish", "brief", "recall", "read", "look", "page"], [70, 4, 6, 10, 8, 2])[0]:
                 case "publish":
                     known += filter(None, [self.publish(self.audience(choose))])
                 case "brief" if not self._healed.is_set():
@@ -186,6 +195,8 @@ class World:
                     self.read(choose.choice(list(self.roles)), choose)
                 case "look":
                     self.look(choose.choice(list(self.roles)))
+                case "page":
+                    self.ask("GET", "/inbox", self.tokens[choose.choice(list(self.roles))])
 
     def audience(self, choose: random.Random) -> dict[str, Any]:
         match choose.choice(["everyone", "roles", "users"]):
@@ -241,7 +252,7 @@ class World:
             self.history.note("receipt", user=user, id=id)
 
     def look(self, user: str, *, final: bool = False) -> list[int] | None:
-        listed = load_list(self.system.port, self.tokens[user], self.baseline)
+        listed = load_list(self.system.port, self.tokens[user], self.baseline, self.statuses)
         if listed is None:
             return None
         told = {"began": listed.began, "cards": listed.cards, "read": listed.read, "final": final}

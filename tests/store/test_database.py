@@ -8,6 +8,9 @@ import pytest
 import sqlalchemy
 from sqlalchemy import PoolProxiedConnection, event, func, select, text
 
+from broadcast.actions import people
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
 from broadcast.errors import Busy, Unsure
 from broadcast.store import database
 from broadcast.store.database import Connected, db, for_one_question, writing
@@ -63,6 +66,17 @@ def test_server_that_is_lost_while_it_commits_leaves_us_unsure_and_before_that_n
     with pytest.raises(Busy) as raised, writing() as session:
         session.execute(text("UPDATE log_head SET seq = seq"))
     assert raised.type is told
+
+
+@pytest.mark.skipif(not DATABASE_URL, reason="a file has one lock for all")
+def test_lock_waited_for_in_vain_within_the_commit_is_busy(make_app):
+    """The audit's, which is taken last of all; the server is there, so nothing was written."""
+    with make_app(database_busy_seconds=0.2).app_context(), db.engine.connect() as other:
+        other.exec_driver_sql("SELECT * FROM audit_head FOR UPDATE")
+        with pytest.raises(Busy) as raised:
+            people.create_person("dana", None, by=SYSTEM, now=clock.now())
+        other.rollback()
+    assert raised.type is Busy
 
 
 @pytest.mark.parametrize("in_a_worker", [True, False])

@@ -12,7 +12,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from broadcast.actions import announce, people
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
+from broadcast.errors import Busy
+from broadcast.store import inbox
 from broadcast.store.database import db
+from broadcast.store.question import Question
 from tests.acts import Reader, a_message, actor, count_rows, send
 from tests.conftest import tail
 
@@ -131,3 +134,17 @@ def test_database_lost_after_the_commit_is_no_reason_to_say_that_nothing_was_sav
     assert again.json["title"] == "Kept"
     with app.app_context():
         assert count_rows()["broadcasts"] == 1
+
+
+def test_page_goes_without_its_count_when_only_that_cannot_be_had(client, monkeypatch):
+    """Or else the page that says that the database is away, which has a bell too, would be the next to fail."""
+    ask = Question.ask
+
+    def refuse(question, values):
+        if question is inbox._unread:
+            raise Busy
+        return ask(question, values)
+
+    alice = client("alice")
+    monkeypatch.setattr(Question, "ask", refuse)
+    assert alice.get("/console/broadcasts").status_code == 200
