@@ -158,12 +158,13 @@ class World:
         return answered
 
     def _open_pages(self) -> None:
+        """One person's after the other's: all at once, a busy machine would answer none in time, and all would ask again."""
         for user in self.roles:
             for n in range(self._streams):
                 path = "/inbox/stream" if n % 2 else "/api/sse/connect"
                 self.open_page(f"{user}/{n}", user, path=path)
-        for page in self.pages:
-            page.wait_for("CONNECTED", seconds=60)
+            for page in self.pages[-self._streams :]:
+                page.wait_for("CONNECTED", seconds=30)
 
     def open_page(self, name: str, user: str, *, path: str = "/api/sse/connect") -> Page:
         page = Page(
