@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from flask import current_app, g
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy.session import Session as FlaskSession
 from gevent.lock import BoundedSemaphore
 from gevent.monkey import is_module_patched
 from gevent.threadpool import ThreadPool
@@ -77,7 +78,19 @@ class Base(DeclarativeBase):
     )
 
 
-db = SQLAlchemy(model_class=Base)
+class ClosingSession(FlaskSession):
+    """Closes also when the database is lost. That happens when the answer is made already, which would become a 500."""
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except DBAPIError as problem:
+            if not problem.connection_invalidated:
+                raise
+            self.invalidate()  # there is nothing left to roll back, nor a connection for the pool
+
+
+db = SQLAlchemy(model_class=Base, session_options={"class_": ClosingSession})
 migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_type=True)
 
 # How to lock a row that will change, for `with_for_update`: others may refer to it meanwhile. The whole lock would wait for

@@ -24,6 +24,12 @@ def is_in_transaction(connection: PoolProxiedConnection) -> bool:
     return driver.in_transaction
 
 
+def end_backend(pid: int) -> None:
+    """Have the server end one of our connections."""
+    with sqlalchemy.create_engine(DATABASE_URL, poolclass=sqlalchemy.NullPool).connect() as other:
+        other.execute(select(func.pg_terminate_backend(pid, 5000)))
+
+
 def ask(connection: PoolProxiedConnection, question: str) -> object:
     return connection.cursor().execute(question).fetchone()[0]
 
@@ -46,10 +52,20 @@ def test_connection_that_died_while_it_rested_is_replaced_unseen(monkeypatch):
     monkeypatch.setattr(database, "_RESTED_SECONDS", 0.0)
     with for_one_question() as connection:
         died = ask(connection, "SELECT pg_backend_pid()")
-    with sqlalchemy.create_engine(DATABASE_URL, poolclass=sqlalchemy.NullPool).connect() as other:
-        other.execute(select(func.pg_terminate_backend(died, 5000)))
+    end_backend(died)
     with for_one_question() as connection:
         assert ask(connection, "SELECT pg_backend_pid()") != died
+
+
+@pytest.mark.skipif(not DATABASE_URL, reason="a file has no connections that die")
+@pytest.mark.usefixtures("in_app")
+def test_session_whose_connection_died_is_closed_without_a_word():
+    """Flask closes it after the answer was made, which must not become a 500."""
+    died = db.session.scalar(select(func.pg_backend_pid()))
+    end_backend(died)
+    db.session.remove()
+    assert db.engine.pool.checkedout() == 0
+    assert db.session.scalar(select(func.pg_backend_pid())) != died
 
 
 @pytest.mark.skipif(not DATABASE_URL, reason="a file is not lost")
@@ -57,10 +73,7 @@ def test_connection_that_died_while_it_rested_is_replaced_unseen(monkeypatch):
 @pytest.mark.parametrize(("when", "told"), [("before_cursor_execute", Busy), ("commit", Unsure)])
 def test_server_that_is_lost_while_it_commits_leaves_us_unsure_and_before_that_nothing_was_written(when, told):
     def end(connection, *_):
-        with sqlalchemy.create_engine(DATABASE_URL, poolclass=sqlalchemy.NullPool).connect() as other:
-            other.execute(
-                select(func.pg_terminate_backend(connection.connection.driver_connection.info.backend_pid, 5000))
-            )
+        end_backend(connection.connection.driver_connection.info.backend_pid)
 
     event.listen(db.engine, when, end, once=True)
     with pytest.raises(Busy) as raised, writing() as session:
