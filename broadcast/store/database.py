@@ -85,7 +85,7 @@ class ClosingSession(FlaskSession):
         try:
             super().close()
         except DBAPIError as problem:
-            if not problem.connection_invalidated:
+            if not _is_lost(problem):
                 raise
             self.invalidate()  # there is nothing left to roll back, nor a connection for the pool
 
@@ -220,6 +220,15 @@ def for_one_question() -> Iterator[PoolProxiedConnection]:
             connection.close()
 
 
+def is_away(problem: DBAPIError | PoolTimeout) -> bool:
+    """Whether this says that the database is locked or away, which passes, and not that a statement is wrong."""
+    return isinstance(problem, OperationalError | PoolTimeout) or _is_lost(problem)
+
+
+def _is_lost(problem: DBAPIError | PoolTimeout) -> bool:
+    return isinstance(problem, DBAPIError) and problem.connection_invalidated
+
+
 def now() -> datetime:
     """The time by the clock that all workers share: the database server's, or this machine's for SQLite."""
     if db.engine.dialect.name == "sqlite":
@@ -274,11 +283,9 @@ def writing() -> Iterator[Session]:
         g.has_written = True  # whatever fails later in this request, "nothing was saved" would be wrong
     except (DBAPIError, PoolTimeout) as problem:
         session.rollback()
-        if getattr(problem, "connection_invalidated", False):
-            raise lost from problem
-        if isinstance(problem, OperationalError | PoolTimeout):
-            raise Busy from problem
-        raise
+        if not is_away(problem):
+            raise
+        raise (lost if _is_lost(problem) else Busy) from problem
     except BaseException:
         session.rollback()
         raise

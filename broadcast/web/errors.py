@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
 from flask_limiter.errors import RateLimitExceeded
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, Unsure
 from broadcast.hub import sse
+from broadcast.store.database import is_away
 
 _log = structlog.get_logger(__name__)
 
@@ -55,9 +56,7 @@ def _broadcast_error(problem: BroadcastError) -> Response:
 
 
 def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
-    if isinstance(problem, OperationalError | PoolTimeout) or problem.connection_invalidated:
-        return _broadcast_error(Busy())
-    return _bug(problem)
+    return _broadcast_error(Busy()) if is_away(problem) else _bug(problem)
 
 
 def _too_many(problem: RateLimitExceeded) -> Response:
