@@ -10,15 +10,14 @@ import unicodedata
 MOST = 4000  # words of one text; a message of 16 KiB has fewer unless it is noise
 _LENGTH = 64  # characters of a word that count: a word of 16 KiB is not looked up
 _WORD = re.compile(r"[^\W_]+")
+_IN_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _UNSPACED = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff])")
 
 
 def words(text: str) -> list[str]:
     """The folded words of `text`, in order, letters and digits only."""
-    if (
-        text.isascii()
-    ):  # nothing to unfold, and forty times as quick: a thousand messages a second may come from outside
-        return [word[:_LENGTH] for word in _WORD.findall(text.lower())[:MOST]]
+    if text.isascii():  # nothing to unfold, and far quicker: thousands of messages a second may come from outside
+        return [word[:_LENGTH] for word in text.translate(_IN_ASCII).split()[:MOST]]
     folded = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(character for character in folded if not unicodedata.combining(character))
     return [word[:_LENGTH] for word in _WORD.findall(_UNSPACED.sub(r" \1 ", bare))[:MOST]]

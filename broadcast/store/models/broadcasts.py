@@ -16,8 +16,8 @@ from broadcast.store.database import db
 
 
 def search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
-    """What `store.search` looks in."""
-    return " ".join(words(f"{title} {content} {category or ''} {sender_name}"))
+    """What `store.search` looks in: each word once, as nobody asks how often or where it stands."""
+    return " ".join(dict.fromkeys(words(f"{title} {content} {category or ''} {sender_name}")))
 
 
 def _words_to_insert(context: Any) -> str:
