@@ -15,7 +15,6 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck
 from jinja2 import FileSystemBytecodeCache
-from werkzeug.routing import Rule
 
 from broadcast.actions import people
 from broadcast.domain import chain, clock
@@ -27,6 +26,7 @@ from broadcast.store import people as known
 from broadcast.store.database import db
 from tests import figures
 from tests.cast import CAST, Client
+from tests.compiled import share_queries, share_routes
 from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
 from tests.redis_server import own_redis  # noqa: F401 - a fixture
 from tests.system import System
@@ -34,6 +34,7 @@ from tests.system import System
 # how long an example takes is the machine's affair
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+_FILE = "broadcast.sqlite3"
 
 
 def _settings(data_dir: Path, database_url: str | None, **changes) -> Settings:
@@ -67,11 +68,23 @@ def migrated(server_database: str | None, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@pytest.fixture(scope="session")
+def populated(migrated: Path, compiled: FileSystemBytecodeCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a SQLite file to copy in which the cast is already."""
+    folder = tmp_path_factory.mktemp("populated")
+    shutil.copy(migrated / _FILE, folder)
+    with create_app(_settings(folder, None)).app_context():
+        add_cast()
+        db.engine.dispose()
+    return folder
+
+
 @pytest.fixture
-def settings(migrated: Path, server_database: str | None, tmp_path: Path) -> Settings:
+def settings(request: pytest.FixtureRequest, migrated: Path, server_database: str | None, tmp_path: Path) -> Settings:
     """Settings of the application under test; a test that wants others overrides this fixture or calls `make_app`."""
     if not server_database:
-        shutil.copy(migrated / "broadcast.sqlite3", tmp_path / "broadcast.sqlite3")
+        wants_cast = not {"cast", "client"}.isdisjoint(request.fixturenames)
+        shutil.copy((request.getfixturevalue("populated") if wants_cast else migrated) / _FILE, tmp_path)
     return _settings(tmp_path, server_database)
 
 
@@ -84,21 +97,17 @@ def turn_of_threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileSystemBytecodeCache]:
-    """Compiled templates for every application of the run, which has its routes compiled once as well.
-
-    Most tests make an application of their own, and nine tenths of that was compiling the same again.
-    """
-    compile_builder, builders = Rule._compile_builder, {}
-
-    def compile_once(rule: Rule, append_unknown: bool = True):
-        key = (rule.rule, append_unknown, str(rule.defaults))
-        if key not in builders:
-            builders[key] = compile_builder(rule, append_unknown)
-        return builders[key]
-
+def compiled(
+    migrated: Path, server_database: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FileSystemBytecodeCache]:
+    """Compiled templates for every application of the run, which has its routes and its queries compiled once as well."""
+    with create_app(_settings(migrated, server_database)).app_context():
+        first = db.engine
+        first.connect().close()
+        first.dispose()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rule, "_compile_builder", compile_once)
+        share_routes(patch)
+        share_queries(patch, first)
         yield FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
 
 
@@ -163,13 +172,11 @@ def cast(in_app: Flask) -> dict[str, Actor]:
 
 
 def add_cast() -> dict[str, Actor]:
-    """Put the cast into the database of the current application."""
-    for person in CAST:
-        people.create_person(person.username, None, roles=person.roles, by=SYSTEM, now=clock.now())
-    with_hash = known.by_username("alice")
-    assert with_hash is not None
+    """Put the cast into the database of the current application, if they are not there yet."""
     actors = {}
     for person in CAST:
+        if known.by_username(person.username) is None:
+            people.create_person(person.username, None, roles=person.roles, by=SYSTEM, now=clock.now())
         user = known.by_username(person.username)
         actors[person.username] = Actor(user.id, user.name, user.roles, user.is_admin)
     return actors
