@@ -15,6 +15,7 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
+from tests.populated import put_file
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -85,10 +86,15 @@ class Launched:
 
 @pytest.fixture
 def start(tmp_path) -> Iterator[Callable[..., Launched]]:
-    """Start launchers on the embedded defaults, whatever this test run was told to use; end all they left."""
+    """Start launchers on the embedded defaults, whatever this test run was told to use; end all they left.
+
+    They find the cast in their database, unless they are to begin `on_empty` ground.
+    """
     launched: list[Launched] = []
 
-    def _start(**environ: str) -> Launched:
+    def _start(*, on_empty: bool = False, **environ: str) -> Launched:
+        if not launched and not on_empty:
+            put_file(tmp_path / "var")
         port = int(environ.get("PORT") or free_port())
         elsewhere = ("DATABASE_URL", "REDIS_URL", "APP_ENV", "HOST")
         inherited = {name: value for name, value in os.environ.items() if name not in elsewhere}
@@ -166,7 +172,7 @@ def test_a_restart_keeps_the_secret_key_and_needs_no_cleaning_up(start, tmp_path
 
 
 def test_first_run_prints_a_code_that_makes_the_administrator_and_later_starts_are_silent(start):
-    launcher = start()
+    launcher = start(on_empty=True)
     launcher.wait_until_ready()
     assert eventually(lambda: launcher.says("First run: "))
     [code] = re.findall(rf"http://127.0.0.1:{launcher.port}/setup and type the code (\S+)", launcher.output.read_text())
@@ -204,7 +210,7 @@ def test_a_port_in_use_is_said_before_anything_is_started(start, tmp_path):
 
 
 def test_wrong_settings_are_said_without_a_traceback(start, tmp_path):
-    launcher = start(APP_ENV="production", DEMO="1")
+    launcher = start(on_empty=True, APP_ENV="production", DEMO="1")
     assert launcher.process.wait(DEADLINE_SECONDS) == 1
     assert launcher.says("DEMO")
     assert not launcher.says("Traceback")

@@ -88,7 +88,7 @@ class _Proxy(BaseHTTPRequestHandler):
 def proxy():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
     server.over, server.holds_back = threading.Event(), False
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.over.set()
