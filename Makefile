@@ -7,8 +7,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet install --require-hashes
 UV := uv pip compile --universal --generate-hashes --no-header --quiet -p 3.11
 LOCK_NOTE := \# The lock: every package with its hashes, from pyproject.toml by `make lock`. Do not edit.
-ON_SERVERS := $(if $(KAFKA_BOOTSTRAP_SERVERS),tests/kafka) tests/chaos tests/e2e tests/service tests/actions tests/ingest \
-	tests/store tests/test_presence.py $(addprefix tests/web/test_,api_inbox.py marks.py stream.py)
+ON_SERVERS := $(if $(KAFKA_BOOTSTRAP_SERVERS),tests/kafka) tests/chaos/test_faults.py tests/e2e tests/service \
+	tests/actions tests/ingest/test_batches.py tests/store $(addprefix tests/web/test_,api_inbox.py marks.py stream.py)
 JOBS ?= 2
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 ARGS ?=

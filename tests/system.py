@@ -13,12 +13,16 @@ import sys
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from broadcast.factory import create_app
+from broadcast.settings import Settings
+from broadcast.store.database import db
 from tests.cast import CAST
 from tests.databases import is_shared
 from tests.populated import OF_THE_TESTS, TOP, fill_database, put_file
@@ -135,19 +139,33 @@ class System:
         return seen
 
     def flask(self, *words: str, given: str = "") -> str:
-        """Run `flask --app app …` on the same database; return what it prints."""
-        return self.run_module("flask", "--app", "app", *words, given=given)
+        """Run `flask --app app …` on the same database; return what it prints. A thread of this process does it, which has
+        loaded all that a process of its own would load first.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._command, words, given).result()
+
+    def _command(self, words: Sequence[str], given: str) -> str:
+        app = create_app(Settings.load(self._environ_of_commands()))
+        done = app.test_cli_runner().invoke(args=words, input=given + "\n")
+        with app.app_context():
+            db.engine.dispose()
+        assert done.exit_code == 0, done.output
+        return done.stdout.strip()
 
     def run_module(self, module: str, *words: str, given: str = "") -> str:
         """Run `python -m module …` in the environment of the system; return what it prints."""
-        environ = {"REDIS_URL": self.redis_url} | self.environ
-        environ.pop("FAILPOINTS", None)  # those are for the workers
         done = subprocess.run(
             [sys.executable, "-m", module, *words],
-            cwd=TOP, env=environ, input=given + "\n", capture_output=True, text=True, timeout=60,
+            cwd=TOP, env=self._environ_of_commands(), input=given + "\n", capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    def _environ_of_commands(self) -> dict[str, str]:
+        environ = {"REDIS_URL": self.redis_url} | self.environ
+        environ.pop("FAILPOINTS", None)  # those are for the workers
+        return environ
 
     @property
     def redis_url(self) -> str:

@@ -262,7 +262,8 @@ class World:
 
     def set_roles(self, user: str, roles: list[str]) -> None:
         began = time.monotonic()
-        self.system.flask("set-roles", "--username", user, *[f"--role={role}" for role in roles])
+        words = ("set-roles", "--username", user, *[f"--role={role}" for role in roles])
+        self.system.run_module("flask", "--app", "app", *words)  # beside this process, whose threads watch the pages
         self.history.note("roles", user=user, roles=roles, began=began)
         self.roles[user] = roles
 

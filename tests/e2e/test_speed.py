@@ -35,7 +35,7 @@ def test_published_by_a_program_a_card_is_visible_in_browsers_at_both_workers(
     for desk in desks:
         desk.page.evaluate(_WATCH)
     took = []
-    for n in paced(desks[0].page, 30, a_second=_A_SECOND):
+    for n in paced(desks[0].page, 20, a_second=_A_SECOND):
         began = time.time()
         sent = alice.publish(f"Measured {n} {secrets.token_hex(4)}")
         took += [_shown_at(desk, sent) - began for desk in desks]

@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def _on_sqlite(system: System, copy: Path) -> Kept:
     file = system.folder / "var/broadcast.sqlite3"
 
     def back_up() -> None:
-        with sqlite3.connect(file) as source, sqlite3.connect(copy) as target:
+        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)  # what `.backup` of the sqlite3 program does
 
     def restore() -> None:

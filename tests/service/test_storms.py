@@ -143,6 +143,7 @@ def test_hundred_broadcasts_a_second_to_a_thousand_streams_arrive_all_and_in_bou
     assert behind < 20  # 2 s are promised; the rest is room for a busy machine
 
 
+@pytest.mark.alike
 def test_clients_that_never_read_are_closed_and_cost_the_others_nothing(crowded: Crowded):
     """F13. To ops, so that the half-open clients of the next test get none of it and are not slow consumers too."""
     flood = {"content": "x" * 3000, "targetType": "ROLE", "targetIds": ["ops"], "every_seconds": 0.02}
@@ -186,6 +187,7 @@ def _memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.alike
 def test_half_open_clients_are_forgotten(crowded: Crowded, half_open: HalfOpen):
     """F14: 45 s at the heartbeat of 15 s; here it is 2 s, and the rest is TCP_USER_TIMEOUT, 20 s."""
     if half_open.swarm is None:
