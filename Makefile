@@ -83,7 +83,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 
 tests/judges/node_modules/.installed: tests/judges/package-lock.json
 	@command -v npm >/dev/null || { echo "make judge needs Node.js with npm." >&2; exit 1; }
-	@cd tests/judges && npm ci --silent
+	@cd tests/judges && npm ci --silent --ignore-scripts
 	@touch $@
 
 # A half-made environment is removed: it would pass for a whole one next time.

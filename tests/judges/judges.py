@@ -1,19 +1,22 @@
 """Each judge: what it is shown, and how its verdict is read."""
 
 import json
+import os
 import re
 import secrets
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.servers import Link
 from tests.judges.frames import corpus
 from tests.ports import free_port
+from tests.servers import make_certificate, nginx
 from tests.streams import Stream
 from tests.system import TOP, System, wait_for
 from tests.visitor import Visitor
@@ -87,11 +90,14 @@ def _program(path: Path | str) -> str:
 
 
 def _run(
-    *command: object, given: str | None = None, cwd: Path = HERE, seconds: float = 300
+    *command: object,
+    given: str | None = None,
+    cwd: Path = HERE,
+    environ: Mapping[str, str] | None = None,
+    seconds: float = 300,
 ) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [str(word) for word in command], input=given, cwd=cwd, capture_output=True, text=True, timeout=seconds
-    )
+    words = [str(word) for word in command]
+    done = subprocess.run(words, input=given, cwd=cwd, env=environ, capture_output=True, text=True, timeout=seconds)
     print((done.stdout + done.stderr)[-9000:].strip(), flush=True)
     return done
 
@@ -253,6 +259,36 @@ def csp_evaluator(system: System, folder: Path) -> Verdict:
     policy = Visitor(system).get("/login").headers["Content-Security-Policy"]
     done = _run(_program("node"), "policy.mjs", policy)
     return Verdict(done.returncode == 0, _last_line(done.stdout))
+
+
+@judge("observatory")
+def observatory(system: System, folder: Path) -> Verdict:
+    """MDN's, as its site runs it, but on a system as an operator has it: in production, behind `deploy/nginx.conf`."""
+    program, node = HERE / "node_modules/@mdn/mdn-http-observatory", _program("node")
+    if not program.exists():
+        raise NotHere(program.name)
+    preloaded = (
+        program / "conf/hsts-preload.json"
+    )  # names that browsers know beforehand; its installation would fetch them
+    preloaded.exists() or preloaded.write_text("{}")
+    settings = {"APP_ENV": "production", "FORWARDED_HOPS": "1", "SECRET_KEY": secrets.token_hex(32)}
+    (folder / "observed").mkdir()
+    with ExitStack() as stack:
+        observed = System(folder / "observed", **settings)
+        stack.push(observed)
+        observed.start()  # no more: in production no answer says which worker it is from
+        certificate = make_certificate(folder / "tls")
+        proxy = nginx(folder / "nginx", [observed.port, observed.port], certificate=certificate)
+        stack.callback(proxy.stop)
+        proxy.start()
+        trusting = os.environ | {"NODE_EXTRA_CA_CERTS": str(certificate[0])}
+        done = _run(node, program / "src/scan.js", f"localhost:{proxy.port}", environ=trusting)
+    said = json.loads(done.stdout)
+    if "error" in said:
+        return Verdict(False, said["error"])
+    scan = said["scan"]
+    failed = [f", {name}: {test['result']}" for name, test in said["tests"].items() if not test["pass"]]
+    return Verdict(scan["grade"] == "A+", f"{scan['grade']}, {scan['score']} points{''.join(failed)}")
 
 
 @judge("slowhttptest")

@@ -56,6 +56,14 @@ def test_client_cannot_choose_its_own_address(two_nodes: Nodes, streams: Streams
     assert told["address"] == "127.0.0.1"
 
 
+def test_http_typed_for_the_port_with_tls_leads_to_https(two_nodes: Nodes):  # noqa: F811
+    connection = http.client.HTTPConnection("localhost", two_nodes.front.port, timeout=10)
+    connection.request("GET", "/login?next=/account")
+    answer = connection.getresponse()
+    connection.close()
+    assert (answer.status, answer.headers["Location"]) == (308, f"{two_nodes.front.url}/login?next=/account")
+
+
 def test_node_killed_while_people_publish_costs_nobody_a_message(two_nodes: Nodes, streams: Streams):  # noqa: F811
     readers = _readers(two_nodes, streams)
     victims = [reader for reader in readers if _node_of(reader, two_nodes) == 0]
