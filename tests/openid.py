@@ -138,7 +138,9 @@ def provider() -> Iterator[OpenId]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     openid.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # looks for its end as often
+    thread = threading.Thread(
+        target=server.serve_forever, args=(0.02,), daemon=True
+    )  # by default it notices its end after half a second
     thread.start()
     yield openid
     server.shutdown()
