@@ -138,9 +138,8 @@ def provider() -> Iterator[OpenId]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     openid.port = server.server_port
-    thread = threading.Thread(
-        target=server.serve_forever, args=(0.02,), daemon=True
-    )  # by default it notices its end after half a second
+    # by default it would notice its end only after half a second
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield openid
     server.shutdown()
