@@ -264,13 +264,11 @@ def csp_evaluator(system: System, folder: Path) -> Verdict:
 @judge("observatory")
 def observatory(system: System, folder: Path) -> Verdict:
     """MDN's, as its site runs it, but on a system as an operator has it: in production, behind `deploy/nginx.conf`."""
-    program, node = HERE / "node_modules/@mdn/mdn-http-observatory", _program("node")
+    node, _, _ = map(_program, ("node", "nginx", "openssl"))
+    program = HERE / "node_modules/@mdn/mdn-http-observatory"
     if not program.exists():
         raise NotHere(program.name)
-    preloaded = (
-        program / "conf/hsts-preload.json"
-    )  # names that browsers know beforehand; its installation would fetch them
-    preloaded.exists() or preloaded.write_text("{}")
+    (program / "conf/hsts-preload.json").write_text("{}")  # what browsers know beforehand; none knows localhost
     settings = {"APP_ENV": "production", "FORWARDED_HOPS": "1", "SECRET_KEY": secrets.token_hex(32)}
     (folder / "observed").mkdir()
     with ExitStack() as stack:
