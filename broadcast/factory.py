@@ -27,6 +27,7 @@ from broadcast.redis_url import Quick
 from broadcast.runtime import Runtime
 from broadcast.settings import Settings
 from broadcast.store import database, models  # noqa: F401 - models register their tables
+from broadcast.store.cards import Cards
 from broadcast.store.database import db, migrate
 from broadcast.store.lease import lease
 from broadcast.upkeep import commands
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.secret_key = settings.read_secret_key()
     app.extensions["settings"] = settings
     app.extensions["counted"] = Counted()
+    app.extensions["cards"] = Cards()
     app.extensions["oidc"] = Provider(app, settings) if settings.oidc_issuer else None
     _configure_log(settings)
     _add_database(app, settings)

@@ -89,10 +89,10 @@ def _missed(hub: Hub, connection: Connection, start: Start, through: int, now: d
 def _pending(hub: Hub, viewer: Viewer, through: int, now: datetime) -> list[Event]:
     epoch = hub.head.epoch
     events = []
-    for broadcast in inbox.pending(viewer, now=now, through=through, limit=PENDING):
-        payload = broadcast.as_card().as_payload()
+    for item in inbox.pending(viewer, now=now, through=through, limit=PENDING):
+        card = item.card
         events.append(
-            Event(broadcast.seq, epoch, EventType.MESSAGE, broadcast.id, users([viewer.user_id]), payload, now)
+            Event(item.seq, epoch, EventType.MESSAGE, card.id, users([viewer.user_id]), card.as_payload(), now)
         )
     hub.tell_delivered(events, viewer)
     return events

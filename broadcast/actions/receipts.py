@@ -40,9 +40,9 @@ def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
     """Mark messages read; idempotent, the first reading stays. Raises NotFound when none is this person's, Busy."""
 
     def write(session: Session, items: list[Item]) -> None:
-        done = [item.broadcast.id for item in items]
+        done = [item.card.id for item in items]
         receipts.mark(session, ((broadcast_id, by.user_id) for broadcast_id in done), "read_at", at=now)
-        receipts.put(session, by.user_id, [i.broadcast.id for i in items if i.unread_at], unread_at=None)
+        receipts.put(session, by.user_id, [i.card.id for i in items if i.unread_at], unread_at=None)
 
     return _act("read", ids, lambda item: not item.is_read, write, by=by, now=now)
 
@@ -56,13 +56,13 @@ def acknowledge(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
     """Say "I have read and understood": for ever, and it reads too. Raises NotFound, Conflict, Busy."""
 
     def write(session: Session, items: list[Item]) -> None:
-        pairs = [(item.broadcast.id, by.user_id) for item in items]
+        pairs = [(item.card.id, by.user_id) for item in items]
         for column in ("acked_at", "read_at"):
             receipts.mark(session, pairs, column, at=now)
-        receipts.put(session, by.user_id, [item.broadcast.id for item in items], unread_at=None)
+        receipts.put(session, by.user_id, [item.card.id for item in items], unread_at=None)
 
     def refuse(item: Item) -> str | None:
-        return None if item.broadcast.requires_ack else "This message asks for no acknowledgement."
+        return None if item.card.requires_ack else "This message asks for no acknowledgement."
 
     return _act("acknowledged", ids, lambda item: item.needs_ack, write, by=by, now=now, refuse=refuse)
 
@@ -97,9 +97,9 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
     def refuse(item: Item) -> str | None:
         if not item.needs_ack:
             return None
-        if item.broadcast.priority == Priority.URGENT:
+        if item.card.priority == Priority.URGENT:
             return "This message is urgent and must be acknowledged; it cannot wait."
-        due = item.broadcast.ack_due_at
+        due = item.card.ack_due_at
         return "It must be acknowledged before that time." if due and due < until else None
 
     write = _putting(by, snoozed_until=until, unread_at=now, archived_at=None, returned_at=None)
@@ -193,7 +193,7 @@ def _act(
         changed = [item for item in allowed if is_wanted(item)]
         if not changed:
             return Done(kind, [])
-        done = [item.broadcast.id for item in changed]
+        done = [item.card.id for item in changed]
         if undo:
             key = _keep_step(session, by, receipts.snapshot(session, by.user_id, done, undo), now)
         write(session, changed)
@@ -212,7 +212,7 @@ def _keep_step(session: Session, by: Actor, before: dict[str, Any], now: datetim
 
 
 def _putting(by: Actor, **columns: Any) -> Callable[[Session, list[Item]], None]:
-    return lambda session, items: receipts.put(session, by.user_id, [i.broadcast.id for i in items], **columns)
+    return lambda session, items: receipts.put(session, by.user_id, [i.card.id for i in items], **columns)
 
 
 def _sleeps(item: Item, now: datetime) -> bool:

@@ -4,17 +4,20 @@ The order is the log's: `seq` of the broadcast's MESSAGE event. So a page of the
 disagree, and the cursor of a list is a number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from flask import current_app
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, func, or_, select
 
 from broadcast.domain.audience import Viewer
+from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.store import audiences, search
+from broadcast.store.cards import CardKey
 from broadcast.store.database import Moment, db
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
 from broadcast.store.question import Question
@@ -42,9 +45,13 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One message of one person's inbox, and what that person did with it. `is_back` after a snooze, until it is read."""
+    """One message of one person's inbox, and what that person did with it. `is_back` after a snooze, until it is read.
 
-    broadcast: Broadcast
+    `seq` is the number of its MESSAGE event.
+    """
+
+    card: Card
+    seq: int
     is_read: bool
     read_at: datetime | None = None
     unread_at: datetime | None = None
@@ -55,7 +62,7 @@ class Item:
 
     @property
     def needs_ack(self) -> bool:
-        return self.broadcast.requires_ack and self.acked_at is None
+        return self.card.requires_ack and self.acked_at is None
 
 
 class Unread(NamedTuple):
@@ -142,10 +149,10 @@ def categories(viewer: Viewer, *, now: datetime) -> list[str]:
     return list(db.session.scalars(_categories, _given(viewer, now)))
 
 
-def pending(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[Broadcast]:
+def pending(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[Item]:
     """The newest `limit` unread messages of the inbox up to seq `through`, in the order of the log."""
     query = _filtered(_items, Filters("unread")).where(Broadcast.seq <= through)
-    return db.session.scalars(query.order_by(Broadcast.seq.desc()).limit(limit), _given(viewer, now)).all()[::-1]
+    return _read(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
 
 
 def alerting(viewer: Viewer, *, now: datetime, limit: int) -> list[int]:
@@ -163,7 +170,19 @@ def changed_since(moment: datetime, *, until: datetime) -> list[tuple[int, int]]
 
 
 def _read(query: Select, viewer: Viewer, now: datetime) -> list[Item]:
-    return [Item(*row) for row in db.session.execute(query, _given(viewer, now))]
+    """The items of a query for `_items`. Who may see a card is asked once more where it is read after its row."""
+    given = _given(viewer, now)
+
+    def read(ids: list[int]) -> Iterator[tuple[CardKey, Card]]:
+        for broadcast in db.session.scalars(_broadcasts.where(Broadcast.id.in_(ids)), given):
+            yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.as_card()
+
+    while True:
+        rows = [(CardKey(*row[:_KEYED]), row[_KEYED:]) for row in db.session.execute(query, given)]
+        cards = current_app.extensions["cards"].of([key for key, _ in rows], read)
+        if len(cards) == len(rows):
+            return [Item(cards[key.id], *rest) for key, rest in rows]
+        # one ended in between: a page that came out short would be taken for the last
 
 
 def _given(viewer: Viewer, now: datetime) -> dict[str, Any]:
@@ -246,8 +265,12 @@ def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count().filter(condition)
 
 
+_KEYED = len(CardKey._fields)
 _items = _base(
-    Broadcast,
+    Broadcast.id,
+    Broadcast.revision,
+    Broadcast.updated_at,
+    Broadcast.seq,
     _is_read(),
     Receipt.read_at,
     Receipt.unread_at,
@@ -256,6 +279,7 @@ _items = _base(
     Receipt.snoozed_until,
     _is_back(),
 )
+_broadcasts = _base(Broadcast)
 _ids = _base(Broadcast.id)
 _count = _base(func.count())
 _unread = Question(_of_this_moment(func.count()).where(~_is_read(), _is_here()))

@@ -44,7 +44,7 @@ def messages():
     note_shown(shown, identity.id)
     return jsonify(
         items=[_told(item) for item in shown],
-        next=str(shown[-1].broadcast.seq) if len(items) > limit else None,
+        next=str(shown[-1].seq) if len(items) > limit else None,
         unread=_unread(),
         cursor=str(cursor),
     )
@@ -125,8 +125,8 @@ def _preferences() -> ResponseReturnValue:
 
 def _told(item: Item) -> dict[str, Any]:
     """A message with what the caller did with it."""
-    return item.broadcast.as_card().as_payload() | {
-        "seq": item.broadcast.seq,
+    return item.card.as_payload() | {
+        "seq": item.seq,
         "read": item.is_read,
         "acknowledgedAt": clock.to_wire(item.acked_at),
         "archivedAt": clock.to_wire(item.archived_at),

@@ -106,7 +106,7 @@ def _text(values, name: str, most: int) -> str:
 def note_shown(items: list[stored.Item], user_id: int) -> None:
     """A page that shows a message has delivered it, as a stream does."""
     for item in items:
-        current_app.extensions["deliveries"].add(item.broadcast.id, [user_id])
+        current_app.extensions["deliveries"].add(item.card.id, [user_id])
 
 
 def listed(filters: Filters | None = None) -> dict:
@@ -121,20 +121,20 @@ def listed(filters: Filters | None = None) -> dict:
     pinned = []
     if filters.view in ("inbox", "unread"):
         pinned = stored.to_acknowledge(viewer, filters, now=now, limit=_PINNED)
-    without = [item.broadcast.id for item in pinned]
+    without = [item.card.id for item in pinned]
     items = stored.page(viewer, filters, now=now, before=before, limit=PAGE + 1, without=without)
     shown, more = items[:PAGE], len(items) > PAGE
     note_shown(shown if before else pinned + shown, identity.id)
     return {
         "pinned": [card_view(item) for item in pinned],
         "cards": [card_view(item) for item in shown],
-        "next": str(shown[-1].broadcast.seq) if more else None,
+        "next": str(shown[-1].seq) if more else None,
         "view": filters.view,
         "filters": filters,
         "categories": stored.categories(viewer, now=now),
         "counts": counts,
         "to_mark": stored.count_filtered(viewer, filters, now=now) if filters.narrow else counts.unread,
-        "newest": max((item.broadcast.seq for item in pinned + shown), default=0),
+        "newest": max((item.seq for item in pinned + shown), default=0),
         "cursor": str(cursor),
         "done": request.args.get("done"),
     }

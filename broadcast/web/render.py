@@ -42,7 +42,7 @@ class CardView:
 
 
 def card_view(item: Item) -> CardView:
-    return CardView(item.broadcast.as_card(), seq=item.broadcast.seq, item=item)
+    return CardView(item.card, seq=item.seq, item=item)
 
 
 def html_encoder(app: Flask):

@@ -72,7 +72,7 @@ def test_shown_again_is_unread_on_top_for_those_who_had_read_it(cast):
     edit(first, cast["alice"], content="Other", again=True)
     for person in (bob, charlie):
         top = inbox.page(person.viewer, Filters(), now=clock.now())[0]
-        assert (top.broadcast.id, top.is_read) == (first, False)
+        assert (top.card.id, top.is_read) == (first, False)
     receipts.mark_read([first], by=bob, now=clock.now())
     receipts.mark_all_read(Filters(), through=99, by=charlie, now=clock.now())
     for person in (bob, charlie):
@@ -89,7 +89,7 @@ def test_reading_again_what_was_shown_again_settles_it_and_nothing_else(cast):
     edit(renewed, cast["alice"], content="Other", again=True)
     later = clock.now()
     receipts.mark_read([old, renewed], by=bob, now=later)
-    moments = {item.broadcast.id: item.read_at for item in inbox.page(bob.viewer, Filters(view="all"), now=later)}
+    moments = {item.card.id: item.read_at for item in inbox.page(bob.viewer, Filters(view="all"), now=later)}
     assert moments == {old: NOW, renewed: later}
 
 
@@ -98,7 +98,7 @@ def test_quiet_edit_leaves_it_read_and_in_its_place(cast):
     receipts.mark_read([first], by=cast["bob"], now=clock.now())
     edit(first, cast["alice"], content="Other")
     page = inbox.page(cast["bob"].viewer, Filters(), now=clock.now())
-    assert [(item.broadcast.id, item.is_read) for item in page] == [(second, False), (first, True)]
+    assert [(item.card.id, item.is_read) for item in page] == [(second, False), (first, True)]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ HOUR = timedelta(hours=1)
 
 def shown(by: Actor, view: str = "inbox", *, now=NOW) -> list[str]:
     db.session.rollback()
-    return [item.broadcast.title for item in inbox.page(by.viewer, Filters(view), now=now)]
+    return [item.card.title for item in inbox.page(by.viewer, Filters(view), now=now)]
 
 
 def unread(by: Actor, *, now=NOW) -> list[str]:
@@ -99,7 +99,7 @@ def test_snooze_ends_ahead_and_within_a_year(bob, three, after):
 
 def test_acknowledged_for_ever_and_read_with_it(bob, cast):
     broadcast_id = send(cast["alice"], a_message(requiresAck=True))
-    assert [i.broadcast.id for i in inbox.to_acknowledge(bob.viewer, Filters(), now=NOW, limit=9)] == [broadcast_id]
+    assert [i.card.id for i in inbox.to_acknowledge(bob.viewer, Filters(), now=NOW, limit=9)] == [broadcast_id]
     for moment in (NOW, NOW + HOUR):
         actions.acknowledge([broadcast_id], by=bob, now=moment)
     item = inbox.one(bob.viewer, broadcast_id, now=NOW)

@@ -22,7 +22,7 @@ NOW = clock.now()
 
 def unread(by) -> list[str]:
     db.session.rollback()
-    return [item.broadcast.title for item in inbox.page(by.viewer, Filters(view="unread"), now=NOW)]
+    return [item.card.title for item in inbox.page(by.viewer, Filters(view="unread"), now=NOW)]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ NOW = clock.now()
 
 def shown(by: Actor, *, now=NOW, **options) -> list[str]:
     filters = options.pop("filters", Filters())
-    return [item.broadcast.title for item in inbox.page(by.viewer, filters, now=now, **options)]
+    return [item.card.title for item in inbox.page(by.viewer, filters, now=now, **options)]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_each_person_sees_their_own_and_nothing_else(cast, four):
         assert set(shown(cast[name])) == titles
         assert inbox.unread(viewer, now=NOW).count == inbox.counts(viewer, now=NOW).inbox == 2
         assert inbox.visible_ids(viewer, list(four.values()), now=NOW) == ids
-        assert {b.id for b in inbox.pending(viewer, now=NOW, through=99, limit=9)} == ids
+        assert {item.card.id for item in inbox.pending(viewer, now=NOW, through=99, limit=9)} == ids
         assert set(inbox.unread_ids(viewer, Filters(), now=NOW, through=99)) == ids
         assert {one for one in four.values() if inbox.one(viewer, one, now=NOW)} == ids
 
@@ -110,14 +110,14 @@ def test_watermark_reads_what_lies_below_it_and_nothing_above(cast, four):
     receipts.mark_all_read(Filters(), through=through, by=bob, now=NOW)
     assert shown(bob, filters=Filters(view="unread")) == ["later"]
     assert inbox.unread(bob.viewer, now=NOW).count == 1
-    assert [b.title for b in inbox.pending(bob.viewer, now=NOW, through=99, limit=9)] == ["later"]
+    assert [item.card.title for item in inbox.pending(bob.viewer, now=NOW, through=99, limit=9)] == ["later"]
 
 
 def test_pending_is_the_newest_in_the_order_of_the_log(cast):
     for n in range(5):
         send(cast["alice"], a_message(title=str(n)))
     found = inbox.pending(cast["bob"].viewer, now=NOW, through=4, limit=3)
-    assert [b.title for b in found] == ["1", "2", "3"]
+    assert [item.card.title for item in found] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_paging_never_skips_or_repeats_while_messages_arrive(cast):
     seen: list[str] = []
     before = None
     while items := inbox.page(cast["bob"].viewer, Filters(), now=NOW, before=before, limit=3):
-        seen += [item.broadcast.title for item in items]
-        before = items[-1].broadcast.seq
+        seen += [item.card.title for item in items]
+        before = items[-1].seq
         send(cast["alice"], a_message(title="new"))
     assert seen == list("6543210")
 

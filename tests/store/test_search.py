@@ -14,7 +14,7 @@ NOW = clock.now()
 
 
 def found(by, q: str) -> set[str]:
-    return {item.broadcast.title for item in inbox.page(by.viewer, Filters(q=q), now=NOW)}
+    return {item.card.title for item in inbox.page(by.viewer, Filters(q=q), now=NOW)}
 
 
 @pytest.mark.parametrize(
