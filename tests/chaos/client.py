@@ -13,6 +13,7 @@ from tests.chaos.history import History
 from tests.streams import Frame, Stream
 
 _CARD = re.compile(r'id="card-(\d+)"')
+_CHANGES = ("MESSAGE", "MESSAGE_REMOVED", "RESET", "CONNECTED")  # what a page shows, or that it can be trusted
 _ASK_SECONDS = 8.0  # longer than any promise; an answer that takes this long is "info"
 
 
@@ -78,7 +79,11 @@ def load_list(port: int, token: str, baseline: int, statuses: Counter[int | None
 
 
 class Page(Stream):
-    """Loads its list, follows its stream from there, and loads it anew on RESET; notes all of it. `cards` is what it shows."""
+    """Loads its list, follows its stream from there, and loads it anew on RESET; notes all of it.
+
+    `cards` is what it shows, `since` the moment from which it has shown that over a stream that is open, by `time.monotonic`;
+    None while it has none.
+    """
 
     def __init__(
         self,
@@ -94,6 +99,7 @@ class Page(Stream):
     ):
         self.name, self.user, self.history, self.baseline = name, user, history, baseline
         self.cards: set[int] = set()
+        self.since: float | None = None
         self._port, self._token, self._turn, self._statuses = system.port, token, 0, statuses
         super().__init__(system.url, headers={"Authorization": f"Bearer {token}"}, path=path)
 
@@ -115,7 +121,10 @@ class Page(Stream):
         self._turn += 1
         if self._turn > 1:
             self.history.note("connect", stream=self.name, user=self.user, cursor=self.cursor, honest=True)
-        super()._read_frames(response, worker)
+        try:
+            super()._read_frames(response, worker)
+        finally:
+            self.since = None
 
     def _take(self, block: str, at: float, worker: int) -> None:
         known = len(self.frames)
@@ -125,12 +134,15 @@ class Page(Stream):
             self.history.note(
                 "frame", stream=self.name, user=self.user, turn=self._turn, event=frame.event, id=frame.id, broadcast=id
             )
-            if frame.event == "MESSAGE":
-                self.cards.add(id)
-            elif frame.event == "MESSAGE_REMOVED":
-                self.cards.discard(id)
-            elif frame.event == "RESET":
-                self._reload()
+            match frame.event:
+                case "MESSAGE":
+                    self.cards.add(id)
+                case "MESSAGE_REMOVED":
+                    self.cards.discard(id)
+                case "RESET":
+                    self._reload()
+            if frame.event in _CHANGES:
+                self.since = time.monotonic()
 
 
 def card_of(frame: Frame) -> int | None:

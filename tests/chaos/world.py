@@ -270,20 +270,23 @@ class World:
     # ---- the end
 
     def _settle(self, healed: float) -> float | None:
-        """Wait until every page shows what a reload shows; return seconds since the heal, None if one never did."""
+        """Wait until every page shows what a reload shows; return how many seconds after the heal the last one began to, None
+        if one never did. The moment of our look says little: to look at everybody's list takes longer.
+        """
         last_end = max((event["at"] for event in of(self.history.events, "end")), default=0.0)
         time.sleep(max(0.0, last_end - time.monotonic()))
-        deadline, current = time.monotonic() + CONVERGE_SECONDS, set()
+        deadline, current = time.monotonic() + CONVERGE_SECONDS, {}
         while time.monotonic() < deadline and len(current) < len(self.pages):
             for user in self.roles:
                 waiting = [page for page in self.pages if page.user == user and page not in current]
                 cards = self.look(user) if waiting else None
                 for page in waiting:
-                    if cards is not None and page.cards == set(cards):
-                        current.add(page)
-                        self.history.note("current", stream=page.name)
+                    since = page.since
+                    if since and cards is not None and page.cards == set(cards):
+                        current[page] = since
+                        self.history.note("current", stream=page.name, at=since)
             time.sleep(_PAUSE_SECONDS)
-        return time.monotonic() - healed if len(current) == len(self.pages) else None
+        return max(healed, *current.values()) - healed if len(current) == len(self.pages) else None
 
     def _look_at_everything(self) -> None:
         for user in self.roles:
