@@ -98,7 +98,7 @@ def _members_by_role(broadcast: Broadcast) -> dict[str, int]:
     query = (
         select(UserRole.role_name, func.count())
         .join(User, User.id == UserRole.user_id)
-        .where(_member(broadcast), User.disabled_at.is_(None))
+        .where(audiences.members_of(broadcast, whole=True), User.disabled_at.is_(None))
         .group_by(UserRole.role_name)
     )
     if broadcast.audience_kind == "users":
