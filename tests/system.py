@@ -146,7 +146,7 @@ class System:
             return thread.submit(self._command, words, given).result()
 
     def _command(self, words: Sequence[str], given: str) -> str:
-        app = create_app(Settings.load(self._environ_of_commands()))
+        app = create_app(Settings.load(self.environ_of_commands()))
         done = app.test_cli_runner().invoke(args=words, input=given + "\n")
         with app.app_context():
             db.engine.dispose()
@@ -157,12 +157,12 @@ class System:
         """Run `python -m module …` in the environment of the system; return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", module, *words],
-            cwd=TOP, env=self._environ_of_commands(), input=given + "\n", capture_output=True, text=True, timeout=60,
+            cwd=TOP, env=self.environ_of_commands(), input=given + "\n", capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def _environ_of_commands(self) -> dict[str, str]:
+    def environ_of_commands(self) -> dict[str, str]:
         environ = {"REDIS_URL": self.redis_url} | self.environ
         environ.pop("FAILPOINTS", None)  # those are for the workers
         return environ
