@@ -49,7 +49,7 @@ def script() -> Response:
 def _script(folder: Path) -> str:
     """One file from several: a page that loads modules of another site would need CORS for them."""
     sheet = json.dumps((folder / "sheet.css").read_text())
-    parts = [(folder / f"{name}.js").read_text() for name in ("tools", "cards", "inbox")]
+    parts = [(folder / f"{name}.js").read_text() for name in ("tools", "server", "cards", "inbox")]
     return "\n".join(['"use strict";', "(() => {", f"const SHEET = {sheet};", *parts, "})();", ""])
 
 

@@ -7,8 +7,7 @@
 
 class BroadcastInbox extends HTMLElement {
   #getToken = null;
-  #token = null;
-  #freshUntil = 0; // performance.now(): no clock of anybody's is compared with another's
+  #server = new Server(() => (this.#getToken ?? askPage)(this.getAttribute("token-url")));
   #cards = new Map(); // by id, as the server told them
   #opened = new Set(); // ids
   #aside = new Set(); // ids whose banner was put away
@@ -65,28 +64,9 @@ class BroadcastInbox extends HTMLElement {
 
   // ---- asking
 
-  async #fresh() {
-    if (this.#token && performance.now() < this.#freshUntil) return this.#token;
-    const told = await (this.#getToken ?? askPage)(this.getAttribute("token-url"));
-    this.#token = told.token;
-    this.#freshUntil = performance.now() + 1000 * ((told.expiresIn ?? 60) - 30); // before it is over, not after
-    return this.#token;
-  }
-
-  async #ask(path, { body, signal, again = true } = {}) {
-    const headers = { Authorization: `Bearer ${await this.#fresh()}` };
-    if (body) headers["Content-Type"] = "application/json";
-    const asked = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store", signal };
-    const answer = await fetch(HOME + path, asked);
-    if (answer.ok) return answer;
-    if (answer.status === 401) this.#token = null;
-    if (answer.status === 401 && again) return this.#ask(path, { body, signal, again: false });
-    throw new Refused(answer.status, (await answer.json().catch(() => null))?.detail);
-  }
-
   async #act(path, body = {}) {
     try {
-      this.#setUnread((await (await this.#ask(path, { body })).json()).unread);
+      this.#setUnread((await (await this.#server.ask(path, { body })).json()).unread);
       return true;
     } catch (problem) {
       this.#say(problem instanceof Refused ? problem.message : "The server could not be reached. Please try again.", true);
@@ -108,7 +88,7 @@ class BroadcastInbox extends HTMLElement {
 
   async #fetchPage(more) {
     const query = new URLSearchParams({ limit: PAGE, ...(more && { after: this.#next }) });
-    const told = await (await this.#ask(`/api/user/messages?${query}`)).json();
+    const told = await (await this.#server.ask(`/api/user/messages?${query}`)).json();
     if (!more) {
       this.#cards.clear();
       this.#cursor = told.cursor;
@@ -131,14 +111,14 @@ class BroadcastInbox extends HTMLElement {
       told = null;
       try {
         if (document.visibilityState === "hidden" && this.#cursor) await this.#awoken();
-        this.#wanted = await (await this.#ask("/api/user/preferences")).json();
+        this.#wanted = await (await this.#server.ask("/api/user/preferences")).json();
         if (!this.#cursor) await this.#load();
         this.#watch();
         const query = new URLSearchParams({ after: this.#cursor, connectionId: "embedded" });
-        const answer = await this.#ask(`/api/sse/connect?${query}`, { signal: this.#visit.signal });
+        const answer = await this.#server.ask(`/api/sse/connect?${query}`, { signal: this.#visit.signal });
         await readEvents(answer.body, hear, (ms) => { told = ms; });
       } catch (problem) {
-        if (problem instanceof TypeError) this.#token = null; // refused without a word, perhaps for the token's sake
+        if (problem instanceof TypeError) this.#server.forgetToken(); // refused without a word, perhaps for the token's sake
         if (!this.#cursor) this.#fail(problem);
       }
       clearTimeout(this.#timer);

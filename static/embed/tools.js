@@ -1,4 +1,4 @@
-// What embed.js is made of, in this order: tools.js, cards.js, inbox.js, with sheet.css as SHEET; `web/embedding.py` puts them together.
+// What embed.js is made of, in this order: tools.js, server.js, cards.js, inbox.js, with sheet.css as SHEET; `web/embedding.py` puts them together.
 // Here: limits, elements without HTML, and reading a stream. Nothing here knows what a message is.
 
 const HOME = new URL(document.currentScript.src).origin;
@@ -60,13 +60,6 @@ async function readEvents(body, hear, retry) {
   }
 }
 
-// What `token-url` names: an address of the page's own site.
-async function askPage(url) {
-  const answer = await fetch(url, { method: "POST", credentials: "same-origin", headers: { Accept: "application/json" } });
-  if (!answer.ok) throw new Refused(answer.status, "This page could not open your messages. Sign in to it again.");
-  return answer.json();
-}
-
 // A status line: one polite sentence, at most one in five seconds, and the newest wins. `shown`: also to be seen.
 function speaker(line) {
   let next = null, quiet = 0, arrived = 0;
@@ -85,11 +78,4 @@ function speaker(line) {
   };
   say.arrived = () => { arrived += 1; say(arrived === 1 ? "1 new message" : `${arrived} new messages`); };
   return say;
-}
-
-class Refused extends Error {
-  constructor(status, detail) {
-    super(detail || `The server answered ${status}.`);
-    this.status = status;
-  }
 }
