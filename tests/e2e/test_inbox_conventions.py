@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.conftest import NARROW, Desk
 from tests.system import System
@@ -191,13 +191,16 @@ def test_connection_is_told_in_words_and_recovery_once(sit_down, alice: Visitor)
     expect(chip).to_contain_text(re.compile(r"Offline, as of \d\d:\d\d"))
     page.context.set_offline(False)
     expect(chip).to_have_text("Live", timeout=30_000)
-    page.route("**/inbox/stream*", lambda route: route.fulfill(status=503))
+    refused: list[Route] = []
+    page.route("**/inbox/stream*", lambda route: (refused.append(route), route.fulfill(status=503)))
     page.reload()
     expect(chip).to_have_text(re.compile(r"Reconnecting in \d+ s"), timeout=30_000)
-    page.unroute("**/inbox/stream*")
     sent = [alice.publish(title("Meanwhile")) for _ in range(2)]
+    tried = len(refused)
     page.locator("#connection").get_by_role("button", name="Retry").click()
-    expect(chip).to_have_text("Live")
+    desk.wait_until(lambda: len(refused) > tried, what="another try")
+    page.unroute("**/inbox/stream*")
+    expect(chip).to_have_text("Live", timeout=30_000)
     expect(page.get_by_role("status").first).to_have_text(re.compile("Live again|2 new messages"))
     expect(desk.card(sent[-1])).to_be_visible()
     desk.expect_on_top(sent[::-1])
