@@ -60,7 +60,8 @@ def publish(
     try:
         with writing() as session:
             broadcast = _store(session, draft, audience, by, now)
-            broadcast.archived_at = now if test else None
+            if test:
+                broadcast.archived_at = now
             remember_key(session, by, key, draft, broadcast.id, now)
             set_out(session, broadcast, draft, audience, by=by, now=now, hold_seconds=hold_seconds)
             published = Published(broadcast.id, is_new=True)
@@ -163,8 +164,6 @@ def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
 def _store(session: Session, draft: Draft, audience: Audience, by: Actor, now: datetime) -> Broadcast:
     broadcast = new_row(by, now)
     fill(broadcast, draft, now)
-    session.add(broadcast)
-    session.flush()
     set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=draft.keep_as_draft)
     return broadcast
 
@@ -183,6 +182,11 @@ def _release(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: dat
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)
         sent.append((broadcast, broadcasts.audience(broadcast)))
+    count, breath = cache(people.count), Breath()  # many go to the same audience
+    with session.no_autoflush:
+        for broadcast, audience in sent:
+            broadcast.audience_count = count(audience)  # people may have come and gone since it was planned
+            breath.take()
     _go_live(session, sent, now)
 
 
@@ -190,22 +194,19 @@ def _go_live(session: Session, sent: Sequence[tuple[Broadcast, Audience]], now: 
     """Number them and append their MESSAGEs. The log is locked from the numbers to the commit, so nothing slow follows."""
     entries: list[log.Entry] = []
     place: dict[int, Broadcast] = {}  # of each broadcast's MESSAGE among the entries
-    count, breath = cache(people.count), Breath()  # many go to the same audience
-    with session.no_autoflush:  # one flush for all
+    breath = Breath()
+    with session.no_autoflush:  # each row is updated once, with its number
         for broadcast, audience in sent:
             audience = freeze_audience(session, broadcast, audience)
-            broadcast.audience_count = count(audience)
             broadcast.published_at = broadcast.updated_at = now
             place[len(entries)] = broadcast
             entries += [message(broadcast, audience), *_signed_out(session, broadcast, audience, now)]
             breath.take()
-    session.flush()
-    breath.take()
-    if entries:
-        first = log.take_numbers(session, len(entries))
-        for n, broadcast in place.items():
-            broadcast.seq = first.seq + n
-        log.append(session, entries, at=now, first=first)
+        if entries:
+            first = log.take_numbers(session, len(entries))
+            for n, broadcast in place.items():
+                broadcast.seq = first.seq + n
+            log.append(session, entries, at=now, first=first)
 
 
 def _signed_out(session: Session, broadcast: Broadcast, audience: Audience, now: datetime) -> list[log.Entry]:

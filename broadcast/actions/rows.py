@@ -99,16 +99,18 @@ def fill(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, ht
 def set_audience(
     session: Session, broadcast: Broadcast, audience: Audience, *, snapshot: bool, may_be_empty: bool
 ) -> None:
-    """Give a new row its audience. Raises Invalid when it reaches nobody, or is too large to be frozen."""
+    """Give a row its audience, and store it. Raises Invalid when it reaches nobody, or is too large to be frozen."""
     mark_audience(broadcast, audience)
     broadcast.is_snapshot = snapshot
-    add_people(session, broadcast, audience)
-    session.flush()
     broadcast.audience_count = audiences.count(audience)
     if not broadcast.audience_count and not may_be_empty:
         raise Invalid({"targetIds": "Nobody is in this audience at present: this would reach nobody."})
     if snapshot and broadcast.audience_count > MOST_SNAPSHOT:
         raise Invalid({"snapshot": f"A snapshot holds at most {MOST_SNAPSHOT:,} people. Leave the audience dynamic."})
+    session.add(broadcast)
+    session.flush()  # a new row gets its id
+    add_people(session, broadcast, audience)
+    session.flush()
 
 
 def mark_audience(broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:

@@ -177,7 +177,7 @@ def _count_all(audience: Audience) -> int:
     if isinstance(audience, Roles) and not audience.match_all:
         have = select(func.count(distinct(UserRole.user_id))).where(UserRole.role_name.in_(sorted(audience.names)))
         disabled = have.where(UserRole.user_id.in_(disabled_ids()))
-        return db.session.scalar(have) - db.session.scalar(disabled)
+        return db.session.scalar(select(have.scalar_subquery() - disabled.scalar_subquery()))
     return _count_in(_parts(audience)[0], None)
 
 

@@ -131,6 +131,11 @@ def stats(rows: Sequence[Broadcast]) -> dict[int, Stats]:
     return {row.id: found[key] for key, row in by_key.items()}
 
 
+def no_stats(row: Broadcast) -> Stats:
+    """What `stats` says of a broadcast that was stored a moment ago."""
+    return _stats(row, (0,) * 4, (0, 0))
+
+
 def _count_steps(wanted: Mapping[tuple[str, int], Broadcast]) -> dict[tuple[str, int], Stats]:
     rows = wanted.values()
     seen, acked = Receipt.first_seen_at.is_not(None), Receipt.acked_at.is_not(None)

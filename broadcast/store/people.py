@@ -88,7 +88,7 @@ def _count_by_role() -> dict[str, int]:
 
 def missing_roles(names: Iterable[str]) -> set[str]:
     wanted = set(names)
-    return wanted - set(db.session.scalars(select(Role.name).where(Role.name.in_(wanted))))
+    return wanted and wanted - set(db.session.scalars(select(Role.name).where(Role.name.in_(wanted))))
 
 
 def ids_by_name(names: Iterable[int | str]) -> dict[int | str, int]:

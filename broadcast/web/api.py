@@ -61,7 +61,8 @@ def create():
         raise Invalid({"Idempotency-Key": "The key has 1 to 200 printable ASCII characters."})
     now = clock.now()
     published = actions.publish(read_draft(json_object(), now=now), by=me().actor, now=now, key=key)
-    response = jsonify(_told(_found(published.id)))
+    broadcast = _found(published.id)
+    response = jsonify(_listed(broadcast, broadcasts.no_stats(broadcast)) if published.is_new else _told(broadcast))
     response.status_code = 201 if published.is_new else 200
     response.headers["Location"] = url_for("api.one", broadcast_id=published.id)
     return response
