@@ -91,18 +91,18 @@ def left_out(broadcast: Broadcast) -> list[int]:
 
 def count(audience: Audience, *, among: Iterable[int] | None = None) -> int:
     """How many enabled people the audience has now; with `among`, how many of these."""
-    members, ids, left_out = _parts(audience)
+    ids, left_out = _named(audience)
     if among is not None:
         ids = set(among) & ids if ids is not None else set(among)
     if ids is not None:
-        return _count_in(members, ids - left_out)
-    return until_people_change(audience, lambda: _count_all(audience) - _count_in(members, left_out))
+        return _count_in(_members(audience), ids - left_out)
+    return until_people_change(audience, lambda: _count_all(audience, left_out))
 
 
 def count_those(audience: Audience, condition: ColumnElement[bool]) -> int:
     """How many enabled people of the audience also meet a condition on User."""
-    members, ids, left_out = _parts(audience)
-    wanted = and_(members, condition)
+    ids, left_out = _named(audience)
+    wanted = and_(_members(audience), condition)
     if ids is not None:
         return _count_in(wanted, ids - left_out)
     return _count_in(wanted, None) - _count_in(wanted, left_out)
@@ -116,8 +116,8 @@ def until_people_change(what: Hashable, count: Callable[[], T]) -> T:
 
 def ids_of(audience: Audience) -> list[int]:
     """Every enabled person of the audience now."""
-    members, ids, left_out = _parts(audience)
-    query = select(User.id).where(members)
+    ids, left_out = _named(audience)
+    query = select(User.id).where(_members(audience))
     if ids is None:
         return sorted(set(db.session.scalars(query)) - left_out)
     found: list[int] = []
@@ -128,8 +128,8 @@ def ids_of(audience: Audience) -> list[int]:
 
 def sample(audience: Audience, limit: int = 5) -> list[User]:
     """The first few people of the audience by id."""
-    members, ids, left_out = _parts(audience)
-    query: Select = select(User).where(members, User.id.not_in(sorted(left_out)[:_CHUNK])).order_by(User.id)
+    ids, left_out = _named(audience)
+    query: Select = select(User).where(_members(audience), User.id.not_in(sorted(left_out)[:_CHUNK])).order_by(User.id)
     if ids is not None:
         query = query.where(User.id.in_(sorted(ids - left_out)[:_CHUNK]))
     found = db.session.scalars(query.limit(limit + len(left_out) if len(left_out) > _CHUNK else limit))
@@ -145,15 +145,19 @@ def saved_by_id(saved_id: int) -> SavedAudience | None:
     return db.session.get(SavedAudience, saved_id)
 
 
-def _parts(audience: Audience) -> tuple[ColumnElement[bool], set[int] | None, set[int]]:
-    """A condition on User, the ids it is limited to (None: no limit), and the ids that are left out."""
-    base, left_out_roles, left_out = audience, frozenset(), frozenset()
-    if isinstance(audience, Except):
-        base, left_out_roles, left_out = audience.base, audience.roles, audience.ids
+def _named(audience: Audience) -> tuple[set[int] | None, set[int]]:
+    """The ids to which an audience is limited (None: no limit), and the ids that are left out."""
+    base, left_out = (audience.base, audience.ids) if isinstance(audience, Except) else (audience, ())
+    return set(base.ids) if isinstance(base, Users) else None, set(left_out)
+
+
+def _members(audience: Audience) -> ColumnElement[bool]:
+    """The rest of it: the condition that a User is enabled, and is in it by their roles."""
+    base, left_out = (audience.base, audience.roles) if isinstance(audience, Except) else (audience, ())
     conditions = [User.disabled_at.is_(None), _in_base(base)]
-    if left_out_roles:
-        conditions.append(~_has_role(left_out_roles))
-    return and_(*conditions), set(base.ids) if isinstance(base, Users) else None, set(left_out)
+    if left_out:
+        conditions.append(~_has_role(left_out))
+    return and_(*conditions)
 
 
 def _in_base(base: Everyone | Roles | Users, *, whole: bool = False) -> ColumnElement[bool]:
@@ -172,13 +176,14 @@ def _has_role(names: Iterable[str], *, whole: bool = False) -> ColumnElement[boo
     )
 
 
-def _count_all(audience: Audience) -> int:
+def _count_all(audience: Audience, left_out: set[int]) -> int:
     """Without those left out by name. From the role's side where that is enough, less the few who are disabled."""
     if isinstance(audience, Roles) and not audience.match_all:
         have = select(func.count(distinct(UserRole.user_id))).where(UserRole.role_name.in_(sorted(audience.names)))
         disabled = have.where(UserRole.user_id.in_(disabled_ids()))
         return db.session.scalar(select(have.scalar_subquery() - disabled.scalar_subquery()))
-    return _count_in(_parts(audience)[0], None)
+    members = _members(audience)
+    return _count_in(members, None) - _count_in(members, left_out)
 
 
 def disabled_ids() -> Select:
