@@ -83,7 +83,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         "span": span,
     }
     app.jinja_env.filters.update(filters)
-    app.jinja_env.globals.update(asset=_asset_of(app), app_name=settings.app_name)
+    app.jinja_env.globals.update(asset=_asset_of(app), icon=_icon_of(app), app_name=settings.app_name)
     app.context_processor(_everywhere)
 
 
@@ -108,6 +108,14 @@ def _asset_of(app: Flask):
         return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.exists() else "missing"
 
     return lambda filename: url_for("static", filename=filename, v=digest(filename))
+
+
+def _icon_of(app: Flask):
+    @cache
+    def icon(name: str, label: str | None = None) -> Markup:
+        return app.jinja_env.get_template("_icons.html").module.icon(name, label)  # seven on each card of a page
+
+    return icon
 
 
 def when(moment: datetime | None) -> Markup:
