@@ -171,9 +171,9 @@ def _in_base(base: Everyone | Roles | Users, *, whole: bool = False) -> ColumnEl
 def _has_role(names: Iterable[str], *, whole: bool = False) -> ColumnElement[bool]:
     has = aliased(UserRole)  # the query around may have a UserRole of its own
     is_named = has.role_name.in_(sorted(names))
-    return (
-        User.id.in_(select(has.user_id).where(is_named)) if whole else exists().where(has.user_id == User.id, is_named)
-    )
+    if whole:
+        return User.id.in_(select(has.user_id).where(is_named))
+    return exists().where(has.user_id == User.id, is_named)
 
 
 def _count_all(audience: Audience, left_out: set[int]) -> int:

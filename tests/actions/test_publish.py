@@ -56,6 +56,14 @@ def test_published_message_is_one_row_one_event_one_audit(cast, raw, audience, r
     assert rows == {"broadcasts": 1, "events": 1, "audit": 1, "log_head.seq": 1}
 
 
+def test_plan_counts_whom_it_reaches_when_it_is_sent(cast):
+    plan = publish(cast["alice"], to_role("ops", scheduledAt=clock.to_wire(NOW + timedelta(hours=1)))).id
+    assert broadcasts.by_id(plan).audience_count == 1
+    people_actions.set_roles(cast["charlie"].user_id, ["ops"], by=cast["alice"], now=NOW)
+    assert actions.release_due([plan], now=NOW + timedelta(hours=2)) == [plan]
+    assert broadcasts.by_id(plan).audience_count == 2
+
+
 @pytest.mark.parametrize(("more", "status"), [({"draft": True}, "DRAFT"), ({"scheduledAt": "later"}, "SCHEDULED")])
 def test_what_is_not_live_yet_has_no_event(cast, more, status):
     later = {"scheduledAt": clock.to_wire(NOW + timedelta(hours=1))} if "scheduledAt" in more else more

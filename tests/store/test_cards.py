@@ -29,21 +29,21 @@ class Interrupted(Cards):
         return super().of(keys, read)
 
 
-def test_a_kept_card_is_not_read_again(in_app: Flask, cast, monkeypatch):
+def test_a_kept_card_is_not_read_again(cast, monkeypatch):
     send(cast["alice"], a_message(title="one"))
     assert titles(cast["bob"]) == ["one"]
     monkeypatch.setattr(inbox, "_broadcasts", None)
     assert titles(cast["charlie"]) == ["one"]
 
 
-def test_an_edit_is_seen_at_the_next_look(in_app: Flask, cast):
+def test_an_edit_is_seen_at_the_next_look(cast):
     one = send(cast["alice"], a_message(title="before"))
     assert titles(cast["bob"]) == ["before"]
     edits.edit(one, {"title": "after"}, version=None, by=cast["alice"], now=clock.now())
     assert titles(cast["bob"]) == ["after"]
 
 
-def test_a_kept_card_opens_nothing_to_those_it_is_not_for(in_app: Flask, cast):
+def test_a_kept_card_opens_nothing_to_those_it_is_not_for(cast):
     one = send(cast["alice"], to_role("ops"))
     assert titles(cast["bob"])
     assert titles(cast["charlie"]) == []
