@@ -2,7 +2,9 @@
 
 `python -m tests.kafka.mock_cluster` prints its address, then obeys lines on standard input: `topic NAME PARTITIONS`, `down`,
 `up`, `rtt MILLISECONDS`, each answered by `ok`; it ends with its input. It speaks Kafka 2.3 at most, keeps everything in
-memory, and stays at its port through `down` and `up`.
+memory, and stays at its port through `down` and `up`. Its groups are simpler than a broker's: whoever waits to join is counted
+as dead after its session's timeout and then never answered; and a member that syncs after the leader is refused (error 42) and
+joins again, so that a group of two takes a few tries.
 """
 
 import ctypes
@@ -13,6 +15,7 @@ import confluent_kafka
 
 _PRODUCER = 0
 _BROKER = 1
+_FIRST_JOIN_MS = 500  # a new group waits this long for more members; by itself 3 s, longer than a session of some tests
 
 
 class MockCluster:
@@ -24,6 +27,7 @@ class MockCluster:
         assert self._handle, error.value.decode()
         self._cluster = self._lib.rd_kafka_mock_cluster_new(self._handle, 1)
         assert self._cluster
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, _FIRST_JOIN_MS)
 
     @property
     def address(self) -> str:
@@ -54,6 +58,7 @@ def _library() -> ctypes.CDLL:
         ("new", pointer, [number, pointer, text, ctypes.c_size_t]),
         ("mock_cluster_new", pointer, [pointer, number]),
         ("mock_cluster_bootstraps", text, [pointer]),
+        ("mock_group_initial_rebalance_delay_ms", None, [pointer, ctypes.c_int32]),
         ("mock_topic_create", number, [pointer, text, number, number]),
         ("mock_broker_set_down", number, [pointer, ctypes.c_int32]),
         ("mock_broker_set_up", number, [pointer, ctypes.c_int32]),
