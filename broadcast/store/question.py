@@ -58,7 +58,9 @@ def _formed(statement: Select, dialect: Dialect, values: Given) -> _Form:
     state = compiled.construct_expanded_state(dict(values))
     places = {each: (name, n) for name, all_ in state.parameter_expansion.items() for n, each in enumerate(all_)}
     names = state.positiontup or list(state.parameters)
-    takes = [_take(name, values, places, state) for name in names]
+    kinds = {name: compiled.binds[places.get(name, (name, 0))[0]].type for name in names}
+    converts = {name: kind.dialect_impl(dialect).bind_processor(dialect) for name, kind in kinds.items()}
+    takes = [_take(name, values, places, state.parameters, converts[name] or _as_it_is) for name in names]
 
     def write(values: Given) -> Any:
         written = [take(values) for take in takes]
@@ -68,13 +70,18 @@ def _formed(statement: Select, dialect: Dialect, values: Given) -> _Form:
     return _Form(state.statement, write, reads)
 
 
-def _take(name: str, values: Given, places: Mapping[str, tuple[str, int]], state: Any) -> Callable[[Given], Any]:
+def _take(
+    name: str, values: Given, places: Mapping[str, tuple[str, int]], constants: Given, convert: Callable[[Any], Any]
+) -> Callable[[Given], Any]:
     """What finds the value of one of the statement's parameters, as the driver wants it."""
-    convert = state.processors.get(name, lambda value: value)
     if name in values:
         return lambda values: convert(values[name])
     if name in places:
         list_name, n = places[name]
         return lambda values: convert(values[list_name][n])
-    constant = convert(state.parameters[name])
+    constant = convert(constants[name])
     return lambda values: constant
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

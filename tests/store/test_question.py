@@ -2,11 +2,12 @@
 
 import pytest
 import sqlalchemy
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from broadcast.domain import clock
 from broadcast.errors import Busy
-from broadcast.store.database import db
+from broadcast.store.database import Moment, db, writing
 from broadcast.store.models import User
 from broadcast.store.question import Question
 from tests.databases import DATABASE_URL
@@ -35,6 +36,16 @@ def test_values_are_of_the_ask_and_not_of_the_first():
     assert [asked.ask({"key": key})[0] for key in ("alice", "bob")] == ["Alice", "Bob"]
     assert asked.ask({"key": "alice"})[1].tzinfo is not None
     assert asked.ask({"key": "nobody"}) is None
+
+
+@pytest.mark.usefixtures("cast")
+def test_a_moment_of_a_whole_second_is_written_as_it_is_stored():
+    """The driver's own form has no fraction then, and sorts before every moment of that second."""
+    given = {"at": clock.now().replace(microsecond=0)}
+    with writing() as session:
+        session.execute(update(_users).values(created_at=given["at"]))
+    later = select(func.count()).select_from(_users).where(_users.c.created_at > bindparam("at", type_=Moment))
+    assert Question(later).ask(given) == [db.session.scalar(later, given)] == [0]
 
 
 @pytest.mark.skipif(not DATABASE_URL, reason="a file has no connections that die")
