@@ -13,7 +13,7 @@ from gevent.server import StreamServer
 from bench.client import Load
 from broadcast.domain import clock
 from broadcast.domain.audience import Everyone, Viewer
-from broadcast.domain.events import Cursor, Event, EventType
+from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.hub import sse
 from broadcast.hub.hub import Hub, Limits
 from broadcast.hub.sockets import Sockets
@@ -79,7 +79,17 @@ def _main(programs: Path, streams: int) -> None:
         idle, ticker.longest = ticker.longest, 0.0
         for seq in range(1, EVENTS + 1):
             hub.deliver(
-                [Event(seq, "bench", EventType.MESSAGE, 1, Everyone(), {"id": 1, "title": "x" * 110}, clock.now())]
+                [
+                    Event(
+                        seq,
+                        "bench",
+                        EventType.MESSAGE,
+                        1,
+                        Everyone(),
+                        encode({"id": 1, "title": "x" * 110}),
+                        clock.now(),
+                    )
+                ]
             )
         print(ticker.longest * 1000, idle * 1000)
     finally:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from broadcast.domain import clock
 from broadcast.domain.audience import Viewer, users
-from broadcast.domain.events import Cursor, Event, EventType, parse_cursor
+from broadcast.domain.events import Cursor, Event, EventType, encode, parse_cursor
 from broadcast.hub import sse
 from broadcast.hub.connection import Connection
 from broadcast.hub.hub import Hub
@@ -92,7 +92,7 @@ def _pending(hub: Hub, viewer: Viewer, through: int, now: datetime) -> list[Even
     for item in inbox.pending(viewer, now=now, through=through, limit=PENDING):
         card = item.card
         events.append(
-            Event(item.seq, epoch, EventType.MESSAGE, card.id, users([viewer.user_id]), card.as_payload(), now)
+            Event(item.seq, epoch, EventType.MESSAGE, card.id, users([viewer.user_id]), encode(card.as_payload()), now)
         )
     hub.tell_delivered(events, viewer)
     return events

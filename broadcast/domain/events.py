@@ -1,7 +1,8 @@
 """Facts in the log, and the cursor that says how far a reader has come."""
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -23,18 +24,35 @@ EVERY_SESSION = "*"  # tokens' streams too
 WIRE_TYPES = frozenset({EventType.MESSAGE, EventType.MESSAGE_UPDATED, EventType.MESSAGE_REMOVED})
 
 
+encode = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":")
+).encode  # payloads, as the log and the streams have them
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of the log. `seq` has no gaps and rises in commit order within an epoch."""
+    """One row of the log. `seq` has no gaps and rises in commit order within an epoch.
+
+    `payload_json` is the payload as text in one line: it is encoded where it is written, and goes from there through the log
+    to every stream as it is.
+    """
 
     seq: int
     epoch: str
     type: EventType
     broadcast_id: int | None
     audience: Audience
-    payload: dict[str, Any]
+    payload_json: str
     at: datetime
     correlation: str | None = None  # what it was done for: see `domain.correlation`
+    _payload: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """Decoded once, when somebody asks for it."""
+        if self._payload is None:
+            object.__setattr__(self, "_payload", json.loads(self.payload_json))
+        return self._payload
 
     @property
     def cursor(self) -> "Cursor":

@@ -4,12 +4,11 @@
 its own `data:`.
 """
 
-import json
 import random
 import re
 from typing import Any
 
-from broadcast.domain.events import Event
+from broadcast.domain.events import Event, encode
 
 _LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines: that also splits at U+2028 and others, which are data here
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -23,17 +22,17 @@ def frame(event: str, data: str, *, id: str | None = None, retry_ms: int | None 
     if retry_ms is not None:
         lines.append(f"retry: {retry_ms}")
     lines.append(f"event: {event}")
-    lines.extend(f"data: {line}" for line in _LINE_END.split(data))
+    lines.extend(f"data: {line}" for line in (_LINE_END.split(data) if "\n" in data or "\r" in data else (data,)))
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
 
 def json_frame(event: str, data: dict[str, Any], *, id: str | None = None, retry_ms: int | None = None) -> bytes:
-    return frame(event, json.dumps(data, ensure_ascii=False, separators=(",", ":")), id=id, retry_ms=retry_ms)
+    return frame(event, encode(data), id=id, retry_ms=retry_ms)
 
 
 def encode_json(event: Event) -> bytes:
     """The JSON representation of a logged event."""
-    return json_frame(event.type.value, event.payload, id=str(event.cursor))
+    return frame(event.type.value, event.payload_json, id=str(event.cursor))
 
 
 def refusal(event: str) -> bytes:

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Text, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain import correlation
 from broadcast.domain.audience import Audience, from_json
-from broadcast.domain.events import Cursor, Event, EventType
+from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.store.database import db
 from broadcast.store.many import insert_many
 from broadcast.store.models import LogEvent, LogHead
 
 PAGE = 200  # events in one read: a few milliseconds of decoding, in which no stream of the worker is served
+_COLUMNS = [c for c in LogEvent.__table__.c if c.name != "payload"] + [
+    cast(LogEvent.payload, Text).label("payload_json")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def append(session: Session, entries: Sequence[Entry], *, at: datetime, first: C
     epoch, seq = first or take_numbers(session, len(entries))
     done_for = correlation.current()
     events = [
-        Event(seq + n, epoch, e.type, e.broadcast_id, e.audience, e.payload, at, done_for)
+        Event(seq + n, epoch, e.type, e.broadcast_id, e.audience, encode(e.payload), at, done_for)
         for n, e in enumerate(entries)
     ]
     insert_many(session, LogEvent.__table__, [_row(event) for event in events])
@@ -75,7 +78,7 @@ def oldest_seq() -> int:
 
 def read(after: int, *, through: int | None = None, limit: int = PAGE) -> list[Event]:
     """Events with after < seq ≤ through, in order, at most `limit`."""
-    query = select(LogEvent.__table__).where(LogEvent.seq > after).order_by(LogEvent.seq).limit(limit)
+    query = select(*_COLUMNS).where(LogEvent.seq > after).order_by(LogEvent.seq).limit(limit)
     if through is not None:
         query = query.where(LogEvent.seq <= through)
     return [_event(row) for row in db.session.execute(query)]
@@ -84,7 +87,7 @@ def read(after: int, *, through: int | None = None, limit: int = PAGE) -> list[E
 def texts_of(broadcast_id: int, *, limit: int) -> list[Event]:
     """The newest texts of one broadcast, in order: what it was sent with, and its updates."""
     types = (EventType.MESSAGE.value, EventType.MESSAGE_UPDATED.value)
-    query = select(LogEvent.__table__).where(LogEvent.broadcast_id == broadcast_id, LogEvent.type.in_(types))
+    query = select(*_COLUMNS).where(LogEvent.broadcast_id == broadcast_id, LogEvent.type.in_(types))
     return [_event(row) for row in db.session.execute(query.order_by(LogEvent.seq.desc()).limit(limit))][::-1]
 
 
@@ -102,7 +105,7 @@ def _row(event: Event) -> dict[str, Any]:
         "type": event.type.value,
         "broadcast_id": event.broadcast_id,
         "audience": event.audience.as_json(),
-        "payload": event.payload,
+        "payload": event.payload_json,
         "at": event.at,
         "correlation": event.correlation,
     }
@@ -115,7 +118,7 @@ def _event(row: Any) -> Event:
         EventType(row.type),
         row.broadcast_id,
         from_json(row.audience),
-        row.payload,
+        row.payload_json,
         row.at,
         row.correlation,
     )

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from broadcast.domain.audience import Viewer, roles, users
-from broadcast.domain.events import Event, EventType
+from broadcast.domain.events import Event, EventType, encode
 from broadcast.hub.hub import Hub
 from tests.hub.wires import NOW, eventually, make_hub, message, opener, subscribe
 
@@ -130,7 +130,9 @@ def test_closed_stream_gets_its_last_words_and_ends(hub, open):
 
 def test_ended_session_closes_its_streams_only(hub, open):
     here, elsewhere = open(subscribe(hub, BOB, session="session:7")), open(subscribe(hub, BOB, session="session:8"))
-    hub.deliver([Event(1, "e", EventType.SESSION_ENDED, None, users([2]), {"session": "session:7"}, NOW), message(2)])
+    hub.deliver(
+        [Event(1, "e", EventType.SESSION_ENDED, None, users([2]), encode({"session": "session:7"}), NOW), message(2)]
+    )
     eventually(lambda: here.ended and elsewhere.ids() == [2])
     assert b"SIGNED_OUT" in here.received
     assert b"SIGNED_OUT" not in elsewhere.received
@@ -138,7 +140,7 @@ def test_ended_session_closes_its_streams_only(hub, open):
 
 def changed(seq: int, *names: str, disabled: bool = False) -> Event:
     payload = {"roles": list(names), "disabled": disabled}
-    return Event(seq, "e", EventType.VIEWER_CHANGED, None, users([2]), payload, NOW)
+    return Event(seq, "e", EventType.VIEWER_CHANGED, None, users([2]), encode(payload), NOW)
 
 
 def test_role_taken_away_reaches_open_streams_before_the_next_event(hub, open):

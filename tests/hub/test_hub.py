@@ -3,7 +3,7 @@
 import pytest
 
 from broadcast.domain.audience import Viewer, roles, users
-from broadcast.domain.events import Cursor, Event, EventType
+from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.hub import sse
 from broadcast.hub.hub import Hub, Limits, Stale, TooMany
 from tests.hub.wires import NOW, make_hub, message, subscribe
@@ -44,8 +44,8 @@ def test_hub_that_has_no_head_yet_or_is_draining_is_busy():
 @pytest.mark.parametrize(
     "steering",
     [
-        Event(1, "e", EventType.VIEWER_CHANGED, None, users([2]), {"roles": [], "disabled": False}, NOW),
-        Event(1, "e", EventType.SESSION_ENDED, None, users([2]), {"session": "session:2"}, NOW),
+        Event(1, "e", EventType.VIEWER_CHANGED, None, users([2]), '{"roles": [], "disabled": false}', NOW),
+        Event(1, "e", EventType.SESSION_ENDED, None, users([2]), '{"session": "session:2"}', NOW),
     ],
 )
 def test_roles_read_before_a_change_are_not_believed_after_it(steering):
@@ -135,7 +135,7 @@ def test_people_reached_are_reported_once_whatever_their_tabs():
     for user_id in (2, 2, 3):
         subscribe(hub, Viewer(user_id, frozenset({"ops"})))
     subscribe(hub, Viewer(4))
-    removed = Event(2, "e", EventType.MESSAGE_REMOVED, 1, roles(["ops"]), {"id": 1, "reason": "CANCELLED"}, NOW)
+    removed = Event(2, "e", EventType.MESSAGE_REMOVED, 1, roles(["ops"]), encode({"id": 1, "reason": "CANCELLED"}), NOW)
     hub.deliver([message(1, roles(["ops"])), removed])
     assert reached == [(1, [2, 3])]
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import gevent
 
 from broadcast.domain.audience import Audience, Everyone, Viewer
-from broadcast.domain.events import Cursor, Event, EventType
+from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.hub import sse
 from broadcast.hub.connection import Connection
 from broadcast.hub.generated import Generated
@@ -25,7 +25,7 @@ def make_hub(**limits) -> Hub:
 
 
 def message(seq: int, audience: Audience = Everyone(), *, text: str = "", epoch: str = "e") -> Event:  # noqa: B008 - frozen
-    return Event(seq, epoch, EventType.MESSAGE, seq, audience, {"id": seq, "text": text}, NOW)
+    return Event(seq, epoch, EventType.MESSAGE, seq, audience, encode({"id": seq, "text": text}), NOW)
 
 
 def subscribe(hub: Hub, viewer: Viewer, **changes) -> Connection:
