@@ -100,7 +100,8 @@ def _backlog(brokers: Brokers, topic: str, system: System, options: argparse.Nam
             memory = worker.peak_mib()
             worker.begin()
             began = time.time()
-            sender = threading.Thread(target=brokers.send, args=(topic, (_event(f"b{n}") for n in range(count))))
+            names = (f"b{n}" for n in range(count))
+            sender = threading.Thread(target=brokers.send, args=(topic, map(_event, names)), kwargs={"key": _key})
             sender.start()
             took = load.got(1 + count) - began
             sender.join()
@@ -144,6 +145,11 @@ def _steady(brokers: Brokers, topic: str, system: System, options: argparse.Name
 def _event(id: str) -> dict:
     content = (_FILLER * 12)[:850]
     return an_event(id, data={"title": id, "content": content, "targetType": "ROLE", "targetIds": ["ops"]})
+
+
+def _key(event: dict) -> str:
+    """Spreads a backlog over the partitions; without a key one of them gets most, and the mock forgets its oldest."""
+    return event["id"]
 
 
 def _options() -> argparse.Namespace:
