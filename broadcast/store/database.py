@@ -98,6 +98,7 @@ migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_t
 ROW_LOCK = {"key_share": True}
 
 _WRITES = "broadcast_writes"  # execution option: this transaction will write
+IN_A_THREAD = {"broadcast_in_a_thread": True}  # for one long statement of a write transaction on SQLite
 _RESTED_SECONDS = 1.0
 # one SQLite writer per worker at a time: queueing here is fair, spinning on the file lock is not
 _turn = BoundedSemaphore(1)
@@ -111,14 +112,19 @@ class Connected(sqlite3.Connection):
     """
 
     def commit(self) -> None:
-        if is_module_patched("socket"):  # a worker, not a command or a test
-            _committing().apply(super().commit)
-        else:
-            super().commit()
+        _in_a_thread(super().commit)
+
+
+def _in_a_thread(work: Callable[..., Any], *values: Any) -> None:
+    """Do what a write transaction waits for. Lets other greenlets run in a worker; a command or a test has no others."""
+    if is_module_patched("socket"):
+        _thread().apply(work, values)
+    else:
+        work(*values)
 
 
 @cache
-def _committing() -> ThreadPool:
+def _thread() -> ThreadPool:
     """Made at the first commit, which is after the fork of the worker."""
     return ThreadPool(1)
 
@@ -159,6 +165,13 @@ def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
     def _begin(connection: Any) -> None:
         statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN"
         _until_unlocked(lambda: connection.exec_driver_sql(statement), busy_seconds)
+
+    @event.listens_for(engine, "do_execute")
+    def _execute(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: Any) -> bool:
+        is_long = context.execution_options.keys() >= IN_A_THREAD.keys()
+        if is_long:
+            _in_a_thread(cursor.execute, statement, parameters)
+        return is_long  # True: it is done
 
 
 def _ask_the_rested(engine: Engine) -> None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from broadcast.store.models import Broadcast
 from broadcast.store.models.broadcasts import search_words
 
-_COLUMNS = [column.key for column in Broadcast.__table__.columns]
 _DEFAULTS = {c.key: c.default.arg for c in Broadcast.__table__.columns if c.default is not None and c.default.is_scalar}
+_UNSET = {column.key: _DEFAULTS.get(column.key) for column in Broadcast.__table__.columns}
 
 
 class RoleName(NamedTuple):
@@ -41,10 +41,12 @@ class NewBroadcast:
 
     def as_row(self) -> dict[str, Any]:
         """Every column of Broadcast with its value."""
-        row = {name: getattr(self, name) for name in _COLUMNS}
+        row = _UNSET | vars(self)
+        for relation in ("role_rows", "except_role_rows"):
+            row.pop(relation, None)
         row["search_words"] = search_words(self.title, self.content, self.category, self.sender_name)
         return row
 
 
-for _name in _COLUMNS:
-    setattr(NewBroadcast, _name, _DEFAULTS.get(_name))
+for _name, _value in _UNSET.items():
+    setattr(NewBroadcast, _name, _value)

@@ -1,11 +1,18 @@
 """Rows of a batch go by the driver, and are the same rows as the ordinary way writes."""
 
+import json
+import sqlite3
+import threading
+
 import pytest
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 
 from broadcast.domain import clock
+from broadcast.domain.events import encode
+from broadcast.store import database
 from broadcast.store.database import db, writing
-from broadcast.store.many import insert_many, new_ids
+from broadcast.store.many import STATEMENT_ROWS, insert_many, new_ids
 from broadcast.store.models import Broadcast, LogEvent
 
 pytestmark = pytest.mark.usefixtures("in_app")
@@ -28,9 +35,35 @@ def test_a_row_reads_back_as_one_written_the_ordinary_way():
     assert dict(ours) | {"seq": 900_002} == dict(ordinary)
 
 
-def test_nothing_of_a_batch_holds_when_one_row_is_refused():
-    with pytest.raises(Exception, match=r"(?i)unique|duplicate"), writing() as session:
-        insert_many(session, EVENTS, [an_event(900_003), an_event(900_003)])
+def test_many_rows_read_back_in_whatever_number_they_come():
+    rows = [an_event(900_100 + n, payload=encode({"n": n})) for n in range(2 * STATEMENT_ROWS + 7)]
+    with writing() as session:
+        insert_many(session, EVENTS, rows)
+    found = db.session.execute(select(EVENTS).where(EVENTS.c.seq >= 900_100).order_by(EVENTS.c.seq)).mappings()
+    assert [dict(row) for row in found] == [row | {"payload": json.loads(row["payload"])} for row in rows]
+
+
+@pytest.mark.parametrize("in_a_worker", [True, False])
+def test_many_rows_are_written_in_a_thread_of_a_worker_and_nowhere_else(in_a_worker, monkeypatch):
+    monkeypatch.setattr(database, "is_module_patched", lambda name: in_a_worker)
+    written_by = set()
+    with writing() as session:
+        raw = session.connection().connection.dbapi_connection
+        if not isinstance(raw, sqlite3.Connection):
+            pytest.skip("a server does not work inside the driver")
+        raw.set_trace_callback(
+            lambda sql: sql.startswith("INSERT INTO events") and written_by.add(threading.get_ident())
+        )
+        insert_many(session, EVENTS, [an_event(900_300 + n) for n in range(STATEMENT_ROWS)])
+        raw.set_trace_callback(None)
+    assert len(written_by) == 1
+    assert (threading.get_ident() in written_by) is not in_a_worker
+
+
+@pytest.mark.parametrize("count", [2, STATEMENT_ROWS])
+def test_nothing_of_a_batch_holds_when_one_row_is_refused(count):
+    with pytest.raises(IntegrityError, match=r"(?i)unique|duplicate"), writing() as session:
+        insert_many(session, EVENTS, [an_event(900_003)] * count)
     assert db.session.scalar(select(EVENTS.c.seq).where(EVENTS.c.seq == 900_003)) is None
 
 
