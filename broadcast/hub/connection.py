@@ -74,6 +74,17 @@ class Connection:
         """`data` is what the client did not take."""
         self.unsent, self.waits = data, True
 
+    def keep_back(self, data: bytes, most: int) -> bool:
+        """Let live bytes wait. False when more than `most` wait already: then nothing does any more, the client is too slow."""
+        if self.backlog is None:  # one write of any size may wait: a single long message is no slow client
+            self.backlog = bytearray(data)
+        elif len(self.backlog) > most:
+            self.drop()
+            return False
+        else:
+            self.backlog += data
+        return True
+
     def take(self) -> bytes:
         """Take the next bytes to write; b"" when nothing waits any more."""
         if self.unsent is not None:

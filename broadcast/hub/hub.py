@@ -26,7 +26,7 @@ from broadcast.turn import let_others_run
 
 AT_ONCE = 128  # sends between two looks at the clock
 SLICE_SECONDS = 0.003  # after sending this long, the other requests of the worker have their turn
-REST_SECONDS = 0.0005  # between joined batches
+REST_SECONDS, PATIENCE_SECONDS = 0.0005, 0.005  # between joined batches, while a client is behind
 _RETURN_SPREAD = 5  # clients return over this many times the drain: after 2 s of it, a tenth of them in each second
 NOBODY = 0  # no user id: stands for all people with the same roles
 
@@ -82,6 +82,7 @@ class Hub:
         self.calm.set()
         self._index = Index()
         self._ahead: set[Connection] = set()  # brought a cursor that this worker's tail has not reached yet
+        self._behind: set[Connection] = set()  # had not taken what came before when more came
         self._beat = 0
 
     def __len__(self) -> int:
@@ -186,15 +187,10 @@ class Hub:
         """Write to one stream, in order, without waiting. A stream whose backlog is full is closed instead."""
         if not connection.waits:
             connection.wire.write(connection, data)
-        elif not connection.is_open:
-            return
-        elif connection.backlog is None:  # one write of any size may wait: a single long message is no slow client
-            connection.backlog = bytearray(data)
-        elif len(connection.backlog) > self.limits.backlog_bytes:
-            connection.drop()
-            self.close(connection, "slow consumer")
-        else:
-            connection.backlog += data
+        elif connection.is_open:
+            self._behind.add(connection)
+            if not connection.keep_back(data, self.limits.backlog_bytes):
+                self.close(connection, "slow consumer")
 
     def _send_one_by_one(self, connections: Sequence[Connection], data: bytes) -> None:
         for connection in connections:
@@ -215,10 +211,19 @@ class Hub:
                     self._fan_out(batch)
                 else:
                     self._steer(batch[0].event)
-                if batch[-1].event is not events[-1]:  # a healthy client needs a moment to read
-                    gevent.sleep(REST_SECONDS)
+                if batch[-1].event is not events[-1]:
+                    self._let_clients_read()
         finally:
             self.calm.set()
+
+    def _let_clients_read(self) -> None:
+        """Between joined batches: whoever has not taken the one before yet gets a moment, as healthy clients need one."""
+        let_others_run()
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self._behind and time.monotonic() < until:
+            gevent.sleep(REST_SECONDS)
+            self._behind = {connection for connection in self._behind if connection.backlog}
+        self._behind.clear()
 
     def _batches(self, events: Sequence[Event]) -> Iterator[list[Remembered]]:
         """Remember events just before they are sent, joined up to JOINED_BYTES; steering events stand alone."""

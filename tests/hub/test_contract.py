@@ -97,6 +97,16 @@ def test_slow_consumer_is_closed_not_waited_for(kind, open):
     next(give, None)
 
 
+def test_client_that_reads_as_fast_as_it_can_stays_open_through_a_burst_of_many_backlogs(kind):
+    hub = make_hub(backlog_bytes=20_000)
+    for open_here in opener(kind, hub):
+        bob = open_here(subscribe(hub, BOB))
+        hub.deliver([message(seq, text="x" * 2000) for seq in range(1, 301)])
+        eventually(lambda bob=bob: len(bob.ids()) == 300)
+        assert bob.ids() == list(range(1, 301))
+        assert hub.counters["closed: slow consumer"] == 0
+
+
 def test_one_message_larger_than_the_backlog_is_no_reason_to_close(kind):
     hub = make_hub(backlog_bytes=1024)
     give = opener(kind, hub)
