@@ -4,18 +4,22 @@
 2. Poll at most 500 records as raw bytes.      4. Write them in one transaction (`actions.events`).
 3. Read each under the contract.               5. Commit the offsets. Not before: what a crash leaves uncommitted comes again,
                                                   and is found as repeated.
+While one batch is written the next is polled and read, unless the brokers share the partitions out: there each poll may begin a
+rebalance.
 
 After any error the consumer is thrown away and a new one begins at the committed offsets: no record is ever skipped.
 """
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import structlog
 from flask import Flask
+from gevent import Greenlet
 from gevent.event import Event as Bell
 
 from broadcast import metrics
@@ -40,6 +44,8 @@ _TOPICS_SECONDS = 10.0  # between looks for new topics and partitions
 _PROBE_SECONDS = 5.0
 _FORWARD_SECONDS = 30.0  # after the topic of dead letters could not be written
 _PAUSES = (0.2, 2.0)  # after the first error, and at most
+
+_Polled = dict[Any, list[Any]]  # records by partition
 
 
 class BrokerAway(Exception):
@@ -101,6 +107,7 @@ class Bridge:
                         return
                     self.problem = reading.look()
                 reading.turn()
+            reading.finish()
         finally:
             reading.close()
             if self._lease is not None:
@@ -127,10 +134,11 @@ class _Reading:
         self._app, self._settings, self._consumer, self._is_alone = app, settings, consumer, is_alone
         self._forwarder = Forwarder(app, settings) if settings.kafka_dlt else None
         self._forward_at: float | None = 0.0  # at once: the worker before may have left some
-        self._look_at = self._turned_at = 0.0
+        self._look_at = self._written_at = 0.0
         self._topics_at = time.monotonic() + _TOPICS_SECONDS
         self._lags: set[tuple[str, int]] = set()
         self._missing: list[str] = []
+        self._unfinished: tuple[Greenlet, _Polled] | None = None  # what writes a batch, and the batch
         with app.app_context():
             self._account = events.account(now=clock.now())
 
@@ -160,23 +168,41 @@ class _Reading:
         return [TopicPartition(topic, number) for topic, numbers in found.items() for number in sorted(numbers)]
 
     def turn(self) -> None:
-        """One batch, one transaction, one commit of offsets."""
+        """One batch, one transaction, one commit of offsets; `finish` ends the last. Raises what went wrong with a batch."""
         self._forward()
         polled = self._poll()
-        if not polled:
-            return
-        began = time.monotonic()
-        self._ingest(_record(raw) for raws in polled.values() for raw in raws)
-        self._commit(polled)
-        self._turned_at = time.monotonic()
-        metrics.kafka_batch_seconds.observe(self._turned_at - began)
+        arrivals = self._arrivals(_record(raw) for raws in polled.values() for raw in raws)
+        written = self._written()
+        if polled:
+            self._unfinished = gevent.spawn(self._ingest, arrivals), polled
+        if written:
+            self._commit(written)
+        if not self._is_alone:
+            self.finish()
 
-    def _poll(self) -> dict[Any, list[Any]]:
-        """Wait for events. Those that follow close upon a batch wait for each other: a transaction for each would cost so much
-        that a few hundred a second are never done. Alone only: another poll may begin a rebalance of a group.
+    def finish(self) -> None:
+        """Wait until the batch under way is written, and commit its offsets. Raises what went wrong with it."""
+        if written := self._written():
+            self._commit(written)
+
+    def _written(self) -> _Polled:
+        """What was under way, once it is written."""
+        if self._unfinished is None:
+            return {}
+        writing, polled = self._unfinished
+        if (problem := writing.get()) is not None:
+            raise problem
+        self._unfinished, self._written_at = None, time.monotonic()
+        return polled
+
+    def _poll(self) -> _Polled:
+        """Wait for events, unless a batch is under way. Those that follow close upon a batch wait for each other: a transaction
+        for each would cost so much that a few hundred a second are never done.
         """
-        polled = self._consumer.poll(timeout_ms=_POLL_MS)
-        if not self._is_alone or time.monotonic() - self._turned_at > _CLOSE_SECONDS:
+        is_under_way = self._unfinished is not None
+        polled = self._consumer.poll(timeout_ms=0 if is_under_way else _POLL_MS)
+        is_close = is_under_way or time.monotonic() - self._written_at <= _CLOSE_SECONDS
+        if not self._is_alone or not is_close:
             return polled
         until = time.monotonic() + _CLOSE_SECONDS
         while polled and (left := until - time.monotonic()) > 0:
@@ -191,21 +217,31 @@ class _Reading:
         if self._forwarder and self._forward_at is not None and time.monotonic() >= self._forward_at:
             self._forward_at = None if self._forwarder.forward() else time.monotonic() + _FORWARD_SECONDS
 
-    def _ingest(self, records: Iterable[Record]) -> None:
+    def _arrivals(self, records: Iterable[Record]) -> list[Arrival]:
         now, breath = clock.now(), Breath()
         arrivals = []
         for record in records:
             arrivals.append(Arrival(record, contract.read(record, now=now, rules=self._app.extensions["rules"])))
             breath.take()
-        with self._app.app_context():
-            outcomes = events.ingest(arrivals, by=self._account, now=now)
-        for outcome in outcomes:
-            metrics.events.labels("kafka", outcome.kind).inc()
-            if outcome.rejected is not None and self._forward_at is None:
-                self._forward_at = 0.0
-        metrics.kafka_records.inc(len(arrivals))
+        return arrivals
 
-    def _commit(self, polled: dict[Any, list[Any]]) -> None:
+    def _ingest(self, arrivals: list[Arrival]) -> Exception | None:
+        """Write a batch; return what went wrong, as what a greenlet raises is printed wherever it ends."""
+        began = time.monotonic()
+        try:
+            with self._app.app_context():
+                outcomes = events.ingest(arrivals, by=self._account, now=clock.now())
+        except Exception as problem:
+            return problem
+        for kind, count in Counter(outcome.kind for outcome in outcomes).items():
+            metrics.events.labels("kafka", kind).inc(count)
+        if self._forward_at is None and any(outcome.rejected is not None for outcome in outcomes):
+            self._forward_at = 0.0
+        metrics.kafka_records.inc(len(arrivals))
+        metrics.kafka_batch_seconds.observe(time.monotonic() - began)
+        return None
+
+    def _commit(self, polled: _Polled) -> None:
         from kafka import OffsetAndMetadata
 
         offsets = {where: OffsetAndMetadata(raws[-1].offset + 1) for where, raws in polled.items()}
@@ -232,7 +268,9 @@ class _Reading:
             self._lags.add((where.topic, where.partition))
 
     def close(self) -> None:
-        """Let go of the brokers, within a second. The lag is told by another worker from now on."""
+        """Let go of the brokers, within a second of the batch under way. The lag is told by another worker from now on."""
+        if self._unfinished is not None:
+            self._unfinished[0].join()
         client.close(self._consumer)
         if self._forwarder:
             self._forwarder.close()

@@ -110,7 +110,7 @@ def _json(value: bytes | None, content_type: str = "") -> Any:
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
         _refuse("content-type", f"The data is {_shown(content_type)}; only JSON is read.")
     try:
-        return json.loads(value.decode(), parse_constant=_no_number)
+        return _decode(value.decode())
     except UnicodeDecodeError:
         _refuse("not-json", "The value is not UTF-8.")
     except RecursionError:
@@ -121,6 +121,9 @@ def _json(value: bytes | None, content_type: str = "") -> Any:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_number).decode
 
 
 def _structured(body: Any, record: Record) -> Envelope:
@@ -193,7 +196,8 @@ def _publish(envelope: Envelope, rule: Rule, now: datetime) -> Publish:
         _refuse("not-allowed", "An event from outside signs nobody out; a person who manages people may.")
     if (refusal := rule.refusal(draft)) is not None:
         _refuse("not-allowed", refusal)
-    draft = replace(draft, keep_as_draft=draft.keep_as_draft or rule.draft)
+    if rule.draft:
+        draft = replace(draft, keep_as_draft=True)
     sender = rule.sender or envelope.source
     return Publish(envelope.source, envelope.id, draft, sender_name=sender, collapse_key=key, cap=rule.cap)
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from broadcast.actions import events
+from broadcast.errors import Busy
 from broadcast.ingest.bridge import _Reading
 from tests.ingest.records import an_event
 
@@ -30,6 +31,24 @@ class OneByOne:
         self.committed.append(offsets[_WHERE].offset)
 
 
+class Full(OneByOne):
+    """A broker with so much to give that every poll is full; notes what it is asked, in order."""
+
+    def __init__(self, count: int):
+        super().__init__(count)
+        self.asked: list[str] = []
+
+    def poll(self, *, timeout_ms: int, max_records: int = events.MOST) -> dict:
+        self.asked.append("poll")
+        most = min(max_records, events.MOST)
+        given, self.waiting = self.waiting[:most], self.waiting[most:]
+        return {_WHERE: given} if given else {}
+
+    def commit(self, offsets: dict, *, timeout_ms: int) -> None:
+        super().commit(offsets, timeout_ms=timeout_ms)
+        self.asked.append("commit")
+
+
 def _raw(n: int) -> SimpleNamespace:
     value = json.dumps(an_event(id=str(n))).encode()
     headers = [("content-type", b"application/cloudevents+json")]
@@ -42,6 +61,7 @@ def _turns(app, consumer: OneByOne, *, is_alone: bool) -> list[int]:
     reading = _Reading(app, app.extensions["settings"], consumer, is_alone=is_alone)
     while consumer.waiting:
         reading.turn()
+    reading.finish()
     return consumer.committed
 
 
@@ -56,3 +76,28 @@ def test_transaction_has_its_bound_however_many_follow(in_app, monkeypatch):
 
 def test_member_of_a_group_commits_after_each_poll(in_app):
     assert _turns(in_app, OneByOne(3), is_alone=False) == [1, 2, 3]
+
+
+def test_next_batch_is_polled_while_one_is_written_and_offsets_follow_in_order(in_app, monkeypatch):
+    monkeypatch.setattr(events, "MOST", 3)
+    consumer = Full(9)
+    assert _turns(in_app, consumer, is_alone=True) == [3, 6, 9]
+    assert consumer.asked == ["poll", "poll", "commit", "poll", "commit", "commit"]
+
+
+def test_neither_a_batch_that_cannot_be_written_nor_what_follows_is_committed(in_app, monkeypatch):
+    monkeypatch.setattr(events, "MOST", 3)
+    consumer = Full(9)
+    reading = _Reading(in_app, in_app.extensions["settings"], consumer, is_alone=True)
+    reading.turn()
+    reading.finish()
+    monkeypatch.setattr(events, "ingest", _busy)
+    reading.turn()
+    for _ in range(2):
+        with pytest.raises(Busy):
+            reading.turn()
+    assert consumer.committed == [3]
+
+
+def _busy(*args: object, **options: object) -> None:
+    raise Busy
