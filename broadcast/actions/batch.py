@@ -5,7 +5,7 @@ from then on; whatever comes again under that name is `repeated`. The caller ope
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -23,11 +23,12 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
 from broadcast.store import broadcasts, dead_letters, log, outside, sources
+from broadcast.store.many import STATEMENT_ROWS
 from broadcast.store.models import Broadcast
 from broadcast.store.unsaved import NewBroadcast
 from broadcast.turn import Breath
 
-_AT_ONCE = 50  # rows between two chances for others to run
+_AT_ONCE = STATEMENT_ROWS[0]  # events between two chances for others to run
 
 Kind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
 _Row = Broadcast | NewBroadcast
@@ -47,7 +48,8 @@ class Ready:
 def compose(ready: Ready, *, by: Actor, now: datetime) -> NewBroadcast:
     """The row of a Publish that is Ready, not yet in a session."""
     reading = ready.arrival.reading
-    broadcast = unsaved(replace(by, name=reading.sender_name), now)
+    broadcast = unsaved(by, now)
+    broadcast.sender_name = reading.sender_name
     fill(broadcast, reading.draft, now, html=ready.html)
     mark_audience(broadcast, ready.audience)
     broadcast.audience_count, broadcast.status = ready.reach, _first_status(reading.draft, now)
@@ -68,6 +70,7 @@ class Batch:
     def __init__(self, session: Session, by: Actor, now: datetime):
         self._session, self._by, self._now = session, by, now
         self.breath = Breath()
+        self._senders: dict[str, Actor] = {}
         self._gathering = Gathering(session, now)
         self._known: dict[tuple[str, str], _Row] = {}
         self._new: list[tuple[NewBroadcast, Audience]] = []
@@ -189,29 +192,32 @@ class Batch:
         for n, (broadcast, _, past) in enumerate(self._logged):
             if past in ("published", "again"):  # shown again, it is the newest in every inbox: see `edits`
                 broadcast.seq = first.seq + n
-        for some in _parts(self._new):
-            broadcasts.add_many(self._session, [broadcast for broadcast, _ in some])
-            self.breath.take()
+        broadcasts.add_many(self._session, [broadcast for broadcast, _ in self._new])
         for broadcast, audience in self._new:
             add_people(self._session, broadcast, audience)
         self._gathering.store_names()
         self._session.flush()  # people, and what was recalled or joined
         self._audit()
-        for some in _parts(self._logged):
+        for some in (self._logged[n : n + _AT_ONCE] for n in range(0, len(self._logged), _AT_ONCE)):
             log.append(self._session, [_entry(*one) for one in some], at=self._now, first=first)
             first = first._replace(seq=first.seq + len(some))
             self.breath.take()
 
     def _audit(self) -> None:
         for broadcast, _ in self._new:
-            by = replace(self._by, name=broadcast.sender_name)
+            by = self._named(broadcast.sender_name)
             self._record(by, f"broadcast.{_beginning(broadcast)}", broadcast, title=broadcast.title)
         for broadcast, again in self._gathering.joined():
-            by = replace(self._by, name=broadcast.sender_name)
+            by = self._named(broadcast.sender_name)
             self._record(by, "broadcast.repeated", broadcast, times=broadcast.times, again=again)
         for broadcast, source in self._cancelled:
-            by = replace(self._by, name=source)
+            by = self._named(source)
             self._record(by, "broadcast.cancelled", broadcast, reason=broadcast.cancel_reason)
+
+    def _named(self, sender: str) -> Actor:
+        if sender not in self._senders:
+            self._senders[sender] = replace(self._by, name=sender)
+        return self._senders[sender]
 
     def _record(self, by: Actor, action: str, broadcast: _Row, **detail: object) -> None:
         detail |= {"source": broadcast.source, "sourceId": broadcast.source_id}
@@ -233,7 +239,3 @@ def _entry(broadcast: _Row, audience: Audience, past: str) -> log.Entry:
         case "again" | "quiet":
             return update(broadcast, audience, again=past == "again")
     return removal(broadcast, audience, past)
-
-
-def _parts(rows: list) -> Iterator[list]:
-    return (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE))

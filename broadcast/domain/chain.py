@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 GENESIS = "0" * 64  # stands before the first row
 
 
@@ -26,4 +27,4 @@ def link(
     """The hash of a row that follows the row with the hash `previous`. `detail` is plain JSON."""
     moment = at.astimezone(UTC).isoformat(timespec="microseconds")
     row = [previous, id, moment, actor_id, actor_name, action, object_type, object_id, detail]
-    return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_encode(row).encode()).hexdigest()

@@ -6,6 +6,7 @@ character, so that a part of a sentence finds it.
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 MOST = 4000  # words of one text; a message of 16 KiB has fewer unless it is noise
 _LENGTH = 64  # characters of a word that count: a word of 16 KiB is not looked up
@@ -16,11 +17,21 @@ _UNSPACED = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\
 
 def words(text: str) -> list[str]:
     """The folded words of `text`, in order, letters and digits only."""
+    return [word[:_LENGTH] for word in _whole(text)]
+
+
+def distinct(text: str) -> Iterable[str]:
+    """The same words, each once."""
+    return dict.fromkeys(word[:_LENGTH] for word in dict.fromkeys(_whole(text)))
+
+
+def _whole(text: str) -> list[str]:
+    """The words of any length, at most MOST."""
     if text.isascii():  # nothing to unfold, and far quicker: thousands of messages a second may come from outside
-        return [word[:_LENGTH] for word in text.translate(_IN_ASCII).split()[:MOST]]
+        return text.translate(_IN_ASCII).split()[:MOST]
     folded = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(character for character in folded if not unicodedata.combining(character))
-    return [word[:_LENGTH] for word in _WORD.findall(_UNSPACED.sub(r" \1 ", bare))[:MOST]]
+    return _WORD.findall(_UNSPACED.sub(r" \1 ", bare))[:MOST]
 
 
 def signs(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
 from sqlalchemy import Select, event, func, or_, select, update
@@ -16,12 +17,13 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from broadcast.domain import chain
 from broadcast.store.database import db
-from broadcast.store.many import insert_many
+from broadcast.store.many import STATEMENT_ROWS, insert_many
 from broadcast.store.models import Audit, AuditHead
 from broadcast.turn import Breath
 
 _WAITING = "audit_waiting"  # in Session.info: rows of this transaction that are not chained yet
-_AT_ONCE = 100  # rows between two chances for others to run
+_AT_ONCE = STATEMENT_ROWS[0]  # rows between two chances for others to run
+_PLAIN = {str, int, bool, NoneType}  # read back from JSON as they were
 _READ = 1000  # rows of one step of `verify`
 
 
@@ -49,7 +51,8 @@ class Verdict:
 
 def append(session: Session, **row: Any) -> None:
     """Add a row to this transaction; it is dropped when the transaction, or a savepoint around the call, is rolled back."""
-    row["detail"] = json.loads(json.dumps(row["detail"], default=str))  # hashed as it will be read back
+    if not all(type(value) in _PLAIN for value in row["detail"].values()):
+        row["detail"] = json.loads(json.dumps(row["detail"], default=str))  # hashed as it will be read back
     session.info.setdefault(_WAITING, []).append((row, list(_around(session))))
 
 

@@ -4,10 +4,12 @@
 5, B takes 6 and commits, a reader moves on to 6, then A commits: 5 is never read); the row lock makes that impossible.
 """
 
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Text, cast, func, select, update
@@ -21,9 +23,9 @@ from broadcast.store.many import insert_many
 from broadcast.store.models import LogEvent, LogHead
 
 PAGE = 200  # events in one read: a few milliseconds of decoding, in which no stream of the worker is served
-_COLUMNS = [c for c in LogEvent.__table__.c if c.name != "payload"] + [
-    cast(LogEvent.payload, Text).label("payload_json")
-]
+_TEXTS = [cast(column, Text).label(f"{column.key}_json") for column in (LogEvent.audience, LogEvent.payload)]
+_COLUMNS = [column for column in LogEvent.__table__.c if column.name not in ("audience", "payload")] + _TEXTS
+_SHORT = 1000  # characters of an audience that is worth remembering: the same few roles again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,27 @@ def start_epoch(session: Session) -> str:
     return epoch
 
 
+@lru_cache
+def _encoded(audience: Audience) -> str:
+    return encode(audience.as_json())
+
+
+@lru_cache
+def _remembered(text: str) -> Audience:
+    return from_json(json.loads(text))
+
+
+def _audience(text: str) -> Audience:
+    return _remembered(text) if len(text) <= _SHORT else from_json(json.loads(text))
+
+
 def _row(event: Event) -> dict[str, Any]:
     return {
         "seq": event.seq,
         "epoch": event.epoch,
         "type": event.type.value,
         "broadcast_id": event.broadcast_id,
-        "audience": event.audience.as_json(),
+        "audience": encode(event.audience.as_json()) if event.audience.named else _encoded(event.audience),
         "payload": event.payload_json,
         "at": event.at,
         "correlation": event.correlation,
@@ -117,7 +133,7 @@ def _event(row: Any) -> Event:
         row.epoch,
         EventType(row.type),
         row.broadcast_id,
-        from_json(row.audience),
+        _audience(row.audience_json),
         row.payload_json,
         row.at,
         row.correlation,

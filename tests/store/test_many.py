@@ -36,7 +36,7 @@ def test_a_row_reads_back_as_one_written_the_ordinary_way():
 
 
 def test_many_rows_read_back_in_whatever_number_they_come():
-    rows = [an_event(900_100 + n, payload=encode({"n": n})) for n in range(2 * STATEMENT_ROWS + 7)]
+    rows = [an_event(900_100 + n, payload=encode({"n": n})) for n in range(sum(STATEMENT_ROWS) + 7)]
     with writing() as session:
         insert_many(session, EVENTS, rows)
     found = db.session.execute(select(EVENTS).where(EVENTS.c.seq >= 900_100).order_by(EVENTS.c.seq)).mappings()
@@ -54,13 +54,13 @@ def test_many_rows_are_written_in_a_thread_of_a_worker_and_nowhere_else(in_a_wor
         raw.set_trace_callback(
             lambda sql: sql.startswith("INSERT INTO events") and written_by.add(threading.get_ident())
         )
-        insert_many(session, EVENTS, [an_event(900_300 + n) for n in range(STATEMENT_ROWS)])
+        insert_many(session, EVENTS, [an_event(901_000 + n) for n in range(sum(STATEMENT_ROWS))])
         raw.set_trace_callback(None)
     assert len(written_by) == 1
     assert (threading.get_ident() in written_by) is not in_a_worker
 
 
-@pytest.mark.parametrize("count", [2, STATEMENT_ROWS])
+@pytest.mark.parametrize("count", [2, *STATEMENT_ROWS])
 def test_nothing_of_a_batch_holds_when_one_row_is_refused(count):
     with pytest.raises(IntegrityError, match=r"(?i)unique|duplicate"), writing() as session:
         insert_many(session, EVENTS, [an_event(900_003)] * count)

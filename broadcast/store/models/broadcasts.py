@@ -11,13 +11,13 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Link
-from broadcast.domain.words import words
+from broadcast.domain.words import distinct
 from broadcast.store.database import db
 
 
 def search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
     """What `store.search` looks in: each word once, as nobody asks how often or where it stands."""
-    return " ".join(dict.fromkeys(words(f"{title} {content} {category or ''} {sender_name}")))
+    return " ".join(distinct(f"{title} {content} {category or ''} {sender_name}"))
 
 
 def _words_to_insert(context: Any) -> str:

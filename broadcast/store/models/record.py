@@ -74,7 +74,7 @@ class LogEvent(db.Model):
     epoch: Mapped[str] = mapped_column(String(16))
     type: Mapped[str] = mapped_column(String(32))
     broadcast_id: Mapped[int | None] = mapped_column(index=True)
-    audience: Mapped[dict[str, Any]] = mapped_column(JSON)
+    audience: Mapped[str] = mapped_column(Encoded)
     payload: Mapped[str] = mapped_column(Encoded)
     at: Mapped[datetime]
     correlation: Mapped[str | None] = mapped_column(String(64))  # the request it came from
