@@ -55,7 +55,7 @@ kafka_records = Counter("broadcast_kafka_records", "Records read from Kafka and 
 kafka_failures = Counter("broadcast_kafka_failures", "Times the bridge began anew after an error")
 kafka_batch_seconds = Histogram(
     "broadcast_kafka_batch_seconds",
-    "From a poll's answer to its offsets committed",
+    "One batch into the database",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 kafka_lag = Gauge(

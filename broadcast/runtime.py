@@ -20,6 +20,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -96,7 +97,8 @@ class Runtime:
         """Tell every client that the worker ends, write what waits, stop the loops."""
         self.leave_bridge()
         self.hub.drain(drain_seconds)
-        gevent.killall(self._greenlets, timeout=1)
+        with suppress(gevent.Timeout):  # whoever is at a transaction ends with it
+            gevent.killall(self._greenlets, timeout=1)
         self.presence.leave()
         try:
             with self.app.app_context():

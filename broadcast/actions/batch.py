@@ -23,12 +23,9 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
 from broadcast.store import broadcasts, dead_letters, log, outside, sources
-from broadcast.store.many import STATEMENT_ROWS
 from broadcast.store.models import Broadcast
 from broadcast.store.unsaved import NewBroadcast
 from broadcast.turn import Breath
-
-_AT_ONCE = STATEMENT_ROWS[0]  # events between two chances for others to run
 
 Kind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
 _Row = Broadcast | NewBroadcast
@@ -198,10 +195,11 @@ class Batch:
         self._gathering.store_names()
         self._session.flush()  # people, and what was recalled or joined
         self._audit()
-        for some in (self._logged[n : n + _AT_ONCE] for n in range(0, len(self._logged), _AT_ONCE)):
-            log.append(self._session, [_entry(*one) for one in some], at=self._now, first=first)
-            first = first._replace(seq=first.seq + len(some))
+        entries = []
+        for one in self._logged:
+            entries.append(_entry(*one))
             self.breath.take()
+        log.append(self._session, entries, at=self._now, first=first)
 
     def _audit(self) -> None:
         for broadcast, _ in self._new:

@@ -67,10 +67,12 @@ def ingest(arrivals: Sequence[Arrival], *, by: Actor, now: datetime) -> list[Out
     except Busy:
         raise
     except Exception as problem:
-        if len(arrivals) == 1:
-            return [_bury(arrivals[0], problem, by, now)]
-        _log.warning("events.one_by_one", events=len(arrivals), problem=f"{type(problem).__name__}: {problem}"[:300])
-        return [outcome for arrival in arrivals for outcome in ingest([arrival], by=by, now=now)]
+        if len(arrivals) > 1:
+            _log.warning(
+                "events.one_by_one", events=len(arrivals), problem=f"{type(problem).__name__}: {problem}"[:300]
+            )
+            return [outcome for arrival in arrivals for outcome in ingest([arrival], by=by, now=now)]
+        outcomes = [_once_more(arrivals[0], problem, by, now)]
     announce.ring()
     return outcomes
 
@@ -79,6 +81,16 @@ def _ingest(arrivals: Sequence[Arrival], by: Actor, now: datetime) -> list[Outco
     ready = prepare(arrivals)
     with writing() as session:
         return write(session, ready, by=by, now=now)
+
+
+def _once_more(arrival: Arrival, problem: Exception, by: Actor, now: datetime) -> Outcome:
+    """If another worker announced the event a moment ago, it is found as repeated now; else it is buried."""
+    if isinstance(problem, IntegrityError):
+        try:
+            return _ingest([arrival], by, now)[0]
+        except IntegrityError as again:
+            problem = again
+    return _bury(arrival, problem, by, now)
 
 
 def _bury(arrival: Arrival, problem: Exception, by: Actor, now: datetime) -> Outcome:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -45,14 +45,11 @@ class Event:
     payload_json: str
     at: datetime
     correlation: str | None = None  # what it was done for: see `domain.correlation`
-    _payload: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def payload(self) -> dict[str, Any]:
-        """Decoded once, when somebody asks for it."""
-        if self._payload is None:
-            object.__setattr__(self, "_payload", json.loads(self.payload_json))
-        return self._payload
+        """Decoded anew each time."""
+        return json.loads(self.payload_json)
 
     @property
     def cursor(self) -> "Cursor":

@@ -178,6 +178,7 @@ class Hub:
         connection.closed, connection.waits = reason, True
         self._index.remove(connection)
         self._ahead.discard(connection)
+        self._behind.discard(connection)
         self.counters["closed: " + reason] += 1
         self.changed_users.add(connection.viewer.user_id)
         if connection.wire is not None:
@@ -204,6 +205,7 @@ class Hub:
         Called by one greenlet, the tail, in the order of the log.
         """
         self.calm.clear()
+        self._behind.clear()
         try:
             for batch in self._batches(events):
                 # no pause before this: a stream that opened now would have the batch in its replay, and then once more

@@ -10,10 +10,11 @@ rebalance.
 After any error the consumer is thrown away and a new one begins at the committed offsets: no record is ever skipped.
 """
 
+import contextvars
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -97,7 +98,8 @@ class Bridge:
     def _read(self) -> None:
         """Read until something changes: asked to stop, no longer elected, other partitions. Raises what goes wrong."""
         consumer = client.consumer(self._settings)
-        reading = _Reading(self._app, self._settings, consumer, is_alone=self._lease is not None)
+        is_alone = self._lease is not None
+        reading = _Reading(self._app, self._settings, consumer, stopping=self._stopping, is_alone=is_alone)
         try:
             reading.begin()
             _log.info("bridge.reading", topics=self._settings.kafka_topics)
@@ -130,8 +132,9 @@ class Bridge:
 class _Reading:
     """The life of one consumer."""
 
-    def __init__(self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, is_alone: bool):
-        self._app, self._settings, self._consumer, self._is_alone = app, settings, consumer, is_alone
+    def __init__(self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, stopping: Bell, is_alone: bool):
+        self._app, self._settings, self._consumer = app, settings, consumer
+        self._stopping, self._is_alone = stopping, is_alone
         self._forwarder = Forwarder(app, settings) if settings.kafka_dlt else None
         self._forward_at: float | None = 0.0  # at once: the worker before may have left some
         self._look_at = self._written_at = 0.0
@@ -171,10 +174,12 @@ class _Reading:
         """One batch, one transaction, one commit of offsets; `finish` ends the last. Raises what went wrong with a batch."""
         self._forward()
         polled = self._poll()
-        arrivals = self._arrivals(_record(raw) for raws in polled.values() for raw in raws)
+        now = clock.now()
+        arrivals = self._arrivals(polled, now)
         written = self._written()
-        if polled:
-            self._unfinished = gevent.spawn(self._ingest, arrivals), polled
+        if polled and not self._stopping.is_set():  # else it is another worker's
+            context = contextvars.copy_context()  # as in `runtime`: a greenlet does not inherit it
+            self._unfinished = gevent.spawn(context.run, self._ingest, arrivals, now), polled
         if written:
             self._commit(written)
         if not self._is_alone:
@@ -215,22 +220,23 @@ class _Reading:
 
     def _forward(self) -> None:
         if self._forwarder and self._forward_at is not None and time.monotonic() >= self._forward_at:
-            self._forward_at = None if self._forwarder.forward() else time.monotonic() + _FORWARD_SECONDS
+            self._forward_at = None  # before it: the batch under way may bring more
+            if not self._forwarder.forward():
+                self._forward_at = time.monotonic() + _FORWARD_SECONDS
 
-    def _arrivals(self, records: Iterable[Record]) -> list[Arrival]:
-        now, breath = clock.now(), Breath()
-        arrivals = []
-        for record in records:
+    def _arrivals(self, polled: _Polled, now: datetime) -> list[Arrival]:
+        arrivals, breath = [], Breath()
+        for record in (_record(raw) for raws in polled.values() for raw in raws):
             arrivals.append(Arrival(record, contract.read(record, now=now, rules=self._app.extensions["rules"])))
             breath.take()
         return arrivals
 
-    def _ingest(self, arrivals: list[Arrival]) -> Exception | None:
+    def _ingest(self, arrivals: list[Arrival], now: datetime) -> Exception | None:
         """Write a batch; return what went wrong, as what a greenlet raises is printed wherever it ends."""
         began = time.monotonic()
         try:
             with self._app.app_context():
-                outcomes = events.ingest(arrivals, by=self._account, now=clock.now())
+                outcomes = events.ingest(arrivals, by=self._account, now=now)
         except Exception as problem:
             return problem
         for kind, count in Counter(outcome.kind for outcome in outcomes).items():
@@ -264,7 +270,8 @@ class _Reading:
         newest = self._consumer.highwater(where)
         if newest is not None:
             position = self._consumer.position(where, timeout_ms=100)
-            metrics.kafka_lag.labels(where.topic, where.partition).set(newest - (position or 0))
+            under_way = len(self._unfinished[1].get(where, ())) if self._unfinished else 0
+            metrics.kafka_lag.labels(where.topic, where.partition).set(newest - (position or 0) + under_way)
             self._lags.add((where.topic, where.partition))
 
     def close(self) -> None:

@@ -17,12 +17,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from broadcast.domain import chain
 from broadcast.store.database import db
-from broadcast.store.many import STATEMENT_ROWS, insert_many
+from broadcast.store.many import insert_many
 from broadcast.store.models import Audit, AuditHead
 from broadcast.turn import Breath
 
 _WAITING = "audit_waiting"  # in Session.info: rows of this transaction that are not chained yet
-_AT_ONCE = STATEMENT_ROWS[0]  # rows between two chances for others to run
 _PLAIN = {str, int, bool, NoneType}  # read back from JSON as they were
 _READ = 1000  # rows of one step of `verify`
 
@@ -73,14 +72,12 @@ def _seal(session: Session) -> None:
     session.flush()
     last_id, hash = session.execute(select(AuditHead.last_id, AuditHead.hash).with_for_update()).one()
     breath = Breath()
-    for start in range(0, len(waiting), _AT_ONCE):
-        some = waiting[start : start + _AT_ONCE]
-        for row in some:
-            last_id += 1
-            hash = chain.link(hash, id=last_id, **row)
-            row |= {"id": last_id, "hash": hash}
-        insert_many(session, Audit.__table__, some)
+    for row in waiting:
+        last_id += 1
+        hash = chain.link(hash, id=last_id, **row)
+        row |= {"id": last_id, "hash": hash}
         breath.take()
+    insert_many(session, Audit.__table__, waiting)
     session.execute(update(AuditHead.__table__).values(last_id=last_id, hash=hash))
 
 

@@ -8,7 +8,7 @@ first reads and then writes can fail halfway instead of waiting. Its COMMIT wait
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -116,11 +116,29 @@ class Connected(sqlite3.Connection):
 
 
 def _in_a_thread(work: Callable[..., Any], *values: Any) -> None:
-    """Do what a write transaction waits for. Lets other greenlets run in a worker; a command or a test has no others."""
-    if is_module_patched("socket"):
-        _thread().apply(work, values)
-    else:
+    """Do what a write transaction waits for. Lets other greenlets run in a worker; a command or a test has no others.
+
+    Whoever is killed meanwhile ends only after the work: the connection would be closed under it.
+    """
+    if not is_module_patched("socket"):
         work(*values)
+        return
+    doing = _thread().spawn(_problem_of, work, values)
+    try:
+        problem = doing.get()
+    finally:
+        doing.wait()
+    if problem is not None:
+        raise problem
+
+
+def _problem_of(work: Callable[..., Any], values: Sequence[Any]) -> Exception | None:
+    """What goes wrong, returned: what is raised in a thread of gevent's is printed as well."""
+    try:
+        work(*values)
+    except Exception as problem:
+        return problem
+    return None
 
 
 @cache

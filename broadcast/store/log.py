@@ -21,8 +21,9 @@ from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.store.database import db
 from broadcast.store.many import insert_many
 from broadcast.store.models import LogEvent, LogHead
+from broadcast.turn import Breath
 
-PAGE = 200  # events in one read: a few milliseconds of decoding, in which no stream of the worker is served
+PAGE = 200  # events in one read: a few milliseconds in which no stream of the worker is served
 _TEXTS = [cast(column, Text).label(f"{column.key}_json") for column in (LogEvent.audience, LogEvent.payload)]
 _COLUMNS = [column for column in LogEvent.__table__.c if column.name not in ("audience", "payload")] + _TEXTS
 _SHORT = 1000  # characters of an audience that is worth remembering: the same few roles again and again
@@ -54,15 +55,18 @@ def take_numbers(session: Session, count: int) -> Cursor:
 
 
 def append(session: Session, entries: Sequence[Entry], *, at: datetime, first: Cursor | None = None) -> list[Event]:
-    """Append `entries` in order; return them numbered. `first` are numbers already taken by `take_numbers`."""
+    """Append `entries` in order; return them numbered. `first` are numbers already taken by `take_numbers`.
+
+    Lets other greenlets run when they are many.
+    """
     if not entries:
         return []
     epoch, seq = first or take_numbers(session, len(entries))
-    done_for = correlation.current()
-    events = [
-        Event(seq + n, epoch, e.type, e.broadcast_id, e.audience, encode(e.payload), at, done_for)
-        for n, e in enumerate(entries)
-    ]
+    done_for, breath = correlation.current(), Breath()
+    events = []
+    for n, e in enumerate(entries):
+        events.append(Event(seq + n, epoch, e.type, e.broadcast_id, e.audience, encode(e.payload), at, done_for))
+        breath.take()
     insert_many(session, LogEvent.__table__, [_row(event) for event in events])
     return events
 

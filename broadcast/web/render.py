@@ -49,9 +49,9 @@ def html_encoder(app: Flask):
     """The HTML representation for the hub: the same card partial that pages show, without anything of one person's."""
 
     def encode(event: Event) -> bytes:
-        if event.payload.keys() == {"id", "reason"}:
-            return sse.encode_json(event)
         payload = event.payload  # of an update, with the place in the inbox, and whether it is shown once more
+        if payload.keys() == {"id", "reason"}:
+            return sse.encode_json(event)
         card = CardView(Card.from_payload(payload), seq=payload.get("seq", event.seq))
         template = app.jinja_env.get_template("_card.html")
         flags = {"again": payload.get("again", False), "reminder": bool(payload.get("reminder"))}

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy
+from sqlalchemy.exc import IntegrityError
 
 from broadcast.actions import broadcasts as singles
 from broadcast.actions import events
@@ -201,6 +202,19 @@ def test_event_that_the_database_refuses_does_not_hold_up_the_rest(outside, refu
     assert (letter.code, letter.source_id) == ("failed", "4")
     assert log.head().seq == 9
     assert figures() == (9, 0, 0, 1)
+
+
+def test_event_that_another_worker_announced_meanwhile_is_a_repeat_and_no_dead_letter(outside, monkeypatch):
+    ingest_one = events._ingest
+
+    def be_slower(*given):
+        monkeypatch.setattr(events, "_ingest", ingest_one)
+        ingest_one(*given)
+        raise IntegrityError("INSERT", {}, Exception("unique"))
+
+    monkeypatch.setattr(events, "_ingest", be_slower)
+    assert ingest(outside, structured(an_event())) == ["repeated"]
+    assert (len(stored()), dead_letters.page(None)) == (1, [])
 
 
 def test_batch_writes_nothing_while_the_database_is_locked(outside, make_app):

@@ -107,6 +107,15 @@ def test_client_that_reads_as_fast_as_it_can_stays_open_through_a_burst_of_many_
         assert hub.counters["closed: slow consumer"] == 0
 
 
+def test_client_that_was_behind_and_left_is_remembered_nowhere(hub, open):
+    connection = subscribe(hub, BOB)
+    hub.deliver([message(1)])
+    hub.deliver([message(2)])
+    assert connection.backlog
+    hub.close(connection, "left")
+    assert not hub._behind
+
+
 def test_one_message_larger_than_the_backlog_is_no_reason_to_close(kind):
     hub = make_hub(backlog_bytes=1024)
     give = opener(kind, hub)

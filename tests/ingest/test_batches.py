@@ -4,10 +4,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from gevent.event import Event as Bell
 
 from broadcast.actions import events
+from broadcast.domain import clock
+from broadcast.domain.arrival import Arrival, Rejected
 from broadcast.errors import Busy
-from broadcast.ingest.bridge import _Reading
+from broadcast.ingest.bridge import _Reading, _record
+from broadcast.store import log
 from tests.ingest.records import an_event
 
 pytestmark = [
@@ -44,6 +48,9 @@ class Full(OneByOne):
         given, self.waiting = self.waiting[:most], self.waiting[most:]
         return {_WHERE: given} if given else {}
 
+    def close(self, **options: object) -> None:
+        pass
+
     def commit(self, offsets: dict, *, timeout_ms: int) -> None:
         super().commit(offsets, timeout_ms=timeout_ms)
         self.asked.append("commit")
@@ -57,8 +64,12 @@ def _raw(n: int) -> SimpleNamespace:
     )
 
 
+def _reading(app, consumer: OneByOne, *, is_alone: bool = True) -> _Reading:
+    return _Reading(app, app.extensions["settings"], consumer, stopping=Bell(), is_alone=is_alone)
+
+
 def _turns(app, consumer: OneByOne, *, is_alone: bool) -> list[int]:
-    reading = _Reading(app, app.extensions["settings"], consumer, is_alone=is_alone)
+    reading = _reading(app, consumer, is_alone=is_alone)
     while consumer.waiting:
         reading.turn()
     reading.finish()
@@ -88,7 +99,7 @@ def test_next_batch_is_polled_while_one_is_written_and_offsets_follow_in_order(i
 def test_neither_a_batch_that_cannot_be_written_nor_what_follows_is_committed(in_app, monkeypatch):
     monkeypatch.setattr(events, "MOST", 3)
     consumer = Full(9)
-    reading = _Reading(in_app, in_app.extensions["settings"], consumer, is_alone=True)
+    reading = _reading(in_app, consumer)
     reading.turn()
     reading.finish()
     monkeypatch.setattr(events, "ingest", _busy)
@@ -97,6 +108,45 @@ def test_neither_a_batch_that_cannot_be_written_nor_what_follows_is_committed(in
         with pytest.raises(Busy):
             reading.turn()
     assert consumer.committed == [3]
+
+
+def test_batch_under_way_is_written_though_the_offsets_before_it_cannot_be_committed(in_app, monkeypatch):
+    monkeypatch.setattr(events, "MOST", 3)
+    consumer = Full(6)
+    monkeypatch.setattr(consumer, "commit", _busy)
+    reading = _reading(in_app, consumer)
+    reading.turn()
+    with pytest.raises(Busy):
+        reading.turn()
+    reading.close()
+    with in_app.app_context():
+        assert log.head().seq == 6
+
+
+def test_batch_that_is_polled_when_the_worker_ends_is_left_to_another(in_app, monkeypatch):
+    monkeypatch.setattr(events, "MOST", 3)
+    consumer = Full(6)
+    reading = _reading(in_app, consumer)
+    reading.turn()
+    reading._stopping.set()
+    reading.turn()
+    reading.finish()
+    assert consumer.committed == [3]
+
+
+def test_dead_letter_of_the_batch_under_way_is_forwarded_though_one_forwards_meanwhile(in_app):
+    reading = _reading(in_app, Full(0))
+
+    def forward() -> bool:
+        if forwarded.append(1) or len(forwarded) == 1:
+            reading._ingest([Arrival(_record(_raw(1)), Rejected("fields", "It has none."))], clock.now())
+        return True
+
+    forwarded: list[int] = []
+    reading._forwarder = SimpleNamespace(forward=forward)
+    for _ in range(3):
+        reading.turn()
+    assert len(forwarded) == 2
 
 
 def _busy(*args: object, **options: object) -> None:

@@ -139,8 +139,9 @@ def test_brokers_that_go_away_and_return_cost_nothing_but_time(mock: Brokers, re
     topic = mock.topic()
     system: System = reading(mock, topic, KAFKA_BRIDGE=mode, KAFKA_SESSION_TIMEOUT_MS="2000")
     reader = streams.open(system, "bob")
+    patience = 60 if mode == "elected" else 120  # a group of the mock needs its tries
     mock.send(topic, numbered(0, 500), key=key_of)
-    mock.wait_until_consumed(f"group-of-{topic}", topic, seconds=120)
+    mock.wait_until_consumed(f"group-of-{topic}", topic, seconds=patience)
     mock.tell("down")
     wait_for(
         lambda: "kafka" in _ready(system)["degraded"], seconds=30, what="/readyz to tell that the brokers are away"
@@ -152,7 +153,7 @@ def test_brokers_that_go_away_and_return_cost_nothing_but_time(mock: Brokers, re
     assert status == 201
     mock.tell("up")
     mock.send(topic, [event for event in numbered(500, 1000) if event["id"] != "500"], key=key_of)
-    mock.wait_until_consumed(f"group-of-{topic}", topic, seconds=120)
+    mock.wait_until_consumed(f"group-of-{topic}", topic, seconds=patience)
     expect_each_once(published(system), 1000)
     wait_for(lambda: len(reader.of("MESSAGE")) == 1000, seconds=30, what="all cards")
     wait_for(lambda: not _ready(system)["degraded"], seconds=30, what="/readyz to be well again")

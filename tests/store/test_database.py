@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 
+import gevent
 import psycopg
 import pytest
 import sqlalchemy
@@ -103,3 +104,24 @@ def test_commit_waits_for_the_disk_in_a_thread_of_a_worker_and_nowhere_else(in_a
     connection.commit()
     assert not connection.in_transaction
     assert [thread == threading.get_ident() for thread in committed_by] == [not in_a_worker]
+
+
+def test_who_is_killed_while_the_thread_works_ends_only_after_it(monkeypatch):
+    monkeypatch.setattr(database, "is_module_patched", lambda name: True)
+    may_end, done = threading.Event(), []
+    doing = gevent.spawn(database._in_a_thread, lambda: done.append(may_end.wait(10)))
+    gevent.idle()
+    doing.kill(block=False)
+    gevent.idle()
+    assert not doing.dead
+    may_end.set()
+    doing.join(10)
+    assert doing.dead
+    assert done == [True]
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_and_not_printed(monkeypatch, capfd):
+    monkeypatch.setattr(database, "is_module_patched", lambda name: True)
+    with pytest.raises(ZeroDivisionError):
+        database._in_a_thread(lambda: 1 // 0)
+    assert capfd.readouterr().err == ""

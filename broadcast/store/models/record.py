@@ -74,8 +74,8 @@ class LogEvent(db.Model):
     epoch: Mapped[str] = mapped_column(String(16))
     type: Mapped[str] = mapped_column(String(32))
     broadcast_id: Mapped[int | None] = mapped_column(index=True)
-    audience: Mapped[str] = mapped_column(Encoded)
-    payload: Mapped[str] = mapped_column(Encoded)
+    audience: Mapped[Any] = mapped_column(Encoded)
+    payload: Mapped[Any] = mapped_column(Encoded)
     at: Mapped[datetime]
     correlation: Mapped[str | None] = mapped_column(String(64))  # the request it came from
 
