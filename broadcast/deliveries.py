@@ -16,6 +16,7 @@ from broadcast.store.receipts import Mark
 _BATCH = 200  # rows in one transaction: it holds SQLite's only write lock for a few milliseconds
 _PAUSE_SECONDS = 0.006  # longer than a batch: streams come first
 _PATIENCE_SECONDS = 0.25  # with fan-outs one after another a mark is late, never lost
+_MANY = 1000  # with marks of more broadcasts than this they would only become more
 
 
 class Deliveries:
@@ -38,11 +39,11 @@ class Deliveries:
     def flush(self, now: datetime, *, calm: Flag | None = None) -> None:
         """Write everything that waits. Lets other greenlets run between batches. Raises Busy; nothing is lost by that.
 
-        `calm` is set while no message is on its way to streams: each batch waits for it, but not for long. Two may flush at
-        once; what both write is the same.
+        `calm` is set while no message is on its way to streams: each batch waits for it, but not for long, and not while
+        very much waits. Two may flush at once; what both write is the same.
         """
         while batch := self._next():
-            if calm is not None and not calm.is_set():
+            if calm is not None and not calm.is_set() and len(self._waiting) <= _MANY:
                 calm.wait(_PATIENCE_SECONDS)
             mark, pairs = batch
             try:

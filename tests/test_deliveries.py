@@ -7,6 +7,7 @@ import sqlalchemy
 
 from broadcast.deliveries import Deliveries
 from broadcast.domain import clock
+from broadcast.store import receipts
 from broadcast.store.database import db
 from broadcast.store.models import Receipt
 from tests.acts import send
@@ -78,3 +79,13 @@ def test_two_who_flush_at_once_write_the_same_and_neither_fails(cast, commits):
     the_other = FanOut(lambda _seconds: deliveries.flush(clock.now()))  # it comes when the first has its batch in hand
     deliveries.flush(clock.now(), calm=the_other)
     assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(Receipt)) == 300
+
+
+def test_marks_of_very_many_broadcasts_wait_for_no_fan_out(in_app, monkeypatch):
+    """Kafka may bring thousands a second, one fan-out after the other: what waits must not grow as long as they come."""
+    monkeypatch.setattr(receipts, "mark", lambda *given, **options: None)
+    deliveries, waited_with = Deliveries(), []
+    for broadcast_id in range(1, 1501):
+        deliveries.add(broadcast_id, [1])
+    deliveries.flush(clock.now(), calm=FanOut(lambda seconds: waited_with.append(len(deliveries._waiting))))
+    assert waited_with == [900, 700, 500, 300, 100]
