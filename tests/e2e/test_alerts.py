@@ -135,7 +135,8 @@ def test_page_behind_a_proxy_that_holds_the_stream_back_says_so_and_asks(sit_dow
     page = desk.page
     page.clock.install()
     page.route("**/inbox/stream*", lambda route: None)  # accepted, and never answered
-    page.goto("/inbox")
+    with page.expect_request("**/inbox/stream*"):  # else the clock may be over before the page has begun to wait
+        page.goto("/inbox")
     page.clock.run_for(36_000)
     expect(page.locator("#connection")).to_contain_text("held back")
     sent = alice.publish(f"Behind a proxy {secrets.token_hex(4)}")
