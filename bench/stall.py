@@ -53,6 +53,11 @@ class Ticker:
             self.longest = max(self.longest, time.perf_counter() - began - 0.001)
 
 
+def _event(seq: int) -> Event:
+    payload = encode({"id": 1, "title": "x" * 110})
+    return Event(seq, "bench", EventType.MESSAGE, 1, Everyone(), payload, clock.now())
+
+
 def _main(programs: Path, streams: int) -> None:
     os.sched_setaffinity(0, {0})
     hub = Hub({"json": sse.encode_json}, Limits(streams=streams, per_user=streams, per_address=streams))
@@ -78,19 +83,7 @@ def _main(programs: Path, streams: int) -> None:
         gevent.sleep(2)
         idle, ticker.longest = ticker.longest, 0.0
         for seq in range(1, EVENTS + 1):
-            hub.deliver(
-                [
-                    Event(
-                        seq,
-                        "bench",
-                        EventType.MESSAGE,
-                        1,
-                        Everyone(),
-                        encode({"id": 1, "title": "x" * 110}),
-                        clock.now(),
-                    )
-                ]
-            )
+            hub.deliver([_event(seq)])
         print(ticker.longest * 1000, idle * 1000)
     finally:
         load.end()

@@ -98,7 +98,8 @@ migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_t
 ROW_LOCK = {"key_share": True}
 
 _WRITES = "broadcast_writes"  # execution option: this transaction will write
-IN_A_THREAD = {"broadcast_in_a_thread": True}  # for one long statement of a write transaction on SQLite
+_LONG = "broadcast_long"  # execution option: SQLite is to do this statement of a write transaction in a thread
+IN_A_THREAD = {_LONG: True}
 _RESTED_SECONDS = 1.0
 # one SQLite writer per worker at a time: queueing here is fair, spinning on the file lock is not
 _turn = BoundedSemaphore(1)
@@ -186,7 +187,7 @@ def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
 
     @event.listens_for(engine, "do_execute")
     def _execute(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: Any) -> bool:
-        is_long = context.execution_options.keys() >= IN_A_THREAD.keys()
+        is_long = context.execution_options.get(_LONG, False)
         if is_long:
             _in_a_thread(cursor.execute, statement, parameters)
         return is_long  # True: it is done
