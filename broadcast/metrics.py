@@ -48,6 +48,7 @@ request_seconds = Histogram(
     ["status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+log_epochs = Counter("broadcast_log_epochs", "Times committed events were found to be gone and a new epoch was begun")
 seq = Gauge("broadcast_log_seq", "Newest event that the slowest worker has delivered", multiprocess_mode="livemin")
 
 events = Counter("broadcast_events", "Events from outside, by their door and what became of them", ["door", "outcome"])

@@ -29,7 +29,7 @@ from flask import Flask
 from gevent.event import Event as Bell
 
 from broadcast import gauges, metrics
-from broadcast.actions import retention
+from broadcast.actions import epochs, retention
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.deliveries import Deliveries
 from broadcast.domain import clock, correlation
@@ -62,7 +62,7 @@ class Runtime:
         self, app: Flask, hub: Hub, bus: Bus, deliveries: Deliveries, presence: Presence, *, poll_seconds: float
     ):
         self.app, self.hub, self.bus, self.deliveries, self.presence = app, hub, bus, deliveries, presence
-        self.tail = Tail(app, hub, poll_seconds=poll_seconds)
+        self.tail = Tail(app, hub, poll_seconds=poll_seconds, begin_epoch=self._begin_epoch)
         self.bridge: Bridge | None = None  # where there are brokers
         self.follow = Follow(app, hub)
         self.problems: dict[str, str] = {}
@@ -132,6 +132,10 @@ class Runtime:
         self.tail.catch_up()
         self.problems.pop("tail", None)
         self.tail.run()
+
+    def _begin_epoch(self, lost: str) -> None:
+        if epochs.begin_after_loss(lost, now=clock.now()):
+            metrics.log_epochs.inc()
 
     def _listen(self) -> None:
         self.bus.listen(Listener(self.tail.ring, self._on_signal, self.tail.ring))

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from broadcast.config import database_url as database_urls
 from broadcast.sign_in_settings import MISSING, SignInSettings, parts
 
 _SERVER = re.compile(r"[^\s,/]+:\d{1,5}")
@@ -59,7 +60,9 @@ class Settings(SignInSettings):
     )
 
     database_url: str | None = Field(
-        None, description="`postgresql://…` or `sqlite:///…`; without it, SQLite in `DATA_DIR`."
+        None,
+        description="`postgresql://…` or `sqlite:////path/to/file`; without it, SQLite in `DATA_DIR`. Several servers: `postgresql://user@first:5432,second:5432/name` uses the writable one.",
+        repr=False,
     )
     database_pool_size: int = Field(
         10, ge=1, le=200, description="Database connections that a worker keeps; as many again under load."
@@ -233,8 +236,7 @@ class Settings(SignInSettings):
         hints = []
         if self.secret_key is not None and len(self.secret_key) < 32:
             hints.append("SECRET_KEY: use at least 32 characters, for instance `openssl rand -hex 32`.")
-        if self.database_url and not self.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
-            hints.append("DATABASE_URL: must begin with postgresql:// or sqlite:///.")
+        hints += self._database_hints()
         hints += self._embed_hints()
         hints += self._redis_hints()
         hints += self._kafka_hints()
@@ -258,6 +260,14 @@ class Settings(SignInSettings):
                 ]
             if self.is_production and not origin.startswith("https:"):
                 return [f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."]
+        return []
+
+    def _database_hints(self) -> list[str]:
+        name = "DATABASE_URL" if self.database_url else "DATA_DIR"
+        try:
+            database_urls.normalize(self.database_url or f"sqlite:///{self.data_dir.absolute()}")
+        except ValueError as problem:
+            return [f"{name}: {problem}"]
         return []
 
     def _redis_hints(self) -> list[str]:
@@ -295,7 +305,7 @@ class Settings(SignInSettings):
     @property
     def database_uri(self) -> str:
         """SQLAlchemy URL; the default is a file in `data_dir`."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'broadcast.sqlite3'}"
+        return database_urls.normalize(self.database_url or f"sqlite:///{self.data_dir / 'broadcast.sqlite3'}")
 
     @property
     def is_production(self) -> bool:

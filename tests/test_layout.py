@@ -12,7 +12,7 @@ TOP = Path(__file__).resolve().parent.parent
 CODE = TOP / "broadcast"
 
 _LEAVES = {"errors", "turn"}
-_STORE = {"domain", "store", "settings"} | _LEAVES
+_STORE = {"config", "domain", "store", "settings"} | _LEAVES
 _ACTIONS = {"domain", "store", "bus", "actions", "richtext", "wording"} | _LEAVES
 _LOOPS = {"domain", "store", "hub", "bus", "actions"} | _LEAVES
 
@@ -20,10 +20,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "turn": set(),
     "sign_in_settings": set(),
-    "settings": {"sign_in_settings"},
+    "config": {"config"},
+    "settings": {"config", "sign_in_settings"},
     "richtext": set(),
     "wording": _LEAVES,
-    "launcher": {"launcher", "settings"},
+    "launcher": {"config", "launcher", "settings"},
     "domain": {"domain"} | _LEAVES,
     "hub": {"hub", "domain", "turn"},
     "redis_url": set(),
@@ -82,7 +83,7 @@ ONLY_IN: dict[str, set[str]] = {
     "requests": {"web"},
     "opentelemetry": {"tracing"},
 }
-STANDARD_LIBRARY_ONLY = {"domain": set(), "errors": set(), "turn": {"gevent"}, "hub": {"gevent"}}
+STANDARD_LIBRARY_ONLY = {"config": set(), "domain": set(), "errors": set(), "turn": {"gevent"}, "hub": {"gevent"}}
 
 
 def room_of(path: Path) -> str:

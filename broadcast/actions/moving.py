@@ -9,7 +9,7 @@ from broadcast.actions import audit
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.errors import Conflict, Invalid
-from broadcast.store import database, log, transfer
+from broadcast.store import log, schema, transfer
 from broadcast.store.database import writing
 
 FORMAT = "broadcast-export-1"
@@ -17,7 +17,7 @@ FORMAT = "broadcast-export-1"
 
 def export(*, now: datetime) -> Iterator[str]:
     """Lines of JSON: a head, then every row. It holds hashes of passwords and tokens: keep it as you keep the database."""
-    yield json.dumps({"format": FORMAT, "at": clock.to_wire(now), "migrations": database.applied_migrations()})
+    yield json.dumps({"format": FORMAT, "at": clock.to_wire(now), "migrations": schema.applied_migrations()})
     for table, row in transfer.rows():
         yield json.dumps({"table": table, "row": row}, ensure_ascii=False, separators=(",", ":"))
 
@@ -46,7 +46,7 @@ def take_in(lines: Iterable[str], *, now: datetime) -> int:
 def _expect_head(line: str) -> None:
     try:
         head = json.loads(line)
-        given, here = head["migrations"], database.applied_migrations()
+        given, here = head["migrations"], schema.applied_migrations()
         if head["format"] != FORMAT:
             raise ValueError
     except (ValueError, KeyError, TypeError):

@@ -7,7 +7,9 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
+from broadcast.config.database_url import driver_arguments, sqlite_path
 from broadcast.launcher.children import ROOT
 
 _NEWEST = re.compile(r"""^(revision|down_revision) = ["'](\w+)["']""", re.M)
@@ -40,16 +42,14 @@ def _newest(versions: Path) -> set[str]:
 
 def _ask(database_uri: str, question: str) -> list[tuple]:
     if database_uri.startswith("sqlite"):
-        path = database_uri.partition(":///")[2]
+        path = quote(str(sqlite_path(database_uri)))
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return connection.execute(question).fetchall()
     import psycopg  # late: only where it is the database
 
     # bounded, as a signal to stop is not heard meanwhile
-    with psycopg.connect(
-        re.sub(r"^\w+(\+\w+)?:", "postgresql:", database_uri),
-        connect_timeout=_PATIENCE_SECONDS,
-        tcp_user_timeout=1000 * _PATIENCE_SECONDS,
-        options=f"-c statement_timeout={1000 * _PATIENCE_SECONDS}",
-    ) as connection:
+    given = driver_arguments(database_uri)
+    options = f"{given.pop('options', '')} -c statement_timeout={1000 * _PATIENCE_SECONDS}"
+    bounds = {"connect_timeout": _PATIENCE_SECONDS, "tcp_user_timeout": 1000 * _PATIENCE_SECONDS, "options": options}
+    with psycopg.connect(**given | bounds) as connection:
         return connection.execute(question).fetchall()

@@ -15,8 +15,6 @@ from functools import cache
 from typing import Any
 
 import gevent
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from flask import current_app, g
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
@@ -29,6 +27,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    ExceptionContext,
     Integer,
     MetaData,
     PoolProxiedConnection,
@@ -37,12 +36,14 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, registry
 
+from broadcast.config.database_url import driver_arguments
 from broadcast.errors import Busy, Unsure
 from broadcast.settings import Settings
+from broadcast.store.availability import is_driver_unavailable, is_on_wrong_server, is_unavailable
 
 
 class Moment(TypeDecorator):
@@ -85,7 +86,7 @@ class ClosingSession(FlaskSession):
         try:
             super().close()
         except DBAPIError as problem:
-            if not _is_lost(problem):
+            if not problem.connection_invalidated:
                 raise
             self.invalidate()  # there is nothing left to roll back, nor a connection for the pool
 
@@ -96,6 +97,8 @@ migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_t
 # How to lock a row that will change, for `with_for_update`: others may refer to it meanwhile. The whole lock would wait for
 # every receipt being written that names the row, and whoever writes it could wait for us: a deadlock.
 ROW_LOCK = {"key_share": True}
+
+_connections_made = 0  # by this process, whatever the engine
 
 _WRITES = "broadcast_writes"  # execution option: this transaction will write
 _LONG = "broadcast_long"  # execution option: SQLite is to do this statement of a write transaction in a thread
@@ -154,23 +157,31 @@ def engine_options(settings: Settings) -> dict[str, Any]:
         connect_args = {"timeout": 0, "check_same_thread": False, "factory": Connected}
         return {"connect_args": connect_args, "pool_size": settings.database_pool_size}
     busy_ms = int(settings.database_busy_seconds * 1000)
+    given = driver_arguments(settings.database_uri)
+    # no compiling of queries: the inbox's, of many small parts, took 12 ms to run and 130 to be compiled
+    ours = f"-c lock_timeout={busy_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off"
     return {
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_pool_size,
         "pool_timeout": settings.database_busy_seconds,
         "pool_recycle": 1800,
+        # what DATABASE_URL says stays, and wins
         "connect_args": {
-            "connect_timeout": 3,
-            # no compiling of queries: the inbox's, of many small parts, took 12 ms to run and 130 to be compiled
-            "options": f"-c lock_timeout={busy_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off",
+            "client_encoding": "UTF8",  # a database in SQL_ASCII would answer in bytes, even which encoding it has
+            "connect_timeout": int(given.get("connect_timeout", 3)),
+            "options": f"{ours} {given.get('options', '')}".strip(),
         },
     }
 
 
 def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
-    """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive."""
+    """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive, and leave a
+    server that is no longer the primary.
+    """
+    event.listen(engine, "connect", _count_connection)
     if engine.dialect.name != "sqlite":
         _ask_the_rested(engine)
+        _leave_the_wrong_server(engine)
         return
 
     @event.listens_for(engine, "connect")
@@ -193,6 +204,16 @@ def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
         return is_long  # True: it is done
 
 
+def _count_connection(_connection: Any, _record: Any) -> None:
+    global _connections_made
+    _connections_made += 1
+
+
+def connections_made() -> int:
+    """How many connections this process has made: whoever finds more than before may be speaking to another server."""
+    return _connections_made
+
+
 def _ask_the_rested(engine: Engine) -> None:
     """Ask a connection whether it is alive only if nobody used it for a while: `pool_pre_ping` asks before every use, which
     is a journey to the server for each of the thousands of questions that a storm of streams brings.
@@ -210,6 +231,17 @@ def _ask_the_rested(engine: Engine) -> None:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as problem:
             raise DisconnectionError from problem  # the pool replaces it and tries again
+
+
+def _leave_the_wrong_server(engine: Engine) -> None:
+    """Throw the whole pool away when a server says that it is read-only or ends: after a fail-over the old primary may go on
+    answering as a standby, and nothing else would ever make a new connection.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def _discard(context: ExceptionContext) -> None:
+        if is_on_wrong_server(context.original_exception):
+            context.is_disconnect = True
 
 
 def _until_unlocked(attempt: Callable[[], Any], seconds: float) -> None:
@@ -234,14 +266,15 @@ def for_one_question() -> Iterator[PoolProxiedConnection]:
     Raises Busy when the database is locked or away, whoever says so: the driver, or the pool.
     """
     engine, connection = db.engine, None
-    driver = engine.dialect.loaded_dbapi
     begins_by_itself = engine.dialect.name != "sqlite"  # there BEGIN is ours
     try:
         connection = engine.raw_connection()
         if begins_by_itself:
             connection.dbapi_connection.autocommit = True
         yield connection
-    except (driver.OperationalError, driver.InterfaceError, OperationalError, PoolTimeout) as problem:
+    except Exception as problem:
+        if not is_driver_unavailable(problem):
+            raise
         if connection is not None:
             connection.invalidate(problem)
         raise Busy from problem
@@ -250,15 +283,6 @@ def for_one_question() -> Iterator[PoolProxiedConnection]:
             if begins_by_itself and connection.is_valid:
                 connection.dbapi_connection.autocommit = False
             connection.close()
-
-
-def is_away(problem: DBAPIError | PoolTimeout) -> bool:
-    """Whether this says that the database is locked or away, which passes, and not that a statement is wrong."""
-    return isinstance(problem, OperationalError | PoolTimeout) or _is_lost(problem)
-
-
-def _is_lost(problem: DBAPIError | PoolTimeout) -> bool:
-    return isinstance(problem, DBAPIError) and problem.connection_invalidated
 
 
 def now() -> datetime:
@@ -272,25 +296,6 @@ def pool_use() -> tuple[int, int]:
     """Connections of this worker's pool: in use, and idle."""
     pool = db.engine.pool
     return pool.checkedout(), pool.checkedin()
-
-
-def applied_migrations() -> list[str]:
-    """The newest migrations of this database."""
-    with db.engine.connect() as connection:
-        return sorted(MigrationContext.configure(connection).get_current_heads())
-
-
-def missing_migrations() -> list[str]:
-    """Migrations that this version has and the database has not, oldest first."""
-    known = _known_migrations(current_app.extensions["migrate"].directory)
-    applied = [known.index(name) for name in applied_migrations() if name in known]
-    return list(known[max(applied, default=-1) + 1 :])
-
-
-@cache
-def _known_migrations(directory: str) -> tuple[str, ...]:
-    """All of this version, oldest first. Read once: it imports every migration."""
-    return tuple(script.revision for script in ScriptDirectory(directory).walk_revisions())[::-1]
 
 
 @contextmanager
@@ -315,9 +320,10 @@ def writing() -> Iterator[Session]:
         g.has_written = True  # whatever fails later in this request, "nothing was saved" would be wrong
     except (DBAPIError, PoolTimeout) as problem:
         session.rollback()
-        if not is_away(problem):
+        if not is_unavailable(problem):
             raise
-        raise (lost if _is_lost(problem) else Busy) from problem
+        is_lost = isinstance(problem, DBAPIError) and problem.connection_invalidated
+        raise (lost if is_lost else Busy) from problem
     except BaseException:
         session.rollback()
         raise

@@ -97,11 +97,26 @@ def texts_of(broadcast_id: int, *, limit: int) -> list[Event]:
     return [_event(row) for row in db.session.execute(query.order_by(LogEvent.seq.desc()).limit(limit))][::-1]
 
 
-def start_epoch(session: Session) -> str:
-    """Begin a new epoch, as after restoring an older database: every cursor given out before is answered with RESET."""
+def start_epoch(session: Session, *, instead_of: str | None = None) -> str | None:
+    """Begin a new epoch, as after restoring an older database: every cursor given out before is answered with RESET.
+
+    With `instead_of` only if that is still the epoch, so that many workers who see the same begin one; None: it was begun.
+    """
     epoch = secrets.token_hex(4)
-    session.execute(update(LogHead).values(epoch=epoch))
-    return epoch
+    statement = update(LogHead).values(epoch=epoch)
+    if instead_of is not None:
+        statement = statement.where(LogHead.epoch == instead_of)
+    return epoch if session.execute(statement).rowcount else None
+
+
+def holds(event: Event) -> bool:
+    """Whether the log has this very event, or has forgotten it. False: another history took its number, or its end was lost."""
+    row = db.session.execute(
+        select(LogEvent.type, LogEvent.broadcast_id, LogEvent.at).where(LogEvent.seq == event.seq)
+    ).one_or_none()
+    if row is None:
+        return event.seq < oldest_seq()
+    return tuple(row) == (event.type.value, event.broadcast_id, event.at)
 
 
 @lru_cache

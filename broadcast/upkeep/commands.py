@@ -88,7 +88,7 @@ def import_(file: TextIO) -> None:
 @told
 def doctor_(url: str | None, token: str | None) -> None:
     """Look at settings, database, Redis, Kafka, clock, files and disk, and at the proxy. Exit code 1 on a failure."""
-    findings = doctor.examine(current_app._get_current_object())
+    findings = doctor.examine(current_app._get_current_object(), is_thorough=True)
     if url:
         findings += outside.examine(url, token=token)
     for finding in findings:

@@ -16,11 +16,10 @@ from typing import Literal
 from urllib.request import urlopen
 
 from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast.redis_url import AWAY, make_client
 from broadcast.settings import Settings
-from broadcast.store import broadcasts, database, log
+from broadcast.store import broadcasts, database, log, schema
 
 State = Literal["ok", "warning", "failure"]
 
@@ -41,10 +40,13 @@ class Finding:
     sentence: str
 
 
-def examine(app: Flask) -> list[Finding]:
-    """Everything that can be asked from here. Inside an application context."""
+def examine(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
+    """Everything that can be asked from here. Inside an application context.
+
+    `is_thorough` also reads the whole of a SQLite file, which takes seconds and lets nothing else run.
+    """
     settings: Settings = app.extensions["settings"]
-    found = [*_settings(settings), *_files(settings), _disk(settings), *_database()]
+    found = [*_settings(settings), *_files(settings), _disk(settings), *_database(is_thorough)]
     return [*found, _redis(settings), *_kafka(settings), *_organisation(settings)]
 
 
@@ -86,25 +88,26 @@ def _disk(settings: Settings) -> Finding:
     return Finding("disk", "ok" if free > _LEAST_FREE else "warning", f"{free:.0%} of the disk of DATA_DIR is free.")
 
 
-def _database() -> Iterator[Finding]:
-    try:
-        head = log.head()
-        shared = database.now()
-        missing = database.missing_migrations()
-        due_at = broadcasts.next_due_at()
-    except SQLAlchemyError as problem:
-        yield Finding(
-            "database", "failure", f"The database does not answer ({type(problem).__name__}); see DATABASE_URL."
-        )
+def _database(is_thorough: bool) -> Iterator[Finding]:
+    if problem := schema.database_problem(with_reason=True):
+        yield Finding("database", "failure", f"{problem} See DATABASE_URL.")
         return
-    yield Finding("database", "ok", f"Answers; the log's newest number is {head.seq:,}, its epoch {head.epoch}.")
-    if missing:
-        yield Finding(
-            "migrations", "failure", f"Not applied yet: {', '.join(missing)}. Run `flask --app app db upgrade`."
-        )
-    else:
-        yield Finding("migrations", "ok", "The database has the shape that this version expects.")
-    yield _clock(shared, due_at)
+    fit = schema.fitness()
+    if fit.problem or fit.notice:
+        yield Finding("schema", "failure" if fit.problem else "warning", fit.problem or fit.notice)
+    if fit.problem:
+        return
+    if problem := schema.encoding_problem():
+        yield Finding("database", "failure", problem)
+    head = log.head()
+    yield Finding(
+        "database", "ok", f"Answers and takes writes; event {head.seq:,} is the newest, its epoch {head.epoch}."
+    )
+    if not fit.notice:
+        yield Finding("schema", "ok", "The tables are those that this version expects.")
+    if is_thorough and (damage := schema.damage()):
+        yield Finding("database", "failure", f"The file is damaged: {damage}. Stop the system and restore a backup.")
+    yield _clock(database.now(), broadcasts.next_due_at())
 
 
 def _clock(shared: datetime, due_at: datetime | None) -> Finding:

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, SecurityError
 
 from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, Unsure
 from broadcast.hub import sse
-from broadcast.store.database import is_away
+from broadcast.store.availability import is_unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ def _broadcast_error(problem: BroadcastError) -> Response:
 
 
 def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
-    return _broadcast_error(Busy()) if is_away(problem) else _bug(problem)
+    return _broadcast_error(Busy()) if is_unavailable(problem) else _bug(problem)
 
 
 def _too_many(problem: RateLimitExceeded) -> Response:

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, current_app, jsonify
 from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast import metrics
-from broadcast.store import log
+from broadcast.store import schema
 from broadcast.web.identity import allow
 from broadcast.web.limits import limiter
 
@@ -25,11 +25,7 @@ def alive():
 def ready():
     """200 when this worker can serve, 503 when it cannot; `degraded` names what is missing but not needed to serve."""
     runtime, settings = current_app.extensions["runtime"], current_app.extensions["settings"]
-    failing, degraded = {}, {}
-    try:
-        log.head()
-    except SQLAlchemyError as problem:
-        failing["database"] = type(problem).__name__
+    failing, degraded = _database()
     if not runtime.is_started:
         failing["tail"] = "The log has not been read yet."
     if settings.redis_url and not runtime.bus.healthy:
@@ -39,6 +35,17 @@ def ready():
     degraded |= dict.fromkeys(runtime.problems, "This loop failed and is being restarted; see the log.")
     status = "failing" if failing else "degraded" if degraded else "ok"
     return jsonify(status=status, failing=failing, degraded=degraded), 503 if failing else 200
+
+
+def _database() -> tuple[dict[str, str], dict[str, str]]:
+    """What fails of the database, and what is amiss with it but keeps nobody from working."""
+    if problem := schema.database_problem():
+        return {"database": problem}, {}
+    try:
+        problem, notice = schema.fitness()
+    except SQLAlchemyError:
+        return {"database": "It does not answer."}, {}
+    return {"schema": problem} if problem else {}, {"schema": notice} if notice else {}
 
 
 @blueprint.get("/metrics")

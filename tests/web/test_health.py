@@ -2,14 +2,14 @@
 
 import sqlalchemy
 
-from broadcast.store import database
+from broadcast.store import database, schema
 from tests.cast import Client
 from tests.ports import free_port
 
 
 def test_page_names_every_part(app, client):
     page = client("alice").get("/console/health").get_data(as_text=True)
-    for part in ("database", "migrations", "clock", "redis", "disk", "streams", "bell"):
+    for part in ("database", "schema", "clock", "redis", "disk", "streams", "bell"):
         assert f'<th scope="row">{part}</th>' in page
 
 
@@ -19,7 +19,7 @@ def test_failures_stand_first_and_loops_that_fail_are_named(make_app, client):
     app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0")
     app.extensions["runtime"].problems["clock"] = "Busy: <b>locked</b>"
     page = Client.of(app, "alice").get("/console/health").get_data(as_text=True)
-    assert page.index("Redis does not answer") < page.index("Answers; the log")
+    assert page.index("Redis does not answer") < page.index("Answers and takes writes")
     assert "Busy: &lt;b&gt;locked" in page
 
 
@@ -27,12 +27,12 @@ def test_migration_that_is_missing_is_named(app, client):
 
     client()
     with app.app_context():
-        assert database.missing_migrations() == []
-        applied = database.applied_migrations()
-        database.db.session.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001_first_tables'"))
+        assert schema.missing_migrations() == []
+        applied = schema.applied_migrations()
+        database.db.session.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0001'"))
         database.db.session.commit()
         try:
-            assert database.missing_migrations()[-1:] == applied
+            assert schema.missing_migrations()[-1:] == applied
         finally:
             database.db.session.execute(
                 sqlalchemy.text("UPDATE alembic_version SET version_num = :v"), {"v": applied[0]}

@@ -14,7 +14,16 @@ from broadcast.store.models.broadcasts import (
     audience_of,
 )
 from broadcast.store.models.people import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
-from broadcast.store.models.record import Audit, AuditHead, IdempotencyKey, LogEvent, LogHead, Receipt, UndoStep
+from broadcast.store.models.record import (
+    Audit,
+    AuditHead,
+    IdempotencyKey,
+    LogEvent,
+    LogHead,
+    Receipt,
+    SchemaSupport,
+    UndoStep,
+)
 
 __all__ = [
     "ApiToken",
@@ -34,6 +43,7 @@ __all__ = [
     "Receipt",
     "Role",
     "SavedAudience",
+    "SchemaSupport",
     "UndoStep",
     "User",
     "UserRole",

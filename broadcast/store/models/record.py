@@ -122,3 +122,13 @@ class AuditHead(db.Model):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     last_id: Mapped[int]
     hash: Mapped[str] = mapped_column(String(64))
+
+
+class SchemaSupport(db.Model):
+    """One row: the newest migration that code must know to work with this schema. Older code refuses to serve by it."""
+
+    __tablename__ = "schema_support"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    oldest_code: Mapped[str] = mapped_column(String(64))

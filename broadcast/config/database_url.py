@@ -1,0 +1,119 @@
+"""DATABASE_URL: from what people and libpq write to what SQLAlchemy reads, and to what the driver alone reads.
+
+    postgresql://user:password@host:5432/name?sslmode=require
+    postgresql://user@first:5432,second:5432/name     the writable one of several servers, whichever that is at present
+    sqlite:////var/lib/broadcast/broadcast.sqlite3    an absolute path; after sqlite:/// one below the working directory
+
+Several hosts are libpq's form (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS);
+SQLAlchemy wants them as `?host=first,second&port=5432,5432`. Standard library only: the launcher asks before anything
+heavy is imported.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+_POSTGRESQL = re.compile(
+    r"(?:postgres|postgresql|postgresql\+psycopg)://(?:([^/?#]*)@)?([^/?#@]*)(?:/([^?#]*))?(?:\?(.*))?", re.S
+)
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]*)(?::(\d*))?")
+_DEFAULT_PORT = "5432"
+_UNREADABLE = (
+    "host and port cannot be read. Write postgresql://user:password@host:5432/name, "
+    "with %40 for an @ in the password and %2F for a /."
+)
+
+
+def normalize(url: str) -> str:
+    """Return the URL as SQLAlchemy reads it. Raises ValueError with a sentence that says what is wrong with it."""
+    if url.startswith("sqlite:"):
+        return _sqlite(url)
+    found = _POSTGRESQL.fullmatch(url)
+    if not found:
+        raise ValueError("must begin with postgresql:// or sqlite:///.")
+    account, servers, name, query = found.groups()
+    options = parse_qsl(query or "", keep_blank_values=True)
+    hosts, ports = _servers(servers, options)
+    options = [(key, value) for key, value in options if key not in ("host", "port")]
+    if len(hosts) > 1 and "target_session_attrs" not in dict(options):
+        options.append(("target_session_attrs", "read-write"))
+    address = f"postgresql+psycopg://{_account(account)}"
+    if len(hosts) == 1 and not hosts[0].startswith("/"):
+        address += f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
+        address += f":{ports[0]}" if ports[0] else ""
+    elif hosts:
+        options = [("host", ",".join(hosts)), ("port", ",".join(port or _DEFAULT_PORT for port in ports)), *options]
+    return f"{address}/{name or ''}{f'?{urlencode(options, quote_via=quote)}' if options else ''}"
+
+
+def driver_arguments(uri: str) -> dict[str, Any]:
+    """What psycopg's `connect` takes for a normalized PostgreSQL URL."""
+    account, servers, name, query = _POSTGRESQL.fullmatch(uri).groups()
+    user, _, password = (account or "").partition(":")
+    hosts, ports = _servers(servers, [])
+    given = {
+        "user": unquote(user),
+        "password": unquote(password),
+        "host": ",".join(hosts),
+        "port": ",".join(port or "" for port in ports),
+        "dbname": unquote(name or ""),
+    }
+    return {key: value for key, value in given.items() if value} | dict(parse_qsl(query or "", keep_blank_values=True))
+
+
+def sqlite_path(uri: str) -> Path:
+    """The file of a normalized SQLite URL."""
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+def _sqlite(url: str) -> str:
+    path = url.removeprefix("sqlite:///")
+    if path == url or path in ("", ":memory:"):
+        raise ValueError(
+            "a database in memory is lost at every stop, and no two workers share one. Write sqlite:////path/to/file."
+        )
+    if "?" in path or "#" in path:
+        raise ValueError("write sqlite:////path/to/file, without options; a path with ? or # in it cannot be used.")
+    return f"sqlite:///{Path(path).absolute()}"
+
+
+def _servers(text: str, options: list[tuple[str, str]]) -> tuple[list[str], list[str | None]]:
+    """Hosts and their ports, wherever they stand: before the path, or in the options as libpq or SQLAlchemy have them."""
+    named = ",".join(value for key, value in options if key == "host")
+    given = [port for key, value in options if key == "port" for port in value.split(",")]
+    hosts, ports = [], []
+    for server in (named or text).split(",") if named or text else ():
+        if server.startswith(("/", "%2F", "%2f")):  # a folder with the server's socket
+            host, port = unquote(server), None
+        elif server.count(":") > 1 and not server.startswith(
+            "["
+        ):  # an IPv6 address by itself, as libpq takes it in options
+            host, port = server, None
+        else:
+            found = _SERVER.fullmatch(server)
+            if not found or not found[1] or not _is_port(found[2]):
+                raise ValueError(_UNREADABLE)  # without the text: it may be a part of the password
+            host, port = found[1].strip("[]"), found[2] or None
+        hosts.append(host)
+        ports.append(port)
+    if not given:
+        return hosts, ports
+    if not all(map(_is_port, given)):
+        raise ValueError("a port is a number from 1 to 65535.")
+    given = given * len(hosts) if len(given) == 1 else given
+    if len(given) != len(hosts):
+        raise ValueError("name as many ports as hosts, or one port for all.")
+    return hosts, [port or own for port, own in zip(given, ports, strict=True)]
+
+
+def _is_port(text: str | None) -> bool:
+    return not text or text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
+
+
+def _account(text: str | None) -> str:
+    """User and password as SQLAlchemy reads them: a character that libpq lets stand may be a separator there."""
+    if not text:
+        return ""
+    user, colon, password = text.partition(":")
+    return f"{quote(unquote(user), safe='')}{colon}{quote(unquote(password), safe='')}@"

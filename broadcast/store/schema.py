@@ -1,0 +1,150 @@
+"""Whether this version can work on this database: it answers, takes writes, and has the schema that the code expects.
+
+During a rolling upgrade older code meets a newer schema. It may go on serving while the migrations it does not know only
+expanded it; the database says so itself (`SchemaSupport`), as the code cannot know.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from sqlalchemy import Connection, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from broadcast.store.availability import is_unavailable
+from broadcast.store.database import db
+from broadcast.store.models import SchemaSupport
+
+UPGRADE = "flask --app app db upgrade"
+_ENCODING = "UTF8"
+_SQLITE_BUSY = 5
+_MAY_WRITE = "SELECT current_setting('transaction_read_only') = 'off', has_table_privilege('log_head', 'UPDATE')"
+
+
+class Fitness(NamedTuple):
+    """`problem` keeps this version from serving, `notice` does not. Each is a sentence, or None."""
+
+    problem: str | None = None
+    notice: str | None = None
+
+
+def database_problem(*, with_reason: bool = False) -> str | None:
+    """Why the database cannot be read or written now; None when it can. Waits for no lock and writes nothing.
+
+    `with_reason` adds the driver's own words: hosts, users and paths, for operators only.
+    """
+    try:
+        if db.engine.dialect.name == "sqlite":
+            return _sqlite_problem(with_reason)
+        db.session.rollback()  # so that the transaction that answers is a new one
+        may_write, is_allowed = db.session.execute(text(_MAY_WRITE)).one()
+    except SQLAlchemyError as problem:
+        db.session.rollback()
+        return _sentence(problem, with_reason)
+    if not may_write:
+        return "It is read-only: DATABASE_URL leads to a standby, or the server was made read-only."
+    return None if is_allowed else "The account in DATABASE_URL may not change the tables that the migrations made."
+
+
+def fitness() -> Fitness:
+    """Whether the schema is the one that this version expects. Raises SQLAlchemyError while the database is away."""
+    applied, known = applied_migrations(), _known_migrations()
+    if not applied:
+        return Fitness(f"The database has no tables yet. Run `{UPGRADE}`.")
+    unknown = [name for name in applied if name not in known]
+    if not unknown:
+        missing = missing_migrations()
+        told = f"The database is older than this version: {', '.join(missing)} not applied. Run `{UPGRADE}`."
+        return Fitness(told if missing else None)
+    newer = f"The database is newer than this version (it is at {', '.join(unknown)})."
+    if _oldest_code() in known:
+        return Fitness(notice=f"{newer} This version still works with it; upgrade this node soon.")
+    return Fitness(f"{newer} This version cannot work with it: upgrade this node, or restore the database from before.")
+
+
+def applied_migrations() -> list[str]:
+    """The newest migrations of this database; empty when it has none."""
+    with db.engine.connect() as connection:
+        return sorted(MigrationContext.configure(connection).get_current_heads())
+
+
+def missing_migrations() -> list[str]:
+    """Migrations that this version has and the database has not, oldest first. Empty on the schema of a newer version."""
+    known, applied = _known_migrations(), applied_migrations()
+    if any(name not in known for name in applied):
+        return []
+    return list(known[max(map(known.index, applied), default=-1) + 1 :])
+
+
+def encoding_problem() -> str | None:
+    """Why this database cannot hold every text: LATIN1 refuses most of Unicode, SQL_ASCII lets broken text in."""
+    if db.engine.dialect.name != "postgresql":
+        return None
+    with db.engine.connect() as connection:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding == _ENCODING:
+        return None
+    return f"The database's encoding is {encoding}. Make one with `createdb -E UTF8 -T template0 …` instead."
+
+
+def damage() -> str | None:
+    """The first thing that SQLite finds wrong with its file, None if nothing. Reads all of it, and blocks the process."""
+    if db.engine.dialect.name != "sqlite":
+        return None
+    connection = db.engine.raw_connection()
+    try:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except db.engine.dialect.loaded_dbapi.DatabaseError as problem:
+        found = str(problem)
+    finally:
+        connection.close()
+    return None if found == "ok" else found
+
+
+def note_support(connection: Connection, scripts: ScriptDirectory) -> None:
+    """After migrating: write down how old the code may be that works on this schema."""
+    heads = MigrationContext.configure(connection).get_current_heads()
+    if heads and inspect(connection).has_table(SchemaSupport.__tablename__):
+        connection.execute(update(SchemaSupport).values(oldest_code=scripts.get_revision(heads[0]).module.oldest_code))
+
+
+def _oldest_code() -> str | None:
+    try:
+        return db.session.scalar(select(SchemaSupport.oldest_code))
+    except DBAPIError:  # a version so new that it has no such table any more
+        db.session.rollback()
+        return None
+
+
+def _sqlite_problem(with_reason: bool) -> str | None:
+    """Whether a write could begin: its lock is taken and given back. If another has it, that one could."""
+    connection = db.engine.raw_connection()
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except db.engine.dialect.loaded_dbapi.Error as problem:
+        if getattr(problem, "sqlite_errorcode", 0) & 0xFF != _SQLITE_BUSY:
+            return f"SQLite cannot write its file{_reason(problem, with_reason)}."
+    finally:
+        connection.close()
+    return None
+
+
+def _sentence(problem: SQLAlchemyError, with_reason: bool) -> str:
+    reason = _reason(getattr(problem, "orig", None) or problem, with_reason)
+    if isinstance(problem, DBAPIError) and not is_unavailable(problem):
+        return f"It does not have the tables of this version{reason}."
+    return f"It does not answer{reason}."
+
+
+def _reason(problem: BaseException, is_wanted: bool) -> str:
+    return f": {' '.join(str(problem).split()).rstrip('.')}" if is_wanted else ""
+
+
+@cache
+def _known_migrations() -> tuple[str, ...]:
+    """All of this version, oldest first. Read once: it imports every migration."""
+    directory = current_app.extensions["migrate"].directory
+    return tuple(script.revision for script in ScriptDirectory(directory).walk_revisions())[::-1]
