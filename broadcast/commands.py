@@ -5,12 +5,17 @@ from functools import wraps
 
 import click
 from flask.cli import with_appcontext
+from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast.errors import BroadcastError
+from broadcast.store import schema
 
 
 def told(command: Callable) -> Callable:
-    """Run a command inside an application context; an error becomes its sentence and exit status 1."""
+    """Run a command inside an application context; an error becomes its sentence and exit status 1.
+
+    So does a database that is away, or that has not the tables of this version.
+    """
 
     @with_appcontext
     @wraps(command)
@@ -19,5 +24,9 @@ def told(command: Callable) -> Callable:
             return command(**options)
         except BroadcastError as problem:
             raise click.ClickException(str(problem)) from None
+        except SQLAlchemyError as problem:
+            if (sentence := schema.explain(problem)) is None:
+                raise
+            raise click.ClickException(sentence) from None
 
     return run

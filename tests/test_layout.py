@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "follow": {"domain", "hub", "store"},
     "last_use": {"store"},
     "keepalive": set(),
-    "commands": _LEAVES,
+    "commands": {"store"} | _LEAVES,
     "upkeep": {"actions", "commands", "domain", "ingest", "redis_url", "settings", "store", "upkeep"} | _LEAVES,
     "gauges": {"bus", "hub", "metrics", "store"},
     "counted": set(),

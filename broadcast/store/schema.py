@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import Connection, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from broadcast.store.availability import is_unavailable
 from broadcast.store.database import db
@@ -44,7 +45,7 @@ def database_problem(*, with_reason: bool = False) -> str | None:
         db.session.rollback()
         return _sentence(problem, with_reason)
     if not may_write:
-        return "It is read-only: DATABASE_URL leads to a standby, or the server was made read-only."
+        return "The database is read-only: DATABASE_URL leads to a standby, or the server was made read-only."
     return None if is_allowed else "The account in DATABASE_URL may not change the tables that the migrations made."
 
 
@@ -62,6 +63,18 @@ def fitness() -> Fitness:
     if _oldest_code() in known:
         return Fitness(notice=f"{newer} This version still works with it; upgrade this node soon.")
     return Fitness(f"{newer} This version cannot work with it: upgrade this node, or restore the database from before.")
+
+
+def explain(problem: SQLAlchemyError) -> str | None:
+    """What an operator can do about an error of the database; None for one that only the program's authors can mend."""
+    if not isinstance(problem, DBAPIError | PoolTimeout):
+        return None
+    if is_unavailable(problem):
+        return f"{_sentence(problem, with_reason=True)} See DATABASE_URL, and `flask --app app doctor`."
+    try:
+        return fitness().problem
+    except SQLAlchemyError:
+        return None
 
 
 def applied_migrations() -> list[str]:
@@ -135,8 +148,8 @@ def _sqlite_problem(with_reason: bool) -> str | None:
 def _sentence(problem: SQLAlchemyError, with_reason: bool) -> str:
     reason = _reason(getattr(problem, "orig", None) or problem, with_reason)
     if isinstance(problem, DBAPIError) and not is_unavailable(problem):
-        return f"It does not have the tables of this version{reason}."
-    return f"It does not answer{reason}."
+        return f"The database does not have the tables of this version{reason}."
+    return f"The database does not answer{reason}."
 
 
 def _reason(problem: BaseException, is_wanted: bool) -> str:

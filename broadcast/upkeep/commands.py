@@ -64,7 +64,7 @@ def export(file: Path) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as problem:
         raise click.ClickException(f"{file} cannot be made: {problem.strerror}.") from None
-    count = -1  # the head is no row
+    count = -2  # the first and the last line are no rows
     with open(descriptor, "w", encoding="utf-8") as output:
         for line in moving.export(now=clock.now()):
             output.write(line + "\n")

@@ -44,7 +44,7 @@ def _database() -> tuple[dict[str, str], dict[str, str]]:
     try:
         problem, notice = schema.fitness()
     except SQLAlchemyError:
-        return {"database": "It does not answer."}, {}
+        return {"database": "The database does not answer."}, {}
     return {"schema": problem} if problem else {}, {"schema": notice} if notice else {}
 
 

@@ -92,17 +92,52 @@ def test_second_import_is_refused_and_writes_nothing(lines, elsewhere):
         lambda lines: ["{}"],
         lambda lines: [re.sub(r'"\d{4}_\w+"', '"0001_first_tables"', lines[0]), *lines[1:]],
         lambda lines: [*lines[:-1], lines[-1][:20]],
-        lambda lines: [*lines, json.dumps({"table": "nothing", "row": {}})],
-        lambda lines: [*lines, json.dumps({"table": "events", "row": {"nothing": 1}})],
+        lambda lines: lines[:-1],
+        lambda lines: lines[: len(lines) // 2],
+        lambda lines: [lines[0], lines[-1]],
+        lambda lines: [*lines[:-2], lines[-1]],
+        lambda lines: [line.replace("Über 1", "Über 9") for line in lines],
+        lambda lines: [lines[0], *sorted(lines[1:-1], reverse=True), lines[-1]],
+        lambda lines: [*lines, lines[-2]],
+        lambda lines: [*lines, ""],
+        lambda lines: [*lines[:-1], json.dumps({"table": "nothing", "row": {}})],
+        lambda lines: [*lines[:-1], json.dumps({"table": "events", "row": {"nothing": 1}})],
+        lambda lines: [*lines[:-1], "[]"],
     ],
-    ids=["empty", "another file", "another version", "cut off", "unknown table", "unknown column"],
-)
+    ids=[
+        "empty", "another file", "another version", "cut off", "cut at a line end", "cut in the middle", "no rows",
+        "one row less", "another text", "another order", "more after the end", "a line after the end", "unknown table",
+        "unknown column", "a list",
+    ],
+)  # fmt: skip
 def test_spoilt_file_is_refused_and_writes_nothing(lines, elsewhere, spoil):
     with elsewhere("new").app_context():
         before = count_rows()
         with pytest.raises(Invalid):
             moving.take_in(spoil(lines), now=clock.now())
         assert count_rows() == before
+
+
+def test_import_into_a_database_without_tables_says_what_to_run(lines, tmp_path):
+    app = create_app(Settings(app_env="test", data_dir=tmp_path / "bare", secret_key="k" * 40, log_level="error"))
+    file = tmp_path / "all.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    told = app.test_cli_runner().invoke(args=["import", str(file)])
+    assert told.exit_code == 1
+    assert "flask --app app db upgrade" in told.output
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize("command", ["retention run", "export out.jsonl", "doctor", "create-token --user alice"])
+def test_every_command_says_what_to_run_when_there_are_no_tables(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    app = create_app(Settings(app_env="test", data_dir=tmp_path / "bare", secret_key="k" * 40, log_level="error"))
+    told = app.test_cli_runner().invoke(args=command.split())
+    assert told.exit_code == 1
+    assert "flask --app app db upgrade" in told.output
+    with app.app_context():
+        db.engine.dispose()
 
 
 def test_cursor_of_before_the_restore_is_answered_with_reset(app, lines, elsewhere):
