@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from broadcast.config import database_url as database_urls
+from broadcast.config import database_url
 from broadcast.sign_in_settings import MISSING, SignInSettings, parts
 
 _SERVER = re.compile(r"[^\s,/]+:\d{1,5}")
@@ -263,11 +263,10 @@ class Settings(SignInSettings):
         return []
 
     def _database_hints(self) -> list[str]:
-        name = "DATABASE_URL" if self.database_url else "DATA_DIR"
         try:
-            database_urls.normalize(self.database_url or f"sqlite:///{self.data_dir.absolute()}")
+            self.database_uri  # noqa: B018 - read for what it raises
         except ValueError as problem:
-            return [f"{name}: {problem}"]
+            return [f"DATABASE_URL: {problem}"]
         return []
 
     def _redis_hints(self) -> list[str]:
@@ -305,7 +304,9 @@ class Settings(SignInSettings):
     @property
     def database_uri(self) -> str:
         """SQLAlchemy URL; the default is a file in `data_dir`."""
-        return database_urls.normalize(self.database_url or f"sqlite:///{self.data_dir / 'broadcast.sqlite3'}")
+        if self.database_url:
+            return database_url.normalize(self.database_url)
+        return database_url.of_sqlite(self.data_dir / "broadcast.sqlite3")
 
     @property
     def is_production(self) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
+from broadcast.config.database_url import normalize
 from broadcast.launcher.secret import ensure_secret_key
 
 TOP = Path(__file__).resolve().parent.parent
@@ -35,7 +36,7 @@ def put_file(folder: Path) -> Tokens:
 
 def fill_database(url: str) -> Tokens | None:
     """Make that empty database of a server a copy, and return the tokens of the cast; None when it is not empty."""
-    target = sqlalchemy.make_url(url)
+    target = sqlalchemy.make_url(normalize(url))
     with sqlalchemy.create_engine(target, poolclass=sqlalchemy.NullPool).connect() as connection:
         if sqlalchemy.inspect(connection).get_table_names():
             return None

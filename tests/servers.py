@@ -105,30 +105,78 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
+class Postgres:
+    """A cluster of one's own in a folder of its own, ended by `pg_ctl`: runuser would pass no signal on."""
+
+    def __init__(self, *, durable: bool = False):
+        programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
+        if programs is None:
+            pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        self.folder, self.port = Path(tempfile.mkdtemp(prefix="broadcast-postgres-")), free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        self._programs, self._as_postgres = programs, ["runuser", "-u", "postgres", "--"] if _IS_ROOT else []
+        self._options = [
+            "listen_addresses=127.0.0.1", f"fsync={'on' if durable else 'off'}", "max_connections=200",
+            f"unix_socket_directories={self.folder}", f"port={self.port}",
+        ]  # fmt: skip
+        if _IS_ROOT:
+            shutil.chown(self.folder, "postgres")
+
+    def make(self) -> None:
+        self._run(
+            "initdb", "-D", self.folder / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8"
+        )
+
+    def make_standby_of(self, primary: "Postgres") -> None:
+        """A copy that follows the primary's log, asynchronously, until it is promoted."""
+        self._run("pg_basebackup", "-D", self.folder / "data", "-R", "-X", "stream", "-c", "fast", "-d", primary.url)
+
+    def start(self) -> None:
+        self._control("-o", " ".join(f"-c {option}" for option in self._options), "start")
+
+    def stop(self) -> None:
+        """As when its machine loses its power."""
+        self._control("-m", "immediate", "stop", check=False)
+
+    def promote(self) -> None:
+        self._control("promote")
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _control(self, *words: str, check: bool = True) -> None:
+        self._run("pg_ctl", "-D", self.folder / "data", "-l", self.folder / "log", "-w", *words, check=check)
+
+    def _run(self, name: str, *words: str | Path, check: bool = True) -> None:
+        command = [*self._as_postgres, self._programs / name, *words]
+        subprocess.run(
+            command, cwd="/", check=check, stdout=subprocess.DEVNULL, stderr=None if check else subprocess.DEVNULL
+        )
+
+
 @contextmanager
 def postgres(*, durable: bool = False) -> Iterator[str]:
     """A PostgreSQL of one's own; yields the URL of its database `postgres`. `durable`: a commit waits for the disk."""
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder, port = Path(tempfile.mkdtemp(prefix="broadcast-postgres-")), free_port()
-    as_postgres = ["runuser", "-u", "postgres", "--"] if _IS_ROOT else []
-    if _IS_ROOT:
-        shutil.chown(folder, "postgres")
-    options = [
-        "listen_addresses=127.0.0.1",
-        f"fsync={'on' if durable else 'off'}",
-        "max_connections=200",
-        f"unix_socket_directories={folder}",
-    ]
-    # pg_ctl, because runuser would pass no signal on
-    control = [*as_postgres, programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w"]
-    words = [*as_postgres, programs / "initdb", "-D", folder / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8"]
+    server = Postgres(durable=durable)
     try:
-        subprocess.run([*words, "--locale=C.UTF-8"], cwd="/", check=True, capture_output=True)
-        settings = " ".join(f"-c {option}" for option in [*options, f"port={port}"])
-        subprocess.run([*control, "-o", settings, "start"], cwd="/", check=True, stdout=subprocess.DEVNULL)
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        server.make()
+        server.start()
+        yield server.url
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], cwd="/", stdout=subprocess.DEVNULL)
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
+
+
+@contextmanager
+def primary_and_standby() -> Iterator[tuple[Postgres, Postgres]]:
+    """Two servers, of which the second follows the first."""
+    primary, standby = Postgres(), Postgres()
+    try:
+        primary.make()
+        primary.start()
+        standby.make_standby_of(primary)
+        standby.start()
+        yield primary, standby
+    finally:
+        standby.remove()
+        primary.remove()

@@ -64,7 +64,12 @@ def driver_arguments(uri: str) -> dict[str, Any]:
 
 def sqlite_path(uri: str) -> Path:
     """The file of a normalized SQLite URL."""
-    return Path(uri.removeprefix("sqlite:///"))
+    return Path(unquote(uri.removeprefix("sqlite:///")))
+
+
+def of_sqlite(path: Path) -> str:
+    """The normalized URL of that file, whatever its name: SQLAlchemy decodes the path."""
+    return f"sqlite:///{quote(str(path.absolute()))}"
 
 
 def _sqlite(url: str) -> str:
@@ -74,8 +79,8 @@ def _sqlite(url: str) -> str:
             "a database in memory is lost at every stop, and no two workers share one. Write sqlite:////path/to/file."
         )
     if "?" in path or "#" in path:
-        raise ValueError("write sqlite:////path/to/file, without options; a path with ? or # in it cannot be used.")
-    return f"sqlite:///{Path(path).absolute()}"
+        raise ValueError("write sqlite:////path/to/file without options, and %3F for a ? in the path, %23 for a #.")
+    return of_sqlite(Path(unquote(path)))
 
 
 def _servers(text: str, options: list[tuple[str, str]]) -> tuple[list[str], list[str | None]]:

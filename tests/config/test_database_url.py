@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import flask_migrate
 import pytest
 import sqlalchemy
 
 from broadcast.config.database_url import driver_arguments, normalize, sqlite_path
+from broadcast.factory import create_app
+from broadcast.launcher.database import is_migrated
+from broadcast.settings import Settings
+from broadcast.store.database import db
 
 TWO = {"host": "h1,h2", "port": "5432,5433", "user": "u", "dbname": "db", "target_session_attrs": "read-write"}
 
@@ -51,7 +56,23 @@ def test_what_cannot_be_read_is_said_without_the_password(url):
     assert "secret" not in str(raised.value)
 
 
-def test_path_of_sqlite_is_of_the_working_directory_and_taken_as_it_is(monkeypatch, tmp_path):
+def test_path_of_sqlite_is_of_the_working_directory_and_decoded_as_sqlalchemy_does(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert sqlite_path(normalize("sqlite:///a%41.sqlite3")) == Path(tmp_path, "a%41.sqlite3")
-    assert sqlite_path(normalize("sqlite:////b c/ü.sqlite3")) == Path("/b c/ü.sqlite3")
+    for url, path in [
+        ("sqlite:///a.sqlite3", tmp_path / "a.sqlite3"),
+        ("sqlite:////b c/ü%3F%2541.sqlite3", Path("/b c/ü?%41.sqlite3")),
+    ]:
+        normal = normalize(url)
+        assert normalize(normal) == normal
+        assert sqlite_path(normal) == path
+        assert sqlalchemy.make_url(normal).database == str(path)
+
+
+@pytest.mark.parametrize("name", ["plain", "a?b=c", "%41", "ü #1", "100%"])
+def test_folder_of_any_name_holds_the_database_where_the_launcher_looks_for_it(tmp_path, name):
+    settings = Settings.load({"DATA_DIR": str(tmp_path / name), "SECRET_KEY": "k" * 40})
+    with create_app(settings).app_context():
+        flask_migrate.upgrade()
+        db.engine.dispose()
+    assert (tmp_path / name / "broadcast.sqlite3").exists()
+    assert is_migrated(settings.database_uri)
