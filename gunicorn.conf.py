@@ -15,6 +15,8 @@ import stat
 import zlib
 from pathlib import Path
 
+from broadcast.worker import readiness
+
 
 def _setting(name: str, default: str) -> str:
     return os.environ.get(name) or default  # an empty variable means the default, as in `broadcast.settings`
@@ -99,13 +101,26 @@ def on_starting(server):
 
 
 def when_ready(server):
-    """Set on the listening sockets what every accepted connection inherits."""
+    """Set on the listening sockets what every accepted connection inherits, and open them only when a worker serves."""
     for listener in server.LISTENERS:
         if listener.sock.family == socket.AF_UNIX:
             continue
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MILLISECONDS)
+    readiness.close_until_ready(server)
+    stop = server.stop
+
+    def stop_at_once(graceful=True):
+        readiness.note_stop(server)
+        stop(graceful)
+
+    server.stop = stop_at_once  # there is no hook before the workers are told
+
+
+def on_reload(server):
+    """The workers that are forked from here on follow those that are there."""
+    readiness.begin_generation(server)
 
 
 def post_fork(server, worker):
@@ -113,11 +128,12 @@ def post_fork(server, worker):
     note the signal in a queue that nobody reads here, and the stop would then take all of `graceful_timeout`.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    readiness.join_generation()
     gc.disable()  # nothing of what is loaded now becomes garbage; `broadcast.runtime.settle` turns it on again
 
 
 def post_worker_init(worker):
-    """Patched, and the application loaded: start this worker's background loops."""
+    """Patched, and the application loaded: start this worker's background loops, and return when it can serve."""
     from broadcast.runtime import start_worker
 
     start_worker(worker)

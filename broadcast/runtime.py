@@ -17,6 +17,7 @@ A loop never dies of one bad item; what it failed on last is in `problems`, and 
 import contextvars
 import gc
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +44,7 @@ from broadcast.scheduler import tick
 from broadcast.store import database
 from broadcast.tail import Tail
 from broadcast.upkeep.commands import kept
+from broadcast.worker import readiness
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +54,8 @@ _FLUSH_SECONDS = 1.0
 _PRESENT_SECONDS = 0.5
 _FOLLOW_SECONDS = 1.0
 _FORGET_SECONDS = 3600.0
+_FIRST_READ_SECONDS = 10.0  # a database that does not answer by then may take long
+_SUCCESSION_SECONDS = 60.0  # workers that take longer to start never will
 _DRAIN_SECONDS = 2.0  # well within gunicorn's graceful_timeout
 
 
@@ -68,6 +72,7 @@ class Runtime:
         self.problems: dict[str, str] = {}
         self.sockets: Sockets | None = None
         self.clock_bell = Bell()
+        self.tail_tried = Bell()  # set when the log has been read for the first time, or could not be
         self._greenlets: list[gevent.Greenlet] = []
 
     @property
@@ -122,6 +127,8 @@ class Runtime:
             except Exception as problem:
                 pause = 0.1 if time.monotonic() - started > 10 else min(pause * 2, 3.0)
                 metrics.loop_failures.labels(name).inc()
+                if name == "tail":
+                    self.tail_tried.set()
                 self.problems[name] = f"{type(problem).__name__}: {problem}"[:300]
                 _log.error("loop.failed", loop=name, problem=self.problems[name], again_in_seconds=round(pause, 1))
             gevent.sleep(pause * random.uniform(0.7, 1))
@@ -131,6 +138,7 @@ class Runtime:
             self.tail.start()
         self.tail.catch_up()
         self.problems.pop("tail", None)
+        self.tail_tried.set()
         self.tail.run()
 
     def _begin_epoch(self, lost: str) -> None:
@@ -214,14 +222,27 @@ class Runtime:
 
 
 def start_worker(worker: Any) -> None:
-    """gunicorn's `post_worker_init`: the process is patched and the application loaded. Returns at once."""
+    """gunicorn's `post_worker_init`: the process is patched and the application loaded. Returns when the log was read, or when
+    that failed: then `/readyz` says why.
+    """
     app: Flask = worker.wsgi
     runtime: Runtime = app.extensions["runtime"]
     runtime.start(sockets=sys.platform == "linux")  # elsewhere there is no epoll, and streams are generators
     keepalive = KeepAlive(worker.cfg.keepalive)
     worker.timeout_ctx = keepalive.wait
     gevent.spawn(_watch, worker, runtime, keepalive)
+    signal.signal(signal.SIGTERM, lambda *_: gevent.spawn(_leave, worker))
     settle()
+    runtime.tail_tried.wait(_FIRST_READ_SECONDS)
+    readiness.serve(worker)
+
+
+def _leave(worker: Any) -> None:
+    """End when told to, but at a reload not before the workers that follow serve. gunicorn says it again every second."""
+    deadline = time.monotonic() + _SUCCESSION_SECONDS
+    while worker.alive and not readiness.may_leave(worker) and time.monotonic() < deadline:
+        gevent.sleep(0.05)
+    worker.alive = False
 
 
 def settle() -> None:

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "follow": {"domain", "hub", "store"},
     "last_use": {"store"},
     "keepalive": set(),
+    "worker": {"worker"},
     "commands": {"store"} | _LEAVES,
     "upkeep": {"actions", "commands", "domain", "ingest", "redis_url", "settings", "store", "upkeep"} | _LEAVES,
     "gauges": {"bus", "hub", "metrics", "store"},
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ingest": {"domain", "store", "actions", "ingest", "settings", "metrics"} | _LEAVES,
     "demo": {"domain", "actions", "store"},
     "runtime": _LOOPS
-    | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep"},
+    | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep", "worker"},
     "web": _LOOPS
     | {"upkeep", "web", "ingest", "settings", "richtext", "wording", "demo"}
     | {"metrics", "presence", "redis_url", "replay", "counted"},
@@ -83,7 +84,14 @@ ONLY_IN: dict[str, set[str]] = {
     "requests": {"web"},
     "opentelemetry": {"tracing"},
 }
-STANDARD_LIBRARY_ONLY = {"config": set(), "domain": set(), "errors": set(), "turn": {"gevent"}, "hub": {"gevent"}}
+STANDARD_LIBRARY_ONLY = {
+    "config": set(),
+    "domain": set(),
+    "errors": set(),
+    "hub": {"gevent"},
+    "turn": {"gevent"},
+    "worker": set(),
+}
 
 
 def room_of(path: Path) -> str:

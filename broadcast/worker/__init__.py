@@ -1,0 +1,1 @@
+"""A worker's life beside its requests: when it may serve, when it may leave."""
