@@ -12,7 +12,9 @@ import shutil
 import signal
 import socket
 import stat
+import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from broadcast.worker import readiness
@@ -22,6 +24,13 @@ def _setting(name: str, default: str) -> str:
     return os.environ.get(name) or default  # an empty variable means the default, as in `broadcast.settings`
 
 
+def _number(name: str, default: str) -> int:
+    value = _setting(name, default).strip()
+    if not (value.isascii() and value.isdigit()):
+        raise SystemExit(f"{name}: {value!r} is no whole number. See docs/settings.md.")
+    return int(value)
+
+
 # A third of what a worker imports has nothing that gevent patches (`tests/test_master.py` looks). Loaded here once, it is there
 # when a worker begins, and in memory once for all of them.
 for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic_settings", "sqlalchemy.orm"):
@@ -29,7 +38,7 @@ for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pyda
 for _name in ("sqlite", "postgresql"):
     importlib.import_module(f"sqlalchemy.dialects.{_name}")
 
-_STREAMS = int(_setting("STREAMS_PER_WORKER", "12000"))
+_STREAMS = _number("STREAMS_PER_WORKER", "12000")
 _HEADROOM = 1000  # ordinary requests beside the streams; when the pool is full, /healthz waits in the backlog
 _SEND_BUFFER_BYTES = 32 * 1024  # per connection: a client that never reads pinned 1 MB of kernel memory, now 45 kB
 _UNACKNOWLEDGED_MILLISECONDS = 20_000  # then a half-open client is gone; TCP alone still had it after 140 s
@@ -51,17 +60,19 @@ def _metrics_folder() -> Path:
 
 
 _METRICS = _metrics_folder()
+_METRICS_ON_DISK = Path(_setting("DATA_DIR", "var")).absolute() / "metrics"
+_METRICS_BYTES = 8 * 1024 * 1024  # of one worker: the files that prometheus_client makes of a mebibyte each, with room
 
 _host = _setting("HOST", "127.0.0.1")
-bind = f"{f'[{_host}]' if ':' in _host else _host}:{_setting('PORT', '8000')}"
-workers = int(_setting("WEB_CONCURRENCY", "2"))
+bind = f"{f'[{_host}]' if ':' in _host else _host}:{_number('PORT', '8000')}"
+workers = _number("WEB_CONCURRENCY", "2")
 worker_class = "gevent"
 worker_connections = _STREAMS + _HEADROOM
 preload_app = False  # the application would be loaded before patching
 timeout = 60  # seconds without a heartbeat of the worker, not of a request: a stream outlives it, a stuck worker not
 graceful_timeout = 10  # the streams are told and closed within this; see `broadcast.runtime.stop_worker`
 keepalive = 75  # longer than a proxy's (nginx: 60), which must be the one to close an idle connection
-max_requests = int(_setting("MAX_REQUESTS", "0"))
+max_requests = _number("MAX_REQUESTS", "0")
 max_requests_jitter = max_requests // 10  # not all workers at once
 limit_request_line = 8190  # bytes: the reason of a recall stands there, 500 characters of up to 12 each
 control_socket_disable = True  # it would be made in the home folder, one path for every gunicorn of this user
@@ -129,7 +140,30 @@ def post_fork(server, worker):
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     readiness.join_generation()
+    _choose_metrics_folder(worker.log)
     gc.disable()  # nothing of what is loaded now becomes garbage; `broadcast.runtime.settle` turns it on again
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a worker's metrics fit there: a page of a mapped file that cannot be had ends the process."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, _METRICS_BYTES)
+    except OSError:
+        return False
+    return True
+
+
+def _choose_metrics_folder(log) -> None:
+    """In memory if there is room, else on the disk; with none anywhere this worker counts for itself alone."""
+    for folder in (_METRICS, _METRICS_ON_DISK):
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _has_room(folder):
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+            return
+        log.warning("No room for the metrics in %s.", folder)
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 
 def post_worker_init(worker):

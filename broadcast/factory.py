@@ -62,6 +62,7 @@ from broadcast.web import (
 )
 from broadcast.web.oidc import Provider
 
+_log = structlog.get_logger(__name__)
 _TOP = Path(__file__).resolve().parent.parent
 _PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, people, tokens, audit, figures)
 _BLUEPRINTS = (*_PAGES, api, api_inbox, events, dead_letters_api, embedding, openapi, ops)
@@ -84,6 +85,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["cards"] = Cards()
     app.extensions["oidc"] = Provider(app, settings) if settings.oidc_issuer else None
     _configure_log(settings)
+    for sentence in settings.misspelt:
+        _log.warning("settings.misspelt", problem=sentence)
     _add_database(app, settings)
     _add_streams(app, settings)
     _add_events(app, settings)

@@ -233,6 +233,7 @@ def start_worker(worker: Any) -> None:
     gevent.spawn(_watch, worker, runtime, keepalive)
     signal.signal(signal.SIGTERM, lambda *_: gevent.spawn(_leave, worker))
     settle()
+    metrics.reserve()
     runtime.tail_tried.wait(_FIRST_READ_SECONDS)
     readiness.serve(worker)
 

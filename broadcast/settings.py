@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from broadcast.config import database_url
+from broadcast.config.misspelt import find_misspelt
 from broadcast.sign_in_settings import MISSING, SignInSettings, parts
 
 _SERVER = re.compile(r"[^\s,/]+:\d{1,5}")
@@ -24,6 +25,7 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
 _ORIGIN = re.compile(r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?")
 _OWN_PORT = {"http": "80", "https": "443"}
 _LIMIT = Field(pattern=r"^\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?$")
+_YEAR_HOURS = 24 * 366
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
@@ -34,7 +36,9 @@ class SettingsError(Exception):
 class Settings(SignInSettings):
     """Strict and frozen. Durations carry their unit in the name; sizes are bytes."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False)
+
+    _misspelt: dict[str, str] = PrivateAttr(default_factory=dict)
 
     app_env: Literal["development", "production", "test"] = Field(
         "development",
@@ -44,6 +48,13 @@ class Settings(SignInSettings):
     host: str = Field("127.0.0.1", description="Address that gunicorn listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port that gunicorn listens on.")
     web_concurrency: int = Field(2, ge=1, le=64, description="Number of gunicorn workers.")
+    max_requests: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="A worker is replaced after about this many requests; 0 keeps it. Its streams are told and return.",
+    )
+    access_log: bool = Field(False, description="1 writes a line for each request to standard output.")
     data_dir: Path = Field(
         Path("var"), description="Folder for what the embedded defaults keep: database, key, Redis socket, metrics."
     )
@@ -91,8 +102,10 @@ class Settings(SignInSettings):
         [],
         description="Sites whose pages may show an inbox (docs/embedding.md), like `https://intranet.example`, comma-separated; empty: none.",
     )
-    session_idle_hours: float = Field(24 * 7, gt=0, description="A session unused for this long ends.")
-    session_max_hours: float = Field(24 * 30, gt=0, description="A session ends after this long whatever happens.")
+    session_idle_hours: float = Field(24 * 7, gt=0, le=_YEAR_HOURS, description="A session unused for this long ends.")
+    session_max_hours: float = Field(
+        24 * 30, gt=0, le=_YEAR_HOURS, description="A session ends after this long whatever happens."
+    )
 
     mandatory_categories: Annotated[list[str], NoDecode] = Field(
         [], description="Categories whose alerts nobody can mute, comma-separated."
@@ -128,14 +141,19 @@ class Settings(SignInSettings):
         15.0, gt=0, le=300, description="Silence after which a stream gets a HEARTBEAT, ± 20 %."
     )
     stream_max_age_seconds: float = Field(
-        600.0, gt=0, description="A stream ends after this long, ± 20 %, and is opened anew."
+        600.0, gt=0, le=86400, description="A stream ends after this long, ± 20 %, and is opened anew."
     )
     stream_backlog_bytes: int = Field(
-        65536, ge=1024, description="Bytes waiting for one client before it is closed as a slow consumer."
+        65536,
+        ge=1024,
+        le=16_777_216,
+        description="Bytes waiting for one client before it is closed as a slow consumer.",
     )
-    streams_per_worker: int = Field(12000, ge=1, description="Open streams a worker holds before it answers BUSY.")
-    streams_per_user: int = Field(8, ge=1, description="Open streams of one person in one worker.")
-    streams_per_address: int = Field(1000, ge=1, description="Open streams of one address in one worker.")
+    streams_per_worker: int = Field(
+        12000, ge=1, le=1_000_000, description="Open streams a worker holds before it answers BUSY."
+    )
+    streams_per_user: int = Field(8, ge=1, le=1_000_000, description="Open streams of one person in one worker.")
+    streams_per_address: int = Field(1000, ge=1, le=1_000_000, description="Open streams of one address in one worker.")
     replay_events: int = Field(
         10000,
         ge=1,
@@ -297,9 +315,19 @@ class Settings(SignInSettings):
         environ = os.environ if environ is None else environ
         given = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
         try:
-            return cls(**given)
+            settings = cls(**given)
+            settings._misspelt = find_misspelt(environ, {name.upper() for name in cls.model_fields})
+            return settings
         except ValidationError as problem:
             raise SettingsError("\n".join(map(_hint, problem.errors()))) from None
+
+    @property
+    def misspelt(self) -> list[str]:
+        """A sentence for each name in the environment that is no setting but nearly one."""
+        return [
+            f"{name} is no setting and does nothing. Did you mean {nearest}?"
+            for name, nearest in self._misspelt.items()
+        ]
 
     @property
     def database_uri(self) -> str:

@@ -76,6 +76,7 @@ class System:
         if redis_url:
             self.environ["REDIS_URL"] = redis_url
         self.output = folder / "output.txt"
+        self.prefix: list[str] = []  # what the launcher is started by, which must become it
         self.process: subprocess.Popen | None = None
         self._tokens: dict[str, str] = {}
 
@@ -104,7 +105,7 @@ class System:
 
     def start(self) -> None:
         """Start and wait until it serves. From the main thread: it ends with the thread that started it, whatever ends that."""
-        command = [sys.executable, "-m", "broadcast.launcher", "--end-with-parent"]
+        command = [*self.prefix, sys.executable, "-m", "broadcast.launcher", "--end-with-parent"]
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, cwd=TOP, env=self.environ, stdout=output, stderr=output)
         wait_for(self._is_ready, seconds=60, what=f"Ready in {self.output}")

@@ -47,6 +47,9 @@ def test_empty_value_counts_as_unset():
         ("EMBED_ORIGINS", "*"), ("EMBED_ORIGINS", "https://a.example/"), ("EMBED_ORIGINS", "a.example"),
         ("EMBED_ORIGINS", "https://A.example"), ("EMBED_ORIGINS", "https://a.example:443"), ("EMBED_ORIGINS", "null"),
         ("EMBED_ORIGINS", "https://*.a.example"), ("EMBED_ORIGINS", "https://u:p@a.example"), ("EMBED_ORIGINS", "http://a.example:70000"),
+        ("MAX_REQUESTS", "lots"), ("MAX_REQUESTS", "-1"), ("SESSION_IDLE_HOURS", "inf"), ("SESSION_MAX_HOURS", "1e300"),
+        ("UNDO_SECONDS", "nan"), ("STREAM_MAX_AGE_SECONDS", "inf"), ("STREAMS_PER_WORKER", "9" * 30), ("ACCESS_LOG", "loud"),
+        ("DATABASE_URL", "sqlite://"), ("DATABASE_URL", "postgresql://h:x/d"), ("DATABASE_URL", "sqlite:///a?mode=ro"),
         ("DATABASE_BUSY_SECONDS", "0"), ("STREAM_BACKLOG_BYTES", "1"), ("SESSION_IDLE_HOURS", "-1"),
     ],
 )  # fmt: skip
@@ -137,3 +140,22 @@ def test_missing_or_weak_key_file_is_refused(tmp_path, content):
         (tmp_path / "secret_key").write_text(content)
     with pytest.raises(SettingsError, match="^SECRET_KEY: "):
         Settings.load({"DATA_DIR": str(tmp_path)}).read_secret_key()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("HEARTBEAT_SECOND", "HEARTBEAT_SECONDS"), ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("DATABSE_URL", "DATABASE_URL"), ("TRUSTED_HOST", "TRUSTED_HOSTS"), ("SECRETKEY", "SECRET_KEY"),
+        ("LIMIT_LOGIN_PER_ADRESS", "LIMIT_LOGIN_PER_ADDRESS"), ("OIDC_ISSUER_URL", "OIDC_ISSUER"),
+    ],
+)  # fmt: skip
+def test_name_that_is_nearly_a_setting_is_told_with_the_right_one(given, meant):
+    [sentence] = Settings.load({given: "1"}).misspelt
+    assert sentence.startswith(f"{given} ")
+    assert meant in sentence
+
+
+def test_names_of_others_are_not_told():
+    others = ["HOSTNAME", "PATH", "HOME", "PYTHONPATH", "KAFKA_HEAP_OPTS", "POSTGRES_PASSWORD", "REDIS_PORT", "LOGNAME"]
+    assert Settings.load(dict.fromkeys(others, "1")).misspelt == []

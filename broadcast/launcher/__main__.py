@@ -93,9 +93,12 @@ def _read_settings(environ: Mapping[str, str]) -> "Settings":
     from broadcast.settings import Settings, SettingsError  # late: takes 0.2 s, and Ctrl-C is already looked after
 
     try:
-        return Settings.load(environ)
+        settings = Settings.load(environ)
     except SettingsError as problem:
         raise LaunchFailed(str(problem)) from None
+    for sentence in settings.misspelt:
+        say(sentence)
+    return settings
 
 
 def _own_redis(socket_at: Path, folder: Path, children: Children, environ: Mapping[str, str]) -> dict[str, str]:

@@ -51,7 +51,7 @@ def examine(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    wrong = []
+    wrong = settings.misspelt
     if settings.is_production and not settings.trusted_hosts:
         wrong.append(
             "TRUSTED_HOSTS is empty, so every Host header is answered; name yours unless the proxy refuses others."

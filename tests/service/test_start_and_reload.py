@@ -2,10 +2,13 @@
 
 import http.client
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,20 @@ def test_systemd_hears_that_it_is_ready_when_it_serves_and_not_before(own_system
         system.start()
         starting.join(60)
     assert heard == [(b"READY=1", "200")]
+
+
+def test_workers_live_when_there_is_no_room_in_memory_for_their_metrics(own_system):
+    """A page of a mapped file that cannot be had would end each of them, at its first figure."""
+    alone = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system of its own")
+    system = own_system()
+    workers = wait_for_workers(system)
+    system.stop()
+    system.prefix = alone
+    system.start()
+    workers = wait_for_workers(system)
+    metrics = urllib.request.urlopen(f"{system.url}/metrics", timeout=10).read().decode()
+    assert "broadcast_log_seq" in metrics
+    assert system.workers() == workers
+    assert (system.folder / "var/metrics").is_dir()
