@@ -129,7 +129,8 @@ def _add_streams(app: Flask, settings: Settings) -> None:
     encoders = {"json": sse.encode_json, "html": render.html_encoder(app)}
     hub = Hub(encoders, stream_limits, on_delivered=deliveries.add_event)
     app.extensions["redis"] = redis = Quick(settings.redis_url) if settings.redis_url else None
-    bus: Bus = RedisBus(settings.redis_url, redis) if redis else LocalBus()
+    keys = [app.secret_key, *settings.secret_key_fallbacks]
+    bus: Bus = RedisBus(settings.redis_url, redis, keys=keys) if redis else LocalBus()
     presence = _presence(hub, settings, redis)
     app.extensions.update(hub=hub, bus=bus, deliveries=deliveries, last_use=LastUse(), presence=presence)
     app.extensions["runtime"] = Runtime(app, hub, bus, deliveries, presence, poll_seconds=settings.tail_poll_seconds)

@@ -4,6 +4,7 @@ The hub counts in plain integers (it knows no Prometheus); `observe` copies them
 """
 
 import os
+from collections.abc import Mapping
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -40,6 +41,9 @@ database_connections = Gauge(
 )
 limiter_in_memory = Gauge(
     "broadcast_limiter_in_memory", "Workers that count limits by themselves", multiprocess_mode="livesum"
+)
+redis_unreadable = Counter(
+    "broadcast_redis_unreadable", "Values in Redis that this system did not write, left out, by place", ["place"]
 )
 loop_failures = Counter("broadcast_loop_failures", "Times a background loop failed and was restarted", ["loop"])
 request_seconds = Histogram(
@@ -79,6 +83,13 @@ def observe(hub: Hub) -> None:
             opened.inc(grown)
         elif name.startswith("closed: "):
             closed.labels(name.removeprefix("closed: ")).inc(grown)
+
+
+def observe_unreadable(counts: Mapping[str, int]) -> None:
+    """Bring the counter of what was left out up to `counts`, by place."""
+    for place, total in counts.items():
+        redis_unreadable.labels(place).inc(total - _seen.get(f"unreadable {place}", 0))
+        _seen[f"unreadable {place}"] = total
 
 
 def exposition() -> bytes:

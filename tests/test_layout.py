@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "domain": {"domain"} | _LEAVES,
     "hub": {"hub", "domain", "turn"},
     "redis_url": set(),
-    "bus": {"bus", "redis_url"},
+    "untrusted": set(),
+    "bus": {"bus", "redis_url", "untrusted"},
     "store": _STORE,
     "actions": _ACTIONS,
     "metrics": {"hub"},
@@ -39,9 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keepalive": set(),
     "commands": _LEAVES,
     "upkeep": {"actions", "commands", "domain", "ingest", "redis_url", "settings", "store", "upkeep"} | _LEAVES,
-    "gauges": {"bus", "hub", "metrics", "store"},
+    "gauges": {"bus", "hub", "metrics", "store", "untrusted"},
     "counted": set(),
-    "presence": {"domain", "hub", "redis_url"},
+    "presence": {"domain", "hub", "redis_url", "turn", "untrusted"},
     "scheduler": _LOOPS,
     "tracing": {"domain", "settings"},
     "ingest": {"domain", "store", "actions", "ingest", "settings", "metrics"} | _LEAVES,
@@ -50,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep"},
     "web": _LOOPS
     | {"upkeep", "web", "ingest", "settings", "richtext", "wording", "demo"}
-    | {"metrics", "presence", "redis_url", "replay", "counted"},
+    | {"metrics", "presence", "redis_url", "replay", "counted", "untrusted"},
     "cli": {"domain", "store", "actions", "commands", "demo"} | _LEAVES,
     "factory": {"bus", "cli", "counted", "deliveries", "domain", "hub", "ingest"}
     | {"last_use", "metrics", "presence", "redis_url", "runtime", "settings", "store", "tracing", "upkeep", "web"},
