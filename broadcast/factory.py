@@ -35,6 +35,7 @@ from broadcast.web import (
     account,
     api,
     api_inbox,
+    assets,
     audit,
     auth,
     console,
@@ -63,6 +64,7 @@ from broadcast.web import (
 from broadcast.web.oidc import Provider
 
 _TOP = Path(__file__).resolve().parent.parent
+_STATIC = str(_TOP / "static")
 _PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, people, tokens, audit, figures)
 _BLUEPRINTS = (*_PAGES, api, api_inbox, events, dead_letters_api, embedding, openapi, ops)
 
@@ -77,7 +79,7 @@ class _Application(Flask):
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application; without `settings`, from the environment. Raises SettingsError. Starts nothing."""
     settings = settings or Settings.load()
-    app = _Application("broadcast", root_path=str(_TOP), template_folder="templates", static_folder="static")
+    app = _Application("broadcast", root_path=str(_TOP), template_folder="templates", static_folder=_STATIC)
     app.secret_key = settings.read_secret_key()
     app.extensions["settings"] = settings
     app.extensions["counted"] = Counted()
@@ -91,6 +93,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     tracing.init_app(app, settings)  # second, as it needs the id
     security.init_app(app, settings)
     render.init_app(app, settings)
+    assets.init_app(app)
     errors.init_app(app)
     ids.init_app(app)
     turnstile.init_app(app, settings)  # before the first question to the database
