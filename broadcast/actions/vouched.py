@@ -15,6 +15,7 @@ from broadcast.actions.people import (
     add_person,
     append_viewer_changed,
     begin_session,
+    end_replaced,
     keep_an_admin,
     locked,
     put_roles,
@@ -31,19 +32,30 @@ from broadcast.store.models import PersonIdentity, User
 _log = structlog.get_logger(__name__)
 
 
-def sign_in(somebody: Vouched, *, trust: Trust, address: str | None, agent: str | None, now: datetime) -> str:
+def sign_in(
+    somebody: Vouched,
+    *,
+    trust: Trust,
+    address: str | None,
+    agent: str | None,
+    now: datetime,
+    replaces: str | None = None,
+) -> str:
     """Begin a session for somebody whom another system vouches for, and return its token; all of it or nothing.
 
     Roles become what that system says, if it says any; a role that is not known here is left out and logged, and the last
-    administrator stays one. Raises SignInRefused with the reason, Busy.
+    administrator stays one. `replaces` is the token of the session that this browser has had; it ends. Raises SignInRefused
+    with the reason, Busy.
     """
     try:
-        return _sign_in(somebody, trust, address, agent, now)
+        return _sign_in(somebody, trust, address, agent, now, replaces)
     except IntegrityError:  # the same person for the first time, twice at once: now they are known
-        return _sign_in(somebody, trust, address, agent, now)
+        return _sign_in(somebody, trust, address, agent, now, replaces)
 
 
-def _sign_in(somebody: Vouched, trust: Trust, address: str | None, agent: str | None, now: datetime) -> str:
+def _sign_in(
+    somebody: Vouched, trust: Trust, address: str | None, agent: str | None, now: datetime, replaces: str | None
+) -> str:
     with writing() as session:
         user = _find(session, somebody, trust, now) or _add(session, somebody, trust, now)
         if user.disabled_at:
@@ -51,6 +63,7 @@ def _sign_in(somebody: Vouched, trust: Trust, address: str | None, agent: str | 
                 f"The account of {user.username} is closed here. Ask an administrator to open it again."
             )
         is_changed = somebody.roles is not None and _follow_roles(session, user, somebody, now)
+        is_changed |= end_replaced(session, replaces, now)
         token = begin_session(session, user, address=address, agent=agent, now=now, vouched_by=somebody.by)
     if is_changed:
         announce.ring()

@@ -57,11 +57,17 @@ def sign_in():
             agent=request.user_agent.string,
             now=clock.now(),
             only_admins=_settings().password_sign_in == "administrators",
+            replaces=present_token(),
         )
     except SignInRefused as refused:
         return _refused(refused, username=username, next=target, with_password=True)
     enter(token)
     return _to(target)
+
+
+def present_token() -> str | None:
+    """The token of the session that this browser has, which a new one replaces."""
+    return flask.session.get("token")
 
 
 def enter(token: str, *, by_proxy: bool = False) -> None:
@@ -122,8 +128,14 @@ def signed_out():
 
 
 def _sign_in_vouched(somebody: Vouched, trust: Trust, target: str, *, by_proxy: bool = False) -> Response:
-    agent = request.user_agent.string
-    token = vouched.sign_in(somebody, trust=trust, address=limits.address(), agent=agent, now=clock.now())
+    token = vouched.sign_in(
+        somebody,
+        trust=trust,
+        address=limits.address(),
+        agent=request.user_agent.string,
+        now=clock.now(),
+        replaces=present_token(),
+    )
     enter(token, by_proxy=by_proxy)
     return _to(target)
 
