@@ -41,7 +41,8 @@ def is_open(token: str) -> bool:
         "password", "iloveyou", "Trustno1", "dragon99", "Summer2026!", "monkey!!!!", "p a s s w o r d", "baseball", "letmein1",
         "       ", "        ", "\u2003" * 8, "\u200b" * 9, "aaaaaaaa", "AaAaAaAaA", "abababababab", "xyzqxyzqxyzq", "12121212",
         "qwertyuiop", "QWERTZUIOP", "asdf1234qwer", "1q2w3e4r5t6y", "zyxwvuts", "abcdefgh1234", "9876543210",
-        "1111222233334444", "qazwsxedcrfv", "azertyuiop12", "danadana", "Dana1984!", "dana.diaz", "diaz-ünal", "zaid anad", "UNALDANA1",
+        "1111222233334444", "qazwsxedcrfv", "azertyuiop12", "danadana", "Dana1984!", "dana.diaz", "diaz-ünal", "zaid anad",
+        "UNALDANA1",
         "Dana Diaz-Ünal", "broadcast1", "Broadcast!Dana", "seven77", "ｐａｓｓｗｏｒｄ", "ﬁﬁﬁﬁ",
     ],
 )  # fmt: skip
