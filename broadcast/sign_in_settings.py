@@ -17,6 +17,17 @@ def parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def network_hints(setting: str, networks: list[str]) -> list[str]:
+    """One sentence for each that is no network."""
+    hints = []
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError:
+            hints.append(f"{setting}: {network!r} is no address and no network such as 10.0.0.0/24.")
+    return hints
+
+
 class SignInSettings(BaseSettings):
     """Fields, and what they do wrong together."""
 
@@ -116,9 +127,4 @@ class SignInSettings(BaseSettings):
             hints.append(
                 "PROXY_SIGN_IN_FROM: name the addresses of the proxies that are believed PROXY_SIGN_IN_HEADER."
             )
-        for network in self.proxy_sign_in_from:
-            try:
-                ip_network(network)
-            except ValueError:
-                hints.append(f"PROXY_SIGN_IN_FROM: {network!r} is no address and no network such as 10.0.0.0/24.")
-        return hints
+        return hints + network_hints("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)

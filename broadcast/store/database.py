@@ -43,6 +43,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, registry
 
 from broadcast.errors import Busy, Unsure
 from broadcast.settings import Settings
+from broadcast.store import error_text
 
 
 class Moment(TypeDecorator):
@@ -152,9 +153,10 @@ def engine_options(settings: Settings) -> dict[str, Any]:
     """Options of `create_engine` for the database of `settings`."""
     if settings.database_uri.startswith("sqlite"):
         connect_args = {"timeout": 0, "check_same_thread": False, "factory": Connected}
-        return {"connect_args": connect_args, "pool_size": settings.database_pool_size}
+        return {"connect_args": connect_args, "pool_size": settings.database_pool_size, "hide_parameters": True}
     busy_ms = int(settings.database_busy_seconds * 1000)
     return {
+        "hide_parameters": True,  # what people wrote does not belong into a log
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_pool_size,
         "pool_timeout": settings.database_busy_seconds,
@@ -169,6 +171,7 @@ def engine_options(settings: Settings) -> dict[str, Any]:
 
 def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
     """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive."""
+    error_text.conceal_values(engine)
     if engine.dialect.name != "sqlite":
         _ask_the_rested(engine)
         return
@@ -245,6 +248,9 @@ def for_one_question() -> Iterator[PoolProxiedConnection]:
         if connection is not None:
             connection.invalidate(problem)
         raise Busy from problem
+    except driver.Error as problem:
+        error_text.conceal(problem)
+        raise
     finally:
         if connection is not None:
             if begins_by_itself and connection.is_valid:

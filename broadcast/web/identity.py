@@ -25,6 +25,7 @@ from broadcast.store import credentials
 from broadcast.store.credentials import Credential
 from broadcast.store.database import db
 from broadcast.web import embed_tokens
+from broadcast.web.peer import is_forwarded, is_peer_in
 from broadcast.web.proxy_sign_in import ProxySignIn
 
 Rule = Literal["anyone", "person", "account", "operator", "events", "embed"] | Permission
@@ -76,8 +77,9 @@ class Identity:
 
 def allow(rule: Rule, *, embedded: bool = False) -> Callable:
     """Say for whom a view is: anyone, a signed-in person, a person at a browser ("account": no token), who has a permission,
-    an administrator, an operator (admin, this machine, or a token of the scope metrics), or a program that hands in events or
-    embeds inboxes (a token of that scope; a session never has it). `embedded`: also for an inbox in another site's page.
+    an administrator, an operator (admin, a token of the scope metrics, an address of METRICS_FROM), or a program that hands in
+    events or embeds inboxes (a token of that scope; a session never has it). `embedded`: also for an inbox in another site's
+    page.
     """
 
     def mark(view: Callable) -> Callable:
@@ -222,7 +224,7 @@ def _check_rule(rule: Rule | None) -> None:
         if rule == "person" and is_embedded(request.endpoint):
             return
         raise Forbidden("An inbox in another site's page may not do this.")
-    if rule == "anyone" or (rule == "operator" and _is_local()):
+    if rule == "anyone" or (rule == "operator" and _is_trusted_scraper()):
         return
     identity = me()
     if rule == "person" and (identity.session_id or g.scopes & {"inbox", "admin"}):
@@ -242,8 +244,12 @@ def _check_rule(rule: Rule | None) -> None:
     raise Forbidden(_NO_SCOPE[rule]) if rule in _NO_SCOPE else Forbidden()
 
 
-def _is_local() -> bool:
-    return request.remote_addr in ("127.0.0.1", "::1") and not request.headers.get("X-Forwarded-For")
+def _is_trusted_scraper() -> bool:
+    """Somebody who connects from where METRICS_FROM says, and does not ask for others. "From this machine" proves nothing by
+    itself: a proxy on it connects from there for the whole world.
+    """
+    networks = current_app.extensions["settings"].metrics_networks
+    return bool(networks) and is_peer_in(request, networks) and not is_forwarded(request)
 
 
 def _check_origin() -> None:
