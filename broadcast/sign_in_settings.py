@@ -59,6 +59,16 @@ class SignInSettings(BaseSettings):
         "without-password",
         description="Whose account the first sign-in with its username takes over; later ones go by what the provider never changes.",
     )
+    oidc_addresses_are_verified: bool = Field(
+        False,
+        description="1: who signs in there owns the address that is the username, though the provider sends no `email_verified` (Entra ID does not).",
+    )
+    oidc_session_hours: float = Field(
+        24,
+        gt=0,
+        le=24 * 365,
+        description="A session that the provider vouched for ends after this long; signing in again asks the provider anew.",
+    )
     oidc_label: str = Field(
         "Sign in with your organisation", min_length=1, max_length=60, description="What the button says."
     )

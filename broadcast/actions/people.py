@@ -153,7 +153,7 @@ def end_sessions(user_id: int, *, by: Actor, now: datetime, keep: int | None = N
         user = locked(session, user_id)
         ended = people.end_sessions(session, [user.id], at=now, keep=keep)
         audit.record(session, by, "person.sessions_ended", "person", user.id, now=now, sessions=len(ended))
-        _append_sessions_ended(session, user.id, [EVERY_SESSION] if keep is None else map(session_name, ended), now)
+        append_sessions_ended(session, user.id, [EVERY_SESSION] if keep is None else map(session_name, ended), now)
     announce.ring()
 
 
@@ -167,7 +167,7 @@ def end_session(session_id: int, *, by: Actor, now: datetime) -> None:
             return
         row.ended_at = now
         audit.record(session, by, "person.session_ended", "person", row.user_id, now=now, ended=row.id)
-        _append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
+        append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
     announce.ring()
 
 
@@ -232,7 +232,7 @@ def _put_password(
     user.password_hash = password_hash
     ended = people.end_sessions(session, [user.id], at=now, keep=keep)
     audit.record(session, by, "person.password", "person", user.id, now=now)
-    _append_sessions_ended(session, user.id, map(session_name, ended), now)
+    append_sessions_ended(session, user.id, map(session_name, ended), now)
 
 
 def sign_in(
@@ -278,14 +278,24 @@ def end_replaced(session: Session, token: str | None, now: datetime) -> bool:
     row.ended_at = now
     user = session.get(User, row.user_id)
     audit.record(session, Actor(user.id, user.name), "person.signed_out", "person", user.id, now=now)
-    _append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
+    append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
     return True
 
 
 def begin_session(
-    session: Session, user: User, *, address: str | None, agent: str | None, now: datetime, **detail: str
+    session: Session,
+    user: User,
+    *,
+    address: str | None,
+    agent: str | None,
+    now: datetime,
+    issuer: str | None = None,
+    provider_session: str | None = None,
+    **detail: str,
 ) -> str:
-    """A new session in this transaction; return its token, which is kept nowhere. `detail` says more in the audit."""
+    """A new session in this transaction; return its token, which is kept nowhere. `detail` says more in the audit. `issuer` is
+    the provider that vouches for it, and may end it.
+    """
     token = secrets.token_urlsafe(32)
     session.add(
         UserSession(
@@ -295,6 +305,8 @@ def begin_session(
             seen_at=now,
             address=address,
             agent=agent and agent[:200],
+            issuer=issuer,
+            provider_session=provider_session,
         )
     )
     by = Actor(user.id, user.name)
@@ -322,7 +334,7 @@ def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:
             return
         row.ended_at = now
         audit.record(session, by, "person.signed_out", "person", by.user_id, now=now)
-        _append_sessions_ended(session, by.user_id, [session_name(session_id)], now)
+        append_sessions_ended(session, by.user_id, [session_name(session_id)], now)
     announce.ring()
 
 
@@ -444,7 +456,8 @@ def append_viewer_changed(session: Session, user: User, now: datetime) -> None:
     log.append(session, [log.Entry(EventType.VIEWER_CHANGED, None, users([user.id]), payload)], at=now)
 
 
-def _append_sessions_ended(session: Session, user_id: int, names: Iterable[str], now: datetime) -> None:
+def append_sessions_ended(session: Session, user_id: int, names: Iterable[str], now: datetime) -> None:
+    """Tell every worker, in the order of the log, to close the streams of these sessions of a person."""
     audience = users([user_id])
     session.flush()
     entries = [log.Entry(EventType.SESSION_ENDED, None, audience, {"session": name}) for name in names]

@@ -23,9 +23,9 @@ from broadcast.actions.people import (
 )
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.domain.vouched import Trust, Vouched
+from broadcast.domain.vouched import PROXY, Trust, Vouched
 from broadcast.errors import Conflict, Invalid, SignInRefused
-from broadcast.store import people
+from broadcast.store import people, provider_sessions
 from broadcast.store.database import writing
 from broadcast.store.models import PersonIdentity, User
 
@@ -57,6 +57,7 @@ def _sign_in(
     somebody: Vouched, trust: Trust, address: str | None, agent: str | None, now: datetime, replaces: str | None
 ) -> str:
     with writing() as session:
+        _refuse_ended(session, somebody)
         user = _find(session, somebody, trust, now) or _add(session, somebody, trust, now)
         if user.disabled_at:
             raise SignInRefused(
@@ -64,10 +65,27 @@ def _sign_in(
             )
         is_changed = somebody.roles is not None and _follow_roles(session, user, somebody, now)
         is_changed |= end_replaced(session, replaces, now)
-        token = begin_session(session, user, address=address, agent=agent, now=now, vouched_by=somebody.by)
+        token = begin_session(
+            session,
+            user,
+            address=address,
+            agent=agent,
+            now=now,
+            issuer=None if somebody.by == PROXY else somebody.by,
+            provider_session=somebody.session,
+            vouched_by=somebody.by,
+        )
     if is_changed:
         announce.ring()
     return token
+
+
+def _refuse_ended(session: Session, somebody: Vouched) -> None:
+    """Somebody may have been signed out at the provider while they came from there. Raises SignInRefused."""
+    if somebody.at is not None and provider_sessions.is_ended(
+        session, somebody.by, subject=somebody.subject, provider_session=somebody.session, vouched_at=somebody.at
+    ):
+        raise SignInRefused("You were signed out at your organisation meanwhile. Please sign in again.")
 
 
 def unlink(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
@@ -93,6 +111,8 @@ def _find(session: Session, somebody: Vouched, trust: Trust, now: datetime) -> U
         user_id = people.id_by_identity(session, somebody.by, somebody.subject)
         if user_id is not None:
             return locked(session, user_id)
+    if not somebody.owns_name:
+        raise SignInRefused("Your organisation has not verified your e-mail address yet.")
     found = people.by_username(somebody.username.strip()[:65])
     if found is None or somebody.subject is None:
         return found and locked(session, found.id)

@@ -1,14 +1,14 @@
 """Signing in and out: with a password, at the organisation's OpenID provider, or at a reverse proxy."""
 
 import flask
-from flask import Blueprint, Response, current_app, g, redirect, request, url_for
+from flask import Blueprint, Response, current_app, g, jsonify, redirect, request, url_for
 
 from broadcast.actions import people as actions
-from broadcast.actions import vouched
+from broadcast.actions import provider_sessions, vouched
 from broadcast.demo import DEMO_PEOPLE
 from broadcast.domain import clock
 from broadcast.domain.vouched import Trust, Vouched
-from broadcast.errors import BroadcastError, NotFound, ProviderAway, SignInRefused
+from broadcast.errors import BroadcastError, Invalid, NotFound, ProviderAway, SignInRefused
 from broadcast.settings import Settings
 from broadcast.store import first_run
 from broadcast.web import limits
@@ -17,6 +17,7 @@ from broadcast.web.oidc import Provider
 from broadcast.web.render import page
 
 blueprint = Blueprint("auth", __name__)
+_MOST_TOKEN = 16 * 1024  # characters of a logout token
 
 
 @blueprint.get("/")
@@ -102,6 +103,23 @@ def organisation_answered():
         return _sign_in_vouched(provider.finish(), trust, target)
     except (SignInRefused, ProviderAway) as problem:
         return _refused(problem, next=target)
+
+
+@blueprint.post("/login/organisation/logout")
+@limits.sign_in_per_address
+@allow("provider")
+def organisation_ended():
+    """The provider itself says that a session there is over: no browser asks, and the signature is all that counts."""
+    try:
+        logout = _provider().read_logout(request.form.get("logout_token", "")[:_MOST_TOKEN])
+        provider_sessions.end(logout, now=clock.now())
+    except Invalid as invalid:
+        answer = jsonify(error="invalid_request", error_description=str(invalid))
+        answer.status_code = 400
+    else:
+        answer = Response(status=200)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 @blueprint.post("/logout")

@@ -130,7 +130,7 @@ def _open(representation: str, *, label: str) -> Response:
     else:
         return stream_refusal("BUSY")
     g.subscribed = connection
-    if who.origin:  # a stream outlives the token of its page by no more than a heartbeat
+    if who.until:  # a stream outlives the session or the token by no more than a heartbeat
         connection.ends_at = min(connection.ends_at, time.monotonic() + (who.until - now).total_seconds())
     unread = inbox.unread(who.actor.viewer, now=now)
     connection.prelude = opening(hub, connection, start, unread=unread, now=now)
