@@ -78,9 +78,19 @@ limit_request_line = 8190  # bytes: the reason of a recall stands there, 500 cha
 control_socket_disable = True  # it would be made in the home folder, one path for every gunicorn of this user
 if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # the heartbeat file: on a disk, a slow fsync of others can get a worker killed
+umask = 0o077  # of this process and its workers too, as below
+# Whom a request is for, where it was asked for and who asks: the application decides that (FORWARDED_HOPS, PROXY_SIGN_IN_FROM).
+# By itself gunicorn believes these headers from 127.0.0.1, where a proxy passes on what anybody sends, and from unix sockets.
+forwarded_allow_ips = ""
+forwarder_headers = ""  # SCRIPT_NAME, PATH_INFO
+secure_scheme_headers = {}  # X-Forwarded-Proto and its like; two that differ were answered with 400
+header_map = "drop"  # X_Forwarded_For is not X-Forwarded-For
+proxy_protocol = "off"
 loglevel = _setting("LOG_LEVEL", "info")
 accesslog = "-" if _setting("ACCESS_LOG", "0") not in ("0", "false", "no", "off") else None
 
+os.umask(umask)
+os.environ.pop("SCRIPT_NAME", None)  # gunicorn would take it for the beginning of every path
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_METRICS)  # prometheus_client reads it when a worker imports it
 
 

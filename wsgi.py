@@ -1,5 +1,9 @@
 """For gunicorn: `gunicorn -c gunicorn.conf.py wsgi:app`. No monkey patching: the gevent worker has done it before."""
 
+from broadcast import private_files
 from broadcast.factory import create_app
+from broadcast.settings import Settings
 
-app = create_app()
+settings = Settings.load()
+private_files.begin(settings.data_dir, settings.database_uri)
+app = create_app(settings)

@@ -35,6 +35,7 @@ from broadcast.web import (
     account,
     api,
     api_inbox,
+    assets,
     audit,
     auth,
     console,
@@ -64,6 +65,7 @@ from broadcast.web.oidc import Provider
 
 _log = structlog.get_logger(__name__)
 _TOP = Path(__file__).resolve().parent.parent
+_STATIC = str(_TOP / "static")
 _PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, people, tokens, audit, figures)
 _BLUEPRINTS = (*_PAGES, api, api_inbox, events, dead_letters_api, embedding, openapi, ops)
 
@@ -78,7 +80,7 @@ class _Application(Flask):
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application; without `settings`, from the environment. Raises SettingsError. Starts nothing."""
     settings = settings or Settings.load()
-    app = _Application("broadcast", root_path=str(_TOP), template_folder="templates", static_folder="static")
+    app = _Application("broadcast", root_path=str(_TOP), template_folder="templates", static_folder=_STATIC)
     app.secret_key = settings.read_secret_key()
     app.extensions["settings"] = settings
     app.extensions["counted"] = Counted()
@@ -94,6 +96,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     tracing.init_app(app, settings)  # second, as it needs the id
     security.init_app(app, settings)
     render.init_app(app, settings)
+    assets.init_app(app)
     errors.init_app(app)
     ids.init_app(app)
     turnstile.init_app(app, settings)  # before the first question to the database
@@ -132,7 +135,8 @@ def _add_streams(app: Flask, settings: Settings) -> None:
     encoders = {"json": sse.encode_json, "html": render.html_encoder(app)}
     hub = Hub(encoders, stream_limits, on_delivered=deliveries.add_event)
     app.extensions["redis"] = redis = Quick(settings.redis_url) if settings.redis_url else None
-    bus: Bus = RedisBus(settings.redis_url, redis) if redis else LocalBus()
+    keys = [app.secret_key, *settings.secret_key_fallbacks]
+    bus: Bus = RedisBus(settings.redis_url, redis, keys=keys) if redis else LocalBus()
     presence = _presence(hub, settings, redis)
     app.extensions.update(hub=hub, bus=bus, deliveries=deliveries, last_use=LastUse(), presence=presence)
     app.extensions["runtime"] = Runtime(app, hub, bus, deliveries, presence, poll_seconds=settings.tail_poll_seconds)

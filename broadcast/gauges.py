@@ -5,7 +5,7 @@ Figures of the moment only; counters are counted where things happen (`metrics`)
 
 from datetime import datetime
 
-from broadcast import metrics
+from broadcast import metrics, untrusted
 from broadcast.bus.protocol import Bus
 from broadcast.hub.hub import Hub
 from broadcast.store import broadcasts, database, log
@@ -16,6 +16,7 @@ SECONDS = 5.0
 def measure(hub: Hub, bus: Bus) -> None:
     """Set every gauge. Inside an application context; raises when the database is away, the hub's own figures being set."""
     metrics.observe(hub)
+    metrics.observe_unreadable(untrusted.counts)
     waiting = [size for connection in hub.connections if (size := connection.backlog_bytes)]
     metrics.backlog_bytes.set(sum(waiting))
     metrics.backlog_streams.set(len(waiting))

@@ -4,6 +4,7 @@ The hub counts in plain integers (it knows no Prometheus); `observe` copies them
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +43,9 @@ database_connections = Gauge(
 )
 limiter_in_memory = Gauge(
     "broadcast_limiter_in_memory", "Workers that count limits by themselves", multiprocess_mode="livesum"
+)
+redis_unreadable = Counter(
+    "broadcast_redis_unreadable", "Values in Redis that this system did not write, left out, by place", ["place"]
 )
 loop_failures = Counter("broadcast_loop_failures", "Times a background loop failed and was restarted", ["loop"])
 request_seconds = Histogram(
@@ -92,6 +96,13 @@ def reserve() -> None:
         for path in Path(folder).glob(f"*_{os.getpid()}.db"):
             with path.open("r+b") as file, suppress(OSError):  # full since: they are as they were
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def observe_unreadable(counts: Mapping[str, int]) -> None:
+    """Bring the counter of what was left out up to `counts`, by place."""
+    for place, total in counts.items():
+        redis_unreadable.labels(place).inc(total - _seen.get(f"unreadable {place}", 0))
+        _seen[f"unreadable {place}"] = total
 
 
 def exposition() -> bytes:

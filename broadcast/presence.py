@@ -4,26 +4,37 @@ One hash for each worker (user id → its open streams) and one sorted set of wo
 written in batches, the lease is renewed once per heartbeat and worker, not per stream. A worker that dies is forgotten when its
 lease ends; a server that was emptied is filled again at the next renewal. Without Redis a worker knows its own people only.
 
-This is a figure for people to look at. Nothing that must be right, such as an audience, is decided by it.
+This is a figure for people to look at. Nothing that must be right, such as an audience, is decided by it. Redis may be written
+by others: what does not look like what is written here is left out, and a key of another kind in our place is taken away.
 """
 
 import json
 import os
+import re
 import secrets
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gevent
 
+from broadcast import untrusted
 from broadcast.domain import clock
 from broadcast.hub.connection import Connection
 from broadcast.hub.hub import Hub
-from broadcast.redis_url import AWAY, Quick, make_client
+from broadcast.redis_url import AWAY, Quick, is_of_another_kind, make_client
+from broadcast.turn import Breath
 
 _TIMEOUT_SECONDS = 0.5
 _CHUNK = 200  # people in one write: a millisecond or two of this worker's time
 _PAUSE_SECONDS = 0.002
+_MOST_WORKERS = 1000
+_MOST_PEOPLE = 100_000  # at one worker
+_MOST_CHARACTERS = 200
+_WORKER = re.compile(rb"\d{1,10}-[0-9a-f]{6}")
+_USER_ID = re.compile(rb"[1-9]\d{0,17}")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +134,9 @@ class RedisPresence:
                     pipeline.hdel(key, *gone)
                 pipeline.expire(key, self._kept_seconds)
                 pipeline.execute()
-            except AWAY:
+            except AWAY as problem:
                 changed.update(chunk)
+                self._take_away(key, problem)
                 return
             if changed:
                 gevent.sleep(_PAUSE_SECONDS)
@@ -135,7 +147,11 @@ class RedisPresence:
         pipeline.expire(self._key(self.worker), self._kept_seconds)
         pipeline.zadd(self._prefix, {self.worker: now + self._lease_seconds})
         pipeline.zremrangebyscore(self._prefix, "-inf", now - 60)
-        has_people, is_new, _ = self._ask(pipeline.execute) or (False, True, 0)
+        try:
+            has_people, is_new, _ = pipeline.execute()
+        except AWAY as problem:
+            self._take_away(self._prefix, problem)
+            has_people, is_new = False, True
         # the server is away or was emptied (somebody may have been written since, so both are looked at), or nobody was here
         if is_new or not has_people:
             self._hub.changed_users.update(self._hub.users())
@@ -147,7 +163,7 @@ class RedisPresence:
     def online_ids(self) -> set[int]:
         found = set(self._hub.users())
         for worker in self._others():
-            found.update(map(int, self._look("hkeys", self._key(worker)) or ()))
+            found.update(self._read(_user_id, self._people("hkeys", worker)))
         return found
 
     def is_online(self, user_id: int) -> bool:
@@ -158,8 +174,9 @@ class RedisPresence:
     def streams(self) -> list[Stream]:
         found = [_stream(connection, self.worker) for connection in self._hub.connections]
         for worker in self._others():
-            for user_id, streams in (self._look("hgetall", self._key(worker)) or {}).items():
-                found += [Stream(int(user_id), worker=worker, **told) for told in json.loads(streams)]
+            people = (self._people("hgetall", worker) or {}).items()
+            for streams in self._read(lambda person, worker=worker: _streams(*person, worker), people):
+                found += streams
         return found
 
     @property
@@ -168,8 +185,33 @@ class RedisPresence:
         return int(self._lease_seconds) + 1
 
     def _others(self) -> list[str]:
-        workers = self._look("zrangebyscore", self._prefix, clock.now().timestamp(), "+inf") or []
-        return [worker for worker in map(bytes.decode, workers) if worker != self.worker]
+        now = clock.now().timestamp()
+        workers = self._look("zrangebyscore", self._prefix, now, "+inf", 0, _MOST_WORKERS)
+        return [worker for worker in self._read(_worker, workers) if worker != self.worker]
+
+    def _people(self, command: str, worker: str) -> Any:
+        """The people of a worker, unless there are more of them than a worker could hold."""
+        key = self._key(worker)
+        if (count := self._look("hlen", key) or 0) > _MOST_PEOPLE:
+            untrusted.reject("presence", f"{count} people at one worker")
+            return None
+        return self._look(command, key)
+
+    def _read(self, read: Callable[[Any], T], values: Iterable[Any] | None) -> Iterator[T]:
+        """Each value as `read` gives it, without those that it refuses: they were written by somebody else."""
+        breath = Breath()
+        for value in values or ():
+            breath.take()
+            try:
+                yield read(value)
+            except (ValueError, TypeError) as problem:
+                untrusted.reject("presence", problem)
+
+    def _take_away(self, key: str, problem: Exception) -> None:
+        """What is in our place and is of another kind, if that is the problem; the next try writes what belongs there."""
+        if is_of_another_kind(problem):
+            untrusted.reject("presence", problem)
+            self._ask(self._redis.delete, key)
 
     def _look(self, command: str, *words: Any) -> Any:
         """What a page asks, and waits for."""
@@ -198,3 +240,30 @@ def _told(connection: Connection) -> dict[str, Any]:
 
 def _stream(connection: Connection, worker: str) -> Stream:
     return Stream(connection.viewer.user_id, worker=worker, **_told(connection))
+
+
+def _worker(name: bytes) -> str:
+    """The name of a worker, as `RedisPresence` makes them. Raises ValueError."""
+    if not _WORKER.fullmatch(name):
+        raise ValueError(f"no worker: {name[:40]!r}")
+    return name.decode()
+
+
+def _user_id(text: bytes) -> int:
+    """Raises ValueError for what is no id of a person."""
+    if not _USER_ID.fullmatch(text):
+        raise ValueError(f"nobody: {text[:40]!r}")
+    return int(text)
+
+
+def _streams(user_id: bytes, text: bytes, worker: str) -> list[Stream]:
+    """The streams of one person at one worker. Raises ValueError or TypeError when they are not as `_told` tells them."""
+    found = [Stream(_user_id(user_id), worker=worker, **told) for told in untrusted.parse_json(text)]
+    for stream in found:
+        clock.from_wire(stream.since)
+        words = (stream.id, stream.representation, stream.label, stream.address, stream.since)
+        if not all(isinstance(word, str) and len(word) <= _MOST_CHARACTERS for word in words):
+            raise ValueError("a stream that is described by something else than words")
+        if type(stream.backlog_bytes) is not int or not 0 <= stream.backlog_bytes < 2**63:
+            raise ValueError("a backlog that is no size")
+    return found

@@ -42,6 +42,11 @@ def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
             return Redis.from_url(url, **options, retry=Retry(NoBackoff(), 0))
 
 
+def is_of_another_kind(problem: Exception) -> bool:
+    """Whether a key holds something else than what was asked for, a text instead of a hash, say."""
+    return isinstance(problem, ResponseError) and "WRONGTYPE" in str(problem)
+
+
 def database_of(client: Any) -> int:
     """The number of the database that a client of `make_client` asks; a cluster has only 0. Asks no server."""
     return 0 if isinstance(client, Cluster) else client.get_connection_kwargs().get("db") or 0

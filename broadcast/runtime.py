@@ -11,7 +11,8 @@
     gauges      figures of the moment → /metrics
     kafka       events from outside → broadcasts, if there are brokers
 
-A loop never dies of one bad item; what it failed on last is in `problems`, and so in `/readyz`.
+A loop never dies of one bad item; what it failed on last is in `problems`, and so in `/readyz`, until it has done its work
+once more: every loop says so by `_is_well`.
 """
 
 import contextvars
@@ -133,11 +134,15 @@ class Runtime:
                 _log.error("loop.failed", loop=name, problem=self.problems[name], again_in_seconds=round(pause, 1))
             gevent.sleep(pause * random.uniform(0.7, 1))
 
+    def _is_well(self, name: str) -> None:
+        """This loop did its work: whatever it failed on before is over."""
+        self.problems.pop(name, None)
+
     def _tail(self) -> None:
         if not self.is_started:
             self.tail.start()
         self.tail.catch_up()
-        self.problems.pop("tail", None)
+        self._is_well("tail")
         self.tail_tried.set()
         self.tail.run()
 
@@ -146,7 +151,11 @@ class Runtime:
             metrics.log_epochs.inc()
 
     def _listen(self) -> None:
-        self.bus.listen(Listener(self.tail.ring, self._on_signal, self.tail.ring))
+        def connected() -> None:
+            self._is_well("bus")
+            self.tail.ring()
+
+        self.bus.listen(Listener(self.tail.ring, self._on_signal, connected))
 
     def _on_signal(self, name: str, body: dict) -> None:
         match name, body:
@@ -164,7 +173,7 @@ class Runtime:
     def _follow(self) -> None:
         while True:
             self.follow.look(clock.now())
-            self.problems.pop("receipts", None)
+            self._is_well("receipts")
             gevent.sleep(_FOLLOW_SECONDS)
 
     def _clock(self) -> None:
@@ -174,7 +183,7 @@ class Runtime:
             with self.app.app_context():
                 now = clock.follow(database.now)
                 next_at = tick(now)
-            self.problems.pop("clock", None)
+            self._is_well("clock")
             wait = _CLOCK_SECONDS if self.bus.healthy else _CLOCK_DEAF_SECONDS
             if next_at is not None:
                 wait = min(wait, max(0.01, (next_at - now).total_seconds()))
@@ -184,6 +193,7 @@ class Runtime:
         while True:
             gevent.sleep(self.hub.beat_seconds)
             self.hub.beat()
+            self._is_well("heartbeat")
 
     def _present(self) -> None:
         renew_at = 0.0
@@ -192,29 +202,30 @@ class Runtime:
                 self.presence.renew()
                 renew_at = time.monotonic() + self.hub.limits.heartbeat_seconds
             self.presence.write_changes()
-            self.problems.pop("presence", None)
+            self._is_well("presence")
             gevent.sleep(_PRESENT_SECONDS)
 
     def _measure(self) -> None:
         while True:
             with self.app.app_context():
                 gauges.measure(self.hub, self.bus)
-            self.problems.pop("gauges", None)
+            self._is_well("gauges")
             gevent.sleep(gauges.SECONDS)
 
     def _forget(self) -> None:
         while True:
-            gevent.sleep(_FORGET_SECONDS * random.uniform(0.5, 1.5))  # not all workers at once, and not at the start
+            if "retention" not in self.problems:  # what failed is tried again now, and not in an hour
+                gevent.sleep(_FORGET_SECONDS * random.uniform(0.5, 1.5))  # not all workers at once
             with self.app.app_context():
                 retention.run(kept(self.app.extensions["settings"]), now=database.now())
-            self.problems.pop("retention", None)
+            self._is_well("retention")
 
     def _flush(self) -> None:
         while True:
             gevent.sleep(_FLUSH_SECONDS)
             with self.app.app_context():
                 self._write_down()
-            self.problems.pop("notes", None)
+            self._is_well("notes")
 
     def _write_down(self) -> None:
         self.deliveries.flush(clock.now(), calm=self.hub.calm)

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -18,7 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from broadcast.config import database_url
 from broadcast.config.misspelt import find_misspelt
-from broadcast.sign_in_settings import MISSING, SignInSettings, parts
+from broadcast.secret_keys import LEAST, weakness
+from broadcast.sign_in_settings import MISSING, SignInSettings, network_hints, parts
 
 _SERVER = re.compile(r"[^\s,/]+:\d{1,5}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
@@ -87,7 +89,8 @@ class Settings(SignInSettings):
     )
 
     secret_key: str | None = Field(
-        None, description="Signs cookies, at least 32 characters; without it, the file `secret_key` in `DATA_DIR`."
+        None,
+        description="Signs cookies: 32 random characters or more; without it, the file `secret_key` in `DATA_DIR`.",
     )
     secret_key_fallbacks: Annotated[list[str], NoDecode] = Field(
         [], description="Older keys still accepted while rotating, comma-separated."
@@ -97,6 +100,10 @@ class Settings(SignInSettings):
     )
     forwarded_hops: int = Field(
         0, ge=0, le=5, description="Reverse proxies in front whose X-Forwarded-For and -Proto are believed."
+    )
+    metrics_from: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Addresses or networks that may ask for `/metrics` without a token, comma-separated, like `127.0.0.1`; no proxy may pass it on from there.",
     )
     embed_origins: Annotated[list[str], NoDecode] = Field(
         [],
@@ -239,6 +246,7 @@ class Settings(SignInSettings):
     def _split_lists(cls, values: dict) -> dict:
         for name in (
             "trusted_hosts",
+            "metrics_from",
             "secret_key_fallbacks",
             "kafka_bootstrap_servers",
             "kafka_topics",
@@ -252,9 +260,9 @@ class Settings(SignInSettings):
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> Self:
         hints = []
-        if self.secret_key is not None and len(self.secret_key) < 32:
-            hints.append("SECRET_KEY: use at least 32 characters, for instance `openssl rand -hex 32`.")
         hints += self._database_hints()
+        hints += self._key_hints()
+        hints += network_hints("METRICS_FROM", self.metrics_from)
         hints += self._embed_hints()
         hints += self._redis_hints()
         hints += self._kafka_hints()
@@ -266,6 +274,21 @@ class Settings(SignInSettings):
         if hints:
             raise ValueError("\n".join(hints))
         return self
+
+    def _key_hints(self) -> list[str]:
+        """Never repeats a key."""
+        named = [("SECRET_KEY", self.secret_key)] if self.secret_key is not None else []
+        named += [("SECRET_KEY_FALLBACKS", key) for key in self.secret_key_fallbacks if self.is_production]
+        return [
+            f"{name}: it {problem}. Use a random one, for instance of `openssl rand -hex 32`."
+            for name, key in named
+            if (problem := self._weakness(key))
+        ]
+
+    def _weakness(self, key: str) -> str | None:
+        """What is wrong with a key; outside production only one that is too short."""
+        problem = weakness(key)
+        return problem if self.is_production or len(key) < LEAST else None
 
     def _embed_hints(self) -> list[str]:
         """An origin is compared with what browsers send, so it must be written as they write it (RFC 6454)."""
@@ -351,11 +374,13 @@ class Settings(SignInSettings):
             raise SettingsError(
                 f"SECRET_KEY: not set, and {path} cannot be read. `make run` makes that file."
             ) from None
-        if len(key) < 32:
-            raise SettingsError(
-                f"SECRET_KEY: {path} holds fewer than 32 characters. Delete it; `make run` makes another."
-            )
+        if problem := self._weakness(key):
+            raise SettingsError(f"SECRET_KEY: the key in {path} {problem}. Delete it; `make run` makes another.")
         return key
+
+    @property
+    def metrics_networks(self) -> list[IPv4Network | IPv6Network]:
+        return [ip_network(network) for network in self.metrics_from]
 
 
 def _hint(problem: dict) -> str:

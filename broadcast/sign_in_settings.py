@@ -17,6 +17,17 @@ def parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def network_hints(setting: str, networks: list[str]) -> list[str]:
+    """One sentence for each that is no network."""
+    hints = []
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError:
+            hints.append(f"{setting}: {network!r} is no address and no network such as 10.0.0.0/24.")
+    return hints
+
+
 class SignInSettings(BaseSettings):
     """Fields, and what they do wrong together."""
 
@@ -47,6 +58,16 @@ class SignInSettings(BaseSettings):
     oidc_link_people: Literal["without-password", "everybody"] = Field(
         "without-password",
         description="Whose account the first sign-in with its username takes over; later ones go by what the provider never changes.",
+    )
+    oidc_addresses_are_verified: bool = Field(
+        False,
+        description="1: who signs in there owns the address that is the username, though the provider sends no `email_verified` (Entra ID does not).",
+    )
+    oidc_session_hours: float = Field(
+        24,
+        gt=0,
+        le=24 * 365,
+        description="A session that the provider vouched for ends after this long; signing in again asks the provider anew.",
     )
     oidc_label: str = Field(
         "Sign in with your organisation", min_length=1, max_length=60, description="What the button says."
@@ -116,9 +137,4 @@ class SignInSettings(BaseSettings):
             hints.append(
                 "PROXY_SIGN_IN_FROM: name the addresses of the proxies that are believed PROXY_SIGN_IN_HEADER."
             )
-        for network in self.proxy_sign_in_from:
-            try:
-                ip_network(network)
-            except ValueError:
-                hints.append(f"PROXY_SIGN_IN_FROM: {network!r} is no address and no network such as 10.0.0.0/24.")
-        return hints
+        return hints + network_hints("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 CLIENT, SECRET = "broadcast", "the secret of the client"
 
 
@@ -63,6 +64,15 @@ class OpenId:
         code = secrets.token_urlsafe(8)
         self.codes[code] = query
         return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
+
+    def logout_token(self, *, header: dict[str, Any] | None = None, **changes: Any) -> str:
+        """What this provider sends when somebody signs out here; `changes` are its claims, None leaves one out."""
+        now = int(time.time())
+        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 120, "jti": secrets.token_hex(8)}
+        claims |= {"sub": self.person["sub"], "events": {LOGOUT_EVENT: {}}} | changes
+        head = {"alg": self.algorithm, "kid": self.signs_with.kid, "typ": "logout+jwt"} | (header or {})
+        claims = {name: value for name, value in claims.items() if value is not None}
+        return jwt.encode(head, claims, self.signs_with, algorithms=[self.algorithm])
 
     def exchange(self, form: dict[str, str], authorization: str) -> tuple[int, dict[str, Any]]:
         """Answer the token endpoint: the code counts once, for who asked for it (RFC 7636, section 4.6)."""

@@ -69,6 +69,7 @@ class System:
             "WEB_CONCURRENCY": "2",
             "STREAMS_PER_USER": "1000",
             "UNDO_SECONDS": "0",
+            "METRICS_FROM": "127.0.0.1",
             "PYTHONUNBUFFERED": "1",
         } | settings
         if database_url:

@@ -1,11 +1,13 @@
 """Who is online anywhere: two workers over a real Redis that is emptied, frozen and killed."""
 
+import json
 import time
 from collections.abc import Callable
 
 import pytest
 from redis import Redis
 
+from broadcast import untrusted
 from broadcast.domain.audience import Viewer
 from broadcast.hub.connection import Connection
 from broadcast.presence import RedisPresence
@@ -159,3 +161,88 @@ def test_server_that_is_away_does_not_keep_a_worker_from_leaving(start, own_redi
     here.open(_BOB)
     own_redis.stop()
     here.presence.leave()
+
+
+_STREAM = {"id": "a", "representation": "json", "label": "", "address": "::1", "backlog_bytes": 0}
+_STREAM["since"] = "2026-11-24T12:00:00.000Z"
+_DEEP = "[" * 50_000
+
+
+@pytest.mark.parametrize(
+    ("user_id", "streams"),
+    [
+        ("2", "{"),
+        ("2", _DEEP),
+        ("2", "x" * 2_000_000),
+        ("2", b"\xff\xfe"),
+        ("2", "null"),
+        ("2", "[1, 2]"),
+        ("2", '[{"id": "a"}]'),
+        ("2", json.dumps([_STREAM | {"user_id": 1}])),
+        ("2", json.dumps([_STREAM | {"id": 7}])),
+        ("2", json.dumps([_STREAM | {"label": {"a": 1}}])),
+        ("2", json.dumps([_STREAM | {"label": "x" * 10_000}])),
+        ("2", json.dumps([_STREAM | {"since": "yesterday"}])),
+        ("2", json.dumps([_STREAM | {"since": None}])),
+        ("2", json.dumps([_STREAM | {"backlog_bytes": "many"}])),
+        ("2", json.dumps([_STREAM | {"backlog_bytes": 10**30}])),
+        ("x", json.dumps([_STREAM])),
+        ("-1", json.dumps([_STREAM])),
+        ("9" * 40, json.dumps([_STREAM])),
+        (b"\xff", json.dumps([_STREAM])),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_people_that_somebody_else_wrote_are_left_out_and_counted(start, own_redis, user_id, streams):
+    here, there = start(), start()
+    there.open(_CHARLIE)
+    before = untrusted.counts["presence"]
+    with Redis.from_url(own_redis.url) as redis:
+        redis.hset(f"broadcast:presence:{there.presence.worker}", user_id, streams)
+    assert [stream.user_id for stream in here.presence.streams()] == [3]
+    assert here.presence.online_ids() <= {2, 3}
+    assert untrusted.counts["presence"] > before
+
+
+@pytest.mark.parametrize("worker", [b"\xff\xfe", b"", b"x" * 100_000, b"1-abc", b"*"], ids=lambda name: str(name)[:12])
+def test_workers_that_somebody_else_wrote_are_left_out(start, own_redis, worker):
+    here, there = start(), start()
+    there.open(_CHARLIE)
+    with Redis.from_url(own_redis.url) as redis:
+        redis.zadd("broadcast:presence", {worker: 2e9 * 10})
+    assert here.presence.online_ids() == {3}
+    assert here.presence.is_online(3)
+    assert len(here.presence.streams()) == 1
+
+
+def test_worker_with_more_people_than_any_could_have_is_left_out(start, own_redis, monkeypatch):
+    monkeypatch.setattr("broadcast.presence._MOST_PEOPLE", 3)
+    here, there = start(), start()
+    there.open(_CHARLIE)
+    assert here.presence.online_ids() == {3}
+    with Redis.from_url(own_redis.url) as redis:
+        redis.hset(f"broadcast:presence:{there.presence.worker}", mapping={str(n): "[]" for n in range(10, 20)})
+    assert here.presence.online_ids() == set()
+    assert here.presence.streams() == []
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "the other way round"])
+def test_key_of_another_kind_in_our_place_is_taken_away(start, own_redis, kind):
+    here, there = start(), start()
+    here.open(_BOB)
+    own = f"broadcast:presence:{here.presence.worker}"
+    with Redis.from_url(own_redis.url) as redis:
+        redis.delete(own, "broadcast:presence")
+        if kind == "text":
+            redis.mset({own: "x", "broadcast:presence": "x"})
+        elif kind == "list":
+            redis.rpush(own, "x")
+            redis.rpush("broadcast:presence", "x")
+        else:
+            redis.zadd(own, {"x": 1})
+            redis.hset("broadcast:presence", "x", "1")
+    assert there.presence.online_ids() == set()
+    assert there.presence.streams() == []
+    for _ in range(3):
+        here.beat()
+    assert there.presence.online_ids() == {2}

@@ -1,11 +1,13 @@
 """Settings: strict, read once, a hint for each problem."""
 
+import secrets
+
 import pytest
 from pydantic import ValidationError
 
 from broadcast.settings import Settings, SettingsError
 
-KEY = "k" * 40
+KEY = "9f2c61d07be84a35c1f0e7d8362b94a5"
 
 
 def refused(**environ: str) -> str:
@@ -159,3 +161,36 @@ def test_name_that_is_nearly_a_setting_is_told_with_the_right_one(given, meant):
 def test_names_of_others_are_not_told():
     others = ["HOSTNAME", "PATH", "HOME", "PYTHONPATH", "KAFKA_HEAP_OPTS", "POSTGRES_PASSWORD", "REDIS_PORT", "LOGNAME"]
     assert Settings.load(dict.fromkeys(others, "1")).misspelt == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "k" * 40, "0123456789abcdef" * 4, "changeme" * 5, "ab" * 20, "secret" * 6, "my-secret-key-for-the-production-system",
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf", "x" * 32, "correct" * 5, "9f2c61d0" * 4,
+        "django-insecure-%w3n!j5l0q8&zb@7rk^t", "Password-Password-Password-Password", "9f2c61d07be84a35",
+    ],
+)  # fmt: skip
+def test_production_refuses_a_key_that_can_be_guessed(key, tmp_path):
+    told = refused(APP_ENV="production", SECRET_KEY=key)
+    assert told.startswith("SECRET_KEY: ")
+    assert key not in told
+    told = refused(APP_ENV="production", SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=f"{KEY[::-1]},{key}")
+    assert {line.partition(":")[0] for line in told.splitlines()} == {"SECRET_KEY_FALLBACKS"}
+    assert key not in told
+    (tmp_path / "secret_key").write_text(key)
+    settings = Settings.load({"APP_ENV": "production", "DATA_DIR": str(tmp_path)})
+    with pytest.raises(SettingsError) as caught:
+        settings.read_secret_key()
+    assert key not in str(caught.value)
+
+
+def test_random_keys_are_taken():
+    for _ in range(200):
+        for key in (secrets.token_hex(16), secrets.token_hex(32), secrets.token_urlsafe(32), secrets.token_urlsafe(64)):
+            assert Settings.load({"APP_ENV": "production", "SECRET_KEY": key, "SECRET_KEY_FALLBACKS": key})
+
+
+def test_networks_are_networks():
+    assert refused(METRICS_FROM="prometheus").startswith("METRICS_FROM: ")
+    assert len(Settings.load({"METRICS_FROM": "127.0.0.1, 10.0.0.0/8,::1"}).metrics_networks) == 3

@@ -36,7 +36,7 @@ def make_administrator(code: str, username: str, password: str, *, name: str | N
     if first_run.has_administrator():
         raise Conflict(_DONE)
     username, name, roles = people.read_person(username, name, ["admin"])
-    passwords.check(password, username=username)
+    people.check_password(password, username=username, name=name)
     password_hash = passwords.make_hash(password)
     try:
         with writing() as session:

@@ -10,10 +10,11 @@ import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from flask import current_app
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit, passwords
+from broadcast.actions import announce, audit, password_rules, passwords
 from broadcast.domain import permissions
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import users
@@ -29,6 +30,7 @@ SCOPES = ("inbox", "admin", "events", "metrics", "embed")
 LABEL_CHARACTERS = 100
 _MOST_NAMED = 5000  # people in one event of the log
 JUST_NOW = timedelta(minutes=10)
+_NOT_PRESENT = "That is not your present password."
 _NOT_YOURS = "That is not your password. Please try again."
 _SIGN_IN_ANEW = "You have no password here. Save the draft, sign out and in again, and send it within ten minutes."
 _USERNAME = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # begins with a letter: digits alone are a user id
@@ -65,7 +67,7 @@ def create_person(
     by.require(Permission.PEOPLE)
     username, name, roles = read_person(username, name, roles)
     if password is not None:
-        passwords.check(password, username=username)
+        check_password(password, username=username, name=name)
     password_hash = password and passwords.make_hash(password)
     if people.by_username(username):
         raise Conflict(f"There is a person called {username} already.")
@@ -151,7 +153,7 @@ def end_sessions(user_id: int, *, by: Actor, now: datetime, keep: int | None = N
         user = locked(session, user_id)
         ended = people.end_sessions(session, [user.id], at=now, keep=keep)
         audit.record(session, by, "person.sessions_ended", "person", user.id, now=now, sessions=len(ended))
-        _append_sessions_ended(session, user.id, [EVERY_SESSION] if keep is None else map(session_name, ended), now)
+        append_sessions_ended(session, user.id, [EVERY_SESSION] if keep is None else map(session_name, ended), now)
     announce.ring()
 
 
@@ -165,7 +167,7 @@ def end_session(session_id: int, *, by: Actor, now: datetime) -> None:
             return
         row.ended_at = now
         audit.record(session, by, "person.session_ended", "person", row.user_id, now=now, ended=row.id)
-        _append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
+        append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
     announce.ring()
 
 
@@ -180,57 +182,120 @@ def reset_password(user_id: int, *, by: Actor, now: datetime) -> str:
     return password
 
 
-def change_password(current: str, new: str, *, by: Actor, now: datetime, keep: int) -> None:
-    """Change one's own password, knowing the old one; every session but `keep` ends. Raises Invalid, Busy."""
+def check_password(password: str, *, username: str, name: str) -> None:
+    """Raise Invalid when somebody should not have this password."""
+    names = (name, current_app.extensions["settings"].app_name)
+    password_rules.check(password, username=username, names=names)
+
+
+def change_password(current: str, new: str, *, by: Actor, now: datetime, keep: int) -> str:
+    """Change one's own password, knowing the old one; every session but `keep` ends, and that one gets another token, which is
+    returned: a copy of the cookie is worth nothing any more. Raises Invalid, Busy.
+    """
     user = people.by_id(by.user_id)
-    if not passwords.matches(current, user.password_hash):
-        raise Invalid({"current": "That is not your present password."})
-    passwords.check(new, username=user.username)
-    _set_password(user.id, passwords.make_hash(new), by=by, now=now, keep=keep)
+    before = user.password_hash
+    if not passwords.matches(current, before):
+        raise Invalid({"current": _NOT_PRESENT})
+    check_password(new, username=user.username, name=user.name)
+    password_hash, token = passwords.make_hash(new), secrets.token_urlsafe(32)
+    with writing() as session:
+        if locked(session, by.user_id).password_hash != before:  # somebody gave them another meanwhile
+            raise Invalid({"current": _NOT_PRESENT})
+        _put_password(session, by.user_id, password_hash, by=by, now=now, keep=keep)
+        session.get(UserSession, keep).token_hash = hash_token(token)
+    announce.ring()
+    return token
 
 
 def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> None:
-    """Give a person a new password and end all their sessions. Raises Forbidden, Invalid, NotFound, Busy."""
-    if by.user_id != user_id:
-        by.require(Permission.PEOPLE)
+    """Give another person a new password and end all their sessions; one's own is changed by `change_password`, which asks for
+    the old one. Raises Forbidden, Invalid, NotFound, Conflict, Busy.
+    """
+    by.require(Permission.PEOPLE)
+    if by.user_id == user_id:
+        raise Conflict("Change your own password under “My account”, where you are asked for the present one.")
     found = people.by_id(user_id)
     if found is None:
         raise NotFound("There is no such person.")
-    passwords.check(password, username=found.username)
-    _set_password(user_id, passwords.make_hash(password), by=by, now=now)
-
-
-def _set_password(user_id: int, password_hash: str, *, by: Actor, now: datetime, keep: int | None = None) -> None:
+    check_password(password, username=found.username, name=found.name)
+    password_hash = passwords.make_hash(password)
     with writing() as session:
-        user = locked(session, user_id)
-        user.password_hash = password_hash
-        ended = people.end_sessions(session, [user.id], at=now, keep=keep)
-        audit.record(session, by, "person.password", "person", user.id, now=now)
-        _append_sessions_ended(session, user.id, map(session_name, ended), now)
+        _put_password(session, user_id, password_hash, by=by, now=now)
     announce.ring()
 
 
+def _put_password(
+    session: Session, user_id: int, password_hash: str, *, by: Actor, now: datetime, keep: int | None = None
+) -> None:
+    """Every session but `keep` ends with the password it was begun with."""
+    user = locked(session, user_id)
+    user.password_hash = password_hash
+    ended = people.end_sessions(session, [user.id], at=now, keep=keep)
+    audit.record(session, by, "person.password", "person", user.id, now=now)
+    append_sessions_ended(session, user.id, map(session_name, ended), now)
+
+
 def sign_in(
-    username: str, password: str, *, address: str | None, agent: str | None, now: datetime, only_admins: bool = False
+    username: str,
+    password: str,
+    *,
+    address: str | None,
+    agent: str | None,
+    now: datetime,
+    only_admins: bool = False,
+    replaces: str | None = None,
 ) -> tuple[str, int]:
     """Check a password and begin a session; return its token and the user id. Raises SignInRefused, Busy.
 
     Unknown names, disabled accounts, wrong passwords, and people who are no administrators when only those may, get one
-    answer, after the same time.
+    answer, after the same time. `replaces` is the token of the session that this browser has had; it ends.
     """
     user = people.by_username(username[:64])
     password_hash = user.password_hash if user and not user.disabled_at else None
-    if not passwords.matches(password, password_hash) or (only_admins and not user.is_admin):
+    if not passwords.matches(password, password_hash):
         raise SignInRefused()
     user_id = user.id
     with writing() as session:
-        return begin_session(session, session.get(User, user_id), address=address, agent=agent, now=now), user_id
+        user = locked(session, user_id)
+        # what changed while the password was looked at counts: it may have been changed because somebody knows the old one
+        if user.password_hash != password_hash or user.disabled_at or (only_admins and not user.is_admin):
+            raise SignInRefused()
+        is_ended = end_replaced(session, replaces, now)
+        token = begin_session(session, user, address=address, agent=agent, now=now)
+    if is_ended:
+        announce.ring()
+    return token, user_id
+
+
+def end_replaced(session: Session, token: str | None, now: datetime) -> bool:
+    """End the session of `token` in this transaction: its browser signs in anew, and its old cookie may have been copied.
+
+    False when there is none that goes on.
+    """
+    row = token and people.open_session(session, hash_token(token))
+    if not row:
+        return False
+    row.ended_at = now
+    user = session.get(User, row.user_id)
+    audit.record(session, Actor(user.id, user.name), "person.signed_out", "person", user.id, now=now)
+    append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
+    return True
 
 
 def begin_session(
-    session: Session, user: User, *, address: str | None, agent: str | None, now: datetime, **detail: str
+    session: Session,
+    user: User,
+    *,
+    address: str | None,
+    agent: str | None,
+    now: datetime,
+    issuer: str | None = None,
+    provider_session: str | None = None,
+    **detail: str,
 ) -> str:
-    """A new session in this transaction; return its token, which is kept nowhere. `detail` says more in the audit."""
+    """A new session in this transaction; return its token, which is kept nowhere. `detail` says more in the audit. `issuer` is
+    the provider that vouches for it, and may end it.
+    """
     token = secrets.token_urlsafe(32)
     session.add(
         UserSession(
@@ -240,6 +305,8 @@ def begin_session(
             seen_at=now,
             address=address,
             agent=agent and agent[:200],
+            issuer=issuer,
+            provider_session=provider_session,
         )
     )
     by = Actor(user.id, user.name)
@@ -267,7 +334,7 @@ def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:
             return
         row.ended_at = now
         audit.record(session, by, "person.signed_out", "person", by.user_id, now=now)
-        _append_sessions_ended(session, by.user_id, [session_name(session_id)], now)
+        append_sessions_ended(session, by.user_id, [session_name(session_id)], now)
     announce.ring()
 
 
@@ -389,7 +456,8 @@ def append_viewer_changed(session: Session, user: User, now: datetime) -> None:
     log.append(session, [log.Entry(EventType.VIEWER_CHANGED, None, users([user.id]), payload)], at=now)
 
 
-def _append_sessions_ended(session: Session, user_id: int, names: Iterable[str], now: datetime) -> None:
+def append_sessions_ended(session: Session, user_id: int, names: Iterable[str], now: datetime) -> None:
+    """Tell every worker, in the order of the log, to close the streams of these sessions of a person."""
     audience = users([user_id])
     session.flush()
     entries = [log.Entry(EventType.SESSION_ENDED, None, audience, {"session": name}) for name in names]

@@ -15,6 +15,7 @@ from broadcast.actions.people import (
     add_person,
     append_viewer_changed,
     begin_session,
+    end_replaced,
     keep_an_admin,
     locked,
     put_roles,
@@ -22,39 +23,69 @@ from broadcast.actions.people import (
 )
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.domain.vouched import Trust, Vouched
+from broadcast.domain.vouched import PROXY, Trust, Vouched
 from broadcast.errors import Conflict, Invalid, SignInRefused
-from broadcast.store import people
+from broadcast.store import people, provider_sessions
 from broadcast.store.database import writing
 from broadcast.store.models import PersonIdentity, User
 
 _log = structlog.get_logger(__name__)
 
 
-def sign_in(somebody: Vouched, *, trust: Trust, address: str | None, agent: str | None, now: datetime) -> str:
+def sign_in(
+    somebody: Vouched,
+    *,
+    trust: Trust,
+    address: str | None,
+    agent: str | None,
+    now: datetime,
+    replaces: str | None = None,
+) -> str:
     """Begin a session for somebody whom another system vouches for, and return its token; all of it or nothing.
 
     Roles become what that system says, if it says any; a role that is not known here is left out and logged, and the last
-    administrator stays one. Raises SignInRefused with the reason, Busy.
+    administrator stays one. `replaces` is the token of the session that this browser has had; it ends. Raises SignInRefused
+    with the reason, Busy.
     """
     try:
-        return _sign_in(somebody, trust, address, agent, now)
+        return _sign_in(somebody, trust, address, agent, now, replaces)
     except IntegrityError:  # the same person for the first time, twice at once: now they are known
-        return _sign_in(somebody, trust, address, agent, now)
+        return _sign_in(somebody, trust, address, agent, now, replaces)
 
 
-def _sign_in(somebody: Vouched, trust: Trust, address: str | None, agent: str | None, now: datetime) -> str:
+def _sign_in(
+    somebody: Vouched, trust: Trust, address: str | None, agent: str | None, now: datetime, replaces: str | None
+) -> str:
     with writing() as session:
+        _refuse_ended(session, somebody)
         user = _find(session, somebody, trust, now) or _add(session, somebody, trust, now)
         if user.disabled_at:
             raise SignInRefused(
                 f"The account of {user.username} is closed here. Ask an administrator to open it again."
             )
         is_changed = somebody.roles is not None and _follow_roles(session, user, somebody, now)
-        token = begin_session(session, user, address=address, agent=agent, now=now, vouched_by=somebody.by)
+        is_changed |= end_replaced(session, replaces, now)
+        token = begin_session(
+            session,
+            user,
+            address=address,
+            agent=agent,
+            now=now,
+            issuer=None if somebody.by == PROXY else somebody.by,
+            provider_session=somebody.session,
+            vouched_by=somebody.by,
+        )
     if is_changed:
         announce.ring()
     return token
+
+
+def _refuse_ended(session: Session, somebody: Vouched) -> None:
+    """Somebody may have been signed out at the provider while they came from there. Raises SignInRefused."""
+    if somebody.at is not None and provider_sessions.is_ended(
+        session, somebody.by, subject=somebody.subject, provider_session=somebody.session, vouched_at=somebody.at
+    ):
+        raise SignInRefused("You were signed out at your organisation meanwhile. Please sign in again.")
 
 
 def unlink(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
@@ -80,6 +111,8 @@ def _find(session: Session, somebody: Vouched, trust: Trust, now: datetime) -> U
         user_id = people.id_by_identity(session, somebody.by, somebody.subject)
         if user_id is not None:
             return locked(session, user_id)
+    if not somebody.owns_name:
+        raise SignInRefused("Your organisation has not verified your e-mail address yet.")
     found = people.by_username(somebody.username.strip()[:65])
     if found is None or somebody.subject is None:
         return found and locked(session, found.id)

@@ -11,13 +11,17 @@ MOST_BYTES = 32 * 1024 * 1024
 
 
 class Remembered:
-    """An event in memory; each representation is encoded once, when it is first needed."""
+    """An event in memory; each representation is encoded once, when it is first needed.
 
-    __slots__ = ("event", "frames")
+    `is_held` is False once memory has forgotten it: a replay that goes out at the pace of a slow client may still have it.
+    """
+
+    __slots__ = ("event", "frames", "is_held")
 
     def __init__(self, event: Event):
         self.event = event
         self.frames: dict[str, bytes] = {}
+        self.is_held = True
 
 
 class Memory:
@@ -32,8 +36,9 @@ class Memory:
 
     def start(self, head: Cursor, recent: Iterable[Event] = ()) -> None:
         """Begin anew at `head`, holding `recent`: consecutive events that end at head, or none."""
-        self._events.clear()
-        self._bytes, self._from = 0, head.seq
+        while self._events:
+            self._forget_oldest()
+        self._from = head.seq
         for n, event in enumerate(recent):
             if n == 0:
                 self._from = event.seq - 1
@@ -46,16 +51,22 @@ class Memory:
         self._events.append(remembered)
         self.head = event.cursor
         while len(self._events) > self._most_events or (self._bytes > MOST_BYTES and len(self._events) > 1):
-            oldest = self._events.popleft()
-            self._bytes -= sum(map(len, oldest.frames.values()))
-            self._from = oldest.event.seq
+            self._forget_oldest()
         return remembered
 
+    def _forget_oldest(self) -> None:
+        oldest = self._events.popleft()
+        oldest.is_held = False
+        self._bytes -= sum(map(len, oldest.frames.values()))
+        self._from = oldest.event.seq
+
     def frame(self, remembered: Remembered, representation: str) -> bytes:
+        """The bytes of an event. They count while memory holds it: what was forgotten is never subtracted again."""
         encoded = remembered.frames.get(representation)
         if encoded is None:
             encoded = remembered.frames[representation] = self._encoders[representation](remembered.event)
-            self._bytes += len(encoded)
+            if remembered.is_held:
+                self._bytes += len(encoded)
         return encoded
 
     def recall(self, after: int, through: int) -> list[Remembered] | None:

@@ -34,13 +34,30 @@ class Sockets:
         self._watcher.start(self._look)
 
     def take_over(self, connection: Connection, sock: socket.socket, head: bytes) -> None:
-        """Carry on with a duplicate of `sock`, beginning with the response `head`. The caller closes its own copy."""
-        connection.fd = os.dup(sock.fileno())
-        os.set_blocking(connection.fd, False)
-        self._by_fd[connection.fd] = connection
-        self._epoll.register(connection.fd, self._left)
-        connection.prelude = chain((head,), connection.prelude or ())  # so that all of it is one write
-        self._hub.open(connection, self)
+        """Carry on with a duplicate of `sock`, beginning with the response `head`. The caller closes its own copy.
+
+        Raises what goes wrong, OSError when there is no descriptor or no room in the epoll. The stream has left the hub then,
+        and not a byte was sent of it.
+        """
+        try:
+            connection.fd = self._watched(sock)
+            self._by_fd[connection.fd] = connection
+            connection.prelude = chain((head,), connection.prelude or ())  # so that all of it is one write
+            self._hub.open(connection, self)
+        except BaseException:
+            self._hub.close(connection, "failed to open")
+            raise
+
+    def _watched(self, sock: socket.socket) -> int:
+        """A duplicate of the descriptor of `sock`, in the epoll."""
+        fd = os.dup(sock.fileno())
+        try:
+            os.set_blocking(fd, False)
+            self._epoll.register(fd, self._left)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def write(self, connection: Connection, data: bytes) -> None:
         while data:
@@ -102,5 +119,9 @@ class Sockets:
                 self._resume(connection)
 
     def _resume(self, connection: Connection) -> None:
-        self._epoll.modify(connection.fd, self._left)
-        self.write(connection, connection.take())
+        try:
+            self._epoll.modify(connection.fd, self._left)
+            self.write(connection, connection.take())
+        except BaseException:  # a replay that cannot be made would keep its client waiting; gevent prints the traceback
+            self._hub.close(connection, "failed to replay")
+            raise

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broadcast import private_files
 from broadcast.launcher.children import ROOT, Children, die_with_parent
 from broadcast.launcher.claims import data_folder, expect_free_port
 from broadcast.launcher.database import has_administrator, is_migrated
@@ -57,6 +58,7 @@ def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
     """Do the steps above. Never returns: raises StopRequested or LaunchFailed, with every child ended."""
     settings = _read_settings(environ)
     with data_folder(settings.data_dir) as folder:
+        private_files.begin(folder, settings.database_uri)  # here and in every child
         expect_free_port(settings.host, settings.port)
         if settings.secret_key is None:
             ensure_secret_key(folder)

@@ -15,8 +15,8 @@ from broadcast.launcher.errors import LaunchFailed
 def data_folder(path: Path) -> Iterator[Path]:
     """Make the folder (0700), hold it for this launcher alone, and yield its absolute path.
 
-    A folder that is already there keeps its mode: it may be shared on purpose, and the key and the socket in it are
-    private by themselves. The lock goes with the process, however it ends, so there is no stale lock to clean up.
+    A folder that is already there keeps its mode: it may be shared on purpose, and the files in it are private by
+    themselves (`private_files`). The lock goes with the process, however it ends, so there is no stale lock to clean up.
     """
     folder = path.absolute()
     try:

@@ -18,7 +18,7 @@ class Credential:
     """A session or a token with its person, whether or not it is still good: the caller decides.
 
     `expires_at` and `scopes` (space-separated) are a token's only; None for sessions. `origin` is the site whose pages an
-    embedded session is for. `has_password`: of the person's own here.
+    embedded session is for, `issuer` the provider that vouched for a session. `has_password`: of the person's own here.
     """
 
     id: int
@@ -29,6 +29,7 @@ class Credential:
     scopes: str | None
     origin: str | None
     token_id: int | None
+    issuer: str | None
     user_id: int
     username: str
     name: str
@@ -42,12 +43,12 @@ _roles = select(func.aggregate_strings(UserRole.role_name, " ")).where(UserRole.
 _has_password = _user.c.password_hash.is_not(None)
 _person = (_user.c.id, _user.c.username, _user.c.name, _user.c.disabled_at, _has_password, _roles)
 _of_session = (_session.c.id, _session.c.created_at, _session.c.seen_at, _session.c.ended_at, None, None)
-_sessions = select(*_of_session, _session.c.origin, _session.c.token_id, *_person).join_from(
+_sessions = select(*_of_session, _session.c.origin, _session.c.token_id, _session.c.issuer, *_person).join_from(
     _session, _user, _user.c.id == _session.c.user_id
 )
 _by_session = Question(_sessions.where(_session.c.token_hash == bindparam("key"), _session.c.origin.is_(None)))
 _by_embedded = Question(_sessions.where(_session.c.id == bindparam("key"), _session.c.origin.is_not(None)))
-_token_columns = (_token.c.used_at, _token.c.revoked_at, _token.c.expires_at, _token.c.scopes, None, None)
+_token_columns = (_token.c.used_at, _token.c.revoked_at, _token.c.expires_at, _token.c.scopes, None, None, None)
 _by_token = Question(
     select(_token.c.id, _token.c.created_at, *_token_columns, *_person)
     .join_from(_token, _user, _user.c.id == _token.c.user_id)

@@ -43,6 +43,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, registry
 from broadcast.config.database_url import driver_arguments
 from broadcast.errors import Busy, Unsure
 from broadcast.settings import Settings
+from broadcast.store import error_text
 from broadcast.store.availability import is_driver_unavailable, is_on_wrong_server, is_unavailable
 
 
@@ -155,12 +156,13 @@ def engine_options(settings: Settings) -> dict[str, Any]:
     """Options of `create_engine` for the database of `settings`."""
     if settings.database_uri.startswith("sqlite"):
         connect_args = {"timeout": 0, "check_same_thread": False, "factory": Connected}
-        return {"connect_args": connect_args, "pool_size": settings.database_pool_size}
+        return {"connect_args": connect_args, "pool_size": settings.database_pool_size, "hide_parameters": True}
     busy_ms = int(settings.database_busy_seconds * 1000)
     given = driver_arguments(settings.database_uri)
     # no compiling of queries: the inbox's, of many small parts, took 12 ms to run and 130 to be compiled
     ours = f"-c lock_timeout={busy_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off"
     return {
+        "hide_parameters": True,  # what people wrote does not belong into a log
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_pool_size,
         "pool_timeout": settings.database_busy_seconds,
@@ -179,6 +181,7 @@ def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
     server that is no longer the primary.
     """
     event.listen(engine, "connect", _count_connection)
+    error_text.conceal_values(engine)
     if engine.dialect.name != "sqlite":
         _ask_the_rested(engine)
         _leave_the_wrong_server(engine)
@@ -273,11 +276,13 @@ def for_one_question() -> Iterator[PoolProxiedConnection]:
             connection.dbapi_connection.autocommit = True
         yield connection
     except Exception as problem:
-        if not is_driver_unavailable(problem):
-            raise
-        if connection is not None:
-            connection.invalidate(problem)
-        raise Busy from problem
+        if is_driver_unavailable(problem):
+            if connection is not None:
+                connection.invalidate(problem)
+            raise Busy from problem
+        if isinstance(problem, engine.dialect.loaded_dbapi.Error):
+            error_text.conceal(problem)
+        raise
     finally:
         if connection is not None:
             if begins_by_itself and connection.is_valid:

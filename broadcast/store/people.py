@@ -169,6 +169,12 @@ def open_sessions(user_id: int) -> list[UserSession]:
     return list(db.session.scalars(query.order_by(UserSession.seen_at.desc())))
 
 
+def open_session(session: Session, token_hash: str) -> UserSession | None:
+    """The session of a browser that has this token, unless it has ended."""
+    is_it = (UserSession.token_hash == token_hash, UserSession.ended_at.is_(None), UserSession.origin.is_(None))
+    return session.scalar(select(UserSession).where(*is_it))
+
+
 def last_seen(user_ids: Sequence[int]) -> dict[int, datetime]:
     """When each of these people last used a session, by user id; without those who never did."""
     query = select(UserSession.user_id, func.max(UserSession.seen_at)).where(UserSession.user_id.in_(user_ids))

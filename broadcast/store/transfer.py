@@ -15,10 +15,15 @@ from sqlalchemy.orm import Session
 
 from broadcast.store.database import Moment, db
 from broadcast.store.first_run import SetupCode
-from broadcast.store.models import SchemaSupport, User, UserSession
+from broadcast.store.models import ProviderLogoutRow, SchemaSupport, User, UserSession
 
 _BATCH = 500
-_LEFT_BEHIND = {UserSession.__tablename__, SetupCode.__tablename__, SchemaSupport.__tablename__}
+_LEFT_BEHIND = {
+    UserSession.__tablename__,
+    SetupCode.__tablename__,
+    ProviderLogoutRow.__tablename__,
+    SchemaSupport.__tablename__,
+}
 _ONE_ROW = {"log_head", "audit_head", "people_version"}  # a new database has these already
 
 

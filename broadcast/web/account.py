@@ -1,5 +1,6 @@
 """One's own account: the password, and where one is signed in."""
 
+import flask
 from flask import Blueprint, flash, get_flashed_messages, redirect, request, url_for
 
 from broadcast.actions import people as actions
@@ -27,7 +28,7 @@ def change_password():
     try:
         if form.get("new") != form.get("again"):
             raise Invalid({"again": "This is not the same password as above."})
-        actions.change_password(
+        flask.session["token"] = actions.change_password(
             form.get("current", ""), form.get("new", ""), by=identity.actor, now=clock.now(), keep=identity.session_id
         )
     except Invalid as invalid:

@@ -1,14 +1,14 @@
 """Signing in and out: with a password, at the organisation's OpenID provider, or at a reverse proxy."""
 
 import flask
-from flask import Blueprint, Response, current_app, g, redirect, request, url_for
+from flask import Blueprint, Response, current_app, g, jsonify, redirect, request, url_for
 
 from broadcast.actions import people as actions
-from broadcast.actions import vouched
+from broadcast.actions import provider_sessions, vouched
 from broadcast.demo import DEMO_PEOPLE
 from broadcast.domain import clock
 from broadcast.domain.vouched import Trust, Vouched
-from broadcast.errors import BroadcastError, NotFound, ProviderAway, SignInRefused
+from broadcast.errors import BroadcastError, Invalid, NotFound, ProviderAway, SignInRefused
 from broadcast.settings import Settings
 from broadcast.store import first_run
 from broadcast.web import limits
@@ -17,6 +17,7 @@ from broadcast.web.oidc import Provider
 from broadcast.web.render import page
 
 blueprint = Blueprint("auth", __name__)
+_MOST_TOKEN = 16 * 1024  # characters of a logout token
 
 
 @blueprint.get("/")
@@ -57,11 +58,17 @@ def sign_in():
             agent=request.user_agent.string,
             now=clock.now(),
             only_admins=_settings().password_sign_in == "administrators",
+            replaces=present_token(),
         )
     except SignInRefused as refused:
         return _refused(refused, username=username, next=target, with_password=True)
     enter(token)
     return _to(target)
+
+
+def present_token() -> str | None:
+    """The token of the session that this browser has, which a new one replaces."""
+    return flask.session.get("token")
 
 
 def enter(token: str, *, by_proxy: bool = False) -> None:
@@ -98,6 +105,23 @@ def organisation_answered():
         return _refused(problem, next=target)
 
 
+@blueprint.post("/login/organisation/logout")
+@limits.sign_in_per_address
+@allow("provider")
+def organisation_ended():
+    """The provider itself says that a session there is over: no browser asks, and the signature is all that counts."""
+    try:
+        logout = _provider().read_logout(request.form.get("logout_token", "")[:_MOST_TOKEN])
+        provider_sessions.end(logout, now=clock.now())
+    except Invalid as invalid:
+        answer = jsonify(error="invalid_request", error_description=str(invalid))
+        answer.status_code = 400
+    else:
+        answer = Response(status=200)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
 @blueprint.post("/logout")
 @allow("person")
 def sign_out():
@@ -122,8 +146,14 @@ def signed_out():
 
 
 def _sign_in_vouched(somebody: Vouched, trust: Trust, target: str, *, by_proxy: bool = False) -> Response:
-    agent = request.user_agent.string
-    token = vouched.sign_in(somebody, trust=trust, address=limits.address(), agent=agent, now=clock.now())
+    token = vouched.sign_in(
+        somebody,
+        trust=trust,
+        address=limits.address(),
+        agent=request.user_agent.string,
+        now=clock.now(),
+        replaces=present_token(),
+    )
     enter(token, by_proxy=by_proxy)
     return _to(target)
 

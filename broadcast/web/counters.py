@@ -11,17 +11,29 @@ from typing import Any, TypeVar
 
 from limits.storage import MemoryStorage, Storage
 
-from broadcast import metrics
+from broadcast import metrics, untrusted
 from broadcast.redis_url import AWAY, Quick
 
 T = TypeVar("T")
 _PREFIX = "broadcast:limit:"
 _MANY = 500
 # in one step, so that no counter stays without an end and shuts somebody out for ever
+# What stands there may be of another kind, no number, or without an end: somebody else wrote it, and it is replaced or ended.
 _COUNT = """
-local count = redis.call("INCRBY", KEYS[1], ARGV[2])
-if count == tonumber(ARGV[2]) then redis.call("EXPIRE", KEYS[1], ARGV[1]) end
-return count
+local count = redis.pcall("INCRBY", KEYS[1], ARGV[2])
+local is_ours = 1
+if type(count) == "table" then
+    local is_of_others = false
+    for _, sign in ipairs({"WRONGTYPE", "not an integer", "overflow"}) do
+        is_of_others = is_of_others or string.find(count.err, sign, 1, true)
+    end
+    if not is_of_others then return count end
+    redis.call("DEL", KEYS[1])
+    count, is_ours = redis.call("INCRBY", KEYS[1], ARGV[2]), 0
+end
+local left = redis.call("TTL", KEYS[1])
+if left < 0 or left > tonumber(ARGV[1]) then redis.call("EXPIRE", KEYS[1], ARGV[1]) end
+return {count, is_ours}
 """
 
 
@@ -40,13 +52,21 @@ class Counters(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count and return the count; it ends `expiry` seconds after the first."""
-        return self._ask(
-            lambda redis: int(redis.eval(_COUNT, 1, _PREFIX + key, expiry, amount)),
-            lambda memory: memory.incr(key, expiry, amount),
+        count, is_ours = self._ask(
+            lambda redis: redis.eval(_COUNT, 1, _PREFIX + key, expiry, amount),
+            lambda memory: (memory.incr(key, expiry, amount), True),
         )
+        if not is_ours:
+            untrusted.reject("limit", "a counter that is no number")
+        return int(count)
 
     def get(self, key: str) -> int:
-        return self._ask(lambda redis: int(redis.get(_PREFIX + key) or 0), lambda memory: memory.get(key))
+        found = self._ask(lambda redis: redis.get(_PREFIX + key), lambda memory: memory.get(key))
+        try:
+            return int(found or 0)
+        except ValueError as problem:  # the next count replaces it
+            untrusted.reject("limit", problem)
+            return 0
 
     def get_expiry(self, key: str) -> float:
         """When the count ends, as a time of this machine; now if there is none."""

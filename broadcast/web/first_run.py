@@ -36,7 +36,12 @@ def make():
     except Invalid as invalid:
         return _form(form, invalid.fields), invalid.status
     token, _ = people.sign_in(
-        username.strip(), password, address=limits.address(), agent=request.user_agent.string, now=now
+        username.strip(),
+        password,
+        address=limits.address(),
+        agent=request.user_agent.string,
+        now=now,
+        replaces=auth.present_token(),
     )
     auth.enter(token)
     return redirect(url_for("console.overview.overview"), 303)

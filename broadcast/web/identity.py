@@ -25,9 +25,10 @@ from broadcast.store import credentials
 from broadcast.store.credentials import Credential
 from broadcast.store.database import db
 from broadcast.web import embed_tokens
+from broadcast.web.peer import is_forwarded, is_peer_in
 from broadcast.web.proxy_sign_in import ProxySignIn
 
-Rule = Literal["anyone", "person", "account", "operator", "events", "embed"] | Permission
+Rule = Literal["anyone", "person", "account", "operator", "events", "embed", "provider"] | Permission
 csrf = CSRFProtect()
 _NO_SCOPE = {
     "events": "Events need a token with the scope events. Ask an administrator for one.",
@@ -40,7 +41,8 @@ class Identity:
     """The person asking. `session` names the session or token for the hub; `session_id` is None for tokens. `since`: when they
     signed in, or when their token was made.
 
-    `token_id` is the token's, `until` when it ends. `origin` is the site in whose pages this person's inbox is embedded.
+    `token_id` is the token's, `until` when all this ends at the latest. `origin` is the site in whose pages this person's
+    inbox is embedded.
     """
 
     actor: Actor
@@ -76,8 +78,9 @@ class Identity:
 
 def allow(rule: Rule, *, embedded: bool = False) -> Callable:
     """Say for whom a view is: anyone, a signed-in person, a person at a browser ("account": no token), who has a permission,
-    an administrator, an operator (admin, this machine, or a token of the scope metrics), or a program that hands in events or
-    embeds inboxes (a token of that scope; a session never has it). `embedded`: also for an inbox in another site's page.
+    an administrator, an operator (admin, a token of the scope metrics, an address of METRICS_FROM), or a program that hands in
+    events or embeds inboxes (a token of that scope; a session never has it). "provider": for whoever proves in the request's
+    body who they are; no session counts, so no other site can use one. `embedded`: also for an inbox in another site's page.
     """
 
     def mark(view: Callable) -> Callable:
@@ -137,16 +140,22 @@ def _by_session(token: str, now: datetime) -> Identity | None:
     found = credentials.of_session(actions.hash_token(token))
     if found is None or not _goes_on(found, now):
         return None
-    return Identity(
-        _actor(found, in_console=True), found.username, actions.session_name(found.id), found.id, *_of(found)
-    )
+    name, until = actions.session_name(found.id), found.created_at + _longest(found)
+    return Identity(_actor(found, in_console=True), found.username, name, found.id, *_of(found), until=until)
+
+
+def _longest(found: Credential) -> timedelta:
+    """How long a session may last: one that a provider vouched for, until it is asked anew."""
+    settings: Settings = current_app.extensions["settings"]
+    hours = settings.session_max_hours
+    return timedelta(hours=min(hours, settings.oidc_session_hours) if found.issuer else hours)
 
 
 def _goes_on(found: Credential, now: datetime) -> bool:
     """Whether a session has not ended; it is then noted as used."""
     settings: Settings = current_app.extensions["settings"]
     is_idle = now - found.used_at > timedelta(hours=settings.session_idle_hours)
-    is_old = now - found.created_at > timedelta(hours=settings.session_max_hours)
+    is_old = now - found.created_at > _longest(found)
     if found.ended_at or found.disabled_at or is_idle or is_old:
         return False
     current_app.extensions["last_use"].note_session(found.id, found.used_at, now=now)
@@ -213,7 +222,7 @@ def _check() -> None:
         return  # 404 and 405 are answered by Flask; static files are for anyone
     rule = getattr(current_app.view_functions[request.endpoint], "rule", None)
     _check_rule(rule)
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
+    if request.method not in ("GET", "HEAD", "OPTIONS") and rule != "provider":
         _check_origin()
 
 
@@ -222,7 +231,7 @@ def _check_rule(rule: Rule | None) -> None:
         if rule == "person" and is_embedded(request.endpoint):
             return
         raise Forbidden("An inbox in another site's page may not do this.")
-    if rule == "anyone" or (rule == "operator" and _is_local()):
+    if rule in ("anyone", "provider") or (rule == "operator" and _is_trusted_scraper()):
         return
     identity = me()
     if rule == "person" and (identity.session_id or g.scopes & {"inbox", "admin"}):
@@ -242,8 +251,12 @@ def _check_rule(rule: Rule | None) -> None:
     raise Forbidden(_NO_SCOPE[rule]) if rule in _NO_SCOPE else Forbidden()
 
 
-def _is_local() -> bool:
-    return request.remote_addr in ("127.0.0.1", "::1") and not request.headers.get("X-Forwarded-For")
+def _is_trusted_scraper() -> bool:
+    """Somebody who connects from where METRICS_FROM says, and does not ask for others. "From this machine" proves nothing by
+    itself: a proxy on it connects from there for the whole world.
+    """
+    networks = current_app.extensions["settings"].metrics_networks
+    return bool(networks) and is_peer_in(request, networks) and not is_forwarded(request)
 
 
 def _check_origin() -> None:

@@ -5,21 +5,25 @@ Authlib is an optional package, and is imported only where a provider is configu
 than some seconds, and while one waits the worker's others go on.
 """
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import flask
 import structlog
 from flask import Flask, Response
 
-from broadcast.domain.vouched import Vouched
-from broadcast.errors import ProviderAway, SignInRefused
+from broadcast.domain.vouched import ProviderLogout, Vouched
+from broadcast.errors import Invalid, ProviderAway, SignInRefused
 from broadcast.settings import Settings
+from broadcast.web import logout_tokens
 
 _DEADLINE_SECONDS = 5.0  # for each of the questions asked of the provider
 _LEEWAY_SECONDS = 30  # by which the provider's clock and ours may differ
 _SIGNATURES = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 _MOST = 255  # characters of a subject, by the specification
 _NAME = "oidc"
+_KEYS_SECONDS = 10.0  # between two looks for a key that is not known
 _log = structlog.get_logger(__name__)
 
 
@@ -36,6 +40,7 @@ class Provider:
         from requests import RequestException
 
         self._settings = settings
+        self._keys_again_at = 0.0
         self._refusals = (AuthlibBaseError, JoseError)
         # away, or answering what no provider answers: then Authlib stumbles over it in one of these ways
         self._failures = (RequestException, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -67,13 +72,54 @@ class Provider:
         try:
             self._load()
             token = self._client.authorize_access_token(claims_options=self._wanted(), leeway=_LEEWAY_SECONDS)
-            claims = self._claims(token)
+            claims, signed = self._claims(token), token["userinfo"]
         except self._refusals as problem:
             _log.warning("oidc.refused", problem=f"{type(problem).__name__}: {problem}"[:300])
             raise SignInRefused("Your organisation did not confirm this sign-in. Please try again.") from problem
         except self._failures as problem:
             raise self._away(problem) from problem
-        return self._read(claims)
+        return self._read(claims, signed)
+
+    def read_logout(self, text: str) -> ProviderLogout:
+        """What a logout token says (OpenID Connect Back-Channel Logout 1.0, section 2.6). Raises Invalid, ProviderAway."""
+        try:
+            self._load()
+            claims = self._decode(text)
+        except self._refusals as problem:
+            _log.warning("oidc.logout_refused", problem=f"{type(problem).__name__}: {problem}"[:300])
+            raise Invalid({"logout_token": "The provider did not sign this."}) from problem
+        except self._failures as problem:
+            raise self._away(problem) from problem
+        try:
+            return logout_tokens.read(claims, settings=self._settings, issuer=self._client.server_metadata["issuer"])
+        except ValueError as problem:
+            _log.warning("oidc.logout_refused", problem=str(problem)[:300])
+            raise Invalid({"logout_token": f"This is no logout token: {problem}."}) from None
+
+    def _decode(self, text: str) -> dict[str, Any]:
+        """The claims of what the provider signed, by a key that it has published."""
+        from joserfc import jwt
+        from joserfc.errors import DecodeError, InvalidKeyIdError
+        from joserfc.jwk import KeySet
+        from joserfc.jws import JWSRegistry
+
+        algorithms = self._client.server_metadata["id_token_signing_alg_values_supported"]
+        registry = JWSRegistry(algorithms=algorithms, strict_check_header=False)
+
+        def decode(*, force: bool) -> dict[str, Any]:
+            keys = KeySet.import_key_set(self._client.fetch_jwk_set(force=force))
+            try:
+                return jwt.decode(text, keys, registry=registry).claims
+            except (ValueError, TypeError, UnicodeError) as problem:  # not of the three parts that a token has
+                raise DecodeError(str(problem)) from None
+
+        try:
+            return decode(force=False)
+        except InvalidKeyIdError:
+            if time.monotonic() < self._keys_again_at:  # anybody may send a token; not everybody may make us ask
+                raise
+            self._keys_again_at = time.monotonic() + _KEYS_SECONDS
+            return decode(force=True)
 
     def sign_out_url(self, back: str) -> str | None:
         """Where one signs out at the provider as well; None when it has no such place, or is away."""
@@ -112,6 +158,7 @@ class Provider:
             raise ValueError("the provider sent no id_token")
         asked = [self._settings.oidc_username_claim, self._settings.oidc_roles_claim]
         is_silent = any(name and _said(claims, name) is None for name in asked)
+        is_silent |= "@" in str(_said(claims, asked[0])) and "email_verified" not in claims
         if is_silent and "userinfo_endpoint" in self._client.server_metadata:
             more = self._client.userinfo(token=token)
             if more.get("sub") != claims["sub"]:  # OpenID Connect Core 1.0, section 5.3.2
@@ -119,7 +166,8 @@ class Provider:
             claims = {**more, **claims}
         return claims
 
-    def _read(self, claims: dict[str, Any]) -> Vouched:
+    def _read(self, claims: dict[str, Any], signed: dict[str, Any]) -> Vouched:
+        """Who that is; `signed` is what stands in the id_token itself."""
         settings, subject = self._settings, claims["sub"]
         username, name = _said(claims, settings.oidc_username_claim), claims.get("name")
         is_whole = isinstance(subject, str) and 0 < len(subject) <= _MOST and subject.isprintable()
@@ -128,10 +176,28 @@ class Provider:
             raise SignInRefused(
                 "Your organisation does not say what your username is. Ask whoever looks after this system."
             )
-        if settings.oidc_username_claim == "email" and claims.get("email_verified") is False:
-            raise SignInRefused("Your organisation has not verified your e-mail address yet.")
         roles = self._roles(claims) if settings.oidc_roles_claim else None
-        return Vouched(settings.oidc_issuer, subject, username, name if isinstance(name, str) else None, roles)
+        session = signed.get("sid")
+        return Vouched(
+            settings.oidc_issuer,
+            subject,
+            username,
+            name if isinstance(name, str) else None,
+            roles,
+            session=session if isinstance(session, str) and 0 < len(session) <= _MOST else None,
+            at=datetime.fromtimestamp(int(signed["iat"]), UTC),
+            owns_name=self._owns(claims, username),
+        )
+
+    def _owns(self, claims: dict[str, Any], username: str) -> bool:
+        """Whether the username is this person's for sure. An e-mail address is what somebody typed until it is verified."""
+        verified, address = claims.get("email_verified"), claims.get("email")
+        if "@" not in username and self._settings.oidc_username_claim != "email":
+            return True
+        if verified is not None or not self._settings.oidc_addresses_are_verified:
+            is_that = address is None or str(address).casefold() == username.casefold()
+            return is_that and (verified is True or verified == "true")
+        return True
 
     def _roles(self, claims: dict[str, Any]) -> frozenset[str]:
         """Their roles by our names. Whatever is no list of names gives no role."""

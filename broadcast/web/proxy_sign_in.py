@@ -1,12 +1,13 @@
 """Who a reverse proxy says is there. Its header is believed from the addresses that are configured, from nobody else."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 import structlog
 from flask import Request
 
 from broadcast.domain.vouched import PROXY, Vouched
 from broadcast.settings import Settings
+from broadcast.web.peer import is_peer_in, peer
 
 _MOST = 200  # characters of a header that are looked at
 _log = structlog.get_logger(__name__)
@@ -24,8 +25,8 @@ class ProxySignIn:
         named = request.headers.get(self._user, "").strip()
         if not named:
             return None
-        if not self._is_believed(request):
-            _log.warning("proxy_sign_in.ignored", header=self._user, peer=_peer(request))
+        if not is_peer_in(request, self._from):
+            _log.warning("proxy_sign_in.ignored", header=self._user, peer=peer(request))
             return None
         return named[:_MOST].lower()
 
@@ -39,17 +40,3 @@ class ProxySignIn:
             told = request.headers.get(self._roles, "")[: 10 * _MOST]
             roles = frozenset(name.strip() for name in told.split(",") if name.strip())
         return Vouched(PROXY, None, username, roles=roles)
-
-    def _is_believed(self, request: Request) -> bool:
-        try:
-            peer = ip_address(_peer(request))
-        except ValueError:  # a socket without addresses
-            return False
-        peer = getattr(peer, "ipv4_mapped", None) or peer
-        return any(peer in network for network in self._from)
-
-
-def _peer(request: Request) -> str:
-    """Who is at the other end of the connection, not whom it forwards for."""
-    before = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
-    return before.get("REMOTE_ADDR") or ""

@@ -1,11 +1,9 @@
-"""What templates can use: filters, the address of a static file, and a card with what one person did with it."""
+"""What templates can use: filters, icons, and a card with what one person did with it."""
 
-import hashlib
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 
-from flask import Flask, g, render_template, request, url_for
+from flask import Flask, g, render_template, request
 from jinja2 import StrictUndefined
 from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
@@ -83,7 +81,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         "span": span,
     }
     app.jinja_env.filters.update(filters)
-    app.jinja_env.globals.update(asset=_asset_of(app), icon=_icon_of(app), app_name=settings.app_name)
+    app.jinja_env.globals.update(icon=_icon_of(app), app_name=settings.app_name)
     app.context_processor(_everywhere)
 
 
@@ -99,15 +97,6 @@ def _everywhere() -> dict:
             db.session.rollback()
             values["unread"] = inbox.Unread(0, 0)
     return values
-
-
-def _asset_of(app: Flask):
-    @cache
-    def digest(filename: str) -> str:
-        path = Path(app.static_folder) / filename
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.exists() else "missing"
-
-    return lambda filename: url_for("static", filename=filename, v=digest(filename))
 
 
 def _icon_of(app: Flask):

@@ -81,9 +81,6 @@ def _add_headers(response: Response, settings: Settings) -> Response:
         headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR}; includeSubDomains"
     else:
         headers["X-Worker"] = str(os.getpid())  # which worker answered: for tests, and for whoever looks for a fault
-    if request.endpoint == "static":
-        known = "v" in request.args  # the address names the content's hash
-        headers["Cache-Control"] = f"public, max-age={_ONE_YEAR}, immutable" if known else "public, max-age=300"
-    elif getattr(g, "identity", None) is not None or response.mimetype == "text/html":
+    if request.endpoint != "static" and (getattr(g, "identity", None) is not None or response.mimetype == "text/html"):
         headers["Cache-Control"] = "no-store"
     return response

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent.socket
+import structlog
 from flask import Blueprint, Response, current_app, g, request
 
 from broadcast.actions import announce
 from broadcast.domain import clock
 from broadcast.errors import Forbidden
+from broadcast.hub import sse
 from broadcast.hub.connection import Connection
 from broadcast.hub.generated import Generated
 from broadcast.hub.hub import Hub, Stale, TooMany
@@ -27,6 +29,7 @@ from broadcast.web.errors import stream_refusal
 from broadcast.web.identity import allow, me
 
 blueprint = Blueprint("stream", __name__)
+_log = structlog.get_logger(__name__)
 
 
 class StreamResponse(Response):
@@ -43,13 +46,26 @@ class StreamResponse(Response):
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
         sock = environ.get("gunicorn.socket")
         takes_over = self._sockets is not None and environ["REQUEST_METHOD"] == "GET" and is_plain(sock)
+        g.pop("subscribed", None)  # from here on the stream ends with its wire, or with this response
         if not takes_over or not self._connection.is_open:
             return super().__call__(environ, start_response)
         head = "".join(f"{name}: {value}\r\n" for name, value in self.get_wsgi_headers(environ))
-        self._sockets.take_over(
-            self._connection, sock, f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n".encode("latin-1")
-        )
+        try:
+            self._sockets.take_over(
+                self._connection, sock, f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n".encode("latin-1")
+            )
+        except OSError as problem:  # this worker has no descriptor left, say: another may have
+            _log.warning("stream.not_taken_over", problem=str(problem))
+            self.response = [sse.refusal("BUSY")]
+            return super().__call__(environ, start_response)
         raise StopIteration
+
+
+@blueprint.teardown_app_request
+def _end_unanswered(_problem: BaseException | None) -> None:
+    """A stream that was subscribed, and whose response never came to be asked for: something failed in between."""
+    if connection := g.pop("subscribed", None):
+        current_app.extensions["hub"].close(connection, "failed to open")
 
 
 def is_plain(sock: Any) -> bool:
@@ -113,12 +129,9 @@ def _open(representation: str, *, label: str) -> Response:
             identity.look_again()
     else:
         return stream_refusal("BUSY")
-    try:
-        if who.origin:  # a stream outlives the token of its page by no more than a heartbeat
-            connection.ends_at = min(connection.ends_at, time.monotonic() + (who.until - now).total_seconds())
-        unread = inbox.unread(who.actor.viewer, now=now)
-        connection.prelude = opening(hub, connection, start, unread=unread, now=now)
-        return StreamResponse(hub, connection, current_app.extensions["runtime"].sockets)
-    except BaseException:
-        hub.close(connection, "failed to open")
-        raise
+    g.subscribed = connection
+    if who.until:  # a stream outlives the session or the token by no more than a heartbeat
+        connection.ends_at = min(connection.ends_at, time.monotonic() + (who.until - now).total_seconds())
+    unread = inbox.unread(who.actor.viewer, now=now)
+    connection.prelude = opening(hub, connection, start, unread=unread, now=now)
+    return StreamResponse(hub, connection, current_app.extensions["runtime"].sockets)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0020_schema_support"
-down_revision = "0011_counting"
+down_revision = "0018_provider_sessions"
 oldest_code = "0011_counting"
 
 

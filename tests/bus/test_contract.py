@@ -3,13 +3,18 @@
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
+from broadcast import untrusted
 from broadcast.bus.local import LocalBus
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis import RedisBus
 from tests.system import wait_for as eventually
+
+_GARBAGE = ("", "{", "[1]", '["a", 1]', "null", b"\xff", "[" * 50_000, "x" * 2_000_000, "[[[]], {}]", "0" * 64)
 
 
 class Ear:
@@ -49,9 +54,13 @@ class Ear:
             self._thread.join(10)
 
 
+def redis_bus(url: str, *, keys: Sequence[str] = ("k" * 40,)) -> RedisBus:
+    return RedisBus(url, keys=keys)
+
+
 @pytest.fixture(params=["local", "redis"])
 def bus(request) -> Bus:
-    return LocalBus() if request.param == "local" else RedisBus(request.getfixturevalue("own_redis").url)
+    return LocalBus() if request.param == "local" else redis_bus(request.getfixturevalue("own_redis").url)
 
 
 @pytest.fixture
@@ -83,7 +92,7 @@ def test_ring_before_anybody_listens_is_no_error(bus):
 
 @pytest.mark.service
 def test_ring_reaches_every_worker(own_redis, ears):
-    ours, theirs = RedisBus(own_redis.url), RedisBus(own_redis.url)
+    ours, theirs = redis_bus(own_redis.url), redis_bus(own_redis.url)
     first, second = ears(ours), ears(theirs)
     eventually(lambda: first.connects >= 1 and second.connects >= 1)
     ours.ring()
@@ -92,7 +101,7 @@ def test_ring_reaches_every_worker(own_redis, ears):
 
 @pytest.mark.service
 def test_listener_says_it_was_deaf_after_the_server_came_back(own_redis, ears):
-    bus = RedisBus(own_redis.url)
+    bus = redis_bus(own_redis.url)
     ear = ears(bus)
     heard = ear.connects
     own_redis.stop()
@@ -106,7 +115,7 @@ def test_listener_says_it_was_deaf_after_the_server_came_back(own_redis, ears):
 @pytest.mark.service
 def test_frozen_server_is_noticed_and_holds_up_no_publisher(own_redis, ears):
     """F02. One of the rings waits for it a quarter of a second; this worker hears them all the same."""
-    bus = RedisBus(own_redis.url)
+    bus = redis_bus(own_redis.url)
     ear = ears(bus)
     bus.ring()
     eventually(lambda: ear.rings == 1)
@@ -123,7 +132,7 @@ def test_frozen_server_is_noticed_and_holds_up_no_publisher(own_redis, ears):
 
 @pytest.mark.service
 def test_systems_with_databases_of_their_own_on_one_server_do_not_hear_each_other(own_redis, ears):
-    one, other = (RedisBus(own_redis.url.replace("/0", f"/{number}")) for number in (0, 1))
+    one, other = (redis_bus(own_redis.url.replace("/0", f"/{number}")) for number in (0, 1))
     at_one, at_other = ears(one), ears(other)
     one.signal("receipt", {"user": 1})
     one.ring()
@@ -138,18 +147,51 @@ def test_systems_with_databases_of_their_own_on_one_server_do_not_hear_each_othe
 def test_garbage_on_the_channel_is_survived(own_redis, ears):
     from redis import Redis
 
-    bus = RedisBus(own_redis.url)
+    bus = redis_bus(own_redis.url)
     ear = ears(bus)
     with Redis.from_url(own_redis.url) as stranger:
-        for garbage in ("", "{", "[1]", '["a", 1]', "null", b"\xff"):
+        for garbage in _GARBAGE:
             stranger.publish("broadcast:signal", garbage)
         stranger.publish("broadcast:ring", b"\xff\xff")
     bus.signal("receipt", {})
     eventually(lambda: ear.signals == [("receipt", {})])
+    assert bus.healthy, "the link was not given up for it"
+
+
+@pytest.mark.service
+def test_signals_of_others_are_not_heard_and_are_told_once(own_redis, ears, monkeypatch):
+    """Whoever reaches Redis could otherwise tell a person's pages that they have read what they have not."""
+    from redis import Redis
+
+    told: list[str] = []
+    monkeypatch.setattr(untrusted, "_told_at", {})
+    monkeypatch.setattr(untrusted, "_log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
+    forged = '["receipt", {"user": 2, "kind": "archived", "ids": [7], "version": 10}]'
+    before = untrusted.counts["signal"]
+    bus = redis_bus(own_redis.url)
+    ear = ears(bus)
+    with Redis.from_url(own_redis.url) as stranger:
+        stranger.publish("broadcast:signal", forged)
+        stranger.publish("broadcast:signal", "0" * 64 + forged)
+        redis_bus(own_redis.url, keys=["another system"]).signal("receipt", {})
+        bus.signal("due", {})
+        eventually(lambda: ear.signals)
+    assert ear.signals == [("due", {})]
+    assert untrusted.counts["signal"] - before == 3
+    assert told == ["redis.unreadable"]
+
+
+@pytest.mark.service
+def test_signals_are_heard_while_the_key_is_changed(own_redis, ears):
+    before, after = redis_bus(own_redis.url, keys=["old"]), redis_bus(own_redis.url, keys=["new", "old"])
+    ear = ears(after)
+    before.signal("receipt", {"user": 1})
+    after.signal("receipt", {"user": 2})
+    eventually(lambda: ear.signals == [("receipt", {"user": 1}), ("receipt", {"user": 2})])
 
 
 def test_server_that_is_not_there_is_unhealthy_and_rings_do_not_raise():
-    bus = RedisBus("redis://127.0.0.1:1/0")
+    bus = redis_bus("redis://127.0.0.1:1/0")
     bus.ring()
     bus.signal("receipt", {})
     assert not bus.healthy

@@ -49,6 +49,8 @@ def wanted(rule: Rule) -> str:
     """For whom a route is, by its address: written here once more, so that a slip in the code is seen."""
     if rule.rule in OPEN:
         return "anyone"
+    if rule.rule == "/login/organisation/logout":
+        return "provider"
     if rule.rule == "/api/events":
         return "events"
     if rule.rule == "/api/embed/tokens":
@@ -101,7 +103,7 @@ def test_nobody_gets_to_sign_in_first(app, client, routes):
     """Pages lead to /login, the API answers 401 as problem+json, the page's stream says SIGNED_OUT."""
     nobody = client()
     for rule in routes:
-        if wanted(rule) == "anyone":
+        if wanted(rule) in ("anyone", "provider"):
             continue
         response = nobody.http.open(path_of(rule), method=method_of(rule))
         if rule.rule == "/inbox/stream":
@@ -204,14 +206,40 @@ def test_token_for_metrics_reads_those_and_nothing_else(app, client):
         assert http.get(path, **asked).status_code == 403, path
 
 
-def test_metrics_are_for_this_machine_and_administrators(app, client):
-    """A17"""
-    elsewhere = {"environ_base": {"REMOTE_ADDR": "192.0.2.7"}}
-    assert client().get("/metrics").status_code == 200
-    assert client().get("/metrics", **elsewhere).status_code == 303
-    assert client("bob").get("/metrics", **elsewhere).status_code == 403
-    assert client("alice").get("/metrics", **elsewhere).status_code == 200
-    assert client().get("/metrics", headers={"X-Forwarded-For": "192.0.2.7"}).status_code == 303
+def test_metrics_are_for_operators_and_nearness_is_no_proof(app, client):
+    """A17. A proxy on the same machine, or in front of a unix socket, asks from there for the whole world."""
+    for address in ("127.0.0.1", "::1", "", "192.0.2.7"):
+        asked = {"environ_base": {"REMOTE_ADDR": address}}
+        assert client().get("/metrics", **asked).status_code == 303, address
+        assert client("bob").get("/metrics", **asked).status_code == 403
+        assert client("alice").get("/metrics", **asked).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "hops", "status"),
+    [
+        ("10.1.2.3", {}, 0, 200),
+        ("::ffff:10.1.2.3", {}, 0, 200),
+        ("10.2.2.3", {}, 0, 303),
+        ("127.0.0.1", {}, 0, 303),
+        ("", {}, 0, 303),
+        ("10.1.2.3", {}, 1, 200),
+        ("192.0.2.7", {"X-Forwarded-For": "10.1.2.3"}, 1, 303),
+        ("192.0.2.7", {"X-Forwarded-For": "10.1.2.3"}, 0, 303),
+        *(
+            ("10.1.2.3", {name: value}, hops, 303)
+            for name, value in [
+                ("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "a"), ("Via", "1.1 a"),
+                ("X-Forwarded-User", "a"), ("Forwarded", "for=192.0.2.7"), ("X-Real-IP", "192.0.2.7"),
+            ]
+            for hops in (0, 1)
+        ),
+    ],
+)  # fmt: skip
+def test_metrics_are_open_to_the_addresses_that_are_named(make_app, client, address, headers, hops, status):
+    client()
+    http = make_app(metrics_from=["10.1.0.0/16"], forwarded_hops=hops).test_client()
+    assert http.get("/metrics", headers=headers, environ_base={"REMOTE_ADDR": address}).status_code == status
 
 
 def test_no_get_writes(app, client, routes):

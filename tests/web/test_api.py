@@ -288,4 +288,4 @@ def test_a17_alive_ready_metrics(app, client, settings):
     assert "secret detail" not in told.get_data(as_text=True)
     told = create_app(settings).test_client().get("/readyz")
     assert (told.status_code, list(told.json["failing"])) == (503, ["tail"])
-    assert b"broadcast_streams " in nobody.get("/metrics").data
+    assert b"broadcast_streams " in client("alice").get("/metrics").data

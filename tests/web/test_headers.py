@@ -68,11 +68,6 @@ def test_personal_answers_are_not_kept(client, path):
     assert client("alice").get(path).headers["Cache-Control"] == "no-store"
 
 
-def test_named_static_files_are_kept_for_ever(client):
-    assert "immutable" in client().get("/static/app.css?v=1").headers["Cache-Control"]
-    assert "immutable" not in client().get("/static/app.css").headers["Cache-Control"]
-
-
 def test_cookie_is_out_of_reach_of_scripts_and_other_sites(client):
     cookie = client().get("/login").headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))

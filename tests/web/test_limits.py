@@ -107,3 +107,32 @@ def test_limits_hold_while_redis_refuses_and_are_in_redis_again_at_once(limited,
             assert bool(redis.keys("broadcast:limit:*")) == (order is well)
         redis.flushall()
         assert asker.get("/inbox/count").status_code == 200
+
+
+@pytest.mark.parametrize("forged", ["text", "no number", "list", "hash", "too large", "for ever", "for a century"])
+def test_counter_that_somebody_else_wrote_shuts_nobody_out(limited, own_redis, forged):
+    """It is a 500 for nobody; a count that is none begins anew, and one without an end gets one."""
+    app = limited(redis_url=own_redis.url, limit_publish_per_user="3/minute")
+    alice = Client.of(app, "alice")
+    assert alice.send("POST", "/api/admin/broadcasts", a_message()).status_code == 201
+    with Redis.from_url(own_redis.url) as redis:
+        [key] = [key for key in redis.keys("broadcast:limit:*") if b"publish" in key]
+        redis.delete(key)
+        match forged:
+            case "text":
+                redis.set(key, b"\xff")
+            case "no number":
+                redis.set(key, "1.5")
+            case "list":
+                redis.rpush(key, "1")
+            case "hash":
+                redis.hset(key, "a", "1")
+            case "too large":
+                redis.set(key, 2**63 - 1)
+            case "for ever":
+                redis.set(key, 99)
+            case "for a century":
+                redis.set(key, 99, ex=3_000_000_000)
+        answers = [alice.send("POST", "/api/admin/broadcasts", a_message()).status_code for _ in range(4)]
+        assert 0 < redis.ttl(key) <= 60
+    assert answers == ([429] * 4 if forged.startswith("for") else [201, 201, 201, 429])

@@ -139,3 +139,51 @@ def test_forged_cookie_is_nobody(app, client, cookie):
     http = app.test_client()
     http.set_cookie("broadcast", cookie)
     assert http.get("/api/user/messages").status_code == 401
+
+
+def test_second_sign_in_ends_the_session_that_this_browser_had(app, dana):
+    """A copy of the old cookie is worth nothing, though nobody signed out."""
+    with app.app_context():
+        people.create_person("erin", FORM["password"], by=SYSTEM, now=clock.now())
+    dana.post("/login", FORM)
+    stolen = cookie_of(dana)
+    for username in ("dana", "erin"):
+        dana.get("/inbox")
+        assert dana.post("/login", FORM | {"username": username}).status_code == 303
+        thief = Client(app.test_client())
+        thief.http.set_cookie("broadcast", stolen)
+        assert thief.get("/inbox").status_code == 303
+        assert dana.get("/inbox").status_code == 200
+    elsewhere = Client(app.test_client())
+    elsewhere.post("/login", FORM)
+    assert dana.get("/inbox").status_code == 200, "another browser's sign-in ends nothing here"
+
+
+def test_refused_sign_in_leaves_the_session_alone(dana):
+    dana.post("/login", FORM)
+    dana.get("/inbox")
+    assert dana.post("/login", FORM | {"password": "wrong wrong"}).status_code == 401
+    assert dana.get("/inbox").status_code == 200
+
+
+def test_old_cookie_ends_with_the_old_password(app, dana):
+    dana.post("/login", FORM)
+    dana.get("/account")
+    stolen = cookie_of(dana)
+    form = {"current": FORM["password"], "new": "another long sentence", "again": "another long sentence"}
+    assert dana.post("/account/password", form).status_code == 303
+    assert dana.get("/inbox").status_code == 200, "this browser goes on"
+    assert dana.post("/inbox/read-all").status_code in (200, 303), "with the forms that it has open"
+    thief = Client(app.test_client())
+    thief.http.set_cookie("broadcast", stolen)
+    assert thief.get("/inbox").status_code == 303
+
+
+def test_administrator_changes_the_own_password_in_the_account_only(app, client):
+    alice = client("alice")
+    with app.app_context():
+        own = actor("alice").user_id
+    page = alice.get(f"/console/people/{own}").text
+    assert f"/console/people/{own}/password" not in page
+    assert 'href="/account"' in page
+    assert alice.post(f"/console/people/{own}/password").status_code == 409

@@ -13,7 +13,16 @@ from broadcast.store.models.broadcasts import (
     SavedAudience,
     audience_of,
 )
-from broadcast.store.models.people import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
+from broadcast.store.models.people import (
+    ApiToken,
+    PeopleVersion,
+    PersonIdentity,
+    ProviderLogoutRow,
+    Role,
+    User,
+    UserRole,
+    UserSession,
+)
 from broadcast.store.models.record import (
     Audit,
     AuditHead,
@@ -40,6 +49,7 @@ __all__ = [
     "MessageTemplate",
     "PeopleVersion",
     "PersonIdentity",
+    "ProviderLogoutRow",
     "Receipt",
     "Role",
     "SavedAudience",

@@ -83,7 +83,8 @@ class PeopleVersion(db.Model):
 class UserSession(db.Model):
     """A sign-in. The cookie holds a random token; only its SHA-256 is kept, so that a copy of the table opens nothing.
 
-    With an `origin` it is an inbox in that site's pages, which the site's token `token_id` began; no cookie opens it.
+    With an `origin` it is an inbox in that site's pages, which the site's token `token_id` began; no cookie opens it. `issuer`
+    is the provider that vouched for it, `provider_session` what the session is called there.
     """
 
     __tablename__ = "sessions"
@@ -98,6 +99,20 @@ class UserSession(db.Model):
     agent: Mapped[str | None] = mapped_column(String(200))
     origin: Mapped[str | None] = mapped_column(String(200))
     token_id: Mapped[int | None] = mapped_column(index=True)
+    issuer: Mapped[str | None] = mapped_column(String(255))
+    provider_session: Mapped[str | None] = mapped_column(String(255), index=True)
+
+
+class ProviderLogoutRow(db.Model):
+    """What a provider has told to be over, for as long as the same notice, or somebody who was signing in then, may come."""
+
+    __tablename__ = "provider_logouts"
+
+    issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    token_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    subject: Mapped[str | None] = mapped_column(String(255))
+    provider_session: Mapped[str | None] = mapped_column(String(255))
+    at: Mapped[datetime] = mapped_column(index=True)
 
 
 class PersonIdentity(db.Model):

@@ -1,0 +1,43 @@
+"""Whatever this program writes is for its own user only: database, keys, locks and logs hold what everybody was told.
+
+The folder itself may be open to others on purpose, so the files are private by themselves: new ones by the umask, those that an
+older version made by taking away what others may do with them. Standard library only: the launcher begins with it.
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+UMASK = 0o077
+_OURS = (
+    "*.sqlite3",
+    "*.sqlite3-*",
+    "secret_key*",
+    "*.lock",
+    "*.log",
+    "metrics/*",
+)  # in DATA_DIR, which may hold others' too
+
+
+def begin(data_dir: Path, database_uri: str = "") -> None:
+    """Make every file of this process private from now on, and those that are there already."""
+    os.umask(UMASK)
+    files = [path for pattern in _OURS for path in data_dir.glob(pattern)]
+    if database_uri.startswith("sqlite:///"):
+        database = Path(database_uri.removeprefix("sqlite:///").partition("?")[0])
+        files += [database, *(database.with_name(database.name + more) for more in ("-wal", "-shm", "-journal"))]
+    _close(files)
+
+
+def _close(files: Iterable[Path]) -> None:
+    for path in files:
+        with suppress(OSError):  # not there, or somebody else's: then it is theirs to close
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                found = os.fstat(descriptor)
+                if stat.S_ISREG(found.st_mode) and found.st_mode & UMASK:
+                    os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~UMASK)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,70 @@
+"""Static files: what a browser may keep for ever is what the name says, whichever node answers."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from broadcast.web.assets import Assets
+
+
+def addresses(page: str) -> list[str]:
+    return re.findall(r'(?:href|src)="(/static/[^"]+\?v=[^"]+)"', page)
+
+
+def test_file_under_its_own_hash_is_kept_for_ever(client):
+    alice = client("alice")
+    found = addresses(alice.get("/inbox").text)
+    assert len(found) > 5
+    for address in found:
+        answer = alice.get(address)
+        assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True), address
+        etag = answer.headers["ETag"]
+        assert "immutable" in alice.get(address, headers={"If-None-Match": etag}).headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("v", ["1", "", "0" * 12, "missing", "%00", "x" * 2000])
+@pytest.mark.parametrize(
+    "name", ["app.css", "live.js", "vendor/htmx-4.0.1.min.js", "nothing.js", "vendor", "../app.py"]
+)
+def test_no_other_content_stands_under_a_hash(client, name: str, v: str):
+    answer = client().get(f"/static/{name}?v={v}")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (404, "no-store")
+
+
+def test_two_hashes_are_none(client):
+    alice = client("alice")
+    address = addresses(alice.get("/inbox").text)[0]
+    assert alice.get(f"{address}&v=1").status_code == 404
+
+
+def test_file_without_a_hash_is_kept_for_minutes_and_one_that_is_missing_not_at_all(client):
+    assert client().get("/static/app.css").headers["Cache-Control"] == "public, max-age=300"
+    assert client().get("/static/nothing.css").headers["Cache-Control"] == "no-store"
+
+
+def test_node_of_another_version_gives_nothing_out_under_the_name_of_ours(make_app, client, tmp_path, monkeypatch):
+    page = client("alice").get("/inbox").text
+    [ours] = [address for address in addresses(page) if "/app.css" in address]
+    [same] = [address for address in addresses(page) if "/live.js" in address]
+    folder = tmp_path / "static"
+    shutil.copytree(make_app().static_folder, folder)
+    (folder / "app.css").write_text("body { color: red }")
+    monkeypatch.setattr("broadcast.factory._STATIC", str(folder))
+    other = make_app().test_client()
+    assert (other.get(ours).status_code, other.get(ours).headers["Cache-Control"]) == (404, "no-store")
+    assert other.get("/static/app.css").text == "body { color: red }"
+    assert "immutable" in other.get(same).headers["Cache-Control"]
+
+
+def test_file_that_is_replaced_under_a_running_node_gets_another_name(tmp_path: Path):
+    file = tmp_path / "a.js"
+    file.write_text("one")
+    assets = Assets(str(tmp_path))
+    first = assets.digest("a.js")
+    file.write_text("two")
+    os.utime(file, ns=(1, 1))
+    assert assets.digest("a.js") not in (None, first)
+    assert assets.digest("b.js") is None
