@@ -8,6 +8,7 @@ from werkzeug.datastructures import MultiDict
 
 from broadcast.actions import people as people_actions
 from broadcast.actions.audiences import resolve
+from broadcast.content import markdown
 from broadcast.domain import clock, confirmation
 from broadcast.domain.audience import Audience, Everyone, Except, Roles
 from broadcast.domain.confirmation import Confirmation
@@ -66,6 +67,7 @@ def review(form: MultiDict[str, str]) -> Review:
     counted = reach(form)
     try:
         draft = forms.read(form, now=clock.now())
+        markdown.render(draft.content)
         resolve(draft.target)
     except Invalid as invalid:
         return Review(counted, forms.on_form(invalid, form).fields)

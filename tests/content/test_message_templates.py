@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast import wording
+from broadcast.content import message_templates
 from broadcast.errors import Invalid
 
 
@@ -23,11 +23,11 @@ from broadcast.errors import Invalid
     ],
 )
 def test_variables_are_filled_in(text, values, filled):
-    assert wording.fill(text, values) == filled
+    assert message_templates.fill(text, values) == filled
 
 
 def test_variables_are_found():
-    assert wording.variables(
+    assert message_templates.variables(
         "{{ b }} {{ a|upper }}", "{% for x in c|split %}{{ x }}{{ range(2)|length }}{% endfor %}"
     ) == ["a", "b", "c"]
 
@@ -58,7 +58,7 @@ def test_template_without_an_end_ends(what):
 
     def run() -> None:
         try:
-            wording.fill(FOREVER[what], {"a": "1", "x": "x" * 20_000})
+            message_templates.fill(FOREVER[what], {"a": "1", "x": "x" * 20_000})
         except Invalid as invalid:
             told.append(str(invalid))
 
@@ -83,15 +83,15 @@ def test_template_without_an_end_ends(what):
 )  # fmt: skip
 def test_template_cannot_reach_out(text):
     with pytest.raises(Invalid):
-        wording.fill(text, {"a": "x", "b": "y"})
+        message_templates.fill(text, {"a": "x", "b": "y"})
 
 
 def test_missing_variable_is_told():
     with pytest.raises(Invalid, match="what"):
-        wording.fill("{{ what }}", {})
+        message_templates.fill("{{ what }}", {})
 
 
 @given(st.text(alphabet="{}%|()x1 +-'for in range if endfor endif\n", max_size=60))
 def test_no_text_does_more_than_be_refused(text):
     with contextlib.suppress(Invalid):
-        wording.fill(text, {"x": "1"})
+        message_templates.fill(text, {"x": "1"})
