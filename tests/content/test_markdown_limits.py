@@ -104,8 +104,8 @@ def test_deep_quote_is_refused_and_never_cut_off():
         "![A plan](https://a.example/plan.png)", "![](https://a.example/x.png)",
         "[](https://a.example)",
         "[\u200b](https://a.example)",
-        "\u200b\u200c\u2060", "\u3164", "\u2800 \u2800", "&#8203;&zwj;", "\u0301\u0302", "---", "[a]: https://a.example", "#", "> ", "- ",
-        "| |\n|-|\n| |", "```\n\n```", "**\u200b**", "\U000e0041", "\ufeff", "\u00ad",
+        "\u200b\u200c\u2060", "\u3164", "\u2800 \u2800", "&#8203;&zwj;", "\u0301\u0302", "---", "[a]: https://a.example", "#",
+        "> ", "- ", "| |\n|-|\n| |", "```\n\n```", "**\u200b**", "\U000e0041", "\ufeff", "\u00ad",
         "![a](https://a.example)\n\n---\n\n[](https://b.example)",
     ],
 )  # fmt: skip
