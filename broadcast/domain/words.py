@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 MOST = 4000  # words of one text; a message of 16 KiB has fewer unless it is noise
 _LENGTH = 64  # characters of a word that count: a word of 16 KiB is not looked up
-# Characters unfolded at once. Marks in a row are sorted, which takes the square of their number; that a part may begin with marks
-# of the one before does not matter, as they are all left away.
+# Characters unfolded at once. Marks in a row are sorted, which takes the square of their number. That a part may begin with
+# marks of the one before does not matter, as they are all left away.
 _AT_ONCE = 256
 _WORD = re.compile(r"[^\W_]+")
 _IN_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
