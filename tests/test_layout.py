@@ -13,7 +13,7 @@ CODE = TOP / "broadcast"
 
 _LEAVES = {"errors", "turn"}
 _STORE = {"config", "domain", "store", "settings"} | _LEAVES
-_ACTIONS = {"domain", "store", "bus", "actions", "richtext", "wording"} | _LEAVES
+_ACTIONS = {"domain", "store", "bus", "actions", "content"} | _LEAVES
 _LOOPS = {"domain", "store", "hub", "bus", "actions"} | _LEAVES
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,8 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "private_files": set(),
     "secret_keys": set(),
     "settings": {"config", "secret_keys", "sign_in_settings"},
-    "richtext": set(),
-    "wording": _LEAVES,
+    "content": {"content", "domain"} | _LEAVES,
     "launcher": {"config", "launcher", "private_files", "settings"},
     "domain": {"domain"} | _LEAVES,
     "hub": {"hub", "domain", "turn"},
@@ -54,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": _LOOPS
     | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep", "worker"},
     "web": _LOOPS
-    | {"upkeep", "web", "ingest", "settings", "richtext", "wording", "demo"}
+    | {"upkeep", "web", "ingest", "settings", "content", "demo"}
     | {"metrics", "presence", "redis_url", "replay", "counted", "untrusted"},
     "cli": {"domain", "store", "actions", "commands", "demo"} | _LEAVES,
     "factory": {"bus", "cli", "counted", "deliveries", "domain", "hub", "ingest"}
@@ -70,13 +69,13 @@ ONLY_IN: dict[str, set[str]] = {
     "flask_sqlalchemy": {"store"},
     "werkzeug": {"web"},
     "itsdangerous": {"web"},
-    "jinja2": {"web", "wording", "ingest"},
+    "jinja2": {"web", "content", "ingest"},
     "redis": {"redis_url"},
     "limits": {"web"},
     "argon2": {"actions"},
     "kafka": {"ingest"},
-    "nh3": {"richtext"},
-    "markdown_it": {"richtext"},
+    "nh3": {"content"},
+    "markdown_it": {"content"},
     "pydantic": {"settings", "sign_in_settings"},
     "pydantic_settings": {"settings", "sign_in_settings"},
     "prometheus_client": {"metrics"},

@@ -10,6 +10,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience, Everyone, Roles, Users, roles, users, without
 from broadcast.domain.message import Target, TargetType, is_one_line, read_target
 from broadcast.domain.permissions import Permission
+from broadcast.domain.visible import is_blank
 from broadcast.errors import Conflict, Invalid, NotFound
 from broadcast.store import people
 from broadcast.store.database import writing
@@ -52,7 +53,7 @@ def save(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -> int:
     """Keep an audience under a name; return its id. Raises Forbidden, Invalid, Conflict (the name is taken), Busy."""
     by.require(Permission.WRITE)
     name = " ".join(name.split())
-    if not 0 < len(name) <= 80 or not is_one_line(name):
+    if not 0 < len(name) <= 80 or not is_one_line(name) or is_blank(name):
         raise Invalid({"name": "Give it a name of 1 to 80 characters."})
     resolve(read_target(raw))
     try:

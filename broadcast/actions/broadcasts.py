@@ -21,6 +21,7 @@ from broadcast.actions.rows import (
     refuse_unreviewed,
     set_audience,
 )
+from broadcast.content import markdown
 from broadcast.domain import lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Audience, Users
@@ -28,6 +29,7 @@ from broadcast.domain.events import EVERY_SESSION, EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, is_one_line
 from broadcast.domain.permissions import Permission
+from broadcast.domain.visible import is_blank
 from broadcast.errors import Conflict, Invalid
 from broadcast.store import broadcasts, log, people
 from broadcast.store.database import writing
@@ -50,16 +52,16 @@ def publish(
 
     With `hold_seconds`, what would go out at once waits that long, unseen, and can be withdrawn until then. A `test` is
     kept out of the console's lists. `key` makes repeats harmless: the second call with the same key and draft returns the
-    first broadcast. Raises Forbidden, Invalid (unknown role or person, nobody reached), Conflict (the key was used for
-    something else), Busy.
+    first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown role or person, nobody reached, a text that is
+    not shown), Conflict (the key was used for something else), Busy.
     """
     check_may_write(draft, by)
     if key is not None and (earlier := earlier_with(by, key, draft)):
         return earlier
-    audience = resolve(draft.target)
+    audience, html = resolve(draft.target), markdown.render(draft.content)
     try:
         with writing() as session:
-            broadcast = _store(session, draft, audience, by, now)
+            broadcast = _store(session, draft, html, audience, by, now)
             if test:
                 broadcast.archived_at = now
             remember_key(session, by, key, draft, broadcast.id, now)
@@ -139,7 +141,7 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
     """Recall a broadcast: every open screen drops it. Raises Forbidden, Invalid, NotFound, IllegalTransition, Busy."""
     by.require(Permission.WRITE)
     reason = " ".join(reason.split())
-    if not 0 < len(reason) <= 500 or not is_one_line(reason):
+    if not 0 < len(reason) <= 500 or not is_one_line(reason) or is_blank(reason):
         raise Invalid({"reason": "Say why it is recalled, in at most 500 characters."})
     with writing() as session:
         broadcast = locked(session, broadcast_id)
@@ -161,9 +163,9 @@ def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
     return done
 
 
-def _store(session: Session, draft: Draft, audience: Audience, by: Actor, now: datetime) -> Broadcast:
+def _store(session: Session, draft: Draft, html: str, audience: Audience, by: Actor, now: datetime) -> Broadcast:
     broadcast = new_row(by, now)
-    fill(broadcast, draft, now)
+    fill(broadcast, draft, now, html=html)
     set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=draft.keep_as_draft)
     return broadcast
 

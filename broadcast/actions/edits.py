@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session
 from broadcast.actions import announce, audit, rows
 from broadcast.actions.audiences import resolve
 from broadcast.actions.broadcasts import Published, earlier_with, remember_key, set_out, update
+from broadcast.content import markdown
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, read_draft
+from broadcast.domain.message import Draft, read_content, read_draft
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Invalid
+from broadcast.errors import Invalid, Outdated
 from broadcast.store import audiences, broadcasts, log
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast
@@ -45,10 +46,14 @@ def save_draft(
 ) -> Saved:
     """Keep a form as it was typed, finished or not, in a new draft or in the one it belongs to.
 
-    `draft` is what the form says when it is in order, None while it is not: it then reaches nobody. One audit row stands
-    for a writer's whole row of autosaves. Raises Forbidden, NotFound, Outdated, IllegalTransition, Busy.
+    `draft` is what the form says when it is in order, None while it is not: it then reaches nobody, as does one whose text
+    is not shown. One audit row stands for a writer's whole row of autosaves. Lets other greenlets run. Raises Forbidden,
+    NotFound, Outdated, IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
+    html = _html_if_shown(draft)
+    if html is None:
+        draft = None
     audience = resolve(draft.target) if draft else None
     with writing() as session:
         if broadcast_id is None:
@@ -61,7 +66,7 @@ def save_draft(
             lifecycle.after(broadcast.status, "saved")
             broadcast.revision += 1
             _record_once(session, by, broadcast, now)
-        _take_down(session, broadcast, typed, draft, now)
+        _take_down(session, broadcast, typed, draft, html, now)
         if audience:
             rows.clear_audience(session, broadcast)
             snapshot = draft.target.snapshot
@@ -71,11 +76,23 @@ def save_draft(
         return Saved(broadcast.id, broadcast.version)
 
 
+def _html_if_shown(draft: Draft | None) -> str | None:
+    try:
+        return draft and markdown.render(draft.content)
+    except Invalid:
+        return None
+
+
 def _take_down(
-    session: Session, broadcast: Broadcast, typed: Mapping[str, Any], draft: Draft | None, now: datetime
+    session: Session,
+    broadcast: Broadcast,
+    typed: Mapping[str, Any],
+    draft: Draft | None,
+    html: str | None,
+    now: datetime,
 ) -> None:
     if draft:
-        rows.fill(broadcast, draft, now)
+        rows.fill(broadcast, draft, now, html=html)
     else:
         broadcast.title = " ".join(str(typed.get("title", "")).split())[:200]
         broadcast.updated_at = now
@@ -101,18 +118,18 @@ def send(
 ) -> Published:
     """Give a draft or a plan its final words, and send or schedule it as they say.
 
-    Raises Forbidden, NotFound, Invalid, Outdated, IllegalTransition, Conflict (see `publish`), Busy.
+    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, Outdated, IllegalTransition, Conflict (see `publish`), Busy.
     """
     rows.check_may_write(draft, by)
     if key is not None and (earlier := earlier_with(by, key, draft)):
         return earlier
-    audience = resolve(draft.target)
+    audience, html = resolve(draft.target), markdown.render(draft.content)
     try:
         with writing() as session:
             broadcast = rows.locked(session, broadcast_id, version=version)
             lifecycle.after(broadcast.status, "held")  # before anything is changed
             rows.clear_audience(session, broadcast)
-            rows.fill(broadcast, draft, now)
+            rows.fill(broadcast, draft, now, html=html)
             snapshot = draft.target.snapshot
             rows.set_audience(session, broadcast, audience, snapshot=snapshot, may_be_empty=False)
             broadcast.typed = None
@@ -170,10 +187,11 @@ def edit(
     """Change the named public fields of a draft, a plan or a live broadcast; return the new version.
 
     A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Its
-    audience and its start are history and cannot change. `version` None means whatever is there now. Raises Forbidden,
-    NotFound, Invalid, Outdated, IllegalTransition, Busy.
+    audience and its start are history and cannot change. `version` None means whatever is there now. Lets other greenlets
+    run. Raises Forbidden, NotFound, Invalid, Outdated, IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
+    new_text = _rendered(broadcast_id, changes)
     with writing() as session:
         broadcast = rows.locked(session, broadcast_id, version=version)
         lifecycle.after(broadcast.status, "edited")
@@ -186,7 +204,7 @@ def edit(
             is_draft = broadcast.status == Status.DRAFT
             rows.set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft)
         started_at = broadcast.scheduled_at
-        rows.fill(broadcast, draft, now)
+        rows.fill(broadcast, draft, now, html=_html_of(draft.content, broadcast, new_text))
         if broadcast.is_live:
             broadcast.scheduled_at = started_at
         after = as_fields(broadcast)
@@ -203,6 +221,33 @@ def edit(
     announce.ring()
     announce.due()
     return version
+
+
+class _Text(NamedTuple):
+    markdown: str
+    html: str
+
+
+def _rendered(broadcast_id: int, changes: Mapping[str, Any]) -> _Text | None:
+    """The new text, rendered; None when the text stays as it is stored, or is none. Raises Invalid."""
+    if changes.get("content") is None:
+        return None
+    try:
+        text = read_content(changes["content"])
+    except ValueError:
+        return None  # `read_draft` says what is wrong, with all else that is
+    stored = broadcasts.by_id(broadcast_id)
+    if stored is None or stored.content == text:  # shown already, whatever the limits were then
+        return None
+    return _Text(text, markdown.render(text))
+
+
+def _html_of(content: str, broadcast: Broadcast, new_text: _Text | None) -> str:
+    if new_text is not None and new_text.markdown == content:
+        return new_text.html
+    if broadcast.content != content:  # it was this text when the edit began
+        raise Outdated(broadcast.version)
+    return broadcast.content_html
 
 
 def _changed(

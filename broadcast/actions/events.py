@@ -14,10 +14,10 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast import richtext
 from broadcast.actions import announce
 from broadcast.actions.audiences import resolve
 from broadcast.actions.batch import Batch, Kind, Ready
+from broadcast.content import markdown
 from broadcast.domain.actor import Actor
 from broadcast.domain.arrival import Arrival, Publish, Rejected
 from broadcast.domain.audience import Audience
@@ -108,7 +108,10 @@ def failed(arrival: Arrival, problem: Exception) -> Rejected:
 
 
 def prepare(arrivals: Iterable[Arrival]) -> list[Ready]:
-    """Step 1: find audiences and render Markdown. A draft for nobody becomes Rejected. Lets other greenlets run."""
+    """Step 1: find audiences and render Markdown. Lets other greenlets run.
+
+    A draft for nobody, or with a text that is not shown, becomes Rejected.
+    """
     known: dict[Target, tuple[Audience, int] | Rejected] = {}
     ready, breath = [], Breath()
     for arrival in arrivals:
@@ -119,13 +122,19 @@ def prepare(arrivals: Iterable[Arrival]) -> list[Ready]:
         target = reading.draft.target
         if target not in known:
             known[target] = _reach(target)
-        found = known[target]
-        if isinstance(found, Rejected):
-            ready.append(Ready(replace(arrival, reading=found.of(reading.source, reading.source_id))))
-        else:
-            ready.append(Ready(arrival, *found, html=richtext.to_html(reading.draft.content)))
+        ready.append(_ready(arrival, known[target]))
         breath.take()
     return ready
+
+
+def _ready(arrival: Arrival, found: tuple[Audience, int] | Rejected) -> Ready:
+    reading = arrival.reading
+    if not isinstance(found, Rejected):
+        try:
+            return Ready(arrival, *found, html=markdown.render(reading.draft.content))
+        except Invalid as invalid:
+            found = Rejected("fields", str(invalid))
+    return Ready(replace(arrival, reading=found.of(reading.source, reading.source_id)))
 
 
 def _reach(target: Target) -> tuple[Audience, int] | Rejected:

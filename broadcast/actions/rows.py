@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from broadcast import richtext
 from broadcast.actions.audiences import MOST_SNAPSHOT
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users
@@ -76,14 +75,14 @@ def check_may_write(draft: Draft, by: Actor) -> None:
         by.require(Permission.PEOPLE)
 
 
-def fill(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str | None = None) -> None:
+def fill(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
     """Write what a draft says into the columns; its audience goes by `set_audience`, its status by the caller.
 
-    `html` is its content when that was rendered before.
+    `html` is its content, rendered before the transaction: whoever waits for the database does not wait for Markdown.
     """
     broadcast.title = draft.title
     broadcast.content = draft.content
-    broadcast.content_html = richtext.to_html(draft.content) if html is None else html
+    broadcast.content_html = html
     broadcast.priority = draft.priority.value
     broadcast.category = draft.category
     broadcast.actions = [asdict(link) for link in draft.actions]

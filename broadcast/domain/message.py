@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from broadcast.domain import clock
+from broadcast.domain.visible import is_blank
 from broadcast.errors import Invalid
 
 TITLE_CHARACTERS = 200
@@ -95,7 +96,7 @@ def read_draft(raw: Any, *, now: datetime) -> Draft:
     reader = _Reader(raw)
     draft = Draft(
         title=reader.take("title", _title),
-        content=reader.take("content", _content),
+        content=reader.take("content", read_content),
         target=_target(reader),
         priority=reader.take("priority", _one_of(Priority), Priority.NORMAL),
         category=reader.take("category", _category, None),
@@ -191,13 +192,18 @@ def _title(value: Any) -> str:
         raise ValueError(f"has {len(title)} characters; at most {TITLE_CHARACTERS} fit")
     if not is_one_line(title):
         raise ValueError("must not hold control characters")
+    if is_blank(title):
+        raise ValueError("has no character that can be seen")
     return title
 
 
-def _content(value: Any) -> str:
+def read_content(value: Any) -> str:
+    """The text of a message as it is kept. Raises ValueError, whose sentence goes on after "The message"."""
     content = _text(value).replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     if not content.strip():
         raise ValueError("is missing")
+    if is_blank(content):
+        raise ValueError("has no character that can be seen")
     if (size := len(content.encode())) > CONTENT_BYTES:
         raise ValueError(f"has {size:,} bytes; at most {CONTENT_BYTES:,} fit")
     return content
@@ -205,6 +211,8 @@ def _content(value: Any) -> str:
 
 def _category(value: Any) -> str | None:
     category = " ".join(_text(value).split())
+    if category and is_blank(category):
+        raise ValueError("has no character that can be seen")
     if len(category) > CATEGORY_CHARACTERS:
         raise ValueError(f"has {len(category)} characters; at most {CATEGORY_CHARACTERS} fit")
     if not is_one_line(category):
@@ -245,8 +253,8 @@ def _link(value: Any) -> Link:
     if not isinstance(value, Mapping) or value.keys() != {"label", "url"}:
         raise ValueError("need a label and a url each")
     label, url = " ".join(_text(value["label"]).split()), _text(value["url"]).strip()
-    if not 0 < len(label) <= LABEL_CHARACTERS or not is_one_line(label):
-        raise ValueError(f"need a label of 1 to {LABEL_CHARACTERS} characters")
+    if not 0 < len(label) <= LABEL_CHARACTERS or not is_one_line(label) or is_blank(label):
+        raise ValueError(f"need a label of 1 to {LABEL_CHARACTERS} characters that can be seen")
     if not _is_web_address(url):
         raise ValueError("need a url that begins with https:// or http://")
     return Link(label, url)

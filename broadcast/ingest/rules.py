@@ -6,6 +6,7 @@ shown and nothing else.
 """
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +26,27 @@ _DEFAULTS = ("targetType", "targetIds", "priority", "category", "requiresAck")
 _AUDIENCE = ("targetType", "targetIds")
 _AUDIENCES = "everyone, people, or role:NAME"
 _TEMPLATES = ("title", "content", "collapse_key")
+_MOST_NUMBER, _MOST_POWER = 10**18, 100  # that a template calculates with
 _CAP = {"most": 1_000_000, "per_seconds": 86_400}  # the largest: broadcasts, and seconds of a day
-_templates = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_WIDTH = re.compile(r"%[^%a-zA-Z]*(?:\d{4}|\*)")  # of a value in a format
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Multiplies numbers only: an event that sends a text where its rule expects a number would fill any memory."""
+
+    intercepted_binops = frozenset(["*", "**", "%"])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "%" and isinstance(left, str) and not _WIDTH.search(left):
+            return left % right
+        if not all(isinstance(side, int | float) and abs(side) <= _MOST_NUMBER for side in (left, right)):
+            raise ValueError(f"{operator} is for numbers")
+        if operator == "**" and abs(right) > _MOST_POWER:
+            raise ValueError(f"** is for powers of at most {_MOST_POWER}")
+        return super().call_binop(context, operator, left, right)
+
+
+_templates = _Environment(undefined=StrictUndefined, autoescape=False)
 
 
 class TemplateFailed(Exception):

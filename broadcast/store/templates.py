@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import load_only
 
 from broadcast.store.database import db
 from broadcast.store.models import MessageTemplate
 
 
 def every() -> Sequence[MessageTemplate]:
-    """All of them, by name."""
-    return db.session.scalars(select(MessageTemplate).order_by(func.lower(MessageTemplate.name))).all()
+    """All of them, by name, without their texts: only name, title and variables are loaded."""
+    shown = load_only(MessageTemplate.name, MessageTemplate.title, MessageTemplate.variables)
+    return db.session.scalars(select(MessageTemplate).options(shown).order_by(func.lower(MessageTemplate.name))).all()
 
 
 def by_id(template_id: int) -> MessageTemplate | None:

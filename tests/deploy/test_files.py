@@ -17,7 +17,6 @@ import yaml
 from broadcast.settings import Settings
 from tests.servers import make_certificate, program
 from tests.system import TOP
-from tests.test_docs import ONLY_GUNICORN
 
 DEPLOY = TOP / "deploy"
 BESIDE_PYTHON = Path(sys.executable).parent
@@ -96,7 +95,7 @@ def test_every_variable_that_is_set_is_a_setting():
     unit = re.search(r"^Environment=(.*)$", (DEPLOY / "broadcast.service").read_text(), re.M)[1]
     named = {*compose["services"]["node1"]["environment"], *secret["stringData"]}
     named |= set(re.findall(r"([A-Z_]+)=", image + unit + settings))
-    assert named - _CONTAINER_ONLY <= {name.upper() for name in Settings.model_fields} | ONLY_GUNICORN
+    assert named - _CONTAINER_ONLY <= {name.upper() for name in Settings.model_fields}
 
 
 def test_systemd_accepts_the_unit_and_finds_it_well_confined(tmp_path: Path):

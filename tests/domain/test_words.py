@@ -1,5 +1,7 @@
 """Words of a text: the same for what is stored and what is asked."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,3 +37,19 @@ def test_signs_are_the_parts_that_words_do_not_tell():
 @given(st.text(alphabet=st.characters(max_codepoint=127)))
 def test_ascii_is_folded_as_every_other_text(text):
     assert words(text + " \u00e9") == [*words(text), "e"]
+
+
+@given(st.text(max_size=600) | st.text(alphabet="a\u0301\u0316\u0334\ufdfaé한", max_size=900))
+def test_text_unfolded_in_parts_is_the_whole_unfolded(text):
+    folded = unicodedata.normalize("NFKD", text.casefold())
+    bare = "".join(character for character in folded if not unicodedata.combining(character))
+    assert words(text) == words(bare)
+
+
+def test_thousands_of_marks_in_a_row_are_not_sorted_together(monkeypatch):
+    """Sorting them takes the square of their number, in one call that no other greenlet can interrupt."""
+    sizes = []
+    normalize = unicodedata.normalize
+    monkeypatch.setattr(unicodedata, "normalize", lambda form, text: sizes.append(len(text)) or normalize(form, text))
+    assert words("a" + "\u0301\u0316" * 4000 + "b") == ["ab"]
+    assert max(sizes) <= 256

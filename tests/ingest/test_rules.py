@@ -201,3 +201,32 @@ def test_cap_is_counted_under_the_patterns_of_its_rule(load):
 def test_wrong_cap_stops_the_start_with_a_sentence(load, line):
     with pytest.raises(SettingsError, match="^EVENT_RULES: rule 1: "):
         load(f'[[rule]]\nsource = "x"\n{line}')
+
+
+@pytest.mark.parametrize(
+    ("content", "data"),
+    [
+        ("{{ data.price * data.count }}", {"price": "x" * 60_000, "count": 10**15}),
+        ("{{ data.price * data.count }}", {"price": [0] * 1000, "count": 10**15}),
+        ("{{ data.price ** data.count }}", {"price": 9**9, "count": 9**9}),
+        ("{{ data.price % data.count }}", {"price": "%0999999999d", "count": 1}),
+        ("{{ data.price % (data.count, 1) }}", {"price": "%0*d", "count": 10**9}),
+    ],
+)
+def test_event_with_a_text_where_its_rule_expects_a_number_is_rejected(load, content, data):
+    rule = f"""
+[[rule]]
+type = "com.example.sale"
+title = "Sold"
+content = "{content}"
+defaults = {{ targetType = "ALL" }}
+"""
+    reading = read(an_event(type="com.example.sale", data=data), load(rule))
+    assert isinstance(reading, Rejected)
+    assert reading.code == "template"
+
+
+def test_rule_may_calculate_and_format(load):
+    rule = DEPLOY.replace("By {{ data.by }}.", "{{ '%05.2f' % (data.by * 2) }} {{ data.by ** 2 }}")
+    reading = read(an_event(type="com.example.deploy.done", data={"service": "Mail", "by": 3}), load(rule))
+    assert reading.draft.content == "06.00 9"

@@ -8,10 +8,13 @@ import pytest
 
 from broadcast.actions import people as people_actions
 from broadcast.actions import preferences
+from broadcast.content import message_templates
 from broadcast.domain import clock
 from broadcast.domain.confirmation import Confirmation, needed_for
 from broadcast.domain.message import Priority
 from broadcast.store import audiences, broadcasts, log, templates
+from broadcast.store.database import writing
+from broadcast.store.models import MessageTemplate
 from tests.acts import a_message, actor, count_rows, send, to_role
 from tests.cast import Client
 
@@ -309,6 +312,32 @@ def test_template_is_kept_filled_in_and_becomes_a_draft(app, client):
     assert alice.post("/console/library/templates", bad).status_code == 422
     assert alice.post(f"/console/library/templates/{template_id}/delete").status_code == 303
     assert alice.get(f"/console/library/templates/{template_id}").status_code == 404
+
+
+def test_list_of_templates_reads_none_of_them(app, client, monkeypatch):
+    """Also one that was saved before there were bounds: it is listed, can be mended, and says what is wrong when used."""
+    alice = client("alice")
+    kept = {"name": "Outage", "title": "{{ what }} is down", "content": "Since {{ since }}."}
+    assert alice.post("/console/library/templates", kept).status_code == 303
+    with app.app_context(), writing() as session:
+        user = actor("alice").user_id
+        old = {"title": "Old", "content": "{{ 1.5|round(12000000, 'ceil') }}" + "{{a}}" * 3000, "priority": "NORMAL"}
+        row = MessageTemplate(name="Old", **old, created_by=user, updated_at=clock.now())
+        session.add(row)
+        session.flush()
+        old_id = row.id
+    with monkeypatch.context() as patch:
+        patch.setattr(message_templates, "_parsed", None)
+        listed = text_of(alice.get("/console/library"))
+    assert '<span class="tag">since</span><span class="tag">what</span>' in listed
+    assert ">Old<" in listed
+    assert alice.get(f"/console/library/templates/{old_id}").status_code == 200
+    for answer in (
+        alice.get(f"/console/library/templates/{old_id}/use"),
+        alice.post(f"/console/library/templates/{old_id}/use"),
+    ):
+        assert answer.status_code == 422
+        assert "3,001 places to fill in; at most 500 fit" in text_of(answer)
 
 
 def test_template_that_never_ends_is_refused_when_used(app, client):

@@ -252,7 +252,7 @@ def test_inbox_takes_any_query(app, client, query):
 
 
 def test_what_was_typed_is_shown_as_text(app, client):
-    """Titles, categories and labels are text everywhere; the body is what richtext made of it."""
+    """Titles, categories and labels are text everywhere; the body is what Markdown became."""
     evil = '"><script>alert(1)</script>'
     link = {"label": evil[:40], "url": 'https://a.example/?"><script>'}
     broadcast_id = publish(app, a_message(title=evil, content=evil, category=evil, actions=[link]))

@@ -222,6 +222,9 @@ class MessageTemplate(db.Model):
     content: Mapped[str] = mapped_column(Text)
     priority: Mapped[str] = mapped_column(String(16))
     category: Mapped[str | None] = mapped_column(String(40))
+    variables: Mapped[list[str] | None] = mapped_column(
+        JSON
+    )  # names to fill in; None: saved before this column was there
     created_by: Mapped[int] = mapped_column(ForeignKey("users.id"))
     updated_at: Mapped[datetime]
 

@@ -12,9 +12,10 @@ from broadcast.web.console import (
     one,
     overview,
     parts,
+    revisions,
     rules,
 )
 
 blueprint = Blueprint("console", __name__, url_prefix="/console")
-for _subject in (overview, listing, compose, parts, one, library, connections, dead_letters, rules, health):
+for _subject in (overview, listing, compose, parts, one, revisions, library, connections, dead_letters, rules, health):
     blueprint.register_blueprint(_subject.blueprint)

@@ -19,6 +19,7 @@ from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, Target, TargetType
 from broadcast.domain.permissions import Permission
+from broadcast.domain.visible import is_blank
 from broadcast.errors import Conflict, Invalid, NotFound, Outdated
 from broadcast.store import audiences, broadcasts, people
 from broadcast.store.models import Broadcast
@@ -173,7 +174,8 @@ def _send_test() -> None:
     words = request.form.copy()
     words.setlist("targetType", ["ALL"])
     words["when"] = "now"
-    words["title"] = f"Test: {words.get('title', '')}"[:200] if words.get("title", "").strip() else ""
+    if not is_blank(words.get("title", "")):
+        words["title"] = f"Test: {words['title']}"[:200]
     for name in ("exceptRoles", "exceptPeople", "expiresAt", "draft", "targetMatch", "snapshot"):
         words.pop(name, None)
     draft = forms.read(words, now=now)

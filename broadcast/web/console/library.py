@@ -5,10 +5,10 @@ from typing import Any
 from flask import Blueprint, flash, redirect, request, url_for
 from werkzeug.wrappers import Response
 
-from broadcast import wording
 from broadcast.actions import audiences as audience_actions
 from broadcast.actions import edits
 from broadcast.actions import templates as actions
+from broadcast.content import message_templates
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
 from broadcast.domain.permissions import Permission
@@ -27,8 +27,7 @@ _FIELDS = ("name", "title", "content", "priority", "category")
 @blueprint.get("")
 @allow(Permission.WRITE)
 def shelves():
-    listed = [(template, _variables(template)) for template in templates.every()]
-    return page("console/library.html", templates=listed, audiences=audiences.saved())
+    return page("console/library.html", templates=templates.every(), audiences=audiences.saved())
 
 
 @blueprint.get("/templates/new")
@@ -79,7 +78,7 @@ def use(template_id: int):
     names = _variables(template)
     values = {name: request.form.get(f"var-{name}", "").replace("\0", "").strip() for name in names}
     try:
-        title, content = (wording.fill(text, values) for text in (template.title, template.content))
+        title, content = (message_templates.fill(text, values) for text in (template.title, template.content))
     except Invalid as invalid:
         return page("console/use.html", kept=template, names=names, values=values, error=str(invalid)), invalid.status
     typed = forms.empty() | {"title": title, "content": content, "priority": template.priority}
@@ -125,4 +124,4 @@ def _found(template_id: int) -> MessageTemplate:
 
 
 def _variables(template: MessageTemplate) -> list[str]:
-    return wording.variables(template.title, template.content)
+    return message_templates.variables(template.title, template.content)

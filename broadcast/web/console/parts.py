@@ -4,8 +4,8 @@ from datetime import datetime
 
 from flask import Blueprint, request
 
-from broadcast import richtext
 from broadcast.actions.audiences import resolve
+from broadcast.content import markdown
 from broadcast.domain import clock
 from broadcast.domain.card import Card
 from broadcast.domain.message import Draft, Link, read_draft
@@ -35,9 +35,10 @@ def preview():
     raw |= {"priority": form.get("priority") or None, "category": form.get("category") or None}
     try:
         draft = read_draft(raw, now=now)
+        html = markdown.render(draft.content)
     except Invalid as invalid:
         return page("console/_preview.html", card=None, error=str(invalid), seen_by=None)
-    card = _previewed(draft, bool(form.get("requiresAck")), now)
+    card = _previewed(draft, html, bool(form.get("requiresAck")), now)
     return page("console/_preview.html", card=card, error=None, seen_by=_seen_by())
 
 
@@ -110,14 +111,14 @@ def _seen_by() -> dict | None:
     return {"name": person.name, "included": verdict.included, "because": verdict.because}
 
 
-def _previewed(draft: Draft, requires_ack: bool, now: datetime) -> CardView:
+def _previewed(draft: Draft, html: str, requires_ack: bool, now: datetime) -> CardView:
     form = request.form
     links = tuple(Link(form[f"label{n}"][:40], "#") for n in (1, 2) if form.get(f"label{n}", "").strip())
     card = Card(
         id=0,
         title=draft.title,
         content=draft.content,
-        content_html=richtext.to_html(draft.content),
+        content_html=html,
         priority=draft.priority.value,
         category=draft.category,
         sender_name=me().name,

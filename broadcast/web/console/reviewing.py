@@ -8,6 +8,7 @@ from werkzeug.datastructures import MultiDict
 
 from broadcast.actions import people as people_actions
 from broadcast.actions.audiences import resolve
+from broadcast.content import markdown
 from broadcast.domain import clock, confirmation
 from broadcast.domain.audience import Audience, Everyone, Except, Roles
 from broadcast.domain.confirmation import Confirmation
@@ -15,7 +16,8 @@ from broadcast.domain.message import Draft, Priority
 from broadcast.errors import Invalid
 from broadcast.store import audiences, silences
 from broadcast.store.models import Broadcast
-from broadcast.web import difference, forms
+from broadcast.turn import Breath
+from broadcast.web import forms, text_diff
 from broadcast.web.identity import Identity
 from broadcast.web.render import in_people, thousands
 
@@ -58,7 +60,8 @@ class Both(NamedTuple):
     name: str
     theirs: str
     mine: str
-    parts: list[difference.Part]
+    parts: list[text_diff.Part]
+    is_coarse: bool
 
 
 def review(form: MultiDict[str, str]) -> Review:
@@ -66,6 +69,7 @@ def review(form: MultiDict[str, str]) -> Review:
     counted = reach(form)
     try:
         draft = forms.read(form, now=clock.now())
+        markdown.render(draft.content)
         resolve(draft.target)
     except Invalid as invalid:
         return Review(counted, forms.on_form(invalid, form).fields)
@@ -145,9 +149,14 @@ def in_words(audience: Audience) -> str:
 
 
 def both(theirs: dict[str, Any], mine: dict[str, Any]) -> list[Both]:
-    """The fields in which two forms differ."""
+    """The fields in which two forms differ. Lets other greenlets run."""
     pairs = [(name, _shown(theirs.get(key)), _shown(mine.get(key))) for key, name in _TEXTS.items()]
-    return [Both(name, old, new, difference.parts(old, new)) for name, old, new in pairs if old != new]
+    differing, breath = [], Breath()
+    for name, old, new in pairs:
+        if old != new:
+            differing.append(Both(name, old, new, *text_diff.compare(old, new)))
+            breath.take()
+    return differing
 
 
 def _shown(value: Any) -> str:

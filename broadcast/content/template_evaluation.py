@@ -1,0 +1,223 @@
+"""Filling in a message template: its tree is walked, and every step, round of a loop and character is counted.
+
+Values and filters mean what they mean in Jinja. A filter that could make much of little (`round` to many digits, `join`,
+`odd` of a text with a `%` in it) is written here, with a bound.
+"""
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jinja2 import StrictUndefined, Undefined, filters, nodes, tests
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MOST_CHARACTERS = 20_000  # of the result; a message has at most 16 KiB
+MOST_ROUNDS = 500  # of all loops together
+MOST_STEPS = 20_000  # some 20 ms
+MOST_NUMBER = 10**9
+_MOST_DIGITS = 15  # after the point; a float has no more
+_MOST_TRIMMED = 100  # characters that `trim` may be told to take away
+_CHARACTERS_OF_A_STEP = 16
+
+# Reads templates and compiles none; what may be written is checked by `message_templates`
+ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True, optimized=False, cache_size=0
+)
+
+
+class Spent(Exception):
+    """A template costs more than is given to one; says what there was too much of."""
+
+    def __init__(self, why: str = "its loops go round too often"):
+        super().__init__(why)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _round(value: Any, precision: Any = 0, method: str = "common") -> Any:
+    if not _is_number(value) or abs(value) > MOST_NUMBER**2:
+        raise ValueError("only numbers can be rounded")
+    if not isinstance(precision, int) or abs(precision) > _MOST_DIGITS:
+        raise ValueError(f"numbers are rounded to at most {_MOST_DIGITS} digits")
+    return filters.do_round(value, precision, method)
+
+
+def _split(text: Any) -> list[str]:
+    return [part.strip() for part in str(text).split(",") if part.strip()]
+
+
+def _join(parts: Iterable[Any], between: str = "") -> str:
+    parts = [str(part) for part in parts]
+    if sum(map(len, parts)) + len(parts) * len(str(between)) > MOST_CHARACTERS:
+        raise Spent
+    return str(between).join(parts)
+
+
+def _trim(value: Any, chars: str | None = None) -> str:
+    if chars is not None and len(chars) > _MOST_TRIMMED:
+        raise ValueError(f"trim takes at most {_MOST_TRIMMED} characters away")
+    return filters.do_trim(value, chars)
+
+
+def _first(values: Any) -> Any:
+    return filters.do_first(ENVIRONMENT, values)
+
+
+def _last(values: Any) -> Any:
+    return filters.do_last(ENVIRONMENT, values)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "upper": filters.do_upper, "lower": filters.do_lower, "title": filters.do_title, "capitalize": filters.do_capitalize,
+    "trim": _trim, "default": filters.do_default, "join": _join, "length": len, "first": _first, "last": _last,
+    "int": filters.do_int, "round": _round, "split": _split,
+}  # fmt: skip
+
+
+def _is_odd(value: Any) -> bool:
+    if not _is_number(value):  # `%` of a text would write it in a given width
+        raise ValueError("only numbers are odd or even")
+    return tests.test_odd(value)
+
+
+def _is_even(value: Any) -> bool:
+    return not _is_odd(value) and tests.test_even(value)
+
+
+TESTS: dict[str, Callable[[Any], bool]] = {
+    "defined": tests.test_defined, "undefined": tests.test_undefined, "none": tests.test_none,
+    "odd": _is_odd, "even": _is_even,
+}  # fmt: skip
+
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lteq": operator.le, "gt": operator.gt, "gteq": operator.ge,
+    "in": lambda value, whole: value in whole, "notin": lambda value, whole: value not in whole,
+}  # fmt: skip
+
+
+def _range(*numbers: Any) -> range:
+    if not all(isinstance(number, int) and abs(number) <= MOST_NUMBER for number in numbers):
+        raise ValueError("range needs whole numbers")
+    if len(wanted := range(*numbers)) > MOST_ROUNDS:
+        raise Spent
+    return wanted
+
+
+class Evaluation:
+    """One filling in. `values` are the variables; what a template raises is Spent, or an error of Jinja or of Python."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = dict(values)
+        self._steps = self._rounds = self._size = 0
+        self._written: list[str] = []
+
+    def text_of(self, tree: nodes.Template) -> str:
+        self._write_all(tree.body, self._values)
+        return "".join(self._written)
+
+    def _step(self, size: int = 0) -> None:
+        self._steps += 1 + size // _CHARACTERS_OF_A_STEP
+        if self._steps > MOST_STEPS:
+            raise Spent("it takes too many steps")
+
+    def _write_all(self, body: Iterable[nodes.Node], scope: Mapping[str, Any]) -> None:
+        for node in body:
+            self._step()
+            match node:
+                case nodes.Output():
+                    for part in node.nodes:
+                        is_text = isinstance(part, nodes.TemplateData)
+                        self._write(part.data if is_text else str(self._value(part, scope)))
+                case nodes.If():
+                    self._write_if(node, scope)
+                case nodes.For():
+                    self._write_loop(node, scope)
+
+    def _write(self, text: str) -> None:
+        self._step()
+        self._size += len(text)
+        if self._size > MOST_CHARACTERS:
+            raise Spent(f"a message has at most {MOST_CHARACTERS:,} characters")
+        self._written.append(text)
+
+    def _write_if(self, node: nodes.If, scope: Mapping[str, Any]) -> None:
+        for branch in (node, *node.elif_):
+            if self._value(branch.test, scope):
+                return self._write_all(branch.body, scope)
+        return self._write_all(node.else_, scope)
+
+    def _write_loop(self, node: nodes.For, scope: Mapping[str, Any]) -> None:
+        inside, is_empty = dict(scope), True
+        for value in self._value(node.iter, scope):
+            is_empty = False
+            self._rounds += 1
+            if self._rounds > MOST_ROUNDS:
+                raise Spent
+            inside[node.target.name] = value
+            self._write_all(node.body, inside)
+        if is_empty:
+            self._write_all(node.else_, scope)
+
+    def _value(self, node: nodes.Node, scope: Mapping[str, Any]) -> Any:
+        self._step()
+        match node:
+            case nodes.Const():
+                return node.value
+            case nodes.TemplateData():
+                return node.data
+            case nodes.Name():
+                return scope[node.name] if node.name in scope else StrictUndefined(name=node.name)
+            case nodes.Filter():
+                return self._filtered(node, scope)
+            case nodes.Test():
+                return TESTS[node.name](self._value(node.node, scope))
+            case nodes.Compare():
+                return self._compared(node, scope)
+            case nodes.And():
+                return self._value(node.left, scope) and self._value(node.right, scope)
+            case nodes.Or():
+                return self._value(node.left, scope) or self._value(node.right, scope)
+            case nodes.Not():
+                return not self._value(node.node, scope)
+            case nodes.CondExpr():
+                if self._value(node.test, scope):
+                    return self._value(node.expr1, scope)
+                return Undefined() if node.expr2 is None else self._value(node.expr2, scope)
+            case nodes.Add() | nodes.Sub():
+                return self._sum(node, scope)
+            case nodes.Call():
+                return _range(*(self._value(argument, scope) for argument in node.args))
+        raise TypeError(f"{type(node).__name__.lower()} has no value")
+
+    def _filtered(self, node: nodes.Filter, scope: Mapping[str, Any]) -> Any:
+        value = self._value(node.node, scope)
+        self._step(_size_of(value))
+        given = [self._value(argument, scope) for argument in node.args]
+        made = FILTERS[node.name](value, *given)
+        self._step(_size_of(made))
+        return made
+
+    def _compared(self, node: nodes.Compare, scope: Mapping[str, Any]) -> bool:
+        left, result = self._value(node.expr, scope), True
+        for operand in node.ops:
+            right = self._value(operand.expr, scope)
+            self._step(_size_of(left) + _size_of(right))
+            if not (result := _COMPARISONS[operand.op](left, right)):
+                break
+            left = right
+        return result
+
+    def _sum(self, node: nodes.BinExpr, scope: Mapping[str, Any]) -> Any:
+        left, right = self._value(node.left, scope), self._value(node.right, scope)
+        if not all(_is_number(side) and abs(side) <= MOST_NUMBER for side in (left, right)):
+            raise ValueError("only numbers can be added")
+        return left + right if isinstance(node, nodes.Add) else left - right
+
+
+def _size_of(value: Any) -> int:
+    """Characters or parts of a value; a number has its digits."""
+    if isinstance(value, str | list | range):
+        return len(value)
+    return value.bit_length() if isinstance(value, int) else 1
