@@ -131,8 +131,8 @@ def add_people(session: Session, broadcast: Broadcast | NewBroadcast, audience: 
     """Write down who is chosen or left out by name; the broadcast has its id."""
     base, left_out = (audience.base, audience.ids) if isinstance(audience, Except) else (audience, ())
     if isinstance(base, Users):
-        session.add_all(BroadcastUser(broadcast_id=broadcast.id, user_id=user_id) for user_id in sorted(base.ids))
-    session.add_all(BroadcastExceptUser(broadcast_id=broadcast.id, user_id=user_id) for user_id in sorted(left_out))
+        audiences.name_people(session, BroadcastUser, broadcast.id, base.ids)
+    audiences.name_people(session, BroadcastExceptUser, broadcast.id, left_out)
 
 
 def choose_nobody(session: Session, broadcast: Broadcast) -> None:
@@ -149,14 +149,12 @@ def freeze_audience(session: Session, broadcast: Broadcast, audience: Audience) 
     ids = audiences.ids_of(audience)
     clear_audience(session, broadcast)
     broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
-    session.add_all(BroadcastUser(broadcast_id=broadcast.id, user_id=user_id) for user_id in ids)
-    session.flush()
+    audiences.name_people(session, BroadcastUser, broadcast.id, ids)
     return Users(frozenset(ids))
 
 
 def clear_audience(session: Session, broadcast: Broadcast) -> None:
     """Take the audience of a stored broadcast away, so that another can be set."""
     broadcast.role_rows, broadcast.except_role_rows = [], []
-    for table in (BroadcastUser, BroadcastExceptUser):
-        session.query(table).where(table.broadcast_id == broadcast.id).delete(synchronize_session="fetch")
+    audiences.name_nobody(session, broadcast.id)
     session.flush()

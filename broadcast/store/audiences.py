@@ -7,11 +7,12 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from flask import current_app
-from sqlalchemy import ColumnElement, Select, and_, case, distinct, exists, func, or_, select, true
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Select, and_, case, delete, distinct, exists, func, or_, select, true
+from sqlalchemy.orm import Session, aliased
 
 from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users, roles
-from broadcast.store.database import db
+from broadcast.store.database import IN_A_THREAD, db
+from broadcast.store.many import insert_many
 from broadcast.store.models import (
     Broadcast,
     BroadcastExceptRole,
@@ -24,6 +25,7 @@ from broadcast.store.models import (
     UserRole,
     audience_of,
 )
+from broadcast.turn import Breath
 
 T = TypeVar("T")
 _CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
@@ -87,6 +89,21 @@ def chosen(broadcast: Broadcast) -> list[int]:
 def left_out(broadcast: Broadcast) -> list[int]:
     """Ids of the people whom a broadcast leaves out by name."""
     return _ids(BroadcastExceptUser, broadcast.id) if broadcast.has_exceptions else []
+
+
+def name_people(
+    session: Session, table: type[BroadcastUser | BroadcastExceptUser], broadcast_id: int, ids: Iterable[int]
+) -> None:
+    """Write down who is chosen or left out by name; the broadcast is stored. Lets other greenlets run when they are many."""
+    rows = [{"broadcast_id": broadcast_id, "user_id": user_id} for user_id in sorted(ids)]
+    insert_many(session, table.__table__, rows)
+
+
+def name_nobody(session: Session, broadcast_id: int) -> None:
+    """Take away who is chosen and who is left out by name."""
+    for table in (BroadcastUser, BroadcastExceptUser):
+        statement = delete(table.__table__).where(table.broadcast_id == broadcast_id)
+        session.execute(statement, execution_options=IN_A_THREAD)
 
 
 def count(audience: Audience, *, among: Iterable[int] | None = None) -> int:
@@ -203,5 +220,8 @@ def _ids(table: type, broadcast_id: int) -> list[int]:
 
 
 def _chunks(values: Iterable[int]) -> Iterable[list[int]]:
-    ordered = sorted(values)
-    return (ordered[start : start + _CHUNK] for start in range(0, len(ordered), _CHUNK))
+    """Lets other greenlets run between two of many."""
+    ordered, breath = sorted(values), Breath()
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+        breath.take()

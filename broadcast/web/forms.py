@@ -13,9 +13,10 @@ from zoneinfo import ZoneInfo
 from werkzeug.datastructures import MultiDict
 
 from broadcast.domain import clock
-from broadcast.domain.message import Draft, Target, read_draft, read_target
+from broadcast.domain.message import MOST_TARGETS, Draft, Target, read_draft, read_target
 from broadcast.domain.zones import read_local, read_zone
 from broadcast.errors import Invalid
+from broadcast.turn import Breath
 
 TIMES = ("scheduledAt", "expiresAt", "ackDueAt")
 _TEXTS = (
@@ -138,8 +139,14 @@ def on_form(invalid: Invalid, form: MultiDict[str, str]) -> Invalid:
 
 
 def split_names(text: str) -> list[str]:
-    """Usernames as people type and paste them: between spaces, commas, semicolons or line ends."""
-    return [name for name in _BETWEEN_NAMES.split(text) if name]
+    """Usernames as people type and paste them: between spaces, commas, semicolons or line ends.
+
+    More than may be named are not taken apart to the end, only to be refused. Lets other greenlets run when they are many.
+    """
+    breath = Breath()
+    names = [name for name in _BETWEEN_NAMES.split(text, maxsplit=MOST_TARGETS + 2) if name]
+    breath.take()
+    return names
 
 
 def utc_of(form: Mapping[str, Any]) -> dict[str, str]:
