@@ -174,7 +174,7 @@ def _values(row: Row) -> list[Any]:
     times = (row.created_at, row.published_at or row.scheduled_at, row.ends_at)
     told = [clock.to_wire(moment) or "" for moment in times]
     head = [row.id, row.title, row.status, row.priority, row.category or "", row.audience, row.sender_name]
-    return [*head, *told, "" if row.reach is None else row.reach, row.read]
+    return [*head, *told, "" if row.reach is None else row.reach, "" if row.read is None else row.read]
 
 
 def _cell(value: Any) -> Any:
