@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from broadcast.actions import announce, audit
 from broadcast.actions.audiences import resolve
 from broadcast.actions.rows import (
+    check_may_draft,
     check_may_write,
     fill,
     freeze_audience,
@@ -59,6 +60,8 @@ def publish(
     audience = resolve(draft.target)
     try:
         with writing() as session:
+            if draft.keep_as_draft:
+                check_may_draft(by)
             broadcast = _store(session, draft, audience, by, now)
             if test:
                 broadcast.archived_at = now

@@ -46,12 +46,14 @@ def save_draft(
     """Keep a form as it was typed, finished or not, in a new draft or in the one it belongs to.
 
     `draft` is what the form says when it is in order, None while it is not: it then reaches nobody. One audit row stands
-    for a writer's whole row of autosaves. Raises Forbidden, NotFound, Outdated, IllegalTransition, Busy.
+    for a writer's whole row of autosaves. Raises Forbidden, NotFound, Invalid (a new one beyond the person's quota), Outdated,
+    IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
     audience = resolve(draft.target) if draft else None
     with writing() as session:
         if broadcast_id is None:
+            rows.check_may_draft(by)
             broadcast = rows.new_row(by, now)
             session.add(broadcast)
             session.flush()

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from flask import current_app
 from sqlalchemy.orm import Session
 
 from broadcast import richtext
@@ -14,7 +15,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, Invalid, NotFound, Outdated
-from broadcast.store import audiences
+from broadcast.store import audiences, broadcasts
 from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Broadcast, BroadcastExceptRole, BroadcastExceptUser, BroadcastRole, BroadcastUser
 from broadcast.store.unsaved import NewBroadcast, RoleName
@@ -67,6 +68,17 @@ def refuse_unreviewed(broadcast: Broadcast) -> None:
     """Raise Conflict for a draft that is kept as it was typed: what it will say, nobody has confirmed."""
     if broadcast.typed is not None:
         raise Conflict("This draft is as it was typed. Open it, review it, and send it from there.")
+
+
+def check_may_draft(by: Actor) -> None:
+    """Raise Invalid when `by` keeps as many drafts as one person may."""
+    most = current_app.extensions["settings"].drafts_per_person
+    if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= most:
+        raise Invalid(
+            {
+                "draft": f"You have as many drafts as one person can keep ({most:,}). Send or delete some, then save this one."
+            }
+        )
 
 
 def check_may_write(draft: Draft, by: Actor) -> None:

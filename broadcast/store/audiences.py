@@ -3,8 +3,8 @@
 Lists of ids go in chunks, so that an audience of 50,000 people by name fits into statements of every database.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from flask import current_app
 from sqlalchemy import ColumnElement, Select, and_, case, delete, distinct, exists, func, or_, select, true
@@ -153,9 +153,34 @@ def sample(audience: Audience, limit: int = 5) -> list[User]:
     return [user for user in found if user.id not in left_out][:limit]
 
 
-def saved() -> Sequence[SavedAudience]:
+class Summary(NamedTuple):
+    """A named audience without the people it names: how many they are. `target_type` and `target_match` as in public fields."""
+
+    id: int
+    name: str
+    target_type: str
+    target_match: str | None
+    roles: list[str] | None
+    people: int | None
+    except_roles: list[str] | None
+    except_people: int | None
+
+
+def saved() -> list[Summary]:
     """Named audiences, by name."""
-    return db.session.scalars(select(SavedAudience).order_by(func.lower(SavedAudience.name))).all()
+    target, count = SavedAudience.target, func.json_array_length
+    kind = target["targetType"].as_string()
+    query = select(
+        SavedAudience.id,
+        SavedAudience.name,
+        kind,
+        target["targetMatch"].as_string(),
+        case((kind == "ROLE", target["targetIds"])),
+        case((kind == "SELECTED", count(target["targetIds"]))),
+        target["exceptRoles"],
+        count(target["exceptIds"]),
+    )
+    return [Summary(*row) for row in db.session.execute(query.order_by(func.lower(SavedAudience.name)))]
 
 
 def saved_by_id(saved_id: int) -> SavedAudience | None:

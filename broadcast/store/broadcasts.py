@@ -7,7 +7,7 @@ from datetime import datetime
 
 from flask import current_app
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
@@ -27,6 +27,7 @@ from broadcast.store.models import (
 from broadcast.store.unsaved import NewBroadcast
 from broadcast.turn import Breath
 
+WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # options of a list that shows titles
 AT_ONCE = 25  # due broadcasts in one transaction of the clock
 _CLOCK = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # what ends a wait
 _CLOCK_LOCK = zlib.crc32(b"clock")
@@ -114,6 +115,12 @@ def published_since(moment: datetime) -> int:
     return db.session.scalar(select(func.count()).where(Broadcast.published_at >= moment))
 
 
+def count_drafts(user_id: int) -> int:
+    """Drafts that this person keeps. Not what their source's rules held back, and nothing that is put away."""
+    mine = (Broadcast.status == Status.DRAFT, Broadcast.sender_id == user_id, Broadcast.archived_at.is_(None))
+    return db.session.scalar(select(func.count()).where(*mine, Broadcast.quarantine_reason.is_(None)))
+
+
 def chosen_counts(ids: list[int]) -> dict[int, int]:
     """Number of chosen people of each of these broadcasts that has any."""
     if not ids:
@@ -182,8 +189,10 @@ def timeline(broadcast_id: int) -> list[Audit]:
 
 def overdue(now: datetime, *, limit: int) -> list[Broadcast]:
     """Live broadcasts whose day of acknowledgement has passed, the longest first."""
-    query = select(Broadcast).where(
-        Broadcast.requires_ack, Broadcast.status == Status.ACTIVE, Broadcast.ack_due_at <= now
+    query = (
+        select(Broadcast)
+        .options(*WITHOUT_TEXT)
+        .where(Broadcast.requires_ack, Broadcast.status == Status.ACTIVE, Broadcast.ack_due_at <= now)
     )
     return list(db.session.scalars(query.order_by(Broadcast.ack_due_at).limit(limit)))
 

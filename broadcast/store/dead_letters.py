@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.arrival import VALUE_BYTES, Place, Record, Rejected
 from broadcast.store.database import IN_A_THREAD, db
@@ -47,9 +47,13 @@ def by_id(letter_id: int) -> DeadLetter | None:
     return db.session.get(DeadLetter, letter_id)
 
 
-def page(status: LetterStatus | None, *, before: int | None = None, limit: int = 30) -> list[DeadLetter]:
-    """At most `limit` letters with id < `before`, newest first; of every status with None."""
+def page(
+    status: LetterStatus | None, *, before: int | None = None, limit: int = 30, whole: bool = True
+) -> list[DeadLetter]:
+    """At most `limit` letters with id < `before`, newest first; of every status with None. `whole`: with their payloads."""
     query = select(DeadLetter)
+    if not whole:
+        query = query.options(defer(DeadLetter.key), defer(DeadLetter.value), defer(DeadLetter.headers))
     if status is not None:
         query = query.where(DeadLetter.status == status)
     if before is not None:

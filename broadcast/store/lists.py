@@ -1,11 +1,12 @@
 """The console's list of broadcasts: what a look at it asks for, and the page that answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 
 from broadcast.domain.lifecycle import Status
+from broadcast.store.broadcasts import WITHOUT_TEXT
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 
@@ -48,7 +49,8 @@ class Look:
 
 
 def page(look: Look) -> list[Broadcast]:
-    query = _wanted(select(Broadcast), look).order_by(*SORTS[look.sort])
+    """Without their texts."""
+    query = _wanted(select(Broadcast).options(*WITHOUT_TEXT), look).order_by(*SORTS[look.sort])
     return list(db.session.scalars(query.offset((look.number - 1) * look.size).limit(look.size)))
 
 
@@ -63,9 +65,16 @@ def counts(look: Look) -> dict[str, int]:
     }
 
 
-def each(look: Look, *, most: int) -> Sequence[Broadcast]:
-    """Everything that is asked for, whatever the page, at most `most`."""
-    return page(replace(look, number=1, size=most))
+def ids(look: Look, *, most: int) -> list[int]:
+    """Everything that is asked for, whatever the page, at most `most`, in its order."""
+    return list(db.session.scalars(_wanted(select(Broadcast.id), look).order_by(*SORTS[look.sort]).limit(most)))
+
+
+def some(ids: Sequence[int]) -> list[Broadcast]:
+    """These broadcasts, in this order, without their texts; those deleted meanwhile are left out."""
+    query = select(Broadcast).options(*WITHOUT_TEXT).where(Broadcast.id.in_(ids))
+    found = {row.id: row for row in db.session.scalars(query)}
+    return [found[broadcast_id] for broadcast_id in ids if broadcast_id in found]
 
 
 def categories() -> list[str]:

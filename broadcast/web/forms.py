@@ -13,7 +13,16 @@ from zoneinfo import ZoneInfo
 from werkzeug.datastructures import MultiDict
 
 from broadcast.domain import clock
-from broadcast.domain.message import MOST_TARGETS, Draft, Target, read_draft, read_target
+from broadcast.domain.message import (
+    CONTENT_BYTES,
+    MOST_TARGETS,
+    TITLE_CHARACTERS,
+    URL_CHARACTERS,
+    Draft,
+    Target,
+    read_draft,
+    read_target,
+)
 from broadcast.domain.zones import read_local, read_zone
 from broadcast.errors import Invalid
 from broadcast.turn import Breath
@@ -26,14 +35,33 @@ _TEXTS = (
 _LISTS = ("roles", "exceptRoles")
 _TICKS = ("requiresAck", "snapshot")
 _BETWEEN_NAMES = re.compile(r"[\s,;]+")
-_MOST_TYPED = 1_000_000  # characters of one field that a draft keeps
+_MOST_CHOSEN = 500  # roles ticked
+# characters of one field that a draft keeps: what fits in the end and room to shorten it, and 50,000 names of 20
+_MOST_TYPED = {
+    "title": 5 * TITLE_CHARACTERS, "content": 2 * CONTENT_BYTES, "people": 1_000_000, "exceptPeople": 1_000_000,
+    "url1": 2 * URL_CHARACTERS, "url2": 2 * URL_CHARACTERS,
+}  # fmt: skip
+_MOST_TYPED_ELSE = 200
 
 
 def as_typed(form: MultiDict[str, str]) -> dict[str, Any]:
     """The form's values, to fill it in again, or to keep them in a draft as they are."""
     typed: dict[str, Any] = {name: _storable(form.get(name, "")) for name in _TEXTS}
-    typed |= {name: [_storable(value) for value in form.getlist(name)][:500] for name in _LISTS}
+    typed |= {name: [_storable(value) for value in form.getlist(name)] for name in _LISTS}
     return typed | {name: bool(form.get(name)) for name in _TICKS}
+
+
+def check_fits(typed: Mapping[str, Any]) -> None:
+    """Raise Invalid for a field far longer than any message has it: a draft neither keeps that nor cuts it in silence."""
+    problems = {}
+    for name in _TEXTS:
+        if len(typed[name]) > (most := _MOST_TYPED.get(name, _MOST_TYPED_ELSE)):
+            problems[name] = f"This has {len(typed[name]):,} characters; a draft keeps at most {most:,}."
+    for name in _LISTS:
+        if len(typed[name]) > _MOST_CHOSEN or max(map(len, typed[name]), default=0) > _MOST_TYPED_ELSE:
+            problems[name] = f"A draft keeps at most {_MOST_CHOSEN} roles."
+    if problems:
+        raise Invalid(problems)
 
 
 def empty() -> dict[str, Any]:
@@ -184,7 +212,7 @@ def _links(form: MultiDict[str, str]) -> list[dict[str, str]] | None:
 
 
 def _storable(text: str) -> str:
-    return text.replace("\0", "")[:_MOST_TYPED]  # PostgreSQL has no text with NUL
+    return text.replace("\0", "")  # PostgreSQL has no text with NUL
 
 
 def _zone(name: str, problems: dict[str, str]) -> ZoneInfo:

@@ -82,7 +82,8 @@ class Broadcast(db.Model):
     has_exceptions: Mapped[bool] = mapped_column(default=False)  # somebody is left out: see the two tables below
     is_snapshot: Mapped[bool] = mapped_column(default=False)  # the audience is frozen into people when it is sent
     is_held: Mapped[bool] = mapped_column(default=False)  # sent, and waiting for the moment in which it can be undone
-    typed: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # the form of an unfinished draft, as it was typed
+    # the form of an unfinished draft, as it was typed: up to two megabytes of names, which no list reads
+    typed: Mapped[dict[str, Any] | None] = mapped_column(JSON, deferred=True)
     renewed_at: Mapped[datetime | None]  # shown again to those who had read it: what was read before does not count
     archived_at: Mapped[datetime | None]  # out of the console's lists
     receipts_deleted_at: Mapped[datetime | None]  # from when on its figures are not kept (`store.retention`)
