@@ -107,7 +107,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Link": _object("label url", closed=True, label=_text(message.LABEL_CHARACTERS, 1), url=_text(message.URL_CHARACTERS)),
     "Draft": _object("title content targetType", closed=True, **_FIELDS, **_TARGET, draft=_or_null(_FLAG)),
     "Card": _object("id title content contentHtml priority", **_CARD),
-    "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG)]},
+    "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG, endedAt=_or_null(_TIME))]},
     "Stats": _object("targeted rates", targeted=_or_null(_COUNT), rates=_FREE, **dict.fromkeys(_STEPS, _or_null(_COUNT))),
     "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STATE)]},
     "Preferences": _FREE,
@@ -201,7 +201,7 @@ _PATHS: dict[str, Schema] = {
             may_be_empty=True,
             body=_object(
                 closed=True,
-                view={"enum": list(inbox.VIEWS)},
+                view={"enum": [view for view in inbox.VIEWS if view != "ended"]},
                 category=_text(),
                 priority=_text(),
                 q=_text(),
