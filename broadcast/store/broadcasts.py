@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
-from broadcast.store import audiences
+from broadcast.store import audiences, search
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.many import insert_many, new_ids
 from broadcast.store.models import (
@@ -112,7 +112,9 @@ def counts(q: str = "") -> dict[str, int]:
 
 
 def published_since(moment: datetime) -> int:
-    return db.session.scalar(select(func.count()).where(Broadcast.published_at >= moment))
+    """How many went out since then, recalled ones too. Not tests, which are archived from the beginning."""
+    is_test = and_(Broadcast.archived_at.is_not(None), Broadcast.archived_at <= Broadcast.published_at)
+    return db.session.scalar(select(func.count()).where(Broadcast.published_at >= moment, ~is_test))
 
 
 def count_drafts(user_id: int) -> int:
@@ -230,7 +232,4 @@ def next_due_at() -> datetime | None:
 
 
 def _searched(query: Select, q: str) -> Select:
-    if not q:
-        return query
-    text = "%" + q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    return query.where(or_(Broadcast.title.ilike(text, escape="\\"), Broadcast.content.ilike(text, escape="\\")))
+    return query.where(search.matches(q)) if q else query

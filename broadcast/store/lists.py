@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from broadcast.domain.lifecycle import Status
+from broadcast.store import search
 from broadcast.store.broadcasts import WITHOUT_TEXT
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
@@ -23,6 +24,7 @@ SORTS = {
     "oldest": [Broadcast.id],
     "title": [func.lower(Broadcast.title), Broadcast.id],
     "start": [func.coalesce(Broadcast.published_at, Broadcast.scheduled_at).desc().nulls_last(), Broadcast.id.desc()],
+    "due": [Broadcast.scheduled_at.asc().nulls_last(), Broadcast.id.desc()],
     "end": [Broadcast.expires_at.asc().nulls_last(), Broadcast.id.desc()],
     "reach": [Broadcast.audience_count.desc().nulls_last(), Broadcast.id.desc()],
 }
@@ -100,8 +102,7 @@ def _narrowed(query: Select, look: Look) -> Select:
 def _filters(look: Look) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if look.q:
-        text = "%" + look.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        found.append(or_(Broadcast.title.ilike(text, escape="\\"), Broadcast.content.ilike(text, escape="\\")))
+        found.append(search.matches(look.q))
     if look.category:
         found.append(Broadcast.category == look.category)
     if look.author:

@@ -165,6 +165,7 @@ def _choices() -> dict[str, Any]:
         ("oldest", "Oldest"),
         ("title", "Title"),
         ("start", "Sent or due"),
+        ("due", "Due first"),
         ("end", "Ends first"),
         ("reach", "Largest reach"),
     ]
