@@ -17,7 +17,7 @@ from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences, search
 from broadcast.store.cards import CardKey
-from broadcast.store.database import Moment, db
+from broadcast.store.database import IN_A_THREAD, Moment, db
 from broadcast.store.inbox import Filters, Item
 from broadcast.store.models import Broadcast, Receipt, User
 
@@ -43,13 +43,12 @@ def one(viewer: Viewer, broadcast_id: int, *, now: datetime) -> Item | None:
 
 def count(viewer: Viewer, *, now: datetime) -> int:
     """How many there are; MOST_COUNTED + 1 stands for more."""
-    counted = _ids.limit(MOST_COUNTED + 1).subquery()
-    return db.session.scalar(select(func.count()).select_from(counted), _given(viewer, now))
+    return db.session.scalar(_count, _given(viewer, now))
 
 
 def categories(viewer: Viewer, *, now: datetime) -> list[str]:
     """Categories that occur among them, by name."""
-    return list(db.session.scalars(_categories, _given(viewer, now)))
+    return list(db.session.scalars(_categories, _given(viewer, now), execution_options=IN_A_THREAD))
 
 
 def _read(query: Select, viewer: Viewer, now: datetime) -> list[Item]:
@@ -59,7 +58,9 @@ def _read(query: Select, viewer: Viewer, now: datetime) -> list[Item]:
         for broadcast in db.session.scalars(_broadcasts.where(Broadcast.id.in_(ids)), given):
             yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.as_card()
 
-    rows = [(CardKey(*row[:_KEYED]), row[_KEYED:]) for row in db.session.execute(query, given)]
+    # in a thread: SQLite sorts all that this person ever received to find the newest
+    found = db.session.execute(query, given, execution_options=IN_A_THREAD)
+    rows = [(CardKey(*row[:_KEYED]), row[_KEYED:]) for row in found]
     cards = current_app.extensions["cards"].of([key for key, _ in rows], read)
     return [Item(cards[key.id], *state, ended_at=ended_at) for key, (*state, ended_at) in rows if key.id in cards]
 
@@ -106,5 +107,5 @@ _items = _base(
     func.coalesce(Broadcast.ended_at, Broadcast.expires_at),
 )
 _broadcasts = _base(Broadcast)
-_ids = _base(Broadcast.id)
+_count = select(func.count()).select_from(_base(Broadcast.id).limit(MOST_COUNTED + 1).subquery())
 _categories = _base(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
