@@ -155,8 +155,11 @@ def import_table():
 
 def _first_accented(table: str) -> str:
     """A piece of the table by which somebody sees whether its encoding was guessed right."""
-    found = re.search(r".{0,30}[^\x00-\x7f].{0,30}", table)
-    return found[0] if found else ""
+    found = re.search(r"[^\x00-\x7f]", table)
+    if found is None:
+        return ""
+    around = table[max(0, found.start() - 30) : found.end() + 30]
+    return next((line for line in around.splitlines() if not line.isascii()), "")
 
 
 def _form(typed: dict[str, Any], errors: dict[str, str]) -> str:
