@@ -38,6 +38,7 @@ from broadcast.web import (
     assets,
     audit,
     auth,
+    bounded_request,
     console,
     correlation,
     dead_letters_api,
@@ -73,6 +74,8 @@ _BLUEPRINTS = (*_PAGES, api, api_inbox, events, dead_letters_api, embedding, ope
 class _Application(Flask):
     """Flask without what no request here needs, and every one of thousands of returning streams would pay for."""
 
+    request_class = bounded_request.BoundedRequest
+
     def ensure_sync(self, func: Callable) -> Callable:
         return func  # Flask looks at each of a dozen functions, for every request, whether it is a coroutine
 
@@ -95,6 +98,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     correlation.init_app(app, settings)  # first: whatever is said about a request carries its id
     tracing.init_app(app, settings)  # second, as it needs the id
     security.init_app(app, settings)
+    bounded_request.init_app(app)  # before anybody reads a field
     render.init_app(app, settings)
     assets.init_app(app)
     errors.init_app(app)

@@ -140,6 +140,7 @@ class Settings(SignInSettings):
         le=60,
         description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
     )
+    drafts_per_person: int = Field(100, ge=1, le=10000, description="Drafts that one person may keep at a time.")
 
     tail_poll_seconds: float = Field(
         1.0, gt=0, le=60, description="Longest time the log goes unread when no ring comes."

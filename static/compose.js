@@ -150,7 +150,7 @@
     const saved = event.target.closest("[data-audience]");
     if (saved) {
       event.preventDefault();
-      fillAudience(JSON.parse(saved.dataset.audience));
+      fetch(saved.dataset.audience).then((answer) => answer.json()).then(fillAudience, () => { location.assign(saved.href); });
     }
   });
 
@@ -212,6 +212,8 @@
     if (answer?.status === 409) {
       conflicting = true;
       line.textContent = "Somebody else changed this draft. Press Save draft to see both.";
+    } else if (answer?.status === 422) {
+      line.textContent = `Not saved: ${(await answer.json()).problem}`;
     } else if (!answer?.ok || answer.redirected) {
       changed = true;
       line.textContent = "Not saved: the server could not be reached. It is tried again.";

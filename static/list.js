@@ -64,27 +64,31 @@
     swap(known, card);
   }
 
-  async function reloadAlone(known) {
+  async function reloadAlone(known, words = "This message was edited") {
     const answer = await fetch(location.href).catch(() => null);
     const card = answer?.ok && read(await answer.text()).getElementById(known.id);
     if (!card) return;
     swap(known, card);
-    page.say("This message was edited");
+    page.say(words);
   }
 
-  function drop(id, seq) {
-    gone.add(String(id));
+  // What has ended by its time moves to the view "Ended"; what was recalled is nowhere.
+  function drop(id, seq, reason) {
+    const isOver = reason === "EXPIRED", isEndedView = region()?.dataset.view === "ended";
+    if (isOver && isEndedView) setTimeout(ask, 300 * Math.random(), [id]);
+    else gone.add(String(id));
     const card = cardOf(id) ?? held.find((one) => one.dataset.id === String(id));
     held = held.filter((one) => one !== card);
     showPill();
     page.dismiss?.(id);
     if (card && seq > page.asOf && !card.hasAttribute("data-archived") && !card.hasAttribute("data-asleep")) {
       const unread = page.counts.unread - card.hasAttribute("data-unread");
-      page.setCounts({ unread, inbox: (page.counts.inbox ?? 1) - 1 });
+      page.setCounts({ unread, inbox: (page.counts.inbox ?? 1) - 1, ...(isOver && page.counts.ended < 100 && { ended: page.counts.ended + 1 }) });
     } else {
       setTimeout(page.refreshCounts, Math.random() * 3000); // it may have been counted on a later page, or in another view
     }
-    leave(card);
+    if (isOver && card?.classList.contains("alone")) reloadAlone(card, "This message has ended");
+    else leave(card);
   }
 
   // ---- what this person did, here or elsewhere. Returns true when the list must be loaded anew.

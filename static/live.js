@@ -50,7 +50,7 @@
   const handlers = {
     MESSAGE: (html, seq) => page.list.merge(html, seq, true),
     MESSAGE_UPDATED: (html, seq) => page.list.merge(html, seq, false),
-    MESSAGE_REMOVED: (data, seq) => page.list.drop(JSON.parse(data).id, seq),
+    MESSAGE_REMOVED: (data, seq) => page.list.drop(JSON.parse(data).id, seq, JSON.parse(data).reason),
     RESET: () => reload(),
     SIGNED_OUT: () => location.assign("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
     READ_RECEIPT(data) { if (page.list.follow(JSON.parse(data))) reload(); },

@@ -71,6 +71,7 @@ page.setCounts = (counts, asOf = page.asOf) => {
     place.hidden = unread === 0;
   }
   for (const name of ["inbox", "archived", "snoozed"]) if (page.counts[name] !== undefined) write(name, page.counts[name]);
+  if (page.counts.ended !== undefined) write("ended", page.counts.ended > 99 ? "99+" : page.counts.ended);
   write("unread-view", unread);
   if (counts.toMark !== undefined) write("to-mark", counts.toMark);
   const readAll = document.querySelector(".read-all");
@@ -80,7 +81,7 @@ page.setCounts = (counts, asOf = page.asOf) => {
   (unread ? navigator.setAppBadge?.(unread) : navigator.clearAppBadge?.())?.catch(() => {});
 
   function write(name, count) {
-    for (const place of document.querySelectorAll(`[data-count=${name}]`)) place.textContent = Math.max(0, count).toLocaleString("en");
+    for (const place of document.querySelectorAll(`[data-count=${name}]`)) place.textContent = typeof count === "string" ? count : Math.max(0, count).toLocaleString("en");
   }
 };
 

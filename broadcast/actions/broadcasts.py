@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from broadcast.actions import announce, audit
 from broadcast.actions.audiences import resolve
 from broadcast.actions.rows import (
+    check_may_draft,
     check_may_write,
     fill,
     freeze_audience,
@@ -61,6 +62,8 @@ def publish(
     audience, html = resolve(draft.target), markdown.render(draft.content)
     try:
         with writing() as session:
+            if draft.keep_as_draft:
+                check_may_draft(by)
             broadcast = _store(session, draft, html, audience, by, now)
             if test:
                 broadcast.archived_at = now

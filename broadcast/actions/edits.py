@@ -48,7 +48,7 @@ def save_draft(
 
     `draft` is what the form says when it is in order, None while it is not: it then reaches nobody, as does one whose text
     is not shown. One audit row stands for a writer's whole row of autosaves. Lets other greenlets run. Raises Forbidden,
-    NotFound, Outdated, IllegalTransition, Busy.
+    NotFound, Invalid (a new one beyond the person's quota), Outdated, IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
     html = _html_if_shown(draft)
@@ -57,6 +57,7 @@ def save_draft(
     audience = resolve(draft.target) if draft else None
     with writing() as session:
         if broadcast_id is None:
+            rows.check_may_draft(by)
             broadcast = rows.new_row(by, now)
             session.add(broadcast)
             session.flush()

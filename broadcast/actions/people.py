@@ -28,6 +28,7 @@ from broadcast.store.models import ApiToken, Role, User, UserRole, UserSession
 
 SCOPES = ("inbox", "admin", "events", "metrics", "embed")
 LABEL_CHARACTERS = 100
+MOST_ROLES = 200  # of one person
 _MOST_NAMED = 5000  # people in one event of the log
 JUST_NOW = timedelta(minutes=10)
 _NOT_PRESENT = "That is not your present password."
@@ -409,6 +410,8 @@ def session_name(session_id: int) -> str:
 
 def _role_names(roles: Iterable[str]) -> set[str]:
     names = {role.strip().lower() for role in roles}
+    if len(names) > MOST_ROLES:
+        raise Invalid({"roles": f"One person can have at most {MOST_ROLES} roles."})
     if wrong := sorted(name for name in names if not _ROLE.fullmatch(name)):
         raise Invalid({"roles": f"{wrong[0]!r} cannot be a role: use a letter, then letters, digits, - or _."})
     return names

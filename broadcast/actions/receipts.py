@@ -16,7 +16,7 @@ from broadcast.actions import announce
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
 from broadcast.errors import Conflict, Invalid, NotFound
-from broadcast.store import inbox, log, receipts
+from broadcast.store import ended_inbox, inbox, log, receipts
 from broadcast.store.database import writing
 from broadcast.store.inbox import Filters, Item
 
@@ -185,6 +185,8 @@ def _act(
     with writing() as session:
         receipts.lock_person(session, by.user_id)
         items = inbox.some(by.viewer, Filters("all"), ids, now=now)
+        if not items and ended_inbox.some(by.viewer, Filters("ended"), ids, now=now):
+            raise Conflict("This message has ended: it can be read, and nothing else can be done with it.")
         if not items:
             raise NotFound()
         allowed = [item for item in items if not refuse(item)]

@@ -1,6 +1,10 @@
-"""Forgetting what ended long ago: in batches of one short transaction each, with one audit row for all of a run."""
+"""Forgetting what ended long ago: in short transactions of a bounded number of rows, with one audit row for all of a run.
 
-from collections.abc import Callable
+Wherever a run is killed, the next one goes on: broadcasts whose receipts are being deleted are marked first, and a broadcast
+goes when nothing hangs on it any more.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -12,7 +16,7 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.store import retention
 from broadcast.store.database import writing
 
-_PAUSE_SECONDS = 0.02  # between batches: other writers go first
+_PAUSE_SECONDS = 0.02  # between transactions: other writers go first
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,13 @@ class Keep:
     receipts_days: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forgotten:
     """How many rows a run deleted."""
 
-    events: int
-    broadcasts: int
-    receipts: int
+    events: int = 0
+    broadcasts: int = 0
+    receipts: int = 0
     samples: int = 0
 
     @property
@@ -43,32 +47,53 @@ def run(keep: Keep, *, now: datetime) -> Forgotten:
 
     Two workers may run it at the same time: each deletes what the other has left.
     """
-    forgotten = Forgotten(
-        events=_all(keep.log_days, lambda session, before: retention.drop_log(session, before=before), now=now),
-        receipts=_all(
-            keep.receipts_days, lambda session, before: retention.drop_receipts(session, before=before), now=now
-        ),
-        broadcasts=_all(keep.ended_days, _drop_ended, now=now),
-        samples=_all(keep.log_days, lambda session, before: retention.drop_samples(session, before=before), now=now),
-    )
-    if forgotten.anything:
-        with writing() as session:
-            audit.record(session, SYSTEM, "retention.run", "log", None, now=now, **asdict(forgotten))
+    forgotten = Forgotten()
+    try:
+        if keep.log_days:
+            before = now - timedelta(days=keep.log_days)
+            for dropped in _slices(lambda session: retention.drop_log(session, before=before)):
+                forgotten.events += dropped
+            for dropped in _slices(lambda session: retention.drop_samples(session, before=before)):
+                forgotten.samples += dropped
+        if keep.receipts_days:
+            before = now - timedelta(days=keep.receipts_days)
+            while ids := retention.ended_with_receipts(before=before):
+                _forget_receipts(ids, forgotten, now)
+        if keep.ended_days:
+            before = now - timedelta(days=keep.ended_days)
+            while ids := retention.ended(before=before):
+                _forget_broadcasts(ids, forgotten, now)
+    finally:
+        if forgotten.anything:
+            with writing() as session:
+                audit.record(session, SYSTEM, "retention.run", "log", None, now=now, **asdict(forgotten))
     return forgotten
 
 
-def _drop_ended(session: Session, before: datetime) -> int:
-    ids = retention.ended_ids(session, before=before)
-    return retention.drop_broadcasts(session, ids) if ids else 0
+def _forget_receipts(ids: list[int], forgotten: Forgotten, now: datetime) -> None:
+    with writing() as session:
+        retention.mark(session, ids, at=now)
+    for dropped in _slices(lambda session: retention.drop_receipts(session, ids)):
+        forgotten.receipts += dropped
 
 
-def _all(days: int, drop: Callable[[Session, datetime], int], *, now: datetime) -> int:
-    total = 0
-    while days:
+def _forget_broadcasts(ids: list[int], forgotten: Forgotten, now: datetime) -> None:
+    _forget_receipts(ids, forgotten, now)
+    for _ in _slices(lambda session: retention.drop_rest(session, ids)):
+        pass
+    with writing() as session:
+        while retention.drop_rest(session, ids):  # what came in between
+            pass
+        forgotten.broadcasts += retention.drop_broadcasts(session, ids)
+    gevent.sleep(_PAUSE_SECONDS)
+
+
+def _slices(drop: Callable[[Session], int]) -> Iterator[int]:
+    """Call `drop` in one transaction after the other until it has nothing to delete."""
+    while True:
         with writing() as session:
-            dropped = drop(session, now - timedelta(days=days))
+            dropped = drop(session)
         if not dropped:
-            break
-        total += dropped
+            return
+        yield dropped
         gevent.sleep(_PAUSE_SECONDS)
-    return total

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from flask import current_app
 from sqlalchemy.orm import Session
 
 from broadcast.actions.audiences import MOST_SNAPSHOT
@@ -13,7 +14,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, Invalid, NotFound, Outdated
-from broadcast.store import audiences
+from broadcast.store import audiences, broadcasts
 from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Broadcast, BroadcastExceptRole, BroadcastExceptUser, BroadcastRole, BroadcastUser
 from broadcast.store.unsaved import NewBroadcast, RoleName
@@ -66,6 +67,17 @@ def refuse_unreviewed(broadcast: Broadcast) -> None:
     """Raise Conflict for a draft that is kept as it was typed: what it will say, nobody has confirmed."""
     if broadcast.typed is not None:
         raise Conflict("This draft is as it was typed. Open it, review it, and send it from there.")
+
+
+def check_may_draft(by: Actor) -> None:
+    """Raise Invalid when `by` keeps as many drafts as one person may."""
+    most = current_app.extensions["settings"].drafts_per_person
+    if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= most:
+        raise Invalid(
+            {
+                "draft": f"You have as many drafts as one person can keep ({most:,}). Send or delete some, then save this one."
+            }
+        )
 
 
 def check_may_write(draft: Draft, by: Actor) -> None:
@@ -130,8 +142,8 @@ def add_people(session: Session, broadcast: Broadcast | NewBroadcast, audience: 
     """Write down who is chosen or left out by name; the broadcast has its id."""
     base, left_out = (audience.base, audience.ids) if isinstance(audience, Except) else (audience, ())
     if isinstance(base, Users):
-        session.add_all(BroadcastUser(broadcast_id=broadcast.id, user_id=user_id) for user_id in sorted(base.ids))
-    session.add_all(BroadcastExceptUser(broadcast_id=broadcast.id, user_id=user_id) for user_id in sorted(left_out))
+        audiences.name_people(session, BroadcastUser, broadcast.id, base.ids)
+    audiences.name_people(session, BroadcastExceptUser, broadcast.id, left_out)
 
 
 def choose_nobody(session: Session, broadcast: Broadcast) -> None:
@@ -148,14 +160,12 @@ def freeze_audience(session: Session, broadcast: Broadcast, audience: Audience) 
     ids = audiences.ids_of(audience)
     clear_audience(session, broadcast)
     broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
-    session.add_all(BroadcastUser(broadcast_id=broadcast.id, user_id=user_id) for user_id in ids)
-    session.flush()
+    audiences.name_people(session, BroadcastUser, broadcast.id, ids)
     return Users(frozenset(ids))
 
 
 def clear_audience(session: Session, broadcast: Broadcast) -> None:
     """Take the audience of a stored broadcast away, so that another can be set."""
     broadcast.role_rows, broadcast.except_role_rows = [], []
-    for table in (BroadcastUser, BroadcastExceptUser):
-        session.query(table).where(table.broadcast_id == broadcast.id).delete(synchronize_session="fetch")
+    audiences.name_nobody(session, broadcast.id)
     session.flush()

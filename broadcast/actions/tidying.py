@@ -14,9 +14,12 @@ _COPIED = ("title", "content", "content_html", "priority", "category", "actions"
 
 
 def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> Saved:
-    """Make a draft with the words and the audience of a broadcast, and no times. Raises Forbidden, NotFound, Busy."""
+    """Make a draft with the words and the audience of a broadcast, and no times. Raises Forbidden, NotFound,
+    Invalid (beyond the person's quota of drafts), Busy.
+    """
     by.require(Permission.WRITE)
     with writing() as session:
+        rows.check_may_draft(by)
         original = rows.locked(session, broadcast_id)
         copy = rows.new_row(by, now)
         for name in _COPIED:

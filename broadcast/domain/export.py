@@ -14,7 +14,8 @@ from typing import Any
 from broadcast.domain import clock
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_MARK = b"# signature hmac-sha256 "
+SIGNATURE_MARK = "# signature hmac-sha256 "
+_MARK = SIGNATURE_MARK.encode()
 
 
 class SignedCsv:

@@ -308,19 +308,23 @@ def _names(value: Any) -> tuple[int | str, ...]:
         raise ValueError("must be a list of names")
     if len(value) > MOST_TARGETS:
         raise ValueError(f"has {len(value):,} entries; at most {MOST_TARGETS:,} fit. Use a role instead")
-    names = dict.fromkeys(map(_name, value))
-    return tuple(names)
+    return tuple(dict.fromkeys(map(_name, value)))
 
 
 def _name(value: Any) -> int | str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 < value < 2**63:
-            raise ValueError("has an id that cannot exist")
-        return value
-    name = _text(value).strip().lower()
-    if not 0 < len(name) <= 64:
+    """Digits are an id, as a number or as text: every username begins with a letter, and a form has only text."""
+    name = value if isinstance(value, int) and not isinstance(value, bool) else _text(value).strip().lower()
+    if isinstance(name, str) and not 0 < len(name) <= 64:
         raise ValueError("has an entry that is no name")
+    name = id_or_username(name)
+    if isinstance(name, int) and not 0 < name < 2**63:
+        raise ValueError("has an id that cannot exist")
     return name
+
+
+def id_or_username(name: int | str) -> int | str:
+    """A person as somebody named them: a user id when it is all digits, as every username begins with a letter."""
+    return int(name) if isinstance(name, str) and name.isascii() and name.isdigit() else name
 
 
 def _check_times(draft: Draft, problems: dict[str, str], now: datetime) -> None:

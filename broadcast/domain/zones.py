@@ -36,6 +36,11 @@ def wall(day: datetime, at: time) -> datetime:
     return local.astimezone(UTC)
 
 
+def start_of_day(now: datetime, zone: ZoneInfo) -> datetime:
+    """When the day began that it is in that zone; where the clocks skip midnight, the first moment after it."""
+    return wall(now.astimezone(zone), time())
+
+
 def preset(name: str, now: datetime, zone: ZoneInfo) -> datetime:
     """When a snooze of that name ends: in an hour, at 18:00 (tomorrow's once it is evening), tomorrow or Monday at 8:00.
 

@@ -3,15 +3,16 @@
 Lists of ids go in chunks, so that an audience of 50,000 people by name fits into statements of every database.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from flask import current_app
-from sqlalchemy import ColumnElement, Select, and_, case, distinct, exists, func, or_, select, true
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Select, and_, case, delete, distinct, exists, func, or_, select, true
+from sqlalchemy.orm import Session, aliased
 
 from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users, roles
-from broadcast.store.database import db
+from broadcast.store.database import IN_A_THREAD, db
+from broadcast.store.many import insert_many
 from broadcast.store.models import (
     Broadcast,
     BroadcastExceptRole,
@@ -24,6 +25,7 @@ from broadcast.store.models import (
     UserRole,
     audience_of,
 )
+from broadcast.turn import Breath
 
 T = TypeVar("T")
 _CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
@@ -89,6 +91,21 @@ def left_out(broadcast: Broadcast) -> list[int]:
     return _ids(BroadcastExceptUser, broadcast.id) if broadcast.has_exceptions else []
 
 
+def name_people(
+    session: Session, table: type[BroadcastUser | BroadcastExceptUser], broadcast_id: int, ids: Iterable[int]
+) -> None:
+    """Write down who is chosen or left out by name; the broadcast is stored. Lets other greenlets run when they are many."""
+    rows = [{"broadcast_id": broadcast_id, "user_id": user_id} for user_id in sorted(ids)]
+    insert_many(session, table.__table__, rows)
+
+
+def name_nobody(session: Session, broadcast_id: int) -> None:
+    """Take away who is chosen and who is left out by name."""
+    for table in (BroadcastUser, BroadcastExceptUser):
+        statement = delete(table.__table__).where(table.broadcast_id == broadcast_id)
+        session.execute(statement, execution_options=IN_A_THREAD)
+
+
 def count(audience: Audience, *, among: Iterable[int] | None = None) -> int:
     """How many enabled people the audience has now; with `among`, how many of these."""
     ids, left_out = _named(audience)
@@ -136,9 +153,34 @@ def sample(audience: Audience, limit: int = 5) -> list[User]:
     return [user for user in found if user.id not in left_out][:limit]
 
 
-def saved() -> Sequence[SavedAudience]:
+class Summary(NamedTuple):
+    """A named audience without the people it names: how many they are. `target_type` and `target_match` as in public fields."""
+
+    id: int
+    name: str
+    target_type: str
+    target_match: str | None
+    roles: list[str] | None
+    people: int | None
+    except_roles: list[str] | None
+    except_people: int | None
+
+
+def saved() -> list[Summary]:
     """Named audiences, by name."""
-    return db.session.scalars(select(SavedAudience).order_by(func.lower(SavedAudience.name))).all()
+    target, count = SavedAudience.target, func.json_array_length
+    kind = target["targetType"].as_string()
+    query = select(
+        SavedAudience.id,
+        SavedAudience.name,
+        kind,
+        target["targetMatch"].as_string(),
+        case((kind == "ROLE", target["targetIds"])),
+        case((kind == "SELECTED", count(target["targetIds"]))),
+        target["exceptRoles"],
+        count(target["exceptIds"]),
+    )
+    return [Summary(*row) for row in db.session.execute(query.order_by(func.lower(SavedAudience.name)))]
 
 
 def saved_by_id(saved_id: int) -> SavedAudience | None:
@@ -203,5 +245,8 @@ def _ids(table: type, broadcast_id: int) -> list[int]:
 
 
 def _chunks(values: Iterable[int]) -> Iterable[list[int]]:
-    ordered = sorted(values)
-    return (ordered[start : start + _CHUNK] for start in range(0, len(ordered), _CHUNK))
+    """Lets other greenlets run between two of many."""
+    ordered, breath = sorted(values), Breath()
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+        breath.take()

@@ -16,9 +16,10 @@ from sqlalchemy import Select, event, func, or_, select, update
 from sqlalchemy.orm import Session, SessionTransaction
 
 from broadcast.domain import chain
+from broadcast.store import people_search
 from broadcast.store.database import db
 from broadcast.store.many import insert_many
-from broadcast.store.models import Audit, AuditHead
+from broadcast.store.models import Audit, AuditHead, User
 from broadcast.turn import Breath
 
 _WAITING = "audit_waiting"  # in Session.info: rows of this transaction that are not chained yet
@@ -150,8 +151,10 @@ def _steps() -> Iterator[Sequence[Any]]:
 
 def _filtered(query: Select, filters: Filters) -> Select:
     if filters.who:
-        name = filters.who.lower()
-        query = query.where(or_(func.lower(Audit.actor_name).contains(name, autoescape=True)))
+        # as they were called then, or by the words of the people that there are, folded as everywhere
+        by_words = Audit.actor_id.in_(select(User.id).where(people_search.matches(filters.who)))
+        then = func.lower(Audit.actor_name).contains(filters.who.lower(), autoescape=True)
+        query = query.where(or_(then, by_words))
     if filters.what:
         query = query.where(Audit.action.startswith(filters.what, autoescape=True))
     if filters.object_type:

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from flask import current_app
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
-from broadcast.store import audiences
+from broadcast.store import audiences, search
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.many import insert_many, new_ids
 from broadcast.store.models import (
@@ -27,6 +27,7 @@ from broadcast.store.models import (
 from broadcast.store.unsaved import NewBroadcast
 from broadcast.turn import Breath
 
+WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # options of a list that shows titles
 AT_ONCE = 25  # due broadcasts in one transaction of the clock
 _CLOCK = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # what ends a wait
 _CLOCK_LOCK = zlib.crc32(b"clock")
@@ -111,7 +112,15 @@ def counts(q: str = "") -> dict[str, int]:
 
 
 def published_since(moment: datetime) -> int:
-    return db.session.scalar(select(func.count()).where(Broadcast.published_at >= moment))
+    """How many went out since then, recalled ones too. Not tests, which are archived from the beginning."""
+    is_test = and_(Broadcast.archived_at.is_not(None), Broadcast.archived_at <= Broadcast.published_at)
+    return db.session.scalar(select(func.count()).where(Broadcast.published_at >= moment, ~is_test))
+
+
+def count_drafts(user_id: int) -> int:
+    """Drafts that this person keeps. Not what their source's rules held back, and nothing that is put away."""
+    mine = (Broadcast.status == Status.DRAFT, Broadcast.sender_id == user_id, Broadcast.archived_at.is_(None))
+    return db.session.scalar(select(func.count()).where(*mine, Broadcast.quarantine_reason.is_(None)))
 
 
 def chosen_counts(ids: list[int]) -> dict[int, int]:
@@ -182,8 +191,10 @@ def timeline(broadcast_id: int) -> list[Audit]:
 
 def overdue(now: datetime, *, limit: int) -> list[Broadcast]:
     """Live broadcasts whose day of acknowledgement has passed, the longest first."""
-    query = select(Broadcast).where(
-        Broadcast.requires_ack, Broadcast.status == Status.ACTIVE, Broadcast.ack_due_at <= now
+    query = (
+        select(Broadcast)
+        .options(*WITHOUT_TEXT)
+        .where(Broadcast.requires_ack, Broadcast.status == Status.ACTIVE, Broadcast.ack_due_at <= now)
     )
     return list(db.session.scalars(query.order_by(Broadcast.ack_due_at).limit(limit)))
 
@@ -221,7 +232,4 @@ def next_due_at() -> datetime | None:
 
 
 def _searched(query: Select, q: str) -> Select:
-    if not q:
-        return query
-    text = "%" + q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    return query.where(or_(Broadcast.title.ilike(text, escape="\\"), Broadcast.content.ilike(text, escape="\\")))
+    return query.where(search.matches(q)) if q else query

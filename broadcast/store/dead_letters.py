@@ -6,12 +6,13 @@ from datetime import datetime
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.arrival import VALUE_BYTES, Place, Record, Rejected
-from broadcast.store.database import db
+from broadcast.store.database import IN_A_THREAD, db
 from broadcast.store.outside import DeadLetter, LetterStatus
 
+PURGED_AT_ONCE = 200  # letters of one transaction, of 64 KiB each
 _KEY_BYTES = 1024
 _HEADERS_BYTES = 8 * 1024
 _REASON_CHARACTERS = 2000
@@ -46,9 +47,13 @@ def by_id(letter_id: int) -> DeadLetter | None:
     return db.session.get(DeadLetter, letter_id)
 
 
-def page(status: LetterStatus | None, *, before: int | None = None, limit: int = 30) -> list[DeadLetter]:
-    """At most `limit` letters with id < `before`, newest first; of every status with None."""
+def page(
+    status: LetterStatus | None, *, before: int | None = None, limit: int = 30, whole: bool = True
+) -> list[DeadLetter]:
+    """At most `limit` letters with id < `before`, newest first; of every status with None. `whole`: with their payloads."""
     query = select(DeadLetter)
+    if not whole:
+        query = query.options(defer(DeadLetter.key), defer(DeadLetter.value), defer(DeadLetter.headers))
     if status is not None:
         query = query.where(DeadLetter.status == status)
     if before is not None:
@@ -79,13 +84,14 @@ def newest_id() -> int:
 
 
 def empty(session: Session, ids: Sequence[int] | None, *, through: int = 0) -> int:
-    """Purge these waiting letters, or with None all up to id `through`; return how many."""
-    chosen = DeadLetter.id.in_(ids) if ids is not None else DeadLetter.id <= through
+    """Purge these waiting letters, or with None the oldest up to id `through`, at most PURGED_AT_ONCE; return how many."""
+    waiting = select(DeadLetter.id).where(DeadLetter.status == LetterStatus.WAITING, DeadLetter.id <= through)
+    chosen = DeadLetter.id.in_(ids if ids is not None else waiting.order_by(DeadLetter.id).limit(PURGED_AT_ONCE))
     statement = (
         update(DeadLetter)
         .where(DeadLetter.status == LetterStatus.WAITING, chosen)
         .values(status=LetterStatus.PURGED.value, key=None, value=None, headers=[])
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False, **IN_A_THREAD)
     )
     return session.execute(statement).rowcount
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flask import current_app
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, false, func, or_, select
 
 from broadcast.domain.audience import Viewer
 from broadcast.domain.card import Card
@@ -22,14 +22,15 @@ from broadcast.store.database import Moment, db
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
 from broadcast.store.question import Question
 
-VIEWS = ("inbox", "unread", "archived", "snoozed", "all")
+VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
     """What narrows a view. Empty strings mean "any"; `view` is one of VIEWS, and "inbox" for anything else.
 
-    The inbox leaves out what is archived or asleep, "unread" is a part of the inbox, "all" is everything.
+    The inbox leaves out what is archived or asleep, "unread" is a part of the inbox, "all" is everything that is live. Of
+    "ended" nothing is found here: `store.ended_inbox` reads it.
     """
 
     view: str = "inbox"
@@ -59,6 +60,7 @@ class Item:
     archived_at: datetime | None = None
     snoozed_until: datetime | None = None
     is_back: bool = False
+    ended_at: datetime | None = None
 
     @property
     def needs_ack(self) -> bool:
@@ -246,6 +248,8 @@ def _filtered(query: Select, filters: Filters) -> Select:
             query = query.where(_is_snoozed())
         case "all":
             pass
+        case "ended":
+            query = query.where(false())
         case _:
             query = query.where(_is_here())
     if filters.category:

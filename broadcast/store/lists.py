@@ -1,11 +1,13 @@
 """The console's list of broadcasts: what a look at it asks for, and the page that answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from broadcast.domain.lifecycle import Status
+from broadcast.store import search
+from broadcast.store.broadcasts import WITHOUT_TEXT
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 
@@ -22,6 +24,7 @@ SORTS = {
     "oldest": [Broadcast.id],
     "title": [func.lower(Broadcast.title), Broadcast.id],
     "start": [func.coalesce(Broadcast.published_at, Broadcast.scheduled_at).desc().nulls_last(), Broadcast.id.desc()],
+    "due": [Broadcast.scheduled_at.asc().nulls_last(), Broadcast.id.desc()],
     "end": [Broadcast.expires_at.asc().nulls_last(), Broadcast.id.desc()],
     "reach": [Broadcast.audience_count.desc().nulls_last(), Broadcast.id.desc()],
 }
@@ -48,7 +51,8 @@ class Look:
 
 
 def page(look: Look) -> list[Broadcast]:
-    query = _wanted(select(Broadcast), look).order_by(*SORTS[look.sort])
+    """Without their texts."""
+    query = _wanted(select(Broadcast).options(*WITHOUT_TEXT), look).order_by(*SORTS[look.sort])
     return list(db.session.scalars(query.offset((look.number - 1) * look.size).limit(look.size)))
 
 
@@ -63,9 +67,16 @@ def counts(look: Look) -> dict[str, int]:
     }
 
 
-def each(look: Look, *, most: int) -> Sequence[Broadcast]:
-    """Everything that is asked for, whatever the page, at most `most`."""
-    return page(replace(look, number=1, size=most))
+def ids(look: Look, *, most: int) -> list[int]:
+    """Everything that is asked for, whatever the page, at most `most`, in its order."""
+    return list(db.session.scalars(_wanted(select(Broadcast.id), look).order_by(*SORTS[look.sort]).limit(most)))
+
+
+def some(ids: Sequence[int]) -> list[Broadcast]:
+    """These broadcasts, in this order, without their texts; those deleted meanwhile are left out."""
+    query = select(Broadcast).options(*WITHOUT_TEXT).where(Broadcast.id.in_(ids))
+    found = {row.id: row for row in db.session.scalars(query)}
+    return [found[broadcast_id] for broadcast_id in ids if broadcast_id in found]
 
 
 def categories() -> list[str]:
@@ -91,8 +102,7 @@ def _narrowed(query: Select, look: Look) -> Select:
 def _filters(look: Look) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if look.q:
-        text = "%" + look.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        found.append(or_(Broadcast.title.ilike(text, escape="\\"), Broadcast.content.ilike(text, escape="\\")))
+        found.append(search.matches(look.q))
     if look.category:
         found.append(Broadcast.category == look.category)
     if look.author:

@@ -9,11 +9,13 @@ from sqlalchemy import Select, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.audience import Audience, Everyone
+from broadcast.domain.message import id_or_username
 from broadcast.domain.preferences import Preferences
 from broadcast.domain.preferences import stored as stored_preferences
 from broadcast.store import audiences, people_search, silences
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
+from broadcast.turn import Breath
 
 _CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
 
@@ -42,7 +44,11 @@ def identity_at(user_id: int, issuer: str) -> PersonIdentity | None:
 
 def find(name: int | str) -> User | None:
     """The enabled person with this id or username."""
-    found = ids_by_name([name.strip().lower() if isinstance(name, str) else name]) if _is_storable(name) else {}
+    found = (
+        ids_by_name([id_or_username(name.strip().lower()) if isinstance(name, str) else name])
+        if _is_storable(name)
+        else {}
+    )
     return by_id(next(iter(found.values()))) if found else None
 
 
@@ -87,8 +93,18 @@ def _count_by_role() -> dict[str, int]:
 
 
 def missing_roles(names: Iterable[str]) -> set[str]:
-    wanted = set(names)
-    return wanted and wanted - set(db.session.scalars(select(Role.name).where(Role.name.in_(wanted))))
+    missing = set(names)
+    for chunk in _chunks(sorted(missing)):
+        missing -= set(db.session.scalars(select(Role.name).where(Role.name.in_(chunk))))
+    return missing
+
+
+def add_roles(session: Session, names: Iterable[str]) -> list[str]:
+    """Make those of these roles that do not exist yet; return them, by name."""
+    missing = sorted(missing_roles(names))
+    if missing:
+        session.execute(insert(Role), [{"name": name} for name in missing])
+    return missing
 
 
 def ids_by_name(names: Iterable[int | str]) -> dict[int | str, int]:
@@ -263,4 +279,8 @@ def _is_storable(name: int | str) -> bool:
 
 
 def _chunks(values: list) -> Iterable[list]:
-    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
+    """Lets other greenlets run between two of many."""
+    breath = Breath()
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+        breath.take()

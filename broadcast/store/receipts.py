@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import Broadcast, Receipt, UndoStep, User
+from broadcast.turn import Breath
 
 Mark = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
 _CHUNK = 200  # rows in one statement: about two milliseconds on SQLite
@@ -45,12 +46,13 @@ def wake(session: Session, *, now: datetime, limit: int) -> list[tuple[int, int]
     Each is returned to one caller only: who sets `returned_at` has it.
     """
     due = select(Receipt.broadcast_id, Receipt.user_id).where(Receipt.snoozed_until <= now).limit(limit)
-    claimed = []
+    claimed, breath = [], Breath()
     for broadcast_id, user_id in session.execute(due.order_by(Receipt.user_id, Receipt.broadcast_id)).all():
         row = and_(Receipt.broadcast_id == broadcast_id, Receipt.user_id == user_id, Receipt.snoozed_until <= now)
         statement = update(Receipt).where(row).values(snoozed_until=None, returned_at=now)
         if session.execute(statement.execution_options(synchronize_session=False)).rowcount:
             claimed.append((user_id, broadcast_id))
+        breath.take()
     return claimed
 
 
@@ -124,18 +126,25 @@ def snapshot(session: Session, user_id: int, ids: Sequence[int], columns: Sequen
     """What these columns are now, as JSON, for `restore`; a message without a receipt has nothing in them."""
     rows: dict[int, list[str | None]] = {broadcast_id: [None] * len(columns) for broadcast_id in ids}
     query = select(Receipt.broadcast_id, *(getattr(Receipt, column) for column in columns))
+    breath = Breath()
     for start in range(0, len(ids), _CHUNK):
         chunk = query.where(Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids[start : start + _CHUNK]))
         for broadcast_id, *values in session.execute(chunk):
             rows[broadcast_id] = [value and value.isoformat() for value in values]
+        breath.take()
     return {"columns": list(columns), "rows": [[broadcast_id, *values] for broadcast_id, values in rows.items()]}
 
 
 def restore(session: Session, user_id: int, before: dict[str, Any]) -> list[int]:
     """Put back what `snapshot` saw; return the ids."""
+    insert = _insert(session)(_receipts)
+    columns = {name: insert.excluded[name] for name in before["columns"]}
+    rows = []
     for broadcast_id, *values in before["rows"]:
         moments = [value and datetime.fromisoformat(value) for value in values]
-        put(session, user_id, [broadcast_id], **dict(zip(before["columns"], moments, strict=True)))
+        row = {"broadcast_id": broadcast_id, "user_id": user_id}
+        rows.append(row | dict(zip(before["columns"], moments, strict=True)))
+    _execute_many(session, insert.on_conflict_do_update(index_elements=_KEY, set_=columns), rows)
     return [row[0] for row in before["rows"]]
 
 
@@ -151,9 +160,14 @@ def step(session: Session, user_id: int) -> UndoStep | None:
 
 
 def _execute_many(session: Session, statement: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Row by row in the driver: a statement of all rows takes SQLAlchemy longer to write than the database to run."""
-    if rows:
-        session.execute(statement, rows)
+    """Row by row in the driver: a statement of all rows takes SQLAlchemy longer to write than the database to run.
+
+    Lets other greenlets run between two slices of many.
+    """
+    breath = Breath()
+    for start in range(0, len(rows), _CHUNK):
+        session.execute(statement, rows[start : start + _CHUNK])
+        breath.take()
 
 
 def _insert(session: Session) -> Any:
@@ -162,5 +176,8 @@ def _insert(session: Session) -> Any:
 
 def without_receipt(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
     """Those of `ids` for which this person has no receipt at all."""
-    known = select(Receipt.broadcast_id).where(Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids))
-    return sorted(set(ids) - set(session.scalars(known)))
+    missing = set(ids)
+    for start in range(0, len(ids), _CHUNK):
+        some = Receipt.broadcast_id.in_(ids[start : start + _CHUNK])
+        missing -= set(session.scalars(select(Receipt.broadcast_id).where(Receipt.user_id == user_id, some)))
+    return sorted(missing)

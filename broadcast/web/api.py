@@ -161,7 +161,7 @@ def cancel(broadcast_id: int):
 def stats(broadcast_id: int):
     """PARITY A13, the totals."""
     broadcast = _found(broadcast_id)
-    return jsonify(_stats(broadcasts.stats([broadcast])[broadcast.id]))
+    return jsonify(_stats(broadcast, broadcasts.stats([broadcast])[broadcast.id]))
 
 
 def _told(broadcast: Broadcast) -> dict[str, Any]:
@@ -182,7 +182,8 @@ def _listed(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
         "endedAt": clock.to_wire(broadcast.ended_at),
         "cancelReason": broadcast.cancel_reason,
         "closeSessions": broadcast.close_sessions,
-        "stats": _stats(figures),
+        "receiptsDeletedAt": clock.to_wire(broadcast.receipts_deleted_at),
+        "stats": _stats(broadcast, figures),
     }
 
 
@@ -190,8 +191,11 @@ def _target_ids(broadcast: Broadcast) -> list:
     return sorted(audiences.chosen(broadcast)) if broadcast.audience_kind == "users" else broadcast.role_names
 
 
-def _stats(figures: Stats) -> dict[str, Any]:
+def _stats(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
+    """The counts are null once the receipts are deleted: what is left of them would be wrong."""
     steps = ("delivered", "seen", "read", "acknowledged")
+    if broadcast.receipts_deleted_at:
+        return {"targeted": broadcast.audience_count} | dict.fromkeys(steps) | {"rates": dict.fromkeys(steps)}
     counted = {"targeted": figures.targeted} | {step: getattr(figures, step) for step in steps}
     return counted | {"rates": {step: round(figures.rate(step), 4) for step in steps}}
 

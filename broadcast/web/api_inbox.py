@@ -14,7 +14,7 @@ from broadcast.store import inbox, log, people
 from broadcast.store.inbox import Item
 from broadcast.web.asked import is_encodable, json_object, paging, whole_number
 from broadcast.web.identity import allow, me
-from broadcast.web.inbox import note_shown, read_filters
+from broadcast.web.inbox import note_shown, read_filters, source_of
 
 blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 
@@ -39,7 +39,7 @@ def messages():
     before, limit = paging()
     cursor = log.head()
     filters = read_filters(request.args)
-    items = inbox.page(identity.actor.viewer, filters, now=now, before=before, limit=limit + 1)
+    items = source_of(filters).page(identity.actor.viewer, filters, now=now, before=before, limit=limit + 1)
     shown = items[:limit]
     note_shown(shown, identity.id)
     return jsonify(
@@ -96,6 +96,8 @@ def read_all():
         raise Invalid(dict.fromkeys(wrong, "This must be text."))
     if body.get("view", "inbox") not in inbox.VIEWS:
         raise Invalid({"view": f"The view must be one of {', '.join(inbox.VIEWS)}."})
+    if body.get("view") == "ended":
+        raise Invalid({"view": "What has ended can be read, and not marked any more."})
     through = log.head().seq if through is None else through
     actions.mark_all_read(read_filters(body), through=through, by=me().actor, now=clock.now())
     return jsonify(unread=_unread())
@@ -131,6 +133,7 @@ def _told(item: Item) -> dict[str, Any]:
         "acknowledgedAt": clock.to_wire(item.acked_at),
         "archivedAt": clock.to_wire(item.archived_at),
         "snoozedUntil": clock.to_wire(item.snoozed_until),
+        "endedAt": clock.to_wire(item.ended_at),
     }
 
 

@@ -8,6 +8,7 @@ from flask import request
 from broadcast.errors import Invalid
 
 MOST = 200  # items in a page
+_MOST_FIELDS = 200  # of a body; each that is unknown is told by name
 
 
 def json_object() -> dict[str, Any]:
@@ -18,6 +19,8 @@ def json_object() -> dict[str, Any]:
         body = None
     if not isinstance(body, Mapping):
         raise Invalid({"body": "Send one JSON object, with Content-Type: application/json."})
+    if len(body) > _MOST_FIELDS:
+        raise Invalid({"body": f"Send one JSON object of at most {_MOST_FIELDS} fields."})
     return dict(body)
 
 

@@ -13,6 +13,7 @@ from broadcast.errors import Invalid
 from broadcast.ingest import redrive
 from broadcast.store import dead_letters
 from broadcast.store.outside import DeadLetter, LetterStatus
+from broadcast.web.asked import json_object
 from broadcast.web.console.dead_letters import found
 from broadcast.web.identity import allow, me
 
@@ -114,13 +115,7 @@ def _base64(value: bytes | None) -> str | None:
 def _body() -> Mapping[str, Any]:
     if not request.content_length:
         return {}
-    try:
-        body = request.get_json(silent=True) if request.is_json else None
-    except RecursionError:
-        body = None
-    if not isinstance(body, Mapping):
-        raise Invalid({"body": "Send one JSON object, with Content-Type: application/json."})
-    return body
+    return json_object()
 
 
 def _number(name: str, default: int | None) -> int | None:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, SecurityError
 from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, Unsure
 from broadcast.hub import sse
 from broadcast.store.availability import is_unavailable
+from broadcast.web.bounded_request import TooManyFields, TooManyParameters
 
 _log = structlog.get_logger(__name__)
 
@@ -72,7 +73,9 @@ def _http_error(problem: HTTPException) -> Response:
     if isinstance(problem, SecurityError):  # of a host that is not ours no address can be made, so no page either
         return Response("This host is not answered here.\n", status=400, mimetype="text/plain")
     detail = _SENTENCES.get(problem.code, problem.description or "")
-    if problem.code == 413:
+    if isinstance(problem, TooManyFields | TooManyParameters):
+        detail = problem.description
+    elif problem.code == 413:
         detail = f"This is more than the {request.max_content_length // 1024:,} KiB that this request may carry."
     if problem.code is None or problem.code < 400:
         return problem.get_response()

@@ -33,6 +33,8 @@ _DEEPEST = 1_000_000
 @allow(Permission.SEE)
 def show(broadcast_id: int):
     values = _told(_found(broadcast_id))
+    if is_htmx() and values["broadcast"].receipts_deleted_at:
+        return page("console/figures/_deleted.html", **values)
     if is_htmx():
         return page("console/figures/_figures.html", **values)
     return page("console/figures/page.html", **values, **_missing(_found(broadcast_id)), notices=get_flashed_messages())
@@ -78,6 +80,7 @@ def deliveries(broadcast_id: int):
     if request.args.get("format") == "csv":
         return _csv(broadcast)
     _refuse_names()
+    _refuse_deleted(broadcast)
     sort = request.args.get("sort", "user")
     if sort.removeprefix("-") not in figures.SORTS:
         raise Invalid({"sort": f"Sort by one of {', '.join(figures.SORTS)}; with - before it, downwards."})
@@ -99,6 +102,7 @@ def _delivery(row: Any) -> dict[str, Any]:
 
 def _csv(broadcast: Broadcast):
     _refuse_names()
+    _refuse_deleted(broadcast)
     broadcast_id = broadcast.id
 
     def read(after: int | None):
@@ -116,7 +120,7 @@ def _told(broadcast: Broadcast) -> dict[str, Any]:
     stats = broadcasts.stats([broadcast])[id]
     values = {"broadcast": broadcast, "stats": stats, "pace": None, "curve": None, "roles": [], "missing_count": 0}
     values |= {"shows_names": _shows_names(), "next_reminder_at": None}
-    if broadcast.seq is None:
+    if broadcast.seq is None or broadcast.receipts_deleted_at:
         return values
     pace = counted.get(("pace", id), lambda: figures.pace(broadcast, now=broadcast.ended_at or now))
     roles = counted.get(("roles", id), lambda: figures.by_role(broadcast))
@@ -131,7 +135,7 @@ def _told(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def _missing(broadcast: Broadcast) -> dict[str, Any]:
-    if broadcast.seq is None or not _shows_names():
+    if broadcast.seq is None or broadcast.receipts_deleted_at or not _shows_names():
         return {"missing": [], "next": None}
     stage, _, user_id = request.args.get("after", "").partition("-")
     digits = stage.isascii() and stage.isdigit() and user_id.isascii() and user_id.isdigit() and len(user_id) < 19
@@ -155,6 +159,11 @@ def _shows_names() -> bool:
 def _refuse_names() -> None:
     if not _tells_names():
         raise Forbidden("This system tells how many have read a broadcast, and not who.")
+
+
+def _refuse_deleted(broadcast: Broadcast) -> None:
+    if broadcast.receipts_deleted_at:
+        raise NotFound("The receipts of this broadcast were deleted: this system keeps them for a time only.")
 
 
 def _found(broadcast_id: int) -> Broadcast:

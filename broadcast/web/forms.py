@@ -13,9 +13,19 @@ from zoneinfo import ZoneInfo
 from werkzeug.datastructures import MultiDict
 
 from broadcast.domain import clock
-from broadcast.domain.message import Draft, Target, read_draft, read_target
+from broadcast.domain.message import (
+    CONTENT_BYTES,
+    MOST_TARGETS,
+    TITLE_CHARACTERS,
+    URL_CHARACTERS,
+    Draft,
+    Target,
+    read_draft,
+    read_target,
+)
 from broadcast.domain.zones import read_local, read_zone
 from broadcast.errors import Invalid
+from broadcast.turn import Breath
 
 TIMES = ("scheduledAt", "expiresAt", "ackDueAt")
 _TEXTS = (
@@ -25,14 +35,33 @@ _TEXTS = (
 _LISTS = ("roles", "exceptRoles")
 _TICKS = ("requiresAck", "snapshot")
 _BETWEEN_NAMES = re.compile(r"[\s,;]+")
-_MOST_TYPED = 1_000_000  # characters of one field that a draft keeps
+_MOST_CHOSEN = 500  # roles ticked
+# characters of one field that a draft keeps: what fits in the end and room to shorten it, and 50,000 names of 20
+_MOST_TYPED = {
+    "title": 5 * TITLE_CHARACTERS, "content": 2 * CONTENT_BYTES, "people": 1_000_000, "exceptPeople": 1_000_000,
+    "url1": 2 * URL_CHARACTERS, "url2": 2 * URL_CHARACTERS,
+}  # fmt: skip
+_MOST_TYPED_ELSE = 200
 
 
 def as_typed(form: MultiDict[str, str]) -> dict[str, Any]:
     """The form's values, to fill it in again, or to keep them in a draft as they are."""
     typed: dict[str, Any] = {name: _storable(form.get(name, "")) for name in _TEXTS}
-    typed |= {name: [_storable(value) for value in form.getlist(name)][:500] for name in _LISTS}
+    typed |= {name: [_storable(value) for value in form.getlist(name)] for name in _LISTS}
     return typed | {name: bool(form.get(name)) for name in _TICKS}
+
+
+def check_fits(typed: Mapping[str, Any]) -> None:
+    """Raise Invalid for a field far longer than any message has it: a draft neither keeps that nor cuts it in silence."""
+    problems = {}
+    for name in _TEXTS:
+        if len(typed[name]) > (most := _MOST_TYPED.get(name, _MOST_TYPED_ELSE)):
+            problems[name] = f"This has {len(typed[name]):,} characters; a draft keeps at most {most:,}."
+    for name in _LISTS:
+        if len(typed[name]) > _MOST_CHOSEN or max(map(len, typed[name]), default=0) > _MOST_TYPED_ELSE:
+            problems[name] = f"A draft keeps at most {_MOST_CHOSEN} roles."
+    if problems:
+        raise Invalid(problems)
 
 
 def empty() -> dict[str, Any]:
@@ -138,8 +167,14 @@ def on_form(invalid: Invalid, form: MultiDict[str, str]) -> Invalid:
 
 
 def split_names(text: str) -> list[str]:
-    """Usernames as people type and paste them: between spaces, commas, semicolons or line ends."""
-    return [name for name in _BETWEEN_NAMES.split(text) if name]
+    """Usernames as people type and paste them: between spaces, commas, semicolons or line ends.
+
+    More than may be named are not taken apart to the end, only to be refused. Lets other greenlets run when they are many.
+    """
+    breath = Breath()
+    names = [name for name in _BETWEEN_NAMES.split(text, maxsplit=MOST_TARGETS + 2) if name]
+    breath.take()
+    return names
 
 
 def utc_of(form: Mapping[str, Any]) -> dict[str, str]:
@@ -177,7 +212,7 @@ def _links(form: MultiDict[str, str]) -> list[dict[str, str]] | None:
 
 
 def _storable(text: str) -> str:
-    return text.replace("\0", "")[:_MOST_TYPED]  # PostgreSQL has no text with NUL
+    return text.replace("\0", "")  # PostgreSQL has no text with NUL
 
 
 def _zone(name: str, problems: dict[str, str]) -> ZoneInfo:

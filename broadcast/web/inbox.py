@@ -1,12 +1,14 @@
 """The inbox as pages: a list that the stream keeps fresh, some cards of it, one message alone. `marks` has the verbs."""
 
+from types import ModuleType
+
 from flask import Blueprint, current_app, g, jsonify, request
 
 from broadcast.domain import clock
 from broadcast.domain.events import Cursor
 from broadcast.errors import NotFound
+from broadcast.store import ended_inbox, log, people
 from broadcast.store import inbox as stored
-from broadcast.store import log, people
 from broadcast.store.inbox import Counts, Filters, Unread
 from broadcast.web.identity import allow, me
 from broadcast.web.render import card_view, is_htmx, page
@@ -41,9 +43,10 @@ def cards():
     filters = read_filters(request.args)
     viewer, now = me().actor.viewer, clock.now()
     answer = told(stored.counts(viewer, now=now))
+    answer["counts"]["ended"] = ended_inbox.count(viewer, now=now)
     if filters.narrow:
         answer["counts"]["toMark"] = stored.count_filtered(viewer, filters, now=now)
-    items = stored.some(viewer, filters, ids, now=now)
+    items = source_of(filters).some(viewer, filters, ids, now=now)
     note_shown(items, me().id)
     return page("inbox/_some.html", cards=[card_view(item) for item in items], told=answer)
 
@@ -52,8 +55,10 @@ def cards():
 @allow("person")
 def count():
     """The counts of all views, and up to where they are current."""
-    cursor = log.head()
-    return jsonify(told(stored.counts(me().actor.viewer, now=clock.now())) | {"cursor": str(cursor)})
+    cursor, viewer, now = log.head(), me().actor.viewer, clock.now()
+    answer = told(stored.counts(viewer, now=now))
+    answer["counts"]["ended"] = ended_inbox.count(viewer, now=now)
+    return jsonify(answer | {"cursor": str(cursor)})
 
 
 @blueprint.get("/alerts")
@@ -76,9 +81,10 @@ def alerts():
 @blueprint.get("/<int:broadcast_id>")
 @allow("person")
 def message(broadcast_id: int):
-    item = stored.one(me().actor.viewer, broadcast_id, now=clock.now())
+    viewer, now = me().actor.viewer, clock.now()
+    item = stored.one(viewer, broadcast_id, now=now) or ended_inbox.one(viewer, broadcast_id, now=now)
     if item is None:
-        raise NotFound("This message is not addressed to you, or it has ended.")
+        raise NotFound("This message is not addressed to you, or it was recalled.")
     return page("inbox/message.html", card=card_view(item), cursor=str(log.head()), done=request.args.get("done"))
 
 
@@ -103,9 +109,16 @@ def _text(values, name: str, most: int) -> str:
     return values.get(name, "").replace("\0", "").strip()[:most]  # PostgreSQL has no text with NUL
 
 
+def source_of(filters: Filters) -> ModuleType:
+    """The module of the store that reads this view: what is over is another question."""
+    return ended_inbox if filters.view == "ended" else stored
+
+
 def note_shown(items: list[stored.Item], user_id: int) -> None:
-    """A page that shows a message has delivered it, as a stream does."""
+    """A page that shows a message has delivered it, as a stream does. What has ended was delivered before."""
     for item in items:
+        if item.ended_at:
+            continue
         current_app.extensions["deliveries"].add(item.card.id, [user_id])
 
 
@@ -122,7 +135,10 @@ def listed(filters: Filters | None = None) -> dict:
     if filters.view in ("inbox", "unread"):
         pinned = stored.to_acknowledge(viewer, filters, now=now, limit=_PINNED)
     without = [item.card.id for item in pinned]
-    items = stored.page(viewer, filters, now=now, before=before, limit=PAGE + 1, without=without)
+    if filters.view == "ended":
+        items = ended_inbox.page(viewer, filters, now=now, before=before, limit=PAGE + 1)
+    else:
+        items = stored.page(viewer, filters, now=now, before=before, limit=PAGE + 1, without=without)
     shown, more = items[:PAGE], len(items) > PAGE
     note_shown(shown if before else pinned + shown, identity.id)
     return {
@@ -131,8 +147,9 @@ def listed(filters: Filters | None = None) -> dict:
         "next": str(shown[-1].seq) if more else None,
         "view": filters.view,
         "filters": filters,
-        "categories": stored.categories(viewer, now=now),
+        "categories": source_of(filters).categories(viewer, now=now),
         "counts": counts,
+        "ended": ended_inbox.count(viewer, now=now),
         "to_mark": stored.count_filtered(viewer, filters, now=now) if filters.narrow else counts.unread,
         "newest": max((item.seq for item in pinned + shown), default=0),
         "cursor": str(cursor),

@@ -29,6 +29,7 @@ VERBS: dict[str, Callable[..., Done]] = {
     "acknowledge": actions.acknowledge,
 }
 _MOST_IDS = 1000
+_LONGEST_BACK = 2000  # characters: an address of the inbox with all its filters
 
 
 def _one(verb: str) -> Callable[[int], ResponseReturnValue]:
@@ -117,7 +118,7 @@ def _answer(done: Done, back: str | None = None) -> ResponseReturnValue:
 
 def _back() -> str:
     """The list that the form stood on, as it says itself; only ever a page of the inbox."""
-    asked = urlsplit(request.form.get("back", ""))
+    asked = urlsplit(request.form.get("back", "")[:_LONGEST_BACK])
     if asked.netloc or asked.scheme or asked.path != "/inbox":
         return url_for("inbox.index")
     return url_for("inbox.index", **query_of(read_filters(dict(parse_qsl(asked.query)))))

@@ -101,14 +101,15 @@ _FIELDS = {
 _CARD = {"id": _ID, **_FIELDS, "revision": _COUNT, "contentHtml": _text(), "senderName": _text(), "createdAt": _TIME}
 _CARD |= {"publishedAt": _or_null(_TIME), "editedAt": _or_null(_TIME), "why": _text()}
 _CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME)}
+_STATE = {"status": _text(), "seq": _or_null(_ID), "stats": _ref("Stats"), "receiptsDeletedAt": _or_null(_TIME)}
 _SCHEMAS: dict[str, Schema] = {
     "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(), fields=_FREE),
     "Link": _object("label url", closed=True, label=_text(message.LABEL_CHARACTERS, 1), url=_text(message.URL_CHARACTERS)),
     "Draft": _object("title content targetType", closed=True, **_FIELDS, **_TARGET, draft=_or_null(_FLAG)),
     "Card": _object("id title content contentHtml priority", **_CARD),
-    "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG)]},
-    "Stats": _object("targeted rates", targeted=_COUNT, rates=_FREE, **dict.fromkeys(_STEPS, _COUNT)),
-    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", status=_text(), seq=_or_null(_ID), stats=_ref("Stats"))]},
+    "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG, endedAt=_or_null(_TIME))]},
+    "Stats": _object("targeted rates", targeted=_or_null(_COUNT), rates=_FREE, **dict.fromkeys(_STEPS, _or_null(_COUNT))),
+    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STATE)]},
     "Preferences": _FREE,
     "Event": _FREE | {"description": "A CloudEvent, structured; see docs/contract.md."},
 }  # fmt: skip
@@ -200,7 +201,7 @@ _PATHS: dict[str, Schema] = {
             may_be_empty=True,
             body=_object(
                 closed=True,
-                view={"enum": list(inbox.VIEWS)},
+                view={"enum": [view for view in inbox.VIEWS if view != "ended"]},
                 category=_text(),
                 priority=_text(),
                 q=_text(),

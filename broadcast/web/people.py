@@ -1,5 +1,6 @@
 """People and roles: the list, one person, making them by hand or from a table."""
 
+import re
 from typing import Any
 
 from flask import Blueprint, current_app, flash, get_flashed_messages, redirect, request, url_for
@@ -7,7 +8,7 @@ from flask import Blueprint, current_app, flash, get_flashed_messages, redirect,
 from broadcast.actions import import_people as importing
 from broadcast.actions import people as actions
 from broadcast.actions import vouched
-from broadcast.domain import clock, permissions
+from broadcast.domain import clock, permissions, spreadsheet
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.errors import Invalid, NotFound
 from broadcast.store import people
@@ -22,6 +23,7 @@ blueprint = Blueprint("people", __name__, url_prefix="/console/people")
 PAGE = 50
 COUNTED = 10_000  # people; more are "more than" these
 SHOWN_BAD_ROWS = 200
+SHOWN_NEW_ROLES = 50
 _STATES = ("", "enabled", "disabled")
 
 
@@ -120,40 +122,44 @@ def unlink(user_id: int):
 @blueprint.get("/import")
 @allow(Permission.PEOPLE)
 def import_form():
-    return page("console/people/import.html", report=None, table="", error=None, checked=False)
+    return page("console/people/import.html", report=None, table="", error=None, checked=False, guessed=None)
 
 
 @blueprint.post("/import")
 @large
 @allow(Permission.PEOPLE)
 def import_table():
-    only_check = request.form.get("act") != "import"
-    table = request.form.get("table", "")
+    """Check a table or import it. Rows left out come back in the field: to be put right, or once more with roles made."""
+    only_check, table, guessed = request.form.get("act") != "import", request.form.get("table", ""), None
+    new_roles = request.form.getlist("newRoles")
     try:
-        table = _uploaded() or table
-        report = importing.import_people(table, by=me().actor, now=clock.now(), only_check=only_check)
+        if file := request.files.get("file"):
+            table, guessed = spreadsheet.decode(file.read())
+        report = importing.import_people(
+            table, by=me().actor, now=clock.now(), only_check=only_check, new_roles=new_roles
+        )
     except Invalid as invalid:
-        return page(
-            "console/people/import.html", report=None, table=table, error=str(invalid), checked=False
-        ), invalid.status
+        values = {"report": None, "table": table, "error": str(invalid), "checked": False, "guessed": None}
+        return page("console/people/import.html", **values), invalid.status
     return page(
         "console/people/import.html",
         report=report,
         bad=report.bad[:SHOWN_BAD_ROWS],
-        table=table if only_check else "",
+        roles=sorted(report.missing_roles.items(), key=lambda role: -role[1])[:SHOWN_NEW_ROLES],
+        table=table if only_check else report.rest if report.bad else "",
         error=None,
         checked=only_check,
+        guessed=guessed and (guessed, _first_accented(table)),
     )
 
 
-def _uploaded() -> str:
-    file = request.files.get("file")
-    try:
-        return file.read().decode("utf-8-sig") if file else ""
-    except UnicodeDecodeError:
-        raise Invalid(
-            {"table": "This file is not text in UTF-8. Save it as “CSV UTF-8” and choose it again."}
-        ) from None
+def _first_accented(table: str) -> str:
+    """A piece of the table by which somebody sees whether its encoding was guessed right."""
+    found = re.search(r"[^\x00-\x7f]", table)
+    if found is None:
+        return ""
+    around = table[max(0, found.start() - 30) : found.end() + 30]
+    return next((line for line in around.splitlines() if not line.isascii()), "")
 
 
 def _form(typed: dict[str, Any], errors: dict[str, str]) -> str:

@@ -33,6 +33,7 @@ class CardView:
         self.acked_at = item and item.acked_at
         self.archived_at = item and item.archived_at
         self.snoozed_until = item and item.snoozed_until
+        self.ended_at = item and item.ended_at
         self.content_html = Markup(card.content_html)
 
     def __getattr__(self, name: str):

@@ -80,3 +80,34 @@ def test_more_rows_than_fit_are_told(cast, monkeypatch):
 def test_only_those_who_manage_people_import(cast):
     with pytest.raises(Forbidden):
         run(HEAD, cast["bob"])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_every_spreadsheet_makes_the_same_people(cast, delimiter):
+    table = "\r\n".join(delimiter.join(row) for row in [("username", "name", "roles"), ("dana", "Dana", '"ops;ops"')])
+    assert run(table, cast["alice"]).made == 1
+    assert people.by_username("dana").roles == {"ops"}
+
+
+def test_line_break_in_a_name_becomes_a_space(cast):
+    report = run(HEAD + 'dana,"Dana\r\nDiaz\u2028 D.",ops\n"erin","Erin, E."\n', cast["alice"])
+    assert (report.made, report.bad) == (2, [])
+    assert people.by_username("dana").name == "Dana Diaz D."
+    assert people.by_username("erin").name == "Erin, E."
+
+
+def test_roles_that_do_not_exist_are_counted_and_made_only_when_asked(cast):
+    table = HEAD + "dana,Dana,nurses ops\nerin,Erin,nurses\nfay,Fay,porters\n"
+    report = run(table, cast["alice"])
+    assert (report.made, report.missing_roles) == (0, {"nurses": 2, "porters": 1})
+    again = run(report.rest, cast["alice"], new_roles=["nurses", "unused"])
+    assert (again.made, again.missing_roles) == (2, {"porters": 1})
+    assert set(people.role_names()) >= {"nurses"}
+    assert not {"porters", "unused"} & set(people.role_names())
+    made = db.session.scalars(db.select(Audit).where(Audit.action == "role.created")).all()
+    assert [act.object_id for act in made] == ["nurses"]
+
+
+def test_rows_left_out_come_back_as_a_table(cast):
+    report = run("username;name\ndana;Dana\n1x;X\nbob;Bob\n", cast["alice"])
+    assert report.rest.splitlines() == ["username;name", "1x;X", "bob;Bob"]

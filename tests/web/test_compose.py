@@ -73,7 +73,7 @@ def test_autosave_makes_one_draft_and_follows_its_version(app, client):
 
 
 @pytest.mark.parametrize(
-    "what", [{"title": "\ud800"}, {"title": "\0"}, {"content": "\0x"}, {"roles": ["\0"] * 900}, {}]
+    "what", [{"title": "\ud800"}, {"title": "\0"}, {"content": "\0x"}, {"roles": ["\0"] * 500}, {}]
 )
 def test_autosave_takes_whatever_is_typed(client, what):
     form = {name: value for name, value in what.items() if value != "\ud800"}

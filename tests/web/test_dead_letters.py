@@ -235,3 +235,12 @@ def test_payload_in_a_page_is_inert(app, alice):
     page = alice.get(f"/console/dead-letters/{letter_id}").get_data(as_text=True)
     assert "<script>alert" not in page
     assert "<img src=x>" not in page
+
+
+def test_all_are_purged_some_at_a_time(app, alice, monkeypatch):
+    monkeypatch.setattr(dead_letters, "PURGED_AT_ONCE", 3)
+    bury(app, *(bare(HALF, offset=n) for n in range(8)))
+    assert alice.send("DELETE", "/api/admin/dlt").json == {"purged": 8}
+    with app.app_context():
+        details = db.session.scalars(sqlalchemy.select(Audit.detail).where(Audit.action == "dead_letter.purged"))
+        assert [detail["count"] for detail in details] == [3, 3, 2]

@@ -76,7 +76,7 @@ def test_chosen_messages_are_done_together(app, client):
     bob = client("bob")
     ids = [publish(app) for _ in range(3)]
     assert bob.post("/inbox/chosen", {"verb": "archive", "ids": [str(n) for n in ids[:2]]}).status_code == 303
-    assert counts(bob) == {"inbox": 1, "unread": 1, "archived": 2, "snoozed": 0}
+    assert counts(bob) == {"inbox": 1, "unread": 1, "archived": 2, "snoozed": 0, "ended": 0}
     for form in (
         {"verb": "archive"},
         {"verb": "burn", "ids": "1"},

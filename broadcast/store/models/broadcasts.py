@@ -42,6 +42,10 @@ class Broadcast(db.Model):
         Index("ix_broadcasts_status_scheduled_at", "status", "scheduled_at"),
         Index("ix_broadcasts_status_expires_at", "status", "expires_at"),
         Index(
+            "ix_broadcasts_sender_id_drafts", "sender_id",
+            sqlite_where=text("status = 'DRAFT'"), postgresql_where=text("status = 'DRAFT'"),
+        ),
+        Index(
             "ix_broadcasts_source_collapse_key", "source", "collapse_key",
             sqlite_where=text("collapse_key IS NOT NULL"), postgresql_where=text("collapse_key IS NOT NULL"),
         ),
@@ -78,9 +82,11 @@ class Broadcast(db.Model):
     has_exceptions: Mapped[bool] = mapped_column(default=False)  # somebody is left out: see the two tables below
     is_snapshot: Mapped[bool] = mapped_column(default=False)  # the audience is frozen into people when it is sent
     is_held: Mapped[bool] = mapped_column(default=False)  # sent, and waiting for the moment in which it can be undone
-    typed: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # the form of an unfinished draft, as it was typed
+    # the form of an unfinished draft, as it was typed: up to two megabytes of names, which no list reads
+    typed: Mapped[dict[str, Any] | None] = mapped_column(JSON, deferred=True)
     renewed_at: Mapped[datetime | None]  # shown again to those who had read it: what was read before does not count
     archived_at: Mapped[datetime | None]  # out of the console's lists
+    receipts_deleted_at: Mapped[datetime | None]  # from when on its figures are not kept (`store.retention`)
     # What `store.search` looks in. On SQLite triggers keep its index; a migration that builds this table anew makes them anew.
     search_words: Mapped[str] = mapped_column(Text, default=_words_to_insert, server_default="", deferred=True)
     close_sessions: Mapped[bool] = mapped_column(default=False)  # sending it signs its chosen people out everywhere

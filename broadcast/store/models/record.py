@@ -88,7 +88,7 @@ class IdempotencyKey(db.Model):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(200), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
-    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"))
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), index=True)
     created_at: Mapped[datetime]
 
 

@@ -89,6 +89,8 @@ def autosave():
         saved = _save_draft(_number(request.form.get("broadcastId")))
     except Conflict as conflict:
         return jsonify(problem=str(conflict)), 409
+    except Invalid as invalid:
+        return jsonify(problem=str(invalid)), invalid.status
     edit_url = url_for("console.compose.edit", broadcast_id=saved.id)
     return jsonify(id=saved.id, version=saved.version, edit=edit_url)
 
@@ -138,9 +140,10 @@ def _send(broadcast_id: int | None) -> Response:
 
 def _save_draft(broadcast_id: int | None) -> edits.Saved:
     form, now = request.form, clock.now()
-    version = form.get("version", "") if broadcast_id else None
+    version, typed = form.get("version", "") if broadcast_id else None, forms.as_typed(form)
+    forms.check_fits(typed)
     return edits.save_draft(
-        forms.as_typed(form), _finished(form, now), broadcast_id=broadcast_id, version=version, by=me().actor, now=now
+        typed, _finished(form, now), broadcast_id=broadcast_id, version=version, by=me().actor, now=now
     )
 
 

@@ -30,7 +30,7 @@ def listing():
     status, after = request.args.get("status", LetterStatus.WAITING.value), request.args.get("after", "")
     status = status if status in set(LetterStatus) else LetterStatus.WAITING.value
     before = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else None
-    found = dead_letters.page(LetterStatus(status), before=before, limit=PAGE + 1)
+    found = dead_letters.page(LetterStatus(status), before=before, limit=PAGE + 1, whole=False)
     next = str(found[PAGE - 1].id) if len(found) > PAGE else None
     values = {"letters": found[:PAGE], "next": next, "status": status}
     if is_htmx() and before:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, flash, redirect, request, url_for
+from flask import Blueprint, flash, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from broadcast.actions import audiences as audience_actions
@@ -28,6 +28,16 @@ _FIELDS = ("name", "title", "content", "priority", "category")
 @allow(Permission.WRITE)
 def shelves():
     return page("console/library.html", templates=templates.every(), audiences=audiences.saved())
+
+
+@blueprint.get("/audiences/<int:saved_id>")
+@allow(Permission.WRITE)
+def audience(saved_id: int):
+    """The public fields of a named audience, with which the compose page fills its form in."""
+    saved = audiences.saved_by_id(saved_id)
+    if saved is None:
+        raise NotFound("There is no such audience.")
+    return jsonify(saved.target)
 
 
 @blueprint.get("/templates/new")

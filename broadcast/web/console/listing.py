@@ -1,11 +1,11 @@
 """The list of broadcasts: tabs, filters, order and page in the address; the same as CSV; acts on several at once."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from typing import Any
 
-from flask import Blueprint, Response, flash, redirect, request, url_for
+from flask import Blueprint, Flask, Response, current_app, flash, redirect, request, url_for
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import tidying
@@ -22,6 +22,10 @@ from broadcast.web.render import page, thousands
 
 blueprint = Blueprint("listing", __name__)
 
+_COLUMNS = (
+    "id", "title", "status", "priority", "category", "audience", "author", "created", "sent", "ends", "reach", "read",
+)  # fmt: skip
+_CHUNK = 200  # rows of a file read at once
 MOST_CSV = 10_000  # rows of one file; a last row says so when there are more
 MOST_AT_ONCE = 100  # broadcasts of one bulk act: a page
 _DONE = {"cancel": "recalled", "archive": "archived", "delete": "deleted"}
@@ -44,32 +48,29 @@ def listing():
 def download():
     """What the list shows, all pages of it, for a spreadsheet."""
     look = _look()
-    found = rows(list(lists.each(look, most=MOST_CSV)))
-    out = StringIO()
-    writer = csv.writer(out)
-    writer.writerow(
-        [
-            "id",
-            "title",
-            "status",
-            "priority",
-            "category",
-            "audience",
-            "author",
-            "created",
-            "sent",
-            "ends",
-            "reach",
-            "read",
-        ]
-    )
-    for row in found:
-        writer.writerow(map(_cell, _values(row)))
-    if (total := lists.counts(look)[look.tab]) > len(found):
-        writer.writerow(["", f"and {total - len(found)} more: narrow the filter"])
+    ids, total = lists.ids(look, most=MOST_CSV), lists.counts(look)[look.tab]
     name = f"broadcasts-{look.tab}-{clock.now():%Y-%m-%d}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response("\ufeff" + out.getvalue(), mimetype="text/csv", headers=headers)
+    app: Flask = current_app._get_current_object()
+    response = Response(_table(app, ids, total), mimetype="text/csv")
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+def _table(app: Flask, ids: list[int], total: int) -> Iterator[str]:
+    """The lines of the file, some rows at a time; runs after the request is over, so it must not ask who is there."""
+    yield "\ufeff" + _lines([_COLUMNS])
+    for start in range(0, len(ids), _CHUNK):
+        with app.app_context():
+            found = rows(lists.some(ids[start : start + _CHUNK]))
+            yield _lines(map(_cell, _values(row)) for row in found)
+    if total > len(ids):
+        yield _lines([["", f"and {total - len(ids)} more: narrow the filter"]])
+
+
+def _lines(table: Iterable[Iterable[Any]]) -> str:
+    out = StringIO()
+    csv.writer(out).writerows(table)
+    return out.getvalue()
 
 
 @blueprint.post("/broadcasts/several")
@@ -164,6 +165,7 @@ def _choices() -> dict[str, Any]:
         ("oldest", "Oldest"),
         ("title", "Title"),
         ("start", "Sent or due"),
+        ("due", "Due first"),
         ("end", "Ends first"),
         ("reach", "Largest reach"),
     ]
@@ -174,7 +176,7 @@ def _values(row: Row) -> list[Any]:
     times = (row.created_at, row.published_at or row.scheduled_at, row.ends_at)
     told = [clock.to_wire(moment) or "" for moment in times]
     head = [row.id, row.title, row.status, row.priority, row.category or "", row.audience, row.sender_name]
-    return [*head, *told, "" if row.reach is None else row.reach, row.read]
+    return [*head, *told, "" if row.reach is None else row.reach, "" if row.read is None else row.read]
 
 
 def _cell(value: Any) -> Any:

@@ -1,13 +1,24 @@
 """Lists of people as they come out of spreadsheets: which rows are somebody, and which are not, and why."""
 
-import csv
-from dataclasses import dataclass
-from io import StringIO
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from broadcast.domain.message import MOST_TARGETS
+from broadcast.domain import spreadsheet
+from broadcast.domain.message import id_or_username
+from broadcast.domain.spreadsheet import Record
 from broadcast.store import people
+from broadcast.turn import Breath
 
-_HEADINGS = {"username", "user", "login", "name", "user name", "id", "person"}
+_HEADINGS = (
+    "username",
+    "login",
+    "user",
+    "user name",
+    "user id",
+    "id",
+    "person",
+    "name",
+)  # the first of them that there is
 SHOWN = 20  # bad rows told one by one
 
 
@@ -18,77 +29,85 @@ class BadRow:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
-    """`good` are usernames or ids as they were given; `bad` the rows that are nobody, in order."""
+    """`good` are usernames, each once; `bad` the rows that are nobody, in order."""
 
-    good: list[str]
-    bad: list[BadRow]
-    repeated: int
+    good: list[str] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    repeated: int = 0
 
 
 def judge(text: str) -> Report:
-    """Read a pasted list or a CSV file: one person a row, in its first column or in the one headed "username".
+    """Read a pasted list or a CSV file: one person a row, by username or id, in its first column or in the one with a heading.
 
-    A few hundred queries for 50,000 rows, each short; never raises for input.
+    A few hundred queries for 50,000 rows, each short; never raises for input. Lets other greenlets run.
     """
-    rows, bad = _cells(text)
-    first_seen: dict[str, int] = {}
-    for line, cell in rows:
-        first_seen.setdefault(cell.lower(), line)
-    kept = dict(list(first_seen.items())[:MOST_TARGETS])
-    found = people.ids_by_name([int(name) if _is_id(name) else name for name in kept])
-    good = [name for name in kept if (int(name) if _is_id(name) else name) in found]
-    known = set(good)
-    bad += [
-        BadRow(line, name[:60], "nobody has this name, or the account is disabled")
-        for name, line in kept.items()
-        if name not in known
-    ]
-    bad += [
-        BadRow(line, name[:60], f"more than {MOST_TARGETS:,} people")
-        for name, line in list(first_seen.items())[MOST_TARGETS:]
-    ]
-    return Report(good, sorted(bad, key=lambda row: row.line), repeated=len(rows) - len(first_seen))
-
-
-def _cells(text: str) -> tuple[list[tuple[int, str]], list[BadRow]]:
-    """The cell of each row that should be a name, with its line; and the rows that have none."""
-    lines = text.lstrip("\ufeff").replace("\0", "").splitlines()
-    if len(lines) == 1 and _heading(_split(lines[0])) is None:  # a list in one line: each cell is somebody
-        lines = _split(lines[0])
-    column, cells, bad = 0, [], []
-    for line, raw in enumerate(lines, 1):
-        row = _split(raw)
-        if line == 1 and (heading := _heading(row)) is not None:
-            column = heading
-            continue
-        if not any(row):
-            continue
-        cell = row[column] if column < len(row) else ""
-        if not 0 < len(cell) <= 64 or not cell.isprintable():
-            bad.append(BadRow(line, raw[:60], "no username in this row"))
+    report, breath, asked = Report(), Breath(), {}
+    for line, cell in _cells(text.replace("\0", ""), report, breath):
+        name = id_or_username(cell.lower())
+        report.repeated += name in asked
+        asked.setdefault(name, line)
+        breath.take()
+    found = people.ids_by_name([name for name in asked if isinstance(name, str) or name < 2**63])
+    usernames = people.usernames(found[name] for name in asked if isinstance(name, int) and name in found)
+    good: dict[str, None] = {}
+    for name, line in asked.items():
+        if name not in found:
+            report.bad.append(BadRow(line, str(name)[:60], _nobody(name)))
         else:
-            cells.append((line, cell))
-    return cells, bad
+            username = usernames[name] if isinstance(name, int) else name
+            report.repeated += username in good  # once by name and once by id
+            good[username] = None
+        breath.take()
+    report.good = list(good)
+    report.bad.sort(key=lambda row: row.line)
+    return report
 
 
-def _split(raw: str) -> list[str]:
-    delimiter = next((mark for mark in ";\t," if mark in raw), ",")
-    try:
-        row = next(csv.reader(StringIO(raw), delimiter=delimiter), [])
-    except csv.Error:
-        row = [raw]
-    return [cell.strip() for cell in row]
+def _nobody(name: int | str) -> str:
+    what = "this id" if isinstance(name, int) else "this name"
+    return f"nobody has {what}, or the account is disabled"
+
+
+def _cells(text: str, report: Report, breath: Breath) -> Iterator[tuple[int, str]]:
+    """The cell of each row that should be a name, with its line; rows that have none go into the report."""
+    column = None
+    for record in _records(text):
+        breath.take()
+        if record.problem:
+            report.bad.append(BadRow(record.line, record.text[:60], record.problem.rstrip(".").lower()))
+            continue
+        if not any(record.cells):
+            continue
+        if column is None:
+            heading = _heading(record.cells)
+            column = heading or 0
+            if heading is not None:
+                continue
+        cell = record.cells[column] if column < len(record.cells) else ""
+        if not 0 < len(cell) <= 64 or not cell.isprintable():
+            report.bad.append(BadRow(record.line, record.text[:60], "no username in this row"))
+        else:
+            yield record.line, cell
+
+
+def _records(text: str) -> Iterator[Record]:
+    """The rows of a table. A list in one line is turned on its side: each cell is somebody."""
+    cells = spreadsheet.single_line(text)
+    if cells is None or len(cells) == 1 or _heading(cells) is not None:
+        yield from spreadsheet.records(text)
+        return
+    for line, cell in enumerate(cells[: spreadsheet.MAX_ROWS], 1):
+        yield Record(line, cell, [cell])
+    if len(cells) > spreadsheet.MAX_ROWS:
+        yield spreadsheet.too_many(len(cells))
 
 
 def _heading(row: list[str]) -> int | None:
+    """The column that holds the people; None when the row is no heading. "Name" is one only where it stands first."""
     names = [cell.lower() for cell in row]
-    for wanted in ("username", "login", "user"):
+    for wanted in _HEADINGS[:-1]:
         if wanted in names:
             return names.index(wanted)
-    return 0 if names and names[0] in _HEADINGS else None
-
-
-def _is_id(name: str) -> bool:
-    return name.isascii() and name.isdigit() and 0 < int(name) < 2**63
+    return 0 if names[:1] == [_HEADINGS[-1]] else None

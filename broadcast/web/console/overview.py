@@ -1,13 +1,14 @@
 """The console's first page: what is live, what is due, what needs somebody, and how to send the first one."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from flask import Blueprint, current_app, request, url_for
 
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
+from broadcast.domain.zones import read_zone, start_of_day
 from broadcast.store import broadcasts, dead_letters, lists, people
 from broadcast.store.dead_letters import LetterStatus
 from broadcast.store.lists import Look
@@ -32,6 +33,7 @@ class Need(NamedTuple):
 @allow(Permission.SEE)
 def overview():
     now, presence = clock.now(), current_app.extensions["presence"]
+    zone = read_zone(people.preferences(me().id).time_zone)
     counts = lists.counts(Look())
     figures = {
         "people": people.count_all(),
@@ -39,14 +41,17 @@ def overview():
         "live": counts["active"],
         "scheduled": counts["scheduled"],
         "drafts": counts["draft"],
-        "sent_today": broadcasts.published_since(now - timedelta(days=1)),
+        "sent_today": broadcasts.published_since(start_of_day(now, zone)),
     }
-    live, due = (rows(lists.page(Look(tab=tab, size=5))) for tab in ("active", "scheduled"))
+    live, due = (
+        rows(lists.page(look)) for look in (Look(tab="active", size=5), Look(tab="scheduled", sort="due", size=5))
+    )
     return page(
         "console/overview.html",
         live=live,
         due=due,
         figures=figures,
+        day_in=zone.key,
         needs=list(_needs(now)),
         base_url=request.host_url.rstrip("/"),
     )

@@ -6,7 +6,7 @@ from flask import Blueprint, request
 
 from broadcast.actions.audiences import resolve
 from broadcast.content import markdown
-from broadcast.domain import clock
+from broadcast.domain import clock, spreadsheet
 from broadcast.domain.card import Card
 from broadcast.domain.message import Draft, Link, read_draft
 from broadcast.domain.permissions import Permission
@@ -85,8 +85,11 @@ def people_found():
 def judge_names():
     """Which rows of a pasted list or a CSV file are people, and which are not."""
     upload = request.files.get("file")
-    text = upload.read().decode("utf-8", "replace") if upload else request.form.get("list", "")
-    return page("console/_names.html", report=names.judge(text), shown=names.SHOWN)
+    try:
+        text = spreadsheet.decode(upload.read())[0] if upload else request.form.get("list", "")
+    except Invalid as invalid:
+        return page("console/_names.html", report=names.Report(), shown=0, error=str(invalid))
+    return page("console/_names.html", report=names.judge(text), shown=names.SHOWN, error=None)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/difference")

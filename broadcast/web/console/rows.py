@@ -11,7 +11,10 @@ from broadcast.web.render import in_people
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back."""
+    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back.
+
+    `read` is None when that is not known any more: its receipts were deleted at `receipts_deleted_at`.
+    """
 
     id: int
     title: str
@@ -25,9 +28,10 @@ class Row:
     scheduled_at: datetime | None
     ends_at: datetime | None
     reach: int | None
-    read: int
+    read: int | None
     times: int
     quarantine_reason: str | None
+    receipts_deleted_at: datetime | None
 
 
 def rows(found: list[Broadcast]) -> list[Row]:
@@ -50,9 +54,10 @@ def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
         scheduled_at=broadcast.scheduled_at,
         ends_at=broadcast.ended_at or broadcast.expires_at,
         reach=broadcast.audience_count if broadcast.seq else None,
-        read=stats.read,
+        read=None if broadcast.receipts_deleted_at else stats.read,
         times=broadcast.times,
         quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
+        receipts_deleted_at=broadcast.receipts_deleted_at,
     )
 
 
@@ -65,6 +70,8 @@ def _audience_words(broadcast: Broadcast, chosen: int) -> str:
             names = broadcast.role_names
             joined = (" + " if broadcast.match_all else ", ").join(names)
             return f"Role{'s' if len(names) > 1 else ''}: {joined}{left_out}"
+    if broadcast.receipts_deleted_at:  # and perhaps who was chosen, in part
+        chosen = broadcast.audience_count or 0
     if not chosen:
         return "Not chosen yet"
     return in_people(chosen) + left_out

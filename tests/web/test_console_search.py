@@ -1,0 +1,139 @@
+"""The console finds by words and accents as the inbox does; its lists and figures say what they show."""
+
+import html
+import re
+from datetime import timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from broadcast.actions import broadcasts, edits, people, preferences
+from broadcast.actions import passwords as password_actions
+from broadcast.domain import clock, message, zones
+from broadcast.domain.actor import SYSTEM
+from tests.acts import a_message, actor, send
+
+TEMPLATES = Path(__file__).resolve().parent.parent.parent / "templates"
+URL = "/console/broadcasts"
+
+
+def titles(client, path: str) -> list[str]:
+    page = html.unescape(client.get(path).get_data(as_text=True))
+    return re.findall(r'class="row-title"[^>]*><a href="/console/broadcasts/\d+">([^<]*)</a>', page)
+
+
+@pytest.fixture
+def exercise(app, client):
+    alice = client("alice")
+    with app.app_context():
+        send(actor("alice"), a_message(title="Feuerwehrübung am Freitag", content="Treffpunkt: Straße 7"))
+        send(actor("alice"), a_message(title="Lunch", content="Crème brûlée, 100% sugar"))
+    return alice
+
+
+@pytest.mark.parametrize(
+    ("q", "found"),
+    [
+        ("feuerwehrubung", "Feuerwehrübung am Freitag"), ("FREITAG feuer", "Feuerwehrübung am Freitag"),
+        ("strasse treffpunkt", "Feuerwehrübung am Freitag"), ("creme brulee", "Lunch"), ("100%", "Lunch"),
+        ("alice lunch", "Lunch"), ("nothing here", None),
+    ],
+)  # fmt: skip
+def test_broadcasts_are_found_by_folded_words_everywhere(exercise, q, found):
+    expected = [found] if found else []
+    query = {"q": q}
+    assert titles(exercise, f"{URL}?q={q.replace('%', '%25')}") == expected
+    items = exercise.get("/api/admin/broadcasts", query_string=query).json["items"]
+    assert [item["title"] for item in items] == expected
+    file = exercise.get(f"{URL}.csv", query_string=query).get_data(as_text=True)
+    assert [line for line in ("Feuerwehrübung", "Lunch") if line in file] == [title.split()[0] for title in expected]
+    inbox = exercise.get("/api/user/messages", query_string=query).json["items"]
+    assert [item["title"] for item in inbox] == expected
+
+
+def test_audit_finds_people_by_folded_words(app, client):
+    alice = client("alice")
+    with app.app_context():
+        now = clock.now()
+        people.create_person("zoe", None, name="Zoë Müller-Ångström", roles=["admin"], by=SYSTEM, now=now)
+        send(actor("zoe"))
+    for who in ("zoe", "muller", "angstrom zoe", "Müller"):
+        page = alice.get("/console/audit", query_string={"who": who}).get_data(as_text=True)
+        assert "broadcast.published" in page, who
+    assert "broadcast.published" not in alice.get("/console/audit?who=nobody").get_data(as_text=True)
+
+
+def test_next_due_is_first_on_the_overview_and_in_the_list(app, client):
+    alice, now = client("alice"), clock.now()
+    with app.app_context():
+        for hours in (5, 1, 9, 3):
+            at = clock.to_wire(now + timedelta(hours=hours))
+            send(actor("alice"), a_message(title=f"In {hours}", scheduledAt=at))
+    expected = ["In 1", "In 3", "In 5", "In 9"]
+    assert titles(alice, "/console/") == expected
+    assert titles(alice, f"{URL}?filter=scheduled&sort=due") == expected
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+def test_sent_today_counts_the_day_of_whoever_looks(app, client, zone):
+    alice, now = client("alice"), clock.now()
+    midnight = zones.start_of_day(now, ZoneInfo(zone))
+    with app.app_context():
+        by = actor("alice")
+        preferences.save({"timeZone": zone}, by=by, now=now)
+        send(by, now=midnight - timedelta(seconds=1))
+        send(by, now=midnight)
+        recalled = send(by, now=now)
+        broadcasts.cancel(recalled, reason="x", by=by, now=now)
+        draft = message.read_draft(a_message(), now=now)
+        broadcasts.publish(draft, by=by, now=now, test=True)
+        held = broadcasts.publish(draft, by=by, now=now, hold_seconds=60).id
+        edits.withdraw(held, by=by, now=now)
+        broadcasts.publish(draft, by=by, now=now, hold_seconds=60)
+    page = " ".join(html.unescape(alice.get("/console/").get_data(as_text=True)).split())
+    assert f"since 00:00 in {zone}, recalled ones too</span></dt><dd>2</dd>" in page
+
+
+LIMITS = {
+    ("_fields.html", "title"): message.TITLE_CHARACTERS,
+    ("_fields.html", "category"): message.CATEGORY_CHARACTERS,
+    ("_fields.html", "label{{ n }}"): message.LABEL_CHARACTERS,
+    ("template.html", "category"): message.CATEGORY_CHARACTERS,
+    ("template.html", "name"): 80,
+    ("template.html", "title"): 400,
+    ("compose.html", "audienceName"): 80,
+    ("use.html", "var-{{ name }}"): 2000,
+    ("list.html", "reason"): 500,
+    ("broadcast.html", "reason"): 500,
+    ("tokens.html", "label"): people.LABEL_CHARACTERS,
+    ("new.html", "username"): 64,
+    ("new.html", "name"): 200,
+    ("new.html", "password"): password_actions.MOST,
+    ("account.html", "new"): password_actions.MOST,
+    ("account.html", "again"): password_actions.MOST,
+}
+
+
+def test_no_field_takes_more_or_less_than_what_is_accepted():
+    found = {}
+    for path in TEMPLATES.rglob("*.html"):
+        for tag in re.findall(r"<(?:input|textarea)[^>]*maxlength[^>]*>", path.read_text()):
+            found[path.name, re.search(r'name="([^"]+)"', tag)[1]] = int(re.search(r'maxlength="(\d+)"', tag)[1])
+    assert found == LIMITS
+
+
+@pytest.mark.parametrize(
+    ("field", "most"),
+    [
+        ("title", message.TITLE_CHARACTERS),
+        ("category", message.CATEGORY_CHARACTERS),
+        ("label1", message.LABEL_CHARACTERS),
+    ],
+)
+def test_form_accepts_as_many_characters_as_its_field_takes(client, field, most):
+    form = {"title": "T", "content": "C", "targetType": "ALL", "priority": "NORMAL", "when": "now"}
+    form |= {"label1": "L", "url1": "https://a.example/"}
+    alice = client("alice")
+    assert alice.post(URL, form | {field: "x" * most}).status_code == 303
+    assert alice.post(URL, form | {field: "x" * (most + 1)}).status_code == 422
