@@ -11,6 +11,7 @@
     │   ├── IllegalTransition   a broadcast in this status cannot do that
     │   └── Outdated            somebody else changed it meanwhile; `version` is the one that is true now
     ├── Flooded            429  a source sent more than its rule lets out, and more than may wait
+    ├── TooManyRequests    429  a person or a client asked more often than the limits allow
     ├── VersionMissing     428  an edit that does not say which version it was made from
     └── Busy               503  the database is locked or away; nothing was written
         └── Unsure         504  it went away during or after a commit: written, or not
@@ -127,6 +128,17 @@ class Flooded(BroadcastError):
     status = 429
     title = "Too many events"
     retry_after_seconds = 60
+
+
+class TooManyRequests(BroadcastError):
+    """One request too many; `retry_after_seconds` says when to come back."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, limit: str, retry_after_seconds: int):
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"That was more than {limit} allow. Please wait a moment.")
 
 
 class Busy(BroadcastError):

@@ -117,14 +117,21 @@ class Settings(SignInSettings):
 
     ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")
     limit_stream_per_user: Annotated[str, _LIMIT] = Field("200/minute", description="Streams one person may open.")
-    limit_stream_per_address: Annotated[str, _LIMIT] = Field("500/minute", description="Streams one address may open.")
-    limit_publish_per_user: Annotated[str, _LIMIT] = Field("10/minute", description="Broadcasts one person may create.")
+    limit_stream_per_address: Annotated[str, _LIMIT] = Field(
+        "500/minute", description="Streams one address may open; an IPv6 /64 is one address."
+    )
+    limit_publish_per_user: Annotated[str, _LIMIT] = Field(
+        "10/minute", description="Sendings of one person: creating, sending, alarming again, reminding, redriving."
+    )
     limit_login_per_account: Annotated[str, _LIMIT] = Field(
         "10/minute", description="Sign-ins tried with one name from one address."
     )
-    limit_login_per_address: Annotated[str, _LIMIT] = Field("60/minute", description="Sign-ins tried from one address.")
+    limit_login_per_address: Annotated[str, _LIMIT] = Field(
+        "60/minute", description="Sign-ins tried from one address; an IPv6 /64 is one address."
+    )
     limit_default: Annotated[str, _LIMIT] = Field(
-        "1200/minute", description="All other requests of one person or address."
+        "1200/minute",
+        description="All other requests together, of one person, or of one address while nobody is signed in.",
     )
 
     undo_seconds: float = Field(

@@ -218,7 +218,7 @@ def sign_in(
     Unknown names, disabled accounts, wrong passwords, and people who are no administrators when only those may, get one
     answer, after the same time.
     """
-    user = people.by_username(username[:64])
+    user = people.by_username(username)
     password_hash = user.password_hash if user and not user.disabled_at else None
     if not passwords.matches(password, password_hash) or (only_admins and not user.is_admin):
         raise SignInRefused()

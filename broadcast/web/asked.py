@@ -1,6 +1,8 @@
-"""What a request of the JSON interface asks: its body, its page, a number. Each raises Invalid with a sentence per field."""
+"""What a request asks: the body, page or number of the JSON interface, the button of a form. Each raises Invalid with a
+sentence per field.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flask import request
@@ -19,6 +21,14 @@ def json_object() -> dict[str, Any]:
     if not isinstance(body, Mapping):
         raise Invalid({"body": "Send one JSON object, with Content-Type: application/json."})
     return dict(body)
+
+
+def choice(name: str, choices: Collection[str], default: str) -> str:
+    """What a form says by its button or its ticked choice; `default` when it says nothing. Raises Invalid for anything else."""
+    chosen = request.form.get(name) or default
+    if chosen not in choices:
+        raise Invalid({name: "This form asks for something that is not known here. Load the page again and repeat."})
+    return chosen
 
 
 def is_encodable(text: str) -> bool:

@@ -8,12 +8,11 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
-from flask_limiter.errors import RateLimitExceeded
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
-from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, Unsure
+from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, TooManyRequests, Unsure
 from broadcast.hub import sse
 from broadcast.store.availability import is_unavailable
 
@@ -29,7 +28,6 @@ _SENTENCES = {
 
 def init_app(app: Flask) -> None:
     app.register_error_handler(BroadcastError, _broadcast_error)
-    app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(PoolTimeout, _database_error)
     app.register_error_handler(HTTPException, _http_error)
@@ -51,21 +49,12 @@ def _broadcast_error(problem: BroadcastError) -> Response:
             return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
         return redirect(url_for("auth.login", next=_here()), 303)
     fields = problem.fields if isinstance(problem, Invalid) else None
-    retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded) else None
+    retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded | TooManyRequests) else None
     return answer(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
 
 
 def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
     return _broadcast_error(Busy()) if is_unavailable(problem) else _bug(problem)
-
-
-def _too_many(problem: RateLimitExceeded) -> Response:
-    detail = f"That was more than {problem.limit.limit} allow. Please wait a moment."
-    return answer(429, "Too many requests", detail, retry_after=_seconds_left(problem))
-
-
-def _seconds_left(problem: RateLimitExceeded) -> int:
-    return min(60, problem.limit.limit.get_expiry())
 
 
 def _http_error(problem: HTTPException) -> Response:

@@ -26,7 +26,6 @@ def show():
 
 
 @blueprint.post("", strict_slashes=False)
-@limits.setup_per_address
 @allow("anyone")
 def make():
     form, now = request.form, clock.now()
@@ -35,9 +34,7 @@ def make():
         actions.make_administrator(form.get("code", ""), username, password, name=form.get("name"), now=now)
     except Invalid as invalid:
         return _form(form, invalid.fields), invalid.status
-    token, _ = people.sign_in(
-        username.strip(), password, address=limits.address(), agent=request.user_agent.string, now=now
-    )
+    token, _ = people.sign_in(username, password, address=limits.address(), agent=request.user_agent.string, now=now)
     auth.enter(token)
     return redirect(url_for("console.overview.overview"), 303)
 

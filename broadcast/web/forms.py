@@ -76,10 +76,13 @@ def read(form: MultiDict[str, str], *, now: datetime) -> Draft:
     """Make a Draft of the compose form. Raises Invalid with the form's own field names."""
     problems: dict[str, str] = {}
     zone = _zone(form.get("timeZone", ""), problems)
-    is_later = form.get("when", "later") == "later"
+    when = form.get("when") or "later"  # a form without the choice is sent at its time, if it has one
+    is_later = when == "later"
     raw = _content_fields(form, zone, problems) | _target_fields(form)
     raw["scheduledAt"] = _moment(form, "scheduledAt", zone, problems) if is_later else None
     raw["draft"] = form.get("draft") == "true"
+    if when not in ("now", "later"):
+        problems["scheduledAt"] = "Choose when it is sent: now or later."
     if form.get("when") == "later" and not form.get("scheduledAt"):
         problems["scheduledAt"] = "Choose when it is sent, or choose Now."
     try:

@@ -19,7 +19,7 @@ from broadcast.actions import people as actions
 from broadcast.domain import clock, permissions
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Forbidden, NotSignedIn
+from broadcast.errors import BroadcastError, Forbidden, NotSignedIn
 from broadcast.settings import Settings
 from broadcast.store import credentials
 from broadcast.store.credentials import Credential
@@ -102,8 +102,27 @@ def me() -> Identity:
 def init_app(app: Flask, settings: Settings) -> None:
     csrf.init_app(app)
     app.extensions["proxy_sign_in"] = ProxySignIn(settings) if settings.proxy_sign_in_header else None
-    app.before_request(_identify)
-    app.before_request(_check)
+    app.before_request(_judge)
+
+
+def init_refusals(app: Flask) -> None:
+    """Refuse what is not allowed. Apart, because the limits count in between: a refused request counts too."""
+    app.before_request(_refuse)
+
+
+def _judge() -> None:
+    """Find out who asks and whether they may; `g.refusal` says why not."""
+    g.refusal = None
+    try:
+        _identify()
+        _check()
+    except BroadcastError as refusal:
+        g.refusal = refusal
+
+
+def _refuse() -> None:
+    if g.refusal is not None:
+        raise g.refusal
 
 
 def _identify() -> None:

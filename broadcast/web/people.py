@@ -13,6 +13,7 @@ from broadcast.errors import Invalid, NotFound
 from broadcast.store import people
 from broadcast.store.models import User
 from broadcast.store.people import Filters
+from broadcast.web.asked import choice
 from broadcast.web.identity import allow, me
 from broadcast.web.render import is_htmx, page
 from broadcast.web.security import large
@@ -127,7 +128,7 @@ def import_form():
 @large
 @allow(Permission.PEOPLE)
 def import_table():
-    only_check = request.form.get("act") != "import"
+    only_check = choice("act", ("check", "import"), "check") != "import"
     table = request.form.get("table", "")
     try:
         table = _uploaded() or table

@@ -10,6 +10,7 @@ from broadcast.domain.message import Priority
 from broadcast.errors import Invalid
 from broadcast.store.models import Broadcast
 from broadcast.web import forms
+from broadcast.web.asked import choice
 from broadcast.web.console import reviewing
 from broadcast.web.identity import me
 from broadcast.web.render import page
@@ -33,7 +34,7 @@ def draw(broadcast: Broadcast, form: dict[str, Any], errors: dict[str, str], *, 
 def save(broadcast: Broadcast) -> Any:
     """Save the posted form, or show what it would change. Raises Outdated, IllegalTransition."""
     form = request.form
-    if form.get("do") == "review":
+    if choice("do", ("send", "review"), "send") == "review":
         return draw(broadcast, _typed(), {}, changed=difference_to(broadcast))
     try:
         edits.edit(

@@ -15,7 +15,6 @@ from broadcast.errors import Invalid, NotFound
 from broadcast.store import broadcasts
 from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
-from broadcast.web import limits
 from broadcast.web.console import reviewing, revisions
 from broadcast.web.console.rows import Row, rows
 from broadcast.web.identity import allow, me
@@ -70,7 +69,6 @@ def cancel(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/send")
-@limits.publish_per_user
 @allow(Permission.WRITE)
 def send(broadcast_id: int):
     """Send a finished draft or a plan now. What was never reviewed, and needs more than a click, is reviewed first."""
@@ -94,7 +92,6 @@ def undo(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/duplicate")
-@limits.publish_per_user
 @allow(Permission.WRITE)
 def duplicate(broadcast_id: int):
     copy = tidying.duplicate(broadcast_id, by=me().actor, now=clock.now())
