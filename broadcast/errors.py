@@ -2,6 +2,7 @@
 
     BroadcastError
     ├── Invalid            422  the input; `fields` has a sentence for each field
+    │   └── ConfirmationNeeded  somebody at a browser must confirm first that this reaches many people
     ├── NotSignedIn        401
     ├── SignInRefused      401  one sentence for an unknown name and for a wrong password
     ├── ProviderAway       503  the organisation's sign-in does not answer, or not as it should
@@ -20,6 +21,8 @@ The message is a sentence fit for a person: what happened, and what to do. `broa
 htmx reply or `application/problem+json`; no other place does.
 """
 
+from typing import Any
+
 
 class BroadcastError(Exception):
     """Base of the tree. `status` is the HTTP status, `title` the short name of the kind of problem."""
@@ -37,6 +40,16 @@ class Invalid(BroadcastError):
     def __init__(self, fields: dict[str, str]):
         self.fields = fields
         super().__init__(" ".join(fields.values()))
+
+
+class ConfirmationNeeded(Invalid):
+    """Nothing was done: somebody must confirm first. `wanted` says how (`domain.confirmation`), `reach` how many people."""
+
+    title = "Please confirm"
+
+    def __init__(self, fields: dict[str, str], wanted: Any, reach: int):
+        self.wanted, self.reach = wanted, reach
+        super().__init__(fields)
 
 
 class NotSignedIn(BroadcastError):

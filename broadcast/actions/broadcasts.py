@@ -10,9 +10,10 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit
+from broadcast.actions import announce, audit, confirming
 from broadcast.actions.audiences import resolve
 from broadcast.actions.rows import (
+    check_may_send,
     check_may_write,
     fill,
     freeze_audience,
@@ -21,15 +22,16 @@ from broadcast.actions.rows import (
     refuse_unreviewed,
     set_audience,
 )
-from broadcast.domain import lifecycle
+from broadcast.domain import confirmation, lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Audience, Users
+from broadcast.domain.confirmation import Given
 from broadcast.domain.events import EVERY_SESSION, EventType
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, is_one_line
+from broadcast.domain.message import Draft, Priority, is_one_line
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, Invalid
-from broadcast.store import broadcasts, log, people
+from broadcast.store import audiences, broadcasts, log, people
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast, IdempotencyKey
 from broadcast.turn import Breath
@@ -44,19 +46,28 @@ class Published:
 
 
 def publish(
-    draft: Draft, *, by: Actor, now: datetime, key: str | None = None, hold_seconds: float = 0, test: bool = False
+    draft: Draft,
+    *,
+    by: Actor,
+    now: datetime,
+    key: str | None = None,
+    hold_seconds: float = 0,
+    test: bool = False,
+    confirmed: Given | None = None,
 ) -> Published:
     """Store a draft: live at once, scheduled, or kept as a draft, as it asks.
 
     With `hold_seconds`, what would go out at once waits that long, unseen, and can be withdrawn until then. A `test` is
     kept out of the console's lists. `key` makes repeats harmless: the second call with the same key and draft returns the
-    first broadcast. Raises Forbidden, Invalid (unknown role or person, nobody reached), Conflict (the key was used for
-    something else), Busy.
+    first broadcast. Raises Forbidden, Invalid (unknown role or person, nobody reached), ConfirmationNeeded, Conflict (the key
+    was used for something else), Busy.
     """
     check_may_write(draft, by)
     if key is not None and (earlier := earlier_with(by, key, draft)):
         return earlier
     audience = resolve(draft.target)
+    if not test:
+        demand_for(draft, audience, confirmed, by=by, now=now)
     try:
         with writing() as session:
             broadcast = _store(session, draft, audience, by, now)
@@ -74,6 +85,23 @@ def publish(
     if is_planned:
         announce.due()
     return published
+
+
+def demand_for(draft: Draft, audience: Audience, confirmed: Given | None, *, by: Actor, now: datetime) -> None:
+    """Raise ConfirmationNeeded unless `by` confirmed what sending this draft takes. Lets other greenlets run."""
+    proof = confirming.prove(confirmed, by=by, now=now)
+    if proof.is_asked and not draft.keep_as_draft:
+        reach = audiences.count(audience)
+        confirming.demand(proof, confirmation.needed(draft, reach), reach)
+
+
+def demand_for_row(broadcast: Broadcast, proof: confirming.Proof) -> None:
+    """The same for what is stored, as it is."""
+    if proof.is_asked:
+        reach = audiences.count(broadcasts.audience(broadcast))
+        is_for_all = broadcast.audience_kind == "everyone"
+        wanted = confirmation.needed_for(Priority(broadcast.priority), reach, is_for_all=is_for_all)
+        confirming.demand(proof, wanted, reach)
 
 
 def set_out(
@@ -110,14 +138,21 @@ def remember_key(session: Session, by: Actor, key: str | None, draft: Draft, bro
     session.flush()
 
 
-def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime) -> None:
+def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: Given | None = None) -> None:
     """Send a draft or a scheduled broadcast now.
 
-    Raises Forbidden, NotFound, IllegalTransition, Conflict (a draft as it was typed, which nobody has reviewed), Busy.
+    Raises Forbidden, NotFound, IllegalTransition, ConfirmationNeeded, Conflict (a draft as it was typed, which nobody has
+    reviewed), Busy.
     """
     by.require(Permission.WRITE)
+    proof = confirming.prove(confirmed, by=by, now=now)
     with writing() as session:
-        _release(session, [locked(session, broadcast_id)], by=by, now=now)
+        broadcast = locked(session, broadcast_id)
+        lifecycle.after(broadcast.status, "published")
+        refuse_unreviewed(broadcast)
+        check_may_send(broadcast, by)
+        demand_for_row(broadcast, proof)
+        _release(session, [broadcast], by=by, now=now)
     announce.ring()
 
 

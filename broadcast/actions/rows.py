@@ -76,6 +76,13 @@ def check_may_write(draft: Draft, by: Actor) -> None:
         by.require(Permission.PEOPLE)
 
 
+def check_may_send(broadcast: Broadcast, by: Actor) -> None:
+    """The same for what is stored, whoever wrote it: it goes out by the right of who sends it."""
+    by.require(Permission.WRITE)
+    if broadcast.close_sessions:
+        by.require(Permission.PEOPLE)
+
+
 def fill(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str | None = None) -> None:
     """Write what a draft says into the columns; its audience goes by `set_audience`, its status by the caller.
 

@@ -19,7 +19,7 @@ from broadcast.errors import Invalid, NotFound, Outdated, VersionMissing
 from broadcast.store import audiences, broadcasts, people
 from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
-from broadcast.web.asked import json_object, paging
+from broadcast.web.asked import confirmation, json_object, paging
 from broadcast.web.errors import answer
 from broadcast.web.identity import allow, me
 
@@ -57,8 +57,9 @@ def create():
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= 200 and key.isascii() and key.isprintable()):
         raise Invalid({"Idempotency-Key": "The key has 1 to 200 printable ASCII characters."})
-    now = clock.now()
-    published = actions.publish(read_draft(json_object(), now=now), by=me().actor, now=now, key=key)
+    now, body = clock.now(), json_object()
+    confirmed = confirmation(body)
+    published = actions.publish(read_draft(body, now=now), by=me().actor, now=now, key=key, confirmed=confirmed)
     broadcast = _found(published.id)
     response = jsonify(_listed(broadcast, broadcasts.no_stats(broadcast)) if published.is_new else _told(broadcast))
     response.status_code = 201 if published.is_new else 200
@@ -97,6 +98,7 @@ def one(broadcast_id: int):
 def edit(broadcast_id: int):
     """PARITY A11. 428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
     changes = json_object()
+    confirmed = confirmation(changes)
     again = changes.pop("notifyAgain", False)
     if not isinstance(again, bool):
         raise Invalid({"notifyAgain": "notifyAgain must be true or false."})
@@ -105,7 +107,9 @@ def edit(broadcast_id: int):
     version = None if request.if_match.star_tag else next(iter(request.if_match.as_set()), "")
     try:
         actor, now = me().actor, clock.now()
-        newest = edits.edit(broadcast_id, changes, version=version, by=actor, now=now, notify_again=again)
+        newest = edits.edit(
+            broadcast_id, changes, version=version, by=actor, now=now, notify_again=again, confirmed=confirmed
+        )
     except Outdated as outdated:
         response = answer(412, outdated.title, str(outdated), current=_told(_found(broadcast_id)))
         response.set_etag(outdated.version)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import request
 
+from broadcast.domain.confirmation import Given
 from broadcast.errors import Invalid
 
 MOST = 200  # items in a page
@@ -29,6 +30,23 @@ def choice(name: str, choices: Collection[str], default: str) -> str:
     if chosen not in choices:
         raise Invalid({name: "This form asks for something that is not known here. Load the page again and repeat."})
     return chosen
+
+
+def confirmation(body: dict[str, Any]) -> Given | None:
+    """Take `confirm` out of a body: `{people, password}`, as a refusal asked for it. Raises Invalid."""
+    given = body.pop("confirm", None)
+    if given is None:
+        return None
+    people, password = (given.get("people"), given.get("password", "")) if isinstance(given, Mapping) else (None, None)
+    is_known = isinstance(given, Mapping) and not given.keys() - {"people", "password"}
+    if (
+        not is_known
+        or not isinstance(password, str)
+        or not is_encodable(password)
+        or not (people is None or type(people) is int)
+    ):
+        raise Invalid({"confirm": "confirm is an object: {people: a number, password: text}."})
+    return Given(people=people, password=password)
 
 
 def is_encodable(text: str) -> bool:

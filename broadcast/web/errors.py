@@ -12,12 +12,22 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
-from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, TooManyRequests, Unsure
+from broadcast.errors import (
+    BroadcastError,
+    Busy,
+    ConfirmationNeeded,
+    Flooded,
+    Invalid,
+    NotSignedIn,
+    TooManyRequests,
+    Unsure,
+)
 from broadcast.hub import sse
 from broadcast.store.availability import is_unavailable
 
 _log = structlog.get_logger(__name__)
 
+_NOT_REPEATED = {"csrf_token", "understood", "typedCount", "password"}  # what is asked for anew
 _SENTENCES = {
     400: "The request could not be understood.",
     404: "There is nothing at this address.",
@@ -48,9 +58,37 @@ def _broadcast_error(problem: BroadcastError) -> Response:
         if request.headers.get("HX-Request"):
             return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
         return redirect(url_for("auth.login", next=_here()), 303)
+    if isinstance(problem, ConfirmationNeeded):
+        return _confirmation(problem)
     fields = problem.fields if isinstance(problem, Invalid) else None
     retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded | TooManyRequests) else None
     return answer(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
+
+
+def _confirmation(problem: ConfirmationNeeded) -> Response:
+    """For a program, what to send as `confirm`; for a person, the same form once more with what to fill in."""
+    if _wants_json():
+        wanted = {"people": problem.reach, "password": problem.wanted.password}
+        return answer(problem.status, problem.title, str(problem), fields={"confirm": str(problem)}, confirm=wanted)
+    kept = [(name, value) for name, value in request.form.items(multi=True) if name not in _NOT_REPEATED]
+    is_first = not any(request.form.get(name) for name in ("understood", "typedCount", "password"))
+    page = render_template(
+        "console/confirm.html",
+        form_token=True,
+        action=request.full_path.rstrip("?"),
+        back=_back_in_console(),
+        fields=kept,
+        confirmation=problem.wanted,
+        n=problem.reach,
+        urgent=problem.wanted.password,
+        errors={} if is_first else problem.fields,
+    )
+    return current_app.make_response((page, problem.status))
+
+
+def _back_in_console() -> str:
+    """The page of the broadcast or the dead letter that the form stood on."""
+    return request.path.rpartition("/")[0]
 
 
 def _database_error(problem: DBAPIError | PoolTimeout) -> Response:

@@ -7,7 +7,7 @@ views that say so besides, and only to pages of its own origin.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -156,9 +156,8 @@ def _by_session(token: str, now: datetime) -> Identity | None:
     found = credentials.of_session(actions.hash_token(token))
     if found is None or not _goes_on(found, now):
         return None
-    return Identity(
-        _actor(found, in_console=True), found.username, actions.session_name(found.id), found.id, *_of(found)
-    )
+    actor = replace(_actor(found, in_console=True), signed_in_at=found.created_at)
+    return Identity(actor, found.username, actions.session_name(found.id), found.id, *_of(found))
 
 
 def _goes_on(found: Credential, now: datetime) -> bool:

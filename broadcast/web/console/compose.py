@@ -118,18 +118,25 @@ def _act(broadcast: Broadcast | None) -> Any:
 
 def _send(broadcast_id: int | None) -> Response:
     form, now, by = request.form, clock.now(), me().actor
-    draft = forms.read(form, now=now)
+    draft = _with_sign_out(forms.read(form, now=now), broadcast_id)
     key = form.get("idempotencyKey", "").replace("\0", "")[:200] or None
     earlier = actions.earlier_with(by, key, draft) if key else None
     if earlier is None:
-        reviewing.check_confirmed(form, draft, me())
+        confirmed = reviewing.given(form)
         hold_seconds = current_app.extensions["settings"].undo_seconds
         if broadcast_id is None:
-            earlier = actions.publish(draft, by=by, now=now, key=key, hold_seconds=hold_seconds)
+            earlier = actions.publish(draft, by=by, now=now, key=key, hold_seconds=hold_seconds, confirmed=confirmed)
         else:
             version = form.get("version", "")
             earlier = edits.send(
-                broadcast_id, draft, version=version, by=by, now=now, key=key, hold_seconds=hold_seconds
+                broadcast_id,
+                draft,
+                version=version,
+                by=by,
+                now=now,
+                key=key,
+                hold_seconds=hold_seconds,
+                confirmed=confirmed,
             )
     return redirect(url_for("console.one.show", broadcast_id=earlier.id), 303)
 
@@ -138,18 +145,33 @@ def _save_draft(broadcast_id: int | None) -> edits.Saved:
     form, now = request.form, clock.now()
     version = form.get("version", "") if broadcast_id else None
     return edits.save_draft(
-        forms.as_typed(form), _finished(form, now), broadcast_id=broadcast_id, version=version, by=me().actor, now=now
+        forms.as_typed(form),
+        _finished(form, now, broadcast_id),
+        broadcast_id=broadcast_id,
+        version=version,
+        by=me().actor,
+        now=now,
     )
 
 
-def _finished(form: Any, now: datetime) -> Draft | None:
+def _finished(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
     """What the form says when all of it is in order."""
     try:
-        draft = forms.read(form, now=now)
+        draft = _with_sign_out(forms.read(form, now=now), broadcast_id)
         actions.resolve(draft.target)
     except Invalid:
         return None
     return draft
+
+
+def _with_sign_out(draft: Draft, broadcast_id: int | None) -> Draft:
+    """Keep that a stored broadcast signs its people out, which the form cannot say. Raises Invalid for others than people."""
+    broadcast = broadcasts.by_id(broadcast_id) if broadcast_id else None
+    if broadcast is None or not broadcast.close_sessions:
+        return draft
+    if not draft.target.is_plain_people:
+        raise Invalid({"targetType": "It signs people out when it is sent: choose them by name, without exceptions."})
+    return replace(draft, close_sessions=True)
 
 
 def _keep_audience() -> str:

@@ -77,9 +77,10 @@ def send(broadcast_id: int):
     if broadcast.status == Status.DRAFT and reviewing.needs_review(broadcast):
         return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id, _anchor="step-review"), 303)
     if undo_seconds:
-        edits.hold(broadcast_id, by=by, now=now, until=now + timedelta(seconds=undo_seconds))
+        until = now + timedelta(seconds=undo_seconds)
+        edits.hold(broadcast_id, by=by, now=now, until=until, confirmed=reviewing.given(request.form))
     else:
-        actions.release(broadcast_id, by=by, now=now)
+        actions.release(broadcast_id, by=by, now=now, confirmed=reviewing.given(request.form))
     return redirect(url_for("console.one.show", broadcast_id=broadcast_id), 303)
 
 
