@@ -141,6 +141,13 @@ class Settings(SignInSettings):
         description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
     )
 
+    plan_grace_minutes: float = Field(
+        15.0,
+        ge=1,
+        le=10080,
+        description="How late a plan is still sent by itself; what is later waits for somebody to decide.",
+    )
+
     tail_poll_seconds: float = Field(
         1.0, gt=0, le=60, description="Longest time the log goes unread when no ring comes."
     )

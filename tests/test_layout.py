@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deliveries": {"domain", "store", "turn"},
     "follow": {"domain", "hub", "store"},
     "last_use": {"store"},
+    "head_memory": {"domain", "redis_url"},
     "keepalive": set(),
     "worker": {"worker"},
     "commands": {"store"} | _LEAVES,
@@ -49,7 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ingest": {"domain", "store", "actions", "ingest", "settings", "metrics"} | _LEAVES,
     "demo": {"domain", "actions", "store"},
     "runtime": _LOOPS
-    | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep", "worker"},
+    | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep", "worker"}
+    | {"head_memory"},
     "web": _LOOPS
     | {"upkeep", "web", "ingest", "settings", "richtext", "wording", "demo"}
     | {"metrics", "presence", "redis_url", "replay", "counted"},

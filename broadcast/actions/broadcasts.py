@@ -10,7 +10,7 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit, confirming
+from broadcast.actions import announce, audit, confirming, plans
 from broadcast.actions.audiences import resolve
 from broadcast.actions.rows import (
     check_may_send,
@@ -19,6 +19,7 @@ from broadcast.actions.rows import (
     freeze_audience,
     locked,
     new_row,
+    refuse_past,
     refuse_unreviewed,
     set_audience,
 )
@@ -30,6 +31,7 @@ from broadcast.domain.events import EVERY_SESSION, EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, is_one_line
 from broadcast.domain.permissions import Permission
+from broadcast.domain.plans import GRACE
 from broadcast.errors import Conflict, Invalid
 from broadcast.store import audiences, broadcasts, log, people
 from broadcast.store.database import writing
@@ -119,6 +121,7 @@ def set_out(
     past = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if hold_seconds else "published"
     broadcast.status = lifecycle.after(broadcast.status, past).value
     broadcast.is_held = past == "held"
+    broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
     if past == "held":
         broadcast.scheduled_at = now + timedelta(seconds=hold_seconds)
     act = "broadcast.drafted" if past == "edited" else f"broadcast.{past}"
@@ -151,20 +154,23 @@ def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: 
         lifecycle.after(broadcast.status, "published")
         refuse_unreviewed(broadcast)
         check_may_send(broadcast, by)
+        refuse_past(broadcast, now)
         demand_for_row(broadcast, proof)
         _release(session, [broadcast], by=by, now=now)
     announce.ring()
 
 
-def release_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
-    """Send those of these plans that are due, in this order and in one transaction; return which.
+def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = GRACE) -> list[int] | None:
+    """Send those of these plans that are due, in this order and in one transaction; return which were dealt with.
 
-    Left out is what changed meanwhile or is being changed. None: another worker's clock is at it. Raises Busy, and for one
-    that cannot be sent whatever that raises: then none was.
+    What is overdue by more than `grace`, or may not go out by itself for another reason (`domain.plans`), is not sent but
+    waits for a decision. Left out is what changed meanwhile or is being changed. None: another worker's clock is at it. Raises
+    Busy, and for one that cannot be sent whatever that raises: then none was.
     """
     with writing() as session:
         due = broadcasts.claim(session, Status.SCHEDULED, ids, now)
-        _release(session, due or [], by=SYSTEM, now=now)
+        fit = plans.hold_back_unfit(session, due or [], now=now, grace=grace)
+        _release(session, fit, by=SYSTEM, now=now)
         done = due and [broadcast.id for broadcast in due]
     announce.ring()
     return done
@@ -204,15 +210,12 @@ def _store(session: Session, draft: Draft, audience: Audience, by: Actor, now: d
 
 
 def _release(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: datetime) -> None:
-    """Send rows that are locked. Those whose whole time passed while no worker ran end unseen."""
+    """Send rows that are locked."""
     sent = []
     for broadcast in rows:
         broadcast.status = lifecycle.after(broadcast.status, "published")
+        broadcast.decision_reason = None
         refuse_unreviewed(broadcast)
-        if broadcast.expires_at and broadcast.expires_at <= now:
-            broadcast.status, broadcast.ended_at = lifecycle.after(Status.SCHEDULED, "expired"), now
-            audit.record(session, by, "broadcast.expired", "broadcast", broadcast.id, now=now)
-            continue
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)

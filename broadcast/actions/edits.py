@@ -151,9 +151,11 @@ def hold(broadcast_id: int, *, by: Actor, now: datetime, until: datetime, confir
         lifecycle.after(broadcast.status, "held")
         rows.refuse_unreviewed(broadcast)
         rows.check_may_send(broadcast, by)
+        rows.refuse_past(broadcast, now)
         demand_for_row(broadcast, proof)
         broadcast.status = lifecycle.after(broadcast.status, "held").value
         broadcast.is_held, broadcast.scheduled_at, broadcast.updated_at = True, until, now
+        broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
         audit.record(session, by, "broadcast.held", "broadcast", broadcast.id, now=now)
     announce.due()
 
@@ -169,7 +171,7 @@ def withdraw(broadcast_id: int, *, by: Actor, now: datetime) -> None:
         broadcast.status = lifecycle.after(broadcast.status, "withdrawn").value
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
-        broadcast.updated_at = now
+        broadcast.updated_at, broadcast.decision_reason = now, None
         audit.record(session, by, "broadcast.withdrawn", "broadcast", broadcast.id, now=now)
 
 
@@ -204,6 +206,8 @@ def edit(
             rows.set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft)
         started_at, priority = broadcast.scheduled_at, Priority(broadcast.priority)
         rows.fill(broadcast, draft, now)
+        if broadcast.status == Status.SCHEDULED:
+            broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
         if confirmation.is_asked_again(broadcast.status, priority, draft.priority, again=notify_again):
             demand_for_row(broadcast, proof)
         if broadcast.is_live:

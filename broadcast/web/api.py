@@ -181,6 +181,7 @@ def _listed(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
         "snapshot": broadcast.is_snapshot,
         "version": broadcast.version,
         "scheduledAt": clock.to_wire(broadcast.scheduled_at),
+        "decisionReason": broadcast.decision_reason,
         "endedAt": clock.to_wire(broadcast.ended_at),
         "cancelReason": broadcast.cancel_reason,
         "closeSessions": broadcast.close_sessions,

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, current_app, jsonify
 
 from broadcast.domain import message
 from broadcast.domain.message import Match, Priority, TargetType
+from broadcast.domain.plans import Reason
 from broadcast.store import broadcasts, inbox
 from broadcast.web.asked import MOST
 from broadcast.web.identity import allow
@@ -111,6 +112,10 @@ _CONFIRM = _or_null(
         "description": "Only asked of a session: what a 422 with `confirm` names, to send the same request once more with."
     }
 )
+_STANDING = {"status": _text(), "seq": _or_null(_ID), "stats": _ref("Stats")}
+_STANDING["decisionReason"] = {"enum": [*(reason.value for reason in Reason), None]} | {
+    "description": "Why a plan is not sent by itself any more: it waits until somebody sends, edits or recalls it."
+}
 _SCHEMAS: dict[str, Schema] = {
     "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(), fields=_FREE),
     "Link": _object("label url", closed=True, label=_text(message.LABEL_CHARACTERS, 1), url=_text(message.URL_CHARACTERS)),
@@ -118,7 +123,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Card": _object("id title content contentHtml priority", **_CARD),
     "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG)]},
     "Stats": _object("targeted rates", targeted=_COUNT, rates=_FREE, **dict.fromkeys(_STEPS, _COUNT)),
-    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", status=_text(), seq=_or_null(_ID), stats=_ref("Stats"))]},
+    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STANDING)]},
     "Preferences": _FREE,
     "Event": _FREE | {"description": "A CloudEvent, structured; see docs/contract.md."},
 }  # fmt: skip

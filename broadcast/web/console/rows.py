@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from broadcast.domain.plans import Reason
 from broadcast.store import broadcasts
 from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
@@ -11,7 +12,7 @@ from broadcast.web.render import in_people
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back."""
+    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back, `waits` while a plan waits."""
 
     id: int
     title: str
@@ -28,6 +29,7 @@ class Row:
     read: int
     times: int
     quarantine_reason: str | None
+    waits: str | None
 
 
 def rows(found: list[Broadcast]) -> list[Row]:
@@ -53,6 +55,7 @@ def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
         read=stats.read,
         times=broadcast.times,
         quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
+        waits=Reason(broadcast.decision_reason).sentence if broadcast.decision_reason else None,
     )
 
 
