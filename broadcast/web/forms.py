@@ -1,7 +1,7 @@
 """The compose form as the fields that `domain.message.read_draft` understands, and its mistakes back to the form's fields.
 
 A form speaks of local times and lists of usernames; the domain of UTC and targets. Nothing is validated here but the clock:
-a local time that a change to summer time leaves out, or has twice, has no one answer.
+a local time that a change to summer time leaves out has no answer, and one that it has twice needs another word.
 """
 
 import re
@@ -14,13 +14,15 @@ from werkzeug.datastructures import MultiDict
 
 from broadcast.domain import clock
 from broadcast.domain.message import Draft, Target, read_draft, read_target
-from broadcast.domain.zones import read_local, read_zone
+from broadcast.domain.zones import comes_twice, read_local, read_zone
 from broadcast.errors import Invalid
 
 TIMES = ("scheduledAt", "expiresAt", "ackDueAt")
+# Beside each time: the moment that it was shown for, and which one is meant of a time that comes twice.
+_BESIDE_TIMES = tuple(f"{name}{beside}" for name in TIMES for beside in ("Kept", "Which"))
 _TEXTS = (
     "title", "content", "priority", "category", "timeZone", "when", "people", "exceptPeople", "targetType", "targetMatch",
-    "label1", "url1", "label2", "url2", *TIMES,
+    "label1", "url1", "label2", "url2", *TIMES, *_BESIDE_TIMES,
 )  # fmt: skip
 _LISTS = ("roles", "exceptRoles")
 _TICKS = ("requiresAck", "snapshot")
@@ -55,6 +57,7 @@ def from_fields(fields: Mapping[str, Any], names: Mapping[int, str]) -> dict[str
     form["people"] = "" if by_role else "\n".join(names.get(n, str(n)) for n in fields["targetIds"])
     form["exceptPeople"] = "\n".join(names.get(n, str(n)) for n in fields["exceptIds"])
     form |= {name: (fields[name] or "")[:16] for name in TIMES} | {"timeZone": "UTC"}
+    form |= {f"{name}Kept": fields[name] or "" for name in TIMES}
     form |= {name: fields[name] for name in ("requiresAck", "snapshot", "targetMatch")}
     for n, link in enumerate(fields["actions"], 1):
         form |= {f"label{n}": link["label"], f"url{n}": link["url"]}
@@ -153,6 +156,12 @@ def utc_of(form: Mapping[str, Any]) -> dict[str, str]:
     return {name: moment for name, moment in found.items() if moment}
 
 
+def twice_of(form: Mapping[str, Any]) -> set[str]:
+    """Which times of a form come twice in its zone, so that the page asks which one is meant."""
+    zone = _zone(str(form["timeZone"]), {})
+    return {name for name in TIMES if comes_twice(str(form[name]).strip(), zone)}
+
+
 def _target_fields(form: MultiDict[str, str]) -> dict[str, Any]:
     kind = form.get("targetType", "")
     return {
@@ -196,7 +205,15 @@ def _moment(form: MultiDict[str, str], name: str, zone: ZoneInfo, problems: dict
     if not text:
         return None
     try:
-        return clock.to_wire(read_local(text, zone))
+        return clock.to_wire(read_local(text, zone, which=form.get(f"{name}Which", ""), kept=_kept(form, name)))
     except ValueError as problem:
         problems[name] = str(problem)
+        return None
+
+
+def _kept(form: MultiDict[str, str], name: str) -> datetime | None:
+    """The moment that the form was drawn with; None for none, and for what no page of ours wrote."""
+    try:
+        return clock.from_wire(form.get(f"{name}Kept", ""))
+    except (ValueError, OverflowError):
         return None

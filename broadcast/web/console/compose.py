@@ -218,6 +218,7 @@ def draw(
         "console/compose.html",
         form=form,
         utc=forms.utc_of(form),
+        twice=forms.twice_of(form),
         errors=errors,
         roles=counted,
         priorities=[priority.value for priority in Priority],

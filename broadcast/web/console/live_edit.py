@@ -30,6 +30,7 @@ def draw(
         broadcast=broadcast,
         form=form,
         utc=forms.utc_of(form),
+        twice=forms.twice_of(form),
         errors=errors,
         priorities=[priority.value for priority in Priority],
         version=request.form.get("version") or broadcast.version,
