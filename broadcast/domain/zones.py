@@ -15,6 +15,14 @@ def read_zone(name: str) -> ZoneInfo:
         raise ValueError("This time zone is not known.") from None
 
 
+def zone_of(preferred: str, told: str) -> ZoneInfo:
+    """The zone that somebody's times are meant in: the one of their preferences, or what their browser told, or UTC.
+
+    Raises ValueError for a zone that is not known.
+    """
+    return read_zone(preferred or told)
+
+
 def read_local(text: str, zone: ZoneInfo, *, which: str = "", kept: datetime | None = None) -> datetime:
     """When clocks in `zone` show `text` (ISO, no zone).
 

@@ -206,7 +206,15 @@ _PATHS: dict[str, Schema] = {
         "post": _does(
             "Hide messages until a time",
             body=_object("broadcastIds until", **_IDS["properties"], until=_TIME),
-            _200=_UNREAD,
+            _200=_object(
+                "unread until timeZone untilLocal",
+                unread=_COUNT,
+                until=_TIME,
+                timeZone=_text(),
+                untilLocal=_TIME,
+                left=_COUNT,
+                because=_or_null(_text()),
+            ),
         )
     },
     "/api/user/messages/read-all": {
