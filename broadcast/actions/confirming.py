@@ -14,6 +14,7 @@ from broadcast.domain.confirmation import Confirmation, Given
 from broadcast.errors import ConfirmationNeeded
 from broadcast.store import people
 
+_MISSING = "Type your password to confirm: this interrupts everybody."
 _NOT_YOURS = "That is not your password. Please try again."
 _SIGN_IN_ANEW = "You have no password here. Save the draft, sign out and in again, and send it within ten minutes."
 
@@ -52,6 +53,7 @@ def demand(proof: Proof, wanted: Confirmation, reach: int) -> None:
     if wanted.number and not is_counted:
         problems["typedCount"] = f"Type the number of people this reaches: {reach:,}."
     if wanted.password and not proof.is_present:
-        problems["password"] = _NOT_YOURS if proof.has_password else _SIGN_IN_ANEW
+        wrong = _NOT_YOURS if proof.given.password else _MISSING
+        problems["password"] = wrong if proof.has_password else _SIGN_IN_ANEW
     if problems:
         raise ConfirmationNeeded(problems, wanted, reach)

@@ -24,6 +24,12 @@ def count_waiting() -> int:
     return db.session.scalar(select(func.count()).select_from(Broadcast).where(*_WAITS))
 
 
+def due_next(*, limit: int) -> list[Broadcast]:
+    """Plans that go out by themselves, the next first."""
+    goes = (Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_(None))
+    return list(db.session.scalars(select(Broadcast).where(*goes).order_by(Broadcast.scheduled_at).limit(limit)))
+
+
 def hold_back(session: Session, reason: str, *, due_until: datetime | None = None) -> list[int]:
     """Let every plan wait for a decision, or only those that are due by then; return those that did not wait before."""
     wanted = [Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_(None)]

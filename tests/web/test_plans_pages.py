@@ -37,6 +37,7 @@ def test_waiting_plan_is_on_the_overview_in_the_list_on_its_page_and_in_the_api(
     assert "“Lifts at nine” was not sent." in overview
     assert f'href="/console/broadcasts/{id}">Decide</a>' in overview
     assert "Waits for a decision." in listed
+    assert "Nothing is scheduled." in overview, "it is not due next any more"
     for words in (
         "it waits for a decision",
         "Its time passed while it could not be sent",

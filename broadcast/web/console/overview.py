@@ -42,7 +42,7 @@ def overview():
         "drafts": counts["draft"],
         "sent_today": broadcasts.published_since(now - timedelta(days=1)),
     }
-    live, due = (rows(lists.page(Look(tab=tab, size=5))) for tab in ("active", "scheduled"))
+    live, due = rows(lists.page(Look(tab="active", size=5))), rows(plans.due_next(limit=5))
     return page(
         "console/overview.html",
         live=live,
