@@ -8,7 +8,7 @@ import click
 from flask import Flask, current_app
 
 from broadcast import demo
-from broadcast.actions import announce, broadcasts, first_run, people
+from broadcast.actions import announce, broadcasts, first_run, people, plans
 from broadcast.commands import told
 from broadcast.domain import clock, export
 from broadcast.domain.actor import SYSTEM, Actor
@@ -141,13 +141,18 @@ def seed_demo() -> None:
 
 
 @click.command("new-epoch")
+@click.option("--plans-go-on", is_flag=True, help="Nothing was sent since the copy was made: plans stay as they are.")
 @told
-def new_epoch() -> None:
-    """After restoring an older database: begin a new epoch, so that every open page loads its list anew."""
+def new_epoch(plans_go_on: bool) -> None:
+    """After restoring an older database: begin a new epoch, so that every open page loads its list anew.
+
+    Plans wait for somebody to decide, since they may have gone out after the copy was made.
+    """
     with writing() as session:
         epoch = log.start_epoch(session)
+        count = 0 if plans_go_on else plans.hold_back_all(session, now=clock.now())
     announce.ring()
-    click.echo(f"The epoch is {epoch} now.")
+    click.echo(f"The epoch is {epoch} now. {count:,} plan{'s' * (count != 1)} wait{'s' * (count == 1)} for a decision.")
 
 
 @click.group("audit")

@@ -2,6 +2,7 @@
 
     BroadcastError
     ├── Invalid            422  the input; `fields` has a sentence for each field
+    │   └── ConfirmationNeeded  somebody at a browser must confirm first that this reaches many people
     ├── NotSignedIn        401
     ├── SignInRefused      401  one sentence for an unknown name and for a wrong password
     ├── ProviderAway       503  the organisation's sign-in does not answer, or not as it should
@@ -11,6 +12,7 @@
     │   ├── IllegalTransition   a broadcast in this status cannot do that
     │   └── Outdated            somebody else changed it meanwhile; `version` is the one that is true now
     ├── Flooded            429  a source sent more than its rule lets out, and more than may wait
+    ├── TooManyRequests    429  a person or a client asked more often than the limits allow
     ├── VersionMissing     428  an edit that does not say which version it was made from
     └── Busy               503  the database is locked or away; nothing was written
         └── Unsure         504  it went away during or after a commit: written, or not
@@ -18,6 +20,8 @@
 The message is a sentence fit for a person: what happened, and what to do. `broadcast.web.errors` turns each into a page, an
 htmx reply or `application/problem+json`; no other place does.
 """
+
+from typing import Any
 
 
 class BroadcastError(Exception):
@@ -36,6 +40,16 @@ class Invalid(BroadcastError):
     def __init__(self, fields: dict[str, str]):
         self.fields = fields
         super().__init__(" ".join(fields.values()))
+
+
+class ConfirmationNeeded(Invalid):
+    """Nothing was done: somebody must confirm first. `wanted` says how (`domain.confirmation`), `reach` how many people."""
+
+    title = "Please confirm"
+
+    def __init__(self, fields: dict[str, str], wanted: Any, reach: int):
+        self.wanted, self.reach = wanted, reach
+        super().__init__(fields)
 
 
 class NotSignedIn(BroadcastError):
@@ -127,6 +141,17 @@ class Flooded(BroadcastError):
     status = 429
     title = "Too many events"
     retry_after_seconds = 60
+
+
+class TooManyRequests(BroadcastError):
+    """One request too many; `retry_after_seconds` says when to come back."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, limit: str, retry_after_seconds: int):
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"That was more than {limit} allow. Please wait a moment.")
 
 
 class Busy(BroadcastError):

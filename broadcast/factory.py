@@ -107,6 +107,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     embedding.init_app(app)  # a preflight carries no token, so it is answered before anybody is asked for one
     identity.init_app(app, settings)  # before the limits, which count per person
     limits.init_app(app, settings)
+    identity.init_refusals(app)  # after the limits, which count what is refused too
     for module in _BLUEPRINTS:
         app.register_blueprint(module.blueprint)
     cli.init_app(app)

@@ -8,7 +8,7 @@ from datetime import datetime
 from broadcast import metrics, untrusted
 from broadcast.bus.protocol import Bus
 from broadcast.hub.hub import Hub
-from broadcast.store import broadcasts, database, log
+from broadcast.store import broadcasts, database, log, plans
 
 SECONDS = 5.0
 
@@ -41,6 +41,7 @@ def _measure_lag(hub: Hub) -> None:
 def _measure_clock() -> None:
     due_at = broadcasts.next_due_at()
     metrics.clock_lag_seconds.set(_seconds_since(due_at) if due_at else 0)
+    metrics.plans_waiting.set(plans.count_waiting())
 
 
 def _seconds_since(at: datetime) -> float:

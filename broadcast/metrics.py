@@ -38,6 +38,9 @@ ring_age_seconds = Gauge(
 clock_lag_seconds = Gauge(
     "broadcast_clock_lag_seconds", "How long the oldest due broadcast is overdue", multiprocess_mode="livemax"
 )
+plans_waiting = Gauge(
+    "broadcast_plans_waiting", "Plans that wait for somebody to decide", multiprocess_mode="livemostrecent"
+)
 database_connections = Gauge(
     "broadcast_database_connections", "Database connections, by state", ["state"], multiprocess_mode="livesum"
 )

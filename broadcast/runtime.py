@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import gevent
@@ -36,13 +37,14 @@ from broadcast.bus.protocol import Bus, Listener
 from broadcast.deliveries import Deliveries
 from broadcast.domain import clock, correlation
 from broadcast.follow import Follow
+from broadcast.head_memory import HeadMemory
 from broadcast.hub.hub import Hub
 from broadcast.hub.sockets import Sockets
 from broadcast.ingest.bridge import Bridge
 from broadcast.keepalive import KeepAlive
 from broadcast.presence import Presence
 from broadcast.scheduler import tick
-from broadcast.store import database
+from broadcast.store import database, log
 from broadcast.tail import Tail
 from broadcast.upkeep.commands import kept
 from broadcast.worker import readiness
@@ -68,6 +70,7 @@ class Runtime:
     ):
         self.app, self.hub, self.bus, self.deliveries, self.presence = app, hub, bus, deliveries, presence
         self.tail = Tail(app, hub, poll_seconds=poll_seconds, begin_epoch=self._begin_epoch)
+        self.head_memory = HeadMemory(app.extensions["settings"].data_dir, app.extensions["redis"])
         self.bridge: Bridge | None = None  # where there are brokers
         self.follow = Follow(app, hub)
         self.problems: dict[str, str] = {}
@@ -182,12 +185,33 @@ class Runtime:
             self.clock_bell.clear()
             with self.app.app_context():
                 now = clock.follow(database.now)
-                next_at = tick(now)
+                next_at = self.turn_clock(now)
             self._is_well("clock")
             wait = _CLOCK_SECONDS if self.bus.healthy else _CLOCK_DEAF_SECONDS
             if next_at is not None:
                 wait = min(wait, max(0.01, (next_at - now).total_seconds()))
             self.clock_bell.wait(wait)
+
+    def turn_clock(self, now: datetime) -> datetime | None:
+        """One turn of the scheduler, in a database that is the newest this system has seen; return when the next is due."""
+        if (epoch := self._set_back_in()) is not None:
+            _log.error("database.set_back", epoch=epoch)
+            self._begin_epoch(epoch)
+        grace = timedelta(minutes=self.app.extensions["settings"].plan_grace_minutes)
+        next_at = tick(now, grace=grace)
+        self.head_memory.note(log.head())
+        return next_at
+
+    def _set_back_in(self) -> str | None:
+        """The epoch of the log, when it ends before what is remembered of it. What is remembered was committed, so the log is
+        read once more: it may have grown while the memory was asked.
+        """
+        found = log.head()
+        newest = self.head_memory.newest(found.epoch)
+        if newest <= found.seq:
+            return None
+        head = log.head()
+        return found.epoch if head.epoch == found.epoch and head.seq < newest else None
 
     def _heartbeat(self) -> None:
         while True:

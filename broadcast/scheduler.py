@@ -6,13 +6,16 @@ looked at under the lock), by one worker at a time: so each fires once, and in t
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import gevent
 import structlog
 
 from broadcast.actions import broadcasts as actions
+from broadcast.actions import plans
 from broadcast.actions import receipts as receipt_actions
 from broadcast.domain.lifecycle import Status
+from broadcast.domain.plans import GRACE
 from broadcast.errors import Busy
 from broadcast.store import broadcasts, receipts
 
@@ -22,13 +25,16 @@ _AGAIN = timedelta(seconds=2)  # what is due still: it failed, is being edited, 
 _REST_SECONDS = 0.02  # between two batches: a writer of another worker looks for SQLite's lock about as often
 
 
-def tick(now: datetime) -> datetime | None:
+def tick(now: datetime, *, grace: timedelta = GRACE) -> datetime | None:
     """Do what is due at `now`; return when there is something to do next, None when nothing is planned. Raises Busy.
+
+    What is overdue by more than `grace` is not sent by itself any more, nor what fell due in a standstill that was longer.
 
     Runs inside an application context. One broadcast that fails does not hold up the others. Lets other greenlets run.
     """
+    plans.notice_standstill(now=now, grace=grace)
     _do(actions.expire_due, Status.ACTIVE, now)
-    _do(actions.release_due, Status.SCHEDULED, now)
+    _do(partial(actions.release_due, grace=grace), Status.SCHEDULED, now)
     next_at = broadcasts.next_due_at()
     if next_at is not None and next_at <= now:
         next_at = now + _AGAIN

@@ -124,14 +124,21 @@ class Settings(SignInSettings):
 
     ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")
     limit_stream_per_user: Annotated[str, _LIMIT] = Field("200/minute", description="Streams one person may open.")
-    limit_stream_per_address: Annotated[str, _LIMIT] = Field("500/minute", description="Streams one address may open.")
-    limit_publish_per_user: Annotated[str, _LIMIT] = Field("10/minute", description="Broadcasts one person may create.")
+    limit_stream_per_address: Annotated[str, _LIMIT] = Field(
+        "500/minute", description="Streams one address may open; an IPv6 /64 is one address."
+    )
+    limit_publish_per_user: Annotated[str, _LIMIT] = Field(
+        "10/minute", description="Sendings of one person: creating, sending, alarming again, reminding, redriving."
+    )
     limit_login_per_account: Annotated[str, _LIMIT] = Field(
         "10/minute", description="Sign-ins tried with one name from one address."
     )
-    limit_login_per_address: Annotated[str, _LIMIT] = Field("60/minute", description="Sign-ins tried from one address.")
+    limit_login_per_address: Annotated[str, _LIMIT] = Field(
+        "60/minute", description="Sign-ins tried from one address; an IPv6 /64 is one address."
+    )
     limit_default: Annotated[str, _LIMIT] = Field(
-        "1200/minute", description="All other requests of one person or address."
+        "1200/minute",
+        description="All other requests together, of one person, or of one address while nobody is signed in.",
     )
 
     undo_seconds: float = Field(
@@ -141,6 +148,13 @@ class Settings(SignInSettings):
         description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
     )
     drafts_per_person: int = Field(100, ge=1, le=10000, description="Drafts that one person may keep at a time.")
+
+    plan_grace_minutes: float = Field(
+        15.0,
+        ge=1,
+        le=10080,
+        description="How late a plan is still sent by itself; what is later waits for somebody to decide.",
+    )
 
     tail_poll_seconds: float = Field(
         1.0, gt=0, le=60, description="Longest time the log goes unread when no ring comes."

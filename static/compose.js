@@ -91,10 +91,29 @@
     }
   }
 
+  // The moments at which clocks show the field's time: two when they go back over it (by an hour, or by half of one).
+  function momentsOf(field) {
+    const one = new Date(field.value);
+    if (!field.value || isNaN(one)) return [];
+    const near = [-60, -30, 0, 30, 60].map((minutes) => new Date(one.getTime() + minutes * 60000));
+    const shown = near.filter((moment) => local(moment) === field.value.slice(0, 16));
+    return shown.length ? shown : [one];
+  }
+
+  function chosen(field, moments) {
+    const which = form.elements[`${field.name}Which`].value;
+    const kept = new Date(form.elements[`${field.name}Kept`].value || field.dataset.utc);
+    if (which) return moments[which === "second" ? moments.length - 1 : 0];
+    return moments.find((moment) => Math.abs(kept - moment) < 60000) ?? moments[0];
+  }
+
   function explain(field) {
     const hint = form.querySelector(`[data-time-hint=${field.name}]`);
-    const moment = new Date(field.value);
-    if (!field.value || isNaN(moment)) {
+    const moments = momentsOf(field);
+    form.querySelector(`[data-which=${field.name}]`).hidden = moments.length < 2;
+    if (moments.length < 2) form.elements[`${field.name}Which`].value = "";
+    const moment = chosen(field, moments);
+    if (!moment) {
       hint.textContent = `${hint.dataset.hint}Times are in ${zoneField.value}.`;
       return;
     }
@@ -109,6 +128,7 @@
     const field = form.elements[presets.dataset.for];
     presets.hidden = false;
     field.addEventListener("input", () => explain(field));
+    form.elements[`${field.name}Which`].addEventListener("change", () => explain(field));
     explain(field);
     presets.addEventListener("click", ({ target }) => {
       if (!(target instanceof HTMLButtonElement)) return;

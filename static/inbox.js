@@ -31,6 +31,7 @@
     page.follow(done);
     if (form.dataset.act === "chosen") form.reset();
     if (done.undo) offerUndo(done);
+    else if (done.left) page.say(leftOf(done).slice(2), true);
     else if (done.kind === "acknowledged") page.say("Acknowledged", true);
     if (document.querySelector(".card.alone") && ["archived", "snoozed"].includes(done.kind)) location.assign("/inbox");
   }
@@ -47,6 +48,15 @@
     if (form?.checkVisibility()) form.requestSubmit();
   }
 
+  // " until Mon 2 Dec, 08:00 (Europe/Berlin)", in the zone of the preferences, which need not be the browser's
+  function untilWhen({ until, timeZone }) {
+    if (!until) return "";
+    const zoned = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZone };
+    return ` until ${new Intl.DateTimeFormat("en-GB", zoned).format(new Date(until))} (${timeZone})`;
+  }
+
+  const leftOf = ({ left, because }) => (left ? `. ${many(left)} left: ${because}` : "");
+
   let lastUndo = null;
 
   function offerUndo(done) {
@@ -61,11 +71,15 @@
       page.follow(answer);
       page.say("Undone", true);
     };
-    const toast = page.toast({ text: `${many(done.ids.length)} ${said[done.kind] ?? "changed"}`, button: "Undo", press: undo, ms: 8000, group: "undo" });
+    const toast = page.toast({ text: `${many(done.ids.length)} ${said[done.kind] ?? "changed"}${untilWhen(done)}${leftOf(done)}`, button: "Undo", press: undo, ms: 8000, group: "undo" });
     lastUndo = undo;
   }
 
   // ---- snooze: one dialog for all cards
+
+  for (const field of document.querySelectorAll("form.snooze [data-time-zone]")) {
+    if (!field.value) field.form.querySelector("[data-zone-name]").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  }
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest("[data-snooze]");

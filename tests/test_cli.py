@@ -8,7 +8,7 @@ from broadcast.actions import people as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import broadcasts, log, people
-from tests.acts import actor, count_rows
+from tests.acts import a_message, actor, count_rows, send
 
 PASSWORD = "correct horse battery"
 
@@ -131,6 +131,15 @@ def test_new_epoch_ends_the_cursors_given_before(app, run):
     epoch = run("new-epoch").split()[3]
     with app.app_context():
         assert log.head().epoch == epoch != before.epoch
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), "RESTORED"), (("--plans-go-on",), None)])
+def test_plans_wait_after_a_restore_unless_nothing_was_sent_since(app, run, options, expected):
+    with app.app_context():
+        plan = send(actor("alice"), a_message(scheduledAt="2030-01-01T10:00:00Z"))
+    run("new-epoch", *options)
+    with app.app_context():
+        assert broadcasts.by_id(plan).decision_reason == expected
 
 
 def test_disabled_person_is_out(app, run):

@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deliveries": {"domain", "store", "turn"},
     "follow": {"domain", "hub", "store"},
     "last_use": {"store"},
+    "head_memory": {"domain", "redis_url"},
     "keepalive": set(),
     "worker": {"worker"},
     "commands": {"store"} | _LEAVES,
@@ -51,7 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ingest": {"domain", "store", "actions", "ingest", "settings", "metrics"} | _LEAVES,
     "demo": {"domain", "actions", "store"},
     "runtime": _LOOPS
-    | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep", "worker"},
+    | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep", "worker"}
+    | {"head_memory"},
     "web": _LOOPS
     | {"upkeep", "web", "ingest", "settings", "content", "demo"}
     | {"metrics", "presence", "redis_url", "replay", "counted", "untrusted"},

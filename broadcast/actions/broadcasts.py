@@ -10,29 +10,33 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit
+from broadcast.actions import announce, audit, confirming, plans
 from broadcast.actions.audiences import resolve
 from broadcast.actions.rows import (
     check_may_draft,
+    check_may_send,
     check_may_write,
     fill,
     freeze_audience,
     locked,
     new_row,
+    refuse_past,
     refuse_unreviewed,
     set_audience,
 )
 from broadcast.content import markdown
-from broadcast.domain import lifecycle
+from broadcast.domain import confirmation, lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Audience, Users
+from broadcast.domain.confirmation import Given
 from broadcast.domain.events import EVERY_SESSION, EventType
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, is_one_line
+from broadcast.domain.message import Draft, Priority, is_one_line
 from broadcast.domain.permissions import Permission
+from broadcast.domain.plans import GRACE
 from broadcast.domain.visible import is_blank
 from broadcast.errors import Conflict, Invalid
-from broadcast.store import broadcasts, log, people
+from broadcast.store import audiences, broadcasts, log, people
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast, IdempotencyKey
 from broadcast.turn import Breath
@@ -47,19 +51,28 @@ class Published:
 
 
 def publish(
-    draft: Draft, *, by: Actor, now: datetime, key: str | None = None, hold_seconds: float = 0, test: bool = False
+    draft: Draft,
+    *,
+    by: Actor,
+    now: datetime,
+    key: str | None = None,
+    hold_seconds: float = 0,
+    test: bool = False,
+    confirmed: Given | None = None,
 ) -> Published:
     """Store a draft: live at once, scheduled, or kept as a draft, as it asks.
 
     With `hold_seconds`, what would go out at once waits that long, unseen, and can be withdrawn until then. A `test` is
     kept out of the console's lists. `key` makes repeats harmless: the second call with the same key and draft returns the
     first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown role or person, nobody reached, a text that is
-    not shown), Conflict (the key was used for something else), Busy.
+    not shown), ConfirmationNeeded, Conflict (the key was used for something else), Busy.
     """
     check_may_write(draft, by)
     if key is not None and (earlier := earlier_with(by, key, draft)):
         return earlier
     audience, html = resolve(draft.target), markdown.render(draft.content)
+    if not test:
+        demand_for(draft, audience, confirmed, by=by, now=now)
     try:
         with writing() as session:
             if draft.keep_as_draft:
@@ -81,6 +94,23 @@ def publish(
     return published
 
 
+def demand_for(draft: Draft, audience: Audience, confirmed: Given | None, *, by: Actor, now: datetime) -> None:
+    """Raise ConfirmationNeeded unless `by` confirmed what sending this draft takes. Lets other greenlets run."""
+    proof = confirming.prove(confirmed, by=by, now=now)
+    if proof.is_asked and not draft.keep_as_draft:
+        reach = audiences.count(audience)
+        confirming.demand(proof, confirmation.needed(draft, reach), reach)
+
+
+def demand_for_row(broadcast: Broadcast, proof: confirming.Proof) -> None:
+    """The same for what is stored, as it is."""
+    if proof.is_asked:
+        reach = audiences.count(broadcasts.audience(broadcast))
+        is_for_all = broadcast.audience_kind == "everyone"
+        wanted = confirmation.needed_for(Priority(broadcast.priority), reach, is_for_all=is_for_all)
+        confirming.demand(proof, wanted, reach)
+
+
 def set_out(
     session: Session,
     broadcast: Broadcast,
@@ -96,6 +126,7 @@ def set_out(
     past = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if hold_seconds else "published"
     broadcast.status = lifecycle.after(broadcast.status, past).value
     broadcast.is_held = past == "held"
+    broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
     if past == "held":
         broadcast.scheduled_at = now + timedelta(seconds=hold_seconds)
     act = "broadcast.drafted" if past == "edited" else f"broadcast.{past}"
@@ -115,26 +146,36 @@ def remember_key(session: Session, by: Actor, key: str | None, draft: Draft, bro
     session.flush()
 
 
-def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime) -> None:
+def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: Given | None = None) -> None:
     """Send a draft or a scheduled broadcast now.
 
-    Raises Forbidden, NotFound, IllegalTransition, Conflict (a draft as it was typed, which nobody has reviewed), Busy.
+    Raises Forbidden, NotFound, IllegalTransition, ConfirmationNeeded, Conflict (a draft as it was typed, which nobody has
+    reviewed), Busy.
     """
     by.require(Permission.WRITE)
+    proof = confirming.prove(confirmed, by=by, now=now)
     with writing() as session:
-        _release(session, [locked(session, broadcast_id)], by=by, now=now)
+        broadcast = locked(session, broadcast_id)
+        lifecycle.after(broadcast.status, "published")
+        refuse_unreviewed(broadcast)
+        check_may_send(broadcast, by)
+        refuse_past(broadcast, now)
+        demand_for_row(broadcast, proof)
+        _release(session, [broadcast], by=by, now=now)
     announce.ring()
 
 
-def release_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
-    """Send those of these plans that are due, in this order and in one transaction; return which.
+def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = GRACE) -> list[int] | None:
+    """Send those of these plans that are due, in this order and in one transaction; return which were dealt with.
 
-    Left out is what changed meanwhile or is being changed. None: another worker's clock is at it. Raises Busy, and for one
-    that cannot be sent whatever that raises: then none was.
+    What is overdue by more than `grace`, or may not go out by itself for another reason (`domain.plans`), is not sent but
+    waits for a decision. Left out is what changed meanwhile or is being changed. None: another worker's clock is at it. Raises
+    Busy, and for one that cannot be sent whatever that raises: then none was.
     """
     with writing() as session:
         due = broadcasts.claim(session, Status.SCHEDULED, ids, now)
-        _release(session, due or [], by=SYSTEM, now=now)
+        fit = plans.hold_back_unfit(session, due or [], now=now, grace=grace)
+        _release(session, fit, by=SYSTEM, now=now)
         done = due and [broadcast.id for broadcast in due]
     announce.ring()
     return done
@@ -174,15 +215,12 @@ def _store(session: Session, draft: Draft, html: str, audience: Audience, by: Ac
 
 
 def _release(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: datetime) -> None:
-    """Send rows that are locked. Those whose whole time passed while no worker ran end unseen."""
+    """Send rows that are locked."""
     sent = []
     for broadcast in rows:
         broadcast.status = lifecycle.after(broadcast.status, "published")
+        broadcast.decision_reason = None
         refuse_unreviewed(broadcast)
-        if broadcast.expires_at and broadcast.expires_at <= now:
-            broadcast.status, broadcast.ended_at = lifecycle.after(Status.SCHEDULED, "expired"), now
-            audit.record(session, by, "broadcast.expired", "broadcast", broadcast.id, now=now)
-            continue
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)

@@ -6,10 +6,12 @@ from datetime import datetime
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit, events
+from broadcast.actions import announce, audit, confirming, events
 from broadcast.actions.events import Outcome
+from broadcast.domain import confirmation
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import Arrival
+from broadcast.domain.arrival import Arrival, Publish
+from broadcast.domain.confirmation import Given
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, NotFound
 from broadcast.store import dead_letters
@@ -17,12 +19,15 @@ from broadcast.store.database import ROW_LOCK, writing
 from broadcast.store.outside import DeadLetter, LetterStatus
 
 
-def redrive(letter_id: int, arrival: Arrival, *, edited: bool, by: Actor, now: datetime) -> Outcome:
+def redrive(
+    letter_id: int, arrival: Arrival, *, edited: bool, by: Actor, now: datetime, confirmed: Given | None = None
+) -> Outcome:
     """Hand a letter in once more, read anew as `arrival`; what is still wrong stays in it with its new reason.
 
-    Raises Forbidden, NotFound, Conflict (it is waiting no more), Busy.
+    Raises Forbidden, NotFound, ConfirmationNeeded, Conflict (it is waiting no more), Busy.
     """
     by.require(Permission.OPERATE)
+    _demand(arrival, confirming.prove(confirmed, by=by, now=now))
     account = events.account(now=now)
     try:
         outcome = _redrive(letter_id, arrival, edited, account, by, now)
@@ -31,6 +36,13 @@ def redrive(letter_id: int, arrival: Arrival, *, edited: bool, by: Actor, now: d
         outcome = _redrive(letter_id, arrival, edited, account, by, now)
     announce.ring()
     return outcome
+
+
+def _demand(arrival: Arrival, proof: confirming.Proof) -> None:
+    """Raise ConfirmationNeeded unless what would be published was confirmed as any sending is."""
+    if proof.is_asked and isinstance(arrival.reading, Publish) and not arrival.reading.draft.keep_as_draft:
+        [ready] = events.prepare([arrival])
+        confirming.demand(proof, confirmation.needed(arrival.reading.draft, ready.reach), ready.reach)
 
 
 def _redrive(letter_id: int, arrival: Arrival, edited: bool, account: Actor, by: Actor, now: datetime) -> Outcome:

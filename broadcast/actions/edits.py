@@ -12,14 +12,23 @@ from typing import Any, NamedTuple
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit, rows
+from broadcast.actions import announce, audit, confirming, rows
 from broadcast.actions.audiences import resolve
-from broadcast.actions.broadcasts import Published, earlier_with, remember_key, set_out, update
+from broadcast.actions.broadcasts import (
+    Published,
+    demand_for,
+    demand_for_row,
+    earlier_with,
+    remember_key,
+    set_out,
+    update,
+)
 from broadcast.content import markdown
-from broadcast.domain import clock, lifecycle
+from broadcast.domain import clock, confirmation, lifecycle
 from broadcast.domain.actor import Actor
+from broadcast.domain.confirmation import Given
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, read_content, read_draft
+from broadcast.domain.message import Draft, Priority, read_content, read_draft
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Invalid, Outdated
 from broadcast.store import audiences, broadcasts, log
@@ -116,15 +125,18 @@ def send(
     now: datetime,
     key: str | None = None,
     hold_seconds: float = 0,
+    confirmed: Given | None = None,
 ) -> Published:
     """Give a draft or a plan its final words, and send or schedule it as they say.
 
-    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, Outdated, IllegalTransition, Conflict (see `publish`), Busy.
+    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationNeeded, Outdated, IllegalTransition, Conflict
+    (see `publish`), Busy.
     """
     rows.check_may_write(draft, by)
     if key is not None and (earlier := earlier_with(by, key, draft)):
         return earlier
     audience, html = resolve(draft.target), markdown.render(draft.content)
+    demand_for(draft, audience, confirmed, by=by, now=now)
     try:
         with writing() as session:
             broadcast = rows.locked(session, broadcast_id, version=version)
@@ -146,17 +158,23 @@ def send(
     return Published(broadcast_id, is_new=True)
 
 
-def hold(broadcast_id: int, *, by: Actor, now: datetime, until: datetime) -> None:
+def hold(broadcast_id: int, *, by: Actor, now: datetime, until: datetime, confirmed: Given | None = None) -> None:
     """Send a finished draft or a plan at `until`, a few seconds ahead: it can be withdrawn until then.
 
-    Raises Forbidden, NotFound, IllegalTransition, Conflict (a draft nobody has reviewed), Busy.
+    Raises Forbidden, NotFound, IllegalTransition, ConfirmationNeeded, Conflict (a draft nobody has reviewed), Busy.
     """
     by.require(Permission.WRITE)
+    proof = confirming.prove(confirmed, by=by, now=now)
     with writing() as session:
         broadcast = rows.locked(session, broadcast_id)
+        lifecycle.after(broadcast.status, "held")
         rows.refuse_unreviewed(broadcast)
+        rows.check_may_send(broadcast, by)
+        rows.refuse_past(broadcast, now)
+        demand_for_row(broadcast, proof)
         broadcast.status = lifecycle.after(broadcast.status, "held").value
         broadcast.is_held, broadcast.scheduled_at, broadcast.updated_at = True, until, now
+        broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
         audit.record(session, by, "broadcast.held", "broadcast", broadcast.id, now=now)
     announce.due()
 
@@ -172,7 +190,7 @@ def withdraw(broadcast_id: int, *, by: Actor, now: datetime) -> None:
         broadcast.status = lifecycle.after(broadcast.status, "withdrawn").value
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
-        broadcast.updated_at = now
+        broadcast.updated_at, broadcast.decision_reason = now, None
         audit.record(session, by, "broadcast.withdrawn", "broadcast", broadcast.id, now=now)
 
 
@@ -184,15 +202,16 @@ def edit(
     by: Actor,
     now: datetime,
     notify_again: bool = False,
+    confirmed: Given | None = None,
 ) -> str:
     """Change the named public fields of a draft, a plan or a live broadcast; return the new version.
 
     A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Its
     audience and its start are history and cannot change. `version` None means whatever is there now. Lets other greenlets
-    run. Raises Forbidden, NotFound, Invalid, Outdated, IllegalTransition, Busy.
+    run. Raises Forbidden, NotFound, Invalid, ConfirmationNeeded, Outdated, IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
-    new_text = _rendered(broadcast_id, changes)
+    new_text, proof = _rendered(broadcast_id, changes), confirming.prove(confirmed, by=by, now=now)
     with writing() as session:
         broadcast = rows.locked(session, broadcast_id, version=version)
         lifecycle.after(broadcast.status, "edited")
@@ -204,8 +223,12 @@ def edit(
             rows.clear_audience(session, broadcast)
             is_draft = broadcast.status == Status.DRAFT
             rows.set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft)
-        started_at = broadcast.scheduled_at
+        started_at, priority = broadcast.scheduled_at, Priority(broadcast.priority)
         rows.fill(broadcast, draft, now, html=_html_of(draft.content, broadcast, new_text))
+        if broadcast.status == Status.SCHEDULED:
+            broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
+        if confirmation.is_asked_again(broadcast.status, priority, draft.priority, again=notify_again):
+            demand_for_row(broadcast, proof)
         if broadcast.is_live:
             broadcast.scheduled_at = started_at
         after = as_fields(broadcast)

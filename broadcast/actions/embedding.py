@@ -46,7 +46,8 @@ def begin(username: str, site: Site, lasts: Lasts, *, now: datetime) -> Begun:
 
     Raises Forbidden when the site's token may not do this any more, Invalid, Busy.
     """
-    person = people.by_username(username)
+    # what is merely compatible with a name may be somebody else's name at the site
+    person = people.by_username(username) if username.isascii() else None
     if person is None or person.disabled_at:
         raise Invalid({"username": "There is nobody with this username, or the account is disabled."})
     return _open(person.id, site, lasts, now) or _begin(person.id, site, lasts, now)

@@ -1,15 +1,18 @@
-"""A new epoch of the log: every cursor given out before it is answered with RESET, never with silence."""
+"""A new epoch of the log: every cursor given out before it is answered with RESET, never with silence. Plans wait for a
+decision then: they may have gone out in what was lost.
+"""
 
 from datetime import datetime
 
-from broadcast.actions import announce, audit
+from broadcast.actions import announce, audit, plans
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import log
 from broadcast.store.database import writing
 
 
 def begin_after_loss(epoch: str, *, now: datetime) -> bool:
-    """Begin a new epoch because committed events of `epoch` are gone, as after a fail-over to a standby that was behind.
+    """Begin a new epoch because committed events of `epoch` are gone, as after a fail-over to a standby that was behind, or
+    when an older database was put in its place.
 
     Many workers find out at the same time: the first begins it, for the others it has begun. Returns whether this call did.
     Raises Busy.
@@ -17,6 +20,7 @@ def begin_after_loss(epoch: str, *, now: datetime) -> bool:
     with writing() as session:
         begun = log.start_epoch(session, instead_of=epoch)
         if begun:
-            audit.record(session, SYSTEM, "log.epoch", "log", None, now=now, lost=epoch, epoch=begun)
+            count = plans.hold_back_all(session, now=now)
+            audit.record(session, SYSTEM, "log.epoch", "log", None, now=now, lost=epoch, epoch=begun, plans=count)
     announce.ring()
     return begun is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from broadcast.actions import audit
+from broadcast.actions import audit, plans
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.errors import Conflict, Invalid
@@ -39,10 +39,11 @@ def export(*, now: datetime) -> Iterator[str]:
     yield line({"end": {"rows": dict(counts), "sha256": digest.hexdigest()}})
 
 
-def take_in(lines: Iterable[str], *, now: datetime) -> int:
+def take_in(lines: Iterable[str], *, now: datetime, plans_go_on: bool = False) -> int:
     """Write an export into an empty database; return the number of rows. Raises Invalid and Conflict, and writes nothing then.
 
-    A new epoch begins: a page that was open on the old system loads its list anew and misses nothing.
+    A new epoch begins: a page that was open on the old system loads its list anew and misses nothing. Plans wait for a
+    decision, as the old system may have sent them since, unless `plans_go_on`.
     """
     if problem := schema.fitness().problem:
         raise Conflict(problem)
@@ -57,6 +58,8 @@ def take_in(lines: Iterable[str], *, now: datetime) -> int:
                 )
             count = transfer.insert_rows(session, _rows(lines, digest))
             epoch = log.start_epoch(session)
+            if not plans_go_on:
+                plans.hold_back_all(session, now=now)
             audit.record(session, SYSTEM, "data.import", "log", None, now=now, rows=count, epoch=epoch)
     except (ValueError, KeyError, TypeError) as problem:
         raise Invalid({"file": f"This is no whole export of this version: {problem}"}) from None

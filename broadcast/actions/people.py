@@ -30,10 +30,8 @@ SCOPES = ("inbox", "admin", "events", "metrics", "embed")
 LABEL_CHARACTERS = 100
 MOST_ROLES = 200  # of one person
 _MOST_NAMED = 5000  # people in one event of the log
-JUST_NOW = timedelta(minutes=10)
+JUST_NOW = timedelta(minutes=10)  # for whoever has no password here to confirm something with
 _NOT_PRESENT = "That is not your present password."
-_NOT_YOURS = "That is not your password. Please try again."
-_SIGN_IN_ANEW = "You have no password here. Save the draft, sign out and in again, and send it within ten minutes."
 _USERNAME = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # begins with a letter: digits alone are a user id
 _ROLE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -251,7 +249,7 @@ def sign_in(
     Unknown names, disabled accounts, wrong passwords, and people who are no administrators when only those may, get one
     answer, after the same time. `replaces` is the token of the session that this browser has had; it ends.
     """
-    user = people.by_username(username[:64])
+    user = people.by_username(username)
     password_hash = user.password_hash if user and not user.disabled_at else None
     if not passwords.matches(password, password_hash):
         raise SignInRefused()
@@ -313,18 +311,6 @@ def begin_session(
     by = Actor(user.id, user.name)
     audit.record(session, by, "person.signed_in", "person", user.id, now=now, address=address, **detail)
     return token
-
-
-def confirm_presence(password: str, *, by: Actor, signed_in_at: datetime | None, now: datetime) -> None:
-    """Ask somebody who is signed in for their password once more; whoever has none here must have signed in just now.
-
-    Raises Invalid. Lets other greenlets run.
-    """
-    user = people.by_id(by.user_id)
-    if user and user.password_hash is None and signed_in_at and now - signed_in_at <= JUST_NOW:
-        return
-    if not passwords.matches(password, user and user.password_hash):
-        raise Invalid({"password": _NOT_YOURS if user and user.password_hash else _SIGN_IN_ANEW})
 
 
 def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:

@@ -28,12 +28,17 @@ _MOST_TO_WAKE = 500  # in one transaction
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an act changed. `version` is the inbox's then, 0 when nothing changed; `undo` is the key to take it back with."""
+    """What an act changed. `version` is the inbox's then, 0 when nothing changed; `undo` is the key to take it back with.
+
+    `left` messages were left as they were, the first of them because of what `because` says.
+    """
 
     kind: str
     ids: list[int]
     version: int = 0
     undo: str | None = None
+    left: int = 0
+    because: str = ""
 
 
 def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
@@ -88,13 +93,15 @@ def unarchive(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
 def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> Done:
     """Hide messages until that time, when they return as unread by themselves.
 
-    Raises Invalid for a time in the past or more than a year ahead, NotFound, Conflict for what must be acknowledged at once
-    or before that time, Busy.
+    Raises Invalid for a time in the past or more than a year ahead, NotFound, Conflict for what ends before that time, or must
+    be acknowledged at once or before it, Busy.
     """
     if not now < until <= now + LONGEST_SNOOZE:
         raise Invalid({"until": "Choose a time ahead, within a year."})
 
     def refuse(item: Item) -> str | None:
+        if item.card.expires_at and item.card.expires_at <= until:
+            return "This message ends before that time, and would not come back. Choose an earlier time, or archive it."
         if not item.needs_ack:
             return None
         if item.card.priority == Priority.URGENT:
@@ -192,16 +199,18 @@ def _act(
         allowed = [item for item in items if not refuse(item)]
         if not allowed:
             raise Conflict(refuse(items[0]))
+        left = [reason for item in items if (reason := refuse(item))]
+        because = left[0] if left else ""
         changed = [item for item in allowed if is_wanted(item)]
         if not changed:
-            return Done(kind, [])
+            return Done(kind, [], left=len(left), because=because)
         done = [item.card.id for item in changed]
         if undo:
             key = _keep_step(session, by, receipts.snapshot(session, by.user_id, done, undo), now)
         write(session, changed)
         version = receipts.raise_version(session, by.user_id, at=now)
     announce.receipt(by.user_id, kind, done, version)
-    return Done(kind, done, version, key)
+    return Done(kind, done, version, key, len(left), because)
 
 
 def _keep_step(session: Session, by: Actor, before: dict[str, Any], now: datetime) -> str | None:

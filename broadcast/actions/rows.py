@@ -8,6 +8,7 @@ from flask import current_app
 from sqlalchemy.orm import Session
 
 from broadcast.actions.audiences import MOST_SNAPSHOT
+from broadcast.domain import plans
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users
 from broadcast.domain.lifecycle import Status
@@ -85,6 +86,20 @@ def check_may_write(draft: Draft, by: Actor) -> None:
     by.require(Permission.WRITE)
     if draft.close_sessions:
         by.require(Permission.PEOPLE)
+
+
+def check_may_send(broadcast: Broadcast, by: Actor) -> None:
+    """The same for what is stored, whoever wrote it: it goes out by the right of who sends it."""
+    by.require(Permission.WRITE)
+    if broadcast.close_sessions:
+        by.require(Permission.PEOPLE)
+
+
+def refuse_past(broadcast: Broadcast, now: datetime) -> None:
+    """Raise Conflict for what says that it ends, or is to be acknowledged by, a time that is past."""
+    reason = plans.passed(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
+    if reason is not None:
+        raise Conflict(f"{reason.sentence} Edit it and choose another date first.")
 
 
 def fill(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:

@@ -1,6 +1,7 @@
 """Who acts. Built from a session, a token or the command line; never from what a request says about itself."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from broadcast.domain.audience import Viewer
 from broadcast.domain.permissions import Permission
@@ -12,7 +13,8 @@ class Actor:
     """A person, a program, or the system itself (`user_id` None).
 
     `may_administer` gives every permission, `permissions` gives some; both already account for a token's scopes.
-    `may_announce` is the scope `events`: to send what happens outside.
+    `may_announce` is the scope `events`: to send what happens outside. `signed_in_at` is when the session began by which a
+    person acts; None for a program, whom nothing is asked (`domain.confirmation`).
     """
 
     user_id: int | None
@@ -21,6 +23,7 @@ class Actor:
     may_administer: bool = False
     may_announce: bool = False
     permissions: frozenset[Permission] = frozenset()
+    signed_in_at: datetime | None = None
 
     @property
     def viewer(self) -> Viewer:

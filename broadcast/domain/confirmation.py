@@ -1,7 +1,12 @@
-"""How much effort sending takes: it grows with how many people are reached, and how loudly."""
+"""How much effort sending takes: it grows with how many people are reached, and how loudly.
 
-from dataclasses import dataclass
+It is asked of people, whatever they send with: a form, a page's script, the JSON interface with their session. A program with a
+token is not asked.
+"""
 
+from dataclasses import dataclass, field
+
+from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, TargetType
 
 TICK_PEOPLE = 50  # from here on, a moment's thought
@@ -20,6 +25,29 @@ class Confirmation:
     @property
     def is_click(self) -> bool:
         return not (self.tick or self.number or self.password)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What somebody did besides the click, as they say: ticked, typed the number of people, given their password."""
+
+    understood: bool = False
+    people: int | None = None
+    password: str = field(default="", repr=False)
+
+
+def is_asked_again(status: Status, before: Priority, after: Priority, *, again: bool) -> bool:
+    """Whether changing what is in `status` must be confirmed as sending it must.
+
+    A draft reaches nobody. A plan was confirmed as it was. What is live alarms anew when it is shown again or gets louder.
+    """
+    ranks = list(Priority)
+    match Status(status):
+        case Status.SCHEDULED:
+            return True
+        case Status.ACTIVE:
+            return again or ranks.index(after) > ranks.index(before)
+    return False
 
 
 def needed(draft: Draft, reach: int) -> Confirmation:

@@ -72,7 +72,8 @@ class Preferences:
             today = now.astimezone(read_zone(self.time_zone))
             for day in (today + timedelta(days=ahead) for ahead in range(-1, _DAYS_AHEAD)):
                 start, end = self.quiet_hours.start, self.quiet_hours.end
-                until = wall(day + timedelta(days=1), end) if end < start else wall(day, end)
+                # of a time that comes twice, quiet begins with the first and ends with the second
+                until = wall(day + timedelta(days=1) if end < start else day, end, last=True)
                 if until > now:
                     spans.append((wall(day, start), until))
         return sorted(spans)

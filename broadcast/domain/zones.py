@@ -4,6 +4,7 @@ from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 MORNING, EVENING = time(8), time(18)
+FIRST, SECOND = "first", "second"  # of a time that comes twice
 
 
 def read_zone(name: str) -> ZoneInfo:
@@ -14,10 +15,23 @@ def read_zone(name: str) -> ZoneInfo:
         raise ValueError("This time zone is not known.") from None
 
 
-def read_local(text: str, zone: ZoneInfo) -> datetime:
-    """When clocks in `zone` show `text` (ISO, no zone). Raises ValueError with a sentence when that is never, or twice."""
+def zone_of(preferred: str, told: str) -> ZoneInfo:
+    """The zone that somebody's times are meant in: the one of their preferences, or what their browser told, or UTC.
+
+    Raises ValueError for a zone that is not known.
+    """
+    return read_zone(preferred or told)
+
+
+def read_local(text: str, zone: ZoneInfo, *, which: str = "", kept: datetime | None = None) -> datetime:
+    """When clocks in `zone` show `text` (ISO, no zone).
+
+    A time that comes twice, as the clocks go back, is the one that `which` names (FIRST or SECOND). `kept` is the moment that
+    was shown to whoever edits: as long as its clock time is still there, it is that moment, to the second. Raises ValueError
+    with a sentence for a time that never comes, or comes twice with nothing to tell which.
+    """
     try:
-        local = datetime.fromisoformat(text).replace(tzinfo=zone)
+        local = datetime.fromisoformat(text).replace(tzinfo=zone, fold=int(which == SECOND))
         moment = local.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This is not a date and time.") from None
@@ -25,15 +39,46 @@ def read_local(text: str, zone: ZoneInfo) -> datetime:
         raise ValueError(
             f"The clocks go forward then: {local:%H:%M} does not exist in {zone.key}. Choose another time."
         )
-    if local.replace(fold=1).utcoffset() != local.utcoffset():
-        raise ValueError(f"The clocks go back then: {local:%H:%M} comes twice in {zone.key}. Choose another time.")
+    if which not in ("", FIRST, SECOND):
+        raise ValueError("Choose the first or the second time.")
+    if kept is not None and _shows(kept, local) and (not which or _to_minute(kept) == moment or not _is_twice(local)):
+        return kept
+    if _is_twice(local) and not which:
+        raise ValueError(
+            f"The clocks go back then: {local:%H:%M} comes twice in {zone.key}. Choose which one is meant."
+        )
     return moment
 
 
-def wall(day: datetime, at: time) -> datetime:
-    """The moment at which clocks show `at` on that day (whose zone counts); in a gap of the clocks, the moment after it."""
+def comes_twice(text: str, zone: ZoneInfo) -> bool:
+    """Whether clocks in `zone` show that time twice. False for what is no time."""
+    try:
+        return _is_twice(datetime.fromisoformat(text).replace(tzinfo=zone))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _is_twice(local: datetime) -> bool:
+    """Whether the clocks go back over that time: before they do, they are further ahead of UTC."""
+    return local.replace(fold=0).utcoffset() > local.replace(fold=1).utcoffset()
+
+
+def _shows(kept: datetime, local: datetime) -> bool:
+    """Whether a form, which knows no seconds, shows `kept` as that time."""
+    return _to_minute(kept).astimezone(local.tzinfo).replace(tzinfo=None) == local.replace(tzinfo=None, second=0)
+
+
+def _to_minute(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def wall(day: datetime, at: time, *, last: bool = False) -> datetime:
+    """The moment at which clocks show `at` on that day (whose zone counts); in a gap of the clocks, the moment after it.
+
+    Of a time that comes twice the first, or with `last` the second.
+    """
     local = day.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0, fold=0)
-    return local.astimezone(UTC)
+    return local.replace(fold=int(last and _is_twice(local))).astimezone(UTC)
 
 
 def start_of_day(now: datetime, zone: ZoneInfo) -> datetime:

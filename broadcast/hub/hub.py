@@ -157,7 +157,7 @@ class Hub:
         if self.draining or self.head is None or len(self) >= limits.streams:
             raise TooMany("BUSY")
         is_over = len(index.by_user.get(viewer.user_id, ())) >= limits.per_user
-        if is_over or index.addresses[address] >= limits.per_address:
+        if is_over or index.count_from(address) >= limits.per_address:
             self.counters["refused"] += 1
             raise TooMany("CONNECTION_LIMIT_REACHED")
 

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from broadcast.domain.audience import Viewer
+from broadcast.domain.network import client_of
 from broadcast.hub.connection import Connection
 
 SLOTS = 15  # heartbeats are spread over this many moments of the period
@@ -12,7 +13,7 @@ Kind = tuple[str, frozenset[str]]  # representation and roles: what decides whic
 
 
 class Index:
-    """Open connections by id, person, kind and heartbeat slot, and how many each address has.
+    """Open connections by id, person, kind and heartbeat slot, and how many each client has.
 
     Fan-out goes by kind: there are few of them, every member gets the same bytes, and one membership test answers for all.
     Members are kept in the order in which they came (a dict without values): neighbours in memory, here and in the kernel.
@@ -23,20 +24,21 @@ class Index:
         self.by_user: dict[int, set[Connection]] = {}
         self.by_kind: dict[Kind, dict[Connection, None]] = {}
         self.slots: list[set[Connection]] = [set() for _ in range(SLOTS)]
-        self.addresses: Counter[str] = Counter()
+        self.clients: Counter[str] = Counter()  # by address, as `client_of` reads it
 
     def add(self, connection: Connection) -> None:
         self.by_id[connection.id] = connection
-        self.addresses[connection.address] += 1
+        self.clients[client_of(connection.address)] += 1
         self.slots[connection.slot].add(connection)
         _add(self.by_user, connection.viewer.user_id, connection)
         self._add_kind(connection)
 
     def remove(self, connection: Connection) -> None:
         del self.by_id[connection.id]
-        self.addresses[connection.address] -= 1
-        if not self.addresses[connection.address]:
-            del self.addresses[connection.address]
+        client = client_of(connection.address)
+        self.clients[client] -= 1
+        if not self.clients[client]:
+            del self.clients[client]
         self.slots[connection.slot].discard(connection)
         _remove(self.by_user, connection.viewer.user_id, connection)
         self._remove_kind(connection)
@@ -48,6 +50,10 @@ class Index:
 
     def of_user(self, user_id: int) -> list[Connection]:
         return list(self.by_user.get(user_id, ()))
+
+    def count_from(self, address: str) -> int:
+        """How many connections the client at this address has open."""
+        return self.clients[client_of(address)]
 
     def _add_kind(self, connection: Connection) -> None:
         members = self.by_kind.setdefault(connection.kind, {})

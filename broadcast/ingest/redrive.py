@@ -11,8 +11,9 @@ from broadcast.actions.batch import Ready
 from broadcast.actions.events import Outcome
 from broadcast.domain.actor import Actor
 from broadcast.domain.arrival import Arrival, Rejected
+from broadcast.domain.confirmation import Given
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Conflict
+from broadcast.errors import ConfirmationNeeded, Conflict
 from broadcast.ingest import contract
 from broadcast.store import dead_letters
 from broadcast.store.outside import DeadLetter
@@ -22,11 +23,12 @@ AT_ONCE = 200  # letters redriven by one request
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """How a redrive of many went."""
+    """How a redrive of many went. `unconfirmed` are those that must be redriven one by one, as they must be confirmed."""
 
     done: int
     rejected: int
     left: int
+    unconfirmed: int = 0
 
 
 def read(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Arrival:
@@ -45,21 +47,28 @@ def rehearse(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Ready
     return ready
 
 
-def redrive(letter: DeadLetter, value: bytes | None, *, by: Actor, now: datetime) -> Outcome:
-    """Raises Forbidden, NotFound, Conflict, Busy."""
-    return actions.redrive(letter.id, read(letter, value, now=now), edited=value is not None, by=by, now=now)
+def redrive(
+    letter: DeadLetter, value: bytes | None, *, by: Actor, now: datetime, confirmed: Given | None = None
+) -> Outcome:
+    """Raises Forbidden, NotFound, ConfirmationNeeded, Conflict, Busy."""
+    arrival, edited = read(letter, value, now=now), value is not None
+    return actions.redrive(letter.id, arrival, edited=edited, by=by, now=now, confirmed=confirmed)
 
 
 def redrive_all(*, through: int, by: Actor, now: datetime) -> Redriven:
     """Redrive waiting letters up to id `through`, oldest first, at most AT_ONCE. Raises Forbidden, Busy."""
     by.require(Permission.OPERATE)
-    done = rejected = 0
+    done = rejected = unconfirmed = 0
     for letter_id in dead_letters.waiting_ids(through=through, limit=AT_ONCE):
         letter = dead_letters.by_id(letter_id)
         try:
             outcome = redrive(letter, None, by=by, now=now)
         except Conflict:
             continue  # somebody else was faster
+        except ConfirmationNeeded:
+            unconfirmed += 1
+            continue
         rejected += outcome.kind == "rejected"
         done += outcome.kind != "rejected"
-    return Redriven(done, rejected, left=max(0, dead_letters.count_waiting(through=through) - rejected))
+    left = max(0, dead_letters.count_waiting(through=through) - rejected - unconfirmed)
+    return Redriven(done, rejected, left, unconfirmed)

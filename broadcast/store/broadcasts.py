@@ -30,6 +30,7 @@ from broadcast.turn import Breath
 WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # options of a list that shows titles
 AT_ONCE = 25  # due broadcasts in one transaction of the clock
 _CLOCK = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # what ends a wait
+_MAY_GO = Broadcast.decision_reason.is_(None)  # else somebody has to decide first
 _CLOCK_LOCK = zlib.crc32(b"clock")
 
 FILTERS = {
@@ -221,12 +222,15 @@ def claim(session: Session, status: Status, ids: Sequence[int], now: datetime) -
 
 
 def _is_due(status: Status, now: datetime) -> ColumnElement[bool]:
-    return and_(Broadcast.status == status, _CLOCK[status] <= now)
+    is_due = and_(Broadcast.status == status, _CLOCK[status] <= now)
+    return and_(is_due, _MAY_GO) if status == Status.SCHEDULED else is_due
 
 
 def next_due_at() -> datetime | None:
     """When the clock has something to do next; None when nothing is planned."""
-    start = db.session.scalar(select(func.min(Broadcast.scheduled_at)).where(Broadcast.status == Status.SCHEDULED))
+    start = db.session.scalar(
+        select(func.min(Broadcast.scheduled_at)).where(Broadcast.status == Status.SCHEDULED, _MAY_GO)
+    )
     end = db.session.scalar(select(func.min(Broadcast.expires_at)).where(Broadcast.status == Status.ACTIVE))
     return min(filter(None, (start, end)), default=None)
 

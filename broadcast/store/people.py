@@ -12,6 +12,7 @@ from broadcast.domain.audience import Audience, Everyone
 from broadcast.domain.message import id_or_username
 from broadcast.domain.preferences import Preferences
 from broadcast.domain.preferences import stored as stored_preferences
+from broadcast.domain.usernames import normalize
 from broadcast.store import audiences, people_search, silences
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
@@ -27,7 +28,7 @@ def by_id(user_id: int) -> User | None:
 def by_username(username: str) -> User | None:
     if "\0" in username:
         return None  # PostgreSQL has no such text, and says so with an error
-    return db.session.scalar(select(User).where(User.username == username.lower()))
+    return db.session.scalar(select(User).where(User.username == normalize(username)))
 
 
 def id_by_identity(session: Session, issuer: str, subject: str) -> int | None:

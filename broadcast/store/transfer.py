@@ -1,7 +1,7 @@
 """Every row of every table as plain values, and back: the way from one database to another, SQLite or PostgreSQL.
 
-Sessions and setup codes stay behind: whoever moves house signs in anew. What the migrations wrote is there already. What a
-database derives from its rows (search indexes) it derives again.
+Sessions and setup codes stay behind: whoever moves house signs in anew. So does when the scheduler ran there. What the
+migrations wrote is there already. What a database derives from its rows (search indexes) it derives again.
 """
 
 import base64
@@ -16,13 +16,11 @@ from sqlalchemy.orm import Session
 from broadcast.store.database import Moment, db
 from broadcast.store.first_run import SetupCode
 from broadcast.store.models import ProviderLogoutRow, SchemaSupport, User, UserSession
+from broadcast.store.models.record import SchedulerState
 
 _BATCH = 500
 _LEFT_BEHIND = {
-    UserSession.__tablename__,
-    SetupCode.__tablename__,
-    ProviderLogoutRow.__tablename__,
-    SchemaSupport.__tablename__,
+    table.__tablename__ for table in (UserSession, SetupCode, ProviderLogoutRow, SchemaSupport, SchedulerState)
 }
 _ONE_ROW = {"log_head", "audit_head", "people_version"}  # a new database has these already
 

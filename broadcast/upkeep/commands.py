@@ -74,10 +74,13 @@ def export(file: Path) -> None:
 
 @click.command("import")
 @click.argument("file", type=click.File(encoding="utf-8"))
+@click.option(
+    "--plans-go-on", is_flag=True, help="The old system sent nothing since the export: plans stay as they are."
+)
 @told
-def import_(file: TextIO) -> None:
-    """Take an export into an empty, migrated database, and begin a new epoch."""
-    count = moving.take_in(file, now=clock.now())
+def import_(file: TextIO, plans_go_on: bool) -> None:
+    """Take an export into an empty, migrated database, and begin a new epoch. Plans wait for somebody to decide."""
+    count = moving.take_in(file, now=clock.now(), plans_go_on=plans_go_on)
     announce.ring()
     click.echo(f"Took in {count:,} rows. Everybody signs in anew.")
 

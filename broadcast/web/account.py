@@ -7,7 +7,6 @@ from broadcast.actions import people as actions
 from broadcast.domain import clock
 from broadcast.errors import Invalid, NotFound
 from broadcast.store import people
-from broadcast.web import limits
 from broadcast.web.identity import allow, me
 from broadcast.web.render import page
 
@@ -21,7 +20,6 @@ def index():
 
 
 @blueprint.post("/password")
-@limits.password_per_person
 @allow("account")
 def change_password():
     form, identity = request.form, me()

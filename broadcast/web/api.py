@@ -19,8 +19,7 @@ from broadcast.errors import Invalid, NotFound, Outdated, VersionMissing
 from broadcast.store import audiences, broadcasts, people
 from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
-from broadcast.web import limits
-from broadcast.web.asked import json_object, paging
+from broadcast.web.asked import confirmation, json_object, paging
 from broadcast.web.errors import answer
 from broadcast.web.identity import allow, me
 
@@ -52,15 +51,15 @@ def connected(user_id: int):
 
 
 @blueprint.post("/admin/broadcasts")
-@limits.publish_per_user
 @allow(Permission.WRITE)
 def create():
     """PARITY A9. 201 with `Location`; 200 when the Idempotency-Key was used for the same message before."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= 200 and key.isascii() and key.isprintable()):
         raise Invalid({"Idempotency-Key": "The key has 1 to 200 printable ASCII characters."})
-    now = clock.now()
-    published = actions.publish(read_draft(json_object(), now=now), by=me().actor, now=now, key=key)
+    now, body = clock.now(), json_object()
+    confirmed = confirmation(body)
+    published = actions.publish(read_draft(body, now=now), by=me().actor, now=now, key=key, confirmed=confirmed)
     broadcast = _found(published.id)
     response = jsonify(_listed(broadcast, broadcasts.no_stats(broadcast)) if published.is_new else _told(broadcast))
     response.status_code = 201 if published.is_new else 200
@@ -99,6 +98,7 @@ def one(broadcast_id: int):
 def edit(broadcast_id: int):
     """PARITY A11. 428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
     changes = json_object()
+    confirmed = confirmation(changes)
     again = changes.pop("notifyAgain", False)
     if not isinstance(again, bool):
         raise Invalid({"notifyAgain": "notifyAgain must be true or false."})
@@ -107,7 +107,9 @@ def edit(broadcast_id: int):
     version = None if request.if_match.star_tag else next(iter(request.if_match.as_set()), "")
     try:
         actor, now = me().actor, clock.now()
-        newest = edits.edit(broadcast_id, changes, version=version, by=actor, now=now, notify_again=again)
+        newest = edits.edit(
+            broadcast_id, changes, version=version, by=actor, now=now, notify_again=again, confirmed=confirmed
+        )
     except Outdated as outdated:
         response = answer(412, outdated.title, str(outdated), current=_told(_found(broadcast_id)))
         response.set_etag(outdated.version)
@@ -179,6 +181,7 @@ def _listed(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
         "snapshot": broadcast.is_snapshot,
         "version": broadcast.version,
         "scheduledAt": clock.to_wire(broadcast.scheduled_at),
+        "decisionReason": broadcast.decision_reason,
         "endedAt": clock.to_wire(broadcast.ended_at),
         "cancelReason": broadcast.cancel_reason,
         "closeSessions": broadcast.close_sessions,

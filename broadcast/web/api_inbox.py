@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from broadcast.actions import preferences as preference_actions
 from broadcast.actions import receipts as actions
-from broadcast.domain import clock
+from broadcast.domain import clock, zones
 from broadcast.errors import Invalid
 from broadcast.store import inbox, log, people
 from broadcast.store.inbox import Item
@@ -73,14 +73,22 @@ for _verb, _act in {
 @blueprint.post("/user/messages/snooze")
 @allow("person")
 def snooze():
-    """PARITY A7: `{broadcastIds: […], until}`, a time with its zone."""
+    """PARITY A7: `{broadcastIds: […], until}`, a time with its zone. The answer says it in the zone of the preferences too."""
     ids = _ids("until")
     try:
         until = clock.from_wire(json_object()["until"])
     except (KeyError, TypeError, ValueError):
         raise Invalid({"until": "until is a time with its zone, like 2026-11-30T08:00:00Z."}) from None
-    actions.snooze(ids, until=until, by=me().actor, now=clock.now())
-    return jsonify(unread=_unread())
+    done = actions.snooze(ids, until=until, by=me().actor, now=clock.now())
+    zone = zones.zone_of(people.preferences(me().id).time_zone, "")
+    return jsonify(
+        unread=_unread(),
+        until=clock.to_wire(until),
+        timeZone=zone.key,
+        untilLocal=until.astimezone(zone).isoformat(timespec="minutes"),
+        left=done.left,
+        because=done.because or None,
+    )
 
 
 @blueprint.post("/user/messages/read-all")

@@ -1,10 +1,13 @@
-"""What a request of the JSON interface asks: its body, its page, a number. Each raises Invalid with a sentence per field."""
+"""What a request asks: the body, page or number of the JSON interface, the button of a form. Each raises Invalid with a
+sentence per field.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flask import request
 
+from broadcast.domain.confirmation import Given
 from broadcast.errors import Invalid
 
 MOST = 200  # items in a page
@@ -22,6 +25,31 @@ def json_object() -> dict[str, Any]:
     if len(body) > _MOST_FIELDS:
         raise Invalid({"body": f"Send one JSON object of at most {_MOST_FIELDS} fields."})
     return dict(body)
+
+
+def choice(name: str, choices: Collection[str], default: str) -> str:
+    """What a form says by its button or its ticked choice; `default` when it says nothing. Raises Invalid for anything else."""
+    chosen = request.form.get(name) or default
+    if chosen not in choices:
+        raise Invalid({name: "This form asks for something that is not known here. Load the page again and repeat."})
+    return chosen
+
+
+def confirmation(body: dict[str, Any]) -> Given | None:
+    """Take `confirm` out of a body: `{people, password}`, as a refusal asked for it. Raises Invalid."""
+    given = body.pop("confirm", None)
+    if given is None:
+        return None
+    people, password = (given.get("people"), given.get("password", "")) if isinstance(given, Mapping) else (None, None)
+    is_known = isinstance(given, Mapping) and not given.keys() - {"people", "password"}
+    if (
+        not is_known
+        or not isinstance(password, str)
+        or not is_encodable(password)
+        or not (people is None or type(people) is int)
+    ):
+        raise Invalid({"confirm": "confirm is an object: {people: a number, password: text}."})
+    return Given(people=people, password=password)
 
 
 def is_encodable(text: str) -> bool:

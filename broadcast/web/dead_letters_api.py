@@ -1,7 +1,6 @@
 """Dead letters for programs (PARITY A15): list, redrive one or all, correct, purge."""
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, jsonify, request
@@ -13,7 +12,7 @@ from broadcast.errors import Invalid
 from broadcast.ingest import redrive
 from broadcast.store import dead_letters
 from broadcast.store.outside import DeadLetter, LetterStatus
-from broadcast.web.asked import json_object
+from broadcast.web.asked import confirmation, json_object
 from broadcast.web.console.dead_letters import found
 from broadcast.web.identity import allow, me
 
@@ -50,11 +49,11 @@ def one(letter_id: int):
 def again(letter_id: int):
     """Redrive one; `{value: "…"}` hands in that text instead of what came. 422 with the reason when it is still wrong."""
     letter, body = found(letter_id), _body()
-    value = body.get("value")
+    value, confirmed = body.get("value"), confirmation(body)
     if body.keys() - {"value"} or not isinstance(value, str | None):
         raise Invalid({"value": "Send {value: text}, or nothing to redrive what came."})
     encoded = None if value is None else value.encode("utf-8", "surrogatepass")
-    outcome = redrive.redrive(letter, encoded, by=me().actor, now=clock.now())
+    outcome = redrive.redrive(letter, encoded, by=me().actor, now=clock.now(), confirmed=confirmed)
     if outcome.rejected is not None:
         raise Invalid({outcome.rejected.code: outcome.rejected.reason})
     return jsonify(outcome=outcome.kind, broadcastId=outcome.broadcast_id)
@@ -63,9 +62,12 @@ def again(letter_id: int):
 @blueprint.post("/redrive")
 @allow(Permission.OPERATE)
 def redrive_all():
-    """Redrive what waits, oldest first, some hundred at a time: `{done, rejected, left}`; call again while `left`."""
+    """Redrive what waits, oldest first, some hundred at a time: `{done, rejected, left}`; call again while `left`.
+
+    With a session, those that somebody must confirm stay behind: they are `unconfirmed`.
+    """
     how = redrive.redrive_all(through=dead_letters.newest_id(), by=me().actor, now=clock.now())
-    return jsonify(done=how.done, rejected=how.rejected, left=how.left)
+    return jsonify(done=how.done, rejected=how.rejected, left=how.left, unconfirmed=how.unconfirmed)
 
 
 @blueprint.delete("/<int:letter_id>")
@@ -112,10 +114,10 @@ def _base64(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value).decode()
 
 
-def _body() -> Mapping[str, Any]:
+def _body() -> dict[str, Any]:
     if not request.content_length:
         return {}
-    return json_object()
+    return dict(json_object())
 
 
 def _number(name: str, default: int | None) -> int | None:

@@ -8,18 +8,27 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
-from flask_limiter.errors import RateLimitExceeded
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
-from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, Unsure
+from broadcast.errors import (
+    BroadcastError,
+    Busy,
+    ConfirmationNeeded,
+    Flooded,
+    Invalid,
+    NotSignedIn,
+    TooManyRequests,
+    Unsure,
+)
 from broadcast.hub import sse
 from broadcast.store.availability import is_unavailable
 from broadcast.web.bounded_request import TooManyFields, TooManyParameters
 
 _log = structlog.get_logger(__name__)
 
+_NOT_REPEATED = {"csrf_token", "understood", "typedCount", "password"}  # what is asked for anew
 _SENTENCES = {
     400: "The request could not be understood.",
     404: "There is nothing at this address.",
@@ -30,7 +39,6 @@ _SENTENCES = {
 
 def init_app(app: Flask) -> None:
     app.register_error_handler(BroadcastError, _broadcast_error)
-    app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(PoolTimeout, _database_error)
     app.register_error_handler(HTTPException, _http_error)
@@ -51,22 +59,41 @@ def _broadcast_error(problem: BroadcastError) -> Response:
         if request.headers.get("HX-Request"):
             return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
         return redirect(url_for("auth.login", next=_here()), 303)
+    if isinstance(problem, ConfirmationNeeded):
+        return _confirmation(problem)
     fields = problem.fields if isinstance(problem, Invalid) else None
-    retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded) else None
+    retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded | TooManyRequests) else None
     return answer(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
+
+
+def _confirmation(problem: ConfirmationNeeded) -> Response:
+    """For a program, what to send as `confirm`; for a person, the same form once more with what to fill in."""
+    if _wants_json():
+        wanted = {"people": problem.reach, "password": problem.wanted.password}
+        return answer(problem.status, problem.title, str(problem), fields={"confirm": str(problem)}, confirm=wanted)
+    kept = [(name, value) for name, value in request.form.items(multi=True) if name not in _NOT_REPEATED]
+    is_first = not any(request.form.get(name) for name in ("understood", "typedCount", "password"))
+    page = render_template(
+        "console/confirm.html",
+        form_token=True,
+        action=request.full_path.rstrip("?"),
+        back=_back_in_console(),
+        fields=kept,
+        confirmation=problem.wanted,
+        n=problem.reach,
+        urgent=problem.wanted.password,
+        errors={} if is_first else problem.fields,
+    )
+    return current_app.make_response((page, problem.status))
+
+
+def _back_in_console() -> str:
+    """The page of the broadcast or the dead letter that the form stood on."""
+    return request.path.rpartition("/")[0]
 
 
 def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
     return _broadcast_error(Busy()) if is_unavailable(problem) else _bug(problem)
-
-
-def _too_many(problem: RateLimitExceeded) -> Response:
-    detail = f"That was more than {problem.limit.limit} allow. Please wait a moment."
-    return answer(429, "Too many requests", detail, retry_after=_seconds_left(problem))
-
-
-def _seconds_left(problem: RateLimitExceeded) -> int:
-    return min(60, problem.limit.limit.get_expiry())
 
 
 def _http_error(problem: HTTPException) -> Response:

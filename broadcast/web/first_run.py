@@ -26,7 +26,6 @@ def show():
 
 
 @blueprint.post("", strict_slashes=False)
-@limits.setup_per_address
 @allow("anyone")
 def make():
     form, now = request.form, clock.now()
@@ -36,7 +35,7 @@ def make():
     except Invalid as invalid:
         return _form(form, invalid.fields), invalid.status
     token, _ = people.sign_in(
-        username.strip(),
+        username,
         password,
         address=limits.address(),
         agent=request.user_agent.string,

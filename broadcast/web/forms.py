@@ -1,7 +1,7 @@
 """The compose form as the fields that `domain.message.read_draft` understands, and its mistakes back to the form's fields.
 
 A form speaks of local times and lists of usernames; the domain of UTC and targets. Nothing is validated here but the clock:
-a local time that a change to summer time leaves out, or has twice, has no one answer.
+a local time that a change to summer time leaves out has no answer, and one that it has twice needs another word.
 """
 
 import re
@@ -23,14 +23,16 @@ from broadcast.domain.message import (
     read_draft,
     read_target,
 )
-from broadcast.domain.zones import read_local, read_zone
+from broadcast.domain.zones import comes_twice, read_local, read_zone
 from broadcast.errors import Invalid
 from broadcast.turn import Breath
 
 TIMES = ("scheduledAt", "expiresAt", "ackDueAt")
+# Beside each time: the moment that it was shown for, and which one is meant of a time that comes twice.
+_BESIDE_TIMES = tuple(f"{name}{beside}" for name in TIMES for beside in ("Kept", "Which"))
 _TEXTS = (
     "title", "content", "priority", "category", "timeZone", "when", "people", "exceptPeople", "targetType", "targetMatch",
-    "label1", "url1", "label2", "url2", *TIMES,
+    "label1", "url1", "label2", "url2", *TIMES, *_BESIDE_TIMES,
 )  # fmt: skip
 _LISTS = ("roles", "exceptRoles")
 _TICKS = ("requiresAck", "snapshot")
@@ -84,6 +86,7 @@ def from_fields(fields: Mapping[str, Any], names: Mapping[int, str]) -> dict[str
     form["people"] = "" if by_role else "\n".join(names.get(n, str(n)) for n in fields["targetIds"])
     form["exceptPeople"] = "\n".join(names.get(n, str(n)) for n in fields["exceptIds"])
     form |= {name: (fields[name] or "")[:16] for name in TIMES} | {"timeZone": "UTC"}
+    form |= {f"{name}Kept": fields[name] or "" for name in TIMES}
     form |= {name: fields[name] for name in ("requiresAck", "snapshot", "targetMatch")}
     for n, link in enumerate(fields["actions"], 1):
         form |= {f"label{n}": link["label"], f"url{n}": link["url"]}
@@ -105,10 +108,13 @@ def read(form: MultiDict[str, str], *, now: datetime) -> Draft:
     """Make a Draft of the compose form. Raises Invalid with the form's own field names."""
     problems: dict[str, str] = {}
     zone = _zone(form.get("timeZone", ""), problems)
-    is_later = form.get("when", "later") == "later"
+    when = form.get("when") or "later"  # a form without the choice is sent at its time, if it has one
+    is_later = when == "later"
     raw = _content_fields(form, zone, problems) | _target_fields(form)
     raw["scheduledAt"] = _moment(form, "scheduledAt", zone, problems) if is_later else None
     raw["draft"] = form.get("draft") == "true"
+    if when not in ("now", "later"):
+        problems["scheduledAt"] = "Choose when it is sent: now or later."
     if form.get("when") == "later" and not form.get("scheduledAt"):
         problems["scheduledAt"] = "Choose when it is sent, or choose Now."
     try:
@@ -185,6 +191,12 @@ def utc_of(form: Mapping[str, Any]) -> dict[str, str]:
     return {name: moment for name, moment in found.items() if moment}
 
 
+def twice_of(form: Mapping[str, Any]) -> set[str]:
+    """Which times of a form come twice in its zone, so that the page asks which one is meant."""
+    zone = _zone(str(form["timeZone"]), {})
+    return {name for name in TIMES if comes_twice(str(form[name]).strip(), zone)}
+
+
 def _target_fields(form: MultiDict[str, str]) -> dict[str, Any]:
     kind = form.get("targetType", "")
     return {
@@ -228,7 +240,15 @@ def _moment(form: MultiDict[str, str], name: str, zone: ZoneInfo, problems: dict
     if not text:
         return None
     try:
-        return clock.to_wire(read_local(text, zone))
+        return clock.to_wire(read_local(text, zone, which=form.get(f"{name}Which", ""), kept=_kept(form, name)))
     except ValueError as problem:
         problems[name] = str(problem)
+        return None
+
+
+def _kept(form: MultiDict[str, str], name: str) -> datetime | None:
+    """The moment that the form was drawn with; None for none, and for what no page of ours wrote."""
+    try:
+        return clock.from_wire(form.get(f"{name}Kept", ""))
+    except (ValueError, OverflowError):
         return None

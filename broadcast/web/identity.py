@@ -7,7 +7,7 @@ views that say so besides, and only to pages of its own origin.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -19,7 +19,7 @@ from broadcast.actions import people as actions
 from broadcast.domain import clock, permissions
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Forbidden, NotSignedIn
+from broadcast.errors import BroadcastError, Forbidden, NotSignedIn
 from broadcast.settings import Settings
 from broadcast.store import credentials
 from broadcast.store.credentials import Credential
@@ -105,8 +105,27 @@ def me() -> Identity:
 def init_app(app: Flask, settings: Settings) -> None:
     csrf.init_app(app)
     app.extensions["proxy_sign_in"] = ProxySignIn(settings) if settings.proxy_sign_in_header else None
-    app.before_request(_identify)
-    app.before_request(_check)
+    app.before_request(_judge)
+
+
+def init_refusals(app: Flask) -> None:
+    """Refuse what is not allowed. Apart, because the limits count in between: a refused request counts too."""
+    app.before_request(_refuse)
+
+
+def _judge() -> None:
+    """Find out who asks and whether they may; `g.refusal` says why not."""
+    g.refusal = None
+    try:
+        _identify()
+        _check()
+    except BroadcastError as refusal:
+        g.refusal = refusal
+
+
+def _refuse() -> None:
+    if g.refusal is not None:
+        raise g.refusal
 
 
 def _identify() -> None:
@@ -141,7 +160,8 @@ def _by_session(token: str, now: datetime) -> Identity | None:
     if found is None or not _goes_on(found, now):
         return None
     name, until = actions.session_name(found.id), found.created_at + _longest(found)
-    return Identity(_actor(found, in_console=True), found.username, name, found.id, *_of(found), until=until)
+    actor = replace(_actor(found, in_console=True), signed_in_at=found.created_at)
+    return Identity(actor, found.username, name, found.id, *_of(found), until=until)
 
 
 def _longest(found: Credential) -> timedelta:

@@ -1,85 +1,141 @@
-"""Who may ask how often: in Redis over all workers, in the worker's own memory while Redis is away, never not at all."""
+"""Who may ask how often: in Redis over all workers, in the worker's own memory while Redis is away, never not at all.
+
+One table says what a request counts as. What is not in it counts with everything else that its person does, or that its client
+does while nobody is signed in, whatever the endpoint.
+"""
 
 from collections.abc import Callable
-from functools import cache, wraps
-from typing import Any
+from functools import cache
+from typing import NamedTuple
 
-from flask import Flask, current_app, g, request
+from flask import Flask, Response, current_app, g, request
 from flask_limiter import Limiter
 from limits import RateLimitItem, parse_many
 
+from broadcast.domain import usernames
+from broadcast.domain.network import client_of
+from broadcast.errors import Invalid, TooManyRequests
 from broadcast.settings import Settings
+from broadcast.web.asked import json_object
 from broadcast.web.counters import Counters
-from broadcast.web.errors import stream_refusal
+from broadcast.web.errors import is_stream, stream_refusal
+
+limiter = Limiter(key_func=lambda: person_or_client(), headers_enabled=False, key_prefix="broadcast")
 
 
 def address() -> str:
+    """Where the request comes from, to be shown."""
     return request.remote_addr or "unknown"
 
 
-def person_or_address() -> str:
-    return f"user:{g.identity.id}" if getattr(g, "identity", None) else f"address:{address()}"
+def client() -> str:
+    """The same, to be counted: all addresses that one client may use are one."""
+    return client_of(address())
 
 
-def is_sending() -> bool:
-    """Whether the compose form was posted to send it, and not to save, check or review it."""
-    return request.form.get("do", "send") in ("send", "test")
+def person_or_client() -> str:
+    return f"user:{g.identity.id}" if getattr(g, "identity", None) else f"address:{client()}"
 
 
 def _account() -> str:
-    # with the address, so that a stranger elsewhere cannot lock the owner out
-    return f"login:{request.form.get('username', '')[:64].strip().lower()}:{address()}"
+    # with the client, so that a stranger elsewhere cannot lock the owner out
+    return f"login:{usernames.normalize(request.form.get('username', ''))}:{client()}"
 
 
-def _setting(name: str):
-    return lambda: getattr(current_app.extensions["settings"], name)
+class Bucket(NamedTuple):
+    """What is counted together: under `name`, up to the limit of that setting, for each key by itself."""
+
+    name: str
+    setting: str
+    key: Callable[[], str] = person_or_client
 
 
-# the default as a function too: given by configuration, it would stay that of the first application of the process
-limiter = Limiter(
-    key_func=person_or_address,
-    default_limits=[_setting("limit_default")],
-    headers_enabled=False,
-    key_prefix="broadcast",
+Buckets = tuple[Bucket, ...]
+
+_EVERYTHING_ELSE: Buckets = (Bucket("default", "limit_default"),)
+_NOTHING: Buckets = ()
+_SENDING: Buckets = (Bucket("publish", "limit_publish_per_user"),)
+_SIGNING_IN: Buckets = (
+    Bucket("login-address", "limit_login_per_address", client),
+    Bucket("login", "limit_login_per_account", _account),
 )
-publish_per_user = limiter.shared_limit(_setting("limit_publish_per_user"), "publish", methods=["POST"])
-# the same count, for a form that is also only saved or looked at
-send_per_user = limiter.shared_limit(
-    _setting("limit_publish_per_user"), "publish", methods=["POST"], exempt_when=lambda: not is_sending()
+_COMING_BACK: Buckets = (Bucket("sign-in", "limit_login_per_address", client),)  # from the organisation's provider
+_SETTING_UP: Buckets = (Bucket("setup", "limit_login_per_account", client),)
+_GUESSING: Buckets = (Bucket("password", "limit_login_per_account"),)
+_STREAMING: Buckets = (
+    Bucket("stream-address", "limit_stream_per_address", client),
+    Bucket("stream", "limit_stream_per_user"),
 )
-login_per_account = limiter.limit(_setting("limit_login_per_account"), key_func=_account, methods=["POST"])
-login_per_address = limiter.limit(_setting("limit_login_per_address"), key_func=address, methods=["POST"])
-setup_per_address = limiter.limit(
-    _setting("limit_login_per_account"), key_func=lambda: f"setup:{address()}", methods=["POST"]
-)
-# for the organisation's, which come as addresses
-sign_in_per_address = limiter.shared_limit(_setting("limit_login_per_address"), "sign-in", key_func=address)
-
-password_per_person = limiter.limit(_setting("limit_login_per_account"), key_func=person_or_address, methods=["POST"])
 
 
-def streams(view: Callable) -> Callable:
-    """Count a stream for its address and its person, and refuse it over either limit.
-
-    Not by flask-limiter's decorators, which cost more than looking up who asks: thousands may return at once.
-    """
-
-    @limiter.exempt
-    @wraps(view)
-    def counted(**values: Any) -> Any:
-        settings: Settings = current_app.extensions["settings"]
-        if settings.ratelimit_enabled and not (
-            _is_within(settings.limit_stream_per_address, "stream-address", address())
-            and _is_within(settings.limit_stream_per_user, "stream", person_or_address())
-        ):
-            return stream_refusal("BUSY")
-        return view(**values)
-
-    return counted
+def _composing() -> Buckets:
+    """A form that is only saved, checked or looked at is no sending; whatever else its button may say is."""
+    return _EVERYTHING_ELSE if request.form.get("do", "send") in ("save", "review", "keep") else _SENDING
 
 
-def _is_within(limit: str, name: str, key: str) -> bool:
-    return all(limiter.limiter.hit(item, name, key) for item in _items(limit))
+def _editing() -> Buckets:
+    """A change by a program that may alarm people again, or that tries a password, is a sending."""
+    try:
+        body = json_object()
+    except Invalid:
+        return _EVERYTHING_ELSE
+    is_loud = any(body.get(name) not in (None, False) for name in ("notifyAgain", "priority", "confirm"))
+    return _SENDING if is_loud else _EVERYTHING_ELSE
+
+
+def _redriving() -> Buckets:
+    return _EVERYTHING_ELSE if "check" in request.form else _SENDING
+
+
+_COUNTS_AS: dict[str, Buckets | Callable[[], Buckets]] = {
+    "ops.alive": _NOTHING,
+    "ops.ready": _NOTHING,
+    "ops.prometheus": _NOTHING,
+    "stream.inbox_stream": _STREAMING,
+    "stream.connect": _STREAMING,
+    "auth.sign_in": _SIGNING_IN,
+    "auth.ask_organisation": _COMING_BACK,
+    "auth.organisation_answered": _COMING_BACK,
+    "first_run.make": _SETTING_UP,
+    "account.change_password": _GUESSING,
+    "api.create": _SENDING,
+    "api.edit": _editing,
+    "figures.remind": _SENDING,
+    "figures.remind_by_program": _SENDING,
+    "console.compose.create": _composing,
+    "console.compose.save": _composing,
+    "console.one.send": _SENDING,
+    "console.one.duplicate": _SENDING,
+    "console.listing.several": _SENDING,
+    "console.dead_letters.again": _redriving,
+    "console.dead_letters.redrive_all": _SENDING,
+    "dlt.again": _SENDING,
+    "dlt.redrive_all": _SENDING,
+}
+
+
+def _buckets() -> Buckets:
+    """What this request counts as. What is refused anyway is nothing special, and its body is not read."""
+    if g.refusal is not None:
+        return _EVERYTHING_ELSE
+    counts_as = _COUNTS_AS.get(request.endpoint, _EVERYTHING_ELSE)
+    return counts_as() if callable(counts_as) else counts_as
+
+
+def _count() -> Response | None:
+    """Count the request, and refuse it when it is one too many. Raises TooManyRequests."""
+    settings: Settings = current_app.extensions["settings"]
+    if not settings.ratelimit_enabled or request.endpoint is None or request.endpoint == "static":
+        return None
+    for bucket in _buckets():
+        limit, key = getattr(settings, bucket.setting), bucket.key()
+        for item in _items(limit):
+            if limiter.limiter.hit(item, bucket.name, key):
+                continue
+            if is_stream():
+                return stream_refusal("BUSY")
+            raise TooManyRequests(str(item), min(60, item.get_expiry()))
+    return None
 
 
 @cache
@@ -96,3 +152,4 @@ def init_app(app: Flask, settings: Settings) -> None:
     if settings.redis_url:
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"redis": app.extensions["redis"]}
     limiter.init_app(app)
+    app.before_request(_count)

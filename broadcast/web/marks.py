@@ -6,8 +6,9 @@ The script's answer says what changed, the new counts and the version of the inb
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from zoneinfo import ZoneInfo
 
-from flask import Blueprint, current_app, jsonify, redirect, request, url_for
+from flask import Blueprint, current_app, flash, g, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from broadcast.actions import receipts as actions
@@ -16,6 +17,7 @@ from broadcast.domain import clock, zones
 from broadcast.domain.actor import Actor
 from broadcast.errors import Invalid
 from broadcast.store import inbox as stored
+from broadcast.store import people
 from broadcast.web.identity import allow, me
 from broadcast.web.inbox import query_of, read_filters, told, whole_number
 
@@ -85,11 +87,19 @@ def seen():
     return "", 204
 
 
-def read_until(preset: str, text: str, zone_name: str, now: datetime) -> datetime:
-    """When a snooze ends: a preset's name, or a local time in that zone. Raises Invalid."""
+def _read_until(now: datetime) -> tuple[datetime, ZoneInfo]:
+    """When a snooze ends, by a preset's name or a local time, and the zone that it is meant in. Raises Invalid.
+
+    Of a time that comes twice the first is meant: nobody minds a message that is back an hour early.
+    """
+    form = request.form
     try:
-        zone = zones.read_zone(zone_name)
-        return zones.preset(preset, now, zone) if preset else zones.read_local(text, zone)
+        zone = zones.zone_of(people.preferences(me().id).time_zone, form.get("timeZone", ""))
+        if preset := form.get("preset", ""):
+            return zones.preset(preset, now, zone), zone
+        text = form.get("until", "")
+        which = zones.FIRST if zones.comes_twice(text, zone) else ""
+        return zones.read_local(text, zone, which=which), zone
     except ValueError as problem:
         raise Invalid({"until": str(problem)}) from None
 
@@ -98,8 +108,8 @@ def _do(verb: str, ids: Sequence[int]) -> Done:
     by: Actor = me().actor
     now = clock.now()
     if verb == "snooze":
-        form = request.form
-        until = read_until(form.get("preset", ""), form.get("until", ""), form.get("timeZone", ""), now)
+        until, zone = _read_until(now)
+        g.snoozed = {"until": clock.to_wire(until), "timeZone": zone.key}  # told with the answer
         return actions.snooze(ids, until=until, by=by, now=now)
     if verb not in VERBS:
         raise Invalid({"verb": "Choose what to do with the messages."})
@@ -109,8 +119,12 @@ def _do(verb: str, ids: Sequence[int]) -> Done:
 def _answer(done: Done, back: str | None = None) -> ResponseReturnValue:
     if request.accept_mimetypes.best == "application/json":
         counts = stored.counts(me().actor.viewer, now=clock.now())
-        return jsonify(told(counts) | {"kind": done.kind, "ids": done.ids, "version": done.version, "undo": done.undo})
+        what = {"kind": done.kind, "ids": done.ids, "version": done.version, "undo": done.undo}
+        what |= {"left": done.left, "because": done.because} if done.left else {}
+        return jsonify(told(counts) | what | g.get("snoozed", {}))
     back = back or _back()
+    if done.left:
+        flash(f"{done.left} left as {'it was' if done.left == 1 else 'they were'}: {done.because}")
     if done.undo:
         back += ("&" if "?" in back else "?") + urlencode({"done": f"{done.kind}-{len(done.ids)}-{done.undo}"})
     return redirect(back, 303)

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, current_app, jsonify
 
 from broadcast.domain import message
 from broadcast.domain.message import Match, Priority, TargetType
+from broadcast.domain.plans import Reason
 from broadcast.store import broadcasts, inbox
 from broadcast.web.asked import MOST
 from broadcast.web.identity import allow
@@ -44,7 +45,10 @@ def document(name: str) -> Schema:
 _ABOUT = (
     "Errors are application/problem+json (RFC 9457). After 503 nothing was done: send it again. After 504 it may be "
     "done or not: send it again with the same `Idempotency-Key`, or, where there is none, look first. "
-    "Lists are `{items, next}`; `next` is `after` of the next page."
+    "Lists are `{items, next}`; `next` is `after` of the next page. "
+    "With a session (not with a token), what reaches many people or interrupts everybody must be confirmed: the answer is 422, "
+    "with `confirm: {people, password}`, how many people it reaches and whether the password is needed. Send the request once "
+    "more with `confirm: {people: that number, password: …}`."
 )
 
 
@@ -101,15 +105,25 @@ _FIELDS = {
 _CARD = {"id": _ID, **_FIELDS, "revision": _COUNT, "contentHtml": _text(), "senderName": _text(), "createdAt": _TIME}
 _CARD |= {"publishedAt": _or_null(_TIME), "editedAt": _or_null(_TIME), "why": _text()}
 _CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME)}
-_STATE = {"status": _text(), "seq": _or_null(_ID), "stats": _ref("Stats"), "receiptsDeletedAt": _or_null(_TIME)}
+_DRAFT = _FIELDS | _TARGET | {"draft": _or_null(_FLAG)}
+_CONFIRM = _or_null(
+    _object(closed=True, people=_or_null(_COUNT), password=_text())
+    | {
+        "description": "Only asked of a session: what a 422 with `confirm` names, to send the same request once more with."
+    }
+)
+_STANDING = {"status": _text(), "seq": _or_null(_ID), "stats": _ref("Stats"), "receiptsDeletedAt": _or_null(_TIME)}
+_STANDING["decisionReason"] = {"enum": [*(reason.value for reason in Reason), None]} | {
+    "description": "Why a plan is not sent by itself any more: it waits until somebody sends, edits or recalls it."
+}
 _SCHEMAS: dict[str, Schema] = {
     "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(), fields=_FREE),
     "Link": _object("label url", closed=True, label=_text(message.LABEL_CHARACTERS, 1), url=_text(message.URL_CHARACTERS)),
-    "Draft": _object("title content targetType", closed=True, **_FIELDS, **_TARGET, draft=_or_null(_FLAG)),
+    "Draft": _object("title content targetType", closed=True, **_DRAFT),
     "Card": _object("id title content contentHtml priority", **_CARD),
     "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG, endedAt=_or_null(_TIME))]},
     "Stats": _object("targeted rates", targeted=_or_null(_COUNT), rates=_FREE, **dict.fromkeys(_STEPS, _or_null(_COUNT))),
-    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STATE)]},
+    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STANDING)]},
     "Preferences": _FREE,
     "Event": _FREE | {"description": "A CloudEvent, structured; see docs/contract.md."},
 }  # fmt: skip
@@ -152,7 +166,7 @@ _KEY = _asked("Idempotency-Key", {"type": "string", "pattern": "^[ -~]{1,200}$"}
 _VERSION = _asked("If-Match", _text(), "header", required=True)
 _TAGS = [_asked("category", _text()), _asked("priority", _text()), _asked("q", _text())]
 _LETTER = _asked("letter_id", _ID, "path")
-_VALUE = _object(closed=True, value=_or_null(_text()))
+_VALUE = _object(closed=True, value=_or_null(_text()), confirm=_CONFIRM)
 _REASON = _object(closed=True, reason=_text(500, 1))
 
 _PATHS: dict[str, Schema] = {
@@ -192,7 +206,15 @@ _PATHS: dict[str, Schema] = {
         "post": _does(
             "Hide messages until a time",
             body=_object("broadcastIds until", **_IDS["properties"], until=_TIME),
-            _200=_UNREAD,
+            _200=_object(
+                "unread until timeZone untilLocal",
+                unread=_COUNT,
+                until=_TIME,
+                timeZone=_text(),
+                untilLocal=_TIME,
+                left=_COUNT,
+                because=_or_null(_text()),
+            ),
         )
     },
     "/api/user/messages/read-all": {
@@ -226,7 +248,7 @@ _PATHS: dict[str, Schema] = {
         "post": _does(
             "Publish, schedule or draft (admin)",
             _KEY,
-            body=_ref("Draft"),
+            body=_object("title content targetType", closed=True, **_DRAFT, confirm=_CONFIRM),
             _200=_ref("Broadcast"),
             _201=_ref("Broadcast"),
         ),
@@ -243,7 +265,7 @@ _PATHS: dict[str, Schema] = {
             "Edit (admin)",
             _THIS,
             _VERSION,
-            body=_object(closed=True, **_FIELDS, **_TARGET, notifyAgain=_FLAG),
+            body=_object(closed=True, **_FIELDS, **_TARGET, notifyAgain=_FLAG, confirm=_CONFIRM),
             _200=_ref("Broadcast"),
         ),
         "delete": _does("Recall (admin)", _THIS, _asked("reason", _text(500)), _200=_ref("Broadcast")),

@@ -14,6 +14,7 @@ from broadcast.errors import Invalid, NotFound
 from broadcast.store import people
 from broadcast.store.models import User
 from broadcast.store.people import Filters
+from broadcast.web.asked import choice
 from broadcast.web.identity import allow, me
 from broadcast.web.render import is_htmx, page
 from broadcast.web.security import large
@@ -130,8 +131,8 @@ def import_form():
 @allow(Permission.PEOPLE)
 def import_table():
     """Check a table or import it. Rows left out come back in the field: to be put right, or once more with roles made."""
-    only_check, table, guessed = request.form.get("act") != "import", request.form.get("table", ""), None
-    new_roles = request.form.getlist("newRoles")
+    only_check = choice("act", ("check", "import"), "check") != "import"
+    table, guessed, new_roles = request.form.get("table", ""), None, request.form.getlist("newRoles")
     try:
         if file := request.files.get("file"):
             table, guessed = spreadsheet.decode(file.read())

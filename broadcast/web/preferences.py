@@ -1,7 +1,7 @@
 """The preferences page: what to be alerted of and when, how it looks, keys. Works without JavaScript."""
 
 from datetime import timedelta
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 from flask import Blueprint, current_app, redirect, request, url_for
 
@@ -50,10 +50,17 @@ def _until(name: str, wanted: Preferences):
     if name == "off":
         return None
     if name == "tomorrow":
-        return zones.preset("tomorrow", now, zones.read_zone(request.form.get("timeZone") or wanted.time_zone))
+        return zones.preset("tomorrow", now, _zone(wanted))
     if name not in _PAUSES:
         raise Invalid({"for": "Choose for how long."})
     return now + _PAUSES[name]
+
+
+def _zone(wanted: Preferences) -> ZoneInfo:
+    try:
+        return zones.zone_of(wanted.time_zone, request.form.get("timeZone", ""))
+    except ValueError as problem:
+        raise Invalid({"timeZone": str(problem)}) from None
 
 
 def _typed() -> dict:

@@ -74,14 +74,12 @@ def is_plain(sock: Any) -> bool:
 
 
 @blueprint.get("/inbox/stream")
-@limits.streams
 @allow("person")
 def inbox_stream():
     return _open("html", label=request.args.get("label", ""))
 
 
 @blueprint.get("/api/sse/connect")
-@limits.streams
 @allow("person", embedded=True)
 def connect():
     """PARITY A1."""

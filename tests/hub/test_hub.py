@@ -146,7 +146,7 @@ def test_closing_everything_leaves_no_index_behind():
     for connection in connections:
         hub.close(connection, "left")
     index = hub._index
-    leftovers = [index.by_id, index.by_user, index.by_kind, index.addresses, *index.slots]
+    leftovers = [index.by_id, index.by_user, index.by_kind, index.clients, *index.slots]
     assert not any(leftovers)
 
 

@@ -14,9 +14,9 @@ from broadcast.domain import clock
 from broadcast.errors import Conflict, Invalid
 from broadcast.factory import create_app
 from broadcast.settings import Settings
-from broadcast.store import audit, log
+from broadcast.store import audit, broadcasts, log
 from broadcast.store.database import db
-from tests.acts import actor, count_rows, send
+from tests.acts import a_message, actor, count_rows, send
 from tests.cast import Client
 
 
@@ -60,6 +60,17 @@ def test_everything_but_sessions_arrives(app, lines, elsewhere):
         assert audit.verify().broken_id is None
     there |= {"sessions": 0, "audit": there["audit"] + 1}  # the move is an act too
     assert here == there
+
+
+@pytest.mark.parametrize(("plans_go_on", "expected"), [(False, "RESTORED"), (True, None)])
+def test_plans_wait_unless_it_is_said_that_nothing_was_sent_since(app, client, elsewhere, plans_go_on, expected):
+    client()
+    with app.app_context():
+        plan = send(actor("alice"), a_message(scheduledAt="2030-01-01T10:00:00Z"))
+        lines = list(moving.export(now=clock.now()))
+    with elsewhere("new").app_context():
+        moving.take_in(lines, now=clock.now(), plans_go_on=plans_go_on)
+        assert broadcasts.by_id(plan).decision_reason == expected
 
 
 def test_system_goes_on_where_it_was(lines, elsewhere):

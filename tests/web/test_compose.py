@@ -179,7 +179,7 @@ def test_urgent_to_everyone_needs_tick_and_password(app, client):
     alice = Client.of(app, "alice")  # the new password ended her session
     for more, words in (
         ({}, "Tick that you understand"),
-        ({"understood": "yes"}, "not your password"),
+        ({"understood": "yes"}, "Type your password"),
         ({"understood": "yes", "password": "guess"}, "not your password"),
     ):
         answer = alice.post(URL, urgent | more)

@@ -126,7 +126,6 @@ def test_several_are_recalled_and_what_was_refused_is_told(app, client, several)
         ({"act": "archive", "ids": ["live", "ended"]}, "1 archived."),
         ({"act": "delete", "ids": ["draft", "live"]}, "1 deleted."),
         ({"act": "archive"}, "Tick what is meant"),
-        ({"act": "explode", "ids": ["live"]}, "Tick what is meant"),
         ({"act": "archive", "ids": ["nonsense"]}, "Tick what is meant"),
     ],
 )

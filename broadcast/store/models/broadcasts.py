@@ -94,6 +94,11 @@ class Broadcast(db.Model):
     times: Mapped[int] = mapped_column(default=1, server_default="1")  # events that this one card stands for
     repeated_at: Mapped[datetime | None]  # when the newest of them came, if there was more than one
     quarantine_reason: Mapped[str | None] = mapped_column(String(500))  # why an event waits as a draft
+    # Who planned it: it goes out by their right. None for what a source announced. No foreign key: a plan outlives an account.
+    planned_by_id: Mapped[int | None]
+    decision_reason: Mapped[str | None] = mapped_column(
+        String(16)
+    )  # why a plan waits for somebody to decide (`domain.plans`)
 
     role_rows: Mapped[list["BroadcastRole"]] = relationship(lazy="selectin", cascade="all, delete-orphan")
     except_role_rows: Mapped[list["BroadcastExceptRole"]] = relationship(lazy="select", cascade="all, delete-orphan")

@@ -65,6 +65,16 @@ class LogHead(db.Model):
     epoch: Mapped[str] = mapped_column(String(16))
 
 
+class SchedulerState(db.Model):
+    """One row, once a scheduler has run: when one did last."""
+
+    __tablename__ = "scheduler_state"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    ran_at: Mapped[datetime]
+
+
 class LogEvent(db.Model):
     """The log: append-only. Outbox, replay and history in one."""
 

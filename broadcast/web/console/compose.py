@@ -23,7 +23,8 @@ from broadcast.domain.visible import is_blank
 from broadcast.errors import Conflict, Invalid, NotFound, Outdated
 from broadcast.store import audiences, broadcasts, people
 from broadcast.store.models import Broadcast
-from broadcast.web import forms, limits
+from broadcast.web import forms
+from broadcast.web.asked import choice
 from broadcast.web.console import live_edit, reviewing
 from broadcast.web.identity import allow, me
 from broadcast.web.render import page
@@ -52,7 +53,6 @@ def compose():
 
 
 @blueprint.post("/broadcasts")
-@limits.send_per_user
 @allow(Permission.WRITE)
 def create():
     return _act(None)
@@ -69,7 +69,6 @@ def edit(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/edit")
-@limits.send_per_user
 @allow(Permission.WRITE)
 def save(broadcast_id: int):
     broadcast = found(broadcast_id)
@@ -99,7 +98,7 @@ def _act(broadcast: Broadcast | None) -> Any:
     """Do what the pressed button means. Raises Outdated."""
     broadcast_id = broadcast.id if broadcast else None
     try:
-        match request.form.get("do", "send"):
+        match choice("do", ("send", "save", "review", "keep", "test"), "send"):
             case "save":
                 saved = _save_draft(broadcast_id)
                 return redirect(url_for("console.compose.edit", broadcast_id=saved.id, saved=""), 303)
@@ -122,18 +121,25 @@ def _act(broadcast: Broadcast | None) -> Any:
 
 def _send(broadcast_id: int | None) -> Response:
     form, now, by = request.form, clock.now(), me().actor
-    draft = forms.read(form, now=now)
+    draft = _with_sign_out(forms.read(form, now=now), broadcast_id)
     key = form.get("idempotencyKey", "").replace("\0", "")[:200] or None
     earlier = actions.earlier_with(by, key, draft) if key else None
     if earlier is None:
-        reviewing.check_confirmed(form, draft, me())
+        confirmed = reviewing.given(form)
         hold_seconds = current_app.extensions["settings"].undo_seconds
         if broadcast_id is None:
-            earlier = actions.publish(draft, by=by, now=now, key=key, hold_seconds=hold_seconds)
+            earlier = actions.publish(draft, by=by, now=now, key=key, hold_seconds=hold_seconds, confirmed=confirmed)
         else:
             version = form.get("version", "")
             earlier = edits.send(
-                broadcast_id, draft, version=version, by=by, now=now, key=key, hold_seconds=hold_seconds
+                broadcast_id,
+                draft,
+                version=version,
+                by=by,
+                now=now,
+                key=key,
+                hold_seconds=hold_seconds,
+                confirmed=confirmed,
             )
     return redirect(url_for("console.one.show", broadcast_id=earlier.id), 303)
 
@@ -143,18 +149,28 @@ def _save_draft(broadcast_id: int | None) -> edits.Saved:
     version, typed = form.get("version", "") if broadcast_id else None, forms.as_typed(form)
     forms.check_fits(typed)
     return edits.save_draft(
-        typed, _finished(form, now), broadcast_id=broadcast_id, version=version, by=me().actor, now=now
+        typed, _finished(form, now, broadcast_id), broadcast_id=broadcast_id, version=version, by=me().actor, now=now
     )
 
 
-def _finished(form: Any, now: datetime) -> Draft | None:
+def _finished(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
     """What the form says when all of it is in order."""
     try:
-        draft = forms.read(form, now=now)
+        draft = _with_sign_out(forms.read(form, now=now), broadcast_id)
         actions.resolve(draft.target)
     except Invalid:
         return None
     return draft
+
+
+def _with_sign_out(draft: Draft, broadcast_id: int | None) -> Draft:
+    """Keep that a stored broadcast signs its people out, which the form cannot say. Raises Invalid for others than people."""
+    broadcast = broadcasts.by_id(broadcast_id) if broadcast_id else None
+    if broadcast is None or not broadcast.close_sessions:
+        return draft
+    if not draft.target.is_plain_people:
+        raise Invalid({"targetType": "It signs people out when it is sent: choose them by name, without exceptions."})
+    return replace(draft, close_sessions=True)
 
 
 def _keep_audience() -> str:
@@ -202,6 +218,7 @@ def draw(
         "console/compose.html",
         form=form,
         utc=forms.utc_of(form),
+        twice=forms.twice_of(form),
         errors=errors,
         roles=counted,
         priorities=[priority.value for priority in Priority],

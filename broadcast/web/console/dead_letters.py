@@ -16,6 +16,7 @@ from broadcast.errors import Invalid, NotFound
 from broadcast.ingest import redrive
 from broadcast.store import dead_letters
 from broadcast.store.outside import DeadLetter, LetterStatus
+from broadcast.web.console import reviewing
 from broadcast.web.identity import allow, me
 from broadcast.web.render import CardView, is_htmx, page
 
@@ -55,7 +56,7 @@ def again(letter_id: int):
     value = None if typed == shown(letter.value) else typed.encode("utf-8", "surrogatepass")
     if "check" in request.form:
         return _page(letter, typed=typed, ready=redrive.rehearse(letter, value, now=now))
-    outcome = redrive.redrive(letter, value, by=me().actor, now=now)
+    outcome = redrive.redrive(letter, value, by=me().actor, now=now, confirmed=reviewing.given(request.form))
     if outcome.rejected is not None:
         return _page(found(letter_id), typed=typed, error=outcome.rejected.reason), 422
     return redirect(url_for("console.dead_letters.one", letter_id=letter_id), 303)
@@ -73,7 +74,7 @@ def purge(letter_id: int):
 def redrive_all():
     """All that were waiting when the page was made, some hundred at a time; tells how many went out and how many did not."""
     how = redrive.redrive_all(through=_through(), by=me().actor, now=clock.now())
-    told = {"done": how.done, "rejected": how.rejected, "left": how.left}
+    told = {"done": how.done, "rejected": how.rejected, "left": how.left, "unconfirmed": how.unconfirmed}
     return redirect(url_for("console.dead_letters.listing", **told), 303)
 
 
@@ -135,6 +136,6 @@ def _through() -> int:
 
 def _told_of_all() -> dict[str, int] | None:
     """What the redrive or purge of all said on its way here."""
-    numbers = {name: request.args.get(name, "") for name in ("done", "rejected", "left", "purged")}
+    numbers = {name: request.args.get(name, "") for name in ("done", "rejected", "left", "unconfirmed", "purged")}
     told = {name: int(text) for name, text in numbers.items() if text.isascii() and text.isdigit() and len(text) < 10}
     return told or None

@@ -15,7 +15,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.errors import BroadcastError, Busy, Invalid
 from broadcast.store import lists
 from broadcast.store.lists import Look
-from broadcast.web import limits
+from broadcast.web.asked import choice
 from broadcast.web.console.rows import Row, rows
 from broadcast.web.identity import allow, me
 from broadcast.web.render import page, thousands
@@ -74,12 +74,11 @@ def _lines(table: Iterable[Iterable[Any]]) -> str:
 
 
 @blueprint.post("/broadcasts/several")
-@limits.publish_per_user
 @allow(Permission.WRITE)
 def several():
     """Recall, archive or delete what is ticked: each by itself, and what was refused is told."""
-    act, ids = request.form.get("act", ""), [int(n) for n in request.form.getlist("ids") if _is_number(n)]
-    if act not in _DONE or not ids or len(ids) > MOST_AT_ONCE:
+    act, ids = choice("act", _DONE, ""), [int(n) for n in request.form.getlist("ids") if _is_number(n)]
+    if not ids or len(ids) > MOST_AT_ONCE:
         flash("Tick what is meant first, then press what is to be done.")
         return _back()
     done, refused = _do_each(_act(act), ids)

@@ -7,35 +7,45 @@ from flask import redirect, request, url_for
 from broadcast.actions import edits
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
-from broadcast.errors import Invalid
+from broadcast.errors import ConfirmationNeeded, Invalid
 from broadcast.store.models import Broadcast
 from broadcast.web import forms
+from broadcast.web.asked import choice
 from broadcast.web.console import reviewing
 from broadcast.web.identity import me
 from broadcast.web.render import page
 
 
-def draw(broadcast: Broadcast, form: dict[str, Any], errors: dict[str, str], *, changed: list | None = None) -> str:
-    """The form of a live broadcast; `changed` is the difference, once it was asked for."""
+def draw(
+    broadcast: Broadcast,
+    form: dict[str, Any],
+    errors: dict[str, str],
+    *,
+    changed: list | None = None,
+    needed: ConfirmationNeeded | None = None,
+) -> str:
+    """The form of a live broadcast; `changed` is the difference, once it was asked for; `needed` what must be confirmed."""
     return page(
         "console/live_edit.html",
         broadcast=broadcast,
         form=form,
         utc=forms.utc_of(form),
+        twice=forms.twice_of(form),
         errors=errors,
         priorities=[priority.value for priority in Priority],
         version=request.form.get("version") or broadcast.version,
         again=bool(request.form.get("notifyAgain")),
         changed=changed,
+        needed=needed,
     )
 
 
 def save(broadcast: Broadcast) -> Any:
     """Save the posted form, or show what it would change. Raises Outdated, IllegalTransition."""
     form = request.form
-    if form.get("do") == "review":
-        return draw(broadcast, _typed(), {}, changed=difference_to(broadcast))
     try:
+        if choice("do", ("send", "review"), "send") == "review":
+            return draw(broadcast, _typed(), {}, changed=difference_to(broadcast))
         edits.edit(
             broadcast.id,
             forms.read_content(form),
@@ -43,7 +53,10 @@ def save(broadcast: Broadcast) -> Any:
             by=me().actor,
             now=clock.now(),
             notify_again=bool(form.get("notifyAgain")),
+            confirmed=reviewing.given(form),
         )
+    except ConfirmationNeeded as needed:
+        return draw(broadcast, _typed(), needed.fields, needed=needed), needed.status
     except Invalid as invalid:
         return draw(broadcast, _typed(), invalid.fields), invalid.status
     return redirect(url_for("console.one.show", broadcast_id=broadcast.id), 303)

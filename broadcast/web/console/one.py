@@ -11,11 +11,11 @@ from broadcast.actions import edits, tidying
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import Permission
+from broadcast.domain.plans import Reason
 from broadcast.errors import Invalid, NotFound
 from broadcast.store import broadcasts
 from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
-from broadcast.web import limits
 from broadcast.web.console import reviewing, revisions
 from broadcast.web.console.rows import Row, rows
 from broadcast.web.identity import allow, me
@@ -38,6 +38,7 @@ _DONE = {
     "broadcast.expired": "ended it: its time was over",
     "broadcast.quarantined": "sent too much: this was held back",
     "broadcast.repeated": "sent it once more",
+    "broadcast.waits": "held it back until somebody decides",
 }
 
 
@@ -70,7 +71,6 @@ def cancel(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/send")
-@limits.publish_per_user
 @allow(Permission.WRITE)
 def send(broadcast_id: int):
     """Send a finished draft or a plan now. What was never reviewed, and needs more than a click, is reviewed first."""
@@ -79,9 +79,10 @@ def send(broadcast_id: int):
     if broadcast.status == Status.DRAFT and reviewing.needs_review(broadcast):
         return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id, _anchor="step-review"), 303)
     if undo_seconds:
-        edits.hold(broadcast_id, by=by, now=now, until=now + timedelta(seconds=undo_seconds))
+        until = now + timedelta(seconds=undo_seconds)
+        edits.hold(broadcast_id, by=by, now=now, until=until, confirmed=reviewing.given(request.form))
     else:
-        actions.release(broadcast_id, by=by, now=now)
+        actions.release(broadcast_id, by=by, now=now, confirmed=reviewing.given(request.form))
     return redirect(url_for("console.one.show", broadcast_id=broadcast_id), 303)
 
 
@@ -94,7 +95,6 @@ def undo(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/duplicate")
-@limits.publish_per_user
 @allow(Permission.WRITE)
 def duplicate(broadcast_id: int):
     copy = tidying.duplicate(broadcast_id, by=me().actor, now=clock.now())
@@ -135,12 +135,13 @@ def _told(broadcast: Broadcast) -> dict[str, Any]:
         "cancel_reason": broadcast.cancel_reason,
         "is_live": broadcast.is_live,
         "can_cancel": lifecycle.may(broadcast.status, "cancelled"),
-        "can_send": lifecycle.may(broadcast.status, "published") and broadcast.typed is None and not broadcast.is_held,
-        "can_edit": lifecycle.may(broadcast.status, "edited") and not broadcast.is_held,
+        "can_send": lifecycle.may(broadcast.status, "published") and broadcast.typed is None and _is_idle(broadcast),
+        "can_edit": lifecycle.may(broadcast.status, "edited") and _is_idle(broadcast),
         "can_discard": lifecycle.may(broadcast.status, "discarded"),
         "can_archive": lifecycle.may(broadcast.status, "archived") and broadcast.archived_at is None,
         "can_withdraw": lifecycle.may(broadcast.status, "withdrawn"),
-        "is_held": broadcast.is_held,
+        "is_held": not _is_idle(broadcast),
+        "is_past": broadcast.decision_reason in (Reason.ENDED, Reason.ACK_PASSED),
         "seconds_left": _seconds_left(broadcast),
         "is_archived": broadcast.archived_at is not None,
         "why": broadcast.why,
@@ -151,9 +152,14 @@ def _told(broadcast: Broadcast) -> dict[str, Any]:
     return {"broadcast": told, "stats": shown}
 
 
+def _is_idle(broadcast: Broadcast) -> bool:
+    """Whether it is not about to go out: what is held for a moment is, unless it waits for a decision now."""
+    return not broadcast.is_held or broadcast.decision_reason is not None
+
+
 def _seconds_left(broadcast: Broadcast) -> float:
     """Until a held broadcast goes out."""
-    if not broadcast.is_held:
+    if _is_idle(broadcast):
         return 0
     return max(0.0, round((broadcast.scheduled_at - clock.now()).total_seconds(), 1))
 

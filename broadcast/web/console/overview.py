@@ -8,8 +8,9 @@ from flask import Blueprint, current_app, request, url_for
 
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
+from broadcast.domain.plans import Reason
 from broadcast.domain.zones import read_zone, start_of_day
-from broadcast.store import broadcasts, dead_letters, lists, people
+from broadcast.store import broadcasts, dead_letters, lists, people, plans
 from broadcast.store.dead_letters import LetterStatus
 from broadcast.store.lists import Look
 from broadcast.web.console.rows import rows
@@ -43,9 +44,7 @@ def overview():
         "drafts": counts["draft"],
         "sent_today": broadcasts.published_since(start_of_day(now, zone)),
     }
-    live, due = (
-        rows(lists.page(look)) for look in (Look(tab="active", size=5), Look(tab="scheduled", sort="due", size=5))
-    )
+    live, due = rows(lists.page(Look(tab="active", size=5))), rows(plans.due_next(limit=5))
     return page(
         "console/overview.html",
         live=live,
@@ -58,6 +57,7 @@ def overview():
 
 
 def _needs(now: datetime) -> Iterator[Need]:
+    yield from _decisions()
     for broadcast in broadcasts.overdue(now, limit=_OVERDUE):
         if counted := _missing(broadcast):
             yield Need(
@@ -67,6 +67,16 @@ def _needs(now: datetime) -> Iterator[Need]:
             )
     if me().actor.may(Permission.OPERATE):
         yield from _troubles()
+
+
+def _decisions() -> Iterator[Need]:
+    """Plans that do not go out by themselves any more."""
+    for broadcast in plans.waiting(limit=_OVERDUE):
+        sentence = f"“{broadcast.title}” was not sent. {Reason(broadcast.decision_reason).sentence}"
+        yield Need(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
+    if (more := plans.count_waiting() - _OVERDUE) > 0:
+        words = "1 more plan waits" if more == 1 else f"{more:,} more plans wait"
+        yield Need(f"{words} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled")
 
 
 def _missing(broadcast: Any) -> int:

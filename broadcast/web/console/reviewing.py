@@ -6,20 +6,18 @@ from typing import Any, NamedTuple
 from flask import current_app
 from werkzeug.datastructures import MultiDict
 
-from broadcast.actions import people as people_actions
 from broadcast.actions.audiences import resolve
 from broadcast.content import markdown
 from broadcast.domain import clock, confirmation
 from broadcast.domain.audience import Audience, Everyone, Except, Roles
-from broadcast.domain.confirmation import Confirmation
+from broadcast.domain.confirmation import Confirmation, Given
 from broadcast.domain.message import Draft, Priority
 from broadcast.errors import Invalid
 from broadcast.store import audiences, silences
 from broadcast.store.models import Broadcast
 from broadcast.turn import Breath
 from broadcast.web import forms, text_diff
-from broadcast.web.identity import Identity
-from broadcast.web.render import in_people, thousands
+from broadcast.web.render import in_people
 
 _TEXTS = {
     "title": "Title", "content": "Text", "priority": "Priority", "category": "Category", "people": "People",
@@ -103,20 +101,11 @@ def _of_muted(audience: Audience, form: MultiDict[str, str]) -> str:
     return f"Nobody can mute {category}." if category in mandatory else ""
 
 
-def check_confirmed(form: MultiDict[str, str], draft: Draft, by: Identity) -> None:
-    """Raise Invalid unless the sender did what reach and priority ask for. Lets other greenlets run."""
-    people = audiences.count(resolve(draft.target))
-    wanted, problems = confirmation.needed(draft, people), {}
-    if wanted.tick and not form.get("understood"):
-        problems["understood"] = f"Tick that you understand that this reaches {in_people(people)}."
+def given(form: MultiDict[str, str]) -> Given:
+    """What the sender did besides the click, as the form says it."""
     typed = form.get("typedCount", "").replace(",", "").replace(" ", "").strip()
-    if wanted.number and typed != str(people):
-        problems["typedCount"] = f"Type the number of people this reaches: {thousands(people)}."
-    if problems:
-        raise Invalid(problems)
-    if wanted.password:
-        since = by.since if by.session_id else None  # a program is not there
-        people_actions.confirm_presence(form.get("password", ""), by=by.actor, signed_in_at=since, now=clock.now())
+    is_number = typed.isascii() and typed.isdigit() and len(typed) < 19
+    return Given(bool(form.get("understood")), int(typed) if is_number else None, form.get("password", ""))
 
 
 def needs_review(broadcast: Broadcast) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from broadcast.domain.plans import Reason
 from broadcast.store import broadcasts
 from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
@@ -11,7 +12,7 @@ from broadcast.web.render import in_people
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back.
+    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back, `waits` while a plan waits.
 
     `read` is None when that is not known any more: its receipts were deleted at `receipts_deleted_at`.
     """
@@ -32,6 +33,7 @@ class Row:
     times: int
     quarantine_reason: str | None
     receipts_deleted_at: datetime | None
+    waits: str | None
 
 
 def rows(found: list[Broadcast]) -> list[Row]:
@@ -58,6 +60,7 @@ def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
         times=broadcast.times,
         quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
         receipts_deleted_at=broadcast.receipts_deleted_at,
+        waits=Reason(broadcast.decision_reason).sentence if broadcast.decision_reason else None,
     )
 
 

@@ -1,0 +1,59 @@
+"""When a plan that is due is not sent by itself any more, and somebody has to decide: send it, give it another time, stop it.
+
+Late news may be wrong news, and what a restored database calls a plan may have gone out already. So a plan goes out by itself
+only about when it was meant to, when it says nothing that has passed, and when whoever planned it could still send it.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+GRACE = timedelta(minutes=15)
+
+
+class Reason(StrEnum):
+    """Why a plan waits for a decision."""
+
+    OVERDUE = "OVERDUE"
+    ENDED = "ENDED"
+    ACK_PASSED = "ACK_PASSED"
+    PLANNER = "PLANNER"
+    STANDSTILL = "STANDSTILL"
+    RESTORED = "RESTORED"
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Reason.OVERDUE: "Its time passed while it could not be sent.",
+    Reason.ENDED: "Its end passed before it was sent.",
+    Reason.ACK_PASSED: "The date to acknowledge it by passed before it was sent.",
+    Reason.PLANNER: "Who planned it has no account any more, or may not send it any more.",
+    Reason.STANDSTILL: "Its time passed while the system stood still. If a backup was restored, it may have gone out already.",
+    Reason.RESTORED: "The database was restored or moved, so it may have gone out already.",
+}
+
+
+def reason_to_wait(
+    *,
+    due_at: datetime,
+    ends_at: datetime | None,
+    ack_due_at: datetime | None,
+    planner_may: bool,
+    now: datetime,
+    grace: timedelta,
+) -> Reason | None:
+    """Why a plan that is due at `due_at` must wait for a decision; None when it may go out."""
+    if reason := passed(ends_at=ends_at, ack_due_at=ack_due_at, now=now):
+        return reason
+    if now - due_at > grace:
+        return Reason.OVERDUE
+    return None if planner_may else Reason.PLANNER
+
+
+def passed(*, ends_at: datetime | None, ack_due_at: datetime | None, now: datetime) -> Reason | None:
+    """What a message says of the future and is past. It cannot be sent at all then, by nobody."""
+    if ends_at and ends_at <= now:
+        return Reason.ENDED
+    return Reason.ACK_PASSED if ack_due_at and ack_due_at <= now else None

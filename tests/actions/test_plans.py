@@ -1,0 +1,248 @@
+"""Plans that are not sent by themselves any more: late, past, without somebody who may send them, or of a restored database."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from broadcast import scheduler
+from broadcast.actions import broadcasts as actions
+from broadcast.actions import edits, people
+from broadcast.actions import plans as plan_actions
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM, Actor
+from broadcast.domain.permissions import of_roles
+from broadcast.errors import Conflict
+from broadcast.store import audit, broadcasts, log, plans
+from broadcast.store.database import db, writing
+from broadcast.store.models import Broadcast
+from tests.acts import a_message, send, to_people
+
+NOW = clock.now()
+MINUTE = timedelta(minutes=1)
+
+
+def after(minutes: float) -> datetime:
+    return NOW + minutes * MINUTE
+
+
+def plan(by: Actor, minutes: float = 60, **more) -> int:
+    times = {name: clock.to_wire(after(value)) for name, value in more.items() if name.endswith("At")}
+    return send(by, a_message(scheduledAt=clock.to_wire(after(minutes)), **more | times), now=NOW)
+
+
+def stands(broadcast_id: int) -> tuple[str, str | None]:
+    db.session.rollback()
+    row = broadcasts.by_id(broadcast_id)
+    return row.status, row.decision_reason
+
+
+def run_from(start: float, to: float) -> None:
+    """Let the scheduler run every ten minutes, as one that never stands still."""
+    minutes = start
+    while minutes < to:
+        scheduler.tick(after(minutes))
+        minutes += 10
+    scheduler.tick(after(to))
+
+
+# ---- one plan
+
+
+@pytest.mark.parametrize(
+    ("minutes_late", "more", "expected"),
+    [
+        (0, {}, ("ACTIVE", None)),
+        (14, {}, ("ACTIVE", None)),
+        (16, {}, ("SCHEDULED", "OVERDUE")),
+        (5, {"expiresAt": 63}, ("SCHEDULED", "ENDED")),
+        (5, {"expiresAt": 90}, ("ACTIVE", None)),
+        (5, {"requiresAck": True, "ackDueAt": 63}, ("SCHEDULED", "ACK_PASSED")),
+    ],
+)
+def test_late_plan_goes_out_within_the_grace_and_says_nothing_that_is_past(cast, minutes_late, more, expected):
+    broadcast_id = plan(cast["alice"], **more)
+    scheduler.tick(after(60 + minutes_late))
+    assert stands(broadcast_id) == expected
+    assert len(log.read(0)) == (expected[0] == "ACTIVE")
+
+
+def test_grace_is_a_setting(cast):
+    late, in_time = plan(cast["alice"], 60), plan(cast["alice"], 85)
+    scheduler.tick(after(90), grace=10 * MINUTE)
+    assert (stands(late)[0], stands(in_time)[0]) == ("SCHEDULED", "ACTIVE")
+
+
+def test_waiting_plan_is_told_once_and_leaves_the_clock_alone(cast):
+    broadcast_id = plan(cast["alice"])
+    for minutes in (100, 101, 102):
+        assert scheduler.tick(after(minutes)) is None
+    assert [act.action for act in broadcasts.timeline(broadcast_id)] == ["broadcast.scheduled", "broadcast.waits"]
+    assert plans.count_waiting() == 1
+    assert audit.verify().broken_id is None
+
+
+def _disable(user_id: int) -> None:
+    people.disable(user_id, by=SYSTEM, now=NOW)
+
+
+def _demote(user_id: int) -> None:
+    people.set_roles(user_id, ["viewer"], by=SYSTEM, now=NOW)
+
+
+@pytest.mark.parametrize("lose", [_disable, _demote], ids=["disabled", "without the role"])
+def test_plan_of_somebody_who_may_not_send_any_more_waits(cast, lose):
+    user_id = people.create_person("dora", None, roles=["author"], by=SYSTEM, now=NOW)
+    dora = Actor(user_id, "Dora", frozenset({"author"}), permissions=of_roles(["author"]))
+    hers, taken_over = plan(dora), plan(dora)
+    edits.edit(taken_over, {"title": "Alice stands for it"}, version=None, by=cast["alice"], now=NOW)
+    lose(user_id)
+    scheduler.tick(after(60))
+    assert stands(hers) == ("SCHEDULED", "PLANNER")
+    assert stands(taken_over) == ("ACTIVE", None)
+
+
+def test_plan_that_signs_people_out_waits_when_its_planner_may_not_do_that_any_more(cast):
+    user_id = people.create_person("dora", None, roles=["admin"], by=SYSTEM, now=NOW)
+    dora = Actor(user_id, "Dora", frozenset({"admin"}), may_administer=True)
+    raw = to_people("bob", scheduledAt=clock.to_wire(after(60)), closeSessions=True)
+    broadcast_id = send(dora, raw, now=NOW)
+    people.set_roles(user_id, ["author"], by=SYSTEM, now=NOW)
+    scheduler.tick(after(60))
+    assert stands(broadcast_id) == ("SCHEDULED", "PLANNER")
+
+
+# ---- the decision
+
+
+@pytest.fixture
+def waiting(cast) -> int:
+    broadcast_id = plan(cast["alice"])
+    scheduler.tick(after(100))
+    assert stands(broadcast_id) == ("SCHEDULED", "OVERDUE")
+    return broadcast_id
+
+
+def test_somebody_sends_it(cast, waiting):
+    actions.release(waiting, by=cast["alice"], now=after(101))
+    assert stands(waiting) == ("ACTIVE", None)
+
+
+def test_somebody_sends_it_with_a_moment_to_undo(cast, waiting):
+    edits.hold(waiting, by=cast["alice"], now=after(101), until=after(101) + timedelta(seconds=10))
+    scheduler.tick(after(102))
+    assert stands(waiting) == ("ACTIVE", None)
+
+
+def test_somebody_gives_it_another_time(cast, waiting):
+    changes = {"scheduledAt": clock.to_wire(after(120))}
+    edits.edit(waiting, changes, version=None, by=cast["alice"], now=after(101))
+    run_from(110, 120)
+    assert stands(waiting) == ("ACTIVE", None)
+
+
+def test_somebody_stops_it(cast, waiting):
+    actions.cancel(waiting, reason="Too late", by=cast["alice"], now=after(101))
+    assert stands(waiting)[0] == "CANCELLED"
+    assert plans.count_waiting() == 0
+
+
+def test_what_has_ended_before_it_began_is_sent_by_nobody(cast):
+    broadcast_id = plan(cast["alice"], expiresAt=90)
+    scheduler.tick(after(100))
+    for act in (
+        lambda: actions.release(broadcast_id, by=cast["alice"], now=after(101)),
+        lambda: edits.hold(broadcast_id, by=cast["alice"], now=after(101), until=after(102)),
+    ):
+        with pytest.raises(Conflict, match="end passed"):
+            act()
+    assert stands(broadcast_id) == ("SCHEDULED", "ENDED")
+
+
+# ---- many plans: a standstill, a restore
+
+
+def test_what_fell_due_in_a_long_standstill_waits_and_the_rest_does_not(cast):
+    scheduler.tick(after(0))
+    early, late, later = plan(cast["alice"], 5), plan(cast["alice"], 59), plan(cast["alice"], 65)
+    scheduler.tick(after(60))
+    run_from(61, 65)
+    assert [stands(n)[1] for n in (early, late)] == ["STANDSTILL", "STANDSTILL"]
+    assert stands(later) == ("ACTIVE", None)
+
+
+def test_short_standstill_is_a_restart_and_sends_what_it_missed(cast):
+    scheduler.tick(after(0))
+    broadcast_id = plan(cast["alice"], 5)
+    scheduler.tick(after(12))
+    assert stands(broadcast_id) == ("ACTIVE", None)
+
+
+def _set_back(plan_id: int) -> None:
+    """Make the database what it was before the plan went out."""
+    with writing() as session:
+        session.execute(db.text("DELETE FROM events"))
+        session.execute(db.text("UPDATE log_head SET seq = 0"))
+        row = session.get(Broadcast, plan_id)
+        row.seq, row.status, row.published_at = None, "SCHEDULED", None
+
+
+def test_database_that_was_set_back_sends_nothing_twice_and_begins_a_new_epoch(app, cast):
+    """A plan was moved forward and went out after the copy: in the copy it is still to come."""
+    runtime = app.extensions["runtime"]
+    moved, other = plan(cast["alice"], 120), plan(cast["alice"], 130)
+    runtime.turn_clock(NOW)
+    actions.release(moved, by=cast["alice"], now=after(1))
+    runtime.turn_clock(after(2))
+    epoch = log.head().epoch
+    _set_back(moved)
+    for minutes in range(3, 140, 10):
+        runtime.turn_clock(after(minutes))
+    assert [stands(n) for n in (moved, other)] == [("SCHEDULED", "RESTORED")] * 2
+    assert log.head().epoch != epoch
+    assert log.read(0) == []
+    again = plan(cast["alice"], 200)
+    for minutes in range(140, 201, 10):
+        runtime.turn_clock(after(minutes))
+    assert stands(again) == ("ACTIVE", None), "what is planned afterwards goes on as ever"
+
+
+def test_copied_file_of_sqlite_sends_nothing_twice(app, cast, tmp_path):
+    if db.engine.dialect.name != "sqlite":
+        pytest.skip("only SQLite is a file")
+    runtime, file = app.extensions["runtime"], Path(db.engine.url.database)
+    broadcast_id = plan(cast["alice"], 10)
+    runtime.turn_clock(after(0))
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(tmp_path / "copy")) as target:
+        source.backup(target)
+    runtime.turn_clock(after(10))
+    assert stands(broadcast_id)[0] == "ACTIVE"
+    db.session.remove()
+    db.engine.dispose()
+    for left in (f"{file}-wal", f"{file}-shm"):
+        Path(left).unlink(missing_ok=True)
+    shutil.copy(tmp_path / "copy", file)
+    runtime.turn_clock(after(11))
+    assert stands(broadcast_id) == ("SCHEDULED", "RESTORED")
+
+
+def test_memory_that_is_gone_or_nonsense_is_no_restore(app, cast, settings):
+    runtime = app.extensions["runtime"]
+    broadcast_id = plan(cast["alice"], 10)
+    for text in ("", "[]", '{"x": "y"}', "{" * 1000):
+        (settings.data_dir / "log_head.json").write_text(text)
+        runtime.turn_clock(NOW)
+    runtime.turn_clock(after(10))
+    assert stands(broadcast_id) == ("ACTIVE", None)
+
+
+def test_two_workers_that_see_a_restore_begin_one_epoch(cast):
+    epoch = log.head().epoch
+    for _ in range(2):
+        plan_actions.begin_after_restore(epoch=epoch, now=NOW)
+    with writing() as session:
+        begun = session.execute(db.text("SELECT count(*) FROM audit WHERE action = 'data.restored'")).scalar()
+    assert begun == 1
