@@ -21,7 +21,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, read_draft
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Invalid
-from broadcast.store import audiences, broadcasts, log
+from broadcast.store import audiences, broadcasts, log, revisions
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast
 
@@ -166,25 +166,30 @@ def edit(
     by: Actor,
     now: datetime,
     notify_again: bool = False,
+    acknowledge_again: bool = False,
 ) -> str:
     """Change the named public fields of a draft, a plan or a live broadcast; return the new version.
 
-    A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Its
-    audience and its start are history and cannot change. `version` None means whatever is there now. Raises Forbidden,
-    NotFound, Invalid, Outdated, IllegalTransition, Busy.
+    A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Without
+    `acknowledge_again` the edit is a correction, and acknowledgements stand; with it everybody is asked anew, which shows it
+    again too. Its audience and its start are history and cannot change. `version` None means whatever is there now. Raises
+    Forbidden, NotFound, Invalid, Outdated, IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
     with writing() as session:
         broadcast = rows.locked(session, broadcast_id, version=version)
         lifecycle.after(broadcast.status, "edited")
         before = as_fields(broadcast)
-        draft = _changed(broadcast, before, changes, now, notify_again)
+        draft = _changed(broadcast, before, changes, now, notify_again, acknowledge_again)
+        notify_again = notify_again or acknowledge_again
         rows.check_may_write(draft, by)
         if not broadcast.is_live:
             audience = resolve(draft.target)
             rows.clear_audience(session, broadcast)
             is_draft = broadcast.status == Status.DRAFT
             rows.set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft)
+        elif broadcast.requires_ack:  # somebody may be acknowledging what is still on their screen
+            revisions.keep(session, broadcast.as_card())
         started_at = broadcast.scheduled_at
         rows.fill(broadcast, draft, now)
         if broadcast.is_live:
@@ -195,7 +200,10 @@ def edit(
             return broadcast.version
         broadcast.revision += 1
         broadcast.typed = None
+        if acknowledge_again:
+            broadcast.ack_revision = broadcast.revision
         detail = {"fields": changed, "revision": broadcast.revision} | ({"again": True} if notify_again else {})
+        detail |= {"acknowledgeAgain": True} if acknowledge_again else {}
         audit.record(session, by, "broadcast.edited", "broadcast", broadcast.id, now=now, **detail)
         if broadcast.is_live:
             _tell_everybody(session, broadcast, now, notify_again)
@@ -206,13 +214,20 @@ def edit(
 
 
 def _changed(
-    broadcast: Broadcast, before: dict[str, Any], changes: Mapping[str, Any], now: datetime, notify_again: bool
+    broadcast: Broadcast,
+    before: dict[str, Any],
+    changes: Mapping[str, Any],
+    now: datetime,
+    notify_again: bool,
+    acknowledge_again: bool,
 ) -> Draft:
     """What the broadcast says after the changes. Raises Invalid."""
     may_change = _CONTENT if broadcast.is_live else (*_CONTENT, *_AUDIENCE, "scheduledAt")
     problems = {name: _refusal(name, broadcast) for name in changes if name not in may_change}
     if notify_again and not broadcast.is_live:
         problems["notifyAgain"] = "Only what is live can be shown again."
+    if acknowledge_again and not broadcast.is_live:
+        problems["acknowledgeAgain"] = "Only what is live can be acknowledged again."
     if broadcast.status == Status.SCHEDULED and changes.get("scheduledAt", "") is None:
         problems["scheduledAt"] = "Give the time at which it is sent, or send it now."
     raw = before | dict(changes)
@@ -228,6 +243,8 @@ def _changed(
         raise Invalid(invalid.fields | problems) from None
     if problems:
         raise Invalid(problems)
+    if acknowledge_again and not draft.requires_ack:
+        raise Invalid({"acknowledgeAgain": "This message asks for no acknowledgement."})
     if broadcast.is_live and "ackDueAt" not in raw:
         return replace(draft, ack_due_at=broadcast.ack_due_at)
     return draft

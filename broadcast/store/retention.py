@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import db
-from broadcast.store.models import Broadcast, LogEvent, Receipt
+from broadcast.store.models import Broadcast, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
 from broadcast.store.outside import EventSample
 
 BATCH = 500
@@ -59,7 +59,11 @@ def drop_receipts(session: Session, *, before: datetime) -> int:
         .limit(BATCH)
     )
     ids = list(session.scalars(of_some))
-    return session.execute(delete(Receipt).where(Receipt.broadcast_id.in_(ids))).rowcount if ids else 0
+    if not ids:
+        return 0
+    for table in (EarlierAcknowledgement, RevisionText):  # of what was acknowledged, as long as by whom
+        session.execute(delete(table).where(table.broadcast_id.in_(ids)))
+    return session.execute(delete(Receipt).where(Receipt.broadcast_id.in_(ids))).rowcount
 
 
 def _hanging_on_broadcasts() -> list[Table]:

@@ -46,7 +46,7 @@ def _broadcast_error(problem: BroadcastError) -> Response:
         problem = Unsure()
     if isinstance(problem, Unsure):
         _log.warning("request.unsure", method=request.method, path=request.path)
-    if isinstance(problem, NotSignedIn) and not _wants_json() and not is_stream():
+    if isinstance(problem, NotSignedIn) and not wants_json() and not is_stream():
         if request.headers.get("HX-Request"):
             return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
         return redirect(url_for("auth.login", next=_here()), 303)
@@ -99,9 +99,9 @@ def answer(
     """An error in the form that the asker understands; `more` are members for programs."""
     if is_stream() and status not in (401, 403):
         return stream_refusal("BUSY")
-    if is_stream() and status == 401 and not _wants_json():
+    if is_stream() and status == 401 and not wants_json():
         return stream_refusal("SIGNED_OUT")
-    if _wants_json():
+    if wants_json():
         body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         response = jsonify(body | ({"fields": fields} if fields else {}) | more)
         response.mimetype = "application/problem+json"
@@ -125,8 +125,9 @@ def is_stream() -> bool:
     return request.endpoint in ("stream.inbox_stream", "stream.connect")
 
 
-def _wants_json() -> bool:
-    return request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json"  # a page's script
+def wants_json() -> bool:
+    """Whether a program asks, or a page's script."""
+    return request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json"
 
 
 def _here() -> str | None:

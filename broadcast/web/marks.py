@@ -14,8 +14,9 @@ from broadcast.actions import receipts as actions
 from broadcast.actions.receipts import Done
 from broadcast.domain import clock, zones
 from broadcast.domain.actor import Actor
-from broadcast.errors import Invalid
+from broadcast.errors import Invalid, TextChanged
 from broadcast.store import inbox as stored
+from broadcast.web.errors import wants_json
 from broadcast.web.identity import allow, me
 from broadcast.web.inbox import query_of, read_filters, told, whole_number
 
@@ -34,7 +35,12 @@ _MOST_IDS = 1000
 def _one(verb: str) -> Callable[[int], ResponseReturnValue]:
     @allow("person")
     def view(broadcast_id: int) -> ResponseReturnValue:
-        return _answer(_do(verb, [broadcast_id]))
+        try:
+            return _answer(_do(verb, [broadcast_id]))
+        except TextChanged:
+            if wants_json():
+                raise
+            return redirect(url_for("inbox.message", broadcast_id=broadcast_id, done="changed"), 303)
 
     return view
 
@@ -102,11 +108,13 @@ def _do(verb: str, ids: Sequence[int]) -> Done:
         return actions.snooze(ids, until=until, by=by, now=now)
     if verb not in VERBS:
         raise Invalid({"verb": "Choose what to do with the messages."})
+    if verb == "acknowledge" and (revision := whole_number(request.form.get("revision"))):
+        return actions.acknowledge(ids, by=by, now=now, seen=dict.fromkeys(ids[:1], revision))
     return VERBS[verb](ids, by=by, now=now)
 
 
 def _answer(done: Done, back: str | None = None) -> ResponseReturnValue:
-    if request.accept_mimetypes.best == "application/json":
+    if wants_json():
         counts = stored.counts(me().actor.viewer, now=clock.now())
         return jsonify(told(counts) | {"kind": done.kind, "ids": done.ids, "version": done.version, "undo": done.undo})
     back = back or _back()

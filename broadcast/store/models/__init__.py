@@ -13,8 +13,28 @@ from broadcast.store.models.broadcasts import (
     SavedAudience,
     audience_of,
 )
-from broadcast.store.models.people import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
-from broadcast.store.models.record import Audit, AuditHead, IdempotencyKey, LogEvent, LogHead, Receipt, UndoStep
+from broadcast.store.models.people import (
+    ApiToken,
+    PastViewer,
+    PastViewerRole,
+    PeopleVersion,
+    PersonIdentity,
+    Role,
+    User,
+    UserRole,
+    UserSession,
+)
+from broadcast.store.models.record import (
+    Audit,
+    AuditHead,
+    EarlierAcknowledgement,
+    IdempotencyKey,
+    LogEvent,
+    LogHead,
+    Receipt,
+    RevisionText,
+    UndoStep,
+)
 
 __all__ = [
     "ApiToken",
@@ -25,13 +45,17 @@ __all__ = [
     "BroadcastExceptUser",
     "BroadcastRole",
     "BroadcastUser",
+    "EarlierAcknowledgement",
     "IdempotencyKey",
     "LogEvent",
     "LogHead",
     "MessageTemplate",
+    "PastViewer",
+    "PastViewerRole",
     "PeopleVersion",
     "PersonIdentity",
     "Receipt",
+    "RevisionText",
     "Role",
     "SavedAudience",
     "UndoStep",

@@ -61,6 +61,8 @@ def download():
             "ends",
             "reach",
             "read",
+            "would reach",
+            "no longer here",
         ]
     )
     for row in found:
@@ -174,7 +176,11 @@ def _values(row: Row) -> list[Any]:
     times = (row.created_at, row.published_at or row.scheduled_at, row.ends_at)
     told = [clock.to_wire(moment) or "" for moment in times]
     head = [row.id, row.title, row.status, row.priority, row.category or "", row.audience, row.sender_name]
-    return [*head, *told, "" if row.reach is None else row.reach, row.read]
+    figures = row.figures
+    if not figures.is_sent:
+        return [*head, *told, "", "", figures.would_reach, ""]
+    read = "" if figures.read is None else figures.read if figures.is_exact else f"{figures.read} or more"
+    return [*head, *told, figures.targeted, read, "", figures.gone]
 
 
 def _cell(value: Any) -> Any:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from broadcast.domain.figures import Figures
 from broadcast.store import broadcasts
-from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
+from broadcast.web import told_figures
 from broadcast.web.render import in_people
 
 
@@ -24,19 +25,18 @@ class Row:
     published_at: datetime | None
     scheduled_at: datetime | None
     ends_at: datetime | None
-    reach: int | None
-    read: int
+    figures: Figures
     times: int
     quarantine_reason: str | None
 
 
 def rows(found: list[Broadcast]) -> list[Row]:
     chosen = broadcasts.chosen_counts([b.id for b in found if b.audience_kind == "users"])
-    figures = broadcasts.stats(found)
+    figures = told_figures.of(found)
     return [_row(broadcast, chosen.get(broadcast.id, 0), figures[broadcast.id]) for broadcast in found]
 
 
-def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
+def _row(broadcast: Broadcast, chosen: int, figures: Figures) -> Row:
     return Row(
         id=broadcast.id,
         title=broadcast.title,
@@ -49,8 +49,7 @@ def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
         published_at=broadcast.published_at,
         scheduled_at=broadcast.scheduled_at,
         ends_at=broadcast.ended_at or broadcast.expires_at,
-        reach=broadcast.audience_count if broadcast.seq else None,
-        read=stats.read,
+        figures=figures,
         times=broadcast.times,
         quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
     )
