@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from broadcast.actions import broadcasts as sending
 from broadcast.actions import edits
 from broadcast.actions import people as actions
 from broadcast.actions import receipts as acts
@@ -158,3 +159,73 @@ def test_deliveries_are_sorted_with_the_missing_last(cast):
     assert names(sort="read", descending=True) == ["bob", "charlie", "alice"]
     assert names(sort="name", descending=True, offset=1, limit=1) == ["bob"]
     assert names(after=cast["alice"].user_id) == ["bob", "charlie"]
+
+
+# ---- people who come and go
+
+
+def test_whoever_joins_later_is_targeted_and_missing(cast):
+    broadcast_id = send(cast["alice"], to_role("ops", requiresAck=True), now=NOW)
+    acts.acknowledge([broadcast_id], by=cast["bob"], now=later(minutes=1))
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=later(minutes=2))
+    whole = counted(broadcast_id)
+    assert (whole.targeted.people, whole.sent_to, whole.here_done, whole.missing) == (2, 1, 1, 1)
+    assert stages(broadcast_id) == [("charlie", "undelivered")]
+
+
+@pytest.mark.parametrize("reached", [True, False])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda user_id: actions.disable(user_id, by=SYSTEM, now=later(minutes=2)),
+        lambda user_id: actions.set_roles(user_id, [], by=SYSTEM, now=later(minutes=2)),
+    ],
+)
+def test_whoever_leaves_is_no_longer_here_and_keeps_a_row(cast, leave, reached):
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=NOW)
+    broadcast_id = send(cast["alice"], to_role("ops"), now=NOW)
+    if reached:
+        mark(broadcast_id, "read_at", "charlie")
+    leave(cast["charlie"].user_id)
+    whole = counted(broadcast_id)
+    assert (whole.targeted.people, whole.gone.people, whole.gone.read, whole.missing) == (2, 1, int(reached), 1)
+    rows = {row.username: row.is_here for row in figures.deliveries(found(broadcast_id), limit=9)}
+    assert rows == {"bob": True, "charlie": False}
+    assert [role.name for role in by_role(broadcast_id)] == ["ops", figures.NO_LONGER_HERE]
+    assert stages(broadcast_id) == [("bob", "undelivered")]
+
+
+def test_whoever_left_before_it_was_sent_was_not_targeted(cast):
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=NOW)
+    actions.set_roles(cast["charlie"].user_id, [], by=SYSTEM, now=NOW)
+    assert counted(send(cast["alice"], to_role("ops"), now=NOW)).targeted == Steps(1)
+
+
+def test_whoever_comes_back_is_here_again(cast):
+    broadcast_id = send(cast["alice"], now=NOW)
+    actions.disable(cast["bob"].user_id, by=SYSTEM, now=later(minutes=1))
+    actions.enable(cast["bob"].user_id, by=SYSTEM, now=later(minutes=2))
+    whole = counted(broadcast_id)
+    assert (whole.targeted.people, whole.gone.people, whole.missing) == (3, 0, 3)
+
+
+def test_whoever_comes_when_it_is_over_was_never_asked(cast):
+    broadcast_id = send(cast["alice"], a_message(requiresAck=True))
+    sending.cancel(broadcast_id, reason="Over", by=cast["alice"], now=clock.now())
+    actions.create_person("dora", None, roles=["ops"], by=SYSTEM, now=clock.now())
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=clock.now())
+    assert counted(broadcast_id).targeted == Steps(3)
+    assert [row.username for row in figures.deliveries(found(broadcast_id), limit=9)] == ["alice", "bob", "charlie"]
+    assert "dora" not in dict(stages(broadcast_id))
+    assert {role.name: role.people for role in by_role(broadcast_id)} == {"admin": 1, "ops": 2}
+    assert counted(broadcast_id).missing == len(stages(broadcast_id)) == 3
+
+
+def test_what_was_marked_read_before_it_reached_somebody_is_not_read(cast):
+    """A watermark passes what somebody gets to see only by a later role."""
+    broadcast_id = send(cast["alice"], to_role("ops"), now=NOW)
+    send(cast["alice"])
+    acts.mark_all_read(Filters(), through=99, by=cast["charlie"], now=later(minutes=1))
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=later(minutes=2))
+    assert counted(broadcast_id).targeted == Steps(2)
+    assert [row.read_at for row in figures.deliveries(found(broadcast_id), limit=9)] == [None, None]
