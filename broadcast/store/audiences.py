@@ -63,7 +63,8 @@ def includes_person(user_id: Any, roles: Any, is_theirs: Callable[[Any], ColumnE
     here, has = BroadcastRole.broadcast_id == Broadcast.id, aliased(roles)
     is_named = and_(is_theirs(has), has.role_name == BroadcastRole.role_name)
     any_role = exists().where(here, is_named)
-    lacking = exists().where(here, ~exists().where(is_named))
+    # by itself, a query in a query in a query would not be about the person of the outermost
+    lacking = exists().where(here, ~exists().where(is_named).correlate_except(has)).correlate_except(BroadcastRole)
     by_name = exists().where(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == user_id)
     role, person = BroadcastExceptRole, BroadcastExceptUser
     left_out = or_(

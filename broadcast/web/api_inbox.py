@@ -58,7 +58,7 @@ def _marks(verb: str, act: Callable[..., Any]) -> Callable[[], ResponseReturnVal
             return jsonify(unread=_unread())
         ids = _ids("revisions")
         done = act(ids, by=me().actor, now=clock.now(), seen=_revisions(ids))
-        return jsonify(unread=_unread(), refused=list(done.refused))
+        return jsonify({"unread": _unread()} | ({"refused": done.refused} if done.refused else {}))
 
     view.__doc__ = f"PARITY A7: `{{broadcastIds: […]}}` to {verb}."
     return view

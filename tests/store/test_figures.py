@@ -201,6 +201,14 @@ def test_whoever_left_before_it_was_sent_was_not_targeted(cast):
     assert counted(send(cast["alice"], to_role("ops"), now=NOW)).targeted == Steps(1)
 
 
+def test_whoever_had_one_of_two_roles_was_not_in_an_audience_of_both(cast):
+    actions.set_roles(cast["charlie"].user_id, ["ops", "sales"], by=SYSTEM, now=NOW)
+    broadcast_id = send(cast["alice"], to_role("ops", "sales", targetMatch="ALL"), now=NOW)
+    for user_id in (cast["bob"].user_id, cast["charlie"].user_id):
+        actions.disable(user_id, by=SYSTEM, now=later(minutes=1))
+    assert (counted(broadcast_id).targeted.people, counted(broadcast_id).gone.people) == (1, 1)
+
+
 def test_whoever_comes_back_is_here_again(cast):
     broadcast_id = send(cast["alice"], now=NOW)
     actions.disable(cast["bob"].user_id, by=SYSTEM, now=later(minutes=1))
