@@ -61,15 +61,17 @@ def includes_person(user_id: Any, roles: Any, is_theirs: Callable[[Any], ColumnE
     `roles` is UserRole or another table of role names, `is_theirs` the condition that a row of it is this person's.
     """
     here, has = BroadcastRole.broadcast_id == Broadcast.id, aliased(roles)
-    is_named = and_(is_theirs(has), has.role_name == BroadcastRole.role_name)
-    any_role = exists().where(here, is_named)
-    # by itself, a query in a query in a query would not be about the person of the outermost
-    lacking = exists().where(here, ~exists().where(is_named).correlate_except(has)).correlate_except(BroadcastRole)
-    by_name = exists().where(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == user_id)
     role, person = BroadcastExceptRole, BroadcastExceptUser
+    is_named = and_(is_theirs(has), has.role_name == BroadcastRole.role_name)
+    # each says what is its own: SQLAlchemy finds by itself only what stands in the query next around it
+    any_role = exists().where(here, is_named).correlate_except(BroadcastRole, has)
+    lacking = exists().where(here, ~exists().where(is_named).correlate_except(has)).correlate_except(BroadcastRole)
+    named = and_(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == user_id)
+    by_name = exists().where(named).correlate_except(BroadcastUser)
+    by_role = and_(role.broadcast_id == Broadcast.id, is_theirs(has), has.role_name == role.role_name)
+    one_by_one = and_(person.broadcast_id == Broadcast.id, person.user_id == user_id)
     left_out = or_(
-        exists().where(role.broadcast_id == Broadcast.id, is_theirs(has), has.role_name == role.role_name),
-        exists().where(person.broadcast_id == Broadcast.id, person.user_id == user_id),
+        exists().where(by_role).correlate_except(role, has), exists().where(one_by_one).correlate_except(person)
     )
     return and_(
         case(

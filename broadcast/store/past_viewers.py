@@ -44,7 +44,7 @@ def were_in(user_id: Any) -> ColumnElement[bool]:
 
     Of the times that are over; in the present one the audience itself says it.
     """
-    return exists().where(PastViewer.user_id == user_id, *was_in())
+    return exists().where(PastViewer.user_id == user_id, *was_in()).correlate_except(PastViewer)
 
 
 def ids_of(broadcast: Broadcast) -> Select:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import current_app
 
-from broadcast.domain.figures import GROUP, STEPS, Figures, coarse, disclose
+from broadcast.domain.figures import STEPS, Figures, coarse, disclose
 from broadcast.domain.permissions import Permission
 from broadcast.store import totals
 from broadcast.store.figures import Pace
@@ -43,17 +43,13 @@ def of_new(row: Broadcast) -> Figures:
 
 
 def of_pace(pace: Pace, figures: Figures) -> Pace | None:
-    """The curve and the percentiles under the same rule; None where nothing of them may be told.
-
-    A percentile is the moment of one reader, so there must be two groups of readers.
-    """
+    """The curve under the same rule; None where nothing of it may be told. A percentile is the moment of one reader."""
     if figures.is_exact:
         return pace
     if figures.is_kept_back:
         return None
     delivered, read = ([coarse(count, figures.targeted) for count in line] for line in (pace.delivered, pace.read))
-    few = (figures.read or 0) < 2 * GROUP
-    return Pace(None if few else pace.p50, None if few else pace.p90, delivered, read)
+    return Pace(None, None, delivered, read)
 
 
 def as_json(figures: Figures) -> dict[str, Any]:

@@ -237,3 +237,15 @@ def test_what_was_marked_read_before_it_reached_somebody_is_not_read(cast):
     actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=later(minutes=2))
     assert counted(broadcast_id).targeted == Steps(2)
     assert [row.read_at for row in figures.deliveries(found(broadcast_id), limit=9)] == [None, None]
+
+
+def test_whoever_came_too_late_was_not_in_it_through_another_broadcast(cast):
+    over, other = (
+        send(cast["alice"], to_role("ops")),
+        send(cast["alice"], a_message(targetType="ROLE", targetIds=["admin"])),
+    )
+    sending.cancel(over, reason="Over", by=cast["alice"], now=clock.now())
+    for roles in (["admin"], ["ops"]):
+        actions.set_roles(cast["charlie"].user_id, roles, by=SYSTEM, now=clock.now())
+    assert counted(over).targeted == Steps(1)
+    assert counted(other).targeted == Steps(2)

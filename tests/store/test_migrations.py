@@ -49,8 +49,8 @@ _BROADCAST = sqlalchemy.text(
     "INSERT INTO broadcasts (id, seq, status, revision, title, content, content_html, priority, actions, audience_kind,"
     " audience_count, requires_ack, match_all, has_exceptions, is_snapshot, is_held, sender_id, sender_name, created_at,"
     " updated_at, published_at, edited_at, close_sessions)"
-    " VALUES (:id, :id, 'ACTIVE', 2, 'Lifts', 'Second', '', 'NORMAL', '[]', 'everyone', 2, :yes, :no, :no, :no, :no, 1, 'Bea', '2026-01-01 00:00:00', '2026-01-01 00:00:00',"
-    " '2026-01-01 00:00:00', '2026-01-02 12:00:00', :no)"
+    " VALUES (:id, :id, 'ACTIVE', 2, 'Lifts', 'Second', '', 'NORMAL', '[]', 'everyone', 2, :yes, :no, :no, :no, :no, 1, 'Bea',"
+    " '2026-01-01 00:00:00', '2026-01-01 00:00:00', '2026-01-01 00:00:00', '2026-01-02 12:00:00', :no)"
 )
 _EVENT = sqlalchemy.text(
     "INSERT INTO events (seq, epoch, type, broadcast_id, audience, payload, at)"

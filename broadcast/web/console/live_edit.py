@@ -10,7 +10,7 @@ from broadcast.domain import clock
 from broadcast.domain.message import Priority
 from broadcast.errors import Invalid
 from broadcast.store.models import Broadcast
-from broadcast.web import forms
+from broadcast.web import forms, told_figures
 from broadcast.web.console import reviewing
 from broadcast.web.identity import me
 from broadcast.web.render import page
@@ -29,6 +29,7 @@ def draw(broadcast: Broadcast, form: dict[str, Any], errors: dict[str, str], *, 
         again=bool(request.form.get("notifyAgain")),
         acknowledge_again=request.form.get("acknowledgeAgain", ""),
         changed=changed,
+        here=told_figures.of_one(broadcast).here,
     )
 
 
