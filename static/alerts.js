@@ -139,7 +139,7 @@
 
   function openDialog(card, breaksThrough) {
     const dialog = document.getElementById("urgent");
-    if (dialog.open) { if (dialog.dataset.of !== card.dataset.id) waiting.push([card, breaksThrough]); return; }
+    if (dialog.open && dialog.dataset.of !== card.dataset.id) { waiting.push([card, breaksThrough]); return; }
     dialog.dataset.of = card.dataset.id;
     dialog.dataset.revision = card.dataset.revision; // whoever acknowledges here acknowledges these words
     dialog.dataset.must = mustAck(card) ? "yes" : "no";
@@ -149,7 +149,7 @@
     dialog.querySelector("#urgent-through").hidden = !breaksThrough;
     dialog.querySelector("[data-urgent=acknowledge]").hidden = !mustAck(card);
     for (const name of ["read", "later"]) dialog.querySelector(`[data-urgent=${name}]`).hidden = mustAck(card);
-    dialog.showModal();
+    if (!dialog.open) dialog.showModal(); // else it says now what the message says since
   }
 
   const urgent = document.getElementById("urgent");
