@@ -29,7 +29,7 @@ def draw(broadcast: Broadcast, form: dict[str, Any], errors: dict[str, str], *, 
         again=bool(request.form.get("notifyAgain")),
         acknowledge_again=request.form.get("acknowledgeAgain", ""),
         changed=changed,
-        here=told_figures.of_one(broadcast).here,
+        reach=told_figures.of_one(broadcast).here,
     )
 
 
