@@ -10,7 +10,8 @@
     ├── NotFound           404  also for what exists but is not the asker's to see
     ├── Conflict           409
     │   ├── IllegalTransition   a broadcast in this status cannot do that
-    │   └── Outdated            somebody else changed it meanwhile; `version` is the one that is true now
+    │   ├── Outdated            somebody else changed it meanwhile; `version` is the one that is true now
+    │   └── TextChanged         an acknowledgement of words that are no longer the ones to acknowledge
     ├── Flooded            429  a source sent more than its rule lets out, and more than may wait
     ├── TooManyRequests    429  a person or a client asked more often than the limits allow
     ├── VersionMissing     428  an edit that does not say which version it was made from
@@ -125,6 +126,15 @@ class Outdated(Conflict):
     def __init__(self, version: str):
         self.version = version
         super().__init__("Somebody else changed this broadcast meanwhile. Nothing of yours was saved over it.")
+
+
+class TextChanged(Conflict):
+    """Somebody acknowledged a message as they saw it, and it says something else by now. Nothing was written for it."""
+
+    title = "It has changed"
+
+    def __init__(self) -> None:
+        super().__init__("This message has changed since you opened it. Read it as it is now, then acknowledge it.")
 
 
 class VersionMissing(BroadcastError):

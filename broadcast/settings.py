@@ -119,7 +119,8 @@ class Settings(SignInSettings):
     )
 
     figures_per_person: bool = Field(
-        True, description="0 shows how many have read a broadcast, and to nobody who; small roles are left out too."
+        True,
+        description="0 shows in groups of people how many have read a broadcast, and to nobody who; of fewer than ten people nothing.",
     )
 
     ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")

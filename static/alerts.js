@@ -139,8 +139,9 @@
 
   function openDialog(card, breaksThrough) {
     const dialog = document.getElementById("urgent");
-    if (dialog.open) { if (dialog.dataset.of !== card.dataset.id) waiting.push([card, breaksThrough]); return; }
+    if (dialog.open && dialog.dataset.of !== card.dataset.id) { waiting.push([card, breaksThrough]); return; }
     dialog.dataset.of = card.dataset.id;
+    dialog.dataset.revision = card.dataset.revision; // whoever acknowledges here acknowledges these words
     dialog.dataset.must = mustAck(card) ? "yes" : "no";
     dialog.querySelector("#urgent-title").textContent = titleOf(card);
     dialog.querySelector("#urgent-body").innerHTML = card.querySelector(".card-body").innerHTML; // the server cleaned it
@@ -148,7 +149,7 @@
     dialog.querySelector("#urgent-through").hidden = !breaksThrough;
     dialog.querySelector("[data-urgent=acknowledge]").hidden = !mustAck(card);
     for (const name of ["read", "later"]) dialog.querySelector(`[data-urgent=${name}]`).hidden = mustAck(card);
-    dialog.showModal();
+    if (!dialog.open) dialog.showModal(); // else it says now what the message says since
   }
 
   const urgent = document.getElementById("urgent");
@@ -162,7 +163,9 @@
     if (!does) return;
     const id = urgent.dataset.of;
     if (does === "later") return putAside(id);
-    const done = await page.post(`/inbox/${id}/${does}`, new FormData());
+    const body = new FormData();
+    body.set("revision", urgent.dataset.revision);
+    const done = await page.post(`/inbox/${id}/${does}`, body);
     if (!done) return;
     page.follow(done);
     page.dismiss(id);

@@ -58,6 +58,8 @@
   function replace(known, card) {
     if (Number(known.dataset.revision) >= Number(card.dataset.revision)) return;
     if (known.classList.contains("alone")) return reloadAlone(known);
+    // acknowledgements were asked for anew: whether this person's stands, the server knows
+    if (known.dataset.ackRevision !== card.dataset.ackRevision && region()) return setTimeout(ask, 300 * Math.random(), [card.dataset.id]);
     for (const name of STATES) card.toggleAttribute(name, known.hasAttribute(name));
     card.dataset.seq = known.dataset.seq;
     held = held.map((one) => (one === known ? card : one));

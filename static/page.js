@@ -135,10 +135,11 @@ page.post = async (path, form) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const moment = new Date(time.dateTime);
       if (isNaN(moment)) continue;
-      const text = "clock" in time.dataset ? clock(moment) : words(moment, page.now());
+      const exact = zoned.format(moment).replace(",", ""); // "Tue 4 Nov 2026, 10:42 CET"
+      const text = "exact" in time.dataset ? exact : "clock" in time.dataset ? clock(moment) : words(moment, page.now());
       if (time.textContent !== text) time.textContent = text;
       if (!time.dataset.zoned) {
-        time.title = zoned.format(moment).replace(",", ""); // "Tue 4 Nov 2026, 10:42 CET"
+        time.title = exact;
         time.dataset.zoned = "yes";
       }
     }

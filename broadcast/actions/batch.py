@@ -22,7 +22,7 @@ from broadcast.domain.arrival import Arrival, Cancel, Publish, Record, Rejected
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
-from broadcast.store import broadcasts, dead_letters, log, outside, sources
+from broadcast.store import broadcasts, dead_letters, log, outside, revisions, sources
 from broadcast.store.models import Broadcast
 from broadcast.store.unsaved import NewBroadcast
 from broadcast.turn import Breath
@@ -141,6 +141,8 @@ class Batch:
 
     def _join(self, card: _Row, reading: Publish, ready: Ready) -> None:
         """Give a card the newest text. A batch changes a card once on the screens, however many of its events join it."""
+        if card.is_live and card.requires_ack and not self._gathering.has_changed(card):
+            revisions.keep(self._session, card.as_card())  # somebody may be acknowledging what is on their screen
         past = self._gathering.join(card, reading)
         fill(card, replace(reading.draft, scheduled_at=card.scheduled_at), self._now, html=ready.html)
         card.sender_name = reading.sender_name

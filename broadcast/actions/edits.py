@@ -31,7 +31,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, read_content, read_draft
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Invalid, Outdated
-from broadcast.store import audiences, broadcasts, log
+from broadcast.store import audiences, broadcasts, log, revisions
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast
 
@@ -202,13 +202,15 @@ def edit(
     by: Actor,
     now: datetime,
     notify_again: bool = False,
+    acknowledge_again: bool = False,
     confirmed: Given | None = None,
 ) -> str:
     """Change the named public fields of a draft, a plan or a live broadcast; return the new version.
 
-    A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Its
-    audience and its start are history and cannot change. `version` None means whatever is there now. Lets other greenlets
-    run. Raises Forbidden, NotFound, Invalid, ConfirmationNeeded, Outdated, IllegalTransition, Busy.
+    A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Without
+    `acknowledge_again` the edit is a correction, and acknowledgements stand; with it everybody is asked anew, which shows it
+    again too. Its audience and its start are history and cannot change. `version` None means whatever is there now. Lets
+    other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationNeeded, Outdated, IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
     new_text, proof = _rendered(broadcast_id, changes), confirming.prove(confirmed, by=by, now=now)
@@ -216,18 +218,22 @@ def edit(
         broadcast = rows.locked(session, broadcast_id, version=version)
         lifecycle.after(broadcast.status, "edited")
         before = as_fields(broadcast)
-        draft = _changed(broadcast, before, changes, now, notify_again)
+        draft = _changed(broadcast, before, changes, now, notify_again, acknowledge_again)
+        notify_again = notify_again or acknowledge_again
         rows.check_may_write(draft, by)
         if not broadcast.is_live:
             audience = resolve(draft.target)
             rows.clear_audience(session, broadcast)
             is_draft = broadcast.status == Status.DRAFT
             rows.set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft)
+        elif broadcast.requires_ack:  # somebody may be acknowledging what is still on their screen
+            revisions.keep(session, broadcast.as_card())
         started_at, priority = broadcast.scheduled_at, Priority(broadcast.priority)
         rows.fill(broadcast, draft, now, html=_html_of(draft.content, broadcast, new_text))
         if broadcast.status == Status.SCHEDULED:
             broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
-        if confirmation.is_asked_again(broadcast.status, priority, draft.priority, again=notify_again):
+        again = notify_again or acknowledge_again
+        if confirmation.is_asked_again(broadcast.status, priority, draft.priority, again=again):
             demand_for_row(broadcast, proof)
         if broadcast.is_live:
             broadcast.scheduled_at = started_at
@@ -237,7 +243,10 @@ def edit(
             return broadcast.version
         broadcast.revision += 1
         broadcast.typed = None
+        if acknowledge_again:
+            broadcast.ack_revision = broadcast.revision
         detail = {"fields": changed, "revision": broadcast.revision} | ({"again": True} if notify_again else {})
+        detail |= {"acknowledgeAgain": True} if acknowledge_again else {}
         audit.record(session, by, "broadcast.edited", "broadcast", broadcast.id, now=now, **detail)
         if broadcast.is_live:
             _tell_everybody(session, broadcast, now, notify_again)
@@ -275,13 +284,20 @@ def _html_of(content: str, broadcast: Broadcast, new_text: _Text | None) -> str:
 
 
 def _changed(
-    broadcast: Broadcast, before: dict[str, Any], changes: Mapping[str, Any], now: datetime, notify_again: bool
+    broadcast: Broadcast,
+    before: dict[str, Any],
+    changes: Mapping[str, Any],
+    now: datetime,
+    notify_again: bool,
+    acknowledge_again: bool,
 ) -> Draft:
     """What the broadcast says after the changes. Raises Invalid."""
     may_change = _CONTENT if broadcast.is_live else (*_CONTENT, *_AUDIENCE, "scheduledAt")
     problems = {name: _refusal(name, broadcast) for name in changes if name not in may_change}
     if notify_again and not broadcast.is_live:
         problems["notifyAgain"] = "Only what is live can be shown again."
+    if acknowledge_again and not broadcast.is_live:
+        problems["acknowledgeAgain"] = "Only what is live can be acknowledged again."
     if broadcast.status == Status.SCHEDULED and changes.get("scheduledAt", "") is None:
         problems["scheduledAt"] = "Give the time at which it is sent, or send it now."
     raw = before | dict(changes)
@@ -297,6 +313,8 @@ def _changed(
         raise Invalid(invalid.fields | problems) from None
     if problems:
         raise Invalid(problems)
+    if acknowledge_again and not draft.requires_ack:
+        raise Invalid({"acknowledgeAgain": "This message asks for no acknowledgement."})
     if broadcast.is_live and "ackDueAt" not in raw:
         return replace(draft, ack_due_at=broadcast.ack_due_at)
     return draft

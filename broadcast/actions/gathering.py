@@ -67,13 +67,19 @@ class Gathering:
         card.times += 1
         card.revision += 1
         card.repeated_at = self._now
-        if id(card) in self._joined or id(card) in self._begun:
+        if reading.acknowledge_again and card.is_live:
+            card.ack_revision = card.revision
+        if self.has_changed(card):
             return None
         again = card.is_live and self.may_show(reading)
         self._joined[id(card)] = (card, again)
         if again:
             card.renewed_at = self._now
         return ("again" if again else "quiet") if card.is_live else None
+
+    def has_changed(self, card: _Row) -> bool:
+        """Whether the card says already what nobody has seen before this batch."""
+        return id(card) in self._joined or id(card) in self._begun
 
     def joined(self) -> Iterator[tuple[_Row, bool]]:
         """What was there before this batch and has changed in it, and whether that is shown again."""

@@ -22,7 +22,7 @@ from broadcast.domain.events import EVERY_SESSION, EventType
 from broadcast.domain.message import is_one_line
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Conflict, Invalid, NotFound, SignInRefused
-from broadcast.store import first_run, log, people
+from broadcast.store import first_run, log, past_viewers, people
 from broadcast.store.database import ROW_LOCK, writing
 from broadcast.store.models import ApiToken, Role, User, UserRole, UserSession
 
@@ -107,6 +107,8 @@ def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -
         if "admin" not in roles:
             _keep_an_admin(session, user, by)
         people.changed(session)
+        if set(before) != roles:
+            past_viewers.remember(session, User.id == user.id, at=now)
         put_roles(session, user, roles)
         session.flush()
         audit.record(session, by, "person.roles", "person", user.id, now=now, before=before, after=sorted(roles))
@@ -120,7 +122,9 @@ def disable(user_id: int, *, by: Actor, now: datetime) -> None:
     with writing() as session:
         user = locked(session, user_id)
         _keep_an_admin(session, user, by)
-        user.disabled_at = user.disabled_at or now
+        if user.disabled_at is None:
+            past_viewers.remember(session, User.id == user.id, at=now)
+            user.disabled_at = now
         people.changed(session)
         people.end_sessions(session, [user.id], at=now)
         audit.record(session, by, "person.disabled", "person", user.id, now=now)
@@ -135,6 +139,7 @@ def enable(user_id: int, *, by: Actor, now: datetime) -> None:
         user = locked(session, user_id)
         if user.disabled_at is None:
             return
+        past_viewers.remember(session, User.id == user.id, at=now)
         user.disabled_at = None
         people.changed(session)
         audit.record(session, by, "person.enabled", "person", user.id, now=now)

@@ -5,7 +5,7 @@ transaction; then the person's other tabs and devices are told. What changes not
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from broadcast.actions import announce
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
-from broadcast.errors import Conflict, Invalid, NotFound
-from broadcast.store import ended_inbox, inbox, log, receipts
+from broadcast.domain.revisions import stands
+from broadcast.errors import Conflict, Invalid, NotFound, TextChanged
+from broadcast.store import ended_inbox, inbox, log, receipts, revisions
 from broadcast.store.database import writing
 from broadcast.store.inbox import Filters, Item
 
@@ -30,14 +31,14 @@ _MOST_TO_WAKE = 500  # in one transaction
 class Done:
     """What an act changed. `version` is the inbox's then, 0 when nothing changed; `undo` is the key to take it back with.
 
-    `left` messages were left as they were, the first of them because of what `because` says.
+    `refused` are those of several with which it could not be done, the first of them because of what `because` says.
     """
 
     kind: str
     ids: list[int]
     version: int = 0
     undo: str | None = None
-    left: int = 0
+    refused: tuple[int, ...] = ()
     because: str = ""
 
 
@@ -54,20 +55,39 @@ def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
 
 def mark_unread(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
     """Mark messages unread again, for this person alone: the sender's figures keep the reading. Raises NotFound, Busy."""
-    return _act("unread", ids, lambda item: item.is_read, _putting(by, unread_at=now), by=by, now=now)
+    return _act("unread", ids, lambda item: item.is_read, _putting(by, now, unread_at=now), by=by, now=now)
 
 
-def acknowledge(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
-    """Say "I have read and understood": for ever, and it reads too. Raises NotFound, Conflict, Busy."""
+def acknowledge(ids: Sequence[int], *, by: Actor, now: datetime, seen: Mapping[int, int] | None = None) -> Done:
+    """Say "I have read and understood": for ever, and it reads too. Raises NotFound, Conflict, TextChanged, Busy.
+
+    `seen` are the revisions that were on the screen, by id; of the others the present one is taken. An older one is
+    acknowledged as such if its words are kept and may still be acknowledged, and refused otherwise.
+    """
+    on_screen = seen or {}
+    kept = revisions.hashes(on_screen.items())
 
     def write(session: Session, items: list[Item]) -> None:
-        pairs = [(item.card.id, by.user_id) for item in items]
-        for column in ("acked_at", "read_at"):
-            receipts.mark(session, pairs, column, at=now)
+        given = []
+        for card in (item.card for item in items):
+            revision = on_screen.get(card.id, card.revision)
+            if revision == card.revision:
+                revisions.keep(session, card, is_acknowledged=True)
+                given.append((card.id, revision, revisions.hash_of(card)))
+            else:
+                revisions.note_acknowledged(session, card.id, revision)
+                given.append((card.id, revision, kept[card.id, revision]))
+        revisions.acknowledge(session, by.user_id, given, at=now)
+        receipts.mark(session, [(item.card.id, by.user_id) for item in items], "read_at", at=now)
         receipts.put(session, by.user_id, [item.card.id for item in items], unread_at=None)
 
-    def refuse(item: Item) -> str | None:
-        return None if item.card.requires_ack else "This message asks for no acknowledgement."
+    def refuse(item: Item) -> Conflict | None:
+        card = item.card
+        if not card.requires_ack:
+            return Conflict("This message asks for no acknowledgement.")
+        revision = on_screen.get(card.id, card.revision)
+        may_be = stands(revision, card.ack_revision) and (card.id, revision) in kept and revision < card.revision
+        return None if revision == card.revision or may_be or not item.needs_ack else TextChanged()
 
     return _act("acknowledged", ids, lambda item: item.needs_ack, write, by=by, now=now, refuse=refuse)
 
@@ -75,10 +95,10 @@ def acknowledge(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
 def archive(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
     """Put messages away. Raises NotFound, Conflict for what must be acknowledged first, Busy."""
 
-    def refuse(item: Item) -> str | None:
-        return "Acknowledge this message before you archive it." if item.needs_ack else None
+    def refuse(item: Item) -> Conflict | None:
+        return Conflict("Acknowledge this message before you archive it.") if item.needs_ack else None
 
-    write = _putting(by, archived_at=now)
+    write = _putting(by, now, archived_at=now)
     return _act(
         "archived", ids, lambda i: not i.archived_at, write, by=by, now=now, refuse=refuse, undo=["archived_at"]
     )
@@ -86,7 +106,7 @@ def archive(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
 
 def unarchive(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
     """Put messages back into the inbox, out of the archive or out of their sleep. Raises NotFound, Busy."""
-    write = _putting(by, archived_at=None, snoozed_until=None)
+    write = _putting(by, now, archived_at=None, snoozed_until=None)
     return _act("unarchived", ids, lambda i: i.archived_at or _sleeps(i, now), write, by=by, now=now)
 
 
@@ -99,17 +119,19 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
     if not now < until <= now + LONGEST_SNOOZE:
         raise Invalid({"until": "Choose a time ahead, within a year."})
 
-    def refuse(item: Item) -> str | None:
+    def refuse(item: Item) -> Conflict | None:
         if item.card.expires_at and item.card.expires_at <= until:
-            return "This message ends before that time, and would not come back. Choose an earlier time, or archive it."
+            return Conflict(
+                "This message ends before that time, and would not come back. Choose an earlier time, or archive it."
+            )
         if not item.needs_ack:
             return None
         if item.card.priority == Priority.URGENT:
-            return "This message is urgent and must be acknowledged; it cannot wait."
+            return Conflict("This message is urgent and must be acknowledged; it cannot wait.")
         due = item.card.ack_due_at
-        return "It must be acknowledged before that time." if due and due < until else None
+        return Conflict("It must be acknowledged before that time.") if due and due < until else None
 
-    write = _putting(by, snoozed_until=until, unread_at=now, archived_at=None, returned_at=None)
+    write = _putting(by, now, snoozed_until=until, unread_at=now, archived_at=None, returned_at=None)
     columns = ["snoozed_until", "unread_at", "archived_at", "returned_at"]
     return _act("snoozed", ids, lambda i: i.snoozed_until != until, write, by=by, now=now, refuse=refuse, undo=columns)
 
@@ -181,12 +203,13 @@ def _act(
     *,
     by: Actor,
     now: datetime,
-    refuse: Callable[[Item], str | None] = lambda item: None,
+    refuse: Callable[[Item], Conflict | None] = lambda item: None,
     undo: Sequence[str] = (),
 ) -> Done:
     """Do something with those of `ids` that are this person's and that it would change.
 
-    `refuse` says for one message why not; of many, the others are done. `undo` names the columns that undoing puts back.
+    `refuse` gives the error for one message with which it cannot be done; of many, the others are done. `undo` names the
+    columns that undoing puts back.
     """
     key = None
     with writing() as session:
@@ -196,21 +219,20 @@ def _act(
             raise Conflict("This message has ended: it can be read, and nothing else can be done with it.")
         if not items:
             raise NotFound()
-        allowed = [item for item in items if not refuse(item)]
-        if not allowed:
-            raise Conflict(refuse(items[0]))
-        left = [reason for item in items if (reason := refuse(item))]
-        because = left[0] if left else ""
-        changed = [item for item in allowed if is_wanted(item)]
+        refusals = {item.card.id: refusal for item in items if (refusal := refuse(item))}
+        if len(refusals) == len(items):
+            raise refusals[items[0].card.id]
+        refused, because = tuple(refusals), str(next(iter(refusals.values()), ""))
+        changed = [item for item in items if item.card.id not in refusals and is_wanted(item)]
         if not changed:
-            return Done(kind, [], left=len(left), because=because)
+            return Done(kind, [], refused=refused, because=because)
         done = [item.card.id for item in changed]
         if undo:
             key = _keep_step(session, by, receipts.snapshot(session, by.user_id, done, undo), now)
         write(session, changed)
         version = receipts.raise_version(session, by.user_id, at=now)
     announce.receipt(by.user_id, kind, done, version)
-    return Done(kind, done, version, key, len(left), because)
+    return Done(kind, done, version, key, refused, because)
 
 
 def _keep_step(session: Session, by: Actor, before: dict[str, Any], now: datetime) -> str | None:
@@ -222,8 +244,15 @@ def _keep_step(session: Session, by: Actor, before: dict[str, Any], now: datetim
     return key
 
 
-def _putting(by: Actor, **columns: Any) -> Callable[[Session, list[Item]], None]:
-    return lambda session, items: receipts.put(session, by.user_id, [i.card.id for i in items], **columns)
+def _putting(by: Actor, now: datetime, **columns: Any) -> Callable[[Session, list[Item]], None]:
+    """Whoever does something with a message has received it, whatever the stream of it told."""
+
+    def write(session: Session, items: list[Item]) -> None:
+        ids = [item.card.id for item in items]
+        receipts.mark(session, [(broadcast_id, by.user_id) for broadcast_id in ids], "delivered_at", at=now)
+        receipts.put(session, by.user_id, ids, **columns)
+
+    return write
 
 
 def _sleeps(item: Item, now: datetime) -> bool:

@@ -21,9 +21,10 @@ MOST = 50_000  # people reminded at once, as many as can be chosen by name; the 
 _OF_ONE_EVENT = 5_000  # ids: decoding one event stays below a millisecond
 
 
-def remind(broadcast_id: int, *, by: Actor, now: datetime) -> int:
+def remind(broadcast_id: int, *, by: Actor, now: datetime, per_person: bool = True) -> int | None:
     """Alert once more whoever is missing; return how many that are.
 
+    Without `per_person` nothing may tell whether anybody is missing: it is done without a word of how many, and None returned.
     Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the hour), Busy.
     """
     by.require(Permission.WRITE)
@@ -33,16 +34,19 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime) -> int:
     ids = figures.missing_ids(broadcast, limit=MOST) if broadcast.is_live else []
     with writing() as session:
         broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
-        _refuse(broadcast, ids, now)
+        _refuse(broadcast, now)
+        if per_person and not ids:
+            raise Conflict("Nobody is missing: everybody has done it.")
         broadcast.reminded_at = now
         payload = broadcast.as_card().as_payload() | {"seq": broadcast.seq, "reminder": True}
         chunks = [ids[start : start + _OF_ONE_EVENT] for start in range(0, len(ids), _OF_ONE_EVENT)]
-        audit.record(session, by, "broadcast.reminded", "broadcast", broadcast.id, now=now, people=len(ids))
+        detail = {"people": len(ids)} if per_person else {}
+        audit.record(session, by, "broadcast.reminded", "broadcast", broadcast.id, now=now, **detail)
         session.flush()
         entries = [log.Entry(EventType.MESSAGE_UPDATED, broadcast.id, users(chunk), payload) for chunk in chunks]
         log.append(session, entries, at=now)
     announce.ring()
-    return len(ids)
+    return len(ids) if per_person else None
 
 
 def next_at(broadcast: Broadcast) -> datetime | None:
@@ -50,11 +54,9 @@ def next_at(broadcast: Broadcast) -> datetime | None:
     return broadcast.reminded_at and broadcast.reminded_at + EVERY
 
 
-def _refuse(broadcast: Broadcast, ids: list[int], now: datetime) -> None:
+def _refuse(broadcast: Broadcast, now: datetime) -> None:
     if not broadcast.is_live:
         raise Conflict("Only a broadcast that is live can be reminded of.")
     if (earliest := next_at(broadcast)) and now < earliest:
         minutes = -(-(earliest - now) // timedelta(minutes=1))
         raise Conflict(f"People were reminded within the hour. The next reminder is possible in {minutes} min.")
-    if not ids:
-        raise Conflict("Nobody is missing: everybody has done it.")

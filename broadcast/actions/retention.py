@@ -75,6 +75,8 @@ def _forget_receipts(ids: list[int], forgotten: Forgotten, now: datetime) -> Non
         retention.mark(session, ids, at=now)
     for dropped in _slices(lambda session: retention.drop_receipts(session, ids)):
         forgotten.receipts += dropped
+    for _ in _slices(lambda session: retention.drop_acknowledged(session, ids)):
+        pass
 
 
 def _forget_broadcasts(ids: list[int], forgotten: Forgotten, now: datetime) -> None:

@@ -57,6 +57,7 @@ def _empty(by: Actor, now: datetime) -> dict[str, Any]:
         "is_snapshot": False,
         "is_held": False,
         "times": 1,
+        "ack_revision": 1,
         "sender_id": by.user_id,
         "sender_name": by.name,
         "created_at": now,

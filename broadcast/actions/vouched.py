@@ -25,7 +25,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.domain.vouched import PROXY, Trust, Vouched
 from broadcast.errors import Conflict, Invalid, SignInRefused
-from broadcast.store import people, provider_sessions
+from broadcast.store import past_viewers, people, provider_sessions
 from broadcast.store.database import writing
 from broadcast.store.models import PersonIdentity, User
 
@@ -162,6 +162,7 @@ def _follow_roles(session: Session, user: User, somebody: Vouched, now: datetime
     if before == after:
         return False
     people.changed(session)
+    past_viewers.remember(session, User.id == user.id, at=now)
     put_roles(session, user, after)
     session.flush()
     roles = {"before": sorted(before), "after": sorted(after)}

@@ -47,6 +47,7 @@ class Publish:
     """Send this draft. `sender_name` is shown on the card.
 
     With a `collapse_key`, it becomes the newest text of the live card of its source that has the same key, if there is one.
+    With `acknowledge_again` whoever acknowledged that card is asked anew; without, it is a correction of it.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Publish:
     sender_name: str
     collapse_key: str | None = None
     cap: Cap | None = None
+    acknowledge_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

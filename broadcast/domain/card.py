@@ -16,6 +16,7 @@ class Card:
     """`content` is the Markdown as typed, `content_html` the sanitised HTML made from it; `edited_at` is None until an edit.
 
     `times` is the number of events that the card stands for, `repeated_at` the moment of the newest of several.
+    Acknowledgements of revisions before `ack_revision` do not stand any more.
     """
 
     id: int
@@ -37,6 +38,7 @@ class Card:
     why: str
     times: int = 1
     repeated_at: datetime | None = None
+    ack_revision: int = 1
 
     def as_payload(self) -> dict[str, Any]:
         return {
@@ -52,6 +54,7 @@ class Card:
             "expiresAt": clock.to_wire(self.expires_at),
             "requiresAck": self.requires_ack,
             "ackDueAt": clock.to_wire(self.ack_due_at),
+            "ackRevision": self.ack_revision,
             "revision": self.revision,
             "editedAt": clock.to_wire(self.edited_at),
             "actions": [{"label": link.label, "url": link.url} for link in self.actions],
@@ -82,8 +85,9 @@ class Card:
             actions=tuple(Link(**link) for link in payload["actions"]),
             target_type=payload["targetType"],
             why=payload["why"],
-            times=payload.get("times", 1),  # the log of an earlier version has neither
+            times=payload.get("times", 1),  # the log of an earlier version has none of these three
             repeated_at=_moment(payload.get("repeatedAt")),
+            ack_revision=payload.get("ackRevision", 1),
         )
 
 

@@ -189,6 +189,7 @@ def _read_type(envelope: Envelope, now: datetime, rules: Rules) -> Reading:
 def _publish(envelope: Envelope, rule: Rule, now: datetime) -> Publish:
     try:
         data, key = _with_key(envelope, rule)
+        data, asks_again = _with_wish(data, rule)
         draft = read_draft(_not_late(rule.shape(data), now), now=now)
     except TemplateFailed as problem:
         _refuse("template", f"{_shown(str(problem), 300)}.")
@@ -198,8 +199,10 @@ def _publish(envelope: Envelope, rule: Rule, now: datetime) -> Publish:
         _refuse("not-allowed", refusal)
     if rule.draft:
         draft = replace(draft, keep_as_draft=True)
+    if asks_again and not draft.requires_ack:
+        _refuse("fields", "acknowledgeAgain needs requiresAck.")
     sender = rule.sender or envelope.source
-    return Publish(envelope.source, envelope.id, draft, sender_name=sender, collapse_key=key, cap=rule.cap)
+    return Publish(envelope.source, envelope.id, draft, sender, key, rule.cap, acknowledge_again=asks_again)
 
 
 def _with_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None]:
@@ -214,6 +217,16 @@ def _with_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None]:
     if isinstance(data, Mapping) and not rule.is_translator:
         data = {name: value for name, value in data.items() if name != "collapseKey"}
     return data, key
+
+
+def _with_wish(data: Any, rule: Rule) -> tuple[Any, bool]:
+    """The data without `acknowledgeAgain`, and what it says."""
+    if not isinstance(data, Mapping) or rule.is_translator or "acknowledgeAgain" not in data:
+        return data, False
+    wish = data["acknowledgeAgain"]
+    if wish is not None and not isinstance(wish, bool):
+        _refuse("fields", "acknowledgeAgain must be true or false.")
+    return {name: value for name, value in data.items() if name != "acknowledgeAgain"}, bool(wish)
 
 
 def _not_late(data: Any, now: datetime) -> Any:

@@ -57,6 +57,36 @@ def _left_out(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
     )
 
 
+def includes_person(user_id: Any, roles: Any, is_theirs: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+    """Whether a row of Broadcast includes the person of another row of the query.
+
+    `roles` is UserRole or another table of role names, `is_theirs` the condition that a row of it is this person's.
+    """
+    here, has = BroadcastRole.broadcast_id == Broadcast.id, aliased(roles)
+    role, person = BroadcastExceptRole, BroadcastExceptUser
+    is_named = and_(is_theirs(has), has.role_name == BroadcastRole.role_name)
+    # each says what is its own: SQLAlchemy finds by itself only what stands in the query next around it
+    any_role = exists().where(here, is_named).correlate_except(BroadcastRole, has)
+    lacking = exists().where(here, ~exists().where(is_named).correlate_except(has)).correlate_except(BroadcastRole)
+    named = and_(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == user_id)
+    by_name = exists().where(named).correlate_except(BroadcastUser)
+    by_role = and_(role.broadcast_id == Broadcast.id, is_theirs(has), has.role_name == role.role_name)
+    one_by_one = and_(person.broadcast_id == Broadcast.id, person.user_id == user_id)
+    left_out = or_(
+        exists().where(by_role).correlate_except(role, has), exists().where(one_by_one).correlate_except(person)
+    )
+    return and_(
+        case(
+            (Broadcast.audience_kind == "everyone", True),
+            (and_(Broadcast.audience_kind == "roles", Broadcast.match_all), and_(any_role, ~lacking)),
+            (Broadcast.audience_kind == "roles", any_role),
+            (Broadcast.audience_kind == "users", by_name),
+            else_=False,
+        ),
+        or_(~Broadcast.has_exceptions, ~left_out),
+    )
+
+
 def members_of(broadcast: Broadcast, *, whole: bool = False) -> ColumnElement[bool]:
     """The condition that a User is in the audience of this broadcast now.
 
@@ -129,6 +159,23 @@ def until_people_change(what: Hashable, count: Callable[[], T]) -> T:
     """A count that takes long is kept until somebody comes, goes or has another role."""
     version = db.session.scalar(select(PeopleVersion.version))
     return current_app.extensions["counted"].get(("people", what, version), count, lasting=True)
+
+
+def count_of(rows: Iterable[Broadcast]) -> dict[int, int]:
+    """How many enabled people each of these broadcasts includes now, by its id."""
+    named, known, found = [], {}, {}
+    for row in rows:
+        if row.audience_kind == "users" and not row.has_exceptions:
+            named.append(row.id)
+            continue
+        audience = of(row)
+        if audience not in known:
+            known[audience] = count(audience)
+        found[row.id] = known[audience]
+    enabled = select(BroadcastUser.broadcast_id, func.count()).join(User, User.id == BroadcastUser.user_id)
+    enabled = enabled.where(BroadcastUser.broadcast_id.in_(named), User.disabled_at.is_(None))
+    counted = dict(map(tuple, db.session.execute(enabled.group_by(BroadcastUser.broadcast_id)))) if named else {}
+    return found | {broadcast_id: counted.get(broadcast_id, 0) for broadcast_id in named}
 
 
 def ids_of(audience: Audience) -> list[int]:

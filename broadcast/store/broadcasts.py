@@ -2,11 +2,9 @@
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
-from flask import current_app
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.audience import Audience
@@ -21,8 +19,6 @@ from broadcast.store.models import (
     BroadcastRole,
     BroadcastUser,
     IdempotencyKey,
-    Receipt,
-    User,
 )
 from broadcast.store.unsaved import NewBroadcast
 from broadcast.turn import Breath
@@ -40,24 +36,6 @@ FILTERS = {
     "active": [Status.ACTIVE],
     "ended": [Status.EXPIRED, Status.CANCELLED],
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Distinct people at each step, never more than at the step before.
-
-    `targeted` is the audience at the moment of sending, or as many as got it when others have joined the audience since.
-    """
-
-    targeted: int
-    delivered: int
-    seen: int
-    read: int
-    acknowledged: int
-
-    def rate(self, step: str) -> float:
-        """Share of the targeted people, 0 to 1."""
-        return min(1.0, getattr(self, step) / self.targeted) if self.targeted else 0.0
 
 
 def by_id(broadcast_id: int) -> Broadcast | None:
@@ -130,54 +108,6 @@ def chosen_counts(ids: list[int]) -> dict[int, int]:
         return {}
     query = select(BroadcastUser.broadcast_id, func.count()).where(BroadcastUser.broadcast_id.in_(ids))
     return dict(db.session.execute(query.group_by(BroadcastUser.broadcast_id)).all())
-
-
-def stats(rows: Sequence[Broadcast]) -> dict[int, Stats]:
-    """Count distinct people at every step of each broadcast, by id. A later step counts for the earlier ones.
-
-    All together; what very many people did is then kept for some seconds.
-    """
-    by_key = {("stats", row.id): row for row in rows}
-    counted = current_app.extensions["counted"]
-    found = counted.get_many(
-        list(by_key), lambda keys: _count_steps({key: by_key[key] for key in keys}), weigh=lambda stats: stats.delivered
-    )
-    return {row.id: found[key] for key, row in by_key.items()}
-
-
-def no_stats(row: Broadcast) -> Stats:
-    """What `stats` says of a broadcast that was stored a moment ago."""
-    return _stats(row, (0,) * 4, (0, 0))
-
-
-def _count_steps(wanted: Mapping[tuple[str, int], Broadcast]) -> dict[tuple[str, int], Stats]:
-    rows = wanted.values()
-    seen, acked = Receipt.first_seen_at.is_not(None), Receipt.acked_at.is_not(None)
-    renewed = Broadcast.renewed_at  # what was read before it was shown again does not count
-    read = or_(and_(Receipt.read_at.is_not(None), or_(renewed.is_(None), Receipt.read_at >= renewed)), acked)
-    sent = Receipt.broadcast_id.in_([row.id for row in rows if row.seq is not None])
-    steps = [func.count(), *(func.count().filter(step) for step in (or_(seen, read), read, acked))]
-    own = select(Receipt.broadcast_id, *steps).join(Broadcast, Broadcast.id == Receipt.broadcast_id)
-    own = own.where(sent).group_by(Receipt.broadcast_id)
-    # who marked everything read; apart, because joining a million people for the few who did costs most of the time. The
-    # smallest seq is there once more as a number, from which the database can tell how few they are
-    through = (
-        select(Receipt.broadcast_id, func.count(), func.count().filter(~seen))
-        .join(Broadcast, Broadcast.id == Receipt.broadcast_id)
-        .join(User, User.id == Receipt.user_id)
-        .where(sent, ~read, User.read_through_seq >= Broadcast.seq)
-        .where(or_(renewed.is_(None), User.read_through_at >= renewed))
-        .where(User.read_through_seq >= min((row.seq for row in rows if row.seq is not None), default=0))
-        .group_by(Receipt.broadcast_id)
-    )
-    counted = {broadcast_id: steps for broadcast_id, *steps in db.session.execute(own)}
-    also = {broadcast_id: steps for broadcast_id, *steps in db.session.execute(through)}
-    return {key: _stats(row, counted.get(row.id, (0,) * 4), also.get(row.id, (0, 0))) for key, row in wanted.items()}
-
-
-def _stats(row: Broadcast, steps: Sequence[int], also: Sequence[int]) -> Stats:
-    (delivered, seen, read, acked), (also_read, also_seen) = steps, also
-    return Stats(max(row.audience_count or 0, delivered), delivered, seen + also_seen, read + also_read, acked)
 
 
 def by_idempotency_key(user_id: int, key: str) -> IdempotencyKey | None:

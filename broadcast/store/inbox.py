@@ -16,7 +16,8 @@ from broadcast.domain.audience import Viewer
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
-from broadcast.store import audiences, search
+from broadcast.domain.revisions import stands
+from broadcast.store import audiences, search, steps
 from broadcast.store.cards import CardKey
 from broadcast.store.database import Moment, db
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
@@ -61,10 +62,16 @@ class Item:
     snoozed_until: datetime | None = None
     is_back: bool = False
     ended_at: datetime | None = None
+    acked_revision: int | None = None
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether an acknowledgement stands; one of an earlier revision may not."""
+        return self.acked_at is not None and stands(self.acked_revision, self.card.ack_revision)
 
     @property
     def needs_ack(self) -> bool:
-        return self.card.requires_ack and self.acked_at is None
+        return self.card.requires_ack and not self.is_acknowledged
 
 
 class Unread(NamedTuple):
@@ -106,7 +113,7 @@ def page(
 
 def to_acknowledge(viewer: Viewer, filters: Filters, *, now: datetime, limit: int) -> list[Item]:
     """What the person must still acknowledge and the filters show, the soonest due first."""
-    query = _filtered(_items, filters).where(Broadcast.requires_ack, Receipt.acked_at.is_(None))
+    query = _filtered(_items, filters).where(Broadcast.requires_ack, ~_is_acknowledged())
     order = (Broadcast.ack_due_at.is_(None), Broadcast.ack_due_at, Broadcast.seq.desc())
     return _read(query.order_by(*order).limit(limit), viewer, now)
 
@@ -160,7 +167,7 @@ def pending(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[
 def alerting(viewer: Viewer, *, now: datetime, limit: int) -> list[int]:
     """Unread HIGH and URGENT messages that this person has not had in view, and URGENT ones not acknowledged; newest first."""
     loud = and_(Broadcast.priority.in_((Priority.HIGH, Priority.URGENT)), Receipt.first_seen_at.is_(None), ~_is_read())
-    open_ = and_(Broadcast.priority == Priority.URGENT, Broadcast.requires_ack, Receipt.acked_at.is_(None))
+    open_ = and_(Broadcast.priority == Priority.URGENT, Broadcast.requires_ack, ~_is_acknowledged())
     query = _filtered(_ids, Filters()).where(or_(loud, open_)).order_by(Broadcast.seq.desc()).limit(limit)
     return list(db.session.scalars(query, _given(viewer, now)))
 
@@ -214,6 +221,11 @@ def _is_read() -> ColumnElement[bool]:
     opened = and_(Receipt.read_at.is_not(None), or_(renewed.is_(None), Receipt.read_at >= renewed))
     passed = and_(Broadcast.seq <= User.read_through_seq, or_(renewed.is_(None), User.read_through_at >= renewed))
     return and_(Receipt.unread_at.is_(None), or_(opened, passed))
+
+
+def _is_acknowledged() -> ColumnElement[bool]:
+    """Never NULL, so that its negation is true for messages without a receipt."""
+    return func.coalesce(steps.is_acknowledged(Broadcast), False)
 
 
 def _is_archived() -> ColumnElement[bool]:
@@ -282,6 +294,7 @@ _items = _base(
     Receipt.archived_at,
     Receipt.snoozed_until,
     _is_back(),
+    Receipt.acked_revision,
 )
 _broadcasts = _base(Broadcast)
 _ids = _base(Broadcast.id)

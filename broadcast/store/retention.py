@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import IN_A_THREAD, db
-from broadcast.store.models import Broadcast, LogEvent, Receipt
+from broadcast.store.models import Broadcast, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
 from broadcast.store.outside import EventSample
 
 BATCH = 500  # rows of one transaction
@@ -59,6 +59,12 @@ def mark(session: Session, ids: Sequence[int], *, at: datetime) -> None:
 def drop_receipts(session: Session, ids: Sequence[int]) -> int:
     """Delete receipts of these broadcasts, at most BATCH; return how many. Zero: none is left."""
     return _drop(session, Receipt.__table__, Receipt.broadcast_id.in_(ids))
+
+
+def drop_acknowledged(session: Session, ids: Sequence[int]) -> int:
+    """Delete what was acknowledged of these broadcasts, at most BATCH rows: it is kept as long as by whom."""
+    tables = (EarlierAcknowledgement.__table__, RevisionText.__table__)
+    return next((dropped for table in tables if (dropped := _drop(session, table, table.c.broadcast_id.in_(ids)))), 0)
 
 
 def drop_rest(session: Session, ids: Sequence[int]) -> int:

@@ -13,12 +13,13 @@ from broadcast.actions import broadcasts as actions
 from broadcast.actions import edits
 from broadcast.actions.audiences import resolve
 from broadcast.domain import clock
+from broadcast.domain.figures import Figures
 from broadcast.domain.message import read_draft, read_target
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Invalid, NotFound, Outdated, VersionMissing
 from broadcast.store import audiences, broadcasts, people
-from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
+from broadcast.web import told_figures
 from broadcast.web.asked import confirmation, json_object, paging
 from broadcast.web.errors import answer
 from broadcast.web.identity import allow, me
@@ -61,7 +62,7 @@ def create():
     confirmed = confirmation(body)
     published = actions.publish(read_draft(body, now=now), by=me().actor, now=now, key=key, confirmed=confirmed)
     broadcast = _found(published.id)
-    response = jsonify(_listed(broadcast, broadcasts.no_stats(broadcast)) if published.is_new else _told(broadcast))
+    response = jsonify(_listed(broadcast, told_figures.of_new(broadcast)) if published.is_new else _told(broadcast))
     response.status_code = 201 if published.is_new else 200
     response.headers["Location"] = url_for("api.one", broadcast_id=published.id)
     return response
@@ -78,7 +79,7 @@ def listing():
     q = request.args.get("q", "").strip()[:200].replace("\0", "")
     found = broadcasts.page(filter, q=q, before=before, limit=limit + 1)
     shown = found[:limit]
-    figures = broadcasts.stats(shown)
+    figures = told_figures.of(shown)
     items = [_listed(broadcast, figures[broadcast.id]) for broadcast in shown]
     return jsonify(items=items, next=str(shown[-1].id) if len(found) > limit else None)
 
@@ -99,16 +100,21 @@ def edit(broadcast_id: int):
     """PARITY A11. 428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
     changes = json_object()
     confirmed = confirmation(changes)
-    again = changes.pop("notifyAgain", False)
-    if not isinstance(again, bool):
-        raise Invalid({"notifyAgain": "notifyAgain must be true or false."})
+    again, acknowledge_again = _wish(changes, "notifyAgain"), _wish(changes, "acknowledgeAgain")
     if not request.if_match:
         raise VersionMissing()
     version = None if request.if_match.star_tag else next(iter(request.if_match.as_set()), "")
     try:
         actor, now = me().actor, clock.now()
         newest = edits.edit(
-            broadcast_id, changes, version=version, by=actor, now=now, notify_again=again, confirmed=confirmed
+            broadcast_id,
+            changes,
+            version=version,
+            by=actor,
+            now=now,
+            notify_again=again,
+            acknowledge_again=acknowledge_again,
+            confirmed=confirmed,
         )
     except Outdated as outdated:
         response = answer(412, outdated.title, str(outdated), current=_told(_found(broadcast_id)))
@@ -163,14 +169,22 @@ def cancel(broadcast_id: int):
 def stats(broadcast_id: int):
     """PARITY A13, the totals."""
     broadcast = _found(broadcast_id)
-    return jsonify(_stats(broadcast, broadcasts.stats([broadcast])[broadcast.id]))
+    return jsonify(told_figures.as_json(told_figures.of_one(broadcast)))
 
 
 def _told(broadcast: Broadcast) -> dict[str, Any]:
-    return _listed(broadcast, broadcasts.stats([broadcast])[broadcast.id])
+    return _listed(broadcast, told_figures.of_one(broadcast))
 
 
-def _listed(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
+def _wish(changes: dict[str, Any], name: str) -> bool:
+    """Take a flag out of an edit; false when it is not there."""
+    value = changes.pop(name, False)
+    if not isinstance(value, bool):
+        raise Invalid({name: f"{name} must be true or false."})
+    return value
+
+
+def _listed(broadcast: Broadcast, figures: Figures) -> dict[str, Any]:
     return broadcast.as_card().as_payload() | {
         "status": broadcast.status,
         "seq": broadcast.seq,
@@ -186,21 +200,12 @@ def _listed(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
         "cancelReason": broadcast.cancel_reason,
         "closeSessions": broadcast.close_sessions,
         "receiptsDeletedAt": clock.to_wire(broadcast.receipts_deleted_at),
-        "stats": _stats(broadcast, figures),
+        "stats": told_figures.as_json(figures),
     }
 
 
 def _target_ids(broadcast: Broadcast) -> list:
     return sorted(audiences.chosen(broadcast)) if broadcast.audience_kind == "users" else broadcast.role_names
-
-
-def _stats(broadcast: Broadcast, figures: Stats) -> dict[str, Any]:
-    """The counts are null once the receipts are deleted: what is left of them would be wrong."""
-    steps = ("delivered", "seen", "read", "acknowledged")
-    if broadcast.receipts_deleted_at:
-        return {"targeted": broadcast.audience_count} | dict.fromkeys(steps) | {"rates": dict.fromkeys(steps)}
-    counted = {"targeted": figures.targeted} | {step: getattr(figures, step) for step in steps}
-    return counted | {"rates": {step: round(figures.rate(step), 4) for step in steps}}
 
 
 def _found(broadcast_id: int) -> Broadcast:

@@ -53,8 +53,12 @@ def messages():
 def _marks(verb: str, act: Callable[..., Any]) -> Callable[[], ResponseReturnValue]:
     @allow("person", embedded=verb in ("read", "acknowledge"))
     def view() -> ResponseReturnValue:
-        act(_ids(), by=me().actor, now=clock.now())
-        return jsonify(unread=_unread())
+        if verb != "acknowledge":
+            act(_ids(), by=me().actor, now=clock.now())
+            return jsonify(unread=_unread())
+        ids = _ids("revisions")
+        done = act(ids, by=me().actor, now=clock.now(), seen=_revisions(ids))
+        return jsonify({"unread": _unread()} | ({"refused": done.refused} if done.refused else {}))
 
     view.__doc__ = f"PARITY A7: `{{broadcastIds: […]}}` to {verb}."
     return view
@@ -86,7 +90,7 @@ def snooze():
         until=clock.to_wire(until),
         timeZone=zone.key,
         untilLocal=until.astimezone(zone).isoformat(timespec="minutes"),
-        left=done.left,
+        left=len(done.refused),
         because=done.because or None,
     )
 
@@ -133,12 +137,28 @@ def _preferences() -> ResponseReturnValue:
     return jsonify(wanted.as_json() | {"mandatory": mandatory, "heldUntil": held_until})
 
 
+def _revisions(ids: list[int]) -> dict[int, int]:
+    """`revisions` of the body: which revision of each message was on the screen, by its id as text. Raises Invalid."""
+    given = json_object().get("revisions") or {}
+    known = {str(broadcast_id): broadcast_id for broadcast_id in ids}
+    is_fit = isinstance(given, dict) and all(type(n) is int and 0 < n < 2**63 for n in given.values())
+    if not is_fit or not given.keys() <= known.keys():
+        raise Invalid(
+            {"revisions": "revisions names for ids of broadcastIds the revision that was shown, as a number."}
+        )
+    return {known[text]: revision for text, revision in given.items()}
+
+
 def _told(item: Item) -> dict[str, Any]:
-    """A message with what the caller did with it."""
+    """A message with what the caller did with it. An acknowledgement that no longer stands is told as an earlier one."""
+    given = {"At": clock.to_wire(item.acked_at), "Revision": item.acked_revision}
+    nothing = dict.fromkeys(given)
+    standing, earlier = (given, nothing) if item.is_acknowledged else (nothing, given)
     return item.card.as_payload() | {
         "seq": item.seq,
         "read": item.is_read,
-        "acknowledgedAt": clock.to_wire(item.acked_at),
+        **{f"acknowledged{name}": value for name, value in standing.items()},
+        **{f"earlierAcknowledged{name}": value for name, value in earlier.items()},
         "archivedAt": clock.to_wire(item.archived_at),
         "snoozedUntil": clock.to_wire(item.snoozed_until),
         "endedAt": clock.to_wire(item.ended_at),

@@ -55,7 +55,7 @@ def _broadcast_error(problem: BroadcastError) -> Response:
         problem = Unsure()
     if isinstance(problem, Unsure):
         _log.warning("request.unsure", method=request.method, path=request.path)
-    if isinstance(problem, NotSignedIn) and not _wants_json() and not is_stream():
+    if isinstance(problem, NotSignedIn) and not wants_json() and not is_stream():
         if request.headers.get("HX-Request"):
             return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
         return redirect(url_for("auth.login", next=_here()), 303)
@@ -68,7 +68,7 @@ def _broadcast_error(problem: BroadcastError) -> Response:
 
 def _confirmation(problem: ConfirmationNeeded) -> Response:
     """For a program, what to send as `confirm`; for a person, the same form once more with what to fill in."""
-    if _wants_json():
+    if wants_json():
         wanted = {"people": problem.reach, "password": problem.wanted.password}
         return answer(problem.status, problem.title, str(problem), fields={"confirm": str(problem)}, confirm=wanted)
     kept = [(name, value) for name, value in request.form.items(multi=True) if name not in _NOT_REPEATED]
@@ -129,9 +129,9 @@ def answer(
     """An error in the form that the asker understands; `more` are members for programs."""
     if is_stream() and status not in (401, 403):
         return stream_refusal("BUSY")
-    if is_stream() and status == 401 and not _wants_json():
+    if is_stream() and status == 401 and not wants_json():
         return stream_refusal("SIGNED_OUT")
-    if _wants_json():
+    if wants_json():
         body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         response = jsonify(body | ({"fields": fields} if fields else {}) | more)
         response.mimetype = "application/problem+json"
@@ -155,8 +155,9 @@ def is_stream() -> bool:
     return request.endpoint in ("stream.inbox_stream", "stream.connect")
 
 
-def _wants_json() -> bool:
-    return request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json"  # a page's script
+def wants_json() -> bool:
+    """Whether a program asks, or a page's script."""
+    return request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json"
 
 
 def _here() -> str | None:

@@ -13,8 +13,10 @@ from broadcast.counted import Counted
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Forbidden, Invalid, NotFound
-from broadcast.store import broadcasts, figures
+from broadcast.store import broadcasts, figures, revisions, totals
+from broadcast.store.figures import Acknowledgement, Delivery
 from broadcast.store.models import Broadcast
+from broadcast.web import told_figures
 from broadcast.web.curve import Curve
 from broadcast.web.exports import signed_csv
 from broadcast.web.identity import allow, me
@@ -23,7 +25,7 @@ from broadcast.web.render import in_people, is_htmx, page
 blueprint = Blueprint("figures", __name__)
 
 PAGE = 50
-SMALL_ROLE = 5  # people; a smaller role's figures would tell of persons
+SHOWS = ("missing", "done", "gone")  # which people the page of figures lists
 _CHUNK = 1000  # rows of one read of an export
 _MOST = 200  # people in one answer of the API
 _DEEPEST = 1_000_000
@@ -37,33 +39,38 @@ def show(broadcast_id: int):
         return page("console/figures/_deleted.html", **values)
     if is_htmx():
         return page("console/figures/_figures.html", **values)
-    return page("console/figures/page.html", **values, **_missing(_found(broadcast_id)), notices=get_flashed_messages())
+    return page("console/figures/page.html", **values, **_people(_found(broadcast_id)), notices=get_flashed_messages())
 
 
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/missing")
 @allow(Permission.FIGURES)
 def missing(broadcast_id: int):
-    """Who is missing, a page after `?after=`; also by itself, for those without JavaScript."""
+    """Who is missing, or those of `?show=`, a page after `?after=`; also by itself, for those without JavaScript."""
     _refuse_names()
     broadcast = _found(broadcast_id)
-    values = _missing(broadcast)
+    values = _people(broadcast)
     if is_htmx():
-        return page("console/figures/_missing_rows.html", broadcast=broadcast, **values)
+        return page("console/figures/_people_rows.html", broadcast=broadcast, **values)
     return page("console/figures/page.html", **_told(broadcast), **values, notices=[])
 
 
 @blueprint.post("/console/broadcasts/<int:broadcast_id>/remind")
 @allow(Permission.WRITE)
 def remind(broadcast_id: int):
-    count = reminders.remind(broadcast_id, by=me().actor, now=clock.now())
-    flash(f"Reminded {in_people(count)}.")
+    count = _remind(broadcast_id)
+    flash("Whoever was missing has been reminded." if count is None else f"Reminded {in_people(count)}.")
     return redirect(url_for("figures.show", broadcast_id=broadcast_id), 303)
 
 
 @blueprint.post("/api/admin/broadcasts/<int:broadcast_id>/remind")
 @allow(Permission.WRITE)
 def remind_by_program(broadcast_id: int):
-    return jsonify(reminded=reminders.remind(broadcast_id, by=me().actor, now=clock.now()))
+    return jsonify(reminded=_remind(broadcast_id))
+
+
+def _remind(broadcast_id: int) -> int | None:
+    per_person = told_figures.shows_persons()
+    return reminders.remind(broadcast_id, by=me().actor, now=clock.now(), per_person=per_person)
 
 
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/figures.csv")
@@ -85,6 +92,8 @@ def deliveries(broadcast_id: int):
     if sort.removeprefix("-") not in figures.SORTS:
         raise Invalid({"sort": f"Sort by one of {', '.join(figures.SORTS)}; with - before it, downwards."})
     offset, limit = _number("after", 0, _DEEPEST), _number("limit", 30, _MOST, least=1)
+    if broadcast.seq is None:  # nobody was targeted
+        return jsonify(items=[], next=None)
     rows = figures.deliveries(
         broadcast, sort=sort.removeprefix("-"), descending=sort.startswith("-"), offset=offset, limit=limit + 1
     )
@@ -93,11 +102,53 @@ def deliveries(broadcast_id: int):
     )
 
 
-def _delivery(row: Any) -> dict[str, Any]:
-    user_id, username, name, *moments = row
-    names = ("deliveredAt", "seenAt", "readAt", "acknowledgedAt")
-    told = dict(zip(names, map(clock.to_wire, moments), strict=True))
-    return {"userId": user_id, "username": username, "name": name} | told
+@blueprint.get("/api/admin/broadcasts/<int:broadcast_id>/revisions")
+@allow(Permission.FIGURES)
+def acknowledged_revisions(broadcast_id: int):
+    """The texts that somebody acknowledged, the newest first, with the hashes that stand in the receipts."""
+    _refuse_names()  # that anybody has acknowledged a text may tell of one person
+    broadcast = _found(broadcast_id)
+    texts = [
+        {"revision": row.revision, "hash": row.hash, "title": row.title, "content": row.content, "actions": row.actions}
+        for row in revisions.acknowledged(broadcast.id, limit=_MOST)
+    ]
+    return jsonify(ackRevision=broadcast.ack_revision, items=texts)
+
+
+@blueprint.get("/console/broadcasts/<int:broadcast_id>/revisions/<int:revision>")
+@allow(Permission.FIGURES)
+def acknowledged_text(broadcast_id: int, revision: int):
+    """What a revision said that people acknowledged."""
+    _refuse_names()
+    broadcast, text = _found(broadcast_id), revisions.text(broadcast_id, revision)
+    if text is None or not text.is_acknowledged:
+        raise NotFound("The text of this revision is not kept: nobody acknowledged it.")
+    return page("console/figures/text.html", broadcast=broadcast, text=text)
+
+
+def _delivery(row: Delivery) -> dict[str, Any]:
+    given = row.acknowledged
+    return {
+        "userId": row.user_id,
+        "username": row.username,
+        "name": row.name,
+        "deliveredAt": clock.to_wire(row.delivered_at),
+        "seenAt": clock.to_wire(row.seen_at),
+        "readAt": clock.to_wire(row.read_at),
+        "acknowledgedAt": clock.to_wire(row.acknowledged_at),
+        "acknowledgedRevision": given and given.revision,
+        "acknowledgedHash": given and given.hash,
+        "earlierAcknowledgements": [
+            {"at": clock.to_wire(one.at), "revision": one.revision, "hash": one.hash} for one in row.earlier
+        ],
+        "noLongerHere": _why_gone(row),
+    }
+
+
+def _why_gone(row: Delivery) -> str | None:
+    if row.is_here:
+        return None
+    return "account disabled" if row.is_disabled else "no longer in the audience"
 
 
 def _csv(broadcast: Broadcast):
@@ -106,58 +157,99 @@ def _csv(broadcast: Broadcast):
     broadcast_id = broadcast.id
 
     def read(after: int | None):
-        rows = figures.deliveries(broadcasts.by_id(broadcast_id), after=after or 0, limit=_CHUNK)
-        return rows, rows[-1][0] if len(rows) == _CHUNK else None
+        broadcast = broadcasts.by_id(broadcast_id)
+        if broadcast is None or broadcast.seq is None:  # nobody was targeted
+            return [], None
+        rows = figures.deliveries(broadcast, after=after or 0, limit=_CHUNK)
+        return [_cells(row) for row in rows], rows[-1].user_id if len(rows) == _CHUNK else None
 
     header = ("user id", "username", "name", "delivered at", "seen at", "read at", "acknowledged at")
+    header += ("acknowledged revision", "acknowledged text SHA-256", "earlier acknowledgements", "no longer here")
     return signed_csv(f"broadcast-{broadcast_id}-{clock.now():%Y-%m-%d}.csv", header, read)
 
 
+def _cells(row: Delivery) -> list[Any]:
+    given = row.acknowledged
+    which = [given.revision, given.hash] if given else [None, None]
+    moments = [row.delivered_at, row.seen_at, row.read_at, row.acknowledged_at]
+    return [
+        row.user_id,
+        row.username,
+        row.name,
+        *moments,
+        *which,
+        "; ".join(map(_in_words, row.earlier)),
+        _why_gone(row),
+    ]
+
+
+def _in_words(one: Acknowledgement) -> str:
+    revision = "an unknown revision" if one.revision is None else f"revision {one.revision}"
+    return f"{revision} at {clock.to_wire(one.at)}" + (f" ({one.hash})" if one.hash else "")
+
+
 def _told(broadcast: Broadcast) -> dict[str, Any]:
-    """The curve, the roles and the acknowledgements. What took long to count is up to some seconds old."""
+    """The curve, the roles and the acknowledgements. What took long to count is up to some seconds old.
+
+    By role only where figures of persons may be seen: the whole less all roles but one tells of those in it, and somebody
+    with two roles of what they share, however large each is.
+    """
     counted: Counted = current_app.extensions["counted"]
     now, id = clock.now(), broadcast.id
-    stats = broadcasts.stats([broadcast])[id]
-    values = {"broadcast": broadcast, "stats": stats, "pace": None, "curve": None, "roles": [], "missing_count": 0}
-    values |= {"shows_names": _shows_names(), "next_reminder_at": None}
+    shows = told_figures.shows_persons()
+    told = told_figures.of_one(broadcast)
+    values = {"broadcast": broadcast, "figures": told, "pace": None, "curve": None, "roles": [], "of_revisions": []}
+    values |= {"shows_names": shows, "next_reminder_at": None}
     if broadcast.seq is None or broadcast.receipts_deleted_at:
         return values
     pace = counted.get(("pace", id), lambda: figures.pace(broadcast, now=broadcast.ended_at or now))
-    roles = counted.get(("roles", id), lambda: figures.by_role(broadcast))
+    pace = told_figures.of_pace(pace, told)
     next_at = reminders.next_at(broadcast)
-    return values | {
+    values |= {
         "pace": pace,
-        "curve": Curve(pace, stats.targeted),
-        "roles": [role for role in roles if _tells_names() or role.people >= SMALL_ROLE],
-        "missing_count": counted.get(("missing", id), lambda: figures.missing_count(broadcast)),
+        "curve": pace and Curve(pace, told.targeted),
         "next_reminder_at": next_at if next_at and next_at > now else None,
     }
+    if shows:
+        whole = totals.totals([broadcast])[id]
+        values["roles"] = counted.get(("roles", id), lambda: figures.by_role(broadcast, whole))
+        if broadcast.requires_ack or told.acknowledged:
+            values["of_revisions"] = counted.get(("revisions", id), lambda: figures.by_revision(broadcast))
+    return values
 
 
-def _missing(broadcast: Broadcast) -> dict[str, Any]:
-    if broadcast.seq is None or broadcast.receipts_deleted_at or not _shows_names():
-        return {"missing": [], "next": None}
+def _people(broadcast: Broadcast) -> dict[str, Any]:
+    """A page of the people of `?show=`: who is missing, has done it, or is no longer here."""
+    show = request.args.get("show", "missing")
+    show = show if show in SHOWS else "missing"
+    if broadcast.seq is None or broadcast.receipts_deleted_at or not told_figures.shows_persons():
+        return {"people": [], "next": None, "show": show}
+    found, last = _missing(broadcast) if show == "missing" else _listed(broadcast, show)
+    return {"people": found, "next": last, "show": show}
+
+
+def _missing(broadcast: Broadcast) -> tuple[list[figures.Missing], str | None]:
     stage, _, user_id = request.args.get("after", "").partition("-")
     digits = stage.isascii() and stage.isdigit() and user_id.isascii() and user_id.isdigit() and len(user_id) < 19
     after = (min(int(stage[:2]), len(figures.STAGES)), int(user_id)) if digits else (0, 0)
     counted: Counted = current_app.extensions["counted"]
     key = ("missing page", broadcast.id, after)
     found = counted.get(key, lambda: figures.missing(broadcast, after=after, limit=PAGE + 1))
-    shown = found[:PAGE]
-    last = shown[-1] if len(found) > PAGE else None
-    return {"missing": shown, "next": last and f"{figures.STAGES.index(last.stage)}-{last.user_id}"}
+    last = found[PAGE - 1] if len(found) > PAGE else None
+    return found[:PAGE], last and f"{figures.STAGES.index(last.stage)}-{last.user_id}"
 
 
-def _tells_names() -> bool:
-    return current_app.extensions["settings"].figures_per_person
-
-
-def _shows_names() -> bool:
-    return _tells_names() and me().actor.may(Permission.FIGURES)
+def _listed(broadcast: Broadcast, show: str) -> tuple[list[Delivery], str | None]:
+    text = request.args.get("after", "")
+    after = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    counted: Counted = current_app.extensions["counted"]
+    key = (f"{show} page", broadcast.id, after)
+    found = counted.get(key, lambda: figures.deliveries(broadcast, after=after, limit=PAGE + 1, only=show))
+    return found[:PAGE], str(found[PAGE - 1].user_id) if len(found) > PAGE else None
 
 
 def _refuse_names() -> None:
-    if not _tells_names():
+    if not told_figures.tells_persons():
         raise Forbidden("This system tells how many have read a broadcast, and not who.")
 
 

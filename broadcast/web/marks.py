@@ -15,9 +15,10 @@ from broadcast.actions import receipts as actions
 from broadcast.actions.receipts import Done
 from broadcast.domain import clock, zones
 from broadcast.domain.actor import Actor
-from broadcast.errors import Invalid
+from broadcast.errors import Invalid, TextChanged
 from broadcast.store import inbox as stored
 from broadcast.store import people
+from broadcast.web.errors import wants_json
 from broadcast.web.identity import allow, me
 from broadcast.web.inbox import query_of, read_filters, told, whole_number
 
@@ -37,7 +38,12 @@ _LONGEST_BACK = 2000  # characters: an address of the inbox with all its filters
 def _one(verb: str) -> Callable[[int], ResponseReturnValue]:
     @allow("person")
     def view(broadcast_id: int) -> ResponseReturnValue:
-        return _answer(_do(verb, [broadcast_id]))
+        try:
+            return _answer(_do(verb, [broadcast_id]))
+        except TextChanged:
+            if wants_json():
+                raise
+            return redirect(url_for("inbox.message", broadcast_id=broadcast_id, done="changed"), 303)
 
     return view
 
@@ -113,18 +119,20 @@ def _do(verb: str, ids: Sequence[int]) -> Done:
         return actions.snooze(ids, until=until, by=by, now=now)
     if verb not in VERBS:
         raise Invalid({"verb": "Choose what to do with the messages."})
+    if verb == "acknowledge" and (revision := whole_number(request.form.get("revision"))):
+        return actions.acknowledge(ids, by=by, now=now, seen=dict.fromkeys(ids[:1], revision))
     return VERBS[verb](ids, by=by, now=now)
 
 
 def _answer(done: Done, back: str | None = None) -> ResponseReturnValue:
-    if request.accept_mimetypes.best == "application/json":
+    if wants_json():
         counts = stored.counts(me().actor.viewer, now=clock.now())
         what = {"kind": done.kind, "ids": done.ids, "version": done.version, "undo": done.undo}
-        what |= {"left": done.left, "because": done.because} if done.left else {}
+        what |= {"left": len(done.refused), "because": done.because} if done.refused else {}
         return jsonify(told(counts) | what | g.get("snoozed", {}))
     back = back or _back()
-    if done.left:
-        flash(f"{done.left} left as {'it was' if done.left == 1 else 'they were'}: {done.because}")
+    if left := len(done.refused):
+        flash(f"{left} left as {'it was' if left == 1 else 'they were'}: {done.because}")
     if done.undo:
         back += ("&" if "?" in back else "?") + urlencode({"done": f"{done.kind}-{len(done.ids)}-{done.undo}"})
     return redirect(back, 303)

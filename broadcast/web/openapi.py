@@ -83,6 +83,7 @@ _FREE = {"type": "object"}
 _IDS = _object("broadcastIds", closed=True, broadcastIds=_list(_ID, minItems=1, maxItems=1000))
 _UNREAD = _object("unread", unread=_COUNT)
 _STEPS = ("delivered", "seen", "read", "acknowledged")
+_OR_KEPT_BACK = "Null where figures of persons are not told; then the others are lower bounds in groups of `roundedTo`"
 _TARGET = {
     "targetType": {"enum": [kind.value for kind in TargetType]},
     "targetIds": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MOST_TARGETS)),
@@ -104,6 +105,13 @@ _FIELDS = {
 }
 _CARD = {"id": _ID, **_FIELDS, "revision": _COUNT, "contentHtml": _text(), "senderName": _text(), "createdAt": _TIME}
 _CARD |= {"publishedAt": _or_null(_TIME), "editedAt": _or_null(_TIME), "why": _text()}
+_CARD |= {
+    "ackRevision": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Acknowledgements of earlier revisions do not stand",
+    }
+}
 _CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME)}
 _DRAFT = _FIELDS | _TARGET | {"draft": _or_null(_FLAG)}
 _CONFIRM = _or_null(
@@ -116,13 +124,35 @@ _STANDING = {"status": _text(), "seq": _or_null(_ID), "stats": _ref("Stats"), "r
 _STANDING["decisionReason"] = {"enum": [*(reason.value for reason in Reason), None]} | {
     "description": "Why a plan is not sent by itself any more: it waits until somebody sends, edits or recalls it."
 }
+_ACKNOWLEDGED = dict.fromkeys(("acknowledgedAt", "earlierAcknowledgedAt"), _or_null(_TIME))
+_ACKNOWLEDGED |= dict.fromkeys(("acknowledgedRevision", "earlierAcknowledgedRevision"), _or_null(_COUNT))
 _SCHEMAS: dict[str, Schema] = {
     "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(), fields=_FREE),
     "Link": _object("label url", closed=True, label=_text(message.LABEL_CHARACTERS, 1), url=_text(message.URL_CHARACTERS)),
     "Draft": _object("title content targetType", closed=True, **_DRAFT),
     "Card": _object("id title content contentHtml priority", **_CARD),
-    "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG, endedAt=_or_null(_TIME))]},
-    "Stats": _object("targeted rates", targeted=_or_null(_COUNT), rates=_FREE, **dict.fromkeys(_STEPS, _or_null(_COUNT))),
+    "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG, endedAt=_or_null(_TIME), **_ACKNOWLEDGED)]},
+    "Stats": _object(
+        "targeted rates",
+        targeted=_COUNT,
+        rates=_FREE,
+        **dict.fromkeys((*_STEPS, "missing"), _or_null(_COUNT) | {"description": _OR_KEPT_BACK}),
+        noLongerHere=_COUNT | {"description": "Of the targeted, disabled or no longer in the audience"},
+        sentTo=_or_null(_COUNT) | {"description": "People at the moment of sending"},
+        wouldReach=_or_null(_COUNT) | {"description": "Of what was never sent; null once it was"},
+        roundedTo=_COUNT,
+    ),
+    "Delivery": _object(
+        "userId username name",
+        userId=_ID,
+        username=_text(),
+        name=_text(),
+        **dict.fromkeys(("deliveredAt", "seenAt", "readAt", "acknowledgedAt"), _or_null(_TIME)),
+        acknowledgedRevision=_or_null(_COUNT),
+        acknowledgedHash=_or_null(_text()),
+        earlierAcknowledgements=_list(_object("at", at=_TIME, revision=_or_null(_COUNT), hash=_or_null(_text()))),
+        noLongerHere=_or_null(_text()),
+    ),
     "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STANDING)]},
     "Preferences": _FREE,
     "Event": _FREE | {"description": "A CloudEvent, structured; see docs/contract.md."},
@@ -169,6 +199,12 @@ _LETTER = _asked("letter_id", _ID, "path")
 _VALUE = _object(closed=True, value=_or_null(_text()), confirm=_CONFIRM)
 _REASON = _object(closed=True, reason=_text(500, 1))
 
+_ASKS_AGAIN = _FLAG | {
+    "default": False,
+    "description": "Of a live broadcast: true asks everybody for the acknowledgement anew and shows it again; false is a "
+    "correction, after which acknowledgements stand",
+}
+
 _PATHS: dict[str, Schema] = {
     "/api/openapi.json": {"get": _does("This description", _200=_FREE) | {"security": []}},
     "/api/sse/connect": {
@@ -200,7 +236,20 @@ _PATHS: dict[str, Schema] = {
     },
     **{
         f"/api/user/messages/{verb}": {"post": _does(f"To {verb} messages", body=_IDS, _200=_UNREAD)}
-        for verb in ("read", "unread", "archive", "unarchive", "acknowledge")
+        for verb in ("read", "unread", "archive", "unarchive")
+    },
+    "/api/user/messages/acknowledge": {
+        "post": _does(
+            "To acknowledge messages, as of the `revisions` that were shown, by their ids; without, as of the present ones. "
+            "What says something else by now is refused: alone with 409, of several it is named in `refused`",
+            body=_object(
+                "broadcastIds",
+                closed=True,
+                **_IDS["properties"],
+                revisions=_or_null(_FREE | {"additionalProperties": _ID}),
+            ),
+            _200=_object("unread", unread=_COUNT, refused=_list(_ID)),
+        )
     },
     "/api/user/messages/snooze": {
         "post": _does(
@@ -265,7 +314,14 @@ _PATHS: dict[str, Schema] = {
             "Edit (admin)",
             _THIS,
             _VERSION,
-            body=_object(closed=True, **_FIELDS, **_TARGET, notifyAgain=_FLAG, confirm=_CONFIRM),
+            body=_object(
+                closed=True,
+                **_FIELDS,
+                **_TARGET,
+                notifyAgain=_FLAG,
+                acknowledgeAgain=_ASKS_AGAIN,
+                confirm=_CONFIRM,
+            ),
             _200=_ref("Broadcast"),
         ),
         "delete": _does("Recall (admin)", _THIS, _asked("reason", _text(500)), _200=_ref("Broadcast")),
@@ -281,12 +337,34 @@ _PATHS: dict[str, Schema] = {
             _asked("sort", _text()),
             _AFTER,
             _LIMIT,
-            _200=_page_of(_FREE),
+            _200=_page_of(_ref("Delivery")),
+        )
+    },
+    "/api/admin/broadcasts/{broadcast_id}/revisions": {
+        "get": _does(
+            "The texts that people acknowledged (admin)",
+            _THIS,
+            _200=_object(
+                "ackRevision items",
+                ackRevision=_COUNT,
+                items=_list(
+                    _object(
+                        "revision hash title content actions",
+                        revision=_COUNT,
+                        hash=_text(),
+                        title=_text(),
+                        content=_text(),
+                        actions=_list(_ref("Link")),
+                    )
+                ),
+            ),
         )
     },
     "/api/admin/broadcasts/{broadcast_id}/remind": {
         "post": _does(
-            "Show it again to those who have not read it (admin)", _THIS, _200=_object("reminded", reminded=_COUNT)
+            "Show it again to those who have not read it (admin)",
+            _THIS,
+            _200=_object("reminded", reminded=_or_null(_COUNT)),
         )
     },
     "/api/admin/dlt": {

@@ -30,7 +30,9 @@ class CardView:
         self._card, self.seq = card, seq
         self.is_read = item.is_read if item else is_read
         self.is_back = item is not None and item.is_back
-        self.acked_at = item and item.acked_at
+        self.acked_at = item.acked_at if item and item.is_acknowledged else None
+        self.earlier_acked_at = item.acked_at if item and not item.is_acknowledged else None
+        self.is_corrected = bool(self.acked_at and (item.acked_revision or card.revision) < card.revision)
         self.archived_at = item and item.archived_at
         self.snoozed_until = item and item.snoozed_until
         self.ended_at = item and item.ended_at
@@ -75,6 +77,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     filters = {
         "when": when,
         "o_clock": o_clock,
+        "exactly": exactly,
         "thousands": thousands,
         "people": in_people,
         "badge": badge,
@@ -124,6 +127,12 @@ def o_clock(moment: datetime) -> Markup:
     words = local.strftime("%H:%M" if local.date() == clock.now().date() else "%-d %b, %H:%M")
     exact = local.strftime("%a %-d %b %Y, %H:%M UTC")
     return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(clock.to_wire(moment), exact, words)
+
+
+def exactly(moment: datetime) -> Markup:
+    """A `<time>` element that says the moment itself, however long ago; page.js makes it local."""
+    exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
+    return Markup('<time datetime="{}" title="{}" data-exact>{}</time>').format(clock.to_wire(moment), exact, exact)
 
 
 def _ago(ago: timedelta, exact: str) -> str:

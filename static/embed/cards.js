@@ -49,6 +49,7 @@ function timeOf(text) {
 
 // ---- a message: its article in the list, its banner above the page. `does` has a function of the id for each act.
 
+const dayOf = (moment) => new Date(moment).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const mustAck = (card) => card.requiresAck && !card.acknowledgedAt;
 
 function articleOf(card, isOpen, does) {
@@ -59,6 +60,7 @@ function articleOf(card, isOpen, does) {
     metaOf(card),
     element("h3", { id: `title-${card.id}` }, title),
     textOf(card),
+    mustAck(card) && card.earlierAcknowledgedAt ? element("p", { class: "earlier" }, `You acknowledged an earlier version on ${dayOf(card.earlierAcknowledgedAt)}. Please read it again.`) : null,
     card.actions.length ? element("p", { class: "acts" }, ...card.actions.map(({ label, url }) => link(url, "button", label))) : null,
     isOpen ? element("details", {}, element("summary", {}, "Why am I seeing this?"), `${card.why}.`) : null,
     element(
@@ -72,7 +74,7 @@ function articleOf(card, isOpen, does) {
 
 function metaOf(card) {
   const loud = { URGENT: "Urgent", HIGH: "High" }[card.priority];
-  const due = card.ackDueAt && new Date(card.ackDueAt).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+  const due = card.ackDueAt && dayOf(card.ackDueAt);
   return element(
     "p", { class: "meta" },
     card.read ? null : element("span", { class: "dot" }, element("span", { class: "sr" }, "Unread")),
@@ -101,7 +103,7 @@ function drawCards(list, cards, { opened, does, last, refuge }) {
 }
 
 function redrawn(card, known, isOpen, does, root) {
-  const look = JSON.stringify([card.revision, card.read, card.acknowledgedAt, isOpen]);
+  const look = JSON.stringify([card.revision, card.read, card.acknowledgedAt, card.earlierAcknowledgedAt, isOpen]);
   if (known?.dataset.look === look) return known;
   const fresh = articleOf(card, isOpen, does), focused = known?.contains(root.activeElement) && root.activeElement;
   fresh.dataset.look = look;

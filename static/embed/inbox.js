@@ -184,6 +184,7 @@ class BroadcastInbox extends HTMLElement {
     const known = this.#cards.get(card.id);
     if (known && known.revision <= card.revision) this.#cards.set(card.id, { ...known, ...card, read: known.read && !card.again });
     this.#draw();
+    if (known && known.ackRevision !== card.ackRevision) this.#reload(); // whether the acknowledgement stands, the server knows
     if (!card.again && !card.reminder) return;
     if (card.again) this.#reload(); // whether it counts as unread now
     this.#aside.delete(card.id);
@@ -239,8 +240,9 @@ class BroadcastInbox extends HTMLElement {
   }
 
   async #acknowledge(id) {
-    if (!await this.#act("/api/user/messages/acknowledge", { broadcastIds: [id] })) return;
-    this.#mark(id, { read: true, acknowledgedAt: new Date().toISOString() });
+    const { revision } = this.#cards.get(id);
+    if (!await this.#act("/api/user/messages/acknowledge", { broadcastIds: [id], revisions: { [id]: revision } })) return this.#reload();
+    this.#mark(id, { read: true, acknowledgedAt: new Date().toISOString(), acknowledgedRevision: revision });
     this.#putAside(id);
     this.#draw();
     this.#say("Acknowledged");

@@ -13,7 +13,7 @@ from broadcast.domain import clock
 from broadcast.domain.events import EventType
 from broadcast.domain.message import read_draft
 from broadcast.errors import Conflict, Forbidden, IllegalTransition, Invalid, NotFound, Outdated
-from broadcast.store import broadcasts, inbox, log
+from broadcast.store import broadcasts, inbox, log, totals
 from broadcast.store.database import db
 from broadcast.store.inbox import Filters
 from tests.acts import a_message, actor, count_rows, send, to_people, to_role
@@ -78,7 +78,7 @@ def test_shown_again_is_unread_on_top_for_those_who_had_read_it(cast):
     for person in (bob, charlie):
         assert inbox.one(person.viewer, first, now=clock.now()).is_read
     assert not inbox.one(bob.viewer, second, now=clock.now()).is_read
-    assert broadcasts.stats([found(first)])[first].read == 2
+    assert totals.totals([found(first)])[first].targeted.read == 2
 
 
 def test_reading_again_what_was_shown_again_settles_it_and_nothing_else(cast):

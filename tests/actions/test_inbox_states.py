@@ -9,7 +9,7 @@ from broadcast.actions import receipts as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.errors import Conflict, Invalid, NotFound
-from broadcast.store import broadcasts, inbox, log
+from broadcast.store import broadcasts, inbox, log, totals
 from broadcast.store.database import db
 from broadcast.store.inbox import Filters
 from tests.acts import a_message, count_rows, send, to_role
@@ -51,8 +51,8 @@ def test_i9_unread_again_outweighs_reading_and_the_watermark_until_it_is_read(bo
     actions.mark_all_read(Filters(), through=log.head().seq, by=bob, now=NOW)
     actions.mark_unread([three["one"], three["two"]], by=bob, now=NOW)
     assert unread(bob) == ["two", "one"]
-    [figures] = broadcasts.stats([broadcasts.by_id(three["one"])]).values()
-    assert figures.read == 1  # the sender's figures keep the reading
+    [figures] = totals.totals([broadcasts.by_id(three["one"])]).values()
+    assert figures.targeted.read == 1  # the sender's figures keep the reading
     actions.mark_read([three["one"]], by=bob, now=NOW)
     assert unread(bob) == ["two"]
     actions.mark_all_read(Filters(), through=log.head().seq, by=bob, now=NOW)

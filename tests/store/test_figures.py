@@ -4,12 +4,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from broadcast.actions import broadcasts as sending
 from broadcast.actions import edits
 from broadcast.actions import people as actions
 from broadcast.actions import receipts as acts
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import broadcasts, figures, receipts
+from broadcast.domain.figures import Steps, Totals
+from broadcast.store import broadcasts, figures, receipts, totals
 from broadcast.store.database import writing
 from broadcast.store.figures import OfRole
 from broadcast.store.inbox import Filters
@@ -32,6 +34,14 @@ def found(broadcast_id: int) -> Broadcast:
     return broadcasts.by_id(broadcast_id)
 
 
+def counted(broadcast_id: int) -> Totals:
+    return totals.totals([found(broadcast_id)])[broadcast_id]
+
+
+def by_role(broadcast_id: int) -> list[OfRole]:
+    return figures.by_role(found(broadcast_id), counted(broadcast_id))
+
+
 def stages(broadcast_id: int, **options) -> list[tuple[str, str]]:
     return [(one.username, one.stage) for one in figures.missing(found(broadcast_id), **({"limit": 50} | options))]
 
@@ -42,8 +52,7 @@ def test_reconnects_and_workers_count_a_person_once(cast):
     for _ in range(3):
         mark(broadcast_id, "delivered_at", "bob", "alice")
         mark(broadcast_id, "read_at", "bob")
-    [stats] = broadcasts.stats([found(broadcast_id)]).values()
-    assert (stats.targeted, stats.delivered, stats.seen, stats.read) == (3, 2, 1, 1)
+    assert counted(broadcast_id).targeted == Steps(3, 2, 1, 1, 0)
 
 
 def test_never_more_delivered_than_targeted(cast):
@@ -51,8 +60,7 @@ def test_never_more_delivered_than_targeted(cast):
     broadcast_id = send(cast["alice"], to_role("ops"), now=NOW)
     actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=NOW)
     mark(broadcast_id, "delivered_at", "bob", "charlie")
-    [stats] = broadcasts.stats([found(broadcast_id)]).values()
-    assert (stats.targeted, stats.delivered) == (2, 2)
+    assert counted(broadcast_id).targeted == Steps(2, 2)
 
 
 def test_pace_tells_half_and_nine_in_ten_and_the_curve(cast):
@@ -83,13 +91,13 @@ def test_roles_are_counted_with_their_people(cast):
     everyone = send(cast["alice"], now=NOW)
     mark(everyone, "delivered_at", "bob", "charlie")
     mark(everyone, "acked_at", "charlie")
-    assert figures.by_role(found(everyone)) == [
+    assert by_role(everyone) == [
         OfRole("ops", 2, 2, 1, 1), OfRole("admin", 1, 0, 0, 0), OfRole("sales", 1, 1, 1, 1)
     ]  # fmt: skip
-    assert figures.by_role(found(send(cast["alice"], to_role("sales")))) == [
+    assert by_role(send(cast["alice"], to_role("sales"))) == [
         OfRole("ops", 1, 0, 0, 0), OfRole("sales", 1, 0, 0, 0)
     ]  # fmt: skip
-    assert figures.by_role(found(send(cast["alice"], to_people("bob")))) == [OfRole("ops", 1, 0, 0, 0)]
+    assert by_role(send(cast["alice"], to_people("bob"))) == [OfRole("ops", 1, 0, 0, 0)]
 
 
 def test_missing_are_told_worst_first_and_in_pages(cast):
@@ -104,7 +112,7 @@ def test_missing_are_told_worst_first_and_in_pages(cast):
     assert stages(broadcast_id, limit=2) == whole[:2]
     assert stages(broadcast_id, after=(0, ids[2]), limit=2) == whole[2:4]
     assert stages(broadcast_id, after=(2, 0)) == whole[5:]
-    assert figures.missing_count(found(broadcast_id)) == 6
+    assert counted(broadcast_id).missing == 6
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_missing_are_only_people_of_the_audience_with_an_open_account(cast, raw,
     assert [name for name, _ in stages(broadcast_id)] == (missing or ["alice", "bob", "charlie"])
     actions.disable(cast["bob"].user_id, by=SYSTEM, now=NOW)
     assert "bob" not in dict(stages(broadcast_id))
-    assert figures.missing_count(found(broadcast_id)) == len(stages(broadcast_id))
+    assert counted(broadcast_id).missing == len(stages(broadcast_id))
 
 
 def test_acknowledgement_is_owed_until_it_is_given(cast):
@@ -124,15 +132,15 @@ def test_acknowledgement_is_owed_until_it_is_given(cast):
     mark(broadcast_id, "read_at", "alice", "bob")
     mark(broadcast_id, "acked_at", "alice")
     assert stages(broadcast_id) == [("charlie", "undelivered"), ("bob", "unacknowledged")]
-    assert figures.missing_count(found(broadcast_id)) == 2
+    assert counted(broadcast_id).missing == 2
 
 
 def test_what_was_read_before_it_was_shown_again_does_not_count(cast):
     broadcast_id = send(cast["alice"], now=NOW)
     mark(broadcast_id, "read_at", "bob")
     edits.edit(broadcast_id, {"title": "New"}, version=None, by=cast["alice"], now=later(minutes=5), notify_again=True)
-    [stats] = broadcasts.stats([found(broadcast_id)]).values()
-    assert (stats.delivered, stats.read) == (1, 0)
+    steps = counted(broadcast_id).targeted
+    assert (steps.delivered, steps.seen, steps.read) == (1, 1, 0)
     assert figures.pace(found(broadcast_id), now=later(minutes=6)).read[-1] == 0
     assert "bob" in dict(stages(broadcast_id))
 
@@ -151,3 +159,93 @@ def test_deliveries_are_sorted_with_the_missing_last(cast):
     assert names(sort="read", descending=True) == ["bob", "charlie", "alice"]
     assert names(sort="name", descending=True, offset=1, limit=1) == ["bob"]
     assert names(after=cast["alice"].user_id) == ["bob", "charlie"]
+
+
+# ---- people who come and go
+
+
+def test_whoever_joins_later_is_targeted_and_missing(cast):
+    broadcast_id = send(cast["alice"], to_role("ops", requiresAck=True), now=NOW)
+    acts.acknowledge([broadcast_id], by=cast["bob"], now=later(minutes=1))
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=later(minutes=2))
+    whole = counted(broadcast_id)
+    assert (whole.targeted.people, whole.sent_to, whole.here_done, whole.missing) == (2, 1, 1, 1)
+    assert stages(broadcast_id) == [("charlie", "undelivered")]
+
+
+@pytest.mark.parametrize("reached", [True, False])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda user_id: actions.disable(user_id, by=SYSTEM, now=later(minutes=2)),
+        lambda user_id: actions.set_roles(user_id, [], by=SYSTEM, now=later(minutes=2)),
+    ],
+)
+def test_whoever_leaves_is_no_longer_here_and_keeps_a_row(cast, leave, reached):
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=NOW)
+    broadcast_id = send(cast["alice"], to_role("ops"), now=NOW)
+    if reached:
+        mark(broadcast_id, "read_at", "charlie")
+    leave(cast["charlie"].user_id)
+    whole = counted(broadcast_id)
+    assert (whole.targeted.people, whole.gone.people, whole.gone.read, whole.missing) == (2, 1, int(reached), 1)
+    rows = {row.username: row.is_here for row in figures.deliveries(found(broadcast_id), limit=9)}
+    assert rows == {"bob": True, "charlie": False}
+    assert [role.name for role in by_role(broadcast_id)] == ["ops", figures.NO_LONGER_HERE]
+    assert stages(broadcast_id) == [("bob", "undelivered")]
+
+
+def test_whoever_left_before_it_was_sent_was_not_targeted(cast):
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=NOW)
+    actions.set_roles(cast["charlie"].user_id, [], by=SYSTEM, now=NOW)
+    assert counted(send(cast["alice"], to_role("ops"), now=NOW)).targeted == Steps(1)
+
+
+def test_whoever_had_one_of_two_roles_was_not_in_an_audience_of_both(cast):
+    actions.set_roles(cast["charlie"].user_id, ["ops", "sales"], by=SYSTEM, now=NOW)
+    broadcast_id = send(cast["alice"], to_role("ops", "sales", targetMatch="ALL"), now=NOW)
+    for user_id in (cast["bob"].user_id, cast["charlie"].user_id):
+        actions.disable(user_id, by=SYSTEM, now=later(minutes=1))
+    assert (counted(broadcast_id).targeted.people, counted(broadcast_id).gone.people) == (1, 1)
+
+
+def test_whoever_comes_back_is_here_again(cast):
+    broadcast_id = send(cast["alice"], now=NOW)
+    actions.disable(cast["bob"].user_id, by=SYSTEM, now=later(minutes=1))
+    actions.enable(cast["bob"].user_id, by=SYSTEM, now=later(minutes=2))
+    whole = counted(broadcast_id)
+    assert (whole.targeted.people, whole.gone.people, whole.missing) == (3, 0, 3)
+
+
+def test_whoever_comes_when_it_is_over_was_never_asked(cast):
+    broadcast_id = send(cast["alice"], a_message(requiresAck=True))
+    sending.cancel(broadcast_id, reason="Over", by=cast["alice"], now=clock.now())
+    actions.create_person("dora", None, roles=["ops"], by=SYSTEM, now=clock.now())
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=clock.now())
+    assert counted(broadcast_id).targeted == Steps(3)
+    assert [row.username for row in figures.deliveries(found(broadcast_id), limit=9)] == ["alice", "bob", "charlie"]
+    assert "dora" not in dict(stages(broadcast_id))
+    assert {role.name: role.people for role in by_role(broadcast_id)} == {"admin": 1, "ops": 2}
+    assert counted(broadcast_id).missing == len(stages(broadcast_id)) == 3
+
+
+def test_what_was_marked_read_before_it_reached_somebody_is_not_read(cast):
+    """A watermark passes what somebody gets to see only by a later role."""
+    broadcast_id = send(cast["alice"], to_role("ops"), now=NOW)
+    send(cast["alice"])
+    acts.mark_all_read(Filters(), through=99, by=cast["charlie"], now=later(minutes=1))
+    actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=later(minutes=2))
+    assert counted(broadcast_id).targeted == Steps(2)
+    assert [row.read_at for row in figures.deliveries(found(broadcast_id), limit=9)] == [None, None]
+
+
+def test_whoever_came_too_late_was_not_in_it_through_another_broadcast(cast):
+    over, other = (
+        send(cast["alice"], to_role("ops")),
+        send(cast["alice"], a_message(targetType="ROLE", targetIds=["admin"])),
+    )
+    sending.cancel(over, reason="Over", by=cast["alice"], now=clock.now())
+    for roles in (["admin"], ["ops"]):
+        actions.set_roles(cast["charlie"].user_id, roles, by=SYSTEM, now=clock.now())
+    assert counted(over).targeted == Steps(1)
+    assert counted(other).targeted == Steps(2)

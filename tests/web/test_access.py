@@ -68,7 +68,7 @@ def _wanted_in_console(rule: Rule) -> str:
         return "people"
     if rule.rule.startswith("/console/audit"):
         return "audit"
-    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries")):
+    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries", "/revisions", "/revisions/<int:revision>")):
         return "figures"
     if rule.rule.startswith(OPERATING):
         return "operate"

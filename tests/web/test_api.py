@@ -270,6 +270,7 @@ def test_a13_totals(app, client):
     assert client("alice").get(f"/api/admin/broadcasts/{broadcast_id}/stats").json == {
         "targeted": 3, "delivered": 1, "seen": 1, "read": 1, "acknowledged": 0,
         "rates": {"delivered": 0.3333, "seen": 0.3333, "read": 0.3333, "acknowledged": 0.0},
+        "missing": 2, "noLongerHere": 0, "sentTo": 3, "wouldReach": None, "roundedTo": 1,
     }  # fmt: skip
 
 

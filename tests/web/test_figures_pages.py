@@ -120,7 +120,7 @@ def test_totals_only_where_the_system_is_set_so(make_app):
     alice, broadcast_id = Client.of(app, "alice"), publish(app)
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
     assert "only totals are told" in page
-    assert "Remind 3 people" in page
+    assert "Remind whoever is missing" in page
     assert not re.search(r"\bbob\b", page, re.I)
     assert ">ops<" not in page  # a role of one person
     for path in (
@@ -225,3 +225,56 @@ def test_reminding_needs_somebody_missing_a_broadcast_and_the_permission(app, cl
             reminders.remind(99999, by=actor("alice"), now=NOW)
         with pytest.raises(Forbidden):
             reminders.remind(broadcast_id, by=Actor(1, "x"), now=NOW)
+
+
+# ---- what was never sent
+
+
+@pytest.mark.parametrize(
+    ("raw", "recalled", "words", "in_list"),
+    [
+        (a_message(draft=True), False, "Would reach", "Would reach 3 people"),
+        (a_message(scheduledAt="2998-01-01T00:00:00Z"), False, "Would reach", "Would reach 3 people"),
+        (a_message(scheduledAt="2998-01-01T00:00:00Z"), True, "Would have reached", "Never sent"),
+    ],
+)
+def test_what_was_never_sent_would_reach_people_and_was_sent_to_none(app, client, raw, recalled, words, in_list):
+    alice, broadcast_id = client("alice"), publish(app, raw)
+    if recalled:
+        alice.post(f"/console/broadcasts/{broadcast_id}/cancel", {"reason": "Not needed"})
+    for path in ("", "/stats", "/figures"):
+        page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}{path}"))
+        assert f">{words} <span" in page, path
+        assert "people it was sent to" not in page
+        assert "Targeted" not in page
+    if recalled:
+        page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}"))
+        assert "It was never sent." in page
+        assert "It has left every inbox." not in page
+    assert in_list in text_of(alice.get("/console/broadcasts"))
+    told = alice.get(f"/api/admin/broadcasts/{broadcast_id}/stats").json
+    assert (told["targeted"], told["wouldReach"], told["sentTo"], told["missing"]) == (0, 3, None, 0)
+    assert alice.get(f"/api/admin/broadcasts/{broadcast_id}/deliveries").json["items"] == []
+    [header, row] = text_of(alice.get("/console/broadcasts.csv")).splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True))["would reach"] == "3"
+
+
+def test_complete_never_stands_beside_somebody_who_is_missing(app, client):
+    alice, bob = client("alice"), client("bob")
+    broadcast_id = publish(app, to_people("bob", requiresAck=True))
+    bob.post(f"/inbox/{broadcast_id}/acknowledge")
+    url = f"/console/broadcasts/{broadcast_id}/figures"
+    assert "Complete" in text_of(alice.get(url))
+    role = publish(app, a_message(targetType="ROLE", targetIds=["ops"], requiresAck=True))
+    bob.post(f"/inbox/{role}/acknowledge")
+    with app.app_context():
+        actions.set_roles(actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
+    page = text_of(alice.get(f"/console/broadcasts/{role}/figures"))
+    assert "Complete" not in page
+    assert re.search(r"<strong>1</strong> of 2 have acknowledged, <strong>1</strong> has not", page)
+    assert "1 when it was sent, 1 joined since" in page
+    with app.app_context():
+        actions.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
+    page = text_of(alice.get(f"/console/broadcasts/{role}/figures?show=gone"))
+    assert re.search(r"1 is no longer here; 1 of them had acknowledged", page)
+    assert "Account disabled" in page

@@ -65,6 +65,9 @@ class Broadcast(db.Model):
     audience_count: Mapped[int | None]  # people at the moment of sending
     requires_ack: Mapped[bool] = mapped_column(default=False)
     ack_due_at: Mapped[datetime | None]
+    ack_revision: Mapped[int] = mapped_column(
+        default=1, server_default="1"
+    )  # acknowledgements of earlier ones do not stand
     collapse_key: Mapped[str | None] = mapped_column(String(200))
     source: Mapped[str | None] = mapped_column(String(200))  # who announced it, when it came from outside
     source_id: Mapped[str | None] = mapped_column(String(200))
@@ -166,6 +169,7 @@ class Broadcast(db.Model):
             why=self.why,
             times=self.times,
             repeated_at=self.repeated_at,
+            ack_revision=self.ack_revision,
         )
 
 

@@ -3,11 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, select, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from broadcast.domain.audience import Viewer
 from broadcast.store.database import db
+from broadcast.store.models.record import LogHead
 
 
 class Role(db.Model):
@@ -25,11 +26,18 @@ class UserRole(db.Model):
     role_name: Mapped[str] = mapped_column(ForeignKey("roles.name"), primary_key=True, index=True)
 
 
+def _created_at(context: Any) -> datetime | None:
+    return context.get_current_parameters()["created_at"]
+
+
 class User(db.Model):
     """A person. `read_through_seq` is the watermark of "mark all read": everything up to it counts as read.
 
     `inbox_version` rises with every change of the person's receipts, in its transaction: a page that shows version 7 and
     hears of 9 knows that it missed one.
+
+    `viewer_since` is when the person got the roles they have now, or the account was opened, and `viewer_since_seq` the newest
+    number of the log then; see `PastViewer`. None is for ever.
     """
 
     __tablename__ = "users"
@@ -54,6 +62,8 @@ class User(db.Model):
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     inbox_version: Mapped[int] = mapped_column(default=0, server_default="0")
     inbox_changed_at: Mapped[datetime | None] = mapped_column(index=True)
+    viewer_since: Mapped[datetime | None] = mapped_column(default=_created_at, index=True)
+    viewer_since_seq: Mapped[int] = mapped_column(default=select(LogHead.seq).scalar_subquery(), server_default="0")
 
     role_rows: Mapped[list[UserRole]] = relationship(lazy="selectin", cascade="all, delete-orphan")
 
@@ -68,6 +78,31 @@ class User(db.Model):
     @property
     def as_viewer(self) -> Viewer:
         return Viewer(self.id, self.roles)
+
+
+class PastViewer(db.Model):
+    """A time in which a person had exactly these roles and an open account, and that is over (`store.past_viewers`).
+
+    The numbers of the log tell what came first where two moments are the same, or two clocks differ.
+    """
+
+    __tablename__ = "past_viewers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    since: Mapped[datetime | None]
+    since_seq: Mapped[int]
+    until: Mapped[datetime] = mapped_column(index=True)
+    until_seq: Mapped[int]
+
+
+class PastViewerRole(db.Model):
+    """`role_name` is no foreign key: a role may be gone since."""
+
+    __tablename__ = "past_viewer_roles"
+
+    past_viewer_id: Mapped[int] = mapped_column(ForeignKey("past_viewers.id", ondelete="CASCADE"), primary_key=True)
+    role_name: Mapped[str] = mapped_column(String(64), primary_key=True)
 
 
 class PeopleVersion(db.Model):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, Dialect, ForeignKey, Index, String, TypeDecorator
+from sqlalchemy import JSON, CheckConstraint, Dialect, ForeignKey, Index, String, Text, TypeDecorator
 from sqlalchemy.orm import Mapped, mapped_column
 
 from broadcast.store.database import db
@@ -27,6 +27,9 @@ class Receipt(db.Model):
     `unread_at` is the person's own "unread again": while it is set it outweighs `read_at` and the watermark, which stay as
     they are, so that the sender's figures keep the reading. Reading takes it away. Snoozing sets it, so a message returns
     unread at its time by itself; `returned_at` is set by the clock when that is told to open pages.
+
+    `acked_revision` is the revision that was on the screen, and `acked_hash` the `domain.revisions.text_hash` of its text. Both
+    are None for an acknowledgement from before they were kept, where the log did not tell either.
     """
 
     __tablename__ = "receipts"
@@ -41,6 +44,37 @@ class Receipt(db.Model):
     snoozed_until: Mapped[datetime | None] = mapped_column(index=True)
     unread_at: Mapped[datetime | None]
     returned_at: Mapped[datetime | None]
+    acked_revision: Mapped[int | None]
+    acked_hash: Mapped[str | None] = mapped_column(String(64))
+
+
+class EarlierAcknowledgement(db.Model):
+    """What somebody had acknowledged before they were asked again and did so again. `revision` 0 stands for one not known."""
+
+    __tablename__ = "earlier_acknowledgements"
+
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hash: Mapped[str | None] = mapped_column(String(64))
+    at: Mapped[datetime]
+
+
+class RevisionText(db.Model):
+    """The words of one revision of a broadcast that asks for acknowledgement.
+
+    Kept as long as the receipts once somebody has acknowledged it; until then, while it may still be on a screen.
+    """
+
+    __tablename__ = "revision_texts"
+
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hash: Mapped[str] = mapped_column(String(64))
+    title: Mapped[str] = mapped_column(String(200))
+    content: Mapped[str] = mapped_column(Text)
+    actions: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    is_acknowledged: Mapped[bool]
 
 
 class UndoStep(db.Model):

@@ -15,6 +15,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.errors import BroadcastError, Busy, Invalid
 from broadcast.store import lists
 from broadcast.store.lists import Look
+from broadcast.web import told_figures
 from broadcast.web.asked import choice
 from broadcast.web.console.rows import Row, rows
 from broadcast.web.identity import allow, me
@@ -24,6 +25,7 @@ blueprint = Blueprint("listing", __name__)
 
 _COLUMNS = (
     "id", "title", "status", "priority", "category", "audience", "author", "created", "sent", "ends", "reach", "read",
+    "would reach", "no longer here",
 )  # fmt: skip
 _CHUNK = 200  # rows of a file read at once
 MOST_CSV = 10_000  # rows of one file; a last row says so when there are more
@@ -51,17 +53,17 @@ def download():
     ids, total = lists.ids(look, most=MOST_CSV), lists.counts(look)[look.tab]
     name = f"broadcasts-{look.tab}-{clock.now():%Y-%m-%d}.csv"
     app: Flask = current_app._get_current_object()
-    response = Response(_table(app, ids, total), mimetype="text/csv")
+    response = Response(_table(app, ids, total, told_figures.shows_persons()), mimetype="text/csv")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 
-def _table(app: Flask, ids: list[int], total: int) -> Iterator[str]:
+def _table(app: Flask, ids: list[int], total: int, per_person: bool) -> Iterator[str]:
     """The lines of the file, some rows at a time; runs after the request is over, so it must not ask who is there."""
     yield "\ufeff" + _lines([_COLUMNS])
     for start in range(0, len(ids), _CHUNK):
         with app.app_context():
-            found = rows(lists.some(ids[start : start + _CHUNK]))
+            found = rows(lists.some(ids[start : start + _CHUNK]), per_person=per_person)
             yield _lines(map(_cell, _values(row)) for row in found)
     if total > len(ids):
         yield _lines([["", f"and {total - len(ids)} more: narrow the filter"]])
@@ -175,7 +177,11 @@ def _values(row: Row) -> list[Any]:
     times = (row.created_at, row.published_at or row.scheduled_at, row.ends_at)
     told = [clock.to_wire(moment) or "" for moment in times]
     head = [row.id, row.title, row.status, row.priority, row.category or "", row.audience, row.sender_name]
-    return [*head, *told, "" if row.reach is None else row.reach, "" if row.read is None else row.read]
+    figures = row.figures
+    if not figures.is_sent:
+        return [*head, *told, "", "", figures.would_reach, ""]
+    read = "" if figures.read is None else figures.read if figures.is_exact else f"{figures.read} or more"
+    return [*head, *told, figures.targeted, read, "", figures.gone]
 
 
 def _cell(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Changing a live broadcast on every open screen: the words and the end, with the difference in view."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import redirect, request, url_for
@@ -9,7 +10,7 @@ from broadcast.domain import clock
 from broadcast.domain.message import Priority
 from broadcast.errors import ConfirmationNeeded, Invalid
 from broadcast.store.models import Broadcast
-from broadcast.web import forms
+from broadcast.web import forms, told_figures
 from broadcast.web.asked import choice
 from broadcast.web.console import reviewing
 from broadcast.web.identity import me
@@ -35,8 +36,10 @@ def draw(
         priorities=[priority.value for priority in Priority],
         version=request.form.get("version") or broadcast.version,
         again=bool(request.form.get("notifyAgain")),
+        acknowledge_again=request.form.get("acknowledgeAgain", ""),
         changed=changed,
         needed=needed,
+        reach=told_figures.of_one(broadcast).here,
     )
 
 
@@ -46,13 +49,15 @@ def save(broadcast: Broadcast) -> Any:
     try:
         if choice("do", ("send", "review"), "send") == "review":
             return draw(broadcast, _typed(), {}, changed=difference_to(broadcast))
+        fields = forms.read_content(form)
         edits.edit(
             broadcast.id,
-            forms.read_content(form),
+            fields,
             version=form.get("version", ""),
             by=me().actor,
             now=clock.now(),
             notify_again=bool(form.get("notifyAgain")),
+            acknowledge_again=_asks_again(broadcast, fields),
             confirmed=reviewing.given(form),
         )
     except ConfirmationNeeded as needed:
@@ -60,6 +65,22 @@ def save(broadcast: Broadcast) -> Any:
     except Invalid as invalid:
         return draw(broadcast, _typed(), invalid.fields), invalid.status
     return redirect(url_for("console.one.show", broadcast_id=broadcast.id), 303)
+
+
+def _asks_again(broadcast: Broadcast, fields: Mapping[str, Any]) -> bool:
+    """What the author chose: acknowledgements stand, or everybody is asked anew. Raises Invalid where that must be chosen."""
+    if not (broadcast.requires_ack and fields["requiresAck"]):
+        return False
+    choice = request.form.get("acknowledgeAgain", "")
+    before = edits.as_fields(broadcast)
+    if choice not in ("no", "yes") and any(_plain(fields[name]) != _plain(before[name]) for name in _WORDS):
+        raise Invalid({"acknowledgeAgain": "Choose whether the acknowledgements given so far stand."})
+    return choice == "yes"
+
+
+def _plain(value: Any) -> Any:
+    """As a browser may post what it was given: with other line ends, and nothing for an empty list."""
+    return "\n".join(value.split("\r\n")).strip() if isinstance(value, str) else value or None
 
 
 def difference_to(broadcast: Broadcast) -> list[reviewing.Both]:
@@ -74,6 +95,7 @@ def as_shown(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
     return theirs | {name: value for name, value in mine.items() if name in _SHOWN} | times
 
 
+_WORDS = ("title", "content", "actions")  # what a person acknowledges
 _SHOWN = ("title", "content", "priority", "category", "label1", "url1", "label2", "url2", "requiresAck")
 
 

@@ -14,7 +14,6 @@ from broadcast.domain.permissions import Permission
 from broadcast.domain.plans import Reason
 from broadcast.errors import Invalid, NotFound
 from broadcast.store import broadcasts
-from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
 from broadcast.web.console import reviewing, revisions
 from broadcast.web.console.rows import Row, rows
@@ -46,6 +45,7 @@ _SPOKEN = {"content": "text", "expiresAt": "end", "actions": "buttons", "require
 _SPOKEN |= {"ackDueAt": "due date", "scheduledAt": "start", "targetType": "audience", "targetIds": "who gets it"}
 _SPOKEN |= {"exceptRoles": "roles left out", "exceptIds": "people left out", "targetMatch": "how roles are joined"}
 _AGAIN = ", and showed it again"
+_ASKED_AGAIN = ", and asked for a new acknowledgement"
 
 
 @blueprint.get("/broadcasts/<int:broadcast_id>")
@@ -126,7 +126,6 @@ def _found(broadcast_id: int) -> Broadcast:
 def _told(broadcast: Broadcast) -> dict[str, Any]:
     """What the page of one broadcast, and its live figures, are drawn from."""
     [row] = rows([broadcast])
-    figures = broadcasts.stats([broadcast])[broadcast.id]
     told = {name: getattr(row, name) for name in Row.__slots__} | {
         "content_html": Markup(broadcast.content_html),
         "card": CardView(broadcast.as_card(), seq=broadcast.seq or 0, is_read=True),
@@ -147,9 +146,7 @@ def _told(broadcast: Broadcast) -> dict[str, Any]:
         "why": broadcast.why,
         **{name: getattr(broadcast, name) for name in ("source", "source_id", "collapse_key")},
     }
-    shown = {name: getattr(figures, name) for name in Stats.__slots__}
-    shown |= {f"{name}_rate": figures.rate(name) for name in Stats.__slots__ if name != "targeted"}
-    return {"broadcast": told, "stats": shown}
+    return {"broadcast": told, "figures": row.figures}
 
 
 def _is_idle(broadcast: Broadcast) -> bool:
@@ -178,8 +175,7 @@ def _timeline(broadcast_id: int) -> list[dict[str, Any]]:
 
 
 def _because(detail: dict[str, Any]) -> str:
+    again = _ASKED_AGAIN if detail.get("acknowledgeAgain") else _AGAIN if detail.get("again") else ""
     if detail.get("fields"):
-        return (
-            ": " + ", ".join(_SPOKEN.get(name, name) for name in detail["fields"]) + _AGAIN * bool(detail.get("again"))
-        )
-    return f": “{detail['reason']}”" if detail.get("reason") else _AGAIN * bool(detail.get("again"))
+        return ": " + ", ".join(_SPOKEN.get(name, name) for name in detail["fields"]) + again
+    return f": “{detail['reason']}”" if detail.get("reason") else again

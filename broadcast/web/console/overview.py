@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flask import Blueprint, current_app, request, url_for
 
@@ -13,6 +13,7 @@ from broadcast.domain.zones import read_zone, start_of_day
 from broadcast.store import broadcasts, dead_letters, lists, people, plans
 from broadcast.store.dead_letters import LetterStatus
 from broadcast.store.lists import Look
+from broadcast.web import told_figures
 from broadcast.web.console.rows import rows
 from broadcast.web.identity import allow, me
 from broadcast.web.render import page
@@ -58,12 +59,12 @@ def overview():
 
 def _needs(now: datetime) -> Iterator[Need]:
     yield from _decisions()
-    for broadcast in broadcasts.overdue(now, limit=_OVERDUE):
-        if counted := _missing(broadcast):
+    overdue = broadcasts.overdue(now, limit=_OVERDUE)
+    figures = told_figures.of(overdue)
+    for broadcast in overdue:
+        if (missing := figures[broadcast.id].missing) != 0:
             yield Need(
-                f"“{broadcast.title}” is past its day: {counted:,} have not acknowledged it.",
-                url_for("figures.show", broadcast_id=broadcast.id),
-                "Who",
+                _past_its_day(broadcast.title, missing), url_for("figures.show", broadcast_id=broadcast.id), "Who"
             )
     if me().actor.may(Permission.OPERATE):
         yield from _troubles()
@@ -79,9 +80,11 @@ def _decisions() -> Iterator[Need]:
         yield Need(f"{words} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled")
 
 
-def _missing(broadcast: Any) -> int:
-    stats = broadcasts.stats([broadcast])[broadcast.id]
-    return stats.targeted - stats.acknowledged
+def _past_its_day(title: str, missing: int | None) -> str:
+    """Where no figure of persons may be told, not even whether somebody is missing."""
+    if missing is None:
+        return f"“{title}” is past its day of acknowledgement."
+    return f"“{title}” is past its day: {missing:,} {'has' if missing == 1 else 'have'} not acknowledged it."
 
 
 def _troubles() -> Iterator[Need]:

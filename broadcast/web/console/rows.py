@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from broadcast.domain.figures import Figures
 from broadcast.domain.plans import Reason
 from broadcast.store import broadcasts
-from broadcast.store.broadcasts import Stats
 from broadcast.store.models import Broadcast
+from broadcast.web import told_figures
 from broadcast.web.render import in_people
 
 
@@ -28,21 +29,21 @@ class Row:
     published_at: datetime | None
     scheduled_at: datetime | None
     ends_at: datetime | None
-    reach: int | None
-    read: int | None
+    figures: Figures
     times: int
     quarantine_reason: str | None
     receipts_deleted_at: datetime | None
     waits: str | None
 
 
-def rows(found: list[Broadcast]) -> list[Row]:
+def rows(found: list[Broadcast], *, per_person: bool | None = None) -> list[Row]:
+    """The lines of these broadcasts; `per_person` as in `told_figures.of`."""
     chosen = broadcasts.chosen_counts([b.id for b in found if b.audience_kind == "users"])
-    figures = broadcasts.stats(found)
+    figures = told_figures.of(found, per_person=per_person)
     return [_row(broadcast, chosen.get(broadcast.id, 0), figures[broadcast.id]) for broadcast in found]
 
 
-def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
+def _row(broadcast: Broadcast, chosen: int, figures: Figures) -> Row:
     return Row(
         id=broadcast.id,
         title=broadcast.title,
@@ -55,8 +56,7 @@ def _row(broadcast: Broadcast, chosen: int, stats: Stats) -> Row:
         published_at=broadcast.published_at,
         scheduled_at=broadcast.scheduled_at,
         ends_at=broadcast.ended_at or broadcast.expires_at,
-        reach=broadcast.audience_count if broadcast.seq else None,
-        read=None if broadcast.receipts_deleted_at else stats.read,
+        figures=figures,
         times=broadcast.times,
         quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
         receipts_deleted_at=broadcast.receipts_deleted_at,
