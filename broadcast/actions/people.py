@@ -232,6 +232,7 @@ def begin_session(
 ) -> str:
     """A new session in this transaction; return its token, which is kept nowhere. `detail` says more in the audit."""
     token = secrets.token_urlsafe(32)
+    user.first_sign_in_at = user.first_sign_in_at or now
     session.add(
         UserSession(
             token_hash=hash_token(token),

@@ -29,7 +29,7 @@ class User(db.Model):
     """A person. `read_through_seq` is the watermark of "mark all read": everything up to it counts as read.
 
     `inbox_version` rises with every change of the person's receipts, in its transaction: a page that shows version 7 and
-    hears of 9 knows that it missed one.
+    hears of 9 knows that it missed one. `first_sign_in_at` is None for who has never signed in, or never had to.
     """
 
     __tablename__ = "users"
@@ -48,6 +48,7 @@ class User(db.Model):
     name: Mapped[str] = mapped_column(String(200))
     password_hash: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime]
+    first_sign_in_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
     read_through_seq: Mapped[int] = mapped_column(default=0, index=True)
     read_through_at: Mapped[datetime | None]

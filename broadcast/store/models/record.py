@@ -27,6 +27,9 @@ class Receipt(db.Model):
     `unread_at` is the person's own "unread again": while it is set it outweighs `read_at` and the watermark, which stay as
     they are, so that the sender's figures keep the reading. Reading takes it away. Snoozing sets it, so a message returns
     unread at its time by itself; `returned_at` is set by the clock when that is told to open pages.
+
+    `dismissed_at` is when an alert of it was last put away, on whatever page; the card stays. What was archived, put to sleep
+    or dismissed before the broadcast was shown again does not count.
     """
 
     __tablename__ = "receipts"
@@ -39,8 +42,10 @@ class Receipt(db.Model):
     acked_at: Mapped[datetime | None]
     archived_at: Mapped[datetime | None]
     snoozed_until: Mapped[datetime | None] = mapped_column(index=True)
+    snoozed_at: Mapped[datetime | None]
     unread_at: Mapped[datetime | None]
     returned_at: Mapped[datetime | None]
+    dismissed_at: Mapped[datetime | None]
 
 
 class UndoStep(db.Model):
