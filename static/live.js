@@ -18,6 +18,7 @@
   const SILENT_MS = 30000; // a stream that says nothing at all for so long is held back by a proxy: say so, and ask instead
   const ASK_MS = 10000; // how often then
   const FIRST_MS = 500, MOST_MS = 30000; // the growing pause between tries; it never gives up
+  const SPREAD_MS = 3000; // over which what all browsers would ask at once is spread
   const KEPT = 300; // newest logged events that a leader keeps for tabs that join
   const LOGGED = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
   const OTHERS = ["CONNECTED", "READ_RECEIPT", "HEARTBEAT", "RESET", "BUSY", "CONNECTION_LIMIT_REACHED", "SERVER_SHUTDOWN", "SIGNED_OUT"];
@@ -51,7 +52,7 @@
     MESSAGE: (html, seq) => page.list.merge(html, seq, true),
     MESSAGE_UPDATED: (html, seq) => page.list.merge(html, seq, false),
     MESSAGE_REMOVED: (data, seq) => page.list.drop(JSON.parse(data).id, seq),
-    RESET: () => reload(),
+    RESET: () => { reload(); setTimeout(page.readPreferences, SPREAD_MS * Math.random()); }, // alerts may have been missed too
     SIGNED_OUT: () => location.assign("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
     READ_RECEIPT(data) { if (page.list.follow(JSON.parse(data))) reload(); },
 
@@ -80,6 +81,7 @@
     kept = [];
     reloading = false;
     for (const event of postponed.splice(0)) apply(event);
+    page.recheckAlerts();
   }
 
   // ---- the connection, in words
