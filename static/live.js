@@ -1,8 +1,8 @@
 // Keeps an open page fresh: one stream for the whole browser, told to every tab. What it does to the list is in list.js.
 //
 // One tab, the leader, holds the EventSource (HTTP/1.1 allows six connections to a site, and the seventh tab would hang); it
-// tells the others through a BroadcastChannel. Who leads is a Web Lock, so a closed leader is followed within milliseconds.
-// Where either is missing (plain http on another machine has no locks) every tab leads itself.
+// tells the others through a BroadcastChannel. Who leads: shared/leadership.js. Where there is no BroadcastChannel every tab leads
+// itself.
 //
 // Every tab knows up to where its page is current: its cursor, "epoch-seq", which came with the list it shows. So nothing is
 // kept over reloads, and there is nothing to clear when somebody signs out. A logged event at or below the cursor is skipped.
@@ -243,19 +243,25 @@
   async function lead() {
     leading = true;
     if (!cursor) await new Promise((done) => { reload(); const check = setInterval(() => { if (cursor) { clearInterval(check); done(); } }, 50); });
+    if (!leading) return;
     connect();
     tell({ type: "leader" });
   }
 
-  show("start", "Connecting…");
-  if (channel && navigator.locks) {
+  function resign() {
+    leading = false;
+    clearTimeout(retry);
+    source?.close();
     join();
-    // held until this tab goes; a tab that sleeps in the back-forward cache must not lead
-    navigator.locks.request(`broadcast-stream-${user}`, () => { lead(); return new Promise((release) => window.addEventListener("pagehide", () => {
-      leading = false;
-      source?.close();
-      release();
-    }, { once: true })); });
+  }
+
+  show("start", "Connecting…");
+  if (channel) {
+    join();
+    const leadership = new Leadership(`broadcast-stream-${user}`, { lead, resign });
+    leadership.stand();
+    // a tab that sleeps in the back-forward cache must not lead
+    window.addEventListener("pagehide", () => leadership.stepDown());
     window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
   } else {
     lead();
