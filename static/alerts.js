@@ -1,6 +1,7 @@
 // Alerts: what is told above the page besides the card in the list, by priority: a toast, a banner (HIGH), a dialog (URGENT), a
-// desktop notice. All are surfaces of the one message: dismissing one keeps the card. Preferences hold or silence alerts and
-// never messages; only URGENT breaks through. When quiet hours begin and end is reckoned by the server, in the person's zone.
+// desktop notice. All are surfaces of the one message: dismissing one keeps the card, and is a receipt, so that no other page shows
+// it again. Preferences hold or silence alerts and never messages; only URGENT breaks through. When quiet hours begin and end is
+// reckoned by the server, in the person's zone; and what a page that is opened raises, the server decides as well.
 "use strict";
 
 {
@@ -16,7 +17,7 @@
 
   // Show a line of text for `ms`, with a button if there is something to press; it waits while the pointer or the focus is on it.
   // Of one `group` only the newest is shown. Returns {close}.
-  page.toast = ({ text, button, press, href, ms = 6000, group = "" }) => {
+  page.toast = ({ text, button, press, href, ms = 6000, group = "", closed }) => {
     if (group) box.querySelectorAll(`[data-group="${group}"]`).forEach((one) => one.remove());
     while (box.children.length >= MOST) box.firstElementChild.remove();
     const toast = document.createElement("div");
@@ -30,12 +31,13 @@
     toast.append(words);
     if (button) toast.append(control(button, "toast-act", press));
     let timer = 0;
-    const close = () => { clearTimeout(timer); toast.remove(); };
-    toast.append(control("×", "toast-close", close, "Dismiss"));
+    const close = () => { clearTimeout(timer); toast.remove(); closed?.(); };
+    toast.append(control("×", "toast-close", close, `Dismiss: ${text}`));
     const run = () => { clearTimeout(timer); timer = setTimeout(() => { if (toast.matches(":hover, :focus-within")) run(); else close(); }, ms); };
     for (const name of ["pointerleave", "focusout"]) toast.addEventListener(name, run);
     run();
     box.append(toast);
+    page.hold(toast);
     return { close };
   };
 
@@ -51,7 +53,8 @@
 
   // ---- whether and when
 
-  let wanted = null, told = new Set(), held = [], heldTimer = 0;
+  let wanted = null, held = [], heldTimer = 0;
+  const told = new Map(); // when, by id
 
   const isUrgent = (card) => card.dataset.priority === "URGENT";
   const mustAck = (card) => isUrgent(card) && card.hasAttribute("data-ack") && !card.hasAttribute("data-acked");
@@ -69,14 +72,15 @@
     return until > now ? until : 0;
   }
 
-  // A new message came; its card as the stream brought it.
+  const isRepeated = (card) => card.hasAttribute("data-again") || card.hasAttribute("data-reminder");
+
+  // A new message came, or one that is told once more; its card as the stream brought it.
   page.alert = (card) => {
-    const once = told.has(card.dataset.id) && !card.hasAttribute("data-again") && !card.hasAttribute("data-reminder");
-    if (!wanted || once || isSilenced(card)) return;
-    told.add(card.dataset.id);
+    if (!wanted || (told.has(card.dataset.id) && !isRepeated(card)) || isSilenced(card)) return;
+    told.set(card.dataset.id, page.now());
     const until = heldUntil();
     if (until && !isUrgent(card)) return hold(card, until);
-    surface(card, Boolean(until));
+    surface(card, { isRepeated: isRepeated(card), breaksThrough: Boolean(until) });
   };
 
   function hold(card, until) {
@@ -107,13 +111,14 @@
 
   // ---- surfaces
 
-  function surface(card, breaksThrough) {
+  function surface(card, { isRepeated, breaksThrough }) {
     const isInFront = document.visibilityState === "visible" && document.hasFocus();
+    const { id, priority } = card.dataset;
     if (isUrgent(card)) openDialog(card, breaksThrough);
-    else if (card.dataset.priority === "HIGH") showBanner(card);
-    else if (isInFront && card.dataset.priority === "NORMAL" && !document.getElementById("inbox-list")) {
-      page.toast({ text: titleOf(card), href: `/inbox/${card.dataset.id}` });
-    }
+    else if (priority === "HIGH") showBanner(card);
+    // a new message is seen in the list; one that is told once more may stand far down in it, and is told until it was shown
+    else if (isInFront && priority === "NORMAL" && isRepeated) page.toast({ text: titleOf(card), href: `/inbox/${id}`, ms: 12000, closed: () => putAside(id) });
+    else if (isInFront && priority === "NORMAL" && !document.getElementById("inbox-list")) page.toast({ text: titleOf(card), href: `/inbox/${id}` });
     if (isInFront) {
       channel?.postMessage({ shown: card.dataset.id });
       beep();
@@ -122,70 +127,133 @@
 
   const titleOf = (card) => card.querySelector(".card-title").textContent.trim();
 
+  const dock = document.getElementById("banners");
+  const bannerOf = (id) => dock.querySelector(`[data-of="${id}"]`);
+
   function showBanner(card) {
-    const dock = document.getElementById("banners");
-    if (dock.querySelector(`[data-of="${card.dataset.id}"]`)) return;
+    const { id } = card.dataset;
+    if (bannerOf(id)) return fillBanner(bannerOf(id), card);
     const banner = document.getElementById("banner-shape").content.firstElementChild.cloneNode(true);
-    banner.dataset.of = card.dataset.id;
-    const link = banner.querySelector("a");
-    link.textContent = titleOf(card);
-    link.href = `/inbox/${card.dataset.id}`;
-    banner.querySelector("button").addEventListener("click", () => putAside(card.dataset.id));
+    banner.dataset.of = id;
+    banner.querySelector("a").href = `/inbox/${id}`;
+    banner.querySelector("button").addEventListener("click", () => putAside(id));
+    fillBanner(banner, card);
     dock.prepend(banner);
     while (dock.children.length > MOST) dock.lastElementChild.remove();
+    // everything below has moved: a press may be meant for what was there before
+    page.hold(dock);
+    page.hold(document.getElementById("main"), "[data-final], form[data-act=acknowledge] button");
   }
 
-  const waiting = []; // urgent ones behind the one that is open
-
-  function openDialog(card, breaksThrough) {
-    const dialog = document.getElementById("urgent");
-    if (dialog.open && dialog.dataset.of !== card.dataset.id) { waiting.push([card, breaksThrough]); return; }
-    dialog.dataset.of = card.dataset.id;
-    dialog.dataset.revision = card.dataset.revision; // whoever acknowledges here acknowledges these words
-    dialog.dataset.must = mustAck(card) ? "yes" : "no";
-    dialog.querySelector("#urgent-title").textContent = titleOf(card);
-    dialog.querySelector("#urgent-body").innerHTML = card.querySelector(".card-body").innerHTML; // the server cleaned it
-    dialog.querySelector("#urgent-from").textContent = card.querySelector(".card-from").textContent.trim();
-    dialog.querySelector("#urgent-through").hidden = !breaksThrough;
-    dialog.querySelector("[data-urgent=acknowledge]").hidden = !mustAck(card);
-    for (const name of ["read", "later"]) dialog.querySelector(`[data-urgent=${name}]`).hidden = mustAck(card);
-    if (!dialog.open) dialog.showModal(); // else it says now what the message says since
+  function fillBanner(banner, card) {
+    banner.classList.toggle("urgent", isUrgent(card));
+    if (isUrgent(card)) banner.setAttribute("role", "alert");
+    banner.querySelector(".banner-kind").textContent = isUrgent(card) ? "Urgent: " : "High priority: ";
+    banner.querySelector("a").textContent = titleOf(card);
+    banner.querySelector("button").setAttribute("aria-label", `Dismiss: ${titleOf(card)}`);
   }
+
+  // ---- the dialog: one at a time, in the order in which they came, and never while somebody types
 
   const urgent = document.getElementById("urgent");
+  const heading = document.getElementById("urgent-title");
+  const waiting = []; // [card, breaksThrough] of those that are not open yet
+  let patience = false;
+
+  function openDialog(card, breaksThrough) {
+    if (urgent.open && urgent.dataset.of === card.dataset.id) return fillDialog(card, breaksThrough);
+    const at = waiting.findIndex(([one]) => one.dataset.id === card.dataset.id);
+    if (at >= 0) waiting[at] = [card, breaksThrough];
+    else waiting.push([card, breaksThrough]);
+    openNext();
+  }
+
+  function openNext() {
+    if (urgent.open || patience || !waiting.length) return;
+    if (page.isTyping()) {
+      for (const [card] of waiting) showBanner(card); // seen at once all the same
+      patience = true;
+      page.afterTyping(() => { patience = false; openNext(); });
+      return;
+    }
+    const [card, breaksThrough] = waiting.shift();
+    bannerOf(card.dataset.id)?.remove();
+    fillDialog(card, breaksThrough);
+    page.openUnasked(urgent, heading);
+  }
+
+  function fillDialog(card, breaksThrough) {
+    urgent.dataset.of = card.dataset.id;
+    urgent.dataset.revision = card.dataset.revision; // whoever acknowledges here acknowledges these words
+    urgent.dataset.must = mustAck(card) ? "yes" : "no";
+    urgent.setAttribute("closedby", mustAck(card) ? "none" : "closerequest");
+    heading.textContent = titleOf(card);
+    urgent.querySelector("#urgent-body").innerHTML = card.querySelector(".card-body").innerHTML; // the server cleaned it
+    urgent.querySelector("#urgent-from").textContent = card.querySelector(".card-from").textContent.trim();
+    urgent.querySelector("#urgent-through").hidden = !breaksThrough;
+    urgent.querySelector("[data-urgent=acknowledge]").hidden = !mustAck(card);
+    for (const name of ["read", "later"]) urgent.querySelector(`[data-urgent=${name}]`).hidden = mustAck(card);
+  }
+
   urgent.addEventListener("cancel", (event) => {
     event.preventDefault();
     if (urgent.dataset.must === "no") putAside(urgent.dataset.of);
   });
-  urgent.addEventListener("close", () => { const next = waiting.shift(); if (next) openDialog(...next); });
-  urgent.addEventListener("click", async (event) => {
+  urgent.addEventListener("close", openNext);
+  urgent.addEventListener("click", (event) => {
     const does = event.target.closest("[data-urgent]")?.dataset.urgent;
-    if (!does) return;
-    const id = urgent.dataset.of;
-    if (does === "later") return putAside(id);
-    const body = new FormData();
-    body.set("revision", urgent.dataset.revision);
-    const done = await page.post(`/inbox/${id}/${does}`, body);
-    if (!done) return;
-    page.follow(done);
-    page.dismiss(id);
+    if (does === "later") putAside(urgent.dataset.of);
+    else if (does) act(urgent.dataset.of, does, urgent.dataset.revision);
   });
 
-  // Put a surface away, here and in the other tabs; the message counts as seen, and the card stays.
-  function putAside(id) {
+  // ---- putting away: the message counts as seen, and the card stays
+
+  async function act(id, verb, revision = "") {
     const body = new FormData();
-    body.set("ids", id);
-    body.set("aside", "yes");
-    page.post("/inbox/seen", body);
-    channel?.postMessage({ dismissed: id });
+    if (revision) body.set("revision", revision);
+    const done = await page.post(`/inbox/${id}/${verb}`, body);
+    if (!done) return;
     page.dismiss(id);
+    page.follow(done);
+  }
+
+  function putAside(id) {
+    page.dismiss(id);
+    act(id, "dismiss");
   }
 
   page.dismiss = (id) => {
-    document.querySelector(`#banners [data-of="${id}"]`)?.remove();
+    const banner = bannerOf(id), hadFocus = banner?.contains(document.activeElement);
+    banner?.remove();
+    if (hadFocus) page.moveFocus(dock.querySelector("a") ?? page.restingPlace());
     const at = waiting.findIndex(([card]) => card.dataset.id === String(id));
     if (at >= 0) waiting.splice(at, 1);
     if (urgent.open && urgent.dataset.of === String(id)) urgent.close();
+  };
+
+  // The text of a message that is told just now is another one: a banner or a dialog shows what a reload would show.
+  page.retell = (card) => {
+    const { id, priority } = card.dataset, banner = bannerOf(id);
+    if (banner && !["HIGH", "URGENT"].includes(priority)) page.dismiss(id);
+    else if (banner) fillBanner(banner, card);
+    const entry = waiting.find(([one]) => one.dataset.id === id);
+    const isOpen = urgent.open && urgent.dataset.of === id;
+    if ((entry || isOpen) && !isUrgent(card)) page.dismiss(id);
+    else if (entry) entry[0] = card;
+    else if (isOpen) fillDialog(card, !urgent.querySelector("#urgent-through").hidden);
+  };
+
+  // After a gap in what was heard: whether what is told just now still is to be.
+  page.recheckAlerts = async () => {
+    const ids = [...[...dock.children].map((banner) => banner.dataset.of), ...waiting.map(([card]) => card.dataset.id), ...(urgent.open ? [urgent.dataset.of] : [])];
+    const cards = ids.length ? await fetchCards(ids) : null;
+    if (!cards) return;
+    for (const id of new Set(ids)) {
+      const card = cards.find((one) => one.dataset.id === id);
+      const isDone = !card || card.hasAttribute("data-archived") || card.hasAttribute("data-asleep") || !(card.hasAttribute("data-unread") || mustAck(card));
+      if (isDone) page.dismiss(id);
+      else page.retell(card);
+    }
   };
 
   // ---- desktop notices and sound: both only where the person asked for them
@@ -215,7 +283,6 @@
 
   if (channel) channel.onmessage = ({ data }) => {
     if (data.shown) shownElsewhere.add(data.shown);
-    if (data.dismissed) page.dismiss(data.dismissed);
   };
 
   // ---- at the start, and when the preferences were changed elsewhere
@@ -231,19 +298,28 @@
     const until = heldUntil();
     if (until) { clearTimeout(heldTimer); heldTimer = setTimeout(release, Math.min(until - page.now() + 500, 2 ** 31 - 1)); }
     else release();
-    if (wanted.waiting.length) raise(wanted.waiting);
+    if (wanted.waiting.length) raise(wanted.waiting, wanted.since);
   };
 
-  async function raise(ids) {
+  async function raise(ids, since) {
+    const cards = await fetchCards(ids);
+    for (const id of ids) {
+      const card = cards?.find((one) => one.dataset.id === String(id));
+      const isShownAlone = document.querySelector(`#card-${id}.alone`); // one is reading it
+      if (!card || isShownAlone || isSilenced(card) || (told.get(card.dataset.id) ?? 0) >= Date.parse(since[id])) continue;
+      if (heldUntil() && !isUrgent(card)) continue; // the next page after that raises it
+      told.set(card.dataset.id, page.now());
+      surface(card, { isRepeated: true, breaksThrough: Boolean(heldUntil()) });
+    }
+  }
+
+  // Their cards as they are now for this person, or null when the server could not be asked.
+  async function fetchCards(ids) {
     const answer = await fetch(`/inbox/cards?view=all&ids=${ids.join(",")}`).catch(() => null);
-    if (!answer?.ok || answer.redirected) return;
+    if (!answer?.ok || answer.redirected) return null;
     const template = document.createElement("template");
     template.innerHTML = await answer.text();
-    for (const card of template.content.querySelectorAll("article.card")) {
-      const isShownAlone = document.querySelector(`#card-${card.dataset.id}.alone`); // one is reading it
-      if (!told.has(card.dataset.id) && !isSilenced(card) && !isShownAlone && (isUrgent(card) || !heldUntil())) surface(card, false);
-      told.add(card.dataset.id);
-    }
+    return [...template.content.querySelectorAll("article.card")];
   }
 
   page.readPreferences();

@@ -23,6 +23,8 @@
     if (form.dataset.act === "chosen" && !body.has("ids")) return page.say("Select at least one message.", true);
     const zone = form.querySelector("[data-time-zone]");
     if (zone && !zone.value) body.set("timeZone", Intl.DateTimeFormat().resolvedOptions().timeZone);
+    // all that its number counts, also what still waits behind the pill; what arrives from now on stays unread
+    if (form.dataset.act === "read-all") body.set("through", Math.max(page.asOf, page.countedThrough ?? 0));
     const card = form.closest(".card");
     if (card) feel[form.dataset.act]?.(card);
     form.closest("dialog")?.close();
@@ -33,7 +35,13 @@
     if (done.undo) offerUndo(done);
     else if (done.left) page.say(leftOf(done).slice(2), true);
     else if (done.kind === "acknowledged") page.say("Acknowledged", true);
-    if (document.querySelector(".card.alone") && ["archived", "snoozed"].includes(done.kind)) location.assign("/inbox");
+    if (document.querySelector(".card.alone") && ["archived", "snoozed"].includes(done.kind)) goBack(done);
+  }
+
+  // From the page of one message to the list, which offers to undo it (as without scripts).
+  function goBack(done) {
+    const query = new URLSearchParams({ done: `${done.kind}-${done.ids.length}-${done.undo}` });
+    location.assign(done.undo ? `/inbox?${query}` : "/inbox");
   }
 
   document.addEventListener("submit", (event) => {
@@ -68,6 +76,7 @@
       body.set("key", done.undo);
       const answer = await page.post("/inbox/undo", body);
       if (!answer) return;
+      page.list.focusWhenBack(done.ids);
       page.follow(answer);
       page.say("Undone", true);
     };
@@ -148,14 +157,16 @@
   const cards = () => [...document.querySelectorAll("#inbox-list article.card")];
   const current = () => document.activeElement?.closest?.("article.card") ?? null;
 
+  let isStepping = false; // on to what is only being loaded
   function step(by) {
     const all = cards(), at = all.indexOf(current());
     const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : at + by];
     if (next) { next.focus(); return; }
     const more = document.getElementById("load-more");
-    if (by > 0 && more) more.click();
+    if (by > 0 && more) { isStepping = true; more.click(); }
   }
 
+  const STEPS = ["j", "k", "ArrowDown", "ArrowUp"], FINAL = ["a", "Enter"];
   const keys = {
     j: () => step(1), ArrowDown: () => step(1), k: () => step(-1), ArrowUp: () => step(-1),
     Enter: () => current()?.querySelector(".card-title a")?.click(),
@@ -175,6 +186,9 @@
   document.addEventListener("keydown", (event) => {
     if (document.body.dataset.keys === "off" || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable], dialog, summary")) return;
+    // a key that is held down repeats only its steps, and a card that got the focus by itself is no answer to the key before
+    if (!STEPS.includes(event.key) && event.repeat) return event.preventDefault();
+    if (FINAL.includes(event.key) && page.hasJustArrived(current())) return event.preventDefault();
     const arrow = event.key.startsWith("Arrow");
     if (arrow && !current()) return; // the page scrolls as ever until somebody is in the list
     if (event.key === "Enter" && document.activeElement !== current()) return; // a button or link has its own Enter
@@ -188,4 +202,30 @@
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-keys-sheet]")) document.getElementById("keys-sheet").showModal();
   });
+
+  // ---- the focus after what makes the list another one
+
+  // "Load more", by press or by key: the first of what came. When it came by itself (on scrolling) the focus stays where it is.
+  let shownBefore = null;
+  document.addEventListener("htmx:before:request", ({ target }) => {
+    if (target.id === "load-more") shownBefore = cards().length;
+  });
+  document.addEventListener("htmx:before:swap", () => {
+    if (shownBefore !== null && document.activeElement?.id !== "load-more" && !isStepping) shownBefore = null;
+  });
+  document.addEventListener("htmx:after:swap", () => {
+    if (shownBefore !== null && cards()[shownBefore]) page.moveFocus(cards()[shownBefore]);
+    shownBefore = null;
+    isStepping = false;
+  });
+
+  // A list that was narrowed or widened is a new page, and what one wants of it is the list: its links say so (#list-title). After
+  // "Undo" was offered by the address, that is said once: a list that is loaded anew has nothing to undo.
+  const here = new URL(location.href);
+  if (here.hash === "#list-title" || here.searchParams.has("done")) {
+    page.moveFocus(page.restingPlace());
+    here.hash = "";
+    here.searchParams.delete("done");
+    history.replaceState(null, "", here.pathname + here.search);
+  }
 }

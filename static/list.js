@@ -12,6 +12,7 @@
   const pinned = () => document.getElementById("pinned");
   const cardOf = (id) => document.getElementById(`card-${id}`);
   const articles = (box) => [...box.children].filter((one) => one.matches("article"));
+  const DONE = ["read", "acknowledged", "archived", "snoozed", "dismissed"]; // nothing that needs an alert any more
   const STATES = ["data-unread", "data-acked", "data-archived", "data-asleep"]; // what belongs to this person, not to the message
 
   let held = []; // cards that came while the person was reading further down
@@ -27,10 +28,14 @@
   function merge(html, seq, isNew) {
     const card = read(html).querySelector("article.card");
     const known = cardOf(card.dataset.id) ?? held.find((one) => one.id === card.id);
+    if (!isNew) page.retell?.(card);
     if (card.hasAttribute("data-again")) return showAgain(card);
     if (card.hasAttribute("data-reminder")) return remind(card);
     if (known) return replace(known, card);
-    if (isNew && seq > page.asOf) page.setCounts({ unread: page.counts.unread + 1, inbox: (page.counts.inbox ?? 0) + 1 });
+    if (isNew && seq > page.asOf) {
+      page.setCounts({ unread: page.counts.unread + 1, inbox: (page.counts.inbox ?? 0) + 1 });
+      page.countedThrough = seq;
+    }
     if (isNew) page.alert?.(card);
     const list = region();
     if (!list) return isNew && page.sayArrived(1);
@@ -50,6 +55,7 @@
   function showAgain(card) {
     page.alert?.(card);
     const known = cardOf(card.dataset.id);
+    held = held.filter((one) => one !== known); // it is placed anew, with its state for this person
     if (known?.classList.contains("alone")) return reloadAlone(known); // its text is another one too
     if (region() || document.querySelector(".card.alone")) setTimeout(ask, 300 * Math.random(), [card.dataset.id]);
     else setTimeout(page.refreshCounts, 1000 * Math.random());
@@ -89,8 +95,21 @@
     } else {
       setTimeout(page.refreshCounts, Math.random() * 3000); // it may have been counted on a later page, or in another view
     }
-    if (isOver && card?.classList.contains("alone")) reloadAlone(card, "This message has ended");
-    else leave(card);
+    if (!card?.classList.contains("alone")) leave(card);
+    else if (isOver) reloadAlone(card, "This message has ended");
+    else replaceAlone(card);
+  }
+
+  function replaceAlone(card) {
+    const note = document.createElement("p"), link = document.createElement("a");
+    note.className = "notice alone";
+    note.tabIndex = -1;
+    link.href = "/inbox";
+    link.textContent = "Back to the inbox";
+    note.append("This message was withdrawn. ", link);
+    document.getElementById("snooze")?.remove();
+    card.replaceWith(note);
+    page.moveFocus(note);
   }
 
   // ---- what this person did, here or elsewhere. Returns true when the list must be loaded anew.
@@ -100,9 +119,10 @@
     const missed = told.version > page.version + 1;
     page.version = told.version;
     page.setCounts(told.counts ?? { unread: told.unread }, told.asOf);
-    for (const id of told.ids) if (told.kind === "read" || told.kind === "acknowledged") page.dismiss?.(id);
+    for (const id of told.ids) if (DONE.includes(told.kind)) page.dismiss?.(id);
     if (told.kind === "preferences") page.readPreferences?.();
     if (missed || !told.ids.length) return true;
+    if (told.kind === "dismissed") return false; // of an alert; the card stays as it is
     if (told.kind === "read") for (const id of told.ids) cardOf(id)?.removeAttribute("data-unread");
     if (told.kind === "returned") page.say(told.ids.length === 1 ? "A message came back" : `${told.ids.length} messages came back`, true);
     if (region()) ask(told.ids);
@@ -124,10 +144,16 @@
       const counts = JSON.parse(told.dataset.told);
       page.setCounts(counts.counts, counts.asOf);
       found(cards);
-      if (found === place) for (const id of now) if (!cards.some((card) => card.dataset.id === id)) leave(cardOf(id));
+      if (found === place) for (const id of now) if (!cards.some((card) => card.dataset.id === id)) forget(id);
       found = place;
     }
     asking = false;
+  }
+
+  function forget(id) {
+    held = held.filter((one) => one.dataset.id !== id);
+    showPill();
+    leave(cardOf(id));
   }
 
   function queryOf(ids) {
@@ -143,6 +169,8 @@
     for (const card of cards) {
       const known = cardOf(card.dataset.id);
       const isAlone = known?.classList.contains("alone");
+      const behindPill = held.findIndex((one) => one.id === card.id);
+      if (behindPill >= 0 && !known) { held[behindPill] = card; continue; }
       if (known && Number(known.dataset.revision) > Number(card.dataset.revision)) continue;
       if (isAlone) {
         for (const name of STATES) known.toggleAttribute(name, card.hasAttribute(name));
@@ -155,10 +183,22 @@
         const hadFocus = known?.contains(document.activeElement);
         if (known && !hadFocus) known.remove();
         insert(card);
-        if (hadFocus) { card.focus({ preventScroll: true }); known.remove(); }
+        if (hadFocus) { page.moveFocus(card.isConnected ? card : known.nextElementSibling ?? page.restingPlace()); known.remove(); }
       }
     }
     tidy();
+    focusRestored();
+  }
+
+  // What came back by "Undo" gets the focus, unless the person has gone elsewhere meanwhile.
+  let restored = null;
+  page.list.focusWhenBack = (ids) => { restored = ids; };
+
+  function focusRestored() {
+    const card = restored?.map(cardOf).find(Boolean);
+    if (!card) return;
+    restored = null;
+    if ([document.body, page.restingPlace()].includes(document.activeElement)) page.moveFocus(card);
   }
 
   const mustStand = (card) => card.hasAttribute("data-ack") && !card.hasAttribute("data-acked");
@@ -180,7 +220,7 @@
     ready(card);
     if (!focused) return;
     const same = act && card.querySelector(`[data-act="${act}"] button`);
-    (same?.checkVisibility() ? same : card).focus({ preventScroll: true });
+    page.moveFocus(same?.checkVisibility() ? same : card);
   }
 
   function ready(card) {
@@ -193,9 +233,8 @@
     if (!card || card.classList.contains("alone")) return;
     card.classList.add("leaving");
     if (card.contains(document.activeElement)) {
-      const next = card.nextElementSibling ?? card.previousElementSibling ?? document.getElementById("list-title");
-      if (!next.hasAttribute("tabindex")) next.tabIndex = -1;
-      next.focus({ preventScroll: true }); // the focus must never fall back to the top of the page
+      const stays = (one) => one?.matches("article:not(.leaving)") && one;
+      page.moveFocus(stays(card.nextElementSibling) || stays(card.previousElementSibling) || page.restingPlace());
     }
     setTimeout(() => glide(() => { card.remove(); tidy(); }), 200);
   }
@@ -251,26 +290,26 @@
 
   function insertOrWait() {
     inserting = 0;
-    const isReading = window.scrollY > 160 || feed()?.contains(document.activeElement) || pinned()?.contains(document.activeElement);
+    const isPressing = region()?.querySelector(".act-acknowledge button:hover"); // which must not move away under the hand
+    const isReading = window.scrollY > 160 || isPressing || feed()?.contains(document.activeElement) || pinned()?.contains(document.activeElement);
     if (isReading) showPill();
     else insertHeld();
   }
 
-  function insertHeld() {
+  function insertHeld(change = glide) {
     if (!feed()) return;
     insertedAt = performance.now();
     const cards = held.sort((a, b) => a.dataset.seq - b.dataset.seq);
     held = [];
-    glide(() => {
+    change(() => {
       for (const card of cards) {
         card.classList.add("arriving");
         insert(card);
+        page.hold(card, ".act-acknowledge button");
       }
       tidy();
     });
     feed().setAttribute("aria-busy", "false");
-    const newest = document.querySelector(".read-all [name=through]");
-    if (newest) newest.value = Math.max(newest.value, ...[...document.querySelectorAll("#inbox-list article")].map((one) => one.dataset.seq));
     showPill();
   }
 
@@ -283,10 +322,10 @@
 
   document.addEventListener("click", (event) => {
     if (!event.target.closest("#pill")) return;
-    window.scrollTo({ top: 0 });
     const newest = held.reduce((a, b) => (Number(a.dataset.seq) > Number(b.dataset.seq) ? a : b));
-    insertHeld();
-    newest.focus({ preventScroll: true });
+    insertHeld((change) => change()); // what still slides has no place yet that one could scroll to
+    newest.scrollIntoView({ block: "start" });
+    page.moveFocus(newest);
   });
 
   // ---- the whole list anew. Returns its cursor, null when it could not be had.
@@ -297,14 +336,16 @@
     if (!answer?.ok || answer.redirected) return null;
     const fresh = read(await answer.text()).getElementById("inbox-list");
     if (!fresh) return null;
-    const focused = document.activeElement?.closest?.(".card")?.id;
+    const focused = region().contains(document.activeElement) ? document.activeElement : null;
+    const spots = [focused?.id, focused?.closest(".card")?.id].filter(Boolean);
     region().replaceWith(fresh);
     held = [];
     page.version = Math.max(page.version, Number(fresh.dataset.version));
     page.setCounts(JSON.parse(fresh.dataset.counts), Number(fresh.dataset.asOf));
     for (const card of fresh.querySelectorAll("article")) ready(card);
     window.htmx?.process(fresh);
-    if (focused) (document.getElementById(focused) ?? document.getElementById("main")).focus({ preventScroll: true });
+    if (focused) page.moveFocus(spots.map((id) => document.getElementById(id)).find((one) => one?.checkVisibility()) ?? page.restingPlace());
+    focusRestored();
     return fresh.dataset.cursor;
   }
 

@@ -1,8 +1,8 @@
 // Keeps an open page fresh: one stream for the whole browser, told to every tab. What it does to the list is in list.js.
 //
 // One tab, the leader, holds the EventSource (HTTP/1.1 allows six connections to a site, and the seventh tab would hang); it
-// tells the others through a BroadcastChannel. Who leads is a Web Lock, so a closed leader is followed within milliseconds.
-// Where either is missing (plain http on another machine has no locks) every tab leads itself.
+// tells the others through a BroadcastChannel. Who leads: shared/leadership.js. Where there is no BroadcastChannel every tab leads
+// itself.
 //
 // Every tab knows up to where its page is current: its cursor, "epoch-seq", which came with the list it shows. So nothing is
 // kept over reloads, and there is nothing to clear when somebody signs out. A logged event at or below the cursor is skipped.
@@ -18,6 +18,7 @@
   const SILENT_MS = 30000; // a stream that says nothing at all for so long is held back by a proxy: say so, and ask instead
   const ASK_MS = 10000; // how often then
   const FIRST_MS = 500, MOST_MS = 30000; // the growing pause between tries; it never gives up
+  const SPREAD_MS = 3000; // over which what all browsers would ask at once is spread
   const KEPT = 300; // newest logged events that a leader keeps for tabs that join
   const LOGGED = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
   const OTHERS = ["CONNECTED", "READ_RECEIPT", "HEARTBEAT", "RESET", "BUSY", "CONNECTION_LIMIT_REACHED", "SERVER_SHUTDOWN", "SIGNED_OUT"];
@@ -51,7 +52,7 @@
     MESSAGE: (html, seq) => page.list.merge(html, seq, true),
     MESSAGE_UPDATED: (html, seq) => page.list.merge(html, seq, false),
     MESSAGE_REMOVED: (data, seq) => page.list.drop(JSON.parse(data).id, seq, JSON.parse(data).reason),
-    RESET: () => reload(),
+    RESET: () => { reload(); setTimeout(page.readPreferences, SPREAD_MS * Math.random()); }, // alerts may have been missed too
     SIGNED_OUT: () => location.assign("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
     READ_RECEIPT(data) { if (page.list.follow(JSON.parse(data))) reload(); },
 
@@ -80,6 +81,7 @@
     kept = [];
     reloading = false;
     for (const event of postponed.splice(0)) apply(event);
+    page.recheckAlerts();
   }
 
   // ---- the connection, in words
@@ -241,19 +243,25 @@
   async function lead() {
     leading = true;
     if (!cursor) await new Promise((done) => { reload(); const check = setInterval(() => { if (cursor) { clearInterval(check); done(); } }, 50); });
+    if (!leading) return;
     connect();
     tell({ type: "leader" });
   }
 
-  show("start", "Connecting…");
-  if (channel && navigator.locks) {
+  function resign() {
+    leading = false;
+    clearTimeout(retry);
+    source?.close();
     join();
-    // held until this tab goes; a tab that sleeps in the back-forward cache must not lead
-    navigator.locks.request(`broadcast-stream-${user}`, () => { lead(); return new Promise((release) => window.addEventListener("pagehide", () => {
-      leading = false;
-      source?.close();
-      release();
-    }, { once: true })); });
+  }
+
+  show("start", "Connecting…");
+  if (channel) {
+    join();
+    const leadership = new Leadership(`broadcast-stream-${user}`, { lead, resign });
+    leadership.stand();
+    // a tab that sleeps in the back-forward cache must not lead
+    window.addEventListener("pagehide", () => leadership.stepDown());
     window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
   } else {
     lead();

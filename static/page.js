@@ -20,6 +20,13 @@ const page = (window.broadcastPage = {});
 
 document.querySelector(".subbar-in a[aria-current]:not(.button)")?.scrollIntoView({ block: "nearest", inline: "center" });
 
+// ---- how high the bar is, which stays in view: it grows with a banner, and what sticks or is scrolled to stands below it
+
+{
+  const bar = document.querySelector(".bar");
+  new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
+}
+
 // ---- the status line: one polite sentence at a time, at most one in five seconds, and the newest wins
 
 {

@@ -70,6 +70,7 @@ def _begin(user_id: int, site: Site, lasts: Lasts, now: datetime) -> Begun:
             raise Invalid({"username": "The account is disabled."})
         if begun := _open(user_id, site, lasts, now):  # another tab of the same person was faster
             return begun
+        person.first_sign_in_at = person.first_sign_in_at or now
         row = UserSession(
             token_hash=hash_token(secrets.token_urlsafe(32)),  # of a token that nobody has
             user_id=user_id,

@@ -301,6 +301,7 @@ def begin_session(
     the provider that vouches for it, and may end it.
     """
     token = secrets.token_urlsafe(32)
+    user.first_sign_in_at = user.first_sign_in_at or now
     session.add(
         UserSession(
             token_hash=hash_token(token),

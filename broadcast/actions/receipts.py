@@ -131,9 +131,23 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
         due = item.card.ack_due_at
         return Conflict("It must be acknowledged before that time.") if due and due < until else None
 
-    write = _putting(by, now, snoozed_until=until, unread_at=now, archived_at=None, returned_at=None)
-    columns = ["snoozed_until", "unread_at", "archived_at", "returned_at"]
+    write = _putting(by, now, snoozed_until=until, snoozed_at=now, unread_at=now, archived_at=None, returned_at=None)
+    columns = ["snoozed_until", "snoozed_at", "unread_at", "archived_at", "returned_at"]
     return _act("snoozed", ids, lambda i: i.snoozed_until != until, write, by=by, now=now, refuse=refuse, undo=columns)
+
+
+def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
+    """Put the alerts of messages away, on every page of this person. The messages stay as they are, and count as seen.
+
+    One that is shown again or reminded of later is told again. Raises NotFound, Busy.
+    """
+
+    def write(session: Session, items: list[Item]) -> None:
+        done = [item.card.id for item in items]
+        receipts.put(session, by.user_id, done, dismissed_at=now)
+        receipts.mark(session, ((broadcast_id, by.user_id) for broadcast_id in done), "first_seen_at", at=now)
+
+    return _act("dismissed", ids, lambda item: True, write, by=by, now=now)
 
 
 def mark_all_read(filters: Filters, *, through: int, by: Actor, now: datetime) -> Done:

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flask import current_app
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, false, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, false, func, or_, select
 
+from broadcast.domain.alerts import Alert
 from broadcast.domain.audience import Viewer
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
@@ -164,12 +165,17 @@ def pending(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[
     return _read(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
 
 
-def alerting(viewer: Viewer, *, now: datetime, limit: int) -> list[int]:
-    """Unread HIGH and URGENT messages that this person has not had in view, and URGENT ones not acknowledged; newest first."""
-    loud = and_(Broadcast.priority.in_((Priority.HIGH, Priority.URGENT)), Receipt.first_seen_at.is_(None), ~_is_read())
-    open_ = and_(Broadcast.priority == Priority.URGENT, Broadcast.requires_ack, ~_is_acknowledged())
-    query = _filtered(_ids, Filters()).where(or_(loud, open_)).order_by(Broadcast.seq.desc()).limit(limit)
-    return list(db.session.scalars(query, _given(viewer, now)))
+def alerting(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
+    """What this person has not done yet and has not been told of since it was sent, shown again or reminded of.
+
+    Told means that they had it in view, or put its alert away, on whatever page. An URGENT message that must be acknowledged
+    is told until it is. What was there before a person first signed in is told only if something is still to be done about it.
+    The most urgent first, then the newest.
+    """
+    order = case({Priority.URGENT: 0, Priority.HIGH: 1}, value=Broadcast.priority, else_=2)
+    query = _alerting.order_by(order, Broadcast.seq.desc()).limit(limit)
+    rows = db.session.execute(query, _given(viewer, now))
+    return [Alert(*row[:4], since=max(moment for moment in row[4:] if moment)) for row in rows]
 
 
 def changed_since(moment: datetime, *, until: datetime) -> list[tuple[int, int]]:
@@ -228,8 +234,13 @@ def _is_acknowledged() -> ColumnElement[bool]:
     return func.coalesce(steps.is_acknowledged(Broadcast), False)
 
 
+def _still_counts(moment: Any) -> ColumnElement[bool]:
+    """Whether what was done at `moment`, if ever, was done since the broadcast was last shown again. NULL for "never"."""
+    return or_(Broadcast.renewed_at.is_(None), moment >= Broadcast.renewed_at)
+
+
 def _is_archived() -> ColumnElement[bool]:
-    return Receipt.archived_at.is_not(None)
+    return and_(Receipt.archived_at.is_not(None), _still_counts(Receipt.archived_at))
 
 
 def _is_snoozed() -> ColumnElement[bool]:
@@ -242,12 +253,14 @@ def _is_here() -> ColumnElement[bool]:
 
 def _sleeps() -> ColumnElement[bool]:
     """Never NULL, so that its negation is true for messages without a receipt."""
-    return func.coalesce(Receipt.snoozed_until > bindparam("now", type_=Moment), False)
+    is_asleep = Receipt.snoozed_until > bindparam("now", type_=Moment)
+    return func.coalesce(and_(is_asleep, _still_counts(Receipt.snoozed_at)), False)
 
 
 def _is_back() -> ColumnElement[bool]:
-    came = or_(Receipt.returned_at.is_not(None), Receipt.snoozed_until.is_not(None))
-    return and_(came, Receipt.unread_at.is_not(None), _is_here())
+    returned = and_(Receipt.returned_at.is_not(None), _still_counts(Receipt.returned_at))
+    slept = and_(Receipt.snoozed_until.is_not(None), _still_counts(Receipt.snoozed_at))
+    return and_(func.coalesce(or_(returned, slept), False), Receipt.unread_at.is_not(None), _is_here())
 
 
 def _filtered(query: Select, filters: Filters) -> Select:
@@ -277,6 +290,24 @@ def _of_this_moment(*columns: Any) -> Select:
     return _base(*columns, select(LogHead.seq).scalar_subquery(), func.coalesce(version.scalar_subquery(), 0))
 
 
+def _waits_to_be_told() -> ColumnElement[bool]:
+    is_urgent = Broadcast.priority == Priority.URGENT
+    is_to_acknowledge = and_(Broadcast.requires_ack, ~_is_acknowledged())
+    is_told_again = or_(Broadcast.renewed_at.is_not(None), Broadcast.reminded_at.is_not(None))
+    is_loud = or_(Broadcast.priority.in_((Priority.HIGH, Priority.URGENT)), is_told_again)
+    is_missing = or_(~_is_read(), and_(is_to_acknowledge, Broadcast.reminded_at.is_not(None)))
+    came_to_stay = func.coalesce(User.first_sign_in_at, User.created_at)
+    moments = (Broadcast.published_at, Broadcast.renewed_at, Broadcast.reminded_at)
+    is_new = or_(is_urgent, is_to_acknowledge, *(moment >= came_to_stay for moment in moments))
+    is_told = or_(_was_told(Receipt.first_seen_at), _was_told(Receipt.dismissed_at))
+    return or_(and_(is_urgent, is_to_acknowledge), and_(is_loud, is_missing, is_new, ~is_told))
+
+
+def _was_told(moment: Any) -> ColumnElement[bool]:
+    since_reminder = or_(Broadcast.reminded_at.is_(None), moment >= Broadcast.reminded_at)
+    return and_(moment.is_not(None), _still_counts(moment), since_reminder)
+
+
 def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count().filter(condition)
 
@@ -291,13 +322,22 @@ _items = _base(
     Receipt.read_at,
     Receipt.unread_at,
     Receipt.acked_at,
-    Receipt.archived_at,
-    Receipt.snoozed_until,
+    case((_is_archived(), Receipt.archived_at)),
+    case((_still_counts(Receipt.snoozed_at), Receipt.snoozed_until)),
     _is_back(),
     Receipt.acked_revision,
 )
 _broadcasts = _base(Broadcast)
 _ids = _base(Broadcast.id)
+_alerting = _base(
+    Broadcast.id,
+    Broadcast.seq,
+    Broadcast.priority,
+    Broadcast.category,
+    Broadcast.published_at,
+    Broadcast.renewed_at,
+    Broadcast.reminded_at,
+).where(_is_here(), Broadcast.priority != Priority.LOW, _waits_to_be_told())
 _count = _base(func.count())
 _unread = Question(_of_this_moment(func.count()).where(~_is_read(), _is_here()))
 _counts = _of_this_moment(

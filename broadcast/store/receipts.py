@@ -43,14 +43,19 @@ def put(session: Session, user_id: int, ids: Iterable[int], **columns: Any) -> N
 def wake(session: Session, *, now: datetime, limit: int) -> list[tuple[int, int]]:
     """Take at most `limit` receipts whose snooze is over; return (user id, broadcast id) of those that come back thereby.
 
-    Each is returned to one caller only: who sets `returned_at` has it.
+    Each is returned to one caller only: who sets `returned_at` has it. What was shown again meanwhile came back by that.
     """
-    due = select(Receipt.broadcast_id, Receipt.user_id).where(Receipt.snoozed_until <= now).limit(limit)
+    is_back_already = func.coalesce(Broadcast.renewed_at > Receipt.snoozed_at, False)
+    due = (
+        select(Receipt.broadcast_id, Receipt.user_id, is_back_already).where(Receipt.snoozed_until <= now).limit(limit)
+    )
+    due = due.join(Broadcast, Broadcast.id == Receipt.broadcast_id).order_by(Receipt.user_id, Receipt.broadcast_id)
     claimed, breath = [], Breath()
-    for broadcast_id, user_id in session.execute(due.order_by(Receipt.user_id, Receipt.broadcast_id)).all():
+    for broadcast_id, user_id, is_back in session.execute(due).all():
         row = and_(Receipt.broadcast_id == broadcast_id, Receipt.user_id == user_id, Receipt.snoozed_until <= now)
-        statement = update(Receipt).where(row).values(snoozed_until=None, returned_at=now)
-        if session.execute(statement.execution_options(synchronize_session=False)).rowcount:
+        changes = {"snoozed_until": None} if is_back else {"snoozed_until": None, "returned_at": now}
+        statement = update(Receipt).where(row).values(changes).execution_options(synchronize_session=False)
+        if session.execute(statement).rowcount and not is_back:
             claimed.append((user_id, broadcast_id))
         breath.take()
     return claimed
@@ -106,7 +111,13 @@ def watermark(session: Session, user_id: int) -> int:
 def keep_unread_out_of_sight(session: Session, user_id: int, *, through: int, at: datetime) -> None:
     """Mark archived messages that are unread so by hand, before a watermark passes them: nobody was shown them."""
     unread = and_(Receipt.read_at.is_(None), Receipt.unread_at.is_(None))
-    passed = select(Broadcast.id).where(Broadcast.seq <= through, Broadcast.seq > watermark(session, user_id))
+    passed = select(Broadcast.id).where(
+        Broadcast.seq <= through,
+        Broadcast.seq > watermark(session, user_id),
+        or_(
+            Broadcast.renewed_at.is_(None), Broadcast.renewed_at <= Receipt.archived_at
+        ),  # else it is back in the inbox
+    )
     session.execute(
         update(Receipt)
         .where(Receipt.user_id == user_id, Receipt.archived_at.is_not(None), unread)

@@ -11,10 +11,10 @@ from broadcast.actions import receipts as actions
 from broadcast.domain import clock, zones
 from broadcast.errors import Invalid
 from broadcast.store import inbox, log, people
-from broadcast.store.inbox import Item
+from broadcast.store.inbox import Filters, Item
 from broadcast.web.asked import is_encodable, json_object, paging, whole_number
 from broadcast.web.identity import allow, me
-from broadcast.web.inbox import note_shown, read_filters, source_of
+from broadcast.web.inbox import alerts_for, note_shown, read_filters, source_of
 
 blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 
@@ -47,11 +47,23 @@ def messages():
         next=str(shown[-1].seq) if len(items) > limit else None,
         unread=_unread(),
         cursor=str(cursor),
+        userId=identity.id,
     )
 
 
+@blueprint.get("/user/alerts")
+@allow("person", embedded=True)
+def alerts():
+    """What a page that is opened now interrupts its person with, the first of it first; quiet hours hold it (`heldUntil`)."""
+    viewer, now = me().actor.viewer, clock.now()
+    order = [alert.id for alert in alerts_for(viewer, people.preferences(me().id), now=now)]
+    items = inbox.some(viewer, Filters("all"), order, now=now)
+    note_shown(items, me().id)
+    return jsonify(items=[_told(item) for item in sorted(items, key=lambda item: order.index(item.card.id))])
+
+
 def _marks(verb: str, act: Callable[..., Any]) -> Callable[[], ResponseReturnValue]:
-    @allow("person", embedded=verb in ("read", "acknowledge"))
+    @allow("person", embedded=verb in ("read", "acknowledge", "dismiss"))
     def view() -> ResponseReturnValue:
         if verb != "acknowledge":
             act(_ids(), by=me().actor, now=clock.now())
@@ -70,6 +82,7 @@ for _verb, _act in {
     "archive": actions.archive,
     "unarchive": actions.unarchive,
     "acknowledge": actions.acknowledge,
+    "dismiss": actions.dismiss,
 }.items():
     blueprint.add_url_rule(f"/user/messages/{_verb}", f"messages_{_verb}", _marks(_verb, _act), methods=["POST"])
 

@@ -24,6 +24,7 @@ from broadcast.web.identity import allow, is_embedded, me
 
 blueprint = Blueprint("embedding", __name__)
 
+_PARTS = ("shared/leadership", "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
 _PREFLIGHT_SECONDS = 600
 _SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
 
@@ -38,7 +39,7 @@ def init_app(app: Flask) -> None:
 def script() -> Response:
     if not _settings().embed_origins:
         raise NotFound("There is nothing at this address.")
-    response = Response(_script(Path(current_app.static_folder) / "embed"), mimetype="text/javascript")
+    response = Response(_script(Path(current_app.static_folder)), mimetype="text/javascript")
     response.headers["Cache-Control"] = f"public, max-age={_SCRIPT_SECONDS}"
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.add_etag()
@@ -48,8 +49,8 @@ def script() -> Response:
 @cache
 def _script(folder: Path) -> str:
     """One file from several: a page that loads modules of another site would need CORS for them."""
-    sheet = json.dumps((folder / "sheet.css").read_text())
-    parts = [(folder / f"{name}.js").read_text() for name in ("tools", "server", "cards", "inbox")]
+    sheet = json.dumps((folder / "embed/sheet.css").read_text())
+    parts = [(folder / f"{name}.js").read_text() for name in _PARTS]
     return "\n".join(['"use strict";', "(() => {", f"const SHEET = {sheet};", *parts, "})();", ""])
 
 

@@ -1,11 +1,15 @@
 """The inbox as pages: a list that the stream keeps fresh, some cards of it, one message alone. `marks` has the verbs."""
 
+from datetime import datetime
 from types import ModuleType
 
 from flask import Blueprint, current_app, g, jsonify, request
 
 from broadcast.domain import clock
+from broadcast.domain.alerts import Alert, choose
+from broadcast.domain.audience import Viewer
 from broadcast.domain.events import Cursor
+from broadcast.domain.preferences import Preferences
 from broadcast.errors import NotFound
 from broadcast.store import ended_inbox, log, people
 from broadcast.store import inbox as stored
@@ -18,7 +22,7 @@ blueprint = Blueprint("inbox", __name__, url_prefix="/inbox")
 PAGE = 30
 _PINNED = 50  # messages to acknowledge that stand above the list; any more stay in the list
 _MOST_IDS = 100
-_MOST_WAITING = 3  # alerts raised when a page is opened; older ones are in the list
+_MOST_WAITING = 200  # alerts that preferences may silence before those that are raised are chosen
 
 
 @blueprint.get("", strict_slashes=False)
@@ -64,16 +68,18 @@ def count():
 @blueprint.get("/alerts")
 @allow("person")
 def alerts():
-    """What raises an alert and when, as a page's script needs it; and which messages still wait to be told of."""
+    """What raises an alert and when, as a page's script needs it; and which messages still wait to be told of, since when."""
     now, wanted = clock.now(), people.preferences(me().id)
     held_until = wanted.held_until(now)
+    waiting = alerts_for(me().actor.viewer, wanted, now=now)
     return jsonify(
         wanted.as_json()
         | {
-            "mandatory": current_app.extensions["settings"].mandatory_categories,
+            "mandatory": mandatory_categories(),
             "quiet": [[clock.to_wire(start), clock.to_wire(end)] for start, end in wanted.quiet_spans(now)],
             "heldUntil": clock.to_wire(held_until),
-            "waiting": stored.alerting(me().actor.viewer, now=now, limit=_MOST_WAITING),
+            "waiting": [alert.id for alert in waiting],
+            "since": {str(alert.id): clock.to_wire(alert.since) for alert in waiting},
         }
     )
 
@@ -86,6 +92,16 @@ def message(broadcast_id: int):
     if item is None:
         raise NotFound("This message is not addressed to you, or it was recalled.")
     return page("inbox/message.html", card=card_view(item), cursor=str(log.head()), done=request.args.get("done"))
+
+
+def alerts_for(viewer: Viewer, wanted: Preferences, *, now: datetime) -> list[Alert]:
+    """What a page that is opened now raises, in this order."""
+    waiting = stored.alerting(viewer, now=now, limit=_MOST_WAITING)
+    return choose(waiting, wanted, mandatory=mandatory_categories())
+
+
+def mandatory_categories() -> list[str]:
+    return current_app.extensions["settings"].mandatory_categories
 
 
 def told(counts: Counts) -> dict:

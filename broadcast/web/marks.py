@@ -30,6 +30,7 @@ VERBS: dict[str, Callable[..., Done]] = {
     "archive": actions.archive,
     "unarchive": actions.unarchive,
     "acknowledge": actions.acknowledge,
+    "dismiss": actions.dismiss,
 }
 _MOST_IDS = 1000
 _LONGEST_BACK = 2000  # characters: an address of the inbox with all its filters
@@ -82,14 +83,15 @@ def undo():
 def seen():
     """What was in the viewport, as pages tell it now and then. Written down in batches, like deliveries.
 
-    `aside`: an alert was put away. That is written at once, so that the next page does not show it again.
+    `aside`: an alert was put away, as by the verb "dismiss".
     """
     ids = [number for number in map(whole_number, request.form.get("ids", "").split(",")[:_MOST_IDS]) if number]
     if ids:
-        for broadcast_id in stored.visible_ids(me().actor.viewer, ids, now=clock.now()):
+        visible = stored.visible_ids(me().actor.viewer, ids, now=clock.now())
+        for broadcast_id in visible:
             current_app.extensions["deliveries"].add(broadcast_id, [me().id], mark="first_seen_at")
-    if "aside" in request.form:
-        current_app.extensions["deliveries"].flush(clock.now())
+        if visible and "aside" in request.form:
+            actions.dismiss(visible, by=me().actor, now=clock.now())
     return "", 204
 
 

@@ -231,12 +231,18 @@ _PATHS: dict[str, Schema] = {
             *_TAGS,
             _AFTER,
             _LIMIT,
-            _200=_page_of(_ref("Message"), unread=_COUNT, cursor=_text()),
+            _200=_page_of(_ref("Message"), unread=_COUNT, cursor=_text(), userId=_ID),
         )
     },
     **{
         f"/api/user/messages/{verb}": {"post": _does(f"To {verb} messages", body=_IDS, _200=_UNREAD)}
-        for verb in ("read", "unread", "archive", "unarchive")
+        for verb in ("read", "unread", "archive", "unarchive", "dismiss")
+    },
+    "/api/user/alerts": {
+        "get": _does(
+            "Messages that interrupt you when you come, the most urgent first",
+            _200=_object(items=_list(_ref("Message"))),
+        )
     },
     "/api/user/messages/acknowledge": {
         "post": _does(

@@ -14,7 +14,7 @@ function textOf({ content, contentHtml }) {
   const body = element("div", { class: "text", dir: "auto" });
   try {
     const read = new DOMParser().parseFromString(reader.createHTML(contentHtml), "text/html");
-    body.append(...[...read.body.childNodes].map(copy));
+    body.append(...[...own("body", read).childNodes].map(copy));
   } catch {
     body.append(element("p", { class: "plain" }, content)); // Trusted Types without our policy: the text as it was typed
   }
@@ -22,9 +22,9 @@ function textOf({ content, contentHtml }) {
 }
 
 function copy(node) {
-  if (node.nodeType !== Node.ELEMENT_NODE) return document.createTextNode(node.nodeType === Node.TEXT_NODE ? node.data : "");
+  if (node.nodeType !== Node.ELEMENT_NODE) return textNode(node.nodeType === Node.TEXT_NODE ? node.data : "");
   const children = [...node.childNodes].map(copy), name = node.localName;
-  if (!TAGS.has(name)) return document.createTextNode(node.textContent);
+  if (!TAGS.has(name)) return textNode(node.textContent);
   return name === "a" ? link(node.getAttribute("href"), null, ...children) : element(name, {}, ...children);
 }
 

@@ -2,29 +2,25 @@
 //
 // Everything is in a shadow root, so that the page's styles and ours leave each other alone; the styles are a constructed sheet
 // and nothing is inline, so the page's content policy needs no 'unsafe-inline'. The token comes from the page's own server and is
-// sent as a header only, which EventSource cannot do: the stream is read with fetch. A tab that nobody looks at lets its stream
-// go, as a browser has few connections to a site, and catches up with its cursor.
+// sent as a header only, which EventSource cannot do: the stream is read with fetch (line.js). Which messages interrupt, the server
+// decides, and that one was put away is a receipt there: other pages, other sites and the application hear of it.
 
 class BroadcastInbox extends HTMLElement {
   #getToken = null;
   #server = new Server(() => (this.#getToken ?? askPage)(this.getAttribute("token-url")));
   #cards = new Map(); // by id, as the server told them
   #opened = new Set(); // ids
-  #aside = new Set(); // ids whose banner was put away
   #next = null; // where the next page of the list begins
   #cursor = null; // up to where the stream was heard
   #unread = 0;
   #asOf = 0; // `unread` counts every message up to this seq
   #version = 0; // of the person's inbox: which of their own acts this page shows
   #wanted = null; // preferences: what raises a banner, and when
-  #life = null; // aborted when the element leaves the page
-  #visit = null; // aborted when the stream is to be let go
-  #wake = null; // ends the present pause
-  #timer = 0;
-  #leaving = 0;
+  #life = null; // aborted when the element leaves the page, or the person was signed out
+  #wake = null; // ends the pause before the list is asked for again
   #reloading = 0;
+  #hasBegun = false;
   #isOver = false; // signed out
-  #isHeldBack = false; // a proxy keeps the stream to itself
   #liveAt = null;
   #loading = null; // a promise while the list is asked for
   #meanwhile = []; // what the stream said until it came
@@ -35,11 +31,9 @@ class BroadcastInbox extends HTMLElement {
   connectedCallback() {
     this.#life = new AbortController();
     if (!this.shadowRoot) this.#build();
-    this.#recallAside();
     const { signal } = this.#life;
-    document.addEventListener("visibilitychange", () => this.#attend(), { signal });
-    for (const name of ["online", "pageshow"]) window.addEventListener(name, () => this.#wake?.(), { signal });
-    document.addEventListener("click", (event) => { if (!event.composedPath().includes(this)) this.#open(false); }, { signal });
+    window.addEventListener("online", () => this.#wake?.(), { signal });
+    on(document, "click", (event) => { if (!event.composedPath().includes(this)) this.#open(false); }, { signal });
     const times = setInterval(() => { for (const time of this.shadowRoot.querySelectorAll("time")) time.textContent = ago(new Date(time.dateTime)); }, 60000);
     signal.addEventListener("abort", () => clearInterval(times));
     this.#start();
@@ -52,14 +46,14 @@ class BroadcastInbox extends HTMLElement {
   }
 
   #start() {
-    if (!this.isConnected || this.#visit || !(this.#getToken || this.hasAttribute("token-url"))) return;
-    this.#live(this.#life.signal);
+    if (!this.isConnected || this.#hasBegun || this.#isOver || !(this.#getToken || this.hasAttribute("token-url"))) return;
+    this.#hasBegun = true;
+    this.#begin(this.#life.signal);
   }
 
   disconnectedCallback() {
     this.#life.abort();
-    this.#visit?.abort();
-    this.#visit = null;
+    this.#hasBegun = false;
   }
 
   // ---- asking
@@ -98,77 +92,60 @@ class BroadcastInbox extends HTMLElement {
     this.#next = told.next;
     this.#setUnread(told.unread);
     this.#draw();
-    if (!more) for (const card of told.items.reverse()) if (!card.read) this.#alert(card);
+    if (!more) this.#raise().catch(() => {}); // the stream and the list go on without
+    return told.userId;
+  }
+
+  // What interrupts somebody who comes to the page now: the first of it is on top.
+  async #raise() {
+    const { items } = await (await this.#server.ask("/api/user/alerts")).json();
+    for (const card of items.reverse()) this.#alert(card);
   }
 
   // ---- the stream, for as long as the element is in the page
 
-  async #live(signal) {
-    let pause = FIRST_MS, told = null;
-    const hear = (name, data, id) => { if (this.#hear(name, JSON.parse(data), id)) pause = FIRST_MS; };
-    while (!signal.aborted && !this.#isOver) {
-      this.#visit = new AbortController();
-      told = null;
+  async #begin(signal) {
+    let pause = FIRST_MS;
+    const page = { cursor: () => this.#cursor, hear: (...event) => this.#hear(...event), load: () => this.#load().catch(() => {}), showState: (state) => this.#tellState(state) };
+    while (!signal.aborted) {
       try {
-        if (document.visibilityState === "hidden" && this.#cursor) await this.#awoken();
-        this.#wanted = await (await this.#server.ask("/api/user/preferences")).json();
-        if (!this.#cursor) await this.#load();
-        this.#watch();
-        const query = new URLSearchParams({ after: this.#cursor, connectionId: "embedded" });
-        const answer = await this.#server.ask(`/api/sse/connect?${query}`, { signal: this.#visit.signal });
-        await readEvents(answer.body, hear, (ms) => { told = ms; });
+        this.#wanted = await (await this.#server.ask("/api/user/preferences", { signal })).json();
+        const userId = await this.#load();
+        if (!signal.aborted) new Line(this.#server, `broadcast-inbox ${HOME} ${userId}`, page, signal);
+        return;
       } catch (problem) {
         if (problem instanceof TypeError) this.#server.forgetToken(); // refused without a word, perhaps for the token's sake
-        if (!this.#cursor) this.#fail(problem);
+        if (signal.aborted) return;
+        this.#fail(problem);
       }
-      clearTimeout(this.#timer);
-      if (signal.aborted || this.#isOver) return;
-      const ms = told ?? within(pause); // the server's time is spread over all clients already
-      if (told === null) pause = Math.min(pause * 2, MOST_MS);
-      this.#tellState(ms);
-      await Promise.race([wait(ms, signal), this.#awoken()]);
+      const ms = within(pause);
+      pause = Math.min(pause * 2, MOST_MS);
+      this.#tellState({ ms });
+      await Promise.race([wait(ms, signal), new Promise((done) => { this.#wake = done; })]);
     }
   }
 
-  #awoken() {
-    return new Promise((done) => { this.#wake = done; });
-  }
-
-  // Silence ends a visit; one that never said CONNECTED is held back by a proxy, and the list is asked for instead.
-  #watch(isHeard = false) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#visit.abort();
-      if (!isHeard) { this.#isHeldBack = true; this.#load().catch(() => {}); }
-    }, isHeard ? DEAD_MS : DEAD_MS * 0.75);
-  }
-
-  #attend() {
-    clearTimeout(this.#leaving);
-    if (document.visibilityState === "visible") this.#wake?.();
-    else this.#leaving = setTimeout(() => this.#visit?.abort(), HIDDEN_MS);
-  }
-
-  // Returns true when the stream is current.
   #hear(name, data, id) {
-    this.#watch(true);
     if (this.#loading) return void this.#meanwhile.push([name, data, id]);
     const seq = seqOf(id);
+    // a page that joined, or whose list came later than the stream began, has it already
+    if (LOGGED.includes(name) && epochOf(id) === epochOf(this.#cursor) && seq <= seqOf(this.#cursor)) return;
     if (name === "MESSAGE") this.#arrive(data, seq);
     else if (name === "MESSAGE_UPDATED") this.#update(data);
     else if (name === "MESSAGE_REMOVED") this.#drop(data.id);
     else if (name === "READ_RECEIPT") this.#follow(data);
-    else if (name === "RESET") this.#load().catch(() => this.#visit.abort());
+    else if (name === "RESET") this.#load().catch(() => this.#reload());
+    else if (name === "PREFERENCES") this.#wanted = data;
+    else if (name === "CONNECTED") this.#connect(data);
     else if (name === "SIGNED_OUT") this.#end();
     if (id) this.#cursor = id;
-    if (name !== "CONNECTED") return false;
-    if (data.version > this.#version && this.#version) this.#load().catch(() => {});
-    this.#version = data.version;
-    this.#asOf = data.asOf;
-    this.#isHeldBack = false;
-    this.#setUnread(data.unread);
-    this.#tellState(0);
-    return true;
+  }
+
+  #connect({ version, asOf, unread }) {
+    if (version > this.#version && this.#version) this.#load().catch(() => {});
+    this.#version = version;
+    this.#asOf = asOf;
+    this.#setUnread(unread);
   }
 
   #arrive(card, seq) {
@@ -185,15 +162,13 @@ class BroadcastInbox extends HTMLElement {
     if (known && known.revision <= card.revision) this.#cards.set(card.id, { ...known, ...card, read: known.read && !card.again });
     this.#draw();
     if (known && known.ackRevision !== card.ackRevision) this.#reload(); // whether the acknowledgement stands, the server knows
-    if (!card.again && !card.reminder) return;
     if (card.again) this.#reload(); // whether it counts as unread now
-    this.#aside.delete(card.id);
-    this.#alert(card);
+    if (card.again || card.reminder || this.#bannerOf(card.id)) this.#alert(card);
   }
 
   #drop(id) {
     this.#cards.delete(id);
-    this.#parts.banners.querySelector(`[data-of="${id}"]`)?.remove();
+    this.#closeBanner(id);
     this.#draw();
     this.#reload();
   }
@@ -204,14 +179,19 @@ class BroadcastInbox extends HTMLElement {
     this.#asOf = asOf;
     this.#setUnread(unread);
     if (kind === "read" && !isGap) for (const id of ids) this.#mark(id, { read: true });
-    else this.#reload();
-    if (kind === "read" || kind === "acknowledged") for (const id of ids) this.#putAside(id);
+    else if (kind === "preferences") this.#learnPreferences();
+    else if (kind !== "dismissed" || isGap) this.#reload();
+    if (["read", "acknowledged", "archived", "snoozed", "dismissed"].includes(kind)) for (const id of ids) this.#closeBanner(id);
     this.#draw();
   }
 
   #reload() { // for what only the server knows; not all browsers at once
     clearTimeout(this.#reloading);
     this.#reloading = setTimeout(() => this.#load().catch(() => {}), 1000 * Math.random());
+  }
+
+  async #learnPreferences() {
+    this.#wanted = await (await this.#server.ask("/api/user/preferences").catch(() => null))?.json() ?? this.#wanted;
   }
 
   #mark(id, change) {
@@ -221,7 +201,7 @@ class BroadcastInbox extends HTMLElement {
 
   #end() {
     this.#isOver = true;
-    this.#visit.abort();
+    this.#life.abort();
     this.#cards.clear();
     this.#setUnread(0);
     this.#parts.banners.replaceChildren();
@@ -234,7 +214,7 @@ class BroadcastInbox extends HTMLElement {
   async #read(id) {
     if (this.#cards.get(id)?.read) return;
     this.#mark(id, { read: true });
-    this.#putAside(id);
+    this.#closeBanner(id);
     this.#draw();
     if (!await this.#act("/api/user/messages/read", { broadcastIds: [id] })) this.#reload();
   }
@@ -243,13 +223,13 @@ class BroadcastInbox extends HTMLElement {
     const { revision } = this.#cards.get(id);
     if (!await this.#act("/api/user/messages/acknowledge", { broadcastIds: [id], revisions: { [id]: revision } })) return this.#reload();
     this.#mark(id, { read: true, acknowledgedAt: new Date().toISOString(), acknowledgedRevision: revision });
-    this.#putAside(id);
+    this.#closeBanner(id);
     this.#draw();
     this.#say("Acknowledged");
   }
 
   async #readAll() {
-    const through = Math.max(0, ...[...this.#cards.values()].map((card) => card.seq));
+    const through = Math.max(this.#asOf, ...[...this.#cards.values()].map((card) => card.seq)); // what the bell counts
     if (!await this.#act("/api/user/messages/read-all", { through })) return;
     for (const id of this.#cards.keys()) this.#mark(id, { read: true });
     this.#draw();
@@ -257,15 +237,20 @@ class BroadcastInbox extends HTMLElement {
     this.#say("All messages are marked read");
   }
 
-  // A banner put away stays away in this browser; the message keeps its card.
-  #putAside(id) {
-    this.#aside.add(id);
-    try { localStorage.setItem("broadcast-aside", JSON.stringify([...this.#aside].slice(-100))); } catch { /* forbidden here */ }
-    this.#parts.banners.querySelector(`[data-of="${id}"]`)?.remove();
+  // A banner that is put away is away on every page, here and elsewhere; the message keeps its card.
+  #dismiss(id) {
+    this.#closeBanner(id);
+    this.#act("/api/user/messages/dismiss", { broadcastIds: [id] });
   }
 
-  #recallAside() {
-    try { this.#aside = new Set(JSON.parse(localStorage.getItem("broadcast-aside") ?? "[]")); } catch { /* forbidden, or not ours */ }
+  #bannerOf(id) {
+    return this.#parts.banners.querySelector(`[data-of="${id}"]`);
+  }
+
+  #closeBanner(id) {
+    const banner = this.#bannerOf(id), hadFocus = banner?.contains(this.shadowRoot.activeElement);
+    banner?.remove();
+    if (hadFocus) (this.#parts.banners.querySelector(".title") ?? this.#parts.bell).focus({ preventScroll: true });
   }
 
   // ---- what is shown
@@ -308,6 +293,7 @@ class BroadcastInbox extends HTMLElement {
     const { left, right } = bell.getBoundingClientRect();
     panel.classList.toggle("to-end", (left + right) / 2 < innerWidth / 2); // to the side that has room
     if (isOpen) panel.focus({ preventScroll: true });
+    if (isOpen) hold(this.#parts.list, "[data-does=acknowledge]"); // it may be the second press of a double one
     else if (toBell) bell.focus();
   }
 
@@ -354,7 +340,7 @@ class BroadcastInbox extends HTMLElement {
     this.#open(true);
     if (!this.#opened.has(id)) this.#toggle(id);
     this.#parts.list.querySelector(`[data-id="${id}"] .title`)?.focus();
-    this.#putAside(id);
+    if (this.#bannerOf(id)) this.#dismiss(id);
   }
 
   #showEmpty(words, ...more) {
@@ -366,27 +352,32 @@ class BroadcastInbox extends HTMLElement {
     this.#showEmpty(words, element("button", { type: "button", class: "button", onclick: () => this.#wake?.() }, "Retry"));
   }
 
-  // A banner for what is HIGH or URGENT, unless the person put it away or wants none now.
+  // A banner for what is HIGH or URGENT, unless the person wants none now. One that is there already shows the text as it is now.
   #alert(card) {
-    const { banners } = this.#parts, isLoud = ["HIGH", "URGENT"].includes(card.priority);
-    if (!isLoud || this.#aside.has(card.id) || !this.#wanted || isSilenced(card, this.#wanted)) return;
-    banners.querySelector(`[data-of="${card.id}"]`)?.remove();
-    banners.prepend(bannerOf(card, { show: () => this.#show(card.id), dismiss: () => this.#putAside(card.id) }));
+    const { banners } = this.#parts, isLoud = ["HIGH", "URGENT"].includes(card.priority), known = this.#bannerOf(card.id);
+    if (known && !isLoud) this.#closeBanner(card.id);
+    if (!isLoud || !this.#wanted || isSilenced(card, this.#wanted)) return;
+    const banner = bannerOf(card, { show: () => this.#show(card.id), dismiss: () => this.#dismiss(card.id) });
+    const focused = known?.contains(this.shadowRoot.activeElement);
+    if (known) known.replaceWith(banner);
+    else banners.prepend(banner);
+    if (focused) banner.querySelector(".title").focus({ preventScroll: true });
+    hold(banners);
     while (banners.children.length > MOST_BANNERS) banners.lastElementChild.remove();
   }
 
   // ---- what is said
 
-  #tellState(ms) {
+  #tellState({ ms, isHeldBack }) {
     const { state } = this.#parts, at = (moment) => moment.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
     if (ms === 0) {
       this.#liveAt = new Date();
       state.textContent = "Live";
     } else if (navigator.onLine === false) state.textContent = `Offline, as of ${at(this.#liveAt ?? new Date())}`;
-    else if (this.#isHeldBack) state.textContent = "Live updates are held back; checking every minute";
+    else if (isHeldBack) state.textContent = "Live updates are held back; checking every minute";
     else state.textContent = `Reconnecting in ${Math.ceil(ms / 1000)} s`;
     this.dataset.state = ms === 0 ? "live" : "wait";
   }
 }
 
-customElements.define("broadcast-inbox", BroadcastInbox);
+if (!customElements.get("broadcast-inbox")) customElements.define("broadcast-inbox", BroadcastInbox); // loaded twice, say

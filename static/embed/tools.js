@@ -1,19 +1,27 @@
-// What embed.js is made of, in this order: tools.js, server.js, cards.js, inbox.js, with sheet.css as SHEET; `web/embedding.py` puts them together.
-// Here: limits, elements without HTML, and reading a stream. Nothing here knows what a message is.
+// What embed.js is made of: shared/leadership.js, then from here tools.js, server.js, cards.js, line.js, inbox.js, with sheet.css as
+// SHEET; `web/embedding.py` puts them together. Here: limits, elements without HTML, and reading a stream. Nothing here knows what a
+// message is.
 
-const HOME = new URL(document.currentScript.src).origin;
+// The page's markup is not ours: <img name=currentScript> hides the property of `document` with that name, and somebody who may write
+// no script could choose by it where tokens are sent. So what is asked of a document is asked of its class.
+const own = (name, of = document) => Reflect.get(Document.prototype, name, of);
+const on = (target, ...given) => EventTarget.prototype.addEventListener.call(target, ...given);
+const script = own("currentScript");
+if (!(script instanceof HTMLScriptElement)) throw new Error("embed.js must be loaded by a classic script element: <script defer src>");
+const HOME = new URL(script.src).origin;
 const DEAD_MS = 40000; // heartbeats come every 15 s; this much silence is a dead connection, or a proxy that holds it back
 const FIRST_MS = 500, MOST_MS = 30000; // the growing pause between tries; it never gives up
-const HIDDEN_MS = 30000; // how long an unseen tab keeps its stream
+const HIDDEN_MS = 30000; // how long a page that nobody sees keeps the stream
+const HOLD_MS = 1000; // what appears by itself takes no press for so long: it may be meant for what was there before
 const SAY_MS = 5000; // the status line speaks at most that often
 const MOST_BANNERS = 3, PAGE = 20;
 
 // ---- elements
 
 function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
+  const made = own("createElement").call(document, name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (key === "onclick") made.addEventListener("click", value);
+    if (key === "onclick") made.addEventListener("click", (event) => { if (!isHeld(made)) value(event); });
     else if (value !== false && value != null) made.setAttribute(key, value === true ? "" : value);
   }
   made.append(...children.filter((child) => child != null));
@@ -21,13 +29,24 @@ function element(name, attributes = {}, ...children) {
 }
 
 function icon(path) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const svg = own("createElementNS").call(document, "http://www.w3.org/2000/svg", "svg");
   for (const [key, value] of Object.entries({ viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" })) svg.setAttribute(key, value);
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  const line = own("createElementNS").call(document, "http://www.w3.org/2000/svg", "path");
   line.setAttribute("d", path);
   svg.append(line);
   return svg;
 }
+
+const textNode = (text) => own("createTextNode").call(document, text);
+
+// Let the buttons in `root`, or only those that match, do nothing for a moment.
+function hold(root, which = "button") {
+  for (const button of root.querySelectorAll(which)) {
+    button.setAttribute("aria-disabled", "true");
+    setTimeout(() => button.removeAttribute("aria-disabled"), HOLD_MS);
+  }
+}
+const isHeld = (button) => button.getAttribute("aria-disabled") === "true";
 
 const within = (ms) => ms * (0.7 + 0.6 * Math.random());
 const wait = (ms, signal) => new Promise((done) => {
@@ -36,6 +55,7 @@ const wait = (ms, signal) => new Promise((done) => {
 });
 
 const seqOf = (cursor) => Number(/-(\d+)$/.exec(cursor ?? "")?.[1] ?? 0); // a cursor is "epoch-seq"
+const epochOf = (cursor) => /^(\w+)-/.exec(cursor ?? "")?.[1];
 
 // ---- server-sent events over fetch (HTML standard, 9.2.6): calls `hear(name, data, id)` and `retry(ms)` until the end
 

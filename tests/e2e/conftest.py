@@ -259,6 +259,26 @@ def close_with_escape(dialog: Locator) -> None:
     dialog.evaluate("(one) => { delete one.dataset.closed; }")
 
 
+def assert_badge_holds_its_text(page: Page, badge: Locator) -> None:
+    """Every character of it is drawn in one line, inside the badge, and the badge is on the page."""
+    box, characters = badge.bounding_box(), badge.evaluate(_BOXES_OF_CHARACTERS)
+    assert 0 <= box["x"] <= page.evaluate("innerWidth") - box["width"]
+    assert box["y"] >= 0
+    for character in characters:
+        assert character["width"] > 0
+        assert box["x"] <= character["x"] <= box["x"] + box["width"] - character["width"]
+        assert abs(character["y"] + character["height"] / 2 - box["y"] - box["height"] / 2) < 4
+
+
+_BOXES_OF_CHARACTERS = """(badge) => [...badge.textContent].map((_, at) => {
+  const range = document.createRange();
+  range.setStart(badge.firstChild, at);
+  range.setEnd(badge.firstChild, at + 1);
+  const { x, y, width, height } = range.getBoundingClientRect();
+  return { x, y, width, height };
+})"""
+
+
 def measure_no_time(page: Page) -> None:
     """Before the health page, which judges how long a first event takes: a busy machine is no proxy that holds streams back."""
     page.add_init_script("performance.now = () => 0")

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import NARROW, WIDE, Desk, close_with_escape
+from tests.e2e.conftest import NARROW, WIDE, Desk, assert_badge_holds_its_text, close_with_escape
 from tests.system import System
 from tests.visitor import Visitor
 
@@ -54,7 +54,7 @@ def test_high_message_has_a_banner_until_it_is_put_away_and_the_card_stays(sit_d
     sent = alice.publish(f"Banner {secrets.token_hex(4)}", priority="HIGH")
     for tab in (page, other_tab):
         expect(tab.locator(".banner")).to_be_visible()
-    with page.expect_response("**/inbox/seen"):  # else the next page might still be told of it
+    with page.expect_response("**/inbox/*/dismiss"):  # else the next page might still be told of it
         page.get_by_role("button", name="Dismiss").click()
     for tab in (page, other_tab):
         expect(tab.locator(".banner")).to_have_count(0)
@@ -69,6 +69,7 @@ def test_urgent_message_opens_a_dialog_that_can_wait(sit_down, alice: Visitor):
     sent = alice.publish(f"Urgent {secrets.token_hex(4)}", content="Leave the **building**.", priority="URGENT")
     dialog = page.get_by_role("dialog")
     expect(dialog.locator("strong")).to_have_text("building")
+    expect(dialog.get_by_role("button", name="Read later")).to_be_enabled()  # nothing is pressed in the first second
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     desk.open_inbox()
@@ -85,8 +86,10 @@ def test_what_must_be_acknowledged_at_once_cannot_be_put_off(sit_down, alice: Vi
     for where in (desk, elsewhere):
         expect(where.page.get_by_role("dialog")).to_be_visible()
         expect(where.page.get_by_role("button", name="Read later")).to_be_hidden()
-    desk.page.keyboard.press("Escape")
-    expect(desk.page.get_by_role("dialog")).to_be_visible()
+    expect(desk.page.get_by_role("dialog").get_by_role("button").first).to_be_enabled()
+    for _ in range(2):
+        desk.page.keyboard.press("Escape")
+        expect(desk.page.get_by_role("dialog")).to_be_visible()
     desk.page.reload()
     desk.page.get_by_role("dialog").get_by_role("button", name="I have read and understood").click()
     for where in (desk, elsewhere):
@@ -183,3 +186,80 @@ def test_axe_finds_nothing_in_any_state(sit_down, alice: Visitor, scheme, size):
     judge("urgent dialog")
     page.get_by_role("dialog").get_by_role("button", name="Mark read").click()
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_every_digit_of_the_count_is_in_the_badge(sit_down, alice: Visitor, size, zoom):
+    """At 200 %, too: a page zoomed in is one with half the pixels."""
+    viewport = {side: length // zoom for side, length in size.items()} if size == WIDE else size
+    page = sit_down("alice", viewport=viewport, device_scale_factor=zoom).page
+    sent = 0
+    for count, text in [(1, "1"), (9, "9"), (10, "10"), (19, "19"), (99, "99"), (100, "99+")]:
+        while sent < count:
+            alice.publish(f"Counted {secrets.token_hex(4)}", targetType="SELECTED", targetIds=["alice"])
+            sent += 1
+        for path in ("/console/", "/inbox"):
+            page.goto(path)
+            badge = page.locator(".bell .badge")
+            expect(badge).to_have_text(text)
+            assert_badge_holds_its_text(page, badge)
+        for number in page.locator(".views .num").all():
+            assert_badge_holds_its_text(page, number)
+
+
+def test_quiet_edit_changes_the_text_of_an_open_banner_and_dialog_and_recall_closes_them(sit_down, alice: Visitor):
+    desk = sit_down("bob")
+    page = away(desk)
+    high = alice.publish(f"Banner {secrets.token_hex(4)}", priority="HIGH")
+    urgent = alice.publish(f"Dialog {secrets.token_hex(4)}", priority="URGENT")
+    behind = alice.publish(f"Behind {secrets.token_hex(4)}", priority="URGENT")
+    expect(page.locator("#urgent")).to_be_visible()
+    for id, title in ((high, "Banner as corrected"), (urgent, "Dialog as corrected"), (behind, "Behind as corrected")):
+        edit(alice, id, title=title, content="With a **new** text.")
+    expect(page.locator(".banner")).to_contain_text("Banner as corrected")
+    expect(page.locator(".banner button")).to_have_attribute("aria-label", "Dismiss: Banner as corrected")
+    expect(page.locator("#urgent-title")).to_have_text("Dialog as corrected")
+    expect(page.locator("#urgent-body strong")).to_have_text("new")
+    expect(page.locator("#urgent-title")).to_be_focused()
+    page.get_by_role("button", name="Read later").click()
+    expect(page.locator("#urgent-title")).to_have_text("Behind as corrected")
+    edit(alice, behind, priority="LOW")
+    expect(page.locator("#urgent")).to_be_hidden()
+    alice.send("DELETE", f"/api/admin/broadcasts/{high}", {"reason": "A mistake"})
+    expect(page.locator(".banner")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("priority", "place"), [("NORMAL", ".toast"), ("HIGH", ".banner"), ("URGENT", "#urgent[open]")]
+)
+@pytest.mark.parametrize("put_away", ["dismissed", "archived", "snoozed"])
+def test_shown_again_it_reaches_who_was_away_in_any_browser(
+    sit_down, system: System, alice: Visitor, priority, place, put_away
+):
+    title = f"Away {secrets.token_hex(4)}"
+    sent = alice.publish(title, priority=priority)
+    bob = Visitor.signed_in(system, "bob")
+    verbs = {"dismissed": ("dismiss", {}), "archived": ("archive", {}), "snoozed": ("snooze", {"preset": "tomorrow"})}
+    verb, form = verbs[put_away]
+    assert bob.post(f"/inbox/{sent}/{verb}", **form).status == 303
+    bob.close()
+    desk, elsewhere = sit_down("bob"), sit_down("bob")
+    expect(away(desk).locator(place).filter(has_text=title)).to_have_count(0)
+    desk.page.goto("about:blank")
+    edit(alice, sent, title=f"{title} again", notifyAgain=True)
+    for one in (desk, elsewhere):
+        one.page.goto("/inbox")
+        expect(one.page.locator(place).filter(has_text=f"{title} again")).to_be_visible()
+        expect(one.card(sent)).to_have_attribute("data-unread", "")
+    if priority == "URGENT":
+        desk.page.get_by_role("button", name="Read later").click()
+    else:
+        desk.page.get_by_role("button", name=f"Dismiss: {title} again").click()
+    for one in (desk, elsewhere):
+        expect(one.page.locator(place).filter(has_text=title)).to_have_count(0, timeout=15_000)
+
+
+def edit(alice: Visitor, id: int, **changes) -> None:
+    version = alice.get(f"/api/admin/broadcasts/{id}").headers["ETag"]
+    assert alice.send("PATCH", f"/api/admin/broadcasts/{id}", changes, If_Match=version).status == 200

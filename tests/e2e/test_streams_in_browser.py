@@ -261,3 +261,22 @@ def test_ten_tabs_are_all_usable_and_current(sit_down: Callable[..., Desk], alic
         desk.expect_unread(1, tab)
         assert tab.evaluate("fetch('/inbox/count').then(answer => answer.status)") == 200
     assert len(desk.stream_workers) == 1
+
+
+def test_seven_tabs_over_plain_http_share_one_stream(sit_down: Callable[..., Desk], alice: Visitor):
+    """Without TLS there are no Web Locks, and the seventh connection to a site hangs."""
+    bob = sit_down("bob")
+    bob.context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
+    bob.open_inbox()
+    tabs = [bob.page, *(bob.context.new_page() for _ in range(6))]
+    for tab in tabs[1:]:
+        bob.open_inbox(tab)
+    assert len(bob.stream_pages) == 1
+    sent = alice.publish(f"For seven tabs {secrets.token_hex(4)}")
+    for tab in tabs:
+        expect(bob.card(sent, tab)).to_be_visible()
+    tabs[0].close()
+    late = alice.publish(f"After the leader {secrets.token_hex(4)}")
+    for tab in tabs[1:]:
+        expect(bob.card(late, tab)).to_be_visible(timeout=_AGAIN_MS)
+    assert len(bob.stream_pages) == 2

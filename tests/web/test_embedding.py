@@ -22,9 +22,11 @@ SITE, OTHER, STRANGER = "https://intranet.example", "https://shop.example:8443",
 OPEN = {  # what an embedded inbox may do; written here once more, so that a slip in the code is seen
     ("GET", "/api/sse/connect"),
     ("GET", "/api/user/messages"),
+    ("GET", "/api/user/alerts"),
     ("GET", "/api/user/preferences"),
     ("POST", "/api/user/messages/read"),
     ("POST", "/api/user/messages/acknowledge"),
+    ("POST", "/api/user/messages/dismiss"),
     ("POST", "/api/user/messages/read-all"),
 }
 ASKED = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}

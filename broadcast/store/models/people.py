@@ -34,7 +34,7 @@ class User(db.Model):
     """A person. `read_through_seq` is the watermark of "mark all read": everything up to it counts as read.
 
     `inbox_version` rises with every change of the person's receipts, in its transaction: a page that shows version 7 and
-    hears of 9 knows that it missed one.
+    hears of 9 knows that it missed one. `first_sign_in_at` is None for who has never signed in, or never had to.
 
     `viewer_since` is when the person got the roles they have now, or the account was opened, and `viewer_since_seq` the newest
     number of the log then; see `PastViewer`. None is for ever.
@@ -56,6 +56,7 @@ class User(db.Model):
     name: Mapped[str] = mapped_column(String(200))
     password_hash: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime]
+    first_sign_in_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
     read_through_seq: Mapped[int] = mapped_column(default=0, index=True)
     read_through_at: Mapped[datetime | None]

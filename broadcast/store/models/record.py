@@ -30,6 +30,9 @@ class Receipt(db.Model):
 
     `acked_revision` is the revision that was on the screen, and `acked_hash` the `domain.revisions.text_hash` of its text. Both
     are None for an acknowledgement from before they were kept, where the log did not tell either.
+
+    `dismissed_at` is when an alert of it was last put away, on whatever page; the card stays. What was archived, put to sleep
+    or dismissed before the broadcast was shown again does not count.
     """
 
     __tablename__ = "receipts"
@@ -42,10 +45,12 @@ class Receipt(db.Model):
     acked_at: Mapped[datetime | None]
     archived_at: Mapped[datetime | None]
     snoozed_until: Mapped[datetime | None] = mapped_column(index=True)
+    snoozed_at: Mapped[datetime | None]
     unread_at: Mapped[datetime | None]
     returned_at: Mapped[datetime | None]
     acked_revision: Mapped[int | None]
     acked_hash: Mapped[str | None] = mapped_column(String(64))
+    dismissed_at: Mapped[datetime | None]
 
 
 class EarlierAcknowledgement(db.Model):
