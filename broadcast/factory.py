@@ -48,6 +48,8 @@ from broadcast.web import (
     identity,
     ids,
     inbox,
+    invitations,
+    kept_forms,
     limits,
     marks,
     openapi,
@@ -55,6 +57,7 @@ from broadcast.web import (
     people,
     preferences,
     render,
+    roles,
     security,
     stream,
     tokens,
@@ -63,7 +66,8 @@ from broadcast.web import (
 from broadcast.web.oidc import Provider
 
 _TOP = Path(__file__).resolve().parent.parent
-_PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, people, tokens, audit, figures)
+_PEOPLE = (people, invitations, roles, tokens)
+_PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, *_PEOPLE, audit, figures)
 _BLUEPRINTS = (*_PAGES, api, api_inbox, events, dead_letters_api, embedding, openapi, ops)
 
 
@@ -97,6 +101,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     embedding.init_app(app)  # a preflight carries no token, so it is answered before anybody is asked for one
     identity.init_app(app, settings)  # before the limits, which count per person
     limits.init_app(app, settings)
+    auth.init_app(app)
+    kept_forms.init_app(app)
     for module in _BLUEPRINTS:
         app.register_blueprint(module.blueprint)
     cli.init_app(app)

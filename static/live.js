@@ -52,7 +52,7 @@
     MESSAGE_UPDATED: (html, seq) => page.list.merge(html, seq, false),
     MESSAGE_REMOVED: (data, seq) => page.list.drop(JSON.parse(data).id, seq),
     RESET: () => reload(),
-    SIGNED_OUT: () => location.assign("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
+    SIGNED_OUT: () => page.leave("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
     READ_RECEIPT(data) { if (page.list.follow(JSON.parse(data))) reload(); },
 
     CONNECTED(data) {
@@ -254,7 +254,7 @@
       source?.close();
       release();
     }, { once: true })); });
-    window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+    window.addEventListener("pageshow", (event) => { if (event.persisted && !page.hasChanges()) location.reload(); });
   } else {
     lead();
   }

@@ -13,7 +13,15 @@ from broadcast.domain.preferences import Preferences
 from broadcast.domain.preferences import stored as stored_preferences
 from broadcast.store import audiences, people_search, silences
 from broadcast.store.database import ROW_LOCK, db
-from broadcast.store.models import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
+from broadcast.store.models import (
+    ApiToken,
+    PeopleVersion,
+    PersonIdentity,
+    Role,
+    User,
+    UserRole,
+    UserSession,
+)
 
 _CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
 
@@ -70,7 +78,7 @@ def first_admin(*, other_than: int | None = None) -> User | None:
 
 
 def role_names() -> list[str]:
-    return list(db.session.scalars(select(Role.name).order_by(Role.name)))
+    return list(db.session.scalars(select(Role.name).where(Role.deleted_at.is_(None)).order_by(Role.name)))
 
 
 def people_by_role() -> dict[str, int]:
@@ -88,7 +96,8 @@ def _count_by_role() -> dict[str, int]:
 
 def missing_roles(names: Iterable[str]) -> set[str]:
     wanted = set(names)
-    return wanted and wanted - set(db.session.scalars(select(Role.name).where(Role.name.in_(wanted))))
+    known = select(Role.name).where(Role.name.in_(wanted), Role.deleted_at.is_(None))
+    return wanted and wanted - set(db.session.scalars(known))
 
 
 def ids_by_name(names: Iterable[int | str]) -> dict[int | str, int]:
@@ -185,6 +194,11 @@ def tokens(user_id: int | None = None, *, before: int | None = None, limit: int 
     return list(map(tuple, db.session.execute(query)))
 
 
+def tokens_of(session: Session, user_id: int) -> Sequence[ApiToken]:
+    """Every token of a person, those that ended too."""
+    return session.scalars(select(ApiToken).where(ApiToken.user_id == user_id)).all()
+
+
 def known_usernames(usernames: Iterable[str]) -> set[str]:
     """Which of these are taken, by enabled and disabled people alike."""
     found: set[str] = set()
@@ -243,6 +257,7 @@ def lock_role(session: Session, name: str) -> None:
 
 
 def _filtered(query: Select, filters: Filters) -> Select:
+    query = query.where(User.deleted_at.is_(None))
     if filters.q:
         query = query.where(people_search.matches(filters.q))
     if filters.role:

@@ -9,16 +9,18 @@ from typing import Any
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
 from flask_limiter.errors import RateLimitExceeded
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
-from broadcast.errors import BroadcastError, Busy, Flooded, Invalid, NotSignedIn, Unsure
+from broadcast.errors import BroadcastError, Busy, Conflict, Flooded, Invalid, NotSignedIn, Unsure
 from broadcast.hub import sse
 from broadcast.store.database import is_away
+from broadcast.web import kept_forms
 
 _log = structlog.get_logger(__name__)
 
+_PASSING = {409, 429, 500, 503, 504}  # what stood in the way of a form then may be gone in a moment
 _SENTENCES = {
     400: "The request could not be understood.",
     404: "There is nothing at this address.",
@@ -47,15 +49,25 @@ def _broadcast_error(problem: BroadcastError) -> Response:
     if isinstance(problem, Unsure):
         _log.warning("request.unsure", method=request.method, path=request.path)
     if isinstance(problem, NotSignedIn) and not _wants_json() and not is_stream():
-        if request.headers.get("HX-Request"):
-            return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
-        return redirect(url_for("auth.login", next=_here()), 303)
+        return _to_sign_in(problem)
     fields = problem.fields if isinstance(problem, Invalid) else None
     retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded) else None
     return answer(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
 
 
+def _to_sign_in(problem: NotSignedIn) -> Response:
+    """The sign-in page. A part of a page is left to the page's script: there may be a text in it that is not saved."""
+    if request.headers.get("HX-Request"):
+        return Response(str(problem), status=401, mimetype="text/plain")
+    if kept := kept_forms.of_stranger():
+        return current_app.extensions["sign_in_page"](kept)
+    return redirect(url_for("auth.login", next=_here()), 303)
+
+
 def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
+    if isinstance(problem, IntegrityError):  # what was there when it was looked up is gone, or the other way round
+        _log.warning("request.crossed", method=request.method, path=request.path, problem=type(problem.orig).__name__)
+        return _broadcast_error(Conflict("Something changed at the same moment. Nothing was saved; please try again."))
     return _broadcast_error(Busy()) if is_away(problem) else _bug(problem)
 
 
@@ -108,12 +120,20 @@ def answer(
     else:
         template = "error.html"
         response = current_app.make_response(
-            render_template(template, status=status, title=title, detail=detail, retry_after=retry_after)
+            render_template(
+                template, status=status, title=title, detail=detail, retry_after=retry_after, kept=_given_back(status)
+            )
         )
     response.status_code = status
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
+
+
+def _given_back(status: int) -> kept_forms.Kept | None:
+    """The form that was refused, when the same person may get further with it than now."""
+    may_pass = status in _PASSING or (status == 403 and not g.get("csrf_valid"))
+    return kept_forms.of_asker() if may_pass else None
 
 
 def stream_refusal(event: str) -> Response:

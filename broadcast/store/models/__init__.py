@@ -1,6 +1,6 @@
 """The tables. What comes later has its columns from the start, so that growing needs no rewrite of rows.
 
-Times are aware UTC. Nothing is deleted by hand: people are disabled, sessions and tokens revoked, broadcasts cancelled.
+Times are aware UTC. Rows that others refer to stay: people are disabled or made anonymous, broadcasts cancelled.
 """
 
 from broadcast.store.models.broadcasts import (
@@ -13,7 +13,16 @@ from broadcast.store.models.broadcasts import (
     SavedAudience,
     audience_of,
 )
-from broadcast.store.models.people import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
+from broadcast.store.models.people import (
+    ApiToken,
+    Invitation,
+    PeopleVersion,
+    PersonIdentity,
+    Role,
+    User,
+    UserRole,
+    UserSession,
+)
 from broadcast.store.models.record import Audit, AuditHead, IdempotencyKey, LogEvent, LogHead, Receipt, UndoStep
 
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "BroadcastRole",
     "BroadcastUser",
     "IdempotencyKey",
+    "Invitation",
     "LogEvent",
     "LogHead",
     "MessageTemplate",

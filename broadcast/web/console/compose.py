@@ -25,6 +25,7 @@ from broadcast.store.models import Broadcast
 from broadcast.web import forms, limits
 from broadcast.web.console import live_edit, reviewing
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import Resumed, pause_if_resumed, resumable
 from broadcast.web.render import page
 
 blueprint = Blueprint("compose", __name__)
@@ -51,6 +52,7 @@ def compose():
 
 
 @blueprint.post("/broadcasts")
+@resumable
 @limits.send_per_user
 @allow(Permission.WRITE)
 def create():
@@ -68,6 +70,7 @@ def edit(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/edit")
+@resumable
 @limits.send_per_user
 @allow(Permission.WRITE)
 def save(broadcast_id: int):
@@ -96,6 +99,7 @@ def _act(broadcast: Broadcast | None) -> Any:
     """Do what the pressed button means. Raises Outdated."""
     broadcast_id = broadcast.id if broadcast else None
     try:
+        pause_if_resumed()
         match request.form.get("do", "send"):
             case "save":
                 saved = _save_draft(broadcast_id)
@@ -111,6 +115,8 @@ def _act(broadcast: Broadcast | None) -> Any:
                 _send_test()
                 return draw(forms.as_typed(request.form), {}, broadcast=broadcast, tested=True)
         return _send(broadcast_id)
+    except Resumed:
+        return draw(forms.as_typed(request.form), {}, broadcast=broadcast)
     except Invalid as invalid:
         errors = forms.on_form(invalid, request.form).fields
         review = reviewing.review(request.form)

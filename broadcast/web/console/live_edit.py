@@ -33,7 +33,7 @@ def draw(broadcast: Broadcast, form: dict[str, Any], errors: dict[str, str], *, 
 def save(broadcast: Broadcast) -> Any:
     """Save the posted form, or show what it would change. Raises Outdated, IllegalTransition."""
     form = request.form
-    if form.get("do") == "review":
+    if form.get("do") == "review" or form.get("resume"):
         return draw(broadcast, _typed(), {}, changed=difference_to(broadcast))
     try:
         edits.edit(
