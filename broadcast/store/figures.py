@@ -1,4 +1,4 @@
-"""How one broadcast lands: how soon, with whom, and who is still missing. Distinct people everywhere (PARITY D8).
+"""How one broadcast lands: how soon, with whom, and who is still missing. Distinct people everywhere.
 
 "Mark all read" is one moment for many messages, so it counts as the moment at which somebody had read it at the latest.
 """

@@ -110,7 +110,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Stats": _object("targeted rates", targeted=_COUNT, rates=_FREE, **dict.fromkeys(_STEPS, _COUNT)),
     "Broadcast": {"allOf": [_ref("Card"), _object("status stats", status=_text(), seq=_or_null(_ID), stats=_ref("Stats"))]},
     "Preferences": _FREE,
-    "Event": _FREE | {"description": "A CloudEvent, structured; see docs/contract.md."},
+    "Event": _FREE | {"description": "A CloudEvent, structured; see docs/events.md."},
 }  # fmt: skip
 
 

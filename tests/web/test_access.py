@@ -207,7 +207,6 @@ def test_token_for_metrics_reads_those_and_nothing_else(app, client):
 
 
 def test_metrics_are_for_this_machine_and_administrators(app, client):
-    """A17"""
     elsewhere = {"environ_base": {"REMOTE_ADDR": "192.0.2.7"}}
     assert client().get("/metrics").status_code == 200
     assert client().get("/metrics", **elsewhere).status_code == 303

@@ -38,7 +38,7 @@ class _Offers(HTMLParser):
 
 
 @pytest.fixture
-def filled(app, client, monkeypatch) -> None:
+def filled(app, client) -> None:
     """Something of everything that a page of the console can be about."""
     client()
     now = clock.now()
@@ -84,9 +84,16 @@ def walk(app: Flask, reader: Client) -> Iterator[tuple[str, str, str]]:
                 waiting.append(target.path + (f"?{target.query}" if "after=" in target.query else ""))
 
 
+@pytest.fixture(params=["filled", "empty"])
+def console(request) -> None:
+    if request.param == "filled":
+        request.getfixturevalue("filled")
+
+
 @pytest.mark.parametrize("role", CONSOLE_ROLES)
-@pytest.mark.usefixtures("filled")
+@pytest.mark.usefixtures("console")
 def test_nothing_is_offered_that_the_reader_may_not_do(app, client, role):
+    client()  # the cast exists
     with app.app_context():
         people.set_roles(actor("bob").user_id, [role], by=SYSTEM, now=clock.now())
     may, routes = permissions.of_roles([role]), app.url_map.bind("localhost")
@@ -102,7 +109,7 @@ def test_nothing_is_offered_that_the_reader_may_not_do(app, client, role):
         if isinstance(rule, Permission) and rule not in may:
             refused.add((page, method, path, f"needs {rule}"))
     assert sorted(refused) == []
-    assert len(pages) > 8
+    assert len(pages) > 3
 
 
 @pytest.mark.usefixtures("filled")
@@ -115,7 +122,7 @@ def test_walk_comes_to_every_page_that_an_administrator_may_open(app, client):
         for rule in app.url_map.iter_rules()
         if "GET" in rule.methods and isinstance(getattr(app.view_functions[rule.endpoint], "rule", None), Permission)
     }
-    pages = {name for name in pages if not name.startswith(("api", "dead_letters_api", "figures.deliveries", "events"))}
+    pages = {name for name in pages if not name.startswith(("api", "dlt", "figures.deliveries", "events"))}
     assert pages - met <= {
         "console.dead_letters.one", "console.rules.one", "console.parts.people_found", "figures.stats", "stream.stats",
         "console.one.stats", "figures.missing",
