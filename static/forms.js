@@ -123,11 +123,12 @@
     const wasChanged = changed.delete(form), action = form.getAttribute("action");
     main.replaceChildren(...drawn.childNodes);
     document.title = fresh.title;
-    for (const other of kept(main)) if (wasChanged && other.getAttribute("action") === action) changed.add(other);
+    const isSame = (other) => other.getAttribute("action") === action && [...other.querySelectorAll("textarea")].some((field) => field.value);
+    for (const other of kept(main)) if (wasChanged && isSame(other)) changed.add(other); // what was done empties its form
     window.htmx?.process(main);
     page.tellTimes(main);
     document.dispatchEvent(new Event("page:drawn"));
-    const first = main.querySelector("#errors, [role=alert], [aria-invalid=true], h1");
+    const first = ["#errors", "[aria-invalid=true]", "[role=alert]", "h1"].map((one) => main.querySelector(one)).find(Boolean);
     if (first && !first.matches("input, textarea, select")) first.tabIndex = -1;
     first?.focus();
     return true;
@@ -145,14 +146,15 @@
     words.textContent = sentence;
     if (link) words.append(" ", link);
     notice.append(words);
-    const place = button ?? form.querySelector("button:not([type=button])");
-    const bar = place?.closest(".send-bar, .actions, .several-acts") ?? place;
+    const place = button ?? [...form.querySelectorAll("button:not([type=button])")].find((one) => one.offsetParent) ?? form.lastElementChild;
+    const bar = form.querySelector(".send-bar") ?? place?.closest(".send-bar, .actions, .several-acts") ?? place;
     if (bar && form.contains(bar)) bar.before(notice);
     else form.append(notice);
     notice.scrollIntoView({ block: "nearest" });
   }
 
   function tellSignedOut(form, button = null) {
+    if (form.querySelector("[data-problem] a")) return; // it is told already
     const link = document.createElement("a");
     link.href = `/login?${new URLSearchParams({ next: where(form) })}`;
     link.textContent = "Sign in";

@@ -110,9 +110,10 @@ def test_audit_is_filtered_and_loaded_further(sit_down, system: System):
 
 def test_navigation_shows_where_one_is_on_a_phone(sit_down):
     page = sit_down("alice", viewport=NARROW).page
-    for where in ("Rules", "Audit"):
+    for navigation, where in (("System", "Rules"), ("Console", "Audit"), ("System", "Health")):
         page.goto(f"/console/{where.lower()}")
-        here = page.get_by_role("navigation", name="Console").get_by_role("link", name=where, exact=True)
+        here = page.get_by_role("navigation", name=navigation).get_by_role("link", name=where, exact=True)
+        expect(here).to_have_attribute("aria-current", "page")
         expect(here).to_be_in_viewport(ratio=1)
         here.click(trial=True)  # nothing lies over it
     assert page.evaluate("scrollY") == 0
