@@ -30,6 +30,8 @@ def by_name(name: str) -> Role | None:
 
 def locked(session: Session, name: str) -> Role | None:
     """The role under a lock that lets nobody refer to it anew; None when there is none."""
+    if "\0" in name:
+        return None
     query = select(Role).where(Role.name == name, Role.deleted_at.is_(None)).with_for_update()
     return session.scalar(query.execution_options(populate_existing=True))
 

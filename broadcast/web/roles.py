@@ -63,6 +63,7 @@ def rename(name: str):
 @allow(Permission.PEOPLE)
 def delete(name: str):
     """Where anybody has the role, or a broadcast names it, the tick below what that means is needed."""
+    _refuse_unknown(name)
     if _is_used(name) and not request.form.get("understood"):
         return _one(name, name, {"understood": "Tick that you have read what this means."}), Invalid.status
     actions.delete(name, by=me().actor, now=clock.now())
@@ -87,16 +88,14 @@ def _list(typed: str, errors: dict[str, str]) -> str:
 
 
 def _one(name: str, typed: str, errors: dict[str, str]) -> str:
-    is_built_in = name in CONSOLE_ROLES
-    if not is_built_in and roles.by_name(name) is None:
-        raise NotFound("There is no such role.")
+    _refuse_unknown(name)
     named = roles.broadcasts_of(name, limit=SHOWN + 1)
     return page(
         "console/roles/one.html",
         name=name,
         typed=typed,
         errors=errors,
-        is_built_in=is_built_in,
+        is_built_in=name in CONSOLE_ROLES,
         may=_may(name),
         people=people.people_by_role().get(name, 0),
         broadcasts=[(broadcast, _fate(broadcast, name)) for broadcast in named[:SHOWN]],
@@ -105,6 +104,11 @@ def _one(name: str, typed: str, errors: dict[str, str]) -> str:
         rules=_rules_of(name),
         notices=get_flashed_messages(),
     )
+
+
+def _refuse_unknown(name: str) -> None:
+    if name not in CONSOLE_ROLES and roles.by_name(name) is None:
+        raise NotFound("There is no such role.")
 
 
 def _is_used(name: str) -> bool:
