@@ -12,7 +12,7 @@ from broadcast.store import people, roles
 from broadcast.store.models import Broadcast
 from broadcast.web.identity import allow, me
 from broadcast.web.kept_forms import pause_if_resumed, resumable
-from broadcast.web.render import in_people, page
+from broadcast.web.render import page
 
 blueprint = Blueprint("roles", __name__, url_prefix="/console/roles")
 
@@ -123,7 +123,7 @@ def _fate(broadcast: Broadcast, name: str) -> str:
         return {
             "DRAFT": "Would reach nobody: give it another audience.",
             "SCHEDULED": "Would reach nobody: it becomes a draft again.",
-            "ACTIVE": f"Leaves the inboxes of all {in_people(broadcast.audience_count or 0)}.",
+            "ACTIVE": "Leaves every inbox: it addresses nobody else.",
         }[broadcast.status]
     return "Leaves the inboxes of those who have it through this role alone."
 
