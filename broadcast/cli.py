@@ -8,7 +8,7 @@ import click
 from flask import Flask, current_app
 
 from broadcast import demo
-from broadcast.actions import announce, broadcasts, first_run, people, plans
+from broadcast.actions import accounts, announce, broadcasts, first_run, invitations, people, plans
 from broadcast.commands import told
 from broadcast.domain import clock, export
 from broadcast.domain.actor import SYSTEM, Actor
@@ -24,6 +24,9 @@ def init_app(app: Flask) -> None:
         create_user,
         set_roles,
         disable_user,
+        rename_user,
+        delete_user,
+        invite_user,
         create_token,
         publish,
         seed_demo,
@@ -83,6 +86,37 @@ def disable_user(username: str) -> None:
     """Close an account and everything it has open."""
     people.disable(_person(username).id, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} is disabled.")
+
+
+@click.command("rename-user")
+@click.option("--username", required=True)
+@click.option("--name", required=True, help="Shown as the sender from now on.")
+@told
+def rename_user(username: str, name: str) -> None:
+    """Correct a person's name; what was sent keeps the name it was sent with."""
+    accounts.rename(_person(username).id, name, by=SYSTEM, now=clock.now())
+    click.echo(f"{username.lower()} is called {' '.join(name.split())} now.")
+
+
+@click.command("delete-user")
+@click.option("--username", required=True)
+@click.option("--yes", is_flag=True, required=True, help="Say that you mean it: this cannot be taken back.")
+@told
+def delete_user(username: str, yes: bool) -> None:
+    """Delete an account for good; its receipts stay, as those of a former user."""
+    accounts.delete(_person(username).id, typed_username=username, by=SYSTEM, now=clock.now())
+    click.echo(f"{username.lower()} is deleted.")
+
+
+@click.command("invite-user")
+@click.option("--username", required=True)
+@click.option("--days", type=click.IntRange(1, 90), help="How long it is good; INVITATION_DAYS by default.")
+@told
+def invite_user(username: str, days: int | None) -> None:
+    """Print the path of a link with which somebody who has no password chooses one. It is shown this once."""
+    valid_for = timedelta(days=days or current_app.extensions["settings"].invitation_days)
+    [made] = invitations.invite([_person(username).id], valid_for=valid_for, by=SYSTEM, now=clock.now())
+    click.echo(f"/invitation/{made.token}")
 
 
 @click.command("create-token")

@@ -50,6 +50,8 @@ from broadcast.web import (
     identity,
     ids,
     inbox,
+    invitations,
+    kept_forms,
     limits,
     marks,
     openapi,
@@ -57,6 +59,7 @@ from broadcast.web import (
     people,
     preferences,
     render,
+    roles,
     security,
     stream,
     tokens,
@@ -67,7 +70,8 @@ from broadcast.web.oidc import Provider
 _log = structlog.get_logger(__name__)
 _TOP = Path(__file__).resolve().parent.parent
 _STATIC = str(_TOP / "static")
-_PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, people, tokens, audit, figures)
+_PEOPLE = (people, invitations, roles, tokens)
+_PAGES = (auth, first_run, account, inbox, marks, preferences, stream, console, *_PEOPLE, audit, figures)
 _BLUEPRINTS = (*_PAGES, api, api_inbox, events, dead_letters_api, embedding, openapi, ops)
 
 
@@ -108,6 +112,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     identity.init_app(app, settings)  # before the limits, which count per person
     limits.init_app(app, settings)
     identity.init_refusals(app)  # after the limits, which count what is refused too
+    auth.init_app(app)
+    kept_forms.init_app(app)
     for module in _BLUEPRINTS:
         app.register_blueprint(module.blueprint)
     cli.init_app(app)

@@ -114,6 +114,10 @@ class Settings(SignInSettings):
         24 * 30, gt=0, le=_YEAR_HOURS, description="A session ends after this long whatever happens."
     )
 
+    invitation_days: float = Field(
+        7.0, gt=0, le=90, description="An invitation with which somebody chooses a first password is good for so long."
+    )
+
     mandatory_categories: Annotated[list[str], NoDecode] = Field(
         [], description="Categories whose alerts nobody can mute, comma-separated."
     )

@@ -2,10 +2,14 @@
 // Everything here is a comfort: without it the form is whole, its buttons say what they do, and its times are UTC.
 "use strict";
 
-(() => {
+let composing = null; // ends what listens to a form that was drawn anew
+
+function compose() {
+  composing?.abort();
   const form = document.getElementById("compose");
   if (!form) return;
-  const csrf = form.elements.csrf_token.value;
+  composing = new AbortController();
+  const { signal } = composing, page = window.broadcastPage;
 
   // ---- steps: one at a time; where a mistake is told, that step is shown
 
@@ -54,7 +58,7 @@
       event.preventDefault();
       if (link.dataset.to) show(link.dataset.to);
       else reveal(link.hash.slice(1));
-    });
+    }, { signal });
     const move = (by) => show(ORDER[ORDER.indexOf(form.dataset.step) + by]);
     document.getElementById("next").addEventListener("click", () => move(1));
     document.getElementById("back").addEventListener("click", () => move(-1));
@@ -71,7 +75,7 @@
     document.addEventListener("click", (event) => {
       const link = event.target.closest("#errors a");
       if (link && reveal(link.hash.slice(1))) event.preventDefault();
-    });
+    }, { signal });
   }
 
   // ---- times: in the writer's own zone, with UTC and the distance beside them
@@ -177,7 +181,7 @@
   form.querySelector("[data-names]")?.addEventListener("change", async ({ target }) => {
     const report = document.getElementById("names-report"), body = new FormData();
     body.set("file", target.files[0]);
-    const answer = await fetch(target.dataset.names, { method: "POST", body, headers: { "X-CSRFToken": csrf } }).catch(() => null);
+    const answer = await fetch(target.dataset.names, { method: "POST", body, headers: { "X-CSRFToken": form.elements.csrf_token.value } }).catch(() => null);
     if (!answer?.ok) {
       report.textContent = answer?.status === 413 ? "This file is too large: 4 MB are the most." : "The file could not be read. Please try again.";
       return;
@@ -215,10 +219,12 @@
 
   const line = document.getElementById("saved");
   const PAUSE_MS = 1500;
-  let changed = false, sending = false, conflicting = false, saving = null, timer = 0;
+  let changed = false, conflicting = false, saving = null, timer = 0, waiting = false;
+  signal.addEventListener("abort", () => clearTimeout(timer));
 
   async function save() {
     clearTimeout(timer);
+    if (signal.aborted) return;
     if (saving || !changed || conflicting) return saving;
     changed = false;
     saving = post();
@@ -228,12 +234,17 @@
   }
 
   async function post() {
-    const answer = await fetch("/console/drafts", { method: "POST", body: new FormData(form), headers: { "X-CSRFToken": csrf } }).catch(() => null);
+    const headers = { Accept: "application/json", "X-CSRFToken": form.elements.csrf_token.value };
+    const answer = await fetch("/console/drafts", { method: "POST", body: new FormData(form), headers }).catch(() => null);
     if (answer?.status === 409) {
       conflicting = true;
       line.textContent = "Somebody else changed this draft. Press Save draft to see both.";
     } else if (answer?.status === 422) {
       line.textContent = `Not saved: ${(await answer.json()).problem}`;
+    } else if (answer?.status === 401) {
+      changed = true;
+      line.textContent = "Not saved: you are signed out.";
+      page.leave("/signed-out");
     } else if (!answer?.ok || answer.redirected) {
       changed = true;
       line.textContent = "Not saved: the server could not be reached. It is tried again.";
@@ -242,7 +253,9 @@
       const { id, version, edit } = await answer.json();
       form.elements.broadcastId.value = id;
       form.elements.version.value = version;
-      form.action = edit;
+      form.setAttribute("action", edit);
+      form.dataset.keep = edit;
+      if (!changed) page.saved(form);
       if (location.pathname !== edit) history.replaceState(null, "", edit);
       line.textContent = `Saved ${new Date().toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`;
     }
@@ -264,20 +277,21 @@
     if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "s") return;
     event.preventDefault();
     if ("autosave" in form.dataset) { changed = true; save(); }
-  });
+  }, { signal });
 
-  // no second press while the first is on its way, and no press past a draft that is still being saved: its version would be old
+  // no press past a draft that is still being saved: its version would be old. forms.js posts, and lets nobody press twice
   form.addEventListener("submit", (event) => {
-    if (sending) return event.preventDefault();
     clearTimeout(timer);
-    sending = true;
     if (!saving) return;
     event.preventDefault();
     const button = event.submitter;
-    saving.then(() => { sending = false; form.requestSubmit(button); });
+    if (!waiting) saving.then(() => { waiting = false; form.requestSubmit(button); });
+    waiting = true;
   });
-  window.addEventListener("pageshow", () => { sending = false; });
-  window.addEventListener("beforeunload", (event) => { if (changed && !sending) event.preventDefault(); });
+  form.addEventListener("form:failed", () => { if (changed && "autosave" in form.dataset) plan(); });
 
   document.getElementById("errors")?.focus();
-})();
+}
+
+compose();
+document.addEventListener("page:drawn", compose);

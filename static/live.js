@@ -53,7 +53,7 @@
     MESSAGE_UPDATED: (html, seq) => page.list.merge(html, seq, false),
     MESSAGE_REMOVED: (data, seq) => page.list.drop(JSON.parse(data).id, seq, JSON.parse(data).reason),
     RESET: () => { reload(); setTimeout(page.readPreferences, SPREAD_MS * Math.random()); }, // alerts may have been missed too
-    SIGNED_OUT: () => location.assign("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
+    SIGNED_OUT: () => page.leave("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
     READ_RECEIPT(data) { if (page.list.follow(JSON.parse(data))) reload(); },
 
     CONNECTED(data) {
@@ -262,7 +262,7 @@
     leadership.stand();
     // a tab that sleeps in the back-forward cache must not lead
     window.addEventListener("pagehide", () => leadership.stepDown());
-    window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+    window.addEventListener("pageshow", (event) => { if (event.persisted && !page.hasChanges()) location.reload(); });
   } else {
     lead();
   }

@@ -18,7 +18,7 @@ const page = (window.broadcastPage = {});
 
 // ---- on a phone the console's navigation is wider than the screen: where one is must be seen
 
-document.querySelector(".subbar-in a[aria-current]:not(.button)")?.scrollIntoView({ block: "nearest", inline: "center" });
+for (const here of document.querySelectorAll(".subbar-in a[aria-current]:not(.button)")) here.scrollIntoView({ block: "nearest", inline: "center" });
 
 // ---- how high the bar is, which stays in view: it grows with a banner, and what sticks or is scrolled to stands below it
 
@@ -185,12 +185,14 @@ document.addEventListener("htmx:after:swap", (event) => {
 document.addEventListener("htmx:response:error", (event) => {
   const status = event.detail?.ctx?.response?.status;
   if (status === 422) return; // a form with its mistakes, which is shown
+  if (status === 401) return page.leave(`/login?${new URLSearchParams({ next: location.pathname + location.search })}`);
   page.say(
     {
       403: "That was refused. Load the page again, then repeat it.",
       404: "That message is no longer there.",
       409: "That had changed meanwhile. Load the page again.",
-      429: "That was too often. Please wait a moment.",
+      413: "This is more than can be sent at once.",
+    429: "That was too often. Please wait a moment.",
       503: "The server is busy. Nothing was saved; please try again.",
       504: "The server lost its database while it saved this. Look whether it is saved before you try again.",
     }[status] ?? "That did not work. Please try again.",

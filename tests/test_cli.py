@@ -171,3 +171,23 @@ def test_rules_are_read_before_they_take_their_place(run, tmp_path):
     assert run("check-rules", str(good)).endswith("1 rule, nothing wrong.")
     assert "rule 1: there is no field colour" in run("check-rules", str(wrong), status=1)
     assert "EVENT_RULES is not set" in run("check-rules")
+
+
+def test_person_is_renamed_and_deleted(app, run):
+    run("rename-user", "--username", "bob", "--name", "Robert  B.")
+    with app.app_context():
+        assert people.by_username("bob").name == "Robert B."
+    run("delete-user", "--username", "bob", status=2)  # without --yes
+    run("delete-user", "--username", "bob", "--yes")
+    with app.app_context():
+        assert people.by_username("bob") is None
+    assert "only administrator" in run("delete-user", "--username", "alice", "--yes", status=1)
+
+
+def test_invitation_is_printed_and_can_be_accepted(app, client, run):
+    path = run("invite-user", "--username", "bob", "--days", "2")
+    assert re.fullmatch(r"/invitation/[\w-]{43}", path)
+    assert client().get(path).status_code == 200
+    with app.app_context():
+        actions.set_password(people.by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
+    assert "Nobody to invite" in run("invite-user", "--username", "bob", status=1)

@@ -48,7 +48,7 @@ def start(own_redis: Server) -> Callable[..., Worker]:
 
 
 def test_people_of_two_workers_are_seen_by_both(start):
-    """D4, D5: tabs count, not people; closing one tab leaves its person online."""
+    """Tabs count, not people; closing one tab leaves its person online."""
     here, there = start(), start()
     assert here.presence.streams() == there.presence.streams() == []
     first, second = here.open(_BOB, "Inbox"), there.open(_BOB, "Phone")

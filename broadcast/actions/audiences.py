@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from broadcast.actions import audit
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import Audience, Everyone, Roles, Users, roles, users, without
+from broadcast.domain.audience import Audience, Everyone, Roles, Users, roles, spoken, users, without
 from broadcast.domain.message import Target, TargetType, is_one_line, read_target
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible import is_blank
@@ -25,7 +25,7 @@ def resolve(target: Target) -> Audience:
     problems: dict[str, str] = {}
     base = _base(target, problems)
     if missing := people.missing_roles(target.except_roles):
-        problems["exceptRoles"] = f"There is no role {_listed(missing)}."
+        problems["exceptRoles"] = f"There is no role {_listed(set(map(spoken, missing)))}."
     left_out = people.ids_by_name(target.except_people)
     if missing := {str(name) for name in target.except_people if name not in left_out}:
         problems["exceptIds"] = f"There is nobody called {_listed(missing)}, or the account is disabled."
@@ -40,7 +40,7 @@ def _base(target: Target, problems: dict[str, str]) -> Everyone | Roles | Users 
     if target.type is TargetType.ROLE:
         names = {str(name) for name in target.names}
         if missing := people.missing_roles(names):
-            problems["targetIds"] = f"There is no role {_listed(missing)}."
+            problems["targetIds"] = f"There is no role {_listed(set(map(spoken, missing)))}."
         return roles(names, match_all=target.match_all)
     found = people.ids_by_name(target.names)
     if missing := {str(name) for name in target.names if name not in found}:

@@ -5,7 +5,6 @@ while Redis is away.
 """
 
 import hashlib
-import re
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import announce, audit, password_rules, passwords
+from broadcast.actions.person_fields import read_person, read_roles
 from broadcast.domain import permissions
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import users
@@ -28,12 +28,9 @@ from broadcast.store.models import ApiToken, Role, User, UserRole, UserSession
 
 SCOPES = ("inbox", "admin", "events", "metrics", "embed")
 LABEL_CHARACTERS = 100
-MOST_ROLES = 200  # of one person
 _MOST_NAMED = 5000  # people in one event of the log
 JUST_NOW = timedelta(minutes=10)  # for whoever has no password here to confirm something with
 _NOT_PRESENT = "That is not your present password."
-_USERNAME = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # begins with a letter: digits alone are a user id
-_ROLE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def hash_token(token: str) -> str:
@@ -41,35 +38,20 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def read_person(username: str, name: str | None, roles: Iterable[str]) -> tuple[str, str, set[str]]:
-    """Username, name and roles as they are kept. Raises Invalid with a sentence for each that cannot be."""
-    problems: dict[str, str] = {}
-    username = username.strip().lower()
-    if not _USERNAME.fullmatch(username):
-        problems["username"] = "A username begins with a letter and has up to 64 letters, digits, dots, -, _ or @."
-    name = " ".join((name or "").split()) or username.capitalize()
-    if "username" not in problems and (len(name) > 200 or not is_one_line(name)):
-        problems["name"] = "A name has 1 to 200 characters."
-    try:
-        roles = _role_names(roles)
-    except Invalid as invalid:
-        problems |= invalid.fields
-    if problems:
-        raise Invalid(problems)
-    return username, name, set(roles)
-
-
 def create_person(
     username: str, password: str | None, *, roles: Iterable[str] = (), name: str | None = None, by: Actor, now: datetime
 ) -> int:
-    """Add a person and return the id; roles that do not exist yet are made. Raises Forbidden, Invalid, Conflict, Busy."""
+    """Add a person and return the id; roles that do not exist yet are made.
+
+    Raises Forbidden, Invalid, Conflict (the username is taken), Busy.
+    """
     by.require(Permission.PEOPLE)
     username, name, roles = read_person(username, name, roles)
     if password is not None:
         check_password(password, username=username, name=name)
     password_hash = password and passwords.make_hash(password)
     if people.by_username(username):
-        raise Conflict(f"There is a person called {username} already.")
+        raise _taken(username)
     try:
         with writing() as session:
             user = add_person(session, username, name, roles, password_hash=password_hash, now=now)
@@ -78,7 +60,11 @@ def create_person(
             )
             return user.id
     except IntegrityError:  # somebody else was making the same person
-        raise Conflict(f"There is a person called {username} already.") from None
+        raise _taken(username) from None
+
+
+def _taken(username: str) -> Conflict:
+    return Conflict(f"There is a person called {username} already.")
 
 
 def add_person(
@@ -100,7 +86,7 @@ def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -
     Raises Forbidden, Invalid, NotFound, Conflict (nobody could administer any more), Busy.
     """
     by.require(Permission.PEOPLE)
-    roles = _role_names(roles)
+    roles = read_roles(roles)
     with writing() as session:
         user = locked(session, user_id)
         before = sorted(user.roles)
@@ -380,14 +366,17 @@ def revoke_token(token_id: int, *, by: Actor, now: datetime) -> None:
             return
         row.revoked_at = now
         audit.record(session, by, "token.revoked", "token", row.id, now=now, label=row.label)
-        concerned = sorted({row.user_id, *people.end_embedded(session, row.id, at=now)})
-        session.flush()
-        payload = {"session": token_name(row.id)}
-        chunks = (concerned[start : start + _MOST_NAMED] for start in range(0, len(concerned), _MOST_NAMED))
-        log.append(
-            session, [log.Entry(EventType.SESSION_ENDED, None, users(chunk), payload) for chunk in chunks], at=now
-        )
+        end_streams_of_token(session, row, now)
     announce.ring()
+
+
+def end_streams_of_token(session: Session, row: ApiToken, now: datetime) -> None:
+    """End the embedded inboxes that a token began, and its streams at every worker."""
+    concerned = sorted({row.user_id, *people.end_embedded(session, row.id, at=now)})
+    session.flush()
+    payload = {"session": token_name(row.id)}
+    chunks = (concerned[start : start + _MOST_NAMED] for start in range(0, len(concerned), _MOST_NAMED))
+    log.append(session, [log.Entry(EventType.SESSION_ENDED, None, users(chunk), payload) for chunk in chunks], at=now)
 
 
 def token_name(token_id: int) -> str:
@@ -398,15 +387,6 @@ def token_name(token_id: int) -> str:
 def session_name(session_id: int) -> str:
     """What a session is called in the hub and in the log."""
     return f"session:{session_id}"
-
-
-def _role_names(roles: Iterable[str]) -> set[str]:
-    names = {role.strip().lower() for role in roles}
-    if len(names) > MOST_ROLES:
-        raise Invalid({"roles": f"One person can have at most {MOST_ROLES} roles."})
-    if wrong := sorted(name for name in names if not _ROLE.fullmatch(name)):
-        raise Invalid({"roles": f"{wrong[0]!r} cannot be a role: use a letter, then letters, digits, - or _."})
-    return names
 
 
 def _keep_an_admin(session: Session, user: User, by: Actor) -> None:
@@ -426,10 +406,12 @@ def keep_an_admin(session: Session, user: User) -> None:
 
 
 def locked(session: Session, user_id: int) -> User:
-    """The person's row, read under its lock. Raises NotFound."""
+    """The person's row, read under its lock. Raises NotFound, also for a deleted account."""
     user = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User})
     if user is None:
         raise NotFound("There is no such person.")
+    if user.deleted_at:
+        raise NotFound("This account was deleted.")
     return user
 
 

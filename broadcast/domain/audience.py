@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 _NOBODY: frozenset[int] = frozenset()
+_RETIRED = "~"  # in no name of a role that can be given to somebody
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,16 @@ def _base_from_json(value: dict[str, Any]) -> Everyone | Roles | Users:
         case {"kind": "users", "users": list(ids), **others} if not others and _all(int, ids):
             return users(ids)
     raise ValueError(f"not an audience: {value!r}")
+
+
+def retired_name(name: str, mark: str) -> str:
+    """The name under which a deleted role stays: no role can be called so, and `spoken` knows what it was."""
+    return f"{name[: 63 - len(mark)]}{_RETIRED}{mark}"
+
+
+def spoken(name: str) -> str:
+    """A role's name for a sentence; that of a deleted one without what tells it from a later role of the same name."""
+    return name.partition(_RETIRED)[0]
 
 
 def _all(kind: type, values: list) -> bool:

@@ -11,12 +11,13 @@ from broadcast.domain.audience import Audience
 
 
 class EventType(StrEnum):
-    """What the log holds. The first three reach clients under the same name; the last two steer the hubs themselves."""
+    """What the log holds. The first three reach clients under the same name; the others steer the hubs themselves."""
 
     MESSAGE = "MESSAGE"
     MESSAGE_UPDATED = "MESSAGE_UPDATED"
     MESSAGE_REMOVED = "MESSAGE_REMOVED"
     VIEWER_CHANGED = "VIEWER_CHANGED"  # payload {roles, disabled}: open streams of that person are re-indexed or closed
+    ROLE_CHANGED = "ROLE_CHANGED"  # payload {role, to}: it has another name from here on; `to` None: nobody has it
     SESSION_ENDED = "SESSION_ENDED"  # payload {session}: open streams of that session, or of EVERY_SESSION, are closed
 
 

@@ -1,6 +1,6 @@
 """What may be published. One reader of input for the form, the API, the command line and events from outside.
 
-Field names are the public ones (PARITY A9); each problem is one sentence under its field's name, and all problems are told
+Field names are the public ones; each problem is one sentence under its field's name, and all problems are told
 at once. Whether roles and people exist is not known here: `broadcast.actions.broadcasts` resolves a `Target`.
 """
 

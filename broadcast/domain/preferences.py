@@ -79,7 +79,7 @@ class Preferences:
         return sorted(spans)
 
     def as_json(self) -> dict[str, Any]:
-        """As stored and as the API shows it (PARITY A8)."""
+        """As stored and as the API shows it."""
         quiet = self.quiet_hours
         return {
             "mutedCategories": list(self.muted_categories),

@@ -17,11 +17,12 @@ import gevent
 from gevent.event import Event as Flag
 
 from broadcast.domain.audience import Viewer
-from broadcast.domain.events import EVERY_SESSION, Cursor, Event, EventType
+from broadcast.domain.events import Cursor, Event, EventType
 from broadcast.hub import sse
 from broadcast.hub.connection import JOINED_BYTES, Connection, Wire
 from broadcast.hub.index import SLOTS, Index
 from broadcast.hub.memory import Encoder, Memory, Remembered
+from broadcast.hub.steering import is_of, steers
 from broadcast.turn import let_others_run
 
 AT_ONCE = 128  # sends between two looks at the clock
@@ -131,7 +132,7 @@ class Hub:
         of `viewer`. Raises TooMany or Stale; nothing is registered then.
         """
         self._refuse_too_many(viewer, address)
-        if any(_steers(event, viewer.user_id, session) for event in self.memory.newer_than(looked_up_at)):
+        if any(steers(event, viewer.user_id, session) for event in self.memory.newer_than(looked_up_at)):
             raise Stale
         connection = Connection(
             id=secrets.token_urlsafe(12),
@@ -323,7 +324,11 @@ class Hub:
     # ---- people change
 
     def _steer(self, event: Event) -> None:
-        """Follow a change of people. Its audience is the person concerned."""
+        """Follow a change of people; its audience is the person concerned. A role's concerns many: lets other greenlets run."""
+        if event.type is EventType.ROLE_CHANGED:
+            for connection in self._index.change_role(event.payload["role"], event.payload["to"]):
+                self.send(connection, self._reset())
+            return
         for user_id in event.audience.ids:
             if event.type is EventType.VIEWER_CHANGED:
                 self.change_viewer(
@@ -334,7 +339,7 @@ class Hub:
 
     def end_session(self, user_id: int, session: str) -> None:
         for connection in self.of_user(user_id):
-            if _is_of(connection.session, session):
+            if is_of(connection.session, session):
                 self.close(connection, "signed out", sse.json_frame("SIGNED_OUT", {}))
 
     def change_viewer(self, viewer: Viewer, *, disabled: bool = False) -> None:
@@ -387,13 +392,3 @@ class Hub:
             if owed >= 0.005:
                 gevent.sleep(owed)
                 owed = 0.0
-
-
-def _steers(event: Event, user_id: int, session: str) -> bool:
-    if event.type not in (EventType.VIEWER_CHANGED, EventType.SESSION_ENDED) or user_id not in event.audience.ids:
-        return False
-    return event.type is EventType.VIEWER_CHANGED or _is_of(session, event.payload["session"])
-
-
-def _is_of(names: str, ended: str) -> bool:
-    return ended == EVERY_SESSION or ended in names.split()

@@ -1,11 +1,13 @@
 """Who is connected, found in every way the hub asks."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from broadcast.domain.audience import Viewer
 from broadcast.domain.network import client_of
 from broadcast.hub.connection import Connection
+from broadcast.turn import Breath
 
 SLOTS = 15  # heartbeats are spread over this many moments of the period
 
@@ -47,6 +49,20 @@ class Index:
         self._remove_kind(connection)
         connection.viewer = viewer
         self._add_kind(connection)
+
+    def change_role(self, role: str, to: str | None) -> Iterator[Connection]:
+        """Give everybody who has a role `to` instead, or nothing, and yield their streams. Lets other greenlets run.
+
+        A stream that opens meanwhile has read its roles after the change: `Hub.subscribe` refuses others.
+        """
+        breath = Breath()
+        for connection in list(self.by_id.values()):
+            viewer = connection.viewer
+            if connection.is_open and role in viewer.roles:
+                roles = viewer.roles - {role} | ({to} if to else set())
+                self.change_viewer(connection, Viewer(viewer.user_id, roles))
+                yield connection
+            breath.take()
 
     def of_user(self, user_id: int) -> list[Connection]:
         return list(self.by_user.get(user_id, ()))

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, delete, distinct, exis
 from sqlalchemy.orm import Session, aliased
 
 from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users, roles
+from broadcast.store import id_sets
 from broadcast.store.database import IN_A_THREAD, db
 from broadcast.store.many import insert_many
 from broadcast.store.models import (
@@ -284,7 +285,9 @@ def _count_in(members: ColumnElement[bool], ids: set[int] | None) -> int:
     query = select(func.count(User.id)).where(members)
     if ids is None:
         return db.session.scalar(query)
-    return sum(db.session.scalar(query.where(User.id.in_(chunk))) for chunk in _chunks(ids))
+    if not ids:
+        return 0
+    return db.session.scalar(query.where(id_sets.is_one_of(User.id, ids)), execution_options=id_sets.how(ids))
 
 
 def _ids(table: type, broadcast_id: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""How one broadcast lands: how soon, with whom, who is still missing, and who is no longer here. Distinct people (PARITY D8).
+"""How one broadcast lands: how soon, with whom, who is still missing, and who is no longer here. Distinct people everywhere.
 
 What each of these words means, `domain.figures` says; how many they are in all, `store.totals` counts.
 """

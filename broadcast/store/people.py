@@ -15,7 +15,15 @@ from broadcast.domain.preferences import stored as stored_preferences
 from broadcast.domain.usernames import normalize
 from broadcast.store import audiences, people_search, silences
 from broadcast.store.database import ROW_LOCK, db
-from broadcast.store.models import ApiToken, PeopleVersion, PersonIdentity, Role, User, UserRole, UserSession
+from broadcast.store.models import (
+    ApiToken,
+    PeopleVersion,
+    PersonIdentity,
+    Role,
+    User,
+    UserRole,
+    UserSession,
+)
 from broadcast.turn import Breath
 
 _CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
@@ -77,7 +85,7 @@ def first_admin(*, other_than: int | None = None) -> User | None:
 
 
 def role_names() -> list[str]:
-    return list(db.session.scalars(select(Role.name).order_by(Role.name)))
+    return list(db.session.scalars(select(Role.name).where(Role.deleted_at.is_(None)).order_by(Role.name)))
 
 
 def people_by_role() -> dict[str, int]:
@@ -96,7 +104,8 @@ def _count_by_role() -> dict[str, int]:
 def missing_roles(names: Iterable[str]) -> set[str]:
     missing = set(names)
     for chunk in _chunks(sorted(missing)):
-        missing -= set(db.session.scalars(select(Role.name).where(Role.name.in_(chunk))))
+        known = select(Role.name).where(Role.name.in_(chunk), Role.deleted_at.is_(None))
+        missing -= set(db.session.scalars(known))
     return missing
 
 
@@ -208,6 +217,11 @@ def tokens(user_id: int | None = None, *, before: int | None = None, limit: int 
     return list(map(tuple, db.session.execute(query)))
 
 
+def tokens_of(session: Session, user_id: int) -> Sequence[ApiToken]:
+    """Every token of a person, those that ended too."""
+    return session.scalars(select(ApiToken).where(ApiToken.user_id == user_id)).all()
+
+
 def known_usernames(usernames: Iterable[str]) -> set[str]:
     """Which of these are taken, by enabled and disabled people alike."""
     found: set[str] = set()
@@ -266,6 +280,7 @@ def lock_role(session: Session, name: str) -> None:
 
 
 def _filtered(query: Select, filters: Filters) -> Select:
+    query = query.where(User.deleted_at.is_(None))
     if filters.q:
         query = query.where(people_search.matches(filters.q))
     if filters.role:

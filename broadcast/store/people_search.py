@@ -6,7 +6,7 @@ A table of words with an index, the same on both databases: reading a million na
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, ForeignKey, Select, String, and_, event, false, insert, select
+from sqlalchemy import ColumnElement, ForeignKey, Select, String, and_, delete, event, false, insert, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from broadcast.domain.words import words
@@ -42,6 +42,16 @@ def add(session: Session, people: Iterable[tuple[int, str, str]]) -> None:
     """Make people findable that were inserted in bulk; one that the session adds is findable by itself."""
     if found := rows(people):
         session.execute(insert(PersonWord), found)
+
+
+def replace(session: Session, user: User) -> None:
+    """Make a person findable by the name they have now."""
+    remove(session, user)
+    add(session, [(user.id, user.username, user.name)])
+
+
+def remove(session: Session, user: User) -> None:
+    session.execute(delete(PersonWord).where(PersonWord.user_id == user.id))
 
 
 @event.listens_for(User, "after_insert")

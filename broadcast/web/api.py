@@ -1,4 +1,4 @@
-"""The JSON interface of administrators and of streams (PARITY rows A3, A4, A9 to A13); what is people's own is in `api_inbox`.
+"""The JSON interface of administrators and of streams; what is people's own is in `api_inbox`.
 
 Errors are problem+json; lists are `{items, next}`, paged by `?after=&limit=`.
 """
@@ -30,7 +30,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api")
 @blueprint.get("/sse/stats")
 @allow(Permission.SEE)
 def stream_stats():
-    """PARITY A3, over all workers; counters since the start of the system."""
+    """Over all workers; counters since the start of the system."""
     streams = current_app.extensions["presence"].streams()
     return jsonify(
         usersOnline=len({stream.user_id for stream in streams}),
@@ -45,7 +45,7 @@ def stream_stats():
 @blueprint.get("/sse/connected/<int:user_id>")
 @allow("person")
 def connected(user_id: int):
-    """PARITY A4: an administrator about anybody, everybody about themselves."""
+    """An administrator about anybody, everybody about themselves."""
     if user_id != me().id:
         me().actor.require(Permission.SEE)
     return jsonify(userId=user_id, connected=current_app.extensions["presence"].is_online(user_id))
@@ -54,7 +54,7 @@ def connected(user_id: int):
 @blueprint.post("/admin/broadcasts")
 @allow(Permission.WRITE)
 def create():
-    """PARITY A9. 201 with `Location`; 200 when the Idempotency-Key was used for the same message before."""
+    """201 with `Location`; 200 when the Idempotency-Key was used for the same message before."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= 200 and key.isascii() and key.isprintable()):
         raise Invalid({"Idempotency-Key": "The key has 1 to 200 printable ASCII characters."})
@@ -71,7 +71,6 @@ def create():
 @blueprint.get("/admin/broadcasts")
 @allow(Permission.SEE)
 def listing():
-    """PARITY A10."""
     filter = request.args.get("filter", "all")
     if filter not in broadcasts.FILTERS:
         raise Invalid({"filter": f"The filter must be one of {', '.join(broadcasts.FILTERS)}."})
@@ -87,7 +86,7 @@ def listing():
 @blueprint.get("/admin/broadcasts/<int:broadcast_id>")
 @allow(Permission.SEE)
 def one(broadcast_id: int):
-    """PARITY A10; the ETag is the revision and the status."""
+    """The ETag is the revision and the status."""
     broadcast = _found(broadcast_id)
     response: Response = make_response(jsonify(_told(broadcast)))
     response.set_etag(broadcast.version)
@@ -97,7 +96,7 @@ def one(broadcast_id: int):
 @blueprint.patch("/admin/broadcasts/<int:broadcast_id>")
 @allow(Permission.WRITE)
 def edit(broadcast_id: int):
-    """PARITY A11. 428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
+    """428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
     changes = json_object()
     confirmed = confirmation(changes)
     again, acknowledge_again = _wish(changes, "notifyAgain"), _wish(changes, "acknowledgeAgain")
@@ -128,7 +127,7 @@ def edit(broadcast_id: int):
 @blueprint.post("/admin/audience/preview")
 @allow(Permission.WRITE)
 def preview_audience():
-    """PARITY A14: the audience fields of a message, and `user` (id or username) for "would they get it, and why"."""
+    """The audience fields of a message, and `user` (id or username) for "would they get it, and why"."""
     body = json_object()
     asked = body.pop("user", None)
     audience = resolve(read_target(body))
@@ -153,7 +152,7 @@ def preview_audience():
 @blueprint.post("/admin/broadcasts/<int:broadcast_id>/cancel")
 @allow(Permission.WRITE)
 def cancel(broadcast_id: int):
-    """PARITY A12: the reason from `{reason}` or `?reason=`."""
+    """The reason from `{reason}` or `?reason=`."""
     body = json_object() if request.content_length else {}
     reason = body.get("reason", request.args.get("reason", "No reason given"))
     if unknown := body.keys() - {"reason"}:
@@ -167,7 +166,7 @@ def cancel(broadcast_id: int):
 @blueprint.get("/admin/broadcasts/<int:broadcast_id>/stats")
 @allow(Permission.SEE)
 def stats(broadcast_id: int):
-    """PARITY A13, the totals."""
+    """The totals."""
     broadcast = _found(broadcast_id)
     return jsonify(told_figures.as_json(told_figures.of_one(broadcast)))
 

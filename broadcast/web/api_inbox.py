@@ -1,4 +1,4 @@
-"""The JSON interface to one's own inbox and preferences (PARITY rows A5 to A8)."""
+"""The JSON interface to one's own inbox and preferences."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,6 @@ blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 @blueprint.post("/sse/read")
 @allow("person")
 def read_one():
-    """PARITY A5."""
     broadcast_id = whole_number(request.args.get("messageId"), "messageId")
     actions.mark_read([broadcast_id], by=me().actor, now=clock.now())
     return jsonify(id=broadcast_id, unread=_unread())
@@ -31,7 +30,7 @@ def read_one():
 @blueprint.get("/user/messages")
 @allow("person", embedded=True)
 def messages():
-    """PARITY A6. `cursor` is where to open a stream: nothing of this list comes again, nothing after it is missed."""
+    """`cursor` is where to open a stream: nothing of this list comes again, nothing after it is missed."""
     now, identity = clock.now(), me()
     view = request.args.get("view", "inbox")
     if view not in inbox.VIEWS:
@@ -72,7 +71,7 @@ def _marks(verb: str, act: Callable[..., Any]) -> Callable[[], ResponseReturnVal
         done = act(ids, by=me().actor, now=clock.now(), seen=_revisions(ids))
         return jsonify({"unread": _unread()} | ({"refused": done.refused} if done.refused else {}))
 
-    view.__doc__ = f"PARITY A7: `{{broadcastIds: […]}}` to {verb}."
+    view.__doc__ = f"`{{broadcastIds: […]}}` to {verb}."
     return view
 
 
@@ -90,7 +89,7 @@ for _verb, _act in {
 @blueprint.post("/user/messages/snooze")
 @allow("person")
 def snooze():
-    """PARITY A7: `{broadcastIds: […], until}`, a time with its zone. The answer says it in the zone of the preferences too."""
+    """`{broadcastIds: […], until}`, a time with its zone. The answer says it in the zone of the preferences too."""
     ids = _ids("until")
     try:
         until = clock.from_wire(json_object()["until"])
@@ -111,7 +110,7 @@ def snooze():
 @blueprint.post("/user/messages/read-all")
 @allow("person", embedded=True)
 def read_all():
-    """PARITY A7: a filter `{view, category, priority, q, through}`; the whole inbox when empty."""
+    """A filter `{view, category, priority, q, through}`; the whole inbox when empty."""
     body = json_object() if request.content_length else {}
     through = body.pop("through", None)
     if through is not None and (type(through) is not int or not 0 <= through < 2**63):
@@ -131,14 +130,14 @@ def read_all():
 @blueprint.get("/user/preferences")
 @allow("person", embedded=True)
 def preferences():
-    """PARITY A8; `heldUntil` is when alerts that come now are shown."""
+    """`heldUntil` is when alerts that come now are shown."""
     return _preferences()
 
 
 @blueprint.put("/user/preferences")
 @allow("person")
 def save_preferences():
-    """PARITY A8: the whole of them; what is missing gets its default."""
+    """The whole of them; what is missing gets its default."""
     preference_actions.save(json_object(), by=me().actor, now=clock.now())
     return _preferences()
 

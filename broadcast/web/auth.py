@@ -1,23 +1,29 @@
 """Signing in and out: with a password, at the organisation's OpenID provider, or at a reverse proxy."""
 
 import flask
-from flask import Blueprint, Response, current_app, g, jsonify, redirect, request, url_for
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, redirect, request, url_for
+from flask_wtf.csrf import generate_csrf
 
 from broadcast.actions import people as actions
 from broadcast.actions import provider_sessions, vouched
 from broadcast.demo import DEMO_PEOPLE
 from broadcast.domain import clock
 from broadcast.domain.vouched import Trust, Vouched
-from broadcast.errors import BroadcastError, Invalid, NotFound, ProviderAway, SignInRefused
+from broadcast.errors import BroadcastError, Invalid, NotFound, NotSignedIn, ProviderAway, SignInRefused
 from broadcast.settings import Settings
 from broadcast.store import first_run
-from broadcast.web import limits
+from broadcast.web import kept_forms, limits
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import Kept
 from broadcast.web.oidc import Provider
 from broadcast.web.render import page
 
 blueprint = Blueprint("auth", __name__)
 _MOST_TOKEN = 16 * 1024  # characters of a logout token
+
+
+def init_app(app: Flask) -> None:
+    app.extensions["sign_in_page"] = _sign_in_to_go_on
 
 
 @blueprint.get("/")
@@ -49,7 +55,7 @@ def sign_in():
     username, password = request.form.get("username", ""), request.form.get("password", "")
     target = request.form.get("next", "")
     try:
-        token, _ = actions.sign_in(
+        token, user_id = actions.sign_in(
             username,
             password,
             address=limits.address(),
@@ -61,12 +67,24 @@ def sign_in():
     except SignInRefused as refused:
         return _refused(refused, username=username.strip(), next=target, with_password=True)
     enter(token)
+    kept = kept_forms.read(request.form.get("kept"))
+    if kept and kept.user_id == user_id:
+        kept_forms.name_author(user_id)
+        return page("resume.html", kept=kept)
     return _to(target)
 
 
 def present_token() -> str | None:
     """The token of the session that this browser has, which a new one replaces."""
     return flask.session.get("token")
+
+
+def _sign_in_to_go_on(kept: Kept) -> Response:
+    """The sign-in page for a form that was posted without a session: signing in comes back to it, as it was typed."""
+    signed = kept_forms.sign(kept)
+    error = "Your session has ended. Sign in again: what you wrote is not lost."
+    body = _form(error=error, kept=signed, posted=kept)
+    return current_app.make_response((body, NotSignedIn.status))
 
 
 def enter(token: str, *, by_proxy: bool = False) -> None:
@@ -102,7 +120,6 @@ def organisation_answered():
 
 
 @blueprint.post("/login/organisation/logout")
-@limits.sign_in_per_address
 @allow("provider")
 def organisation_ended():
     """The provider itself says that a session there is over: no browser asks, and the signature is all that counts."""
@@ -116,6 +133,13 @@ def organisation_ended():
         answer = Response(status=200)
     answer.headers["Cache-Control"] = "no-store"
     return answer
+
+
+@blueprint.get("/session")
+@allow("anyone")
+def session():
+    """Who is signed in in this browser now, and the token for this session's forms: for a page that was open for long."""
+    return jsonify(user=g.identity.id if g.identity else None, csrf=generate_csrf())
 
 
 @blueprint.post("/logout")
@@ -162,7 +186,16 @@ def _refused(problem: BroadcastError, *, next: str, username: str = "", with_pas
     return _form(username=username, error=str(problem), next=next, with_password=with_password), problem.status
 
 
-def _form(*, username: str = "", error: str | None = None, next: str = "", with_password: bool = False) -> str:
+def _form(
+    *,
+    username: str = "",
+    error: str | None = None,
+    next: str = "",
+    with_password: bool = False,
+    kept: str | None = None,
+    posted: Kept | None = None,
+) -> str:
+    """The sign-in page. `kept` goes through it to the page behind; `posted` is posted again after a sign-in in another tab."""
     settings = _settings()
     is_asked = with_password or request.args.get("with") == "password"
     return page(
@@ -170,6 +203,8 @@ def _form(*, username: str = "", error: str | None = None, next: str = "", with_
         username=username,
         error=error,
         next=next,
+        kept=request.form.get("kept", "") if kept is None else kept,
+        posted=posted,
         demo_people=DEMO_PEOPLE if settings.demo else [],
         organisation=settings.oidc_label if settings.oidc_issuer else None,
         with_password=is_asked or settings.password_sign_in == "everybody",

@@ -1,4 +1,4 @@
-"""Dead letters for programs (PARITY A15): list, redrive one or all, correct, purge."""
+"""Dead letters for programs: list, redrive one or all, correct, purge."""
 
 import base64
 from typing import Any

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
 
@@ -16,6 +16,7 @@ from broadcast.errors import (
     BroadcastError,
     Busy,
     ConfirmationNeeded,
+    Conflict,
     Flooded,
     Invalid,
     NotSignedIn,
@@ -24,11 +25,13 @@ from broadcast.errors import (
 )
 from broadcast.hub import sse
 from broadcast.store.availability import is_unavailable
+from broadcast.web import kept_forms
 from broadcast.web.bounded_request import TooManyFields, TooManyParameters
 
 _log = structlog.get_logger(__name__)
 
 _NOT_REPEATED = {"csrf_token", "understood", "typedCount", "password"}  # what is asked for anew
+_PASSING = {409, 429, 500, 503, 504}  # what stood in the way of a form then may be gone in a moment
 _SENTENCES = {
     400: "The request could not be understood.",
     404: "There is nothing at this address.",
@@ -56,9 +59,7 @@ def _broadcast_error(problem: BroadcastError) -> Response:
     if isinstance(problem, Unsure):
         _log.warning("request.unsure", method=request.method, path=request.path)
     if isinstance(problem, NotSignedIn) and not wants_json() and not is_stream():
-        if request.headers.get("HX-Request"):
-            return Response(status=401, headers={"HX-Redirect": url_for("auth.login")})
-        return redirect(url_for("auth.login", next=_here()), 303)
+        return _to_sign_in(problem)
     if isinstance(problem, ConfirmationNeeded):
         return _confirmation(problem)
     fields = problem.fields if isinstance(problem, Invalid) else None
@@ -92,7 +93,19 @@ def _back_in_console() -> str:
     return request.path.rpartition("/")[0]
 
 
+def _to_sign_in(problem: NotSignedIn) -> Response:
+    """The sign-in page. A part of a page is left to the page's script: there may be a text in it that is not saved."""
+    if request.headers.get("HX-Request"):
+        return Response(str(problem), status=401, mimetype="text/plain")
+    if kept := kept_forms.of_stranger():
+        return current_app.extensions["sign_in_page"](kept)
+    return redirect(url_for("auth.login", next=_here()), 303)
+
+
 def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
+    if isinstance(problem, IntegrityError):  # what was there when it was looked up is gone, or the other way round
+        _log.warning("request.crossed", method=request.method, path=request.path, problem=type(problem.orig).__name__)
+        return _broadcast_error(Conflict("Something changed at the same moment. Nothing was saved; please try again."))
     return _broadcast_error(Busy()) if is_unavailable(problem) else _bug(problem)
 
 
@@ -138,12 +151,20 @@ def answer(
     else:
         template = "error.html"
         response = current_app.make_response(
-            render_template(template, status=status, title=title, detail=detail, retry_after=retry_after)
+            render_template(
+                template, status=status, title=title, detail=detail, retry_after=retry_after, kept=_given_back(status)
+            )
         )
     response.status_code = status
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
+
+
+def _given_back(status: int) -> kept_forms.Kept | None:
+    """The form that was refused, when the same person may get further with it than now."""
+    may_pass = status in _PASSING or (status == 403 and not g.get("csrf_valid"))
+    return kept_forms.of_asker() if may_pass else None
 
 
 def stream_refusal(event: str) -> Response:

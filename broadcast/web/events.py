@@ -1,4 +1,4 @@
-"""The webhook: one external event, under the same contract as Kafka (PARITY A16). The caller is told what was wrong."""
+"""The webhook: one external event, under the same contract as Kafka. The caller is told what was wrong."""
 
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
 

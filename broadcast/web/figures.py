@@ -1,4 +1,4 @@
-"""How a broadcast lands: the curve, by role, who is missing, reminding them, and everything as CSV (PARITY A13).
+"""How a broadcast lands: the curve, by role, who is missing, reminding them, and everything as CSV.
 
 Totals are for everybody in the console; who has read what only for those with that permission, and to nobody where the system
 is set to tell totals only.
@@ -82,7 +82,7 @@ def export(broadcast_id: int):
 @blueprint.get("/api/admin/broadcasts/<int:broadcast_id>/deliveries")
 @allow(Permission.FIGURES)
 def deliveries(broadcast_id: int):
-    """PARITY A13, person by person: `?sort=read` or `-read`, `?after=&limit=`; `?format=csv` gives everybody, signed."""
+    """Person by person: `?sort=read` or `-read`, `?after=&limit=`; `?format=csv` gives everybody, signed."""
     broadcast = _found(broadcast_id)
     if request.args.get("format") == "csv":
         return _csv(broadcast)

@@ -24,7 +24,7 @@ from broadcast.settings import Settings
 from broadcast.store import credentials
 from broadcast.store.credentials import Credential
 from broadcast.store.database import db
-from broadcast.web import embed_tokens
+from broadcast.web import embed_tokens, kept_forms
 from broadcast.web.peer import is_forwarded, is_peer_in
 from broadcast.web.proxy_sign_in import ProxySignIn
 
@@ -34,6 +34,13 @@ _NO_SCOPE = {
     "events": "Events need a token with the scope events. Ask an administrator for one.",
     "embed": "This needs a token with the scope embed. Ask an administrator for one.",
 }
+
+
+class PageExpired(Forbidden):
+    """The page that a form stood in is of an earlier session, or the browser keeps no cookies. Nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("This page was open for too long, or cookies are off. Load it again and repeat.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,8 @@ def _identify() -> None:
         g.identity = _by_token(token.strip(), clock.now())
     elif token := flask.session.get("token"):
         g.identity = _still_named(_by_session(token, clock.now()))
+        if g.identity is not None:
+            kept_forms.name_author(g.identity.id)
 
 
 def look_again() -> None:
@@ -292,4 +301,4 @@ def _check_origin() -> None:
     try:
         csrf.protect()
     except CSRFError:
-        raise Forbidden("This page was open for too long, or cookies are off. Load it again and repeat.") from None
+        raise PageExpired from None

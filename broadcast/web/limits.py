@@ -59,7 +59,9 @@ _SIGNING_IN: Buckets = (
     Bucket("login-address", "limit_login_per_address", client),
     Bucket("login", "limit_login_per_account", _account),
 )
-_COMING_BACK: Buckets = (Bucket("sign-in", "limit_login_per_address", client),)  # from the organisation's provider
+_COMING_BACK: Buckets = (
+    Bucket("sign-in", "limit_login_per_address", client),
+)  # from the provider, or by an invitation
 _SETTING_UP: Buckets = (Bucket("setup", "limit_login_per_account", client),)
 _GUESSING: Buckets = (Bucket("password", "limit_login_per_account"),)
 _STREAMING: Buckets = (
@@ -79,7 +81,9 @@ def _editing() -> Buckets:
         body = json_object()
     except Invalid:
         return _EVERYTHING_ELSE
-    is_loud = any(body.get(name) not in (None, False) for name in ("notifyAgain", "priority", "confirm"))
+    is_loud = any(
+        body.get(name) not in (None, False) for name in ("notifyAgain", "acknowledgeAgain", "priority", "confirm")
+    )
     return _SENDING if is_loud else _EVERYTHING_ELSE
 
 
@@ -96,6 +100,9 @@ _COUNTS_AS: dict[str, Buckets | Callable[[], Buckets]] = {
     "auth.sign_in": _SIGNING_IN,
     "auth.ask_organisation": _COMING_BACK,
     "auth.organisation_answered": _COMING_BACK,
+    "auth.organisation_ended": _COMING_BACK,
+    "invitations.show": _COMING_BACK,
+    "invitations.accept": _SETTING_UP,
     "first_run.make": _SETTING_UP,
     "account.change_password": _GUESSING,
     "api.create": _SENDING,

@@ -155,7 +155,7 @@ _SCHEMAS: dict[str, Schema] = {
     ),
     "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STANDING)]},
     "Preferences": _FREE,
-    "Event": _FREE | {"description": "A CloudEvent, structured; see docs/contract.md."},
+    "Event": _FREE | {"description": "A CloudEvent, structured; see docs/events.md."},
 }  # fmt: skip
 
 

@@ -5,17 +5,19 @@ from typing import Any
 
 from flask import Blueprint, current_app, flash, get_flashed_messages, redirect, request, url_for
 
+from broadcast.actions import accounts, vouched
 from broadcast.actions import import_people as importing
 from broadcast.actions import people as actions
-from broadcast.actions import vouched
 from broadcast.domain import clock, permissions, spreadsheet
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.errors import Invalid, NotFound
-from broadcast.store import people
+from broadcast.errors import Conflict, Invalid, NotFound
+from broadcast.store import accounts as account_rows
+from broadcast.store import invitations, people
 from broadcast.store.models import User
 from broadcast.store.people import Filters
 from broadcast.web.asked import choice
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import pause_if_resumed, resumable
 from broadcast.web.render import is_htmx, page
 from broadcast.web.security import large
 
@@ -44,7 +46,8 @@ def listing():
     if is_htmx() and request.args.get("after"):
         return page("console/people/_rows.html", **values)
     total = people.count_found(filters, most=COUNTED)
-    return page("console/people/list.html", total=total, most=COUNTED, roles=people.people_by_role(), **values)
+    values |= {"roles": people.people_by_role(), "notices": get_flashed_messages()}
+    return page("console/people/list.html", total=total, most=COUNTED, **values)
 
 
 @blueprint.get("/new")
@@ -54,17 +57,19 @@ def new():
 
 
 @blueprint.post("")
+@resumable
 @allow(Permission.PEOPLE)
 def create():
     form = request.form
     username, password = form.get("username", ""), form.get("password", "") or None
     try:
+        pause_if_resumed()
         user_id = actions.create_person(
             username, password, name=form.get("name", ""), roles=_roles(), by=me().actor, now=clock.now()
         )
-    except Invalid as invalid:
+    except (Invalid, Conflict) as problem:
         typed = {"username": username, "name": form.get("name", ""), "roles": _roles()}
-        return _form(typed, invalid.fields), invalid.status
+        return _form(typed, _on_form(problem, "username")), problem.status
     return redirect(url_for("people.one", user_id=user_id), 303)
 
 
@@ -74,13 +79,47 @@ def one(user_id: int):
     return page("console/people/one.html", **_told(_found(user_id)))
 
 
+@blueprint.post("/<int:user_id>/name")
+@resumable
+@allow(Permission.PEOPLE)
+def rename(user_id: int):
+    typed = request.form.get("name", "")
+    try:
+        pause_if_resumed()
+        accounts.rename(user_id, typed, by=me().actor, now=clock.now())
+    except Invalid as invalid:
+        return page(
+            "console/people/one.html", **_told(_found(user_id), errors=invalid.fields, name=typed)
+        ), invalid.status
+    return _done(user_id, "The name is corrected. What was sent keeps the name it was sent with.")
+
+
+@blueprint.post("/<int:user_id>/delete")
+@allow(Permission.PEOPLE)
+def delete(user_id: int):
+    user, typed = _found(user_id), request.form.get("typedUsername", "")
+    username, is_self = user.username, user.id == me().id
+    try:
+        accounts.delete(user_id, typed_username=typed, by=me().actor, now=clock.now())
+    except (Invalid, Conflict) as problem:
+        errors = _on_form(problem, "typedUsername")
+        return page("console/people/one.html", **_told(_found(user_id), errors=errors)), problem.status
+    if is_self:
+        return redirect(url_for("auth.login"), 303)
+    flash(f"The account {username} is deleted.")
+    return redirect(url_for("people.listing"), 303)
+
+
 @blueprint.post("/<int:user_id>/roles")
+@resumable
 @allow(Permission.PEOPLE)
 def set_roles(user_id: int):
     try:
+        pause_if_resumed()
         actions.set_roles(user_id, _roles(), by=me().actor, now=clock.now())
-    except Invalid as invalid:
-        return page("console/people/one.html", **_told(_found(user_id), errors=invalid.fields)), invalid.status
+    except (Invalid, Conflict) as problem:
+        told = _told(_found(user_id), errors=_on_form(problem, "roles"), roles=_roles())
+        return page("console/people/one.html", **told), problem.status
     return _done(user_id, "The roles are changed; open pages follow within a second.")
 
 
@@ -128,19 +167,21 @@ def import_form():
 
 @blueprint.post("/import")
 @large
+@resumable
 @allow(Permission.PEOPLE)
 def import_table():
     """Check a table or import it. Rows left out come back in the field: to be put right, or once more with roles made."""
     only_check = choice("act", ("check", "import"), "check") != "import"
     table, guessed, new_roles = request.form.get("table", ""), None, request.form.getlist("newRoles")
     try:
+        pause_if_resumed()
         if file := request.files.get("file"):
             table, guessed = spreadsheet.decode(file.read())
         report = importing.import_people(
             table, by=me().actor, now=clock.now(), only_check=only_check, new_roles=new_roles
         )
     except Invalid as invalid:
-        values = {"report": None, "table": table, "error": str(invalid), "checked": False, "guessed": None}
+        values = {"report": None, "table": table, "error": str(invalid) or None, "checked": False, "guessed": None}
         return page("console/people/import.html", **values), invalid.status
     return page(
         "console/people/import.html",
@@ -167,11 +208,26 @@ def _form(typed: dict[str, Any], errors: dict[str, str]) -> str:
     return page("console/people/new.html", form=typed, errors=errors, roles=_known_roles(typed["roles"]))
 
 
-def _told(user: User, *, password: str | None = None, errors: dict[str, str] | None = None) -> dict[str, Any]:
-    """What the page of one person is drawn from."""
+def _on_form(problem: Invalid | Conflict, field: str) -> dict[str, str]:
+    """The mistakes by field; what is in conflict is told at `field`."""
+    return problem.fields if isinstance(problem, Invalid) else {field: str(problem)}
+
+
+def _told(
+    user: User,
+    *,
+    password: str | None = None,
+    errors: dict[str, str] | None = None,
+    name: str | None = None,
+    roles: list[str] | None = None,
+) -> dict[str, Any]:
+    """What the page of one person is drawn from; `name` and `roles` are what was typed."""
     return {
         "user": user,
-        "roles": _known_roles(user.roles),
+        "name": user.name if name is None else name,
+        "roles": _known_roles(user.roles if roles is None else roles),
+        "unsent": account_rows.unsent_counts(user.id),
+        "invitation": invitations.of(user.id),
         "may": sorted(permissions.of_roles(user.roles)),
         "sessions": people.open_sessions(user.id),
         "tokens": [token for token, _ in people.tokens(user.id)],
@@ -190,7 +246,7 @@ def _issuer() -> str:
 
 def _known_roles(chosen: Any) -> list[dict[str, Any]]:
     """Every role that there is or that the console knows, with what it allows there."""
-    names = sorted({*people.role_names(), *CONSOLE_ROLES}, key=lambda name: (name not in CONSOLE_ROLES, name))
+    names = sorted({*people.role_names(), *CONSOLE_ROLES, *chosen}, key=lambda name: (name not in CONSOLE_ROLES, name))
     return [
         {
             "name": name,
@@ -215,6 +271,8 @@ def _found(user_id: int) -> User:
     user = people.by_id(user_id)
     if user is None:
         raise NotFound("There is no such person.")
+    if user.deleted_at:
+        raise NotFound("This account was deleted.")
     return user
 
 

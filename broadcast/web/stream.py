@@ -82,7 +82,6 @@ def inbox_stream():
 @blueprint.get("/api/sse/connect")
 @allow("person", embedded=True)
 def connect():
-    """PARITY A1."""
     if request.args.get("userId", str(me().id)) != str(me().id):
         raise Forbidden("A stream can only be opened for yourself.")
     return _open("json", label=request.args.get("connectionId", ""))
@@ -91,7 +90,7 @@ def connect():
 @blueprint.post("/api/sse/disconnect")
 @allow("person")
 def disconnect():
-    """PARITY A2: closes that stream if it is the caller's, in whichever worker it lives."""
+    """Closes that stream if it is the caller's, in whichever worker it lives."""
     hub: Hub = current_app.extensions["hub"]
     connection_id = request.args.get("connectionId", "")[:100]
     connection = hub.find(connection_id)

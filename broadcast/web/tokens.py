@@ -11,6 +11,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.errors import Invalid
 from broadcast.store import people
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import pause_if_resumed, resumable
 from broadcast.web.render import page
 
 blueprint = Blueprint("tokens", __name__, url_prefix="/console/tokens")
@@ -26,12 +27,14 @@ def listing():
 
 
 @blueprint.post("")
+@resumable
 @allow(Permission.PEOPLE)
 def create():
     """The answer is the page itself, not a redirect: the token is shown this once and kept nowhere."""
     typed = {name: request.form.get(name, "").strip() for name in ("username", "label", "days")}
     typed["scopes"] = request.form.getlist("scopes")
     try:
+        pause_if_resumed()
         token = _create(typed)
     except Invalid as invalid:
         return _listing(typed, invalid.fields), invalid.status

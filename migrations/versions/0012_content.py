@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0012_content"
 down_revision = "0011_counting"
+oldest_code = "0011_counting"
 
 
 def upgrade() -> None:

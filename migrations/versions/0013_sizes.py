@@ -4,7 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013_sizes"
-down_revision = "0011_counting"
+down_revision = "0012_content"
+oldest_code = "0011_counting"
 
 _DRAFTS = sa.text("status = 'DRAFT'")
 

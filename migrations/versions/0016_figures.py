@@ -11,7 +11,8 @@ Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Time = sa.DateTime(timezone=True)
 
 revision = "0016_figures"
-down_revision = "0011_counting"
+down_revision = "0015_plans"
+oldest_code = "0011_counting"
 
 _TEXT_EVENTS = ("MESSAGE", "MESSAGE_UPDATED")
 

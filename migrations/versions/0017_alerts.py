@@ -4,7 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0017_alerts"
-down_revision = "0011_counting"
+down_revision = "0016_figures"
+oldest_code = "0011_counting"
 
 
 def upgrade() -> None:

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0018_provider_sessions"
-down_revision = "0011_counting"
+down_revision = "0017_alerts"
 oldest_code = "0011_counting"
 
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0020_schema_support"
-down_revision = "0018_provider_sessions"
+down_revision = "0019_accounts"
 oldest_code = "0011_counting"
 
 

@@ -1,4 +1,4 @@
-"""PARITY D12: a broadcast to chosen people may sign them out everywhere, once they have been told why."""
+"""A broadcast to chosen people may sign them out everywhere, once they have been told why."""
 
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ def open_sessions(username: str) -> int:
 
 
 def test_chosen_people_are_told_then_signed_out_and_nobody_else(app, client):
-    """D12: pages and programs alike; the message is in the inbox of those who come back."""
+    """Pages and programs alike; the message is in the inbox of those who come back."""
     alice, bob = client("alice"), client("bob")
     page = Reader(bob.http, "/inbox/stream")
     program = Reader(app.test_client(), headers=bearer(app, "bob", ["inbox"]))

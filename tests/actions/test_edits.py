@@ -39,7 +39,6 @@ def edit(broadcast_id: int, by, *, version: str | None = None, again: bool = Fal
 
 
 def test_live_edit_is_a_new_revision_and_an_event_for_its_audience(cast):
-    """A11"""
     broadcast_id = send(cast["alice"], to_role("ops"))
     seq = found(broadcast_id).seq
     assert (
@@ -64,7 +63,7 @@ def test_edit_without_a_change_is_none(cast):
 
 
 def test_shown_again_is_unread_on_top_for_those_who_had_read_it(cast):
-    """A11 notifyAgain: by receipt and by watermark; reading it once more settles it."""
+    """By receipt and by watermark; reading it once more settles it."""
     bob, charlie = cast["bob"], cast["charlie"]
     first, second = send(cast["alice"], a_message(title="first")), send(cast["alice"], a_message(title="second"))
     receipts.mark_read([first], by=bob, now=clock.now())

@@ -134,7 +134,6 @@ def test_draft_is_sent_when_its_writer_says_so(cast):
 
 
 def test_due_broadcast_fires_once_even_if_ticked_twice(cast):
-    """D9"""
     broadcast_id = send(cast["alice"], due_in(10))
     due = broadcasts.by_id(broadcast_id).scheduled_at
     scheduler.tick(due - timedelta(milliseconds=1))
@@ -146,7 +145,6 @@ def test_due_broadcast_fires_once_even_if_ticked_twice(cast):
 
 
 def test_message_ends_on_time_and_once(cast):
-    """D7"""
     now = clock.now()
     broadcast_id = send(cast["alice"], a_message(expiresAt=in_wire(now + timedelta(minutes=5))), now=now)
     ends = broadcasts.by_id(broadcast_id).expires_at

@@ -1,4 +1,4 @@
-"""Batches of events from outside: each becomes one broadcast, once, whatever else is in the batch (PROOF I7, F07, F08)."""
+"""Batches of events from outside: each becomes one broadcast, once, whatever else is in the batch (I7, F07, F08)."""
 
 from datetime import UTC, datetime
 
@@ -83,7 +83,7 @@ def test_sender_on_the_card_is_the_source(outside):
 
 
 def test_repeat_is_counted_and_not_published(outside):
-    """PROOF F07: twice in one batch, in another batch, from another partition."""
+    """Twice in one batch, in another batch, from another partition."""
     assert ingest(outside, structured(an_event()), structured(an_event(), offset=43)) == ["published", "repeated"]
     assert ingest(outside, structured(an_event(), offset=44)) == ["repeated"]
     assert len(stored()) == 1

@@ -110,7 +110,7 @@ def test_events_of_one_batch_share_a_card_and_the_log_tells_it_once(outside):
 
 
 def test_event_that_comes_again_counts_once(outside):
-    """PROOF I7, F07: in its batch, in a later one, and the one that began the card."""
+    """I7, F07: in its batch, in a later one, and the one that began the card."""
     assert ingest(outside, keyed("1"), keyed("2"), keyed("2")) == ["published", "collapsed", "repeated"]
     assert ingest(outside, keyed("2"), keyed("1")) == ["repeated", "repeated"]
     assert stored()[0].times == 2

@@ -92,7 +92,7 @@ def test_who_is_no_administrator_may_not_publish(cast, name):
     ],
 )
 def test_unknown_role_or_person_is_refused_not_taken_for_everybody(cast, raw, word):
-    """D10: one wrong name stops the whole message; nothing is written."""
+    """One wrong name stops the whole message; nothing is written."""
     before = count_rows()
     with pytest.raises(Invalid) as caught:
         publish(cast["alice"], raw)

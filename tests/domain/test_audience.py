@@ -66,7 +66,6 @@ def test_leaving_out_always_wins():
     ],
 )
 def test_answer_to_would_this_person_get_it(audience, included, because):
-    """A14"""
     assert audience.judge(BOB) == (included, because)
 
 

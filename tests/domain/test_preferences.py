@@ -1,4 +1,4 @@
-"""A8, D11: what raises an alert, and when. Never whether a message arrives."""
+"""What raises an alert, and when. Never whether a message arrives."""
 
 from datetime import UTC, datetime, timedelta
 

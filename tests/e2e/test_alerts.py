@@ -99,7 +99,6 @@ def test_what_must_be_acknowledged_at_once_cannot_be_put_off(sit_down, alice: Vi
 
 
 def test_d11_held_alerts_are_told_once_at_the_end_and_only_urgent_breaks_through(sit_down, alice: Visitor, preferences):
-    """D11"""
     preferences(doNotDisturbUntil=(datetime.now(UTC) + timedelta(minutes=10)).isoformat())
     desk = sit_down("bob")
     desk.page.clock.install()

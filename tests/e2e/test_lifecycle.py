@@ -46,7 +46,7 @@ def test_compose_undo_and_send_again(sit_down, own_system):
 
 
 def test_schedule_fire_edit_recall(sit_down, alice: Visitor):
-    """A11, A12: Bob's open page follows each step by itself."""
+    """Bob's open page follows each step by itself."""
     boss, bob = sit_down("alice").page, sit_down("bob").open_inbox()
     fill_in(boss, title := f"Planned {secrets.token_hex(4)}", "First **text**.")
     go_to(boss, "when")

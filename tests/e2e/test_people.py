@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
 
 def test_person_is_added_given_a_password_signs_in_and_is_disabled_while_looking(sit_down, system: System):
-    """D15: from nobody to a live inbox, and out of it within a second of the press."""
+    """From nobody to a live inbox, and out of it within a second of the press."""
     page, username = sit_down("alice").page, f"erin{secrets.token_hex(3)}"
     page.goto("/console/people/new")
     page.get_by_label("Username").fill(username)
@@ -65,7 +65,6 @@ def test_token_is_made_and_revoked(sit_down):
 
 
 def test_forced_sign_out_tells_why_and_ends_open_pages(sit_down, alice: Visitor):
-    """D12"""
     desk = sit_down("charlie").open_inbox()
     sent = alice.publish(
         f"Sign in again {secrets.token_hex(3)}", targetType="SELECTED", targetIds=["charlie"], closeSessions=True
@@ -111,9 +110,10 @@ def test_audit_is_filtered_and_loaded_further(sit_down, system: System):
 
 def test_navigation_shows_where_one_is_on_a_phone(sit_down):
     page = sit_down("alice", viewport=NARROW).page
-    for where in ("Rules", "Audit"):
+    for navigation, where in (("System", "Rules"), ("Console", "Audit"), ("System", "Health")):
         page.goto(f"/console/{where.lower()}")
-        here = page.get_by_role("navigation", name="Console").get_by_role("link", name=where, exact=True)
+        here = page.get_by_role("navigation", name=navigation).get_by_role("link", name=where, exact=True)
+        expect(here).to_have_attribute("aria-current", "page")
         expect(here).to_be_in_viewport(ratio=1)
         here.click(trial=True)  # nothing lies over it
     assert page.evaluate("scrollY") == 0

@@ -39,7 +39,7 @@ def bare(body: Any, *, key: bytes | None = None, offset: int = 42) -> Record:
     return Record(value, key=key, place=Place("ext.events", 1, offset))
 
 
-# PROOF F08, and what else nobody should send: what it is, the record, the code of the reason.
+# F08, and what else nobody should send: what it is, the record, the code of the reason.
 POISON: list[tuple[str, Record, str]] = [
     ("not JSON", structured(b"{nope"), "not-json"),
     ("an array", structured([1, 2]), "envelope"),

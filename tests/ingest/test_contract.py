@@ -1,4 +1,4 @@
-"""The contract of events from outside (PARITY A16): what is read, and that nothing ever raises."""
+"""The contract of events from outside: what is read, and that nothing ever raises."""
 
 import json
 from dataclasses import replace
@@ -81,7 +81,7 @@ def test_value_of_exactly_the_limit_is_read():
 
 @pytest.mark.parametrize(("record", "code"), [row[1:] for row in POISON], ids=[row[0] for row in POISON])
 def test_poison_is_rejected_with_a_sentence(record, code):
-    """PROOF F08."""
+    """F08."""
     rejected = read(record)
     assert isinstance(rejected, Rejected)
     assert rejected.code == code

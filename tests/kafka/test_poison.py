@@ -1,4 +1,4 @@
-"""Poison in the stream: it goes to the dead letters with its reason and place, and what comes after it goes out (PROOF F08)."""
+"""Poison in the stream: it goes to the dead letters with its reason and place, and what comes after it goes out (F08)."""
 
 import pytest
 

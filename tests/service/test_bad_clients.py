@@ -230,7 +230,7 @@ def test_cursor_of_ten_kilobytes_in_the_address_is_refused_by_name(system: Syste
 
 
 def test_two_streams_with_one_label_are_two_streams(system: System, token: str, alice: Visitor):
-    """A1, A2: the server names them; closing one leaves the other."""
+    """The server names them; closing one leaves the other."""
     path = "/api/sse/connect?connectionId=the-same"
     with closing(Raw(system)) as first, closing(Raw(system)) as second:
         names = [_connection_id(client.ask(token, path=path)) for client in (first, second)]

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.service
 
 
 def test_figures_of_streams_are_those_of_all_workers(system: System, streams: Streams):
-    """A3"""
     workers = wait_for_workers(system)
     streams.one_at_each_worker(system, lambda: streams.open(system, "bob"))
     for worker in workers:
@@ -33,7 +32,7 @@ def _if_bob_alone(alice: Visitor, workers: list[int]) -> dict | None:
 
 
 def test_person_is_connected_wherever_one_asks_until_the_last_stream_is_closed(system: System, streams: Streams):
-    """A4: an administrator about anybody, everybody about themselves."""
+    """An administrator about anybody, everybody about themselves."""
     here, there = wait_for_workers(system)
     dora = system.add_person()
     stream = streams.open_at(here, lambda: streams.open(system, dora))

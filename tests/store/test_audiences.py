@@ -2,8 +2,10 @@
 
 import itertools
 import random
+from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import event
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import people as people_actions
@@ -11,6 +13,7 @@ from broadcast.domain import clock
 from broadcast.domain.audience import Everyone, roles, users, without
 from broadcast.domain.message import read_draft
 from broadcast.store import audiences, broadcasts, inbox, people
+from broadcast.store.database import db
 from tests.acts import a_message, actor
 
 NOW = clock.now()
@@ -45,7 +48,7 @@ def random_targets(viewers: list, count: int) -> list[dict]:
 
 
 def test_store_and_domain_agree_for_many_audiences(cast, everybody):
-    """I3, A14: inbox, counts and snapshots hold exactly the people whom the rule includes."""
+    """I3: inbox, counts and snapshots hold exactly the people whom the rule includes."""
     compared = 0
     for target in random_targets(everybody, 80):
         draft = read_draft(a_message(**target, draft=True), now=NOW)
@@ -90,3 +93,30 @@ def test_snapshot_keeps_who_was_there_and_dynamic_lets_people_join(cast):
     charlie, bob = actor("charlie").viewer, actor("bob").viewer
     assert inbox.visible_ids(charlie, list(ids.values()), now=NOW) == {ids["open"]}
     assert inbox.visible_ids(bob, list(ids.values()), now=NOW) == {ids["frozen"]}
+
+
+@pytest.mark.parametrize("online", [0, 1, 700, 5000])
+def test_who_is_online_is_counted_by_one_question_however_many_they_are(cast, online):
+    """The form asks at each of its changes."""
+    asked: list[str] = []
+    bob, ids = cast["bob"].user_id, list(range(10**6, 10**6 + online))
+    named = [cast["charlie"].user_id, *ids]
+    for audience in (Everyone(), roles(["ops"]), users(named), without(Everyone(), ["admin"], ids)):
+        with counted_questions(asked):
+            found = audiences.count(audience, among=[bob, *named])
+        assert len(asked) <= 1, audience
+        members = {person.user_id for person in cast.values() if audience.includes(person.viewer)}
+        assert found == len(members & {bob, *named}), audience
+
+
+@contextmanager
+def counted_questions(asked: list[str]):
+    def note(_connection, _cursor, statement, *_others) -> None:
+        asked.append(statement)
+
+    asked.clear()
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        yield
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)

@@ -60,7 +60,7 @@ def test_search_takes_every_sign_literally(cast, sign):
 
 
 def test_stats_count_people_not_devices_or_repeats(cast):
-    """D8: delivered twice, read twice, and the steps include each other."""
+    """Delivered twice, read twice, and the steps include each other."""
     broadcast_id = send(cast["alice"])
     bob, charlie = cast["bob"].user_id, cast["charlie"].user_id
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""How a broadcast lands: distinct people at every step (D8), how soon, by role, and who is missing, worst first."""
+"""How a broadcast lands: distinct people at every step, how soon, by role, and who is missing, worst first."""
 
 from datetime import datetime, timedelta
 
@@ -47,7 +47,6 @@ def stages(broadcast_id: int, **options) -> list[tuple[str, str]]:
 
 
 def test_reconnects_and_workers_count_a_person_once(cast):
-    """D8"""
     broadcast_id = send(cast["alice"], now=NOW)
     for _ in range(3):
         mark(broadcast_id, "delivered_at", "bob", "alice")
@@ -56,7 +55,7 @@ def test_reconnects_and_workers_count_a_person_once(cast):
 
 
 def test_never_more_delivered_than_targeted(cast):
-    """D8: whoever gets the role later gets the message too, and is then among the targeted."""
+    """Whoever gets the role later gets the message too, and is then among the targeted."""
     broadcast_id = send(cast["alice"], to_role("ops"), now=NOW)
     actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=NOW)
     mark(broadcast_id, "delivered_at", "bob", "charlie")
@@ -146,7 +145,6 @@ def test_what_was_read_before_it_was_shown_again_does_not_count(cast):
 
 
 def test_deliveries_are_sorted_with_the_missing_last(cast):
-    """A13"""
     broadcast_id = send(cast["alice"], now=NOW)
     mark(broadcast_id, "read_at", "charlie", at=later(minutes=1))
     mark(broadcast_id, "read_at", "bob", at=later(minutes=2))

@@ -19,6 +19,8 @@ OPEN = {
     "/login/organisation",
     "/login/organisation/callback",
     "/signed-out",
+    "/session",
+    "/invitation/<token>",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -28,7 +30,7 @@ OPEN = {
 PERSONS = ("/inbox", "/preferences", "/api/user/", "/api/sse/", "/logout")
 ACCOUNT = "/account"
 CONSOLE = ("/console/", "/api/admin/", "/api/sse/stats")
-PEOPLE = {"people", "tokens"}
+PEOPLE = {"people", "roles", "tokens"}
 OPERATING = ("/console/connections/", "/console/dead-letters", "/console/rules", "/console/health", "/api/admin/dlt")
 WRITING = (
     "/console/broadcasts/new",

@@ -1,4 +1,4 @@
-"""The JSON interface, row by row of PARITY."""
+"""The JSON interface, route by route."""
 
 from datetime import timedelta
 
@@ -23,11 +23,10 @@ def is_problem(response, status: int, *fields: str) -> dict:
     return body
 
 
-# ---- A5, A7: reading
+# ---- reading
 
 
 def test_a5_read_is_idempotent(app, client):
-    """A5"""
     bob, broadcast_id = client("bob"), publish(app)
     publish(app)
     for _ in range(2):
@@ -36,7 +35,6 @@ def test_a5_read_is_idempotent(app, client):
 
 
 def test_a5_message_of_others_is_not_found(app, client):
-    """A5"""
     theirs = publish(app, to_role("ops"))
     for nobody in (theirs, 99_999, 10**17):
         is_problem(client("charlie").send("POST", f"/api/sse/read?messageId={nobody}"), 404)
@@ -44,12 +42,11 @@ def test_a5_message_of_others_is_not_found(app, client):
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1.5", "9" * 30, "１", "0x1", "1 "])
 def test_a5_message_id_is_a_number(client, number):
-    """A5"""
     is_problem(client("bob").send("POST", f"/api/sse/read?messageId={number}"), 422, "messageId")
 
 
 def test_a7_read_many(app, client):
-    """A7: what is addressed to the caller is marked, the answer is the new count."""
+    """What is addressed to the caller is marked, the answer is the new count."""
     bob, ids = client("bob"), [publish(app) for _ in range(3)]
     response = bob.send("POST", "/api/user/messages/read", {"broadcastIds": ids[:2]})
     assert (response.status_code, response.json) == (200, {"unread": 1})
@@ -60,12 +57,10 @@ def test_a7_read_many(app, client):
     "ids", [None, [], "1", [True], ["1"], [1.0], [0], [-1], [2**63], [None], [[1]], {"a": 1}, list(range(1, 1002))]
 )
 def test_a7_ids_are_a_list_of_ids(client, ids):
-    """A7"""
     is_problem(client("bob").send("POST", "/api/user/messages/read", {"broadcastIds": ids}), 422, "broadcastIds")
 
 
 def test_a7_read_all_by_filter_and_through(app, client):
-    """A7"""
     bob = client("bob")
     publish(app, a_message(category="News"))
     publish(app)
@@ -87,18 +82,17 @@ def test_a7_read_all_by_filter_and_through(app, client):
     ],
 )  # fmt: skip
 def test_a7_read_all_refuses_what_it_does_not_know(app, client, body, field):
-    """A7: a slip in a filter must not mark everything read."""
+    """A slip in a filter must not mark everything read."""
     publish(app)
     bob = client("bob")
     is_problem(bob.send("POST", "/api/user/messages/read-all", body), 422, field)
     assert bob.get("/api/user/messages").json["unread"] == 1
 
 
-# ---- A6: the inbox
+# ---- the inbox
 
 
 def test_a6_inbox_is_newest_first_with_unread_and_cursor(app, client):
-    """A6"""
     bob = client("bob")
     first, second = publish(app, a_message(title="first")), publish(app, to_role("ops", title="second"))
     bob.send("POST", f"/api/sse/read?messageId={first}")
@@ -113,7 +107,6 @@ def test_a6_inbox_is_newest_first_with_unread_and_cursor(app, client):
 
 
 def test_a6_pages_have_no_gap_while_messages_arrive(app, client):
-    """A6"""
     bob = client("bob")
     ids = [publish(app) for _ in range(5)]
     seen, after = [], ""
@@ -131,7 +124,6 @@ def test_a6_pages_have_no_gap_while_messages_arrive(app, client):
      ("after=", "after"), ("after=-1", "after"), ("after=" + "9" * 40, "after")],
 )  # fmt: skip
 def test_a6_wrong_query_is_told(client, query, field):
-    """A6"""
     is_problem(client("bob").get(f"/api/user/messages?{query}"), 422, field)
 
 
@@ -139,18 +131,17 @@ def test_a6_wrong_query_is_told(client, query, field):
     "query", ["q=%25", "q=%00", "category=%00", "priority=%00", "q=%FF%FE", "category=" + "x" * 999, "q=a%00b"]
 )
 def test_a6_odd_filters_find_nothing_and_break_nothing(app, client, query):
-    """A6"""
     publish(app)
     response = client("bob").get(f"/api/user/messages?{query}")
     assert response.status_code == 200
     assert len(response.json["items"]) <= 1
 
 
-# ---- A9: publishing
+# ---- publishing
 
 
 def test_a9_created_broadcast_is_told_with_its_place(app, client):
-    """A9: the sender is the caller, whatever the body says."""
+    """The sender is the caller, whatever the body says."""
     alice = client("alice")
     made = alice.send("POST", "/api/admin/broadcasts", to_people("bob", "charlie", priority="HIGH"))
     assert made.status_code == 201
@@ -170,7 +161,6 @@ def test_a9_created_broadcast_is_told_with_its_place(app, client):
 
 
 def test_a9_scheduled_and_draft(client):
-    """A9"""
     alice = client("alice")
     later = clock.to_wire(clock.now() + timedelta(hours=1))
     assert alice.send("POST", "/api/admin/broadcasts", a_message(scheduledAt=later)).json["status"] == "SCHEDULED"
@@ -178,7 +168,7 @@ def test_a9_scheduled_and_draft(client):
 
 
 def test_a9_idempotency_key(client):
-    """A9, I7: 201, then 200 for the same, 409 for another message."""
+    """I7: 201, then 200 for the same, 409 for another message."""
     alice, headers = client("alice"), {"Idempotency-Key": "k 1"}
     first = alice.send("POST", "/api/admin/broadcasts", a_message(), headers=headers)
     again = alice.send("POST", "/api/admin/broadcasts", a_message(), headers=headers)
@@ -189,16 +179,14 @@ def test_a9_idempotency_key(client):
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "caf\u00e9", "a\tb"])
 def test_a9_odd_idempotency_key_is_refused(client, key):
-    """A9"""
     made = client("alice").send("POST", "/api/admin/broadcasts", a_message(), headers={"Idempotency-Key": key})
     is_problem(made, 422, "Idempotency-Key")
 
 
-# ---- A10: lists and one
+# ---- lists and one
 
 
 def test_a10_lists_by_filter_search_and_page(app, client):
-    """A10"""
     alice = client("alice")
     draft, live = publish(app, a_message(draft=True, title="Draft")), publish(app, a_message(title="100 % live"))
     url = "/api/admin/broadcasts"
@@ -213,7 +201,6 @@ def test_a10_lists_by_filter_search_and_page(app, client):
 
 
 def test_a10_etag_saves_the_second_answer_and_changes_with_the_status(app, client):
-    """A10"""
     alice, broadcast_id = client("alice"), publish(app)
     url = f"/api/admin/broadcasts/{broadcast_id}"
     etag = alice.get(url).headers["ETag"]
@@ -224,7 +211,7 @@ def test_a10_etag_saves_the_second_answer_and_changes_with_the_status(app, clien
 
 @pytest.mark.parametrize("number", ["99999", "0", "9" * 17, str(2**63), "9" * 40, "9" * 5000])
 def test_broadcast_that_does_not_exist_is_not_found(client, number):
-    """A10, A12, A13: also for numbers that no database can hold."""
+    """Also for numbers that no database can hold."""
     alice = client("alice")
     url = f"/api/admin/broadcasts/{number}"
     for method, path in [("GET", url), ("GET", url + "/stats"), ("DELETE", url), ("POST", url + "/cancel")]:
@@ -236,12 +223,11 @@ def test_broadcast_that_does_not_exist_is_not_found(client, number):
     assert alice.post(f"/console/broadcasts/{number}/cancel", {"reason": "x"}).status_code == 404
 
 
-# ---- A12, A13
+# ---- recalling, and who has it
 
 
 @pytest.mark.parametrize(("method", "tail"), [("DELETE", ""), ("POST", "/cancel")])
 def test_a12_recall_with_a_reason_and_only_once(app, client, method, tail):
-    """A12"""
     alice, broadcast_id = client("alice"), publish(app)
     url = f"/api/admin/broadcasts/{broadcast_id}{tail}"
     told = alice.send(method, url, {"reason": "Wrong date"})
@@ -256,7 +242,6 @@ def test_a12_recall_with_a_reason_and_only_once(app, client, method, tail):
 
 @pytest.mark.parametrize("reason", ["", 5, None, "x" * 501, "\ud800", ["x"]])
 def test_a12_reason_is_a_sentence(app, client, reason):
-    """A12"""
     broadcast_id = publish(app)
     is_problem(
         client("alice").send("DELETE", f"/api/admin/broadcasts/{broadcast_id}", {"reason": reason}), 422, "reason"
@@ -264,7 +249,6 @@ def test_a12_reason_is_a_sentence(app, client, reason):
 
 
 def test_a13_totals(app, client):
-    """A13"""
     broadcast_id = publish(app)
     client("bob").send("POST", f"/api/sse/read?messageId={broadcast_id}")
     assert client("alice").get(f"/api/admin/broadcasts/{broadcast_id}/stats").json == {
@@ -274,11 +258,11 @@ def test_a13_totals(app, client):
     }  # fmt: skip
 
 
-# ---- A17
+# ---- whether it is well
 
 
 def test_a17_alive_ready_metrics(app, client, settings):
-    """A17: ready names what fails, and what is only degraded does not fail."""
+    """Ready names what fails, and what is only degraded does not fail."""
     nobody = client()
     assert nobody.get("/healthz").json == {"status": "ok"}
     assert nobody.get("/readyz").json == {"status": "ok", "failing": {}, "degraded": {}}

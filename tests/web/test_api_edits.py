@@ -1,4 +1,4 @@
-"""PATCH and the audience preview: PARITY A11 and A14."""
+"""PATCH and the audience preview, as JSON."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def patch(client, broadcast_id: int, changes: dict, **headers: str):
 
 
 def test_a11_edit_needs_the_version_it_was_made_from(app, client, live):
-    """A11: 428 without If-Match, 412 with the newest version when it is old, 200 and a new ETag otherwise."""
+    """428 without If-Match, 412 with the newest version when it is old, 200 and a new ETag otherwise."""
     tag = client("alice").get(f"{URL}/{live}").headers["ETag"]
     assert patch(client, live, {"title": "New"}).status_code == 428
     done = patch(client, live, {"title": "New"}, **{"If-Match": tag})
@@ -37,7 +37,7 @@ def test_a11_edit_needs_the_version_it_was_made_from(app, client, live):
 
 
 def test_a11_open_streams_get_the_new_text(app, client, live):
-    """A11: the program's stream gets JSON, the page's stream the card."""
+    """The program's stream gets JSON, the page's stream the card."""
     bob, charlie = client("bob"), client("charlie")
     program, page, other = Reader(bob.http), Reader(bob.http, "/inbox/stream"), Reader(charlie.http)
     for stream in (program, page, other):
@@ -75,7 +75,6 @@ def test_a11_bad_edit_is_told_and_writes_nothing(app, client, live, changes):
 
 
 def test_a14_preview_counts_names_and_explains(client):
-    """A14"""
     alice = client("alice")
     ask = lambda **fields: alice.send("POST", "/api/admin/audience/preview", fields)  # noqa: E731
     told = ask(targetType="ALL", exceptRoles=["ops"], user="bob").json

@@ -1,4 +1,4 @@
-"""The JSON interface to one's own inbox and preferences (PARITY A6 to A8), beyond reading (`test_api`)."""
+"""The JSON interface to one's own inbox and preferences, beyond reading (`test_api`)."""
 
 from datetime import timedelta
 
@@ -21,7 +21,6 @@ def act(person, verb: str, ids: list[int], **more):
 
 
 def test_a7_every_verb_answers_with_the_new_count(app, client):
-    """A6, A7"""
     bob = client("bob")
     one, two = publish(app, a_message(title="one", requiresAck=True)), publish(app, a_message(title="two"))
     assert act(bob, "acknowledge", [one]).json == {"unread": 1}
@@ -41,7 +40,7 @@ def test_a7_every_verb_answers_with_the_new_count(app, client):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a7_message_of_others_is_not_found(app, client, verb):
-    """A7, I3"""
+    """I3"""
     theirs = publish(app, to_role("ops", requiresAck=True))
     charlie = client("charlie")
     with app.app_context():
@@ -54,7 +53,6 @@ def test_a7_message_of_others_is_not_found(app, client, verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a7_odd_bodies_are_refused(app, client, verb):
-    """A7"""
     bob, path = client("bob"), f"/api/user/messages/{verb}"
     is_problem(bob.send("POST", path, {"broadcastIds": []}), 422, "broadcastIds")
     is_problem(bob.send("POST", path, {"broadcastIds": [1], "userId": 1, "until": "x"}), 422, *_unknown(verb))
@@ -69,29 +67,25 @@ def _unknown(verb: str) -> set[str]:
     "until", [None, "", "soon", 5, "2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "2026-11-30T08:00"]
 )
 def test_a7_snooze_needs_a_time_ahead_with_its_zone(app, client, until):
-    """A7"""
     broadcast_id = publish(app)
     is_problem(act(client("bob"), "snooze", [broadcast_id], until=until), 422, "until")
 
 
 def test_a7_conflict_says_why(app, client):
-    """A7"""
     broadcast_id = publish(app, a_message(requiresAck=True))
     problem = is_problem(act(client("bob"), "archive", [broadcast_id]), 409)
     assert problem["detail"] == "Acknowledge this message before you archive it."
 
 
 def test_a6_unknown_view_is_refused(client):
-    """A6"""
     is_problem(client("bob").get("/api/user/messages?view=trash"), 422, "view")
     is_problem(client("bob").send("POST", "/api/user/messages/read-all", {"view": "trash"}), 422, "view")
 
 
-# ---- A8
+# ---- preferences
 
 
 def test_a8_preferences_are_put_whole_and_each_has_their_own(app, client):
-    """A8"""
     bob, path = client("bob"), "/api/user/preferences"
     assert bob.get(path).json["quietHours"] is None
     given = {"mutedCategories": ["News"], "quietHours": {"from": "00:00", "to": "23:59"}, "timeZone": "UTC"}
@@ -104,7 +98,6 @@ def test_a8_preferences_are_put_whole_and_each_has_their_own(app, client):
 
 
 def test_a8_what_is_wrong_is_named_and_nothing_is_saved(client):
-    """A8"""
     bob, path = client("bob"), "/api/user/preferences"
     bob.send("PUT", path, {"theme": "dark"})
     is_problem(bob.send("PUT", path, {"theme": "pink", "userId": 1}), 422, "theme", "userId")
@@ -113,7 +106,6 @@ def test_a8_what_is_wrong_is_named_and_nothing_is_saved(client):
 
 
 def test_a8_mandatory_category_cannot_be_muted(make_app, client):
-    """A8"""
     client()  # the cast exists
     bob = Client.of(make_app(mandatory_categories=["Safety"]), "bob")
     problem = is_problem(
@@ -124,7 +116,7 @@ def test_a8_mandatory_category_cannot_be_muted(make_app, client):
 
 
 def test_d11_quiet_hours_hold_the_alert_and_never_the_message(app, client):
-    """D11: the message is in the list at once; only when it is told of is put off."""
+    """The message is in the list at once; only when it is told of is put off."""
     bob = client("bob")
     pause = {"doNotDisturbUntil": clock.to_wire(clock.now() + timedelta(hours=1))}
     assert bob.send("PUT", "/api/user/preferences", pause).json["heldUntil"] == pause["doNotDisturbUntil"]

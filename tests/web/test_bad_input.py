@@ -40,7 +40,6 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_bad_message_is_told_field_by_field_and_not_written(app, client, what):
-    """A9"""
     raw, fields = REFUSED[what]
     alice = client("alice")
     with app.app_context():

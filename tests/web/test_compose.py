@@ -286,7 +286,6 @@ def test_odd_words_about_muting_are_no_failure(client, form):
 
 
 def test_would_somebody_get_it(client):
-    """A14 on the page."""
     told = text_of(client("alice").post("/console/audience", FORM | {"exceptRoles": "ops", "asWhom": "bob"}))
     assert "Bob would not get it: people with the role ops are left out." in told
 

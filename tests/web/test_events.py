@@ -1,4 +1,4 @@
-"""The webhook (PARITY A16): the contract of Kafka over HTTP; the caller is told, so nothing is kept of what is refused."""
+"""The webhook: the contract of Kafka over HTTP; the caller is told, so nothing is kept of what is refused."""
 
 import json
 
@@ -61,7 +61,7 @@ HTTP_POISON = [row for row in POISON if row[1].value is not None and len(row[1].
 
 @pytest.mark.parametrize("row", HTTP_POISON, ids=[row[0] for row in HTTP_POISON])
 def test_poison_is_answered_422_with_its_reason_and_leaves_nothing(app, program, row):
-    """PROOF F08 through the web. Without a place to come from, even a bare message is refused."""
+    """F08 through the web. Without a place to come from, even a bare message is refused."""
     _, record, _ = row
     with app.app_context():
         before = count_rows()

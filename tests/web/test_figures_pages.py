@@ -1,4 +1,4 @@
-"""Figures as pages, JSON and CSV (PARITY A13), and reminding those who are missing."""
+"""Figures as pages, JSON and CSV, and reminding those who are missing."""
 
 import re
 from datetime import timedelta
@@ -76,7 +76,6 @@ def test_missing_people_are_paged(app, client):
 
 
 def test_deliveries_as_json_sorted_and_paged(app, client):
-    """A13"""
     alice, bob, broadcast_id = client("alice"), client("bob"), publish(app)
     bob.post(f"/inbox/{broadcast_id}/read")
     url = f"/api/admin/broadcasts/{broadcast_id}/deliveries"
@@ -101,7 +100,7 @@ def test_odd_question_about_deliveries_is_refused(app, client, query):
     "path", ["/api/admin/broadcasts/{}/deliveries?format=csv", "/console/broadcasts/{}/figures.csv"]
 )
 def test_csv_is_signed_and_has_everybody(app, client, monkeypatch, path):
-    """A13: also in pieces, without the context of the request."""
+    """Also in pieces, without the context of the request."""
     monkeypatch.setattr("broadcast.web.figures._CHUNK", 2)
     response = client("alice").get(path.format(publish(app)))
     assert response.mimetype == "text/csv"

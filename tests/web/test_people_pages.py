@@ -1,4 +1,4 @@
-"""People, tokens and one's own account, as pages (PARITY D15): plain forms, a 303, and sentences for what is wrong."""
+"""People, tokens and one's own account, as pages: plain forms, a 303, and sentences for what is wrong."""
 
 import io
 import re

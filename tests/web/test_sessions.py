@@ -125,7 +125,7 @@ def test_next_leads_back_to_where_one_was_stopped(dana, target):
 
 def test_htmx_request_without_session_leaves_the_page_for_the_sign_in(client):
     response = client().get("/inbox/list", headers={"HX-Request": "true"})
-    assert (response.status_code, response.headers["HX-Redirect"]) == (401, "/login")
+    assert (response.status_code, "HX-Redirect" in response.headers) == (401, False)  # the page's script leads there
 
 
 def test_demo_logins_are_shown_only_with_the_demo(make_app, client):

@@ -31,11 +31,11 @@ def head(app) -> str:
         return str(log.head())
 
 
-# ---- A1: opening
+# ---- opening
 
 
 def test_first_connection_gets_what_is_pending_then_connected_then_live(app, client):
-    """A1, D2: without a cursor, the unread messages in the order of the log."""
+    """Without a cursor, the unread messages in the order of the log."""
     one, two = publish(app, a_message(title="one"), to_role("ops", title="two"))
     with app.app_context():
         receipts.mark_read([one], by=actor("bob"), now=clock.now())
@@ -57,7 +57,7 @@ def client_of(client, name: str):
 
 @pytest.mark.parametrize("how", ["header", "query"])
 def test_resume_gives_exactly_what_was_missed(app, client, how):
-    """D3, F23: replay, CONNECTED, live; nothing lost and nothing twice, though more is published in between."""
+    """Replay, CONNECTED, live; nothing lost and nothing twice, though more is published in between."""
     http = client_of(client, "bob")
     publish(app, a_message(title="before"))
     cursor = head(app)
@@ -96,7 +96,7 @@ def test_cursor_that_another_worker_gave_is_honest_though_this_one_lags(app, cli
 
 
 def test_message_data_has_what_programs_rely_on(app, client):
-    """A1: the fields of MESSAGE and MESSAGE_REMOVED."""
+    """The fields of MESSAGE and MESSAGE_REMOVED."""
     stream = Reader(client_of(client, "bob"))
     stream.until("CONNECTED")
     link = {"label": "Go", "url": "https://a.example"}

@@ -42,7 +42,6 @@ def test_disabled_person_loses_every_stream(app, client):
 
 
 def test_disconnect_closes_the_own_stream(app, client):
-    """A2"""
     bob = client("bob")
     stream, connection_id = connected(bob)
     for _ in range(2):
@@ -52,7 +51,7 @@ def test_disconnect_closes_the_own_stream(app, client):
 
 
 def test_disconnect_as_a_beacon_sends_it(app, client):
-    """A2: `navigator.sendBeacon` has no headers of its own; the token goes in the form."""
+    """`navigator.sendBeacon` has no headers of its own; the token goes in the form."""
     bob = client("bob")
     _, connection_id = connected(bob)
     assert bob.post(f"/api/sse/disconnect?connectionId={connection_id}").status_code == 204
@@ -61,7 +60,7 @@ def test_disconnect_as_a_beacon_sends_it(app, client):
 
 @pytest.mark.parametrize("of", ["bob's", "nobody's", ""])
 def test_disconnect_of_what_is_not_ones_own_changes_nothing(app, client, of):
-    """A2: an unknown id is a 204, and one learns nothing about others."""
+    """An unknown id is a 204, and one learns nothing about others."""
     stream, connection_id = connected(client("bob"))
     asked = {"bob's": connection_id, "nobody's": "x" * 10_000, "": ""}[of]
     assert client("charlie").send("POST", f"/api/sse/disconnect?connectionId={asked}").status_code == 204
@@ -70,7 +69,7 @@ def test_disconnect_of_what_is_not_ones_own_changes_nothing(app, client, of):
 
 
 def test_stream_is_opened_for_oneself_only(app, client):
-    """A1: `userId`, if sent, must be the one who asks."""
+    """`userId`, if sent, must be the one who asks."""
     bob = client("bob")
     with app.app_context():
         own, other = actor("bob").user_id, actor("alice").user_id

@@ -1,6 +1,6 @@
 """The tables. What comes later has its columns from the start, so that growing needs no rewrite of rows.
 
-Times are aware UTC. Nothing is deleted by hand: people are disabled, sessions and tokens revoked, broadcasts cancelled.
+Times are aware UTC. Rows that others refer to stay: people are disabled or made anonymous, broadcasts cancelled.
 """
 
 from broadcast.store.models.broadcasts import (
@@ -15,6 +15,7 @@ from broadcast.store.models.broadcasts import (
 )
 from broadcast.store.models.people import (
     ApiToken,
+    Invitation,
     PastViewer,
     PastViewerRole,
     PeopleVersion,
@@ -49,6 +50,7 @@ __all__ = [
     "BroadcastUser",
     "EarlierAcknowledgement",
     "IdempotencyKey",
+    "Invitation",
     "LogEvent",
     "LogHead",
     "MessageTemplate",

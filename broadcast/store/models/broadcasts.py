@@ -260,6 +260,7 @@ def audience_of(broadcast: Broadcast, user_ids: list[int], except_user_ids: list
 
 
 def _roles(names: list[str], *, all: bool = False) -> str:
+    names = [audiences.spoken(name) for name in names]
     if len(names) == 1:
         return f"the role {names[0]}"
     return f"{'all of' if all else 'one of'} the roles {', '.join(names)}"

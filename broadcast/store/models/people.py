@@ -12,11 +12,15 @@ from broadcast.store.models.record import LogHead
 
 
 class Role(db.Model):
-    """A name that audiences and permissions refer to; lower case, never renamed."""
+    """A name that audiences and permissions refer to; lower case.
+
+    A deleted role stays under a name that nobody can type (`domain.audience.retired_name`), for the broadcasts that name it.
+    """
 
     __tablename__ = "roles"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    deleted_at: Mapped[datetime | None]
 
 
 class UserRole(db.Model):
@@ -58,6 +62,7 @@ class User(db.Model):
     created_at: Mapped[datetime]
     first_sign_in_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]  # nothing personal is left in the row, which stays for receipts and broadcasts
     read_through_seq: Mapped[int] = mapped_column(default=0, index=True)
     read_through_at: Mapped[datetime | None]
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
@@ -163,6 +168,23 @@ class PersonIdentity(db.Model):
     subject: Mapped[str] = mapped_column(String(255), primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     created_at: Mapped[datetime]
+
+
+class Invitation(db.Model):
+    """A link with which a person who has no password chooses one; a newer one replaces it, and using it deletes it.
+
+    Only the SHA-256 of its token is kept.
+    """
+
+    __tablename__ = "invitations"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    created_by: Mapped[int | None]
 
 
 class ApiToken(db.Model):

@@ -27,6 +27,7 @@ from broadcast.web import forms
 from broadcast.web.asked import choice
 from broadcast.web.console import live_edit, reviewing
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import Resumed, pause_if_resumed, resumable
 from broadcast.web.render import page
 
 blueprint = Blueprint("compose", __name__)
@@ -53,6 +54,7 @@ def compose():
 
 
 @blueprint.post("/broadcasts")
+@resumable
 @allow(Permission.WRITE)
 def create():
     return _act(None)
@@ -69,6 +71,7 @@ def edit(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/edit")
+@resumable
 @allow(Permission.WRITE)
 def save(broadcast_id: int):
     broadcast = found(broadcast_id)
@@ -98,6 +101,7 @@ def _act(broadcast: Broadcast | None) -> Any:
     """Do what the pressed button means. Raises Outdated."""
     broadcast_id = broadcast.id if broadcast else None
     try:
+        pause_if_resumed()
         match choice("do", ("send", "save", "review", "keep", "test"), "send"):
             case "save":
                 saved = _save_draft(broadcast_id)
@@ -113,6 +117,8 @@ def _act(broadcast: Broadcast | None) -> Any:
                 _send_test()
                 return draw(forms.as_typed(request.form), {}, broadcast=broadcast, tested=True)
         return _send(broadcast_id)
+    except Resumed:
+        return draw(forms.as_typed(request.form), {}, broadcast=broadcast)
     except Invalid as invalid:
         errors = forms.on_form(invalid, request.form).fields
         review = reviewing.review(request.form)

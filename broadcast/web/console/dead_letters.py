@@ -18,6 +18,7 @@ from broadcast.store import dead_letters
 from broadcast.store.outside import DeadLetter, LetterStatus
 from broadcast.web.console import reviewing
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import resumable
 from broadcast.web.render import CardView, is_htmx, page
 
 blueprint = Blueprint("dead_letters", __name__)
@@ -48,11 +49,14 @@ def one(letter_id: int):
 
 
 @blueprint.post("/dead-letters/<int:letter_id>/redrive")
+@resumable
 @allow(Permission.OPERATE)
 def again(letter_id: int):
     """Redrive a letter, with its value as it was typed; with `check` only show what would come of it."""
     letter, now = found(letter_id), clock.now()
     typed = request.form.get("value", "").replace("\r\n", "\n")
+    if request.form.get("resume"):
+        return _page(letter, typed=typed)
     value = None if typed == shown(letter.value) else typed.encode("utf-8", "surrogatepass")
     if "check" in request.form:
         return _page(letter, typed=typed, ready=redrive.rehearse(letter, value, now=now))

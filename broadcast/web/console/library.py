@@ -17,6 +17,7 @@ from broadcast.store import audiences, templates
 from broadcast.store.models import MessageTemplate
 from broadcast.web import forms
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import pause_if_resumed, resumable
 from broadcast.web.render import page
 
 blueprint = Blueprint("library", __name__, url_prefix="/library")
@@ -54,12 +55,14 @@ def edit_template(template_id: int):
 
 
 @blueprint.post("/templates")
+@resumable
 @allow(Permission.WRITE)
 def create_template():
     return _save(None)
 
 
 @blueprint.post("/templates/<int:template_id>")
+@resumable
 @allow(Permission.WRITE)
 def save_template(template_id: int):
     return _save(template_id)
@@ -81,6 +84,7 @@ def fill_in(template_id: int):
 
 
 @blueprint.post("/templates/<int:template_id>/use")
+@resumable
 @allow(Permission.WRITE)
 def use(template_id: int):
     """Fill the variables in, and go on with a draft."""
@@ -88,9 +92,12 @@ def use(template_id: int):
     names = _variables(template)
     values = {name: request.form.get(f"var-{name}", "").replace("\0", "").strip() for name in names}
     try:
+        pause_if_resumed()
         title, content = (message_templates.fill(text, values) for text in (template.title, template.content))
     except Invalid as invalid:
-        return page("console/use.html", kept=template, names=names, values=values, error=str(invalid)), invalid.status
+        return page(
+            "console/use.html", kept=template, names=names, values=values, error=str(invalid) or None
+        ), invalid.status
     typed = forms.empty() | {"title": title, "content": content, "priority": template.priority}
     typed["category"] = template.category or ""
     saved = edits.save_draft(typed, None, broadcast_id=None, version=None, by=me().actor, now=clock.now())
@@ -108,6 +115,7 @@ def delete_audience(saved_id: int):
 def _save(template_id: int | None) -> Any:
     form = {name: request.form.get(name, "").replace("\0", "") for name in _FIELDS}
     try:
+        pause_if_resumed()
         actions.save(template_id, **form, by=me().actor, now=clock.now())
     except Invalid as invalid:
         return _draw(form, invalid.fields, template_id), invalid.status

@@ -47,7 +47,7 @@ def save(broadcast: Broadcast) -> Any:
     """Save the posted form, or show what it would change. Raises Outdated, IllegalTransition."""
     form = request.form
     try:
-        if choice("do", ("send", "review"), "send") == "review":
+        if choice("do", ("send", "review"), "send") == "review" or form.get("resume"):
             return draw(broadcast, _typed(), {}, changed=difference_to(broadcast))
         fields = forms.read_content(form)
         edits.edit(

@@ -18,6 +18,7 @@ from broadcast.store.models import Broadcast
 from broadcast.web.console import reviewing, revisions
 from broadcast.web.console.rows import Row, rows
 from broadcast.web.identity import allow, me
+from broadcast.web.kept_forms import pause_if_resumed, resumable
 from broadcast.web.render import CardView, page
 
 blueprint = Blueprint("one", __name__)
@@ -61,12 +62,15 @@ def stats(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/cancel")
+@resumable
 @allow(Permission.WRITE)
 def cancel(broadcast_id: int):
+    reason = request.form.get("reason", "")
     try:
-        actions.cancel(broadcast_id, reason=request.form.get("reason", ""), by=me().actor, now=clock.now())
+        pause_if_resumed()
+        actions.cancel(broadcast_id, reason=reason, by=me().actor, now=clock.now())
     except Invalid as invalid:
-        return _shown(_found(broadcast_id), str(invalid)), invalid.status
+        return _shown(_found(broadcast_id), str(invalid) or None, reason=reason), invalid.status
     return redirect(url_for("console.one.show", broadcast_id=broadcast_id), 303)
 
 
@@ -161,10 +165,12 @@ def _seconds_left(broadcast: Broadcast) -> float:
     return max(0.0, round((broadcast.scheduled_at - clock.now()).total_seconds(), 1))
 
 
-def _shown(broadcast: Broadcast, error: str | None = None) -> str:
+def _shown(broadcast: Broadcast, error: str | None = None, *, reason: str = "") -> str:
     told = _told(broadcast)
     history = revisions.of(broadcast.id) if broadcast.revision > 1 and broadcast.seq else []
-    return page("console/broadcast.html", **told, timeline=_timeline(broadcast.id), history=history, error=error)
+    return page(
+        "console/broadcast.html", **told, timeline=_timeline(broadcast.id), history=history, error=error, reason=reason
+    )
 
 
 def _timeline(broadcast_id: int) -> list[dict[str, Any]]:

@@ -1,0 +1,17 @@
+"""Which streams an event of the log is about that steers the hub itself."""
+
+from broadcast.domain.events import EVERY_SESSION, Event, EventType
+
+
+def steers(event: Event, user_id: int, session: str) -> bool:
+    """Whether what was looked up about this person or session before the event may no longer be true."""
+    if event.type is EventType.ROLE_CHANGED:
+        return True
+    if event.type not in (EventType.VIEWER_CHANGED, EventType.SESSION_ENDED) or user_id not in event.audience.ids:
+        return False
+    return event.type is EventType.VIEWER_CHANGED or is_of(session, event.payload["session"])
+
+
+def is_of(names: str, ended: str) -> bool:
+    """Whether the session or token that ended is one of a stream's."""
+    return ended == EVERY_SESSION or ended in names.split()

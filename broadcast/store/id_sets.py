@@ -1,0 +1,24 @@
+"""Very many ids in one question: they go as one parameter, so that fifty thousand cost one journey and not a hundred."""
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Integer, any_, cast, func, literal, select
+
+from broadcast.store.database import IN_A_THREAD, db
+
+_LONG = 2000  # ids; for more of them SQLite is asked in a thread, as it would keep the worker from everything else
+
+
+def is_one_of(column: Any, ids: Collection[int]) -> ColumnElement[bool]:
+    """The condition that a column is one of these ids."""
+    if db.engine.dialect.name == "sqlite":
+        values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
+        return column.in_(select(cast(values.c.value, Integer)))
+    return column == any_(literal(sorted(ids), ARRAY(BigInteger)))
+
+
+def how(ids: Collection[int]) -> dict[str, Any]:
+    """The execution options of a statement that counts among these ids."""
+    return IN_A_THREAD if len(ids) > _LONG else {}

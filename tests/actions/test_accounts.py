@@ -1,0 +1,161 @@
+"""A name is corrected, an account is deleted: what goes, what stays, and who may not be deleted."""
+
+import pytest
+from sqlalchemy import select
+
+from broadcast.actions import accounts, broadcasts, edits, people, receipts
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM, Actor
+from broadcast.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
+from broadcast.store import audiences, figures
+from broadcast.store import people as known
+from broadcast.store.database import db, writing
+from broadcast.store.models import (
+    ApiToken,
+    Audit,
+    Broadcast,
+    PersonIdentity,
+    Receipt,
+    SavedAudience,
+    User,
+    UserSession,
+)
+from broadcast.store.people import Filters
+from broadcast.web import forms
+from tests.acts import a_message, actor, count_rows, send, to_people
+
+PASSWORD = "correct horse battery"
+
+
+def a_draft(by: Actor, **typed) -> int:
+    return edits.save_draft(forms.empty() | typed, None, broadcast_id=None, version=None, by=by, now=clock.now()).id
+
+
+def test_corrected_name_is_shown_and_searched_and_what_was_sent_keeps_the_old_one(cast):
+    sent = send(cast["alice"])
+    accounts.rename(cast["alice"].user_id, "  Alice   Ångström ", by=cast["alice"], now=clock.now())
+    assert known.by_id(cast["alice"].user_id).name == "Alice Ångström"
+    assert [user.username for user in known.search("angstr", limit=5)] == ["alice"]
+    assert db.session.get(Broadcast, sent).sender_name == "Alice"
+    act = db.session.scalars(select(Audit).order_by(Audit.id.desc())).first()
+    assert (act.action, act.detail) == ("person.renamed", {"before": "Alice", "after": "Alice Ångström"})
+
+
+def test_what_is_not_sent_yet_carries_the_corrected_name(cast):
+    draft = a_draft(cast["alice"], title="Later")
+    accounts.rename(cast["alice"].user_id, "Alice Adler", by=cast["alice"], now=clock.now())
+    assert db.session.get(Broadcast, draft).sender_name == "Alice Adler"
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 201, "a\0b"])
+def test_name_that_cannot_be_is_refused_and_nothing_changes(cast, name):
+    before = count_rows()
+    with pytest.raises(Invalid) as refused:
+        accounts.rename(cast["bob"].user_id, name, by=cast["alice"], now=clock.now())
+    assert set(refused.value.fields) == {"name"}
+    assert count_rows() == before
+
+
+def test_only_who_manages_people_renames_and_deletes(cast):
+    for act in (
+        lambda by: accounts.rename(cast["charlie"].user_id, "X", by=by, now=clock.now()),
+        lambda by: accounts.delete(cast["charlie"].user_id, typed_username="charlie", by=by, now=clock.now()),
+    ):
+        with pytest.raises(Forbidden):
+            act(cast["bob"])
+
+
+def test_deleted_account_leaves_a_row_without_anything_personal(cast):
+    now, bob = clock.now(), cast["bob"]
+    people.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
+    people.sign_in("bob", PASSWORD, address="192.0.2.1", agent="Firefox", now=now)
+    people.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
+    with writing() as session:
+        session.add(PersonIdentity(issuer="https://id", subject="b", user_id=bob.user_id, created_at=now))
+        session.get(User, bob.user_id).preferences = {"minimumPriority": "HIGH"}
+    accounts.delete(bob.user_id, typed_username="bob", by=cast["alice"], now=now)
+    user = known.by_id(bob.user_id)
+    assert (user.name, user.password_hash, user.preferences, user.roles) == ("A former user", None, {}, frozenset())
+    assert user.deleted_at
+    assert user.disabled_at
+    for table in (UserSession, ApiToken, PersonIdentity):
+        assert db.session.scalar(select(table).where(table.user_id == bob.user_id)) is None
+    assert known.search("bob", limit=5) == known.search("former", limit=5) == []
+    assert "bob" not in [person.username for person in known.page(Filters())]
+    with pytest.raises(SignInRefused):
+        people.sign_in("bob", PASSWORD, address=None, agent=None, now=now)
+    with pytest.raises(SignInRefused):
+        people.sign_in(user.username, PASSWORD, address=None, agent=None, now=now)
+
+
+def test_receipts_of_a_deleted_account_stay_and_it_is_missing_nowhere(cast):
+    now, bob = clock.now(), cast["bob"]
+    sent = send(cast["alice"], to_people("bob", "charlie"))
+    receipts.mark_read([sent], by=bob, now=now)
+    accounts.delete(bob.user_id, typed_username="bob", by=cast["alice"], now=now)
+    assert db.session.get(Receipt, (sent, bob.user_id)).read_at
+    broadcast = db.session.get(Broadcast, sent)
+    assert [one.username for one in figures.missing(broadcast, limit=9)] == ["charlie"]
+    assert audiences.count(audiences.of(broadcast)) == 1
+
+
+def test_username_is_free_again_and_nothing_that_named_the_old_person_means_the_new_one(cast):
+    now = clock.now()
+    with writing() as session:
+        target = {"targetType": "SELECTED", "targetIds": ["bob", "charlie"], "exceptIds": ["BOB"]}
+        session.add(SavedAudience(name="Two", target=target, created_by=cast["alice"].user_id, created_at=now))
+    draft = a_draft(cast["alice"], title="x", people="charlie, Bob\nbobby", targetType="SELECTED")
+    old = cast["bob"].user_id
+    accounts.delete(old, typed_username="bob", by=cast["alice"], now=now)
+    assert people.create_person("bob", None, by=cast["alice"], now=now) != old
+    saved = db.session.scalar(select(SavedAudience)).target
+    assert (saved["targetIds"], saved["exceptIds"]) == ([old, "charlie"], [old])
+    assert db.session.get(Broadcast, draft).typed["people"] == f"charlie, {old}\nbobby"
+
+
+def test_last_administrator_is_not_deleted(cast):
+    with pytest.raises(Conflict):
+        accounts.delete(cast["alice"].user_id, typed_username="alice", by=cast["alice"], now=clock.now())
+    people.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=clock.now())
+    accounts.delete(cast["alice"].user_id, typed_username="alice", by=actor("alice"), now=clock.now())
+    assert known.by_username("alice") is None
+
+
+@pytest.mark.parametrize("typed", ["", "alice", "bo", "#2"])
+def test_account_is_deleted_only_when_its_username_is_typed(cast, typed):
+    before = count_rows()
+    with pytest.raises(Invalid):
+        accounts.delete(cast["bob"].user_id, typed_username=typed, by=cast["alice"], now=clock.now())
+    assert count_rows() == before
+
+
+def test_nothing_can_be_done_with_a_deleted_account(cast):
+    now, bob, by = clock.now(), cast["bob"].user_id, cast["alice"]
+    accounts.delete(bob, typed_username="bob", by=by, now=now)
+    for act in (
+        lambda: people.enable(bob, by=by, now=now),
+        lambda: people.set_roles(bob, ["ops"], by=by, now=now),
+        lambda: people.set_password(bob, PASSWORD, by=by, now=now),
+        lambda: people.create_token(bob, scopes=["inbox"], label="x", by=by, now=now),
+        lambda: accounts.rename(bob, "Bob", by=by, now=now),
+        lambda: accounts.delete(bob, typed_username=f"#{bob}", by=by, now=now),
+    ):
+        with pytest.raises(NotFound):
+            act()
+
+
+def test_plan_of_a_deleted_account_stays_and_can_be_sent_by_others(cast):
+    now = clock.now()
+    people.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=now)
+    planned = send(actor("bob"), a_message(draft=True))
+    accounts.delete(cast["bob"].user_id, typed_username="bob", by=cast["alice"], now=now)
+    broadcasts.release(planned, by=cast["alice"], now=now)
+    assert db.session.get(Broadcast, planned).is_live
+
+
+def test_audit_says_who_was_deleted(cast):
+    accounts.delete(cast["bob"].user_id, typed_username="bob", by=cast["alice"], now=clock.now())
+    act = db.session.scalars(select(Audit).where(Audit.action == "person.deleted")).one()
+    assert (act.actor_name, act.object_id, act.detail) == (
+        "Alice", str(cast["bob"].user_id), {"username": "bob", "name": "Bob"},
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""Roles as pages: who has them and what names them, and what deleting one means, told before it is done."""
+
+import re
+
+import pytest
+
+from broadcast.store import people
+from tests.acts import Reader, a_message, actor, count_rows, send, to_role
+from tests.conftest import tail
+
+
+def text_of(response) -> str:
+    return response.get_data(as_text=True)
+
+
+def test_roles_are_listed_with_their_people_and_unended_broadcasts_even_those_nobody_has(app, client):
+    alice = client("alice")
+    with app.app_context():
+        send(actor("alice"), to_role("ops"))
+        send(actor("alice"), to_role("ops", draft=True))
+    page = text_of(alice.get("/console/roles"))
+    [row] = re.findall(r'<tr>(?:(?!</tr>).)*"/console/roles/ops".*?</tr>', page, re.S)
+    assert re.findall(r"<td[^>]*>(?:<[^>]+>)*([\d,]+)", row) == ["1", "1", "0", "1"]
+    assert '"/console/roles/auditor"' in page
+
+
+def test_role_is_made_and_a_taken_name_keeps_the_form(app, client):
+    alice = client("alice")
+    assert alice.post("/console/roles", {"name": "night"}).status_code == 303
+    again = alice.post("/console/roles", {"name": "Night"})
+    assert again.status_code == 422
+    assert 'value="Night"' in text_of(again)
+    assert "There is a role night already" in text_of(again)
+
+
+def test_role_is_renamed_and_a_refused_name_keeps_the_form(app, client):
+    alice = client("alice")
+    refused = alice.post("/console/roles/ops/rename", {"name": "no good"})
+    assert refused.status_code == 422
+    assert 'value="no good"' in text_of(refused)
+    done = alice.post("/console/roles/ops/rename", {"name": "operations"})
+    assert (done.status_code, done.location) == (303, "/console/roles/operations")
+    assert alice.get("/console/roles/ops").status_code == 404
+    assert "operations" in text_of(alice.get("/console/broadcasts/new"))
+
+
+@pytest.mark.parametrize("path", ["rename", "delete"])
+def test_built_in_role_is_refused_with_a_sentence(app, client, path):
+    alice = client("alice")
+    refused = alice.post(f"/console/roles/admin/{path}", {"name": "x", "understood": "yes"})
+    assert refused.status_code == 409
+    assert "belongs to the console" in text_of(refused)
+    assert f"/console/roles/admin/{path}" not in text_of(alice.get("/console/roles/admin"))
+
+
+def test_page_names_what_deleting_means_and_asks_for_a_tick(app, client):
+    alice = client("alice")
+    with app.app_context():
+        send(actor("alice"), to_role("ops", title="To ops alone"))
+        send(actor("alice"), a_message(title="To all but ops", exceptRoles=["ops"]))
+        before = count_rows()
+    page = text_of(alice.get("/console/roles/ops"))
+    assert re.search(r"To ops alone.*?Leaves every inbox", page, re.S)
+    assert re.search(r"To all but ops.*?stays left out, by name", page, re.S)
+    refused = alice.post("/console/roles/ops/delete")
+    assert refused.status_code == 422
+    assert "Tick that you have read" in text_of(refused)
+    with app.app_context():
+        assert count_rows() == before
+    assert alice.post("/console/roles/ops/delete", {"understood": "yes"}).status_code == 303
+    with app.app_context():
+        assert people.role_names() == ["admin"]
+
+
+def test_unused_role_is_deleted_without_a_tick(app, client):
+    alice = client("alice")
+    alice.post("/console/roles", {"name": "night"})
+    assert alice.post("/console/roles/night/delete").status_code == 303
+
+
+@pytest.mark.parametrize("name", ["nobody", "ops~1", "%00", "a" * 300, "%E2%80%AE"])
+def test_unknown_role_is_not_found(client, name):
+    alice = client("alice")
+    assert alice.get(f"/console/roles/{name}").status_code == 404
+    assert alice.post(f"/console/roles/{name}/delete", {"understood": "yes"}).status_code == 404
+
+
+def test_open_stream_of_a_role_that_changes_loads_its_list_and_follows_the_new_name(app, client):
+    alice, bob = client("alice"), client("bob")
+    stream = Reader(bob.http)
+    stream.until("CONNECTED")
+    alice.post("/console/roles/ops/rename", {"name": "operations"})
+    tail(app)
+    assert stream.next().event == "RESET"
+    with app.app_context():
+        sent = send(actor("alice"), to_role("operations"))
+    tail(app)
+    assert stream.next().data["id"] == sent
+    alice.post("/console/roles/operations/delete", {"understood": "yes"})
+    tail(app)
+    assert stream.next().event == "RESET"
+    with app.app_context():
+        everybody = send(actor("alice"))
+    tail(app)
+    assert stream.next().data["id"] == everybody
+    stream.close()
+
+
+def test_cursor_from_before_a_change_of_a_role_is_answered_with_reset(app, client):
+    alice, bob = client("alice"), client("bob")
+    stream = Reader(bob.http)
+    cursor = stream.until("CONNECTED")[-1].id
+    stream.close()
+    alice.post("/console/roles/ops/delete", {"understood": "yes"})
+    tail(app)
+    again = Reader(bob.http, f"/api/sse/connect?after={cursor}")
+    assert again.next().event == "RESET"
+    again.close()
