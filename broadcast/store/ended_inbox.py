@@ -62,7 +62,11 @@ def _read(query: Select, viewer: Viewer, now: datetime) -> list[Item]:
     found = db.session.execute(query, given, execution_options=IN_A_THREAD)
     rows = [(CardKey(*row[:_KEYED]), row[_KEYED:]) for row in found]
     cards = current_app.extensions["cards"].of([key for key, _ in rows], read)
-    return [Item(cards[key.id], *state, ended_at=ended_at) for key, (*state, ended_at) in rows if key.id in cards]
+    return [
+        Item(cards[key.id], *state, acked_revision=acked_revision, ended_at=ended_at)
+        for key, (*state, acked_revision, ended_at) in rows
+        if key.id in cards
+    ]
 
 
 def _given(viewer: Viewer, now: datetime) -> dict[str, Any]:
@@ -104,6 +108,7 @@ _items = _base(
     Receipt.unread_at,
     Receipt.acked_at,
     Receipt.archived_at,
+    Receipt.acked_revision,
     func.coalesce(Broadcast.ended_at, Broadcast.expires_at),
 )
 _broadcasts = _base(Broadcast)

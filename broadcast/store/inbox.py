@@ -62,8 +62,8 @@ class Item:
     archived_at: datetime | None = None
     snoozed_until: datetime | None = None
     is_back: bool = False
-    ended_at: datetime | None = None
     acked_revision: int | None = None
+    ended_at: datetime | None = None
 
     @property
     def is_acknowledged(self) -> bool:
