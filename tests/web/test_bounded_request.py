@@ -99,7 +99,7 @@ def test_object_of_too_many_fields_is_refused_in_one_sentence(client):
 @pytest.mark.parametrize("text", ["a," * 900_000, "a\n" * 470_000, "a;b\n" * 400_000, "x,\n" + "a," * 900_000])
 def test_list_of_too_many_names_lets_others_run_and_is_told(in_app, turns, text):
     report = names.judge(text)
-    assert len(turns) > 500 or len(report.bad) < 3
+    assert len(turns) > 500
     assert len(report.bad) <= 50_003
 
 
