@@ -10,8 +10,7 @@ import pytest
 
 from broadcast import scheduler
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import edits, people
-from broadcast.actions import plans as plan_actions
+from broadcast.actions import edits, epochs, people
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import of_roles
@@ -242,7 +241,7 @@ def test_memory_that_is_gone_or_nonsense_is_no_restore(app, cast, settings):
 def test_two_workers_that_see_a_restore_begin_one_epoch(cast):
     epoch = log.head().epoch
     for _ in range(2):
-        plan_actions.begin_after_restore(epoch=epoch, now=NOW)
+        epochs.begin_after_loss(epoch, now=NOW)
     with writing() as session:
-        begun = session.execute(db.text("SELECT count(*) FROM audit WHERE action = 'data.restored'")).scalar()
+        begun = session.execute(db.text("SELECT count(*) FROM audit WHERE action = 'log.epoch'")).scalar()
     assert begun == 1
