@@ -10,8 +10,7 @@ import pytest
 
 from broadcast import scheduler
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import edits, people
-from broadcast.actions import plans as plan_actions
+from broadcast.actions import edits, epochs, people
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import of_roles
