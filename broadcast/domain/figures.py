@@ -113,9 +113,10 @@ class Figures:
 
     def rate(self, step: str) -> float | None:
         """Share of the targeted people, 0 to 1; None where it would tell more than the figures do."""
-        if not self.is_exact:
+        count = getattr(self, step)
+        if count is None or not self.is_exact:
             return None
-        return getattr(self, step) / self.targeted if self.targeted else 0.0
+        return count / self.targeted if self.targeted else 0.0
 
 
 def disclose(totals: Totals, *, per_person: bool) -> Figures:
