@@ -114,7 +114,7 @@ class Figures:
     def rate(self, step: str) -> float | None:
         """Share of the targeted people, 0 to 1; None where it would tell more than the figures do."""
         count = getattr(self, step)
-        if not self.is_exact or count is None:
+        if count is None or not self.is_exact:
             return None
         return count / self.targeted if self.targeted else 0.0
 

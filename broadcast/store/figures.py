@@ -162,7 +162,8 @@ def _members_by_role(broadcast: Broadcast) -> dict[str | None, int]:
 
     def count() -> dict[str | None, int]:
         query = select(UserRole.role_name, func.count()).join(User, User.id == UserRole.user_id).where(members)
-        return dict(map(tuple, db.session.execute(query.group_by(UserRole.role_name)))) | {None: _without_role(members)}
+        found = dict(map(tuple, db.session.execute(query.group_by(UserRole.role_name))))
+        return found if broadcast.audience_kind == "roles" else found | {None: _without_role(members)}
 
     if broadcast.audience_kind == "users":
         return count()

@@ -59,7 +59,7 @@ def test_page_without_javascript_is_led_to_the_words_as_they_are_now(sit_down, a
         "PATCH",
         f"/api/admin/broadcasts/{sent}",
         {"content": "Second words", "acknowledgeAgain": True},
-        {"If-Match": "*"},
+        If_Match="*",
     )
     page.get_by_role("button", name="I have read and understood").click()
     expect(page.get_by_role("alert").first).to_contain_text("Not acknowledged.")
