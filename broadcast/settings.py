@@ -187,6 +187,10 @@ class Settings(SignInSettings):
     event_rules: Path | None = Field(
         None, description="TOML file with the rules of sources of events; without it, the contract alone holds."
     )
+    event_rules_others: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="What becomes of an event that no rule of `EVENT_RULES` is for. `allow` lets it ask for anything.",
+    )
     kafka_bootstrap_servers: Annotated[list[str], NoDecode] = Field(
         [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
     )
@@ -374,6 +378,12 @@ class Settings(SignInSettings):
         if self.database_url:
             return database_url.normalize(self.database_url)
         return database_url.of_sqlite(self.data_dir / "broadcast.sqlite3")
+
+    def event_doubts(self) -> list[str]:
+        """What is said at start and by the doctor of who may announce anything."""
+        if self.event_rules is None or self.event_rules_others == "refuse":
+            return []
+        return ["EVENT_RULES_OTHERS is allow: an event that no rule is for may name any audience and priority."]
 
     @property
     def is_production(self) -> bool:

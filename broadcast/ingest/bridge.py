@@ -26,7 +26,7 @@ from gevent.event import Event as Bell
 from broadcast import metrics
 from broadcast.actions import events
 from broadcast.domain import clock
-from broadcast.domain.arrival import Arrival, Place, Record
+from broadcast.domain.arrival import Arrival
 from broadcast.ingest import client, contract
 from broadcast.ingest.dlt import Forwarder
 from broadcast.settings import Settings
@@ -35,6 +35,8 @@ from broadcast.turn import Breath
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
+
+    from broadcast.ingest.record_batches import Decoded
 
 _log = structlog.get_logger(__name__)
 _POLL_MS = 400
@@ -46,7 +48,7 @@ _PROBE_SECONDS = 5.0
 _FORWARD_SECONDS = 30.0  # after the topic of dead letters could not be written
 _PAUSES = (0.2, 2.0)  # after the first error, and at most
 
-_Polled = dict[Any, list[Any]]  # records by partition
+_Polled = dict[Any, list["Decoded"]]  # by partition
 
 
 class BrokerAway(Exception):
@@ -226,8 +228,9 @@ class _Reading:
 
     def _arrivals(self, polled: _Polled, now: datetime) -> list[Arrival]:
         arrivals, breath = [], Breath()
-        for record in (_record(raw) for raws in polled.values() for raw in raws):
-            arrivals.append(Arrival(record, contract.read(record, now=now, rules=self._app.extensions["rules"])))
+        for decoded in (decoded for partition in polled.values() for decoded in partition):
+            reading = decoded.rejected or contract.read(decoded.record, now=now, rules=self._app.extensions["rules"])
+            arrivals.append(Arrival(decoded.record, reading))
             breath.take()
         return arrivals
 
@@ -250,7 +253,7 @@ class _Reading:
     def _commit(self, polled: _Polled) -> None:
         from kafka import OffsetAndMetadata
 
-        offsets = {where: OffsetAndMetadata(raws[-1].offset + 1) for where, raws in polled.items()}
+        offsets = {where: OffsetAndMetadata(records[-1].next_offset) for where, records in polled.items()}
         self._consumer.commit(offsets, timeout_ms=self._settings.kafka_request_timeout_ms)
 
     def is_time_to_look(self) -> bool:
@@ -283,8 +286,3 @@ class _Reading:
             self._forwarder.close()
         for topic, partition in self._lags:
             metrics.kafka_lag.labels(topic, partition).set(0)
-
-
-def _record(raw: Any) -> Record:
-    headers = tuple((name, value or b"") for name, value in raw.headers)
-    return Record(raw.value, raw.key, headers, Place(raw.topic, raw.partition, raw.offset, raw.timestamp))

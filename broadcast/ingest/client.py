@@ -15,11 +15,15 @@ _CLOSE_MS = 500
 
 
 def consumer(settings: Settings) -> "KafkaConsumer":
-    """A consumer of raw bytes without topics yet; does not block. Close it after any error: in 3.0 its next poll may hang."""
+    """A consumer without topics yet, whose records are `record_batches.Decoded`; does not block. Close it after any error: in
+    3.0 its next poll may hang.
+    """
     from kafka import KafkaConsumer
 
+    from broadcast.ingest.partition_records import read_leniently
+
     _slow_down_a_silent_broker()
-    return KafkaConsumer(
+    opened = KafkaConsumer(
         **_link(settings),
         group_id=settings.kafka_group_id,
         auto_offset_reset=settings.kafka_auto_offset_reset,
@@ -32,6 +36,8 @@ def consumer(settings: Settings) -> "KafkaConsumer":
         heartbeat_interval_ms=max(100, settings.kafka_session_timeout_ms // 5),
         allow_auto_create_topics=False,
     )
+    read_leniently(opened)
+    return opened
 
 
 def producer(settings: Settings) -> "KafkaProducer":

@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 from broadcast.actions import announce, moving, retention
 from broadcast.commands import told
 from broadcast.domain import clock
-from broadcast.ingest import rules
+from broadcast.ingest import rules_file
 from broadcast.settings import Settings, SettingsError
 from broadcast.upkeep import doctor, outside
 
@@ -39,10 +39,17 @@ def check_rules(file: Path | None) -> None:
     """
     path = file or current_app.extensions["settings"].event_rules
     try:
-        held = rules.load(path)
+        held = rules_file.load(path)
     except SettingsError as problem:
         raise click.ClickException(str(problem)) from None
+    for number, rule in enumerate(held, 1):
+        patterns = "; ".join(f"{name} {', '.join(patterns)}" for name, patterns in sorted(rule.fits.items()))
+        who = ", ".join(rule.senders) if rule.senders else "every account and topic (name some in `from`)"
+        click.echo(f"Rule {number}: {patterns}\n  May be sent by {who}.")
     click.echo(f"{path or 'EVENT_RULES is not set'}: {len(held)} rule{'s' * (len(held) != 1)}, nothing wrong.")
+    if path:
+        is_refused = current_app.extensions["settings"].event_rules_others == "refuse"
+        click.echo(f"What no rule is for is {'refused' if is_refused else 'let through (EVENT_RULES_OTHERS)'}.")
 
 
 @retention_group.command("run")

@@ -64,6 +64,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         wrong.append("PROXY_SIGN_IN_FROM names a large network: whoever is in it can be anybody here.")
     if settings.is_production and not settings.ratelimit_enabled:
         wrong.append("RATELIMIT_ENABLED is 0: passwords can be guessed without a limit.")
+    wrong += settings.event_doubts()
     if not wrong:
         yield Finding("settings", "ok", f"APP_ENV is {settings.app_env}; nothing in the settings is doubtful.")
     for sentence in wrong:

@@ -8,9 +8,10 @@ from gevent.event import Event as Bell
 
 from broadcast.actions import events
 from broadcast.domain import clock
-from broadcast.domain.arrival import Arrival, Rejected
+from broadcast.domain.arrival import Arrival, Place, Record, Rejected
 from broadcast.errors import Busy
-from broadcast.ingest.bridge import _Reading, _record
+from broadcast.ingest.bridge import _Reading
+from broadcast.ingest.record_batches import Decoded
 from broadcast.store import log
 from tests.ingest.records import an_event
 
@@ -56,12 +57,10 @@ class Full(OneByOne):
         self.asked.append("commit")
 
 
-def _raw(n: int) -> SimpleNamespace:
+def _raw(n: int) -> Decoded:
     value = json.dumps(an_event(id=str(n))).encode()
-    headers = [("content-type", b"application/cloudevents+json")]
-    return SimpleNamespace(
-        topic="news", partition=0, offset=n, timestamp=1_790_000_000_000 + n, key=None, value=value, headers=headers
-    )
+    headers = (("content-type", b"application/cloudevents+json"),)
+    return Decoded(Record(value, headers=headers, place=Place("news", 0, n, 1_790_000_000_000 + n)), n + 1)
 
 
 def _reading(app, consumer: OneByOne, *, is_alone: bool = True) -> _Reading:
@@ -139,7 +138,7 @@ def test_dead_letter_of_the_batch_under_way_is_forwarded_though_one_forwards_mea
 
     def forward() -> bool:
         if forwarded.append(1) or len(forwarded) == 1:
-            reading._ingest([Arrival(_record(_raw(1)), Rejected("fields", "It has none."))], clock.now())
+            reading._ingest([Arrival(_raw(1).record, Rejected("fields", "It has none."))], clock.now())
         return True
 
     forwarded: list[int] = []
