@@ -36,6 +36,7 @@ def consumer(settings: Settings) -> "KafkaConsumer":
         heartbeat_interval_ms=max(100, settings.kafka_session_timeout_ms // 5),
         allow_auto_create_topics=False,
     )
+    opened._cluster.config["allow_auto_create_topics"] = False  # kafka-python 3.0 does not hand the option on
     read_leniently(opened)
     return opened
 
@@ -44,7 +45,9 @@ def producer(settings: Settings) -> "KafkaProducer":
     """A producer that may write one record twice but goes on after an error: an idempotent one is dead after the first."""
     from kafka import KafkaProducer
 
-    return KafkaProducer(**_link(settings), acks="all", enable_idempotence=False, max_block_ms=3000, linger_ms=5)
+    opened = KafkaProducer(**_link(settings), acks="all", enable_idempotence=False, max_block_ms=3000, linger_ms=5)
+    opened._metadata.config["allow_auto_create_topics"] = False  # as of a consumer: a mistyped topic stays a mistake
+    return opened
 
 
 def close(opened: "KafkaConsumer") -> None:
