@@ -198,11 +198,11 @@ class Settings(SignInSettings):
     kafka_topics: Annotated[list[str], NoDecode] = Field(
         ["broadcast.events.v1"], description="Topics that events are read from, comma-separated."
     )
-    kafka_group_id: str = Field(
-        "broadcast.bridge",
+    kafka_group_id: str | None = Field(
+        None,
         min_length=1,
         max_length=200,
-        description="Group under which offsets are kept at the brokers.",
+        description="Group under which offsets are kept at the brokers; by itself one of this system's own, made with its database.",
     )
     kafka_bridge: Literal["elected", "every-worker"] = Field(
         "elected",

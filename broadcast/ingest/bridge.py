@@ -30,6 +30,7 @@ from broadcast.ingest import brokers, client, contract
 from broadcast.ingest.brokers import BrokerAway, Link
 from broadcast.ingest.dlt import Forwarder
 from broadcast.settings import Settings
+from broadcast.store import system_identity
 from broadcast.store.lease import Lease
 from broadcast.turn import Breath
 
@@ -47,6 +48,8 @@ _TOPICS_SECONDS = 10.0  # between looks for new topics and partitions
 _PROBE_SECONDS, _PROBE_ILL_SECONDS = 15.0, 5.0  # between looks of a worker that is not elected
 _FORWARD_SECONDS = 30.0  # after the topic of dead letters could not be written
 _UNKNOWN = float("nan")
+_RIVAL_SECONDS = 60.0  # it is told so long after it was last seen
+_RIVAL = "Another system reads under the same KAFKA_GROUP_ID, or somebody has set its offsets: each misses what the other got."
 _PAUSES = (0.2, 2.0)  # after the first error, and at most
 
 _Polled = dict[Any, list["Decoded"]]  # by partition
@@ -90,6 +93,12 @@ class Bridge:
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _PAUSES[1])
 
+    def _with_group(self) -> Settings:
+        if self._settings.kafka_group_id:
+            return self._settings
+        with self._app.app_context():
+            return self._settings.model_copy(update={"kafka_group_id": system_identity.kafka_group()})
+
     def _is_elected(self) -> bool:
         if self._lease is None:
             return True
@@ -98,9 +107,10 @@ class Bridge:
 
     def _read(self) -> None:
         """Read until something changes: asked to stop, no longer elected, other partitions. Raises what goes wrong."""
-        consumer = client.consumer(self._settings)
+        settings = self._with_group()
+        consumer = client.consumer(settings)
         is_alone = self._lease is not None
-        reading = _Reading(self._app, self._settings, consumer, stopping=self._stopping, is_alone=is_alone)
+        reading = _Reading(self._app, settings, consumer, stopping=self._stopping, is_alone=is_alone)
         try:
             reading.begin()
             _log.info("bridge.reading", topics=self._settings.kafka_topics)
@@ -130,6 +140,8 @@ class _Reading:
         self._look_at = self._written_at = 0.0
         self._topics_at = time.monotonic() + _TOPICS_SECONDS
         self._lags: set[tuple[str, int]] = set()
+        self._committed: dict[Any, int | None] = {}  # what is at the brokers, by partition, as far as it is ours
+        self._rival_until = 0.0
         self._missing: list[str] = []
         self._unfinished: tuple[Greenlet, _Polled] | None = None  # what writes a batch, and the batch
         with app.app_context():
@@ -143,6 +155,7 @@ class _Reading:
             raise BrokerAway(brokers.missing(self._missing))
         if self._is_alone:
             self._consumer.assign(partitions)
+            self._committed = self._offsets_at_the_brokers()
         else:
             self._consumer.subscribe(self._settings.kafka_topics)
 
@@ -152,7 +165,22 @@ class _Reading:
             return False
         self._topics_at = time.monotonic() + _TOPICS_SECONDS
         found = set(self._partitions())
+        if self._is_alone:
+            self._look_for_rivals()
         return self._is_alone and found != self._consumer.assignment()
+
+    def _look_for_rivals(self) -> None:
+        """Whoever else commits offsets of this group reads what is meant for this system: each misses what the other got."""
+        there = self._offsets_at_the_brokers()
+        if any(offset != self._committed.get(where) for where, offset in there.items()):
+            _log.error("bridge.rival", group=self._settings.kafka_group_id)
+            self._rival_until = time.monotonic() + _RIVAL_SECONDS
+        self._committed = there
+
+    def _offsets_at_the_brokers(self) -> dict[Any, int | None]:
+        partitions, milliseconds = list(self._consumer.assignment()), self._settings.kafka_request_timeout_ms
+        found = self._consumer._coordinator.fetch_committed_offsets(partitions, timeout_ms=milliseconds)
+        return {where: found[where].offset if where in found else None for where in partitions}
 
     def _partitions(self) -> list[Any]:
         from kafka import TopicPartition
@@ -244,6 +272,7 @@ class _Reading:
 
         offsets = {where: OffsetAndMetadata(records[-1].next_offset) for where, records in polled.items()}
         self._consumer.commit(offsets, timeout_ms=self._settings.kafka_request_timeout_ms)
+        self._committed |= {where: records[-1].next_offset for where, records in polled.items()}
 
     def is_time_to_look(self) -> bool:
         return time.monotonic() >= self._look_at
@@ -256,7 +285,9 @@ class _Reading:
         if began and not self._link.is_open():
             self._forget_lags()
             return self._link.reason or "No link to a broker; it is tried again and again."
-        return brokers.missing(self._missing) if self._missing else None
+        if self._missing:
+            return brokers.missing(self._missing)
+        return _RIVAL if time.monotonic() < self._rival_until else None
 
     def _note_lag(self, where: Any) -> None:
         newest, position = self._consumer.highwater(where), self._consumer.position(where, timeout_ms=100)

@@ -1,8 +1,11 @@
-"""sources: whose an event's name is, how much one account or topic showed, whole batches that cannot be read
+"""sources: whose an event's name is, how much one account or topic showed, whole batches that cannot be read, a name for
+this system at the brokers
 
 All of it is added beside what was there, so that a worker of the version before can still write. Of a broadcast without a
 `source_owner`, the owner is whoever sent it.
 """
+
+import secrets
 
 import sqlalchemy as sa
 from alembic import op
@@ -40,9 +43,21 @@ def upgrade() -> None:
     op.add_column("event_samples", sa.Column("owner", sa.String(260), nullable=True))
     op.add_column("rule_tallies", sa.Column("owner", sa.String(260), nullable=True))
     op.create_index("ix_rule_tallies_owner_rule_at", "rule_tallies", ["owner", "rule", "at"])
+    identity = op.create_table(
+        "system_identity",
+        sa.Column("id", Number, autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(32), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_system_identity_single")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_system_identity")),
+    )
+    # Whoever has read from Kafka has its offsets under the group of before; under another, old events would go out again.
+    account = sa.text("SELECT count(*) FROM users WHERE username = :name").bindparams(name=":events")
+    has_read = op.get_bind().scalar(account)
+    op.get_bind().execute(identity.insert().values(id=1, name="" if has_read else secrets.token_hex(6)))
 
 
 def downgrade() -> None:
+    op.drop_table("system_identity")
     op.drop_index("ix_rule_tallies_owner_rule_at", "rule_tallies")
     op.drop_column("rule_tallies", "owner")
     op.drop_column("event_samples", "owner")

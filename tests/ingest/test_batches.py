@@ -148,5 +148,40 @@ def test_dead_letter_of_the_batch_under_way_is_forwarded_though_one_forwards_mea
     assert len(forwarded) == 2
 
 
+class Grouped(OneByOne):
+    """A consumer of a group whose offsets at the brokers others may set."""
+
+    def __init__(self, count: int):
+        super().__init__(count)
+        self.there: dict = {}
+        self._coordinator = self
+
+    def fetch_committed_offsets(self, partitions: list, *, timeout_ms: int) -> dict:
+        return {where: SimpleNamespace(offset=offset) for where, offset in self.there.items() if where in partitions}
+
+    def assignment(self) -> set:
+        return {_WHERE}
+
+    def commit(self, offsets: dict, *, timeout_ms: int) -> None:
+        super().commit(offsets, timeout_ms=timeout_ms)
+        self.there[_WHERE] = offsets[_WHERE].offset
+
+
+def test_second_reader_of_the_group_is_noticed_and_told_for_a_while(in_app, monkeypatch):
+    consumer = Grouped(2)
+    reading = _reading(in_app, consumer)
+    reading._committed = reading._offsets_at_the_brokers()
+    reading.turn()
+    reading.finish()
+    reading._look_for_rivals()
+    assert reading._rival_until == 0
+    consumer.there[_WHERE] = 77
+    reading._look_for_rivals()
+    assert reading._rival_until > 0
+    told_until = reading._rival_until
+    reading._look_for_rivals()
+    assert reading._rival_until == told_until
+
+
 def _busy(*args: object, **options: object) -> None:
     raise Busy
