@@ -22,7 +22,7 @@ def test_system_that_has_read_before_goes_on_where_it_was(settings, tmp_path, ha
     with app.app_context():
         flask_migrate.upgrade(revision=_BEFORE)
         if has_read:
-            statement = "INSERT INTO users (username, name, created_at, inbox_version) VALUES (?, 'x', '2026-01-01', 0)"
+            statement = "INSERT INTO users (username, name, created_at, read_through_seq) VALUES (?, 'x', '2026-01-01', 0)"
             with db.engine.begin() as connection:
                 connection.exec_driver_sql(statement, (":events",))
         flask_migrate.upgrade()
