@@ -22,9 +22,11 @@ def test_system_that_has_read_before_goes_on_where_it_was(settings, tmp_path, ha
     with app.app_context():
         flask_migrate.upgrade(revision=_BEFORE)
         if has_read:
-            statement = "INSERT INTO users (username, name, created_at, read_through_seq) VALUES (?, 'x', '2026-01-01', 0)"
+            columns = "username, name, created_at, read_through_seq, preferences"
             with db.engine.begin() as connection:
-                connection.exec_driver_sql(statement, (":events",))
+                connection.exec_driver_sql(
+                    f"INSERT INTO users ({columns}) VALUES (':events', 'x', '2026-01-01', 0, '{{}}')"
+                )
         flask_migrate.upgrade()
         assert (system_identity.kafka_group() == "broadcast.bridge") is has_read
         db.engine.dispose()
