@@ -13,7 +13,7 @@ from alembic import op
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 revision = "0014_sources"
-down_revision = "0020_schema_support"
+down_revision = "0011_counting"
 oldest_code = "0011_counting"
 
 _WAITING = sa.text("quarantine_reason IS NOT NULL AND status = 'DRAFT'")
