@@ -19,7 +19,7 @@ from broadcast.deliveries import Deliveries
 from broadcast.domain.correlation import current as current_correlation
 from broadcast.hub import sse
 from broadcast.hub.hub import Hub, Limits
-from broadcast.ingest import rules
+from broadcast.ingest import rules_file
 from broadcast.ingest.bridge import Bridge
 from broadcast.last_use import LastUse
 from broadcast.presence import LocalPresence, Presence, RedisPresence
@@ -154,7 +154,10 @@ def _add_streams(app: Flask, settings: Settings) -> None:
 
 
 def _add_events(app: Flask, settings: Settings) -> None:
-    app.extensions["rules"] = rules.load(settings.event_rules)
+    allows_others = settings.event_rules_others == "allow"
+    app.extensions["rules"] = rules_file.load(settings.event_rules, lets_others_through=allows_others)
+    for sentence in settings.event_doubts():
+        structlog.get_logger(__name__).warning("events.rules", doubt=sentence)
     if not settings.kafka_bootstrap_servers:
         return
     with app.app_context():

@@ -7,6 +7,7 @@ program is loaded).
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -191,17 +192,21 @@ class Settings(SignInSettings):
     event_rules: Path | None = Field(
         None, description="TOML file with the rules of sources of events; without it, the contract alone holds."
     )
+    event_rules_others: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="What becomes of an event that no rule of `EVENT_RULES` is for. `allow` lets it ask for anything.",
+    )
     kafka_bootstrap_servers: Annotated[list[str], NoDecode] = Field(
         [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
     )
     kafka_topics: Annotated[list[str], NoDecode] = Field(
         ["broadcast.events.v1"], description="Topics that events are read from, comma-separated."
     )
-    kafka_group_id: str = Field(
-        "broadcast.bridge",
+    kafka_group_id: str | None = Field(
+        None,
         min_length=1,
         max_length=200,
-        description="Group under which offsets are kept at the brokers.",
+        description="Group under which offsets are kept at the brokers; by itself one of this system's own, made with its database.",
     )
     kafka_bridge: Literal["elected", "every-worker"] = Field(
         "elected",
@@ -350,6 +355,27 @@ class Settings(SignInSettings):
             self.kafka_sasl_username and self.kafka_sasl_password
         ):
             hints.append("KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol.")
+        return hints + self._kafka_certificate_hints()
+
+    def _kafka_certificate_hints(self) -> list[str]:
+        """Looked for at start: a file that is not there would only be missed with each connection."""
+        if not self.kafka_bootstrap_servers or not self.kafka_security_protocol.endswith("SSL"):
+            return []
+        context = ssl.create_default_context()
+        hints = []
+        if self.kafka_ssl_cafile:
+            try:
+                context.load_verify_locations(self.kafka_ssl_cafile)
+            except (OSError, ssl.SSLError) as problem:
+                hints.append(_unfit_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
+        if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
+            hints.append("KAFKA_SSL_KEYFILE: a key is of no use without KAFKA_SSL_CERTFILE.")
+        if self.kafka_ssl_certfile:
+            try:
+                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password="")
+            except (OSError, ssl.SSLError) as problem:
+                names, path = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile
+                hints.append(_unfit_file(names, path, problem))
         return hints
 
     @classmethod
@@ -379,6 +405,12 @@ class Settings(SignInSettings):
             return database_url.normalize(self.database_url)
         return database_url.of_sqlite(self.data_dir / "broadcast.sqlite3")
 
+    def event_doubts(self) -> list[str]:
+        """What is said at start and by the doctor of who may announce anything."""
+        if self.event_rules is None or self.event_rules_others == "refuse":
+            return []
+        return ["EVENT_RULES_OTHERS is allow: an event that no rule is for may name any audience and priority."]
+
     @property
     def is_production(self) -> bool:
         return self.app_env == "production"
@@ -401,6 +433,15 @@ class Settings(SignInSettings):
     @property
     def metrics_networks(self) -> list[IPv4Network | IPv6Network]:
         return [ip_network(network) for network in self.metrics_from]
+
+
+def _unfit_file(names: str, path: Path, problem: Exception) -> str:
+    why = (
+        problem.strerror
+        if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
+        else "it is no PEM that fits"
+    )
+    return f"{names}: {path} cannot be read: {why}."
 
 
 def _hint(problem: dict) -> str:

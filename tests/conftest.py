@@ -135,7 +135,7 @@ def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
 
 def _empty() -> None:
     """Take all rows out of a server's database, and begin the log anew. TRUNCATE would make every file anew, for a second."""
-    kept = ("_head", "_version", "_support")
+    kept = ("_head", "_version", "_support", "_identity")
     tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept)]
     with db.engine.begin() as connection:
         sequences = (

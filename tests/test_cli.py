@@ -168,8 +168,14 @@ def test_rules_are_read_before_they_take_their_place(run, tmp_path):
     good, wrong = tmp_path / "good.toml", tmp_path / "wrong.toml"
     good.write_text('[[rule]]\nsource = "x"\n')
     wrong.write_text('[[rule]]\nsource = "x"\ncolour = "red"\n')
-    assert run("check-rules", str(good)).endswith("1 rule, nothing wrong.")
-    assert "rule 1: there is no field colour" in run("check-rules", str(wrong), status=1)
+    told = run("check-rules", str(good))
+    assert "1 rule, nothing wrong." in told
+    assert "May be sent by every account and topic" in told
+    assert "What no rule is for is refused." in told
+    good.write_text('[[rule]]\nsource = ["x", "y"]\nfrom = ["account:grid-bot", "topic:grid.*"]\n')
+    told = run("check-rules", str(good))
+    assert "source x, y\n  May be sent by account:grid-bot, topic:grid.*.\n  There is no account grid-bot yet." in told
+    assert "wrong.toml, line 3: rule 1: colour is not a field of a rule" in run("check-rules", str(wrong), status=1)
     assert "EVENT_RULES is not set" in run("check-rules")
 
 

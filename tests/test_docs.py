@@ -6,7 +6,7 @@ from pathlib import Path
 
 from broadcast.domain import clock
 from broadcast.domain.arrival import Place, Publish, Reading, Record
-from broadcast.ingest import contract, rules
+from broadcast.ingest import contract, rules_file
 from broadcast.settings import Settings
 
 TOP = Path(__file__).resolve().parent.parent
@@ -52,7 +52,7 @@ def test_examples_of_events_are_read_as_they_say():
 
 
 def test_example_of_rules_is_read_as_it_stands():
-    held = rules.load(TOP / "docs/events/rules.toml")
+    held = rules_file.load(TOP / "docs/events/rules.toml")
     event = {"specversion": "1.0", "id": "1", "source": "https://monitor", "type": "com.example.check.failed.v1"}
     data = {"check": "Disk", "host": "web-1", "output": "93 %"}
     reading = contract.read(_record(json.dumps(event | {"data": data}).encode()), now=clock.now(), rules=held)

@@ -1,7 +1,7 @@
 """One transaction's events from outside: decided one after the other in memory, then stored together.
 
-An event that is published, joins a live card (`collapsed`) or waits as a draft (`quarantined`) is known by its source and id
-from then on; whatever comes again under that name is `repeated`. The caller opens the transaction and rings after it.
+An event that is published, joins a live card (`collapsed`) or waits as a draft (`quarantined`) is known by its owner, source
+and id from then on; whatever comes again under that name is `repeated`. The caller opens the transaction and rings after it.
 """
 
 from collections import Counter, defaultdict
@@ -20,15 +20,18 @@ from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.arrival import Arrival, Cancel, Publish, Record, Rejected
 from broadcast.domain.audience import Audience
+from broadcast.domain.event_source import canonical
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
 from broadcast.store import broadcasts, dead_letters, log, outside, revisions, sources
 from broadcast.store.models import Broadcast
+from broadcast.store.sources import Whose
 from broadcast.store.unsaved import NewBroadcast
 from broadcast.turn import Breath
 
 Kind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
 _Row = Broadcast | NewBroadcast
+_Name = tuple[str, str, str]  # owner, source, id there
 _Taken = tuple[Kind, _Row | None, Rejected | None]
 
 
@@ -50,7 +53,7 @@ def compose(ready: Ready, *, by: Actor, now: datetime) -> NewBroadcast:
     fill(broadcast, reading.draft, now, html=ready.html)
     mark_audience(broadcast, ready.audience)
     broadcast.audience_count, broadcast.status = ready.reach, _first_status(reading.draft, now)
-    broadcast.source, broadcast.source_id = reading.source, reading.source_id
+    broadcast.source, broadcast.source_id, broadcast.source_owner = reading.source, reading.source_id, reading.owner
     broadcast.collapse_key = reading.collapse_key
     return broadcast
 
@@ -67,28 +70,43 @@ class Batch:
     def __init__(self, session: Session, by: Actor, now: datetime):
         self._session, self._by, self._now = session, by, now
         self.breath = Breath()
-        self._senders: dict[str, Actor] = {}
-        self._gathering = Gathering(session, now)
-        self._known: dict[tuple[str, str], _Row] = {}
+        self._gathering = Gathering(session, by.user_id, now)
+        self._known: dict[_Name, _Row] = {}
+        self._borne: set[tuple[str, str]] = set()  # source and id of which a broadcast has them, whoever's it is
         self._new: list[tuple[NewBroadcast, Audience]] = []
         self._logged: list[tuple[_Row, Audience, str]] = []  # what goes into the log, in order, by its past
-        self._cancelled: list[tuple[_Row, str]] = []
+        self._cancelled: list[_Row] = []
         self._figures: dict[str, Counter[str]] = defaultdict(Counter)
-        self._samples: dict[str, list[Record]] = defaultdict(list)
+        self._samples: dict[str, list[tuple[Record, str | None]]] = defaultdict(list)
 
     def load(self, ready: Sequence[Ready]) -> None:
         """Find the broadcasts that these events name: announced before, to be recalled, or to be joined."""
         readings = [one.arrival.reading for one in ready]
         self._gathering.hold(readings)
-        wanted: dict[str, set[str]] = defaultdict(set)
+        wanted: dict[tuple[str, str], set[str]] = defaultdict(set)
+        before: dict[str, set[str]] = defaultdict(
+            set
+        )  # of the time before names had owners, and were kept as they were spelt
         for reading in readings:
-            match reading:
-                case Publish():
-                    wanted[reading.source].add(reading.source_id)
-                case Cancel():
-                    wanted[reading.source].add(reading.cancels)
-        self._known = sources.collapsed(self._session, wanted) | broadcasts.by_source(self._session, wanted)
+            if isinstance(reading, Publish | Cancel):
+                source_id = reading.source_id if isinstance(reading, Publish) else reading.cancels
+                wanted[reading.owner, reading.source].add(source_id)
+                for source in {reading.source, reading.spelt}:
+                    before[source].add(source_id)
+        owners = sorted({owner for owner, _ in wanted})
+        for (source, source_id), row in sources.collapsed(self._session, before).items():
+            self._know(row, source, source_id, owners)
+        for row in broadcasts.by_source(self._session, before):
+            self._know(row, row.source, row.source_id, owners)
+            self._borne.add((row.source, row.source_id))
+        self._known |= sources.named(self._session, wanted)
         self._gathering.load(readings)
+
+    def _know(self, row: _Row, source: str, source_id: str, owners: Sequence[str]) -> None:
+        """Keep a broadcast under the name that its event has for whoever owns it, among `owners`."""
+        for owner in owners:
+            if Whose(owner, self._by.user_id).holds(row):
+                self._known[owner, canonical(source), source_id] = row
 
     def take(self, ready: Ready) -> _Taken:
         """Decide what becomes of one event, after those before it."""
@@ -107,11 +125,11 @@ class Batch:
             kind, source = "rejected" if is_new else "repeated", source or f"kafka:{place.topic}"
         self._figures[source or "?"][kind] += 1
         if kind not in ("repeated", "cancelled") and reading.source:
-            self._samples[reading.source].append(ready.arrival.record)
+            self._samples[reading.source].append((ready.arrival.record, getattr(reading, "owner", None)))
         return kind, broadcast, rejected
 
     def _publish(self, reading: Publish, ready: Ready) -> _Taken:
-        name = (reading.source, reading.source_id)
+        name = (reading.owner, reading.source, reading.source_id)
         if earlier := self._known.get(name):
             return "repeated", earlier, None
         kind, broadcast, rejected = self._place(reading, ready)
@@ -136,6 +154,11 @@ class Batch:
 
     def _begin(self, ready: Ready) -> NewBroadcast:
         broadcast = compose(ready, by=self._by, now=self._now)
+        name = (broadcast.source, broadcast.source_id)
+        if name in self._borne:  # another owner's event, by chance or on purpose
+            broadcast.source_id = None
+            self._gathering.bear(ready.arrival.reading, broadcast)
+        self._borne.add(name)
         self._new.append((broadcast, ready.audience))
         return broadcast
 
@@ -158,14 +181,15 @@ class Batch:
             return "rejected", None, full
         broadcast = self._begin(ready)
         broadcast.status, broadcast.quarantine_reason = Status.DRAFT.value, self._gathering.reason(reading)
-        self._gathering.add_draft(broadcast, ready.audience)
+        self._gathering.add_draft(broadcast, reading, ready.audience)
         return "quarantined", broadcast, None
 
     def _cancel(self, reading: Cancel) -> _Taken:
-        broadcast = self._known.get((reading.source, reading.cancels))
+        broadcast = self._known.get((reading.owner, reading.source, reading.cancels))
         if broadcast is None:
             reason = (
-                f"{reading.source} has announced nothing under the id {reading.cancels}, so nothing can be recalled."
+                f"Whoever sent this has announced nothing as {reading.source} under the id {reading.cancels}, so nothing "
+                "can be recalled."
             )
             return "rejected", None, Rejected("not-found", reason, reading.source, reading.source_id)
         if not lifecycle.may(broadcast.status, "cancelled"):
@@ -174,7 +198,7 @@ class Batch:
             self._logged.append((broadcast, self._audience(broadcast), "cancelled"))
         broadcast.status = lifecycle.after(broadcast.status, "cancelled").value
         broadcast.cancel_reason, broadcast.ended_at, broadcast.updated_at = reading.reason, self._now, self._now
-        self._cancelled.append((broadcast, reading.source))
+        self._cancelled.append(broadcast)
         return "cancelled", broadcast, None
 
     def _audience(self, broadcast: _Row) -> Audience:
@@ -204,24 +228,19 @@ class Batch:
         log.append(self._session, entries, at=self._now, first=first)
 
     def _audit(self) -> None:
+        """Who did it is the account whose token it was, or the bridge's; what the event calls itself is a detail."""
         for broadcast, _ in self._new:
-            by = self._named(broadcast.sender_name)
-            self._record(by, f"broadcast.{_beginning(broadcast)}", broadcast, title=broadcast.title)
+            self._record(f"broadcast.{_beginning(broadcast)}", broadcast, title=broadcast.title)
         for broadcast, again in self._gathering.joined():
-            by = self._named(broadcast.sender_name)
-            self._record(by, "broadcast.repeated", broadcast, times=broadcast.times, again=again)
-        for broadcast, source in self._cancelled:
-            by = self._named(source)
-            self._record(by, "broadcast.cancelled", broadcast, reason=broadcast.cancel_reason)
+            self._record("broadcast.repeated", broadcast, times=broadcast.times, again=again)
+        for broadcast in self._cancelled:
+            self._record("broadcast.cancelled", broadcast, reason=broadcast.cancel_reason)
 
-    def _named(self, sender: str) -> Actor:
-        if sender not in self._senders:
-            self._senders[sender] = replace(self._by, name=sender)
-        return self._senders[sender]
-
-    def _record(self, by: Actor, action: str, broadcast: _Row, **detail: object) -> None:
-        detail |= {"source": broadcast.source, "sourceId": broadcast.source_id}
-        audit.record(self._session, by, action, "broadcast", broadcast.id, now=self._now, **detail)
+    def _record(self, action: str, broadcast: _Row, **detail: object) -> None:
+        detail |= {"source": broadcast.source, "sourceId": broadcast.source_id, "sender": broadcast.sender_name}
+        if (broadcast.source_owner or "").startswith("topic:"):
+            detail["topic"] = broadcast.source_owner.removeprefix("topic:")
+        audit.record(self._session, self._by, action, "broadcast", broadcast.id, now=self._now, **detail)
 
 
 def _beginning(broadcast: NewBroadcast) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import announce
@@ -29,6 +29,7 @@ from broadcast.store.models import User
 from broadcast.turn import Breath
 
 MOST = 500  # events in one transaction
+_NOT_STORED = "This event could not be stored ({}). The log of the server says more."
 _ACCOUNT = ":events"  # nobody can be given such a name, and it has no password
 
 _log = structlog.get_logger(__name__)
@@ -64,7 +65,10 @@ def ingest(arrivals: Sequence[Arrival], *, by: Actor, now: datetime) -> list[Out
     by.require_announcer()
     try:
         outcomes = _ingest(arrivals, by, now)
-    except Busy:
+    except (
+        Busy,
+        ProgrammingError,
+    ):  # away, or without a table that it should have: no event is to blame, so none is buried
         raise
     except Exception as problem:
         if len(arrivals) > 1:
@@ -94,17 +98,33 @@ def _once_more(arrival: Arrival, problem: Exception, by: Actor, now: datetime) -
 
 
 def _bury(arrival: Arrival, problem: Exception, by: Actor, now: datetime) -> Outcome:
-    """Keep an event that the database itself refuses as a dead letter; raise for the webhook, whose caller is told."""
-    if arrival.record.place is None or isinstance(arrival.reading, Rejected):
+    """Keep an event that the database itself refuses as a dead letter; raise for the webhook, whose caller is told.
+
+    What cannot even be buried as it is, is buried without its names: nothing that a record holds may come again for ever.
+    """
+    if arrival.record.place is None:
         raise problem
-    return _ingest([replace(arrival, reading=failed(arrival, problem))], by, now)[0]
+    if isinstance(arrival.reading, Rejected):
+        bare = Rejected("failed", _NOT_STORED.format(type(problem).__name__))
+        arrival = Arrival(replace(arrival.record, key=None, headers=()), bare)
+    else:
+        arrival = replace(arrival, reading=failed(arrival, problem))
+    try:
+        return _ingest([arrival], by, now)[0]
+    except (Busy, ProgrammingError):
+        raise
+    except Exception as again:
+        if arrival.reading.source is None:
+            raise
+        return _bury(arrival, again, by, now)
 
 
 def failed(arrival: Arrival, problem: Exception) -> Rejected:
     """What is kept of an event that the database refused for a reason that no check foresaw."""
     _log.error("event.failed", place=str(arrival.record.place), exc_info=problem)
-    reason = f"This event could not be stored ({type(problem).__name__}). The log of the server says more."
-    return Rejected("failed", reason, arrival.reading.source, arrival.reading.source_id)
+    return Rejected(
+        "failed", _NOT_STORED.format(type(problem).__name__), arrival.reading.source, arrival.reading.source_id
+    )
 
 
 def prepare(arrivals: Iterable[Arrival]) -> list[Ready]:

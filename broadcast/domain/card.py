@@ -15,8 +15,9 @@ from broadcast.domain.message import Link
 class Card:
     """`content` is the Markdown as typed, `content_html` the sanitised HTML made from it; `edited_at` is None until an edit.
 
-    `times` is the number of events that the card stands for, `repeated_at` the moment of the newest of several.
-    Acknowledgements of revisions before `ack_revision` do not stand any more.
+    `times` is the number of events that the card stands for, `repeated_at` the moment of the newest of several. It
+    `is_from_source` when another system announced it, and no person. Acknowledgements of revisions before `ack_revision` do
+    not stand any more.
     """
 
     id: int
@@ -39,6 +40,7 @@ class Card:
     times: int = 1
     repeated_at: datetime | None = None
     ack_revision: int = 1
+    is_from_source: bool = False
 
     def as_payload(self) -> dict[str, Any]:
         return {
@@ -62,6 +64,7 @@ class Card:
             "why": self.why,
             "times": self.times,
             "repeatedAt": clock.to_wire(self.repeated_at),
+            "fromSource": self.is_from_source,
         }
 
     @classmethod
@@ -85,9 +88,10 @@ class Card:
             actions=tuple(Link(**link) for link in payload["actions"]),
             target_type=payload["targetType"],
             why=payload["why"],
-            times=payload.get("times", 1),  # the log of an earlier version has none of these three
+            times=payload.get("times", 1),  # the log of an earlier version has none of these
             repeated_at=_moment(payload.get("repeatedAt")),
             ack_revision=payload.get("ackRevision", 1),
+            is_from_source=payload.get("fromSource", False),
         )
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 _SMALL = timedelta(seconds=1)  # asking another clock takes time too
 _ahead = timedelta()  # the shared clock of this machine's
 
+LAST_YEAR = 3000  # and none of it
+
 
 def now() -> datetime:
     """The time by the clock that all machines share, once it was asked (`follow`)."""
@@ -32,6 +34,6 @@ def from_wire(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs its zone")
-    if not 2000 <= moment.year < 3000:
+    if not 2000 <= moment.year < LAST_YEAR:
         raise ValueError("a year from 2000 to 2999")
     return moment.astimezone(UTC)

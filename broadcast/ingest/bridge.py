@@ -11,7 +11,6 @@ After any error the consumer is thrown away and a new one begins at the committe
 """
 
 import contextvars
-import socket
 import time
 from collections import Counter
 from datetime import datetime
@@ -26,15 +25,19 @@ from gevent.event import Event as Bell
 from broadcast import metrics
 from broadcast.actions import events
 from broadcast.domain import clock
-from broadcast.domain.arrival import Arrival, Place, Record
-from broadcast.ingest import client, contract
+from broadcast.domain.arrival import Arrival
+from broadcast.ingest import brokers, client, contract
+from broadcast.ingest.brokers import BrokerAway, Link
 from broadcast.ingest.dlt import Forwarder
 from broadcast.settings import Settings
+from broadcast.store import system_identity
 from broadcast.store.lease import Lease
 from broadcast.turn import Breath
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
+
+    from broadcast.ingest.record_batches import Decoded
 
 _log = structlog.get_logger(__name__)
 _POLL_MS = 400
@@ -42,15 +45,14 @@ _CLOSE_SECONDS = 0.03  # what follows a batch this closely waits this long for m
 _ELECTION_SECONDS = 0.25  # a successor begins this long after the end of the one before, at the latest
 _LOOK_SECONDS = 1.0  # between looks at the link, the lease and the lag
 _TOPICS_SECONDS = 10.0  # between looks for new topics and partitions
-_PROBE_SECONDS = 5.0
+_PROBE_SECONDS, _PROBE_ILL_SECONDS = 15.0, 5.0  # between looks of a worker that is not elected
 _FORWARD_SECONDS = 30.0  # after the topic of dead letters could not be written
+_UNKNOWN = float("nan")
+_RIVAL_SECONDS = 60.0  # it is told so long after it was last seen
+_RIVAL = "Another system reads under the same KAFKA_GROUP_ID, or somebody has set its offsets: each misses what the other got."
 _PAUSES = (0.2, 2.0)  # after the first error, and at most
 
-_Polled = dict[Any, list[Any]]  # records by partition
-
-
-class BrokerAway(Exception):
-    """No broker answers, or it does not have the topics."""
+_Polled = dict[Any, list["Decoded"]]  # by partition
 
 
 class Bridge:
@@ -76,8 +78,10 @@ class Bridge:
                     self._read()
                     pause = _PAUSES[0]
                 elif time.monotonic() >= probe_at:
-                    self._probe()
-                    probe_at = time.monotonic() + _PROBE_SECONDS
+                    self.problem = brokers.examine(
+                        self._settings
+                    )  # as the reader does: its /readyz must not be well blindly
+                    probe_at = time.monotonic() + (_PROBE_ILL_SECONDS if self.problem else _PROBE_SECONDS)
                 self._stopping.wait(_ELECTION_SECONDS)
             except Exception as problem:
                 is_told = isinstance(problem, BrokerAway)  # /readyz is for anyone: what a library says stays in the log
@@ -89,6 +93,12 @@ class Bridge:
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _PAUSES[1])
 
+    def _with_group(self) -> Settings:
+        if self._settings.kafka_group_id:
+            return self._settings
+        with self._app.app_context():
+            return self._settings.model_copy(update={"kafka_group_id": system_identity.kafka_group()})
+
     def _is_elected(self) -> bool:
         if self._lease is None:
             return True
@@ -97,9 +107,10 @@ class Bridge:
 
     def _read(self) -> None:
         """Read until something changes: asked to stop, no longer elected, other partitions. Raises what goes wrong."""
-        consumer = client.consumer(self._settings)
+        settings = self._with_group()
+        consumer = client.consumer(settings)
         is_alone = self._lease is not None
-        reading = _Reading(self._app, self._settings, consumer, stopping=self._stopping, is_alone=is_alone)
+        reading = _Reading(self._app, settings, consumer, stopping=self._stopping, is_alone=is_alone)
         try:
             reading.begin()
             _log.info("bridge.reading", topics=self._settings.kafka_topics)
@@ -116,18 +127,6 @@ class Bridge:
                 with self._app.app_context():
                     self._lease.release()
 
-    def _probe(self) -> None:
-        """A worker that is not elected looks whether it could read, so that its /readyz does not say it is well blindly."""
-        for server in self._settings.kafka_bootstrap_servers:
-            host, _, port = server.rpartition(":")
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
-            except OSError:
-                continue
-            self.problem = None
-            return
-        self.problem = "No broker takes a connection."
-
 
 class _Reading:
     """The life of one consumer."""
@@ -135,11 +134,14 @@ class _Reading:
     def __init__(self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, stopping: Bell, is_alone: bool):
         self._app, self._settings, self._consumer = app, settings, consumer
         self._stopping, self._is_alone = stopping, is_alone
+        self._link: Link | None = None
         self._forwarder = Forwarder(app, settings) if settings.kafka_dlt else None
         self._forward_at: float | None = 0.0  # at once: the worker before may have left some
         self._look_at = self._written_at = 0.0
         self._topics_at = time.monotonic() + _TOPICS_SECONDS
         self._lags: set[tuple[str, int]] = set()
+        self._committed: dict[Any, int | None] = {}  # what is at the brokers, by partition, as far as it is ours
+        self._rival_until = 0.0
         self._missing: list[str] = []
         self._unfinished: tuple[Greenlet, _Polled] | None = None  # what writes a batch, and the batch
         with app.app_context():
@@ -147,26 +149,43 @@ class _Reading:
 
     def begin(self) -> None:
         """Take every partition, or join the group. Raises BrokerAway."""
-        if not self._is_alone:
-            self._consumer.subscribe(self._settings.kafka_topics)
-            return
+        self._link = Link(self._consumer, self._settings)
         partitions = self._partitions()
         if not partitions:
-            raise BrokerAway(f"The brokers have no topic {', '.join(self._settings.kafka_topics)}.")
-        self._consumer.assign(partitions)
+            raise BrokerAway(brokers.missing(self._missing))
+        if self._is_alone:
+            self._consumer.assign(partitions)
+            self._committed = self._offsets_at_the_brokers()
+        else:
+            self._consumer.subscribe(self._settings.kafka_topics)
 
     def has_new_partitions(self) -> bool:
-        if not self._is_alone or time.monotonic() < self._topics_at:
+        """Whether what is to be read has changed; a group sees that by itself."""
+        if time.monotonic() < self._topics_at:
             return False
         self._topics_at = time.monotonic() + _TOPICS_SECONDS
-        return set(self._partitions()) != self._consumer.assignment()
+        found = set(self._partitions())
+        if self._is_alone:
+            self._look_for_rivals()
+        return self._is_alone and found != self._consumer.assignment()
+
+    def _look_for_rivals(self) -> None:
+        """Whoever else commits offsets of this group reads what is meant for this system: each misses what the other got."""
+        there = self._offsets_at_the_brokers()
+        if any(offset != self._committed.get(where) for where, offset in there.items()):
+            _log.error("bridge.rival", group=self._settings.kafka_group_id)
+            self._rival_until = time.monotonic() + _RIVAL_SECONDS
+        self._committed = there
+
+    def _offsets_at_the_brokers(self) -> dict[Any, int | None]:
+        partitions, milliseconds = list(self._consumer.assignment()), self._settings.kafka_request_timeout_ms
+        found = self._consumer._coordinator.fetch_committed_offsets(partitions, timeout_ms=milliseconds)
+        return {where: found[where].offset if where in found else None for where in partitions}
 
     def _partitions(self) -> list[Any]:
         from kafka import TopicPartition
 
-        seconds = self._settings.kafka_request_timeout_ms / 1000
-        with gevent.Timeout(seconds, BrokerAway("No broker answers.")):  # the call itself may wait for ever
-            found = {topic: self._consumer.partitions_for_topic(topic) for topic in self._settings.kafka_topics}
+        found = self._link.partitions()
         self._missing = [topic for topic, numbers in found.items() if not numbers]
         return [TopicPartition(topic, number) for topic, numbers in found.items() for number in sorted(numbers)]
 
@@ -226,8 +245,9 @@ class _Reading:
 
     def _arrivals(self, polled: _Polled, now: datetime) -> list[Arrival]:
         arrivals, breath = [], Breath()
-        for record in (_record(raw) for raws in polled.values() for raw in raws):
-            arrivals.append(Arrival(record, contract.read(record, now=now, rules=self._app.extensions["rules"])))
+        for decoded in (decoded for partition in polled.values() for decoded in partition):
+            reading = decoded.rejected or contract.read(decoded.record, now=now, rules=self._app.extensions["rules"])
+            arrivals.append(Arrival(decoded.record, reading))
             breath.take()
         return arrivals
 
@@ -250,8 +270,9 @@ class _Reading:
     def _commit(self, polled: _Polled) -> None:
         from kafka import OffsetAndMetadata
 
-        offsets = {where: OffsetAndMetadata(raws[-1].offset + 1) for where, raws in polled.items()}
+        offsets = {where: OffsetAndMetadata(records[-1].next_offset) for where, records in polled.items()}
         self._consumer.commit(offsets, timeout_ms=self._settings.kafka_request_timeout_ms)
+        self._committed |= {where: records[-1].next_offset for where, records in polled.items()}
 
     def is_time_to_look(self) -> bool:
         return time.monotonic() >= self._look_at
@@ -261,30 +282,32 @@ class _Reading:
         began, self._look_at = self._look_at, time.monotonic() + _LOOK_SECONDS
         for where in self._consumer.assignment():
             self._note_lag(where)
-        links = self._consumer.metrics()["consumer-metrics"]["connection-count"]
-        if began and not links:
-            return "No link to a broker; it is tried again and again."
-        return f"The brokers have no topic {', '.join(self._missing)}." if self._missing else None
+        if began and not self._link.is_open():
+            self._forget_lags()
+            return self._link.reason or "No link to a broker; it is tried again and again."
+        if self._missing:
+            return brokers.missing(self._missing)
+        return _RIVAL if time.monotonic() < self._rival_until else None
 
     def _note_lag(self, where: Any) -> None:
-        newest = self._consumer.highwater(where)
-        if newest is not None:
-            position = self._consumer.position(where, timeout_ms=100)
-            under_way = len(self._unfinished[1].get(where, ())) if self._unfinished else 0
-            metrics.kafka_lag.labels(where.topic, where.partition).set(newest - (position or 0) + under_way)
-            self._lags.add((where.topic, where.partition))
+        newest, position = self._consumer.highwater(where), self._consumer.position(where, timeout_ms=100)
+        under_way = len(self._unfinished[1].get(where, ())) if self._unfinished else 0
+        is_known = newest is not None and position is not None
+        metrics.kafka_lag.labels(where.topic, where.partition).set(
+            newest - position + under_way if is_known else _UNKNOWN
+        )
+        self._lags.add((where.topic, where.partition))
+
+    def _forget_lags(self) -> None:
+        """Nobody knows how much waits at brokers that do not answer: that is not the same as nothing."""
+        for topic, partition in self._lags:
+            metrics.kafka_lag.labels(topic, partition).set(_UNKNOWN)
 
     def close(self) -> None:
-        """Let go of the brokers, within a second of the batch under way. The lag is told by another worker from now on."""
+        """Let go of the brokers, within a second of the batch under way. The lag is unknown until another worker tells it."""
         if self._unfinished is not None:
             self._unfinished[0].join()
         client.close(self._consumer)
         if self._forwarder:
             self._forwarder.close()
-        for topic, partition in self._lags:
-            metrics.kafka_lag.labels(topic, partition).set(0)
-
-
-def _record(raw: Any) -> Record:
-    headers = tuple((name, value or b"") for name, value in raw.headers)
-    return Record(raw.value, raw.key, headers, Place(raw.topic, raw.partition, raw.offset, raw.timestamp))
+        self._forget_lags()

@@ -15,11 +15,15 @@ _CLOSE_MS = 500
 
 
 def consumer(settings: Settings) -> "KafkaConsumer":
-    """A consumer of raw bytes without topics yet; does not block. Close it after any error: in 3.0 its next poll may hang."""
+    """A consumer without topics yet, whose records are `record_batches.Decoded`; does not block. Close it after any error: in
+    3.0 its next poll may hang.
+    """
     from kafka import KafkaConsumer
 
+    from broadcast.ingest.partition_records import read_leniently
+
     _slow_down_a_silent_broker()
-    return KafkaConsumer(
+    opened = KafkaConsumer(
         **_link(settings),
         group_id=settings.kafka_group_id,
         auto_offset_reset=settings.kafka_auto_offset_reset,
@@ -32,13 +36,18 @@ def consumer(settings: Settings) -> "KafkaConsumer":
         heartbeat_interval_ms=max(100, settings.kafka_session_timeout_ms // 5),
         allow_auto_create_topics=False,
     )
+    opened._cluster.config["allow_auto_create_topics"] = False  # kafka-python 3.0 does not hand the option on
+    read_leniently(opened)
+    return opened
 
 
 def producer(settings: Settings) -> "KafkaProducer":
     """A producer that may write one record twice but goes on after an error: an idempotent one is dead after the first."""
     from kafka import KafkaProducer
 
-    return KafkaProducer(**_link(settings), acks="all", enable_idempotence=False, max_block_ms=3000, linger_ms=5)
+    opened = KafkaProducer(**_link(settings), acks="all", enable_idempotence=False, max_block_ms=3000, linger_ms=5)
+    opened._metadata.config["allow_auto_create_topics"] = False  # as of a consumer: a mistyped topic stays a mistake
+    return opened
 
 
 def close(opened: "KafkaConsumer") -> None:

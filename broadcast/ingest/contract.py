@@ -12,39 +12,65 @@ from datetime import datetime
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from broadcast.domain import clock
+import structlog
+
+from broadcast.domain import clock, event_source
 from broadcast.domain.arrival import VALUE_BYTES, Cancel, Publish, Reading, Record, Rejected
+from broadcast.domain.event_source import Owner
 from broadcast.domain.message import is_one_line, read_draft
 from broadcast.errors import Invalid
-from broadcast.ingest.rules import Rule, Rules, TemplateFailed, rule_for
+from broadcast.ingest.rules import NotCovered, Rule, Rules, TemplateFailed, rule_for
 
+_log = structlog.get_logger(__name__)
 PUBLISH = "broadcast.publish.v1"
 CANCEL = "broadcast.cancel.v1"
 NAME_CHARACTERS = 200  # of source, id and type
 REASON_CHARACTERS = 500
+_BARE = "kafka:"
 _STRUCTURED = "application/cloudevents+json"
 _REQUIRED = ("specversion", "id", "source", "type")
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One event: who says so, its name there, what kind it is, and its data as decoded JSON."""
+    """One event: who says so, its name there, what kind it is, and its data as decoded JSON. `source` is canonical, `spelt` is
+    how it was written.
+    """
 
     source: str
     id: str
     type: str
     data: Any
     topic: str | None = None
+    spelt: str = ""
 
 
-def read(record: Record, *, now: datetime, rules: Rules = ()) -> Reading:
-    """Make of a record what it asks for, under the rule of its source. Never raises."""
+def read(record: Record, *, now: datetime, rules: Rules = (), owner: Owner | None = None) -> Reading:
+    """Make of a record what it asks for, under the rule of its source. Never raises.
+
+    `owner` is who handed it in; by itself whoever may write to its topic.
+    """
+    try:
+        return _read(record, now, rules, owner or owner_of(record))
+    except Exception as problem:  # a mistake of ours: one event pays for it, not all that come after it
+        _log.error("event.unreadable", place=str(record.place), exc_info=problem)
+        return Rejected(
+            "failed", f"This event could not be read ({type(problem).__name__}). The server's log says more."
+        )
+
+
+def owner_of(record: Record) -> Owner:
+    """Whoever may write to the topic of a record; nobody for one of no topic."""
+    return Owner.topic(record.place.topic) if record.place else Owner("", "")
+
+
+def _read(record: Record, now: datetime, rules: Rules, owner: Owner) -> Reading:
     try:
         envelope = open_envelope(record)
     except _Poison as poison:
         return poison.rejected
     try:
-        return _read_type(envelope, now, rules)
+        return _read_type(envelope, now, rules, owner)
     except RecursionError:
         return Rejected("not-json", "The data is nested too deeply.", envelope.source, envelope.id)
     except _Poison as poison:
@@ -63,8 +89,8 @@ def envelope_of(record: Record) -> Envelope | None:
 
 def open_envelope(record: Record) -> Envelope:
     """Find source, id, type and data of a record: structured, binary or bare, by its content type and headers."""
-    if record.value is not None and len(record.value) > VALUE_BYTES:
-        _refuse("size", f"The event has {len(record.value):,} bytes; at most {VALUE_BYTES:,} are read.")
+    if record.size > VALUE_BYTES:
+        _refuse("size", f"The event has {record.size:,} bytes; at most {VALUE_BYTES:,} are read.")
     headers = _headers(record)
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type.startswith("application/cloudevents"):
@@ -110,7 +136,7 @@ def _json(value: bytes | None, content_type: str = "") -> Any:
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
         _refuse("content-type", f"The data is {_shown(content_type)}; only JSON is read.")
     try:
-        return _decode(value.decode())
+        return _decode(value.decode("utf-8-sig"))  # some producers on Windows begin with a byte order mark
     except UnicodeDecodeError:
         _refuse("not-json", "The value is not UTF-8.")
     except RecursionError:
@@ -123,7 +149,17 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_no_number).decode
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that stands twice would mean one thing here and another to whoever wrote or checked it."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {_shown(name, 40)} stands twice in one object")
+        found[name] = value
+    return found
+
+
+_decode = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_unambiguous).decode
 
 
 def _structured(body: Any, record: Record) -> Envelope:
@@ -142,10 +178,21 @@ def _from_attributes(attributes: Mapping[str, Any], data: Any, record: Record) -
     if attributes["specversion"] != "1.0":
         _refuse("envelope", f"The CloudEvent's specversion is {_shown(attributes['specversion'])}; 1.0 is read.")
     time = attributes.get("time")
-    if time is not None and not _is_time(time):
+    if time is not None and not _is_past_time(time):
         _refuse("envelope", f"The CloudEvent's time is {_shown(time)}, no time with its zone.")
     names = {name: _name(name, attributes[name]) for name in ("id", "source", "type")}
-    return Envelope(**names, data=data, topic=record.place and record.place.topic)
+    topic = record.place and record.place.topic
+    names["source"] = event_source.canonical(spelt := names["source"])
+    if len(names["source"]) > NAME_CHARACTERS:
+        _refuse(
+            "envelope",
+            f"The event's source has more than {NAME_CHARACTERS} characters once its host is written as in DNS.",
+        )
+    if names["source"].startswith(_BARE) and names["source"] != f"{_BARE}{topic}":
+        _refuse(
+            "not-allowed", f"A source that begins with {_BARE} is what bare JSON on that topic is called; use another."
+        )
+    return Envelope(**names, data=data, topic=topic, spelt=spelt)
 
 
 def _bare(body: Any, record: Record) -> Envelope:
@@ -154,12 +201,16 @@ def _bare(body: Any, record: Record) -> Envelope:
     if place is None:
         _refuse("envelope", "The event has no CloudEvents envelope: specversion, id, source and type.")
     if not record.key:
-        return Envelope(f"kafka:{place.topic}", str(place), PUBLISH, body, place.topic)
+        return _of_topic(place.topic, str(place), body)
     try:
         key = _name("key", record.key.decode())
     except UnicodeDecodeError:
         _refuse("envelope", "The record's key is not UTF-8, so it cannot be the id.")
-    return Envelope(f"kafka:{place.topic}", key, PUBLISH, body, place.topic)
+    return _of_topic(place.topic, key, body)
+
+
+def _of_topic(topic: str, id: str, body: Any) -> Envelope:
+    return Envelope(f"{_BARE}{topic}", id, PUBLISH, body, topic, spelt=f"{_BARE}{topic}")
 
 
 def _name(name: str, value: Any) -> str:
@@ -177,16 +228,28 @@ def _is_time(value: Any) -> bool:
     return True
 
 
-def _read_type(envelope: Envelope, now: datetime, rules: Rules) -> Reading:
+def _is_past_time(value: Any) -> bool:
+    """When an event happened: with its zone, and no farther ahead than any time here. A device without a clock says 1970."""
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.tzinfo is not None and moment.year < clock.LAST_YEAR
+    except (TypeError, ValueError):
+        return False
+
+
+def _read_type(envelope: Envelope, now: datetime, rules: Rules, owner: Owner) -> Reading:
     if envelope.type == CANCEL:
-        return _cancel(envelope)
-    rule = rule_for(rules, source=envelope.source, topic=envelope.topic, type=envelope.type)
+        return _cancel(envelope, owner)  # needs no rule: nobody recalls but what they have sent
+    try:
+        rule = rule_for(rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=owner)
+    except NotCovered as refusal:
+        _refuse("no-rule", str(refusal))
     if envelope.type != PUBLISH and not rule.is_translator:
         _refuse("type", f"The type {_shown(envelope.type)} is not known; use {PUBLISH} or {CANCEL}.")
-    return _publish(envelope, rule, now)
+    return _publish(envelope, rule, now, owner)
 
 
-def _publish(envelope: Envelope, rule: Rule, now: datetime) -> Publish:
+def _publish(envelope: Envelope, rule: Rule, now: datetime, owner: Owner) -> Publish:
     try:
         data, key = _with_key(envelope, rule)
         data, asks_again = _with_wish(data, rule)
@@ -201,8 +264,17 @@ def _publish(envelope: Envelope, rule: Rule, now: datetime) -> Publish:
         draft = replace(draft, keep_as_draft=True)
     if asks_again and not draft.requires_ack:
         _refuse("fields", "acknowledgeAgain needs requiresAck.")
-    sender = rule.sender or envelope.source
-    return Publish(envelope.source, envelope.id, draft, sender, key, rule.cap, acknowledge_again=asks_again)
+    return Publish(
+        envelope.source,
+        envelope.id,
+        draft,
+        sender_name=rule.sender or event_source.shown(envelope.source),
+        owner=owner.key,
+        spelt=envelope.spelt,
+        collapse_key=key,
+        cap=rule.cap,
+        acknowledge_again=asks_again,
+    )
 
 
 def _with_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None]:
@@ -237,18 +309,20 @@ def _not_late(data: Any, now: datetime) -> Any:
     return {name: value for name, value in data.items() if name != "scheduledAt"}
 
 
-def _cancel(envelope: Envelope) -> Cancel:
+def _cancel(envelope: Envelope, owner: Owner) -> Cancel:
     data = envelope.data
     if not isinstance(data, Mapping) or not data.keys() <= {"id", "source", "reason"} or "id" not in data:
         _refuse("fields", "The data of a cancel is {id, reason}: the id under which the broadcast was announced.")
-    if data.get("source", envelope.source) != envelope.source:
+    if (named := data.get("source")) is not None and (
+        not isinstance(named, str) or event_source.canonical(named) != envelope.source
+    ):
         _refuse("not-allowed", "A source recalls its own broadcasts only.")
     cancels = _name("id", data["id"])
     reason = data.get("reason", "Recalled by its source")
     reason = " ".join(reason.split()) if isinstance(reason, str) else ""
     if not 0 < len(reason) <= REASON_CHARACTERS or not is_one_line(reason):
         _refuse("fields", f"The reason is text of 1 to {REASON_CHARACTERS} characters.")
-    return Cancel(envelope.source, envelope.id, cancels, reason)
+    return Cancel(envelope.source, envelope.id, cancels, reason, owner=owner.key, spelt=envelope.spelt)
 
 
 def _shown(value: Any, most: int = 80) -> str:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from itertools import islice
 
 from broadcast.actions import events
 from broadcast.actions.batch import Ready
 from broadcast.domain.arrival import Arrival
+from broadcast.domain.event_source import Owner, canonical
 from broadcast.ingest import contract
-from broadcast.ingest.rules import Rule, Rules, rule_for
-from broadcast.store import sources
+from broadcast.ingest.rules import NotCovered, Rule, Rules, rule_for
+from broadcast.store import people, sources
 from broadcast.store.outside import EventSample
 
 MOST = 20  # events that are tried
@@ -36,18 +36,32 @@ def try_rule(rules: Rules, number: int) -> list[Tried]:
 
 
 def sources_of(rule: Rule) -> Sequence[str]:
-    """The sources whose newest events are kept and which the rule's pattern names."""
-    pattern = rule.fits.get("source", "*")
-    return [source for source in sources.sampled_sources() if fnmatchcase(source, pattern)]
+    """The sources whose newest events are kept and which the rule is for."""
+    return [source for source in sources.sampled_sources() if rule.fits_source(canonical(source))]
 
 
 def _arrival(sample: EventSample, rules: Rules) -> Arrival:
     record = sources.record_of(sample)
-    return Arrival(record, contract.read(record, now=sample.at, rules=rules))
+    return Arrival(record, contract.read(record, now=sample.at, rules=rules, owner=_owner(sample)))
 
 
 def _holds(rules: Rules, rule: Rule, sample: EventSample) -> bool:
     envelope = contract.envelope_of(sources.record_of(sample))
     if envelope is None:
         return False
-    return rule_for(rules, source=envelope.source, topic=envelope.topic, type=envelope.type) is rule
+    try:
+        return (
+            rule_for(rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=_owner(sample))
+            is rule
+        )
+    except NotCovered:
+        return rule.fits_event(source=envelope.source, topic=envelope.topic, type=envelope.type)
+
+
+def _owner(sample: EventSample) -> Owner:
+    """Who sent it, under the name that they have now."""
+    if sample.topic is not None:
+        return Owner.topic(sample.topic)
+    kind, _, number = (sample.owner or "").partition(":")
+    user = people.by_id(int(number)) if kind == "account" and number else None
+    return Owner.account(user.id, user.username) if user else Owner("", "")

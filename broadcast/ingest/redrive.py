@@ -34,8 +34,9 @@ class Redriven:
 def read(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Arrival:
     """Read a letter anew; with `value`, as if that had been sent instead. Never raises."""
     record = dead_letters.record_of(letter)
-    if value is None and letter.size > len(letter.value or b""):  # what is left of it is another message
-        return Arrival(record, Rejected("size", letter.reason, letter.source, letter.source_id))
+    is_whole = letter.last_offset is None and letter.size == len(letter.value or b"")
+    if value is None and not is_whole:  # what is left of it is another message, or none
+        return Arrival(record, Rejected(letter.code, letter.reason, letter.source, letter.source_id))
     if value is not None:
         record = replace(record, value=value)
     return Arrival(record, contract.read(record, now=now, rules=current_app.extensions["rules"]))

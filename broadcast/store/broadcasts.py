@@ -42,12 +42,12 @@ def by_id(broadcast_id: int) -> Broadcast | None:
     return db.session.get(Broadcast, broadcast_id)
 
 
-def by_source(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[tuple[str, str], Broadcast]:
-    """Broadcasts announced from outside, by source and id there; locked until the transaction ends."""
-    found = {}
+def by_source(session: Session, wanted: Mapping[str, Collection[str]]) -> list[Broadcast]:
+    """Broadcasts announced from outside with these sources and ids there, whoever's; locked until the transaction ends."""
+    found: list[Broadcast] = []
     for source, ids in sorted(wanted.items()):
         query = select(Broadcast).where(Broadcast.source == source, Broadcast.source_id.in_(ids)).order_by(Broadcast.id)
-        found |= {(source, row.source_id): row for row in session.scalars(query.with_for_update(**ROW_LOCK))}
+        found += session.scalars(query.with_for_update(**ROW_LOCK))
     return found
 
 

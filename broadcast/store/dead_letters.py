@@ -26,10 +26,11 @@ def add(session: Session, record: Record, rejected: Rejected, *, at: datetime) -
         topic=record.place.topic,
         partition=record.place.partition,
         offset=record.place.offset,
+        last_offset=record.place.last_offset,
         timestamp_ms=record.place.timestamp_ms,
         key=record.key and record.key[:_KEY_BYTES],
         value=None if record.value is None else record.value[:VALUE_BYTES],
-        size=len(record.value or b""),
+        size=record.size,
         headers=packed(record.headers),
         code=rejected.code,
         reason=rejected.reason[:_REASON_CHARACTERS],
@@ -109,7 +110,7 @@ def note_forwarded(session: Session, ids: Sequence[int], *, at: datetime) -> Non
 
 def record_of(letter: DeadLetter) -> Record:
     """The record as it arrived. Of a value that was too large, only the first part is left."""
-    place = Place(letter.topic, letter.partition, letter.offset, letter.timestamp_ms)
+    place = Place(letter.topic, letter.partition, letter.offset, letter.timestamp_ms, letter.last_offset)
     return Record(letter.value, letter.key, unpacked(letter.headers), place)
 
 

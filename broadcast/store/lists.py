@@ -9,7 +9,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.store import search
 from broadcast.store.broadcasts import WITHOUT_TEXT
 from broadcast.store.database import db
-from broadcast.store.models import Broadcast
+from broadcast.store.models import Broadcast, User
 
 TABS = {
     "all": list(Status),
@@ -85,8 +85,9 @@ def categories() -> list[str]:
 
 
 def authors() -> list[tuple[int, str]]:
-    """Who has written a broadcast: user id and the name they had."""
-    query = select(Broadcast.sender_id, func.max(Broadcast.sender_name)).group_by(Broadcast.sender_id)
+    """Who has written a broadcast: user id and name. Not what a broadcast shows: an event from outside names itself."""
+    written = select(Broadcast.sender_id).distinct()
+    query = select(User.id, User.name).where(User.id.in_(written))
     return sorted(map(tuple, db.session.execute(query)), key=lambda author: author[1].lower())
 
 

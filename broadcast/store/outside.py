@@ -3,7 +3,7 @@
 A dead letter is never deleted: its place in Kafka is what tells a record that comes again from a new one. Purging empties it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -11,6 +11,7 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, St
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from broadcast.domain.arrival import offsets
 from broadcast.store.database import db
 
 
@@ -35,6 +36,7 @@ class DeadLetter(db.Model):
     topic: Mapped[str] = mapped_column(String(249))
     partition: Mapped[int]
     offset: Mapped[int]
+    last_offset: Mapped[int | None]  # of a whole batch that could not be read
     timestamp_ms: Mapped[int | None]
     key: Mapped[bytes | None] = mapped_column(LargeBinary)
     value: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -52,7 +54,7 @@ class DeadLetter(db.Model):
 
     @property
     def place(self) -> str:
-        return f"{self.topic}:{self.partition}:{self.offset}"
+        return f"{self.topic}:{self.partition}:{offsets(self.offset, self.last_offset)}"
 
 
 class EventSource(db.Model):
@@ -71,7 +73,7 @@ class EventSource(db.Model):
 
 
 class CollapsedEvent(db.Model):
-    """The name of an event that has no broadcast of its own: it was counted on this card, and is never counted again."""
+    """As EventName, before names had owners: read, and written no more."""
 
     __tablename__ = "collapsed_events"
 
@@ -80,14 +82,40 @@ class CollapsedEvent(db.Model):
     broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), index=True)
 
 
+class EventName(db.Model):
+    """The name of an event that its broadcast cannot bear: it was counted on a card, or another owner has used the same id."""
+
+    __tablename__ = "event_names"
+
+    owner: Mapped[str] = mapped_column(String(260), primary_key=True)
+    source: Mapped[str] = mapped_column(String(200), primary_key=True)
+    source_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), index=True)
+
+
+class EventSender(db.Model):
+    """An account or topic that events came from; its row is locked while its events are judged."""
+
+    __tablename__ = "event_senders"
+
+    owner: Mapped[str] = mapped_column(String(260), primary_key=True)
+    last_at: Mapped[datetime]
+
+
 class RuleTally(db.Model):
-    """How many broadcasts a rule let one source show at one moment. Never more rows in its window than the rule allows."""
+    """How many broadcasts a rule let one source of one owner show at one moment. Never more rows in its window than the rule
+    allows.
+    """
 
     __tablename__ = "rule_tallies"
-    __table_args__ = (Index("ix_rule_tallies_source_rule_at", "source", "rule", "at"),)
+    __table_args__ = (
+        Index("ix_rule_tallies_source_rule_at", "source", "rule", "at"),
+        Index("ix_rule_tallies_owner_rule_at", "owner", "rule", "at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     source: Mapped[str] = mapped_column(String(200))
+    owner: Mapped[str | None] = mapped_column(String(260))
     rule: Mapped[str] = mapped_column(String(16))
     at: Mapped[datetime]
     shown: Mapped[int]
@@ -107,7 +135,16 @@ class EventSample(db.Model):
     key: Mapped[bytes | None] = mapped_column(LargeBinary)
     value: Mapped[bytes | None] = mapped_column(LargeBinary)
     headers: Mapped[list[list[str]]] = mapped_column(JSON, default=list)  # as of a dead letter
+    owner: Mapped[str | None] = mapped_column(String(260))
     at: Mapped[datetime]
+
+
+def lock_senders(session: Session, owners: Collection[str], *, at: datetime) -> None:
+    """Let no other transaction judge what these send until this one ends; in one order for all, as with sources."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    for owner in sorted(owners):
+        statement = insert(EventSender).values(owner=owner, last_at=at)
+        session.execute(statement.on_conflict_do_update(index_elements=["owner"], set_={"last_at": at}))
 
 
 _FIGURES = ("published", "repeated", "cancelled", "rejected", "collapsed", "quarantined")

@@ -4,9 +4,11 @@ All of it is asked and written inside the transaction of a batch, once for each 
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from broadcast.domain.arrival import VALUE_BYTES, Place, Record
@@ -14,13 +16,33 @@ from broadcast.domain.lifecycle import Status
 from broadcast.store import dead_letters, outside
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import Broadcast
-from broadcast.store.outside import CollapsedEvent, EventSample, EventSource, RuleTally
+from broadcast.store.outside import CollapsedEvent, EventName, EventSample, EventSource, RuleTally
 
 SAMPLES = 20  # of the newest events of each source
+_WAITING = (Broadcast.status == Status.DRAFT, Broadcast.quarantine_reason.is_not(None))
 
 
-def hold(session: Session, sources: Collection[str], *, at: datetime) -> None:
-    """Let no other transaction judge these sources until this one ends: two must not both see room for one."""
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose events are looked for: an owner's, and of the time before there were owners, those that `sender_id` sent."""
+
+    owner: str
+    sender_id: int
+
+    def condition(self) -> ColumnElement[bool]:
+        is_older = and_(Broadcast.source_owner.is_(None), Broadcast.sender_id == self.sender_id)
+        return or_(Broadcast.source_owner == self.owner, is_older)
+
+    def holds(self, broadcast: Any) -> bool:
+        """Whether this row is theirs."""
+        if broadcast.source_owner is None:
+            return broadcast.sender_id == self.sender_id
+        return broadcast.source_owner == self.owner
+
+
+def hold(session: Session, sources: Collection[str], owners: Collection[str], *, at: datetime) -> None:
+    """Let no other transaction judge these until this one ends: two must not both see room for one."""
+    outside.lock_senders(session, owners, at=at)
     outside.count(session, {source: {} for source in sources}, at=at)
 
 
@@ -30,17 +52,26 @@ def shown_since(session: Session, source: str, rule: str, since: datetime) -> in
     return int(session.scalar(query.where(RuleTally.source == source, RuleTally.rule == rule, RuleTally.at > since)))
 
 
-def note_shown(session: Session, source: str, rule: str, shown: int, *, at: datetime, per_seconds: int) -> None:
-    """Add to what `shown_since` tells; what is out of its window is forgotten."""
-    of_rule = (RuleTally.source == source, RuleTally.rule == rule)
-    session.execute(delete(RuleTally).where(*of_rule, RuleTally.at <= at - timedelta(seconds=per_seconds)))
-    session.execute(insert(RuleTally), [{"source": source, "rule": rule, "at": at, "shown": shown}])
+def shown_by_owner_since(session: Session, owner: str, rule: str, since: datetime) -> int:
+    """The same of everything that an account or topic sent, whatever sources it named."""
+    query = select(func.coalesce(func.sum(RuleTally.shown), 0))
+    return int(session.scalar(query.where(RuleTally.owner == owner, RuleTally.rule == rule, RuleTally.at > since)))
+
+
+def note_shown(
+    session: Session, source: str, owner: str, rule: str, shown: int, *, at: datetime, per_seconds: int
+) -> None:
+    """Add to what both tell; what is out of its window is forgotten."""
+    is_over = and_(RuleTally.rule == rule, RuleTally.at <= at - timedelta(seconds=per_seconds))
+    session.execute(delete(RuleTally).where(RuleTally.source == source, is_over))
+    session.execute(delete(RuleTally).where(RuleTally.owner == owner, is_over))
+    session.execute(insert(RuleTally), [{"source": source, "owner": owner, "rule": rule, "at": at, "shown": shown}])
 
 
 def live_cards(
     session: Session, wanted: Mapping[str, Collection[str]], *, now: datetime
 ) -> dict[tuple[str, str], list[Broadcast]]:
-    """Live broadcasts by source and collapse key, the newest first; locked until the transaction ends."""
+    """Live broadcasts by source and collapse key, whoever's, the newest first; locked until the transaction ends."""
     found: dict[tuple[str, str], list[Broadcast]] = {}
     for source, keys in sorted(wanted.items()):
         query = (
@@ -53,19 +84,39 @@ def live_cards(
     return found
 
 
-def quarantined(session: Session, source: str, *, most: int) -> list[Broadcast]:
-    """The newest drafts of this source that wait in quarantine, at most `most`; locked until the transaction ends."""
+def quarantined(session: Session, source: str, whose: Whose, *, most: int) -> list[Broadcast]:
+    """Their newest drafts of this source that wait in quarantine, at most `most`; locked until the transaction ends."""
     query = (
         select(Broadcast)
-        .where(Broadcast.source == source, Broadcast.status == Status.DRAFT, Broadcast.quarantine_reason.is_not(None))
+        .where(Broadcast.source == source, whose.condition(), *_WAITING)
         .order_by(Broadcast.id.desc())
         .limit(most)
     )
     return list(session.scalars(query.with_for_update(**ROW_LOCK)))
 
 
+def count_quarantined(session: Session, whose: Whose) -> int:
+    """How many drafts of theirs wait in quarantine, whatever sources they named."""
+    return session.scalar(select(func.count()).select_from(Broadcast).where(whose.condition(), *_WAITING))
+
+
+def named(session: Session, wanted: Mapping[tuple[str, str], Collection[str]]) -> dict[tuple[str, str, str], Broadcast]:
+    """The broadcasts of events whose names they do not bear, by the event's owner, source and id there; locked."""
+    found = {}
+    for (owner, source), ids in sorted(wanted.items()):
+        query = (
+            select(EventName.source_id, Broadcast)
+            .join(Broadcast, Broadcast.id == EventName.broadcast_id)
+            .where(EventName.owner == owner, EventName.source == source, EventName.source_id.in_(ids))
+            .order_by(Broadcast.id)
+        )
+        rows = session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
+        found |= {(owner, source, source_id): broadcast for source_id, broadcast in rows}
+    return found
+
+
 def collapsed(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[tuple[str, str], Broadcast]:
-    """The cards on which these events were counted, by the event's source and id; locked until the transaction ends."""
+    """The cards on which these events were counted when names had no owner, by the event's source and id; locked."""
     found = {}
     for source, ids in sorted(wanted.items()):
         query = (
@@ -79,23 +130,23 @@ def collapsed(session: Session, wanted: Mapping[str, Collection[str]]) -> dict[t
     return found
 
 
-def note_collapsed(session: Session, new: Iterable[tuple[str, str, int]]) -> None:
-    """Remember events that were counted on a card: source, id there, id of the broadcast."""
-    if rows := [dict(zip(("source", "source_id", "broadcast_id"), one, strict=True)) for one in new]:
-        session.execute(insert(CollapsedEvent), rows)
+def note_names(session: Session, new: Iterable[tuple[str, str, str, int]]) -> None:
+    """Remember events whose names their broadcasts do not bear: owner, source, id there, id of the broadcast."""
+    if rows := [dict(zip(("owner", "source", "source_id", "broadcast_id"), one, strict=True)) for one in new]:
+        session.execute(insert(EventName), rows)
 
 
-def keep_samples(session: Session, newest: Mapping[str, Sequence[Record]], *, at: datetime) -> None:
-    """Keep the newest SAMPLES events of each source, these among them, and forget the older ones."""
-    for source, records in sorted(newest.items()):
-        session.execute(insert(EventSample), [_sample(source, record, at) for record in records[-SAMPLES:]])
+def keep_samples(session: Session, newest: Mapping[str, Sequence[tuple[Record, str | None]]], *, at: datetime) -> None:
+    """Keep the newest SAMPLES events of each source with their owners, these among them, and forget the older ones."""
+    for source, events in sorted(newest.items()):
+        session.execute(insert(EventSample), [_sample(source, *event, at) for event in events[-SAMPLES:]])
         of_source = EventSample.source == source
         kept = select(EventSample.id).where(of_source).order_by(EventSample.id.desc()).limit(SAMPLES)
         oldest = select(func.min(kept.subquery().c.id)).scalar_subquery()
         session.execute(delete(EventSample).where(of_source, EventSample.id < oldest))
 
 
-def _sample(source: str, record: Record, at: datetime) -> dict:
+def _sample(source: str, record: Record, owner: str | None, at: datetime) -> dict:
     place = record.place
     is_read = [
         one for one in record.headers if one[0].lower() == "content-type" or one[0][:3].lower() in ("ce_", "ce-")
@@ -108,6 +159,7 @@ def _sample(source: str, record: Record, at: datetime) -> dict:
         "key": record.key,
         "value": record.value and record.value[:VALUE_BYTES],
         "headers": dead_letters.packed(is_read),  # never the others: a webhook's hold its token
+        "owner": owner,
         "at": at,
     }
 

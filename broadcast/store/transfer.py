@@ -22,7 +22,7 @@ _BATCH = 500
 _LEFT_BEHIND = {
     table.__tablename__ for table in (UserSession, SetupCode, ProviderLogoutRow, SchemaSupport, SchedulerState)
 }
-_ONE_ROW = {"log_head", "audit_head", "people_version"}  # a new database has these already
+_ONE_ROW = {"log_head", "audit_head", "people_version", "system_identity"}  # a new database has these already
 
 
 def rows() -> Iterator[tuple[str, dict[str, Any]]]:

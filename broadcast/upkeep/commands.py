@@ -7,12 +7,15 @@ from typing import TextIO
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
+from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast.actions import announce, moving, retention
 from broadcast.commands import told
 from broadcast.domain import clock
-from broadcast.ingest import rules
+from broadcast.ingest import rules_file
+from broadcast.ingest.rules import Rule
 from broadcast.settings import Settings, SettingsError
+from broadcast.store import people
 from broadcast.upkeep import doctor, outside
 
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
@@ -39,10 +42,29 @@ def check_rules(file: Path | None) -> None:
     """
     path = file or current_app.extensions["settings"].event_rules
     try:
-        held = rules.load(path)
+        held = rules_file.load(path)
     except SettingsError as problem:
         raise click.ClickException(str(problem)) from None
+    for number, rule in enumerate(held, 1):
+        patterns = "; ".join(f"{name} {', '.join(patterns)}" for name, patterns in sorted(rule.fits.items()))
+        who = ", ".join(rule.senders) if rule.senders else "every account and topic (name some in `from`)"
+        click.echo(f"Rule {number}: {patterns}\n  May be sent by {who}.")
+        for username in _unknown_accounts(rule):
+            click.echo(f"  There is no account {username} yet.")
     click.echo(f"{path or 'EVENT_RULES is not set'}: {len(held)} rule{'s' * (len(held) != 1)}, nothing wrong.")
+    if path:
+        is_refused = current_app.extensions["settings"].event_rules_others == "refuse"
+        click.echo(f"What no rule is for is {'refused' if is_refused else 'let through (EVENT_RULES_OTHERS)'}.")
+
+
+def _unknown_accounts(rule: Rule) -> list[str]:
+    """Usernames in `from`, written without a pattern, that nobody has; none when the database cannot be asked."""
+    named = [sender.removeprefix("account:") for sender in rule.senders or () if sender.startswith("account:")]
+    try:
+        known_names = people.known_usernames(named)
+    except SQLAlchemyError:
+        return []
+    return [name for name in named if name not in known_names and not set(name) & set("*?[")]
 
 
 @retention_group.command("run")

@@ -6,7 +6,6 @@ Changes nothing. Every question has a deadline of its own, so a part that hangs 
 import json
 import resource
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from urllib.request import urlopen
 
 from flask import Flask
 
+from broadcast.ingest import brokers
 from broadcast.redis_url import AWAY, make_client
 from broadcast.settings import Settings
 from broadcast.store import broadcasts, database, log, schema
@@ -64,6 +64,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         wrong.append("PROXY_SIGN_IN_FROM names a large network: whoever is in it can be anybody here.")
     if settings.is_production and not settings.ratelimit_enabled:
         wrong.append("RATELIMIT_ENABLED is 0: passwords can be guessed without a limit.")
+    wrong += settings.event_doubts()
     if not wrong:
         yield Finding("settings", "ok", f"APP_ENV is {settings.app_env}; nothing in the settings is doubtful.")
     for sentence in wrong:
@@ -136,14 +137,14 @@ def _redis(settings: Settings) -> Finding:
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
-    for server in settings.kafka_bootstrap_servers:
-        host, _, port = server.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=_DEADLINE_SECONDS).close()
-        except (OSError, ValueError) as problem:
-            yield Finding("kafka", "failure", f"{server} cannot be reached: {problem}.")
-        else:
-            yield Finding("kafka", "ok", f"{server} takes connections.")
+    if not settings.kafka_bootstrap_servers:
+        return
+    hasty = settings.model_copy(update={"kafka_request_timeout_ms": int(_DEADLINE_SECONDS * 1000)})
+    if problem := brokers.examine(hasty):
+        yield Finding("kafka", "failure", f"{', '.join(settings.kafka_bootstrap_servers)}: {problem}")
+    else:
+        topics = ", ".join(settings.kafka_topics)
+        yield Finding("kafka", "ok", f"Signed in to the brokers, which have {topics}.")
 
 
 def _organisation(settings: Settings) -> Iterator[Finding]:

@@ -93,6 +93,7 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
+        "lastOffset": letter.last_offset,
         "timestamp": letter.timestamp_ms,
         "key": _base64(letter.key),
         "value": _base64(letter.value),

@@ -7,10 +7,13 @@ from broadcast.actions import events
 from broadcast.actions.gathering import OVER_CAP
 from broadcast.domain import clock
 from broadcast.domain.arrival import VALUE_BYTES, Arrival, Record, Rejected
+from broadcast.domain.event_source import Owner
 from broadcast.errors import BroadcastError, Flooded, Invalid
 from broadcast.ingest import contract
+from broadcast.ingest.decompression import TooLarge, Undecodable, gunzip, inflate
 from broadcast.web.identity import allow, me
 
+_CODINGS = {"identity": None, "gzip": gunzip, "x-gzip": gunzip, "deflate": inflate}
 blueprint = Blueprint("events", __name__, url_prefix="/api")
 
 
@@ -20,18 +23,37 @@ def receive():
     """202 and the broadcast's address, 200 for an event that is known, 422 with the reason, 429 for too many."""
     now = clock.now()
     record = Record(
-        value=request.stream.read(VALUE_BYTES + 1),
+        value=_body(),
         headers=tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers),
     )
-    reading = contract.read(record, now=now, rules=current_app.extensions["rules"])
+    identity = me()
+    owner = Owner.account(identity.actor.user_id, identity.username)
+    reading = contract.read(record, now=now, rules=current_app.extensions["rules"], owner=owner)
     if isinstance(reading, Rejected):
         metrics.events.labels("web", "rejected").inc()
         raise _refused(reading)
-    [outcome] = events.ingest([Arrival(record, reading)], by=me().actor, now=now)
+    [outcome] = events.ingest([Arrival(record, reading)], by=identity.actor, now=now)
     metrics.events.labels("web", outcome.kind).inc()
     if outcome.rejected is not None:
         raise _refused(outcome.rejected)
     return _told(outcome)
+
+
+def _body() -> bytes:
+    """The body, decompressed where it says that it is compressed. Raises Invalid."""
+    body = request.stream.read(VALUE_BYTES + 1)
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in _CODINGS:
+        raise Invalid({"content-encoding": "The Content-Encoding must be gzip, deflate, or identity."})
+    if (decompress := _CODINGS[coding]) is None or len(body) > VALUE_BYTES:
+        return body
+    try:
+        return decompress(body, limit=VALUE_BYTES)
+    except TooLarge:
+        sentence = f"The event has more than {VALUE_BYTES:,} bytes once it is decompressed; at most as many are read."
+        raise Invalid({"size": sentence}) from None
+    except Undecodable as problem:
+        raise Invalid({"content-encoding": f"The body cannot be decompressed: {problem}."}) from None
 
 
 def _told(outcome: events.Outcome) -> Response:

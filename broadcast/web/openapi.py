@@ -112,7 +112,7 @@ _CARD |= {
         "description": "Acknowledgements of earlier revisions do not stand",
     }
 }
-_CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME)}
+_CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME), "fromSource": _FLAG}
 _DRAFT = _FIELDS | _TARGET | {"draft": _or_null(_FLAG)}
 _CONFIRM = _or_null(
     _object(closed=True, people=_or_null(_COUNT), password=_text())

@@ -6,7 +6,7 @@ from alembic import op
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 revision = "0015_plans"
-down_revision = "0013_sizes"
+down_revision = "0014_sources"
 oldest_code = "0011_counting"
 
 

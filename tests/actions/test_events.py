@@ -1,10 +1,11 @@
 """Batches of events from outside: each becomes one broadcast, once, whatever else is in the batch (I7, F07, F08)."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broadcast.actions import broadcasts as singles
 from broadcast.actions import events
@@ -15,9 +16,9 @@ from broadcast.domain.events import EventType
 from broadcast.errors import Busy, Forbidden
 from broadcast.ingest import contract
 from broadcast.store import broadcasts, dead_letters, log
-from broadcast.store.database import db
+from broadcast.store.database import db, writing
 from broadcast.store.models import Audit, Broadcast
-from broadcast.store.outside import EventSource
+from broadcast.store.outside import CollapsedEvent, EventSource
 from tests.acts import a_message, count_rows, to_people, to_role
 from tests.ingest.records import SOURCE, a_cancel, an_event, bare, structured
 
@@ -160,14 +161,115 @@ def test_scheduled_and_draft_wait_without_a_number(outside):
     assert log.head().seq == 0
 
 
+def of_topic(record: Record, topic: str = "other.topic") -> Record:
+    return replace(record, place=replace(record.place, topic=topic))
+
+
+def test_owner_alone_recalls_and_repeats_though_another_names_the_same_source_and_id(outside):
+    ingest(outside, structured(an_event("1")))
+    assert ingest(outside, of_topic(structured(a_cancel("1")))) == ["rejected"]
+    assert ingest(outside, of_topic(structured(an_event("1")))) == ["published"]
+    assert ingest(outside, of_topic(structured(an_event("1"), offset=43)), structured(an_event("1"), offset=44)) == [
+        "repeated", "repeated",
+    ]  # fmt: skip
+    assert [(row.source_owner, row.status) for row in stored()] == [
+        ("topic:ext.events", "ACTIVE"), ("topic:other.topic", "ACTIVE"),
+    ]  # fmt: skip
+    assert ingest(outside, of_topic(structured(a_cancel("1"), offset=50))) == ["cancelled"]
+    assert [row.status for row in stored()] == ["ACTIVE", "CANCELLED"]
+    assert ingest(outside, structured(a_cancel("1"), offset=51)) == ["cancelled"]
+
+
+def test_two_owners_with_one_name_in_one_batch_are_two_events(outside):
+    kinds = ingest(outside, structured(an_event("1")), of_topic(structured(an_event("1"))), structured(a_cancel("1")))
+    assert kinds == ["published", "published", "cancelled"]
+    assert [row.status for row in stored()] == ["CANCELLED", "ACTIVE"]
+
+
+def test_source_is_one_however_it_is_written(outside):
+    written = SOURCE.replace("https://grid", "HTTPS://GRID").replace(".com/", ".com:443/x/../")
+    assert ingest(outside, structured(an_event("1")), structured(an_event("1", source=written))) == [
+        "published", "repeated",
+    ]  # fmt: skip
+    assert ingest(outside, structured(a_cancel("1", source=written))) == ["cancelled"]
+
+
+def test_broadcasts_from_before_there_were_owners_are_recalled_and_repeated_by_whoever_sent_them(outside, cast):
+    """As an older version left them: without an owner, and with the source as it was written."""
+    ingest(outside, structured(an_event("1")), structured(an_event("2")), structured(an_event("3")))
+    older = {"source": SOURCE.replace("grid", "GRID"), "source_owner": None}
+    with writing() as session:
+        session.execute(sqlalchemy.update(Broadcast).values(older))
+        session.execute(
+            sqlalchemy.update(Broadcast).where(Broadcast.source_id == "3").values(sender_id=cast["bob"].user_id)
+        )
+        session.execute(
+            sqlalchemy.insert(CollapsedEvent).values(
+                source=older["source"], source_id="2b", broadcast_id=stored()[1].id
+            )
+        )
+    written = {"source": older["source"]}
+    assert (
+        ingest(outside, structured(an_event("1", **written)), structured(an_event("2b", **written))) == ["repeated"] * 2
+    )
+    assert (
+        ingest(outside, structured(a_cancel("1", **written)), structured(a_cancel("2b", "c2", **written)))
+        == ["cancelled"] * 2
+    )
+    assert ingest(outside, structured(a_cancel("3", "c3", **written))) == ["rejected"]
+
+
+def test_record_that_cannot_even_be_buried_as_it_is_is_buried_without_its_names(outside, monkeypatch):
+    """Whatever a record holds, it comes once: else its batch is handed in for ever."""
+    add, tried = dead_letters.add, []
+
+    def refusing(session, record, rejected, *, at):
+        tried.append(rejected.code)
+        if record.headers:
+            raise ValueError("this cannot be stored")
+        return add(session, record, rejected, at=at)
+
+    monkeypatch.setattr(dead_letters, "add", refusing)
+    assert ingest(outside, structured(b"{nope"), structured(an_event("1"), offset=43)) == ["rejected", "published"]
+    [letter] = dead_letters.page(None)
+    assert (letter.code, letter.value, letter.headers) == ("failed", b"{nope", [])
+
+
+def test_database_without_a_table_buries_nothing(outside, monkeypatch):
+    problem = ProgrammingError("INSERT", {}, Exception("relation does not exist"))
+
+    def fail(*args, **options):
+        raise problem
+
+    monkeypatch.setattr(log, "append", fail)
+    with pytest.raises(ProgrammingError):
+        events.ingest(arrivals(structured(an_event("1")), structured(an_event("2"), offset=43)), by=outside, now=NOW)
+    db.session.rollback()
+    assert dead_letters.page(None) == []
+
+
+def test_mistake_in_our_own_code_costs_one_event(outside, monkeypatch):
+    reader = contract.read_draft
+
+    def failing(raw, *, now):
+        if raw["title"] == "boom":
+            raise KeyError("boom")
+        return reader(raw, now=now)
+
+    monkeypatch.setattr(contract, "read_draft", failing)
+    bad = structured(an_event("1", data=a_message(title="boom")), offset=1)
+    assert ingest(outside, bad, structured(an_event("2"), offset=2)) == ["rejected", "published"]
+    assert dead_letters.page(None)[0].code == "failed"
+
+
 def test_every_broadcast_has_its_line_in_the_audit(outside):
     ingest(outside, structured(an_event("1")), structured(an_event("2")), structured(a_cancel("1")))
     rows = db.session.scalars(sqlalchemy.select(Audit).where(Audit.object_type == "broadcast").order_by(Audit.id)).all()
     told = [(row.action, row.actor_name, row.detail["sourceId"]) for row in rows]
     assert sorted(told) == [
-        ("broadcast.cancelled", SOURCE, "1"),
-        ("broadcast.published", SOURCE, "1"),
-        ("broadcast.published", SOURCE, "2"),
+        ("broadcast.cancelled", outside.name, "1"),
+        ("broadcast.published", outside.name, "1"),
+        ("broadcast.published", outside.name, "2"),
     ]
 
 

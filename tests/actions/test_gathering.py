@@ -1,16 +1,17 @@
 """Events of one source gather: on the card with their key, above the cap as drafts. Each counts once, whatever happens."""
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy
 
 from broadcast.actions import broadcasts as singles
-from broadcast.actions import edits, events, receipts
+from broadcast.actions import edits, events, gathering, receipts
 from broadcast.actions.gathering import MOST_WAITING
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import Arrival, Cap, Record
+from broadcast.domain.arrival import Arrival, Cap, Place, Record
 from broadcast.domain.events import EventType
 from broadcast.errors import Busy
 from broadcast.ingest import contract
@@ -18,13 +19,13 @@ from broadcast.ingest.rules import Rule
 from broadcast.store import broadcasts, dead_letters, inbox, log
 from broadcast.store.database import db
 from broadcast.store.models import Audit, Broadcast
-from broadcast.store.outside import CollapsedEvent, EventSource, RuleTally
+from broadcast.store.outside import EventName, EventSource, RuleTally
 from tests.acts import a_message, count_rows, to_people, to_role
 from tests.ingest.records import SOURCE, a_cancel, an_event, structured
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
 CAP = Cap(most=3, per_seconds=60, rule="r")
-CAPPED = (Rule(fits={"source": "*"}, cap=CAP),)
+CAPPED = (Rule(fits={"source": ("*",)}, cap=CAP),)
 
 pytestmark = pytest.mark.usefixtures("cast")
 
@@ -169,7 +170,7 @@ def test_joined_events_stand_in_the_audit_once_for_each_batch(outside):
     ingest(outside, keyed("1"))
     ingest(outside, *(keyed(str(n)) for n in range(2, 9)))
     rows = db.session.scalars(sqlalchemy.select(Audit).where(Audit.action == "broadcast.repeated")).all()
-    assert [(row.actor_name, row.detail["times"], row.detail["again"]) for row in rows] == [(SOURCE, 8, True)]
+    assert [(row.actor_name, row.detail["times"], row.detail["again"]) for row in rows] == [(outside.name, 8, True)]
 
 
 # ---- a cap: quarantine
@@ -197,10 +198,38 @@ def test_cap_holds_over_batches_and_its_window_moves_on(outside):
 
 
 def test_cap_is_of_each_source_and_each_rule(outside):
-    others = [structured(an_event(str(n), source="https://b"), offset=n) for n in range(3)]
-    assert ingest(outside, *(keyed(str(n), None) for n in range(3)), *others, rules=CAPPED) == ["published"] * 6
-    another = (Rule(fits={"source": "*"}, cap=Cap(3, 60, "another")),)
+    others = [structured(an_event(str(n), source="https://b"), offset=n) for n in range(4)]
+    roomy = (Rule(fits={"source": ("*",)}, cap=Cap(3, 60, "r", most_of_sender=6)),)
+    assert ingest(outside, *(keyed(str(n), None) for n in range(3)), *others, rules=roomy) == [
+        *["published"] * 6, "quarantined",
+    ]  # fmt: skip
+    another = (Rule(fits={"source": ("*",)}, cap=Cap(3, 60, "another")),)
     assert ingest(outside, keyed("9", None), rules=another) == ["published"]
+
+
+def test_new_names_are_no_way_around_a_cap(outside):
+    records = [structured(an_event(str(n), source=f"https://grid.example.com/{n}"), offset=n) for n in range(5)]
+    assert ingest(outside, *records, rules=CAPPED) == ["published"] * 3 + ["quarantined"] * 2
+    elsewhere = structured(an_event("9", source="https://grid.example.com/9"), offset=9)
+    assert ingest(outside, elsewhere, rules=CAPPED, after=50) == ["quarantined"]
+    assert ingest(outside, structured(an_event("10"), offset=10), rules=CAPPED, after=61) == ["published"]
+
+
+def test_quarantine_has_a_bound_for_one_sender_whatever_names_it_uses(outside, monkeypatch):
+    monkeypatch.setattr(gathering, "MOST_WAITING_OF_SENDER", 4)
+    records = [structured(an_event(str(n), source=f"https://grid.example.com/{n}"), offset=n) for n in range(10)]
+    assert ingest(outside, *records, rules=CAPPED) == ["published"] * 3 + ["quarantined"] * 4 + ["rejected"] * 3
+    again = structured(an_event("x", source="https://grid.example.com/x"), offset=99)
+    assert ingest(outside, again, rules=CAPPED) == ["rejected"]
+    assert "4 drafts of whoever sent this wait" in dead_letters.page(None)[0].reason
+
+
+def test_card_of_another_owner_is_never_joined_and_its_quarantine_not_filled(outside, cast):
+    """Two topics may speak for one source where no rule says otherwise: what one has announced, the other does not change."""
+    assert ingest(outside, keyed("1")) == ["published"]
+    other = replace(keyed("2"), place=Place("other.topic", 0, 1))
+    assert ingest(outside, other) == ["published"]
+    assert [(row.times, row.source_owner) for row in stored()] == [(1, "topic:ext.events"), (1, "topic:other.topic")]
 
 
 def test_held_back_event_that_comes_again_is_a_repeat(outside):
@@ -220,7 +249,7 @@ def test_ten_thousand_equal_events_are_three_cards_and_one_draft(outside):
     *cards, draft = stored()
     assert [card.times for card in cards] == [1, 1, 1]
     assert (draft.status, draft.times) == ("DRAFT", 9997)
-    assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(CollapsedEvent)) == 9996
+    assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(EventName)) == 9996
 
 
 def test_ten_thousand_events_with_one_key_are_one_card_shown_again_as_often_as_the_cap_allows(outside):

@@ -8,9 +8,10 @@ from gevent.event import Event as Bell
 
 from broadcast.actions import events
 from broadcast.domain import clock
-from broadcast.domain.arrival import Arrival, Rejected
+from broadcast.domain.arrival import Arrival, Place, Record, Rejected
 from broadcast.errors import Busy
-from broadcast.ingest.bridge import _Reading, _record
+from broadcast.ingest.bridge import _Reading
+from broadcast.ingest.record_batches import Decoded
 from broadcast.store import log
 from tests.ingest.records import an_event
 
@@ -56,12 +57,10 @@ class Full(OneByOne):
         self.asked.append("commit")
 
 
-def _raw(n: int) -> SimpleNamespace:
+def _raw(n: int) -> Decoded:
     value = json.dumps(an_event(id=str(n))).encode()
-    headers = [("content-type", b"application/cloudevents+json")]
-    return SimpleNamespace(
-        topic="news", partition=0, offset=n, timestamp=1_790_000_000_000 + n, key=None, value=value, headers=headers
-    )
+    headers = (("content-type", b"application/cloudevents+json"),)
+    return Decoded(Record(value, headers=headers, place=Place("news", 0, n, 1_790_000_000_000 + n)), n + 1)
 
 
 def _reading(app, consumer: OneByOne, *, is_alone: bool = True) -> _Reading:
@@ -139,7 +138,7 @@ def test_dead_letter_of_the_batch_under_way_is_forwarded_though_one_forwards_mea
 
     def forward() -> bool:
         if forwarded.append(1) or len(forwarded) == 1:
-            reading._ingest([Arrival(_record(_raw(1)), Rejected("fields", "It has none."))], clock.now())
+            reading._ingest([Arrival(_raw(1).record, Rejected("fields", "It has none."))], clock.now())
         return True
 
     forwarded: list[int] = []
@@ -147,6 +146,41 @@ def test_dead_letter_of_the_batch_under_way_is_forwarded_though_one_forwards_mea
     for _ in range(3):
         reading.turn()
     assert len(forwarded) == 2
+
+
+class Grouped(OneByOne):
+    """A consumer of a group whose offsets at the brokers others may set."""
+
+    def __init__(self, count: int):
+        super().__init__(count)
+        self.there: dict = {}
+        self._coordinator = self
+
+    def fetch_committed_offsets(self, partitions: list, *, timeout_ms: int) -> dict:
+        return {where: SimpleNamespace(offset=offset) for where, offset in self.there.items() if where in partitions}
+
+    def assignment(self) -> set:
+        return {_WHERE}
+
+    def commit(self, offsets: dict, *, timeout_ms: int) -> None:
+        super().commit(offsets, timeout_ms=timeout_ms)
+        self.there[_WHERE] = offsets[_WHERE].offset
+
+
+def test_second_reader_of_the_group_is_noticed_and_told_for_a_while(in_app, monkeypatch):
+    consumer = Grouped(2)
+    reading = _reading(in_app, consumer)
+    reading._committed = reading._offsets_at_the_brokers()
+    reading.turn()
+    reading.finish()
+    reading._look_for_rivals()
+    assert reading._rival_until == 0
+    consumer.there[_WHERE] = 77
+    reading._look_for_rivals()
+    assert reading._rival_until > 0
+    told_until = reading._rival_until
+    reading._look_for_rivals()
+    assert reading._rival_until == told_until
 
 
 def _busy(*args: object, **options: object) -> None:

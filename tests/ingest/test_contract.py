@@ -61,7 +61,9 @@ def test_bare_message_at_the_webhook_is_refused_because_nothing_names_it():
 
 
 def test_recall_names_what_the_same_source_announced():
-    assert read(structured(a_cancel("77", "78"))) == Cancel(SOURCE, "78", "77", "All clear")
+    assert read(structured(a_cancel("77", "78"))) == Cancel(
+        SOURCE, "78", "77", "All clear", owner="topic:ext.events", spelt=SOURCE
+    )
 
 
 def test_start_that_passed_while_the_event_waited_is_now():

@@ -1,5 +1,6 @@
 """Rules of sources: read strictly, applied to what events leave out, how they read, and what they may ask for."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcast.domain.arrival import Publish, Rejected
+from broadcast.domain.event_source import Owner
 from broadcast.domain.message import Priority, Target, TargetType
-from broadcast.ingest import contract, rules
+from broadcast.ingest import contract, rules, rules_file
 from broadcast.settings import SettingsError
 from tests.acts import a_message, to_people, to_role
 from tests.ingest.records import SOURCE, a_cancel, an_event, structured
@@ -37,10 +39,10 @@ draft = true
 
 @pytest.fixture
 def load(tmp_path: Path):
-    def load(text: str) -> rules.Rules:
+    def load(text: str, **options) -> rules.Rules:
         path = tmp_path / "rules.toml"
         path.write_text(text)
-        return rules.load(path)
+        return rules_file.load(path, **options)
 
     return load
 
@@ -73,9 +75,69 @@ def test_what_a_source_may_not_use_is_refused_with_its_name(load, data):
     assert "may not" in reading.reason
 
 
-def test_rule_of_another_source_does_not_hold(load):
-    reading = read(an_event(source="https://elsewhere", data=a_message(priority="URGENT")), load(GRID))
-    assert reading.draft.priority is Priority.URGENT
+def test_what_no_rule_is_for_is_refused_unless_a_setting_lets_it_through(load):
+    event = an_event(source="https://elsewhere", data=a_message(priority="URGENT"))
+    reading = read(event, load(GRID))
+    assert (reading.code, reading.source) == ("no-rule", "https://elsewhere/")
+    assert "topic:ext.events" in reading.reason
+    assert read(event, load(GRID, lets_others_through=True)).draft.priority is Priority.URGENT
+    assert read(event, ()).draft.priority is Priority.URGENT
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["https://GRID.example.com/a", "HTTPS://grid.example.com/a", "https://grid.example.com:443/a",
+     "https://grid.example.com./a", "https://x/../grid.example.com/a", "https://gr%69d.example.com/%61"],
+)  # fmt: skip
+def test_another_spelling_of_a_source_is_no_way_around_its_rule(load, source):
+    reading = read(an_event(source=source, data=a_message(priority="URGENT")), load(GRID))
+    assert reading.code in ("not-allowed", "no-rule")
+
+
+BOUND = """
+[[rule]]
+source = ["https://grid.example.com/*", "urn:grid:*"]
+from = ["account:grid-bot", "topic:grid.*"]
+sender = "Grid control"
+
+[[rule]]
+source = "*"
+priorities = ["LOW", "NORMAL"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("owner", "source", "is_sent"),
+    [
+        (Owner.account(7, "grid-bot"), SOURCE, True), (Owner.topic("grid.events"), "URN:GRID:1", True),
+        (Owner.account(8, "meter-bot"), SOURCE, False), (Owner.account(8, "meter-bot"), "https://GRID.example.com./x", False),
+        (Owner.topic("meter.events"), "urn:GRID:2", False), (Owner.account(8, "meter-bot"), "https://meter.example.com", True),
+        (Owner.account(9, "grid-bot-2"), SOURCE, False),
+    ],
+)  # fmt: skip
+def test_source_that_is_kept_for_some_is_not_let_through_by_a_rule_for_everybody(load, owner, source, is_sent):
+    for held in (load(BOUND), load(BOUND, lets_others_through=True)):
+        reading = contract.read(structured(an_event(source=source)), now=NOW, rules=held, owner=owner)
+        assert isinstance(reading, Publish) is is_sent
+        if not is_sent:
+            assert reading.code == "no-rule"
+            assert owner.name in reading.reason
+
+
+def test_owner_of_a_record_is_its_topic_and_of_a_source_nobody(load):
+    reading = read(an_event(), ())
+    assert (reading.owner, reading.source) == ("topic:ext.events", SOURCE)
+
+
+@pytest.mark.parametrize("source", ["Alice Adler", "Ａｌｉｃｅ Adler", "alice", "Al\u200dice"])
+def test_source_without_a_rule_is_never_shown_like_a_person(source):
+    assert read(an_event(source=source), ()).sender_name.startswith("Source “")
+    assert read(an_event(), ()).sender_name == SOURCE
+
+
+def test_name_of_another_topics_bare_events_cannot_be_taken():
+    assert read(an_event(source="kafka:other.topic"), ()).code == "not-allowed"
+    assert isinstance(read(an_event(source="KAFKA:ext.events"), ()), Publish)
 
 
 def test_first_rule_that_fits_holds(load):
@@ -112,8 +174,8 @@ def test_recall_needs_no_template(load):
 
 @given(data=st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
 def test_no_data_makes_a_template_raise_anything_else(data):
-    text = rules._template("{{ data.a.b + data['c'] }}", "title")
-    rule = rules.Rule(fits={"type": "*"}, templates={"title": text, "content": text})
+    text = rules_file._template("title", "{{ data.a.b + data['c'] }}")
+    rule = rules.Rule(fits={"type": ("*",)}, templates={"title": text, "content": text})
     with suppress(rules.TemplateFailed):
         assert isinstance(rule.shape(data)["title"], str)
 
@@ -134,8 +196,8 @@ def test_wrong_file_stops_the_start_with_a_sentence(load, text):
 
 def test_missing_file_stops_the_start(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
-        rules.load(tmp_path / "nowhere.toml")
-    assert rules.load(None) == ()
+        rules_file.load(tmp_path / "nowhere.toml")
+    assert rules_file.load(None) == ()
 
 
 CHECK = """
@@ -191,7 +253,7 @@ def test_cap_is_counted_under_the_patterns_of_its_rule(load):
     assert (cap.most, cap.per_seconds) == (30, 60)
     assert read(event, load(CHECK.replace("fails", "fails again"))).cap == cap
     assert read(event, load(CHECK.replace("check.*", "*"))).cap.rule != cap.rule
-    assert read(an_event(), load(GRID.replace("grid.example.com", "elsewhere"))).cap is None
+    assert read(an_event(data=to_role("ops")), load(GRID)).cap is None
 
 
 @pytest.mark.parametrize(
@@ -199,7 +261,7 @@ def test_cap_is_counted_under_the_patterns_of_its_rule(load):
              "most = true\nper_seconds = 1", "most = 1\nper_seconds = 86401", "collapse_key = 7"],
 )  # fmt: skip
 def test_wrong_cap_stops_the_start_with_a_sentence(load, line):
-    with pytest.raises(SettingsError, match="^EVENT_RULES: rule 1: "):
+    with pytest.raises(SettingsError, match=r"^EVENT_RULES: .*rules\.toml, line \d: rule 1: "):
         load(f'[[rule]]\nsource = "x"\n{line}')
 
 
@@ -230,3 +292,87 @@ def test_rule_may_calculate_and_format(load):
     rule = DEPLOY.replace("By {{ data.by }}.", "{{ '%05.2f' % (data.by * 2) }} {{ data.by ** 2 }}")
     reading = read(an_event(type="com.example.deploy.done", data={"service": "Mail", "by": 3}), load(rule))
     assert reading.draft.content == "06.00 9"
+
+
+WRONG = {
+    'draft = "true"': "draft must be true or false, without quotes, and is 'true'.",
+    "draft = 1": "draft must be true or false, without quotes, and is 1.",
+    'draft = "yes"': "draft must be true or false, without quotes, and is 'yes'.",
+    "draft = []": "draft must be true or false, without quotes, and is [].",
+    "drafts = true": "drafts is not a field of a rule; did you mean draft?",
+    "Draft = true": "Draft is not a field of a rule; did you mean draft?",
+    "perSeconds = 3": "perSeconds is not a field of a rule; did you mean per_seconds?",
+    "priority = ['LOW']": "priority is not a field of a rule; did you mean priorities?",
+    "colour = 'red'": "colour is not a field of a rule",
+    "sender = 7": "sender must be text in quotes, and is 7.",
+    "sender = '  '": "sender must be 1 to 100 characters in one line",
+    'sender = "a\\nb"': "sender must be 1 to 100 characters in one line",
+    "topic = []": "topic is an empty list",
+    "topic = ['a', 7]": "topic must be text in quotes, and is 7.",
+    "audiences = []": "audiences must be a list of everyone, people, or role:NAME, and is [].",
+    "audiences = ['role:']": "audiences must be a list of everyone, people, or role:NAME, and has 'role:'.",
+    "audiences = ['role:Night Shift']": "audiences must be a list of everyone, people, or role:NAME",
+    "priorities = 'LOW'": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, and is 'LOW'.",
+    "priorities = ['low']": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, and has 'low'.",
+    "priorities = [true]": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, and has true.",
+    "from = 'grid-bot'": "from must name accounts and topics",
+    "from = []": "from is an empty list",
+    "most = '3'\nper_seconds = 3": "most must be a whole number from 1 to 1,000,000, and is '3'.",
+    "most = 3.0\nper_seconds = 3": "most must be a whole number from 1 to 1,000,000, and is 3.0.",
+    "most = 3\nper_seconds = 60\nmost_of_sender = 2": "most_of_sender must be at least most, which is 3.",
+    "most_of_sender = 2": "most_of_sender makes a cap only together with most and per_seconds.",
+    "defaults = 'LOW'": "defaults must be a table",
+    "defaults = { priority = 'LOUD' }": "defaults has priority = 'LOUD'. The priority must be one of",
+    "defaults = { requiresAck = 'true' }": "requiresAck = 'true'. The wish for an acknowledgement must be true or false.",
+    "defaults = { requiresAck = 1 }": "defaults has requiresAck = 1.",
+    "defaults = { targetType = 'ROLE' }": "defaults has targetIds = None. Choose at least one role",
+    "defaults = { targetIds = ['ops'] }": "defaults has targetIds without a targetType.",
+    "defaults = { targetType = 'ALL', targetIds = ['ops'] }": "defaults has targetIds = ['ops'].",
+    "defaults = { category = 7 }": "defaults has category = 7. The category must be text.",
+    "defaults = { Priority = 'LOW' }": "defaults has Priority, which is no default; did you mean priority?",
+    "defaults = { priority = 'HIGH' }\npriorities = ['LOW']": "defaults asks for what the rule refuses.",
+    "title = 'x'": "title and content are templates together, or neither is.",
+    "title = '{{'\ncontent = 'x'": "title is no template:",
+    "collapse_key = ''": "collapse_key must be text of 1 to 10,000 characters",
+}
+
+
+@pytest.mark.parametrize("lines", WRONG)
+def test_every_wrong_value_is_refused_with_file_line_and_sentence(load, lines):
+    with pytest.raises(SettingsError) as raised:
+        load(f'# first\n[[rule]]\nsource = "y"\n\n[[rule]]\nsource = "x"\n{lines}\n')
+    sentence = str(raised.value)
+    assert WRONG[lines] in sentence
+    assert "rules.toml, line " in sentence
+    assert ": rule 2: " in sentence
+    assert re.search(r"line ([5-9])", sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("[[rules]]\nsource = 'x'", "rules is not read; did you mean rule? The file holds"), ("", "holds no [[rule]]"),
+     ("[rule]\nsource = 'x'", "begins with [[rule]]"), ("rule = [7]", "begins with [[rule]]"),
+     ("[[rule]]\nsource = 'x'\nsource = 'y'", "cannot be read"), ("\ufeff[[rule]]\nsource = 'x'", "cannot be read")],
+)  # fmt: skip
+def test_file_that_is_no_file_of_rules_is_refused(load, text, sentence):
+    with pytest.raises(SettingsError) as raised:
+        load(text)
+    assert sentence in str(raised.value)
+
+
+@given(value=st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.lists(st.integers()), st.none(),
+                       st.dictionaries(st.text(), st.integers())),
+       name=st.sampled_from(["source", "topic", "type", "from", "sender", "defaults", "title", "collapse_key", "audiences",
+                             "priorities", "draft", "most", "per_seconds", "most_of_sender"]))  # fmt: skip
+def test_no_value_is_taken_for_another(value, name):
+    """Either a rule comes of it that says what was written, or it is refused."""
+    try:
+        rule = rules_file._read({"source": "x", name: value})
+    except rules_file._Wrong:
+        return
+    if name == "draft":
+        assert rule.draft is value
+    elif name in ("source", "topic", "type", "from", "sender", "title", "collapse_key"):
+        assert isinstance(value, str)
+    else:
+        assert value == {}

@@ -5,6 +5,8 @@ pytest itself speaks to them through confluent-kafka, whose threads are real one
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 import uuid
@@ -78,6 +80,19 @@ class Brokers:
             self.producer.poll(0)
         assert self.producer.flush(30) == 0
         assert not failed, failed[0]
+
+    def send_batch(self, topic: str, partition: int, batch: bytes) -> None:
+        """Write the bytes of a batch as they are, which no producer does."""
+        named = struct.pack(">h", len(topic)) + topic.encode()
+        data = struct.pack(">iii", 1, partition, len(batch)) + batch
+        body = struct.pack(">hhihhhi", 0, 3, 1, -1, -1, 1, 10_000) + struct.pack(">i", 1) + named + data
+        host, _, port = self.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as link, link.makefile("rb") as answers:
+            link.sendall(struct.pack(">i", len(body)) + body)
+            (size,) = struct.unpack(">i", answers.read(4))
+            answer = answers.read(size)
+        (error,) = struct.unpack_from(">h", answer, 4 + 4 + len(named) + 4 + 4)
+        assert error == 0, f"the broker refused the batch: {error}"
 
     def committed(self, group: str, topic: str, partitions: int = 3) -> list[int]:
         """The group's offsets, by partition; -1001 where it has none."""

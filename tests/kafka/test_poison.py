@@ -1,10 +1,17 @@
 """Poison in the stream: it goes to the dead letters with its reason and place, and what comes after it goes out (F08)."""
 
+import json
+from pathlib import Path
+
 import pytest
+from confluent_kafka import Producer
 
 from tests.acts import a_message, to_role
+from tests.ingest.batches import a_batch, a_bomb, a_record
 from tests.ingest.records import POISON, STRUCTURED, an_event
 from tests.kafka.brokers import Brokers
+from tests.kafka.test_exactly_once import metric
+from tests.processes import wait_for_workers
 from tests.system import System, wait_for
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
@@ -75,3 +82,50 @@ def test_dead_letters_go_to_their_topic_too_with_headers_that_others_read(broker
     assert headers["kafka_dlt-exception-fqcn"] == b"not-json"
     assert headers["kafka_dlt-exception-message"].endswith(b".")
     assert len(dead_letters(system)) == 1
+
+
+def test_what_cannot_be_decoded_costs_its_record_or_batch_and_stops_no_partition(mock: Brokers, reading):
+    topic = mock.topic(partitions=2)
+    system: System = reading(mock, topic)
+    mock.send_batch(
+        topic,
+        0,
+        a_batch([bare_body("first"), a_record(b"{}", at=1, headers=[(b"\xff", b"x")]), bare_body("same batch")]),
+    )
+    whole = a_batch([b"a", b"b"], first=3)
+    mock.send_batch(topic, 0, whole[:-1] + b"!")
+    mock.send_batch(topic, 0, a_batch([b"x"], codec=1, compress=lambda _: a_bomb(300)))
+    mock.send_batch(topic, 0, a_batch([b"x"], codec=7))
+    mock.send(topic, [a_message(title="after it")], partition=0)
+    mock.send(topic, [a_message(title="elsewhere")], partition=1)
+    expected = ["after it", "elsewhere", "first", "same batch"]
+    wait_for(lambda: sorted(titles(system)) == expected, seconds=30, what="everything that can be read")
+    kept = [(item["partition"], item["offset"], item["lastOffset"], item["code"]) for item in dead_letters(system)]
+    assert kept == [
+        (0, 1, None, "undecodable"), (0, 3, 4, "undecodable"), (0, 5, 5, "size"), (0, 6, 6, "undecodable")
+    ]  # fmt: skip
+    mock.wait_until_consumed(f"group-of-{topic}", topic, partitions=2, seconds=20)
+    assert metric(system, "broadcast_kafka_failures_total") == 0
+    peak_kib = max(peak_memory_kib(pid) for pid in wait_for_workers(system))
+    assert peak_kib < 400 * 1024
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_every_codec_of_producers_is_read(brokers: Brokers, reading, codec):
+    topic = brokers.topic(partitions=1)
+    system: System = reading(brokers, topic)
+    producer = Producer({"bootstrap.servers": brokers.address, "compression.type": codec, "linger.ms": 200})
+    for n in range(20):
+        producer.produce(topic, json.dumps(a_message(title=f"{codec} {n}")).encode())
+    assert producer.flush(20) == 0
+    wait_for(lambda: titles(system) == [f"{codec} {n}" for n in range(20)], seconds=30, what="the events")
+    assert dead_letters(system) == []
+
+
+def bare_body(title: str) -> bytes:
+    return json.dumps(a_message(title=title)).encode()
+
+
+def peak_memory_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

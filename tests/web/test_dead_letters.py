@@ -11,7 +11,7 @@ import sqlalchemy
 from broadcast.actions import events, people
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.arrival import Arrival
+from broadcast.domain.arrival import Arrival, Place, Record, Rejected
 from broadcast.ingest import contract
 from broadcast.store import broadcasts, dead_letters
 from broadcast.store.database import db
@@ -244,3 +244,22 @@ def test_all_are_purged_some_at_a_time(app, alice, monkeypatch):
     with app.app_context():
         details = db.session.scalars(sqlalchemy.select(Audit.detail).where(Audit.action == "dead_letter.purged"))
         assert [detail["count"] for detail in details] == [3, 3, 2]
+
+
+def test_letter_of_a_whole_batch_tells_its_offsets_and_offers_no_text(app, alice):
+    place = Place("ext.events", 1, 17, last_offset=42)
+    broken = Arrival(Record(b"\0\1", place=place, whole_bytes=70_000), Rejected("undecodable", "It cannot be read."))
+    with app.app_context():
+        now = clock.now()
+        events.ingest([broken], by=events.account(now=now), now=now)
+        [kept] = dead_letters.page(None)
+        letter_id = kept.id
+    page = alice.get(f"/console/dead-letters/{letter_id}").get_data(as_text=True)
+    assert "17 to 42" in page
+    assert "<textarea" not in page
+    told = alice.get("/api/admin/dlt").json["items"][0]
+    assert (told["offset"], told["lastOffset"], told["size"]) == (17, 42, 70_000)
+    assert "ext.events:1:17-42" in alice.get("/console/dead-letters").get_data(as_text=True)
+    again = alice.post(f"/api/admin/dlt/{letter_id}/redrive")
+    assert again.json.get("outcome") == "rejected" or again.status_code == 422
+    assert letter(app, letter_id).reason == "It cannot be read."

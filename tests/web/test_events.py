@@ -1,14 +1,21 @@
 """The webhook: the contract of Kafka over HTTP; the caller is told, so nothing is kept of what is refused."""
 
+import gzip
 import json
+import zlib
 
 import pytest
+import sqlalchemy
 
 from broadcast.actions import gathering
 from broadcast.domain.arrival import Cap
+from broadcast.ingest import rules_file
 from broadcast.ingest.rules import Rule
 from broadcast.store import dead_letters
+from broadcast.store.database import db
+from broadcast.store.models import Audit
 from tests.acts import a_message, count_rows, to_role
+from tests.ingest.batches import a_bomb
 from tests.ingest.records import POISON, SOURCE, a_cancel, an_event
 from tests.web.doors import bearer
 
@@ -108,9 +115,130 @@ def test_event_with_the_key_of_a_live_card_answers_with_that_card(program):
 
 def test_too_many_events_are_held_back_and_then_refused_with_when_to_come_back(app, program, monkeypatch):
     monkeypatch.setattr(gathering, "MOST_WAITING", 2)
-    app.extensions["rules"] = (Rule(fits={"source": "*"}, cap=Cap(1, 60, "r")),)
+    app.extensions["rules"] = (Rule(fits={"source": ("*",)}, cap=Cap(1, 60, "r")),)
     answers = [program(an_event(str(n), data=a_message(title=f"t{n}"))) for n in range(4)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 429]
     assert [answer.json.get("outcome") for answer in answers[:3]] == ["published", "quarantined", "quarantined"]
     assert answers[3].headers["Retry-After"] == "60"
     assert "more than 1 broadcast in 60 s" in answers[3].json["detail"]
+
+
+# ---- who may announce what
+
+RULES = """
+[[rule]]
+source = "https://grid.example.com/*"
+from = "account:charlie"
+sender = "Grid control"
+priorities = ["LOW", "NORMAL"]
+
+[[rule]]
+source = ["https://meter.example.com/*", "urn:meter:*"]
+"""
+
+
+@pytest.fixture
+def ruled(app, tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+    app.extensions["rules"] = rules_file.load(path)
+
+
+@pytest.fixture
+def other(app, client):
+    """As `program`, with a token of Bob's."""
+    client()
+    headers, http = bearer(app, "bob", ["events"]), app.test_client()
+    return lambda event: http.post("/api/events", data=json.dumps(event), headers=headers | STRUCTURED)
+
+
+@pytest.mark.parametrize(
+    "source", ["https://GRID.example.com/a", "https://grid.example.com./a", "https://gr%69d.example.com:443/a",
+               "Alice Adler", "https://grid.example.com@evil.example/", "https://grid.example.com.evil.example/a", "alice"],
+)  # fmt: skip
+def test_token_says_nothing_more_under_another_name(ruled, program, source):
+    answer = program(an_event(source=source, data=a_message(priority="URGENT")))
+    assert answer.status_code == 422
+    assert answer.json["fields"].keys() <= {"not-allowed", "no-rule"}
+
+
+def test_token_of_somebody_else_may_not_speak_for_a_source_nor_touch_what_it_sent(ruled, program, other):
+    assert program(an_event("1")).status_code == 202
+    refused = other(an_event("2"))
+    assert (refused.status_code, list(refused.json["fields"])) == (422, ["no-rule"])
+    assert "account:bob" in refused.json["detail"]
+    assert list(other(a_cancel("1")).json["fields"]) == ["not-found"]
+    assert other(an_event("3", source="urn:METER:1")).status_code == 202
+
+
+def test_id_that_another_token_has_used_can_be_used(program, other):
+    taken, own = other(an_event("1")), program(an_event("1"))
+    assert (taken.status_code, own.status_code, own.json["outcome"]) == (202, 202, "published")
+    assert taken.location != own.location
+    assert program(an_event("1")).location == own.location
+    assert program(a_cancel("1")).location == own.location
+    assert other(a_cancel("1")).location == taken.location
+
+
+def test_audit_names_the_account_and_the_source_is_a_detail(app, program):
+    program(an_event("1", source="Alice Adler"))
+    with app.app_context():
+        row = db.session.scalar(sqlalchemy.select(Audit).where(Audit.action == "broadcast.published"))
+        assert (row.actor_name, row.detail["source"]) == ("Charlie", "Alice Adler")
+
+
+def test_source_that_calls_itself_like_a_person_is_shown_as_a_source(app, client, program):
+    program(an_event("1", source="Alice Adler", data=a_message(title="Hello")))
+    page = client("bob").get("/inbox").get_data(as_text=True)
+    assert "via <bdi>Source “Alice Adler”</bdi>" in page
+    assert "From </span>" not in page.partition("Hello")[2].partition("</article>")[0]
+    listed = client("alice").get("/console/broadcasts").get_data(as_text=True)
+    assert "via Source “Alice Adler”" in listed
+    assert "by Alice Adler" not in listed
+
+
+# ---- what is compressed
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP", gzip.compress),
+                                              ("identity", bytes), ("x-gzip", gzip.compress)])  # fmt: skip
+def test_compressed_body_is_read(program, coding, pack):
+    answer = program(pack(json.dumps(an_event()).encode()), **{"Content-Encoding": coding})
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "code"),
+    [("gzip", b"{}", "content-encoding"), ("gzip", gzip.compress(b"{}" * 99)[:-9], "content-encoding"), ("gzip", b"", "empty"),
+     ("br", b"{}", "content-encoding"), ("gzip, gzip", b"{}", "content-encoding"),
+     ("deflate", b"\x78\x9c!", "content-encoding")],
+)  # fmt: skip
+def test_body_that_is_not_what_its_coding_says_is_refused_with_a_sentence(program, coding, body, code):
+    answer = program(body, **{"Content-Encoding": coding})
+    assert (answer.status_code, list(answer.json["fields"])) == (422, [code])
+    assert answer.json["detail"].endswith(".")
+
+
+def test_bomb_is_refused_as_what_it_would_become(program):
+    bomb = a_bomb(50)
+    assert len(bomb) < 64 * 1024
+    answer = program(bomb, **{"Content-Encoding": "gzip"})
+    assert (answer.status_code, list(answer.json["fields"])) == (422, ["size"])
+
+
+def test_time_before_2000_is_a_time(program):
+    assert program(an_event(time="1999-12-31T23:59:59Z")).status_code == 202
+    assert program(an_event("2", time="1970-01-01T00:00:00+02:00")).status_code == 202
+
+
+def test_byte_order_mark_is_passed_over(program):
+    assert program(b"\xef\xbb\xbf" + json.dumps(an_event()).encode()).status_code == 202
+
+
+def test_key_that_stands_twice_is_refused_with_its_name(program):
+    """Two readers may take either: what was checked is not what is sent."""
+    whole = json.dumps(an_event())
+    for body in (whole[:-1] + ', "id": "2"}', whole.replace('"data": {', '"data": {"title": "x", ', 1)):
+        answer = program(body.encode())
+        assert (answer.status_code, list(answer.json["fields"])) == (422, ["not-json"])
+        assert "twice" in answer.json["detail"]

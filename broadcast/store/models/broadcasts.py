@@ -25,6 +25,9 @@ def _words_to_insert(context: Any) -> str:
     return search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
 
 
+_WAITING = text("quarantine_reason IS NOT NULL AND status = 'DRAFT'")
+
+
 class Broadcast(db.Model):
     """One message and where it stands. `seq` is the number of its MESSAGE event: the order of every inbox."""
 
@@ -49,6 +52,7 @@ class Broadcast(db.Model):
             "ix_broadcasts_source_collapse_key", "source", "collapse_key",
             sqlite_where=text("collapse_key IS NOT NULL"), postgresql_where=text("collapse_key IS NOT NULL"),
         ),
+        Index("ix_broadcasts_quarantined", "source_owner", sqlite_where=_WAITING, postgresql_where=_WAITING),
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -71,6 +75,7 @@ class Broadcast(db.Model):
     collapse_key: Mapped[str | None] = mapped_column(String(200))
     source: Mapped[str | None] = mapped_column(String(200))  # who announced it, when it came from outside
     source_id: Mapped[str | None] = mapped_column(String(200))
+    source_owner: Mapped[str | None] = mapped_column(String(260))  # the account or topic whose event it is
     sender_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     sender_name: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime]
@@ -170,6 +175,7 @@ class Broadcast(db.Model):
             times=self.times,
             repeated_at=self.repeated_at,
             ack_revision=self.ack_revision,
+            is_from_source=self.source is not None,
         )
 
 

@@ -3,7 +3,7 @@
 import base64
 from datetime import datetime
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from broadcast.actions import dead_letters as actions
@@ -14,7 +14,7 @@ from broadcast.domain.arrival import VALUE_BYTES, Publish, Rejected
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Invalid, NotFound
 from broadcast.ingest import redrive
-from broadcast.store import dead_letters
+from broadcast.store import dead_letters, system_identity
 from broadcast.store.outside import DeadLetter, LetterStatus
 from broadcast.web.console import reviewing
 from broadcast.web.identity import allow, me
@@ -123,6 +123,7 @@ def _page(
         headers=[(name, shown(base64.b64decode(value))) for name, value in letter.headers],
         key=shown(letter.key) if letter.key else None,
         typed=typed,
+        group=current_app.extensions["settings"].kafka_group_id or system_identity.kafka_group(),
         is_cut=letter.size > VALUE_BYTES,
         error=reading.reason if isinstance(reading, Rejected) else error,
         card=rehearsed(ready, me().actor, clock.now()) if ready else None,

@@ -13,7 +13,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import Permission
 from broadcast.domain.plans import Reason
 from broadcast.errors import Invalid, NotFound
-from broadcast.store import broadcasts
+from broadcast.store import broadcasts, people
 from broadcast.store.models import Broadcast
 from broadcast.web.console import reviewing, revisions
 from broadcast.web.console.rows import Row, rows
@@ -149,6 +149,7 @@ def _told(broadcast: Broadcast) -> dict[str, Any]:
         "is_archived": broadcast.archived_at is not None,
         "why": broadcast.why,
         **{name: getattr(broadcast, name) for name in ("source", "source_id", "collapse_key")},
+        "sent_by": broadcast.source and _sent_by(broadcast),
     }
     return {"broadcast": told, "figures": row.figures}
 
@@ -185,3 +186,10 @@ def _because(detail: dict[str, Any]) -> str:
     if detail.get("fields"):
         return ": " + ", ".join(_SPOKEN.get(name, name) for name in detail["fields"]) + again
     return f": “{detail['reason']}”" if detail.get("reason") else again
+
+
+def _sent_by(broadcast: Broadcast) -> str:
+    """The account or topic that an event came from, which its source is not: that is what it calls itself."""
+    if (broadcast.source_owner or "").startswith("topic:"):
+        return f"Topic {broadcast.source_owner.removeprefix('topic:')}"
+    return people.names([broadcast.sender_id]).get(broadcast.sender_id, "Not known")

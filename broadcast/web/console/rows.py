@@ -25,6 +25,7 @@ class Row:
     category: str | None
     audience: str
     sender_name: str
+    is_from_source: bool
     created_at: datetime
     published_at: datetime | None
     scheduled_at: datetime | None
@@ -52,6 +53,7 @@ def _row(broadcast: Broadcast, chosen: int, figures: Figures) -> Row:
         category=broadcast.category,
         audience=_audience_words(broadcast, chosen),
         sender_name=broadcast.sender_name,
+        is_from_source=broadcast.source is not None,
         created_at=broadcast.created_at,
         published_at=broadcast.published_at,
         scheduled_at=broadcast.scheduled_at,

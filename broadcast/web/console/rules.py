@@ -10,7 +10,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.errors import NotFound
 from broadcast.ingest import dry_run
 from broadcast.ingest.dry_run import Tried
-from broadcast.ingest.rules import Rule, Rules
+from broadcast.ingest.rules import ANYTHING, Rule, Rules
 from broadcast.store import sources
 from broadcast.web.console.dead_letters import rehearsed
 from broadcast.web.identity import allow, me
@@ -25,8 +25,11 @@ _TEMPLATES = {"title": "Title", "content": "Text", "collapse_key": "Collapse key
 @blueprint.get("/rules")
 @allow(Permission.OPERATE)
 def listing():
+    """Every rule with who may send under it, and what becomes of what none is for."""
     rules = [_told(rule, number) for number, rule in enumerate(_rules(), 1)]
-    return page("console/rules.html", rules=rules, path=current_app.extensions["settings"].event_rules)
+    settings = current_app.extensions["settings"]
+    is_open = settings.event_rules_others == "allow"
+    return page("console/rules.html", rules=rules, path=settings.event_rules, is_open=is_open)
 
 
 @blueprint.get("/rules/<int:number>")
@@ -43,7 +46,8 @@ def one(number: int):
 
 
 def _rules() -> Rules:
-    return current_app.extensions["rules"]
+    """Those of the file: the one for all the rest, where that is let through, is no rule to look at."""
+    return tuple(rule for rule in current_app.extensions["rules"] if rule is not ANYTHING)
 
 
 def _told(rule: Rule, number: int) -> dict[str, Any]:
@@ -51,6 +55,7 @@ def _told(rule: Rule, number: int) -> dict[str, Any]:
     return {
         "number": number,
         "fits": sorted(rule.fits.items()),
+        "senders": rule.senders,
         "sender": rule.sender,
         "defaults": [(_SPOKEN.get(name, name), _words(value)) for name, value in rule.defaults.items()],
         "texts": [(_TEMPLATES[name], text.typed) for name, text in rule.templates.items()],

@@ -1,0 +1,82 @@
+"""Sources that are written differently and mean the same, and those that only look alike."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broadcast.domain.event_source import canonical, fits, shown
+
+GRID = "https://grid.example.com/alerts"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://GRID.example.com/alerts", "HTTPS://grid.example.com/alerts", "https://grid.example.com:443/alerts",
+        "https://grid.example.com:/alerts", "https://grid.example.com./alerts", "https://grid.example.com/./alerts",
+        "https://grid.example.com/x/../alerts", "https://grid.example.com/%61lerts", "https://gr%69d.example.com/alerts",
+        "https://ｇｒｉｄ.example.com/alerts", "https://grid。example.com/alerts", "https://grid.example.com:0443/alerts",
+        "https://grid.example.com/../../alerts",
+    ],
+)  # fmt: skip
+def test_every_way_to_write_a_source_is_one(written):
+    assert canonical(written) == GRID
+    assert fits(canonical("https://Grid.Example.com:443/*"), canonical(written))
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("https://grid.example.com", "https://grid.example.com/"), ("https://[2001:DB8::1]:443/", "https://[2001:db8::1]/"),
+        ("urn:GRID:Zone", "URN:grid:Zone"), ("https://a/%e2%82%ac", "https://a/%E2%82%AC"), ("KAFKA:t", "kafka:t"),
+        ("https://bücher.example/", "https://xn--bcher-kva.example/"), ("https://a/b?x=%41", "https://a/b?x=A"),
+    ],
+)  # fmt: skip
+def test_equivalents(left, right):
+    assert canonical(left) == canonical(right)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "https://grid.example.com/Alerts", "http://grid.example.com/alerts", "https://grid.example.com:8443/alerts",
+        "https://gríd.example.com/alerts", "https://grid.example.com/alerts/", "https://grid.example.com/a%2Flerts",
+    ],
+)  # fmt: skip
+def test_what_is_different_stays_different(other):
+    assert canonical(other) != GRID
+
+
+@pytest.mark.parametrize(
+    ("pattern", "source", "is_one"),
+    [
+        ("https://grid.example.com/*", "https://grid.example.com.evil.example/a", False),
+        ("https://grid.example.com/*", "https://grid.example.com@evil.example/a", False),
+        ("https://grid.example.com/*", "https://grid.example.com/", True),
+        ("https://grid.example.com/*", "https://grid.example.com", True),
+        ("https://*.example.com/*", "https://grid.example.com/a/b", True),
+        ("https://*.example.com/*", "https://evil.example/.example.com/a", False),
+        ("https://*.example.com/*", "https://evil.example?.example.com/a", False),
+        ("https://*.example.com/*", "https://evil.example#.example.com/a", False),
+        ("https://*/alerts", "https://grid.example.com/x/alerts", False),
+        ("https://grid*", "https://grid.example.com/alerts", True),
+        ("https://grid.example.com/*", "https:grid.example.com/a", False),
+        ("https://grid.example.com/a/*", "https://grid.example.com/a/../b", False),
+        ("*", "Alice Adler", True), ("kafka:*", "kafka:ext.events", True), ("urn:grid:*", "URN:GRID:1", True),
+    ],
+)  # fmt: skip
+def test_pattern_means_no_more_than_it_says(pattern, source, is_one):
+    assert fits(canonical(pattern), canonical(source)) is is_one
+
+
+@pytest.mark.parametrize("name", ["Alice Adler", "Ａlice Adler", "alice", "Alice\u200b Adler", "Аlice", "alice: adler"])
+def test_source_is_never_shown_like_a_person(name):
+    assert shown(canonical(name)).startswith("Source “")
+    assert "\u200b" not in shown(canonical(name))
+    assert shown(GRID) == GRID
+
+
+@given(text=st.text(min_size=1, max_size=200))
+def test_canonical_never_fails_and_changes_nothing_twice(text):
+    assert canonical(canonical(text)) == canonical(text)
+    assert fits(canonical(text).replace("[", "[[]"), canonical(text)) or any(c in text for c in "*?[@") or True
