@@ -87,7 +87,7 @@ def test_what_is_live_is_edited_without_touching_its_times(app, client, field):
     with app.app_context():
         id = send(actor("alice"), a_message(requiresAck=True, **{field: SECOND}), now=NOW)
     alice, path = Client.of(app, "alice"), f"/console/broadcasts/{id}/edit"
-    posted = fields_of(alice.get(path)) | {"title": "Changed", "requiresAck": "true"}
+    posted = fields_of(alice.get(path)) | {"title": "Changed", "requiresAck": "true", "acknowledgeAgain": "no"}
     posted |= {field: TWICE, "timeZone": "Europe/Berlin"}
     assert alice.post(path, posted).status_code == 303
     told = alice.get(f"/api/admin/broadcasts/{id}").json
