@@ -8,8 +8,9 @@ from broadcast.actions.person_fields import read_name
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.errors import Invalid
-from broadcast.store import accounts, people
+from broadcast.store import accounts, past_viewers, people
 from broadcast.store.database import writing
+from broadcast.store.models import User
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
@@ -31,7 +32,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
     """Delete an account for good; whoever does it types its username.
 
     Nothing personal stays but the audit and the names on what was sent. Receipts stay, as those of a former user. Drafts and
-    plans stay for others to go on with, and plans go out at their time. The username is free again.
+    plans stay for others to go on with; a plan that falls due waits for somebody to decide. The username is free again.
 
     Raises Forbidden, Invalid, NotFound, Conflict (the last administrator), Busy.
     """
@@ -45,6 +46,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
         audit.record(session, by, "person.deleted", "person", user.id, now=now, **who)
         for token in people.tokens_of(session, user.id):
             end_streams_of_token(session, token, now)
+        past_viewers.remember(session, User.id == user.id, at=now)
         people.changed(session)
         accounts.forget(session, user, at=now)
         append_viewer_changed(session, user, now)

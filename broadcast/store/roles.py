@@ -8,6 +8,7 @@ from sqlalchemy import Text, cast, delete, exists, func, insert, or_, select, up
 from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
+from broadcast.store import past_viewers
 from broadcast.store.database import IN_A_THREAD, db
 from broadcast.store.models import (
     Broadcast,
@@ -17,6 +18,7 @@ from broadcast.store.models import (
     PastViewerRole,
     Role,
     SavedAudience,
+    User,
     UserRole,
 )
 
@@ -88,6 +90,8 @@ def retire(session: Session, role: Role, name: str, *, at: datetime) -> None:
     has = has.where(BroadcastExceptRole.role_name == role.name, Broadcast.status.in_(_UNENDED), ~is_named)
     columns = [BroadcastExceptUser.broadcast_id, BroadcastExceptUser.user_id]
     session.execute(insert(BroadcastExceptUser).from_select(columns, has), execution_options=_LONG)
+    members = User.id.in_(select(UserRole.user_id).where(UserRole.role_name == role.name))
+    past_viewers.remember(session, members, at=at)
     session.execute(delete(UserRole).where(UserRole.role_name == role.name), execution_options=_LONG)
     _refer_to(session, role, Role(name=name, deleted_at=at))
     session.execute(delete(Role).where(Role.name == role.name).execution_options(synchronize_session=False))
