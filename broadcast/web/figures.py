@@ -115,7 +115,7 @@ def acknowledged_revisions(broadcast_id: int):
     return jsonify(ackRevision=broadcast.ack_revision, items=texts)
 
 
-@blueprint.get("/console/broadcasts/<int:broadcast_id>/revisions/<int:revision>")
+@blueprint.get("/console/broadcasts/<int:broadcast_id>/acknowledged/<int:revision>")
 @allow(Permission.FIGURES)
 def acknowledged_text(broadcast_id: int, revision: int):
     """What a revision said that people acknowledged."""

@@ -70,7 +70,7 @@ def _wanted_in_console(rule: Rule) -> str:
         return "people"
     if rule.rule.startswith("/console/audit"):
         return "audit"
-    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries", "/revisions", "/revisions/<int:revision>")):
+    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries", "/revisions", "/acknowledged/<int:revision>")):
         return "figures"
     if rule.rule.startswith(OPERATING):
         return "operate"

@@ -171,13 +171,13 @@ def test_sender_sees_which_text_was_acknowledged_by_whom(app, client, asked):
     page = text_of(alice.get(f"/console/broadcasts/{asked}/figures?show=done"))
     assert re.search(r"Bob</a>.*?Acknowledged revision 1</td>", page, re.S)
     assert re.search(r"Charlie</a>.*?Acknowledged revision 2, as it is now</td>", page, re.S)
-    text = text_of(alice.get(f"/console/broadcasts/{asked}/revisions/1"))
+    text = text_of(alice.get(f"/console/broadcasts/{asked}/acknowledged/1"))
     assert "First words" in text
     assert text_hash("Lifts", "First words", []) in text
     told = alice.get(f"{URL}/{asked}/revisions").json
     assert [(one["revision"], one["content"]) for one in told["items"]] == [(2, "Second words"), (1, "First words")]
     for unknown in ("3", "0", "9" * 30):
-        assert alice.get(f"/console/broadcasts/{asked}/revisions/{unknown}").status_code == 404
+        assert alice.get(f"/console/broadcasts/{asked}/acknowledged/{unknown}").status_code == 404
 
 
 def test_csv_names_revision_hash_and_earlier_acknowledgements(app, client, asked):

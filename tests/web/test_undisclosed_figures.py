@@ -38,7 +38,7 @@ PATHS = [
 REFUSED = [
     "/console/broadcasts/{}/missing",
     "/console/broadcasts/{}/figures.csv",
-    "/console/broadcasts/{}/revisions/1",
+    "/console/broadcasts/{}/acknowledged/1",
     "/api/admin/broadcasts/{}/deliveries",
     "/api/admin/broadcasts/{}/deliveries?format=csv",
     "/api/admin/broadcasts/{}/revisions",
