@@ -41,10 +41,12 @@ def messages():
     items = source_of(filters).page(identity.actor.viewer, filters, now=now, before=before, limit=limit + 1)
     shown = items[:limit]
     note_shown(shown, identity.id)
+    unread = inbox.unread(identity.actor.viewer, now=now)
     return jsonify(
         items=[_told(item) for item in shown],
         next=str(shown[-1].seq) if len(items) > limit else None,
-        unread=_unread(),
+        unread=unread.count,
+        asOf=unread.as_of,
         cursor=str(cursor),
         userId=identity.id,
     )

@@ -231,7 +231,7 @@ _PATHS: dict[str, Schema] = {
             *_TAGS,
             _AFTER,
             _LIMIT,
-            _200=_page_of(_ref("Message"), unread=_COUNT, cursor=_text(), userId=_ID),
+            _200=_page_of(_ref("Message"), unread=_COUNT, asOf=_COUNT, cursor=_text(), userId=_ID),
         )
     },
     **{

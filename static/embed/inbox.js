@@ -86,7 +86,7 @@ class BroadcastInbox extends HTMLElement {
     if (!more) {
       this.#cards.clear();
       this.#cursor = told.cursor;
-      this.#asOf = seqOf(told.cursor);
+      this.#asOf = told.asOf; // a message that came after the cursor was taken may be counted already
     }
     for (const card of told.items) this.#cards.set(card.id, card);
     this.#next = told.next;
