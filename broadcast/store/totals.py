@@ -45,15 +45,14 @@ def was_here_in_time(broadcast: Broadcast) -> ColumnElement[bool]:
 
 
 def _count(wanted: Mapping[Any, Broadcast]) -> dict[Any, Totals]:
-    sent = [row for row in wanted.values() if row.seq is not None]
+    sent, members = [row for row in wanted.values() if row.seq is not None], audiences.count_of(wanted.values())
     if not sent:
-        return {key: of_new(row) for key, row in wanted.items()}
-    reached, gone, members = _reached(sent), _gone(sent), audiences.count_of(sent)
-    unreached, late = _gone_unreached(sent), _too_late(sent)
+        return {key: _unsent(row, members) for key, row in wanted.items()}
+    reached, gone, unreached, late = _reached(sent), _gone(sent), _gone_unreached(sent), _too_late(sent)
     found = {}
     for key, row in wanted.items():
         if row.seq is None:
-            found[key] = of_new(row)
+            found[key] = _unsent(row, members)
             continue
         left = gone.get(row.id, (0,) * 4)
         gone_people = left[0] + unreached.get(row.id, 0)
@@ -61,6 +60,11 @@ def _count(wanted: Mapping[Any, Broadcast]) -> dict[Any, Totals]:
         whole = Steps(here + gone_people, *reached.get(row.id, (0,) * 4))
         found[key] = Totals(whole, Steps(gone_people, *left), row.requires_ack, row.audience_count, None)
     return found
+
+
+def _unsent(row: Broadcast, members: Mapping[int, int]) -> Totals:
+    """Whom it would reach now: people come and go after it was planned."""
+    return Totals(Steps(), Steps(), row.requires_ack, None, members[row.id])
 
 
 def _reached(rows: Sequence[Broadcast]) -> _Counts:

@@ -259,6 +259,15 @@ def test_what_was_never_sent_would_reach_people_and_was_sent_to_none(app, client
     assert dict(zip(header.split(","), row.split(","), strict=True))["would reach"] == "3"
 
 
+def test_what_is_planned_would_reach_whoever_is_there_now(app, client):
+    alice = client("alice")
+    broadcast_id = publish(app, a_message(scheduledAt=clock.to_wire(clock.now() + timedelta(days=1))))
+    with app.app_context():
+        actions.create_person("dora", None, by=SYSTEM, now=clock.now())
+    assert alice.get(f"/api/admin/broadcasts/{broadcast_id}/stats").json["wouldReach"] == 4
+    assert "Would reach 4 people" in text_of(alice.get("/console/broadcasts"))
+
+
 def test_complete_never_stands_beside_somebody_who_is_missing(app, client):
     app.extensions["counted"] = Counted(clock=lambda: 0.0)  # however slow the machine, nothing is kept
     alice, bob = client("alice"), client("bob")

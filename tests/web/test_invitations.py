@@ -10,7 +10,7 @@ from broadcast.actions import people as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import people
-from tests.acts import count_rows
+from tests.acts import actor, count_rows, send
 from tests.cast import Client
 
 PASSWORD = "correct horse battery"
@@ -142,3 +142,13 @@ def test_person_whose_username_is_taken_keeps_the_form(app, client):
     assert re.search(r'value="night" checked', page)
     assert "There is a person called bob already" in page
     assert PASSWORD not in page
+
+
+def test_count_of_the_page_is_of_invitations_and_not_of_unread_messages(app, client):
+    """The bell of every page has a count of its own."""
+    alice = client("alice")
+    with app.app_context():
+        send(actor("alice"))
+    assert (
+        '<h2 id="open-title">Not used yet <span class="num">0</span>' in alice.get("/console/people/invitations").text
+    )
