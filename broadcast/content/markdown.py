@@ -74,6 +74,7 @@ def _render(markdown: str) -> str:
     work = _Work()
     parser = copy.copy(_markdown)
     parser.linkify = _Addresses(work)
+    parser.normalizeLink = work.normalize_link
     tokens = parser.parse(markdown, {"work": work})
     if not any(map(_shows_text, tokens)):
         raise Invalid(
@@ -112,6 +113,12 @@ class _Work:
         self._links += 1
         if self._links > MOST_LINKS:
             raise markdown_limits.too_many_addresses(MOST_LINKS)
+
+
+    def normalize_link(self, url: str) -> str:
+        """As the library does; some hundred lines of it for each address."""
+        self.step()
+        return _markdown.normalizeLink(url)
 
 
 class _Addresses:

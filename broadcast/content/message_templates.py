@@ -13,8 +13,8 @@ from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from broadcast.content.template_evaluation import ENVIRONMENT, FILTERS, MOST_CHARACTERS, TESTS, Evaluation, Spent
 from broadcast.errors import Invalid
 
-MOST_PLACES = 500  # of variables, conditions and loops
-MOST_PIECES = 3000  # words, signs and texts that Jinja reads: some 20 ms
+MOST_PLACES = 200  # of variables, conditions and loops
+MOST_PIECES = 1200  # words, signs and texts that Jinja reads: some 20 ms, and it is read twice
 MOST_VALUE = 2_000  # characters of one variable
 MOST_VARIABLES = 20
 MOST_DEPTH = 40  # of parts in one another
