@@ -3,11 +3,12 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import Permission, of_roles
+from broadcast.store.broadcasts import WITHOUT_TEXT
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast, User
 from broadcast.store.models.record import SchedulerState
@@ -17,7 +18,7 @@ _WAITS = (Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_not
 
 def waiting(*, limit: int) -> list[Broadcast]:
     """Plans that wait for a decision, the one that should have gone out first at the top."""
-    return list(db.session.scalars(select(Broadcast).where(*_WAITS).order_by(Broadcast.scheduled_at).limit(limit)))
+    return _listed(*_WAITS, limit=limit)
 
 
 def count_waiting() -> int:
@@ -27,7 +28,12 @@ def count_waiting() -> int:
 def due_next(*, limit: int) -> list[Broadcast]:
     """Plans that go out by themselves, the next first."""
     goes = (Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_(None))
-    return list(db.session.scalars(select(Broadcast).where(*goes).order_by(Broadcast.scheduled_at).limit(limit)))
+    return _listed(*goes, limit=limit)
+
+
+def _listed(*wanted: ColumnElement[bool], limit: int) -> list[Broadcast]:
+    query = select(Broadcast).options(*WITHOUT_TEXT).where(*wanted).order_by(Broadcast.scheduled_at).limit(limit)
+    return list(db.session.scalars(query))
 
 
 def hold_back(session: Session, reason: str, *, due_until: datetime | None = None) -> list[int]:

@@ -11,9 +11,7 @@ from werkzeug.formparser import FormDataParser
 
 from broadcast import turn
 from broadcast.actions.audiences import resolve
-from broadcast.domain.audience import users
 from broadcast.errors import Invalid
-from broadcast.store import audiences
 from broadcast.web import bounded_request, forms
 from broadcast.web.console import names
 from tests.acts import a_message, actor
@@ -117,8 +115,6 @@ def test_looking_up_fifty_thousand_names_lets_others_run(in_app, cast, turns):
     with pytest.raises(Invalid, match="nobody called"):
         resolve(forms.read_audience(form))
     assert len(turns) > 100
-    audiences.count(users(range(1, 50_000)))
-    assert len(turns) > 200
 
 
 def test_message_within_the_bounds_still_passes(client):

@@ -110,6 +110,11 @@ LIMITS = {
     ("new.html", "username"): 64,
     ("new.html", "name"): 200,
     ("new.html", "password"): password_actions.MOST,
+    ("invitation.html", "password"): password_actions.MOST,
+    ("invitation.html", "again"): password_actions.MOST,
+    ("one.html", "name"): 200,
+    ("one.html", "typedUsername"): 64,
+    ("list.html", "name"): 64,
     ("account.html", "new"): password_actions.MOST,
     ("account.html", "again"): password_actions.MOST,
 }
