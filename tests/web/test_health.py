@@ -19,7 +19,7 @@ def test_failures_stand_first_and_loops_that_fail_are_named(make_app, client):
     app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0")
     app.extensions["runtime"].problems["clock"] = "Busy: <b>locked</b>"
     page = Client.of(app, "alice").get("/console/health").get_data(as_text=True)
-    assert page.index("Redis does not answer") < page.index("Answers and takes writes")
+    assert page.index("Redis does not answer") < page.index("The database answers and takes writes")
     assert "Busy: &lt;b&gt;locked" in page
 
 
