@@ -108,3 +108,11 @@ def test_links_to_a_section_lead_to_one():
 
 def _titles(text: str) -> list[str]:
     return re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+
+
+def test_architecture_names_every_package_and_module_of_the_program():
+    table = (TOP / "docs/architecture.md").read_text().partition("Imports run one way")[0]
+    named = {name.strip("/").removeprefix("broadcast/") for name in re.findall(r"`([\w./]+)`", table)}
+    for path in (TOP / "broadcast").iterdir():
+        if path.suffix == ".py" and path.name != "__init__.py" or (path / "__init__.py").exists():
+            assert path.name in named, path.name
