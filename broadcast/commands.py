@@ -7,7 +7,7 @@ import click
 from flask.cli import with_appcontext
 from sqlalchemy.exc import SQLAlchemyError
 
-from broadcast.errors import BroadcastError
+from broadcast.errors import BroadcastError, Busy, Unsure
 from broadcast.store import schema
 
 
@@ -23,10 +23,17 @@ def told(command: Callable) -> Callable:
         try:
             return command(**options)
         except BroadcastError as problem:
-            raise click.ClickException(str(problem)) from None
+            raise click.ClickException(_reason(problem) or str(problem)) from None
         except SQLAlchemyError as problem:
             if (sentence := schema.explain(problem)) is None:
                 raise
             raise click.ClickException(sentence) from None
 
     return run
+
+
+def _reason(problem: BroadcastError) -> str | None:
+    """Why nothing could be written, in words for operators: people are told that the database is busy, whatever it is."""
+    if isinstance(problem, Busy) and not isinstance(problem, Unsure):
+        return schema.database_problem(with_reason=True)
+    return None

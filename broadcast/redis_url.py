@@ -16,9 +16,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 T = TypeVar("T")
 _QUICK_SECONDS = 0.25
@@ -45,6 +47,22 @@ def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
 def is_of_another_kind(problem: Exception) -> bool:
     """Whether a key holds something else than what was asked for, a text instead of a hash, say."""
     return isinstance(problem, ResponseError) and "WRONGTYPE" in str(problem)
+
+
+def why_away(problem: Exception) -> str:
+    """What an error of AWAY means, as the rest of a sentence that begins with "Redis"."""
+    match problem:
+        case AuthenticationError() | NoPermissionError():
+            return "refuses the user name or password in REDIS_URL"
+        case TimeoutError() | RedisTimeoutError():
+            return "does not answer in time"
+        case MasterNotFoundError():
+            return "has no master: its Sentinels know none of that name"
+        case RedisClusterException():
+            return "does not answer as a cluster"
+        case RedisConnectionError() | OSError():
+            return "does not answer"
+    return f"refuses to work: {' '.join(str(problem).split()).rstrip('.')}"
 
 
 def database_of(client: Any) -> int:

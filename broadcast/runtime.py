@@ -46,6 +46,7 @@ from broadcast.presence import Presence
 from broadcast.scheduler import tick
 from broadcast.store import database, log
 from broadcast.tail import Tail
+from broadcast.upkeep import loop_failure
 from broadcast.upkeep.commands import kept
 from broadcast.worker import readiness
 
@@ -133,8 +134,9 @@ class Runtime:
                 metrics.loop_failures.labels(name).inc()
                 if name == "tail":
                     self.tail_tried.set()
-                self.problems[name] = f"{type(problem).__name__}: {problem}"[:300]
-                _log.error("loop.failed", loop=name, problem=self.problems[name], again_in_seconds=round(pause, 1))
+                self.problems[name] = loop_failure.describe(problem)
+                words = f"{type(problem).__name__}: {problem}"[:300]
+                _log.error("loop.failed", loop=name, problem=words, again_in_seconds=round(pause, 1))
             gevent.sleep(pause * random.uniform(0.7, 1))
 
     def _is_well(self, name: str) -> None:

@@ -10,6 +10,7 @@ import zlib
 from alembic import context
 from flask import current_app
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast.store import schema
 
@@ -28,10 +29,19 @@ def take_turns(connection: Connection) -> None:
     connection.execute(set_patience, {"value": patience})
 
 
+def connect() -> Connection:
+    try:
+        return extension.db.engine.connect()
+    except SQLAlchemyError as problem:
+        if (sentence := schema.explain(problem)) is None:
+            raise
+        raise SystemExit(sentence) from None
+
+
 def run() -> None:
-    if problem := schema.encoding_problem():
-        raise SystemExit(problem)
-    with extension.db.engine.connect() as connection:
+    with connect() as connection:
+        if problem := schema.encoding_problem():
+            raise SystemExit(problem)
         context.configure(connection=connection, target_metadata=extension.db.metadata, **extension.configure_args)
         with context.begin_transaction():
             if connection.dialect.name == "postgresql":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 from broadcast.domain import clock
@@ -27,8 +28,8 @@ def shown(default: object) -> str:
 
 
 def test_the_documents_name_only_files_that_exist():
-    for document in [TOP / "README.md", *TOP.glob("docs/*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+    for document in [TOP / "README.md", TOP / "CHANGELOG.md", *TOP.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
@@ -84,3 +85,34 @@ def test_quality_names_only_tests_that_exist():
         file = TOP / name if name else file
         assert file.exists(), name
         assert not test or f"def {test}(" in file.read_text(), f"{name}::{test}"
+
+
+def test_changelog_has_the_version_of_the_program_and_of_its_image():
+    text = (TOP / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", text, re.M)
+    assert versions == sorted(versions, reverse=True)
+    newest = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+    assert versions[0][0] == newest
+    assert f"newTag: {newest}\n" in (TOP / "deploy/kubernetes/kustomization.yaml").read_text()
+    headings = set(re.findall(r"^### (.*)$", text, re.M))
+    assert headings <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}  # keepachangelog.com
+
+
+def test_links_to_a_section_lead_to_one():
+    for document in [TOP / "README.md", TOP / "CHANGELOG.md", *TOP.glob("docs/*.md")]:
+        for target, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
+            text = ((document.parent / target) if target else document).read_text()
+            titles = [re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in _titles(text)]
+            assert section in titles, f"{document.name}: {target}#{section}"
+
+
+def _titles(text: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+
+
+def test_architecture_names_every_package_and_module_of_the_program():
+    table = (TOP / "docs/architecture.md").read_text().partition("Imports run one way")[0]
+    named = {name.strip("/").removeprefix("broadcast/") for name in re.findall(r"`([\w./]+)`", table)}
+    for path in (TOP / "broadcast").iterdir():
+        if path.suffix == ".py" and path.name != "__init__.py" or (path / "__init__.py").exists():
+            assert path.name in named, path.name

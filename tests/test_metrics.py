@@ -40,12 +40,31 @@ def test_every_metric_is_explained_and_no_other():
     assert sorted(rows) == sorted(names_in_code())
 
 
-def test_every_alert_is_explained_and_asks_for_metrics_that_exist():
-    rules = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
-    explained = re.findall(r"^\| `(Broadcast[A-Za-z]+)` \|", (TOP / "docs/operations.md").read_text(), re.M)
-    assert explained == [rule["alert"] for rule in rules]
-    asked = {family_of(name) for rule in rules for name in re.findall(_NAME, rule["expr"])}
+RULES = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+
+
+def test_alerts_ask_for_metrics_that_exist():
+    asked = {family_of(name) for rule in RULES for name in re.findall(_NAME, rule["expr"])}
     assert asked <= names_in_code()
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
+    text = (TOP / "docs/runbook.md").read_text()
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", text, re.M | re.S))
+    assert list(sections) == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        name = rule["alert"]
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        for part in ("**Means:**", "**Look", "**Do:**"):
+            assert part in sections[name].replace("**Look and do:**", "**Look:** **Do:**"), name
+
+
+def test_runbook_names_only_lines_of_the_log_and_metrics_that_exist():
+    text = (TOP / "docs/runbook.md").read_text()
+    code = "".join(path.read_text() for path in (TOP / "broadcast").rglob("*.py"))
+    for line in set(re.findall(r"`([a-z_]+\.[a-z_]+)`", text)):
+        assert f'"{line}"' in code, line
+    assert {family_of(name) for name in re.findall(_NAME, text)} <= names_in_code()
 
 
 def test_prometheus_accepts_the_alert_rules():

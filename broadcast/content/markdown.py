@@ -114,7 +114,6 @@ class _Work:
         if self._links > MOST_LINKS:
             raise markdown_limits.too_many_addresses(MOST_LINKS)
 
-
     def normalize_link(self, url: str) -> str:
         """As the library does; some hundred lines of it for each address."""
         self.step()

@@ -106,7 +106,7 @@ def _read_settings(environ: Mapping[str, str]) -> "Settings":
 def _own_redis(socket_at: Path, folder: Path, children: Children, environ: Mapping[str, str]) -> dict[str, str]:
     server = find_server()
     if server is None:
-        say("No Redis found: each worker polls the log once a second. Install redis-server or set REDIS_URL.")
+        say("No Redis was found, so messages take up to a second. Install redis-server, or set REDIS_URL.")
         return {}
     url = start_redis(server, socket_at, folder, children=children, environ=environ)
     say(f"Redis: {server} on {socket_at}")
@@ -139,7 +139,7 @@ def _serve(settings: "Settings", children: Children, environ: Mapping[str, str])
     children.start("gunicorn", command, environ=environ, grace_seconds=_GUNICORN_GRACE_SECONDS)
     host = ANY_ADDRESS.get(settings.host, settings.host)
     if not children.wait_until(lambda: is_ready(host, settings.port), seconds=_READY_SECONDS):
-        raise LaunchFailed(f"/readyz did not answer 200 within {_READY_SECONDS:.0f} seconds; see the lines above.")
+        raise LaunchFailed(f"The system was not ready within {_READY_SECONDS:.0f} seconds. The messages above say why.")
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     say(f"Ready: {address}")
     return address
@@ -152,7 +152,7 @@ def _say_how_to_begin(address: str, children: Children, environ: Mapping[str, st
         children.run("Making the setup code", command, environ=environ, output=output)
         output.seek(0)
         if found := _CODE.search(output.read().decode(errors="replace")):
-            say(f"First run: nobody can administer this yet. Open {address}/setup and type the code {found[0]}")
+            say(f"First run: there is no administrator yet. Open {address}/setup and type the code {found[0]}")
 
 
 def is_ready(host: str, port: int) -> bool:

@@ -45,6 +45,7 @@ class Child:
     name: str
     process: subprocess.Popen
     grace_seconds: float
+    log: Path | None = None  # where it writes what it has to say; None: to the terminal
 
     @property
     def has_ended(self) -> bool:
@@ -73,8 +74,11 @@ class Children:
         environ: Mapping[str, str],
         grace_seconds: float,
         output: IO | None = None,
+        log: Path | None = None,
     ) -> Child:
-        """Start `command` and return at once. `output` takes stdout and stderr; None leaves both to the terminal."""
+        """Start `command` and return at once. `output` takes stdout and stderr; None leaves both to the terminal. `log` is
+        its file, if it has a name: whoever reads that the child ended is told to look there.
+        """
         launcher = os.getpid()
         try:
             process = subprocess.Popen(
@@ -88,8 +92,9 @@ class Children:
                 preexec_fn=lambda: die_with_parent(launcher),
             )
         except OSError as problem:
-            raise LaunchFailed(f"{name} cannot be started: {problem}.") from None
-        child = Child(name, process, grace_seconds)
+            reason = f"{problem.filename or command[0]}: {problem.strerror}"
+            raise LaunchFailed(f"{name} cannot be started: {reason}.") from None
+        child = Child(name, process, grace_seconds, log)
         self._running.append(child)
         return child
 
@@ -104,7 +109,7 @@ class Children:
             self._signals.pause(None)
         self._running.remove(child)
         if child.process.returncode != 0:
-            raise LaunchFailed(f"{name} failed ({_ending(child)}).")
+            raise LaunchFailed(f"{name} failed ({_ending(child)}). The messages above say why.")
 
     def wait_until(self, condition: Callable[[], bool], *, seconds: float) -> bool:
         """Ask `condition` every 50 ms for at most `seconds`; False when time ran out. A dead child ends the wait."""
@@ -136,7 +141,10 @@ class Children:
 def _expect_running(children: Sequence[Child]) -> None:
     for child in children:
         if child.has_ended:
-            raise LaunchFailed(f"{child.name} ended unexpectedly ({_ending(child)}); everything was stopped.")
+            where = f"Its log is {child.log}." if child.log else "Its messages are above."
+            raise LaunchFailed(
+                f"{child.name} ended unexpectedly ({_ending(child)}), so everything was stopped. {where}"
+            )
 
 
 def _ending(child: Child) -> str:

@@ -45,13 +45,20 @@ def bundled_server() -> Path | None:
 
 @contextmanager
 def socket_path(folder: Path) -> Iterator[Path]:
-    """Yield where the socket goes: in `folder`, or in a new private folder when that path is too long for a socket."""
+    """Yield where the socket goes: in `folder`, or in a new private folder when that path is too long for a socket. Then a
+    link in `folder` leads there, for commands that look for it (`doctor`).
+    """
     path = folder / "redis.sock"
     if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="broadcast-") as short:
-        yield Path(short) / "redis.sock"
+        path.unlink(missing_ok=True)
+        path.symlink_to(Path(short) / "redis.sock")
+        try:
+            yield Path(short) / "redis.sock"
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def start_redis(server: Path, socket_at: Path, folder: Path, *, children: Children, environ: Mapping[str, str]) -> str:
@@ -62,9 +69,9 @@ def start_redis(server: Path, socket_at: Path, folder: Path, *, children: Childr
         *("--save", "", "--appendonly", "no", "--daemonize", "no"),
     ]
     with log.open("wb") as output:
-        children.start("Redis", command, environ=environ, grace_seconds=5, output=output)
+        children.start("Redis", command, environ=environ, grace_seconds=5, output=output, log=log)
     if not children.wait_until(lambda: answers_ping(socket_at), seconds=_START_SECONDS):
-        raise LaunchFailed(f"{server} did not answer within {_START_SECONDS:.0f} seconds; see {log}, or set REDIS_URL.")
+        raise LaunchFailed(f"Redis ({server}) did not answer within {_START_SECONDS:.0f} seconds. Its log is {log}.")
     return f"unix://{quote(str(socket_at))}"
 
 

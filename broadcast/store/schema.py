@@ -4,6 +4,7 @@ During a rolling upgrade older code meets a newer schema. It may go on serving w
 expanded it; the database says so itself (`SchemaSupport`), as the code cannot know.
 """
 
+from contextlib import closing
 from functools import cache
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from broadcast.store import connection_failure
 from broadcast.store.availability import is_unavailable
 from broadcast.store.database import db
 from broadcast.store.models import SchemaSupport
@@ -45,8 +47,16 @@ def database_problem(*, with_reason: bool = False) -> str | None:
         db.session.rollback()
         return _sentence(problem, with_reason)
     if not may_write:
-        return "The database is read-only: DATABASE_URL leads to a standby, or the server was made read-only."
-    return None if is_allowed else "The account in DATABASE_URL may not change the tables that the migrations made."
+        return (
+            "The database is read-only: DATABASE_URL leads to a standby, or the server was made read-only. "
+            "Name the primary, or all servers, in DATABASE_URL."
+        )
+    if not is_allowed:
+        return (
+            "The user in DATABASE_URL may not change the tables that the migrations made. Run with the user that ran them, "
+            "or grant it the rights."
+        )
+    return None
 
 
 def fitness() -> Fitness:
@@ -70,11 +80,8 @@ def explain(problem: SQLAlchemyError) -> str | None:
     if not isinstance(problem, DBAPIError | PoolTimeout):
         return None
     if is_unavailable(problem):
-        return f"{_sentence(problem, with_reason=True)} See DATABASE_URL, and `flask --app app doctor`."
-    try:
-        return fitness().problem
-    except SQLAlchemyError:
-        return None
+        return _sentence(problem, with_reason=True)
+    return _unfit()
 
 
 def applied_migrations() -> list[str]:
@@ -133,23 +140,36 @@ def _oldest_code() -> str | None:
 
 def _sqlite_problem(with_reason: bool) -> str | None:
     """Whether a write could begin: its lock is taken and given back. If another has it, that one could."""
-    connection = db.engine.raw_connection()
+    wrong = db.engine.dialect.loaded_dbapi.Error
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    except db.engine.dialect.loaded_dbapi.Error as problem:
+        with closing(db.engine.raw_connection()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except wrong as problem:
         if getattr(problem, "sqlite_errorcode", 0) & 0xFF != _SQLITE_BUSY:
-            return f"SQLite cannot write its file{_reason(problem, with_reason)}."
-    finally:
-        connection.close()
+            return _told(problem, with_reason)
     return None
 
 
+def _told(problem: BaseException, with_reason: bool) -> str:
+    told = connection_failure.describe(problem, db.engine.url)
+    return told.operator if with_reason else told.public
+
+
 def _sentence(problem: SQLAlchemyError, with_reason: bool) -> str:
-    reason = _reason(getattr(problem, "orig", None) or problem, with_reason)
+    if isinstance(problem, PoolTimeout):
+        return "All connections of DATABASE_POOL_SIZE are in use."
     if isinstance(problem, DBAPIError) and not is_unavailable(problem):
-        return f"The database does not have the tables of this version{reason}."
-    return f"The database does not answer{reason}."
+        return _unfit() or f"The tables of this version cannot be read{_reason(problem.orig, with_reason)}."
+    return _told(getattr(problem, "orig", None) or problem, with_reason)
+
+
+def _unfit() -> str | None:
+    """What is wrong with the schema, where a statement failed that it should allow."""
+    try:
+        return fitness().problem
+    except SQLAlchemyError:
+        return None
 
 
 def _reason(problem: BaseException, is_wanted: bool) -> str:

@@ -25,7 +25,7 @@ CANNOT = 3
 _MAVEN_SECONDS = 300
 _START_SECONDS = 60
 _CLUSTER = "YnJvYWRjYXN0LXRlc3RzLTE"  # any 16 bytes in base64
-_TOPIC = "broadcast.events.v1"
+_TOPICS = [name for name in os.environ.get("KAFKA_TOPICS", "").split(",") if name] or ["broadcast.events.v1"]
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
@@ -36,6 +36,7 @@ controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller}
 log.dirs={folder}/data
 num.partitions=3
+auto.create.topics.enable=false
 message.max.bytes=8000000
 offsets.topic.num.partitions=3
 offsets.topic.replication.factor=1
@@ -99,9 +100,9 @@ def _run(folder: Path, port: int, command: list[str]) -> int:
     properties.write_text(_PROPERTIES.format(port=port, controller=free_port(), folder=folder))
     output = folder / "output.txt"
     with output.open("wb") as log:
-        format = [*_java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)]
+        format = [*java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)]
         subprocess.run(format, check=True, stdout=log, stderr=log)
-        start = [*_java(), "kafka.Kafka", str(properties)]
+        start = [*java(), "kafka.Kafka", str(properties)]
         server = subprocess.Popen(start, stdout=log, stderr=log, start_new_session=True)  # Ctrl-C is for the command
         try:
             _wait_until_ready(server, port, output)
@@ -131,13 +132,14 @@ def _wait_for(child: subprocess.Popen) -> int:
             child.wait()
 
 
-def _java() -> list[str]:
+def java() -> list[str]:
+    """The command that runs a class of Kafka's jars, without the class."""
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
     return ["java", "-Xmx512m", "-XX:+UseSerialGC", quiet, "-cp", f"{JARS}/*"]
 
 
 def _wait_until_ready(server: subprocess.Popen, port: int, output: Path) -> None:
-    """Wait until it takes requests and has the topic that the bridge reads by default."""
+    """Wait until it takes requests and has the topics that the bridge reads."""
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import KafkaError
 
@@ -149,7 +151,9 @@ def _wait_until_ready(server: subprocess.Popen, port: int, output: Path) -> None
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", api_version=(2, 3), request_timeout_ms=5000)
             try:
-                admin.create_topics([NewTopic(_TOPIC, num_partitions=3, replication_factor=1)])
+                admin.create_topics(
+                    [NewTopic(name.strip(), num_partitions=3, replication_factor=1) for name in _TOPICS]
+                )
             finally:
                 admin.close()
             return

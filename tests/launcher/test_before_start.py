@@ -61,16 +61,20 @@ def test_the_socket_is_in_the_folder(tmp_path):
         assert path == tmp_path / "redis.sock"
 
 
-@pytest.mark.parametrize("length", [107, 108])
-def test_a_socket_path_that_no_socket_can_have_moves_to_a_private_folder(length, monkeypatch):
-    monkeypatch.setattr(redis_server, "_LONGEST_SOCKET_PATH", 107)
-    folder = Path("/tmp/" + "x" * (length - len("/tmp/") - len("/redis.sock")))
-    with socket_path(folder) as path:
-        assert (path.parent == folder) == (length <= 107)
-        assert len(bytes(path)) <= 107
-        if path.parent != folder:
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_socket_path_that_no_socket_can_have_moves_to_a_private_folder_and_is_found_there(
+    tmp_path, monkeypatch, fits
+):
+    longest = len(bytes(tmp_path / "redis.sock")) - (not fits)
+    monkeypatch.setattr(redis_server, "_LONGEST_SOCKET_PATH", longest)
+    with socket_path(tmp_path) as path:
+        assert (path.parent == tmp_path) == fits
+        assert len(bytes(path)) <= longest
+        assert (tmp_path / "redis.sock").resolve() == path
+        if not fits:
             assert mode_of(path.parent) == 0o700
-    assert not path.parent.exists()
+    assert path.parent.exists() == fits
+    assert not (tmp_path / "redis.sock").is_symlink()
 
 
 def test_the_secret_key_is_private_long_and_kept(tmp_path):

@@ -99,14 +99,24 @@ def test_a_step_that_fails_is_named_with_its_exit_code(children):
 
 
 def test_a_program_that_is_not_there_is_named(children):
-    with pytest.raises(LaunchFailed, match="Redis cannot be started"):
+    with pytest.raises(LaunchFailed, match=r"Redis cannot be started: /nonexistent/redis-server: No such file"):
         children.start("Redis", ["/nonexistent/redis-server"], environ=os.environ, grace_seconds=1)
 
 
 def test_waiting_ends_when_a_child_dies(children):
     children.start("gunicorn", program("raise SystemExit(4)"), environ=os.environ, grace_seconds=1)
-    with pytest.raises(LaunchFailed, match=r"gunicorn ended unexpectedly \(exit code 4\)"):
+    with pytest.raises(LaunchFailed, match=r"gunicorn ended unexpectedly \(exit code 4\).* Its messages are above\."):
         children.wait_until(lambda: False, seconds=10)
+
+
+def test_log_of_a_child_that_died_is_named(children, tmp_path):
+    log = tmp_path / "redis.log"
+    with log.open("wb") as output:
+        dying = program("print('out of memory'); raise SystemExit(1)")
+        children.start("Redis", dying, environ=os.environ, grace_seconds=1, output=output, log=log)
+    with pytest.raises(LaunchFailed, match=f"Its log is {log}"):
+        children.wait_until(lambda: False, seconds=10)
+    assert log.read_text() == "out of memory\n"
 
 
 def test_waiting_ends_when_time_is_over(children):

@@ -139,14 +139,18 @@ def test_killed_it_takes_all_it_started_along(start):
     assert launcher.all_ended()
 
 
-@pytest.mark.parametrize("text", ["gunicorn", "redis.sock"])
-def test_a_child_that_dies_ends_everything_with_a_sentence(start, text):
+@pytest.mark.parametrize(("text", "where"), [("gunicorn", "Its messages are above."), ("redis.sock", "Its log is ")])
+def test_a_child_that_dies_ends_everything_with_a_sentence(start, tmp_path, text, where):
     launcher = start()
     launcher.wait_until_ready()
     os.kill(launcher.child(text), signal.SIGKILL)
     assert launcher.process.wait(DEADLINE_SECONDS) == 1
     assert launcher.all_ended()
     assert launcher.says("ended unexpectedly (killed by SIGKILL)")
+    assert launcher.says(where)
+    for log in re.findall(r"Its log is (\S+)\.\n", launcher.output.read_text()):
+        assert Path(log) == tmp_path / "var/redis.log"
+        assert Path(log).stat().st_size
 
 
 def test_workers_end_with_a_killed_master_even_when_the_launcher_is_gone_too(start):

@@ -1,18 +1,32 @@
 """The doctor names what is wrong, and only that."""
 
+import os
+import re
 import threading
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import redis
+import sqlalchemy
+from click.testing import Result
 
 from broadcast.domain import clock
-from broadcast.store.database import writing
+from broadcast.factory import create_app
+from broadcast.launcher.children import Children
+from broadcast.launcher.redis_server import find_server, socket_path, start_redis
+from broadcast.launcher.signals import StopSignals
+from broadcast.settings import Settings
+from broadcast.store.database import db, writing
 from broadcast.store.models import Broadcast
 from broadcast.upkeep import doctor, outside
 from tests.acts import actor, send
+from tests.databases import DATABASE_URL, database_of_its_own
 from tests.openid import provider
 from tests.ports import free_port
+from tests.redis_server import own_redis  # noqa: F401 - fixture
+
+_CLASS = re.compile(r"\w(Error|Exception|Timeout)\b|Errno|Traceback|<class|\(psycopg")
 
 
 def states(app) -> dict[str, str]:
@@ -30,6 +44,93 @@ def test_redis_and_kafka_that_are_away_are_failures(make_app, client):
     app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0", kafka_bootstrap_servers=[f"127.0.0.1:{free_port()}"])
     found = states(app)
     assert (found["redis"], found["kafka"], found["database"]) == ("failure", "failure", "ok")
+
+
+def redis_finding(app) -> doctor.Finding:
+    with app.app_context():
+        [found] = [finding for finding in doctor.examine(app) if finding.part == "redis"]
+    return found
+
+
+def test_launchers_redis_is_found_by_its_socket(make_app, client, tmp_path):
+    client()
+    if (server := find_server()) is None:
+        pytest.skip("no Redis on this machine")
+    app = make_app(redis_url=None, data_dir=tmp_path)
+    assert redis_finding(app).state == "warning"
+    with Children(StopSignals()) as children, socket_path(tmp_path) as path:
+        start_redis(server, path, tmp_path, children=children, environ=os.environ)
+        found = redis_finding(app)
+        assert (found.state, found.sentence) == ("ok", "Redis comes from the launcher (`make run`) and answers.")
+    found = redis_finding(app)
+    assert found.state == "warning", "a socket that was left behind is no Redis"
+    assert "set REDIS_URL" in found.sentence
+
+
+def test_redis_that_lets_nobody_in_is_told_apart_from_one_that_is_away(make_app, client, own_redis):  # noqa: F811
+    client()
+    redis.from_url(own_redis.url).config_set("requirepass", "secret")
+    found = redis_finding(make_app(redis_url=own_redis.url.replace("//", "//:wrong@")))
+    assert (found.state, "refuses the user name or password in REDIS_URL" in found.sentence) == ("failure", True)
+    assert redis_finding(make_app(redis_url=own_redis.url.replace("//", "//:secret@"))).state == "ok"
+    own_redis.stop()
+    assert "Redis does not answer" in redis_finding(make_app(redis_url=own_redis.url)).sentence
+
+
+def command(settings: Settings, database_url: str, *words: str) -> Result:
+    """Run it on a database that is not the one of these tests."""
+    app = create_app(settings.model_copy(update={"database_url": database_url}))
+    try:
+        return app.test_cli_runner().invoke(args=words)
+    finally:
+        with app.app_context():
+            db.engine.dispose()
+
+
+def test_folder_of_the_database_that_is_missing_is_named(settings, tmp_path):
+    path = tmp_path / "nowhere/broadcast.sqlite3"
+    for words in (["doctor"], ["db", "upgrade"]):
+        done = command(settings, f"sqlite:////{path}", *words)
+        assert done.exit_code == 1
+        assert f"{path} cannot be opened. Make its folder, and let this user write to it." in said(done)
+
+
+def test_database_without_tables_is_told_what_to_run(settings, tmp_path):
+    with database_of_its_own(DATABASE_URL) as url:
+        done = command(settings, url or f"sqlite:////{tmp_path}/empty.sqlite3", "doctor")
+    assert done.exit_code == 1
+    assert "The database has no tables yet. Run `flask --app app db upgrade`." in said(done)
+
+
+@pytest.mark.skipif(not DATABASE_URL, reason="SQLite makes its file")
+def test_database_that_does_not_exist_is_told_how_to_create_it(settings):
+    url = sqlalchemy.make_url(DATABASE_URL).set(database="not_there").render_as_string(hide_password=False)
+    for words in (["doctor"], ["db", "upgrade"], ["retention", "run"]):
+        done = command(settings, url, *words)
+        assert done.exit_code == 1
+        assert 'The database "not_there" does not exist on ' in said(done)
+        assert "`createdb -h " in said(done)
+        assert " -E UTF8 -T template0 -O " in said(done)
+
+
+def said(done: Result) -> str:
+    """What a command printed, or ended with. No error of the program is called by its name in it."""
+    text = done.output + (done.exception.code if isinstance(getattr(done.exception, "code", None), str) else "")
+    assert not _CLASS.search(text)
+    return text
+
+
+def test_no_sentence_of_the_doctor_has_the_name_of_an_error(make_app, client):
+    client()
+    nobody = f"127.0.0.1:{free_port()}"
+    away = {"redis_url": f"redis://{nobody}/0", "kafka_bootstrap_servers": [nobody]}
+    app = make_app(**away, oidc_issuer=f"http://{nobody}", oidc_client_id="broadcast")
+    with app.app_context():
+        found = doctor.examine(app) + outside.examine(f"http://{nobody}", token=None)
+    assert {finding.part for finding in found if finding.state == "failure"} == {"redis", "kafka", "sign-in", "proxy"}
+    for finding in found:
+        assert not _CLASS.search(finding.sentence)
+        assert finding.sentence.endswith((".", "?"))
 
 
 def test_careless_production_is_warned(make_app, client):

@@ -17,10 +17,10 @@ def test_failures_stand_first_and_loops_that_fail_are_named(make_app, client):
 
     client()
     app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0")
-    app.extensions["runtime"].problems["clock"] = "Busy: <b>locked</b>"
+    app.extensions["runtime"].problems["clock"] = "It is <b>locked</b>"
     page = Client.of(app, "alice").get("/console/health").get_data(as_text=True)
-    assert page.index("Redis does not answer") < page.index("Answers and takes writes")
-    assert "Busy: &lt;b&gt;locked" in page
+    assert page.index("Redis does not answer") < page.index("The database answers and takes writes")
+    assert "It is &lt;b&gt;locked" in page
 
 
 def test_migration_that_is_missing_is_named(app, client):

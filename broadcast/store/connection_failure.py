@@ -1,0 +1,138 @@
+"""Why the database is away, and what an operator can do about it.
+
+libpq gives no SQLSTATE for a connection that failed, so its words are read, in the English that servers speak unless they
+were set up otherwise. What is not recognised is passed on in those words.
+"""
+
+import re
+from typing import NamedTuple
+
+from sqlalchemy.engine import URL
+
+
+class ConnectionFailure(NamedTuple):
+    """`public` names nothing of the installation, for /readyz. `operator` says where and what to do."""
+
+    public: str
+    operator: str
+
+
+def describe(problem: BaseException, url: URL) -> ConnectionFailure:
+    """What the driver's error means for whoever set DATABASE_URL."""
+    words = " ".join(str(problem).split()).rstrip(".?!")
+    if url.get_backend_name() == "sqlite":
+        return _of_sqlite(words, url)
+    where = _servers(url)
+    for pattern, public, operator in _KNOWN:
+        if found := re.search(pattern, words):
+            named = {"where": where, "user": url.username or "", "create": _create(url)} | found.groupdict()
+            return ConnectionFailure(public, operator.format_map(named))
+    return ConnectionFailure(
+        "The database does not answer.", f"The database at {where} does not answer as it should: {words}."
+    )
+
+
+# In this order: that a server of several refuses says more than that another does not run.
+_KNOWN = (
+    (
+        r"in a read-only transaction",
+        "The database is read-only.",
+        "The server at {where} is read-only: perhaps a standby. Name the primary, or all servers, in DATABASE_URL.",
+    ),
+    (
+        r'FATAL: +database "(?P<database>.*?)" does not exist',
+        "The database in DATABASE_URL does not exist.",
+        'The database "{database}" does not exist on {where}. Create it with `{create}`, or correct DATABASE_URL.',
+    ),
+    (
+        r"password authentication failed|no password supplied|FATAL: +role .* does not exist|Peer authentication failed",
+        "The database refuses the user name or password in DATABASE_URL.",
+        'The server at {where} refuses the user "{user}" or the password. Correct DATABASE_URL, or set the password with '
+        "`ALTER ROLE`.",
+    ),
+    (
+        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        "The database accepts no connection from this machine.",
+        'The server at {where} accepts no connection from this machine for the user "{user}". Add a line to its pg_hba.conf.',
+    ),
+    (
+        r"permission denied for database",
+        "The database refuses the user in DATABASE_URL.",
+        'The user "{user}" may not connect to this database on {where}. Grant it with `GRANT CONNECT ON DATABASE`.',
+    ),
+    (
+        r"session is read-only|session is not read-only",
+        "None of the servers in DATABASE_URL takes writes.",
+        "None of the servers in DATABASE_URL ({where}) takes writes. Promote a standby, or add the primary.",
+    ),
+    (
+        r"too many (clients|connections)|remaining connection slots are reserved",
+        "The database has no free connection.",
+        "The server at {where} has no free connection. Raise its max_connections, or lower DATABASE_POOL_SIZE.",
+    ),
+    (
+        r"failed to resolve host|could not translate host name",
+        "The database's host name cannot be found.",
+        "The host name of {where} cannot be found. Correct DATABASE_URL, or check the DNS of this machine.",
+    ),
+    (
+        r"does not support SSL|certificate verify failed|root certificate file .* does not exist|SSL error",
+        "The database cannot be spoken to as `sslmode` in DATABASE_URL demands.",
+        "The server at {where} cannot be spoken to as `sslmode` in DATABASE_URL demands. Set up TLS on the server, name its "
+        "authority in `sslrootcert`, or choose another `sslmode`.",
+    ),
+    (
+        r"Connection refused|No such file or directory",
+        "The database does not answer.",
+        "No database server listens at {where}. Start it, or correct DATABASE_URL.",
+    ),
+    (
+        r"timeout expired|timed out",
+        "The database does not answer.",
+        "The database server at {where} does not answer in time. Check that it runs and that no firewall is in between.",
+    ),
+    (
+        r"starting up|shutting down|not yet accepting|recovery mode",
+        "The database is starting or stopping.",
+        "The database server at {where} is starting or stopping. Wait until it takes connections; its log says what it does.",
+    ),
+)
+
+
+def _of_sqlite(words: str, url: URL) -> ConnectionFailure:
+    public = "The database file cannot be opened."
+    match words:
+        case "unable to open database file":
+            return ConnectionFailure(
+                public, f"{url.database} cannot be opened. Make its folder, and let this user write to it."
+            )
+        case "file is not a database":
+            return ConnectionFailure(
+                public, f"{url.database} is no SQLite database. Restore a backup, or name another file."
+            )
+        case "database is locked":
+            return ConnectionFailure(
+                "The database is locked.", f"Another program holds {url.database}. Try again in a moment."
+            )
+    return ConnectionFailure("The database file cannot be used.", f"{url.database} cannot be used: {words}.")
+
+
+def _servers(url: URL) -> str:
+    hosts, ports = _hosts(url)
+    return ", ".join(
+        host if host.startswith("/") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        for host, port in zip(hosts, ports, strict=True)
+    )
+
+
+def _create(url: URL) -> str:
+    hosts, ports = _hosts(url)
+    owner = f" -O {url.username}" if url.username else ""
+    return f"createdb -h {hosts[0]} -p {ports[0]} -U postgres -E UTF8 -T template0{owner} {url.database}"
+
+
+def _hosts(url: URL) -> tuple[list[str], list[str]]:
+    """Hosts and their ports; SQLAlchemy keeps several of them in the query (`config.database_url`)."""
+    hosts = str(url.query.get("host") or url.host or "localhost").split(",")
+    ports = str(url.query.get("port") or url.port or "5432").split(",")
+    return hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts)

@@ -1,0 +1,34 @@
+"""What the console says of a loop that failed names no class of the program."""
+
+import sqlite3
+
+import pytest
+import redis
+from sqlalchemy.exc import OperationalError
+
+from broadcast.errors import Busy, Invalid
+from broadcast.upkeep.loop_failure import describe
+
+
+def locked() -> sqlite3.OperationalError:
+    problem = sqlite3.OperationalError("database is locked")
+    problem.sqlite_errorcode = 5
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        (Busy(), "The database is locked or away."),
+        (locked(), "The database is locked or away."),
+        (OperationalError("SELECT 1", {}, locked()), "The database is locked or away."),
+        (Invalid({"title": "It is missing."}), "It is missing."),
+        (OSError(28, "No space left on device"), "No space left on device."),
+        (redis.exceptions.ConnectionError("Error 111 connecting"), "Redis does not answer."),
+        (redis.exceptions.TimeoutError(), "Redis does not answer in time."),
+        (redis.exceptions.ReadOnlyError("READONLY"), "Redis refuses to work: READONLY."),
+        (KeyError("x"), "An unexpected error. The log has it under loop.failed."),
+    ],
+)
+def test_failure_of_a_loop_is_a_sentence(problem: Exception, sentence: str):
+    assert sentence in describe(problem)
