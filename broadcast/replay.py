@@ -133,8 +133,8 @@ def _is_over(event: Event, now: datetime) -> bool:
 def _changes(event: Event, viewer: Viewer) -> bool:
     """The person's roles changed here, so what they missed cannot be told from these events alone.
 
-    Whether they had a role that has changed since nobody knows any more.
+    Whether they had a role that has changed since nobody knows any more, nor what an event says that cannot be read.
     """
-    return event.type is EventType.ROLE_CHANGED or (
+    return event.type in (EventType.ROLE_CHANGED, EventType.UNKNOWN) or (
         event.type is EventType.VIEWER_CHANGED and viewer.user_id in event.audience.ids
     )

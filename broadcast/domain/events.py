@@ -19,6 +19,9 @@ class EventType(StrEnum):
     VIEWER_CHANGED = "VIEWER_CHANGED"  # payload {roles, disabled}: open streams of that person are re-indexed or closed
     ROLE_CHANGED = "ROLE_CHANGED"  # payload {role, to}: it has another name from here on; `to` None: nobody has it
     SESSION_ENDED = "SESSION_ENDED"  # payload {session}: open streams of that session, or of EVERY_SESSION, are closed
+    UNKNOWN = (
+        "UNKNOWN"  # never written: what a newer version wrote and this one cannot read, so nothing is known for sure
+    )
 
 
 EVERY_SESSION = "*"  # tokens' streams too

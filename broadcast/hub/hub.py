@@ -4,6 +4,7 @@ Everything here runs in one thread. A method that may let other greenlets run sa
 do not change.
 """
 
+import math
 import random
 import secrets
 import time
@@ -329,6 +330,9 @@ class Hub:
             for connection in self._index.change_role(event.payload["role"], event.payload["to"]):
                 self.send(connection, self._reset())
             return
+        if event.type is EventType.UNKNOWN:
+            self.reset_all(ends_at=time.monotonic())  # roles and sessions may have changed: they are looked up anew
+            return
         for user_id in event.audience.ids:
             if event.type is EventType.VIEWER_CHANGED:
                 self.change_viewer(
@@ -351,9 +355,10 @@ class Hub:
                 self._index.change_viewer(connection, viewer)
                 self.send(connection, self._reset())
 
-    def reset_all(self) -> None:
-        """Tell every client to load its list anew: continuity was lost."""
+    def reset_all(self, *, ends_at: float = math.inf) -> None:
+        """Tell every client to load its list anew: continuity was lost. Streams end at the first heartbeat after `ends_at`."""
         for connection in self.connections:
+            connection.ends_at = min(connection.ends_at, ends_at)
             self.send(connection, self._reset())
 
     def _reset(self) -> bytes:

@@ -5,7 +5,7 @@ from broadcast.domain.events import EVERY_SESSION, Event, EventType
 
 def steers(event: Event, user_id: int, session: str) -> bool:
     """Whether what was looked up about this person or session before the event may no longer be true."""
-    if event.type is EventType.ROLE_CHANGED:
+    if event.type in (EventType.ROLE_CHANGED, EventType.UNKNOWN):
         return True
     if event.type not in (EventType.VIEWER_CHANGED, EventType.SESSION_ENDED) or user_id not in event.audience.ids:
         return False

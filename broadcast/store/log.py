@@ -12,17 +12,19 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+import structlog
 from sqlalchemy import Text, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain import correlation
-from broadcast.domain.audience import Audience, from_json
+from broadcast.domain.audience import Audience, Everyone, from_json
 from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.store.database import db
 from broadcast.store.many import insert_many
 from broadcast.store.models import LogEvent, LogHead
 from broadcast.turn import Breath
 
+_log = structlog.get_logger(__name__)
 PAGE = 200  # events in one read: a few milliseconds in which no stream of the worker is served
 _TEXTS = [cast(column, Text).label(f"{column.key}_json") for column in (LogEvent.audience, LogEvent.payload)]
 _COLUMNS = [column for column in LogEvent.__table__.c if column.name not in ("audience", "payload")] + _TEXTS
@@ -116,7 +118,8 @@ def holds(event: Event) -> bool:
     ).one_or_none()
     if row is None:
         return event.seq < oldest_seq()
-    return tuple(row) == (event.type.value, event.broadcast_id, event.at)
+    kind, *others = row
+    return others == [event.broadcast_id, event.at] and event.type in (kind, EventType.UNKNOWN)
 
 
 @lru_cache
@@ -146,13 +149,24 @@ def _row(event: Event) -> dict[str, Any]:
     }
 
 
+@lru_cache  # once for each event, however often it is read
+def _tell_unknown(seq: int, reason: str) -> None:
+    _log.warning("log.unknown_event", seq=seq, reason=reason, effect="Streams begin anew at it; upgrade this node.")
+
+
 def _event(row: Any) -> Event:
+    """Never raises for what a newer version wrote: the readers of the log would stop at it for good."""
+    try:
+        kind, audience = EventType(row.type), _audience(row.audience_json)
+    except ValueError as problem:
+        _tell_unknown(row.seq, str(problem)[:200])
+        kind, audience = EventType.UNKNOWN, Everyone()
     return Event(
         row.seq,
         row.epoch,
-        EventType(row.type),
+        kind,
         row.broadcast_id,
-        _audience(row.audience_json),
+        audience,
         row.payload_json,
         row.at,
         row.correlation,

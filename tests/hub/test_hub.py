@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.domain.audience import Viewer, roles, users
+from broadcast.domain.audience import Everyone, Viewer, roles, users
 from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.hub import sse
 from broadcast.hub.hub import Hub, Limits, Stale, TooMany
@@ -55,6 +55,14 @@ def test_roles_read_before_a_change_are_not_believed_after_it(steering):
         subscribe(hub, BOB, looked_up_at=0)
     subscribe(hub, BOB, looked_up_at=1)
     subscribe(hub, Viewer(3), looked_up_at=0)
+
+
+def test_nothing_read_before_an_event_that_cannot_be_read_is_believed_after_it():
+    hub = make_hub()
+    hub.deliver([Event(1, "e", EventType.UNKNOWN, None, Everyone(), "{}", NOW)])
+    with pytest.raises(Stale):
+        subscribe(hub, BOB, looked_up_at=0)
+    subscribe(hub, BOB, looked_up_at=1)
 
 
 class Recorder:

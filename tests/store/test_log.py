@@ -4,7 +4,8 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
+from structlog.testing import capture_logs
 
 from broadcast.domain import clock
 from broadcast.domain.audience import Everyone, roles, users
@@ -94,6 +95,22 @@ class TestAlone:
         with pytest.raises(Exception, match="zone"), writing() as session:
             log.append(session, [entry()], at=datetime(2026, 1, 1))
         assert log.head().seq == 0
+
+
+@pytest.mark.parametrize("strange", [{"type": "MOOD_CHANGED"}, {"audience": {"kind": "moods", "moods": ["calm"]}}])
+def test_what_a_newer_version_wrote_is_read_as_unknown_and_told_once(make_app, strange):
+    log._tell_unknown.cache_clear()
+    with make_app(log_level="warning").app_context(), capture_logs() as lines:
+        before, row, after = append(entry(), entry(), entry())
+        db.session.execute(update(LogEvent).where(LogEvent.seq == row.seq).values(strange))
+        db.session.commit()
+        for _ in range(2):
+            read = log.read(before.seq - 1)
+            assert [event.type for event in read] == [EventType.MESSAGE, EventType.UNKNOWN, EventType.MESSAGE]
+            assert [read[0], read[2]] == [before, after]
+            assert not read[1].is_for_clients
+            assert log.holds(read[1])
+    assert [(line["event"], line["seq"]) for line in lines] == [("log.unknown_event", row.seq)]
 
 
 def test_one_number_cannot_be_used_twice(in_app):

@@ -1,13 +1,16 @@
 """Streams through the generator wire: how they open, resume, follow a change of roles, and end."""
 
 import pytest
+from sqlalchemy import update
 
 from broadcast.actions import broadcasts, people, receipts
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
+from broadcast.domain.audience import Everyone
+from broadcast.domain.events import EventType
 from broadcast.store import log
 from broadcast.store.database import writing
-from broadcast.store.models import UserSession
+from broadcast.store.models import LogEvent, UserSession
 from tests.acts import Reader, a_message, actor, send, to_people, to_role
 from tests.cast import Client
 from tests.conftest import tail
@@ -275,6 +278,24 @@ def test_change_of_roles_reindexes_the_open_stream(app, client):
     reset = stream.next()
     assert reset.event == "RESET"
     assert stream.next().data["title"] == "new role"
+    stream.close()
+
+
+def test_event_of_a_newer_version_stops_nothing_and_everybody_begins_anew(app, client):
+    """What it says is not known here: lists are loaded anew, and streams end soon, so that people are looked up anew."""
+    stream = Reader(client_of(client, "bob"))
+    cursor = stream.until("CONNECTED")[-1].id
+    with app.app_context(), writing() as session:
+        [row] = log.append(session, [log.Entry(EventType.ROLE_CHANGED, None, Everyone(), {})], at=clock.now())
+        session.execute(update(LogEvent).where(LogEvent.seq == row.seq).values(type="MOOD_CHANGED"))
+    publish(app, a_message(title="after"))
+    assert [stream.next().event for _ in range(2)] == ["RESET", "MESSAGE"]
+    for _ in range(15):
+        app.extensions["runtime"].hub.beat()
+    while stream.next():
+        pass
+    stream = Reader(client_of(client, "bob"), headers={"Last-Event-ID": cursor})
+    assert [frame.event for frame in stream.until("CONNECTED")] == ["RESET", "CONNECTED"]
     stream.close()
 
 
