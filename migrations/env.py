@@ -5,28 +5,34 @@ takes away or changes what older code uses (it contracts), otherwise that of the
 keeps it for code that does not have the migration yet: see `broadcast.store.schema`.
 """
 
+import random
+import time
 import zlib
 
+import structlog
 from alembic import context
 from flask import current_app
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broadcast.store import schema
 
+_log = structlog.get_logger(__name__)
+_PATIENCE = "500ms"  # below PostgreSQL's deadlock_timeout: it is the migration that gives way, and nobody waits longer
+_IN_THE_WAY = ("55P03", "40P01")  # lock_not_available, deadlock_detected
+_TRIES, _PAUSE_SECONDS = 120, (0.2, 1.0)
 _LOCK = zlib.crc32(b"migrations")  # of the advisory locks of this database, named as `store.lease` names its own
 extension = current_app.extensions["migrate"]
 
 
 def take_turns(connection: Connection) -> None:
     """Let no other node migrate this database until this transaction ends: of nodes that are upgraded together one does the
-    work, and the others find it done. The engine's patience with locks, a moment, holds for the migrations themselves.
+    work, and the others find it done. Then be patient for a moment only, as nodes of the version before go on writing.
     """
-    patience = connection.scalar(text("SHOW lock_timeout"))
     set_patience = text("SELECT set_config('lock_timeout', :value, true)")
     connection.execute(set_patience, {"value": "0"})
     connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK})
-    connection.execute(set_patience, {"value": patience})
+    connection.execute(set_patience, {"value": _PATIENCE})
 
 
 def connect() -> Connection:
@@ -38,7 +44,8 @@ def connect() -> Connection:
         raise SystemExit(sentence) from None
 
 
-def run() -> None:
+def migrate() -> None:
+    """All migrations in one transaction where the database can, or none."""
     with connect() as connection:
         if problem := schema.encoding_problem():
             raise SystemExit(problem)
@@ -48,6 +55,19 @@ def run() -> None:
                 take_turns(connection)
             context.run_migrations()
             schema.note_support(connection, context.script)
+
+
+def run() -> None:
+    """Migrate; while those who write hold a lock that is needed, undo it all, let them pass and begin anew."""
+    for left in reversed(range(_TRIES)):
+        try:
+            migrate()
+            break
+        except DBAPIError as problem:
+            if getattr(problem.orig, "sqlstate", None) not in _IN_THE_WAY or not left:
+                raise
+            _log.info("migrations.give_way", problem=str(problem.orig).strip(), tries_left=left)
+            time.sleep(random.uniform(*_PAUSE_SECONDS))
 
 
 if context.is_offline_mode():

@@ -77,6 +77,7 @@ class System:
         if redis_url:
             self.environ["REDIS_URL"] = redis_url
         self.output = folder / "output.txt"
+        self.top = TOP  # the code that runs
         self.prefix: list[str] = []  # what the launcher is started by, which must become it
         self.process: subprocess.Popen | None = None
         self._tokens: dict[str, str] = {}
@@ -108,7 +109,7 @@ class System:
         """Start and wait until it serves. From the main thread: it ends with the thread that started it, whatever ends that."""
         command = [*self.prefix, sys.executable, "-m", "broadcast.launcher", "--end-with-parent"]
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(command, cwd=TOP, env=self.environ, stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, cwd=self.top, env=self.environ, stdout=output, stderr=output)
         wait_for(self._is_ready, seconds=60, what=f"Ready in {self.output}")
 
     def stop(self) -> None:
@@ -159,7 +160,7 @@ class System:
         """Run `python -m module …` in the environment of the system; return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", module, *words],
-            cwd=TOP, env=self.environ_of_commands(), input=given + "\n", capture_output=True, text=True, timeout=60,
+            cwd=self.top, env=self.environ_of_commands(), input=given + "\n", capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

@@ -1,0 +1,139 @@
+"""From the version before to this one, without a stop: the migrations first, then one node after the other.
+
+The version before works on the schema of this one (expand and contract: docs/operations.md), alone and beside a new node.
+"""
+
+import json
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.databases import DATABASE_URL, SECOND_REDIS_URL, database_of_its_own
+from tests.load import Load, expect_all, judge, log_of
+from tests.nodes import Nodes, shared_servers
+from tests.processes import Streams
+from tests.servers import make_certificate, nginx, program
+from tests.system import TOP, System
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
+
+_BEFORE = "b99b706"  # the commit that an upgrade of the tests begins at
+_STREAMS = 5  # of each reader
+_MESSAGES = 40  # under load, in each state of the upgrade
+
+
+@pytest.fixture(scope="module")
+def code_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the version before."""
+    if (
+        not shutil.which("git")
+        or subprocess.run(
+            ["git", "cat-file", "-e", f"{_BEFORE}^{{commit}}"], cwd=TOP, stderr=subprocess.DEVNULL
+        ).returncode
+    ):
+        pytest.skip(f"this copy of the repository does not have the version before (git fetch --unshallow: {_BEFORE})")
+    folder = tmp_path_factory.mktemp("before")
+    archive = subprocess.run(["git", "archive", _BEFORE], cwd=TOP, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+    return folder
+
+
+def prepared(code: Path, folder: Path, **settings: str) -> System:
+    folder.mkdir()
+    system = System(folder, **settings)
+    system.top = code
+    return system
+
+
+def begin(system: System) -> None:
+    """Make the database as the code of that node does, and add the cast."""
+    migrate(system, system.top)
+    system._tokens = json.loads(system.run_module("tests.populate"))
+
+
+def migrate(system: System, code: Path) -> None:
+    """Run the migrations of that version, as its image would; the node itself stays what it is."""
+    before, system.top = system.top, code
+    system.run_module("flask", "--app", "app", "db", "upgrade")
+    system.top = before
+
+
+def replace(node: System) -> None:
+    node.stop()
+    node.top = TOP
+    node.start()
+
+
+def use(system: System, streams: Streams, title: str) -> None:
+    """Publish, see it on a stream, read it, acknowledge it, change it and recall it, all at this node."""
+    alice, bob = system.token("alice", "admin"), system.token("bob")
+    stream = streams.open(system, "bob")
+    body = {"title": title, "content": "Text", "targetType": "ALL", "requiresAck": True}
+    status, sent = system.call("POST", "/api/admin/broadcasts", token=alice, body=body)
+    assert status == 201, sent
+    stream.wait_for_message(sent["id"])
+    for verb in ("read", "acknowledge"):
+        path, body = f"/api/user/messages/{verb}", {"broadcastIds": [sent["id"]]}
+        status, told = system.call("POST", path, token=bob, body=body)
+        assert status == 200, told
+    status, listed = system.call("GET", "/api/user/messages?view=all", token=bob)
+    [item] = [item for item in listed["items"] if item["id"] == sent["id"]]
+    assert status == 200
+    assert item["read"]
+    assert item["acknowledgedAt"]
+    status, told = system.call("DELETE", f"/api/admin/broadcasts/{sent['id']}", token=alice, body={"reason": "Over"})
+    assert status == 200, told
+    stream.wait_for("MESSAGE_REMOVED")
+
+
+def test_version_before_works_on_the_schema_of_this_one(code_before: Path, tmp_path: Path, streams: Streams):
+    settings = {"SECRET_KEY": secrets.token_hex(32)}
+    with database_of_its_own(DATABASE_URL) as database, ExitStack() as stack:
+        system = prepared(code_before, tmp_path / "node", database_url=database, redis_url=SECOND_REDIS_URL, **settings)
+        begin(system)
+        stack.push(system)
+        system.start()
+        use(system, streams, "On its own schema")
+        migrate(system, TOP)
+        use(system, streams, "On the schema of this version")
+        assert system.call("GET", "/readyz", token=system.token("bob"))[0] == 200
+        replace(system)
+        use(system, streams, "Upgraded")
+
+
+@pytest.fixture
+def two_nodes_before(code_before: Path, tmp_path: Path) -> Iterator[Nodes]:
+    for name in ("nginx", "redis-server", "openssl"):
+        program(name, name)
+    with ExitStack() as stack:
+        settings = stack.enter_context(shared_servers(tmp_path)) | {"FORWARDED_HOPS": "1"}
+        first, second = (prepared(code_before, tmp_path / name, **settings) for name in ("first", "second"))
+        begin(first)
+        second._tokens = first._tokens
+        for node in (first, second):
+            stack.push(node)
+            node.start()
+        proxy = nginx(tmp_path / "nginx", [first.port, second.port], certificate=make_certificate(tmp_path / "tls"))
+        stack.callback(proxy.stop)
+        proxy.start()
+        yield Nodes(first, second, first.seen_at(f"https://localhost:{proxy.port}"), proxy)
+
+
+def test_two_nodes_are_upgraded_one_by_one_under_load(two_nodes_before: Nodes, streams: Streams):
+    nodes = two_nodes_before
+    readers = [reader for name in ("bob", "charlie") for reader in streams.open_many(nodes.front, name, _STREAMS)]
+    load = Load(nodes.front)
+    with load:
+        load.wait_until_sent(_MESSAGES)
+        migrate(nodes.first, TOP)
+        load.wait_until_sent(load.count + _MESSAGES)
+        for node in nodes.both:
+            replace(node)
+            load.wait_until_sent(load.count + _MESSAGES)
+    expect_all(readers, log_of(nodes.first), load.sent)
+    judge("an upgrade of two nodes, one by one", load, readers)
