@@ -31,7 +31,7 @@ def minute(world: World, scale: float) -> None:
         while (left := until - time.monotonic()) > 0:
             trouble = world.choose.choice(_TROUBLES)
             happened[_said(trouble)] += 1
-            with trouble(world):
+            with world.readiness.may_name("redis", "database"), trouble(world):
                 _act(world, min(left, world.choose.uniform(*_TROUBLE_SECONDS)), happened, _acts_during(trouble))
             _act(world, world.choose.uniform(*_WELL_SECONDS), happened, _ACTS | _WHEN_ALL_IS_WELL)
     finally:

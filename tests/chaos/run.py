@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.chaos import fail_over, kafka_faults  # noqa: F401 - they add theirs to the table
 from tests.chaos.elsewhere import ELSEWHERE
 from tests.chaos.elsewhere import run as run_elsewhere
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, NEEDS
 from tests.chaos.minute import minute
 from tests.chaos.place import a_place
 from tests.chaos.world import Place, Verdict, World
@@ -47,17 +48,36 @@ def main() -> int:
 def _run_worlds(faults: list[str], options: argparse.Namespace, seed: int) -> int:
     """Run each and print its row, and of more than one the sum; return how many are not as they should be."""
     verdicts: list[Verdict] = []
-    if not faults:
-        return 0
-    with tempfile.TemporaryDirectory() as folder, a_place(Path(folder), people=options.people, seed=seed) as place:
-        for fault, one_seed in _runs(faults, options, seed):
-            verdicts.append(verdict := run_one(place, fault, one_seed, options))
-            print(_line(verdict.row), flush=True)
-            for violation in verdict.violations[:10]:
-                print(f"    {violation}", flush=True)
+    shared = [fault for fault in faults if not NEEDS.get(fault)]
+    for place, fault, one_seed in itertools.chain(
+        _in_one_place(shared, options, seed), _in_their_own(faults, options, seed)
+    ):
+        verdicts.append(verdict := run_one(place, fault, one_seed, options))
+        print(_line(verdict.row), flush=True)
+        for violation in verdict.violations[:10]:
+            print(f"    {violation}", flush=True)
     if len(verdicts) > 1:
         print(_line(_sum(verdicts)))
     return sum(not verdict.is_well for verdict in verdicts)
+
+
+def _in_one_place(faults: list[str], options: argparse.Namespace, seed: int) -> Iterator[tuple[Place, str, int]]:
+    if not faults:
+        return
+    with tempfile.TemporaryDirectory() as folder, a_place(Path(folder), people=options.people, seed=seed) as place:
+        for fault, one_seed in _runs(faults, options, seed):
+            yield place, fault, one_seed
+
+
+def _in_their_own(faults: list[str], options: argparse.Namespace, seed: int) -> Iterator[tuple[Place, str, int]]:
+    """Those that need more than the others have, or leave it broken, once each."""
+    for fault in filter(NEEDS.get, faults):
+        people, needs = options.people, NEEDS[fault]
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            a_place(Path(folder), people=people, seed=seed, needs=needs) as place,
+        ):
+            yield place, fault, seed
 
 
 def run_one(place: Place, fault: str, seed: int, options: argparse.Namespace) -> Verdict:

@@ -7,16 +7,17 @@ import pytest
 from tests.chaos import elsewhere, run
 from tests.chaos.checker import Violation
 from tests.chaos.elsewhere import ELSEWHERE, Elsewhere
-from tests.chaos.faults import FAULTS, ON_SERVERS, ON_SQLITE
+from tests.chaos.faults import FAULTS, NEEDS, OF_THEIR_OWN, ON_SERVERS, ON_SQLITE
 from tests.chaos.world import Verdict
 from tests.judges.judges import JUDGES
 from tests.system import TOP
 
 
-def test_every_fault_from_f01_to_f27_is_run():
-    assert {id[:3] for id in [*FAULTS, *ELSEWHERE]} == {f"F{n:02}" for n in range(1, 28)}
+def test_every_fault_from_f01_to_f32_is_run():
+    assert {id[:3] for id in [*FAULTS, *ELSEWHERE]} == {f"F{n:02}" for n in range(1, 33)}
     assert not FAULTS.keys() & ELSEWHERE.keys()
-    assert {*ON_SERVERS, *ON_SQLITE} <= FAULTS.keys()
+    assert {*ON_SERVERS, *ON_SQLITE, *OF_THEIR_OWN} <= FAULTS.keys()
+    assert {*OF_THEIR_OWN} == {fault for fault, needs in NEEDS.items() if needs}
 
 
 @pytest.mark.parametrize("fault", ELSEWHERE)

@@ -21,8 +21,12 @@ from typing import Any
 from tests.chaos.checker import Violation, by_rule, check
 from tests.chaos.client import Answered, Page, ask, load_list
 from tests.chaos.history import History, of
+from tests.chaos.kafka import Kafka
+from tests.chaos.lost import without_lost_history
 from tests.chaos.populate import ROLES
+from tests.chaos.readiness import Readiness
 from tests.chaos.servers import Link, RedisServer
+from tests.servers import Postgres
 from tests.system import System
 
 CONVERGE_SECONDS = 30.0  # how long the run waits; the checker judges by less
@@ -44,10 +48,12 @@ class Place:
     roles: dict[str, list[str]]  # of each person, as they are now
     tokens: dict[str, str]
     admin: str
+    pair: tuple[Postgres, Postgres] | None = None  # the primary and its standby
+    kafka: Kafka | None = None
 
     @property
     def is_sqlite(self) -> bool:
-        return self.database_link is None
+        return self.database_link is None and self.pair is None
 
 
 @dataclass
@@ -94,6 +100,7 @@ class World:
         self.place, self.system, self.fault, self.seed = place, place.system, fault, seed
         self.choose = random.Random(f"{fault} {seed}")
         self.history = History(path)
+        self.readiness = Readiness(self.system.port)
         self.figures: dict[str, float] = {}
         self.roles, self.tokens = place.roles, place.tokens
         self.pages: list[Page] = []
@@ -110,6 +117,10 @@ class World:
 
     def run(self, fault: Callable[["World"], None]) -> Verdict:
         """Do the steps above and judge them. What the fault itself did not find as it must be is a violation too."""
+        with self.readiness:
+            return self._run(fault)
+
+    def _run(self, fault: Callable[["World"], None]) -> Verdict:
         for user, roles in self.roles.items():
             self.history.note("person", user=user, roles=roles)
         self._open_pages()
@@ -127,6 +138,7 @@ class World:
             for worker in workers:
                 worker.join()
             seconds = self._settle(healed)
+            unmet += self.readiness.wait_until_ok()
             self._look_at_everything()
         finally:
             self._over.set()
@@ -136,8 +148,9 @@ class World:
                 page.close()
             self.history.close()
         frames = sum(len(page.frames) for page in self.pages)
-        unmet += self._mistakes()
-        return Verdict(self.fault, self.seed, frames, seconds, unmet + check(self.history.events), self.figures)
+        unmet += self._mistakes() + self.readiness.violations()
+        judged = check(without_lost_history(self.history.events))
+        return Verdict(self.fault, self.seed, frames, seconds, unmet + judged, self.figures)
 
     def _break(self, fault: Callable[["World"], None]) -> list[Violation]:
         try:
@@ -294,9 +307,10 @@ class World:
                 if self.look(user, final=True) is not None:
                     break
                 time.sleep(0.5)
-        self.history.note("log", rows=self._rows())
+        self.history.note("log", rows=self.rows())
 
-    def _rows(self) -> list[tuple[int | None, int, str]]:
+    def rows(self) -> list[tuple[int | None, int, str]]:
+        """(seq, id, title) of everything that exists."""
         rows, after = [], ""
         while after is not None:
             page = ask(self.system.port, "GET", f"/api/admin/broadcasts?limit=200{after}", self.place.admin).body

@@ -26,12 +26,17 @@ _MAVEN_SECONDS = 300
 _START_SECONDS = 60
 _CLUSTER = "YnJvYWRjYXN0LXRlc3RzLTE"  # any 16 bytes in base64
 _TOPICS = [name for name in os.environ.get("KAFKA_TOPICS", "").split(",") if name] or ["broadcast.events.v1"]
+USER, PASSWORD = "broadcast", "right"  # at the listener that asks (SASL/PLAIN without TLS)
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},ASKING://127.0.0.1:{asking},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},ASKING://127.0.0.1:{asking}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,ASKING:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.name.asking.sasl.enabled.mechanisms=PLAIN
+listener.name.asking.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+    user_{user}="{password}";
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller}
 log.dirs={folder}/data
@@ -54,13 +59,15 @@ class CannotRun(Exception):
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tests.kafka.server", description="Run Apache Kafka for tests and trials.")
     parser.add_argument("--port", type=int, default=0, help="a free one by default")
+    parser.add_argument("--asking-port", type=int, default=0, help=f"of a listener that asks {USER} for a password")
     parser.add_argument("command", nargs="*")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         get_jars()
         with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
-            return _run(Path(folder), options.port or free_port(), options.command)
+            port, asking = options.port or free_port(), options.asking_port or free_port()
+            return _run(Path(folder), port, asking, options.command)
     except CannotRun as reason:
         print(f"Kafka cannot run here: {reason}", file=sys.stderr)
         return CANNOT
@@ -95,9 +102,10 @@ def get_jars() -> None:
     fetched.rename(JARS)
 
 
-def _run(folder: Path, port: int, command: list[str]) -> int:
+def _run(folder: Path, port: int, asking: int, command: list[str]) -> int:
     properties = folder / "server.properties"
-    properties.write_text(_PROPERTIES.format(port=port, controller=free_port(), folder=folder))
+    names = {"user": USER, "password": PASSWORD, "folder": folder}
+    properties.write_text(_PROPERTIES.format(port=port, asking=asking, controller=free_port(), **names))
     output = folder / "output.txt"
     with output.open("wb") as log:
         format = [*java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)]
