@@ -127,6 +127,10 @@ def seq_of(cursor: str | None) -> int | None:
 
 
 def no_loss(run: Run) -> Iterator[Violation]:
+    for key, attempts in run.attempts.items():
+        for id in {attempt["id"] for attempt in attempts if attempt["result"] == "ok"}:
+            if run.key.get(id, key) != key:  # an id that was given out again
+                yield Violation("I1", f"broadcast {id} was answered ok for {key!r} and is {run.key[id]!r}")
     finals = {event["user"]: set(event["cards"]) for event in run.inboxes if event["final"]}
     for id in run.lasting:
         if run.audience_of(id) is None:

@@ -25,9 +25,8 @@ _PER_BATCH = 5
 def poison_among_codecs(world: World, scale: float) -> None:
     """Each event is published once; each poison is a dead letter; nothing is said to be wrong."""
     brokers, keys, letters = world.place.kafka.brokers, [], _dead_letters(world)
-    producers = {
-        codec: Producer({"bootstrap.servers": brokers.address, "compression.type": codec}) for codec in _CODECS
-    }
+    options = {"bootstrap.servers": brokers.address, "log_level": 2}
+    producers = {codec: Producer(options | {"compression.type": codec}) for codec in _CODECS}
     rounds = max(2, int(20 * scale))
     poison = 0
     for _ in range(rounds):

@@ -36,7 +36,9 @@ class Brokers:
             address = self._process.stdout.readline().strip()
         assert address, "the mock cluster did not start"
         self.address = address
-        self.producer = Producer({"bootstrap.servers": address, "linger.ms": 2, "message.max.bytes": 8_000_000})
+        self.producer = Producer(
+            {"bootstrap.servers": address, "linger.ms": 2, "message.max.bytes": 8_000_000, "log_level": 2}
+        )
 
     def close(self) -> None:
         self.producer.flush(5)
