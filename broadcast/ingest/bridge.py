@@ -49,6 +49,7 @@ _PROBE_SECONDS, _PROBE_ILL_SECONDS = 15.0, 5.0  # between looks of a worker that
 _FORWARD_SECONDS = 30.0  # after the topic of dead letters could not be written
 _UNKNOWN = float("nan")
 _RIVAL_SECONDS = 60.0  # it is told so long after it was last seen
+_NOT_YET = "The brokers have not been reached yet."
 _RIVAL = "Another system reads under the same KAFKA_GROUP_ID, or somebody has set its offsets: each misses what the other got."
 _PAUSES = (0.2, 2.0)  # after the first error, and at most
 
@@ -62,7 +63,7 @@ class Bridge:
         """`lease` makes one of all workers the reader of every partition; with None the brokers share them out."""
         self._app, self._settings, self._lease = app, settings, lease
         self._stopping = Bell()
-        self.problem: str | None = None
+        self.problem: str | None = _NOT_YET  # well is only what has been seen to be well
 
     def stop(self) -> None:
         """Ask the loop to end after the batch it is at, within a second. Does not block."""

@@ -47,8 +47,8 @@ def fault(id: str, name: str, *, needs: str = "") -> Callable[[Fault], Fault]:
 
 @contextmanager
 def workers_begin(world: World) -> Iterator[None]:
-    """In this block workers come and go; one that has just begun has no link to Redis yet, and may say so."""
-    with world.readiness.may_name("redis"):
+    """In this block workers come and go; one that has just begun has no link to Redis or Kafka yet, and may say so."""
+    with world.readiness.may_name("redis", "kafka"):
         yield
 
 

@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from confluent_kafka import Producer
 
+from broadcast.settings import Settings
 from tests.acts import a_message
 from tests.chaos.faults import fault, workers_begin
 from tests.chaos.kafka import PARTITIONS, TOPIC
@@ -76,10 +77,15 @@ def brokers_set_up_wrongly(world: World, scale: float) -> None:
 def set_up_wrongly(world: World, scale: float, words: str, **settings: str) -> Iterator[Trouble]:
     """Restart with these settings, and wait until it must have said for a while what is wrong with them."""
     readiness = world.readiness
-    with readiness.may_name("kafka"), set_up(world, **settings), readiness.names("kafka", words=words) as trouble:
+    with readiness.may_name("kafka"), set_up(world, **settings), _broken(world, words) as trouble:
         readiness.wait_until_named(trouble)
         time.sleep(10 * scale)
         yield trouble
+
+
+def _broken(world: World, words: str) -> AbstractContextManager[Trouble]:
+    """The reason is known once a worker has tried for as long as a request may take, and a little more."""
+    return world.readiness.names("kafka", words=words, within=2 * Settings().kafka_request_timeout_ms / 1000)
 
 
 @contextmanager

@@ -42,6 +42,7 @@ class Trouble:
     words: str
     since: float
     until: float
+    reason_within: float = NOTICED_SECONDS  # from when on the sentence must have the words; before that any will do
 
 
 def judge(said: list[Said], troubles: list[Trouble]) -> Iterator[Violation]:
@@ -59,7 +60,8 @@ def judge(said: list[Said], troubles: list[Trouble]) -> Iterator[Violation]:
             if not one.must or not (one.since + NOTICED_SECONDS <= answer.at and answer.answered < one.until):
                 continue
             for part in one.parts:
-                if one.words not in answer.named.get(part, "") or part not in answer.named:
+                words = one.words if answer.at >= one.since + one.reason_within else ""
+                if part not in answer.named or words not in answer.named[part]:
                     yield Violation("readyz", f"it names {_told(answer)} while {part} is broken ({one.words})")
 
 
@@ -85,9 +87,10 @@ class Readiness:
         self._thread.join()
 
     @contextmanager
-    def names(self, *parts: str, words: str = "") -> Iterator[Trouble]:
-        """In this block these parts are broken, and it must say so, in a sentence that has `words`."""
+    def names(self, *parts: str, words: str = "", within: float = NOTICED_SECONDS) -> Iterator[Trouble]:
+        """In this block these parts are broken, and it must say so; from `within` seconds on in a sentence that has `words`."""
         with self._trouble(parts, words, must=True) as trouble:
+            trouble.reason_within = within
             yield trouble
 
     @contextmanager
@@ -98,7 +101,7 @@ class Readiness:
 
     def wait_until_named(self, trouble: Trouble) -> None:
         """Until every worker is obliged to have named it for a while. Whether they have, `judge` says."""
-        time.sleep(max(0.0, trouble.since + NOTICED_SECONDS + 10 * _EVERY_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, trouble.since + trouble.reason_within + 10 * _EVERY_SECONDS - time.monotonic()))
 
     def wait_until_ok(self) -> list[Violation]:
         """Wait until it says "ok" for a while; a violation if it never does."""

@@ -159,6 +159,11 @@ def test_worker_that_does_not_read_tells_the_same_reason_until_it_is_over(app, c
     assert bridge.problem == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
 
 
+def test_nothing_is_said_to_be_well_before_the_brokers_were_reached(app):
+    """To sign in is tried for as long as a request may take; until then it is not known what is wrong."""
+    assert Bridge(app, settings_for("127.0.0.1:1"), NeverElected()).problem == "The brokers have not been reached yet."
+
+
 class NeverElected:
     """A lease that another worker has; its bridge is stopped once it has been asked for the second time."""
 
