@@ -71,11 +71,15 @@ class Link:
     def is_open(self) -> bool:
         return bool(self._consumer.metrics()["consumer-metrics"]["connection-count"])
 
+    def _unless_known(self, guess: str) -> str:
+        """Brokers that refuse a sign-in close the connection too, at times before they have said why: what they said stands."""
+        return guess if self.reason in (None, _NOBODY) else self.reason
+
     def _note_success(self, _connection: Any) -> None:
         self.reason = None
 
     def _note_failure(self, address: str, problem: Exception) -> None:
-        reason = _sentence(problem, self._settings)
+        reason = _sentence(problem, self._settings) or self._unless_known(_strange(self._settings))
         if reason != self.reason:
             _log.warning("kafka.no_link", broker=address, problem=f"{type(problem).__name__}: {problem}"[:300])
         self.reason = reason
@@ -102,7 +106,8 @@ def examine(settings: Settings) -> str | None:
     return missing(gone) if gone else None
 
 
-def _sentence(problem: Exception, settings: Settings) -> str:
+def _sentence(problem: Exception, settings: Settings) -> str | None:
+    """None when it says too little: somebody answered, and not as expected."""
     from kafka import errors
 
     text = str(problem).lower()
@@ -121,6 +126,10 @@ def _sentence(problem: Exception, settings: Settings) -> str:
         word in text for word in ("refused", "unreachable", "dns", "timed out", "resolve")
     ):
         return _NOBODY
+    return None
+
+
+def _strange(settings: Settings) -> str:
     return (
         "What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker, or expects another KAFKA_SECURITY_PROTOCOL than "
         f"{settings.kafka_security_protocol}."

@@ -1,5 +1,6 @@
 """Why brokers cannot be read is said truly, in bounded time: by the doctor, by /readyz of every worker, and at start."""
 
+import itertools
 import math
 import socket
 import struct
@@ -141,6 +142,19 @@ def test_wrong_password_is_the_reason_and_not_a_broker_that_is_away():
         told = brokers.examine(settings_for(address, **SASL))
     assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
     assert "wrong" not in told
+
+
+def test_connection_that_is_closed_after_a_refusal_does_not_take_the_reason_away():
+    """As Apache Kafka does to whoever tries again: the connection is closed before it is said why."""
+    turns = itertools.count()
+
+    def refuse(link: socket.socket) -> None:
+        (a_broker() if next(turns) == 0 else one_that_hangs_up)(link)
+
+    with answering(refuse) as address:
+        told = brokers.examine(settings_for(address, **SASL))
+    assert next(turns) > 2
+    assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
 
 
 def test_broker_without_tls():
