@@ -54,13 +54,16 @@ def opening(hub: Hub, connection: Connection, start: Start, *, unread: Unread, n
     frames = _missed(hub, connection, start, through, now) if start.honest else None
     if frames is None:
         frames = iter([sse.json_frame("RESET", {"cursor": cursor}, id=cursor)])
-    return _then_connected(frames, connection, cursor, unread)
+    return _then_connected(frames, connection, cursor, unread, hub.limits.heartbeat_seconds)
 
 
-def _then_connected(frames: Iterator[bytes], connection: Connection, cursor: str, unread: Unread) -> Iterator[bytes]:
+def _then_connected(
+    frames: Iterator[bytes], connection: Connection, cursor: str, unread: Unread, heartbeat_seconds: float
+) -> Iterator[bytes]:
     yield from frames
     data = {"connectionId": connection.id, "cursor": cursor}
     data |= {"unread": unread.count, "asOf": unread.as_of, "version": unread.version}
+    data["heartbeatSeconds"] = heartbeat_seconds  # so that a client knows when silence is no silence of the server's
     # the id here too, though CONNECTED is not in the log: a plain EventSource that is cut off before its first message
     # would otherwise come back without a cursor and miss what was published meanwhile
     yield sse.json_frame("CONNECTED", data, id=cursor)

@@ -6,6 +6,7 @@
 "use strict";
 
 {
+  const LOAD_MS = 20000; // a list that comes later than that is asked for again
   const page = window.broadcastPage;
   const region = () => document.getElementById("inbox-list");
   const feed = () => document.getElementById("feed");
@@ -332,9 +333,11 @@
 
   async function load() {
     if (!region()) return (await page.refreshCounts())?.cursor ?? null;
-    const answer = await fetch(`/inbox/list${location.search}`).catch(() => null);
+    const signal = AbortSignal.timeout(LOAD_MS);
+    const answer = await fetch(`/inbox/list${location.search}`, { signal }).catch(() => null);
     if (!answer?.ok || answer.redirected) return null;
-    const fresh = read(await answer.text()).getElementById("inbox-list");
+    const text = await answer.text().catch(() => null);
+    const fresh = text && read(text).getElementById("inbox-list");
     if (!fresh) return null;
     const focused = region().contains(document.activeElement) ? document.activeElement : null;
     const spots = [focused?.id, focused?.closest(".card")?.id].filter(Boolean);

@@ -2,7 +2,7 @@
 //
 // One tab, the leader, holds the EventSource (HTTP/1.1 allows six connections to a site, and the seventh tab would hang); it
 // tells the others through a BroadcastChannel. Who leads: shared/leadership.js. Where there is no BroadcastChannel every tab leads
-// itself.
+// itself. Whether the stream is heard, and what is done while it is not: shared/stream_health.js.
 //
 // Every tab knows up to where its page is current: its cursor, "epoch-seq", which came with the list it shows. So nothing is
 // kept over reloads, and there is nothing to clear when somebody signs out. A logged event at or below the cursor is skipped.
@@ -14,9 +14,6 @@
   const user = document.body.dataset.user;
   if (!user) return;
 
-  const DEAD_MS = 40000; // heartbeats come every 15 s; this much silence is a dead connection that nobody reported
-  const SILENT_MS = 30000; // a stream that says nothing at all for so long is held back by a proxy: say so, and ask instead
-  const ASK_MS = 10000; // how often then
   const FIRST_MS = 500, MOST_MS = 30000; // the growing pause between tries; it never gives up
   const SPREAD_MS = 3000; // over which what all browsers would ask at once is spread
   const KEPT = 300; // newest logged events that a leader keeps for tabs that join
@@ -87,60 +84,51 @@
   // ---- the connection, in words
 
   const chip = document.getElementById("connection");
-  let liveAt = null, countdown = 0;
+  let liveAt = null, countdown = 0, shown = { state: "start" };
 
-  function show(state, text) {
-    chip.hidden = false;
-    chip.dataset.state = state;
-    chip.querySelector(".chip-text").textContent = text;
-    chip.querySelector(".chip-retry").hidden = state !== "wait";
-    document.body.dataset.connection = navigator.onLine === false && state !== "live" ? "offline" : state;
-  }
-
-  function showLive() {
+  // `until`: when the stream is tried again, by this machine's clock.
+  function show(state, { isHeld = false, until = Date.now() } = {}) {
     clearInterval(countdown);
-    if (chip.dataset.state === "wait") page.say("Live again");
-    liveAt = new Date();
-    show("live", "Live");
-    tell({ type: "state", state: "live" });
-  }
-
-  function showWaiting(until) {
-    clearInterval(countdown);
-    const say = () => {
-      const seconds = Math.ceil((until - Date.now()) / 1000);
-      const since = (liveAt ?? new Date()).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-      if (navigator.onLine === false) show("wait", `Offline, as of ${since}`);
-      else show("wait", seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…");
+    if (state === "live" && ["wait", "poll"].includes(chip.dataset.state)) page.say("Live again");
+    if (state === "live") liveAt = new Date();
+    shown = { state, isHeld, until };
+    const draw = () => {
+      chip.hidden = false;
+      chip.dataset.state = state;
+      chip.querySelector(".chip-text").textContent = StreamHealth.words(state, { isHeld, ms: until - Date.now(), asOf: liveAt });
+      chip.querySelector(".chip-retry").hidden = state === "live" || state === "start";
+      document.body.dataset.connection = navigator.onLine === false && state !== "live" ? "offline" : state;
     };
-    say();
-    countdown = setInterval(say, 1000);
-    tell({ type: "state", state: "wait", until });
+    draw();
+    if (state === "wait") countdown = setInterval(draw, 1000);
+    tell({ type: "state", ...shown });
   }
 
-  function showAsking() {
-    clearInterval(countdown);
-    show("poll", "Live updates are held back; checking every 10 s");
-    tell({ type: "state", state: "poll" });
-  }
-
-  // Ask whether something happened. Not more than that: loading the list each time would take the pages from whoever reads them.
-  async function check() {
+  // Load the list only when something happened: doing so each time would take the pages from whoever reads them.
+  function catchUp(told) {
     if (reloading || document.visibilityState === "hidden") return;
-    const answer = await fetch("/inbox/count", { headers: { Accept: "application/json" } }).catch(() => null);
-    const told = answer?.ok ? await answer.json() : null;
-    if (told && (told.cursor !== cursor?.text || told.version > page.version)) reload();
+    if (told.cursor !== cursor?.text || told.version > page.version) reload();
+  }
+
+  // A tab that follows asks too while the leader is not told anything; it may be the only one that somebody looks at.
+  async function check() {
+    clearTimeout(check.next);
+    check.next = setTimeout(check, within(StreamHealth.ASK_MS));
+    if (leading || shown.state !== "poll" || document.visibilityState === "hidden") return;
+    const told = await page.askCounts();
+    if (told) catchUp(told);
   }
 
   // ---- the leader: one EventSource
 
-  let source = null, retry = 0, pause = FIRST_MS, heardAt = 0, leading = false, isSilent = true, openedAt = 0;
+  let source = null, retry = 0, pause = FIRST_MS, heardAt = 0, leading = false;
+  const health = new StreamHealth({ ask: (signal) => page.askCounts(signal), catchUp, cut: () => { source.close(); failed(); }, show: (state, isHeld) => show(state, { isHeld }) });
 
   function connect() {
     clearTimeout(retry);
     source?.close();
-    heardAt = openedAt = Date.now();
-    isSilent = true;
+    heardAt = Date.now();
+    health.begin();
     const query = new URLSearchParams({ label: document.title.slice(0, 40) });
     if (cursor) query.set("after", cursor.text);
     source = new EventSource(`/inbox/stream?${query}`);
@@ -150,9 +138,9 @@
 
   function hear(name, { data, lastEventId }) {
     heardAt = Date.now();
-    isSilent = false;
-    if (name === "CONNECTED") { pause = FIRST_MS; showLive(); }
-    if (name === "HEARTBEAT") { if (chip.dataset.state !== "live") showLive(); return; }
+    if (name === "CONNECTED") pause = FIRST_MS;
+    health.hear(name, name === "CONNECTED" ? JSON.parse(data).heartbeatSeconds : undefined);
+    if (name === "HEARTBEAT") return;
     const event = { name, data, id: LOGGED.includes(name) || name === "RESET" || name === "CONNECTED" ? lastEventId : null };
     tell({ type: "event", event });
     apply(event);
@@ -168,29 +156,29 @@
     if (!byItself) source.close();
     clearTimeout(retry);
     retry = setTimeout(connect, wait); // also if the browser's own try hangs
-    showWaiting(byItself ? Date.now() : Date.now() + wait);
+    health.fail();
+    if (health.state === "wait") show("wait", { until: byItself ? Date.now() : Date.now() + wait });
+  }
+
+  function tryNow() {
+    health.doubt();
+    pause = FIRST_MS;
+    connect();
   }
 
   function wake() {
-    if (!leading || document.visibilityState === "hidden") return;
+    if (document.visibilityState === "hidden") return;
+    if (!leading) return void check();
     // offline for a moment, a stream may go on as if nothing had been; only a new one proves that it does
-    const isDoubtful = chip.dataset.state === "wait" || Date.now() - heardAt > DEAD_MS / 2;
+    const isDoubtful = shown.state === "wait" || Date.now() - heardAt > 0.8 * health.silenceMs;
     if (source?.readyState !== EventSource.OPEN || isDoubtful) { pause = FIRST_MS; connect(); }
   }
 
-  setInterval(() => {
-    if (!leading || !source || source.readyState === EventSource.CLOSED) return;
-    if (isSilent && Date.now() - openedAt > SILENT_MS) {
-      if (chip.dataset.state !== "poll") showAsking();
-      if (Date.now() - openedAt > 20 * SILENT_MS) connect(); // perhaps the way is another one by now
-    } else if (source.readyState === EventSource.OPEN && Date.now() - heardAt > DEAD_MS) connect();
-  }, 5000);
-  setInterval(() => { if (chip.dataset.state === "poll") check(); }, ASK_MS);
   for (const name of ["online", "pageshow", "focus"]) window.addEventListener(name, wake);
-  window.addEventListener("offline", () => { if (leading) showWaiting(Date.now()); });
+  window.addEventListener("offline", () => { if (leading) health.doubt(); });
   document.addEventListener("visibilitychange", wake);
   chip.querySelector(".chip-retry").addEventListener("click", () => {
-    if (leading) { pause = FIRST_MS; connect(); } else tell({ type: "retry" });
+    if (leading) tryNow(); else tell({ type: "retry" });
   });
 
   // ---- between tabs. A tab that joins says up to where its page is current; the leader answers with what came since, or, when it
@@ -220,7 +208,7 @@
       const at = parse(after);
       const known = at && keptFrom && at.epoch === keptFrom.epoch && at.seq >= keptFrom.seq;
       tell({ type: "welcome", to: from, events: known ? kept.filter((event) => parse(event.id).seq > at.seq) : null });
-      tell({ type: "state", state: ["live", "poll"].includes(chip.dataset.state) ? chip.dataset.state : "wait", until: Date.now() });
+      tell({ type: "state", ...shown });
     },
     welcome({ to, events }) {
       if (to !== me || joined || leading) return;
@@ -229,14 +217,13 @@
       else reload();
     },
     event({ event }) { if (joined && !leading) apply(event); },
-    state({ state, until }) {
+    state({ state, ...more }) {
       if (leading) return;
-      if (state === "live") showLive();
-      else if (state === "poll") showAsking();
-      else showWaiting(until);
+      show(state, more);
+      if (state === "poll") check();
     },
     leader() { if (!leading) join(); },
-    retry() { if (leading) { pause = FIRST_MS; connect(); } },
+    retry() { if (leading) tryNow(); },
   };
   if (channel) channel.onmessage = ({ data }) => onMessage[data.type]?.(data);
 
@@ -251,11 +238,13 @@
   function resign() {
     leading = false;
     clearTimeout(retry);
+    health.stop();
     source?.close();
     join();
   }
 
-  show("start", "Connecting…");
+  show("start");
+  check();
   if (channel) {
     join();
     const leadership = new Leadership(`broadcast-stream-${user}`, { lead, resign });

@@ -3,6 +3,7 @@
 "use strict";
 
 const page = (window.broadcastPage = {});
+const ANSWER_MS = 8000; // counts that come later than that are no longer waited for
 
 // ---- the time, by the server's clock: this machine's may be an hour off, and "5 min ago" and quiet hours would be too
 
@@ -92,11 +93,16 @@ page.setCounts = (counts, asOf = page.asOf) => {
   }
 };
 
+// What the server counts, and up to where; null when no answer came in time.
+page.askCounts = async (signal = AbortSignal.timeout(ANSWER_MS)) => {
+  const answer = await fetch("/inbox/count", { headers: { Accept: "application/json" }, signal }).catch(() => null);
+  return answer?.ok ? answer.json().catch(() => null) : null;
+};
+
 // Ask the server, for when the counts cannot be known here. Failing is fine: the stream tells them again.
 page.refreshCounts = async () => {
-  const answer = await fetch("/inbox/count", { headers: { Accept: "application/json" } }).catch(() => null);
-  if (!answer?.ok) return null;
-  const told = await answer.json();
+  const told = await page.askCounts();
+  if (!told) return null;
   page.version = Math.max(page.version, told.version);
   page.setCounts(told.counts, told.asOf);
   return told;

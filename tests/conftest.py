@@ -29,7 +29,7 @@ from tests.cast import CAST, Client
 from tests.compiled import share_queries, share_routes
 from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
 from tests.redis_server import own_redis  # noqa: F401 - a fixture
-from tests.system import System
+from tests.system import PATIENCE, System
 
 # how long an example takes is the machine's affair
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -204,6 +204,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("system")
     with database_of_its_own(DATABASE_URL) as url, System(folder, database_url=url, redis_url=REDIS_URL) as running:
         yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's own timeout is that of a quick machine, too."""
+    for item in items:
+        if (marker := item.get_closest_marker("timeout")) and marker.args:
+            item.add_marker(pytest.mark.timeout(PATIENCE * marker.args[0]), append=False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,7 +1,8 @@
 """Run in the environment of a system: hands events in as the bridge from Kafka does, only without a broker.
 
-Reads a JSON list of batches of CloudEvents, one batch for each tenth of a second; prints what became of each event, as
-[kind, broadcast id, reason], and when the last batch was committed (`time.monotonic()`, one clock for all processes on Linux).
+Reads a JSON list of batches of CloudEvents, one batch for each tenth of a second, and hands in as many of them as this machine
+manages while they would take; prints what became of each event, as [kind, broadcast id, reason], and when the last batch was
+committed (`time.monotonic()`, one clock for all processes on Linux).
 """
 
 import json
@@ -24,7 +25,10 @@ _HEADERS = (("content-type", b"application/cloudevents+json"),)
 
 def hand_in(batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
     by, told, due = events.account(now=clock.now()), [], time.monotonic()
+    ends = due + _EVERY_SECONDS * len(batches)
     for n, batch in enumerate(batches):
+        if told and time.monotonic() > ends:
+            break
         time.sleep(max(0.0, due - time.monotonic()))
         due += _EVERY_SECONDS
         now, arrivals = clock.now(), []

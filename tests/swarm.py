@@ -29,10 +29,13 @@ _ROOM = 65536
 
 @dataclass(slots=True)
 class Cut:
-    """One end of a stream, and its way back. Times are `time.monotonic()`; `told` if SERVER_SHUTDOWN came before it."""
+    """One end of a stream, and its way back. Times are `time.monotonic()`; `told` if SERVER_SHUTDOWN came before it, `pause`
+    the seconds that the server asked for.
+    """
 
     at: float
     told: bool
+    pause: float | None
     knocked_at: float | None = None
     current_at: float | None = None
 
@@ -269,7 +272,7 @@ class Swarm:
     def _end(self, member: Member, *, pause: float | None = None) -> None:
         """The stream is over. Come back after `pause`, or the server's, or one that grows."""
         if member.is_current:
-            member.cuts.append(Cut(time.monotonic(), member._told))
+            member.cuts.append(Cut(time.monotonic(), member._told, member._retry_seconds))
         elif not member._head_is_read:
             member.failures += 1
         self._close(member)

@@ -28,16 +28,19 @@ from tests.databases import is_shared
 from tests.populated import OF_THE_TESTS, TOP, fill_database, put_file
 from tests.ports import free_port
 
+# How much longer than on a quick machine of its own a test waits before it gives up. A deadline says that something is broken,
+# never that it is slow; what is met is met at once, however large this is.
+PATIENCE = 5
 _ANY_CERTIFICATE = ssl._create_unverified_context()
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 10, what: str = "the condition") -> Any:
-    """Return the first truthy value of `condition`; fail with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Return the first truthy value of `condition`; fail with `what` after PATIENCE times `seconds`."""
+    deadline = time.monotonic() + PATIENCE * seconds
     while True:
         if value := condition():
             return value
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {PATIENCE * seconds} s in vain for {what}"
         time.sleep(0.02)
 
 
@@ -116,7 +119,7 @@ class System:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(30)
+                self.process.wait(30 * PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -160,7 +163,8 @@ class System:
         """Run `python -m module …` in the environment of the system; return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", module, *words],
-            cwd=self.top, env=self.environ_of_commands(), input=given + "\n", capture_output=True, text=True, timeout=60,
+            cwd=self.top, env=self.environ_of_commands(), input=given + "\n", capture_output=True, text=True,
+            timeout=60 * PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

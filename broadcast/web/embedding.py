@@ -24,7 +24,8 @@ from broadcast.web.identity import allow, is_embedded, me
 
 blueprint = Blueprint("embedding", __name__)
 
-_PARTS = ("shared/leadership", "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
+_SHARED = ("shared/leadership", "shared/stream_health")
+_PARTS = (*_SHARED, "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
 _PREFLIGHT_SECONDS = 600
 _SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
 

@@ -106,7 +106,7 @@ class BroadcastInbox extends HTMLElement {
 
   async #begin(signal) {
     let pause = FIRST_MS;
-    const page = { cursor: () => this.#cursor, hear: (...event) => this.#hear(...event), load: () => this.#load().catch(() => {}), showState: (state) => this.#tellState(state) };
+    const page = { cursor: () => this.#cursor, unread: () => this.#unread, hear: (...event) => this.#hear(...event), load: () => this.#load().catch(() => {}), showState: (state) => this.#tellState(state) };
     while (!signal.aborted) {
       try {
         this.#wanted = await (await this.#server.ask("/api/user/preferences", { signal })).json();
@@ -120,7 +120,7 @@ class BroadcastInbox extends HTMLElement {
       }
       const ms = within(pause);
       pause = Math.min(pause * 2, MOST_MS);
-      this.#tellState({ ms });
+      this.#tellState({ state: "wait", ms });
       await Promise.race([wait(ms, signal), new Promise((done) => { this.#wake = done; })]);
     }
   }
@@ -368,15 +368,10 @@ class BroadcastInbox extends HTMLElement {
 
   // ---- what is said
 
-  #tellState({ ms, isHeldBack }) {
-    const { state } = this.#parts, at = (moment) => moment.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-    if (ms === 0) {
-      this.#liveAt = new Date();
-      state.textContent = "Live";
-    } else if (navigator.onLine === false) state.textContent = `Offline, as of ${at(this.#liveAt ?? new Date())}`;
-    else if (isHeldBack) state.textContent = "Live updates are held back; checking every minute";
-    else state.textContent = `Reconnecting in ${Math.ceil(ms / 1000)} s`;
-    this.dataset.state = ms === 0 ? "live" : "wait";
+  #tellState({ state, isHeld, ms }) {
+    if (state === "live") this.#liveAt = new Date();
+    this.#parts.state.textContent = StreamHealth.words(state, { isHeld, ms, asOf: this.#liveAt });
+    this.dataset.state = state;
   }
 }
 

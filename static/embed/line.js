@@ -20,14 +20,21 @@ class Line {
   #keptFrom = null;
   #visit = null; // aborted when the stream is to be let go; another one for each time that this page leads
   #wake = null; // ends the present pause
-  #silence = 0;
+  #cut = null; // ends the present stream
+  #health;
   #leaving = 0;
-  #state = { ms: 0, isHeldBack: false };
+  #shown = { state: "start", isHeld: false, ms: 0 };
 
-  // `page`: {cursor(), hear(name, data, id), load(), showState(state)}; until `signal` is aborted.
+  // `page`: {cursor(), unread(), hear(name, data, id), load(), showState(shown)}; until `signal` is aborted.
   constructor(server, name, page, signal) {
     this.#server = server;
     this.#page = page;
+    this.#health = new StreamHealth({
+      ask: (signal) => server.ask("/api/user/messages?limit=1", { signal }).then((answer) => answer.json()),
+      catchUp: (told) => this.#catchUp(told),
+      cut: () => this.#cut?.(),
+      show: (state, isHeld) => this.#show({ state, isHeld, ms: 0 }),
+    });
     this.#channel = "BroadcastChannel" in window ? new BroadcastChannel(name) : null;
     this.#leadership = new Leadership(name, { lead: () => this.#lead(), resign: () => this.#letGo() });
     if (this.#channel) this.#channel.onmessage = ({ data }) => this.#onMessage[data.type]?.(data);
@@ -66,10 +73,11 @@ class Line {
     while (!signal.aborted) {
       const [ms, wasLive] = await this.#listen(signal);
       if (signal.aborted) return;
+      this.#health.fail();
       if (wasLive) pause = FIRST_MS;
       const next = ms ?? within(pause); // the server's time is spread over all clients already
       if (ms === null) pause = Math.min(pause * 2, MOST_MS);
-      this.#showState({ ...this.#state, ms: next });
+      if (this.#health.state === "wait") this.#show({ state: "wait", isHeld: false, ms: next });
       await Promise.race([wait(next, signal), new Promise((done) => { this.#wake = done; })]);
     }
   }
@@ -77,42 +85,37 @@ class Line {
   // One stream, to its end. Returns when the server wants to be asked again, or null, and whether it had been live.
   async #listen(signal) {
     const connection = new AbortController();
-    const cut = () => connection.abort();
+    const cut = (this.#cut = () => connection.abort());
     signal.addEventListener("abort", cut);
     let retry = null, wasLive = false;
+    this.#health.begin();
     try {
-      this.#pass({ name: "PREFERENCES", data: await (await this.#server.ask("/api/user/preferences", { signal })).text(), id: null });
-      this.#watch(cut, wasLive);
+      const wanted = await this.#server.ask("/api/user/preferences", { signal: connection.signal });
+      this.#pass({ name: "PREFERENCES", data: await wanted.text(), id: null });
       const query = new URLSearchParams({ after: this.#page.cursor(), connectionId: "embedded" });
       const answer = await this.#server.ask(`/api/sse/connect?${query}`, { signal: connection.signal });
       await readEvents(answer.body, (name, data, id) => {
-        this.#watch(cut, true);
-        if (name === "CONNECTED") { wasLive = true; this.#showState({ ms: 0, isHeldBack: false }); }
+        if (name === "CONNECTED") wasLive = true;
+        if (!signal.aborted) this.#health.hear(name, name === "CONNECTED" ? JSON.parse(data).heartbeatSeconds : undefined);
         if (name !== "HEARTBEAT" && !signal.aborted) this.#pass({ name, data, id });
       }, (ms) => { retry = ms; });
     } catch (problem) {
       if (problem instanceof TypeError) this.#server.forgetToken(); // refused without a word, perhaps for the token's sake
     }
-    clearTimeout(this.#silence);
+    this.#cut = null;
     signal.removeEventListener("abort", cut);
     return [retry, wasLive];
   }
 
-  // Silence ends a stream; one that never said a word is held back by a proxy, and the list is asked for instead.
-  #watch(cut, isHeard) {
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => {
-      cut();
-      if (isHeard) return;
-      this.#state.isHeldBack = true;
-      this.#tell({ type: "load" });
-      this.#page.load();
-    }, isHeard ? DEAD_MS : DEAD_MS * 0.75);
+  #catchUp({ cursor, unread }) {
+    if (cursor === this.#page.cursor() && unread === this.#page.unread()) return;
+    this.#tell({ type: "load" });
+    this.#reload();
   }
 
   #letGo() {
     this.#visit?.abort();
-    clearTimeout(this.#silence);
+    this.#health.stop();
   }
 
   #pass(event) {
@@ -120,10 +123,10 @@ class Line {
     this.#apply(event);
   }
 
-  #showState(state) {
-    this.#state = state;
-    this.#page.showState(state);
-    this.#tell({ type: "state", state });
+  #show(shown) {
+    this.#shown = shown;
+    this.#page.showState(shown);
+    this.#tell({ type: "state", shown });
   }
 
   // ---- following
@@ -145,17 +148,17 @@ class Line {
       if (!this.#leadership.isLeading) return;
       const isKnown = this.#keptFrom && epochOf(after) === epochOf(this.#keptFrom) && seqOf(after) >= seqOf(this.#keptFrom);
       const events = isKnown ? this.#kept.filter(({ id }) => seqOf(id) > seqOf(after)) : null;
-      this.#tell({ type: "welcome", to: from, events, state: this.#state });
+      this.#tell({ type: "welcome", to: from, events, shown: this.#shown });
     },
-    welcome: ({ to, events, state }) => {
+    welcome: ({ to, events, shown }) => {
       if (to !== this.#me || this.#hasJoined || this.#leadership.isLeading) return;
       this.#hasJoined = true;
-      this.#page.showState((this.#state = state));
+      this.#page.showState((this.#shown = shown));
       if (events) events.forEach((event) => this.#apply(event));
       else this.#reload();
     },
     event: ({ event }) => { if (this.#hasJoined && !this.#leadership.isLeading) this.#apply(event); },
-    state: ({ state }) => { if (!this.#leadership.isLeading) this.#page.showState((this.#state = state)); },
+    state: ({ shown }) => { if (!this.#leadership.isLeading) this.#page.showState((this.#shown = shown)); },
     load: () => { if (!this.#leadership.isLeading) this.#page.load(); },
     leader: () => { if (!this.#leadership.isLeading) this.#join(); },
   };

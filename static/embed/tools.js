@@ -1,4 +1,4 @@
-// What embed.js is made of: shared/leadership.js, then from here tools.js, server.js, cards.js, line.js, inbox.js, with sheet.css as
+// What embed.js is made of: shared/*.js, then from here tools.js, server.js, cards.js, line.js, inbox.js, with sheet.css as
 // SHEET; `web/embedding.py` puts them together. Here: limits, elements without HTML, and reading a stream. Nothing here knows what a
 // message is.
 
@@ -9,7 +9,6 @@ const on = (target, ...given) => EventTarget.prototype.addEventListener.call(tar
 const script = own("currentScript");
 if (!(script instanceof HTMLScriptElement)) throw new Error("embed.js must be loaded by a classic script element: <script defer src>");
 const HOME = new URL(script.src).origin;
-const DEAD_MS = 40000; // heartbeats come every 15 s; this much silence is a dead connection, or a proxy that holds it back
 const FIRST_MS = 500, MOST_MS = 30000; // the growing pause between tries; it never gives up
 const HIDDEN_MS = 30000; // how long a page that nobody sees keeps the stream
 const HOLD_MS = 1000; // what appears by itself takes no press for so long: it may be meant for what was there before

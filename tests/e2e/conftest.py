@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from tests.processes import own_system, streams  # noqa: F401 - fixtures
-from tests.system import System, wait_for
+from tests.system import PATIENCE, System, wait_for
 from tests.visitor import Visitor
 
 
@@ -28,7 +28,7 @@ WINDOWLESS = _program("chromium-headless-shell", "chromium", "google-chrome")
 _QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=PATIENCE * 10_000)
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +157,7 @@ def sit_down(chromium: Browser, system: System) -> Iterator[Callable[..., Desk]]
     def sit(username: str | None, *, at: System = system, signed_in_as: Visitor | None = None, **options) -> Desk:
         options = {"viewport": WIDE, "reduced_motion": "reduce"} | options
         context = chromium.new_context(base_url=at.url, **options)
+        context.set_default_timeout(PATIENCE * 30_000)
         if username:
             visitor = signed_in_as or Visitor.signed_in(at, username)
             name, _, value = visitor.headers["Cookie"].partition("=")
@@ -290,6 +291,24 @@ def paced(page: Page, count: int, *, a_second: float) -> Iterator[int]:
         due = time.monotonic() + 1 / a_second
         yield number
         page.wait_for_timeout(max(0.0, 1000 * (due - time.monotonic())))
+
+
+class MovedClock:
+    """A page whose time the test moves on; make it before the page is opened. The network's time is the real one, so a second
+    of the page's leaves a moment to it.
+    """
+
+    def __init__(self, page: Page):
+        self._page = page
+        page.clock.install()
+
+    def run_until(self, condition: Callable[[], object], *, what: str) -> None:
+        for _ in range(240):
+            if condition():
+                return
+            self._page.clock.run_for(1000)
+            self._page.wait_for_timeout(100)
+        raise AssertionError(f"four minutes of the page's clock, and in vain for {what}")
 
 
 def recall(page: Page, broadcast_id: int, reason: str) -> None:

@@ -76,7 +76,7 @@ def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
         context.on("weberror", lambda error: problems.append(str(error.error)))
         context.on("console", lambda told: problems.append(told.text) if is_violation(told.text) else None)
         page = context.new_page()
-        wait_for(lambda: _try(page, url), what="the site")
+        wait_for(lambda: has_loaded(page, url), what="the site")
         if state:
             expect(page.locator("broadcast-inbox")).to_have_attribute("data-state", state)
         return page
@@ -91,7 +91,7 @@ def is_violation(text: str) -> bool:
     return "Content Security" in text and "evil.example" not in text  # which a test puts into the page itself
 
 
-def _try(page: Page, url: str) -> bool:
+def has_loaded(page: Page, url: str) -> bool:
     try:
         answer = page.goto(url)
         return answer is None or answer.ok

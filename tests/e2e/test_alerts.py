@@ -256,7 +256,7 @@ def test_shown_again_it_reaches_who_was_away_in_any_browser(
     else:
         desk.page.get_by_role("button", name=f"Dismiss: {title} again").click()
     for one in (desk, elsewhere):
-        expect(one.page.locator(place).filter(has_text=title)).to_have_count(0, timeout=15_000)
+        expect(one.page.locator(place).filter(has_text=title)).to_have_count(0)
 
 
 def edit(alice: Visitor, id: int, **changes) -> None:

@@ -23,7 +23,7 @@ def test_message_that_ends_leaves_the_inbox_and_is_found_under_ended(sit_down, a
     number = bob.page.locator('.views [data-count="ended"]')
     before = int(number.inner_text())
 
-    expect(bob.card(going)).to_have_count(0, timeout=20_000)
+    expect(bob.card(going)).to_have_count(0)
     expect(ended_page.card(going)).to_be_visible()
     for desk in (bob, ended_page):
         expect(desk.page.locator('.views [data-count="ended"]')).to_have_text(str(before + 1))
@@ -44,5 +44,5 @@ def test_page_of_a_message_says_when_it_ends(sit_down, alice: Visitor):
     expect(bob.card(going)).to_be_visible()
     bob.page.goto(f"/inbox/{going}")
     expect(bob.card(going).get_by_role("button", name=re.compile("Archive"))).to_be_visible()
-    expect(bob.card(going)).to_have_attribute("data-ended", "", timeout=20_000)
+    expect(bob.card(going)).to_have_attribute("data-ended", "")
     expect(bob.card(going).get_by_role("button")).to_have_count(0)

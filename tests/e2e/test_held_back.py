@@ -49,7 +49,7 @@ def test_page_says_that_something_holds_streams_back(system: System, behind: Sys
     desk = sit_down("alice", at=behind, signed_in_as=Visitor.signed_in(system, "alice"))
     desk.page.goto("/console/health")
     result = desk.page.locator("#stream-result[data-done]")
-    expect(result).to_contain_text("something in front holds streams back", timeout=20_000)
+    expect(result).to_contain_text("something in front holds streams back")
 
 
 def test_page_says_that_a_stream_comes_through_when_nothing_is_in_front(system: System, sit_down):

@@ -136,7 +136,7 @@ def test_snoozed_message_returns_unread_by_itself(desks, alice: Visitor, system:
     body = {"broadcastIds": [one], "until": soon}
     assert system.call("POST", "/api/user/messages/snooze", token=system.token("bob"), body=body)[0] == 200
     for where, page in desks:
-        expect(where.card(one, page)).to_be_visible(timeout=15_000)
+        expect(where.card(one, page)).to_be_visible()
         expect(where.card(one, page)).to_contain_text("Back from snooze")
         expect(where.card(one, page)).to_have_attribute("data-unread", "")
         where.expect_unread(1, page)

@@ -36,7 +36,7 @@ def test_compose_undo_and_send_again(sit_down, own_system):
     boss.get_by_label("Title", exact=True).fill("Like this")
     press_send(boss)
     boss.wait_for_url(SHOWN)
-    expect(boss.locator(".state.active")).to_be_visible(timeout=30_000)
+    expect(boss.locator(".state.active")).to_be_visible()
     card = bob.card(id_of(boss))
     expect(card).to_be_visible()
     expect(card.locator(".card-title")).to_have_text("Like this")

@@ -25,11 +25,11 @@ def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_
     os.kill(killed, signal.SIGKILL)
     sent += [alice.publish(f"While nobody serves Bob {n}") for n in range(5)]
     for desk in (bob, charlie):
-        expect(desk.card(sent[-1])).to_be_visible(timeout=20_000)
+        expect(desk.card(sent[-1])).to_be_visible()
     wait_for_workers(system, other_than=killed)
     sent.append(alice.publish("After"))
     for desk in (bob, charlie):
-        expect(desk.card(sent[-1])).to_be_visible(timeout=20_000)
+        expect(desk.card(sent[-1])).to_be_visible()
         desk.expect_live()
         desk.expect_cards(sent[::-1])
         desk.expect_unread(len(sent))
@@ -48,7 +48,7 @@ def test_page_catches_up_after_the_whole_system_was_restarted(own_system, sit_do
     system.start()
     sent += [alice_again(system).publish(f"After the start {n}") for n in range(3)]
     bob.page.locator("#connection .chip-retry").evaluate("button => button.click()")  # a person need not wait
-    expect(bob.card(sent[-1])).to_be_visible(timeout=30_000)
+    expect(bob.card(sent[-1])).to_be_visible()
     bob.expect_cards(sent[::-1])
     bob.expect_unread(len(sent))
 
@@ -64,7 +64,7 @@ def test_offline_page_says_so_and_catches_up(sit_down, alice: Visitor):
     expect(bob.page.locator("#connection")).not_to_have_attribute("data-state", "live")
     sent = [alice.publish(f"While offline {n} {secrets.token_hex(4)}") for n in range(3)]
     bob.context.set_offline(False)
-    expect(bob.card(sent[-1])).to_be_visible(timeout=20_000)
+    expect(bob.card(sent[-1])).to_be_visible()
     bob.expect_on_top(sent[::-1])
     bob.expect_unread(3)
 

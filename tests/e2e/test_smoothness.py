@@ -45,7 +45,7 @@ def bob(sit_down) -> Desk:
 
 
 def wait_for_card(desk: Desk, broadcast_id: int) -> None:
-    desk.page.wait_for_function("(id) => document.getElementById(id)", arg=f"card-{broadcast_id}", timeout=60_000)
+    desk.page.wait_for_function("(id) => document.getElementById(id)", arg=f"card-{broadcast_id}")
 
 
 def observed(desk: Desk, name: str) -> list:

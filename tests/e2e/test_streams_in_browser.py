@@ -16,7 +16,7 @@ from tests.visitor import Visitor
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
 _STREAM = re.compile(r"/inbox/stream")
-_AGAIN_MS = 20_000
+_AGAIN_MS = 60_000
 # a headless Chromium hides no tab
 _VISIBILITY = """
 window.look = (state) => {

@@ -43,4 +43,4 @@ def _sit_at(workers: list[int], nodes: Nodes, sit_down) -> Desk:
 def _expect_card(desks: list[Desk], alice: Visitor, title: str) -> None:
     sent = alice.publish(title)
     for desk in desks:
-        expect(desk.card(sent)).to_be_visible(timeout=20_000)
+        expect(desk.card(sent)).to_be_visible()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import Streams, wait_for_workers
 from tests.streams import Stream
-from tests.system import System, wait_for
+from tests.system import PATIENCE, System, wait_for
 from tests.visitor import Visitor
 
 pytestmark = [
@@ -60,7 +60,7 @@ def test_client_that_leaves_is_noticed_without_a_write(system: System, thirty: l
         stream.close()
     wait_for(
         lambda: len(before - _sockets(system.workers())) >= 30,
-        seconds=5,  # well before the heartbeat would find out
+        seconds=12 / PATIENCE,  # before the heartbeat would have found out for all of them
         what="30 descriptors to be closed",
     )
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests import figures
-from tests.load import Load, Publisher, expect_all, judge, log_of
+from tests.load import Load, Publisher, expect_all, log_of, note
 from tests.nodes import Nodes, two_nodes  # noqa: F401 - a fixture
 from tests.processes import Streams
 from tests.streams import Stream
@@ -72,7 +72,7 @@ def test_node_killed_while_people_publish_costs_nobody_a_message(two_nodes: Node
         two_nodes.first.start()
     expect_all(readers, log_of(two_nodes.second), load.sent)
     assert all(len(reader.heads) > 1 for reader in victims)
-    judge("a node killed", load, readers)
+    note("a node killed", load, readers)
 
 
 def test_rolling_restart_under_load_loses_nothing_and_refuses_nobody_for_long(
@@ -89,7 +89,7 @@ def test_rolling_restart_under_load_loses_nothing_and_refuses_nobody_for_long(
         load.wait_until_sent(load.count + 50)
     expect_all(readers, log_of(two_nodes.first), load.sent)
     assert all(reader.of("SERVER_SHUTDOWN") for reader in readers)
-    judge("a rolling restart", load, readers)
+    note("a rolling restart", load, readers)
 
 
 def _readers(nodes: Nodes, streams: Streams) -> list[Stream]:
