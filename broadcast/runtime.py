@@ -212,7 +212,7 @@ class Runtime:
         newest = self.head_memory.newest(found.epoch)
         if newest <= found.seq:
             return None
-        head = log.head()
+        head = log.head(anew=True)
         return found.epoch if head.epoch == found.epoch and head.seq < newest else None
 
     def _heartbeat(self) -> None:

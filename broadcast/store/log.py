@@ -73,8 +73,13 @@ def append(session: Session, entries: Sequence[Entry], *, at: datetime, first: C
     return events
 
 
-def head() -> Cursor:
-    """The newest number that is committed."""
+def head(*, anew: bool = False) -> Cursor:
+    """The newest number that is committed; `anew`: by now, where SQLite shows one moment to all reads of a transaction.
+
+    It ends what the session has begun, then.
+    """
+    if anew:
+        db.session.rollback()
     return Cursor(*db.session.execute(select(LogHead.epoch, LogHead.seq)).one())
 
 

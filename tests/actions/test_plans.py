@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -207,6 +208,29 @@ def test_database_that_was_set_back_sends_nothing_twice_and_begins_a_new_epoch(a
     for minutes in range(140, 201, 10):
         runtime.turn_clock(after(minutes))
     assert stands(again) == ("ACTIVE", None), "what is planned afterwards goes on as ever"
+
+
+def test_log_that_grows_while_the_memory_is_asked_was_not_set_back(app, cast, monkeypatch):
+    """Another worker commits and notes a number between the two: SQLite shows one moment to all reads of a transaction."""
+    runtime, remembered = app.extensions["runtime"], []
+    broadcast_id, epoch = plan(cast["alice"], 120), log.head().epoch
+
+    def grow() -> None:
+        with app.app_context():
+            send(cast["alice"])
+            remembered.append(log.head().seq)
+
+    def newest(epoch: str) -> int:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(grow).result()
+        return remembered[-1]
+
+    monkeypatch.setattr(runtime.head_memory, "newest", newest)
+    runtime.turn_clock(NOW)
+    db.session.rollback()
+    assert remembered
+    assert log.head().epoch == epoch
+    assert stands(broadcast_id) == ("SCHEDULED", None)
 
 
 def test_copied_file_of_sqlite_sends_nothing_twice(app, cast, tmp_path):

@@ -30,7 +30,7 @@ NEEDS: dict[str, str] = {}
 # the short sets: of `make test`, and of `make test-services`
 ON_SQLITE = ("F01", "F04", "F09", "F10k", "F11", "F12", "F21", "F24", "F32")
 ON_SERVERS = ("F02", "F03", "F09d", "F10", "F18", "F19", "F21", "F23")
-OF_THEIR_OWN = ("F28", "F29", "F30", "F31")  # on servers too, each in a place of its own
+OF_THEIR_OWN = ("F28", "F30", "F31")  # on servers too, each in a place of its own
 AT_POINTS = [point for point in POINTS if point != "offsets"]
 
 
