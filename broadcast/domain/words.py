@@ -34,9 +34,9 @@ def _whole(text: str) -> list[str]:
         return text.translate(_IN_ASCII).split()[:MOST]
     folded = text.casefold()
     parts = (folded[at : at + _AT_ONCE] for at in range(0, len(folded), _AT_ONCE))
-    bare = "".join(
-        sign for part in parts for sign in unicodedata.normalize("NFKD", part) if not unicodedata.combining(sign)
-    )
+    # once more: a sign that has no case, as those of formulas, may be unfolded into a capital letter
+    unfolded = (unicodedata.normalize("NFKD", part).casefold() for part in parts)
+    bare = "".join(sign for part in unfolded for sign in part if not unicodedata.combining(sign))
     return _WORD.findall(_UNSPACED.sub(r" \1 ", bare))[:MOST]
 
 

@@ -53,3 +53,7 @@ def test_thousands_of_marks_in_a_row_are_not_sorted_together(monkeypatch):
     monkeypatch.setattr(unicodedata, "normalize", lambda form, text: sizes.append(len(text)) or normalize(form, text))
     assert words("a" + "\u0301\u0316" * 4000 + "b") == ["ab"]
     assert max(sizes) <= 256
+
+
+def test_capital_letter_of_a_formula_is_a_letter_like_any_other():
+    assert words("\U0001d400 \u2102") == words("a c")
