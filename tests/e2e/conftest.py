@@ -9,9 +9,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, expect, sync_playwright
 
 from tests.processes import own_system, streams  # noqa: F401 - fixtures
 from tests.system import PATIENCE, System, wait_for
@@ -29,6 +30,30 @@ _QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking",
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 expect.set_options(timeout=PATIENCE * 10_000)
+
+
+_IS_SEEN = """() => window.broadcastPage && new Promise((seen) => {
+  const observer = new IntersectionObserver(() => { observer.disconnect(); seen(); });
+  observer.observe(document.body);
+})"""
+_click = Locator.click
+
+
+def _click_what_is_seen(locator: Locator, **options: Any) -> None:
+    """What came into view a moment ago is held for a second, from the next frame on; a press before that would be lost with it.
+
+    Playwright waits for what is held already.
+    """
+    with suppress(Error):  # the page is left
+        locator.page.evaluate(_IS_SEEN)
+    _click(locator, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def presses_after_the_next_frame() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Locator, "click", _click_what_is_seen)
+        yield
 
 
 @pytest.fixture(scope="session")
