@@ -35,7 +35,9 @@ def test_open_page_asks_again_and_then_sends_the_new_revision(sit_down, alice: V
     assert given(alice, sent)["acknowledgedAt"] is None
     button.click()
     expect(bob.card(sent)).to_contain_text("You acknowledged this")
-    bob.wait_until(lambda: given(alice, sent)["acknowledgedRevision"] == 2, what="the acknowledgement of the second text")
+    bob.wait_until(
+        lambda: given(alice, sent)["acknowledgedRevision"] == 2, what="the acknowledgement of the second text"
+    )
     assert len(given(alice, sent)["earlierAcknowledgements"]) == 1
 
 

@@ -62,8 +62,10 @@ def test_pages_have_no_violations_no_errors_and_no_sideways_scroll(sit_down, sen
     expect(desk.page.get_by_role("dialog")).to_have_count(0)
     for where, path in [(nobody, "/login"), *((desk, path) for path in _paths(sent))]:
         problems += _judge(where, path, lambda page, path=path: page.goto(path))
-    problems += _judge(desk, "a form with mistakes", _post_mistakes, ignore="422")
     problems += _judge(desk, "nothing there", lambda page: page.goto("/inbox/999999999"), ignore="404")
+    problems += _judge(
+        desk, "a form with mistakes", _post_mistakes, ignore="422"
+    )  # last: it is not left without a question
     assert not problems, "\n".join(problems)
 
 
