@@ -168,7 +168,10 @@ class Desk:
 
     def _on_dialog(self, dialog) -> None:
         self.dialogs.append(dialog.message)
-        dialog.dismiss()
+        if dialog.type == "beforeunload":  # whoever goes to another page here means it
+            dialog.accept()
+        else:
+            dialog.dismiss()
 
 
 @pytest.fixture
