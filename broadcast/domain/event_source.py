@@ -13,7 +13,6 @@ _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _OWN_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443", "ftp": "21", "amqp": "5672", "amqps": "5671"}
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+")
-_NO_HOST_SCHEMES = ("urn", "kafka", "mailto", "tag")
 
 
 @dataclass(frozen=True, slots=True)

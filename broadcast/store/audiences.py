@@ -38,6 +38,16 @@ def includes_viewer(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
     any_role = exists().where(here, BroadcastRole.role_name.in_(viewer_roles))
     lacking = exists().where(here, BroadcastRole.role_name.not_in(viewer_roles))
     by_name = exists().where(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == viewer_id)
+    return _includes(any_role, lacking, by_name, _left_out(viewer_id, viewer_roles))
+
+
+def _includes(
+    any_role: ColumnElement[bool],
+    lacking: ColumnElement[bool],
+    by_name: ColumnElement[bool],
+    left_out: ColumnElement[bool],
+) -> ColumnElement[bool]:
+    """The rule itself: what an audience of each kind asks of somebody's roles (has any, lacks one) and name."""
     return and_(
         case(
             (Broadcast.audience_kind == "everyone", True),
@@ -46,7 +56,7 @@ def includes_viewer(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
             (Broadcast.audience_kind == "users", by_name),
             else_=False,
         ),
-        or_(~Broadcast.has_exceptions, ~_left_out(viewer_id, viewer_roles)),
+        or_(~Broadcast.has_exceptions, ~left_out),
     )
 
 
@@ -76,16 +86,7 @@ def includes_person(user_id: Any, roles: Any, is_theirs: Callable[[Any], ColumnE
     left_out = or_(
         exists().where(by_role).correlate_except(role, has), exists().where(one_by_one).correlate_except(person)
     )
-    return and_(
-        case(
-            (Broadcast.audience_kind == "everyone", True),
-            (and_(Broadcast.audience_kind == "roles", Broadcast.match_all), and_(any_role, ~lacking)),
-            (Broadcast.audience_kind == "roles", any_role),
-            (Broadcast.audience_kind == "users", by_name),
-            else_=False,
-        ),
-        or_(~Broadcast.has_exceptions, ~left_out),
-    )
+    return _includes(any_role, lacking, by_name, left_out)
 
 
 def members_of(broadcast: Broadcast, *, whole: bool = False) -> ColumnElement[bool]:

@@ -78,7 +78,6 @@ _FLAG = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 0}
 _ID = {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}
 _TIME = {"type": "string", "format": "date-time"}
-_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _FREE = {"type": "object"}
 _IDS = _object("broadcastIds", closed=True, broadcastIds=_list(_ID, minItems=1, maxItems=1000))
 _UNREAD = _object("unread", unread=_COUNT)
