@@ -142,7 +142,7 @@ def test_text_kept_over_a_sign_in_is_not_shown_to_somebody_else(writer: Desk):
     page.locator("[data-problem]").get_by_role("link", name="Sign in").click()
     sign_in_by(page, "alice")
     expect(page.locator("#title")).to_have_value("")
-    assert page.evaluate("Object.keys(sessionStorage).filter((name) => name.startsWith('form '))") == []
+    page.wait_for_function("!Object.keys(sessionStorage).some((name) => name.startsWith('form '))")
 
 
 def test_page_of_an_earlier_session_sends_after_a_sign_in_in_another_tab(writer: Desk, system: System):

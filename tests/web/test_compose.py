@@ -337,7 +337,7 @@ def test_list_of_templates_reads_none_of_them(app, client, monkeypatch):
         alice.post(f"/console/library/templates/{old_id}/use"),
     ):
         assert answer.status_code == 422
-        assert "3,001 places to fill in; at most 500 fit" in text_of(answer)
+        assert "3,001 places to fill in; at most 200 fit" in text_of(answer)
 
 
 def test_template_that_never_ends_is_refused_when_used(app, client):
