@@ -2,7 +2,7 @@
 
 import sys
 
-from broadcast.settings import SettingsError
+from broadcast.config.settings import SettingsError
 
 try:
     from wsgi import app

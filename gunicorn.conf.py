@@ -21,7 +21,7 @@ from broadcast.worker import readiness
 
 
 def _setting(name: str, default: str) -> str:
-    return os.environ.get(name) or default  # an empty variable means the default, as in `broadcast.settings`
+    return os.environ.get(name) or default  # an empty variable means the default, as in `broadcast.config.settings`
 
 
 def _number(name: str, default: str) -> int:
@@ -70,7 +70,7 @@ worker_class = "gevent"
 worker_connections = _STREAMS + _HEADROOM
 preload_app = False  # the application would be loaded before patching
 timeout = 60  # seconds without a heartbeat of the worker, not of a request: a stream outlives it, a stuck worker not
-graceful_timeout = 10  # the streams are told and closed within this; see `broadcast.runtime.stop_worker`
+graceful_timeout = 10  # the streams are told and closed within this; see `broadcast.worker.runtime.stop_worker`
 keepalive = 75  # longer than a proxy's (nginx: 60), which must be the one to close an idle connection
 max_requests = _number("MAX_REQUESTS", "0")
 max_requests_jitter = max_requests // 10  # not all workers at once
@@ -151,7 +151,7 @@ def post_fork(server, worker):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     readiness.join_generation()
     _choose_metrics_folder(worker.log)
-    gc.disable()  # nothing of what is loaded now becomes garbage; `broadcast.runtime.settle` turns it on again
+    gc.disable()  # nothing of what is loaded now becomes garbage; `broadcast.worker.runtime.settle` turns it on again
 
 
 def _has_room(folder: Path) -> bool:
@@ -178,14 +178,14 @@ def _choose_metrics_folder(log) -> None:
 
 def post_worker_init(worker):
     """Patched, and the application loaded: start this worker's background loops, and return when it can serve."""
-    from broadcast.runtime import start_worker
+    from broadcast.worker.runtime import start_worker
 
     start_worker(worker)
 
 
 def worker_exit(server, worker):
     """Still in the worker, its loop alive: end the streams politely. Also runs when the worker failed to start."""
-    from broadcast.runtime import stop_worker
+    from broadcast.worker.runtime import stop_worker
 
     stop_worker(worker)
 

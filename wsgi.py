@@ -1,8 +1,8 @@
 """For gunicorn: `gunicorn -c gunicorn.conf.py wsgi:app`. No monkey patching: the gevent worker has done it before."""
 
-from broadcast import private_files
+from broadcast.base import private_files
+from broadcast.config.settings import Settings
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 
 settings = Settings.load()
 private_files.begin(settings.data_dir, settings.database_uri)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from broadcast.actions import announce, broadcasts, people
+from broadcast.actions import broadcasts, notify, users
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Everyone, roles
 from broadcast.domain.events import EventType
 from broadcast.domain.message import read_draft
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store import log
 from broadcast.store.database import writing
 from broadcast.store.models import ApiToken, Role, User, UserRole
@@ -51,7 +51,7 @@ class Application:
             with writing() as session:
                 log.append(session, [entry] * count, at=clock.now())
             committed = time.time()
-            announce.ring()
+            notify.ring()
         return [committed] * count
 
     def cursor(self, back: int = 0) -> str:
@@ -73,7 +73,7 @@ def _people(count: int) -> list[str]:
         session.execute(insert(UserRole), [{"user_id": user_id, "role_name": "ops"} for user_id in ids[:OPS]])
         rows = [
             {
-                "token_hash": people.hash_token(token),
+                "token_hash": users.hash_token(token),
                 "user_id": user_id,
                 "label": "bench",
                 "scopes": "inbox",

@@ -19,11 +19,11 @@ import flask_migrate
 from flask import Flask
 from sqlalchemy import text
 
-from broadcast.actions import people
+from broadcast.actions import users
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store.database import db
 from tests.cast import Client
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 def fill(people_count: int) -> None:
     """People, roles, broadcasts, receipts; ids from 1 without gaps."""
-    alice = people.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
+    alice = users.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
     assert alice == 1
     broadcasts, receipts = people_count // 100, people_count * 5
     loud_each, quiet_each = receipts // 2 // LOUD, receipts // 2 // (broadcasts - LOUD)

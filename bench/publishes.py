@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from broadcast.actions import broadcasts
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Everyone
 from broadcast.domain.events import EventType
 from broadcast.domain.message import read_draft
 from broadcast.factory import create_app
-from broadcast.settings import Settings
-from broadcast.store import log, people
+from broadcast.store import log, users
 from broadcast.store.database import writing
 from tests.databases import database_of_its_own
 from tests.servers import postgres
@@ -43,7 +43,7 @@ def main() -> None:
 def publish(given: dict[str, str]) -> int:
     """Publish for SECONDS; return how many."""
     with create_app(Settings.load(given)).app_context():
-        sender = people.first_admin()
+        sender = users.first_admin()
         by = Actor(sender.id, sender.name, sender.roles, True)
         raw = {"title": "Measured", "content": "Text of it", "targetType": "ALL"}
         return _for_seconds(lambda: broadcasts.publish(read_draft(raw, now=clock.now()), by=by, now=clock.now()))

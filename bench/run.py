@@ -21,7 +21,7 @@ from pathlib import Path
 from bench import peers, stall, storm
 from bench.application import OPS, Application, application
 from bench.client import Load, build, cpu_seconds, memory_of
-from broadcast import gauges
+from broadcast.worker import gauges
 from tests.ports import free_port
 
 ROUNDS, BURST_ROUNDS, BURST = 200, 3, 100

@@ -14,9 +14,9 @@ from bench.client import Load
 from broadcast.domain import clock
 from broadcast.domain.audience import Everyone, Viewer
 from broadcast.domain.events import Cursor, Event, EventType, encode
-from broadcast.hub import sse
-from broadcast.hub.hub import Hub, Limits
-from broadcast.hub.sockets import Sockets
+from broadcast.streams import sse
+from broadcast.streams.hub import Hub, Limits
+from broadcast.streams.socket_transport import Sockets
 from tests.ports import free_port
 
 EVENTS = 20

@@ -13,7 +13,7 @@ from broadcast.actions import broadcasts
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import read_draft
-from broadcast.store import people
+from broadcast.store import users
 from broadcast.store.database import db, writing
 from broadcast.store.models import Broadcast
 
@@ -47,7 +47,7 @@ def expire(broadcast_id: int, *, now: datetime) -> None:
 
 def actor(username: str) -> Actor:
     """Who a person of the cast is now. Inside an application context."""
-    user = people.by_username(username)
+    user = users.by_username(username)
     return Actor(user.id, user.name, user.roles, user.is_admin)
 
 

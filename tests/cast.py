@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from flask import Flask
 from flask.testing import FlaskClient
 
-from broadcast.actions.people import hash_token
-from broadcast.store import people
+from broadcast.actions.users import hash_token
+from broadcast.store import users
 from broadcast.store.database import writing
 from broadcast.store.models import UserSession
 
@@ -38,7 +38,7 @@ class Client:
             token = secrets.token_urlsafe(32)
             with app.app_context():
                 now = datetime.now(UTC)
-                user_id = people.by_username(username).id
+                user_id = users.by_username(username).id
                 with writing() as session:
                     session.add(UserSession(token_hash=hash_token(token), user_id=user_id, created_at=now, seen_at=now))
             with client.http.session_transaction() as cookie:

@@ -16,13 +16,13 @@ from flask import Flask
 from hypothesis import HealthCheck
 from jinja2 import FileSystemBytecodeCache
 
-from broadcast.actions import people
-from broadcast.domain import chain, clock
+from broadcast.actions import users
+from broadcast.config.settings import Settings
+from broadcast.domain import audit_hash, clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store import database, log
-from broadcast.store import people as known
+from broadcast.store import users as known
 from broadcast.store.database import db
 from tests import figures
 from tests.cast import CAST, Client
@@ -147,7 +147,7 @@ def _empty() -> None:
             "ALTER TABLE audit ENABLE TRIGGER USER",
             *(f"SELECT setval('{name}', 1, false)" for name in sequences),
             "UPDATE log_head SET seq = 0",
-            f"UPDATE audit_head SET last_id = 0, hash = '{chain.GENESIS}'",
+            f"UPDATE audit_head SET last_id = 0, hash = '{audit_hash.GENESIS}'",
         ]
         connection.exec_driver_sql(";".join(statements))
 
@@ -176,7 +176,7 @@ def add_cast() -> dict[str, Actor]:
     actors = {}
     for person in CAST:
         if known.by_username(person.username) is None:
-            people.create_person(person.username, None, roles=person.roles, by=SYSTEM, now=clock.now())
+            users.create_person(person.username, None, roles=person.roles, by=SYSTEM, now=clock.now())
         user = known.by_username(person.username)
         actors[person.username] = Actor(user.id, user.name, user.roles, user.is_admin)
     return actors

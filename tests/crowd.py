@@ -4,7 +4,7 @@ import json
 import secrets
 import sys
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
@@ -14,9 +14,9 @@ def make(count: int) -> list[str]:
     """Return one token for each person, for reading the inbox."""
     now = clock.now()
     ids = [
-        people.create_person(f"crowd{secrets.token_hex(6)}", None, roles=(), by=SYSTEM, now=now) for _ in range(count)
+        users.create_person(f"crowd{secrets.token_hex(6)}", None, roles=(), by=SYSTEM, now=now) for _ in range(count)
     ]
-    return [people.create_token(user_id, scopes=["inbox"], label="crowd", by=SYSTEM, now=now) for user_id in ids]
+    return [users.create_token(user_id, scopes=["inbox"], label="crowd", by=SYSTEM, now=now) for user_id in ids]
 
 
 if __name__ == "__main__":

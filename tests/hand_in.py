@@ -11,11 +11,11 @@ import time
 from datetime import datetime
 from typing import Any
 
-from broadcast.actions import events
+from broadcast.actions import inbound_events
+from broadcast.base.errors import Busy
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import Arrival, Place, Record
-from broadcast.errors import Busy
+from broadcast.domain.inbound import Arrival, Place, Record
 from broadcast.factory import create_app
 from broadcast.ingest import contract
 
@@ -24,7 +24,7 @@ _HEADERS = (("content-type", b"application/cloudevents+json"),)
 
 
 def hand_in(batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    by, told, due = events.account(now=clock.now()), [], time.monotonic()
+    by, told, due = inbound_events.account(now=clock.now()), [], time.monotonic()
     ends = due + _EVERY_SECONDS * len(batches)
     for n, batch in enumerate(batches):
         if told and time.monotonic() > ends:
@@ -40,10 +40,10 @@ def hand_in(batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
     return {"outcomes": told, "committed_at": time.monotonic()}
 
 
-def _ingest(arrivals: list[Arrival], by: Actor, now: datetime) -> list[events.Outcome]:
+def _ingest(arrivals: list[Arrival], by: Actor, now: datetime) -> list[inbound_events.Outcome]:
     while True:
         try:
-            return events.ingest(arrivals, by=by, now=now)
+            return inbound_events.ingest(arrivals, by=by, now=now)
         except Busy:
             time.sleep(_EVERY_SECONDS)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import strategies as st
 
-from broadcast.turn import Breath
+from broadcast.base.cooperative import Breath
 
 SIZE = 16 * 1024
 _UNITS = [

@@ -2,7 +2,7 @@
 
 import json
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
@@ -13,9 +13,9 @@ def populate() -> dict[str, str]:
     """Return tokens by "username scope"."""
     tokens, now = {}, clock.now()
     for person in CAST:
-        user_id = people.create_person(person.username, person.password, roles=person.roles, by=SYSTEM, now=now)
+        user_id = users.create_person(person.username, person.password, roles=person.roles, by=SYSTEM, now=now)
         for scope in ("inbox", "admin") if "admin" in person.roles else ("inbox",):
-            token = people.create_token(user_id, scopes=[scope], label="tests", by=SYSTEM, now=now)
+            token = users.create_token(user_id, scopes=[scope], label="tests", by=SYSTEM, now=now)
             tokens[f"{person.username} {scope}"] = token
     return tokens
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from broadcast.config.settings import Settings
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store.database import db
 from tests.cast import CAST
 from tests.databases import is_shared

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import broadcasts, log, people
+from broadcast.store import broadcasts, log, users
 from tests.acts import a_message, actor, count_rows, send
 
 PASSWORD = "correct horse battery"
@@ -41,7 +41,7 @@ def test_created_person_can_sign_in(app, run):
         given=PASSWORD + "\n",
     )
     with app.app_context():
-        assert people.by_username("dana").roles == {"ops", "sales"}
+        assert users.by_username("dana").roles == {"ops", "sales"}
         assert actions.sign_in("dana", PASSWORD, address=None, agent=None, now=clock.now())
 
 
@@ -145,7 +145,7 @@ def test_plans_wait_after_a_restore_unless_nothing_was_sent_since(app, run, opti
 def test_disabled_person_is_out(app, run):
     run("disable-user", "--username", "bob")
     with app.app_context():
-        assert people.by_username("bob").disabled_at
+        assert users.by_username("bob").disabled_at
 
 
 def test_audit_is_verified_and_what_to_note_is_printed(app, run):
@@ -182,11 +182,11 @@ def test_rules_are_read_before_they_take_their_place(run, tmp_path):
 def test_person_is_renamed_and_deleted(app, run):
     run("rename-user", "--username", "bob", "--name", "Robert  B.")
     with app.app_context():
-        assert people.by_username("bob").name == "Robert B."
+        assert users.by_username("bob").name == "Robert B."
     run("delete-user", "--username", "bob", status=2)  # without --yes
     run("delete-user", "--username", "bob", "--yes")
     with app.app_context():
-        assert people.by_username("bob") is None
+        assert users.by_username("bob") is None
     assert "only administrator" in run("delete-user", "--username", "alice", "--yes", status=1)
 
 
@@ -195,5 +195,5 @@ def test_invitation_is_printed_and_can_be_accepted(app, client, run):
     assert re.fullmatch(r"/invitation/[\w-]{43}", path)
     assert client().get(path).status_code == 200
     with app.app_context():
-        actions.set_password(people.by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
+        actions.set_password(users.by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
     assert "Nobody to invite" in run("invite-user", "--username", "bob", status=1)

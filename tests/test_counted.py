@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.counted import Counted
+from broadcast.store.fast.count_cache import Counted
 
 
 class Clock:
@@ -53,7 +53,7 @@ def test_count_that_fails_is_not_kept(clock):
 
 
 def test_longest_unused_counts_go_first(clock, monkeypatch):
-    monkeypatch.setattr("broadcast.counted._MOST", 2)
+    monkeypatch.setattr("broadcast.store.fast.count_cache._MOST", 2)
     counted, asked = Counted(clock), []
     for key in ("a", "b", "a", "c"):
         counted.get(key, costing(clock, 1, asked))

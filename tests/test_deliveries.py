@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy
 
-from broadcast.deliveries import Deliveries
 from broadcast.domain import clock
 from broadcast.store import receipts
 from broadcast.store.database import db
 from broadcast.store.models import Receipt
+from broadcast.streams.receipt_buffer import Deliveries
 from tests.acts import send
 
 

@@ -5,10 +5,10 @@ import re
 import tomllib
 from pathlib import Path
 
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
-from broadcast.domain.arrival import Place, Publish, Reading, Record
+from broadcast.domain.inbound import Place, Publish, Reading, Record
 from broadcast.ingest import contract, rules_file
-from broadcast.settings import Settings
 
 TOP = Path(__file__).resolve().parent.parent
 

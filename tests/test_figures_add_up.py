@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from broadcast.actions import broadcasts as sending
-from broadcast.actions import edits, people, receipts, reminders
-from broadcast.counted import Counted
+from broadcast.actions import edits, receipts, reminders, users
+from broadcast.base.errors import Conflict, NotFound
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.errors import Conflict, NotFound
 from broadcast.factory import create_app
-from broadcast.settings import Settings
-from broadcast.store import broadcasts, figures, log, totals
+from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, log
 from broadcast.store.database import db, writing
+from broadcast.store.fast.count_cache import Counted
 from broadcast.store.inbox import Filters
 from broadcast.store.models import Broadcast
 from tests.acts import a_message, actor, send, to_people, to_role
@@ -99,7 +99,7 @@ class Histories(RuleBasedStateMachine):
         with self.app.app_context():
             add_cast()
             self.app.extensions["hub"].start(log.head())
-            people.set_roles(actor("charlie").user_id, ["sales"], by=SYSTEM, now=clock.now())
+            users.set_roles(actor("charlie").user_id, ["sales"], by=SYSTEM, now=clock.now())
         self.roles["charlie"] = {"sales"}
         self.alice = Client.of(self.app, "alice")
 
@@ -236,9 +236,9 @@ class Histories(RuleBasedStateMachine):
     def change_roles(self, name: str, roles: set[str]) -> None:
         with self.app.app_context():
             if name not in self.roles:
-                people.create_person(name, None, roles=roles, by=SYSTEM, now=clock.now())
+                users.create_person(name, None, roles=roles, by=SYSTEM, now=clock.now())
             else:
-                people.set_roles(actor(name).user_id, roles, by=SYSTEM, now=clock.now())
+                users.set_roles(actor(name).user_id, roles, by=SYSTEM, now=clock.now())
         self.roles[name] = set(roles)
         self.see_who_is_targeted()
 
@@ -246,7 +246,7 @@ class Histories(RuleBasedStateMachine):
     def close_or_open(self, name: str) -> None:
         if name not in self.roles:
             return
-        act = people.enable if name in self.closed else people.disable
+        act = users.enable if name in self.closed else users.disable
         with self.app.app_context():
             act(actor(name).user_id, by=SYSTEM, now=clock.now())
         self.closed ^= {name}
@@ -304,20 +304,20 @@ class Histories(RuleBasedStateMachine):
         assert {item["username"] for item in items if item["noLongerHere"]} == sent.targeted - here
         with self.app.app_context():
             broadcast = broadcasts.by_id(id)
-            missing = {one.username for one in figures.missing(broadcast, limit=99)}
+            missing = {one.username for one in broadcast_stats.missing(broadcast, limit=99)}
             assert missing == here - sent.done
             for only, names in (("done", here & sent.done), ("gone", sent.targeted - here)):
-                assert {one.username for one in figures.deliveries(broadcast, limit=99, only=only)} == names
+                assert {one.username for one in broadcast_stats.deliveries(broadcast, limit=99, only=only)} == names
 
     def _roles_are_the_model(self, id: int, sent: Sent) -> None:
         here = self.here(sent)
         groups = {role: {n for n in here if role in self.roles[n]} for role in ("admin", *ROLES)}
-        groups[figures.NO_ROLE] = {name for name in here if not self.roles[name]}
-        groups[figures.NO_LONGER_HERE] = sent.targeted - here
+        groups[broadcast_stats.NO_ROLE] = {name for name in here if not self.roles[name]}
+        groups[broadcast_stats.NO_LONGER_HERE] = sent.targeted - here
         with self.app.app_context():
             broadcast = broadcasts.by_id(id)
-            found = figures.by_role(broadcast, totals.totals([broadcast])[id])
-            by_revision = figures.by_revision(broadcast)
+            found = broadcast_stats.by_role(broadcast, broadcast_totals.totals([broadcast])[id])
+            by_revision = broadcast_stats.by_revision(broadcast)
         expected = {
             name: (len(names), *(len(names & getattr(sent, step)) for step in ("delivered", "read", "acknowledged")))
             for name, names in groups.items()
@@ -329,7 +329,7 @@ class Histories(RuleBasedStateMachine):
     def _overview_is_the_model(self) -> None:
         with self.app.app_context():
             overdue = broadcasts.overdue(clock.now() + timedelta(minutes=2), limit=9)
-            found = totals.totals(overdue)
+            found = broadcast_totals.totals(overdue)
             assert {row.id: found[row.id].missing for row in overdue} == {
                 id: len(self.here(sent) - sent.done) for id, sent in self.sent.items() if sent.is_live and sent.asks_ack
             }

@@ -7,7 +7,7 @@ import pytest
 
 from broadcast.actions import receipts as actions
 from broadcast.domain import clock
-from broadcast.follow import Follow
+from broadcast.streams.receipt_sync import Follow
 from tests.acts import Reader, actor, send
 from tests.cast import Client
 

@@ -4,7 +4,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from broadcast.keepalive import KeepAlive
+from broadcast.worker.keepalive import KeepAlive
 
 
 @pytest.fixture

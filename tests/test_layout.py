@@ -1,4 +1,4 @@
-"""The shape of the house: who may import whom, what files may be called, and what may not be left lying about."""
+"""The layout of the code: which package may import which, what files may be called, and what may not be left behind."""
 
 import ast
 import re
@@ -11,60 +11,39 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent
 CODE = TOP / "broadcast"
 
-_LEAVES = {"errors", "turn"}
-_STORE = {"config", "domain", "store", "settings"} | _LEAVES
-_ACTIONS = {"domain", "store", "bus", "actions", "content"} | _LEAVES
-_LOOPS = {"domain", "store", "hub", "bus", "actions"} | _LEAVES
-
+# Each package and what it may import besides itself. The order is that of the layers: nothing imports what stands below it.
 MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
-    "turn": set(),
-    "sign_in_settings": set(),
-    "config": {"config"},
-    "private_files": set(),
-    "secret_keys": set(),
-    "settings": {"config", "secret_keys", "sign_in_settings"},
-    "content": {"content", "domain"} | _LEAVES,
-    "launcher": {"config", "launcher", "private_files", "settings"},
-    "domain": {"domain"} | _LEAVES,
-    "hub": {"hub", "domain", "turn"},
-    "redis_url": set(),
-    "untrusted": set(),
-    "bus": {"bus", "redis_url", "untrusted"},
-    "store": _STORE,
-    "actions": _ACTIONS,
-    "metrics": {"hub"},
-    "replay": {"domain", "hub", "store"},
-    "tail": {"domain", "hub", "store", "metrics"},
-    "deliveries": {"domain", "store", "turn"},
-    "follow": {"domain", "hub", "store"},
-    "last_use": {"store"},
-    "head_memory": {"domain", "redis_url"},
-    "keepalive": set(),
-    "worker": {"worker"},
-    "commands": {"store"} | _LEAVES,
-    "upkeep": {"actions", "commands", "domain", "ingest", "redis_url", "settings", "store", "upkeep"} | _LEAVES,
-    "gauges": {"bus", "hub", "metrics", "store", "untrusted"},
-    "counted": set(),
-    "presence": {"domain", "hub", "redis_url", "turn", "untrusted"},
-    "scheduler": _LOOPS,
-    "tracing": {"domain", "settings"},
-    "ingest": {"domain", "store", "actions", "ingest", "settings", "metrics"} | _LEAVES,
-    "demo": {"domain", "actions", "store"},
-    "runtime": _LOOPS
-    | {"ingest", "scheduler", "tail", "follow", "deliveries", "gauges", "keepalive", "metrics", "presence", "upkeep", "worker"}
-    | {"head_memory"},
-    "web": _LOOPS
-    | {"upkeep", "web", "ingest", "settings", "content", "demo"}
-    | {"metrics", "presence", "redis_url", "replay", "counted", "untrusted"},
-    "cli": {"domain", "store", "actions", "commands", "demo"} | _LEAVES,
-    "factory": {"bus", "cli", "counted", "deliveries", "domain", "hub", "ingest"}
-    | {"last_use", "metrics", "presence", "redis_url", "runtime", "settings", "store", "tracing", "upkeep", "web"},
-}  # fmt: skip
-# Packages from outside that only these rooms may know.
+    "base": set(),
+    "config": {"base"},
+    "domain": {"base"},
+    "launcher": {"base", "config"},
+    "bus": {"base"},
+    "content": {"base", "domain"},
+    "observability": {"base", "config", "domain"},
+    "store": {"base", "config", "domain"},
+    "streams": {"base", "domain", "store", "bus", "observability"},
+    "actions": {"base", "config", "domain", "store", "bus", "content"},
+    "ingest": {"base", "config", "domain", "store", "actions", "observability"},
+    "maintenance": {"base", "config", "store", "bus", "ingest"},
+    "worker": {
+        "base",
+        "config",
+        "domain",
+        "store",
+        "bus",
+        "streams",
+        "actions",
+        "ingest",
+        "observability",
+        "maintenance",
+    },
+    "cli": {"base", "config", "domain", "store", "actions", "ingest", "maintenance"},
+    "web": {"base", "config", "domain", "store", "bus", "content", "streams", "actions", "ingest", "observability"}
+    | {"maintenance", "worker"},
+    "factory": {"config", "store", "bus", "streams", "ingest", "observability", "worker", "cli", "web"},
+}
+# Third-party packages that only these may import.
 ONLY_IN: dict[str, set[str]] = {
-    "flask": {"web", "store", "cli", "commands", "factory", "upkeep", "actions", "runtime", "tail", "follow", "ingest"}
-    | {"tracing"},
     "flask_limiter": {"web"},
     "flask_wtf": {"web"},
     "flask_migrate": {"store"},
@@ -72,34 +51,47 @@ ONLY_IN: dict[str, set[str]] = {
     "werkzeug": {"web"},
     "itsdangerous": {"web"},
     "jinja2": {"web", "content", "ingest"},
-    "redis": {"redis_url"},
+    "redis": {"bus"},
     "limits": {"web"},
     "argon2": {"actions"},
     "kafka": {"ingest"},
     "nh3": {"content"},
     "markdown_it": {"content"},
-    "pydantic": {"settings", "sign_in_settings"},
-    "pydantic_settings": {"settings", "sign_in_settings"},
-    "prometheus_client": {"metrics"},
-    "click": {"cli", "commands", "upkeep"},
+    "pydantic": {"config"},
+    "pydantic_settings": {"config"},
+    "prometheus_client": {"observability"},
+    "click": {"cli"},
     "alembic": {"store"},
     "authlib": {"web"},
     "joserfc": {"web"},
     "requests": {"web"},
-    "opentelemetry": {"tracing"},
+    "opentelemetry": {"observability"},
 }
-STANDARD_LIBRARY_ONLY = {
-    "config": set(),
+# Packages and modules of the standard library alone, and what they may import besides.
+STANDARD_LIBRARY_ONLY: dict[str, set[str]] = {
+    "base.errors": set(),
+    "base.cooperative": {"gevent"},
+    "base.private_files": set(),
+    "config.database_url": set(),
     "domain": set(),
-    "errors": set(),
-    "hub": {"gevent"},
-    "turn": {"gevent"},
-    "worker": set(),
+    "streams.connection": set(),
+    "streams.connection_index": set(),
+    "streams.control_events": set(),
+    "streams.hub": {"gevent"},
+    "streams.replay_buffer": set(),
+    "streams.socket_transport": {"gevent"},
+    "streams.sse": set(),
+    "streams.wsgi_transport": {"gevent"},
+    "worker.readiness": set(),
 }
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(CODE).parts[0].removesuffix(".py")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(CODE).with_suffix("").parts)
 
 
 MODULES = sorted(path for path in CODE.rglob("*.py") if path != CODE / "__init__.py")
@@ -107,7 +99,7 @@ NAMES = [str(path.relative_to(TOP)) for path in MODULES]
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Every imported module, dotted; `from a import b` gives `a.b`, so that a room imported as a name is seen too."""
+    """Every imported module, dotted; `from a import b` gives `a.b`, so that a module imported by its name is seen too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
@@ -116,44 +108,65 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def outside(path: Path) -> set[str]:
+def packages_imported_by(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports_of(path) if name.startswith("broadcast.")}
+
+
+def third_party_imports_of(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports_of(path)} - {"broadcast"} - set(sys.stdlib_module_names)
 
 
-def test_every_room_is_in_the_table():
-    assert {room_of(path) for path in MODULES} == set(MAY_IMPORT)
+def test_every_package_is_in_the_table():
+    assert {package_of(path) for path in MODULES} == set(MAY_IMPORT)
 
 
-def test_table_has_no_circle():
-    done: set[str] = set()
-    while left := MAY_IMPORT.keys() - done:
-        free = {room for room in left if MAY_IMPORT[room] - {room} <= done}
-        assert free, f"these rooms may import each other: {sorted(left)}"
-        done |= free
+def test_factory_is_the_only_module_beside_the_packages():
+    assert [path.name for path in sorted(CODE.glob("*.py"))] == ["__init__.py", "factory.py"]
+
+
+def test_packages_import_only_what_stands_above_them():
+    above: set[str] = set()
+    for package, others in MAY_IMPORT.items():
+        assert others <= above, f"{package} may import {sorted(others - above)}, which stand below it"
+        above.add(package)
+
+
+def test_table_allows_no_import_that_nobody_needs():
+    imported: dict[str, set[str]] = {package: set() for package in MAY_IMPORT}
+    for path in MODULES:
+        imported[package_of(path)] |= packages_imported_by(path) - {package_of(path)}
+    assert imported == MAY_IMPORT
+
+
+def test_parts_of_an_application_are_asked_for_by_their_type():
+    keys = re.compile(r"extensions\[|extensions\.(get|update)\(")
+    allowed = {CODE / "base" / "app_parts.py", CODE / "store" / "schema.py"}  # the latter asks for Flask-Migrate's
+    assert {path for path in MODULES if keys.search(path.read_text())} == allowed
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_rooms_import_only_what_the_table_allows(path):
-    rooms = {name.split(".")[1] for name in imports_of(path) if name.startswith("broadcast.")}
-    assert rooms <= MAY_IMPORT[room_of(path)]
+def test_package_imports_only_what_the_table_allows(path):
+    package = package_of(path)
+    assert packages_imported_by(path) <= MAY_IMPORT[package] | {package}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_packages_stay_in_their_rooms(path):
-    room = room_of(path)
-    if room in STANDARD_LIBRARY_ONLY:
-        assert outside(path) <= STANDARD_LIBRARY_ONLY[room]
-    for package in outside(path) & ONLY_IN.keys():
-        assert room in ONLY_IN[package], f"{package} in {room}"
+def test_third_party_packages_stay_where_they_are_used(path):
+    package, module = package_of(path), module_of(path)
+    for prefix, allowed in STANDARD_LIBRARY_ONLY.items():
+        if module == prefix or module.startswith(f"{prefix}."):
+            assert third_party_imports_of(path) <= allowed
+    for name in third_party_imports_of(path) & ONLY_IN.keys():
+        assert package in ONLY_IN[name], f"{name} in {package}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_sqlalchemy_is_known_to_the_store_alone(path):
     """Others may catch its errors; actions may name the session that they were handed."""
     found = {name for name in imports_of(path) if name.partition(".")[0] == "sqlalchemy"}
-    if room_of(path) == "store":
+    if package_of(path) == "store":
         return
-    allowed = {"sqlalchemy.orm.Session"} if room_of(path) == "actions" else set()
+    allowed = {"sqlalchemy.orm.Session"} if package_of(path) == "actions" else set()
     assert {name for name in found if not name.startswith("sqlalchemy.exc.")} <= allowed
 
 

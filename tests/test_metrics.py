@@ -11,10 +11,10 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from broadcast import gauges, metrics
 from broadcast.domain import clock
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast
+from broadcast.worker import gauges, metrics
 from tests.acts import actor, send
 from tests.cast import Client
 from tests.conftest import tail

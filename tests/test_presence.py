@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
-from broadcast import untrusted
+from broadcast.base import untrusted_json
 from broadcast.domain.audience import Viewer
-from broadcast.hub.connection import Connection
-from broadcast.presence import RedisPresence
+from broadcast.streams.connection import Connection
+from broadcast.streams.presence import RedisPresence
 from tests.hub.wires import make_hub, subscribe
 from tests.redis_server import Server
 from tests.system import wait_for
@@ -196,12 +196,12 @@ _DEEP = "[" * 50_000
 def test_people_that_somebody_else_wrote_are_left_out_and_counted(start, own_redis, user_id, streams):
     here, there = start(), start()
     there.open(_CHARLIE)
-    before = untrusted.counts["presence"]
+    before = untrusted_json.counts["presence"]
     with Redis.from_url(own_redis.url) as redis:
         redis.hset(f"broadcast:presence:{there.presence.worker}", user_id, streams)
     assert [stream.user_id for stream in here.presence.streams()] == [3]
     assert here.presence.online_ids() <= {2, 3}
-    assert untrusted.counts["presence"] > before
+    assert untrusted_json.counts["presence"] > before
 
 
 @pytest.mark.parametrize("worker", [b"\xff\xfe", b"", b"x" * 100_000, b"1-abc", b"*"], ids=lambda name: str(name)[:12])
@@ -216,7 +216,7 @@ def test_workers_that_somebody_else_wrote_are_left_out(start, own_redis, worker)
 
 
 def test_worker_with_more_people_than_any_could_have_is_left_out(start, own_redis, monkeypatch):
-    monkeypatch.setattr("broadcast.presence._MOST_PEOPLE", 3)
+    monkeypatch.setattr("broadcast.streams.presence._MOST_PEOPLE", 3)
     here, there = start(), start()
     there.open(_CHARLIE)
     assert here.presence.online_ids() == {3}

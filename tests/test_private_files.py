@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broadcast import private_files
+from broadcast.base import private_files
 
 
 @pytest.fixture(autouse=True)

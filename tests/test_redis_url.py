@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from broadcast.redis_url import AWAY, Quick, database_of, make_client
+from broadcast.bus.redis_client import AWAY, Quick, database_of, make_client
 from tests.ports import free_port
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import gevent
 import pytest
 
-from broadcast import gauges, runtime
 from broadcast.actions import retention
+from broadcast.worker import gauges, runtime
 from tests.hub.wires import eventually
 
 _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {

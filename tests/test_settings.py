@@ -5,7 +5,7 @@ import secrets
 import pytest
 from pydantic import ValidationError
 
-from broadcast.settings import Settings, SettingsError
+from broadcast.config.settings import Settings, SettingsError
 
 KEY = "9f2c61d07be84a35c1f0e7d8362b94a5"
 
@@ -109,7 +109,7 @@ def test_sign_in_by_an_organisation_that_could_not_work_is_refused(changes, name
 
 
 def test_package_that_is_missing_is_a_hint_with_the_command(monkeypatch):
-    monkeypatch.setattr("broadcast.sign_in_settings.find_spec", lambda name: None)
+    monkeypatch.setattr("broadcast.config.auth_settings.find_spec", lambda name: None)
     assert "pip install --require-hashes -r requirements-oidc.txt" in refused(**OIDC)
     assert Settings.load({}).oidc_issuer is None
 

@@ -2,7 +2,7 @@
 
 import gc
 
-from broadcast.runtime import settle
+from broadcast.worker.runtime import settle
 
 
 def test_collector_works_again_and_leaves_alone_what_was_loaded():

@@ -21,12 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from broadcast.actions import broadcasts, people, receipts
+from broadcast.actions import broadcasts, receipts, users
+from broadcast.base.errors import NotFound
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.errors import NotFound
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store import log
 from broadcast.store.database import db
 from broadcast.store.inbox import Filters
@@ -63,8 +63,8 @@ class People(RuleBasedStateMachine):
             self.app.extensions["hub"].start(log.head())
             send(actor("alice"), to_people("alice"))  # so that every role exists before it is meant
             for role in ROLES:
-                people.set_roles(actor("charlie").user_id, [role], by=SYSTEM, now=clock.now())
-            people.set_roles(actor("charlie").user_id, [], by=SYSTEM, now=clock.now())
+                users.set_roles(actor("charlie").user_id, [role], by=SYSTEM, now=clock.now())
+            users.set_roles(actor("charlie").user_id, [], by=SYSTEM, now=clock.now())
         self.clients = {name: Client.of(self.app, name) for name in NAMES}
         self.live[1] = lambda name: name == "alice"
         for name in NAMES:
@@ -112,7 +112,7 @@ class People(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["bob", "charlie"]), roles=st.sets(st.sampled_from(ROLES)))
     def change_roles(self, name: str, roles: set[str]) -> None:
         with self.app.app_context():
-            people.set_roles(actor(name).user_id, roles, by=SYSTEM, now=clock.now())
+            users.set_roles(actor(name).user_id, roles, by=SYSTEM, now=clock.now())
         self.roles[name] = set(roles)
 
     @rule(name=people_named, id=sent)

@@ -8,9 +8,9 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from broadcast import tracing
-from broadcast.domain import correlation
-from broadcast.settings import Settings, SettingsError
+from broadcast.base import correlation
+from broadcast.config.settings import Settings, SettingsError
+from broadcast.observability import tracing
 from tests.acts import a_message
 from tests.cast import Client
 from tests.conftest import add_cast, tail
@@ -94,7 +94,7 @@ def test_collector_must_be_an_address():
 
 
 def test_package_that_is_missing_is_a_hint(monkeypatch):
-    monkeypatch.setattr("broadcast.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("broadcast.config.settings.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="requirements-otel.txt"):
         Settings.load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
 
@@ -102,7 +102,7 @@ def test_package_that_is_missing_is_a_hint(monkeypatch):
 def test_without_the_settings_nothing_optional_is_imported(tmp_path):
     """Of ours: redis-py imports opentelemetry.sdk by itself where it is installed."""
     program = (
-        "import sys; from broadcast.factory import create_app; from broadcast.settings import Settings\n"
+        "import sys; from broadcast.factory import create_app; from broadcast.config.settings import Settings\n"
         "app = create_app(Settings(app_env='test', data_dir=sys.argv[1], secret_key='k' * 40))\n"
         "assert app.extensions['runtime'].tail.on_reported is None\n"
         "print({'authlib', 'joserfc', 'requests', 'opentelemetry.exporter'} & sys.modules.keys())"

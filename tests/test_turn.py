@@ -4,7 +4,7 @@ import os
 
 import gevent
 
-from broadcast.turn import let_others_run
+from broadcast.base.cooperative import let_others_run
 
 
 def test_what_is_ready_has_run_when_the_turn_is_over():

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-_LAST_IMPORTED = "broadcast.ingest.bridge"  # by then the worker is patched
+_LAST_IMPORTED = "broadcast.ingest.kafka.bridge"  # by then the worker is patched
 
 
 def _tick() -> None:

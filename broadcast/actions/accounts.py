@@ -2,13 +2,13 @@
 
 from datetime import datetime
 
-from broadcast.actions import announce, audit
-from broadcast.actions.people import append_viewer_changed, end_streams_of_token, keep_an_admin, locked
-from broadcast.actions.person_fields import read_name
+from broadcast.actions import audit, notify
+from broadcast.actions.user_fields import read_name
+from broadcast.actions.users import append_viewer_changed, end_streams_of_token, keep_an_admin, locked
+from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Invalid
-from broadcast.store import accounts, past_viewers, people
+from broadcast.store import accounts, past_viewers, users
 from broadcast.store.database import writing
 from broadcast.store.models import User
 
@@ -44,10 +44,10 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
         keep_an_admin(session, user)
         who = {"username": user.username, "name": user.name}
         audit.record(session, by, "person.deleted", "person", user.id, now=now, **who)
-        for token in people.tokens_of(session, user.id):
+        for token in users.tokens_of(session, user.id):
             end_streams_of_token(session, token, now)
         past_viewers.remember(session, User.id == user.id, at=now)
-        people.changed(session)
+        users.changed(session)
         accounts.forget(session, user, at=now)
         append_viewer_changed(session, user, now)
-    announce.ring()
+    notify.ring()

@@ -6,13 +6,13 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from broadcast.actions import audit
+from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience, Everyone, Roles, Users, roles, spoken, users, without
 from broadcast.domain.message import Target, TargetType, is_one_line, read_target
 from broadcast.domain.permissions import Permission
-from broadcast.domain.visible import is_blank
-from broadcast.errors import Conflict, Invalid, NotFound
-from broadcast.store import people
+from broadcast.domain.visible_text import is_blank
+from broadcast.store import users as people
 from broadcast.store.database import writing
 from broadcast.store.models import SavedAudience
 

@@ -10,9 +10,9 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit, confirming, plans
+from broadcast.actions import audit, notify, overdue_schedules, send_confirmation
 from broadcast.actions.audiences import resolve
-from broadcast.actions.rows import (
+from broadcast.actions.broadcast_rows import (
     check_may_draft,
     check_may_send,
     check_may_write,
@@ -24,6 +24,8 @@ from broadcast.actions.rows import (
     refuse_unreviewed,
     set_audience,
 )
+from broadcast.base.cooperative import Breath
+from broadcast.base.errors import Conflict, Invalid
 from broadcast.content import markdown
 from broadcast.domain import confirmation, lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
@@ -32,14 +34,12 @@ from broadcast.domain.confirmation import Given
 from broadcast.domain.events import EVERY_SESSION, EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, is_one_line
+from broadcast.domain.overdue_schedules import GRACE
 from broadcast.domain.permissions import Permission
-from broadcast.domain.plans import GRACE
-from broadcast.domain.visible import is_blank
-from broadcast.errors import Conflict, Invalid
-from broadcast.store import audiences, broadcasts, log, people
+from broadcast.domain.visible_text import is_blank
+from broadcast.store import audiences, broadcasts, log, users
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast, IdempotencyKey
-from broadcast.turn import Breath
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +88,27 @@ def publish(
         if key is not None and (earlier := earlier_with(by, key, draft)):
             return earlier
         raise
-    announce.ring()
+    notify.ring()
     if is_planned:
-        announce.due()
+        notify.due()
     return published
 
 
 def demand_for(draft: Draft, audience: Audience, confirmed: Given | None, *, by: Actor, now: datetime) -> None:
     """Raise ConfirmationNeeded unless `by` confirmed what sending this draft takes. Lets other greenlets run."""
-    proof = confirming.prove(confirmed, by=by, now=now)
+    proof = send_confirmation.prove(confirmed, by=by, now=now)
     if proof.is_asked and not draft.keep_as_draft:
         reach = audiences.count(audience)
-        confirming.demand(proof, confirmation.needed(draft, reach), reach)
+        send_confirmation.demand(proof, confirmation.needed(draft, reach), reach)
 
 
-def demand_for_row(broadcast: Broadcast, proof: confirming.Proof) -> None:
+def demand_for_row(broadcast: Broadcast, proof: send_confirmation.Proof) -> None:
     """The same for what is stored, as it is."""
     if proof.is_asked:
         reach = audiences.count(broadcasts.audience(broadcast))
         is_for_all = broadcast.audience_kind == "everyone"
         wanted = confirmation.needed_for(Priority(broadcast.priority), reach, is_for_all=is_for_all)
-        confirming.demand(proof, wanted, reach)
+        send_confirmation.demand(proof, wanted, reach)
 
 
 def set_out(
@@ -153,7 +153,7 @@ def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: 
     reviewed), Busy.
     """
     by.require(Permission.WRITE)
-    proof = confirming.prove(confirmed, by=by, now=now)
+    proof = send_confirmation.prove(confirmed, by=by, now=now)
     with writing() as session:
         broadcast = locked(session, broadcast_id)
         lifecycle.after(broadcast.status, "published")
@@ -162,7 +162,7 @@ def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: 
         refuse_past(broadcast, now)
         demand_for_row(broadcast, proof)
         _release(session, [broadcast], by=by, now=now)
-    announce.ring()
+    notify.ring()
 
 
 def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = GRACE) -> list[int] | None:
@@ -174,10 +174,10 @@ def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = GRACE) 
     """
     with writing() as session:
         due = broadcasts.claim(session, Status.SCHEDULED, ids, now)
-        fit = plans.hold_back_unfit(session, due or [], now=now, grace=grace)
+        fit = overdue_schedules.hold_back_unfit(session, due or [], now=now, grace=grace)
         _release(session, fit, by=SYSTEM, now=now)
         done = due and [broadcast.id for broadcast in due]
-    announce.ring()
+    notify.ring()
     return done
 
 
@@ -192,7 +192,7 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
         broadcast.cancel_reason = reason
         audit.record(session, by, "broadcast.cancelled", "broadcast", broadcast.id, now=now, reason=reason)
         _end(session, [broadcast], "cancelled", now)
-    announce.ring()
+    notify.ring()
 
 
 def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
@@ -203,7 +203,7 @@ def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
             audit.record(session, SYSTEM, "broadcast.expired", "broadcast", broadcast.id, now=now)
         _end(session, over or [], "expired", now)
         done = over and [broadcast.id for broadcast in over]
-    announce.ring()
+    notify.ring()
     return done
 
 
@@ -225,7 +225,7 @@ def _release(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: dat
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)
         sent.append((broadcast, broadcasts.audience(broadcast)))
-    count, breath = cache(people.count), Breath()  # many go to the same audience
+    count, breath = cache(users.count), Breath()  # many go to the same audience
     with session.no_autoflush:
         for broadcast, audience in sent:
             broadcast.audience_count = count(audience)  # people may have come and gone since it was planned
@@ -256,7 +256,7 @@ def _signed_out(session: Session, broadcast: Broadcast, audience: Audience, now:
     """The event that follows a broadcast which signs its chosen people out, once they are told why; their sessions end."""
     if not broadcast.close_sessions or not isinstance(audience, Users):
         return []
-    people.end_sessions(session, sorted(audience.ids), at=now)
+    users.end_sessions(session, sorted(audience.ids), at=now)
     return [log.Entry(EventType.SESSION_ENDED, broadcast.id, audience, {"session": EVERY_SESSION})]
 
 

@@ -6,17 +6,17 @@ from datetime import datetime
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit, confirming, events
-from broadcast.actions.events import Outcome
+from broadcast.actions import audit, inbound_events, notify, send_confirmation
+from broadcast.actions.inbound_events import Outcome
+from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain import confirmation
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import Arrival, Publish
 from broadcast.domain.confirmation import Given
+from broadcast.domain.inbound import Arrival, Publish
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Conflict, NotFound
 from broadcast.store import dead_letters
 from broadcast.store.database import ROW_LOCK, writing
-from broadcast.store.outside import DeadLetter, LetterStatus
+from broadcast.store.models.ingest import DeadLetter, LetterStatus
 
 
 def redrive(
@@ -27,29 +27,29 @@ def redrive(
     Raises Forbidden, NotFound, ConfirmationNeeded, Conflict (it is waiting no more), Busy.
     """
     by.require(Permission.OPERATE)
-    _demand(arrival, confirming.prove(confirmed, by=by, now=now))
-    account = events.account(now=now)
+    _demand(arrival, send_confirmation.prove(confirmed, by=by, now=now))
+    account = inbound_events.account(now=now)
     try:
         outcome = _redrive(letter_id, arrival, edited, account, by, now)
     except DBAPIError as problem:
-        arrival = replace(arrival, reading=events.failed(arrival, problem))
+        arrival = replace(arrival, reading=inbound_events.failed(arrival, problem))
         outcome = _redrive(letter_id, arrival, edited, account, by, now)
-    announce.ring()
+    notify.ring()
     return outcome
 
 
-def _demand(arrival: Arrival, proof: confirming.Proof) -> None:
+def _demand(arrival: Arrival, proof: send_confirmation.Proof) -> None:
     """Raise ConfirmationNeeded unless what would be published was confirmed as any sending is."""
     if proof.is_asked and isinstance(arrival.reading, Publish) and not arrival.reading.draft.keep_as_draft:
-        [ready] = events.prepare([arrival])
-        confirming.demand(proof, confirmation.needed(arrival.reading.draft, ready.reach), ready.reach)
+        [ready] = inbound_events.prepare([arrival])
+        send_confirmation.demand(proof, confirmation.needed(arrival.reading.draft, ready.reach), ready.reach)
 
 
 def _redrive(letter_id: int, arrival: Arrival, edited: bool, account: Actor, by: Actor, now: datetime) -> Outcome:
-    ready = events.prepare([arrival])
+    ready = inbound_events.prepare([arrival])
     with writing() as session:
         letter = _waiting(session, letter_id)
-        [outcome] = events.write(session, ready, by=account, now=now)
+        [outcome] = inbound_events.write(session, ready, by=account, now=now)
         letter.tries += 1
         letter.tried_at = now
         if outcome.rejected is not None:

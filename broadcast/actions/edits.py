@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit, confirming, rows
+from broadcast.actions import audit, broadcast_rows, notify, send_confirmation
 from broadcast.actions.audiences import resolve
 from broadcast.actions.broadcasts import (
     Published,
@@ -23,6 +23,7 @@ from broadcast.actions.broadcasts import (
     set_out,
     update,
 )
+from broadcast.base.errors import Invalid, Outdated
 from broadcast.content import markdown
 from broadcast.domain import clock, confirmation, lifecycle
 from broadcast.domain.actor import Actor
@@ -30,8 +31,7 @@ from broadcast.domain.confirmation import Given
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, read_content, read_draft
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Invalid, Outdated
-from broadcast.store import audiences, broadcasts, log, revisions
+from broadcast.store import acknowledged_revisions, audiences, broadcasts, log
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast
 
@@ -66,23 +66,23 @@ def save_draft(
     audience = resolve(draft.target) if draft else None
     with writing() as session:
         if broadcast_id is None:
-            rows.check_may_draft(by)
-            broadcast = rows.new_row(by, now)
+            broadcast_rows.check_may_draft(by)
+            broadcast = broadcast_rows.new_row(by, now)
             session.add(broadcast)
             session.flush()
             audit.record(session, by, "broadcast.drafted", "broadcast", broadcast.id, now=now)
         else:
-            broadcast = rows.locked(session, broadcast_id, version=version)
+            broadcast = broadcast_rows.locked(session, broadcast_id, version=version)
             lifecycle.after(broadcast.status, "saved")
             broadcast.revision += 1
             _record_once(session, by, broadcast, now)
         _take_down(session, broadcast, typed, draft, html, now)
         if audience:
-            rows.clear_audience(session, broadcast)
+            broadcast_rows.clear_audience(session, broadcast)
             snapshot = draft.target.snapshot
-            rows.set_audience(session, broadcast, audience, snapshot=snapshot, may_be_empty=True)
+            broadcast_rows.set_audience(session, broadcast, audience, snapshot=snapshot, may_be_empty=True)
         else:
-            rows.choose_nobody(session, broadcast)
+            broadcast_rows.choose_nobody(session, broadcast)
         return Saved(broadcast.id, broadcast.version)
 
 
@@ -102,7 +102,7 @@ def _take_down(
     now: datetime,
 ) -> None:
     if draft:
-        rows.fill(broadcast, draft, now, html=html)
+        broadcast_rows.fill(broadcast, draft, now, html=html)
     else:
         broadcast.title = " ".join(str(typed.get("title", "")).split())[:200]
         broadcast.updated_at = now
@@ -132,19 +132,19 @@ def send(
     Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationNeeded, Outdated, IllegalTransition, Conflict
     (see `publish`), Busy.
     """
-    rows.check_may_write(draft, by)
+    broadcast_rows.check_may_write(draft, by)
     if key is not None and (earlier := earlier_with(by, key, draft)):
         return earlier
     audience, html = resolve(draft.target), markdown.render(draft.content)
     demand_for(draft, audience, confirmed, by=by, now=now)
     try:
         with writing() as session:
-            broadcast = rows.locked(session, broadcast_id, version=version)
+            broadcast = broadcast_rows.locked(session, broadcast_id, version=version)
             lifecycle.after(broadcast.status, "held")  # before anything is changed
-            rows.clear_audience(session, broadcast)
-            rows.fill(broadcast, draft, now, html=html)
+            broadcast_rows.clear_audience(session, broadcast)
+            broadcast_rows.fill(broadcast, draft, now, html=html)
             snapshot = draft.target.snapshot
-            rows.set_audience(session, broadcast, audience, snapshot=snapshot, may_be_empty=False)
+            broadcast_rows.set_audience(session, broadcast, audience, snapshot=snapshot, may_be_empty=False)
             broadcast.typed = None
             broadcast.revision += 1
             remember_key(session, by, key, draft, broadcast.id, now)
@@ -153,8 +153,8 @@ def send(
         if key is not None and (earlier := earlier_with(by, key, draft)):
             return earlier
         raise
-    announce.ring()
-    announce.due()
+    notify.ring()
+    notify.due()
     return Published(broadcast_id, is_new=True)
 
 
@@ -164,19 +164,19 @@ def hold(broadcast_id: int, *, by: Actor, now: datetime, until: datetime, confir
     Raises Forbidden, NotFound, IllegalTransition, ConfirmationNeeded, Conflict (a draft nobody has reviewed), Busy.
     """
     by.require(Permission.WRITE)
-    proof = confirming.prove(confirmed, by=by, now=now)
+    proof = send_confirmation.prove(confirmed, by=by, now=now)
     with writing() as session:
-        broadcast = rows.locked(session, broadcast_id)
+        broadcast = broadcast_rows.locked(session, broadcast_id)
         lifecycle.after(broadcast.status, "held")
-        rows.refuse_unreviewed(broadcast)
-        rows.check_may_send(broadcast, by)
-        rows.refuse_past(broadcast, now)
+        broadcast_rows.refuse_unreviewed(broadcast)
+        broadcast_rows.check_may_send(broadcast, by)
+        broadcast_rows.refuse_past(broadcast, now)
         demand_for_row(broadcast, proof)
         broadcast.status = lifecycle.after(broadcast.status, "held").value
         broadcast.is_held, broadcast.scheduled_at, broadcast.updated_at = True, until, now
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
         audit.record(session, by, "broadcast.held", "broadcast", broadcast.id, now=now)
-    announce.due()
+    notify.due()
 
 
 def withdraw(broadcast_id: int, *, by: Actor, now: datetime) -> None:
@@ -186,7 +186,7 @@ def withdraw(broadcast_id: int, *, by: Actor, now: datetime) -> None:
     """
     by.require(Permission.WRITE)
     with writing() as session:
-        broadcast = rows.locked(session, broadcast_id)
+        broadcast = broadcast_rows.locked(session, broadcast_id)
         broadcast.status = lifecycle.after(broadcast.status, "withdrawn").value
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
@@ -213,23 +213,25 @@ def edit(
     other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationNeeded, Outdated, IllegalTransition, Busy.
     """
     by.require(Permission.WRITE)
-    new_text, proof = _rendered(broadcast_id, changes), confirming.prove(confirmed, by=by, now=now)
+    new_text, proof = _rendered(broadcast_id, changes), send_confirmation.prove(confirmed, by=by, now=now)
     with writing() as session:
-        broadcast = rows.locked(session, broadcast_id, version=version)
+        broadcast = broadcast_rows.locked(session, broadcast_id, version=version)
         lifecycle.after(broadcast.status, "edited")
         before = as_fields(broadcast)
         draft = _changed(broadcast, before, changes, now, notify_again, acknowledge_again)
         notify_again = notify_again or acknowledge_again
-        rows.check_may_write(draft, by)
+        broadcast_rows.check_may_write(draft, by)
         if not broadcast.is_live:
             audience = resolve(draft.target)
-            rows.clear_audience(session, broadcast)
+            broadcast_rows.clear_audience(session, broadcast)
             is_draft = broadcast.status == Status.DRAFT
-            rows.set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft)
+            broadcast_rows.set_audience(
+                session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=is_draft
+            )
         elif broadcast.requires_ack:  # somebody may be acknowledging what is still on their screen
-            revisions.keep(session, broadcast.as_card())
+            acknowledged_revisions.keep(session, broadcast.as_card())
         started_at, priority = broadcast.scheduled_at, Priority(broadcast.priority)
-        rows.fill(broadcast, draft, now, html=_html_of(draft.content, broadcast, new_text))
+        broadcast_rows.fill(broadcast, draft, now, html=_html_of(draft.content, broadcast, new_text))
         if broadcast.status == Status.SCHEDULED:
             broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
         again = notify_again or acknowledge_again
@@ -251,8 +253,8 @@ def edit(
         if broadcast.is_live:
             _tell_everybody(session, broadcast, now, notify_again)
         version = broadcast.version
-    announce.ring()
-    announce.due()
+    notify.ring()
+    notify.due()
     return version
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broadcast.actions import audit, passwords
-from broadcast.actions.people import check_password, hash_token, locked
+from broadcast.actions.users import check_password, hash_token, locked
+from broadcast.base.cooperative import Breath
+from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Invalid, NotFound
 from broadcast.store import invitations
 from broadcast.store.database import writing
 from broadcast.store.models import User
-from broadcast.turn import Breath
 
 MOST_AT_ONCE = 50_000  # as many as one import makes
 _BATCH = 100  # people of one transaction: it holds SQLite's only write lock for some milliseconds

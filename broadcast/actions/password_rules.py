@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from broadcast.errors import Invalid
+from broadcast.base.errors import Invalid
 
 LEAST, MOST = 8, 200
 MOST_TYPED = 1000  # characters that are looked at before they are normalised; one can become eighteen

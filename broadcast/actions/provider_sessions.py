@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import IntegrityError
 
-from broadcast.actions import announce, audit
-from broadcast.actions.people import append_sessions_ended, session_name
+from broadcast.actions import audit, notify
+from broadcast.actions.users import append_sessions_ended, session_name
+from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
-from broadcast.domain.vouched import ProviderLogout
-from broadcast.errors import Invalid
+from broadcast.domain.external_identity import ProviderLogout
 from broadcast.store import provider_sessions
 from broadcast.store.database import writing
 
@@ -38,5 +38,5 @@ def end(logout: ProviderLogout, *, now: datetime) -> int:
     except IntegrityError:  # the same notice, twice at once
         raise Invalid({"logout_token": _KNOWN}) from None
     if ended:
-        announce.ring()
+        notify.ring()
     return len(ended)

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce
+from broadcast.actions import notify
+from broadcast.base.errors import Conflict, Invalid, NotFound, TextChanged
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import stands
-from broadcast.errors import Conflict, Invalid, NotFound, TextChanged
-from broadcast.store import ended_inbox, inbox, log, receipts, revisions
+from broadcast.store import acknowledged_revisions, ended_inbox, inbox, log, receipts
 from broadcast.store.database import writing
 from broadcast.store.inbox import Filters, Item
 
@@ -65,19 +65,19 @@ def acknowledge(ids: Sequence[int], *, by: Actor, now: datetime, seen: Mapping[i
     acknowledged as such if its words are kept and may still be acknowledged, and refused otherwise.
     """
     on_screen = seen or {}
-    kept = revisions.hashes(on_screen.items())
+    kept = acknowledged_revisions.hashes(on_screen.items())
 
     def write(session: Session, items: list[Item]) -> None:
         given = []
         for card in (item.card for item in items):
             revision = on_screen.get(card.id, card.revision)
             if revision == card.revision:
-                revisions.keep(session, card, is_acknowledged=True)
-                given.append((card.id, revision, revisions.hash_of(card)))
+                acknowledged_revisions.keep(session, card, is_acknowledged=True)
+                given.append((card.id, revision, acknowledged_revisions.hash_of(card)))
             else:
-                revisions.note_acknowledged(session, card.id, revision)
+                acknowledged_revisions.note_acknowledged(session, card.id, revision)
                 given.append((card.id, revision, kept[card.id, revision]))
-        revisions.acknowledge(session, by.user_id, given, at=now)
+        acknowledged_revisions.acknowledge(session, by.user_id, given, at=now)
         receipts.mark(session, [(item.card.id, by.user_id) for item in items], "read_at", at=now)
         receipts.put(session, by.user_id, [item.card.id for item in items], unread_at=None)
 
@@ -176,7 +176,7 @@ def mark_all_read(filters: Filters, *, through: int, by: Actor, now: datetime) -
         receipts.put(session, by.user_id, by_hand, unread_at=None)
         key = _keep_step(session, by, before, now)
         done = Done("read", unread, receipts.raise_version(session, by.user_id, at=now), key)
-    announce.receipt(by.user_id, done.kind, done.ids, done.version)
+    notify.receipt(by.user_id, done.kind, done.ids, done.version)
     return done
 
 
@@ -194,7 +194,7 @@ def undo(key: str, *, by: Actor, now: datetime) -> Done:
         session.delete(step)
         ids = [] if "watermark" in step.before else ids  # not only those: the watermark moved
         done = Done("undone", ids, receipts.raise_version(session, by.user_id, at=now))
-    announce.receipt(by.user_id, done.kind, done.ids, done.version)
+    notify.receipt(by.user_id, done.kind, done.ids, done.version)
     return done
 
 
@@ -206,7 +206,7 @@ def wake(now: datetime) -> None:
             back.setdefault(user_id, []).append(broadcast_id)
         versions = {user_id: receipts.raise_version(session, user_id, at=now) for user_id in sorted(back)}
     for user_id, ids in back.items():
-        announce.receipt(user_id, "returned", ids, versions[user_id])
+        notify.receipt(user_id, "returned", ids, versions[user_id])
 
 
 def _act(
@@ -245,7 +245,7 @@ def _act(
             key = _keep_step(session, by, receipts.snapshot(session, by.user_id, done, undo), now)
         write(session, changed)
         version = receipts.raise_version(session, by.user_id, at=now)
-    announce.receipt(by.user_id, kind, done, version)
+    notify.receipt(by.user_id, kind, done, version)
     return Done(kind, done, version, key, refused, because)
 
 

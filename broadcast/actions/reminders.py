@@ -6,13 +6,13 @@ so who has read it hears nothing, and who is away finds it in the replay.
 
 from datetime import datetime, timedelta
 
-from broadcast.actions import announce, audit
+from broadcast.actions import audit, notify
+from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import users
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Conflict, NotFound
-from broadcast.store import broadcasts, figures, log
+from broadcast.store import broadcast_stats, broadcasts, log
 from broadcast.store.database import ROW_LOCK, writing
 from broadcast.store.models import Broadcast
 
@@ -31,7 +31,7 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, per_person: bool = Tr
     broadcast = broadcasts.by_id(broadcast_id)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
-    ids = figures.missing_ids(broadcast, limit=MOST) if broadcast.is_live else []
+    ids = broadcast_stats.missing_ids(broadcast, limit=MOST) if broadcast.is_live else []
     with writing() as session:
         broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
         _refuse(broadcast, now)
@@ -45,7 +45,7 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, per_person: bool = Tr
         session.flush()
         entries = [log.Entry(EventType.MESSAGE_UPDATED, broadcast.id, users(chunk), payload) for chunk in chunks]
         log.append(session, entries, at=now)
-    announce.ring()
+    notify.ring()
     return len(ids) if per_person else None
 
 

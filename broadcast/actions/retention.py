@@ -7,11 +7,13 @@ goes when nothing hangs on it any more.
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
 import gevent
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit
+from broadcast.config.settings import Settings
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import retention
 from broadcast.store.database import writing
@@ -20,12 +22,16 @@ _PAUSE_SECONDS = 0.02  # between transactions: other writers go first
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class RetentionPolicy:
     """For how many days what is kept; 0 is for ever."""
 
     log_days: int
     ended_days: int
     receipts_days: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(settings.retention_log_days, settings.retention_ended_days, settings.retention_receipts_days)
 
 
 @dataclass(slots=True)
@@ -42,7 +48,7 @@ class Forgotten:
         return any(asdict(self).values())
 
 
-def run(keep: Keep, *, now: datetime) -> Forgotten:
+def run(keep: RetentionPolicy, *, now: datetime) -> Forgotten:
     """Delete everything older than `keep` says; return what was deleted. Lets others run meanwhile. Raises Busy.
 
     Two workers may run it at the same time: each deletes what the other has left.

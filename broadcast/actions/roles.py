@@ -9,16 +9,16 @@ from datetime import datetime
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import announce, audit
-from broadcast.actions.person_fields import read_roles
+from broadcast.actions import audit, notify
+from broadcast.actions.user_fields import read_roles
+from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Everyone, retired_name
 from broadcast.domain.events import EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.errors import Conflict, Invalid, NotFound
-from broadcast.store import log, people, roles
+from broadcast.store import log, roles, users
 from broadcast.store.database import writing
 from broadcast.store.models import Broadcast, Role
 
@@ -33,7 +33,7 @@ def create(name: str, *, by: Actor, now: datetime) -> str:
     try:
         with writing() as session:
             session.add(Role(name=name))
-            people.changed(session)
+            users.changed(session)
             session.flush()
             audit.record(session, by, "role.created", "role", name, now=now)
     except IntegrityError:  # somebody else was making the same
@@ -60,7 +60,7 @@ def rename(name: str, to: str, *, by: Actor, now: datetime) -> str:
             _tell(session, name, to, now)
     except IntegrityError:
         raise Conflict("This role was used at the same moment. Nothing has changed; please try again.") from None
-    announce.ring()
+    notify.ring()
     return to
 
 
@@ -88,7 +88,7 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
             _tell(session, name, None, now)
     except IntegrityError:
         raise Conflict("This role was used at the same moment. Nothing has changed; please try again.") from None
-    announce.ring()
+    notify.ring()
 
 
 def would_reach_nobody(broadcast: Broadcast, name: str) -> bool:
@@ -105,7 +105,7 @@ def _back_to_draft(session: Session, broadcast: Broadcast, by: Actor, now: datet
 
 
 def _tell(session: Session, name: str, to: str | None, now: datetime) -> None:
-    people.changed(session)
+    users.changed(session)
     session.flush()
     log.append(session, [log.Entry(EventType.ROLE_CHANGED, None, Everyone(), {"role": name, "to": to})], at=now)
 

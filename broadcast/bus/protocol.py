@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from broadcast.base.app_parts import AppPart
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -37,3 +39,6 @@ class Bus(Protocol):
     def signal(self, name: str, body: dict) -> None: ...
 
     def listen(self, listener: Listener) -> None: ...
+
+
+BUS = AppPart[Bus]("bus")

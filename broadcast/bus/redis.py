@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import gevent
 import structlog
 
-from broadcast import untrusted
+from broadcast.base import untrusted_json
 from broadcast.bus.protocol import Listener
-from broadcast.redis_url import AWAY, Quick, database_of, make_client
+from broadcast.bus.redis_client import AWAY, Quick, database_of, make_client
 
 _log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class RedisBus:
             try:
                 name, body = self._read_signal(message["data"])
             except (ValueError, TypeError) as problem:
-                untrusted.reject("signal", problem)
+                untrusted_json.reject("signal", problem)
             else:
                 listener.on_signal(str(name), body)
 
@@ -114,7 +114,7 @@ class RedisBus:
         signature, text = data[:_SIGNED], data[_SIGNED:]
         if not any(hmac.compare_digest(_signature(key, text).encode(), signature) for key in self._keys):
             raise ValueError("not signed by this system")
-        name, body = untrusted.parse_json(text)
+        name, body = untrusted_json.parse_json(text)
         return name, dict(body)
 
 

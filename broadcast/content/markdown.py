@@ -19,11 +19,11 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline, linkify
 from markdown_it.token import Token
 
-from broadcast.content import addresses, markdown_limits
-from broadcast.content.addresses import Address
-from broadcast.domain.visible import is_blank
-from broadcast.errors import Invalid
-from broadcast.turn import Breath
+from broadcast.base.cooperative import Breath
+from broadcast.base.errors import Invalid
+from broadcast.content import autolinks, markdown_limits
+from broadcast.content.autolinks import Address
+from broadcast.domain.visible_text import is_blank
 
 MOST_STEPS = 40_000  # of the parser in one text: some 100 ms; a newsletter with a hundred links takes 10,000
 MOST_LEVELS = 20  # of quotes and lists in one another; a list is two
@@ -134,10 +134,10 @@ class _Addresses:
         return self.pretest(text)
 
     def match(self, text: str) -> list[Address]:
-        return [self._counted(address) for address in addresses.find(text)]
+        return [self._counted(address) for address in autolinks.find(text)]
 
     def match_at_start(self, text: str) -> Address | None:
-        address = addresses.at_start(text[: addresses.LONGEST + 1])
+        address = autolinks.at_start(text[: autolinks.LONGEST + 1])
         return address and self._counted(address)
 
     def _counted(self, address: Address) -> Address:
@@ -178,7 +178,7 @@ def _address_here(state: StateInline, silent: bool) -> bool:
 
 def _is_too_long(url: str) -> bool:
     """Such an address is left as text. Writing a host in Punycode takes time that grows with the square of its length."""
-    return len(url) > addresses.LONGEST or _LONG_HOST.match(url) is not None
+    return len(url) > autolinks.LONGEST or _LONG_HOST.match(url) is not None
 
 
 def _step_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:

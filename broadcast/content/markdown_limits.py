@@ -7,7 +7,7 @@ has a third of each.
 import re
 from typing import NamedTuple
 
-from broadcast.errors import Invalid
+from broadcast.base.errors import Invalid
 
 
 class _Limit(NamedTuple):

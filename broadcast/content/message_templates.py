@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 
+from broadcast.base.errors import Invalid
 from broadcast.content.template_evaluation import ENVIRONMENT, FILTERS, MOST_CHARACTERS, TESTS, Evaluation, Spent
-from broadcast.errors import Invalid
 
 MOST_PLACES = 200  # of variables, conditions and loops
 MOST_PIECES = 1200  # words, signs and texts that Jinja reads: some 20 ms, and it is read twice

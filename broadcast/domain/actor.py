@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from broadcast.base.errors import Forbidden
 from broadcast.domain.audience import Viewer
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Forbidden
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ status.)
 
 from enum import StrEnum
 
-from broadcast.errors import IllegalTransition
+from broadcast.base.errors import IllegalTransition
 
 
 class Status(StrEnum):

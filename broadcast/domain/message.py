@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
+from broadcast.base.errors import Invalid
 from broadcast.domain import clock
-from broadcast.domain.visible import is_blank
-from broadcast.errors import Invalid
+from broadcast.domain.visible_text import is_blank
 
 TITLE_CHARACTERS = 200
 CONTENT_BYTES = 16 * 1024

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import Any
 
+from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.domain.message import CATEGORY_CHARACTERS, Priority
-from broadcast.domain.zones import read_zone, wall
-from broadcast.errors import Invalid
+from broadcast.domain.time_zones import read_zone, wall
 
 MOST_MUTED = 100
 LONGEST_PAUSE = timedelta(days=31)

@@ -14,11 +14,11 @@ from urllib.parse import unquote
 
 import structlog
 
+from broadcast.base.errors import Invalid
 from broadcast.domain import clock, event_source
-from broadcast.domain.arrival import VALUE_BYTES, Cancel, Publish, Reading, Record, Rejected
 from broadcast.domain.event_source import Owner
+from broadcast.domain.inbound import VALUE_BYTES, Cancel, Publish, Reading, Record, Rejected
 from broadcast.domain.message import is_one_line, read_draft
-from broadcast.errors import Invalid
 from broadcast.ingest.rules import NotCovered, Rule, Rules, TemplateFailed, rule_for
 
 _log = structlog.get_logger(__name__)

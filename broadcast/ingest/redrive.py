@@ -3,20 +3,19 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from flask import current_app
-
 from broadcast.actions import dead_letters as actions
-from broadcast.actions import events
-from broadcast.actions.batch import Ready
-from broadcast.actions.events import Outcome
+from broadcast.actions import inbound_events
+from broadcast.actions.inbound_batch import Ready
+from broadcast.actions.inbound_events import Outcome
+from broadcast.base.errors import ConfirmationNeeded, Conflict
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import Arrival, Rejected
 from broadcast.domain.confirmation import Given
+from broadcast.domain.inbound import Arrival, Rejected
 from broadcast.domain.permissions import Permission
-from broadcast.errors import ConfirmationNeeded, Conflict
 from broadcast.ingest import contract
+from broadcast.ingest.rules import RULES
 from broadcast.store import dead_letters
-from broadcast.store.outside import DeadLetter
+from broadcast.store.models.ingest import DeadLetter
 
 AT_ONCE = 200  # letters redriven by one request
 
@@ -39,12 +38,12 @@ def read(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Arrival:
         return Arrival(record, Rejected(letter.code, letter.reason, letter.source, letter.source_id))
     if value is not None:
         record = replace(record, value=value)
-    return Arrival(record, contract.read(record, now=now, rules=current_app.extensions["rules"]))
+    return Arrival(record, contract.read(record, now=now, rules=RULES.current))
 
 
 def rehearse(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Ready:
     """What a redrive would be given to write: the draft with its audience, or why not. Writes nothing."""
-    [ready] = events.prepare([read(letter, value, now=now)])
+    [ready] = inbound_events.prepare([read(letter, value, now=now)])
     return ready
 
 

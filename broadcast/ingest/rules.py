@@ -13,9 +13,10 @@ from typing import Any
 
 from jinja2 import Template
 
+from broadcast.base.app_parts import AppPart
 from broadcast.domain import event_source
-from broadcast.domain.arrival import Cap
 from broadcast.domain.event_source import Owner
+from broadcast.domain.inbound import Cap
 from broadcast.domain.message import Draft, TargetType
 
 AUDIENCE = ("targetType", "targetIds")
@@ -139,3 +140,6 @@ def _audiences_of(draft: Draft) -> set[str]:
         case TargetType.ROLE:
             return {f"role:{name}" for name in draft.target.names}
     return {"people"}
+
+
+RULES = AppPart[Rules]("rules")

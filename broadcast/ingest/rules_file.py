@@ -15,12 +15,12 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from broadcast.base.errors import Invalid
+from broadcast.config.settings import SettingsError
 from broadcast.domain import event_source
-from broadcast.domain.arrival import Cap
+from broadcast.domain.inbound import Cap
 from broadcast.domain.message import Priority, is_one_line, read_draft
-from broadcast.errors import Invalid
 from broadcast.ingest.rules import ANYTHING, AUDIENCE, Rule, Rules, Text
-from broadcast.settings import SettingsError
 
 _FITS = ("source", "topic", "type")
 _TEMPLATES = ("title", "content", "collapse_key")

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broadcast import private_files
+from broadcast.base import private_files
 from broadcast.launcher.children import ROOT, Children, die_with_parent
-from broadcast.launcher.claims import data_folder, expect_free_port
+from broadcast.launcher.data_dir_lock import data_folder, expect_free_port
 from broadcast.launcher.database import has_administrator, is_migrated
 from broadcast.launcher.errors import LaunchFailed, StopRequested
 from broadcast.launcher.redis_server import find_server, socket_path, start_redis
@@ -30,7 +30,7 @@ from broadcast.launcher.secret import ensure_secret_key
 from broadcast.launcher.signals import StopSignals
 
 if TYPE_CHECKING:
-    from broadcast.settings import Settings
+    from broadcast.config.settings import Settings
 
 _READY_SECONDS = 60.0
 _CODE = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}")
@@ -92,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read_settings(environ: Mapping[str, str]) -> "Settings":
-    from broadcast.settings import Settings, SettingsError  # late: takes 0.2 s, and Ctrl-C is already looked after
+    from broadcast.config.settings import (  # late: takes 0.2 s, and Ctrl-C is already looked after
+        Settings,
+        SettingsError,
+    )
 
     try:
         settings = Settings.load(environ)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.preferences import Preferences
-from broadcast.store import people, people_search
+from broadcast.store import user_search, users
 from broadcast.store.database import db
 from broadcast.store.models import (
     ApiToken,
@@ -32,7 +32,7 @@ def rename(session: Session, user: User, name: str) -> None:
         broadcast.sender_name = name
     user.name = name
     session.flush()
-    people_search.replace(session, user)
+    user_search.replace(session, user)
 
 
 def unsent_counts(user_id: int) -> dict[str, int]:
@@ -49,12 +49,12 @@ def forget(session: Session, user: User, *, at: datetime) -> None:
     _unname(session, user)
     for table in (UserSession, ApiToken, PersonIdentity, UndoStep, IdempotencyKey, Invitation):
         session.execute(delete(table).where(table.user_id == user.id).execution_options(synchronize_session=False))
-    people.set_preferences(session, user.id, Preferences())
+    users.set_preferences(session, user.id, Preferences())
     user.username, user.name, user.password_hash = f"#{user.id}", FORMER_NAME, None
     user.preferences, user.role_rows = {}, []
     user.disabled_at, user.deleted_at = user.disabled_at or at, at
     session.flush()
-    people_search.remove(session, user)
+    user_search.remove(session, user)
 
 
 def _unname(session: Session, user: User) -> None:

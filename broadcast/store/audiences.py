@@ -6,14 +6,15 @@ Lists of ids go in chunks, so that an audience of 50,000 people by name fits int
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
-from flask import current_app
 from sqlalchemy import ColumnElement, Select, and_, case, delete, distinct, exists, func, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
+from broadcast.base.cooperative import Breath
 from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users, roles
-from broadcast.store import id_sets
 from broadcast.store.database import IN_A_THREAD, db
-from broadcast.store.many import insert_many
+from broadcast.store.fast import id_sets
+from broadcast.store.fast.bulk_insert import insert_many
+from broadcast.store.fast.count_cache import COUNT_CACHE
 from broadcast.store.models import (
     Broadcast,
     BroadcastExceptRole,
@@ -26,7 +27,6 @@ from broadcast.store.models import (
     UserRole,
     audience_of,
 )
-from broadcast.turn import Breath
 
 T = TypeVar("T")
 _CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
@@ -160,7 +160,7 @@ def count_those(audience: Audience, condition: ColumnElement[bool]) -> int:
 def until_people_change(what: Hashable, count: Callable[[], T]) -> T:
     """A count that takes long is kept until somebody comes, goes or has another role."""
     version = db.session.scalar(select(PeopleVersion.version))
-    return current_app.extensions["counted"].get(("people", what, version), count, lasting=True)
+    return COUNT_CACHE.current.get(("people", what, version), count, lasting=True)
 
 
 def count_of(rows: Iterable[Broadcast]) -> dict[int, int]:

@@ -15,12 +15,12 @@ from typing import Any
 from sqlalchemy import Select, event, func, or_, select, update
 from sqlalchemy.orm import Session, SessionTransaction
 
-from broadcast.domain import chain
-from broadcast.store import people_search
+from broadcast.base.cooperative import Breath
+from broadcast.domain import audit_hash
+from broadcast.store import user_search
 from broadcast.store.database import db
-from broadcast.store.many import insert_many
+from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.models import Audit, AuditHead, User
-from broadcast.turn import Breath
 
 _WAITING = "audit_waiting"  # in Session.info: rows of this transaction that are not chained yet
 _PLAIN = {str, int, bool, NoneType}  # read back from JSON as they were
@@ -75,7 +75,7 @@ def _seal(session: Session) -> None:
     breath = Breath()
     for row in waiting:
         last_id += 1
-        hash = chain.link(hash, id=last_id, **row)
+        hash = audit_hash.link(hash, id=last_id, **row)
         row |= {"id": last_id, "hash": hash}
         breath.take()
     insert_many(session, Audit.__table__, waiting)
@@ -110,13 +110,13 @@ def verify(*, noted: tuple[int, str] | None = None) -> Verdict:
 
     `noted` is an id and its hash written down elsewhere earlier: it tells a chain that was rewritten as a whole.
     """
-    hash, expected = chain.GENESIS, 0
+    hash, expected = audit_hash.GENESIS, 0
     for rows in _steps():
         for row in rows:
             expected += 1
             if row.id != expected:
                 return Verdict(expected - 1, hash, expected, f"Row {expected} is missing.")
-            made = chain.link(hash, **{name: getattr(row, name) for name in _HASHED})
+            made = audit_hash.link(hash, **{name: getattr(row, name) for name in _HASHED})
             if made != row.hash:
                 return Verdict(
                     expected - 1, hash, row.id, f"Row {row.id} is not what was written, or not where it was."
@@ -152,7 +152,7 @@ def _steps() -> Iterator[Sequence[Any]]:
 def _filtered(query: Select, filters: Filters) -> Select:
     if filters.who:
         # as they were called then, or by the words of the people that there are, folded as everywhere
-        by_words = Audit.actor_id.in_(select(User.id).where(people_search.matches(filters.who)))
+        by_words = Audit.actor_id.in_(select(User.id).where(user_search.matches(filters.who)))
         then = func.lower(Audit.actor_name).contains(filters.who.lower(), autoescape=True)
         query = query.where(or_(then, by_words))
     if filters.what:

@@ -7,11 +7,13 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session, defer
 
+from broadcast.base.cooperative import Breath
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences, search
 from broadcast.store.database import ROW_LOCK, db
-from broadcast.store.many import insert_many, new_ids
+from broadcast.store.fast.broadcast_row import NewBroadcast
+from broadcast.store.fast.bulk_insert import insert_many, new_ids
 from broadcast.store.models import (
     Audit,
     Broadcast,
@@ -20,8 +22,6 @@ from broadcast.store.models import (
     BroadcastUser,
     IdempotencyKey,
 )
-from broadcast.store.unsaved import NewBroadcast
-from broadcast.turn import Breath
 
 WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # options of a list that shows titles
 AT_ONCE = 25  # due broadcasts in one transaction of the clock

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
+from broadcast.store.fast.prepared_query import Question
 from broadcast.store.models import ApiToken, User, UserRole, UserSession
-from broadcast.store.question import Question
 
 _CHUNK = 500  # ids in one statement
 

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 import gevent
-from flask import current_app, g
+from flask import g
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session as FlaskSession
@@ -40,9 +40,9 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, registry
 
+from broadcast.base.errors import Busy, Unsure
 from broadcast.config.database_url import driver_arguments
-from broadcast.errors import Busy, Unsure
-from broadcast.settings import Settings
+from broadcast.config.settings import SETTINGS, Settings
 from broadcast.store import error_text
 from broadcast.store.availability import is_driver_unavailable, is_on_wrong_server, is_unavailable
 
@@ -314,7 +314,7 @@ def writing() -> Iterator[Session]:
     session, lost = db.session(), Busy
     session.rollback()  # ends the read transaction of this request: SQLite cannot turn a read into a write
     is_sqlite = db.engine.dialect.name == "sqlite"
-    if is_sqlite and not _turn.acquire(timeout=current_app.extensions["settings"].database_busy_seconds):
+    if is_sqlite and not _turn.acquire(timeout=SETTINGS.current.database_busy_seconds):
         raise Busy
     try:
         session.connection(execution_options={_WRITES: True})

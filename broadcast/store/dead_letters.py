@@ -8,9 +8,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
-from broadcast.domain.arrival import VALUE_BYTES, Place, Record, Rejected
+from broadcast.domain.inbound import VALUE_BYTES, Place, Record, Rejected
 from broadcast.store.database import IN_A_THREAD, db
-from broadcast.store.outside import DeadLetter, LetterStatus
+from broadcast.store.models.ingest import DeadLetter, LetterStatus
 
 PURGED_AT_ONCE = 200  # letters of one transaction, of 64 KiB each
 _KEY_BYTES = 1024

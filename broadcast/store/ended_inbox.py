@@ -9,15 +9,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from flask import current_app
 from sqlalchemy import BigInteger, Select, and_, bindparam, func, or_, select
 
 from broadcast.domain.audience import Viewer
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences, search
-from broadcast.store.cards import CardKey
 from broadcast.store.database import IN_A_THREAD, Moment, db
+from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
 from broadcast.store.inbox import Filters, Item
 from broadcast.store.models import Broadcast, Receipt, User
 
@@ -61,7 +60,7 @@ def _read(query: Select, viewer: Viewer, now: datetime) -> list[Item]:
     # in a thread: SQLite sorts all that this person ever received to find the newest
     found = db.session.execute(query, given, execution_options=IN_A_THREAD)
     rows = [(CardKey(*row[:_KEYED]), row[_KEYED:]) for row in found]
-    cards = current_app.extensions["cards"].of([key for key, _ in rows], read)
+    cards = CARD_CACHE.current.of([key for key, _ in rows], read)
     return [
         Item(cards[key.id], *state, acked_revision=acked_revision, ended_at=ended_at)
         for key, (*state, acked_revision, ended_at) in rows

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from flask import current_app
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, false, func, or_, select
 
 from broadcast.domain.alerts import Alert
@@ -18,11 +17,11 @@ from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import stands
-from broadcast.store import audiences, search, steps
-from broadcast.store.cards import CardKey
+from broadcast.store import audiences, receipt_steps, search
 from broadcast.store.database import Moment, db
+from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
+from broadcast.store.fast.prepared_query import Question
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
-from broadcast.store.question import Question
 
 VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
 
@@ -194,7 +193,7 @@ def _read(query: Select, viewer: Viewer, now: datetime) -> list[Item]:
 
     while True:
         rows = [(CardKey(*row[:_KEYED]), row[_KEYED:]) for row in db.session.execute(query, given)]
-        cards = current_app.extensions["cards"].of([key for key, _ in rows], read)
+        cards = CARD_CACHE.current.of([key for key, _ in rows], read)
         if len(cards) == len(rows):
             return [Item(cards[key.id], *rest) for key, rest in rows]
         # one ended in between: a page that came out short would be taken for the last
@@ -231,7 +230,7 @@ def _is_read() -> ColumnElement[bool]:
 
 def _is_acknowledged() -> ColumnElement[bool]:
     """Never NULL, so that its negation is true for messages without a receipt."""
-    return func.coalesce(steps.is_acknowledged(Broadcast), False)
+    return func.coalesce(receipt_steps.is_acknowledged(Broadcast), False)
 
 
 def _still_counts(moment: Any) -> ColumnElement[bool]:

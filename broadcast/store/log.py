@@ -16,13 +16,13 @@ import structlog
 from sqlalchemy import Text, cast, func, select, update
 from sqlalchemy.orm import Session
 
-from broadcast.domain import correlation
+from broadcast.base import correlation
+from broadcast.base.cooperative import Breath
 from broadcast.domain.audience import Audience, Everyone, from_json
 from broadcast.domain.events import Cursor, Event, EventType, encode
 from broadcast.store.database import db
-from broadcast.store.many import insert_many
+from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.models import LogEvent, LogHead
-from broadcast.turn import Breath
 
 _log = structlog.get_logger(__name__)
 PAGE = 200  # events in one read: a few milliseconds in which no stream of the worker is served

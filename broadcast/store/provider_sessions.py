@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.orm import Session
 
-from broadcast.domain.vouched import ProviderLogout
+from broadcast.domain.external_identity import ProviderLogout
 from broadcast.store.models import PersonIdentity, ProviderLogoutRow, UserSession
 
 

@@ -8,9 +8,9 @@ from sqlalchemy import and_, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from broadcast.base.cooperative import Breath
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import Broadcast, Receipt, UndoStep, User
-from broadcast.turn import Breath
 
 Mark = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
 _CHUNK = 200  # rows in one statement: about two milliseconds on SQLite

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import IN_A_THREAD, db
 from broadcast.store.models import Broadcast, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
-from broadcast.store.outside import EventSample
+from broadcast.store.models.ingest import EventSample
 
 BATCH = 500  # rows of one transaction
 AT_ONCE = 50  # broadcasts of one transaction: each has a text, its HTML and its words in the index of search

@@ -6,7 +6,7 @@ must begin a word of the message; signs are looked for as typed.
 
 from sqlalchemy import ColumnElement, and_, literal, or_, text
 
-from broadcast.domain.words import signs, words
+from broadcast.domain.search_tokens import signs, words
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 

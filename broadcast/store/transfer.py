@@ -14,9 +14,9 @@ from sqlalchemy import LargeBinary, Table, delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from broadcast.store.database import Moment, db
-from broadcast.store.first_run import SetupCode
 from broadcast.store.models import ProviderLogoutRow, SchemaSupport, User, UserSession
-from broadcast.store.models.record import SchedulerState
+from broadcast.store.models.activity import SchedulerState
+from broadcast.store.models.setup import SetupCode
 
 _BATCH = 500
 _LEFT_BEHIND = {

@@ -1,11 +1,13 @@
 """For operators and their machines: alive, ready, metrics."""
 
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, jsonify
 from sqlalchemy.exc import SQLAlchemyError
 
-from broadcast import metrics
+from broadcast.config.settings import SETTINGS
+from broadcast.observability import metrics
 from broadcast.store import schema
-from broadcast.web.identity import allow
+from broadcast.web.core.identity import allow
+from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("ops", __name__)
 
@@ -21,7 +23,7 @@ def alive():
 @allow("anyone")
 def ready():
     """200 when this worker can serve, 503 when it cannot; `degraded` names what is missing but not needed to serve."""
-    runtime, settings = current_app.extensions["runtime"], current_app.extensions["settings"]
+    runtime, settings = RUNTIME.current, SETTINGS.current
     failing, degraded = _database()
     if not runtime.is_started:
         failing["tail"] = "The log has not been read yet."

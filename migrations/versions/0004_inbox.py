@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from broadcast.domain.words import words
+from broadcast.domain.search_tokens import words
 
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from broadcast.domain.message import Priority
-from broadcast.domain.words import words
+from broadcast.domain.search_tokens import words
 
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Word = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")

@@ -3,12 +3,12 @@
 import pytest
 from sqlalchemy import select
 
-from broadcast.actions import accounts, broadcasts, edits, people, receipts
+from broadcast.actions import accounts, broadcasts, edits, receipts, users
+from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
-from broadcast.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
-from broadcast.store import audiences, figures
-from broadcast.store import people as known
+from broadcast.store import audiences, broadcast_stats
+from broadcast.store import users as known
 from broadcast.store.database import db, writing
 from broadcast.store.models import (
     ApiToken,
@@ -20,15 +20,17 @@ from broadcast.store.models import (
     User,
     UserSession,
 )
-from broadcast.store.people import Filters
-from broadcast.web import forms
+from broadcast.store.users import Filters
+from broadcast.web.console.broadcasts import compose_form
 from tests.acts import a_message, actor, count_rows, send, to_people
 
 PASSWORD = "correct horse battery"
 
 
 def a_draft(by: Actor, **typed) -> int:
-    return edits.save_draft(forms.empty() | typed, None, broadcast_id=None, version=None, by=by, now=clock.now()).id
+    return edits.save_draft(
+        compose_form.empty() | typed, None, broadcast_id=None, version=None, by=by, now=clock.now()
+    ).id
 
 
 def test_corrected_name_is_shown_and_searched_and_what_was_sent_keeps_the_old_one(cast):
@@ -67,9 +69,9 @@ def test_only_who_manages_people_renames_and_deletes(cast):
 
 def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     now, bob = clock.now(), cast["bob"]
-    people.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
-    people.sign_in("bob", PASSWORD, address="192.0.2.1", agent="Firefox", now=now)
-    people.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
+    users.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
+    users.sign_in("bob", PASSWORD, address="192.0.2.1", agent="Firefox", now=now)
+    users.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
     with writing() as session:
         session.add(PersonIdentity(issuer="https://id", subject="b", user_id=bob.user_id, created_at=now))
         session.get(User, bob.user_id).preferences = {"minimumPriority": "HIGH"}
@@ -83,9 +85,9 @@ def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     assert known.search("bob", limit=5) == known.search("former", limit=5) == []
     assert "bob" not in [person.username for person in known.page(Filters())]
     with pytest.raises(SignInRefused):
-        people.sign_in("bob", PASSWORD, address=None, agent=None, now=now)
+        users.sign_in("bob", PASSWORD, address=None, agent=None, now=now)
     with pytest.raises(SignInRefused):
-        people.sign_in(user.username, PASSWORD, address=None, agent=None, now=now)
+        users.sign_in(user.username, PASSWORD, address=None, agent=None, now=now)
 
 
 def test_receipts_of_a_deleted_account_stay_and_it_is_missing_nowhere(cast):
@@ -95,7 +97,7 @@ def test_receipts_of_a_deleted_account_stay_and_it_is_missing_nowhere(cast):
     accounts.delete(bob.user_id, typed_username="bob", by=cast["alice"], now=now)
     assert db.session.get(Receipt, (sent, bob.user_id)).read_at
     broadcast = db.session.get(Broadcast, sent)
-    assert [one.username for one in figures.missing(broadcast, limit=9)] == ["charlie"]
+    assert [one.username for one in broadcast_stats.missing(broadcast, limit=9)] == ["charlie"]
     assert audiences.count(audiences.of(broadcast)) == 1
 
 
@@ -107,7 +109,7 @@ def test_username_is_free_again_and_nothing_that_named_the_old_person_means_the_
     draft = a_draft(cast["alice"], title="x", people="charlie, Bob\nbobby", targetType="SELECTED")
     old = cast["bob"].user_id
     accounts.delete(old, typed_username="bob", by=cast["alice"], now=now)
-    assert people.create_person("bob", None, by=cast["alice"], now=now) != old
+    assert users.create_person("bob", None, by=cast["alice"], now=now) != old
     saved = db.session.scalar(select(SavedAudience)).target
     assert (saved["targetIds"], saved["exceptIds"]) == ([old, "charlie"], [old])
     assert db.session.get(Broadcast, draft).typed["people"] == f"charlie, {old}\nbobby"
@@ -116,7 +118,7 @@ def test_username_is_free_again_and_nothing_that_named_the_old_person_means_the_
 def test_last_administrator_is_not_deleted(cast):
     with pytest.raises(Conflict):
         accounts.delete(cast["alice"].user_id, typed_username="alice", by=cast["alice"], now=clock.now())
-    people.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=clock.now())
+    users.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=clock.now())
     accounts.delete(cast["alice"].user_id, typed_username="alice", by=actor("alice"), now=clock.now())
     assert known.by_username("alice") is None
 
@@ -133,10 +135,10 @@ def test_nothing_can_be_done_with_a_deleted_account(cast):
     now, bob, by = clock.now(), cast["bob"].user_id, cast["alice"]
     accounts.delete(bob, typed_username="bob", by=by, now=now)
     for act in (
-        lambda: people.enable(bob, by=by, now=now),
-        lambda: people.set_roles(bob, ["ops"], by=by, now=now),
-        lambda: people.set_password(bob, PASSWORD, by=by, now=now),
-        lambda: people.create_token(bob, scopes=["inbox"], label="x", by=by, now=now),
+        lambda: users.enable(bob, by=by, now=now),
+        lambda: users.set_roles(bob, ["ops"], by=by, now=now),
+        lambda: users.set_password(bob, PASSWORD, by=by, now=now),
+        lambda: users.create_token(bob, scopes=["inbox"], label="x", by=by, now=now),
         lambda: accounts.rename(bob, "Bob", by=by, now=now),
         lambda: accounts.delete(bob, typed_username=f"#{bob}", by=by, now=now),
     ):
@@ -146,7 +148,7 @@ def test_nothing_can_be_done_with_a_deleted_account(cast):
 
 def test_plan_of_a_deleted_account_stays_and_can_be_sent_by_others(cast):
     now = clock.now()
-    people.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=now)
+    users.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=now)
     planned = send(actor("bob"), a_message(draft=True))
     accounts.delete(cast["bob"].user_id, typed_username="bob", by=cast["alice"], now=now)
     broadcasts.release(planned, by=cast["alice"], now=now)

@@ -3,9 +3,9 @@
 import pytest
 
 from broadcast.actions import receipts
-from broadcast.domain.arrival import Rejected
+from broadcast.domain.inbound import Rejected
 from broadcast.ingest import contract
-from broadcast.store import figures, inbox, revisions
+from broadcast.store import acknowledged_revisions, broadcast_stats, inbox
 from broadcast.store.database import db
 from tests.actions.test_gathering import NOW, ingest, keyed, outside, stored  # noqa: F401 - a fixture
 from tests.acts import a_message
@@ -31,7 +31,7 @@ def test_event_is_a_correction_unless_it_asks_again(cast, outside):  # noqa: F81
     assert needs_ack(cast["bob"])
     [card] = stored()
     assert (card.revision, card.ack_revision) == (3, 3)
-    [bob] = [row for row in figures.deliveries(card, limit=9) if row.username == "bob"]
+    [bob] = [row for row in broadcast_stats.deliveries(card, limit=9) if row.username == "bob"]
     assert [one.revision for one in bob.earlier] == [1]
 
 
@@ -48,8 +48,8 @@ def test_text_that_an_event_replaced_can_still_be_acknowledged_while_it_stands(c
     ingest(outside, asked("1"))
     ingest(outside, asked("2"), asked("3"), after=9)
     [card] = stored()
-    assert revisions.text(card.id, 1).content == "Text 1"
-    assert revisions.text(card.id, 2) is None, "nobody has seen it"
+    assert acknowledged_revisions.text(card.id, 1).content == "Text 1"
+    assert acknowledged_revisions.text(card.id, 2) is None, "nobody has seen it"
     receipts.acknowledge([card.id], by=cast["bob"], now=NOW, seen={card.id: 1})
     assert not needs_ack(cast["bob"])
 

@@ -4,12 +4,12 @@ import pytest
 
 from broadcast.actions import broadcasts as sending
 from broadcast.actions import edits, receipts, retention
+from broadcast.base.errors import Invalid, TextChanged
 from broadcast.domain import clock
 from broadcast.domain.revisions import UNACKNOWLEDGED_KEPT, text_hash
-from broadcast.errors import Invalid, TextChanged
-from broadcast.store import broadcasts, figures, inbox, revisions
+from broadcast.store import acknowledged_revisions, broadcast_stats, broadcasts, inbox
+from broadcast.store.broadcast_stats import OfRevision
 from broadcast.store.database import db
-from broadcast.store.figures import OfRevision
 from broadcast.store.inbox import Filters
 from tests.acts import a_message, send
 
@@ -34,7 +34,7 @@ def acknowledge(broadcast_id: int, by, *, seen: int | None = None):
 
 def delivery(broadcast_id: int, by):
     db.session.rollback()
-    rows = figures.deliveries(broadcasts.by_id(broadcast_id), limit=9)
+    rows = broadcast_stats.deliveries(broadcasts.by_id(broadcast_id), limit=9)
     return next(row for row in rows if row.user_id == by.user_id)
 
 
@@ -59,7 +59,10 @@ def test_after_a_correction_acknowledgements_stand_and_say_of_which_revision(cas
     assert not item(asked, cast["bob"]).needs_ack
     assert delivery(asked, cast["bob"]).acknowledged.revision == 1
     acknowledge(asked, cast["charlie"])
-    assert figures.by_revision(broadcasts.by_id(asked)) == [OfRevision(2, 1, True, True), OfRevision(1, 1, True, True)]
+    assert broadcast_stats.by_revision(broadcasts.by_id(asked)) == [
+        OfRevision(2, 1, True, True),
+        OfRevision(1, 1, True, True),
+    ]
 
 
 def test_whoever_is_asked_again_owes_it_until_they_acknowledge_the_new_text(cast, asked):
@@ -71,7 +74,7 @@ def test_whoever_is_asked_again_owes_it_until_they_acknowledge_the_new_text(cast
     assert [one.card.id for one in inbox.to_acknowledge(bob.viewer, Filters(), now=clock.now(), limit=9)] == [asked]
     before = delivery(asked, bob)
     assert (before.acknowledged, [one.revision for one in before.earlier]) == (None, [1])
-    assert figures.by_revision(broadcasts.by_id(asked)) == [OfRevision(1, 1, False, True)]
+    assert broadcast_stats.by_revision(broadcasts.by_id(asked)) == [OfRevision(1, 1, False, True)]
     acknowledge(asked, bob)
     after = delivery(asked, bob)
     assert (after.acknowledged.revision, [one.revision for one in after.earlier]) == (2, [1])
@@ -94,7 +97,7 @@ def test_corrected_words_still_on_the_screen_are_acknowledged_as_what_they_were(
     acknowledge(asked, cast["bob"], seen=1)
     given = delivery(asked, cast["bob"]).acknowledged
     assert (given.revision, given.hash) == (1, text_hash("Lifts", FIRST, []))
-    assert revisions.text(asked, 1).is_acknowledged
+    assert acknowledged_revisions.text(asked, 1).is_acknowledged
 
 
 def test_of_several_those_that_changed_are_refused_and_named(cast, asked):
@@ -116,14 +119,14 @@ def test_acknowledged_texts_are_kept_as_long_as_the_receipts_and_not_as_long_as_
     acknowledge(asked, cast["bob"])
     edit(asked, cast["alice"])
     later = clock.now().replace(year=clock.now().year + 1)
-    retention.run(retention.Keep(log_days=1, ended_days=0, receipts_days=1), now=later)
-    text = revisions.text(asked, 1)
+    retention.run(retention.RetentionPolicy(log_days=1, ended_days=0, receipts_days=1), now=later)
+    text = acknowledged_revisions.text(asked, 1)
     assert (text.title, text.content, text.hash) == ("Lifts", FIRST, text_hash("Lifts", FIRST, []))
     sending.cancel(asked, reason="Over", by=cast["alice"], now=clock.now())
-    retention.run(retention.Keep(log_days=0, ended_days=0, receipts_days=1), now=later)
+    retention.run(retention.RetentionPolicy(log_days=0, ended_days=0, receipts_days=1), now=later)
     db.session.rollback()
-    assert revisions.text(asked, 1) is None
-    assert figures.deliveries(broadcasts.by_id(asked), limit=9)[0].acknowledged is None
+    assert acknowledged_revisions.text(asked, 1) is None
+    assert broadcast_stats.deliveries(broadcasts.by_id(asked), limit=9)[0].acknowledged is None
 
 
 def test_of_texts_that_nobody_acknowledged_only_the_newest_are_kept(cast, asked):
@@ -131,7 +134,7 @@ def test_of_texts_that_nobody_acknowledged_only_the_newest_are_kept(cast, asked)
     for n in range(UNACKNOWLEDGED_KEPT + 5):
         edit(asked, cast["alice"], content=f"Text {n}")
     db.session.rollback()
-    kept = [n for n in range(1, UNACKNOWLEDGED_KEPT + 7) if revisions.text(asked, n)]
+    kept = [n for n in range(1, UNACKNOWLEDGED_KEPT + 7) if acknowledged_revisions.text(asked, n)]
     assert kept == [1, *range(6, UNACKNOWLEDGED_KEPT + 6)]
 
 
@@ -148,6 +151,6 @@ def test_hash_is_of_title_text_and_links(cast, actions):
     broadcast_id = send(cast["alice"], a_message(requiresAck=True, actions=actions))
     acknowledge(broadcast_id, cast["bob"])
     db.session.rollback()
-    text = revisions.text(broadcast_id, 1)
-    assert text.hash == text_hash(text.title, text.content, revisions.links_of(text))
-    assert text.hash != text_hash(text.title, text.content + " ", revisions.links_of(text))
+    text = acknowledged_revisions.text(broadcast_id, 1)
+    assert text.hash == text_hash(text.title, text.content, acknowledged_revisions.links_of(text))
+    assert text.hash != text_hash(text.title, text.content + " ", acknowledged_revisions.links_of(text))

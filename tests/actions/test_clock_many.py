@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from broadcast import scheduler
 from broadcast.actions import broadcasts as actions
 from broadcast.domain import clock
 from broadcast.store import audit, broadcasts, log
 from broadcast.store.database import db, writing
 from broadcast.store.models import Broadcast
+from broadcast.worker import scheduler
 from tests.acts import a_message, send
 
 

@@ -5,14 +5,14 @@ from datetime import timedelta
 import pytest
 
 from broadcast.actions import broadcasts
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
+from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.events import EVERY_SESSION, EventType
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Forbidden, Invalid
-from broadcast.scheduler import tick
-from broadcast.store import log, people
+from broadcast.store import log, users
+from broadcast.worker.scheduler import tick
 from tests.acts import Reader, a_message, actor, count_rows, send, to_people, to_role
 from tests.conftest import tail
 from tests.web.doors import bearer
@@ -22,7 +22,7 @@ SIGN_OUT = to_people("bob", "charlie", closeSessions=True)
 
 
 def open_sessions(username: str) -> int:
-    return len(people.open_sessions(actor(username).user_id))
+    return len(users.open_sessions(actor(username).user_id))
 
 
 def test_chosen_people_are_told_then_signed_out_and_nobody_else(app, client):
@@ -95,7 +95,7 @@ def test_revoked_token_ends_its_streams(app, client):
     program = Reader(app.test_client(), headers=bearer(app, "bob", ["inbox"]))
     program.until("CONNECTED")
     with app.app_context():
-        [(token, _)] = people.tokens()
+        [(token, _)] = users.tokens()
         actions.revoke_token(token.id, by=SYSTEM, now=NOW)
     tail(app)
     assert program.next().event == "SIGNED_OUT"

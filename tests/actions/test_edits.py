@@ -5,17 +5,17 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast import scheduler
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import edits, receipts, tidying
-from broadcast.actions import people as people_actions
+from broadcast.actions import copies, edits, receipts
+from broadcast.actions import users as people_actions
+from broadcast.base.errors import Conflict, Forbidden, IllegalTransition, Invalid, NotFound, Outdated
 from broadcast.domain import clock
 from broadcast.domain.events import EventType
 from broadcast.domain.message import read_draft
-from broadcast.errors import Conflict, Forbidden, IllegalTransition, Invalid, NotFound, Outdated
-from broadcast.store import broadcasts, inbox, log, totals
+from broadcast.store import broadcast_totals, broadcasts, inbox, log
 from broadcast.store.database import db
 from broadcast.store.inbox import Filters
+from broadcast.worker import scheduler
 from tests.acts import a_message, actor, count_rows, send, to_people, to_role
 
 NOW = clock.now()
@@ -77,7 +77,7 @@ def test_shown_again_is_unread_on_top_for_those_who_had_read_it(cast):
     for person in (bob, charlie):
         assert inbox.one(person.viewer, first, now=clock.now()).is_read
     assert not inbox.one(bob.viewer, second, now=clock.now()).is_read
-    assert totals.totals([found(first)])[first].targeted.read == 2
+    assert broadcast_totals.totals([found(first)])[first].targeted.read == 2
 
 
 def test_reading_again_what_was_shown_again_settles_it_and_nothing_else(cast):
@@ -143,9 +143,9 @@ def test_only_administrators_edit(cast, name):
         lambda: edits.send(draft, read_draft(a_message(), now=NOW), version=None, by=cast[name], now=NOW),
         lambda: edits.hold(draft, by=cast[name], now=NOW, until=NOW),
         lambda: edits.withdraw(draft, by=cast[name], now=NOW),
-        lambda: tidying.duplicate(live, by=cast[name], now=NOW),
-        lambda: tidying.discard(draft, by=cast[name], now=NOW),
-        lambda: tidying.archive(live, by=cast[name], now=NOW),
+        lambda: copies.duplicate(live, by=cast[name], now=NOW),
+        lambda: copies.discard(draft, by=cast[name], now=NOW),
+        lambda: copies.archive(live, by=cast[name], now=NOW),
     ):
         with pytest.raises(Forbidden):
             attempt()
@@ -325,7 +325,7 @@ def test_what_waits_for_later_is_not_held(cast):
 def test_duplicate_is_a_draft_with_the_same_words_and_audience(cast, raw):
     people = {"targetMatch": "ANY"} if raw["targetType"] != "ROLE" else {}
     original = send(cast["alice"], raw | people | {"draft": True, "category": "News", "scheduledAt": LATER})
-    copy = tidying.duplicate(original, by=cast["alice"], now=NOW)
+    copy = copies.duplicate(original, by=cast["alice"], now=NOW)
     was, now = edits.as_fields(found(original)), edits.as_fields(found(copy.id))
     assert now == was | {"scheduledAt": None}
     assert (found(copy.id).status, found(copy.id).revision) == ("DRAFT", 1)
@@ -333,20 +333,20 @@ def test_duplicate_is_a_draft_with_the_same_words_and_audience(cast, raw):
 
 def test_deleted_draft_leaves_every_list_but_the_archive(cast):
     draft, live = send(cast["alice"], a_message(draft=True)), send(cast["alice"])
-    tidying.discard(draft, by=cast["alice"], now=NOW)
+    copies.discard(draft, by=cast["alice"], now=NOW)
     assert found(draft).archived_at == NOW
     assert acts(draft)[-1] == "discarded"
     with pytest.raises(IllegalTransition):
-        tidying.discard(live, by=cast["alice"], now=NOW)
+        copies.discard(live, by=cast["alice"], now=NOW)
 
 
 def test_only_what_has_ended_is_archived(cast):
     live = send(cast["alice"])
     with pytest.raises(IllegalTransition, match="Recall it first"):
-        tidying.archive(live, by=cast["alice"], now=NOW)
+        copies.archive(live, by=cast["alice"], now=NOW)
     actions.cancel(live, reason="Wrong", by=cast["alice"], now=NOW)
     for _ in range(2):
-        tidying.archive(live, by=cast["alice"], now=NOW)
+        copies.archive(live, by=cast["alice"], now=NOW)
     assert acts(live) == ["published", "cancelled", "archived"]
 
 

@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from broadcast import scheduler
 from broadcast.actions import broadcasts as actions
+from broadcast.base.errors import Busy, Forbidden, IllegalTransition, Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.domain.events import EventType
-from broadcast.errors import Busy, Forbidden, IllegalTransition, Invalid, NotFound
 from broadcast.store import broadcasts, log
 from broadcast.store.database import db
+from broadcast.worker import scheduler
 from tests.acts import a_message, count_rows, send, to_role
 
 NOW = clock.now()

@@ -8,17 +8,17 @@ import sqlalchemy
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broadcast.actions import broadcasts as singles
-from broadcast.actions import events
+from broadcast.actions import inbound_events
+from broadcast.base.errors import Busy, Forbidden
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import Arrival, Record
 from broadcast.domain.events import EventType
-from broadcast.errors import Busy, Forbidden
+from broadcast.domain.inbound import Arrival, Record
 from broadcast.ingest import contract
 from broadcast.store import broadcasts, dead_letters, log
 from broadcast.store.database import db, writing
 from broadcast.store.models import Audit, Broadcast
-from broadcast.store.outside import CollapsedEvent, EventSource
+from broadcast.store.models.ingest import CollapsedEvent, EventSource
 from tests.acts import a_message, count_rows, to_people, to_role
 from tests.ingest.records import SOURCE, a_cancel, an_event, bare, structured
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("cast")
 
 @pytest.fixture
 def outside(cast) -> Actor:
-    return events.account(now=NOW)
+    return inbound_events.account(now=NOW)
 
 
 def arrivals(*records: Record) -> list[Arrival]:
@@ -37,7 +37,7 @@ def arrivals(*records: Record) -> list[Arrival]:
 
 
 def ingest(by: Actor, *records: Record) -> list[str]:
-    outcomes = events.ingest(arrivals(*records), by=by, now=NOW)
+    outcomes = inbound_events.ingest(arrivals(*records), by=by, now=NOW)
     db.session.rollback()
     return [outcome.kind for outcome in outcomes]
 
@@ -243,7 +243,9 @@ def test_database_without_a_table_buries_nothing(outside, monkeypatch):
 
     monkeypatch.setattr(log, "append", fail)
     with pytest.raises(ProgrammingError):
-        events.ingest(arrivals(structured(an_event("1")), structured(an_event("2"), offset=43)), by=outside, now=NOW)
+        inbound_events.ingest(
+            arrivals(structured(an_event("1")), structured(an_event("2"), offset=43)), by=outside, now=NOW
+        )
     db.session.rollback()
     assert dead_letters.page(None) == []
 
@@ -307,14 +309,14 @@ def test_event_that_the_database_refuses_does_not_hold_up_the_rest(outside, refu
 
 
 def test_event_that_another_worker_announced_meanwhile_is_a_repeat_and_no_dead_letter(outside, monkeypatch):
-    ingest_one = events._ingest
+    ingest_one = inbound_events._ingest
 
     def be_slower(*given):
-        monkeypatch.setattr(events, "_ingest", ingest_one)
+        monkeypatch.setattr(inbound_events, "_ingest", ingest_one)
         ingest_one(*given)
         raise IntegrityError("INSERT", {}, Exception("unique"))
 
-    monkeypatch.setattr(events, "_ingest", be_slower)
+    monkeypatch.setattr(inbound_events, "_ingest", be_slower)
     assert ingest(outside, structured(an_event())) == ["repeated"]
     assert (len(stored()), dead_letters.page(None)) == (1, [])
 
@@ -326,17 +328,17 @@ def test_batch_writes_nothing_while_the_database_is_locked(outside, make_app):
     connection = db.engine.connect().execution_options(broadcast_writes=True)
     connection.exec_driver_sql("SELECT 1")
     with pytest.raises(Busy):
-        events.ingest(arrivals(structured(an_event()), structured(b"{", offset=9)), by=outside, now=NOW)
+        inbound_events.ingest(arrivals(structured(an_event()), structured(b"{", offset=9)), by=outside, now=NOW)
     connection.close()
     assert count_rows() == before
 
 
 def test_who_may_not_announce_is_refused(cast):
     with pytest.raises(Forbidden):
-        events.ingest(arrivals(structured(an_event())), by=cast["alice"], now=NOW)
+        inbound_events.ingest(arrivals(structured(an_event())), by=cast["alice"], now=NOW)
 
 
 def test_account_of_events_is_made_once_and_is_in_no_audience(outside):
-    assert events.account(now=clock.now()).user_id == outside.user_id
+    assert inbound_events.account(now=clock.now()).user_id == outside.user_id
     ingest(outside, bare(a_message(), key=b"k"))
     assert stored()[0].audience_count == 3

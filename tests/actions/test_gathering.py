@@ -8,18 +8,18 @@ import pytest
 import sqlalchemy
 
 from broadcast.actions import broadcasts as singles
-from broadcast.actions import edits, events, gathering, receipts
-from broadcast.actions.gathering import MOST_WAITING
+from broadcast.actions import edits, flood_control, inbound_events, receipts
+from broadcast.actions.flood_control import MOST_WAITING
+from broadcast.base.errors import Busy
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import Arrival, Cap, Place, Record
 from broadcast.domain.events import EventType
-from broadcast.errors import Busy
+from broadcast.domain.inbound import Arrival, Cap, Place, Record
 from broadcast.ingest import contract
 from broadcast.ingest.rules import Rule
 from broadcast.store import broadcasts, dead_letters, inbox, log
 from broadcast.store.database import db
 from broadcast.store.models import Audit, Broadcast
-from broadcast.store.outside import EventName, EventSource, RuleTally
+from broadcast.store.models.ingest import EventName, EventSource, RuleTally
 from tests.acts import a_message, count_rows, to_people, to_role
 from tests.ingest.records import SOURCE, a_cancel, an_event, structured
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("cast")
 
 @pytest.fixture
 def outside(cast) -> Actor:
-    return events.account(now=NOW)
+    return inbound_events.account(now=NOW)
 
 
 def arrivals(records, rules=(), now=NOW) -> list[Arrival]:
@@ -41,7 +41,7 @@ def arrivals(records, rules=(), now=NOW) -> list[Arrival]:
 
 def ingest(by: Actor, *records: Record, rules=(), after: float = 0) -> list[str]:
     now = NOW + timedelta(seconds=after)
-    outcomes = events.ingest(arrivals(records, rules, now), by=by, now=now)
+    outcomes = inbound_events.ingest(arrivals(records, rules, now), by=by, now=now)
     db.session.rollback()
     return [outcome.kind for outcome in outcomes]
 
@@ -216,7 +216,7 @@ def test_new_names_are_no_way_around_a_cap(outside):
 
 
 def test_quarantine_has_a_bound_for_one_sender_whatever_names_it_uses(outside, monkeypatch):
-    monkeypatch.setattr(gathering, "MOST_WAITING_OF_SENDER", 4)
+    monkeypatch.setattr(flood_control, "MOST_WAITING_OF_SENDER", 4)
     records = [structured(an_event(str(n), source=f"https://grid.example.com/{n}"), offset=n) for n in range(10)]
     assert ingest(outside, *records, rules=CAPPED) == ["published"] * 3 + ["quarantined"] * 4 + ["rejected"] * 3
     again = structured(an_event("x", source="https://grid.example.com/x"), offset=99)
@@ -321,7 +321,7 @@ def until_written(records, *, by) -> None:
     """Busy means that nothing was written: hand it in again, as the bridge and the webhook's callers do."""
     while True:
         try:
-            events.ingest(arrivals(records, CAPPED), by=by, now=NOW)
+            inbound_events.ingest(arrivals(records, CAPPED), by=by, now=NOW)
             return
         except Busy:
             pass
@@ -360,7 +360,9 @@ def test_failure_in_the_middle_leaves_nothing_counted(outside, monkeypatch):
     before = count_rows()
     monkeypatch.setattr(log, "append", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        events.ingest(arrivals([Record(keyed("2").value, headers=keyed("2").headers)], CAPPED), by=outside, now=NOW)
+        inbound_events.ingest(
+            arrivals([Record(keyed("2").value, headers=keyed("2").headers)], CAPPED), by=outside, now=NOW
+        )
     db.session.rollback()
     assert count_rows() == before
     assert stored()[0].times == 1

@@ -2,10 +2,10 @@
 
 import pytest
 
-from broadcast.actions.import_people import import_people
+from broadcast.actions.user_import import import_people
+from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain import clock
-from broadcast.errors import Forbidden, Invalid
-from broadcast.store import people
+from broadcast.store import users
 from broadcast.store.database import db
 from broadcast.store.models import Audit
 from tests.acts import count_rows
@@ -34,8 +34,8 @@ def test_good_rows_become_people_and_bad_rows_are_told_with_their_line(cast):
     assert "no role nosuch" in told[6]
     assert "twice" in told[7]
     assert "4 cells for 3 columns" in told[9]
-    assert people.by_username("frank").roles == {"admin", "ops"}
-    assert (people.by_username("hana").name, people.by_username("hana").password_hash) == ("Hana", None)
+    assert users.by_username("frank").roles == {"admin", "ops"}
+    assert (users.by_username("hana").name, users.by_username("hana").password_hash) == ("Hana", None)
     act = db.session.scalars(db.select(Audit).order_by(Audit.id.desc())).first()
     assert (act.action, act.detail) == ("people.imported", {"usernames": ["dana", "frank", "hana"]})
 
@@ -71,7 +71,7 @@ def test_file_of_a_spreadsheet_is_read(cast):
 
 
 def test_more_rows_than_fit_are_told(cast, monkeypatch):
-    monkeypatch.setattr("broadcast.actions.import_people.MOST_ROWS", 3)
+    monkeypatch.setattr("broadcast.actions.user_import.MOST_ROWS", 3)
     report = run(HEAD + "".join(f"p{n},,\n" for n in range(9)), cast["alice"])
     assert report.made == 3
     assert "the rest was left out" in report.bad[-1].problem
@@ -86,14 +86,14 @@ def test_only_those_who_manage_people_import(cast):
 def test_every_spreadsheet_makes_the_same_people(cast, delimiter):
     table = "\r\n".join(delimiter.join(row) for row in [("username", "name", "roles"), ("dana", "Dana", '"ops;ops"')])
     assert run(table, cast["alice"]).made == 1
-    assert people.by_username("dana").roles == {"ops"}
+    assert users.by_username("dana").roles == {"ops"}
 
 
 def test_line_break_in_a_name_becomes_a_space(cast):
     report = run(HEAD + 'dana,"Dana\r\nDiaz\u2028 D.",ops\n"erin","Erin, E."\n', cast["alice"])
     assert (report.made, report.bad) == (2, [])
-    assert people.by_username("dana").name == "Dana Diaz D."
-    assert people.by_username("erin").name == "Erin, E."
+    assert users.by_username("dana").name == "Dana Diaz D."
+    assert users.by_username("erin").name == "Erin, E."
 
 
 def test_roles_that_do_not_exist_are_counted_and_made_only_when_asked(cast):
@@ -102,8 +102,8 @@ def test_roles_that_do_not_exist_are_counted_and_made_only_when_asked(cast):
     assert (report.made, report.missing_roles) == (0, {"nurses": 2, "porters": 1})
     again = run(report.rest, cast["alice"], new_roles=["nurses", "unused"])
     assert (again.made, again.missing_roles) == (2, {"porters": 1})
-    assert set(people.role_names()) >= {"nurses"}
-    assert not {"porters", "unused"} & set(people.role_names())
+    assert set(users.role_names()) >= {"nurses"}
+    assert not {"porters", "unused"} & set(users.role_names())
     made = db.session.scalars(db.select(Audit).where(Audit.action == "role.created")).all()
     assert [act.object_id for act in made] == ["nurses"]
 

@@ -4,14 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast import scheduler
 from broadcast.actions import receipts as actions
+from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.errors import Conflict, Invalid, NotFound
-from broadcast.store import broadcasts, inbox, log, totals
+from broadcast.store import broadcast_totals, broadcasts, inbox, log
 from broadcast.store.database import db
 from broadcast.store.inbox import Filters
+from broadcast.worker import scheduler
 from tests.acts import a_message, count_rows, send, to_role
 
 NOW = clock.now()
@@ -51,7 +51,7 @@ def test_i9_unread_again_outweighs_reading_and_the_watermark_until_it_is_read(bo
     actions.mark_all_read(Filters(), through=log.head().seq, by=bob, now=NOW)
     actions.mark_unread([three["one"], three["two"]], by=bob, now=NOW)
     assert unread(bob) == ["two", "one"]
-    [figures] = totals.totals([broadcasts.by_id(three["one"])]).values()
+    [figures] = broadcast_totals.totals([broadcasts.by_id(three["one"])]).values()
     assert figures.targeted.read == 1  # the sender's figures keep the reading
     actions.mark_read([three["one"]], by=bob, now=NOW)
     assert unread(bob) == ["two"]

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from broadcast.actions import accounts, invitations, people
+from broadcast.actions import accounts, invitations, users
+from broadcast.base.errors import Forbidden, Invalid, NotFound
 from broadcast.domain import clock
-from broadcast.errors import Forbidden, Invalid, NotFound
 from broadcast.store import invitations as rows
 from broadcast.store.database import db
 from broadcast.store.models import Audit, Invitation
@@ -32,7 +32,7 @@ def test_invited_person_chooses_a_password_and_signs_in_with_it(cast, invite):
     token = invite("bob")["bob"]
     assert invitations.look_up(token, now=clock.now()).username == "bob"
     assert invitations.accept(token, PASSWORD, now=clock.now()) == "bob"
-    people.sign_in("bob", PASSWORD, address=None, agent=None, now=clock.now())
+    users.sign_in("bob", PASSWORD, address=None, agent=None, now=clock.now())
     acts = db.session.scalars(
         select(Audit.action).where(Audit.object_id == str(cast["bob"].user_id)).order_by(Audit.id)
     ).all()
@@ -77,11 +77,11 @@ def test_newer_invitation_makes_the_earlier_one_void(invite):
 
 def test_invitation_is_void_once_the_person_has_a_password_is_disabled_or_deleted(cast, invite):
     tokens = invite("bob", "charlie")
-    people.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
+    users.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
     no_longer_good(tokens["bob"])
-    people.disable(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
+    users.disable(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
     no_longer_good(tokens["charlie"])
-    people.enable(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
+    users.enable(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
     accounts.delete(cast["charlie"].user_id, typed_username="charlie", by=cast["alice"], now=clock.now())
     no_longer_good(tokens["charlie"])
 
@@ -95,7 +95,7 @@ def test_password_of_an_invitation_follows_the_rules_and_a_refused_one_uses_noth
 
 
 def test_people_with_a_password_are_left_out_and_nobody_left_is_told(cast, invite):
-    people.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
+    users.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
     assert set(invite("bob", "charlie")) == {"charlie"}
     with pytest.raises(Invalid):
         invite("bob")
@@ -115,7 +115,7 @@ def test_only_who_manages_people_invites_and_revokes(cast):
 
 def test_many_are_invited_at_once_each_with_a_link_of_their_own(cast):
     now = clock.now()
-    ids = [people.create_person(f"p{n}", None, by=cast["alice"], now=now) for n in range(230)]
+    ids = [users.create_person(f"p{n}", None, by=cast["alice"], now=now) for n in range(230)]
     made = invitations.invite(ids, valid_for=WEEK, by=cast["alice"], now=now)
     assert len({one.token for one in made}) == 230 == rows.count()
     assert rows.uninvited_count() == 3

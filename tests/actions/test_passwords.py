@@ -7,10 +7,10 @@ import pytest
 from argon2 import PasswordHasher
 
 from broadcast.actions import password_rules, passwords
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
+from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.errors import Conflict, Invalid, SignInRefused
 from broadcast.store.database import db, writing
 from broadcast.store.models import User, UserSession
 from tests.acts import actor, count_rows

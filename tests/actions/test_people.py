@@ -5,17 +5,18 @@ from datetime import timedelta
 import pytest
 
 from broadcast.actions import passwords
-from broadcast.actions import people as actions
-from broadcast.actions.import_people import import_people
+from broadcast.actions import users as actions
+from broadcast.actions.user_import import import_people
+from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
 from broadcast.domain import audience as audiences
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.audience import users
 from broadcast.domain.events import EventType
-from broadcast.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
-from broadcast.last_use import LastUse
-from broadcast.store import log, people
+from broadcast.store import log
+from broadcast.store import users as people
 from broadcast.store.database import db
+from broadcast.store.fast.last_used_buffer import LastUse
 from broadcast.store.models import ApiToken, Audit, User, UserSession
 from tests.acts import actor, count_rows
 
@@ -275,7 +276,7 @@ def test_token_cannot_give_a_right_that_its_person_lacks(cast):
 
 def test_count_of_people_is_exact_after_every_change(cast, monkeypatch):
     """Counts that take long are kept until somebody changes: here every count counts as one of those."""
-    monkeypatch.setattr("broadcast.counted.CHEAP_SECONDS", -1.0)
+    monkeypatch.setattr("broadcast.store.fast.count_cache.CHEAP_SECONDS", -1.0)
     everyone, ops = audiences.Everyone(), audiences.roles(["ops"])
 
     def counts() -> tuple[int, int, int | None]:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from broadcast import scheduler
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import edits, epochs, people
+from broadcast.actions import edits, log_epochs, users
+from broadcast.base.errors import Conflict
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import of_roles
-from broadcast.errors import Conflict
-from broadcast.store import audit, broadcasts, log, plans
+from broadcast.store import audit, broadcasts, log, overdue_schedules
 from broadcast.store.database import db, writing
 from broadcast.store.models import Broadcast
+from broadcast.worker import scheduler
 from tests.acts import a_message, send, to_people
 
 NOW = clock.now()
@@ -81,21 +81,21 @@ def test_waiting_plan_is_told_once_and_leaves_the_clock_alone(cast):
     for minutes in (100, 101, 102):
         assert scheduler.tick(after(minutes)) is None
     assert [act.action for act in broadcasts.timeline(broadcast_id)] == ["broadcast.scheduled", "broadcast.waits"]
-    assert plans.count_waiting() == 1
+    assert overdue_schedules.count_waiting() == 1
     assert audit.verify().broken_id is None
 
 
 def _disable(user_id: int) -> None:
-    people.disable(user_id, by=SYSTEM, now=NOW)
+    users.disable(user_id, by=SYSTEM, now=NOW)
 
 
 def _demote(user_id: int) -> None:
-    people.set_roles(user_id, ["viewer"], by=SYSTEM, now=NOW)
+    users.set_roles(user_id, ["viewer"], by=SYSTEM, now=NOW)
 
 
 @pytest.mark.parametrize("lose", [_disable, _demote], ids=["disabled", "without the role"])
 def test_plan_of_somebody_who_may_not_send_any_more_waits(cast, lose):
-    user_id = people.create_person("dora", None, roles=["author"], by=SYSTEM, now=NOW)
+    user_id = users.create_person("dora", None, roles=["author"], by=SYSTEM, now=NOW)
     dora = Actor(user_id, "Dora", frozenset({"author"}), permissions=of_roles(["author"]))
     hers, taken_over = plan(dora), plan(dora)
     edits.edit(taken_over, {"title": "Alice stands for it"}, version=None, by=cast["alice"], now=NOW)
@@ -106,11 +106,11 @@ def test_plan_of_somebody_who_may_not_send_any_more_waits(cast, lose):
 
 
 def test_plan_that_signs_people_out_waits_when_its_planner_may_not_do_that_any_more(cast):
-    user_id = people.create_person("dora", None, roles=["admin"], by=SYSTEM, now=NOW)
+    user_id = users.create_person("dora", None, roles=["admin"], by=SYSTEM, now=NOW)
     dora = Actor(user_id, "Dora", frozenset({"admin"}), may_administer=True)
     raw = to_people("bob", scheduledAt=clock.to_wire(after(60)), closeSessions=True)
     broadcast_id = send(dora, raw, now=NOW)
-    people.set_roles(user_id, ["author"], by=SYSTEM, now=NOW)
+    users.set_roles(user_id, ["author"], by=SYSTEM, now=NOW)
     scheduler.tick(after(60))
     assert stands(broadcast_id) == ("SCHEDULED", "PLANNER")
 
@@ -147,7 +147,7 @@ def test_somebody_gives_it_another_time(cast, waiting):
 def test_somebody_stops_it(cast, waiting):
     actions.cancel(waiting, reason="Too late", by=cast["alice"], now=after(101))
     assert stands(waiting)[0] == "CANCELLED"
-    assert plans.count_waiting() == 0
+    assert overdue_schedules.count_waiting() == 0
 
 
 def test_what_has_ended_before_it_began_is_sent_by_nobody(cast):
@@ -264,7 +264,7 @@ def test_memory_that_is_gone_or_nonsense_is_no_restore(app, cast, settings):
 
 def test_two_workers_that_see_a_restore_begin_one_epoch(cast):
     epoch = log.head().epoch
-    assert [epochs.begin_after_loss(epoch, now=NOW) for _ in range(2)] == [True, False]
+    assert [log_epochs.begin_after_loss(epoch, now=NOW) for _ in range(2)] == [True, False]
     with writing() as session:
         begun = session.execute(db.text("SELECT count(*) FROM audit WHERE action = 'log.epoch'")).scalar()
     assert begun == 1

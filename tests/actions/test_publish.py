@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import people as people_actions
+from broadcast.actions import users as people_actions
+from broadcast.base.errors import Busy, Conflict, Forbidden, Invalid
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Everyone, roles, users
 from broadcast.domain.events import EventType
 from broadcast.domain.message import read_draft
-from broadcast.errors import Busy, Conflict, Forbidden, Invalid
 from broadcast.store import broadcasts, log
 from tests.acts import a_message, actor, count_rows, to_people, to_role
 

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import broadcasts as broadcast_actions
 from broadcast.actions import receipts as actions
+from broadcast.base.errors import NotFound
 from broadcast.domain import clock
-from broadcast.errors import NotFound
 from broadcast.store import inbox, log, receipts
 from broadcast.store.database import db, writing
 from broadcast.store.inbox import Filters

@@ -6,16 +6,16 @@ import pytest
 from sqlalchemy import select
 
 from broadcast.actions import audiences as saved_audiences
-from broadcast.actions import broadcasts, edits, people, roles
+from broadcast.actions import broadcasts, edits, roles, users
+from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.domain.audience import Viewer
-from broadcast.errors import Conflict, Forbidden, Invalid, NotFound
 from broadcast.store import audiences, inbox
-from broadcast.store import people as known
 from broadcast.store import roles as rows
+from broadcast.store import users as known
 from broadcast.store.database import db
 from broadcast.store.models import Audit, Broadcast, SavedAudience
-from broadcast.web import forms
+from broadcast.web.console.broadcasts import compose_form
 from tests.acts import a_message, actor, count_rows, send, to_role
 
 
@@ -29,7 +29,7 @@ def test_role_is_made_once_and_can_be_addressed(cast):
     assert "night-shift" in known.role_names()
     with pytest.raises(Invalid):
         roles.create("night-shift", by=cast["alice"], now=clock.now())
-    people.set_roles(cast["charlie"].user_id, ["night-shift"], by=cast["alice"], now=clock.now())
+    users.set_roles(cast["charlie"].user_id, ["night-shift"], by=cast["alice"], now=clock.now())
     assert send(cast["alice"], to_role("night-shift")) in inbox_of("charlie")
 
 
@@ -73,7 +73,7 @@ def test_renamed_role_is_renamed_wherever_it_is_named(cast):
     to_it, without = send(alice, to_role("ops")), send(alice, a_message(exceptRoles=["ops"]))
     saved_audiences.save("Ops", {"targetType": "ROLE", "targetIds": ["ops"]}, by=alice, now=now)
     saved_audiences.save("Not ops", {"targetType": "ALL", "exceptRoles": ["ops"]}, by=alice, now=now)
-    typed = forms.empty() | {"title": "x", "targetType": "ROLE", "roles": ["ops"], "exceptRoles": ["ops"]}
+    typed = compose_form.empty() | {"title": "x", "targetType": "ROLE", "roles": ["ops"], "exceptRoles": ["ops"]}
     draft = edits.save_draft(typed, None, broadcast_id=None, version=None, by=alice, now=now).id
     assert roles.rename("ops", "operations", by=alice, now=now) == "operations"
     assert known.by_username("bob").roles == {"operations"}
@@ -93,7 +93,7 @@ def test_name_of_a_renamed_role_can_be_given_to_another(cast):
     sent = send(cast["alice"], to_role("ops"))
     roles.rename("ops", "operations", by=cast["alice"], now=clock.now())
     roles.create("ops", by=cast["alice"], now=clock.now())
-    people.set_roles(cast["charlie"].user_id, ["ops"], by=cast["alice"], now=clock.now())
+    users.set_roles(cast["charlie"].user_id, ["ops"], by=cast["alice"], now=clock.now())
     assert sent not in inbox_of("charlie")
 
 
@@ -116,7 +116,7 @@ def test_later_role_of_the_same_name_gets_nothing_of_the_deleted_one(cast):
     sent = send(cast["alice"], to_role("ops"))
     roles.delete("ops", by=cast["alice"], now=clock.now())
     roles.create("ops", by=cast["alice"], now=clock.now())
-    people.set_roles(cast["charlie"].user_id, ["ops"], by=cast["alice"], now=clock.now())
+    users.set_roles(cast["charlie"].user_id, ["ops"], by=cast["alice"], now=clock.now())
     assert sent not in inbox_of("charlie")
     roles.delete("ops", by=cast["alice"], now=clock.now())  # a second of the name stays beside the first
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import edits, people
+from broadcast.actions import edits, users
+from broadcast.base.errors import Forbidden
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import of_roles
-from broadcast.errors import Forbidden
 from broadcast.store import broadcasts
 from tests.acts import send, to_people
 
@@ -20,7 +20,7 @@ LATER = clock.to_wire(NOW + timedelta(hours=1))
 @pytest.fixture
 def author(cast) -> Actor:
     """Dora, who may write and send, and has no say about people."""
-    user_id = people.create_person("dora", None, roles=["author"], by=SYSTEM, now=NOW)
+    user_id = users.create_person("dora", None, roles=["author"], by=SYSTEM, now=NOW)
     return Actor(user_id, "Dora", frozenset({"author"}), permissions=of_roles(["author"]))
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broadcast import untrusted
+from broadcast.base import untrusted_json
 from broadcast.bus.local import LocalBus
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis import RedisBus
@@ -164,10 +164,10 @@ def test_signals_of_others_are_not_heard_and_are_told_once(own_redis, ears, monk
     from redis import Redis
 
     told: list[str] = []
-    monkeypatch.setattr(untrusted, "_told_at", {})
-    monkeypatch.setattr(untrusted, "_log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
+    monkeypatch.setattr(untrusted_json, "_told_at", {})
+    monkeypatch.setattr(untrusted_json, "_log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
     forged = '["receipt", {"user": 2, "kind": "archived", "ids": [7], "version": 10}]'
-    before = untrusted.counts["signal"]
+    before = untrusted_json.counts["signal"]
     bus = redis_bus(own_redis.url)
     ear = ears(bus)
     with Redis.from_url(own_redis.url) as stranger:
@@ -177,7 +177,7 @@ def test_signals_of_others_are_not_heard_and_are_told_once(own_redis, ears, monk
         bus.signal("due", {})
         eventually(lambda: ear.signals)
     assert ear.signals == [("due", {})]
-    assert untrusted.counts["signal"] - before == 3
+    assert untrusted_json.counts["signal"] - before == 3
     assert told == ["redis.unreadable"]
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from confluent_kafka import Producer
 
-from broadcast.settings import Settings
+from broadcast.config.settings import Settings
 from tests.acts import a_message
 from tests.chaos.faults import fault, workers_begin
 from tests.chaos.kafka import PARTITIONS, TOPIC

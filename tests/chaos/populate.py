@@ -4,7 +4,7 @@ import json
 import random
 import sys
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
@@ -16,8 +16,8 @@ def populate(count: int, seed: int) -> list[tuple[str, list[str], str]]:
     choose, made, now = random.Random(seed), [], clock.now()
     for n in range(count):
         roles = [ROLES[n]] if n < len(ROLES) else sorted(choose.sample(ROLES, choose.randrange(3)))
-        user_id = people.create_person(f"person{n}", None, roles=roles, by=SYSTEM, now=now)
-        token = people.create_token(user_id, scopes=["inbox"], label="chaos", by=SYSTEM, now=now)
+        user_id = users.create_person(f"person{n}", None, roles=roles, by=SYSTEM, now=now)
+        token = users.create_token(user_id, scopes=["inbox"], label="chaos", by=SYSTEM, now=now)
         made.append((f"person{n}", roles, token))
     return made
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcast.base.errors import Invalid
 from broadcast.content import markdown
 from broadcast.content.markdown import render
-from broadcast.errors import Invalid
 
 TAGS = {
     "p",

@@ -5,9 +5,9 @@ import contextlib
 import pytest
 from hypothesis import given, settings
 
-from broadcast.content import addresses, markdown
+from broadcast.base.errors import Invalid
+from broadcast.content import autolinks, markdown
 from broadcast.content.markdown import render
-from broadcast.errors import Invalid
 from tests.nasty_texts import SIZE, cut, lines_of, nasty_texts
 
 MOST_LINES_AT_ONCE = 300_000  # of Python, some 20 ms
@@ -140,13 +140,13 @@ def test_text_that_can_be_seen_is_not(text):
     ],
 )
 def test_addresses_are_found_in_text(text, found):
-    assert [address.url for address in addresses.find(text)] == found
+    assert [address.url for address in autolinks.find(text)] == found
 
 
 @given(nasty_texts)
 def test_addresses_stand_in_the_text_where_they_say(text):
     end = 0
-    for address in addresses.find(text):
+    for address in autolinks.find(text):
         assert end <= address.index < address.last_index
         assert text[address.index : address.last_index] == address.text
         end = address.last_index
@@ -154,7 +154,7 @@ def test_addresses_stand_in_the_text_where_they_say(text):
 
 def test_long_text_lets_others_run(monkeypatch):
     turns: list[int] = []
-    monkeypatch.setattr("broadcast.turn.let_others_run", lambda: turns.append(1))
-    monkeypatch.setattr("broadcast.turn._WORK_SECONDS", 0)
+    monkeypatch.setattr("broadcast.base.cooperative.let_others_run", lambda: turns.append(1))
+    monkeypatch.setattr("broadcast.base.cooperative._WORK_SECONDS", 0)
     markdown.render(cut(NEWSLETTER))
     assert len(turns) > 1000

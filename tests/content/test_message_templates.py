@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from broadcast.base.errors import Invalid
 from broadcast.content import message_templates
-from broadcast.errors import Invalid
 from tests.nasty_texts import lines_of
 
 

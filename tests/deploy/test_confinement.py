@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from broadcast.secret_keys import weakness
-from broadcast.settings import Settings
+from broadcast.config.secret_keys import weakness
+from broadcast.config.settings import Settings
 from tests.deploy.test_files import DEPLOY, MANIFESTS
 from tests.servers import make_certificate, nginx
 from tests.system import TOP

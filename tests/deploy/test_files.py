@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from broadcast.settings import Settings
+from broadcast.config.settings import Settings
 from tests.servers import make_certificate, program
 from tests.system import TOP
 

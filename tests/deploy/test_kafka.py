@@ -12,8 +12,8 @@ import yaml
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from broadcast.ingest import brokers
-from broadcast.settings import Settings
+from broadcast.config.settings import Settings
+from broadcast.ingest.kafka import broker_check
 from tests.deploy.test_files import DEPLOY
 from tests.kafka.server import JARS, java
 from tests.ports import free_port
@@ -79,9 +79,9 @@ def test_topic_is_made_data_outlives_the_container_and_a_mistyped_name_makes_no_
     settings = Settings(kafka_bootstrap_servers=[address])
 
     with container(properties, address) as admin:
-        assert topic in brokers.examine(settings), "until it is made, the doctor names it"
+        assert topic in broker_check.examine(settings), "until it is made, the doctor names it"
         admin.create_topics([NewTopic(topic, int(partitions), int(copies))])[topic].result(20)
-        assert brokers.examine(settings) is None
+        assert broker_check.examine(settings) is None
         producer = Producer({"bootstrap.servers": address, "message.timeout.ms": 5000})
         problems = []
         producer.produce(topic, b"kept", on_delivery=lambda problem, _: problems.append(problem))
@@ -94,7 +94,7 @@ def test_topic_is_made_data_outlives_the_container_and_a_mistyped_name_makes_no_
         found = admin.list_topics(timeout=10).topics[topic].partitions
         assert len(found) == int(partitions)
         assert _records(address, topic, len(found)) == 1
-        assert brokers.examine(settings) is None
+        assert broker_check.examine(settings) is None
 
 
 def _records(address: str, topic: str, partitions: int) -> int:

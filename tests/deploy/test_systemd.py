@@ -3,7 +3,7 @@
 import re
 import secrets
 
-from broadcast.settings import Settings
+from broadcast.config.settings import Settings
 from tests.deploy.test_files import DEPLOY
 from tests.system import TOP
 

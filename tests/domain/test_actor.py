@@ -2,10 +2,10 @@
 
 import pytest
 
+from broadcast.base.errors import Forbidden
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Viewer
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Forbidden
 
 
 def test_role_name_alone_gives_no_right():

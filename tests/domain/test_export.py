@@ -6,7 +6,7 @@ import io
 import pytest
 
 from broadcast.domain import clock
-from broadcast.domain.export import SignedCsv, is_genuine
+from broadcast.domain.signed_csv import SignedCsv, is_genuine
 
 KEY = "k" * 40
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast.domain.figures import GROUP, STEPS, Figures, Steps, Totals, coarse, disclose
+from broadcast.domain.stats import GROUP, STEPS, Figures, Steps, Totals, coarse, disclose
 
 
 def figures(

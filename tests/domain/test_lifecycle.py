@@ -2,9 +2,9 @@
 
 import pytest
 
+from broadcast.base.errors import Conflict, IllegalTransition
 from broadcast.domain import lifecycle
 from broadcast.domain.lifecycle import Status
-from broadcast.errors import Conflict, IllegalTransition
 
 ACTIONS = [
     "saved", "edited", "scheduled", "held", "withdrawn", "published", "expired", "cancelled", "discarded", "archived",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcast.base.errors import Invalid
 from broadcast.domain.message import CONTENT_BYTES, Draft, Link, Priority, Target, TargetType, read_draft
-from broadcast.errors import Invalid
 from tests.acts import a_message, to_people, to_role
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.domain.network import client_of
+from broadcast.domain.client_address import client_of
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import pytest
 
+from broadcast.base.errors import Forbidden
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission, of_roles
-from broadcast.errors import Forbidden
 
 
 def test_admin_has_every_permission_and_is_the_only_one():

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broadcast.base.errors import Invalid
 from broadcast.domain.preferences import Preferences, QuietHours, read, stored
-from broadcast.errors import Invalid
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 NIGHT = {"quietHours": {"from": "22:00", "to": "07:00"}, "timeZone": "Europe/Berlin"}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast.domain import spreadsheet
-from broadcast.domain.spreadsheet import decode, records, single_line
-from broadcast.errors import Invalid
+from broadcast.base.errors import Invalid
+from broadcast.domain import csv_reader
+from broadcast.domain.csv_reader import decode, records, single_line
 
 ROWS = [["username", "name"], ["jürgen", "Müller; Jürgen, Dr."], ["erin", "Erin\nEvans"], ["ana", 'Ana "Bo" Lis']]
 
@@ -86,12 +86,12 @@ def test_no_text_makes_more_records_or_cells_than_fit(text):
         steps += 1
         assert len(record.cells) <= 1000
         assert len(record.text) <= 20_000
-    assert steps <= 4 * spreadsheet.MAX_ROWS + 2
+    assert steps <= 4 * csv_reader.MAX_ROWS + 2
 
 
 def test_list_in_one_line_is_cut_before_it_is_split():
     assert single_line("a, b ,'c") == ["a", "b", "'c"]
-    assert len(single_line("a," * 1_000_000)) == spreadsheet.MAX_ROWS + 1
+    assert len(single_line("a," * 1_000_000)) == csv_reader.MAX_ROWS + 1
     assert single_line("a\nb") is None
 
 

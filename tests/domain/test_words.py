@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast.domain.words import MOST, signs, words
+from broadcast.domain.search_tokens import MOST, signs, words
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broadcast.domain.zones import preset, read_local, read_zone
+from broadcast.domain.time_zones import preset, read_local, read_zone
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

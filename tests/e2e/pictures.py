@@ -12,17 +12,17 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from broadcast.actions import broadcasts, people, preferences
-from broadcast.demo import DEMO_PEOPLE
+from broadcast.actions import broadcasts, preferences, users
+from broadcast.actions.demo import DEMO_PEOPLE
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Everyone
 from broadcast.domain.message import read_draft
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store import audiences, receipts
 from broadcast.store import broadcasts as stored
-from broadcast.store import people as known
+from broadcast.store import users as known
 from broadcast.store.database import writing
 from tests.e2e.conftest import CHROMIUM, NARROW, WIDE, fill_in, go_to
 from tests.system import TOP, System
@@ -73,7 +73,7 @@ def _fill(data_dir: Path) -> int:
         names = [f"{first} {last}" for first in _FIRST.split() for last in _LAST.split()]
         for n, person in enumerate(names):
             username, roles = person.lower().replace(" ", "."), [_ROLES[n % 4]]
-            people.create_person(username, None, name=person, roles=roles, by=SYSTEM, now=now - timedelta(days=90))
+            users.create_person(username, None, name=person, roles=roles, by=SYSTEM, now=now - timedelta(days=90))
         ids = audiences.ids_of(Everyone())
         for user_id in ids[::12]:
             preferences.save({"mutedCategories": ["News"]}, by=Actor(user_id, "x"), now=now)

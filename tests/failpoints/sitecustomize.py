@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 POINTS = ("insert", "append", "commit", "ring", "offsets")
-_LAST_IMPORTED = "broadcast.ingest.bridge"  # everything that is wrapped is loaded with it
+_LAST_IMPORTED = "broadcast.ingest.kafka.bridge"  # everything that is wrapped is loaded with it
 
 
 def _pass(point: str) -> None:
@@ -50,7 +50,7 @@ def _shift(clock) -> None:
 
 
 def _wrap(bridge) -> None:
-    events, log = sys.modules["broadcast.actions.events"], sys.modules["broadcast.store.log"]
+    events, log = sys.modules["broadcast.actions.inbound_events"], sys.modules["broadcast.store.log"]
     log.append = _between("insert", log.append, "append")  # rows are in; rows and events are in
     events.announce.ring = _between("commit", events.announce.ring, "ring")  # committed; others know
     bridge._Reading._commit = _between(None, bridge._Reading._commit, "offsets")

@@ -7,7 +7,7 @@ import pytest
 
 from broadcast.domain.audience import Viewer, roles, users
 from broadcast.domain.events import Event, EventType, encode
-from broadcast.hub.hub import Hub
+from broadcast.streams.hub import Hub
 from tests.hub.wires import NOW, eventually, make_hub, message, opener, subscribe
 
 ALICE, BOB, CHARLIE = Viewer(1, frozenset({"admin"})), Viewer(2, frozenset({"ops"})), Viewer(3)

@@ -4,8 +4,8 @@ import pytest
 
 from broadcast.domain.audience import Everyone, Viewer, roles, users
 from broadcast.domain.events import Cursor, Event, EventType, encode
-from broadcast.hub import sse
-from broadcast.hub.hub import Hub, Limits, Stale, TooMany
+from broadcast.streams import sse
+from broadcast.streams.hub import Hub, Limits, Stale, TooMany
 from tests.hub.wires import NOW, make_hub, message, subscribe
 
 BOB = Viewer(2, frozenset({"ops"}))
@@ -159,7 +159,7 @@ def test_closing_everything_leaves_no_index_behind():
 
 
 def test_limits_have_the_defaults_of_the_settings():
-    from broadcast.settings import Settings
+    from broadcast.config.settings import Settings
 
     settings, limits = Settings(), Limits()
     assert settings.streams_per_worker == limits.streams

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcast.domain.events import Cursor
-from broadcast.hub import memory as module
-from broadcast.hub import sse
-from broadcast.hub.memory import MOST_BYTES, Memory, Remembered
+from broadcast.streams import replay_buffer as module
+from broadcast.streams import sse
+from broadcast.streams.replay_buffer import MOST_BYTES, Memory, Remembered
 from tests.hub.wires import message
 
 _REPRESENTATIONS = ("json", "html")

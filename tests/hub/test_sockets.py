@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from broadcast.domain.audience import Viewer
-from broadcast.hub.hub import Hub
+from broadcast.streams.hub import Hub
 from tests.hub.wires import eventually, make_hub, message, opener, subscribe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll on this system")

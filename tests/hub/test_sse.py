@@ -5,7 +5,7 @@ import sseclient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast.hub import sse
+from broadcast.streams import sse
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

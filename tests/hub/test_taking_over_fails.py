@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from broadcast.domain.audience import Viewer
-from broadcast.hub.hub import Hub
-from broadcast.hub.sockets import Sockets
+from broadcast.streams.hub import Hub
+from broadcast.streams.socket_transport import Sockets
 from tests.hub.wires import make_hub, subscribe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll on this system")
@@ -45,14 +45,14 @@ def no_descriptor_left(patch: pytest.MonkeyPatch, sockets: Sockets) -> None:
     def refuse(_fd: int) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    patch.setattr("broadcast.hub.sockets.os.dup", refuse)
+    patch.setattr("broadcast.streams.socket_transport.os.dup", refuse)
 
 
 def no_mode_to_set(patch: pytest.MonkeyPatch, sockets: Sockets) -> None:
     def refuse(_fd: int, _blocking: bool) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    patch.setattr("broadcast.hub.sockets.os.set_blocking", refuse)
+    patch.setattr("broadcast.streams.socket_transport.os.set_blocking", refuse)
 
 
 def no_room_in_the_epoll(patch: pytest.MonkeyPatch, sockets: Sockets) -> None:

@@ -9,11 +9,11 @@ import gevent
 
 from broadcast.domain.audience import Audience, Everyone, Viewer
 from broadcast.domain.events import Cursor, Event, EventType, encode
-from broadcast.hub import sse
-from broadcast.hub.connection import Connection
-from broadcast.hub.generated import Generated
-from broadcast.hub.hub import Hub, Limits
-from broadcast.hub.sockets import Sockets
+from broadcast.streams import sse
+from broadcast.streams.connection import Connection
+from broadcast.streams.hub import Hub, Limits
+from broadcast.streams.socket_transport import Sockets
+from broadcast.streams.wsgi_transport import Generated
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

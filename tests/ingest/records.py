@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from broadcast.domain.arrival import Place, Record
+from broadcast.domain.inbound import Place, Record
 from tests.acts import a_message, to_people
 
 SOURCE = "https://grid.example.com/alerts"

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from gevent.event import Event as Bell
 
-from broadcast.actions import events
+from broadcast.actions import inbound_events
+from broadcast.base.errors import Busy
 from broadcast.domain import clock
-from broadcast.domain.arrival import Arrival, Place, Record, Rejected
-from broadcast.errors import Busy
-from broadcast.ingest.bridge import _Reading
-from broadcast.ingest.record_batches import Decoded
+from broadcast.domain.inbound import Arrival, Place, Record, Rejected
+from broadcast.ingest.kafka.bridge import _Reading
+from broadcast.ingest.kafka.record_batches import Decoded
 from broadcast.store import log
 from tests.ingest.records import an_event
 
@@ -43,9 +43,9 @@ class Full(OneByOne):
         super().__init__(count)
         self.asked: list[str] = []
 
-    def poll(self, *, timeout_ms: int, max_records: int = events.MOST) -> dict:
+    def poll(self, *, timeout_ms: int, max_records: int = inbound_events.MOST) -> dict:
         self.asked.append("poll")
-        most = min(max_records, events.MOST)
+        most = min(max_records, inbound_events.MOST)
         given, self.waiting = self.waiting[:most], self.waiting[most:]
         return {_WHERE: given} if given else {}
 
@@ -80,7 +80,7 @@ def test_events_that_follow_closely_share_a_transaction(in_app):
 
 
 def test_transaction_has_its_bound_however_many_follow(in_app, monkeypatch):
-    monkeypatch.setattr(events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MOST", 3)
     assert _turns(in_app, OneByOne(8), is_alone=True) == [1, 4, 7, 8]
 
 
@@ -89,19 +89,19 @@ def test_member_of_a_group_commits_after_each_poll(in_app):
 
 
 def test_next_batch_is_polled_while_one_is_written_and_offsets_follow_in_order(in_app, monkeypatch):
-    monkeypatch.setattr(events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MOST", 3)
     consumer = Full(9)
     assert _turns(in_app, consumer, is_alone=True) == [3, 6, 9]
     assert consumer.asked == ["poll", "poll", "commit", "poll", "commit", "commit"]
 
 
 def test_neither_a_batch_that_cannot_be_written_nor_what_follows_is_committed(in_app, monkeypatch):
-    monkeypatch.setattr(events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MOST", 3)
     consumer = Full(9)
     reading = _reading(in_app, consumer)
     reading.turn()
     reading.finish()
-    monkeypatch.setattr(events, "ingest", _busy)
+    monkeypatch.setattr(inbound_events, "ingest", _busy)
     reading.turn()
     for _ in range(2):
         with pytest.raises(Busy):
@@ -110,7 +110,7 @@ def test_neither_a_batch_that_cannot_be_written_nor_what_follows_is_committed(in
 
 
 def test_batch_under_way_is_written_though_the_offsets_before_it_cannot_be_committed(in_app, monkeypatch):
-    monkeypatch.setattr(events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MOST", 3)
     consumer = Full(6)
     monkeypatch.setattr(consumer, "commit", _busy)
     reading = _reading(in_app, consumer)
@@ -123,7 +123,7 @@ def test_batch_under_way_is_written_though_the_offsets_before_it_cannot_be_commi
 
 
 def test_batch_that_is_polled_when_the_worker_ends_is_left_to_another(in_app, monkeypatch):
-    monkeypatch.setattr(events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MOST", 3)
     consumer = Full(6)
     reading = _reading(in_app, consumer)
     reading.turn()

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import pytest
 from gevent.event import Event as Bell
 
-from broadcast import metrics
-from broadcast.ingest import brokers, client
-from broadcast.ingest.bridge import Bridge, _Reading
-from broadcast.settings import Settings, SettingsError
+from broadcast.config.settings import Settings, SettingsError
+from broadcast.ingest.kafka import broker_check, client
+from broadcast.ingest.kafka.bridge import Bridge, _Reading
+from broadcast.observability import metrics
 from tests.ports import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")  # kafka-python's
@@ -66,8 +66,13 @@ def one_that_says_nothing(link: socket.socket) -> None:
         pass
 
 
-def a_broker(*, password: bytes = b"right", topics: tuple[str, ...] = ()) -> Callable[[socket.socket], None]:
-    """Knows as much of Kafka's protocol as signing in and looking for topics needs."""
+def a_broker(
+    *, password: bytes = b"right", topics: tuple[str, ...] = (), refuses: str = "and stays"
+) -> Callable[[socket.socket], None]:
+    """Knows as much of Kafka's protocol as signing in and looking for topics needs.
+
+    `refuses`: what it does after a wrong password: "and stays", "and hangs up" in the same moment, "by hanging up".
+    """
 
     def text(value: str) -> bytes:
         return struct.pack(">h", len(value)) + value.encode()
@@ -86,6 +91,8 @@ def a_broker(*, password: bytes = b"right", topics: tuple[str, ...] = ()) -> Cal
                     body = struct.pack(">hi", 0, 1) + text("PLAIN")
                 case 36:  # SaslAuthenticate
                     is_right = request.endswith(b"\0" + password)
+                    if not is_right and refuses == "by hanging up":
+                        return link.close()
                     body = (
                         struct.pack(">h", 0 if is_right else 58)
                         + text("" if is_right else "no")
@@ -107,14 +114,17 @@ def a_broker(*, password: bytes = b"right", topics: tuple[str, ...] = ()) -> Cal
                                                          struct.pack(">i", 0))  # fmt: skip
                     body += struct.pack(">i", 0)
                 case _:
-                    return
+                    return None
             link.sendall(struct.pack(">ii", len(body) + 4, correlation) + body)
+            if key == 36 and not is_right and refuses == "and hangs up":
+                return link.close()
+        return None
 
     return serve
 
 
 def settings_for(address: str, **changes) -> Settings:
-    given = {"kafka_bootstrap_servers": [address], "kafka_topics": ["test.events"], "kafka_request_timeout_ms": 1500}
+    given = {"kafka_bootstrap_servers": [address], "kafka_topics": ["test.events"], "kafka_request_timeout_ms": 3000}
     return Settings(**given | changes)
 
 
@@ -122,26 +132,41 @@ SASL = {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_username": "u",
 
 
 def test_port_that_nobody_listens_on():
-    assert brokers.examine(settings_for(f"127.0.0.1:{free_port()}")) == "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
+    assert (
+        broker_check.examine(settings_for(f"127.0.0.1:{free_port()}"))
+        == "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
+    )
 
 
 @pytest.mark.parametrize("what", [a_web_server, one_that_hangs_up])
 def test_port_that_is_no_broker(what):
     with answering(what) as address:
-        told = brokers.examine(settings_for(address))
+        told = broker_check.examine(settings_for(address))
     assert told.startswith("What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker")
 
 
 def test_port_that_says_nothing():
     with answering(one_that_says_nothing) as address:
-        assert "KAFKA_BOOTSTRAP_SERVERS" in brokers.examine(settings_for(address))
+        assert "KAFKA_BOOTSTRAP_SERVERS" in broker_check.examine(settings_for(address))
 
 
 def test_wrong_password_is_the_reason_and_not_a_broker_that_is_away():
     with answering(a_broker()) as address:
-        told = brokers.examine(settings_for(address, **SASL))
+        told = broker_check.examine(settings_for(address, **SASL))
     assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
     assert "wrong" not in told
+
+
+def test_refusal_is_the_reason_though_the_broker_hangs_up_in_the_same_moment():
+    with answering(a_broker(refuses="and hangs up")) as address:
+        told = broker_check.examine(settings_for(address, **SASL))
+    assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
+
+
+def test_broker_that_hangs_up_at_a_sign_in_is_still_a_broker():
+    with answering(a_broker(refuses="by hanging up")) as address:
+        told = broker_check.examine(settings_for(address, **SASL))
+    assert told == "The brokers end the sign-in without a word: see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
 
 
 def test_connection_that_is_closed_after_a_refusal_does_not_take_the_reason_away():
@@ -152,14 +177,14 @@ def test_connection_that_is_closed_after_a_refusal_does_not_take_the_reason_away
         (a_broker() if next(turns) == 0 else one_that_hangs_up)(link)
 
     with answering(refuse) as address:
-        told = brokers.examine(settings_for(address, **SASL))
+        told = broker_check.examine(settings_for(address, **SASL))
     assert next(turns) > 2
     assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
 
 
 def test_broker_without_tls():
     with answering(a_web_server) as address:
-        told = brokers.examine(settings_for(address, kafka_security_protocol="SSL"))
+        told = broker_check.examine(settings_for(address, kafka_security_protocol="SSL"))
     assert told == "The brokers do not speak TLS as KAFKA_SECURITY_PROTOCOL SSL says."
 
 
@@ -241,8 +266,8 @@ def test_certificates_are_looked_for_at_start(tmp_path):
 
 def test_topic_that_does_not_exist_is_told_with_its_name_and_one_that_does_is_well():
     with answering(a_broker(topics=("test.events",))) as address:
-        assert brokers.examine(settings_for(address)) is None
-        assert brokers.examine(settings_for(address, **SASL | {"kafka_sasl_password": "right"})) is None
+        assert broker_check.examine(settings_for(address)) is None
+        assert broker_check.examine(settings_for(address, **SASL | {"kafka_sasl_password": "right"})) is None
     with answering(a_broker()) as address:
-        told = brokers.examine(settings_for(address))
+        told = broker_check.examine(settings_for(address))
     assert told.startswith("The brokers have no topic test.events, or do not show it to this system.")

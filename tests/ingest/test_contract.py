@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast.domain.arrival import VALUE_BYTES, Cancel, Place, Publish, Record, Rejected
+from broadcast.domain.inbound import VALUE_BYTES, Cancel, Place, Publish, Record, Rejected
 from broadcast.domain.message import Priority
 from broadcast.ingest import contract
 from tests.acts import a_message, to_role

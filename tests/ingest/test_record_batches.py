@@ -15,9 +15,9 @@ from kafka.consumer.fetcher import IsolationLevel
 from kafka.protocol.consumer import FetchResponse
 from kafka.record import MemoryRecords
 
-from broadcast.ingest import record_batches
-from broadcast.ingest.partition_records import PartitionRecords
-from broadcast.ingest.record_batches import Decoded
+from broadcast.ingest.kafka import record_batches
+from broadcast.ingest.kafka.partition_records import PartitionRecords
+from broadcast.ingest.kafka.record_batches import Decoded
 from tests.ingest.batches import GZIP, RawRecord, a_batch, a_bomb, a_record, an_old_message, reseal, seal
 
 PARTITION = TopicPartition("ext.events", 1)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast.domain.arrival import Publish, Rejected
+from broadcast.config.settings import SettingsError
 from broadcast.domain.event_source import Owner
+from broadcast.domain.inbound import Publish, Rejected
 from broadcast.domain.message import Priority, Target, TargetType
 from broadcast.ingest import contract, rules, rules_file
-from broadcast.settings import SettingsError
 from tests.acts import a_message, to_people, to_role
 from tests.ingest.records import SOURCE, a_cancel, an_event, structured
 

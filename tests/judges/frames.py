@@ -6,7 +6,7 @@ import json
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from broadcast.hub import sse
+from broadcast.streams import sse
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
     st.sampled_from("\r\n\0: data\u2028\u0085id"), max_size=30

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import multiprocess
 
+from broadcast.config.settings import Settings
 from broadcast.launcher import redis_server
-from broadcast.launcher.claims import data_folder, expect_free_port
+from broadcast.launcher.data_dir_lock import data_folder, expect_free_port
 from broadcast.launcher.errors import LaunchFailed
 from broadcast.launcher.redis_server import bundled_server, find_server, socket_path
 from broadcast.launcher.secret import ensure_secret_key
-from broadcast.settings import Settings
 
 GUNICORN_CONF = Path(__file__).parents[2] / "gunicorn.conf.py"
 READ_BY_GUNICORN_CONF = (

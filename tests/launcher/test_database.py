@@ -5,11 +5,11 @@ import sqlite3
 
 import pytest
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.launcher.database import has_administrator, is_migrated
-from broadcast.store import first_run
+from broadcast.store.models import setup
 
 
 def test_database_with_the_newest_migration_is_up_to_date(settings, server_database):
@@ -57,8 +57,8 @@ def test_newer_code_is_not(database, tmp_path):
 
 def test_administrator_is_seen_as_the_application_sees_one(settings, in_app):
     for roles in ([], ["ops"], ["admin"]):
-        people.create_person("-".join(["dana", *roles]), None, roles=roles, by=SYSTEM, now=clock.now())
-        assert has_administrator(settings.database_uri) == first_run.has_administrator() == ("admin" in roles)
+        users.create_person("-".join(["dana", *roles]), None, roles=roles, by=SYSTEM, now=clock.now())
+        assert has_administrator(settings.database_uri) == setup.has_administrator() == ("admin" in roles)
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////nonexistent/file", "postgresql://127.0.0.1:1/none", "nonsense"])

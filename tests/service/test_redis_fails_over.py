@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from broadcast.redis_url import AWAY, make_client
+from broadcast.bus.redis_client import AWAY, make_client
 from tests import figures
 from tests.ports import free_port
 from tests.processes import Streams

@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import event
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import people as people_actions
+from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.audience import Everyone, roles, users, without
 from broadcast.domain.message import read_draft
-from broadcast.store import audiences, broadcasts, inbox, people
+from broadcast.store import audiences, broadcasts, inbox
+from broadcast.store import users as people
 from broadcast.store.database import db
 from tests.acts import a_message, actor
 

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from broadcast.actions import audit as acts
-from broadcast.actions import people as actions
-from broadcast.domain import chain, clock
+from broadcast.actions import users as actions
+from broadcast.domain import audit_hash, clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import audit
 from broadcast.store.audit import Filters
@@ -42,11 +42,11 @@ def tamper(*statements: str) -> None:
 
 def test_every_act_is_a_row_that_seals_the_one_before(cast):
     send(cast["alice"])
-    previous = chain.GENESIS
+    previous = audit_hash.GENESIS
     for number, row in enumerate(rows(), 1):
         assert row.id == number
         fields = ("id", "at", "actor_id", "actor_name", "action", "object_type", "object_id", "detail")
-        previous = chain.link(previous, **{name: getattr(row, name) for name in fields})
+        previous = audit_hash.link(previous, **{name: getattr(row, name) for name in fields})
         assert row.hash == previous
     assert audit.verify() == audit.Verdict(number, previous)
 
@@ -88,13 +88,13 @@ def test_first_broken_row_is_named(cast, statement, broken):
 
 def test_chain_rewritten_as_a_whole_is_told_by_a_hash_noted_elsewhere(cast):
     noted = (rows()[1].id, rows()[1].hash)
-    hash, statements = chain.GENESIS, []
+    hash, statements = audit_hash.GENESIS, []
     for row in rows():
         row_as = {
             name: getattr(row, name)
             for name in ("id", "at", "actor_id", "action", "object_type", "object_id", "detail")
         }
-        hash = chain.link(hash, **row_as, actor_name="Eve")
+        hash = audit_hash.link(hash, **row_as, actor_name="Eve")
         statements.append(f"UPDATE audit SET actor_name = 'Eve', hash = '{hash}' WHERE id = {row.id}")
     tamper(*statements, f"UPDATE audit_head SET hash = '{hash}'")
     assert audit.verify().broken_id is None

@@ -6,7 +6,7 @@ import sqlalchemy
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from broadcast.errors import Busy
+from broadcast.base.errors import Busy
 from broadcast.store.availability import is_unavailable
 from broadcast.store.database import db, for_one_question, writing
 from tests.databases import DATABASE_URL

@@ -8,9 +8,9 @@ from broadcast.actions import broadcasts as actions
 from broadcast.actions import receipts as receipt_actions
 from broadcast.domain import clock
 from broadcast.domain.audience import Everyone, roles, users
-from broadcast.domain.figures import Steps
 from broadcast.domain.lifecycle import Status
-from broadcast.store import broadcasts, log, receipts, totals
+from broadcast.domain.stats import Steps
+from broadcast.store import broadcast_totals, broadcasts, log, receipts
 from broadcast.store.database import writing
 from broadcast.store.inbox import Filters
 from broadcast.store.models import Broadcast
@@ -20,7 +20,7 @@ NOW = clock.now()
 
 
 def steps(broadcast_id: int) -> Steps:
-    return totals.totals([broadcasts.by_id(broadcast_id)])[broadcast_id].targeted
+    return broadcast_totals.totals([broadcasts.by_id(broadcast_id)])[broadcast_id].targeted
 
 
 def test_audience_is_read_back(cast):

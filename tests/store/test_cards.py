@@ -4,8 +4,9 @@ from flask import Flask
 
 from broadcast.actions import broadcasts, edits
 from broadcast.domain import clock
-from broadcast.store import cards, inbox
-from broadcast.store.cards import Cards
+from broadcast.store import inbox
+from broadcast.store.fast import card_cache
+from broadcast.store.fast.card_cache import Cards
 from broadcast.store.inbox import Filters
 from tests.acts import a_message, send, to_role
 
@@ -66,7 +67,7 @@ def test_a_message_edited_between_row_and_card_is_shown_as_it_is_now(in_app: Fla
 
 
 def test_the_longest_unused_cards_go(in_app: Flask, cast, monkeypatch):
-    monkeypatch.setattr(cards, "_MOST", 2)
+    monkeypatch.setattr(card_cache, "_MOST", 2)
     first, second, third = (send(cast["alice"], a_message(title=title)) for title in ("first", "second", "third"))
     for one in (first, second, first, third):
         assert inbox.one(cast["bob"].viewer, one, now=NOW)

@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy import PoolProxiedConnection, event, func, select, text
 
-from broadcast.actions import people
+from broadcast.actions import users
+from broadcast.base.errors import Busy, Unsure
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.errors import Busy, Unsure
 from broadcast.store import database
 from broadcast.store.database import Connected, db, for_one_question, writing
 from tests.databases import DATABASE_URL
@@ -88,7 +88,7 @@ def test_lock_waited_for_in_vain_within_the_commit_is_busy(make_app):
     with make_app(database_busy_seconds=0.2).app_context(), db.engine.connect() as other:
         other.exec_driver_sql("SELECT * FROM audit_head FOR UPDATE")
         with pytest.raises(Busy) as raised:
-            people.create_person("dana", None, by=SYSTEM, now=clock.now())
+            users.create_person("dana", None, by=SYSTEM, now=clock.now())
         other.rollback()
     assert raised.type is Busy
 

@@ -6,14 +6,14 @@ import pytest
 
 from broadcast.actions import broadcasts as sending
 from broadcast.actions import edits
-from broadcast.actions import people as actions
 from broadcast.actions import receipts as acts
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.figures import Steps, Totals
-from broadcast.store import broadcasts, figures, receipts, totals
+from broadcast.domain.stats import Steps, Totals
+from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, receipts
+from broadcast.store.broadcast_stats import OfRole
 from broadcast.store.database import writing
-from broadcast.store.figures import OfRole
 from broadcast.store.inbox import Filters
 from broadcast.store.models import Broadcast
 from tests.acts import a_message, actor, send, to_people, to_role
@@ -35,15 +35,17 @@ def found(broadcast_id: int) -> Broadcast:
 
 
 def counted(broadcast_id: int) -> Totals:
-    return totals.totals([found(broadcast_id)])[broadcast_id]
+    return broadcast_totals.totals([found(broadcast_id)])[broadcast_id]
 
 
 def by_role(broadcast_id: int) -> list[OfRole]:
-    return figures.by_role(found(broadcast_id), counted(broadcast_id))
+    return broadcast_stats.by_role(found(broadcast_id), counted(broadcast_id))
 
 
 def stages(broadcast_id: int, **options) -> list[tuple[str, str]]:
-    return [(one.username, one.stage) for one in figures.missing(found(broadcast_id), **({"limit": 50} | options))]
+    return [
+        (one.username, one.stage) for one in broadcast_stats.missing(found(broadcast_id), **({"limit": 50} | options))
+    ]
 
 
 def test_reconnects_and_workers_count_a_person_once(cast):
@@ -67,7 +69,7 @@ def test_pace_tells_half_and_nine_in_ten_and_the_curve(cast):
     mark(broadcast_id, "delivered_at", "alice", "bob", "charlie", at=later(seconds=2))
     for username, at in (("alice", later(seconds=30)), ("bob", later(minutes=10)), ("charlie", later(hours=2))):
         mark(broadcast_id, "read_at", username, at=at)
-    pace = figures.pace(found(broadcast_id), now=later(hours=3))
+    pace = broadcast_stats.pace(found(broadcast_id), now=later(hours=3))
     assert (pace.p50, pace.p90) == (timedelta(minutes=10), timedelta(hours=2))
     assert pace.delivered == [3, 3, 3, 3, 3]  # after 1, 5, 15 min, 1 h, and now
     assert pace.read == [1, 1, 2, 2, 3]
@@ -76,12 +78,12 @@ def test_pace_tells_half_and_nine_in_ten_and_the_curve(cast):
 def test_mark_all_read_counts_as_the_moment_it_was_pressed(cast):
     broadcast_id = send(cast["alice"], now=NOW)
     acts.mark_all_read(Filters(), through=10, by=cast["bob"], now=later(minutes=4))
-    pace = figures.pace(found(broadcast_id), now=later(minutes=6))
+    pace = broadcast_stats.pace(found(broadcast_id), now=later(minutes=6))
     assert (pace.p50, pace.read) == (timedelta(minutes=4), [0, 1, 1])
 
 
 def test_nobody_has_read_it_yet(cast):
-    pace = figures.pace(found(send(cast["alice"], now=NOW)), now=later(seconds=5))
+    pace = broadcast_stats.pace(found(send(cast["alice"], now=NOW)), now=later(seconds=5))
     assert (pace.p50, pace.p90, pace.read) == (None, None, [0])
 
 
@@ -140,7 +142,7 @@ def test_what_was_read_before_it_was_shown_again_does_not_count(cast):
     edits.edit(broadcast_id, {"title": "New"}, version=None, by=cast["alice"], now=later(minutes=5), notify_again=True)
     steps = counted(broadcast_id).targeted
     assert (steps.delivered, steps.seen, steps.read) == (1, 1, 0)
-    assert figures.pace(found(broadcast_id), now=later(minutes=6)).read[-1] == 0
+    assert broadcast_stats.pace(found(broadcast_id), now=later(minutes=6)).read[-1] == 0
     assert "bob" in dict(stages(broadcast_id))
 
 
@@ -150,7 +152,7 @@ def test_deliveries_are_sorted_with_the_missing_last(cast):
     mark(broadcast_id, "read_at", "bob", at=later(minutes=2))
 
     def names(**options) -> list[str]:
-        return [row.username for row in figures.deliveries(found(broadcast_id), **({"limit": 9} | options))]
+        return [row.username for row in broadcast_stats.deliveries(found(broadcast_id), **({"limit": 9} | options))]
 
     assert names() == ["alice", "bob", "charlie"]
     assert names(sort="read") == ["charlie", "bob", "alice"]
@@ -187,9 +189,9 @@ def test_whoever_leaves_is_no_longer_here_and_keeps_a_row(cast, leave, reached):
     leave(cast["charlie"].user_id)
     whole = counted(broadcast_id)
     assert (whole.targeted.people, whole.gone.people, whole.gone.read, whole.missing) == (2, 1, int(reached), 1)
-    rows = {row.username: row.is_here for row in figures.deliveries(found(broadcast_id), limit=9)}
+    rows = {row.username: row.is_here for row in broadcast_stats.deliveries(found(broadcast_id), limit=9)}
     assert rows == {"bob": True, "charlie": False}
-    assert [role.name for role in by_role(broadcast_id)] == ["ops", figures.NO_LONGER_HERE]
+    assert [role.name for role in by_role(broadcast_id)] == ["ops", broadcast_stats.NO_LONGER_HERE]
     assert stages(broadcast_id) == [("bob", "undelivered")]
 
 
@@ -221,7 +223,11 @@ def test_whoever_comes_when_it_is_over_was_never_asked(cast):
     actions.create_person("dora", None, roles=["ops"], by=SYSTEM, now=clock.now())
     actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=clock.now())
     assert counted(broadcast_id).targeted == Steps(3)
-    assert [row.username for row in figures.deliveries(found(broadcast_id), limit=9)] == ["alice", "bob", "charlie"]
+    assert [row.username for row in broadcast_stats.deliveries(found(broadcast_id), limit=9)] == [
+        "alice",
+        "bob",
+        "charlie",
+    ]
     assert "dora" not in dict(stages(broadcast_id))
     assert {role.name: role.people for role in by_role(broadcast_id)} == {"admin": 1, "ops": 2}
     assert counted(broadcast_id).missing == len(stages(broadcast_id)) == 3
@@ -234,7 +240,7 @@ def test_what_was_marked_read_before_it_reached_somebody_is_not_read(cast):
     acts.mark_all_read(Filters(), through=99, by=cast["charlie"], now=later(minutes=1))
     actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=later(minutes=2))
     assert counted(broadcast_id).targeted == Steps(2)
-    assert [row.read_at for row in figures.deliveries(found(broadcast_id), limit=9)] == [None, None]
+    assert [row.read_at for row in broadcast_stats.deliveries(found(broadcast_id), limit=9)] == [None, None]
 
 
 def test_whoever_came_too_late_was_not_in_it_through_another_broadcast(cast):

@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import people as people_actions
 from broadcast.actions import receipts
+from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Viewer

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import insert, update
 from structlog.testing import capture_logs
 
+from broadcast.base.errors import Busy
 from broadcast.domain import clock
 from broadcast.domain.audience import Everyone, roles, users
 from broadcast.domain.events import Event, EventType
-from broadcast.errors import Busy
 from broadcast.store import log
 from broadcast.store.database import db, writing
 from broadcast.store.models import LogEvent

@@ -12,7 +12,7 @@ from broadcast.domain import clock
 from broadcast.domain.events import encode
 from broadcast.store import database
 from broadcast.store.database import db, writing
-from broadcast.store.many import STATEMENT_ROWS, insert_many, new_ids
+from broadcast.store.fast.bulk_insert import STATEMENT_ROWS, insert_many, new_ids
 from broadcast.store.models import Broadcast, LogEvent
 
 pytestmark = pytest.mark.usefixtures("in_app")

@@ -7,10 +7,10 @@ import flask_migrate
 import pytest
 import sqlalchemy
 
+from broadcast.config.settings import Settings
 from broadcast.domain.revisions import text_hash
 from broadcast.factory import create_app
-from broadcast.settings import Settings
-from broadcast.store import people, revisions, silences, totals
+from broadcast.store import acknowledged_revisions, broadcast_totals, mutes, users
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast, Receipt
 
@@ -29,8 +29,8 @@ def test_people_of_an_older_database_are_found_by_their_words_and_keep_their_mut
             connection.execute(_PERSON, {"username": "bea", "name": "Bea Ärger", "preferences": wanted})
             connection.execute(_PERSON, {"username": "carl", "name": "Carl", "preferences": "{}"})
         flask_migrate.upgrade()
-        assert [user.username for user in people.search("arger", limit=5)] == ["bea"]
-        found = db.session.scalars(sqlalchemy.select(silences.Silence.what).order_by(silences.Silence.what))
+        assert [user.username for user in users.search("arger", limit=5)] == ["bea"]
+        found = db.session.scalars(sqlalchemy.select(mutes.Silence.what).order_by(mutes.Silence.what))
         assert list(found) == ["category News", "priority LOW", "priority NORMAL"]
         db.session.remove()
         db.engine.dispose()
@@ -82,8 +82,8 @@ def test_acknowledgements_of_an_older_database_get_their_revision_and_text_from_
         assert list(map(tuple, db.session.execute(acked.order_by(Receipt.broadcast_id, Receipt.user_id)))) == [
             (1, 1, 1, first), (1, 2, 2, second), (2, 1, None, None), (2, 2, 2, second)
         ]  # fmt: skip
-        assert (revisions.text(1, 1).content, revisions.text(2, 1)) == ("First", None)
-        [row] = totals.totals([db.session.get(Broadcast, 1)]).values()
+        assert (acknowledged_revisions.text(1, 1).content, acknowledged_revisions.text(2, 1)) == ("First", None)
+        [row] = broadcast_totals.totals([db.session.get(Broadcast, 1)]).values()
         assert (row.targeted.people, row.gone.people, row.targeted.acknowledged) == (2, 1, 2)
         db.session.remove()
         db.engine.dispose()

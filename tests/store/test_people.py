@@ -4,14 +4,15 @@ from itertools import product
 
 import pytest
 
-from broadcast.actions import import_people as importing
-from broadcast.actions import people as actions
 from broadcast.actions import preferences
+from broadcast.actions import user_import as importing
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.audience import Everyone, roles, users, without
-from broadcast.store import people, silences
-from broadcast.store.people import Filters
+from broadcast.store import mutes
+from broadcast.store import users as people
+from broadcast.store.users import Filters
 
 NOW = clock.now()
 
@@ -101,10 +102,10 @@ def test_who_is_not_alerted_is_counted_as_the_preferences_say(cast):
     known = [preferences.save(raw, by=cast[name], now=NOW) for name, raw in wanted.items()]
     for priority, category in product(["LOW", "NORMAL", "HIGH"], ["News", "Sales", "Policy", None]):
         expected = sum(one.silences(priority=priority, category=category, mandatory=["Policy"]) for one in known)
-        found = silences.count(Everyone(), priority=priority, category=category, mandatory=["Policy"])
+        found = mutes.count(Everyone(), priority=priority, category=category, mandatory=["Policy"])
         assert (priority, category, found) == (priority, category, expected)
     of_ops = without(roles(["ops", "admin"]), [], [cast["alice"].user_id])
-    assert silences.count(of_ops, priority="LOW", category="News") == 1
-    assert silences.count(users([cast["alice"].user_id]), priority="LOW", category="News") == 1
+    assert mutes.count(of_ops, priority="LOW", category="News") == 1
+    assert mutes.count(users([cast["alice"].user_id]), priority="LOW", category="News") == 1
     preferences.save({}, by=cast["bob"], now=NOW)
-    assert silences.count(of_ops, priority="LOW", category="News") == 0
+    assert mutes.count(of_ops, priority="LOW", category="News") == 0

@@ -5,11 +5,11 @@ import sqlalchemy
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from broadcast.base.errors import Busy
 from broadcast.domain import clock
-from broadcast.errors import Busy
 from broadcast.store.database import Moment, db, writing
+from broadcast.store.fast.prepared_query import Question
 from broadcast.store.models import User
-from broadcast.store.question import Question
 from tests.databases import DATABASE_URL
 
 _users = User.__table__

@@ -12,8 +12,8 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy import text
 
+from broadcast.config.settings import Settings
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store import schema
 from broadcast.store.database import db
 from tests.databases import DATABASE_URL

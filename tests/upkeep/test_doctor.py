@@ -11,15 +11,15 @@ import redis
 import sqlalchemy
 from click.testing import Result
 
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.factory import create_app
 from broadcast.launcher.children import Children
 from broadcast.launcher.redis_server import find_server, socket_path, start_redis
 from broadcast.launcher.signals import StopSignals
-from broadcast.settings import Settings
+from broadcast.maintenance import doctor, public_check
 from broadcast.store.database import db, writing
 from broadcast.store.models import Broadcast
-from broadcast.upkeep import doctor, outside
 from tests.acts import actor, send
 from tests.databases import DATABASE_URL, database_of_its_own
 from tests.openid import provider
@@ -126,7 +126,7 @@ def test_no_sentence_of_the_doctor_has_the_name_of_an_error(make_app, client):
     away = {"redis_url": f"redis://{nobody}/0", "kafka_bootstrap_servers": [nobody]}
     app = make_app(**away, oidc_issuer=f"http://{nobody}", oidc_client_id="broadcast")
     with app.app_context():
-        found = doctor.examine(app) + outside.examine(f"http://{nobody}", token=None)
+        found = doctor.examine(app) + public_check.examine(f"http://{nobody}", token=None)
     assert {finding.part for finding in found if finding.state == "failure"} == {"redis", "kafka", "sign-in", "proxy"}
     for finding in found:
         assert not _CLASS.search(finding.sentence)
@@ -200,12 +200,12 @@ def proxy():
 
 @pytest.mark.parametrize(("holds_back", "state"), [(False, "ok"), (True, "failure")])
 def test_proxy_that_holds_a_stream_back_is_found(proxy, monkeypatch, holds_back: bool, state: str):
-    monkeypatch.setattr(outside, "_DEADLINE_SECONDS", 1.0)
+    monkeypatch.setattr(public_check, "_DEADLINE_SECONDS", 1.0)
     proxy.holds_back = holds_back
-    found = outside.examine(f"http://127.0.0.1:{proxy.server_port}", token="any")
+    found = public_check.examine(f"http://127.0.0.1:{proxy.server_port}", token="any")
     assert [(finding.part, finding.state) for finding in found] == [("proxy", "ok"), ("stream", state)]
 
 
 def test_address_where_nobody_is_is_a_failure():
-    [finding] = outside.examine(f"http://127.0.0.1:{free_port()}", token=None)
+    [finding] = public_check.examine(f"http://127.0.0.1:{free_port()}", token=None)
     assert finding.state == "failure"

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
-from broadcast.settings import Settings
-from broadcast.upkeep import doctor, outside
+from broadcast.maintenance import doctor, public_check
 from tests.ports import free_port
 
 
@@ -96,20 +96,20 @@ def server() -> Iterator[ThreadingHTTPServer]:
 )
 def test_answer_of_a_proxy_becomes_a_sentence(server, statuses: tuple[int, int], says: str):
     server.statuses = statuses
-    found = outside.examine(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
+    found = public_check.examine(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
     assert found.state == "failure"
     assert found.sentence.endswith(says)
 
 
 def test_address_that_cannot_be_reached_says_why(server):
     server.statuses = (200, 200)
-    [tls] = outside.examine(f"https://127.0.0.1:{server.server_port}", token=None)
+    [tls] = public_check.examine(f"https://127.0.0.1:{server.server_port}", token=None)
     assert tls.sentence.endswith("cannot be reached: what answers there does not speak TLS.")
-    [nobody] = outside.examine(f"http://127.0.0.1:{free_port()}", token=None)
+    [nobody] = public_check.examine(f"http://127.0.0.1:{free_port()}", token=None)
     assert nobody.sentence.endswith("cannot be reached: nothing listens there.")
-    [unknown] = outside.examine("http://nowhere.invalid", token=None)
+    [unknown] = public_check.examine("http://nowhere.invalid", token=None)
     assert unknown.sentence.endswith("cannot be reached: its host name is not known.")
     for address in ("http://127.0.0.1:port", "nonsense", "http://[::1"):
-        [unreadable] = outside.examine(address, token=None)
+        [unreadable] = public_check.examine(address, token=None)
         assert unreadable.sentence.endswith(".")
         assert unreadable.state == "failure"

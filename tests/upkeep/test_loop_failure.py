@@ -6,8 +6,8 @@ import pytest
 import redis
 from sqlalchemy.exc import OperationalError
 
-from broadcast.errors import Busy, Invalid
-from broadcast.upkeep.loop_failure import describe
+from broadcast.base.errors import Busy, Invalid
+from broadcast.maintenance.loop_failure import describe
 
 
 def locked() -> sqlite3.OperationalError:

@@ -9,11 +9,11 @@ import flask_migrate
 import pytest
 from flask import Flask
 
-from broadcast.actions import moving
+from broadcast.actions import transfer
+from broadcast.base.errors import Conflict, Invalid
+from broadcast.config.settings import Settings
 from broadcast.domain import clock
-from broadcast.errors import Conflict, Invalid
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from broadcast.store import audit, broadcasts, log
 from broadcast.store.database import db
 from tests.acts import a_message, actor, count_rows, send
@@ -48,14 +48,14 @@ def lines(app, client) -> list[str]:
         for n in range(3):
             draft = {"title": f"Über {n}", "content": "Zeile\nzwei", "targetType": "ROLE", "targetIds": ["ops"]}
             send(actor("alice"), draft)
-        return list(moving.export(now=clock.now()))
+        return list(transfer.export(now=clock.now()))
 
 
 def test_everything_but_sessions_arrives(app, lines, elsewhere):
     with app.app_context():
         there = count_rows()
     with elsewhere("new").app_context():
-        moving.take_in(lines, now=clock.now())
+        transfer.take_in(lines, now=clock.now())
         here = count_rows()
         assert audit.verify().broken_id is None
     there |= {"sessions": 0, "audit": there["audit"] + 1}  # the move is an act too
@@ -67,16 +67,16 @@ def test_plans_wait_unless_it_is_said_that_nothing_was_sent_since(app, client, e
     client()
     with app.app_context():
         plan = send(actor("alice"), a_message(scheduledAt="2030-01-01T10:00:00Z"))
-        lines = list(moving.export(now=clock.now()))
+        lines = list(transfer.export(now=clock.now()))
     with elsewhere("new").app_context():
-        moving.take_in(lines, now=clock.now(), plans_go_on=plans_go_on)
+        transfer.take_in(lines, now=clock.now(), plans_go_on=plans_go_on)
         assert broadcasts.by_id(plan).decision_reason == expected
 
 
 def test_system_goes_on_where_it_was(lines, elsewhere):
     new = elsewhere("new")
     with new.app_context():
-        moving.take_in(lines, now=clock.now())
+        transfer.take_in(lines, now=clock.now())
         assert [event.payload["title"] for event in log.read(0) if event.is_for_clients] == [
             "Über 0",
             "Über 1",
@@ -89,10 +89,10 @@ def test_system_goes_on_where_it_was(lines, elsewhere):
 
 def test_second_import_is_refused_and_writes_nothing(lines, elsewhere):
     with elsewhere("new").app_context():
-        moving.take_in(lines, now=clock.now())
+        transfer.take_in(lines, now=clock.now())
         before = count_rows()
         with pytest.raises(Conflict):
-            moving.take_in(lines, now=clock.now())
+            transfer.take_in(lines, now=clock.now())
         assert count_rows() == before
 
 
@@ -125,7 +125,7 @@ def test_spoilt_file_is_refused_and_writes_nothing(lines, elsewhere, spoil):
     with elsewhere("new").app_context():
         before = count_rows()
         with pytest.raises(Invalid):
-            moving.take_in(spoil(lines), now=clock.now())
+            transfer.take_in(spoil(lines), now=clock.now())
         assert count_rows() == before
 
 
@@ -159,7 +159,7 @@ def test_cursor_of_before_the_restore_is_answered_with_reset(app, lines, elsewhe
         lost = log.head()
     restored = elsewhere("restored")
     with restored.app_context():
-        moving.take_in(lines, now=clock.now())
+        transfer.take_in(lines, now=clock.now())
         for _ in range(5):
             send(by=actor("alice"))
         assert log.head().seq > lost.seq, "the old cursor's number exists again"

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from broadcast.actions import broadcasts, receipts, retention
-from broadcast.actions.retention import Forgotten, Keep
+from broadcast.actions.retention import Forgotten, RetentionPolicy
 from broadcast.domain import clock
 from broadcast.store import log
 from broadcast.store import retention as store
@@ -16,7 +16,7 @@ from tests.acts import actor, send
 from tests.cast import Client
 from tests.conftest import tail
 
-ALL = Keep(log_days=30, ended_days=30, receipts_days=0)
+ALL = RetentionPolicy(log_days=30, ended_days=30, receipts_days=0)
 LATER = timedelta(days=31)
 
 
@@ -39,7 +39,7 @@ def count(model) -> int:
 def test_nothing_is_forgotten_before_its_time_or_when_all_is_kept(app, ended):
     with app.app_context():
         assert retention.run(ALL, now=clock.now()) == Forgotten(0, 0, 0)
-        assert retention.run(Keep(0, 0, 0), now=clock.now() + LATER) == Forgotten(0, 0, 0)
+        assert retention.run(RetentionPolicy(0, 0, 0), now=clock.now() + LATER) == Forgotten(0, 0, 0)
 
 
 def test_ended_broadcast_goes_with_all_that_hangs_on_it_and_the_living_stays(app, ended):
@@ -53,7 +53,7 @@ def test_ended_broadcast_goes_with_all_that_hangs_on_it_and_the_living_stays(app
 
 def test_receipts_may_go_before_their_broadcast(app, ended):
     with app.app_context():
-        forgotten = retention.run(Keep(0, 0, receipts_days=30), now=clock.now() + LATER)
+        forgotten = retention.run(RetentionPolicy(0, 0, receipts_days=30), now=clock.now() + LATER)
         assert forgotten == Forgotten(events=0, broadcasts=0, receipts=1)
         assert count(Broadcast) == 2
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import event, func, select
 
 from broadcast.actions import retention
-from broadcast.actions.people import create_person
-from broadcast.actions.retention import Keep
+from broadcast.actions.retention import RetentionPolicy
+from broadcast.actions.users import create_person
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts
@@ -20,7 +20,7 @@ from tests.acts import expire, send, to_people
 BATCH = 5
 PEOPLE = 23
 OVER = timedelta(days=31)
-ALL = Keep(log_days=0, ended_days=30, receipts_days=0)
+ALL = RetentionPolicy(log_days=0, ended_days=30, receipts_days=0)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def count(model) -> int:
     return db.session.scalar(select(func.count()).select_from(model))
 
 
-@pytest.mark.parametrize("keep", [ALL, Keep(0, 0, receipts_days=30)])
+@pytest.mark.parametrize("keep", [ALL, RetentionPolicy(0, 0, receipts_days=30)])
 def test_no_transaction_deletes_more_rows_than_a_batch(ended, deleted, keep):
     forgotten = retention.run(keep, now=clock.now() + OVER)
     assert forgotten.receipts == 3 * PEOPLE
@@ -107,7 +107,7 @@ def test_run_that_is_killed_shows_no_half_figures_and_the_next_one_finishes(ende
 
 
 def test_pages_say_that_receipts_are_deleted(ended, client):
-    retention.run(Keep(0, 0, receipts_days=30), now=clock.now() + OVER)
+    retention.run(RetentionPolicy(0, 0, receipts_days=30), now=clock.now() + OVER)
     alice, path = client("alice"), f"/console/broadcasts/{ended[0]}"
     for page in (path, f"{path}/figures"):
         shown = alice.get(page).get_data(as_text=True)
@@ -123,4 +123,4 @@ def test_log_is_never_read_through_to_find_what_may_go(cast, monkeypatch):
     monkeypatch.setattr(store, "BATCH", 3)
     for _ in range(10):
         send(cast["alice"], now=clock.now() - OVER)
-    assert retention.run(Keep(30, 0, 0), now=clock.now()).events == 10
+    assert retention.run(RetentionPolicy(30, 0, 0), now=clock.now()).events == 10

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from werkzeug.routing import Rule
 
+from broadcast.config.settings import Settings
 from broadcast.factory import create_app
-from broadcast.settings import Settings
 from tests.conftest import add_cast
 from tests.openid import CLIENT, SECRET, OpenId, provider
 

@@ -5,7 +5,7 @@ import re
 from flask import Flask
 from werkzeug.routing import Rule
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from tests.acts import actor
@@ -25,5 +25,5 @@ def bearer(app: Flask, username: str, scopes: list[str]) -> dict[str, str]:
     """The headers of a program that acts for this person of the cast."""
     with app.app_context():
         user_id = actor(username).user_id
-        token = people.create_token(user_id, scopes=scopes, label="x", by=SYSTEM, now=clock.now())
+        token = users.create_token(user_id, scopes=scopes, label="x", by=SYSTEM, now=clock.now())
     return {"Authorization": f"Bearer {token}"}

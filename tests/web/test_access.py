@@ -4,7 +4,7 @@ import pytest
 from flask.views import View
 from werkzeug.routing import Rule
 
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store.database import writing

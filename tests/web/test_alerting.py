@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import time_machine
 
-from broadcast.actions import edits, people, reminders
+from broadcast.actions import edits, reminders, users
 from broadcast.actions import receipts as actions
 from broadcast.domain import clock
 from broadcast.store import inbox, log
@@ -60,7 +60,7 @@ def test_newcomer_is_interrupted_only_by_what_still_needs_something_of_them(app,
     for _ in range(9):
         publish(app, a_message(priority="HIGH"))
     with app.app_context():
-        people.create_person("dora", "correct horse battery", roles=(), by=actor("alice"), now=clock.now())
+        users.create_person("dora", "correct horse battery", roles=(), by=actor("alice"), now=clock.now())
     dora = client("dora")
     assert waiting(dora) == [urgent, must]
     since = publish(app, a_message(priority="HIGH"))
@@ -70,7 +70,7 @@ def test_newcomer_is_interrupted_only_by_what_still_needs_something_of_them(app,
 def test_account_made_long_ago_is_new_until_its_first_sign_in(app, client):
     client("alice")
     with app.app_context():
-        people.create_person("dora", "correct horse battery", roles=(), by=actor("alice"), now=clock.now())
+        users.create_person("dora", "correct horse battery", roles=(), by=actor("alice"), now=clock.now())
     publish(app, a_message(priority="HIGH"))
     dora = client()
     dora.post("/login", {"username": "dora", "password": "correct horse battery"})

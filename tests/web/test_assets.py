@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broadcast.web.assets import Assets
+from broadcast.web.core.static_files import Assets
 
 
 def addresses(page: str) -> list[str]:

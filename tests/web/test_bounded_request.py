@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 from werkzeug.formparser import FormDataParser
 
-from broadcast import turn
 from broadcast.actions.audiences import resolve
-from broadcast.errors import Invalid
-from broadcast.web import bounded_request, forms
-from broadcast.web.console import names
+from broadcast.base import cooperative
+from broadcast.base.errors import Invalid
+from broadcast.web.console.broadcasts import compose_form, recipient_import
+from broadcast.web.core import bounded_request
 from tests.acts import a_message, actor
 from tests.cast import Client
 
@@ -24,8 +24,8 @@ FORM = "application/x-www-form-urlencoded"
 def turns(monkeypatch) -> list[None]:
     """One entry for each turn that other greenlets get, now that every pause is one."""
     taken: list[None] = []
-    monkeypatch.setattr(turn, "_WORK_SECONDS", 0)
-    monkeypatch.setattr(turn, "let_others_run", lambda: taken.append(None))
+    monkeypatch.setattr(cooperative, "_WORK_SECONDS", 0)
+    monkeypatch.setattr(cooperative, "let_others_run", lambda: taken.append(None))
     return taken
 
 
@@ -96,24 +96,24 @@ def test_object_of_too_many_fields_is_refused_in_one_sentence(client):
 
 @pytest.mark.parametrize("text", ["a," * 900_000, "a\n" * 470_000, "a;b\n" * 400_000])
 def test_list_of_too_many_names_lets_others_run_and_is_told(in_app, turns, text):
-    report = names.judge(text)
+    report = recipient_import.judge(text)
     assert len(turns) > 500
     assert len(report.bad) <= 50_003
 
 
 def test_row_of_too_many_cells_is_told_and_never_taken_apart(in_app):
-    [_, row] = names.judge("x,\n" + "a," * 900_000).bad
+    [_, row] = recipient_import.judge("x,\n" + "a," * 900_000).bad
     assert (row.line, row.why) == (2, "this row is too long")
 
 
 def test_names_typed_into_the_form_are_cut_before_they_are_split():
-    assert len(forms.split_names("a," * 1_000_000)) <= 50_003
+    assert len(compose_form.split_names("a," * 1_000_000)) <= 50_003
 
 
 def test_looking_up_fifty_thousand_names_lets_others_run(in_app, cast, turns):
     form = MultiDict({"targetType": "SELECTED", "people": " ".join(f"p{n}" for n in range(50_000))})
     with pytest.raises(Invalid, match="nobody called"):
-        resolve(forms.read_audience(form))
+        resolve(compose_form.read_audience(form))
     assert len(turns) > 100
 
 

@@ -9,13 +9,13 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from broadcast.actions import announce, people
+from broadcast.actions import notify, users
+from broadcast.base.errors import Busy
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.errors import Busy
 from broadcast.store import inbox
 from broadcast.store.database import db
-from broadcast.store.question import Question
+from broadcast.store.fast.prepared_query import Question
 from tests.acts import Reader, a_message, actor, count_rows, send
 from tests.conftest import tail
 
@@ -61,7 +61,7 @@ def locked(app: Flask) -> Iterator[None]:
 def live(app, client) -> int:
     client()
     with app.app_context():
-        people.create_person("dana", PASSWORD, by=SYSTEM, now=clock.now())
+        users.create_person("dana", PASSWORD, by=SYSTEM, now=clock.now())
         return send(actor("alice"))
 
 
@@ -124,7 +124,7 @@ def test_database_lost_after_the_commit_is_no_reason_to_say_that_nothing_was_sav
         raise PoolTimeout("all in use")
 
     with monkeypatch.context() as patch:
-        patch.setattr(announce, "ring", lambda: patch.setattr(pool, "connect", refuse))
+        patch.setattr(notify, "ring", lambda: patch.setattr(pool, "connect", refuse))
         unsure = alice.send(*publish, headers=key)
         busy = alice.send(*publish, headers=key)
     assert (unsure.status_code, busy.status_code) == (504, 503)

@@ -6,14 +6,15 @@ import re
 
 import pytest
 
-from broadcast.actions import people as people_actions
 from broadcast.actions import preferences
+from broadcast.actions import users as people_actions
 from broadcast.content import message_templates
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.confirmation import Confirmation, needed_for
 from broadcast.domain.message import Priority
-from broadcast.store import audiences, broadcasts, log, templates
+from broadcast.store import audiences, broadcasts, log
+from broadcast.store import message_templates as templates
 from broadcast.store.database import writing
 from broadcast.store.models import MessageTemplate
 from tests.acts import a_message, actor, count_rows, send, to_role

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from broadcast.actions import events
-from broadcast.actions import people as people_actions
+from broadcast.actions import inbound_events
+from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.arrival import Arrival
+from broadcast.domain.inbound import Arrival
 from broadcast.ingest import contract
-from broadcast.store import broadcasts, dead_letters, people
+from broadcast.store import broadcasts, dead_letters, users
 from tests.acts import a_message, actor, send, to_people, to_role
 from tests.cast import Client
 from tests.ingest.records import an_event, bare
@@ -45,8 +45,8 @@ def bury(app) -> int:
     """Let a record arrive that becomes a dead letter; return its id."""
     with app.app_context():
         now, record = clock.now(), bare(b"{", offset=7)
-        by = events.account(now=now)
-        events.ingest([Arrival(record, contract.read(record, now=now))], by=by, now=now)
+        by = inbound_events.account(now=now)
+        inbound_events.ingest([Arrival(record, contract.read(record, now=now))], by=by, now=now)
         return dead_letters.newest_id()
 
 
@@ -74,7 +74,7 @@ def test_confirmation_that_cannot_be_read_is_no_confirmation(alice, wrong):
 def test_program_with_a_token_is_not_asked(app, alice):
     with app.app_context():
         token = people_actions.create_token(
-            people.by_username("alice").id, scopes=["admin"], label="Pager", by=SYSTEM, now=clock.now()
+            users.by_username("alice").id, scopes=["admin"], label="Pager", by=SYSTEM, now=clock.now()
         )
     headers = {"Authorization": f"Bearer {token}"}
     assert app.test_client().post(API, json=URGENT, headers=headers).status_code == 201

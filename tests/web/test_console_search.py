@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broadcast.actions import broadcasts, edits, people, preferences
+from broadcast.actions import broadcasts, edits, preferences, users
 from broadcast.actions import passwords as password_actions
-from broadcast.domain import clock, message, zones
+from broadcast.domain import clock, message, time_zones
 from broadcast.domain.actor import SYSTEM
 from tests.acts import a_message, actor, send
 
@@ -56,7 +56,7 @@ def test_audit_finds_people_by_folded_words(app, client):
     alice = client("alice")
     with app.app_context():
         now = clock.now()
-        people.create_person("zoe", None, name="Zoë Müller-Ångström", roles=["admin"], by=SYSTEM, now=now)
+        users.create_person("zoe", None, name="Zoë Müller-Ångström", roles=["admin"], by=SYSTEM, now=now)
         send(actor("zoe"))
     for who in ("zoe", "muller", "angstrom zoe", "Müller"):
         page = alice.get("/console/audit", query_string={"who": who}).get_data(as_text=True)
@@ -78,7 +78,7 @@ def test_next_due_is_first_on_the_overview_and_in_the_list(app, client):
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
 def test_sent_today_counts_the_day_of_whoever_looks(app, client, zone):
     alice, now = client("alice"), clock.now()
-    midnight = zones.start_of_day(now, ZoneInfo(zone))
+    midnight = time_zones.start_of_day(now, ZoneInfo(zone))
     with app.app_context():
         by = actor("alice")
         preferences.save({"timeZone": zone}, by=by, now=now)
@@ -96,27 +96,28 @@ def test_sent_today_counts_the_day_of_whoever_looks(app, client, zone):
 
 
 LIMITS = {
-    ("_fields.html", "title"): message.TITLE_CHARACTERS,
-    ("_fields.html", "category"): message.CATEGORY_CHARACTERS,
-    ("_fields.html", "label{{ n }}"): message.LABEL_CHARACTERS,
-    ("template.html", "category"): message.CATEGORY_CHARACTERS,
-    ("template.html", "name"): 80,
-    ("template.html", "title"): 400,
-    ("compose.html", "audienceName"): 80,
-    ("use.html", "var-{{ name }}"): 2000,
-    ("list.html", "reason"): 500,
-    ("broadcast.html", "reason"): 500,
-    ("tokens.html", "label"): people.LABEL_CHARACTERS,
-    ("new.html", "username"): 64,
-    ("new.html", "name"): 200,
-    ("new.html", "password"): password_actions.MOST,
-    ("invitation.html", "password"): password_actions.MOST,
-    ("invitation.html", "again"): password_actions.MOST,
-    ("one.html", "name"): 200,
-    ("one.html", "typedUsername"): 64,
-    ("list.html", "name"): 64,
-    ("account.html", "new"): password_actions.MOST,
-    ("account.html", "again"): password_actions.MOST,
+    ("console/broadcasts/_fields.html", "title"): message.TITLE_CHARACTERS,
+    ("console/broadcasts/_fields.html", "category"): message.CATEGORY_CHARACTERS,
+    ("console/broadcasts/_fields.html", "label{{ n }}"): message.LABEL_CHARACTERS,
+    ("console/broadcasts/template.html", "category"): message.CATEGORY_CHARACTERS,
+    ("console/broadcasts/template.html", "name"): 80,
+    ("console/broadcasts/template.html", "title"): 400,
+    ("console/broadcasts/compose.html", "audienceName"): 80,
+    ("console/broadcasts/use.html", "var-{{ name }}"): 2000,
+    ("console/broadcasts/list.html", "reason"): 500,
+    ("console/broadcasts/detail.html", "reason"): 500,
+    ("console/users/tokens.html", "label"): users.LABEL_CHARACTERS,
+    ("console/users/new.html", "username"): 64,
+    ("console/users/new.html", "name"): 200,
+    ("console/users/new.html", "password"): password_actions.MOST,
+    ("auth/invitation.html", "password"): password_actions.MOST,
+    ("auth/invitation.html", "again"): password_actions.MOST,
+    ("console/users/detail.html", "name"): 200,
+    ("console/users/detail.html", "typedUsername"): 64,
+    ("console/users/roles.html", "name"): 64,
+    ("console/users/role.html", "name"): 64,
+    ("auth/account.html", "new"): password_actions.MOST,
+    ("auth/account.html", "again"): password_actions.MOST,
 }
 
 
@@ -124,7 +125,9 @@ def test_no_field_takes_more_or_less_than_what_is_accepted():
     found = {}
     for path in TEMPLATES.rglob("*.html"):
         for tag in re.findall(r"<(?:input|textarea)[^>]*maxlength[^>]*>", path.read_text()):
-            found[path.name, re.search(r'name="([^"]+)"', tag)[1]] = int(re.search(r'maxlength="(\d+)"', tag)[1])
+            found[str(path.relative_to(TEMPLATES)), re.search(r'name="([^"]+)"', tag)[1]] = int(
+                re.search(r'maxlength="(\d+)"', tag)[1]
+            )
     assert found == LIMITS
 
 

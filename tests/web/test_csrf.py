@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from tests.acts import a_message, actor, count_rows, send
@@ -87,7 +87,7 @@ def test_sign_in_needs_the_token_of_its_page(app, client):
     """Login CSRF: nobody can sign a visitor in as somebody else."""
     nobody = client()
     with app.app_context():
-        people.create_person("dana", "correct horse battery", by=SYSTEM, now=clock.now())
+        users.create_person("dana", "correct horse battery", by=SYSTEM, now=clock.now())
     form = {"username": "dana", "password": "correct horse battery"}
     assert nobody.http.post("/login", data=form).status_code == 403
     headers = {"Origin": "http://evil.example"}

@@ -8,10 +8,10 @@ from html import unescape
 import pytest
 import sqlalchemy
 
-from broadcast.actions import events, people
+from broadcast.actions import inbound_events, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.arrival import Arrival, Place, Record, Rejected
+from broadcast.domain.inbound import Arrival, Place, Record, Rejected
 from broadcast.ingest import contract
 from broadcast.store import broadcasts, dead_letters
 from broadcast.store.database import db
@@ -31,9 +31,9 @@ def bury(app, *records) -> list[int]:
     """Let records arrive that become dead letters; return their ids."""
     with app.app_context():
         now = clock.now()
-        by = events.account(now=now)
+        by = inbound_events.account(now=now)
         read = [Arrival(record, contract.read(record, now=now)) for record in records]
-        assert {outcome.kind for outcome in events.ingest(read, by=by, now=now)} == {"rejected"}
+        assert {outcome.kind for outcome in inbound_events.ingest(read, by=by, now=now)} == {"rejected"}
         return sorted(letter.id for letter in dead_letters.page(None, limit=len(records)))
 
 
@@ -89,7 +89,7 @@ def test_page_of_any_letter_shows_it_and_unchanged_it_stays_refused(app, alice, 
 def test_letter_whose_cause_is_gone_becomes_a_broadcast_and_says_which(app, alice):
     [letter_id] = bury(app, structured(an_event("9", data=to_role("night", title="Line 4"))))
     with app.app_context():
-        people.set_roles(actor("bob").user_id, ["ops", "night"], by=SYSTEM, now=clock.now())
+        users.set_roles(actor("bob").user_id, ["ops", "night"], by=SYSTEM, now=clock.now())
     page = alice.get(f"/console/dead-letters/{letter_id}").get_data(as_text=True)
     typed = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.S)[1]
     done = alice.post(f"/console/dead-letters/{letter_id}/redrive", {"value": unescape(typed)})
@@ -141,7 +141,9 @@ def test_redrive_of_what_came_by_another_way_meanwhile_is_a_repeat(app, alice):
     with app.app_context():
         now = clock.now()
         record = structured(an_event("1"), offset=99)
-        events.ingest([Arrival(record, contract.read(record, now=now))], by=events.account(now=now), now=now)
+        inbound_events.ingest(
+            [Arrival(record, contract.read(record, now=now))], by=inbound_events.account(now=now), now=now
+        )
     answer = alice.send("POST", f"/api/admin/dlt/{letter_id}/redrive", {"value": json.dumps(an_event("1"))})
     assert answer.json["outcome"] == "repeated"
     with app.app_context():
@@ -153,7 +155,9 @@ def test_all_are_redriven_with_partial_success_told(app, alice):
     with app.app_context():
         now = clock.now()
         record = structured(an_event("1"), offset=99)
-        events.ingest([Arrival(record, contract.read(record, now=now))], by=events.account(now=now), now=now)
+        inbound_events.ingest(
+            [Arrival(record, contract.read(record, now=now))], by=inbound_events.account(now=now), now=now
+        )
     done = alice.send("POST", "/api/admin/dlt/redrive")
     assert done.json == {"done": 1, "rejected": 1, "left": 0, "unconfirmed": 0}
     page = alice.get("/console/dead-letters").get_data(as_text=True)
@@ -171,7 +175,9 @@ def test_purged_letter_is_empty_and_does_not_return(app, alice):
     assert "Purged" in alice.get(f"/console/dead-letters/{letter_id}").get_data(as_text=True)
     with app.app_context():
         now = clock.now()
-        events.ingest([Arrival(record, contract.read(record, now=now))], by=events.account(now=now), now=now)
+        inbound_events.ingest(
+            [Arrival(record, contract.read(record, now=now))], by=inbound_events.account(now=now), now=now
+        )
         assert dead_letters.counts() == {"WAITING": 0, "REDRIVEN": 0, "PURGED": 1}
     assert audited(app)[0][:2] == ("dead_letter.purged", "Alice")
 
@@ -251,7 +257,7 @@ def test_letter_of_a_whole_batch_tells_its_offsets_and_offers_no_text(app, alice
     broken = Arrival(Record(b"\0\1", place=place, whole_bytes=70_000), Rejected("undecodable", "It cannot be read."))
     with app.app_context():
         now = clock.now()
-        events.ingest([broken], by=events.account(now=now), now=now)
+        inbound_events.ingest([broken], by=inbound_events.account(now=now), now=now)
         [kept] = dead_letters.page(None)
         letter_id = kept.id
     page = alice.get(f"/console/dead-letters/{letter_id}").get_data(as_text=True)

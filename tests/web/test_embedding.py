@@ -7,12 +7,12 @@ import pytest
 import time_machine
 from sqlalchemy import select
 
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store.database import db, writing
 from broadcast.store.models import ApiToken, Audit, UserSession
-from broadcast.web import embed_tokens
+from broadcast.web.embed import tokens as embed_tokens
 from tests.acts import Reader, actor, count_rows, send, to_people
 from tests.cast import Client
 from tests.conftest import tail

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast.actions import broadcasts, people, receipts, retention
-from broadcast.actions.retention import Keep
+from broadcast.actions import broadcasts, receipts, retention, users
+from broadcast.actions.retention import RetentionPolicy
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts as stored
@@ -114,8 +114,8 @@ def test_who_has_lost_the_role_sees_it_no_more_and_who_got_it_later_never_did(ap
     end(app, ops)
     assert (titles(bob), titles(charlie)) == (["For ops"], [])
     with app.app_context():
-        people.set_roles(actor("bob").user_id, [], by=SYSTEM, now=clock.now())
-        people.set_roles(actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
+        users.set_roles(actor("bob").user_id, [], by=SYSTEM, now=clock.now())
+        users.set_roles(actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
     assert (titles(bob), titles(charlie)) == ([], [])
     assert bob.get(f"/inbox/{ops}").status_code == 404
 
@@ -132,7 +132,7 @@ def test_archived_and_snoozed_copies_are_there_too(app, bob):
 
 
 def test_view_is_searched_filtered_and_paged_like_the_others(app, bob, monkeypatch):
-    monkeypatch.setattr("broadcast.web.inbox.PAGE", 2)
+    monkeypatch.setattr("broadcast.web.inbox.pages.PAGE", 2)
     with app.app_context():
         ids = [send(actor("alice"), a_message(title=f"Übung {n}", category=f"C{n % 2}")) for n in range(5)]
     receive(app, bob)
@@ -155,7 +155,7 @@ def test_view_is_searched_filtered_and_paged_like_the_others(app, bob, monkeypat
 
 def test_retention_takes_it_out_of_the_view(app, bob, shift):
     with app.app_context():
-        retention.run(Keep(0, 0, receipts_days=1), now=clock.now() + timedelta(days=2))
+        retention.run(RetentionPolicy(0, 0, receipts_days=1), now=clock.now() + timedelta(days=2))
     assert titles(bob) == []
 
 

@@ -7,8 +7,8 @@ import zlib
 import pytest
 import sqlalchemy
 
-from broadcast.actions import gathering
-from broadcast.domain.arrival import Cap
+from broadcast.actions import flood_control
+from broadcast.domain.inbound import Cap
 from broadcast.ingest import rules_file
 from broadcast.ingest.rules import Rule
 from broadcast.store import dead_letters
@@ -114,7 +114,7 @@ def test_event_with_the_key_of_a_live_card_answers_with_that_card(program):
 
 
 def test_too_many_events_are_held_back_and_then_refused_with_when_to_come_back(app, program, monkeypatch):
-    monkeypatch.setattr(gathering, "MOST_WAITING", 2)
+    monkeypatch.setattr(flood_control, "MOST_WAITING", 2)
     app.extensions["rules"] = (Rule(fits={"source": ("*",)}, cap=Cap(1, 60, "r")),)
     answers = [program(an_event(str(n), data=a_message(title=f"t{n}"))) for n in range(4)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 429]

@@ -5,14 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast.actions import people as actions
 from broadcast.actions import reminders
-from broadcast.counted import Counted
+from broadcast.actions import users as actions
+from broadcast.base.errors import Conflict, Forbidden, NotFound
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
-from broadcast.domain.export import is_genuine
-from broadcast.errors import Conflict, Forbidden, NotFound
+from broadcast.domain.signed_csv import is_genuine
 from broadcast.store import broadcasts, log
+from broadcast.store.fast.count_cache import Counted
 from tests.acts import Reader, a_message, actor, count_rows, send, to_people
 from tests.conftest import tail
 
@@ -102,7 +102,7 @@ def test_odd_question_about_deliveries_is_refused(app, client, query):
 )
 def test_csv_is_signed_and_has_everybody(app, client, monkeypatch, path):
     """Also in pieces, without the context of the request."""
-    monkeypatch.setattr("broadcast.web.figures._CHUNK", 2)
+    monkeypatch.setattr("broadcast.web.console.analytics._CHUNK", 2)
     response = client("alice").get(path.format(publish(app)))
     assert response.mimetype == "text/csv"
     assert is_genuine(response.data, [app.secret_key])

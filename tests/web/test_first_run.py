@@ -5,15 +5,15 @@ import threading
 import pytest
 from flask import Flask
 
-from broadcast.actions import first_run as actions
-from broadcast.actions import passwords, people
+from broadcast.actions import initial_setup as actions
+from broadcast.actions import passwords, users
+from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.errors import Conflict, Invalid
-from broadcast.store import first_run
-from broadcast.store import people as known
+from broadcast.store import users as known
 from broadcast.store.database import db
-from broadcast.store.first_run import SetupCode
+from broadcast.store.models import setup
+from broadcast.store.models.setup import SetupCode
 from tests.cast import Client
 
 PASSWORD = "correct horse battery"
@@ -91,12 +91,12 @@ def test_newer_code_voids_the_older(app, nobody, code):
 
 def test_once_there_is_an_administrator_the_door_is_closed(app, nobody, code):
     with app.app_context():
-        alice = people.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
+        alice = users.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
     assert nobody.get("/setup").location == "/login"
     assert "/setup" not in nobody.get("/login").get_data(as_text=True)
     assert fill_in(nobody, code).status_code == 409
     with app.app_context():
-        people.disable(alice, by=SYSTEM, now=clock.now())
+        users.disable(alice, by=SYSTEM, now=clock.now())
         assert actions.make_code(now=clock.now()) is None
     assert fill_in(nobody, code).status_code == 409
     assert people_there(app) == ["alice"]
@@ -104,15 +104,15 @@ def test_once_there_is_an_administrator_the_door_is_closed(app, nobody, code):
 
 def test_old_code_stays_void_when_nobody_is_administrator_any_more(app, nobody, code):
     with app.app_context():
-        alice = people.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
-        people.set_roles(alice, [], by=SYSTEM, now=clock.now())
-        assert not first_run.has_administrator()
+        alice = users.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
+        users.set_roles(alice, [], by=SYSTEM, now=clock.now())
+        assert not setup.has_administrator()
     assert fill_in(nobody, code).status_code == 422
 
 
 def test_name_that_somebody_has_is_told_and_leaves_the_code_good(app, nobody, code):
     with app.app_context():
-        people.create_person("ada", None, by=SYSTEM, now=clock.now())
+        users.create_person("ada", None, by=SYSTEM, now=clock.now())
     assert "There is a person called ada already" in fill_in(nobody, code).get_data(as_text=True)
     assert fill_in(nobody, code, username="bea").status_code == 303
 

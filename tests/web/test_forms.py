@@ -5,16 +5,16 @@ from datetime import UTC, datetime
 import pytest
 from werkzeug.datastructures import MultiDict
 
+from broadcast.base.errors import Invalid
 from broadcast.domain.message import Draft, Target, TargetType
-from broadcast.errors import Invalid
-from broadcast.web import forms
+from broadcast.web.console.broadcasts import compose_form
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def read(**fields) -> Draft:
     form = {"title": "T", "content": "C", "targetType": "ALL"} | fields
-    return forms.read(MultiDict(form), now=NOW)
+    return compose_form.read(MultiDict(form), now=NOW)
 
 
 def problems(**fields) -> dict[str, str]:
@@ -95,7 +95,7 @@ def test_empty_audience_is_told_at_the_field_that_is_shown(kind, field):
 def test_fields_of_the_other_choice_do_not_count():
     """Somebody who changed their mind from "these people" to "everyone" means everyone."""
     form = MultiDict([("title", "T"), ("content", "C"), ("targetType", "ALL"), ("people", "bob"), ("roles", "ops")])
-    assert forms.read(form, now=NOW).target == Target(TargetType.ALL)
+    assert compose_form.read(form, now=NOW).target == Target(TargetType.ALL)
 
 
 def test_mistakes_of_clock_and_message_are_told_together():

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import people
+from broadcast.store import users
 from tests.acts import actor, count_rows, send
 from tests.cast import Client
 
@@ -23,7 +23,7 @@ def text_of(response) -> str:
 
 def user_id(app, username: str) -> int:
     with app.app_context():
-        return people.by_username(username).id
+        return users.by_username(username).id
 
 
 def test_ticked_people_get_a_link_each_that_is_told_once(app, client):
@@ -38,7 +38,7 @@ def test_ticked_people_get_a_link_each_that_is_told_once(app, client):
 def test_everybody_without_a_password_is_invited_as_csv(app, client):
     alice = client("alice")
     with app.app_context():
-        actions.set_password(people.by_username("alice").id, PASSWORD, by=SYSTEM, now=clock.now())
+        actions.set_password(users.by_username("alice").id, PASSWORD, by=SYSTEM, now=clock.now())
     alice = Client.of(app, "alice")
     answer = alice.post("/console/people/invitations", {"whom": "all", "as": "csv"})
     assert answer.mimetype == "text/csv"

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from broadcast.actions import broadcasts, passwords, people
+from broadcast.actions import broadcasts, passwords, users
+from broadcast.base.errors import Busy
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.errors import Busy
 from broadcast.store import broadcasts as stored
-from broadcast.store import people as known
+from broadcast.store import users as known
 from tests.acts import a_message, actor, count_rows, send
 from tests.cast import CAST, Client
 
@@ -38,8 +38,8 @@ def text_of(response) -> str:
 def alice(app, client) -> Client:
     client()  # the cast exists
     with app.app_context():
-        people.set_password(actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
-        people.set_password(actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        users.set_password(actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        users.set_password(actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     return client("alice")
 
 
@@ -51,7 +51,7 @@ def live(app, alice) -> int:
 
 def end_session(app) -> None:
     with app.app_context():
-        people.end_sessions(actor("alice").user_id, by=SYSTEM, now=clock.now())
+        users.end_sessions(actor("alice").user_id, by=SYSTEM, now=clock.now())
 
 
 def hidden(page: str, form: str) -> dict[str, str]:
@@ -191,12 +191,12 @@ def test_text_survives_a_busy_database(app, alice, live, monkeypatch, page, acti
         for place in (
             "broadcasts",
             "edits",
-            "templates",
-            "people",
+            "message_templates",
+            "users",
             "accounts",
             "roles",
             "invitations",
-            "import_people",
+            "user_import",
         ):
             patch.setattr(f"broadcast.actions.{place}.writing", busy)
         patch.setattr(passwords, "make_hash", busy)
@@ -230,7 +230,7 @@ def version_of(app, broadcast_id: int) -> str:
 def test_text_survives_a_limit_and_coming_back_to_it_is_not_counted(make_app):
     app = make_app(ratelimit_enabled=True, limit_publish_per_user="1/minute")
     with app.app_context():
-        people.create_person("dora", None, roles=["admin"], by=SYSTEM, now=clock.now())
+        users.create_person("dora", None, roles=["admin"], by=SYSTEM, now=clock.now())
     dora = Client.of(app, "dora")
     dora.get("/console/broadcasts/new")
     form = {"title": "T", "content": TEXT, "targetType": "SELECTED", "people": "dora", "when": "now"}

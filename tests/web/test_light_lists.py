@@ -117,7 +117,7 @@ def test_field_far_too_long_is_refused_and_not_cut(app, client, field, length):
 
 
 def test_file_of_the_list_is_made_piece_by_piece_in_its_order(app, client, monkeypatch):
-    monkeypatch.setattr("broadcast.web.console.listing._CHUNK", 2)
+    monkeypatch.setattr("broadcast.web.console.broadcasts.listing._CHUNK", 2)
     with app.app_context():
         client()
         ids = [send(actor("alice"), a_message(title=f"No {n}")) for n in range(5)]

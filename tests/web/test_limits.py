@@ -3,7 +3,7 @@
 import pytest
 from redis import Redis
 
-from broadcast.web.limits import limiter
+from broadcast.web.core.limits import limiter
 from tests.acts import Reader, a_message, count_rows
 from tests.cast import Client
 from tests.ports import free_port

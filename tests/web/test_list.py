@@ -8,10 +8,10 @@ import re
 import pytest
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import tidying
+from broadcast.actions import copies
 from broadcast.domain import clock
-from broadcast.store import broadcasts, lists
-from broadcast.store.lists import Look
+from broadcast.store import broadcast_query, broadcasts
+from broadcast.store.broadcast_query import Look
 from tests.acts import a_message, actor, send, to_role
 
 URL = "/console/broadcasts"
@@ -33,7 +33,7 @@ def several(app, client) -> dict[str, int]:
         }
         for name in ("ended", "archived"):
             actions.cancel(ids[name], reason="Wrong", by=by, now=clock.now())
-        tidying.archive(ids["archived"], by=by, now=clock.now())
+        copies.archive(ids["archived"], by=by, now=clock.now())
     return ids
 
 
@@ -78,17 +78,17 @@ def test_spreadsheet_takes_nothing_for_a_formula(client, several):
 
 def test_tabs_count_what_they_show(app, client, several):
     with app.app_context():
-        for tab in lists.TABS:
+        for tab in broadcast_query.TABS:
             for more in ({}, {"category": "News"}, {"q": "live"}):
                 look = Look(tab=tab, **more)
-                assert lists.counts(look)[tab] == len(lists.page(look))
+                assert broadcast_query.counts(look)[tab] == len(broadcast_query.page(look))
 
 
 def test_pages_go_on_without_gap(app, client):
     client()
     with app.app_context():
         ids = [send(actor("alice")) for _ in range(45)]
-        pages = [[b.id for b in lists.page(Look(number=n))] for n in (1, 2, 3)]
+        pages = [[b.id for b in broadcast_query.page(Look(number=n))] for n in (1, 2, 3)]
     assert [len(page) for page in pages] == [20, 20, 5]
     assert sum(pages, []) == ids[::-1]
     text = client("alice").get(f"{URL}?page=2").get_data(as_text=True)

@@ -11,8 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from broadcast.actions import broadcasts, invitations, people
-from broadcast.actions import templates as message_templates
+from broadcast.actions import broadcasts, invitations, message_templates, users
 from broadcast.domain import clock, permissions
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
@@ -55,7 +54,7 @@ def filled(app, client) -> None:
         fields = {"name": "T", "title": "{{ place }}", "content": "x", "priority": "LOW", "category": ""}
         message_templates.save(None, **fields, by=alice, now=now)
         invitations.invite([actor("charlie").user_id], valid_for=timedelta(days=1), by=alice, now=now)
-        people.create_token(alice.user_id, scopes=["inbox"], label="x", by=SYSTEM, now=now)
+        users.create_token(alice.user_id, scopes=["inbox"], label="x", by=SYSTEM, now=now)
 
 
 def walk(app: Flask, reader: Client) -> Iterator[tuple[str, str, str]]:
@@ -95,7 +94,7 @@ def console(request) -> None:
 def test_nothing_is_offered_that_the_reader_may_not_do(app, client, role):
     client()  # the cast exists
     with app.app_context():
-        people.set_roles(actor("bob").user_id, [role], by=SYSTEM, now=clock.now())
+        users.set_roles(actor("bob").user_id, [role], by=SYSTEM, now=clock.now())
     may, routes = permissions.of_roles([role]), app.url_map.bind("localhost")
     refused, pages = set(), set()
     for page, method, path in walk(app, client("bob")):

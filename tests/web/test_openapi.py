@@ -4,10 +4,10 @@ import re
 
 import pytest
 
+from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.domain.message import read_draft
-from broadcast.errors import Invalid
-from broadcast.web import openapi
+from broadcast.web.api import openapi
 
 
 def test_every_route_of_the_interface_is_described_and_nothing_else(routes):
@@ -18,7 +18,7 @@ def test_every_route_of_the_interface_is_described_and_nothing_else(routes):
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     described = {(method, path) for path, operations in openapi.document("x")["paths"].items() for method in operations}
-    assert described == there, "broadcast/web/openapi.py describes the routes, one line for each"
+    assert described == there, "broadcast/web/api/openapi.py describes the routes, one line for each"
 
 
 def test_fields_of_a_message_are_the_ones_that_are_read():

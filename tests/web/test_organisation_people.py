@@ -3,10 +3,10 @@
 import pytest
 from flask import Flask
 
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import people
+from broadcast.store import users
 from broadcast.store.database import db
 from broadcast.store.models import Role
 from tests.acts import actor
@@ -31,7 +31,7 @@ def test_stranger_is_added_without_a_role(organised, openid):
     app = organised(oidc_create_people=True)
     assert sign_in(app).status_code == 303
     with app.app_context():
-        dana = people.by_username("dana")
+        dana = users.by_username("dana")
         assert (dana.name, dana.roles, dana.password_hash) == ("Dana Scully", frozenset(), None)
 
 
@@ -57,7 +57,7 @@ def test_username_that_was_given_to_somebody_else_over_there_opens_nothing(organ
     openid.person = {"sub": "42-bob", "preferred_username": "robert"}
     assert sign_in(app).status_code == 303, "a new name over there is the same person here"
     with app.app_context():
-        assert people.by_username("robert") is None
+        assert users.by_username("robert") is None
 
 
 def test_account_that_was_made_anew_over_there_is_joined_after_the_two_were_parted(organised, openid):
@@ -85,7 +85,7 @@ def test_account_with_a_password_is_taken_over_only_if_told_so(organised, openid
 def roles_of(app: Flask, username: str) -> set[str]:
     with app.app_context():
         db.session.rollback()
-        return set(people.by_username(username).roles)
+        return set(users.by_username(username).roles)
 
 
 def test_roles_stay_as_they_are_when_no_claim_says_them(organised, openid):

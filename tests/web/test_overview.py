@@ -3,7 +3,7 @@
 import html
 from datetime import timedelta
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from tests.acts import a_message, actor, send
@@ -50,6 +50,6 @@ def test_troubles_are_told_to_whoever_runs_the_system_and_to_nobody_else(make_ap
     for sentence in ("1 event waits that could not", "The loop “clock” failed", "Redis does not answer this worker"):
         assert sentence in page
     with app.app_context():
-        people.create_person("vera", None, roles=["viewer"], by=SYSTEM, now=clock.now())
+        users.create_person("vera", None, roles=["viewer"], by=SYSTEM, now=clock.now())
     assert "Nothing needs you" in look(Client.of(app, "vera"))
     assert "Redis" not in look(Client.of(app, "vera"))

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import people
+from broadcast.store import users
 from tests.acts import actor, count_rows
 from tests.cast import CAST
 
@@ -22,7 +22,7 @@ def text_of(response) -> str:
 
 def user(app, username: str):
     with app.app_context():
-        return people.by_username(username)
+        return users.by_username(username)
 
 
 def test_list_is_searched_filtered_and_paged(app, client):
@@ -30,7 +30,7 @@ def test_list_is_searched_filtered_and_paged(app, client):
     with app.app_context():
         for n in range(60):
             actions.create_person(f"p{n:02}", None, name=f"Person {n}", roles=["sales"], by=SYSTEM, now=clock.now())
-        actions.disable(people.by_username("p07").id, by=SYSTEM, now=clock.now())
+        actions.disable(users.by_username("p07").id, by=SYSTEM, now=clock.now())
     page = text_of(alice.get("/console/people"))
     assert "63 people" in page
     following = re.search(r'hx-get="(/console/people\?[^"]*after=[^"]+)"', page)[1].replace("&amp;", "&")
@@ -250,7 +250,7 @@ def test_nobody_ends_the_session_of_another_there(app, client):
 
 def sessions_of(app, username: str):
     with app.app_context():
-        return people.open_sessions(actor(username).user_id)
+        return users.open_sessions(actor(username).user_id)
 
 
 def test_account_is_for_people_at_a_browser(app, client):

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast import scheduler
 from broadcast.domain import clock
+from broadcast.worker import scheduler
 from tests.acts import a_message, actor, send
 
 NOW = clock.now()

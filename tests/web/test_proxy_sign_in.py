@@ -6,11 +6,11 @@ import pytest
 from flask import Flask
 from structlog.testing import capture_logs
 
-from broadcast.actions import people as actions
+from broadcast.actions import users as actions
+from broadcast.config.settings import Settings, SettingsError
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.settings import Settings, SettingsError
-from broadcast.store import audit, people
+from broadcast.store import audit, users
 from broadcast.store.database import db
 from broadcast.store.models import UserSession
 from tests.acts import actor, count_rows
@@ -155,7 +155,7 @@ def test_people_are_added_only_if_told_so_and_disabled_ones_stay_out(behind):
     app = behind(proxy_create_people=True)
     assert come(Client.of(app, None), "/login", "Dana").status_code == 303
     with app.app_context():
-        assert people.by_username("dana").roles == frozenset()
+        assert users.by_username("dana").roles == frozenset()
         actions.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
     assert come(Client.of(app, None), "/login", "bob").status_code == 401
 
@@ -164,7 +164,7 @@ def test_roles_come_from_their_header_if_there_is_one(behind):
     app = behind(proxy_roles_header="X-Forwarded-Groups")
     come(Client.of(app, None), "/login", "bob", headers={"X-Forwarded-Groups": "viewer, no such role,"})
     with app.app_context():
-        assert people.by_username("bob").roles == {"viewer"}
+        assert users.by_username("bob").roles == {"viewer"}
 
 
 def test_signing_out_shows_the_way_out_of_the_proxy(behind):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from broadcast.store import people
+from broadcast.store import users
 from tests.acts import a_message, actor, to_people
 
 
@@ -64,7 +64,7 @@ def test_people_are_imported_from_a_european_excel(app, client, encoding):
     report = upload(client("alice"), "/console/people/import", data, act="import")
     assert ("read as Windows-1252" in report) == (encoding == "cp1252")
     with app.app_context():
-        assert people.by_username("juergen").name == "Müller; Jürgen"
+        assert users.by_username("juergen").name == "Müller; Jürgen"
 
 
 def test_role_that_does_not_exist_is_made_from_the_report(app, client):
@@ -76,7 +76,7 @@ def test_role_that_does_not_exist_is_made_from_the_report(app, client):
     done = text_of(alice.post("/console/people/import", {"table": table, "newRoles": "nurses", "act": "import"}))
     assert "<strong>1</strong> person was added" in done
     with app.app_context():
-        assert people.by_username("dana").roles == {"nurses"}
+        assert users.by_username("dana").roles == {"nurses"}
 
 
 def test_export_of_figures_can_be_read_back_as_recipients(app, client):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broadcast.domain import clock
 from broadcast.domain.preferences import read
-from broadcast.domain.zones import read_local
+from broadcast.domain.time_zones import read_local
 from tests.acts import a_message, actor, send
 from tests.cast import Client
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from broadcast.store import people
+from broadcast.store import users
 from tests.acts import Reader, a_message, actor, count_rows, send, to_role
 from tests.conftest import tail
 
@@ -69,7 +69,7 @@ def test_page_names_what_deleting_means_and_asks_for_a_tick(app, client):
         assert count_rows() == before
     assert alice.post("/console/roles/ops/delete", {"understood": "yes"}).status_code == 303
     with app.app_context():
-        assert people.role_names() == ["admin"]
+        assert users.role_names() == ["admin"]
 
 
 def test_unused_role_is_deleted_without_a_tick(app, client):

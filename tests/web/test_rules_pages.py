@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from broadcast.actions import events
+from broadcast.actions import inbound_events
 from broadcast.domain import clock
-from broadcast.domain.arrival import Arrival
+from broadcast.domain.inbound import Arrival
 from broadcast.ingest import contract
-from broadcast.store import sources
+from broadcast.store import event_sources
 from tests.acts import a_message, count_rows, to_role
 from tests.cast import Client
 from tests.ingest.records import SOURCE, a_cancel, an_event, bare, structured
@@ -48,7 +48,7 @@ def arrive(app, *records) -> list[str]:
     with app.app_context():
         now, held = clock.now(), app.extensions["rules"]
         read = [Arrival(record, contract.read(record, now=now, rules=held)) for record in records]
-        return [outcome.kind for outcome in events.ingest(read, by=events.account(now=now), now=now)]
+        return [outcome.kind for outcome in inbound_events.ingest(read, by=inbound_events.account(now=now), now=now)]
 
 
 def page(app, path: str = "/console/rules") -> str:
@@ -131,7 +131,7 @@ def test_event_is_read_as_of_the_moment_at_which_it_came(ruled):
     with ruled.app_context():
         came = clock.from_wire("2026-11-04T10:00:00Z")
         read = Arrival(record, contract.read(record, now=came, rules=ruled.extensions["rules"]))
-        events.ingest([read], by=events.account(now=came), now=came)
+        inbound_events.ingest([read], by=inbound_events.account(now=came), now=came)
     assert cards(page(ruled, "/console/rules/1"))[0].endswith("Short")
 
 
@@ -151,11 +151,11 @@ def test_twenty_events_of_each_source_are_kept_and_repeats_and_recalls_are_not(r
     arrive(ruled, *(structured(an_event(str(n), data=to_role("ops")), offset=n) for n in range(15)))
     arrive(ruled, structured(a_cancel("3"), offset=99), structured(an_event("b", source="https://b"), offset=98))
     with ruled.app_context():
-        assert len(list(sources.samples([SOURCE]))) == 15
-        assert len(list(sources.samples(["https://b/"]))) == 1
+        assert len(list(event_sources.samples([SOURCE]))) == 15
+        assert len(list(event_sources.samples(["https://b/"]))) == 1
     arrive(ruled, *(structured(an_event(f"x{n}", data=to_role("ops")), offset=n) for n in range(300)))
     with ruled.app_context():
-        kept = [contract.envelope_of(sources.record_of(one)).id for one in sources.samples([SOURCE])]
+        kept = [contract.envelope_of(event_sources.record_of(one)).id for one in event_sources.samples([SOURCE])]
         assert kept == [f"x{n}" for n in range(299, 279, -1)]
 
 
@@ -164,7 +164,7 @@ def test_token_of_a_webhook_is_never_kept(ruled):
     secret = (("authorization", b"Bearer secret"), ("cookie", b"broadcast=secret"))
     arrive(ruled, type(record)(record.value, headers=(*secret, *record.headers)))
     with ruled.app_context():
-        [kept] = sources.samples([SOURCE])
+        [kept] = event_sources.samples([SOURCE])
         assert [name for name, _ in kept.headers] == ["content-type"]
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store.database import db, writing
@@ -19,7 +19,7 @@ FORM = {"username": "dana", "password": "correct horse battery"}
 def dana(app, client) -> Client:
     """A browser in front of the sign-in page; Dana has a password."""
     with app.app_context():
-        people.create_person("dana", FORM["password"], roles=["ops"], by=SYSTEM, now=clock.now())
+        users.create_person("dana", FORM["password"], roles=["ops"], by=SYSTEM, now=clock.now())
     return client()
 
 
@@ -99,7 +99,7 @@ def test_session_ends_when_idle_or_old(app, client):
 def test_disabled_person_is_out_at_once(app, client):
     bob = client("bob")
     with app.app_context():
-        people.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
+        users.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
     assert bob.get("/inbox").status_code == 303
 
 
@@ -144,7 +144,7 @@ def test_forged_cookie_is_nobody(app, client, cookie):
 def test_second_sign_in_ends_the_session_that_this_browser_had(app, dana):
     """A copy of the old cookie is worth nothing, though nobody signed out."""
     with app.app_context():
-        people.create_person("erin", FORM["password"], by=SYSTEM, now=clock.now())
+        users.create_person("erin", FORM["password"], by=SYSTEM, now=clock.now())
     dana.post("/login", FORM)
     stolen = cookie_of(dana)
     for username in ("dana", "erin"):

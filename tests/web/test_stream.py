@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import update
 
-from broadcast.actions import broadcasts, people, receipts
+from broadcast.actions import broadcasts, receipts, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.audience import Everyone
@@ -272,8 +272,8 @@ def test_change_of_roles_reindexes_the_open_stream(app, client):
     stream = Reader(client_of(client, "bob"))
     stream.until("CONNECTED")
     with app.app_context():
-        people.set_roles(actor("bob").user_id, ["sales"], by=SYSTEM, now=clock.now())
-        people.set_roles(actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
+        users.set_roles(actor("bob").user_id, ["sales"], by=SYSTEM, now=clock.now())
+        users.set_roles(actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
     publish(app, to_role("ops", title="old role"), to_role("sales", title="new role"))
     reset = stream.next()
     assert reset.event == "RESET"
@@ -303,7 +303,7 @@ def test_replay_over_a_change_of_roles_is_a_reset(app, client):
     http = client_of(client, "bob")
     cursor = head(app)
     with app.app_context():
-        people.set_roles(actor("bob").user_id, ["sales"], by=SYSTEM, now=clock.now())
+        users.set_roles(actor("bob").user_id, ["sales"], by=SYSTEM, now=clock.now())
     tail(app)
     stream = Reader(http, headers={"Last-Event-ID": cursor})
     assert [frame.event for frame in stream.until("CONNECTED")] == ["RESET", "CONNECTED"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
@@ -35,7 +35,7 @@ def test_sign_out_closes_the_streams_of_that_session_only(app, client):
 def test_disabled_person_loses_every_stream(app, client):
     streams = [connected(client("bob"))[0] for _ in range(2)]
     with app.app_context():
-        people.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
+        users.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
     tail(app)
     for stream in streams:
         assert [stream.next().event, stream.next()] == ["SIGNED_OUT", None]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from broadcast.hub.sockets import Sockets
+from broadcast.streams.socket_transport import Sockets
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll on this system")
 
@@ -27,7 +27,7 @@ def test_client_is_told_when_to_return_when_the_worker_has_no_descriptor_left(ap
     def refuse(_fd: int) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("broadcast.hub.sockets.os.dup", refuse)
+    monkeypatch.setattr("broadcast.streams.socket_transport.os.dup", refuse)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         answer = client("bob").get(path, environ_overrides={"gunicorn.socket": ours})

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcast.web import text_diff
-from broadcast.web.text_diff import Part, compare
+from broadcast.web.core import text_diff
+from broadcast.web.core.text_diff import Part, compare
 from tests.nasty_texts import SIZE, lines_of, nasty_texts
 
 MOST_LINES_AT_ONCE = 450_000  # of Python, some 20 ms

@@ -6,12 +6,12 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from broadcast.actions import people
+from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import credentials
-from broadcast.store import people as known
-from broadcast.web import turnstile
+from broadcast.store import users as known
+from broadcast.web.core import stream_admission
 
 
 class SlowDatabase:
@@ -41,7 +41,7 @@ def open_streams(app, client, database) -> Iterator:
     client()
     with app.app_context():
         bob = known.by_username("bob")
-        token = people.create_token(bob.id, scopes=["inbox"], label="a program", by=SYSTEM, now=clock.now())
+        token = users.create_token(bob.id, scopes=["inbox"], label="a program", by=SYSTEM, now=clock.now())
     responses = []
 
     def one() -> str:
@@ -62,7 +62,7 @@ def app(make_app):
 
 @pytest.fixture
 def at_once(settings) -> int:
-    return turnstile.at_once(settings)
+    return stream_admission.at_once(settings)
 
 
 def test_streams_are_opened_a_few_at_a_time_and_none_is_refused(open_streams, database, at_once):
@@ -78,7 +78,12 @@ def test_streams_are_opened_a_few_at_a_time_and_none_is_refused(open_streams, da
 def test_fewer_are_opened_at_a_time_where_the_database_lets_nobody_else_run(settings):
     on_a_server = settings.model_copy(update={"database_url": "postgresql://somebody@localhost/b"})
     on_sqlite = settings.model_copy(update={"database_url": None})
-    assert 1 < turnstile.at_once(on_sqlite) < turnstile.at_once(on_a_server) < on_a_server.database_pool_size * 2
+    assert (
+        1
+        < stream_admission.at_once(on_sqlite)
+        < stream_admission.at_once(on_a_server)
+        < on_a_server.database_pool_size * 2
+    )
 
 
 def test_pages_do_not_stand_behind_streams(open_streams, database, client):
@@ -91,7 +96,7 @@ def test_pages_do_not_stand_behind_streams(open_streams, database, client):
 
 
 def test_who_waits_in_vain_is_told_to_come_back(open_streams, database, at_once, monkeypatch):
-    monkeypatch.setattr(turnstile, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(stream_admission, "_PATIENCE_SECONDS", 0.05)
     opening = open_streams(at_once + 1)
     refused = gevent.wait(opening, count=1, timeout=10)
     assert ["event: BUSY" in stream.value for stream in refused] == [True]

@@ -6,14 +6,14 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 
-from broadcast.actions import people as actions
 from broadcast.actions import receipts
-from broadcast.counted import Counted
+from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.figures import GROUP
+from broadcast.domain.stats import GROUP
 from broadcast.store import broadcasts
 from broadcast.store.database import writing
+from broadcast.store.fast.count_cache import Counted
 from broadcast.store.models import Broadcast
 from tests.acts import a_message, actor, send, to_people
 from tests.cast import Client

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.web.limits import limiter
+from broadcast.web.core.limits import limiter
 from tests.acts import Reader, a_message
 from tests.cast import Client
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from broadcast.actions import broadcasts, edits, events, templates
+from broadcast.actions import broadcasts, edits, inbound_events, message_templates
 from broadcast.content import markdown
 from broadcast.domain import clock
 from broadcast.store import broadcasts as stored
@@ -84,7 +84,7 @@ def by_webhook(app, client, words) -> str:
 def by_kafka(app, client, words) -> str:
     client()
     with app.app_context():
-        assert ingest(events.account(now=clock.now()), bare(a_message(**words), offset=7)) == ["rejected"]
+        assert ingest(inbound_events.account(now=clock.now()), bare(a_message(**words), offset=7)) == ["rejected"]
         return db.session.scalars(db.select(dead_letters.DeadLetter)).one().reason
 
 
@@ -157,7 +157,7 @@ def rendered(monkeypatch) -> list[str]:
         texts.append(text)
         return render(text)
 
-    for module in (broadcasts, edits, events, templates):
+    for module in (broadcasts, edits, inbound_events, message_templates):
         monkeypatch.setattr(module, "writing", noticed)
     monkeypatch.setattr(markdown, "render", rendered)
     return texts
@@ -172,19 +172,21 @@ def test_nothing_is_rendered_inside_a_write_transaction(app, client, rendered):
     assert alice.post(f"/console/broadcasts/{draft['id']}/edit", form).status_code == 303
     alice.post("/console/library/templates", FORM | {"name": "N", "content": "by *template*"})
     with app.app_context():
-        assert ingest(events.account(now=clock.now()), bare(a_message(content="by *event*"), offset=7)) == ["published"]
+        assert ingest(inbound_events.account(now=clock.now()), bare(a_message(content="by *event*"), offset=7)) == [
+            "published"
+        ]
     assert {text.split("*")[1] for text in rendered} == {"api", "edit", "draft", "form", "template", "event"}
 
 
 def test_burst_of_intricate_events_lets_others_run(app, client, monkeypatch):
     client()
     turns: list[int] = []
-    monkeypatch.setattr("broadcast.turn.let_others_run", lambda: turns.append(1))
-    monkeypatch.setattr("broadcast.turn._WORK_SECONDS", 0)
+    monkeypatch.setattr("broadcast.base.cooperative.let_others_run", lambda: turns.append(1))
+    monkeypatch.setattr("broadcast.base.cooperative._WORK_SECONDS", 0)
     texts = [f"{n} " + "*a* [b](https://c.example) " * 300 for n in range(20)]
     records = [bare(a_message(content=text), offset=n) for n, text in enumerate(texts)]
     with app.app_context():
-        prepared = events.prepare(arrivals(*records))
+        prepared = inbound_events.prepare(arrivals(*records))
     assert all(one.html for one in prepared)
     assert len(turns) > 20 * 1000
 
@@ -196,7 +198,7 @@ def test_page_of_a_broadcast_compares_no_texts_until_it_is_asked(app, client, mo
         words = {"title": f"t{n}", "content": f"word {n}"}
         alice.send("PATCH", f"/api/admin/broadcasts/{made}", words, headers={"If-Match": "*"})
     with monkeypatch.context() as patch:
-        patch.setattr("broadcast.web.text_diff.compare", None)
+        patch.setattr("broadcast.web.core.text_diff.compare", None)
         page = text_of(alice.get(f"/console/broadcasts/{made}"))
     assert page.count("Show what changed") == 20
     assert "Changed: Title, Text" in page

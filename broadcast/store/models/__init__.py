@@ -3,6 +3,18 @@
 Times are aware UTC. Rows that others refer to stay: people are disabled or made anonymous, broadcasts cancelled.
 """
 
+from broadcast.store.models.activity import (
+    Audit,
+    AuditHead,
+    EarlierAcknowledgement,
+    IdempotencyKey,
+    LogEvent,
+    LogHead,
+    Receipt,
+    RevisionText,
+    SchemaSupport,
+    UndoStep,
+)
 from broadcast.store.models.broadcasts import (
     Broadcast,
     BroadcastExceptRole,
@@ -13,7 +25,7 @@ from broadcast.store.models.broadcasts import (
     SavedAudience,
     audience_of,
 )
-from broadcast.store.models.people import (
+from broadcast.store.models.users import (
     ApiToken,
     Invitation,
     PastViewer,
@@ -25,18 +37,6 @@ from broadcast.store.models.people import (
     User,
     UserRole,
     UserSession,
-)
-from broadcast.store.models.record import (
-    Audit,
-    AuditHead,
-    EarlierAcknowledgement,
-    IdempotencyKey,
-    LogEvent,
-    LogHead,
-    Receipt,
-    RevisionText,
-    SchemaSupport,
-    UndoStep,
 )
 
 __all__ = [

@@ -11,7 +11,7 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Link
-from broadcast.domain.words import distinct
+from broadcast.domain.search_tokens import distinct
 from broadcast.store.database import db
 
 

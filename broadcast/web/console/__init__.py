@@ -2,20 +2,21 @@
 
 from flask import Blueprint
 
-from broadcast.web.console import (
-    compose,
-    connections,
-    dead_letters,
-    health,
-    library,
-    listing,
-    one,
-    overview,
-    parts,
-    revisions,
-    rules,
-)
+from broadcast.web.console import connections, dead_letters, health, overview, rules
+from broadcast.web.console.broadcasts import compose, detail, fragments, library, listing, revisions
 
 blueprint = Blueprint("console", __name__, url_prefix="/console")
-for _subject in (overview, listing, compose, parts, one, revisions, library, connections, dead_letters, rules, health):
+for _subject in (
+    overview,
+    listing,
+    compose,
+    fragments,
+    detail,
+    revisions,
+    library,
+    connections,
+    dead_letters,
+    rules,
+    health,
+):
     blueprint.register_blueprint(_subject.blueprint)

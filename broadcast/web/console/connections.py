@@ -1,14 +1,15 @@
 """Live connections: who is connected, to which worker, since when, and how far behind."""
 
-from flask import Blueprint, current_app, redirect, request, url_for
+from flask import Blueprint, redirect, request, url_for
 
-from broadcast.actions import announce
+from broadcast.actions import notify
+from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Invalid
-from broadcast.store import people
-from broadcast.web.identity import allow
-from broadcast.web.render import page
+from broadcast.store import users
+from broadcast.streams.presence import PRESENCE
+from broadcast.web.core.identity import allow
+from broadcast.web.core.rendering import page
 
 blueprint = Blueprint("connections", __name__)
 
@@ -19,10 +20,10 @@ CONNECTIONS = 200  # streams listed on one page, the newest first
 @allow(Permission.SEE)
 def connections():
     """Who is connected, to which worker, since when, and how far behind."""
-    presence = current_app.extensions["presence"]
+    presence = PRESENCE.current
     streams = sorted(presence.streams(), key=lambda stream: stream.since, reverse=True)
     shown = streams[:CONNECTIONS]
-    names = people.names([stream.user_id for stream in shown])
+    names = users.names([stream.user_id for stream in shown])
     listed = [
         {
             "stream": stream,
@@ -46,5 +47,5 @@ def close_connection(connection_id: str):
     user_id = request.form.get("userId", "")
     if not (user_id.isascii() and user_id.isdigit() and len(user_id) < 19):
         raise Invalid({"userId": "Which person's stream it is must be told."})
-    announce.disconnect(int(user_id), connection_id[:100])
+    notify.disconnect(int(user_id), connection_id[:100])
     return redirect(url_for("console.connections.connections"), 303)

@@ -3,23 +3,24 @@
 import base64
 from datetime import datetime
 
-from flask import Blueprint, current_app, redirect, request, url_for
+from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from broadcast.actions import dead_letters as actions
-from broadcast.actions.batch import Ready, compose
+from broadcast.actions.inbound_batch import Ready, compose
+from broadcast.base.errors import Invalid, NotFound
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.arrival import VALUE_BYTES, Publish, Rejected
+from broadcast.domain.inbound import VALUE_BYTES, Publish, Rejected
 from broadcast.domain.permissions import Permission
-from broadcast.errors import Invalid, NotFound
 from broadcast.ingest import redrive
 from broadcast.store import dead_letters, system_identity
-from broadcast.store.outside import DeadLetter, LetterStatus
-from broadcast.web.console import reviewing
-from broadcast.web.identity import allow, me
-from broadcast.web.kept_forms import resumable
-from broadcast.web.render import CardView, is_htmx, page
+from broadcast.store.models.ingest import DeadLetter, LetterStatus
+from broadcast.web.console.broadcasts import review
+from broadcast.web.core.identity import allow, me
+from broadcast.web.core.rendering import CardView, is_htmx, page
+from broadcast.web.core.resumable_forms import resumable
 
 blueprint = Blueprint("dead_letters", __name__)
 
@@ -36,9 +37,9 @@ def listing():
     next = str(found[PAGE - 1].id) if len(found) > PAGE else None
     values = {"letters": found[:PAGE], "next": next, "status": status}
     if is_htmx() and before:
-        return page("console/_dead_letters.html", **values)
+        return page("console/dead_letters/_rows.html", **values)
     values |= {"counts": dead_letters.counts(), "through": dead_letters.newest_id(), "told": _told_of_all()}
-    return page("console/dead_letters.html", **values)
+    return page("console/dead_letters/list.html", **values)
 
 
 @blueprint.get("/dead-letters/<int:letter_id>")
@@ -60,7 +61,7 @@ def again(letter_id: int):
     value = None if typed == shown(letter.value) else typed.encode("utf-8", "surrogatepass")
     if "check" in request.form:
         return _page(letter, typed=typed, ready=redrive.rehearse(letter, value, now=now))
-    outcome = redrive.redrive(letter, value, by=me().actor, now=now, confirmed=reviewing.given(request.form))
+    outcome = redrive.redrive(letter, value, by=me().actor, now=now, confirmed=review.given(request.form))
     if outcome.rejected is not None:
         return _page(found(letter_id), typed=typed, error=outcome.rejected.reason), 422
     return redirect(url_for("console.dead_letters.one", letter_id=letter_id), 303)
@@ -117,13 +118,13 @@ def _page(
 ) -> ResponseReturnValue:
     reading = ready and ready.arrival.reading
     return page(
-        "console/dead_letter.html",
+        "console/dead_letters/detail.html",
         letter=letter,
         arrived_at=letter.created_at,
         headers=[(name, shown(base64.b64decode(value))) for name, value in letter.headers],
         key=shown(letter.key) if letter.key else None,
         typed=typed,
-        group=current_app.extensions["settings"].kafka_group_id or system_identity.kafka_group(),
+        group=SETTINGS.current.kafka_group_id or system_identity.kafka_group(),
         is_cut=letter.size > VALUE_BYTES,
         error=reading.reason if isinstance(reading, Rejected) else error,
         card=rehearsed(ready, me().actor, clock.now()) if ready else None,

@@ -3,9 +3,11 @@
 from flask import Blueprint, current_app
 
 from broadcast.domain.permissions import Permission
-from broadcast.upkeep import doctor
-from broadcast.web.identity import allow
-from broadcast.web.render import page
+from broadcast.maintenance import doctor
+from broadcast.streams.hub import HUB
+from broadcast.web.core.identity import allow
+from broadcast.web.core.rendering import page
+from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("health", __name__)
 
@@ -18,7 +20,7 @@ def health():
     """The page looks for itself whether a proxy holds streams back: only the browser can see that."""
     findings = doctor.examine(current_app._get_current_object())
     findings.sort(key=lambda finding: _WORST_FIRST.index(finding.state))
-    runtime, hub = current_app.extensions["runtime"], current_app.extensions["hub"]
+    runtime, hub = RUNTIME.current, HUB.current
     return page(
         "console/health.html",
         findings=findings,

@@ -4,19 +4,22 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from flask import Blueprint, current_app, request, url_for
+from flask import Blueprint, request, url_for
 
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
+from broadcast.domain.overdue_schedules import Reason
 from broadcast.domain.permissions import Permission
-from broadcast.domain.plans import Reason
-from broadcast.domain.zones import read_zone, start_of_day
-from broadcast.store import broadcasts, dead_letters, lists, people, plans
+from broadcast.domain.time_zones import read_zone, start_of_day
+from broadcast.store import broadcast_query, broadcasts, dead_letters, overdue_schedules, users
+from broadcast.store.broadcast_query import Look
 from broadcast.store.dead_letters import LetterStatus
-from broadcast.store.lists import Look
-from broadcast.web import told_figures
-from broadcast.web.console.rows import rows
-from broadcast.web.identity import allow, me
-from broadcast.web.render import page
+from broadcast.streams.presence import PRESENCE
+from broadcast.web.console import viewer_stats
+from broadcast.web.console.broadcasts.list_rows import rows
+from broadcast.web.core.identity import allow, me
+from broadcast.web.core.rendering import page
+from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("overview", __name__)
 
@@ -34,18 +37,18 @@ class Need(NamedTuple):
 @blueprint.get("/")
 @allow(Permission.SEE)
 def overview():
-    now, presence = clock.now(), current_app.extensions["presence"]
-    zone = read_zone(people.preferences(me().id).time_zone)
-    counts = lists.counts(Look())
+    now, presence = clock.now(), PRESENCE.current
+    zone = read_zone(users.preferences(me().id).time_zone)
+    counts = broadcast_query.counts(Look())
     figures = {
-        "people": people.count_all(),
+        "people": users.count_all(),
         "online": len(presence.online_ids()),
         "live": counts["active"],
         "scheduled": counts["scheduled"],
         "drafts": counts["draft"],
         "sent_today": broadcasts.published_since(start_of_day(now, zone)),
     }
-    live, due = rows(lists.page(Look(tab="active", size=5))), rows(plans.due_next(limit=5))
+    live, due = rows(broadcast_query.page(Look(tab="active", size=5))), rows(overdue_schedules.due_next(limit=5))
     return page(
         "console/overview.html",
         live=live,
@@ -60,7 +63,7 @@ def overview():
 def _needs(now: datetime) -> Iterator[Need]:
     yield from _decisions()
     overdue = broadcasts.overdue(now, limit=_OVERDUE)
-    figures = told_figures.of(overdue)
+    figures = viewer_stats.of(overdue)
     for broadcast in overdue:
         if (missing := figures[broadcast.id].missing) != 0:
             yield Need(
@@ -72,10 +75,10 @@ def _needs(now: datetime) -> Iterator[Need]:
 
 def _decisions() -> Iterator[Need]:
     """Plans that do not go out by themselves any more."""
-    for broadcast in plans.waiting(limit=_OVERDUE):
+    for broadcast in overdue_schedules.waiting(limit=_OVERDUE):
         sentence = f"“{broadcast.title}” was not sent. {Reason(broadcast.decision_reason).sentence}"
         yield Need(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
-    if (more := plans.count_waiting() - _OVERDUE) > 0:
+    if (more := overdue_schedules.count_waiting() - _OVERDUE) > 0:
         words = "1 more plan waits" if more == 1 else f"{more:,} more plans wait"
         yield Need(f"{words} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled")
 
@@ -89,7 +92,7 @@ def _past_its_day(title: str, missing: int | None) -> str:
 
 def _troubles() -> Iterator[Need]:
     """What the operator would find on the health page, without the slow questions of the doctor."""
-    runtime, settings = current_app.extensions["runtime"], current_app.extensions["settings"]
+    runtime, settings = RUNTIME.current, SETTINGS.current
     health = url_for("console.health.health")
     if waiting := dead_letters.counts()[LetterStatus.WAITING.value]:
         word = "event waits" if waiting == 1 else "events wait"

@@ -2,19 +2,20 @@
 
 from typing import Any
 
-from flask import Blueprint, current_app
+from flask import Blueprint
 
-from broadcast.domain.arrival import Publish, Rejected
+from broadcast.base.errors import NotFound
+from broadcast.config.settings import SETTINGS
+from broadcast.domain.inbound import Publish, Rejected
 from broadcast.domain.message import Priority
 from broadcast.domain.permissions import Permission
-from broadcast.errors import NotFound
 from broadcast.ingest import dry_run
 from broadcast.ingest.dry_run import Tried
-from broadcast.ingest.rules import ANYTHING, Rule, Rules
-from broadcast.store import sources
+from broadcast.ingest.rules import ANYTHING, RULES, Rule, Rules
+from broadcast.store import event_sources
 from broadcast.web.console.dead_letters import rehearsed
-from broadcast.web.identity import allow, me
-from broadcast.web.render import page
+from broadcast.web.core.identity import allow, me
+from broadcast.web.core.rendering import page
 
 blueprint = Blueprint("rules", __name__)
 
@@ -27,9 +28,9 @@ _TEMPLATES = {"title": "Title", "content": "Text", "collapse_key": "Collapse key
 def listing():
     """Every rule with who may send under it, and what becomes of what none is for."""
     rules = [_told(rule, number) for number, rule in enumerate(_rules(), 1)]
-    settings = current_app.extensions["settings"]
+    settings = SETTINGS.current
     is_open = settings.event_rules_others == "allow"
-    return page("console/rules.html", rules=rules, path=settings.event_rules, is_open=is_open)
+    return page("console/rules/list.html", rules=rules, path=settings.event_rules, is_open=is_open)
 
 
 @blueprint.get("/rules/<int:number>")
@@ -41,13 +42,13 @@ def one(number: int):
         raise NotFound("There is no such rule. Rules are numbered as they stand in the file.")
     rule = rules[number - 1]
     tried = [_shown(one) for one in dry_run.try_rule(rules, number)]
-    figures = sources.figures(dry_run.sources_of(rule))
-    return page("console/rule.html", rule=_told(rule, number), tried=tried, figures=figures, most=dry_run.MOST)
+    figures = event_sources.figures(dry_run.sources_of(rule))
+    return page("console/rules/detail.html", rule=_told(rule, number), tried=tried, figures=figures, most=dry_run.MOST)
 
 
 def _rules() -> Rules:
     """Those of the file: the one for all the rest, where that is let through, is no rule to look at."""
-    return tuple(rule for rule in current_app.extensions["rules"] if rule is not ANYTHING)
+    return tuple(rule for rule in RULES.current if rule is not ANYTHING)
 
 
 def _told(rule: Rule, number: int) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""Copies, and what is put away: a draft duplicated or deleted, what has ended archived."""
+
+from datetime import datetime
+
+from broadcast.actions import audit, broadcast_rows
+from broadcast.actions.edits import Saved
+from broadcast.domain import lifecycle
+from broadcast.domain.actor import Actor
+from broadcast.domain.permissions import Permission
+from broadcast.store import audiences
+from broadcast.store.database import writing
+
+_COPIED = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
+
+
+def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> Saved:
+    """Make a draft with the words and the audience of a broadcast, and no times. Raises Forbidden, NotFound,
+    Invalid (beyond the person's quota of drafts), Busy.
+    """
+    by.require(Permission.WRITE)
+    with writing() as session:
+        broadcast_rows.check_may_draft(by)
+        original = broadcast_rows.locked(session, broadcast_id)
+        copy = broadcast_rows.new_row(by, now)
+        for name in _COPIED:
+            setattr(copy, name, getattr(original, name))
+        session.add(copy)
+        session.flush()
+        try:
+            audience = audiences.of(original)
+        except ValueError:  # a draft whose audience is not chosen yet
+            audience = None
+        if audience:
+            broadcast_rows.set_audience(session, copy, audience, snapshot=original.is_snapshot, may_be_empty=True)
+        audit.record(session, by, "broadcast.drafted", "broadcast", copy.id, now=now, copy_of=broadcast_id)
+        return Saved(copy.id, copy.version)
+
+
+def discard(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Delete a draft: it leaves every list but the archive. Raises Forbidden, NotFound, IllegalTransition, Busy."""
+    by.require(Permission.WRITE)
+    with writing() as session:
+        broadcast = broadcast_rows.locked(session, broadcast_id)
+        broadcast.status = lifecycle.after(broadcast.status, "discarded").value
+        broadcast.ended_at = broadcast.archived_at = broadcast.updated_at = now
+        audit.record(session, by, "broadcast.discarded", "broadcast", broadcast.id, now=now)
+
+
+def archive(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Put what has ended out of the lists; again is fine. Raises Forbidden, NotFound, IllegalTransition, Busy."""
+    by.require(Permission.WRITE)
+    with writing() as session:
+        broadcast = broadcast_rows.locked(session, broadcast_id)
+        lifecycle.after(broadcast.status, "archived")
+        if broadcast.archived_at is None:
+            broadcast.archived_at = now
+            audit.record(session, by, "broadcast.archived", "broadcast", broadcast.id, now=now)

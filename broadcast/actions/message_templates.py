@@ -1,0 +1,82 @@
+"""Message templates: kept, changed and deleted by administrators."""
+
+from datetime import datetime
+
+from sqlalchemy.exc import IntegrityError
+
+from broadcast.actions import audit
+from broadcast.base.errors import Conflict, Invalid, NotFound
+from broadcast.content import markdown, message_templates
+from broadcast.domain.actor import Actor
+from broadcast.domain.message import CATEGORY_CHARACTERS, CONTENT_BYTES, Priority, is_one_line
+from broadcast.domain.permissions import Permission
+from broadcast.domain.visible_text import is_blank
+from broadcast.store.database import writing
+from broadcast.store.models import MessageTemplate
+
+
+def save(
+    template_id: int | None,
+    *,
+    name: str,
+    title: str,
+    content: str,
+    priority: str,
+    category: str,
+    by: Actor,
+    now: datetime,
+) -> int:
+    """Keep a template, a new one for None; return its id. Lets other greenlets run.
+
+    Raises Forbidden, Invalid, NotFound, Conflict (the name), Busy.
+    """
+    by.require(Permission.WRITE)
+    given = {"name": " ".join(name.split()), "title": " ".join(title.split()), "content": content.replace("\0", "")}
+    given |= {"priority": priority or Priority.NORMAL.value, "category": " ".join(category.split()) or None}
+    given["variables"] = _variables(given)
+    try:
+        with writing() as session:
+            row = session.get(MessageTemplate, template_id) if template_id else MessageTemplate(created_by=by.user_id)
+            if row is None:
+                raise NotFound("There is no such template.")
+            for field, value in given.items():
+                setattr(row, field, value)
+            row.updated_at = now
+            session.add(row)
+            session.flush()
+            audit.record(session, by, "template.saved", "template", row.id, now=now, name=given["name"])
+            return row.id
+    except IntegrityError:
+        raise Conflict(f"There is a template called {given['name']} already.") from None
+
+
+def delete(template_id: int, *, by: Actor, now: datetime) -> None:
+    """Raises Forbidden, NotFound, Busy."""
+    by.require(Permission.WRITE)
+    with writing() as session:
+        row = session.get(MessageTemplate, template_id)
+        if row is None:
+            raise NotFound("There is no such template.")
+        audit.record(session, by, "template.deleted", "template", row.id, now=now, name=row.name)
+        session.delete(row)
+
+
+def _variables(given: dict[str, str | None]) -> list[str]:
+    """What is to be filled in. Raises Invalid for a template that cannot become a message."""
+    problems = {}
+    if not 0 < len(given["name"]) <= 80 or not is_one_line(given["name"]) or is_blank(given["name"]):
+        problems["name"] = "Give it a name of 1 to 80 characters."
+    if not 0 < len(given["title"]) <= 400 or not is_one_line(given["title"]) or is_blank(given["title"]):
+        problems["title"] = "A title of 1 to 400 characters is needed."
+    if is_blank(given["content"]) or len(given["content"].encode("utf-8", "replace")) > CONTENT_BYTES:
+        problems["content"] = f"A text of at most {CONTENT_BYTES:,} bytes is needed."
+    if given["priority"] not in set(Priority):
+        problems["priority"] = "Choose one of the priorities."
+    if given["category"] and (len(given["category"]) > CATEGORY_CHARACTERS or not is_one_line(given["category"])):
+        problems["category"] = f"A category has at most {CATEGORY_CHARACTERS} characters."
+    if problems:
+        raise Invalid(problems)
+    names = message_templates.variables(given["title"], given["content"])
+    if not names:
+        markdown.render(given["content"])  # what has no gaps says nothing else when it is used
+    return names

@@ -1,0 +1,104 @@
+"""Moving everything to another database: out as JSON lines, in as one transaction that ends every cursor given out before."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.exc import DataError, IntegrityError
+
+from broadcast.actions import audit, overdue_schedules
+from broadcast.base.errors import Conflict, Invalid
+from broadcast.domain import clock
+from broadcast.domain.actor import SYSTEM
+from broadcast.store import log, schema, transfer
+from broadcast.store.database import writing
+
+FORMAT = "broadcast-export-2"  # 2: the last line counts the rows and has the hash of all lines before it
+_CUT = "The file ends before its last line: it was cut off. Export again, or copy the whole file."
+
+
+def export(*, now: datetime) -> Iterator[str]:
+    """Lines of JSON: a head, every row, and a last line that proves the file whole.
+
+    It holds hashes of passwords and tokens: keep it as you keep the database.
+    """
+    digest, counts = hashlib.sha256(), Counter()
+
+    def line(item: dict[str, Any]) -> str:
+        text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+        digest.update(text.encode() + b"\n")
+        return text
+
+    yield line({"format": FORMAT, "at": clock.to_wire(now), "migrations": schema.applied_migrations()})
+    for table, row in transfer.rows():
+        counts[table] += 1
+        yield line({"table": table, "row": row})
+    yield line({"end": {"rows": dict(counts), "sha256": digest.hexdigest()}})
+
+
+def take_in(lines: Iterable[str], *, now: datetime, plans_go_on: bool = False) -> int:
+    """Write an export into an empty database; return the number of rows. Raises Invalid and Conflict, and writes nothing then.
+
+    A new epoch begins: a page that was open on the old system loads its list anew and misses nothing. Plans wait for a
+    decision, as the old system may have sent them since, unless `plans_go_on`.
+    """
+    if problem := schema.fitness().problem:
+        raise Conflict(problem)
+    digest = hashlib.sha256()
+    try:
+        lines = iter(lines)
+        _expect_head(_next(lines, digest))
+        with writing() as session:
+            if not transfer.is_empty(session):
+                raise Conflict(
+                    "This database has people already. An export goes into an empty one: see docs/operations.md."
+                )
+            count = transfer.insert_rows(session, _rows(lines, digest))
+            epoch = log.start_epoch(session)
+            if not plans_go_on:
+                overdue_schedules.hold_back_all(session, now=now)
+            audit.record(session, SYSTEM, "data.import", "log", None, now=now, rows=count, epoch=epoch)
+    except (ValueError, KeyError, TypeError) as problem:
+        raise Invalid({"file": f"This is no whole export of this version: {problem}"}) from None
+    except (IntegrityError, DataError):
+        raise Invalid({"file": "Its rows do not fit together: it was changed. Export again."}) from None
+    return count
+
+
+def _next(lines: Iterator[str], digest: Any) -> str:
+    line = next(lines, "").rstrip("\r\n")
+    digest.update(line.encode() + b"\n")
+    return line
+
+
+def _expect_head(line: str) -> None:
+    try:
+        head = json.loads(line)
+        given, here = head["migrations"], schema.applied_migrations()
+        if head["format"] != FORMAT:
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise Invalid({"file": "This is no export of this version: its first line does not say so."}) from None
+    if given != here:
+        raise Invalid({"file": f"It was made at {', '.join(given)} and this database is at {', '.join(here)}."})
+
+
+def _rows(lines: Iterator[str], digest: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows, up to the last line. Raises Invalid when that is not there, or says something else."""
+    counts: Counter[str] = Counter()
+    expected = digest.hexdigest()
+    while line := _next(lines, digest):
+        item = json.loads(line)
+        if "end" in item:
+            if item["end"] != {"rows": dict(counts), "sha256": expected} or next(lines, None) is not None:
+                raise Invalid(
+                    {"file": "Its last line counts other rows than it has: it was changed or cut. Export again."}
+                )
+            return
+        counts[item["table"]] += 1
+        expected = digest.hexdigest()
+        yield item["table"], item["row"]
+    raise Invalid({"file": _CUT})

@@ -1,0 +1,49 @@
+"""What people type about a person: username, name and roles, as they are kept."""
+
+import re
+from collections.abc import Iterable
+
+from broadcast.base.errors import Invalid
+from broadcast.domain.message import is_one_line
+
+MOST_ROLES = 200  # of one person
+_USERNAME = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # begins with a letter: digits alone are a user id
+_ROLE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def read_name(name: str) -> str:
+    """A person's name as it is kept. Raises Invalid for one that cannot be."""
+    name = " ".join(name.split())
+    if not 0 < len(name) <= 200 or not is_one_line(name):
+        raise Invalid({"name": "A name has 1 to 200 characters."})
+    return name
+
+
+def read_person(username: str, name: str | None, roles: Iterable[str]) -> tuple[str, str, set[str]]:
+    """Username, name and roles as they are kept. Raises Invalid with a sentence for each that cannot be."""
+    problems: dict[str, str] = {}
+    username = username.strip().lower()
+    if not _USERNAME.fullmatch(username):
+        problems["username"] = "A username begins with a letter and has up to 64 letters, digits, dots, -, _ or @."
+    name = " ".join((name or "").split()) or username.capitalize()
+    try:
+        name = name if "username" in problems else read_name(name)
+    except Invalid as invalid:
+        problems |= invalid.fields
+    try:
+        roles = read_roles(roles)
+    except Invalid as invalid:
+        problems |= invalid.fields
+    if problems:
+        raise Invalid(problems)
+    return username, name, set(roles)
+
+
+def read_roles(roles: Iterable[str]) -> set[str]:
+    """Names of roles as they are kept. Raises Invalid for one that cannot be."""
+    names = {role.strip().lower() for role in roles}
+    if len(names) > MOST_ROLES:
+        raise Invalid({"roles": f"One person can have at most {MOST_ROLES} roles."})
+    if wrong := sorted(name for name in names if not _ROLE.fullmatch(name)):
+        raise Invalid({"roles": f"{wrong[0]!r} cannot be a role: use a letter, then letters, digits, - or _."})
+    return names

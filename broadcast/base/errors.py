@@ -1,0 +1,187 @@
+"""Every error that a person may be told about.
+
+    BroadcastError
+    ├── Invalid            422  the input; `fields` has a sentence for each field
+    │   └── ConfirmationNeeded  somebody at a browser must confirm first that this reaches many people
+    ├── NotSignedIn        401
+    ├── SignInRefused      401  one sentence for an unknown name and for a wrong password
+    ├── ProviderAway       503  the organisation's sign-in does not answer, or not as it should
+    ├── Forbidden          403
+    ├── NotFound           404  also for what exists but is not the asker's to see
+    ├── Conflict           409
+    │   ├── IllegalTransition   a broadcast in this status cannot do that
+    │   ├── Outdated            somebody else changed it meanwhile; `version` is the one that is true now
+    │   └── TextChanged         an acknowledgement of words that are no longer the ones to acknowledge
+    ├── Flooded            429  a source sent more than its rule lets out, and more than may wait
+    ├── TooManyRequests    429  a person or a client asked more often than the limits allow
+    ├── VersionMissing     428  an edit that does not say which version it was made from
+    └── Busy               503  the database is locked or away; nothing was written
+        └── Unsure         504  it went away during or after a commit: written, or not
+
+The message is a sentence fit for a person: what happened, and what to do. `broadcast.web.core.error_handlers` turns each
+into a page, an htmx reply or `application/problem+json`; no other place does.
+"""
+
+from typing import Any
+
+
+class BroadcastError(Exception):
+    """Base of the tree. `status` is the HTTP status, `title` the short name of the kind of problem."""
+
+    status = 500
+    title = "Something went wrong"
+
+
+class Invalid(BroadcastError):
+    """Input that cannot be accepted. `fields` maps a field's public name to one sentence; nothing was written."""
+
+    status = 422
+    title = "Please check the form"
+
+    def __init__(self, fields: dict[str, str]):
+        self.fields = fields
+        super().__init__(" ".join(fields.values()))
+
+
+class ConfirmationNeeded(Invalid):
+    """Nothing was done: somebody must confirm first. `wanted` says how (`domain.confirmation`), `reach` how many people."""
+
+    title = "Please confirm"
+
+    def __init__(self, fields: dict[str, str], wanted: Any, reach: int):
+        self.wanted, self.reach = wanted, reach
+        super().__init__(fields)
+
+
+class NotSignedIn(BroadcastError):
+    status = 401
+    title = "Please sign in"
+
+    def __init__(self, sentence: str = "Sign in to see this."):
+        super().__init__(sentence)
+
+
+class SignInRefused(BroadcastError):
+    status = 401
+    title = "Please try again"
+
+    def __init__(self, sentence: str = "That name and password do not go together. Please try again.") -> None:
+        super().__init__(sentence)
+
+
+class ProviderAway(BroadcastError):
+    status = 503
+    title = "Please try again"
+
+    def __init__(self) -> None:
+        super().__init__("Your organisation's sign-in does not answer at present. Please try again in a moment.")
+
+
+class Forbidden(BroadcastError):
+    status = 403
+    title = "Not allowed"
+
+    def __init__(self, sentence: str = "Your account may not do this. Ask an administrator for the role."):
+        super().__init__(sentence)
+
+
+class NotFound(BroadcastError):
+    status = 404
+    title = "Not found"
+
+    def __init__(self, sentence: str = "There is nothing here, or it is not addressed to you."):
+        super().__init__(sentence)
+
+
+class Conflict(BroadcastError):
+    status = 409
+    title = "Already changed"
+
+
+class IllegalTransition(Conflict):
+    """A broadcast in `status` cannot do `action` (see `broadcast.domain.lifecycle`)."""
+
+    def __init__(self, current: str, action: str):
+        self.current, self.action = current, action
+        super().__init__(_REFUSALS.get(action, f"A broadcast that is {_STANDS[current]} cannot be {action}."))
+
+
+_STANDS = {
+    "DRAFT": "a draft",
+    "SCHEDULED": "scheduled",
+    "ACTIVE": "live",
+    "EXPIRED": "over",
+    "CANCELLED": "recalled",
+}
+_REFUSALS = {
+    "withdrawn": "It has gone out already, or was called off. Look at it again; what is live can be recalled.",
+    "discarded": "Only a draft can be deleted. What is scheduled or live can be recalled, what has ended archived.",
+    "archived": "Only what has ended can be archived. Recall it first.",
+}
+
+
+class Outdated(Conflict):
+    """An edit was made from a version that is no longer the newest. Nothing was written."""
+
+    def __init__(self, version: str):
+        self.version = version
+        super().__init__("Somebody else changed this broadcast meanwhile. Nothing of yours was saved over it.")
+
+
+class TextChanged(Conflict):
+    """Somebody acknowledged a message as they saw it, and it says something else by now. Nothing was written for it."""
+
+    title = "It has changed"
+
+    def __init__(self) -> None:
+        super().__init__("This message has changed since you opened it. Read it as it is now, then acknowledge it.")
+
+
+class VersionMissing(BroadcastError):
+    status = 428
+    title = "Say which version you edit"
+
+    def __init__(self) -> None:
+        super().__init__("Send the ETag of the version you edited as If-Match, so that nobody's change is lost.")
+
+
+class Flooded(BroadcastError):
+    """What came from outside is too much. Nothing was kept; `retry_after_seconds` says when to come back."""
+
+    status = 429
+    title = "Too many events"
+    retry_after_seconds = 60
+
+
+class TooManyRequests(BroadcastError):
+    """One request too many; `retry_after_seconds` says when to come back."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, limit: str, retry_after_seconds: int):
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"That was more than {limit} allow. Please wait a moment.")
+
+
+class Busy(BroadcastError):
+    """The database could not be asked or written in time; `retry_after_seconds` says when to come back.
+
+    Nothing was written, unless it is Unsure: who catches Busy and tries again must do what can be done twice.
+    """
+
+    status = 503
+    title = "Busy"
+    sentence = "The database is busy. Nothing was saved; please try again in a moment."
+    retry_after_seconds = 2
+
+    def __init__(self) -> None:
+        super().__init__(self.sentence)
+
+
+class Unsure(Busy):
+    """The database was lost during a commit, or before the answer was made: what was asked for may be done or not."""
+
+    status = 504
+    title = "Not known"
+    sentence = "The database went away while this was being saved. It may be saved or not: look before you try again."

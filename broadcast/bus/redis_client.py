@@ -1,0 +1,151 @@
+"""From REDIS_URL to a client, whatever stands behind it: one server, Sentinels that name the server, or a cluster.
+
+    redis://host:6379/0    rediss://…    unix:///path          one server
+    redis+sentinel://[user:password@]host:26379,host:26379/name[/db]    the master that the Sentinels agree on
+    redis+cluster://[user:password@]host:6379,host:6379        a cluster, found by any of these nodes
+
+Making a client asks no server, so the program starts while Redis is away.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
+
+from broadcast.base.app_parts import AppPart
+
+T = TypeVar("T")
+_QUICK_SECONDS = 0.25
+_QUIET_SECONDS = 5.0
+AWAY = (RedisError, RedisClusterException, OSError)  # all that a client raises when there is no server to ask
+
+
+def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
+    """A client of redis-py that gives up after `timeout_seconds` and does not try again; the caller knows when to.
+
+    Raises ValueError for an address that names no server. `options` are redis-py's (`decode_responses`).
+    """
+    options |= {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
+    parts = urlsplit(url)
+    match parts.scheme:
+        case "redis+sentinel":
+            return _by_sentinels(parts, options | {"retry": Retry(NoBackoff(), 0)})
+        case "redis+cluster":
+            return Cluster(partial(_cluster, parts, options))
+        case _:
+            return Redis.from_url(url, **options, retry=Retry(NoBackoff(), 0))
+
+
+def is_of_another_kind(problem: Exception) -> bool:
+    """Whether a key holds something else than what was asked for, a text instead of a hash, say."""
+    return isinstance(problem, ResponseError) and "WRONGTYPE" in str(problem)
+
+
+def why_away(problem: Exception) -> str:
+    """What an error of AWAY means, as the rest of a sentence that begins with "Redis"."""
+    match problem:
+        case AuthenticationError() | NoPermissionError():
+            return "refuses the user name or password in REDIS_URL"
+        case TimeoutError() | RedisTimeoutError():
+            return "does not answer in time"
+        case MasterNotFoundError():
+            return "has no master: its Sentinels know none of that name"
+        case RedisClusterException():
+            return "does not answer as a cluster"
+        case RedisConnectionError() | OSError():
+            return "does not answer"
+    return f"refuses to work: {' '.join(str(problem).split()).rstrip('.')}"
+
+
+def database_of(client: Any) -> int:
+    """The number of the database that a client of `make_client` asks; a cluster has only 0. Asks no server."""
+    return 0 if isinstance(client, Cluster) else client.get_connection_kwargs().get("db") or 0
+
+
+class Quick:
+    """A client for what a request waits for. It gives up soon, and then answers "away" by itself for some seconds.
+
+    One for a whole worker, so that a request that asks several things waits for a frozen server once, and most do not wait.
+    Whoever hears the server again says so by `wake`.
+    """
+
+    def __init__(self, url: str):
+        self._client = make_client(url, timeout_seconds=_QUICK_SECONDS)
+        self._quiet_until = 0.0
+
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """Return `question(client)`. Raises one of AWAY, within 0.3 s."""
+        if time.monotonic() < self._quiet_until:
+            raise ConnectionError("Redis did not answer a moment ago.")
+        try:
+            return question(self._client)
+        except ResponseError:
+            raise  # read-only, or out of memory: it refuses, and at once
+        except AWAY:
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+            raise
+
+    def wake(self) -> None:
+        """Ask it again: it has answered somebody."""
+        self._quiet_until = 0.0
+
+
+class Cluster:
+    """A RedisCluster that is made at its first use, because making one asks the cluster."""
+
+    def __init__(self, make: Callable[[], RedisCluster]):
+        self._make = make
+        self._made: RedisCluster | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return getattr(self._made, name)
+
+    def pubsub(self, **options: Any) -> Any:
+        """A subscription to the cluster as it is now: a listener comes here after a loss, and the nodes it knew may be gone."""
+        self._made = self._make()
+        return self._made.pubsub(**options)
+
+
+def _by_sentinels(parts: SplitResult, options: dict[str, Any]) -> Redis:
+    name, _, db = parts.path.strip("/").partition("/")
+    if not name:
+        raise ValueError("name the master behind the Sentinels: redis+sentinel://host:26379,host:26379/name")
+    times = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "retry")}
+    sentinels = Sentinel(_hosts(parts, 26379), sentinel_kwargs=times)
+    return sentinels.master_for(name, db=int(db or 0), **options, **_login(parts))
+
+
+def _cluster(parts: SplitResult, options: dict[str, Any]) -> RedisCluster:
+    nodes = [ClusterNode(host, port) for host, port in _hosts(parts, 6379)]
+    once_more = Retry(NoBackoff(), 1)  # after an error the map of the slots was read anew; the second try follows it
+    # a cluster that lost some of its slots still rings
+    return RedisCluster(startup_nodes=nodes, require_full_coverage=False, retry=once_more, **options, **_login(parts))
+
+
+def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",") if host]
+    if not hosts:
+        raise ValueError("name at least one host")
+    return [(host.hostname or "localhost", host.port or default_port) for host in hosts]
+
+
+def _login(parts: SplitResult) -> dict[str, str]:
+    login = parts.netloc.rpartition("@")[0]
+    username, _, password = login.partition(":")
+    found = {"username": unquote(username), "password": unquote(password)}
+    return {name: value for name, value in found.items() if value}
+
+
+REDIS = AppPart[Quick | None]("redis")

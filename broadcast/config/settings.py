@@ -1,0 +1,456 @@
+"""Every setting: its name is the environment variable, its description the sentence in `docs/settings.md`.
+
+Read once, at start, by `Settings.load`; a wrong value stops the program with a hint for each problem instead of failing
+later in a request. Nothing else in the project reads the environment (`gunicorn.conf.py` excepted: it runs before the
+program is loaded).
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from broadcast.base.app_parts import AppPart
+from broadcast.config import database_url
+from broadcast.config.auth_settings import MISSING, SignInSettings, network_hints, parts
+from broadcast.config.secret_keys import LEAST, weakness
+from broadcast.config.unknown_settings import find_misspelt
+
+_SERVER = re.compile(r"[^\s,/]+:\d{1,5}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
+_ORIGIN = re.compile(r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?")
+_OWN_PORT = {"http": "80", "https": "443"}
+_LIMIT = Field(pattern=r"^\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?$")
+_YEAR_HOURS = 24 * 366
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+
+
+class SettingsError(Exception):
+    """The environment does not make a system that can run; the message has one line for each problem."""
+
+
+class Settings(SignInSettings):
+    """Strict and frozen. Durations carry their unit in the name; sizes are bytes."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False)
+
+    _misspelt: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    app_env: Literal["development", "production", "test"] = Field(
+        "development",
+        description="What this system is for. `production` refuses demo people, a weak key and plain-HTTP cookies.",
+    )
+    app_name: str = Field("Broadcast", max_length=60, description="The name shown on every page.")
+    host: str = Field("127.0.0.1", description="Address that gunicorn listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port that gunicorn listens on.")
+    web_concurrency: int = Field(2, ge=1, le=64, description="Number of gunicorn workers.")
+    max_requests: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="A worker is replaced after about this many requests; 0 keeps it. Its streams are told and return.",
+    )
+    access_log: bool = Field(False, description="1 writes a line for each request to standard output.")
+    data_dir: Path = Field(
+        Path("var"), description="Folder for what the embedded defaults keep: database, key, Redis socket, metrics."
+    )
+    demo: bool = Field(
+        False, description="Make demo people and a few broadcasts at start (`make run` sets 1). Refused in production."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
+
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Collector that traces are sent to, as OTLP over HTTP; empty: no tracing.",
+    )
+
+    database_url: str | None = Field(
+        None,
+        description="`postgresql://…` or `sqlite:////path/to/file`; without it, SQLite in `DATA_DIR`. Several servers: `postgresql://user@first:5432,second:5432/name` uses the writable one.",
+        repr=False,
+    )
+    database_pool_size: int = Field(
+        10, ge=1, le=200, description="Database connections that a worker keeps; as many again under load."
+    )
+    database_busy_seconds: float = Field(
+        2.5, gt=0, le=30, description="How long a write waits for a locked database before it answers 503."
+    )
+    redis_url: str | None = Field(
+        None,
+        description="`redis://…`, `unix://…`, `redis+sentinel://host,host/name` or `redis+cluster://host,host`; without it, workers poll the log once a second and limits count per worker.",
+    )
+
+    secret_key: str | None = Field(
+        None,
+        description="Signs cookies: 32 random characters or more; without it, the file `secret_key` in `DATA_DIR`.",
+    )
+    secret_key_fallbacks: Annotated[list[str], NoDecode] = Field(
+        [], description="Older keys still accepted while rotating, comma-separated."
+    )
+    trusted_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="Host names answered to, comma-separated; empty answers to all."
+    )
+    forwarded_hops: int = Field(
+        0, ge=0, le=5, description="Reverse proxies in front whose X-Forwarded-For and -Proto are believed."
+    )
+    metrics_from: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Addresses or networks that may ask for `/metrics` without a token, comma-separated, like `127.0.0.1`; no proxy may pass it on from there.",
+    )
+    embed_origins: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Sites whose pages may show an inbox (docs/embedding.md), like `https://intranet.example`, comma-separated; empty: none.",
+    )
+    session_idle_hours: float = Field(24 * 7, gt=0, le=_YEAR_HOURS, description="A session unused for this long ends.")
+    session_max_hours: float = Field(
+        24 * 30, gt=0, le=_YEAR_HOURS, description="A session ends after this long whatever happens."
+    )
+
+    invitation_days: float = Field(
+        7.0, gt=0, le=90, description="An invitation with which somebody chooses a first password is good for so long."
+    )
+
+    mandatory_categories: Annotated[list[str], NoDecode] = Field(
+        [], description="Categories whose alerts nobody can mute, comma-separated."
+    )
+
+    figures_per_person: bool = Field(
+        True,
+        description="0 shows in groups of people how many have read a broadcast, and to nobody who; of fewer than ten people nothing.",
+    )
+
+    ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")
+    limit_stream_per_user: Annotated[str, _LIMIT] = Field("200/minute", description="Streams one person may open.")
+    limit_stream_per_address: Annotated[str, _LIMIT] = Field(
+        "500/minute", description="Streams one address may open; an IPv6 /64 is one address."
+    )
+    limit_publish_per_user: Annotated[str, _LIMIT] = Field(
+        "10/minute", description="Sendings of one person: creating, sending, alarming again, reminding, redriving."
+    )
+    limit_login_per_account: Annotated[str, _LIMIT] = Field(
+        "10/minute", description="Sign-ins tried with one name from one address."
+    )
+    limit_login_per_address: Annotated[str, _LIMIT] = Field(
+        "60/minute", description="Sign-ins tried from one address; an IPv6 /64 is one address."
+    )
+    limit_default: Annotated[str, _LIMIT] = Field(
+        "1200/minute",
+        description="All other requests together, of one person, or of one address while nobody is signed in.",
+    )
+
+    undo_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=60,
+        description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
+    )
+    drafts_per_person: int = Field(100, ge=1, le=10000, description="Drafts that one person may keep at a time.")
+
+    plan_grace_minutes: float = Field(
+        15.0,
+        ge=1,
+        le=10080,
+        description="How late a plan is still sent by itself; what is later waits for somebody to decide.",
+    )
+
+    tail_poll_seconds: float = Field(
+        1.0, gt=0, le=60, description="Longest time the log goes unread when no ring comes."
+    )
+    heartbeat_seconds: float = Field(
+        15.0, gt=0, le=300, description="Silence after which a stream gets a HEARTBEAT, ± 20 %."
+    )
+    stream_max_age_seconds: float = Field(
+        600.0, gt=0, le=86400, description="A stream ends after this long, ± 20 %, and is opened anew."
+    )
+    stream_backlog_bytes: int = Field(
+        65536,
+        ge=1024,
+        le=16_777_216,
+        description="Bytes waiting for one client before it is closed as a slow consumer.",
+    )
+    streams_per_worker: int = Field(
+        12000, ge=1, le=1_000_000, description="Open streams a worker holds before it answers BUSY."
+    )
+    streams_per_user: int = Field(8, ge=1, le=1_000_000, description="Open streams of one person in one worker.")
+    streams_per_address: int = Field(1000, ge=1, le=1_000_000, description="Open streams of one address in one worker.")
+    replay_events: int = Field(
+        10000,
+        ge=1,
+        le=100000,
+        description="Newest events kept in memory. A cursor further back is served from the log, up to 200 events; then RESET.",
+    )
+
+    event_rules: Path | None = Field(
+        None, description="TOML file with the rules of sources of events; without it, the contract alone holds."
+    )
+    event_rules_others: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="What becomes of an event that no rule of `EVENT_RULES` is for. `allow` lets it ask for anything.",
+    )
+    kafka_bootstrap_servers: Annotated[list[str], NoDecode] = Field(
+        [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
+    )
+    kafka_topics: Annotated[list[str], NoDecode] = Field(
+        ["broadcast.events.v1"], description="Topics that events are read from, comma-separated."
+    )
+    kafka_group_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Group under which offsets are kept at the brokers; by itself one of this system's own, made with its database.",
+    )
+    kafka_bridge: Literal["elected", "every-worker"] = Field(
+        "elected",
+        description="`elected`: one worker of all reads every partition. `every-worker`: the brokers spread partitions over all.",
+    )
+    kafka_dlt: bool = Field(False, description="Write dead letters to the topic `<topic>.dlt` as well.")
+    kafka_auto_offset_reset: Literal["earliest", "latest"] = Field(
+        "earliest",
+        description="Where a group without offsets begins; also where it goes on when its offsets have expired.",
+    )
+    kafka_max_poll_records: int = Field(
+        500, ge=1, le=500, description="Most events in one transaction; also the most that come again after a crash."
+    )
+    kafka_api_version: str = Field(
+        "2.3",
+        pattern=r"^\d+(\.\d+)+$",
+        description="Version of the protocol that is spoken; Kafka 2.3 to 4 understand 2.3.",
+    )
+    kafka_session_timeout_ms: int = Field(
+        10000, ge=1000, le=300000, description="With `every-worker`: how long the brokers wait for a dead worker."
+    )
+    kafka_request_timeout_ms: int = Field(
+        10000, ge=1000, le=300000, description="How long one request to a broker may take."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How this system signs in to brokers, with a SASL protocol."
+    )
+    kafka_sasl_username: str | None = Field(None, description="Name to sign in to brokers with.")
+    kafka_sasl_password: str | None = Field(None, repr=False, description="Password to sign in to brokers with.")
+    kafka_ssl_cafile: Path | None = Field(None, description="Certificates of who vouches for the brokers (PEM).")
+    kafka_ssl_certfile: Path | None = Field(None, description="Certificate of this system (PEM).")
+    kafka_ssl_keyfile: Path | None = Field(None, description="Private key of this system (PEM).")
+    kafka_ssl_check_hostname: bool = Field(True, description="0 accepts a broker's certificate for another host.")
+
+    retention_log_days: int = Field(
+        30,
+        ge=0,
+        le=3650,
+        description="Events older than this leave the log; a client away for longer gets RESET. 0 keeps all.",
+    )
+    retention_ended_days: int = Field(
+        0, ge=0, le=36500, description="Broadcasts that ended longer ago are deleted with their receipts. 0 keeps all."
+    )
+    retention_receipts_days: int = Field(
+        0, ge=0, le=36500, description="Receipts of broadcasts that ended longer ago are deleted. 0 keeps all."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` hands the environment in, so that a test can hand in another
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict) -> dict:
+        for name in (
+            "trusted_hosts",
+            "metrics_from",
+            "secret_key_fallbacks",
+            "kafka_bootstrap_servers",
+            "kafka_topics",
+            "mandatory_categories",
+            "embed_origins",
+        ):
+            if isinstance(values.get(name), str):
+                values[name] = parts(values[name])
+        return values
+
+    @model_validator(mode="after")
+    def _refuse_unsafe(self) -> Self:
+        hints = []
+        hints += self._database_hints()
+        hints += self._key_hints()
+        hints += network_hints("METRICS_FROM", self.metrics_from)
+        hints += self._embed_hints()
+        hints += self._redis_hints()
+        hints += self._kafka_hints()
+        hints += self.sign_in_hints(is_production=self.is_production, hops=self.forwarded_hops)
+        if self.app_env == "production" and self.demo:
+            hints.append("DEMO: demo people have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
+        if self.otel_exporter_otlp_endpoint and find_spec("opentelemetry") is None:
+            hints.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: {MISSING.format('otel')}")
+        if hints:
+            raise ValueError("\n".join(hints))
+        return self
+
+    def _key_hints(self) -> list[str]:
+        """Never repeats a key."""
+        named = [("SECRET_KEY", self.secret_key)] if self.secret_key is not None else []
+        named += [("SECRET_KEY_FALLBACKS", key) for key in self.secret_key_fallbacks if self.is_production]
+        return [
+            f"{name}: it {problem}. Use a random one, for instance of `openssl rand -hex 32`."
+            for name, key in named
+            if (problem := self._weakness(key))
+        ]
+
+    def _weakness(self, key: str) -> str | None:
+        """What is wrong with a key; outside production only one that is too short."""
+        problem = weakness(key)
+        return problem if self.is_production or len(key) < LEAST else None
+
+    def _embed_hints(self) -> list[str]:
+        """An origin is compared with what browsers send, so it must be written as they write it (RFC 6454)."""
+        for origin in self.embed_origins:
+            found = _ORIGIN.fullmatch(origin)
+            if not found or found[2] == _OWN_PORT[found[1]] or int(found[2] or 0) > 65535:
+                return [
+                    f"EMBED_ORIGINS: {origin!r} is no origin; write it as browsers do: https://intranet.example or "
+                    "http://localhost:5000, in lower case, without a path or the scheme's own port."
+                ]
+            if self.is_production and not origin.startswith("https:"):
+                return [f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."]
+        return []
+
+    def _database_hints(self) -> list[str]:
+        try:
+            self.database_uri  # noqa: B018 - read for what it raises
+        except ValueError as problem:
+            return [f"DATABASE_URL: {problem}"]
+        return []
+
+    def _redis_hints(self) -> list[str]:
+        url = urlsplit(self.redis_url or "")
+        if self.redis_url and url.scheme not in _REDIS_SCHEMES:
+            return [f"REDIS_URL: must begin with {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}."]
+        if url.scheme == "redis+sentinel" and not url.path.strip("/"):
+            return ["REDIS_URL: name the master that the Sentinels watch: redis+sentinel://host:26379,host:26379/name."]
+        return []
+
+    def _kafka_hints(self) -> list[str]:
+        hints = []
+        if wrong := [server for server in self.kafka_bootstrap_servers if not _SERVER.fullmatch(server)]:
+            hints.append(f"KAFKA_BOOTSTRAP_SERVERS: {wrong[0]!r} is not host:port.")
+        if wrong := [topic for topic in self.kafka_topics if not _TOPIC.fullmatch(topic)]:
+            hints.append(f"KAFKA_TOPICS: {wrong[0]!r} cannot be a topic.")
+        if not self.kafka_topics:
+            hints.append("KAFKA_TOPICS: name at least one topic.")
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            hints.append("KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol.")
+        return hints + self._kafka_certificate_hints()
+
+    def _kafka_certificate_hints(self) -> list[str]:
+        """Looked for at start: a file that is not there would only be missed with each connection."""
+        if not self.kafka_bootstrap_servers or not self.kafka_security_protocol.endswith("SSL"):
+            return []
+        context = ssl.create_default_context()
+        hints = []
+        if self.kafka_ssl_cafile:
+            try:
+                context.load_verify_locations(self.kafka_ssl_cafile)
+            except (OSError, ssl.SSLError) as problem:
+                hints.append(_unfit_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
+        if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
+            hints.append("KAFKA_SSL_KEYFILE: a key is of no use without KAFKA_SSL_CERTFILE.")
+        if self.kafka_ssl_certfile:
+            try:
+                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password="")
+            except (OSError, ssl.SSLError) as problem:
+                names, path = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile
+                hints.append(_unfit_file(names, path, problem))
+        return hints
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from `environ` (default: the process's). Raises SettingsError naming every problem."""
+        environ = os.environ if environ is None else environ
+        given = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
+        try:
+            settings = cls(**given)
+            settings._misspelt = find_misspelt(environ, {name.upper() for name in cls.model_fields})
+            return settings
+        except ValidationError as problem:
+            raise SettingsError("\n".join(map(_hint, problem.errors()))) from None
+
+    @property
+    def misspelt(self) -> list[str]:
+        """A sentence for each name in the environment that is no setting but nearly one."""
+        return [
+            f"{name} is no setting and does nothing. Did you mean {nearest}?"
+            for name, nearest in self._misspelt.items()
+        ]
+
+    @property
+    def database_uri(self) -> str:
+        """SQLAlchemy URL; the default is a file in `data_dir`."""
+        if self.database_url:
+            return database_url.normalize(self.database_url)
+        return database_url.of_sqlite(self.data_dir / "broadcast.sqlite3")
+
+    def event_doubts(self) -> list[str]:
+        """What is said at start and by the doctor of who may announce anything."""
+        if self.event_rules is None or self.event_rules_others == "refuse":
+            return []
+        return ["EVENT_RULES_OTHERS is allow: an event that no rule is for may name any audience and priority."]
+
+    @property
+    def is_production(self) -> bool:
+        return self.app_env == "production"
+
+    def read_secret_key(self) -> str:
+        """Return SECRET_KEY or the content of its file. Raises SettingsError when there is neither."""
+        if self.secret_key:
+            return self.secret_key
+        path = self.data_dir / "secret_key"
+        try:
+            key = path.read_text().strip()
+        except OSError:
+            raise SettingsError(
+                f"SECRET_KEY: not set, and {path} cannot be read. `make run` makes that file."
+            ) from None
+        if problem := self._weakness(key):
+            raise SettingsError(f"SECRET_KEY: the key in {path} {problem}. Delete it; `make run` makes another.")
+        return key
+
+    @property
+    def metrics_networks(self) -> list[IPv4Network | IPv6Network]:
+        return [ip_network(network) for network in self.metrics_from]
+
+
+def _unfit_file(names: str, path: Path, problem: Exception) -> str:
+    why = (
+        problem.strerror
+        if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
+        else "it is no PEM that fits"
+    )
+    return f"{names}: {path} cannot be read: {why}."
+
+
+def _hint(problem: dict) -> str:
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    name = str(problem["loc"][0])
+    sentence = Settings.model_fields[name].description
+    return f"{name.upper()}: {problem['msg']} (it is {problem['input']!r}). {sentence}"
+
+
+SETTINGS = AppPart[Settings]("settings")

@@ -1,0 +1,1 @@
+"""The bridge from Kafka: what brokers answer, record by record, into batches of inbound events."""

@@ -1,0 +1,175 @@
+"""Whether the brokers can be read, and in a sentence why not: for /readyz, the doctor and the log.
+
+kafka-python tries again for ever and says in its log alone what went wrong, so here each connection is asked what became of it.
+The sentences are for anyone who may ask /readyz: no address, no name, and nothing of what a library says.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from broadcast.config.settings import Settings
+from broadcast.ingest.kafka import client
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer
+
+_log = structlog.get_logger(__name__)
+_SIGN_IN_ENDED = "The brokers end the sign-in without a word: see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
+_NOBODY = "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
+
+
+class BrokerAway(Exception):
+    """The brokers cannot be read, or do not have the topics; the message is a sentence for people."""
+
+
+class Link:
+    """Watches the connections of a consumer. `reason` says why the newest could not be made, None while they can."""
+
+    def __init__(self, consumer: "KafkaConsumer", settings: Settings):
+        self._consumer, self._settings = consumer, settings
+        self.reason: str | None = None
+        manager = consumer._manager
+        connect = manager._connect
+
+        async def connect_watched(node: Any, connection: Any, **options: Any) -> None:
+            self._watch(connection, f"{node.host}:{node.port}")
+            await connect(node, connection, **options)
+
+        manager._connect = connect_watched
+        for node_id, connection in list(manager._conns.items()):  # begun by the consumer itself
+            self._watch(connection, node_id)
+        for node_id, failure in list(manager._auth_failures.items()):
+            self._note(_sentence(failure, settings), node_id, failure)
+
+    def _watch(self, connection: Any, address: str) -> None:
+        """Note what becomes of a connection. A sign-in that is refused counts even when the broker hangs up meanwhile."""
+        authenticate, made, began = connection._sasl_authenticate, connection.connection_made, []
+
+        async def authenticate_noted(*arguments: Any) -> None:
+            began.append(True)
+            try:
+                await authenticate(*arguments)
+            except Exception as problem:
+                if sentence := _sentence(problem, self._settings):
+                    self._note(sentence, address, problem)
+                raise
+
+        def made_and_read_to_its_end(transport: Any) -> None:
+            _read_to_the_end(transport)
+            made(transport)
+
+        def failed(problem: Exception) -> None:
+            guess = _SIGN_IN_ENDED if began else _strange(self._settings)
+            self._note(_sentence(problem, self._settings) or self._unless_known(guess), address, problem)
+
+        connection._sasl_authenticate, connection.connection_made = authenticate_noted, made_and_read_to_its_end
+        connection.init_future.add_callback(self._note_success)
+        connection.init_future.add_errback(failed)
+
+    def partitions(self) -> dict[str, set[int]]:
+        """The partitions of each topic of the settings, none of one that does not exist. Raises BrokerAway in bounded time."""
+        from kafka.errors import (
+            InvalidTopicError,
+            KafkaError,
+            TopicAuthorizationFailedError,
+            UnknownTopicOrPartitionError,
+        )
+
+        manager, cluster = self._consumer._manager, self._consumer._cluster
+        milliseconds = self._settings.kafka_request_timeout_ms
+        try:
+            manager.run(self._refresh, milliseconds)
+        except (UnknownTopicOrPartitionError, TopicAuthorizationFailedError, InvalidTopicError):
+            pass  # the only topic that was asked for is not there
+        except KafkaError as problem:
+            _log.info("kafka.away", problem=f"{type(problem).__name__}: {problem}"[:300])
+            raise BrokerAway(self.reason or _NOBODY) from None
+        return {topic: cluster.partitions_for_topic(topic) or set() for topic in self._settings.kafka_topics}
+
+    async def _refresh(self, milliseconds: int) -> None:
+        """Ask the brokers for their topics, from kafka-python's own loop."""
+        manager, cluster = self._consumer._manager, self._consumer._cluster
+        for topic in self._settings.kafka_topics:
+            cluster.add_topic(topic)
+        if not manager.bootstrapped:
+            await manager.wait_for(manager.bootstrap_async(milliseconds), milliseconds)
+        await manager.wait_for(cluster.request_update(), milliseconds)
+
+    def is_open(self) -> bool:
+        return bool(self._consumer.metrics()["consumer-metrics"]["connection-count"])
+
+    def _unless_known(self, guess: str) -> str:
+        """Brokers that refuse a sign-in close the connection too, at times before they have said why: what they said stands."""
+        return guess if self.reason in (None, _NOBODY) else self.reason
+
+    def _note_success(self, _connection: Any) -> None:
+        self.reason = None
+
+    def _note(self, reason: str | None, address: str, problem: Exception) -> None:
+        if reason != self.reason:
+            _log.warning("kafka.no_link", broker=address, problem=f"{type(problem).__name__}: {problem}"[:300])
+        self.reason = reason
+
+
+def _read_to_the_end(transport: Any) -> None:
+    """kafka-python drops what arrives together with the end of a connection; often it says why it was ended."""
+    receive = transport._sock_recv
+
+    def receive_before_the_end() -> tuple[bytes, Exception | None]:
+        data, error = receive()
+        return data, None if data else error  # the end is found again by the next read
+
+    transport._sock_recv = receive_before_the_end
+
+
+def missing(topics: Sequence[str]) -> str:
+    names = ", ".join(topics)
+    return (
+        f"The brokers have no topic {names}, or do not show it to this system. It is never made by itself: create it, or "
+        "mend KAFKA_TOPICS."
+    )
+
+
+def examine(settings: Settings) -> str | None:
+    """Sign in, and look for the topics, as the bridge does; a sentence about what is wrong, or None. Takes bounded time."""
+    consumer = client.consumer(settings)
+    try:
+        found = Link(consumer, settings).partitions()
+    except BrokerAway as away:
+        return str(away)
+    finally:
+        client.close(consumer)
+    gone = [topic for topic, numbers in found.items() if not numbers]
+    return missing(gone) if gone else None
+
+
+def _sentence(problem: Exception, settings: Settings) -> str | None:
+    """None when it says too little: somebody answered, and not as expected."""
+    from kafka import errors
+
+    text = str(problem).lower()
+    match problem:
+        case errors.SaslAuthenticationFailedError():
+            return "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
+        case errors.UnsupportedSaslMechanismError():
+            return f"The brokers do not know KAFKA_SASL_MECHANISM {settings.kafka_sasl_mechanism}."
+    if "certificate" in text or "hostname" in text:
+        return (
+            "A certificate is not trusted, the brokers' or this system's: see KAFKA_SSL_CAFILE and KAFKA_SSL_CERTFILE."
+        )
+    if "ssl" in text or "handshake" in text:
+        return f"The brokers do not speak TLS as KAFKA_SECURITY_PROTOCOL {settings.kafka_security_protocol} says."
+    if isinstance(problem, OSError) or any(
+        word in text for word in ("refused", "unreachable", "dns", "timed out", "resolve")
+    ):
+        return _NOBODY
+    return None
+
+
+def _strange(settings: Settings) -> str:
+    return (
+        "What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker, or expects another KAFKA_SECURITY_PROTOCOL than "
+        f"{settings.kafka_security_protocol}."
+    )

@@ -1,0 +1,78 @@
+"""The topic of dead letters, `<topic>.dlt`, for those who watch Kafka and not the console. The table stays the truth.
+
+Key, value and headers are as they came; what is added has Spring's names and encodings, which other tools read: partition
+as 4 bytes, offset and timestamp as 8, big-endian. A letter may be written twice, after a crash, and is never forgotten: it is
+marked once the brokers have it.
+"""
+
+import struct
+from typing import TYPE_CHECKING
+
+import structlog
+from flask import Flask
+
+from broadcast.config.settings import Settings
+from broadcast.domain import clock
+from broadcast.ingest.kafka import client
+from broadcast.store import dead_letters
+from broadcast.store.database import writing
+from broadcast.store.models.ingest import DeadLetter
+
+if TYPE_CHECKING:
+    from kafka import KafkaProducer
+
+SUFFIX = ".dlt"
+_log = structlog.get_logger(__name__)
+_SECONDS = 5.0
+
+
+class Forwarder:
+    """Writes waiting letters to their topics, from one greenlet."""
+
+    def __init__(self, app: Flask, settings: Settings):
+        self._app, self._settings = app, settings
+        self._producer: KafkaProducer | None = None
+
+    def forward(self) -> bool:
+        """Write what the topics do not have yet; False after a failure, which is logged: the bridge goes on."""
+        from kafka.errors import KafkaError
+
+        with self._app.app_context():
+            try:
+                while letters := dead_letters.to_forward():
+                    self._send(letters)
+            except KafkaError as problem:
+                _log.error("dlt.failed", problem=f"{type(problem).__name__}: {problem}"[:300])
+                self.close()
+                return False
+        return True
+
+    def _send(self, letters: list[DeadLetter]) -> None:
+        self._producer = self._producer or client.producer(self._settings)
+        sent = [
+            self._producer.send(letter.topic + SUFFIX, value=letter.value, key=letter.key, headers=_headers(letter))
+            for letter in letters
+        ]
+        for future in sent:
+            future.get(timeout=_SECONDS)
+        ids = [letter.id for letter in letters]
+        with writing() as session:
+            dead_letters.note_forwarded(session, ids, at=clock.now())
+
+    def close(self) -> None:
+        """Let go of the brokers, within half a second."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            client.close_producer(producer)
+
+
+def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+    kept = list(dead_letters.record_of(letter).headers)
+    return kept + [
+        ("kafka_dlt-original-topic", letter.topic.encode()),
+        ("kafka_dlt-original-partition", struct.pack(">i", letter.partition)),
+        ("kafka_dlt-original-offset", struct.pack(">q", letter.offset)),
+        ("kafka_dlt-original-timestamp", struct.pack(">q", letter.timestamp_ms or 0)),
+        ("kafka_dlt-exception-fqcn", letter.code.encode()),
+        ("kafka_dlt-exception-message", letter.reason.encode()),
+    ]

@@ -1,0 +1,1 @@
+"""A look at the system: the doctor, why loops fail, and the system as people reach it."""

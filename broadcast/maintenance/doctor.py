@@ -1,0 +1,212 @@
+"""Looks at the system from inside and says what is wrong and what to do, for `flask doctor` and the console's health page.
+
+Changes nothing. Every question has a deadline of its own, so a part that hangs is a finding and not a wait.
+"""
+
+import json
+import resource
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.client import HTTPException
+from ipaddress import ip_network
+from typing import Literal
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from flask import Flask
+
+from broadcast.bus.redis_client import AWAY, make_client, why_away
+from broadcast.config.settings import SETTINGS, Settings
+from broadcast.ingest.kafka import broker_check
+from broadcast.store import broadcasts, database, log, schema
+
+State = Literal["ok", "warning", "failure"]
+
+_HEADROOM = 1000  # descriptors of a worker beside its streams
+_CLOCK_WARNING_SECONDS, _CLOCK_FAILURE_SECONDS = 1.0, 30.0
+_OVERDUE_SECONDS = 30.0
+_LEAST_FREE = 0.05  # of the disk that DATA_DIR is on
+_DEADLINE_SECONDS = 2.0
+_WIDEST = 8  # a network with fewer fixed bits is no network of proxies
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one part, in a sentence for people."""
+
+    part: str
+    state: State
+    sentence: str
+
+
+def examine(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
+    """Everything that can be asked from here. Inside an application context.
+
+    `is_thorough` also reads the whole of a SQLite file, which takes seconds and lets nothing else run.
+    """
+    settings = SETTINGS.of(app)
+    found = [*_settings(settings), *_files(settings), _disk(settings), *_database(is_thorough)]
+    return [*found, _redis(settings), *_kafka(settings), *_organisation(settings)]
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    wrong = settings.misspelt
+    if settings.is_production and not settings.trusted_hosts:
+        wrong.append(
+            "TRUSTED_HOSTS is empty, so every Host header is answered. Name your hosts, unless the proxy refuses others."
+        )
+    if settings.is_production and not settings.forwarded_hops:
+        wrong.append(
+            "FORWARDED_HOPS is 0. Behind a proxy, all clients share the proxy's address and its limits: set it to the number "
+            "of proxies."
+        )
+    if settings.is_production and settings.database_uri.startswith("sqlite"):
+        wrong.append(
+            "The database is a SQLite file, which serves one machine. For more nodes, set DATABASE_URL to PostgreSQL."
+        )
+    if any(ip_network(network).prefixlen < _WIDEST for network in settings.proxy_sign_in_from):
+        wrong.append(
+            "PROXY_SIGN_IN_FROM names a large network, and all in it can sign in as anyone. Name the proxy's own address."
+        )
+    if settings.is_production and not settings.ratelimit_enabled:
+        wrong.append("RATELIMIT_ENABLED is 0, so passwords can be guessed without limit. Set it to 1.")
+    wrong += settings.event_doubts()
+    if not wrong:
+        yield Finding("settings", "ok", f"APP_ENV is {settings.app_env}. The settings are fine.")
+    for sentence in wrong:
+        yield Finding("settings", "warning", sentence)
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.streams_per_worker + _HEADROOM
+    if 0 <= most < needed:
+        yield Finding(
+            "files", "warning", f"A worker may open {most:,} files and needs up to {needed:,}. Raise `ulimit -n`."
+        )
+    else:
+        yield Finding("files", "ok", f"A worker may open as many files as it needs ({needed:,}).")
+
+
+def _disk(settings: Settings) -> Finding:
+    try:
+        usage = shutil.disk_usage(settings.data_dir)
+    except OSError as problem:
+        return Finding(
+            "disk",
+            "failure",
+            f"DATA_DIR {settings.data_dir} cannot be used: {problem.strerror}. Create it, or set another.",
+        )
+    free = usage.free / usage.total
+    if free <= _LEAST_FREE:
+        return Finding("disk", "warning", f"Only {free:.0%} of the disk of DATA_DIR is free. Make room on it.")
+    return Finding("disk", "ok", f"{free:.0%} of the disk of DATA_DIR is free.")
+
+
+def _database(is_thorough: bool) -> Iterator[Finding]:
+    if problem := schema.database_problem(with_reason=True):
+        yield Finding("database", "failure", problem)
+        return
+    fit = schema.fitness()
+    if fit.problem or fit.notice:
+        yield Finding("schema", "failure" if fit.problem else "warning", fit.problem or fit.notice)
+    if fit.problem:
+        return
+    if problem := schema.encoding_problem():
+        yield Finding("database", "failure", problem)
+    head = log.head()
+    yield Finding(
+        "database",
+        "ok",
+        f"The database answers and takes writes. Its newest event is {head.seq:,} of epoch {head.epoch}.",
+    )
+    if not fit.notice:
+        yield Finding("schema", "ok", "The tables are those of this version.")
+    if is_thorough and (damage := schema.damage()):
+        yield Finding(
+            "database", "failure", f"The database file is damaged: {damage}. Stop the system and restore a backup."
+        )
+    yield _clock(database.now(), broadcasts.next_due_at())
+
+
+def _clock(shared: datetime, due_at: datetime | None) -> Finding:
+    off = abs((shared - datetime.now(UTC)).total_seconds())
+    if off > _CLOCK_WARNING_SECONDS:
+        state: State = "failure" if off > _CLOCK_FAILURE_SECONDS else "warning"
+        return Finding(
+            "clock", state, f"The clocks here and at the database differ by {off:.1f} s. Set up NTP on both."
+        )
+    overdue = (shared - due_at).total_seconds() if due_at else 0.0
+    if overdue > _OVERDUE_SECONDS:
+        return Finding(
+            "clock",
+            "failure",
+            f"A planned broadcast is {overdue:.0f} s overdue. Check that a node runs, and its log for clock.failed.",
+        )
+    return Finding("clock", "ok", "The clock agrees with the database's, and nothing planned is overdue.")
+
+
+def _redis(settings: Settings) -> Finding:
+    if settings.redis_url:
+        if reason := _silence(settings.redis_url):
+            return Finding(
+                "redis",
+                "failure",
+                f"Redis {reason}. Start it, or correct REDIS_URL. Until then messages take up to a second, and each worker "
+                "counts limits by itself.",
+            )
+        return Finding("redis", "ok", "Redis answers.")
+    socket_at = (settings.data_dir / "redis.sock").resolve()
+    if socket_at.is_socket() and not _silence(f"unix://{quote(str(socket_at))}"):
+        return Finding("redis", "ok", "Redis comes from the launcher (`make run`) and answers.")
+    return Finding(
+        "redis",
+        "warning",
+        "There is no Redis: messages take up to a second, and each worker counts limits by itself. `make run` brings one; "
+        "elsewhere, set REDIS_URL.",
+    )
+
+
+def _silence(url: str) -> str | None:
+    """Why the Redis there is of no use, as the rest of a sentence; None when it answers."""
+    try:
+        make_client(url, timeout_seconds=_DEADLINE_SECONDS).ping()
+    except AWAY as problem:
+        return why_away(problem)
+    return None
+
+
+def _kafka(settings: Settings) -> Iterator[Finding]:
+    if not settings.kafka_bootstrap_servers:
+        return
+    hasty = settings.model_copy(update={"kafka_request_timeout_ms": int(_DEADLINE_SECONDS * 1000)})
+    if problem := broker_check.examine(hasty):
+        yield Finding("kafka", "failure", f"{', '.join(settings.kafka_bootstrap_servers)}: {problem}")
+    else:
+        topics = ", ".join(settings.kafka_topics)
+        yield Finding("kafka", "ok", f"The brokers answer and have {topics}.")
+
+
+def _organisation(settings: Settings) -> Iterator[Finding]:
+    if not settings.oidc_issuer:
+        return
+    address = f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+    try:
+        with urlopen(address, timeout=_DEADLINE_SECONDS) as answer:
+            issuer = str(json.load(answer)["issuer"])
+    except HTTPError as problem:
+        yield Finding("sign-in", "failure", f"{address} answers {problem.code}. Correct OIDC_ISSUER.")
+        return
+    except (OSError, HTTPException):
+        yield Finding("sign-in", "failure", f"{address} cannot be reached. Start the provider, or correct OIDC_ISSUER.")
+        return
+    except (ValueError, LookupError, TypeError):
+        yield Finding("sign-in", "failure", f"{address} does not describe an OpenID provider. Correct OIDC_ISSUER.")
+        return
+    if issuer.rstrip("/") != settings.oidc_issuer.rstrip("/"):
+        yield Finding("sign-in", "failure", f"The provider calls itself {issuer}. Set OIDC_ISSUER to exactly that.")
+    else:
+        yield Finding("sign-in", "ok", "The organisation's provider answers.")

@@ -1,0 +1,105 @@
+"""Prometheus metrics, right over all workers: each writes its own file, a scrape of any adds them up.
+
+The hub counts in plain integers (it knows no Prometheus); `gauges` copies them. `docs/operations.md` says what each one means.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+streams = Gauge("broadcast_streams", "Open streams", multiprocess_mode="livesum")
+writes = Counter("broadcast_stream_writes", "Writes of events to streams")
+opened = Counter("broadcast_streams_opened", "Streams opened")
+closed = Counter("broadcast_streams_closed", "Streams closed, by reason", ["reason"])
+people_online = Gauge(
+    "broadcast_people_online", "People with an open stream, counted once in each worker", multiprocess_mode="livesum"
+)
+backlog_bytes = Gauge("broadcast_backlog_bytes", "Bytes that wait for slow clients", multiprocess_mode="livesum")
+backlog_streams = Gauge("broadcast_backlog_streams", "Streams with bytes that wait", multiprocess_mode="livesum")
+delivery_seconds = Histogram(
+    "broadcast_delivery_seconds",
+    "From an event's moment to its last write to this worker's streams",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30),
+)
+tail_lag_events = Gauge(
+    "broadcast_tail_lag_events", "Events that the slowest worker has not delivered yet", multiprocess_mode="livemax"
+)
+tail_lag_seconds = Gauge(
+    "broadcast_tail_lag_seconds", "Age of the oldest event not delivered yet", multiprocess_mode="livemax"
+)
+ring_age_seconds = Gauge(
+    "broadcast_ring_age_seconds", "Since a worker last heard from Redis, at worst", multiprocess_mode="livemax"
+)
+clock_lag_seconds = Gauge(
+    "broadcast_clock_lag_seconds", "How long the oldest due broadcast is overdue", multiprocess_mode="livemax"
+)
+plans_waiting = Gauge(
+    "broadcast_plans_waiting", "Plans that wait for somebody to decide", multiprocess_mode="livemostrecent"
+)
+database_connections = Gauge(
+    "broadcast_database_connections", "Database connections, by state", ["state"], multiprocess_mode="livesum"
+)
+limiter_in_memory = Gauge(
+    "broadcast_limiter_in_memory", "Workers that count limits by themselves", multiprocess_mode="livesum"
+)
+redis_unreadable = Counter(
+    "broadcast_redis_unreadable", "Values in Redis that this system did not write, left out, by place", ["place"]
+)
+loop_failures = Counter("broadcast_loop_failures", "Times a background loop failed and was restarted", ["loop"])
+request_seconds = Histogram(
+    "broadcast_request_seconds",
+    "Requests answered, by class of status; streams left out",
+    ["status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+log_epochs = Counter("broadcast_log_epochs", "Times committed events were found to be gone and a new epoch was begun")
+seq = Gauge("broadcast_log_seq", "Newest event that the slowest worker has delivered", multiprocess_mode="livemin")
+
+events = Counter("broadcast_events", "Events from outside, by their door and what became of them", ["door", "outcome"])
+kafka_records = Counter("broadcast_kafka_records", "Records read from Kafka and done with")
+kafka_failures = Counter("broadcast_kafka_failures", "Times the bridge began anew after an error")
+kafka_batch_seconds = Histogram(
+    "broadcast_kafka_batch_seconds",
+    "One batch into the database",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+kafka_lag = Gauge(
+    "broadcast_kafka_lag", "Records waiting at the brokers", ["topic", "partition"], multiprocess_mode="livemostrecent"
+)
+
+
+def reserve() -> None:
+    """Take the room of this worker's files now. They are mapped and sparse: if the disk or /dev/shm is full when a page is
+    first touched, the process is ended by SIGBUS.
+    """
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        for path in Path(folder).glob(f"*_{os.getpid()}.db"):
+            with path.open("r+b") as file, suppress(OSError):  # full since: they are as they were
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def exposition() -> bytes:
+    """The text that Prometheus scrapes."""
+    return generate_latest(_all_workers())
+
+
+def total(name: str, **labels: str) -> int:
+    """A counter added up over all workers, by its sample name (`…_total`); the values of `labels` narrow it."""
+    return int(
+        sum(
+            sample.value
+            for family in _all_workers().collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+    )
+
+
+def _all_workers() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return registry

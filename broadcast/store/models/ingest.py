@@ -1,0 +1,163 @@
+"""The tables of what comes from outside: dead letters, figures of each source, and what its rules need to know.
+
+A dead letter is never deleted: its place in Kafka is what tells a record that comes again from a new one. Purging empties it.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from broadcast.domain.inbound import offsets
+from broadcast.store.database import db
+
+
+class LetterStatus(StrEnum):
+    WAITING = "WAITING"
+    REDRIVEN = "REDRIVEN"
+    PURGED = "PURGED"
+
+
+class DeadLetter(db.Model):
+    """A record that could not become a broadcast, as it was; `size` is of the whole value, `value` at most 64 KiB of it."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (
+        CheckConstraint("status IN ('WAITING','REDRIVEN','PURGED')", name="status"),
+        UniqueConstraint("topic", "partition", "offset"),
+        Index("ix_dead_letters_status_id", "status", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(String(16), default=LetterStatus.WAITING.value)
+    topic: Mapped[str] = mapped_column(String(249))
+    partition: Mapped[int]
+    offset: Mapped[int]
+    last_offset: Mapped[int | None]  # of a whole batch that could not be read
+    timestamp_ms: Mapped[int | None]
+    key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    value: Mapped[bytes | None] = mapped_column(LargeBinary)
+    size: Mapped[int]
+    headers: Mapped[list[list[str]]] = mapped_column(JSON, default=list)  # name and value in base64, repeats kept
+    code: Mapped[str] = mapped_column(String(40))
+    reason: Mapped[str] = mapped_column(String(2000))
+    source: Mapped[str | None] = mapped_column(String(200))
+    source_id: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    tries: Mapped[int] = mapped_column(default=0)
+    tried_at: Mapped[datetime | None]
+    broadcast_id: Mapped[int | None]  # what a redrive made of it
+    forwarded_at: Mapped[datetime | None]  # when it was written to the topic of dead letters, if there is one
+
+    @property
+    def place(self) -> str:
+        return f"{self.topic}:{self.partition}:{offsets(self.offset, self.last_offset)}"
+
+
+class EventSource(db.Model):
+    """What became of the events of one source, counted in the transactions that did it."""
+
+    __tablename__ = "event_sources"
+
+    source: Mapped[str] = mapped_column(String(260), primary_key=True)
+    published: Mapped[int] = mapped_column(default=0)
+    repeated: Mapped[int] = mapped_column(default=0)
+    cancelled: Mapped[int] = mapped_column(default=0)
+    rejected: Mapped[int] = mapped_column(default=0)
+    collapsed: Mapped[int] = mapped_column(default=0, server_default="0")
+    quarantined: Mapped[int] = mapped_column(default=0, server_default="0")
+    last_at: Mapped[datetime]
+
+
+class CollapsedEvent(db.Model):
+    """As EventName, before names had owners: read, and written no more."""
+
+    __tablename__ = "collapsed_events"
+
+    source: Mapped[str] = mapped_column(String(200), primary_key=True)
+    source_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), index=True)
+
+
+class EventName(db.Model):
+    """The name of an event that its broadcast cannot bear: it was counted on a card, or another owner has used the same id."""
+
+    __tablename__ = "event_names"
+
+    owner: Mapped[str] = mapped_column(String(260), primary_key=True)
+    source: Mapped[str] = mapped_column(String(200), primary_key=True)
+    source_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), index=True)
+
+
+class EventSender(db.Model):
+    """An account or topic that events came from; its row is locked while its events are judged."""
+
+    __tablename__ = "event_senders"
+
+    owner: Mapped[str] = mapped_column(String(260), primary_key=True)
+    last_at: Mapped[datetime]
+
+
+class RuleTally(db.Model):
+    """How many broadcasts a rule let one source of one owner show at one moment. Never more rows in its window than the rule
+    allows.
+    """
+
+    __tablename__ = "rule_tallies"
+    __table_args__ = (
+        Index("ix_rule_tallies_source_rule_at", "source", "rule", "at"),
+        Index("ix_rule_tallies_owner_rule_at", "owner", "rule", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(String(200))
+    owner: Mapped[str | None] = mapped_column(String(260))
+    rule: Mapped[str] = mapped_column(String(16))
+    at: Mapped[datetime]
+    shown: Mapped[int]
+
+
+class EventSample(db.Model):
+    """One of the newest events of a source, as it arrived: what a dry run of a rule reads. Of headers, those that are read."""
+
+    __tablename__ = "event_samples"
+    __table_args__ = (Index("ix_event_samples_source_id", "source", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(String(200))
+    topic: Mapped[str | None] = mapped_column(String(249))
+    partition: Mapped[int | None]
+    offset: Mapped[int | None]
+    key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    value: Mapped[bytes | None] = mapped_column(LargeBinary)
+    headers: Mapped[list[list[str]]] = mapped_column(JSON, default=list)  # as of a dead letter
+    owner: Mapped[str | None] = mapped_column(String(260))
+    at: Mapped[datetime]
+
+
+def lock_senders(session: Session, owners: Collection[str], *, at: datetime) -> None:
+    """Let no other transaction judge what these send until this one ends; in one order for all, as with sources."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    for owner in sorted(owners):
+        statement = insert(EventSender).values(owner=owner, last_at=at)
+        session.execute(statement.on_conflict_do_update(index_elements=["owner"], set_={"last_at": at}))
+
+
+_FIGURES = ("published", "repeated", "cancelled", "rejected", "collapsed", "quarantined")
+
+
+def count(session: Session, grown: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
+    """Add to the figures of each source; sources in one order for all writers, or two could wait for each other for ever."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    for source, figures in sorted(grown.items()):
+        statement = insert(EventSource).values(dict.fromkeys(_FIGURES, 0) | {"source": source, "last_at": at} | figures)
+        added = {name: getattr(EventSource, name) + getattr(statement.excluded, name) for name in figures}
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["source"], set_=added | {"last_at": statement.excluded.last_at}
+            )
+        )

@@ -1,0 +1,203 @@
+"""People, their roles, and what lets them in: sessions, accounts elsewhere, tokens."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, select, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from broadcast.domain.audience import Viewer
+from broadcast.store.database import db
+from broadcast.store.models.activity import LogHead
+
+
+class Role(db.Model):
+    """A name that audiences and permissions refer to; lower case.
+
+    A deleted role stays under a name that nobody can type (`domain.audience.retired_name`), for the broadcasts that name it.
+    """
+
+    __tablename__ = "roles"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    deleted_at: Mapped[datetime | None]
+
+
+class UserRole(db.Model):
+    __tablename__ = "user_roles"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    role_name: Mapped[str] = mapped_column(ForeignKey("roles.name"), primary_key=True, index=True)
+
+
+def _created_at(context: Any) -> datetime | None:
+    return context.get_current_parameters()["created_at"]
+
+
+class User(db.Model):
+    """A person. `read_through_seq` is the watermark of "mark all read": everything up to it counts as read.
+
+    `inbox_version` rises with every change of the person's receipts, in its transaction: a page that shows version 7 and
+    hears of 9 knows that it missed one. `first_sign_in_at` is None for who has never signed in, or never had to.
+
+    `viewer_since` is when the person got the roles they have now, or the account was opened, and `viewer_since_seq` the newest
+    number of the log then; see `PastViewer`. None is for ever.
+    """
+
+    __tablename__ = "users"
+    # the few who are disabled, to be taken off what is counted without asking a million people one by one
+    __table_args__ = (
+        Index(
+            "ix_users_disabled_at",
+            "disabled_at",
+            postgresql_where=text("disabled_at IS NOT NULL"),
+            sqlite_where=text("disabled_at IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    password_hash: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    first_sign_in_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]  # nothing personal is left in the row, which stays for receipts and broadcasts
+    read_through_seq: Mapped[int] = mapped_column(default=0, index=True)
+    read_through_at: Mapped[datetime | None]
+    preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    inbox_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    inbox_changed_at: Mapped[datetime | None] = mapped_column(index=True)
+    viewer_since: Mapped[datetime | None] = mapped_column(default=_created_at, index=True)
+    viewer_since_seq: Mapped[int] = mapped_column(default=select(LogHead.seq).scalar_subquery(), server_default="0")
+
+    role_rows: Mapped[list[UserRole]] = relationship(lazy="selectin", cascade="all, delete-orphan")
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset(row.role_name for row in self.role_rows)
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
+
+    @property
+    def as_viewer(self) -> Viewer:
+        return Viewer(self.id, self.roles)
+
+
+class PastViewer(db.Model):
+    """A time in which a person had exactly these roles and an open account, and that is over (`store.past_viewers`).
+
+    The numbers of the log tell what came first where two moments are the same, or two clocks differ.
+    """
+
+    __tablename__ = "past_viewers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    since: Mapped[datetime | None]
+    since_seq: Mapped[int]
+    until: Mapped[datetime] = mapped_column(index=True)
+    until_seq: Mapped[int]
+
+
+class PastViewerRole(db.Model):
+    """`role_name` is no foreign key: a role may be gone since."""
+
+    __tablename__ = "past_viewer_roles"
+
+    past_viewer_id: Mapped[int] = mapped_column(ForeignKey("past_viewers.id", ondelete="CASCADE"), primary_key=True)
+    role_name: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
+class PeopleVersion(db.Model):
+    """One row: another text after every change of who there is or who has which role. What was counted before it is stale."""
+
+    __tablename__ = "people_version"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    version: Mapped[str] = mapped_column(String(16))
+
+
+class UserSession(db.Model):
+    """A sign-in. The cookie holds a random token; only its SHA-256 is kept, so that a copy of the table opens nothing.
+
+    With an `origin` it is an inbox in that site's pages, which the site's token `token_id` began; no cookie opens it. `issuer`
+    is the provider that vouched for it, `provider_session` what the session is called there.
+    """
+
+    __tablename__ = "sessions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    address: Mapped[str | None] = mapped_column(String(64))
+    agent: Mapped[str | None] = mapped_column(String(200))
+    origin: Mapped[str | None] = mapped_column(String(200))
+    token_id: Mapped[int | None] = mapped_column(index=True)
+    issuer: Mapped[str | None] = mapped_column(String(255))
+    provider_session: Mapped[str | None] = mapped_column(String(255), index=True)
+
+
+class ProviderLogoutRow(db.Model):
+    """What a provider has told to be over, for as long as the same notice, or somebody who was signing in then, may come."""
+
+    __tablename__ = "provider_logouts"
+
+    issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    token_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    subject: Mapped[str | None] = mapped_column(String(255))
+    provider_session: Mapped[str | None] = mapped_column(String(255))
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PersonIdentity(db.Model):
+    """An account at an OpenID provider, and whose it is here. Issuer and subject never change and are never given out twice;
+    a username may be (OpenID Connect Core 1.0, section 5.7).
+    """
+
+    __tablename__ = "identities"
+    __table_args__ = (Index("ix_identities_user_id_issuer", "user_id", "issuer", unique=True),)
+
+    issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime]
+
+
+class Invitation(db.Model):
+    """A link with which a person who has no password chooses one; a newer one replaces it, and using it deletes it.
+
+    Only the SHA-256 of its token is kept.
+    """
+
+    __tablename__ = "invitations"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    created_by: Mapped[int | None]
+
+
+class ApiToken(db.Model):
+    """A key for programs, acting as its person within `scopes` (space-separated)."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    label: Mapped[str] = mapped_column(String(100))
+    scopes: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,56 @@
+"""Keeps the tabs and devices of a person in step: what was done in one is told to the streams of the others.
+
+A receipt comes as a signal of the bus, within milliseconds. Signals may get lost, so the database is looked at as well: whose
+inbox has a version that was not told here is told now, and the page, which knows its own version, loads its list. It lives in
+a worker, beside the tail, and like it needs no Redis to be right.
+"""
+
+from datetime import datetime, timedelta
+
+import gevent
+from flask import Flask
+
+from broadcast.domain import clock
+from broadcast.store import inbox
+from broadcast.store import users as people
+from broadcast.streams import sse
+from broadcast.streams.hub import Hub
+
+_SETTLED = timedelta(seconds=1)  # younger changes are left to the signal
+_OVERLAP = timedelta(seconds=30)  # how much later than its moment a change may be committed, and clocks may differ
+
+
+class Follow:
+    """For one hub. `told` holds the newest version that the streams here know, of people who did something lately."""
+
+    def __init__(self, app: Flask, hub: Hub):
+        self._app, self._hub = app, hub
+        self._told: dict[int, int] = {}
+        self._looked_at: datetime | None = None
+
+    def hear(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
+        """A signal came. Returns at once."""
+        gevent.spawn(self._tell, user_id, kind, ids, version)
+
+    def look(self, now: datetime) -> None:
+        """Tell what no signal told. Raises when the database is away; the next look makes up for it."""
+        since = (self._looked_at or now) - _OVERLAP
+        with self._app.app_context():
+            changed = inbox.changed_since(since, until=now - _SETTLED)
+        for user_id, version in changed:
+            if version > self._told.get(user_id, 0) and user_id in self._hub.users():
+                self._tell(user_id, "missed", [], version)
+        self._told = {user_id: max(version, self._told.get(user_id, 0)) for user_id, version in changed}
+        self._looked_at = now
+
+    def _tell(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
+        self._told[user_id] = max(version, self._told.get(user_id, 0))
+        if user_id not in self._hub.users():
+            return
+        with self._app.app_context():
+            user = people.by_id(user_id)
+            if user is None:
+                return
+            unread = inbox.unread(user.as_viewer, now=clock.now())
+        data = {"kind": kind, "ids": ids, "version": version, "unread": unread.count, "asOf": unread.as_of}
+        self._hub.send_to_user(user_id, sse.json_frame("READ_RECEIPT", data))

@@ -1,0 +1,127 @@
+"""The socket wire: all handed-over sockets of a worker in one epoll, watched by one gevent watcher.
+
+A stream costs no greenlet here, only its Connection and a file descriptor. Writes happen where the bytes are made; EPOLLOUT
+is asked for only while something waits, and EPOLLRDHUP tells at once that a client left. (`gunicorn.conf.py` sets the send
+buffer and the timeout for half-open clients on the listening socket, which every accepted one inherits.)
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from itertools import chain
+
+import gevent
+from gevent.monkey import get_original
+
+from broadcast.streams.connection import Connection
+from broadcast.streams.hub import Hub
+
+_AT_ONCE = 512  # descriptors told by one look
+
+
+class Sockets:
+    """A Wire. Runs in the hub of gevent for its callbacks: nothing here waits or switches greenlets."""
+
+    def __init__(self, hub: Hub):
+        select = get_original("select", ["epoll", "EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLHUP", "EPOLLERR"])
+        epoll, _, self._out, self._left, hang_up, error = select
+        self._gone = self._left | hang_up | error
+        self._hub = hub
+        hub.send_many = self.write_many
+        self._epoll = epoll()
+        self._by_fd: dict[int, Connection] = {}
+        self._watcher = gevent.get_hub().loop.io(self._epoll.fileno(), 1)
+        self._watcher.start(self._look)
+
+    def take_over(self, connection: Connection, sock: socket.socket, head: bytes) -> None:
+        """Carry on with a duplicate of `sock`, beginning with the response `head`. The caller closes its own copy.
+
+        Raises what goes wrong, OSError when there is no descriptor or no room in the epoll. The stream has left the hub then,
+        and not a byte was sent of it.
+        """
+        try:
+            connection.fd = self._watched(sock)
+            self._by_fd[connection.fd] = connection
+            connection.prelude = chain((head,), connection.prelude or ())  # so that all of it is one write
+            self._hub.open(connection, self)
+        except BaseException:
+            self._hub.close(connection, "failed to open")
+            raise
+
+    def _watched(self, sock: socket.socket) -> int:
+        """A duplicate of the descriptor of `sock`, in the epoll."""
+        fd = os.dup(sock.fileno())
+        try:
+            os.set_blocking(fd, False)
+            self._epoll.register(fd, self._left)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def write(self, connection: Connection, data: bytes) -> None:
+        while data:
+            try:
+                sent = os.write(connection.fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._hub.close(connection, "left")
+                return
+            if sent < len(data):
+                self._wait(connection, data[sent:])
+                return
+            data = connection.take()
+
+    def write_many(self, connections: Sequence[Connection], data: bytes) -> None:
+        """The inner loop of every fan-out: a system call for each stream, and as little as can be around it."""
+        write, size = os.write, len(data)
+        for connection in connections:
+            if connection.waits or connection.fd < 0:  # behind, not open yet, closed, or on another wire
+                self._hub.send(connection, data)
+                continue
+            try:
+                sent = write(connection.fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._hub.close(connection, "left")
+                continue
+            if sent != size:
+                self._wait(connection, data[sent:])
+
+    def _wait(self, connection: Connection, unsent: bytes) -> None:
+        connection.keep(unsent)
+        self._epoll.modify(connection.fd, self._left | self._out)
+
+    def end(self, connection: Connection) -> None:
+        """Close the descriptor. What still waits is dropped: the client returns with its cursor and loses nothing."""
+        connection.drop()
+        if self._by_fd.pop(connection.fd, None):
+            self._epoll.unregister(connection.fd)
+            os.close(connection.fd)
+            connection.fd = -1
+
+    def close(self) -> None:
+        """Stop watching. The hub has closed its connections before."""
+        self._watcher.stop()
+        self._watcher.close()
+        self._epoll.close()
+
+    def _look(self) -> None:
+        for fd, happened in self._epoll.poll(0, _AT_ONCE):
+            connection = self._by_fd.get(fd)
+            if connection is None:
+                continue
+            if happened & self._gone:
+                self._hub.close(connection, "left")
+            elif happened & self._out:
+                self._resume(connection)
+
+    def _resume(self, connection: Connection) -> None:
+        try:
+            self._epoll.modify(connection.fd, self._left)
+            self.write(connection, connection.take())
+        except BaseException:  # a replay that cannot be made would keep its client waiting; gevent prints the traceback
+            self._hub.close(connection, "failed to replay")
+            raise

@@ -1,0 +1,37 @@
+"""The generator wire: a stream as the body of an ordinary WSGI response, for every server that keeps its socket to itself."""
+
+from collections.abc import Iterator
+
+from gevent.event import Event as Wakeup
+
+from broadcast.streams.connection import Connection
+from broadcast.streams.hub import Hub
+
+
+class Generated:
+    """A Wire whose bytes are pulled by the server. One per stream; costs the server a greenlet or thread."""
+
+    def __init__(self) -> None:
+        self._wakeup = Wakeup()
+
+    def write(self, connection: Connection, data: bytes) -> None:
+        connection.keep(data)
+        self._wakeup.set()
+
+    def end(self, connection: Connection) -> None:
+        self._wakeup.set()
+
+    def body(self, hub: Hub, connection: Connection) -> Iterator[bytes]:
+        """The response body; closing it, or the client leaving, ends the stream."""
+        hub.open(connection, self)
+        try:
+            while True:
+                if data := connection.take():
+                    yield data
+                elif not connection.is_open:
+                    return
+                else:
+                    self._wakeup.clear()
+                    self._wakeup.wait()
+        finally:
+            hub.close(connection, "left")

@@ -1,1 +1,0 @@
-"""Work on the data and a look at the system: retention, export and import, the doctor, and their commands."""

@@ -1,0 +1,130 @@
+"""Dead letters for programs: list, redrive one or all, correct, purge."""
+
+import base64
+from typing import Any
+
+from flask import Blueprint, jsonify, request
+
+from broadcast.actions import dead_letters as actions
+from broadcast.base.errors import Invalid
+from broadcast.domain import clock
+from broadcast.domain.permissions import Permission
+from broadcast.ingest import redrive
+from broadcast.store import dead_letters
+from broadcast.store.models.ingest import DeadLetter, LetterStatus
+from broadcast.web.console.dead_letters import found
+from broadcast.web.core.identity import allow, me
+from broadcast.web.core.request_parsing import confirmation, json_object
+
+blueprint = Blueprint("dlt", __name__, url_prefix="/api/admin/dlt")
+
+_MOST = 200
+
+
+@blueprint.get("")
+@allow(Permission.OPERATE)
+def listing():
+    """Newest first; `?status=WAITING|REDRIVEN|PURGED`, WAITING without it."""
+    status = request.args.get("status", LetterStatus.WAITING.value)
+    if status not in set(LetterStatus):
+        raise Invalid({"status": f"The status must be one of {', '.join(LetterStatus)}."})
+    before, limit = _number("after", None), _number("limit", 30)
+    if not 0 < limit <= _MOST:
+        raise Invalid({"limit": f"The limit is a number from 1 to {_MOST}."})
+    letters = dead_letters.page(LetterStatus(status), before=before, limit=limit + 1)
+    items = [_told(letter) for letter in letters[:limit]]
+    return jsonify(
+        items=items, next=str(items[-1]["id"]) if len(letters) > limit else None, counts=dead_letters.counts()
+    )
+
+
+@blueprint.get("/<int:letter_id>")
+@allow(Permission.OPERATE)
+def one(letter_id: int):
+    return jsonify(_told(found(letter_id)))
+
+
+@blueprint.post("/<int:letter_id>/redrive")
+@allow(Permission.OPERATE)
+def again(letter_id: int):
+    """Redrive one; `{value: "…"}` hands in that text instead of what came. 422 with the reason when it is still wrong."""
+    letter, body = found(letter_id), _body()
+    value, confirmed = body.get("value"), confirmation(body)
+    if body.keys() - {"value"} or not isinstance(value, str | None):
+        raise Invalid({"value": "Send {value: text}, or nothing to redrive what came."})
+    encoded = None if value is None else value.encode("utf-8", "surrogatepass")
+    outcome = redrive.redrive(letter, encoded, by=me().actor, now=clock.now(), confirmed=confirmed)
+    if outcome.rejected is not None:
+        raise Invalid({outcome.rejected.code: outcome.rejected.reason})
+    return jsonify(outcome=outcome.kind, broadcastId=outcome.broadcast_id)
+
+
+@blueprint.post("/redrive")
+@allow(Permission.OPERATE)
+def redrive_all():
+    """Redrive what waits, oldest first, some hundred at a time: `{done, rejected, left}`; call again while `left`.
+
+    With a session, those that somebody must confirm stay behind: they are `unconfirmed`.
+    """
+    how = redrive.redrive_all(through=dead_letters.newest_id(), by=me().actor, now=clock.now())
+    return jsonify(done=how.done, rejected=how.rejected, left=how.left, unconfirmed=how.unconfirmed)
+
+
+@blueprint.delete("/<int:letter_id>")
+@allow(Permission.OPERATE)
+def purge(letter_id: int):
+    actions.purge(found(letter_id).id, by=me().actor, now=clock.now())
+    return "", 204
+
+
+@blueprint.delete("")
+@allow(Permission.OPERATE)
+def purge_all():
+    """Purge all that wait, or with `?through=` those up to that id."""
+    through = _number("through", None)
+    through = dead_letters.newest_id() if through is None else through
+    return jsonify(purged=actions.purge_all(through=through, by=me().actor, now=clock.now()))
+
+
+def _told(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "status": letter.status,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "lastOffset": letter.last_offset,
+        "timestamp": letter.timestamp_ms,
+        "key": _base64(letter.key),
+        "value": _base64(letter.value),
+        "size": letter.size,
+        "headers": [{"name": name, "value": value} for name, value in letter.headers],
+        "code": letter.code,
+        "reason": letter.reason,
+        "source": letter.source,
+        "sourceId": letter.source_id,
+        "createdAt": clock.to_wire(letter.created_at),
+        "tries": letter.tries,
+        "triedAt": clock.to_wire(letter.tried_at),
+        "broadcastId": letter.broadcast_id,
+    }
+
+
+def _base64(value: bytes | None) -> str | None:
+    """Bytes that may be anything, as JSON can carry them."""
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def _body() -> dict[str, Any]:
+    if not request.content_length:
+        return {}
+    return dict(json_object())
+
+
+def _number(name: str, default: int | None) -> int | None:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Invalid({name: f"{name} must be a whole number."})
+    return int(text)

@@ -1,0 +1,52 @@
+"""First run in the browser: with the code that was printed at the start, somebody makes the first administrator.
+
+Closed for good as soon as there is one. Without a code the page only says where to find it.
+"""
+
+from flask import Blueprint, redirect, request, url_for
+
+from broadcast.actions import initial_setup as actions
+from broadcast.actions import users
+from broadcast.base.errors import Invalid
+from broadcast.domain import clock
+from broadcast.store.models import setup
+from broadcast.web.auth import login
+from broadcast.web.core import limits
+from broadcast.web.core.identity import allow
+from broadcast.web.core.rendering import page
+
+blueprint = Blueprint("first_run", __name__, url_prefix="/setup")
+
+
+@blueprint.get("", strict_slashes=False)
+@allow("anyone")
+def show():
+    if setup.has_administrator():
+        return redirect(url_for("auth.login"), 303)
+    return _form({}, {})
+
+
+@blueprint.post("", strict_slashes=False)
+@allow("anyone")
+def make():
+    form, now = request.form, clock.now()
+    username, password = form.get("username", ""), form.get("password", "")
+    try:
+        actions.make_administrator(form.get("code", ""), username, password, name=form.get("name"), now=now)
+    except Invalid as invalid:
+        return _form(form, invalid.fields), invalid.status
+    token, _ = users.sign_in(
+        username,
+        password,
+        address=limits.address(),
+        agent=request.user_agent.string,
+        now=now,
+        replaces=login.present_token(),
+    )
+    login.enter(token)
+    return redirect(url_for("console.overview.overview"), 303)
+
+
+def _form(form, errors: dict[str, str]) -> str:
+    typed = {name: form.get(name, "") for name in ("code", "username", "name")}
+    return page("auth/setup.html", form=typed, errors=errors)

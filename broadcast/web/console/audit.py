@@ -1,0 +1,70 @@
+"""The audit: who did what, with filters, as a page and as CSV. That the rows are unchanged is asked by `flask audit verify`."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from flask import Blueprint, request
+
+from broadcast.domain import clock
+from broadcast.domain.permissions import Permission
+from broadcast.store import audit
+from broadcast.store.audit import Filters
+from broadcast.web.core.csv_download import signed_csv
+from broadcast.web.core.identity import allow
+from broadcast.web.core.rendering import is_htmx, page
+
+blueprint = Blueprint("audit", __name__, url_prefix="/console/audit")
+
+PAGE = 50
+_CHUNK = 500  # rows of one read of an export
+_TEXTS = {"who": "who", "what": "what", "objectType": "object_type", "objectId": "object_id"}
+
+
+@blueprint.get("")
+@allow(Permission.AUDIT)
+def listing():
+    filters, typed = _filters()
+    before = request.args.get("before", "")
+    found = audit.page(filters, before=_number(before), limit=PAGE + 1)
+    values = {"rows": found[:PAGE], "next": found[PAGE - 1].id if len(found) > PAGE else None, "typed": typed}
+    if is_htmx() and before:
+        return page("console/audit/_rows.html", **values)
+    return page("console/audit/page.html", object_types=audit.object_types(), **values)
+
+
+@blueprint.get("/csv")
+@allow(Permission.AUDIT)
+def export():
+    """Everything that the filters show, newest first."""
+    filters, _ = _filters()
+
+    def read(before):
+        rows = audit.page(filters, before=before, limit=_CHUNK)
+        cells = [
+            (r.id, r.at, r.actor_id, r.actor_name, r.action, r.object_type, r.object_id, json.dumps(r.detail), r.hash)
+            for r in rows
+        ]
+        return cells, rows[-1].id if len(rows) == _CHUNK else None
+
+    header = ("id", "at", "actor id", "actor", "action", "object type", "object id", "detail", "hash")
+    return signed_csv(f"audit-{clock.now():%Y-%m-%d}.csv", header, read)
+
+
+def _filters() -> tuple[Filters, dict[str, str]]:
+    """What is asked for, and how it was typed. Days are UTC; a day that is none counts as not given."""
+    typed = {name: request.args.get(name, "").strip()[:100].replace("\0", "") for name in (*_TEXTS, "since", "until")}
+    since, until = _day(typed["since"]), _day(typed["until"])
+    texts = {field: typed[name] for name, field in _TEXTS.items()}
+    return Filters(**texts, since=since, until=until and until + timedelta(days=1)), typed
+
+
+def _day(text: str) -> datetime | None:
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return day if 2000 <= day.year < 3000 else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -1,0 +1,307 @@
+"""Who asks, and whether the route is for them: decided once, before every request, denied by default.
+
+Identity comes from the session cookie or a Bearer token, and from nowhere else; what a trusted proxy says can only end a
+session here, and begin one at the sign-in page. Every view carries its rule (`@allow`); a view without one is refused to
+everybody, and a test walks the URL map so that none is forgotten. The token of an embedded inbox (`embed_tokens`) opens only
+views that say so besides, and only to pages of its own origin.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+import flask
+from flask import Flask, current_app, g, request
+from flask_wtf.csrf import CSRFError, CSRFProtect
+
+from broadcast.actions import users as actions
+from broadcast.base.errors import BroadcastError, Forbidden, NotSignedIn
+from broadcast.config.settings import SETTINGS, Settings
+from broadcast.domain import clock, permissions
+from broadcast.domain.actor import Actor
+from broadcast.domain.permissions import Permission
+from broadcast.store import credentials
+from broadcast.store.credentials import Credential
+from broadcast.store.database import db
+from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER
+from broadcast.streams.hub import HUB
+from broadcast.web.auth.proxy import PROXY_SIGN_IN, ProxySignIn
+from broadcast.web.core import resumable_forms
+from broadcast.web.core.peer import is_forwarded, is_peer_in
+from broadcast.web.embed import tokens as embed_tokens
+
+Rule = Literal["anyone", "person", "account", "operator", "events", "embed", "provider"] | Permission
+csrf = CSRFProtect()
+_NO_SCOPE = {
+    "events": "Events need a token with the scope events. Ask an administrator for one.",
+    "embed": "This needs a token with the scope embed. Ask an administrator for one.",
+}
+
+
+class PageExpired(Forbidden):
+    """The page that a form stood in is of an earlier session, or the browser keeps no cookies. Nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("This page was open for too long, or cookies are off. Load it again and repeat.")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The person asking. `session` names the session or token for the hub; `session_id` is None for tokens. `since`: when they
+    signed in, or when their token was made.
+
+    `token_id` is the token's, `until` when all this ends at the latest. `origin` is the site in whose pages this person's
+    inbox is embedded.
+    """
+
+    actor: Actor
+    username: str
+    session: str
+    session_id: int | None
+    since: datetime
+    has_password: bool
+    token_id: int | None = None
+    until: datetime | None = None
+    origin: str | None = None
+
+    @property
+    def id(self) -> int:
+        return self.actor.user_id
+
+    @property
+    def name(self) -> str:
+        return self.actor.name
+
+    @property
+    def roles(self) -> list[str]:
+        return sorted(self.actor.roles)
+
+    @property
+    def is_admin(self) -> bool:
+        return self.actor.may_administer
+
+    def may(self, permission: str) -> bool:
+        """For templates: what is not allowed is not offered."""
+        return self.actor.may(Permission(permission))
+
+
+def allow(rule: Rule, *, embedded: bool = False) -> Callable:
+    """Say for whom a view is: anyone, a signed-in person, a person at a browser ("account": no token), who has a permission,
+    an administrator, an operator (admin, a token of the scope metrics, an address of METRICS_FROM), or a program that hands in
+    events or embeds inboxes (a token of that scope; a session never has it). "provider": for whoever proves in the request's
+    body who they are; no session counts, so no other site can use one. `embedded`: also for an inbox in another site's page.
+    """
+
+    def mark(view: Callable) -> Callable:
+        view.rule, view.embedded = rule, embedded
+        return view
+
+    return mark
+
+
+def is_embedded(endpoint: str | None) -> bool:
+    """Whether the view may be asked by an inbox in another site's page."""
+    return getattr(current_app.view_functions.get(endpoint), "embedded", False)
+
+
+def me() -> Identity:
+    """The person asking. Raises NotSignedIn."""
+    if g.identity is None:
+        raise NotSignedIn()
+    return g.identity
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    csrf.init_app(app)
+    PROXY_SIGN_IN.attach(app, ProxySignIn(settings) if settings.proxy_sign_in_header else None)
+    app.before_request(_judge)
+
+
+def init_refusals(app: Flask) -> None:
+    """Refuse what is not allowed. Apart, because the limits count in between: a refused request counts too."""
+    app.before_request(_refuse)
+
+
+def _judge() -> None:
+    """Find out who asks and whether they may; `g.refusal` says why not."""
+    g.refusal = None
+    try:
+        _identify()
+        _check()
+    except BroadcastError as refusal:
+        g.refusal = refusal
+
+
+def _refuse() -> None:
+    if g.refusal is not None:
+        raise g.refusal
+
+
+def _identify() -> None:
+    g.identity = None
+    g.hub_seq = _hub_seq()  # before the roles are read: tells the hub whether they are still true when a stream opens
+    if request.endpoint is None or request.endpoint == "static":
+        return
+    authorization = request.headers.get("Authorization", "")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() == "bearer" and token.strip().startswith(embed_tokens.PREFIX):
+        g.identity = _by_embed_token(token.strip(), clock.now())
+    elif scheme.lower() == "bearer":
+        g.identity = _by_token(token.strip(), clock.now())
+    elif token := flask.session.get("token"):
+        g.identity = _still_named(_by_session(token, clock.now()))
+        if g.identity is not None:
+            resumable_forms.name_author(g.identity.id)
+
+
+def look_again() -> None:
+    """Read the asker's session and roles anew. Raises NotSignedIn or Forbidden when they no longer allow this."""
+    db.session.rollback()
+    _identify()
+    _check_rule(current_app.view_functions[request.endpoint].rule)
+
+
+def _hub_seq() -> int:
+    head = HUB.current.head
+    return head.seq if head else 0
+
+
+def _by_session(token: str, now: datetime) -> Identity | None:
+    found = credentials.of_session(actions.hash_token(token))
+    if found is None or not _goes_on(found, now):
+        return None
+    name, until = actions.session_name(found.id), found.created_at + _longest(found)
+    actor = replace(_actor(found, in_console=True), signed_in_at=found.created_at)
+    return Identity(actor, found.username, name, found.id, *_of(found), until=until)
+
+
+def _longest(found: Credential) -> timedelta:
+    """How long a session may last: one that a provider vouched for, until it is asked anew."""
+    settings = SETTINGS.current
+    hours = settings.session_max_hours
+    return timedelta(hours=min(hours, settings.oidc_session_hours) if found.issuer else hours)
+
+
+def _goes_on(found: Credential, now: datetime) -> bool:
+    """Whether a session has not ended; it is then noted as used."""
+    settings = SETTINGS.current
+    is_idle = now - found.used_at > timedelta(hours=settings.session_idle_hours)
+    is_old = now - found.created_at > _longest(found)
+    if found.ended_at or found.disabled_at or is_idle or is_old:
+        return False
+    LAST_USED_BUFFER.current.note_session(found.id, found.used_at, now=now)
+    return True
+
+
+def _by_embed_token(token: str, now: datetime) -> Identity:
+    """Who may read the answer, `g.embedded_in`, is settled before all else: a page must learn that its token is over."""
+    signed = embed_tokens.read(token)
+    found = signed and credentials.of_embedded(signed[0])
+    if found is None:
+        raise NotSignedIn("This token is not known here. Ask your server for a new one.")
+    settings = SETTINGS.current
+    if found.origin not in settings.embed_origins or request.headers.get("Origin") != found.origin:
+        raise Forbidden("This token is for the pages of another site.")
+    g.embedded_in, g.scopes = found.origin, set()
+    if signed[1] <= now or not _goes_on(found, now):
+        raise NotSignedIn("This token is over. Ask your server for a new one.")
+    names = f"{actions.session_name(found.id)} {actions.token_name(found.token_id)}"
+    actor = _actor(found, in_console=False)
+    return Identity(actor, found.username, names, None, *_of(found), until=signed[1], origin=found.origin)
+
+
+def _by_token(token: str, now: datetime) -> Identity:
+    found = credentials.of_token(actions.hash_token(token))
+    if found is None:
+        raise NotSignedIn("This token is not known. Ask an administrator for a new one.")
+    if found.ended_at or found.disabled_at or (found.expires_at and found.expires_at <= now):
+        raise NotSignedIn("This token has ended. Ask an administrator for a new one.")
+    LAST_USED_BUFFER.current.note_token(found.id, found.used_at, now=now)
+    g.scopes = set(found.scopes.split())
+    actor, name = _actor(found, in_console="admin" in g.scopes), actions.token_name(found.id)
+    return Identity(actor, found.username, name, None, *_of(found), token_id=found.id, until=found.expires_at)
+
+
+def _of(found: Credential) -> tuple[datetime, bool]:
+    return found.created_at, found.has_password
+
+
+def _still_named(identity: Identity | None) -> Identity | None:
+    """End a session when a trusted proxy names somebody else; one that it began is worth nothing when it names nobody."""
+    proxy: ProxySignIn | None = PROXY_SIGN_IN.current
+    if proxy is None or identity is None:
+        return identity
+    named = proxy.username(request)
+    if named == identity.username or (named is None and not flask.session.get("by_proxy")):
+        return identity
+    if named is not None:
+        actions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
+    return None
+
+
+def _actor(found: Credential, *, in_console: bool) -> Actor:
+    """Who acts, with what the roles allow; nothing in the console for a token whose scope is not the console."""
+    announces = found.scopes is not None and "events" in found.scopes.split()
+    if not in_console:
+        return Actor(found.user_id, found.name, found.roles, may_announce=announces)
+    allowed = permissions.of_roles(found.roles)
+    return Actor(found.user_id, found.name, found.roles, "admin" in found.roles, announces, allowed)
+
+
+def _check() -> None:
+    if request.endpoint is None or request.endpoint == "static":
+        return  # 404 and 405 are answered by Flask; static files are for anyone
+    rule = getattr(current_app.view_functions[request.endpoint], "rule", None)
+    _check_rule(rule)
+    if request.method not in ("GET", "HEAD", "OPTIONS") and rule != "provider":
+        _check_origin()
+
+
+def _check_rule(rule: Rule | None) -> None:
+    if g.identity and g.identity.origin:
+        if rule == "person" and is_embedded(request.endpoint):
+            return
+        raise Forbidden("An inbox in another site's page may not do this.")
+    if rule in ("anyone", "provider") or (rule == "operator" and _is_trusted_scraper()):
+        return
+    identity = me()
+    if rule == "person" and (identity.session_id or g.scopes & {"inbox", "admin"}):
+        return
+    if rule == "account" and identity.session_id:
+        return
+    if rule == "operator" and identity.is_admin:
+        return
+    if rule == "operator" and identity.session_id is None and "metrics" in g.scopes:
+        return
+    if isinstance(rule, Permission) and identity.actor.may(rule):
+        return
+    if rule == "events" and identity.actor.may_announce:
+        return
+    if rule == "embed" and identity.token_id and "embed" in g.scopes:
+        return
+    raise Forbidden(_NO_SCOPE[rule]) if rule in _NO_SCOPE else Forbidden()
+
+
+def _is_trusted_scraper() -> bool:
+    """Somebody who connects from where METRICS_FROM says, and does not ask for others. "From this machine" proves nothing by
+    itself: a proxy on it connects from there for the whole world.
+    """
+    networks = SETTINGS.current.metrics_networks
+    return bool(networks) and is_peer_in(request, networks) and not is_forwarded(request)
+
+
+def _check_origin() -> None:
+    """Refuse writes that another site caused. A Bearer token is never sent by a browser on its own, so it needs no check."""
+    if g.identity and g.identity.session_id is None:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin and origin != request.host_url.rstrip("/")
+    ):
+        raise Forbidden("This request came from another site and was refused.")
+    try:
+        csrf.protect()
+    except CSRFError:
+        raise PageExpired from None

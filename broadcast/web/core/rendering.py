@@ -1,0 +1,183 @@
+"""What templates can use: filters, icons, and a card with what one person did with it."""
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+from flask import Flask, g, render_template, request
+from jinja2 import StrictUndefined
+from markupsafe import Markup
+from sqlalchemy.exc import SQLAlchemyError
+
+from broadcast.base.errors import Busy
+from broadcast.config.settings import Settings
+from broadcast.domain import clock
+from broadcast.domain.card import Card
+from broadcast.domain.events import Event
+from broadcast.domain.preferences import Preferences
+from broadcast.store import inbox, users
+from broadcast.store.database import db
+from broadcast.store.inbox import Item
+from broadcast.streams import sse
+
+
+class CardView:
+    """A Card for the template: its HTML marked as safe (nh3 made it), and what the person looking did with it.
+
+    Without `item`, as in the stream, which is rendered once for everybody: nothing done yet, or read as told.
+    """
+
+    def __init__(self, card: Card, *, seq: int, is_read: bool = False, item: Item | None = None):
+        self._card, self.seq = card, seq
+        self.is_read = item.is_read if item else is_read
+        self.is_back = item is not None and item.is_back
+        self.acked_at = item.acked_at if item and item.is_acknowledged else None
+        self.earlier_acked_at = item.acked_at if item and not item.is_acknowledged else None
+        self.is_corrected = bool(self.acked_at and (item.acked_revision or card.revision) < card.revision)
+        self.archived_at = item and item.archived_at
+        self.snoozed_until = item and item.snoozed_until
+        self.ended_at = item and item.ended_at
+        self.content_html = Markup(card.content_html)
+
+    def __getattr__(self, name: str):
+        return getattr(self._card, name)
+
+
+def card_view(item: Item) -> CardView:
+    return CardView(item.card, seq=item.seq, item=item)
+
+
+def html_encoder(app: Flask):
+    """The HTML representation for the hub: the same card partial that pages show, without anything of one person's."""
+
+    def encode(event: Event) -> bytes:
+        payload = event.payload  # of an update, with the place in the inbox, and whether it is shown once more
+        if payload.keys() == {"id", "reason"}:
+            return sse.encode_json(event)
+        card = CardView(Card.from_payload(payload), seq=payload.get("seq", event.seq))
+        template = app.jinja_env.get_template("inbox/_card.html")
+        flags = {"again": payload.get("again", False), "reminder": bool(payload.get("reminder"))}
+        html = template.render(card=card, form_token=None, now=clock.now(), **flags)
+        return sse.frame(event.type.value, html, id=str(event.cursor))
+
+    return encode
+
+
+def is_htmx() -> bool:
+    return request.headers.get("HX-Request") == "true"
+
+
+def page(template: str, **values) -> str:
+    """Render a page or a partial of a request: forms in it carry the CSRF token."""
+    return render_template(template, form_token=True, **values)
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.add_extension("jinja2.ext.i18n")
+    app.jinja_env.policies["ext.i18n.trimmed"] = True
+    app.jinja_env.install_null_translations(newstyle=True)  # English as it stands in the templates; `_()` finds it
+    filters = {
+        "when": when,
+        "o_clock": o_clock,
+        "exactly": exactly,
+        "thousands": thousands,
+        "people": in_people,
+        "badge": badge,
+        "percent": percent,
+        "span": span,
+    }
+    app.jinja_env.filters.update(filters)
+    app.jinja_env.globals.update(icon=_icon_of(app), app_name=settings.app_name)
+    app.context_processor(_everywhere)
+
+
+def _everywhere() -> dict:
+    identity = getattr(g, "identity", None)
+    now = clock.now()
+    values = {"viewer": identity, "now": now, "preferences": Preferences()}
+    if identity is not None:
+        try:
+            values["preferences"] = users.preferences(identity.id)
+            values["unread"] = g.get("unread") or inbox.unread(identity.actor.viewer, now=now)
+        except (SQLAlchemyError, Busy):  # the page that says that the database is away has a bell too
+            db.session.rollback()
+            values["unread"] = inbox.Unread(0, 0)
+    return values
+
+
+def _icon_of(app: Flask):
+    @cache
+    def icon(name: str, label: str | None = None) -> Markup:
+        return app.jinja_env.get_template("core/_icons.html").module.icon(name, label)  # seven on each card of a page
+
+    return icon
+
+
+def when(moment: datetime | None) -> Markup:
+    """A `<time>` element in words: how long ago, or the moment itself when it lies ahead."""
+    if moment is None:
+        return Markup("")
+    exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
+    ago = clock.now() - moment
+    words = exact if ago < timedelta(seconds=-30) else _ago(ago, exact)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(clock.to_wire(moment), exact, words)
+
+
+def o_clock(moment: datetime) -> Markup:
+    """A `<time>` element that says the time of the day, and the day unless it is today; page.js makes it local."""
+    local = moment.astimezone(UTC)
+    words = local.strftime("%H:%M" if local.date() == clock.now().date() else "%-d %b, %H:%M")
+    exact = local.strftime("%a %-d %b %Y, %H:%M UTC")
+    return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(clock.to_wire(moment), exact, words)
+
+
+def exactly(moment: datetime) -> Markup:
+    """A `<time>` element that says the moment itself, however long ago; page.js makes it local."""
+    exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
+    return Markup('<time datetime="{}" title="{}" data-exact>{}</time>').format(clock.to_wire(moment), exact, exact)
+
+
+def _ago(ago: timedelta, exact: str) -> str:
+    minutes = int(ago.total_seconds() // 60)
+    if minutes < 1:
+        return "just now"
+    if minutes < 60:
+        return f"{minutes} min ago"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h ago"
+    if minutes < 7 * 24 * 60:
+        days = minutes // (24 * 60)
+        return f"{days} day{'s' if days > 1 else ''} ago"
+    return exact
+
+
+def span(length: timedelta | None) -> str:
+    """A length of time in words, in one unit and its half-way partner: "45 s", "3 min", "2 h 10 min", "4 days"."""
+    if length is None:
+        return "–"
+    seconds = int(length.total_seconds())
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours < 24:
+        return f"{hours} h" + (f" {minutes} min" if minutes and hours < 10 else "")
+    return f"{hours // 24} day{'s' if hours >= 48 else ''}"
+
+
+def thousands(number: int) -> str:
+    return f"{number:,}"
+
+
+def in_people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count:,} people"
+
+
+def badge(number: int) -> str:
+    return "99+" if number > 99 else str(number)
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.0f} %"

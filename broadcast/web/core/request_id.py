@@ -1,0 +1,42 @@
+"""Gives every request its id: what a trusted proxy sent in X-Request-ID, or a new one. The answer and the log carry it."""
+
+import secrets
+import time
+
+import structlog
+from flask import Flask, Response, g, request
+
+from broadcast.base import correlation
+from broadcast.config.settings import Settings
+from broadcast.observability import metrics
+
+_log = structlog.get_logger(__name__)
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    app.before_request(lambda: _begin(is_behind_proxy=settings.forwarded_hops > 0))
+    app.after_request(_end)
+
+
+def _begin(*, is_behind_proxy: bool) -> None:
+    g.began = time.monotonic()
+    given = request.headers.get("X-Request-ID", "")
+    correlation.begin(given if is_behind_proxy and correlation.is_safe(given) else secrets.token_hex(8))
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-ID"] = correlation.current() or ""
+    seconds = time.monotonic() - g.get("began", time.monotonic())
+    if response.mimetype != "text/event-stream":
+        metrics.request_seconds.labels(f"{response.status_code // 100}xx").observe(seconds)
+    say = _log.debug if request.method in ("GET", "HEAD", "OPTIONS") else _log.info
+    identity = g.get("identity")
+    say(
+        "request.done",
+        method=request.method,
+        path=request.path,
+        status=response.status_code,
+        ms=round(1000 * seconds, 1),
+        user=identity.id if identity else None,
+    )
+    return response

@@ -1,0 +1,71 @@
+"""What a request asks: the body, page or number of the JSON interface, the button of a form. Each raises Invalid with a
+sentence per field.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from flask import request
+
+from broadcast.base.errors import Invalid
+from broadcast.domain.confirmation import Given
+
+MOST = 200  # items in a page
+_MOST_FIELDS = 200  # of a body; each that is unknown is told by name
+
+
+def json_object() -> dict[str, Any]:
+    """The body as a JSON object. Raises Invalid for any other body; a body that is too large stays a 413."""
+    try:
+        body = request.get_json(silent=True) if request.is_json else None
+    except RecursionError:  # ten thousand brackets
+        body = None
+    if not isinstance(body, Mapping):
+        raise Invalid({"body": "Send one JSON object, with Content-Type: application/json."})
+    if len(body) > _MOST_FIELDS:
+        raise Invalid({"body": f"Send one JSON object of at most {_MOST_FIELDS} fields."})
+    return dict(body)
+
+
+def choice(name: str, choices: Collection[str], default: str) -> str:
+    """What a form says by its button or its ticked choice; `default` when it says nothing. Raises Invalid for anything else."""
+    chosen = request.form.get(name) or default
+    if chosen not in choices:
+        raise Invalid({name: "This form asks for something that is not known here. Load the page again and repeat."})
+    return chosen
+
+
+def confirmation(body: dict[str, Any]) -> Given | None:
+    """Take `confirm` out of a body: `{people, password}`, as a refusal asked for it. Raises Invalid."""
+    given = body.pop("confirm", None)
+    if given is None:
+        return None
+    people, password = (given.get("people"), given.get("password", "")) if isinstance(given, Mapping) else (None, None)
+    is_known = isinstance(given, Mapping) and not given.keys() - {"people", "password"}
+    if (
+        not is_known
+        or not isinstance(password, str)
+        or not is_encodable(password)
+        or not (people is None or type(people) is int)
+    ):
+        raise Invalid({"confirm": "confirm is an object: {people: a number, password: text}."})
+    return Given(people=people, password=password)
+
+
+def is_encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def paging() -> tuple[int | None, int]:
+    after, limit = request.args.get("after"), request.args.get("limit")
+    before = whole_number(after, "after") if after is not None else None
+    size = whole_number(limit, "limit") if limit is not None else 30
+    if not 0 < size <= MOST:
+        raise Invalid({"limit": f"The limit is a number from 1 to {MOST}."})
+    return before, size
+
+
+def whole_number(text: str | None, name: str) -> int:
+    if not (text and text.isascii() and text.isdigit() and len(text) < 19):
+        raise Invalid({name: f"{name} must be a whole number."})
+    return int(text)

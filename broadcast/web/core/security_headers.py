@@ -1,0 +1,86 @@
+"""Headers of every response, cookies, and which hosts are believed."""
+
+import os
+from collections.abc import Callable
+
+from flask import Flask, Request, Response, current_app, g, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from broadcast.config.settings import Settings
+
+_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "manifest-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # the launcher and health checks ask from this machine
+_ONE_YEAR = 31_536_000
+LARGE_BYTES = 8 * 1024 * 1024  # 50,000 rows of a table
+
+
+def large(view: Callable) -> Callable:
+    """Let a view take LARGE_BYTES: a table of people. It must not be open to everybody."""
+    view.is_large = True
+    return view
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Flask's own, which makes what checks a cookie's signature only for a request that brings a cookie."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        return super().open_session(app, request) if "HTTP_COOKIE" in request.environ else self.session_class()
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    app.config.update(
+        MAX_CONTENT_LENGTH=256 * 1024,
+        MAX_FORM_MEMORY_SIZE=256 * 1024,
+        SESSION_COOKIE_NAME="__Host-broadcast" if settings.is_production else "broadcast",
+        SESSION_COOKIE_SECURE=settings.is_production,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_PATH="/",
+        TRUSTED_HOSTS=[*settings.trusted_hosts, *_LOOPBACK] if settings.trusted_hosts else None,
+        SECRET_KEY_FALLBACKS=settings.secret_key_fallbacks or None,
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
+        WTF_CSRF_CHECK_DEFAULT=False,  # `identity` asks for it, once it knows who is there
+        WTF_CSRF_SSL_STRICT=False,  # `identity` looks at Origin and Sec-Fetch-Site, which say more than Referer
+    )
+    if settings.forwarded_hops:
+        # each proxy appends an address, but the scheme is one word that the nearest proxy sets
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.forwarded_hops, x_proto=1, x_host=0)
+    app.session_interface = _Sessions()
+    app.before_request(_make_room)
+    app.after_request(lambda response: _add_headers(response, settings))
+
+
+def _make_room() -> None:
+    if request.endpoint and getattr(current_app.view_functions[request.endpoint], "is_large", False):
+        request.max_content_length = request.max_form_memory_size = LARGE_BYTES
+
+
+def _add_headers(response: Response, settings: Settings) -> Response:
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", _POLICY)
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "same-origin"
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+    if settings.is_production:
+        headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR}; includeSubDomains"
+    else:
+        headers["X-Worker"] = str(os.getpid())  # which worker answered: for tests, and for whoever looks for a fault
+    if request.endpoint != "static" and (getattr(g, "identity", None) is not None or response.mimetype == "text/html"):
+        headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,1 @@
+"""An inbox in another site's pages: its script and its tokens."""

@@ -1,0 +1,115 @@
+"""An inbox in another site's pages: its script, the tokens that the site's server asks for, and who may read an answer.
+
+CORS is for exactly this: an allowed origin, a route marked `embedded`, and a token of that very origin, or the question
+before it (a preflight, which carries no token). Nothing is ever sent with cookies, and nothing may be framed.
+"""
+
+import json
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from flask.globals import request_ctx
+from werkzeug.exceptions import HTTPException
+
+from broadcast.actions import embed_sessions as actions
+from broadcast.actions.embed_sessions import Lasts, Site
+from broadcast.base.errors import Forbidden, Invalid, NotFound
+from broadcast.config.settings import SETTINGS, Settings
+from broadcast.domain import clock
+from broadcast.web.core.identity import allow, is_embedded, me
+from broadcast.web.core.request_parsing import json_object
+from broadcast.web.embed import tokens as embed_tokens
+
+blueprint = Blueprint("embedding", __name__)
+
+_SHARED = ("shared/leadership", "shared/stream_health")
+_PARTS = (*_SHARED, "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
+_PREFLIGHT_SECONDS = 600
+_SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
+
+
+def init_app(app: Flask) -> None:
+    app.before_request(_answer_preflight)
+    app.after_request(_invite)
+
+
+@blueprint.get("/embed.js")
+@allow("anyone")
+def script() -> Response:
+    if not _settings().embed_origins:
+        raise NotFound("There is nothing at this address.")
+    response = Response(_script(Path(current_app.static_folder)), mimetype="text/javascript")
+    response.headers["Cache-Control"] = f"public, max-age={_SCRIPT_SECONDS}"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    response.add_etag()
+    return response.make_conditional(request)
+
+
+@cache
+def _script(folder: Path) -> str:
+    """One file from several: a page that loads modules of another site would need CORS for them."""
+    sheet = json.dumps((folder / "embed/sheet.css").read_text())
+    parts = [(folder / f"{name}.js").read_text() for name in _PARTS]
+    return "\n".join(['"use strict";', "(() => {", f"const SHEET = {sheet};", *parts, "})();", ""])
+
+
+@blueprint.post("/api/embed/tokens")
+@allow("embed")
+def mint():
+    """`{username, origin}` for a site's server: a token for that person in that site's pages; a lone origin may be left out."""
+    if request.headers.get("Origin") or request.headers.get("Sec-Fetch-Site"):
+        raise Forbidden("Ask for this from your server. The key that you used must never be in a page.")
+    body, origins = json_object(), _settings().embed_origins
+    if not origins:
+        raise NotFound("Embedding is off: EMBED_ORIGINS names no site.")
+    username, origin = body.pop("username", None), body.pop("origin", origins[0] if len(origins) == 1 else None)
+    if body:
+        raise Invalid({str(name)[:60]: "There is no such field." for name in body})
+    if not isinstance(username, str) or not 0 < len(username) <= 64:
+        raise Invalid({"username": "Say for whom: a username."})
+    if origin not in origins:
+        raise Invalid({"origin": "Name one of the origins in EMBED_ORIGINS."})
+    return _mint(username, origin, clock.now()), 201
+
+
+def _mint(username: str, origin: str, now: datetime) -> Response:
+    settings, program = _settings(), me()
+    lasts = Lasts(timedelta(hours=settings.session_idle_hours), timedelta(hours=settings.session_max_hours))
+    begun = actions.begin(username, Site(origin, program.token_id), lasts, now=now)
+    until = min(now + embed_tokens.LIFE, begun.ends_at, program.until or begun.ends_at)
+    token = embed_tokens.sign(begun.session_id, until=until)
+    return jsonify(token=token, expiresAt=clock.to_wire(until), expiresIn=int((until - now).total_seconds()))
+
+
+def _answer_preflight() -> Response | None:
+    """A browser asks whether a page of that origin may make the request that it names (Fetch standard, 3.2.2)."""
+    method = request.headers.get("Access-Control-Request-Method")
+    if request.method != "OPTIONS" or not method or request.headers.get("Origin") not in _settings().embed_origins:
+        return None
+    try:
+        endpoint, _ = request_ctx.url_adapter.match(method=method)
+    except HTTPException:
+        return None
+    if not is_embedded(endpoint):
+        return None
+    response = Response(status=204)
+    response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+    response.headers["Access-Control-Allow-Methods"] = method
+    response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
+    response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_SECONDS)
+    response.vary.add("Origin")
+    return response
+
+
+def _invite(response: Response) -> Response:
+    if _settings().embed_origins and is_embedded(request.endpoint):
+        response.vary.add("Origin")
+        if g.get("embedded_in") and g.embedded_in == request.headers.get("Origin"):
+            response.headers["Access-Control-Allow-Origin"] = g.embedded_in
+    return response
+
+
+def _settings() -> Settings:
+    return SETTINGS.current
