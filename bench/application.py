@@ -16,16 +16,16 @@ from broadcast.actions import broadcasts, notify, users
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import Everyone, roles
+from broadcast.domain.audience import EveryoneAudience, make_role_audience
 from broadcast.domain.events import EventType
-from broadcast.domain.message import read_draft
+from broadcast.domain.message import parse_draft
 from broadcast.factory import create_app
 from broadcast.store import log
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken, Role, User, UserRole
 from tests.system import System
 
-OPS = 100  # people with the role ops; everybody else has none
+OPS_USERS = 100  # people with the role ops; everybody else has none
 
 
 class Application:
@@ -39,30 +39,30 @@ class Application:
         environ = system.environ | {"REDIS_URL": system.redis_url}
         self.app = create_app(Settings.load(environ))
         with self.app.app_context():
-            self.tokens.write_text("\n".join(_people(count)) + "\n")
-            self._broadcast_id = _publish()
+            self.tokens.write_text("\n".join(_insert_users(count)) + "\n")
+            self._broadcast_id = _publish_broadcast()
 
     def send(self, count: int, *, to_ops: bool = False) -> list[float]:
         """Append `count` messages of about 200 bytes on the wire in one transaction; return when it was committed."""
-        audience = roles(["ops"]) if to_ops else Everyone()
+        audience = make_role_audience(["ops"]) if to_ops else EveryoneAudience()
         with self.app.app_context():
             payload = {"id": self._broadcast_id, "title": "x" * 110}
-            entry = log.Entry(EventType.MESSAGE, self._broadcast_id, audience, payload)
-            with writing() as session:
+            entry = log.NewEvent(EventType.MESSAGE, self._broadcast_id, audience, payload)
+            with write_transaction() as session:
                 log.append(session, [entry] * count, at=clock.now())
             committed = time.time()
-            notify.ring()
+            notify.notify_workers()
         return [committed] * count
 
-    def cursor(self, back: int = 0) -> str:
+    def cursor(self, events_back: int = 0) -> str:
         with self.app.app_context():
-            head = log.head()
-        return f"{head.epoch}-{max(0, head.seq - back)}"
+            head = log.get_head()
+        return f"{head.epoch}-{max(0, head.seq - events_back)}"
 
 
-def _people(count: int) -> list[str]:
+def _insert_users(count: int) -> list[str]:
     now, tokens = clock.now(), [secrets.token_urlsafe(24) for _ in range(count)]
-    with writing() as session:
+    with write_transaction() as session:
         if session.get(Role, "ops") is None:
             session.add(Role(name="ops"))
             session.flush()
@@ -70,7 +70,7 @@ def _people(count: int) -> list[str]:
             insert(User).returning(User.id),
             [{"username": f"p{secrets.token_hex(8)}", "name": f"Person {n}", "created_at": now} for n in range(count)],
         ).all()
-        session.execute(insert(UserRole), [{"user_id": user_id, "role_name": "ops"} for user_id in ids[:OPS]])
+        session.execute(insert(UserRole), [{"user_id": user_id, "role_name": "ops"} for user_id in ids[:OPS_USERS]])
         rows = [
             {
                 "token_hash": users.hash_token(token),
@@ -85,22 +85,22 @@ def _people(count: int) -> list[str]:
     return tokens
 
 
-def _publish() -> int:
+def _publish_broadcast() -> int:
     """A broadcast for all messages to be of, so that their deliveries can be noted."""
-    by, raw = Actor(1, "Bench", frozenset(), True), {"title": "Measured", "content": "Text", "targetType": "ROLE"}
-    draft = read_draft(raw | {"targetIds": ["ops"]}, now=clock.now())
-    return broadcasts.publish(draft, by=by, now=clock.now()).id
+    actor, fields = Actor(1, "Bench", frozenset(), True), {"title": "Measured", "content": "Text", "targetType": "ROLE"}
+    draft = parse_draft(fields | {"targetIds": ["ops"]}, now=clock.now())
+    return broadcasts.publish(draft, by=actor, now=clock.now()).id
 
 
 @contextmanager
-def application(folder: Path, *, people_count: int, workers: int = 1, **settings: str) -> Iterator[Application]:
+def run_application(folder: Path, *, people_count: int, workers: int = 1, **settings: str) -> Iterator[Application]:
     """Start it with limits of requests off; with one worker, that worker has core 0 for itself."""
-    given = {"WEB_CONCURRENCY": str(workers), "STREAMS_PER_ADDRESS": "100000", "STREAMS_PER_WORKER": "20000"}
-    system = System(folder, **given | settings)
+    environ = {"WEB_CONCURRENCY": str(workers), "STREAMS_PER_ADDRESS": "100000", "STREAMS_PER_WORKER": "20000"}
+    system = System(folder, **environ | settings)
     system.start()
     try:
         if workers == 1:
-            os.sched_setaffinity(system.workers()[0], {0})
+            os.sched_setaffinity(system.get_worker_pids()[0], {0})
         yield Application(system, folder, people_count)
     finally:
         system.stop()

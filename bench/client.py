@@ -5,60 +5,70 @@ import subprocess
 from pathlib import Path
 from typing import NoReturn
 
-HERE = Path(__file__).resolve().parent
+BENCH_FOLDER = Path(__file__).resolve().parent
 
 
 def build(folder: Path) -> Path:
     """Compile the C programs into `folder` and return it. Needs a C compiler called `cc`."""
     for program in ("load", "limit"):
-        subprocess.run(["cc", "-O2", "-o", str(folder / program), str(HERE / f"{program}.c")], check=True)
+        subprocess.run(["cc", "-O2", "-o", str(folder / program), str(BENCH_FOLDER / f"{program}.c")], check=True)
     return folder
 
 
-class Load:
-    """`streams` open streams. `ready` returns when all are open; `got(n)` when the last of them had message n."""
+class LoadClient:
+    """`streams` open streams. `wait_until_open` returns when all are open; `got(n)` when the last of them had message n."""
 
     def __init__(self, programs: Path, port: int, streams: int, path: str, *, tokens: Path, hello: str = ""):
-        words = [programs / "load", "127.0.0.1", port, streams, tokens, path, 100_000, 900, *([hello] if hello else [])]
-        self.process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
+        arguments = [
+            programs / "load",
+            "127.0.0.1",
+            port,
+            streams,
+            tokens,
+            path,
+            100_000,
+            900,
+            *([hello] if hello else []),
+        ]
+        self.process = subprocess.Popen([str(word) for word in arguments], stdout=subprocess.PIPE, text=True)
         os.sched_setaffinity(self.process.pid, {1})
-        self.streams, self._got = streams, {}
+        self.streams, self._received_at = streams, {}
 
-    def ready(self) -> float:
+    def wait_until_open(self) -> float:
         """Wait until all streams are open; return the seconds it took."""
-        while (words := self._line())[0] != "ready":
-            self._note(words)
+        while (words := self._read_words())[0] != "ready":
+            self._record_message(words)
         return float(words[1])
 
-    def got(self, number: int) -> float:
+    def wait_for_message(self, number: int) -> float:
         """CLOCK_REALTIME seconds when the last stream had that message."""
-        while number not in self._got:
-            self._note(self._line())
-        return self._got[number]
+        while number not in self._received_at:
+            self._record_message(self._read_words())
+        return self._received_at[number]
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.process.kill()
         self.process.wait()
 
-    def _line(self) -> list[str]:
+    def _read_words(self) -> list[str]:
         return self.process.stdout.readline().split() or self._fail("nothing")
 
-    def _note(self, words: list[str]) -> None:
+    def _record_message(self, words: list[str]) -> None:
         if words[0] != "got":
             self._fail(" ".join(words))
-        self._got[int(words[1])] = float(words[2])
+        self._received_at[int(words[1])] = float(words[2])
 
-    def _fail(self, said: str) -> NoReturn:
-        raise SystemExit(f"the load client said {said} when more messages were expected")
+    def _fail(self, output: str) -> NoReturn:
+        raise SystemExit(f"the load client said {output} when more messages were expected")
 
 
-def cpu_seconds(pid: int) -> float:
+def read_cpu_seconds(pid: int) -> float:
     """Processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory_of(pid: int) -> int:
+def read_private_bytes(pid: int) -> int:
     """Private bytes of a process."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Private_Dirty:"):

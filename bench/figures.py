@@ -25,9 +25,9 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 from broadcast.store.database import db
-from tests.cast import Client
+from tests.cast import BrowserClient
 
-ROLES, CHOSEN, LOUD = (
+ROLE_COUNT, CHOSEN_USERS, POPULAR_BROADCASTS = (
     100,
     100,
     5,
@@ -36,11 +36,11 @@ LIMITS_MS = {"publish": 50, "audience preview": 300}  # of the rest: 100
 
 
 def main() -> None:
-    given = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    given.add_argument("--url", help="an empty database; SQLite without it")
-    given.add_argument("--people", type=int, help="1,000,000 by default, 100,000 on SQLite")
-    given.add_argument("--rounds", type=int, default=60)
-    options = given.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--url", help="an empty database; SQLite without it")
+    parser.add_argument("--people", type=int, help="1,000,000 by default, 100,000 on SQLite")
+    parser.add_argument("--rounds", type=int, default=60)
+    options = parser.parse_args()
     people_count = options.people or (1_000_000 if options.url else 100_000)
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(
@@ -52,28 +52,32 @@ def main() -> None:
         with app.app_context():
             flask_migrate.upgrade()
             if not db.session.scalar(text("SELECT count(*) FROM users")):
-                _timed("filled", lambda: fill(people_count))
+                _print_duration("filled", lambda: fill_database(people_count))
             db.session.remove()
-        measure(app, people_count, options.rounds)
+        measure_pages(app, people_count, options.rounds)
 
 
-def fill(people_count: int) -> None:
+def fill_database(people_count: int) -> None:
     """People, roles, broadcasts, receipts; ids from 1 without gaps."""
-    alice = users.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
+    alice = users.create_user("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
     assert alice == 1
     broadcasts, receipts = people_count // 100, people_count * 5
-    loud_each, quiet_each = receipts // 2 // LOUD, receipts // 2 // (broadcasts - LOUD)
+    receipts_per_popular, receipts_per_other = (
+        receipts // 2 // POPULAR_BROADCASTS,
+        receipts // 2 // (broadcasts - POPULAR_BROADCASTS),
+    )
     values = {
-        "people": people_count, "broadcasts": broadcasts, "roles": ROLES, "chosen": CHOSEN, "quiet": quiet_each,
-        "loud": loud_each, "first_loud": broadcasts - LOUD + 1, "now": clock.now(),
+        "people": people_count, "broadcasts": broadcasts, "roles": ROLE_COUNT, "chosen": CHOSEN_USERS, 
+        "quiet": receipts_per_other,
+        "loud": receipts_per_popular, "first_loud": broadcasts - POPULAR_BROADCASTS + 1, "now": clock.now(),
     }  # fmt: skip
     is_sqlite = db.engine.dialect.name == "sqlite"
     with db.engine.begin() as connection:
         if not is_sqlite:
             connection.execute(text("SET session_replication_role = replica"))  # no check of two foreign keys a row
         for statement in _STATEMENTS:
-            used = {name: value for name, value in values.items() if f":{name}" in statement}
-            connection.execute(text(_series(statement, is_sqlite)), used)
+            parameters = {name: value for name, value in values.items() if f":{name}" in statement}
+            connection.execute(text(_expand_series(statement, is_sqlite)), parameters)
         if not is_sqlite:
             for table in ("users", "broadcasts"):
                 connection.execute(text(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"))
@@ -114,11 +118,11 @@ _STATEMENTS = [
 ]
 
 
-def _series(statement: str, is_sqlite: bool) -> str:
-    head, found, rest = statement.partition("numbers(")
-    if not found:
+def _expand_series(statement: str, is_sqlite: bool) -> str:
+    head, separator, arguments = statement.partition("numbers(")
+    if not separator:
         return statement
-    first, last, tail = rest.split(",", 2)
+    first, last, tail = arguments.split(",", 2)
     tail = tail.split(")", 1)[1]
     if not is_sqlite:
         return f"{head}generate_series({first}, {last}) AS s(n) {tail}"
@@ -128,71 +132,71 @@ def _series(statement: str, is_sqlite: bool) -> str:
     return f"{head}{series} {tail}"
 
 
-def measure(app: Flask, people_count: int, rounds: int) -> None:
+def measure_pages(app: Flask, people_count: int, rounds: int) -> None:
     broadcasts = people_count // 100
-    alice, chance = Client.of(app, "alice"), random.Random(1)
-    readers = [Client.of(app, f"person{chance.randrange(2, people_count)}") for _ in range(20)]
+    alice, rng = BrowserClient.for_user(app, "alice"), random.Random(1)
+    readers = [BrowserClient.for_user(app, f"person{rng.randrange(2, people_count)}") for _ in range(20)]
     alice.get("/console/broadcasts/new")
 
-    def get(path: Callable[[], str], client: Callable[[], Client] = lambda: alice) -> Callable[[], Any]:
+    def get(path: Callable[[], str], client: Callable[[], BrowserClient] = lambda: alice) -> Callable[[], Any]:
         return lambda: client().get(path())
 
     def publish(**draft: Any) -> Callable[[], Any]:
         return lambda: alice.send("POST", "/api/admin/broadcasts", {"title": "T", "content": "C"} | draft)
 
-    def count(**form: str) -> Callable[[], Any]:
+    def preview_audience(**form: str) -> Callable[[], Any]:
         return lambda: alice.post("/console/audience", form)
 
-    def some() -> int:
-        return chance.randrange(1, broadcasts)
+    def random_broadcast_id() -> int:
+        return rng.randrange(1, broadcasts)
 
-    def someone() -> Client:
-        return chance.choice(readers)
+    def random_reader() -> BrowserClient:
+        return rng.choice(readers)
 
-    questions = {
+    requests = {
         "list: first page": get(lambda: "/console/broadcasts"),
-        "list: a later page": get(lambda: f"/console/broadcasts?after={some()}"),
+        "list: a later page": get(lambda: f"/console/broadcasts?after={random_broadcast_id()}"),
         "list: live": get(lambda: "/console/broadcasts?filter=active"),
-        "detail: any": get(lambda: f"/console/broadcasts/{some()}"),
+        "detail: any": get(lambda: f"/console/broadcasts/{random_broadcast_id()}"),
         "detail: the loudest": get(lambda: f"/console/broadcasts/{broadcasts}"),
         "detail: live funnel": get(lambda: f"/console/broadcasts/{broadcasts}/stats"),
-        "figures: any": get(lambda: f"/console/broadcasts/{some()}/figures"),
+        "figures: any": get(lambda: f"/console/broadcasts/{random_broadcast_id()}/figures"),
         "figures: the loudest": get(lambda: f"/console/broadcasts/{broadcasts}/figures"),
-        "inbox: first page": get(lambda: "/inbox", someone),
-        "inbox: unread": get(lambda: "/inbox?view=unread", someone),
-        "inbox: a later page": get(lambda: f"/inbox?after={some()}", someone),
-        "inbox: counts": get(lambda: "/inbox/count", someone),
-        "audience preview: everyone": count(targetType="ALL"),
-        "audience preview: a role": count(targetType="ROLE", roles="role7"),
-        "audience preview: some muted": count(targetType="ALL", category="News"),
+        "inbox: first page": get(lambda: "/inbox", random_reader),
+        "inbox: unread": get(lambda: "/inbox?view=unread", random_reader),
+        "inbox: a later page": get(lambda: f"/inbox?after={random_broadcast_id()}", random_reader),
+        "inbox: counts": get(lambda: "/inbox/count", random_reader),
+        "audience preview: everyone": preview_audience(targetType="ALL"),
+        "audience preview: a role": preview_audience(targetType="ROLE", roles="role7"),
+        "audience preview: some muted": preview_audience(targetType="ALL", category="News"),
         "publish: everyone": publish(targetType="ALL"),
         "publish: a role": publish(targetType="ROLE", targetIds=["role7"]),
-        "people: search": get(lambda: f"/console/people?q=person{chance.randrange(people_count)}"),
+        "people: search": get(lambda: f"/console/people?q=person{rng.randrange(people_count)}"),
         "people: everybody matches": get(lambda: "/console/people?q=p"),
-        "people: picker": get(lambda: f"/console/people-found?pick=person{chance.randrange(people_count)}"),
+        "people: picker": get(lambda: f"/console/people-found?pick=person{rng.randrange(people_count)}"),
     }
     print(f"{'':32}{'first':>9}{'p50':>9}{'p95':>9}   ms; {people_count:,} people, {rounds} rounds")
-    for name, ask in questions.items():
-        took = [_milliseconds(ask) for _ in range(rounds)]
-        p95 = statistics.quantiles(took, n=20)[-1]
+    for name, send_request in requests.items():
+        durations_ms = [_time_request(send_request) for _ in range(rounds)]
+        p95 = statistics.quantiles(durations_ms, n=20)[-1]
         limit = LIMITS_MS.get(name.partition(":")[0], 100)
         note = "" if p95 <= limit else f"   over {limit}"
-        print(f"{name:32}{took[0]:9.1f}{statistics.median(took):9.1f}{p95:9.1f}{note}", flush=True)
+        print(f"{name:32}{durations_ms[0]:9.1f}{statistics.median(durations_ms):9.1f}{p95:9.1f}{note}", flush=True)
 
 
-def _milliseconds(ask: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    response = ask()
+def _time_request(send_request: Callable[[], Any]) -> float:
+    started_at = time.perf_counter()
+    response = send_request()
     response.get_data()
-    took = (time.perf_counter() - began) * 1000
+    duration_ms = (time.perf_counter() - started_at) * 1000
     assert response.status_code in (200, 201), response.get_data(as_text=True)[:500]
-    return took
+    return duration_ms
 
 
-def _timed(what: str, act: Callable[[], Any]) -> None:
-    began = time.perf_counter()
-    act()
-    print(f"{what} in {time.perf_counter() - began:.0f} s", flush=True)
+def _print_duration(label: str, action: Callable[[], Any]) -> None:
+    started_at = time.perf_counter()
+    action()
+    print(f"{label} in {time.perf_counter() - started_at:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ def ready():
 
 @app.get("/stream")
 def stream():
-    mine: queue.Queue = queue.Queue(1000)
-    _queues.append(mine)
+    client_queue: queue.Queue = queue.Queue(1000)
+    _queues.append(client_queue)
 
     def body():
         yield "event: CONNECTED\ndata: {}\n\n"
         while True:
-            yield mine.get()
+            yield client_queue.get()
 
     return Response(body(), mimetype="text/event-stream")
 
@@ -29,6 +29,6 @@ def stream():
 @app.post("/publish")
 def publish():
     frame = f"event: MESSAGE\ndata: {request.get_data(as_text=True)}\n\n"
-    for waiting in _queues:
-        waiting.put(frame)
+    for client_queue in _queues:
+        client_queue.put(frame)
     return "ok"

@@ -22,10 +22,10 @@ import threading
 import time
 from pathlib import Path
 
-from bench.client import Load, build
-from tests.ingest.records import an_event
+from bench.client import LoadClient, build
+from tests.ingest.records import build_cloud_event
 from tests.kafka.brokers import Brokers
-from tests.streams import Stream
+from tests.streams import StreamClient
 from tests.system import System, wait_for
 
 _TICKER = Path(__file__).resolve().parent / "ticker"
@@ -33,22 +33,22 @@ _FILLER = "All trains towards the harbour are late; please allow for twenty minu
 
 
 def main() -> None:
-    options = _options()
+    options = _parse_options()
     brokers = Brokers()
-    topic, group = brokers.topic(), "bench"
+    topic, group = brokers.create_topic(), "bench"
     with tempfile.TemporaryDirectory() as folder:
         ticks = Path(folder) / "ticks"
         settings = {"KAFKA_BOOTSTRAP_SERVERS": brokers.address, "KAFKA_TOPICS": topic, "KAFKA_GROUP_ID": group}
         settings |= {"WEB_CONCURRENCY": "1", "TICKER": str(ticks), "STREAMS_PER_USER": "100000"}
         settings["PYTHONPATH"] = f"{_TICKER}{os.pathsep}{_TICKER.parent.parent}"
-        brokers.send(topic, (_event(f"w{n}") for n in range(options.waiting)))
+        brokers.produce(topic, (_make_event(f"w{n}") for n in range(options.waiting)))
         with System(Path(folder), database_url=os.environ.get("DATABASE_URL"), **settings) as system:
-            worker = Worker(system.workers()[0], ticks)
+            worker = Worker(system.get_worker_pids()[0], ticks)
             if options.waiting:
-                _waiting(system, options, worker)
+                _watch_reading(system, options, worker)
             else:
-                _backlog(brokers, topic, system, options, worker)
-                _steady(brokers, topic, system, options, worker)
+                _measure_backlog(brokers, topic, system, options, worker)
+                _measure_steady_rate(brokers, topic, system, options, worker)
     brokers.close()
 
 
@@ -57,102 +57,118 @@ class Worker:
 
     def __init__(self, pid: int, ticks: Path):
         self._proc, self._ticks = Path(f"/proc/{pid}"), ticks
-        self._cpu = 0.0
+        self._cpu_seconds_before = 0.0
 
-    def begin(self) -> None:
-        self._cpu = self._cpu_seconds()
+    def start_measuring(self) -> None:
+        self._cpu_seconds_before = self._read_cpu_seconds()
         self._ticks.write_text("")
 
-    def used(self, events: int) -> str:
+    def describe_usage(self, events: int) -> str:
         """In words, for so many events."""
         longest = max(map(float, self._ticks.read_text().split()), default=0.0)
-        cpu = (self._cpu_seconds() - self._cpu) / events * 1e6
+        cpu = (self._read_cpu_seconds() - self._cpu_seconds_before) / events * 1e6
         return f"{cpu:.0f} µs of the worker's processor each, longest stall {longest:.0f} ms"
 
-    def peak_mib(self) -> int:
+    def read_peak_mib(self) -> int:
         status = (self._proc / "status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
-    def _cpu_seconds(self) -> float:
+    def _read_cpu_seconds(self) -> float:
         user, system = (self._proc / "stat").read_text().rpartition(") ")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _waiting(system: System, options: argparse.Namespace, worker: Worker) -> None:
+def _watch_reading(system: System, options: argparse.Namespace, worker: Worker) -> None:
     for _ in range(6):
         time.sleep(options.seconds / 6)
-        read = int(_cursor(system).rpartition("-")[2])
-        print(f"{read:,} of {options.waiting:,} read; memory of the worker at most {worker.peak_mib()} MiB", flush=True)
+        read_count = int(_fetch_cursor(system).rpartition("-")[2])
+        print(
+            f"{read_count:,} of {options.waiting:,} read; memory of the worker at most {worker.read_peak_mib()} MiB",
+            flush=True,
+        )
 
 
-def _backlog(brokers: Brokers, topic: str, system: System, options: argparse.Namespace, worker: Worker) -> None:
+def _measure_backlog(brokers: Brokers, topic: str, system: System, options: argparse.Namespace, worker: Worker) -> None:
     count, streams = options.events, options.streams
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"
-        tokens.write_text(f"{system.token('bob')}\n" * streams)
-        load = Load(
-            build(Path(folder)), system.port, streams, f"/api/sse/connect?after={_cursor(system)}", tokens=tokens
+        tokens.write_text(f"{system.get_token('bob')}\n" * streams)
+        load = LoadClient(
+            build(Path(folder)), system.port, streams, f"/api/sse/connect?after={_fetch_cursor(system)}", tokens=tokens
         )
         try:
-            load.ready()
-            brokers.send(topic, [_event("warm")])
-            load.got(1)
-            memory = worker.peak_mib()
-            worker.begin()
-            began = time.time()
-            names = (f"b{n}" for n in range(count))
-            sender = threading.Thread(target=brokers.send, args=(topic, map(_event, names)), kwargs={"key": _key})
+            load.wait_until_open()
+            brokers.produce(topic, [_make_event("warm")])
+            load.wait_for_message(1)
+            memory_before_mib = worker.read_peak_mib()
+            worker.start_measuring()
+            started_at = time.time()
+            event_ids = (f"b{n}" for n in range(count))
+            sender = threading.Thread(
+                target=brokers.produce, args=(topic, map(_make_event, event_ids)), kwargs={"key": _get_record_key}
+            )
             sender.start()
-            took = load.got(1 + count) - began
+            elapsed_seconds = load.wait_for_message(1 + count) - started_at
             sender.join()
         finally:
-            load.end()
-    print(f"backlog of {count:,}: {count / took:,.0f} events/s into log and {streams} streams; {worker.used(count)}")
+            load.stop()
     print(
-        f"memory of the worker at most: {memory} MiB before the backlog, {worker.peak_mib()} MiB after it", flush=True
+        f"backlog of {count:,}: {count / elapsed_seconds:,.0f} events/s into log and {streams} streams; "
+        f"{worker.describe_usage(count)}"
+    )
+    print(
+        f"memory of the worker at most: {memory_before_mib} MiB before the backlog, {worker.read_peak_mib()} MiB after it",
+        flush=True,
     )
 
 
-def _cursor(system: System) -> str:
-    return system.call("GET", "/api/user/messages?limit=1", token=system.token("bob"))[1]["cursor"]
+def _fetch_cursor(system: System) -> str:
+    return system.call("GET", "/api/user/messages?limit=1", token=system.get_token("bob"))[1]["cursor"]
 
 
-def _steady(brokers: Brokers, topic: str, system: System, options: argparse.Namespace, worker: Worker) -> None:
+def _measure_steady_rate(
+    brokers: Brokers, topic: str, system: System, options: argparse.Namespace, worker: Worker
+) -> None:
     rate, seconds = options.rate, options.seconds
-    stream = Stream(system.url, headers={"Authorization": f"Bearer {system.token('bob')}"}, after=_cursor(system))
+    stream = StreamClient(
+        system.url, headers={"Authorization": f"Bearer {system.get_token('bob')}"}, after=_fetch_cursor(system)
+    )
     stream.wait_for("CONNECTED", seconds=30)
-    sent: dict[str, float] = {}
-    seen = len(stream.frames)
-    worker.begin()
-    began = time.monotonic()
+    sent_at: dict[str, float] = {}
+    frames_before = len(stream.frames)
+    worker.start_measuring()
+    started_at = time.monotonic()
     for n in range(rate * seconds):
-        time.sleep(max(0.0, began + n / rate - time.monotonic()))
-        sent[f"s{n}"] = time.monotonic()
-        brokers.producer.produce(topic, json.dumps(_event(f"s{n}")).encode(), key=str(n % 100))
+        time.sleep(max(0.0, started_at + n / rate - time.monotonic()))
+        sent_at[f"s{n}"] = time.monotonic()
+        brokers.producer.produce(topic, json.dumps(_make_event(f"s{n}")).encode(), key=str(n % 100))
         brokers.producer.poll(0)
     brokers.producer.flush(30)
-    wait_for(lambda: len(stream.frames) - seen >= len(sent), seconds=120, what="the last event")
+    wait_for(lambda: len(stream.frames) - frames_before >= len(sent_at), seconds=120, description="the last event")
     latencies = sorted(
-        frame.at - sent[frame.json["title"]] for frame in stream.frames[seen:] if frame.event == "MESSAGE"
+        frame.received_at - sent_at[frame.json["title"]]
+        for frame in stream.frames[frames_before:]
+        if frame.event == "MESSAGE"
     )
     p50, p99 = statistics.median(latencies), latencies[int(len(latencies) * 0.99)]
     print(
-        f"{rate}/s for {seconds} s: produced → frame p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms; {worker.used(len(sent))}"
+        f"{rate}/s for {seconds} s: produced → frame p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms; "
+        f"{worker.describe_usage(len(sent_at))}"
     )
     stream.close()
 
 
-def _event(id: str) -> dict:
+def _make_event(id: str) -> dict:
     content = (_FILLER * 12)[:850]
-    return an_event(id, data={"title": id, "content": content, "targetType": "ROLE", "targetIds": ["ops"]})
+    return build_cloud_event(id, data={"title": id, "content": content, "targetType": "ROLE", "targetIds": ["ops"]})
 
 
-def _key(event: dict) -> str:
+def _get_record_key(event: dict) -> str:
     """Spreads a backlog over the partitions; without a key one of them gets most, and the mock forgets its oldest."""
     return event["id"]
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.ingest")
     for name, default in (("events", 8_000), ("seconds", 20), ("rate", 500), ("streams", 50), ("waiting", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+BENCH_FOLDER = Path(__file__).resolve().parent
 MESSAGE = "x" * 180  # with its field names about 200 bytes, as the application's shortest
 
 
@@ -24,7 +24,7 @@ class Peer:
         raise NotImplementedError
 
 
-class Limit(Peer):
+class LimitPeer(Peer):
     def __init__(self, process: subprocess.Popen):
         self._process = process
 
@@ -34,48 +34,59 @@ class Limit(Peer):
         return [float(self._process.stdout.readline().split()[2]) for _ in range(count)]
 
 
-class Posted(Peer):
+class HttpPeer(Peer):
     """Publishes by POST."""
 
     def __init__(self, url: str, path: str):
         self._url, self.path = url, path
 
     def send(self, count: int) -> list[float]:
-        sent = []
+        sent_at = []
         for _ in range(count):
-            sent.append(time.time())
+            sent_at.append(time.time())
             urllib.request.urlopen(
                 urllib.request.Request(self._url, MESSAGE.encode(), method="POST"), timeout=30
             ).read()
-        return sent
+        return sent_at
 
 
 @contextmanager
-def limit(programs: Path, port: int, streams: int) -> Iterator[Peer]:
+def run_limit(programs: Path, port: int, streams: int) -> Iterator[Peer]:
     """The C loop."""
-    words = [str(programs / "limit"), str(port), str(streams), "200"]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    arguments = [str(programs / "limit"), str(port), str(streams), "200"]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     os.sched_setaffinity(process.pid, {0})
     try:
         assert process.stdout.readline() == "listening\n"
-        yield Limit(process)
+        yield LimitPeer(process)
     finally:
         process.kill()
         process.wait()
 
 
 @contextmanager
-def greenlets(port: int) -> Iterator[Peer]:
+def run_greenlets(port: int) -> Iterator[Peer]:
     """A greenlet and a queue for each stream, as a Flask tutorial has it."""
-    words = ["-m", "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{port}", "--worker-connections", "12000"]
-    words += ["--no-control-socket", "greenlets:app"]
+    arguments = [
+        "-m",
+        "gunicorn",
+        "-k",
+        "gevent",
+        "-w",
+        "1",
+        "-b",
+        f"127.0.0.1:{port}",
+        "--worker-connections",
+        "12000",
+    ]
+    arguments += ["--no-control-socket", "greenlets:app"]
     # in this folder, because gunicorn would read the project's gunicorn.conf.py in the one above
-    process = subprocess.Popen([sys.executable, *words], cwd=HERE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *arguments], cwd=BENCH_FOLDER, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_for(url + "/ready")
-        _pin(process.pid)
-        yield Posted(url + "/publish", "/stream")
+        _pin_to_first_core(process.pid)
+        yield HttpPeer(url + "/publish", "/stream")
     finally:
         process.terminate()
         try:
@@ -85,8 +96,8 @@ def greenlets(port: int) -> Iterator[Peer]:
             process.wait()
 
 
-NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
-NGINX = """
+NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+NGINX_CONFIG = """
 load_module {module};
 daemon off; master_process on; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; worker_rlimit_nofile 60000;
 events {{ worker_connections 30000; }}
@@ -105,31 +116,31 @@ http {{
 
 
 @contextmanager
-def nchan(port: int) -> Iterator[Peer | None]:
+def run_nchan(port: int) -> Iterator[Peer | None]:
     """The nchan module of nginx; None where Debian's package is not installed."""
-    if not shutil.which("nginx") or not NCHAN.exists():
+    if not shutil.which("nginx") or not NCHAN_MODULE.exists():
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         config = Path(folder) / "nginx.conf"
-        config.write_text(NGINX.format(folder=folder, port=port, module=NCHAN))
+        config.write_text(NGINX_CONFIG.format(folder=folder, port=port, module=NCHAN_MODULE))
         process = subprocess.Popen(["nginx", "-c", str(config), "-p", folder], stderr=subprocess.DEVNULL)
         try:
             _wait_for(f"http://127.0.0.1:{port}/ready")
-            _pin(process.pid)
-            yield Posted(f"http://127.0.0.1:{port}/publish", "/stream")
+            _pin_to_first_core(process.pid)
+            yield HttpPeer(f"http://127.0.0.1:{port}/publish", "/stream")
         finally:
             process.terminate()
             process.wait(10)
 
 
-def children(pid: int) -> list[int]:
+def list_children(pid: int) -> list[int]:
     return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _pin(master: int) -> None:
-    for pid in [master, *children(master)]:
+def _pin_to_first_core(master: int) -> None:
+    for pid in [master, *list_children(master)]:
         os.sched_setaffinity(pid, {0})
 
 

@@ -13,63 +13,65 @@ from broadcast.actions import broadcasts
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import Everyone
+from broadcast.domain.audience import EveryoneAudience
 from broadcast.domain.events import EventType
-from broadcast.domain.message import read_draft
+from broadcast.domain.message import parse_draft
 from broadcast.factory import create_app
 from broadcast.store import log, users
-from broadcast.store.database import writing
-from tests.databases import database_of_its_own
-from tests.servers import postgres
+from broadcast.store.database import write_transaction
+from tests.databases import temporary_database
+from tests.servers import run_postgres
 from tests.system import System
 
-CLIENTS = (1, 4, 8)
-BATCH, SECONDS = 500, 5.0
+PROCESS_COUNTS = (1, 4, 8)
+BATCH_EVENTS, RUN_SECONDS = 500, 5.0
 
 
 def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        postgres(durable=True) as server,
-        database_of_its_own(server) as database,
+        run_postgres(durable=True) as server,
+        temporary_database(server) as database,
         System(Path(folder), database_url=database) as system,
     ):
-        given = system.environ | {"REDIS_URL": system.redis_url, "LOG_LEVEL": "error"}
-        for clients in CLIENTS:
-            print(f"{clients} processes: {_together(clients, publish, given):,} publishes/s", flush=True)
-        print(f"4 processes, batches of {BATCH}: {_together(4, append, given):,} events/s")
+        environ = system.environ | {"REDIS_URL": system.redis_url, "LOG_LEVEL": "error"}
+        for clients in PROCESS_COUNTS:
+            print(
+                f"{clients} processes: {_measure_rate(clients, measure_publishes, environ):,} publishes/s", flush=True
+            )
+        print(f"4 processes, batches of {BATCH_EVENTS}: {_measure_rate(4, measure_appends, environ):,} events/s")
 
 
-def publish(given: dict[str, str]) -> int:
+def measure_publishes(environ: dict[str, str]) -> int:
     """Publish for SECONDS; return how many."""
-    with create_app(Settings.load(given)).app_context():
-        sender = users.first_admin()
-        by = Actor(sender.id, sender.name, sender.roles, True)
-        raw = {"title": "Measured", "content": "Text of it", "targetType": "ALL"}
-        return _for_seconds(lambda: broadcasts.publish(read_draft(raw, now=clock.now()), by=by, now=clock.now()))
+    with create_app(Settings.load(environ)).app_context():
+        sender = users.get_first_admin()
+        actor = Actor(sender.id, sender.name, sender.roles, True)
+        fields = {"title": "Measured", "content": "Text of it", "targetType": "ALL"}
+        return _count_runs(lambda: broadcasts.publish(parse_draft(fields, now=clock.now()), by=actor, now=clock.now()))
 
 
-def append(given: dict[str, str]) -> int:
+def measure_appends(environ: dict[str, str]) -> int:
     """Append batches for SECONDS; return how many events."""
-    entry = log.Entry(EventType.SESSION_ENDED, None, Everyone(), {"session": "measured"})
+    entry = log.NewEvent(EventType.SESSION_ENDED, None, EveryoneAudience(), {"session": "measured"})
 
-    def once() -> None:
-        with writing() as session:
-            log.append(session, [entry] * BATCH, at=clock.now())
+    def append_batch() -> None:
+        with write_transaction() as session:
+            log.append(session, [entry] * BATCH_EVENTS, at=clock.now())
 
-    with create_app(Settings.load(given)).app_context():
-        return BATCH * _for_seconds(once)
-
-
-def _together(clients: int, work: Callable[[dict[str, str]], int], given: dict[str, str]) -> int:
-    with multiprocessing.get_context("spawn").Pool(clients) as pool:
-        return round(sum(pool.map(work, [given] * clients, chunksize=1)) / SECONDS)
+    with create_app(Settings.load(environ)).app_context():
+        return BATCH_EVENTS * _count_runs(append_batch)
 
 
-def _for_seconds(act: Callable[[], object]) -> int:
-    until, count = time.monotonic() + SECONDS, 0
-    while time.monotonic() < until:
-        act()
+def _measure_rate(process_count: int, work: Callable[[dict[str, str]], int], environ: dict[str, str]) -> int:
+    with multiprocessing.get_context("spawn").Pool(process_count) as pool:
+        return round(sum(pool.map(work, [environ] * process_count, chunksize=1)) / RUN_SECONDS)
+
+
+def _count_runs(action: Callable[[], object]) -> int:
+    deadline, count = time.monotonic() + RUN_SECONDS, 0
+    while time.monotonic() < deadline:
+        action()
         count += 1
     return count
 

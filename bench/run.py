@@ -19,54 +19,56 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import peers, stall, storm
-from bench.application import OPS, Application, application
-from bench.client import Load, build, cpu_seconds, memory_of
+from bench.application import OPS_USERS, Application, run_application
+from bench.client import LoadClient, build, read_cpu_seconds, read_private_bytes
 from broadcast.worker import gauges
-from tests.ports import free_port
+from tests.ports import find_free_port
 
-ROUNDS, BURST_ROUNDS, BURST = 200, 3, 100
-REPLAYED = 20
+ROUNDS, BURST_ROUNDS, BURST_MESSAGES = 200, 3, 100
+REPLAYED_EVENTS = 20
 
 
 @dataclass
 class Contender:
-    """A server with its open streams, and what was measured of it. `sent` counts its messages."""
+    """A server with its open streams, and what was measured of it. `sent_count` counts its messages."""
 
     name: str
-    load: Load
+    load: LoadClient
     send: Callable[[int], list[float]]
-    sent: int = 0
-    connects: float = 0.0  # a second
-    seconds: list[float] = field(default_factory=list)  # sent → had by the last stream
-    rates: list[float] = field(default_factory=list)  # deliveries/s, back to back
-    ours: float = 1.0  # our rate while we took turns with this one : its rate
-    our_burst: float = 1.0  # the same, back to back
-    busy: list[float] = field(default_factory=list)  # share of a core that the load client used
+    sent_count: int = 0
+    connects_per_second: float = 0.0  # a second
+    delivery_seconds: list[float] = field(default_factory=list)  # sent → had by the last stream
+    burst_rates: list[float] = field(default_factory=list)  # deliveries/s, back to back
+    our_rate_ratio: float = 1.0  # our rate while we took turns with this one : its rate
+    our_burst_ratio: float = 1.0  # the same, back to back
+    client_busy_shares: list[float] = field(default_factory=list)  # share of a core that the load client used
 
-    def one(self) -> None:
+    def measure_message(self) -> None:
         """One message, and wait until the last stream has it."""
-        used, began = cpu_seconds(self.load.process.pid), time.monotonic()
-        [at] = self.send(1)
-        self.sent += 1
-        self.seconds.append(self.load.got(self.sent) - at)
-        self.busy.append((cpu_seconds(self.load.process.pid) - used) / (time.monotonic() - began))
+        cpu_seconds_before, started_at = read_cpu_seconds(self.load.process.pid), time.monotonic()
+        [sent_at] = self.send(1)
+        self.sent_count += 1
+        self.delivery_seconds.append(self.load.wait_for_message(self.sent_count) - sent_at)
+        self.client_busy_shares.append(
+            (read_cpu_seconds(self.load.process.pid) - cpu_seconds_before) / (time.monotonic() - started_at)
+        )
 
-    def burst(self, count: int) -> None:
+    def measure_burst(self, count: int) -> None:
         """`count` messages without waiting."""
-        at = self.send(count)[0]
-        self.sent += count
-        self.rates.append(self.load.streams * count / (self.load.got(self.sent) - at))
+        sent_at = self.send(count)[0]
+        self.sent_count += count
+        self.burst_rates.append(self.load.streams * count / (self.load.wait_for_message(self.sent_count) - sent_at))
 
     @property
     def rate(self) -> float:
         """Deliveries/s, one at a time."""
-        return self.load.streams / statistics.median(self.seconds)
+        return self.load.streams / statistics.median(self.delivery_seconds)
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--streams", type=int, default=5000)
-    streams = asked.parse_args().streams
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=5000)
+    streams = parser.parse_args().streams
     with tempfile.TemporaryDirectory() as name:
         folder = build(Path(name))
         compare(folder, streams)
@@ -78,102 +80,115 @@ def compare(folder: Path, streams: int) -> None:
     """Measure everybody with the same number of streams, and print it."""
     (folder / "app").mkdir()
     with ExitStack() as stack:
-        app = stack.enter_context(application(folder / "app", people_count=streams))
-        ours, figures = open_ours(stack, folder, app, streams)
+        app = stack.enter_context(run_application(folder / "app", people_count=streams))
+        ours, figures = open_application(stack, folder, app, streams)
         others = open_peers(stack, folder, streams, app.tokens)
         for other in others:
-            take_turns(ours, other)
-        figures["role writes"] = role_writes(app)
+            measure_alternately(ours, other)
+        figures["role writes"] = count_role_writes(app)
         print_table([ours, *others], figures, streams)
 
 
-def take_turns(ours: Contender, other: Contender) -> None:
+def measure_alternately(ours: Contender, other: Contender) -> None:
     """ROUNDS messages of each, one at a time, and BURST_ROUNDS times BURST back to back."""
     for _ in range(ROUNDS):
-        ours.one()
-        other.one()
-    other.ours = statistics.median(other.seconds) / statistics.median(ours.seconds[-ROUNDS:])
+        ours.measure_message()
+        other.measure_message()
+    other.our_rate_ratio = statistics.median(other.delivery_seconds) / statistics.median(
+        ours.delivery_seconds[-ROUNDS:]
+    )
     for _ in range(BURST_ROUNDS):
-        ours.burst(BURST)
-        other.burst(BURST)
-    other.our_burst = statistics.median(ours.rates[-BURST_ROUNDS:]) / statistics.median(other.rates)
+        ours.measure_burst(BURST_MESSAGES)
+        other.measure_burst(BURST_MESSAGES)
+    other.our_burst_ratio = statistics.median(ours.burst_rates[-BURST_ROUNDS:]) / statistics.median(other.burst_rates)
 
 
-def open_ours(stack: ExitStack, folder: Path, app: Application, streams: int) -> tuple[Contender, dict]:
-    worker = app.system.workers()[0]
-    app.send(REPLAYED)
-    before = memory_of(worker)
-    load = Load(folder, app.port, streams, f"{app.path}?after={app.cursor(back=REPLAYED)}", tokens=app.tokens)
-    stack.callback(load.end)
-    connects = streams / load.ready()
-    figures = {"bytes": (memory_of(worker) - before) / streams}
-    used = cpu_seconds(worker)
+def open_application(stack: ExitStack, folder: Path, app: Application, streams: int) -> tuple[Contender, dict]:
+    worker = app.system.get_worker_pids()[0]
+    app.send(REPLAYED_EVENTS)
+    bytes_before = read_private_bytes(worker)
+    load = LoadClient(
+        folder, app.port, streams, f"{app.path}?after={app.cursor(events_back=REPLAYED_EVENTS)}", tokens=app.tokens
+    )
+    stack.callback(load.stop)
+    connects = streams / load.wait_until_open()
+    figures = {"bytes": (read_private_bytes(worker) - bytes_before) / streams}
+    cpu_seconds_before = read_cpu_seconds(worker)
     time.sleep(15)
-    figures["idle"] = (cpu_seconds(worker) - used) / 15
-    return Contender("this application", load, app.send, sent=REPLAYED, connects=connects), figures
+    figures["idle"] = (read_cpu_seconds(worker) - cpu_seconds_before) / 15
+    return Contender(
+        "this application", load, app.send, sent_count=REPLAYED_EVENTS, connects_per_second=connects
+    ), figures
 
 
 def open_peers(stack: ExitStack, folder: Path, streams: int, tokens: Path) -> list[Contender]:
     opened = []
     for name, start, hello in (
-        ("C, only `send()`", lambda port: peers.limit(folder, port, streams), ""),
-        ("nchan (nginx)", peers.nchan, ": hi"),
-        ("a greenlet for each stream", peers.greenlets, ""),
+        ("C, only `send()`", lambda port: peers.run_limit(folder, port, streams), ""),
+        ("nchan (nginx)", peers.run_nchan, ": hi"),
+        ("a greenlet for each stream", peers.run_greenlets, ""),
     ):
-        port = free_port()
+        port = find_free_port()
         peer = stack.enter_context(start(port))
         if peer is None:
             print(f"{name}: not installed")
             continue
-        load = Load(folder, port, streams, peer.path, tokens=tokens, hello=hello)
-        stack.callback(load.end)
-        opened.append(Contender(name, load, peer.send, connects=streams / load.ready()))
+        load = LoadClient(folder, port, streams, peer.path, tokens=tokens, hello=hello)
+        stack.callback(load.stop)
+        opened.append(Contender(name, load, peer.send, connects_per_second=streams / load.wait_until_open()))
     return opened
 
 
-def role_writes(app: Application) -> int:
+def count_role_writes(app: Application) -> int:
     """How many sockets a broadcast to the role ops touches."""
-    wait = gauges.SECONDS + 1  # until the metrics are up to date
+    wait = gauges.INTERVAL_SECONDS + 1  # until the metrics are up to date
     time.sleep(wait)
-    before = metric(app, "broadcast_stream_writes_total")
+    before = read_metric(app, "broadcast_stream_writes_total")
     app.send(1, to_ops=True)
     time.sleep(wait)
-    return int(metric(app, "broadcast_stream_writes_total") - before)
+    return int(read_metric(app, "broadcast_stream_writes_total") - before)
 
 
-def metric(app: Application, name: str) -> float:
+def read_metric(app: Application, name: str) -> float:
     text = urllib.request.urlopen(f"{app.system.url}/metrics", timeout=10).read().decode()
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
 
 
 def print_table(contenders: list[Contender], figures: dict, streams: int) -> None:
     ours = contenders[0]
-    print(f"\n{streams:,} streams, one worker, messages of about 200 bytes; {machine()}\n")
+    print(f"\n{streams:,} streams, one worker, messages of about 200 bytes; {describe_machine()}\n")
     print("| | deliveries/s, one at a time | ours : this | client busy | deliveries/s, back to back | ours : this |")
     print("|---|---|---|---|---|---|")
     for row in contenders:
-        one = f"{row.rate:,.0f} | {row.ours:.2f} | {statistics.median(row.busy):.2f}"
-        print(f"| {row.name} | {one} | {statistics.median(row.rates):,.0f} | {row.our_burst:.2f} |")
-    took = sorted(second * 1000 for second in ours.seconds)
-    p99 = took[int(len(took) * 0.99)]
+        single_columns = f"{row.rate:,.0f} | {row.our_rate_ratio:.2f} | {statistics.median(row.client_busy_shares):.2f}"
+        print(
+            f"| {row.name} | {single_columns} | {statistics.median(row.burst_rates):,.0f} | {row.our_burst_ratio:.2f} |"
+        )
+    delivery_ms = sorted(second * 1000 for second in ours.delivery_seconds)
+    p99 = delivery_ms[int(len(delivery_ms) * 0.99)]
     print("\n| of this application | |\n|---|---|")
-    print(f"| commit → last of {streams:,} clients | median {statistics.median(took):.0f} ms, p99 {p99:.0f} ms |")
+    print(
+        f"| commit → last of {streams:,} clients | median {statistics.median(delivery_ms):.0f} ms, p99 {p99:.0f} ms |"
+    )
     print(f"| memory for each idle stream in the worker | {figures['bytes'] / 1024:.2f} KiB |")
-    bare = f"a bare Flask route: {contenders[-1].connects:,.0f}, {ours.connects / contenders[-1].connects:.2f}"
-    print(f"| connects/s, with token and replay of {REPLAYED} events | {ours.connects:,.0f} ({bare}) |")
-    print(f"| a broadcast to a role that {OPS} have | touches {figures['role writes']} sockets |")
+    bare = contenders[-1].connects_per_second
+    bare_route = f"a bare Flask route: {bare:,.0f}, {ours.connects_per_second / bare:.2f}"
+    print(
+        f"| connects/s, with token and replay of {REPLAYED_EVENTS} events | {ours.connects_per_second:,.0f} ({bare_route}) |"
+    )
+    print(f"| a broadcast to a role that {OPS_USERS} have | touches {figures['role writes']} sockets |")
     print(f"| {streams:,} idle streams | {figures['idle']:.3f} of a core |")
 
 
-def print_stall(found: stall.Stall) -> None:
+def print_stall(measured: stall.Stall) -> None:
     print(
-        f"| other work in the worker during a fan-out to {found.streams:,} | waits at most {found.longest_ms:.1f} ms ",
+        f"| other work in the worker during a fan-out to {measured.streams:,} | waits at most {measured.longest_ms:.1f} ms ",
         end="",
     )
-    print(f"(without one {found.idle_ms:.1f} ms) |")
+    print(f"(without one {measured.idle_ms:.1f} ms) |")
 
 
-def machine() -> str:
+def describe_machine() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {sys.version.split()[0]}"
 
 

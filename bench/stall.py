@@ -10,16 +10,16 @@ from pathlib import Path
 import gevent
 from gevent.server import StreamServer
 
-from bench.client import Load
+from bench.client import LoadClient
 from broadcast.domain import clock
-from broadcast.domain.audience import Everyone, Viewer
-from broadcast.domain.events import Cursor, Event, EventType, encode
+from broadcast.domain.audience import EveryoneAudience, Viewer
+from broadcast.domain.events import Cursor, Event, EventType, encode_compact_json
 from broadcast.streams import sse
-from broadcast.streams.hub import Hub, Limits
-from broadcast.streams.socket_transport import Sockets
-from tests.ports import free_port
+from broadcast.streams.hub import Hub, StreamLimits
+from broadcast.streams.socket_transport import SocketTransport
+from tests.ports import find_free_port
 
-EVENTS = 20
+EVENT_COUNT = 20
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
@@ -34,59 +34,59 @@ class Stall:
 
 def measure(programs: Path, streams: int) -> Stall:
     """Run in a process of its own, on core 0."""
-    words = [sys.executable, "-m", "bench.stall", str(programs), str(streams)]
-    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    return Stall(streams, float(said[0]), float(said[1]))
+    arguments = [sys.executable, "-m", "bench.stall", str(programs), str(streams)]
+    output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
+    return Stall(streams, float(output[0]), float(output[1]))
 
 
 class Ticker:
-    """Asks to be woken after a millisecond, again and again; `longest` is the worst delay."""
+    """Asks to be woken after a millisecond, again and again; `longest_delay` is the worst delay."""
 
     def __init__(self) -> None:
-        self.longest = 0.0
+        self.longest_delay = 0.0
         gevent.spawn(self._run)
 
     def _run(self) -> None:
         while True:
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             gevent.sleep(0.001)
-            self.longest = max(self.longest, time.perf_counter() - began - 0.001)
+            self.longest_delay = max(self.longest_delay, time.perf_counter() - started_at - 0.001)
 
 
-def _event(seq: int) -> Event:
-    payload = encode({"id": 1, "title": "x" * 110})
-    return Event(seq, "bench", EventType.MESSAGE, 1, Everyone(), payload, clock.now())
+def _make_event(seq: int) -> Event:
+    payload = encode_compact_json({"id": 1, "title": "x" * 110})
+    return Event(seq, "bench", EventType.MESSAGE, 1, EveryoneAudience(), payload, clock.now())
 
 
 def _main(programs: Path, streams: int) -> None:
     os.sched_setaffinity(0, {0})
-    hub = Hub({"json": sse.encode_json}, Limits(streams=streams, per_user=streams, per_address=streams))
+    hub = Hub({"json": sse.encode_event_json}, StreamLimits(streams=streams, per_user=streams, per_address=streams))
     hub.start(Cursor("bench", 0))
-    sockets, port = Sockets(hub), free_port()
+    sockets, port = SocketTransport(hub), find_free_port()
 
     def open_stream(sock, address) -> None:
         sock.recv(4096)
         viewer = Viewer(len(hub) + 1, frozenset())
         connection = hub.subscribe(
-            viewer, representation="json", session="", address="", looked_up_at=0, now=clock.now()
+            viewer, representation="json", session="", address="", viewer_as_of_seq=0, now=clock.now()
         )
-        connection.prelude = iter([sse.json_frame("CONNECTED", {})])
-        sockets.take_over(connection, sock, _HEAD)
+        connection.preamble = iter([sse.encode_json_frame("CONNECTED", {})])
+        sockets.adopt(connection, sock, _HEAD)
 
     server = StreamServer(("127.0.0.1", port), open_stream, backlog=4096)
     server.start()
     (tokens := programs / "nobody").write_text("nobody\n")
-    load = Load(programs, port, streams, "/", tokens=tokens)
+    load = LoadClient(programs, port, streams, "/", tokens=tokens)
     try:
-        gevent.get_hub().threadpool.apply(load.ready)
+        gevent.get_hub().threadpool.apply(load.wait_until_open)
         ticker = Ticker()
         gevent.sleep(2)
-        idle, ticker.longest = ticker.longest, 0.0
-        for seq in range(1, EVENTS + 1):
-            hub.deliver([_event(seq)])
-        print(ticker.longest * 1000, idle * 1000)
+        idle_delay, ticker.longest_delay = ticker.longest_delay, 0.0
+        for seq in range(1, EVENT_COUNT + 1):
+            hub.deliver([_make_event(seq)])
+        print(ticker.longest_delay * 1000, idle_delay * 1000)
     finally:
-        load.end()
+        load.stop()
 
 
 if __name__ == "__main__":

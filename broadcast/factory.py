@@ -9,25 +9,25 @@ from flask import Flask
 from broadcast.bus.local import LocalBus
 from broadcast.bus.protocol import BUS, Bus
 from broadcast.bus.redis import RedisBus
-from broadcast.bus.redis_client import REDIS, Quick
+from broadcast.bus.redis_client import REDIS, CircuitBreaker
 from broadcast.cli import commands as cli
 from broadcast.cli import maintenance
 from broadcast.config import log_config
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.ingest import rules_file
-from broadcast.ingest.kafka.bridge import Bridge
+from broadcast.ingest.kafka.bridge import KafkaBridge
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics, tracing  # noqa: F401 - metrics register themselves with the process
 from broadcast.store import database, models  # noqa: F401 - models register their tables
 from broadcast.store.database import db, migrate
-from broadcast.store.fast.card_cache import CARD_CACHE, Cards
-from broadcast.store.fast.count_cache import COUNT_CACHE, Counted
-from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER, LastUse
-from broadcast.store.leader_lock import lease
+from broadcast.store.fast.card_cache import CARD_CACHE, CardCache
+from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
+from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER, LastUsedBuffer
+from broadcast.store.leader_lock import create_leader_lock
 from broadcast.streams import sse
-from broadcast.streams.hub import HUB, Hub, Limits
+from broadcast.streams.hub import HUB, Hub, StreamLimits
 from broadcast.streams.presence import PRESENCE, LocalPresence, Presence, RedisPresence
-from broadcast.streams.receipt_buffer import RECEIPT_BUFFER, Deliveries
+from broadcast.streams.receipt_buffer import RECEIPT_BUFFER, ReceiptBuffer
 from broadcast.web import console, ops
 from broadcast.web import streams as stream
 from broadcast.web.api import broadcasts as api_broadcasts
@@ -36,7 +36,7 @@ from broadcast.web.api import events as api_events
 from broadcast.web.api import inbox as api_inbox
 from broadcast.web.api import openapi
 from broadcast.web.auth import account, login, setup
-from broadcast.web.auth.oidc import OIDC_PROVIDER, Provider
+from broadcast.web.auth.oidc import OIDC_PROVIDER, OidcProvider
 from broadcast.web.console import analytics, audit
 from broadcast.web.console.users import invitations, roles, tokens
 from broadcast.web.console.users import users as users_pages
@@ -60,10 +60,22 @@ from broadcast.web.inbox import preferences
 from broadcast.worker.runtime import RUNTIME, Runtime
 
 _log = structlog.get_logger(__name__)
-_TOP = Path(__file__).resolve().parent.parent
-_STATIC = str(_TOP / "static")
-_PEOPLE = (users_pages, invitations, roles, tokens)
-_PAGES = (login, setup, account, inbox_pages, inbox_actions, preferences, stream, console, *_PEOPLE, audit, analytics)
+_PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_STATIC_FOLDER = str(_PROJECT_ROOT / "static")
+_USER_PAGES = (users_pages, invitations, roles, tokens)
+_PAGES = (
+    login,
+    setup,
+    account,
+    inbox_pages,
+    inbox_actions,
+    preferences,
+    stream,
+    console,
+    *_USER_PAGES,
+    audit,
+    analytics,
+)
 _BLUEPRINTS = (*_PAGES, api_broadcasts, api_inbox, api_events, api_dead_letters, embed_pages, openapi, ops)
 
 
@@ -79,21 +91,23 @@ class _Application(Flask):
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application; without `settings`, from the environment. Raises SettingsError. Starts nothing."""
     settings = settings or Settings.load()
-    app = _Application("broadcast", root_path=str(_TOP), template_folder="templates", static_folder=_STATIC)
+    app = _Application(
+        "broadcast", root_path=str(_PROJECT_ROOT), template_folder="templates", static_folder=_STATIC_FOLDER
+    )
     app.secret_key = settings.read_secret_key()
     SETTINGS.attach(app, settings)
-    COUNT_CACHE.attach(app, Counted())
-    CARD_CACHE.attach(app, Cards())
-    OIDC_PROVIDER.attach(app, Provider(app, settings) if settings.oidc_issuer else None)
+    COUNT_CACHE.attach(app, CountCache())
+    CARD_CACHE.attach(app, CardCache())
+    OIDC_PROVIDER.attach(app, OidcProvider(app, settings) if settings.oidc_issuer else None)
     log_config.configure(settings.log_format, settings.log_level)
-    for sentence in settings.misspelt:
+    for sentence in settings.misspelling_warnings:
         _log.warning("settings.misspelt", problem=sentence)
     _add_database(app, settings)
     _add_streams(app, settings)
-    _add_events(app, settings)
+    _add_ingest(app, settings)
     request_id.init_app(app, settings)  # first: whatever is said about a request carries its id
     if traces := tracing.init_app(app, settings):  # second, as it needs the id
-        RUNTIME.of(app).tail.on_reported = traces.delivered
+        RUNTIME.of(app).tailer.on_event_logged = traces.record_delivery
     security_headers.init_app(app, settings)
     bounded_request.init_app(app)  # before anybody reads a field
     rendering.init_app(app, settings)
@@ -118,16 +132,16 @@ def _add_database(app: Flask, settings: Settings) -> None:
     if settings.database_uri.startswith("sqlite"):
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_uri
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(settings)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.build_engine_options(settings)
     db.init_app(app)
-    migrate.init_app(app, directory=str(_TOP / "migrations"))
+    migrate.init_app(app, directory=str(_PROJECT_ROOT / "migrations"))
     with app.app_context():
-        database.prepare_engine(db.engine, busy_seconds=settings.database_busy_seconds)
+        database.prepare_engine(db.engine, lock_timeout_seconds=settings.database_busy_seconds)
 
 
 def _add_streams(app: Flask, settings: Settings) -> None:
-    deliveries = Deliveries()
-    stream_limits = Limits(
+    receipt_buffer = ReceiptBuffer()
+    stream_limits = StreamLimits(
         streams=settings.streams_per_worker,
         per_user=settings.streams_per_user,
         per_address=settings.streams_per_address,
@@ -136,34 +150,34 @@ def _add_streams(app: Flask, settings: Settings) -> None:
         max_age_seconds=settings.stream_max_age_seconds,
         replay_events=settings.replay_events,
     )
-    encoders = {"json": sse.encode_json, "html": rendering.html_encoder(app)}
-    hub = Hub(encoders, stream_limits, on_delivered=deliveries.add_event)
-    redis = REDIS.attach(app, Quick(settings.redis_url) if settings.redis_url else None)
+    encoders = {"json": sse.encode_event_json, "html": rendering.make_html_encoder(app)}
+    hub = Hub(encoders, stream_limits, on_delivered=receipt_buffer.add_delivered)
+    redis = REDIS.attach(app, CircuitBreaker(settings.redis_url) if settings.redis_url else None)
     keys = [app.secret_key, *settings.secret_key_fallbacks]
     bus: Bus = RedisBus(settings.redis_url, redis, keys=keys) if redis else LocalBus()
-    presence = _presence(hub, settings, redis)
+    presence = _create_presence(hub, settings, redis)
     HUB.attach(app, hub)
     BUS.attach(app, bus)
-    RECEIPT_BUFFER.attach(app, deliveries)
-    LAST_USED_BUFFER.attach(app, LastUse())
+    RECEIPT_BUFFER.attach(app, receipt_buffer)
+    LAST_USED_BUFFER.attach(app, LastUsedBuffer())
     PRESENCE.attach(app, presence)
-    RUNTIME.attach(app, Runtime(app, hub, bus, deliveries, presence, poll_seconds=settings.tail_poll_seconds))
+    RUNTIME.attach(app, Runtime(app, hub, bus, receipt_buffer, presence, poll_seconds=settings.tail_poll_seconds))
 
 
-def _add_events(app: Flask, settings: Settings) -> None:
-    allows_others = settings.event_rules_others == "allow"
-    RULES.attach(app, rules_file.load(settings.event_rules, lets_others_through=allows_others))
-    for sentence in settings.event_doubts():
+def _add_ingest(app: Flask, settings: Settings) -> None:
+    is_unmatched_allowed = settings.event_rules_others == "allow"
+    RULES.attach(app, rules_file.load_rules(settings.event_rules, should_allow_others=is_unmatched_allowed))
+    for sentence in settings.list_event_rule_warnings():
         structlog.get_logger(__name__).warning("events.rules", doubt=sentence)
     if not settings.kafka_bootstrap_servers:
         return
     with app.app_context():
         is_elected = settings.kafka_bridge == "elected"
-        the_one = lease(db.engine, "kafka-bridge", folder=settings.data_dir) if is_elected else None
-    RUNTIME.of(app).bridge = Bridge(app, settings, the_one)
+        bridge_lock = create_leader_lock(db.engine, "kafka-bridge", folder=settings.data_dir) if is_elected else None
+    RUNTIME.of(app).bridge = KafkaBridge(app, settings, bridge_lock)
 
 
-def _presence(hub: Hub, settings: Settings, redis: Quick | None) -> Presence:
+def _create_presence(hub: Hub, settings: Settings, redis: CircuitBreaker | None) -> Presence:
     if redis is None:
         return LocalPresence(hub)
     # three heartbeats: a busy worker may miss one, a dead one is forgotten within the third

@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 _PATIENCE = "500ms"  # below PostgreSQL's deadlock_timeout: it is the migration that gives way, and nobody waits longer
 _IN_THE_WAY = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 _TRIES, _PAUSE_SECONDS = 120, (0.2, 1.0)
-_LOCK = zlib.crc32(b"migrations")  # of the advisory locks of this database, named as `store.lease` names its own
+_LOCK = zlib.crc32(b"migrations")  # of the advisory locks of this database, named as `store.leader_lock` names its own
 extension = current_app.extensions["migrate"]
 
 
@@ -39,7 +39,7 @@ def connect() -> Connection:
     try:
         return extension.db.engine.connect()
     except SQLAlchemyError as problem:
-        if (sentence := schema.explain(problem)) is None:
+        if (sentence := schema.explain_error(problem)) is None:
             raise
         raise SystemExit(sentence) from None
 
@@ -47,14 +47,14 @@ def connect() -> Connection:
 def migrate() -> None:
     """All migrations in one transaction where the database can, or none."""
     with connect() as connection:
-        if problem := schema.encoding_problem():
+        if problem := schema.find_encoding_problem():
             raise SystemExit(problem)
         context.configure(connection=connection, target_metadata=extension.db.metadata, **extension.configure_args)
         with context.begin_transaction():
             if connection.dialect.name == "postgresql":
                 take_turns(connection)
             context.run_migrations()
-            schema.note_support(connection, context.script)
+            schema.save_oldest_code(connection, context.script)
 
 
 def run() -> None:

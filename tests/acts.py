@@ -12,42 +12,44 @@ from flask.testing import FlaskClient
 from broadcast.actions import broadcasts
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.message import read_draft
+from broadcast.domain.message import parse_draft
 from broadcast.store import users
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import Broadcast
 
 
-def a_message(**changes: Any) -> dict[str, Any]:
+def build_message(**changes: Any) -> dict[str, Any]:
     """A valid message to everyone as the API takes it; `changes` replace fields, None takes one away."""
-    whole = {"title": "Lifts", "content": "The lifts stand still.", "targetType": "ALL"} | changes
-    return {name: value for name, value in whole.items() if value is not None}
+    fields = {"title": "Lifts", "content": "The lifts stand still.", "targetType": "ALL"} | changes
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def to_role(*names: str, **changes: Any) -> dict[str, Any]:
-    return a_message(targetType="ROLE", targetIds=list(names), **changes)
+def build_role_message(*names: str, **changes: Any) -> dict[str, Any]:
+    return build_message(targetType="ROLE", targetIds=list(names), **changes)
 
 
-def to_people(*names: str, **changes: Any) -> dict[str, Any]:
-    return a_message(targetType="SELECTED", targetIds=list(names), **changes)
+def build_user_message(*names: str, **changes: Any) -> dict[str, Any]:
+    return build_message(targetType="SELECTED", targetIds=list(names), **changes)
 
 
-def send(by: Actor, raw: dict[str, Any] | None = None, *, now: datetime | None = None, key: str | None = None) -> int:
+def publish_message(
+    by: Actor, raw: dict[str, Any] | None = None, *, now: datetime | None = None, key: str | None = None
+) -> int:
     """Publish `raw`, or a message to everyone, and return its id. Inside an application context."""
     now = now or clock.now()
-    return broadcasts.publish(read_draft(raw or a_message(), now=now), by=by, now=now, key=key).id
+    return broadcasts.publish(parse_draft(raw or build_message(), now=now), by=by, now=now, idempotency_key=key).id
 
 
-def expire(broadcast_id: int, *, now: datetime) -> None:
+def expire_broadcast(broadcast_id: int, *, now: datetime) -> None:
     """Let the time of a live broadcast be over, as the clock finds it. Inside an application context."""
-    with writing() as session:
+    with write_transaction() as session:
         session.get(Broadcast, broadcast_id).expires_at = now
     assert broadcasts.expire_due([broadcast_id], now=now) == [broadcast_id]
 
 
-def actor(username: str) -> Actor:
+def load_actor(username: str) -> Actor:
     """Who a person of the cast is now. Inside an application context."""
-    user = users.by_username(username)
+    user = users.get_by_username(username)
     return Actor(user.id, user.name, user.roles, user.is_admin)
 
 
@@ -56,10 +58,10 @@ def count_rows() -> dict[str, int]:
     db.session.rollback()
     tables = db.metadata.tables.values()
     count = sqlalchemy.func.count
-    counted = {t.name: db.session.scalar(sqlalchemy.select(count()).select_from(t)) for t in tables}
-    counted["log_head.seq"] = db.session.scalar(sqlalchemy.text("SELECT seq FROM log_head"))
+    row_counts = {table.name: db.session.scalar(sqlalchemy.select(count()).select_from(table)) for table in tables}
+    row_counts["log_head.seq"] = db.session.scalar(sqlalchemy.text("SELECT seq FROM log_head"))
     db.session.rollback()
-    return counted
+    return row_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Frame:
     id: str | None
 
 
-class Reader:
+class StreamReader:
     """A stream of the test client, frame by frame. Asking for a frame that never comes fails: nothing else runs."""
 
     def __init__(self, http: FlaskClient, path: str = "/api/sse/connect", **options: Any):
@@ -77,18 +79,18 @@ class Reader:
         assert self.response.mimetype == "text/event-stream", self.response.status
         self._frames = self._read()
 
-    def next(self) -> Frame | None:
+    def next_frame(self) -> Frame | None:
         """The next frame, None at the end of the stream."""
         return next(self._frames, None)
 
-    def until(self, event: str) -> list[Frame]:
+    def read_until(self, event: str) -> list[Frame]:
         """Every frame up to and including the first `event`."""
-        found: list[Frame] = []
-        while not found or found[-1].event != event:
-            frame = self.next()
-            assert frame is not None, f"the stream ended after {found} without {event}"
-            found.append(frame)
-        return found
+        frames: list[Frame] = []
+        while not frames or frames[-1].event != event:
+            frame = self.next_frame()
+            assert frame is not None, f"the stream ended after {frames} without {event}"
+            frames.append(frame)
+        return frames
 
     def close(self) -> None:
         self.response.close()

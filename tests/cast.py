@@ -10,36 +10,36 @@ from flask.testing import FlaskClient
 
 from broadcast.actions.users import hash_token
 from broadcast.store import users
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import UserSession
 
 
 @dataclass(frozen=True)
-class Person:
+class UserAccount:
     username: str
     roles: tuple[str, ...]
     password: str = "correct horse battery"
 
 
-CAST = [Person("alice", ("admin",)), Person("bob", ("ops",)), Person("charlie", ())]
+TEST_USERS = [UserAccount("alice", ("admin",)), UserAccount("bob", ("ops",)), UserAccount("charlie", ())]
 
 
-class Client:
+class BrowserClient:
     """A browser without JavaScript: keeps its cookies and sends the CSRF token of the last page it saw."""
 
     def __init__(self, http: FlaskClient):
         self.http = http
-        self.csrf = ""
+        self.csrf_token = ""
 
     @classmethod
-    def of(cls, app: Flask, username: str | None) -> "Client":
+    def for_user(cls, app: Flask, username: str | None) -> "BrowserClient":
         client = cls(app.test_client())
         if username:
             token = secrets.token_urlsafe(32)
             with app.app_context():
                 now = datetime.now(UTC)
-                user_id = users.by_username(username).id
-                with writing() as session:
+                user_id = users.get_by_username(username).id
+                with write_transaction() as session:
                     session.add(UserSession(token_hash=hash_token(token), user_id=user_id, created_at=now, seen_at=now))
             with client.http.session_transaction() as cookie:
                 cookie["token"] = token
@@ -48,21 +48,21 @@ class Client:
     def get(self, path: str, **options):
         response = self.http.get(path, **options)
         if response.mimetype == "text/html":
-            found = re.search(r'name="csrf_token" value="([^"]+)"', response.get_data(as_text=True))
-            self.csrf = found[1] if found else self.csrf
+            match = re.search(r'name="csrf_token" value="([^"]+)"', response.get_data(as_text=True))
+            self.csrf_token = match[1] if match else self.csrf_token
         return response
 
     def post(self, path: str, data: dict | None = None, **options):
         """Post a form with the CSRF token; a page is looked at first if none was seen yet."""
-        return self.http.post(path, data={"csrf_token": self._token()} | (data or {}), **options)
+        return self.http.post(path, data={"csrf_token": self._get_csrf_token()} | (data or {}), **options)
 
     def send(self, method: str, path: str, json=None, **options):
         """A JSON request as a page's script makes it: cookie and X-CSRFToken."""
-        headers = {"X-CSRFToken": self._token()} | options.pop("headers", {})
+        headers = {"X-CSRFToken": self._get_csrf_token()} | options.pop("headers", {})
         return self.http.open(path, method=method, json=json, headers=headers, **options)
 
-    def _token(self) -> str:
-        if not self.csrf:
+    def _get_csrf_token(self) -> str:
+        if not self.csrf_token:
             self.get("/inbox")
-            self.csrf or self.get("/login")
-        return self.csrf
+            self.csrf_token or self.get("/login")
+        return self.csrf_token

@@ -9,34 +9,42 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine
 from werkzeug.routing import Rule
 
-_COMPILED = ("_parts", "_trace", "_converters", "arguments", "_build", "_build_unknown")  # what `Rule.compile` makes
+_COMPILED_RULE_ATTRIBUTES = (
+    "_parts",
+    "_trace",
+    "_converters",
+    "arguments",
+    "_build",
+    "_build_unknown",
+)  # what `Rule.compile` makes
 
 
-def share_routes(patch: pytest.MonkeyPatch) -> None:
+def share_compiled_routes(patch: pytest.MonkeyPatch) -> None:
     """Applications made from here on have the compiled routes of those before."""
-    compile_rule, known = Rule.compile, {}
+    compile_rule, compiled_rules = Rule.compile, {}
 
     def compile_once(rule: Rule) -> None:
         key = (rule.rule, str(rule.defaults))
-        if key in known:
-            vars(rule).update(known[key])
+        if key in compiled_rules:
+            vars(rule).update(compiled_rules[key])
             return
         compile_rule(rule)
-        known[key] = {name: getattr(rule, name) for name in _COMPILED}
+        compiled_rules[key] = {name: getattr(rule, name) for name in _COMPILED_RULE_ATTRIBUTES}
 
     patch.setattr(Rule, "compile", compile_once)
 
 
-def share_queries(patch: pytest.MonkeyPatch, first: Engine) -> None:
-    """Engines made from here on have the compiled queries of `first`, which has been connected: its dialect has asked then
+def share_compiled_queries(patch: pytest.MonkeyPatch, source_engine: Engine) -> None:
+    """Engines made from here on have the compiled queries of `source_engine`, which has been connected: its dialect
+    has asked then
     what the database can do. Queries are compiled for a dialect, so they have that as well.
     """
     make_engine = SQLAlchemy._make_engine
 
-    def make_alike(self: SQLAlchemy, *of: Any) -> Engine:
-        engine = make_engine(self, *of)
-        if engine.dialect.name == first.dialect.name:
-            engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache
+    def make_engine_with_shared_cache(self: SQLAlchemy, *args: Any) -> Engine:
+        engine = make_engine(self, *args)
+        if engine.dialect.name == source_engine.dialect.name:
+            engine.dialect, engine._compiled_cache = source_engine.dialect, source_engine._compiled_cache
         return engine
 
-    patch.setattr(SQLAlchemy, "_make_engine", make_alike)
+    patch.setattr(SQLAlchemy, "_make_engine", make_engine_with_shared_cache)

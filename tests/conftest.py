@@ -25,22 +25,22 @@ from broadcast.store import database, log
 from broadcast.store import users as known
 from broadcast.store.database import db
 from tests import figures
-from tests.cast import CAST, Client
-from tests.compiled import share_queries, share_routes
-from tests.databases import DATABASE_URL, REDIS_URL, database_of_its_own
+from tests.cast import TEST_USERS, BrowserClient
+from tests.compiled import share_compiled_queries, share_compiled_routes
+from tests.databases import DATABASE_URL, REDIS_URL, temporary_database
 from tests.redis_server import own_redis  # noqa: F401 - a fixture
-from tests.system import PATIENCE, System
+from tests.system import TIMEOUT_FACTOR, System
 
 # how long an example takes is the machine's affair
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
-_FILE = "broadcast.sqlite3"
+_DATABASE_FILE = "broadcast.sqlite3"
 
 
-def _settings(data_dir: Path, database_url: str | None, **changes) -> Settings:
-    given = {"app_env": "test", "data_dir": data_dir, "database_url": database_url, "secret_key": "k" * 40}
+def _build_settings(data_dir: Path, database_url: str | None, **changes) -> Settings:
+    required = {"app_env": "test", "data_dir": data_dir, "database_url": database_url, "secret_key": "k" * 40}
     return Settings(
-        **given
+        **required
         | {"ratelimit_enabled": False, "log_level": "error", "heartbeat_seconds": 15, "undo_seconds": 0}
         | changes
     )
@@ -56,7 +56,7 @@ def _migrate(settings: Settings) -> None:
 @pytest.fixture(scope="session")
 def server_database() -> Iterator[str | None]:
     """An empty database of its own on the server of DATABASE_URL; None when the tests run on SQLite."""
-    with database_of_its_own(DATABASE_URL) as url:
+    with temporary_database(DATABASE_URL) as url:
         yield url
 
 
@@ -64,7 +64,7 @@ def server_database() -> Iterator[str | None]:
 def migrated(server_database: str | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a migrated SQLite file to copy; with a server, its database is migrated instead."""
     folder = tmp_path_factory.mktemp("migrated")
-    _migrate(_settings(folder, server_database))
+    _migrate(_build_settings(folder, server_database))
     return folder
 
 
@@ -72,9 +72,9 @@ def migrated(server_database: str | None, tmp_path_factory: pytest.TempPathFacto
 def populated(migrated: Path, compiled: FileSystemBytecodeCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a SQLite file to copy in which the cast is already."""
     folder = tmp_path_factory.mktemp("populated")
-    shutil.copy(migrated / _FILE, folder)
-    with create_app(_settings(folder, None)).app_context():
-        add_cast()
+    shutil.copy(migrated / _DATABASE_FILE, folder)
+    with create_app(_build_settings(folder, None)).app_context():
+        add_test_users()
         db.engine.dispose()
     return folder
 
@@ -83,16 +83,16 @@ def populated(migrated: Path, compiled: FileSystemBytecodeCache, tmp_path_factor
 def settings(request: pytest.FixtureRequest, migrated: Path, server_database: str | None, tmp_path: Path) -> Settings:
     """Settings of the application under test; a test that wants others overrides this fixture or calls `make_app`."""
     if not server_database:
-        wants_cast = not {"cast", "client"}.isdisjoint(request.fixturenames)
-        shutil.copy((request.getfixturevalue("populated") if wants_cast else migrated) / _FILE, tmp_path)
-    return _settings(tmp_path, server_database)
+        needs_users = not {"cast", "client"}.isdisjoint(request.fixturenames)
+        shutil.copy((request.getfixturevalue("populated") if needs_users else migrated) / _DATABASE_FILE, tmp_path)
+    return _build_settings(tmp_path, server_database)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def turn_of_threads() -> Iterator[None]:
     """Writers of SQLite take turns. Here they are threads, as pytest is not patched, and gevent's lock is one of greenlets."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "_turn", threading.BoundedSemaphore(1))
+        patch.setattr(database, "_writer_lock", threading.BoundedSemaphore(1))
         yield
 
 
@@ -101,42 +101,42 @@ def compiled(
     migrated: Path, server_database: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FileSystemBytecodeCache]:
     """Compiled templates for every application of the run, which has its routes and its queries compiled once as well."""
-    with create_app(_settings(migrated, server_database)).app_context():
-        first = db.engine
-        first.connect().close()
-        first.dispose()
+    with create_app(_build_settings(migrated, server_database)).app_context():
+        engine = db.engine
+        engine.connect().close()
+        engine.dispose()
     with pytest.MonkeyPatch.context() as patch:
-        share_routes(patch)
-        share_queries(patch, first)
+        share_compiled_routes(patch)
+        share_compiled_queries(patch, engine)
         yield FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
 
 
 @pytest.fixture
 def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
     """Builds an application with changed settings: `make_app(limit_publish_per_user="2/minute")`."""
-    made: list[Flask] = []
+    apps: list[Flask] = []
 
     def make(**changes) -> Flask:
         app = create_app(settings.model_copy(update=changes))
         app.jinja_env.bytecode_cache = compiled
-        made.append(app)
+        apps.append(app)
         with app.app_context():
-            app.extensions["hub"].start(log.head())
+            app.extensions["hub"].start(log.get_head())
         return app
 
     yield make
-    for app in made:
+    for app in apps:
         with app.app_context():
             if db.engine.dialect.name != "sqlite":
-                _empty()
+                _delete_all_rows()
             db.session.remove()
             db.engine.dispose()
 
 
-def _empty() -> None:
+def _delete_all_rows() -> None:
     """Take all rows out of a server's database, and begin the log anew. TRUNCATE would make every file anew, for a second."""
-    kept = ("_head", "_version", "_support", "_identity")
-    tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept)]
+    kept_suffixes = ("_head", "_version", "_support", "_identity")
+    tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept_suffixes)]
     with db.engine.begin() as connection:
         sequences = (
             connection.exec_driver_sql("SELECT quote_ident(relname) FROM pg_class WHERE relkind = 'S'").scalars().all()
@@ -147,7 +147,7 @@ def _empty() -> None:
             "ALTER TABLE audit ENABLE TRIGGER USER",
             *(f"SELECT setval('{name}', 1, false)" for name in sequences),
             "UPDATE log_head SET seq = 0",
-            f"UPDATE audit_head SET last_id = 0, hash = '{audit_hash.GENESIS}'",
+            f"UPDATE audit_head SET last_id = 0, hash = '{audit_hash.GENESIS_HASH}'",
         ]
         connection.exec_driver_sql(";".join(statements))
 
@@ -168,17 +168,17 @@ def in_app(app: Flask) -> Iterator[Flask]:
 @pytest.fixture
 def cast(in_app: Flask) -> dict[str, Actor]:
     """Alice (admin), Bob (ops), Charlie (no role) in the database, as actors by name."""
-    return add_cast()
+    return add_test_users()
 
 
-def add_cast() -> dict[str, Actor]:
+def add_test_users() -> dict[str, Actor]:
     """Put the cast into the database of the current application, if they are not there yet."""
     actors = {}
-    for person in CAST:
-        if known.by_username(person.username) is None:
-            users.create_person(person.username, None, roles=person.roles, by=SYSTEM, now=clock.now())
-        user = known.by_username(person.username)
-        actors[person.username] = Actor(user.id, user.name, user.roles, user.is_admin)
+    for account in TEST_USERS:
+        if known.get_by_username(account.username) is None:
+            users.create_user(account.username, None, roles=account.roles, by=SYSTEM, now=clock.now())
+        user = known.get_by_username(account.username)
+        actors[account.username] = Actor(user.id, user.name, user.roles, user.is_admin)
     return actors
 
 
@@ -186,13 +186,13 @@ def add_cast() -> dict[str, Actor]:
 def client(app: Flask) -> Iterator:
     """Makes clients: `client("alice")` is signed in, `client()` is nobody. The cast exists."""
     with app.app_context():
-        add_cast()
-    return lambda username=None: Client.of(app, username)
+        add_test_users()
+    return lambda username=None: BrowserClient.for_user(app, username)
 
 
-def tail(app: Flask) -> None:
+def deliver_new_events(app: Flask) -> None:
     """Deliver what is new in the log to the open streams of `app`, as the tail of a worker does."""
-    app.extensions["runtime"].tail.catch_up()
+    app.extensions["runtime"].tailer.catch_up()
 
 
 @pytest.fixture(scope="session")
@@ -202,30 +202,30 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     Its database is its own: the one of `app` is emptied after each test.
     """
     folder = tmp_path_factory.mktemp("system")
-    with database_of_its_own(DATABASE_URL) as url, System(folder, database_url=url, redis_url=REDIS_URL) as running:
-        yield running
+    with temporary_database(DATABASE_URL) as url, System(folder, database_url=url, redis_url=REDIS_URL) as started:
+        yield started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test's own timeout is that of a quick machine, too."""
     for item in items:
         if (marker := item.get_closest_marker("timeout")) and marker.args:
-            item.add_marker(pytest.mark.timeout(PATIENCE * marker.args[0]), append=False)
+            item.add_marker(pytest.mark.timeout(TIMEOUT_FACTOR * marker.args[0]), append=False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what this process measured to the one that started it, if tests run in several at once."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["figures"] = figures.noted
+        session.config.workeroutput["figures"] = figures.measurements
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
     """Take what one of these processes measured."""
-    figures.noted += getattr(node, "workeroutput", {}).get("figures", [])
+    figures.measurements += getattr(node, "workeroutput", {}).get("figures", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what the run measured."""
-    for line in figures.noted:
+    for line in figures.measurements:
         terminalreporter.write_line(f"measured: {line}")

@@ -10,15 +10,15 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 
 
-def make(count: int) -> list[str]:
+def create_recipients(count: int) -> list[str]:
     """Return one token for each person, for reading the inbox."""
     now = clock.now()
-    ids = [
-        users.create_person(f"crowd{secrets.token_hex(6)}", None, roles=(), by=SYSTEM, now=now) for _ in range(count)
+    user_ids = [
+        users.create_user(f"crowd{secrets.token_hex(6)}", None, roles=(), by=SYSTEM, now=now) for _ in range(count)
     ]
-    return [users.create_token(user_id, scopes=["inbox"], label="crowd", by=SYSTEM, now=now) for user_id in ids]
+    return [users.create_token(user_id, scopes=["inbox"], label="crowd", by=SYSTEM, now=now) for user_id in user_ids]
 
 
 if __name__ == "__main__":
     with create_app().app_context():
-        print(json.dumps(make(int(sys.argv[1]))))
+        print(json.dumps(create_recipients(int(sys.argv[1]))))

@@ -10,43 +10,46 @@ from pathlib import Path
 _CLONE_NEWNET = 0x40000000
 
 
-class NoCable(Exception):
+class NetworkNamespaceUnavailable(Exception):
     """This kernel, or whoever runs the test, allows no network namespaces."""
 
 
-class FarAway:
-    """`near` is this machine's address at the cable; a thread that calls `enter` makes its sockets at the other end.
+class NetworkNamespace:
+    """`local_address` is this machine's address at the cable; a thread that calls `enter_namespace` makes its sockets
+    at the other end.
 
     Entering raises NoCable.
     """
 
     def __init__(self) -> None:
         self._name = f"far{secrets.token_hex(4)}"
-        net = f"198.18.{secrets.randbelow(256)}.{4 * secrets.randbelow(64)}"  # RFC 2544: for tests of networks
-        begin, _, last = net.rpartition(".")
-        self.near, self._far = f"{begin}.{int(last) + 1}", f"{begin}.{int(last) + 2}"
+        network = f"198.18.{secrets.randbelow(256)}.{4 * secrets.randbelow(64)}"  # RFC 2544: for tests of networks
+        prefix, _, last = network.rpartition(".")
+        self.local_address, self._remote_address = f"{prefix}.{int(last) + 1}", f"{prefix}.{int(last) + 2}"
 
-    def __enter__(self) -> "FarAway":
-        here, there = f"{self._name}a", f"{self._name}b"
+    def __enter__(self) -> "NetworkNamespace":
+        local_link, remote_link = f"{self._name}a", f"{self._name}b"
         try:
-            _ip("netns", "add", self._name)
-            _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", self._name)
-            _ip("addr", "add", f"{self.near}/30", "dev", here)
-            _ip("link", "set", here, "up")
-            _ip("-n", self._name, "addr", "add", f"{self._far}/30", "dev", there)
-            _ip("-n", self._name, "link", "set", there, "up")
-        except (OSError, subprocess.CalledProcessError) as problem:
+            _run_ip("netns", "add", self._name)
+            _run_ip("link", "add", local_link, "type", "veth", "peer", "name", remote_link, "netns", self._name)
+            _run_ip("addr", "add", f"{self.local_address}/30", "dev", local_link)
+            _run_ip("link", "set", local_link, "up")
+            _run_ip("-n", self._name, "addr", "add", f"{self._remote_address}/30", "dev", remote_link)
+            _run_ip("-n", self._name, "link", "set", remote_link, "up")
+        except (OSError, subprocess.CalledProcessError) as error:
             self.__exit__()
-            raise NoCable(f"no network namespaces here: {getattr(problem, 'stderr', '') or problem}") from None
+            raise NetworkNamespaceUnavailable(
+                f"no network namespaces here: {getattr(error, 'stderr', '') or error}"
+            ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
         if sys.platform == "linux" and Path("/run/netns", self._name).exists():
             # the cable by name: the namespace lives on for minutes while its closed sockets wait for answers
-            for words in (["link", "delete", f"{self._name}a"], ["netns", "delete", self._name]):
-                subprocess.run(["ip", *words], check=False, capture_output=True)
+            for args in (["link", "delete", f"{self._name}a"], ["netns", "delete", self._name]):
+                subprocess.run(["ip", *args], check=False, capture_output=True)
 
-    def enter(self) -> None:
+    def enter_namespace(self) -> None:
         """Move the calling thread to the other end."""
         namespace = os.open(f"/run/netns/{self._name}", os.O_RDONLY)
         try:
@@ -55,10 +58,10 @@ class FarAway:
         finally:
             os.close(namespace)
 
-    def fall_silent(self) -> None:
+    def drop_packets(self) -> None:
         """From now on nothing comes from the other end, not even that something arrived."""
-        _ip("-n", self._name, "route", "add", "blackhole", f"{self.near}/32")
+        _run_ip("-n", self._name, "route", "add", "blackhole", f"{self.local_address}/32")
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+def _run_ip(*args: str) -> None:
+    subprocess.run(["ip", *args], check=True, capture_output=True, text=True)

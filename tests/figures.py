@@ -3,11 +3,13 @@
 import statistics
 from collections.abc import Sequence
 
-noted: list[str] = []
+measurements: list[str] = []
 
 
-def note(what: str, seconds: Sequence[float]) -> None:
-    """Remember the spread of a duration under the sentence `what`."""
-    in_ms = sorted(1000 * second for second in seconds)
-    median, p95 = statistics.median(in_ms), in_ms[int(0.95 * (len(in_ms) - 1))]
-    noted.append(f"{what}: median {median:.1f} ms, p95 {p95:.1f} ms, most {in_ms[-1]:.1f} ms (n={len(in_ms)})")
+def record_durations(label: str, durations: Sequence[float]) -> None:
+    """Remember the spread of a duration under the sentence `label`."""
+    durations_ms = sorted(1000 * second for second in durations)
+    median, p95 = statistics.median(durations_ms), durations_ms[int(0.95 * (len(durations_ms) - 1))]
+    measurements.append(
+        f"{label}: median {median:.1f} ms, p95 {p95:.1f} ms, most {durations_ms[-1]:.1f} ms (n={len(durations_ms)})"
+    )

@@ -12,42 +12,46 @@ from datetime import datetime
 from typing import Any
 
 from broadcast.actions import inbound_events
-from broadcast.base.errors import Busy
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.inbound import Arrival, Place, Record
+from broadcast.domain.inbound import InboundEvent, InboundRecord, RecordPosition
 from broadcast.factory import create_app
 from broadcast.ingest import contract
 
-_EVERY_SECONDS = 0.1
-_HEADERS = (("content-type", b"application/cloudevents+json"),)
+_BATCH_INTERVAL_SECONDS = 0.1
+_CLOUDEVENTS_HEADERS = (("content-type", b"application/cloudevents+json"),)
 
 
-def hand_in(batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    by, told, due = inbound_events.account(now=clock.now()), [], time.monotonic()
-    ends = due + _EVERY_SECONDS * len(batches)
-    for n, batch in enumerate(batches):
-        if told and time.monotonic() > ends:
+def ingest_batches(batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    account, outcomes, next_batch_at = inbound_events.get_ingest_actor(now=clock.now()), [], time.monotonic()
+    deadline = next_batch_at + _BATCH_INTERVAL_SECONDS * len(batches)
+    for batch_number, batch in enumerate(batches):
+        if outcomes and time.monotonic() > deadline:
             break
-        time.sleep(max(0.0, due - time.monotonic()))
-        due += _EVERY_SECONDS
-        now, arrivals = clock.now(), []
-        for m, event in enumerate(batch):
-            record = Record(json.dumps(event).encode(), headers=_HEADERS, place=Place("tests", n, m, 1_790_000_000_000))
-            arrivals.append(Arrival(record, contract.read(record, now=now)))
-        for outcome in _ingest(arrivals, by, now):
-            told.append((outcome.kind, outcome.broadcast_id, outcome.rejected and outcome.rejected.reason))
-    return {"outcomes": told, "committed_at": time.monotonic()}
+        time.sleep(max(0.0, next_batch_at - time.monotonic()))
+        next_batch_at += _BATCH_INTERVAL_SECONDS
+        now, arrived = clock.now(), []
+        for event_number, event in enumerate(batch):
+            record = InboundRecord(
+                json.dumps(event).encode(),
+                headers=_CLOUDEVENTS_HEADERS,
+                position=RecordPosition("tests", batch_number, event_number, 1_790_000_000_000),
+            )
+            arrived.append(InboundEvent(record, contract.read_command(record, now=now)))
+        for outcome in _ingest_with_retry(arrived, account, now):
+            outcomes.append((outcome.kind, outcome.broadcast_id, outcome.rejection and outcome.rejection.reason))
+    return {"outcomes": outcomes, "committed_at": time.monotonic()}
 
 
-def _ingest(arrivals: list[Arrival], by: Actor, now: datetime) -> list[inbound_events.Outcome]:
+def _ingest_with_retry(arrived: list[InboundEvent], account: Actor, now: datetime) -> list[inbound_events.Outcome]:
     while True:
         try:
-            return inbound_events.ingest(arrivals, by=by, now=now)
-        except Busy:
-            time.sleep(_EVERY_SECONDS)
+            return inbound_events.ingest(arrived, by=account, now=now)
+        except TemporarilyUnavailable:
+            time.sleep(_BATCH_INTERVAL_SECONDS)
 
 
 if __name__ == "__main__":
     with create_app().app_context():
-        print(json.dumps(hand_in(json.load(sys.stdin))))
+        print(json.dumps(ingest_batches(json.load(sys.stdin))))

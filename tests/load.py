@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tests import figures
-from tests.streams import Stream
+from tests.streams import StreamClient
 from tests.system import System, wait_for
 
-_PUBLISHERS = 4
+_PUBLISHER_COUNT = 4
 
 
 @dataclass
@@ -20,96 +20,101 @@ class Publisher:
 
     system: System
     token: str
-    refusals: list[float] = field(default_factory=list)  # seconds from a first refusal to the answer that counts
+    refusal_seconds: list[float] = field(default_factory=list)  # seconds from a first refusal to the answer that counts
 
     def publish(self, title: str) -> int:
         """Publish to everyone; return the id. Fails after 20 s."""
         refused_at, deadline = None, time.monotonic() + 20
         while True:
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
-                status, answer = self._ask(title)
+                status, body = self._post_broadcast(title)
             except (OSError, http.client.HTTPException):
-                status, answer = 0, None
+                status, body = 0, None
             if status in (200, 201):
                 if refused_at:
-                    self.refusals.append(time.monotonic() - refused_at)
-                return answer["id"]
-            assert status in (0, 429, 502, 503, 504), f"{status}: {answer}"
-            assert began < deadline, f"refused for 20 s, at last with {status}"
-            refused_at = refused_at or began
+                    self.refusal_seconds.append(time.monotonic() - refused_at)
+                return body["id"]
+            assert status in (0, 429, 502, 503, 504), f"{status}: {body}"
+            assert started_at < deadline, f"refused for 20 s, at last with {status}"
+            refused_at = refused_at or started_at
             time.sleep(0.05)  # between two tries, as a client would
 
-    def _ask(self, title: str) -> tuple[int, dict]:
+    def _post_broadcast(self, title: str) -> tuple[int, dict]:
         body = {"title": title, "content": f"Text of {title}", "targetType": "ALL"}
         return self.system.call(
             "POST", "/api/admin/broadcasts", token=self.token, body=body, headers={"Idempotency-Key": title}
         )
 
 
-class Load:
-    """Publishers that go on until the block ends. `sent` holds the ids."""
+class PublishLoad:
+    """Publishers that go on until the block ends. `sent_ids` holds the ids."""
 
     def __init__(self, system: System):
-        token = system.token("alice", "admin")
-        self.publishers = [Publisher(system, token) for _ in range(_PUBLISHERS)]
-        self.sent: list[int] = []
-        self._over = threading.Event()
-        self._parts: list[Future] = []
+        token = system.get_token("alice", "admin")
+        self.publishers = [Publisher(system, token) for _ in range(_PUBLISHER_COUNT)]
+        self.sent_ids: list[int] = []
+        self._stopped = threading.Event()
+        self._futures: list[Future] = []
 
     @property
     def count(self) -> int:
-        return len(self.sent)
+        return len(self.sent_ids)
 
     @property
-    def refusals(self) -> list[float]:
-        return [seconds for publisher in self.publishers for seconds in publisher.refusals]
+    def refusal_seconds(self) -> list[float]:
+        return [seconds for publisher in self.publishers for seconds in publisher.refusal_seconds]
 
-    def __enter__(self) -> "Load":
-        self._pool = ThreadPoolExecutor(_PUBLISHERS)
-        self._parts = [self._pool.submit(self._go_on, publisher) for publisher in self.publishers]
+    def __enter__(self) -> "PublishLoad":
+        self._pool = ThreadPoolExecutor(_PUBLISHER_COUNT)
+        self._futures = [self._pool.submit(self._publish_until_stopped, publisher) for publisher in self.publishers]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._pool.shutdown()
-        for part in self._parts:
-            part.result()
+        for future in self._futures:
+            future.result()
 
     def wait_until_sent(self, count: int) -> None:
-        def enough() -> bool:
-            for part in self._parts:
-                assert not part.done(), part.exception()
+        def is_sent() -> bool:
+            for future in self._futures:
+                assert not future.done(), future.exception()
             return self.count >= count
 
-        wait_for(enough, seconds=60, what=f"{count} messages sent")
+        wait_for(is_sent, seconds=60, description=f"{count} messages sent")
 
-    def _go_on(self, publisher: Publisher) -> None:
-        while not self._over.is_set():
-            self.sent.append(publisher.publish(f"Under load {secrets.token_hex(6)}"))
+    def _publish_until_stopped(self, publisher: Publisher) -> None:
+        while not self._stopped.is_set():
+            self.sent_ids.append(publisher.publish(f"Under load {secrets.token_hex(6)}"))
 
 
-def log_of(node: System) -> list[int]:
+def list_log_ids(node: System) -> list[int]:
     """Ids of all broadcasts in the order of the log."""
-    token, listed, after = node.token("alice", "admin"), [], ""
-    while after is not None:
-        page = node.call("GET", f"/api/admin/broadcasts?limit=200{after}", token=token)[1]
-        listed += [(item["seq"], item["id"]) for item in page["items"]]
-        after = page["next"] and f"&after={page['next']}"
-    return [broadcast_id for _, broadcast_id in sorted(listed)]
+    token, entries, page_query = node.get_token("alice", "admin"), [], ""
+    while page_query is not None:
+        page = node.call("GET", f"/api/admin/broadcasts?limit=200{page_query}", token=token)[1]
+        entries += [(item["seq"], item["id"]) for item in page["items"]]
+        page_query = page["next"] and f"&after={page['next']}"
+    return [broadcast_id for _, broadcast_id in sorted(entries)]
 
 
-def expect_all(readers: list[Stream], log: list[int], sent: list[int]) -> None:
-    log = [broadcast_id for broadcast_id in log if broadcast_id >= min(sent)]
-    assert sorted(log) == sorted(sent)
-    for n, reader in enumerate(readers):
-        wait_for(lambda: len(reader.of("MESSAGE")) >= len(log), seconds=30, what=f"all messages on stream {n}")  # noqa: B023
-        assert reader.message_ids == log, f"stream {n} has not what the log has"
+def expect_all_delivered(streams: list[StreamClient], log_ids: list[int], sent_ids: list[int]) -> None:
+    log_ids = [broadcast_id for broadcast_id in log_ids if broadcast_id >= min(sent_ids)]
+    assert sorted(log_ids) == sorted(sent_ids)
+    for number, stream in enumerate(streams):
+        wait_for(
+            lambda: len(stream.frames_of("MESSAGE")) >= len(log_ids),  # noqa: B023
+            seconds=30,
+            description=f"all messages on stream {number}",
+        )
+        assert stream.message_ids == log_ids, f"stream {number} has not what the log has"
 
 
-def note(what: str, load: Load, readers: list[Stream]) -> None:
-    silences = [max(reader.away_seconds, default=0.0) for reader in readers]
-    figures.noted.append(
-        f"{what}: {load.count} published, {len(load.refusals)} refused for at most {max(load.refusals, default=0):.2f} s; "
-        f"streams away for at most {max(silences):.2f} s"
+def record_load(label: str, load: PublishLoad, streams: list[StreamClient]) -> None:
+    max_reconnect_seconds = [max(stream.reconnect_seconds, default=0.0) for stream in streams]
+    figures.measurements.append(
+        f"{label}: {load.count} published, {len(load.refusal_seconds)} refused for at most "
+        f"{max(load.refusal_seconds, default=0):.2f} s; "
+        f"streams away for at most {max(max_reconnect_seconds):.2f} s"
     )

@@ -5,41 +5,41 @@ import time
 from collections.abc import Callable
 
 
-class Meanwhile:
-    """Calls `act` with 0, 1, 2 … in a thread of its own, `every_seconds`. What it raises is raised again at the end.
+class BackgroundTask:
+    """Calls `action` with 0, 1, 2 … in a thread of its own, `interval_seconds`. What it raises is raised again at the end.
 
-    `began` and `took` have the moment (`time.monotonic()`) and the seconds of each call.
+    `began` and `durations` have the moment (`time.monotonic()`) and the seconds of each call.
     """
 
-    def __init__(self, act: Callable[[int], object], *, every_seconds: float):
-        self.began: list[float] = []
-        self.took: list[float] = []
-        self._act, self._every_seconds = act, every_seconds
-        self._problem: BaseException | None = None
-        self._ending = threading.Event()
+    def __init__(self, action: Callable[[int], object], *, interval_seconds: float):
+        self.start_times: list[float] = []
+        self.durations: list[float] = []
+        self._action, self._interval_seconds = action, interval_seconds
+        self._error: BaseException | None = None
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Meanwhile":
+    def __enter__(self) -> "BackgroundTask":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.set()
+        self._stopping.set()
         self._thread.join(60)
-        if self._problem:
-            raise self._problem
+        if self._error:
+            raise self._error
 
     def _run(self) -> None:
-        due = time.monotonic()
-        while not self._ending.wait(due - time.monotonic()):
-            due = max(
-                due + self._every_seconds, time.monotonic() - 1
+        next_call_at = time.monotonic()
+        while not self._stopping.wait(next_call_at - time.monotonic()):
+            next_call_at = max(
+                next_call_at + self._interval_seconds, time.monotonic() - 1
             )  # a late call is made up for, a long pause is not
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
-                self._act(len(self.took))
-            except BaseException as problem:
-                self._problem = problem
+                self._action(len(self.durations))
+            except BaseException as error:
+                self._error = error
                 return
-            self.began.append(began)
-            self.took.append(time.monotonic() - began)
+            self.start_times.append(started_at)
+            self.durations.append(time.monotonic() - started_at)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import strategies as st
 
-from broadcast.base.cooperative import Breath
+from broadcast.base.cooperative import Yielder
 
-SIZE = 16 * 1024
-_UNITS = [
+MAX_TEXT_BYTES = 16 * 1024
+_FRAGMENTS = [
     "[", "]", "](", "![", "[a](http://b.co) ", "[a]", "[a][", "[a]: b\n", "(", ")", "{", "<", "<a ", "<http://a.co>",
     "<!--",
     "http://", "http://[", "https://a.", "www.", "a.com ", "a@b.co ", "mailto:", "//a", "://", ":", "@", "é+a.", "a-", "xn--",
@@ -19,44 +19,46 @@ _UNITS = [
     "\n", "\n\n", "- ", "> ", "1. ", "# ", "---\n", "```\n", "    ", "\t", "-", "=", "\"", "'", "!", ".",
     "a", "word ", "é", "😀", "\u200b", "\u3000", "\u2800", "x" * 50,
 ]  # fmt: skip
-_repeated = st.builds(
-    lambda units, times: "".join(units) * min(times, SIZE // len("".join(units))),
-    st.lists(st.sampled_from(_UNITS), min_size=1, max_size=4),
-    st.sampled_from([1, 5, 25, 99, 400, 999, 1999, SIZE]),
+_repeated_fragments = st.builds(
+    lambda units, times: "".join(units) * min(times, MAX_TEXT_BYTES // len("".join(units))),
+    st.lists(st.sampled_from(_FRAGMENTS), min_size=1, max_size=4),
+    st.sampled_from([1, 5, 25, 99, 400, 999, 1999, MAX_TEXT_BYTES]),
 )
-nasty_texts = st.lists(_repeated, min_size=1, max_size=4).map(lambda parts: cut("".join(parts)))
+pathological_texts = st.lists(_repeated_fragments, min_size=1, max_size=4).map(
+    lambda parts: truncate_text("".join(parts))
+)
 
 
-def cut(text: str) -> str:
+def truncate_text(text: str) -> str:
     """As much of a text as one message may have."""
-    return text.encode()[:SIZE].decode("utf-8", "ignore")
+    return text.encode()[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
 
 
-class Lines:
-    """Lines of Python that ran: `most` between two moments at which other greenlets may run, `all` together."""
+class LineCounter:
+    """Lines of Python that ran: `max_between_yields` between two moments at which other greenlets may run, `total` together."""
 
     def __init__(self) -> None:
-        self.most = self.all = self._since = 0
+        self.max_between_yields = self.total = self._since_yield = 0
 
-    def _turn(self) -> None:
-        self.most, self._since = max(self.most, self._since), 0
+    def _on_yield(self) -> None:
+        self.max_between_yields, self._since_yield = max(self.max_between_yields, self._since_yield), 0
 
     def _trace(self, frame, event: str, arg: object):
         if event == "line":
-            self._since += 1
-            self.all += 1
+            self._since_yield += 1
+            self.total += 1
         return self._trace
 
 
-def lines_of(work: Callable[[], object]) -> Lines:
+def count_lines(work: Callable[[], object]) -> LineCounter:
     """Do the work and count; its Breaths are noticed and not taken."""
-    lines, before = Lines(), sys.gettrace()
+    counter, previous_trace = LineCounter(), sys.gettrace()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Breath, "take", lambda breath: lines._turn())
-        sys.settrace(lines._trace)
+        patch.setattr(Yielder, "maybe_yield", lambda breath: counter._on_yield())
+        sys.settrace(counter._trace)
         try:
             work()
         finally:
-            sys.settrace(before)
-    lines._turn()
-    return lines
+            sys.settrace(previous_trace)
+    counter._on_yield()
+    return counter

@@ -8,22 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import DATABASE_URL, database_of_its_own
-from tests.servers import Redis, Server, make_certificate, nginx, postgres, program
+from tests.databases import DATABASE_URL, temporary_database
+from tests.servers import (
+    RedisServer,
+    ServerProcess,
+    find_program_or_skip,
+    make_nginx,
+    make_self_signed_certificate,
+    run_postgres,
+)
 from tests.system import System
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """`front` is the system as people reach it: through nginx, with TLS. `first` and `second` answer for themselves."""
+    """`via_proxy` is the system as people reach it: through nginx, with TLS. `first` and `second` answer for themselves."""
 
     first: System
     second: System
-    front: System
-    proxy: Server
+    via_proxy: System
+    proxy: ServerProcess
 
     @property
-    def both(self) -> list[System]:
+    def nodes(self) -> list[System]:
         return [self.first, self.second]
 
 
@@ -31,9 +38,11 @@ class Nodes:
 def shared_servers(folder: Path) -> Iterator[dict[str, str]]:
     """What the nodes of one system have in common, as settings of a System: a PostgreSQL database, a Redis, a key."""
     with ExitStack() as stack:
-        server = DATABASE_URL if (DATABASE_URL or "").startswith("postgresql") else stack.enter_context(postgres())
-        database = stack.enter_context(database_of_its_own(server))
-        redis = Redis(folder)
+        server_url = (
+            DATABASE_URL if (DATABASE_URL or "").startswith("postgresql") else stack.enter_context(run_postgres())
+        )
+        database = stack.enter_context(temporary_database(server_url))
+        redis = RedisServer(folder)
         stack.callback(redis.stop)
         redis.start()
         redis_url = f"redis://127.0.0.1:{redis.port}/0"
@@ -44,20 +53,22 @@ def shared_servers(folder: Path) -> Iterator[dict[str, str]]:
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Serving, with the cast; a test that ends a node starts it again. Skips by name what the machine lacks."""
     for name in ("nginx", "redis-server", "openssl"):
-        program(name, name)
+        find_program_or_skip(name, name)
     folder = tmp_path_factory.mktemp("nodes")
     with ExitStack() as stack:
         settings = stack.enter_context(shared_servers(folder)) | {"FORWARDED_HOPS": "1"}
-        first, second = _node(folder / "first", settings), _node(folder / "second", settings)
+        first, second = _make_node(folder / "first", settings), _make_node(folder / "second", settings)
         stack.enter_context(first)  # brings the database up to date, and adds the cast
         stack.push(second)
         second.start()
-        proxy = nginx(folder / "nginx", [first.port, second.port], certificate=make_certificate(folder / "tls"))
+        proxy = make_nginx(
+            folder / "nginx", [first.port, second.port], certificate=make_self_signed_certificate(folder / "tls")
+        )
         stack.callback(proxy.stop)
         proxy.start()
-        yield Nodes(first, second, first.seen_at(f"https://localhost:{proxy.port}"), proxy)
+        yield Nodes(first, second, first.with_url(f"https://localhost:{proxy.port}"), proxy)
 
 
-def _node(folder: Path, settings: dict[str, str]) -> System:
+def _make_node(folder: Path, settings: dict[str, str]) -> System:
     folder.mkdir()
     return System(folder, **settings)

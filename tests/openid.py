@@ -18,75 +18,91 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-CLIENT, SECRET = "broadcast", "the secret of the client"
+CLIENT_ID, CLIENT_SECRET = "broadcast", "the secret of the client"
 
 
-def new_key() -> RSAKey:
+def generate_key() -> RSAKey:
     return RSAKey.generate_key(2048, parameters={"kid": secrets.token_hex(4), "use": "sig", "alg": "RS256"})
 
 
 @cache
-def _key() -> RSAKey:
-    return new_key()  # making one takes a moment; every provider of a run may have the same
+def _shared_key() -> RSAKey:
+    return generate_key()  # making one takes a moment; every provider of a run may have the same
 
 
 @dataclass
-class OpenId:
-    """`person` is who signs in there. The rest is what it says, and may be changed at any moment."""
+class OidcProvider:
+    """`user_claims` is who signs in there. The rest is what it says, and may be changed at any moment."""
 
     port: int = 0
-    person: dict[str, Any] = field(
+    user_claims: dict[str, Any] = field(
         default_factory=lambda: {"sub": "42-bob", "preferred_username": "bob", "name": "Bob"}
     )
-    claims: dict[str, Any] = field(default_factory=dict)  # of the id_token, over what is right; None leaves one out
-    userinfo: dict[str, Any] = field(default_factory=dict)
-    published: RSAKey = field(default_factory=_key)
-    signs_with: RSAKey = field(default_factory=_key)
+    id_token_overrides: dict[str, Any] = field(
+        default_factory=dict
+    )  # of the id_token, over what is right; None leaves one out
+    userinfo_overrides: dict[str, Any] = field(default_factory=dict)
+    published_key: RSAKey = field(default_factory=_shared_key)
+    signing_key: RSAKey = field(default_factory=_shared_key)
     algorithm: str = "RS256"
-    description: dict[str, Any] = field(default_factory=dict)
-    fault: str = ""  # "500", "nonsense" or "error", answered by `faulty`
-    faulty: str = ""  # the beginning of a path
-    asks: bool = False  # show a page with a button, as a person would see it, instead of agreeing at once
+    discovery_overrides: dict[str, Any] = field(default_factory=dict)
+    fault: str = ""  # "500", "nonsense" or "error", answered by `faulty_path`
+    faulty_path: str = ""  # the beginning of a path
+    has_consent_page: bool = False  # show a page with a button, as a person would see it, instead of agreeing at once
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)  # paths, in order
+    requested_paths: list[str] = field(default_factory=list)  # paths, in order
 
     @property
     def issuer(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def described(self) -> dict[str, Any]:
-        ends = {name: f"{self.issuer}/{path}" for name, path in _ENDPOINTS.items()}
+    def build_discovery_document(self) -> dict[str, Any]:
+        endpoints = {name: f"{self.issuer}/{path}" for name, path in _ENDPOINTS.items()}
         algorithms = {"id_token_signing_alg_values_supported": ["RS256", "HS256", "none"]}
-        return {"issuer": self.issuer, **ends, **algorithms, **self.description}
+        return {"issuer": self.issuer, **endpoints, **algorithms, **self.discovery_overrides}
 
-    def agree(self, query: dict[str, str]) -> str:
+    def authorize(self, query: dict[str, str]) -> str:
         """Where the browser is sent after signing in."""
         code = secrets.token_urlsafe(8)
         self.codes[code] = query
         return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
 
-    def logout_token(self, *, header: dict[str, Any] | None = None, **changes: Any) -> str:
+    def build_logout_token(self, *, header: dict[str, Any] | None = None, **changes: Any) -> str:
         """What this provider sends when somebody signs out here; `changes` are its claims, None leaves one out."""
         now = int(time.time())
-        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 120, "jti": secrets.token_hex(8)}
-        claims |= {"sub": self.person["sub"], "events": {LOGOUT_EVENT: {}}} | changes
-        head = {"alg": self.algorithm, "kid": self.signs_with.kid, "typ": "logout+jwt"} | (header or {})
+        claims = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 120, "jti": secrets.token_hex(8)}
+        claims |= {"sub": self.user_claims["sub"], "events": {LOGOUT_EVENT: {}}} | changes
+        jwt_header = {"alg": self.algorithm, "kid": self.signing_key.kid, "typ": "logout+jwt"} | (header or {})
         claims = {name: value for name, value in claims.items() if value is not None}
-        return jwt.encode(head, claims, self.signs_with, algorithms=[self.algorithm])
+        return jwt.encode(jwt_header, claims, self.signing_key, algorithms=[self.algorithm])
 
-    def exchange(self, form: dict[str, str], authorization: str) -> tuple[int, dict[str, Any]]:
+    def exchange_code(self, form: dict[str, str], authorization: str) -> tuple[int, dict[str, Any]]:
         """Answer the token endpoint: the code counts once, for who asked for it (RFC 7636, section 4.6)."""
-        asked = self.codes.pop(form.get("code", ""), None)
+        authorization_request = self.codes.pop(form.get("code", ""), None)
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        known = "Basic " + base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
-        if asked is None or asked["code_challenge"] != challenge or authorization != known:
+        expected_authorization = "Basic " + base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
+        if (
+            authorization_request is None
+            or authorization_request["code_challenge"] != challenge
+            or authorization != expected_authorization
+        ):
             return 400, {"error": "invalid_grant"}
         now = int(time.time())
-        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 60, "nonce": asked["nonce"]}
-        claims = {name: value for name, value in {**claims, **self.person, **self.claims}.items() if value is not None}
-        header = {"alg": self.algorithm, "kid": self.signs_with.kid}
-        token = jwt.encode(header, claims, self.signs_with, algorithms=[self.algorithm])
+        claims = {
+            "iss": self.issuer,
+            "aud": CLIENT_ID,
+            "iat": now,
+            "exp": now + 60,
+            "nonce": authorization_request["nonce"],
+        }
+        claims = {
+            name: value
+            for name, value in {**claims, **self.user_claims, **self.id_token_overrides}.items()
+            if value is not None
+        }
+        header = {"alg": self.algorithm, "kid": self.signing_key.kid}
+        token = jwt.encode(header, claims, self.signing_key, algorithms=[self.algorithm])
         return 200, {"access_token": "opens userinfo", "token_type": "Bearer", "expires_in": 60, "id_token": token}
 
 
@@ -100,45 +116,47 @@ _ENDPOINTS = {
 
 
 @contextmanager
-def provider() -> Iterator[OpenId]:
+def serve_oidc_provider() -> Iterator[OidcProvider]:
     """Serve one until the end of the block."""
-    openid = OpenId()
+    oidc = OidcProvider()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer({})
+            self._handle({})
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            self._answer(_flat(body))
+            self._handle(_parse_query(body))
 
-        def _answer(self, form: dict[str, str]) -> None:
-            path, query = urlsplit(self.path).path, _flat(urlsplit(self.path).query)
-            openid.asked.append(path)
-            if openid.fault and path.startswith(openid.faulty):
-                self._send(*_FAULTS[openid.fault])
-            elif path == "/authorize" and openid.asks:
-                self._send(200, f'<title>Sign in</title><a href="{openid.agree(query)}">I am Bob</a>', "text/html")
+        def _handle(self, form: dict[str, str]) -> None:
+            path, query = urlsplit(self.path).path, _parse_query(urlsplit(self.path).query)
+            oidc.requested_paths.append(path)
+            if oidc.fault and path.startswith(oidc.faulty_path):
+                self._send_response(*_FAULTS[oidc.fault])
+            elif path == "/authorize" and oidc.has_consent_page:
+                self._send_response(
+                    200, f'<title>Sign in</title><a href="{oidc.authorize(query)}">I am Bob</a>', "text/html"
+                )
             elif path == "/authorize":
                 self.send_response(302)
-                self.send_header("Location", openid.agree(query))
+                self.send_header("Location", oidc.authorize(query))
                 self.end_headers()
             elif path == "/token":
-                status, said = openid.exchange(form, self.headers.get("Authorization", ""))
-                self._send(status, json.dumps(said))
+                status, payload = oidc.exchange_code(form, self.headers.get("Authorization", ""))
+                self._send_response(status, json.dumps(payload))
             elif path == "/leave":
-                self._send(200, "<title>Left</title>You have left.", "text/html")
+                self._send_response(200, "<title>Left</title>You have left.", "text/html")
             else:
-                said = {
-                    "/.well-known/openid-configuration": openid.described(),
-                    "/keys": {"keys": [openid.published.as_dict(private=False)]},
-                    "/userinfo": {**openid.person, **openid.userinfo},
+                payload = {
+                    "/.well-known/openid-configuration": oidc.build_discovery_document(),
+                    "/keys": {"keys": [oidc.published_key.as_dict(private=False)]},
+                    "/userinfo": {**oidc.user_claims, **oidc.userinfo_overrides},
                 }.get(path, {})
-                self._send(200, json.dumps(said))
+                self._send_response(200, json.dumps(payload))
 
-        def _send(self, status: int, body: str, kind: str = "application/json") -> None:
+        def _send_response(self, status: int, body: str, content_type: str = "application/json") -> None:
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body.encode())))
             self.end_headers()
             self.wfile.write(body.encode())
@@ -147,11 +165,11 @@ def provider() -> Iterator[OpenId]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    openid.port = server.server_port
+    oidc.port = server.server_port
     # by default it would notice its end only after half a second
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    yield openid
+    yield oidc
     server.shutdown()
     server.server_close()
     thread.join()
@@ -165,5 +183,5 @@ _FAULTS = {
 }
 
 
-def _flat(text: str) -> dict[str, str]:
+def _parse_query(text: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(text).items()}

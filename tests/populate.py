@@ -6,20 +6,20 @@ from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
-from tests.cast import CAST
+from tests.cast import TEST_USERS
 
 
-def populate() -> dict[str, str]:
+def seed_test_users() -> dict[str, str]:
     """Return tokens by "username scope"."""
     tokens, now = {}, clock.now()
-    for person in CAST:
-        user_id = users.create_person(person.username, person.password, roles=person.roles, by=SYSTEM, now=now)
-        for scope in ("inbox", "admin") if "admin" in person.roles else ("inbox",):
+    for account in TEST_USERS:
+        user_id = users.create_user(account.username, account.password, roles=account.roles, by=SYSTEM, now=now)
+        for scope in ("inbox", "admin") if "admin" in account.roles else ("inbox",):
             token = users.create_token(user_id, scopes=[scope], label="tests", by=SYSTEM, now=now)
-            tokens[f"{person.username} {scope}"] = token
+            tokens[f"{account.username} {scope}"] = token
     return tokens
 
 
 if __name__ == "__main__":
     with create_app().app_context():
-        print(json.dumps(populate()))
+        print(json.dumps(seed_test_users()))

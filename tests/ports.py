@@ -5,18 +5,22 @@ import os
 import random
 import socket
 
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # tests run in several processes at once
-if WORKER > 7:
+WORKER_INDEX = int(
+    os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+)  # tests run in several processes at once
+if WORKER_INDEX > 7:
     raise RuntimeError("JOBS is 8 at most: each process has two of the 16 databases of a Redis.")
-_EACH = 1000
-_FIRST = 12_000 + _EACH * WORKER  # below 32768, where Linux takes the ports of outgoing connections from
-_ports = itertools.count(random.randrange(_EACH))
+_PORTS_PER_WORKER = 1000
+_FIRST_PORT = (
+    12_000 + _PORTS_PER_WORKER * WORKER_INDEX
+)  # below 32768, where Linux takes the ports of outgoing connections from
+_port_offsets = itertools.count(random.randrange(_PORTS_PER_WORKER))
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port that is free now, that no other process of this run is given, and that no connection takes by chance."""
     while True:
-        port = _FIRST + next(_ports) % _EACH
+        port = _FIRST_PORT + next(_port_offsets) % _PORTS_PER_WORKER
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))

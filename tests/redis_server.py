@@ -8,23 +8,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ports import free_port
+from tests.ports import find_free_port
 from tests.system import wait_for
 
 
-class Server:
+class RedisServer:
     """A Redis-compatible server on a port of its own, running from the start; it keeps nothing on disk."""
 
     def __init__(self, program: str):
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.program = program
         self.start()
 
     def start(self) -> None:
-        words = [self.program, "--port", str(self.port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        wait_for(self._answers, what="the Redis of this test to answer")
+        command = [self.program, "--port", str(self.port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_for(self._is_answering, description="the Redis of this test to answer")
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -37,7 +37,7 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
                 sock.sendall(b"PING\r\n")
@@ -47,10 +47,10 @@ class Server:
 
 
 @pytest.fixture
-def own_redis() -> Iterator[Server]:
+def own_redis() -> Iterator[RedisServer]:
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if not program:
         pytest.skip("neither redis-server nor valkey-server is installed")
-    running = Server(program)
-    yield running
-    running.stop()
+    server = RedisServer(program)
+    yield server
+    server.stop()

@@ -14,24 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tests.system import connect, wait_for
+from tests.system import open_connection, wait_for
 
-_SILENCE_SECONDS = 60  # longer than any heartbeat: a stream that is silent for this long is opened anew
-_LONGEST_PAUSE_SECONDS = (
-    0.3  # `retry` may ask for 10 s, so that thousands do not return at once; tests have no thousands
-)
-_FINAL = {"SIGNED_OUT", "CONNECTION_LIMIT_REACHED"}
+_READ_TIMEOUT_SECONDS = 60  # longer than any heartbeat: a stream that is silent for this long is opened anew
+_MAX_PAUSE_SECONDS = 0.3  # `retry` may ask for 10 s, so that thousands do not return at once; tests have no thousands
+_FINAL_EVENTS = {"SIGNED_OUT", "CONNECTION_LIMIT_REACHED"}
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One block. `at` is `time.monotonic()` when its last byte was read, `worker` the process that sent it."""
+    """One block. `received_at` is `time.monotonic()` when its last byte was read, `worker` the process that sent it."""
 
     event: str
     data: str
     id: str | None
     retry_ms: int | None
-    at: float
+    received_at: float
     worker: int
 
     @property
@@ -39,17 +37,17 @@ class Frame:
         return json.loads(self.data)
 
 
-class Stream:
+class StreamClient:
     """Reads in a thread of its own until `close`. Attributes only grow, so a test may look at any time."""
 
     def __init__(self, url: str, *, headers: dict[str, str], path: str = "/api/sse/connect", after: str | None = None):
         self.url, self.path, self.headers = url, path, headers
         self.cursor = after
         self.frames: list[Frame] = []
-        self.heads: list[http.client.HTTPMessage] = []  # one for each time it was opened
-        self.away_seconds: list[float] = []  # one for each time it came back: from the cut to the next head
-        self._gone_at: float | None = None
-        self._pause = 0.05
+        self.response_headers: list[http.client.HTTPMessage] = []  # one for each time it was opened
+        self.reconnect_seconds: list[float] = []  # one for each time it came back: from the cut to the next head
+        self._disconnected_at: float | None = None
+        self._retry_seconds = 0.05
         self._closing = threading.Event()
         self._sock: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -60,25 +58,27 @@ class Stream:
     @property
     def workers(self) -> list[int]:
         """Who served it, one for each time it was opened."""
-        return [int(head["X-Worker"]) for head in self.heads]
+        return [int(head["X-Worker"]) for head in self.response_headers]
 
     @property
     def worker(self) -> int | None:
-        return self.workers[-1] if self.heads else None
+        return self.workers[-1] if self.response_headers else None
 
     @property
     def message_ids(self) -> list[int]:
-        return [frame.json["id"] for frame in self.of("MESSAGE")]
+        return [frame.json["id"] for frame in self.frames_of("MESSAGE")]
 
-    def of(self, *events: str) -> list[Frame]:
+    def frames_of(self, *events: str) -> list[Frame]:
         return [frame for frame in list(self.frames) if frame.event in events]
 
-    def wait_for(self, event: str, where: Callable[[Frame], Any] = lambda frame: True, *, seconds: float = 10) -> Frame:
-        """Return the first frame of that event for which `where` holds."""
+    def wait_for(
+        self, event: str, predicate: Callable[[Frame], Any] = lambda frame: True, *, seconds: float = 10
+    ) -> Frame:
+        """Return the first frame of that event for which `predicate` holds."""
         return wait_for(
-            lambda: next((frame for frame in self.of(event) if where(frame)), None),
+            lambda: next((frame for frame in self.frames_of(event) if predicate(frame)), None),
             seconds=seconds,
-            what=f"{event} on a stream that got {[frame.event for frame in self.frames][-20:]}",
+            description=f"{event} on a stream that got {[frame.event for frame in self.frames][-20:]}",
         )
 
     def wait_for_message(self, broadcast_id: int, *, seconds: float = 10) -> Frame:
@@ -86,14 +86,14 @@ class Stream:
 
     # ---- what a test does to it
 
-    def cut(self) -> None:
+    def disconnect(self) -> None:
         """Break the connection off, wherever it is; the stream comes back by itself."""
         if sock := self._sock:
-            _shut(sock)
+            _shut_down(sock)
 
     def close(self) -> None:
         self._closing.set()
-        self.cut()
+        self.disconnect()
         self._thread.join(10)
 
     # ---- reading
@@ -101,19 +101,19 @@ class Stream:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self._read_once()
+                self._read_connection()
             except (OSError, http.client.HTTPException):
                 pass  # cut off, refused, or broken in the middle of a head: come back
             finally:
                 self._sock = None
-                self._gone_at = self._gone_at or time.monotonic()
-            if self.frames and self.frames[-1].event in _FINAL:
+                self._disconnected_at = self._disconnected_at or time.monotonic()
+            if self.frames and self.frames[-1].event in _FINAL_EVENTS:
                 return
-            self._closing.wait(self._pause)
+            self._closing.wait(self._retry_seconds)
 
-    def _read_once(self) -> None:
+    def _read_connection(self) -> None:
         path = f"{self.path}?after={quote(self.cursor)}" if self.cursor else self.path
-        connection = connect(self.url, timeout=_SILENCE_SECONDS)
+        connection = open_connection(self.url, timeout=_READ_TIMEOUT_SECONDS)
         connection.connect()
         self._sock = sock = connection.sock
         try:
@@ -121,41 +121,41 @@ class Stream:
             response = connection.getresponse()
             if response.status != 200 or response.headers.get_content_type() != "text/event-stream":
                 raise http.client.HTTPException(f"{response.status} for a stream")
-            if self._gone_at:
-                self.away_seconds.append(time.monotonic() - self._gone_at)
-                self._gone_at = None
-            self.heads.append(response.headers)
+            if self._disconnected_at:
+                self.reconnect_seconds.append(time.monotonic() - self._disconnected_at)
+                self._disconnected_at = None
+            self.response_headers.append(response.headers)
             self._read_frames(response, int(response.headers["X-Worker"]))
         finally:
-            _shut(sock)
+            _shut_down(sock)
             connection.close()
 
     def _read_frames(self, response: http.client.HTTPResponse, worker: int) -> None:
-        waiting = b""
+        buffer = b""
         while not self._closing.is_set():
             data = response.read1(65536)
             if not data:
                 return  # what waits is half a frame, and does not count
-            *blocks, waiting = (waiting + data).split(b"\n\n")
-            at = time.monotonic()
+            *blocks, buffer = (buffer + data).split(b"\n\n")
+            received_at = time.monotonic()
             for block in blocks:
-                self._take(block.decode(), at, worker)
+                self._handle_block(block.decode(), received_at, worker)
 
-    def _take(self, block: str, at: float, worker: int) -> None:
+    def _handle_block(self, block: str, received_at: float, worker: int) -> None:
         fields: dict[str, list[str]] = {}
         for line in block.split("\n"):
             name, _, value = line.partition(":")
             fields.setdefault(name, []).append(value.removeprefix(" "))
         retry_ms = int(fields["retry"][0]) if "retry" in fields else None
         if retry_ms is not None:
-            self._pause = min(retry_ms / 1000, _LONGEST_PAUSE_SECONDS)
+            self._retry_seconds = min(retry_ms / 1000, _MAX_PAUSE_SECONDS)
         if "data" not in fields:
             return
         id = fields["id"][0] if "id" in fields else None
         self.cursor = id or self.cursor
-        self.frames.append(Frame(fields["event"][0], "\n".join(fields["data"]), id, retry_ms, at, worker))
+        self.frames.append(Frame(fields["event"][0], "\n".join(fields["data"]), id, retry_ms, received_at, worker))
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     with suppress(OSError):  # closed already, by the other side or by its own thread
         sock.shutdown(socket.SHUT_RDWR)

@@ -20,298 +20,311 @@ from random import uniform
 
 from tests.system import wait_for
 
-_LOGGED = {b"MESSAGE", b"MESSAGE_UPDATED", b"MESSAGE_REMOVED"}
-_REFUSALS = {b"BUSY", b"CONNECTION_LIMIT_REACHED"}
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 4.0  # as `live.js`, which goes on to 30
-_TURN_SECONDS = 0.01
-_ROOM = 65536
+_LOGGED_EVENTS = {b"MESSAGE", b"MESSAGE_UPDATED", b"MESSAGE_REMOVED"}
+_REFUSAL_EVENTS = {b"BUSY", b"CONNECTION_LIMIT_REACHED"}
+_INITIAL_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 4.0  # as `live.js`, which goes on to 30
+_POLL_TIMEOUT_SECONDS = 0.01
+_RECEIVE_BYTES = 65536
 
 
 @dataclass(slots=True)
-class Cut:
-    """One end of a stream, and its way back. Times are `time.monotonic()`; `told` if SERVER_SHUTDOWN came before it, `pause`
+class Disconnection:
+    """One end of a stream, and its way back. Times are `time.monotonic()`; `was_announced` if SERVER_SHUTDOWN came
+    before it, `pause`
     the seconds that the server asked for.
     """
 
-    at: float
-    told: bool
-    pause: float | None
-    knocked_at: float | None = None
-    current_at: float | None = None
+    disconnected_at: float
+    was_announced: bool
+    retry_seconds: float | None
+    reconnect_started_at: float | None = None
+    connected_at: float | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Member:
-    """One stream. `first` and `last` are the seqs it was told first and last; `worker` served it last."""
+class LoadStream:
+    """One stream. `first_seq` and `last_seq` are the seqs it was told first and last; `worker` served it last."""
 
     token: str
     cursor: str | None
-    first: int | None = None
-    last: int | None = None
-    holes: int = 0
-    doubles: int = 0
+    first_seq: int | None = None
+    last_seq: int | None = None
+    gaps: int = 0
+    duplicates: int = 0
     resets: int = 0
     refusals: int = 0
     failures: int = 0  # answers other than 200, and connections that came to nothing
     worker: int = 0
-    is_current: bool = False
-    cuts: list[Cut] = field(default_factory=list)
+    is_connected: bool = False
+    disconnections: list[Disconnection] = field(default_factory=list)
     _sock: socket.socket | None = None
-    _waiting: bytes = b""
-    _head_is_read: bool = False
-    _told: bool = False
+    _buffer: bytes = b""
+    _has_read_headers: bool = False
+    _is_shutdown_announced: bool = False
     _retry_seconds: float | None = None
-    _pause: float = _FIRST_PAUSE_SECONDS
+    _backoff_seconds: float = _INITIAL_BACKOFF_SECONDS
 
 
-class Swarm:
-    """`size` streams for `tokens` in turn, from `after` on. Read its attributes at any time; what it does, its thread does.
+class StreamLoad:
+    """`stream_count` streams for `tokens` in turn, from `cursor` on. Read its attributes at any time; what it does,
+    its thread does.
 
-    `returns`: come back after an end. `reads`: False for clients that never read again once they are current.
-    `at_once`: most connections that wait for their answer. `enter` is called first, in the thread that makes the sockets.
+    `should_reconnect`: come back after an end. `should_read`: False for clients that never read again once they are current.
+    `max_pending`: most connections that wait for their answer. `on_thread_start` is called first, in the thread that
+    makes the sockets.
     """
 
     def __init__(
         self,
         address: tuple[str, int],
         tokens: Sequence[str],
-        size: int,
+        stream_count: int,
         *,
-        after: str | None,
-        returns: bool = True,
-        reads: bool = True,
-        at_once: int = 1000,
-        receive_bytes: int | None = None,
-        enter: Callable[[], None] = lambda: None,
+        cursor: str | None,
+        should_reconnect: bool = True,
+        should_read: bool = True,
+        max_pending: int = 1000,
+        receive_buffer_bytes: int | None = None,
+        on_thread_start: Callable[[], None] = lambda: None,
     ):
-        last = _seq(after) if after else None
-        self.members = [Member(token, after, last=last) for token in islice(cycle(tokens), size)]
+        last = _parse_seq(cursor) if cursor else None
+        self.streams = [LoadStream(token, cursor, last_seq=last) for token in islice(cycle(tokens), stream_count)]
         self.events: Counter[str] = Counter()
         self.last_seen_at: dict[int, float] = {}  # seq → when the last stream until now had it
-        self._address, self._returns, self._reads = address, returns, reads
-        self._at_once, self._receive_bytes, self._enter = at_once, receive_bytes, enter
+        self._address, self._should_reconnect, self._should_read = address, should_reconnect, should_read
+        self._max_pending, self._receive_bytes, self._on_thread_start = (
+            max_pending,
+            receive_buffer_bytes,
+            on_thread_start,
+        )
         self._epoll = select.epoll()
-        self._by_fd: dict[int, Member] = {}
-        self._due: list[tuple[float, int, Member]] = []
-        self._order = count()
-        self._knocking = 0
-        self._orders: deque[Callable[[], None]] = deque()
-        self._ending = threading.Event()
+        self._by_fd: dict[int, LoadStream] = {}
+        self._reconnect_queue: list[tuple[float, int, LoadStream]] = []
+        self._tie_breaker = count()
+        self._pending_count = 0
+        self._commands: deque[Callable[[], None]] = deque()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Swarm":
-        for member in self.members:
-            self._come_back(member, 0)
+    def __enter__(self) -> "StreamLoad":
+        for member in self.streams:
+            self._schedule_reconnect(member, 0)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.set()
+        self._stopping.set()
         self._thread.join(30)
         self._epoll.close()
 
     # ---- what a test asks
 
     @property
-    def current(self) -> int:
+    def connected_count(self) -> int:
         """Streams that are CONNECTED now."""
-        return sum(member.is_current for member in self.members)
+        return sum(member.is_connected for member in self.streams)
 
     @property
-    def cuts(self) -> list[Cut]:
-        return [cut for member in self.members for cut in member.cuts]
+    def disconnections(self) -> list[Disconnection]:
+        return [cut for member in self.streams for cut in member.disconnections]
 
-    def total(self, name: str) -> int:
+    def sum_counts(self, name: str) -> int:
         """A count of the members, added up."""
-        return sum(getattr(member, name) for member in self.members)
+        return sum(getattr(member, name) for member in self.streams)
 
-    def wait_until_current(self, *, seconds: float = 30) -> None:
-        self._wait_for_all(lambda: self.current, "be current", seconds)
+    def wait_until_connected(self, *, seconds: float = 30) -> None:
+        self._wait_for_all(lambda: self.connected_count, "be current", seconds)
 
     def wait_until_answered(self, *, seconds: float = 30) -> None:
         """Wait until every stream is current or was refused; for a swarm that does not return."""
         refused = ("refusals", "failures")
-        self._wait_for_all(lambda: self.current + sum(map(self.total, refused)), "be answered", seconds)
+        self._wait_for_all(lambda: self.connected_count + sum(map(self.sum_counts, refused)), "be answered", seconds)
 
-    def wait_until_at(self, seq: int, *, seconds: float = 30) -> None:
+    def wait_until_received(self, seq: int, *, seconds: float = 30) -> None:
         """Wait until every stream has everything up to `seq`."""
 
-        def there() -> int:
-            return sum(member.last is not None and member.last >= seq for member in self.members)
+        def count_received() -> int:
+            return sum(member.last_seq is not None and member.last_seq >= seq for member in self.streams)
 
-        self._wait_for_all(there, f"have {seq}", seconds)
+        self._wait_for_all(count_received, f"have {seq}", seconds)
 
-    def _wait_for_all(self, count: Callable[[], int], what: str, seconds: float) -> None:
-        size = len(self.members)
+    def _wait_for_all(self, count: Callable[[], int], description: str, seconds: float) -> None:
+        size = len(self.streams)
         try:
-            wait_for(lambda: count() == size, seconds=seconds, what=f"{size} streams to {what}")
-        except AssertionError as late:
-            raise AssertionError(f"{late}: {count()} do; {dict(self.events)}") from None
+            wait_for(lambda: count() == size, seconds=seconds, description=f"{size} streams to {description}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {count()} do; {dict(self.events)}") from None
 
     def expect_nothing_lost(self) -> None:
-        lossy = [member for member in self.members if member.holes or member.doubles or member.resets]
+        lossy = [member for member in self.streams if member.gaps or member.duplicates or member.resets]
         assert not lossy, f"{len(lossy)} streams have holes, doubles or resets; the first of them: {lossy[0]}"
 
-    def cut(self) -> float:
+    def disconnect_all(self) -> float:
         """Break off every connection at once; the streams come back without a pause. Returns when it was done."""
-        done = threading.Event()
+        is_done = threading.Event()
 
-        def cut_all() -> None:
-            for member in self.members:
+        def end_all_connections() -> None:
+            for member in self.streams:
                 if member._sock is not None:
-                    self._end(member, pause=0)
-            done.set()
+                    self._end_connection(member, retry_seconds=0)
+            is_done.set()
 
-        self._orders.append(cut_all)
-        assert done.wait(30)
+        self._commands.append(end_all_connections)
+        assert is_done.wait(30)
         return time.monotonic()
 
     # ---- the loop
 
     def _run(self) -> None:
-        self._enter()
-        while not self._ending.is_set():
-            while self._orders:
-                self._orders.popleft()()
-            self._knock()
-            for fd, happened in self._epoll.poll(_TURN_SECONDS, 1024):
+        self._on_thread_start()
+        while not self._stopping.is_set():
+            while self._commands:
+                self._commands.popleft()()
+            self._connect_due_streams()
+            for fd, event_mask in self._epoll.poll(_POLL_TIMEOUT_SECONDS, 1024):
                 if member := self._by_fd.get(fd):
-                    self._look(member, happened)
+                    self._handle_poll_event(member, event_mask)
         for member in list(self._by_fd.values()):
             self._close(member)
 
-    def _knock(self) -> None:
+    def _connect_due_streams(self) -> None:
         """Connect whose pause is over."""
-        while self._due and self._due[0][0] <= time.monotonic() and self._knocking < self._at_once:
-            member = heapq.heappop(self._due)[2]
-            if member.cuts and member.cuts[-1].knocked_at is None:
-                member.cuts[-1].knocked_at = time.monotonic()
-            sock = member._sock = socket.socket()
+        while (
+            self._reconnect_queue
+            and self._reconnect_queue[0][0] <= time.monotonic()
+            and self._pending_count < self._max_pending
+        ):
+            stream = heapq.heappop(self._reconnect_queue)[2]
+            if stream.disconnections and stream.disconnections[-1].reconnect_started_at is None:
+                stream.disconnections[-1].reconnect_started_at = time.monotonic()
+            sock = stream._sock = socket.socket()
             if self._receive_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
             sock.setblocking(False)
             sock.connect_ex(self._address)
-            member._waiting, member._head_is_read, member._told = b"", False, False
-            self._by_fd[sock.fileno()] = member
+            stream._buffer, stream._has_read_headers, stream._is_shutdown_announced = b"", False, False
+            self._by_fd[sock.fileno()] = stream
             self._epoll.register(sock.fileno(), select.EPOLLOUT)
-            self._knocking += 1
+            self._pending_count += 1
 
-    def _look(self, member: Member, happened: int) -> None:
+    def _handle_poll_event(self, stream: LoadStream, event_mask: int) -> None:
         try:
-            if happened & select.EPOLLOUT:
-                self._ask(member)
+            if event_mask & select.EPOLLOUT:
+                self._send_request(stream)
             else:
-                self._read(member)
+                self._read(stream)
         except OSError:
-            self._end(member)
+            self._end_connection(stream)
 
-    def _ask(self, member: Member) -> None:
-        query = f"?after={member.cursor}" if member.cursor else ""
+    def _send_request(self, stream: LoadStream) -> None:
+        query = f"?after={stream.cursor}" if stream.cursor else ""
         head = f"GET /api/sse/connect{query} HTTP/1.1\r\nHost: {self._address[0]}\r\nConnection: close\r\n"
-        member._sock.sendall(f"{head}Authorization: Bearer {member.token}\r\n\r\n".encode())
-        self._epoll.modify(member._sock.fileno(), select.EPOLLIN)
+        stream._sock.sendall(f"{head}Authorization: Bearer {stream.token}\r\n\r\n".encode())
+        self._epoll.modify(stream._sock.fileno(), select.EPOLLIN)
 
-    def _read(self, member: Member) -> None:
-        data = member._sock.recv(_ROOM)
+    def _read(self, stream: LoadStream) -> None:
+        data = stream._sock.recv(_RECEIVE_BYTES)
         if not data:
-            self._end(member)
+            self._end_connection(stream)
             return
-        at = time.monotonic()
-        if not member._head_is_read:
-            head, end, data = (member._waiting + data).partition(b"\r\n\r\n")
+        received_at = time.monotonic()
+        if not stream._has_read_headers:
+            head, end, data = (stream._buffer + data).partition(b"\r\n\r\n")
             if not end:
-                member._waiting = head
+                stream._buffer = head
                 return
-            self._read_head(member, head)
-        *blocks, member._waiting = (member._waiting + data).split(b"\n\n")
+            self._read_head(stream, head)
+        *blocks, stream._buffer = (stream._buffer + data).split(b"\n\n")
         for block in blocks:
-            self._take(member, block, at)
-        if member.is_current and not self._reads:
-            self._epoll.modify(member._sock.fileno(), 0)
+            self._handle_block(stream, block, received_at)
+        if stream.is_connected and not self._should_read:
+            self._epoll.modify(stream._sock.fileno(), 0)
 
-    def _read_head(self, member: Member, head: bytes) -> None:
+    def _read_head(self, stream: LoadStream, head: bytes) -> None:
         status, *lines = head.split(b"\r\n")
         if status.split()[1] != b"200":
             raise OSError(status.decode())
         worker = next(line for line in lines if line.lower().startswith(b"x-worker:"))
-        member.worker, member._head_is_read, member._waiting = int(worker.partition(b":")[2]), True, b""
-        self._knocking -= 1
+        stream.worker, stream._has_read_headers, stream._buffer = int(worker.partition(b":")[2]), True, b""
+        self._pending_count -= 1
 
-    def _take(self, member: Member, block: bytes, at: float) -> None:
+    def _handle_block(self, stream: LoadStream, block: bytes, received_at: float) -> None:
         fields = dict(line.split(b": ", 1) for line in block.split(b"\n"))
         if b"retry" in fields:
-            member._retry_seconds = int(fields[b"retry"]) / 1000
+            stream._retry_seconds = int(fields[b"retry"]) / 1000
         event = fields.get(b"event")
         if event is None:
             return
         self.events[event.decode()] += 1
         if b"id" in fields:
-            member.cursor = fields[b"id"].decode()
-            self._count(member, event, _seq(member.cursor), at)
+            stream.cursor = fields[b"id"].decode()
+            self._count_event(stream, event, _parse_seq(stream.cursor), received_at)
         if event == b"CONNECTED":
-            member.is_current, member._pause, member._retry_seconds = True, _FIRST_PAUSE_SECONDS, None
-            if member.cuts and member.cuts[-1].current_at is None:
-                member.cuts[-1].current_at = at
+            stream.is_connected, stream._backoff_seconds, stream._retry_seconds = True, _INITIAL_BACKOFF_SECONDS, None
+            if stream.disconnections and stream.disconnections[-1].connected_at is None:
+                stream.disconnections[-1].connected_at = received_at
         elif event == b"RESET":
-            member.resets += 1
-        elif event in _REFUSALS:
-            member.refusals += 1
+            stream.resets += 1
+        elif event in _REFUSAL_EVENTS:
+            stream.refusals += 1
         elif event == b"SERVER_SHUTDOWN":
-            member._told = True
+            stream._is_shutdown_announced = True
 
-    def _count(self, member: Member, event: bytes, seq: int, at: float) -> None:
-        if event in _LOGGED:
-            self.last_seen_at[seq] = at
-            member.doubles += member.last is not None and seq <= member.last
-        if member.first is None:
-            member.first = seq
-        if member.last is not None and event != b"RESET":
-            member.holes += max(0, seq - member.last - (event in _LOGGED))
-        member.last = max(seq, member.last or 0)
+    def _count_event(self, stream: LoadStream, event: bytes, seq: int, received_at: float) -> None:
+        if event in _LOGGED_EVENTS:
+            self.last_seen_at[seq] = received_at
+            stream.duplicates += stream.last_seq is not None and seq <= stream.last_seq
+        if stream.first_seq is None:
+            stream.first_seq = seq
+        if stream.last_seq is not None and event != b"RESET":
+            stream.gaps += max(0, seq - stream.last_seq - (event in _LOGGED_EVENTS))
+        stream.last_seq = max(seq, stream.last_seq or 0)
 
-    def _end(self, member: Member, *, pause: float | None = None) -> None:
+    def _end_connection(self, stream: LoadStream, *, retry_seconds: float | None = None) -> None:
         """The stream is over. Come back after `pause`, or the server's, or one that grows."""
-        if member.is_current:
-            member.cuts.append(Cut(time.monotonic(), member._told, member._retry_seconds))
-        elif not member._head_is_read:
-            member.failures += 1
-        self._close(member)
-        if not self._returns:
+        if stream.is_connected:
+            stream.disconnections.append(
+                Disconnection(time.monotonic(), stream._is_shutdown_announced, stream._retry_seconds)
+            )
+        elif not stream._has_read_headers:
+            stream.failures += 1
+        self._close(stream)
+        if not self._should_reconnect:
             return
-        if pause is None:
-            pause, member._retry_seconds = member._retry_seconds, None
-        if pause is None:
-            pause = member._pause * uniform(0.7, 1.3)
-            member._pause = min(2 * member._pause, _LONGEST_PAUSE_SECONDS)
-        self._come_back(member, pause)
+        if retry_seconds is None:
+            retry_seconds, stream._retry_seconds = stream._retry_seconds, None
+        if retry_seconds is None:
+            retry_seconds = stream._backoff_seconds * uniform(0.7, 1.3)
+            stream._backoff_seconds = min(2 * stream._backoff_seconds, _MAX_BACKOFF_SECONDS)
+        self._schedule_reconnect(stream, retry_seconds)
 
-    def _close(self, member: Member) -> None:
-        if not member._head_is_read:
-            self._knocking -= 1
-        del self._by_fd[member._sock.fileno()]
+    def _close(self, stream: LoadStream) -> None:
+        if not stream._has_read_headers:
+            self._pending_count -= 1
+        del self._by_fd[stream._sock.fileno()]
         with suppress(OSError):
-            self._epoll.unregister(member._sock.fileno())
-        member._sock.close()
-        member._sock, member.is_current = None, False
+            self._epoll.unregister(stream._sock.fileno())
+        stream._sock.close()
+        stream._sock, stream.is_connected = None, False
 
-    def _come_back(self, member: Member, pause: float) -> None:
-        heapq.heappush(self._due, (time.monotonic() + pause, next(self._order), member))
+    def _schedule_reconnect(self, stream: LoadStream, delay_seconds: float) -> None:
+        heapq.heappush(self._reconnect_queue, (time.monotonic() + delay_seconds, next(self._tie_breaker), stream))
 
 
-def _seq(cursor: str) -> int:
+def _parse_seq(cursor: str) -> int:
     return int(cursor.rpartition("-")[2])
 
 
-def as_many_as(wanted: int, *, when_slow: int) -> int:
+def choose_stream_count(normal_count: int, *, reduced_count: int) -> int:
     """How many streams to open: fewer on a machine that is busy with other things."""
-    return when_slow if os.getloadavg()[0] > 1.5 * os.cpu_count() else wanted
+    return reduced_count if os.getloadavg()[0] > 1.5 * os.cpu_count() else normal_count
 
 
-def busiest_second(times: Iterable[float]) -> int:
+def max_per_second(times: Iterable[float]) -> int:
     """The most of `times` that lie within one second."""
-    ordered, most, begin = sorted(times), 0, 0
-    for n, at in enumerate(ordered):
-        while at - ordered[begin] >= 1:
-            begin += 1
-        most = max(most, n - begin + 1)
-    return most
+    sorted_times, max_count, window_start = sorted(times), 0, 0
+    for n, at in enumerate(sorted_times):
+        while at - sorted_times[window_start] >= 1:
+            window_start += 1
+        max_count = max(max_count, n - window_start + 1)
+    return max_count

@@ -8,7 +8,7 @@ from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import broadcasts, log, users
-from tests.acts import a_message, actor, count_rows, send
+from tests.acts import build_message, count_rows, load_actor, publish_message
 
 PASSWORD = "correct horse battery"
 
@@ -41,8 +41,8 @@ def test_created_person_can_sign_in(app, run):
         given=PASSWORD + "\n",
     )
     with app.app_context():
-        assert users.by_username("dana").roles == {"ops", "sales"}
-        assert actions.sign_in("dana", PASSWORD, address=None, agent=None, now=clock.now())
+        assert users.get_by_username("dana").roles == {"ops", "sales"}
+        assert actions.sign_in("dana", PASSWORD, address=None, user_agent=None, now=clock.now())
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_token_is_printed_alone_and_works(app, run):
 def test_setup_code_is_printed_alone_and_only_while_it_is_needed(app, run):
     assert run("setup-code", "--if-needed") == ""
     with app.app_context():
-        actions.set_roles(actor("alice").user_id, [], by=SYSTEM, now=clock.now())
+        actions.set_roles(load_actor("alice").user_id, [], by=SYSTEM, now=clock.now())
     assert re.fullmatch("[0-9a-f]{4}(-[0-9a-f]{4}){4}", run("setup-code"))
 
 
 def test_publish_prints_the_id_and_sends_as_the_administrator(app, run):
     broadcast_id = int(run("publish", "--title", "T", "--content", "C", "--role", "OPS", "--priority", "HIGH"))
     with app.app_context():
-        broadcast = broadcasts.by_id(broadcast_id)
+        broadcast = broadcasts.get(broadcast_id)
         assert (broadcast.status, broadcast.sender_name, broadcast.role_names) == ("ACTIVE", "Alice", ["ops"])
 
 
@@ -101,10 +101,10 @@ def test_publish_without_an_administrator_says_how_to_make_one(app, run):
 def test_roles_are_replaced(app, run):
     run("set-roles", "--username", "bob", "--role", "Sales")
     with app.app_context():
-        assert actor("bob").roles == {"sales"}
+        assert load_actor("bob").roles == {"sales"}
     run("set-roles", "--username", "bob")
     with app.app_context():
-        assert actor("bob").roles == frozenset()
+        assert load_actor("bob").roles == frozenset()
 
 
 def test_demo_is_seeded_once_and_prints_the_logins(app, run):
@@ -127,25 +127,25 @@ def test_demo_is_refused_in_production(make_app, run):
 
 def test_new_epoch_ends_the_cursors_given_before(app, run):
     with app.app_context():
-        before = log.head()
+        before = log.get_head()
     epoch = run("new-epoch").split()[3]
     with app.app_context():
-        assert log.head().epoch == epoch != before.epoch
+        assert log.get_head().epoch == epoch != before.epoch
 
 
 @pytest.mark.parametrize(("options", "expected"), [((), "RESTORED"), (("--plans-go-on",), None)])
 def test_plans_wait_after_a_restore_unless_nothing_was_sent_since(app, run, options, expected):
     with app.app_context():
-        plan = send(actor("alice"), a_message(scheduledAt="2030-01-01T10:00:00Z"))
+        plan = publish_message(load_actor("alice"), build_message(scheduledAt="2030-01-01T10:00:00Z"))
     run("new-epoch", *options)
     with app.app_context():
-        assert broadcasts.by_id(plan).decision_reason == expected
+        assert broadcasts.get(plan).decision_reason == expected
 
 
 def test_disabled_person_is_out(app, run):
     run("disable-user", "--username", "bob")
     with app.app_context():
-        assert users.by_username("bob").disabled_at
+        assert users.get_by_username("bob").disabled_at
 
 
 def test_audit_is_verified_and_what_to_note_is_printed(app, run):
@@ -182,11 +182,11 @@ def test_rules_are_read_before_they_take_their_place(run, tmp_path):
 def test_person_is_renamed_and_deleted(app, run):
     run("rename-user", "--username", "bob", "--name", "Robert  B.")
     with app.app_context():
-        assert users.by_username("bob").name == "Robert B."
+        assert users.get_by_username("bob").name == "Robert B."
     run("delete-user", "--username", "bob", status=2)  # without --yes
     run("delete-user", "--username", "bob", "--yes")
     with app.app_context():
-        assert users.by_username("bob") is None
+        assert users.get_by_username("bob") is None
     assert "only administrator" in run("delete-user", "--username", "alice", "--yes", status=1)
 
 
@@ -195,5 +195,5 @@ def test_invitation_is_printed_and_can_be_accepted(app, client, run):
     assert re.fullmatch(r"/invitation/[\w-]{43}", path)
     assert client().get(path).status_code == 200
     with app.app_context():
-        actions.set_password(users.by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
+        actions.set_password(users.get_by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
     assert "Nobody to invite" in run("invite-user", "--username", "bob", status=1)

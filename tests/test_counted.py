@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.store.fast.count_cache import Counted
+from broadcast.store.fast.count_cache import CountCache
 
 
 class Clock:
@@ -28,7 +28,7 @@ def costing(clock: Clock, seconds: float, asked: list):
 
 
 def test_expensive_count_is_kept_for_what_it_is_worth(clock):
-    counted, asked = Counted(clock), []
+    counted, asked = CountCache(clock), []
     assert [counted.get("a", costing(clock, 1, asked)) for _ in range(3)] == [1, 1, 1]
     clock.now += 19
     assert counted.get("a", costing(clock, 1, asked)) == 1
@@ -38,7 +38,7 @@ def test_expensive_count_is_kept_for_what_it_is_worth(clock):
 
 
 def test_cheap_count_is_never_kept(clock):
-    counted, asked = Counted(clock), []
+    counted, asked = CountCache(clock), []
     assert [counted.get("a", costing(clock, 0.001, asked)) for _ in range(3)] == [1, 2, 3]
 
 
@@ -46,22 +46,22 @@ def test_count_that_fails_is_not_kept(clock):
     def fail():
         raise ZeroDivisionError
 
-    counted = Counted(clock)
+    counted = CountCache(clock)
     with pytest.raises(ZeroDivisionError):
         counted.get("a", fail)
     assert counted.get("a", lambda: 5) == 5
 
 
 def test_longest_unused_counts_go_first(clock, monkeypatch):
-    monkeypatch.setattr("broadcast.store.fast.count_cache._MOST", 2)
-    counted, asked = Counted(clock), []
+    monkeypatch.setattr("broadcast.store.fast.count_cache._MAX_ENTRIES", 2)
+    counted, asked = CountCache(clock), []
     for key in ("a", "b", "a", "c"):
         counted.get(key, costing(clock, 1, asked))
     assert [counted.get(key, costing(clock, 1, asked)) for key in ("a", "b")] == [1, 4]
 
 
 def test_many_are_counted_together_and_the_large_ones_are_kept(clock):
-    counted, asked = Counted(clock), []
+    counted, asked = CountCache(clock), []
 
     def count(keys) -> dict[str, int]:
         asked.append(list(keys))
@@ -80,4 +80,4 @@ def test_many_are_counted_together_and_the_large_ones_are_kept(clock):
 
 
 def test_many_of_no_weight_are_counted(clock):
-    assert Counted(clock).get_many(["a", "b"], lambda keys: dict.fromkeys(keys, 0), weigh=float) == {"a": 0, "b": 0}
+    assert CountCache(clock).get_many(["a", "b"], lambda keys: dict.fromkeys(keys, 0), weigh=float) == {"a": 0, "b": 0}

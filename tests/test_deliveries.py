@@ -9,8 +9,8 @@ from broadcast.domain import clock
 from broadcast.store import receipts
 from broadcast.store.database import db
 from broadcast.store.models import Receipt
-from broadcast.streams.receipt_buffer import Deliveries
-from tests.acts import send
+from broadcast.streams.receipt_buffer import ReceiptBuffer
+from tests.acts import publish_message
 
 
 class FanOut:
@@ -34,8 +34,8 @@ def commits(in_app):
 
 
 def test_hundred_broadcasts_to_three_people_are_two_transactions(cast, commits):
-    deliveries, people = Deliveries(), [actor.user_id for actor in cast.values()]
-    ids = [send(cast["alice"]) for _ in range(100)]
+    deliveries, people = ReceiptBuffer(), [actor.user_id for actor in cast.values()]
+    ids = [publish_message(cast["alice"]) for _ in range(100)]
     for broadcast_id in ids:
         deliveries.add(broadcast_id, people)
         deliveries.add(broadcast_id, [])
@@ -49,8 +49,8 @@ def test_hundred_broadcasts_to_three_people_are_two_transactions(cast, commits):
 
 
 def test_broadcast_that_is_gone_holds_up_no_other(cast, commits):
-    deliveries, bob = Deliveries(), cast["bob"].user_id
-    there = send(cast["alice"])
+    deliveries, bob = ReceiptBuffer(), cast["bob"].user_id
+    there = publish_message(cast["alice"])
     deliveries.add(there + 1000, [bob])
     deliveries.add(there, [bob])
     deliveries.flush(clock.now())
@@ -59,33 +59,33 @@ def test_broadcast_that_is_gone_holds_up_no_other(cast, commits):
 
 
 def test_marks_wait_for_a_fan_out_that_is_under_way_but_not_for_ever(cast, commits):
-    deliveries, waited = Deliveries(), []
+    deliveries, waited = ReceiptBuffer(), []
     fan_out = FanOut(lambda seconds: waited.append((seconds, len(commits))))
-    deliveries.add(send(cast["alice"]), [cast["bob"].user_id])
+    deliveries.add(publish_message(cast["alice"]), [cast["bob"].user_id])
     commits.clear()
-    deliveries.flush(clock.now(), calm=fan_out)
+    deliveries.flush(clock.now(), fanout_idle=fan_out)
     assert waited == [(0.25, 0)]
     assert len(commits) == 1
     fan_out.is_over = True
-    deliveries.add(send(cast["alice"]), [cast["bob"].user_id])
-    deliveries.flush(clock.now(), calm=fan_out)
+    deliveries.add(publish_message(cast["alice"]), [cast["bob"].user_id])
+    deliveries.flush(clock.now(), fanout_idle=fan_out)
     assert len(waited) == 1
 
 
 def test_two_who_flush_at_once_write_the_same_and_neither_fails(cast, commits):
-    deliveries, people = Deliveries(), [actor.user_id for actor in cast.values()]
+    deliveries, people = ReceiptBuffer(), [actor.user_id for actor in cast.values()]
     for _ in range(100):
-        deliveries.add(send(cast["alice"]), people)
+        deliveries.add(publish_message(cast["alice"]), people)
     the_other = FanOut(lambda _seconds: deliveries.flush(clock.now()))  # it comes when the first has its batch in hand
-    deliveries.flush(clock.now(), calm=the_other)
+    deliveries.flush(clock.now(), fanout_idle=the_other)
     assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(Receipt)) == 300
 
 
 def test_marks_of_very_many_broadcasts_wait_for_no_fan_out(in_app, monkeypatch):
     """Kafka may bring thousands a second, one fan-out after the other: what waits must not grow as long as they come."""
-    monkeypatch.setattr(receipts, "mark", lambda *given, **options: None)
-    deliveries, waited_with = Deliveries(), []
+    monkeypatch.setattr(receipts, "set_timestamp", lambda *given, **options: None)
+    deliveries, waited_with = ReceiptBuffer(), []
     for broadcast_id in range(1, 1501):
         deliveries.add(broadcast_id, [1])
-    deliveries.flush(clock.now(), calm=FanOut(lambda seconds: waited_with.append(len(deliveries._waiting))))
+    deliveries.flush(clock.now(), fanout_idle=FanOut(lambda seconds: waited_with.append(len(deliveries._pending))))
     assert waited_with == [900, 700, 500, 300, 100]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
-from broadcast.domain.inbound import Place, Publish, Reading, Record
+from broadcast.domain.inbound import Command, InboundRecord, PublishCommand, RecordPosition
 from broadcast.ingest import contract, rules_file
 
 TOP = Path(__file__).resolve().parent.parent
@@ -47,35 +47,35 @@ def test_vendored_files_are_what_their_checksums_say():
 def test_examples_of_events_are_read_as_they_say():
     """The same bytes that the README and docs/events.md tell people to send."""
     read = {name: _read_example(name) for name in ("publish", "cancel", "bare")}
-    assert isinstance(read["publish"], Publish)
-    assert read["publish"].source_id == read["cancel"].cancels
+    assert isinstance(read["publish"], PublishCommand)
+    assert read["publish"].source_id == read["cancel"].cancelled_source_id
     assert read["bare"].source_id == "key"
 
 
 def test_example_of_rules_is_read_as_it_stands():
-    held = rules_file.load(TOP / "docs/events/rules.toml")
+    held = rules_file.load_rules(TOP / "docs/events/rules.toml")
     event = {"specversion": "1.0", "id": "1", "source": "https://monitor", "type": "com.example.check.failed.v1"}
     data = {"check": "Disk", "host": "web-1", "output": "93 %"}
-    reading = contract.read(_record(json.dumps(event | {"data": data}).encode()), now=clock.now(), rules=held)
+    reading = contract.read_command(_record(json.dumps(event | {"data": data}).encode()), now=clock.now(), rules=held)
     assert (reading.draft.title, reading.collapse_key) == ("Disk fails on web-1", "Disk/web-1")
-    assert [rule.cap is not None for rule in held] == [True, True, False]
+    assert [rule.rate_cap is not None for rule in held] == [True, True, False]
 
 
 def test_schema_of_events_names_the_fields_that_are_read():
     schema = json.loads((TOP / "docs/events/event.schema.json").read_text())
     fields = schema["$defs"]["publish"]["properties"]
     for name in fields:
-        problems = contract.read(_record(json.dumps({name: {}}).encode()), now=clock.now()).reason
+        problems = contract.read_command(_record(json.dumps({name: {}}).encode()), now=clock.now()).reason
         assert "There is no such field" not in problems, name
-    assert schema["properties"]["type"]["enum"] == [contract.PUBLISH, contract.CANCEL]
+    assert schema["properties"]["type"]["enum"] == [contract.PUBLISH_TYPE, contract.CANCEL_TYPE]
 
 
-def _read_example(name: str) -> Reading:
-    return contract.read(_record((TOP / f"docs/events/{name}.json").read_bytes()), now=clock.now())
+def _read_example(name: str) -> Command:
+    return contract.read_command(_record((TOP / f"docs/events/{name}.json").read_bytes()), now=clock.now())
 
 
-def _record(value: bytes) -> Record:
-    return Record(value, key=b"key", place=Place("topic", 0, 0))
+def _record(value: bytes) -> InboundRecord:
+    return InboundRecord(value, key=b"key", position=RecordPosition("topic", 0, 0))
 
 
 def test_quality_names_only_tests_that_exist():

@@ -25,13 +25,13 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, log
-from broadcast.store.database import db, writing
-from broadcast.store.fast.count_cache import Counted
-from broadcast.store.inbox import Filters
+from broadcast.store.database import db, write_transaction
+from broadcast.store.fast.count_cache import CountCache
+from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
-from tests.acts import a_message, actor, send, to_people, to_role
-from tests.cast import Client
-from tests.conftest import add_cast
+from tests.acts import build_message, build_role_message, build_user_message, load_actor, publish_message
+from tests.cast import BrowserClient
+from tests.conftest import add_test_users
 
 ROLES = ("ops", "sales")
 AUDIENCES = ("all", "ops", "sales", "both", "all but sales", "named")
@@ -89,7 +89,7 @@ class Histories(RuleBasedStateMachine):
         shutil.copy(self.template / "broadcast.sqlite3", self.folder)
         given = {"app_env": "test", "data_dir": self.folder, "secret_key": "k" * 40, "ratelimit_enabled": False}
         self.app = create_app(Settings(**given, log_level="error"))
-        self.app.extensions["counted"] = Counted(clock=lambda: 0.0)  # nothing is slow, so nothing is kept
+        self.app.extensions["counted"] = CountCache(clock=lambda: 0.0)  # nothing is slow, so nothing is kept
         self.sent: dict[int, Sent] = {}
         self.roles: dict[str, set[str]] = {"alice": {"admin"}, "bob": {"ops"}, "charlie": set()}
         self.closed: set[str] = set()
@@ -97,11 +97,11 @@ class Histories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.app.app_context():
-            add_cast()
-            self.app.extensions["hub"].start(log.head())
-            users.set_roles(actor("charlie").user_id, ["sales"], by=SYSTEM, now=clock.now())
+            add_test_users()
+            self.app.extensions["hub"].start(log.get_head())
+            users.set_roles(load_actor("charlie").user_id, ["sales"], by=SYSTEM, now=clock.now())
         self.roles["charlie"] = {"sales"}
-        self.alice = Client.of(self.app, "alice")
+        self.alice = BrowserClient.for_user(self.app, "alice")
 
     # ---- what the model says
 
@@ -125,14 +125,16 @@ class Histories(RuleBasedStateMachine):
     @rule(audience=st.sampled_from(AUDIENCES), asks_ack=st.booleans())
     def publish(self, audience: str, asks_ack: bool) -> None:
         named = frozenset(sorted(set(self.roles) - self.closed)[:2])
-        due = {"requiresAck": True, "ackDueAt": clock.to_wire(clock.now() + timedelta(minutes=1))} if asks_ack else {}
+        due = (
+            {"requiresAck": True, "ackDueAt": clock.to_rfc3339(clock.now() + timedelta(minutes=1))} if asks_ack else {}
+        )
         raw = {
-            "all": a_message(**due),
-            "ops": to_role("ops", **due),
-            "sales": to_role("sales", **due),
-            "both": to_role("ops", "sales", targetMatch="ALL", **due),
-            "all but sales": a_message(exceptRoles=["sales"], **due),
-            "named": to_people(*named, **due),
+            "all": build_message(**due),
+            "ops": build_role_message("ops", **due),
+            "sales": build_role_message("sales", **due),
+            "both": build_role_message("ops", "sales", targetMatch="ALL", **due),
+            "all but sales": build_message(exceptRoles=["sales"], **due),
+            "named": build_user_message(*named, **due),
         }[audience]
         new = Sent(audience, asks_ack, 0, set(), named)
         reached = self.members(new)
@@ -140,13 +142,13 @@ class Histories(RuleBasedStateMachine):
             return
         new.sent_to, new.targeted = len(reached), reached
         with self.app.app_context():
-            self.sent[send(actor("alice"), raw)] = new
+            self.sent[publish_message(load_actor("alice"), raw)] = new
 
     @rule(number=st.integers(0, 9))
     def recall(self, number: int) -> None:
         if id := self.some(number):
             with self.app.app_context():
-                sending.cancel(id, reason="A mistake", by=actor("alice"), now=clock.now())
+                sending.cancel(id, reason="A mistake", by=load_actor("alice"), now=clock.now())
             self.sent[id].is_live = False
 
     @rule(number=st.integers(0, 9), again=st.sampled_from(["correction", "shown again", "acknowledge again"]))
@@ -158,7 +160,7 @@ class Histories(RuleBasedStateMachine):
         wishes = {"notify_again": again == "shown again", "acknowledge_again": again == "acknowledge again"}
         with self.app.app_context():
             text = {"content": f"Revision {sent.revision + 1}"}
-            edits.edit(id, text, version=None, by=actor("alice"), now=clock.now(), **wishes)
+            edits.edit(id, text, version=None, by=load_actor("alice"), now=clock.now(), **wishes)
         sent.revision += 1
         if again != "correction":
             sent.opened.clear()
@@ -177,7 +179,7 @@ class Histories(RuleBasedStateMachine):
         sent = self.sent[id]
         with self.app.app_context():
             try:
-                self._receive(id, actor(name), act)
+                self._receive(id, load_actor(name), act)
             except (NotFound, Conflict):
                 assert name not in self.here(sent) or not sent.asks_ack or act == "archive"
                 return
@@ -189,7 +191,7 @@ class Histories(RuleBasedStateMachine):
         match act:
             case "deliver" | "see":
                 mark = "delivered_at" if act == "deliver" else "first_seen_at"
-                if broadcasts.audience(broadcasts.by_id(id)).includes(by.viewer):
+                if broadcasts.get_audience(broadcasts.get(id)).includes(by.viewer):
                     self.app.extensions["deliveries"].add(id, [by.user_id], mark=mark)
                     self.app.extensions["deliveries"].flush(now)
             case "read":
@@ -214,7 +216,9 @@ class Histories(RuleBasedStateMachine):
         if name in self.closed:
             return
         with self.app.app_context():
-            done = receipts.mark_all_read(Filters(), through=log.head().seq, by=actor(name), now=clock.now())
+            done = receipts.mark_all_read(
+                InboxFilters(), through=log.get_head().seq, by=load_actor(name), now=clock.now()
+            )
         for id in done.ids:
             self._note(self.sent[id], name, "read")
 
@@ -225,10 +229,10 @@ class Histories(RuleBasedStateMachine):
         sent = self.sent[id]
         missing = self.here(sent) - sent.done
         with self.app.app_context():
-            with writing() as session:
+            with write_transaction() as session:
                 session.get(Broadcast, id).reminded_at = None
             try:
-                assert reminders.remind(id, by=actor("alice"), now=clock.now()) == len(missing) > 0
+                assert reminders.remind(id, by=load_actor("alice"), now=clock.now()) == len(missing) > 0
             except Conflict:
                 assert not missing
 
@@ -236,9 +240,9 @@ class Histories(RuleBasedStateMachine):
     def change_roles(self, name: str, roles: set[str]) -> None:
         with self.app.app_context():
             if name not in self.roles:
-                users.create_person(name, None, roles=roles, by=SYSTEM, now=clock.now())
+                users.create_user(name, None, roles=roles, by=SYSTEM, now=clock.now())
             else:
-                users.set_roles(actor(name).user_id, roles, by=SYSTEM, now=clock.now())
+                users.set_roles(load_actor(name).user_id, roles, by=SYSTEM, now=clock.now())
         self.roles[name] = set(roles)
         self.see_who_is_targeted()
 
@@ -246,9 +250,9 @@ class Histories(RuleBasedStateMachine):
     def close_or_open(self, name: str) -> None:
         if name not in self.roles:
             return
-        act = users.enable if name in self.closed else users.disable
+        act = users.enable_user if name in self.closed else users.disable_user
         with self.app.app_context():
-            act(actor(name).user_id, by=SYSTEM, now=clock.now())
+            act(load_actor(name).user_id, by=SYSTEM, now=clock.now())
         self.closed ^= {name}
         self.see_who_is_targeted()
 
@@ -303,11 +307,13 @@ class Histories(RuleBasedStateMachine):
         assert [item["username"] for item in items] == [row["username"] for row in rows]
         assert {item["username"] for item in items if item["noLongerHere"]} == sent.targeted - here
         with self.app.app_context():
-            broadcast = broadcasts.by_id(id)
-            missing = {one.username for one in broadcast_stats.missing(broadcast, limit=99)}
+            broadcast = broadcasts.get(id)
+            missing = {one.username for one in broadcast_stats.list_missing(broadcast, limit=99)}
             assert missing == here - sent.done
             for only, names in (("done", here & sent.done), ("gone", sent.targeted - here)):
-                assert {one.username for one in broadcast_stats.deliveries(broadcast, limit=99, only=only)} == names
+                assert {
+                    one.username for one in broadcast_stats.list_progress(broadcast, limit=99, subset=only)
+                } == names
 
     def _roles_are_the_model(self, id: int, sent: Sent) -> None:
         here = self.here(sent)
@@ -315,9 +321,9 @@ class Histories(RuleBasedStateMachine):
         groups[broadcast_stats.NO_ROLE] = {name for name in here if not self.roles[name]}
         groups[broadcast_stats.NO_LONGER_HERE] = sent.targeted - here
         with self.app.app_context():
-            broadcast = broadcasts.by_id(id)
-            found = broadcast_stats.by_role(broadcast, broadcast_totals.totals([broadcast])[id])
-            by_revision = broadcast_stats.by_revision(broadcast)
+            broadcast = broadcasts.get(id)
+            found = broadcast_stats.count_by_role(broadcast, broadcast_totals.count_totals([broadcast])[id])
+            by_revision = broadcast_stats.count_by_revision(broadcast)
         expected = {
             name: (len(names), *(len(names & getattr(sent, step)) for step in ("delivered", "read", "acknowledged")))
             for name, names in groups.items()
@@ -328,8 +334,8 @@ class Histories(RuleBasedStateMachine):
 
     def _overview_is_the_model(self) -> None:
         with self.app.app_context():
-            overdue = broadcasts.overdue(clock.now() + timedelta(minutes=2), limit=9)
-            found = broadcast_totals.totals(overdue)
+            overdue = broadcasts.list_overdue(clock.now() + timedelta(minutes=2), limit=9)
+            found = broadcast_totals.count_totals(overdue)
             assert {row.id: found[row.id].missing for row in overdue} == {
                 id: len(self.here(sent) - sent.done) for id, sent in self.sent.items() if sent.is_live and sent.asks_ack
             }

@@ -14,13 +14,13 @@ def keepalive() -> KeepAlive:
 
 def test_connection_that_waits_is_let_go_at_the_end_without_an_error(keepalive: KeepAlive):
     def connection() -> str:
-        with keepalive.wait():
+        with keepalive.idle_timeout():
             Event().wait()
         return "let go"
 
     waiting = [gevent.spawn(connection) for _ in range(3)]
     gevent.sleep(0)
-    keepalive.end()
+    keepalive.close_idle()
     gevent.joinall(waiting, timeout=5)
     assert [greenlet.value for greenlet in waiting] == ["let go"] * 3
 
@@ -29,7 +29,7 @@ def test_connection_whose_request_came_in_the_same_moment_is_served(keepalive: K
     request, answered = Event(), Event()
 
     def connection() -> str:
-        with keepalive.wait():
+        with keepalive.idle_timeout():
             request.wait()
         answered.wait()
         return "served"
@@ -37,7 +37,7 @@ def test_connection_whose_request_came_in_the_same_moment_is_served(keepalive: K
     asking = gevent.spawn(connection)
     gevent.sleep(0)
     request.set()
-    keepalive.end()
+    keepalive.close_idle()
     gevent.idle()
     answered.set()
     assert asking.get(timeout=5) == "served"
@@ -45,7 +45,7 @@ def test_connection_whose_request_came_in_the_same_moment_is_served(keepalive: K
 
 def test_connection_that_nobody_uses_is_let_go_when_its_time_is_over():
     def connection() -> str:
-        with KeepAlive(0.01).wait():
+        with KeepAlive(0.01).idle_timeout():
             Event().wait()
         return "let go"
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zlib
 
-from tests.system import TOP
+from tests.system import PROJECT_ROOT
 
 # In a process of its own, as the master is not patched and a worker is: what was loaded by `gunicorn.conf.py`, and for each
 # module what it still has of the library as it was before.
@@ -53,7 +53,7 @@ _HARMLESS = {
 def test_what_the_master_loads_keeps_nothing_that_gevent_replaces(tmp_path):
     environ = os.environ | {"DATA_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", _LOOK], cwd=TOP, env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _LOOK], cwd=PROJECT_ROOT, env=environ, capture_output=True, text=True, timeout=60
     )
     shutil.rmtree(f"/dev/shm/broadcast-{os.getuid()}-{zlib.crc32(bytes(tmp_path)):08x}", ignore_errors=True)
     assert done.returncode == 0, done.stderr

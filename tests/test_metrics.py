@@ -12,15 +12,15 @@ import yaml
 from structlog.testing import capture_logs
 
 from broadcast.domain import clock
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast
 from broadcast.worker import gauges, metrics
-from tests.acts import actor, send
-from tests.cast import Client
-from tests.conftest import tail
-from tests.system import TOP
+from tests.acts import load_actor, publish_message
+from tests.cast import BrowserClient
+from tests.conftest import deliver_new_events
+from tests.system import PROJECT_ROOT
 
-ALERTS = TOP / "deploy/alerts.yaml"
+ALERTS = PROJECT_ROOT / "deploy/alerts.yaml"
 _NAME = r"\bbroadcast_[a-z_]+\b"
 
 
@@ -36,7 +36,7 @@ def family_of(name: str) -> str:
 
 
 def test_every_metric_is_explained_and_no_other():
-    rows = re.findall(rf"^\| `({_NAME})` \|", (TOP / "docs/operations.md").read_text(), re.M)
+    rows = re.findall(rf"^\| `({_NAME})` \|", (PROJECT_ROOT / "docs/operations.md").read_text(), re.M)
     assert sorted(rows) == sorted(names_in_code())
 
 
@@ -49,7 +49,7 @@ def test_alerts_ask_for_metrics_that_exist():
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
-    text = (TOP / "docs/runbook.md").read_text()
+    text = (PROJECT_ROOT / "docs/runbook.md").read_text()
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", text, re.M | re.S))
     assert list(sections) == [rule["alert"] for rule in RULES]
     for rule in RULES:
@@ -60,8 +60,8 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
 
 
 def test_runbook_names_only_lines_of_the_log_and_metrics_that_exist():
-    text = (TOP / "docs/runbook.md").read_text()
-    code = "".join(path.read_text() for path in (TOP / "broadcast").rglob("*.py"))
+    text = (PROJECT_ROOT / "docs/runbook.md").read_text()
+    code = "".join(path.read_text() for path in (PROJECT_ROOT / "broadcast").rglob("*.py"))
     for line in set(re.findall(r"`([a-z_]+\.[a-z_]+)`", text)):
         assert f'"{line}"' in code, line
     assert {family_of(name) for name in re.findall(_NAME, text)} <= names_in_code()
@@ -75,7 +75,7 @@ def test_prometheus_accepts_the_alert_rules():
 
 
 def test_dashboard_shows_every_metric_and_none_that_does_not_exist():
-    dashboard = json.loads((TOP / "deploy/grafana.json").read_text())
+    dashboard = json.loads((PROJECT_ROOT / "deploy/grafana.json").read_text())
     shown = {
         family_of(name)
         for panel in dashboard["panels"]
@@ -97,18 +97,18 @@ def value(name: str, **labels: str) -> float:
 
 def measure(app) -> None:
     with app.app_context():
-        gauges.measure(app.extensions["hub"], app.extensions["bus"])
+        gauges.update_all(app.extensions["hub"], app.extensions["bus"])
 
 
 def test_lag_is_what_the_log_has_and_the_streams_have_not(app, client):
     client()
     with app.app_context():
-        send(by=actor("alice"))
-        send(by=actor("alice"))
+        publish_message(by=load_actor("alice"))
+        publish_message(by=load_actor("alice"))
     measure(app)
     assert value("broadcast_tail_lag_events") == 2
     assert value("broadcast_tail_lag_seconds") > 0
-    tail(app)
+    deliver_new_events(app)
     measure(app)
     assert value("broadcast_tail_lag_events") == 0
     assert value("broadcast_tail_lag_seconds") == 0
@@ -118,8 +118,8 @@ def test_delivery_is_timed_from_the_moment_of_the_event(app, client):
     client()
     before = value("broadcast_delivery_seconds_count")
     with app.app_context():
-        send(by=actor("alice"))
-    tail(app)
+        publish_message(by=load_actor("alice"))
+    deliver_new_events(app)
     assert value("broadcast_delivery_seconds_count") == before + 1
 
 
@@ -128,8 +128,8 @@ def test_overdue_clock_shows(app, client):
     with app.app_context():
         measure(app)
         assert value("broadcast_clock_lag_seconds") == 0
-        sent = send(by=actor("alice"))
-        with writing() as session:
+        sent = publish_message(by=load_actor("alice"))
+        with write_transaction() as session:
             session.get(Broadcast, sent).expires_at = clock.now() - timedelta(seconds=90)
     measure(app)
     assert value("broadcast_clock_lag_seconds") >= 90
@@ -150,11 +150,11 @@ def test_slow_client_shows_as_backlog(app, client):
 def test_one_id_goes_from_the_request_through_the_log_to_the_delivery(make_app, client):
     client()
     app = make_app(forwarded_hops=1, log_level="info")
-    alice = Client.of(app, "alice")
+    alice = BrowserClient.for_user(app, "alice")
     draft = {"title": "Traced", "content": "Text", "targetType": "ALL"}
     with capture_logs() as lines:
         answer = alice.send("POST", "/api/admin/broadcasts", draft, headers={"X-Request-ID": "from-the-proxy-1"})
-        tail(app)
+        deliver_new_events(app)
     assert answer.headers["X-Request-ID"] == "from-the-proxy-1"
     [delivered] = [line for line in lines if line["event"] == "event.delivered"]
     assert delivered["correlation"] == "from-the-proxy-1"

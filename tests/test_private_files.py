@@ -40,7 +40,7 @@ def test_files_of_before_and_of_now_are_private(tmp_path: Path):
         path.chmod(0o666)
     (tmp_path / "data/gone.lock").symlink_to(tmp_path / "nothing")
     (tmp_path / "data/linked.lock").symlink_to(elsewhere / "notes.txt")
-    private_files.begin(tmp_path / "data", f"sqlite:///{elsewhere / 'other.db'}")
+    private_files.restrict_permissions(tmp_path / "data", f"sqlite:///{elsewhere / 'other.db'}")
     (tmp_path / "data/new").touch()
     assert {path.name: mode(path) for path in ours} == {path.name: 0o600 for path in ours}
     assert {mode(path) for path in theirs} == {0o666}
@@ -48,5 +48,5 @@ def test_files_of_before_and_of_now_are_private(tmp_path: Path):
 
 
 def test_folder_that_is_not_there_is_no_error(tmp_path: Path):
-    private_files.begin(tmp_path / "nothing", "postgresql://localhost/x")
-    private_files.begin(tmp_path / "nothing", "sqlite://")
+    private_files.restrict_permissions(tmp_path / "nothing", "postgresql://localhost/x")
+    private_files.restrict_permissions(tmp_path / "nothing", "sqlite://")

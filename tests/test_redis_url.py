@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from broadcast.bus.redis_client import AWAY, Quick, database_of, make_client
-from tests.ports import free_port
+from broadcast.bus.redis_client import CONNECTION_ERRORS, CircuitBreaker, get_database_number, make_client
+from tests.ports import find_free_port
 
 
 def test_sentinels_are_asked_for_the_master_by_its_name_and_with_its_login():
@@ -26,7 +26,7 @@ def test_sentinels_are_asked_for_the_master_by_its_name_and_with_its_login():
      ("redis+cluster://one:1", 0)],
 )  # fmt: skip
 def test_number_of_the_database_is_known_without_asking(url: str, number: int):
-    assert database_of(make_client(url, timeout_seconds=1)) == number
+    assert get_database_number(make_client(url, timeout_seconds=1)) == number
 
 
 def test_sentinels_without_a_name_are_refused():
@@ -36,10 +36,10 @@ def test_sentinels_without_a_name_are_refused():
 
 @pytest.mark.parametrize("kind", ["redis", "redis+sentinel", "redis+cluster"])
 def test_client_is_made_while_nobody_is_there_and_fails_with_what_callers_expect(kind: str):
-    client = make_client(f"{kind}://127.0.0.1:{free_port()}/0", timeout_seconds=0.2)
-    with pytest.raises(AWAY):
+    client = make_client(f"{kind}://127.0.0.1:{find_free_port()}/0", timeout_seconds=0.2)
+    with pytest.raises(CONNECTION_ERRORS):
         client.publish("channel", "")
-    with pytest.raises(AWAY):
+    with pytest.raises(CONNECTION_ERRORS):
         client.ping()
 
 
@@ -51,15 +51,15 @@ def test_server_that_does_not_answer_is_waited_for_once_by_all_who_ask_until_it_
         asked.append(time.monotonic())
         return redis.ping()
 
-    quick, began = Quick(f"redis://127.0.0.1:{silent.getsockname()[1]}"), time.monotonic()
+    quick, began = CircuitBreaker(f"redis://127.0.0.1:{silent.getsockname()[1]}"), time.monotonic()
     for _ in range(50):
-        with pytest.raises(AWAY):
-            quick.ask(ping)
+        with pytest.raises(CONNECTION_ERRORS):
+            quick.call(ping)
     assert len(asked) <= 1 + (time.monotonic() - began) / 5, "each of them waited"
     known = len(asked)
-    quick.wake()
-    with pytest.raises(AWAY):
-        quick.ask(ping)
+    quick.reset()
+    with pytest.raises(CONNECTION_ERRORS):
+        quick.call(ping)
     assert len(asked) == known + 1
     silent.close()
 
@@ -67,7 +67,7 @@ def test_server_that_does_not_answer_is_waited_for_once_by_all_who_ask_until_it_
 @pytest.mark.service
 def test_server_that_refuses_is_asked_again_at_once(own_redis):
     """Read-only or out of memory, it answers in no time, and may take the next."""
-    quick = Quick(own_redis.url)
-    with pytest.raises(AWAY):
-        quick.ask(lambda redis: redis.execute_command("NO-SUCH-COMMAND"))
-    assert quick.ask(lambda redis: redis.ping())
+    quick = CircuitBreaker(own_redis.url)
+    with pytest.raises(CONNECTION_ERRORS):
+        quick.call(lambda redis: redis.execute_command("NO-SUCH-COMMAND"))
+    assert quick.call(lambda redis: redis.ping())

@@ -8,33 +8,33 @@ import pytest
 
 from broadcast.actions import retention
 from broadcast.worker import gauges, runtime
-from tests.hub.wires import eventually
+from tests.hub.wires import wait_until
 
 _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
-    "tail": lambda worker: (worker.tail, "catch_up"),
+    "tail": lambda worker: (worker.tailer, "catch_up"),
     "bus": lambda worker: (worker.bus, "listen"),
     "clock": lambda worker: (runtime, "tick"),
-    "heartbeat": lambda worker: (worker.hub, "beat"),
-    "notes": lambda worker: (worker.deliveries, "flush"),
-    "receipts": lambda worker: (worker.follow, "look"),
-    "presence": lambda worker: (worker.presence, "renew"),
-    "gauges": lambda worker: (gauges, "measure"),
-    "retention": lambda worker: (retention, "run"),
+    "heartbeat": lambda worker: (worker.hub, "send_heartbeats"),
+    "notes": lambda worker: (worker.receipt_buffer, "flush"),
+    "receipts": lambda worker: (worker.receipt_sync, "send_missed"),
+    "presence": lambda worker: (worker.presence, "renew_lease"),
+    "gauges": lambda worker: (gauges, "update_all"),
+    "retention": lambda worker: (retention, "delete_expired"),
 }
 
 
 @pytest.fixture
 def worker(make_app, monkeypatch) -> runtime.Runtime:
     worker = make_app(heartbeat_seconds=0.5).extensions["runtime"]
-    monkeypatch.setattr(runtime, "_FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(runtime, "_FLUSH_INTERVAL_SECONDS", 0.05)
     return worker
 
 
 def test_every_loop_is_looked_at(worker, monkeypatch):
     named: list[str] = []
     monkeypatch.setattr(worker, "_supervise", lambda name, loop: named.append(name))
-    worker.start(sockets=False)
-    eventually(lambda: len(named) == len(_WORK))
+    worker.start(should_adopt_sockets=False)
+    wait_until(lambda: len(named) == len(_WORK))
     assert sorted(named) == sorted(_WORK)
 
 
@@ -46,18 +46,18 @@ def test_problem_of_a_loop_is_over_when_it_has_done_its_work_again(worker, monke
     def work(*values: Any, **named: Any) -> Any:
         if failed:
             return real(*values, **named)
-        monkeypatch.setattr(runtime, "_FORGET_SECONDS", 3600)
+        monkeypatch.setattr(runtime, "_RETENTION_INTERVAL_SECONDS", 3600)
         failed.append(name)
         raise RuntimeError("once")
 
     monkeypatch.setattr(place, attribute, work)
-    monkeypatch.setattr(runtime, "_FORGET_SECONDS", 0.05)
+    monkeypatch.setattr(runtime, "_RETENTION_INTERVAL_SECONDS", 0.05)
     ready = worker.app.test_client()
-    worker.start(sockets=False)
+    worker.start(should_adopt_sockets=False)
     try:
-        eventually(lambda: name in worker.problems)
+        wait_until(lambda: name in worker.problems)
         assert name in ready.get("/readyz").json["degraded"]
-        eventually(lambda: name not in worker.problems, seconds=10)
+        wait_until(lambda: name not in worker.problems, seconds=10)
         assert name not in ready.get("/readyz").json["degraded"]
     finally:
         gevent.killall(worker._greenlets)

@@ -153,14 +153,14 @@ def test_missing_or_weak_key_file_is_refused(tmp_path, content):
     ],
 )  # fmt: skip
 def test_name_that_is_nearly_a_setting_is_told_with_the_right_one(given, meant):
-    [sentence] = Settings.load({given: "1"}).misspelt
+    [sentence] = Settings.load({given: "1"}).misspelling_warnings
     assert sentence.startswith(f"{given} ")
     assert meant in sentence
 
 
 def test_names_of_others_are_not_told():
     others = ["HOSTNAME", "PATH", "HOME", "PYTHONPATH", "KAFKA_HEAP_OPTS", "POSTGRES_PASSWORD", "REDIS_PORT", "LOGNAME"]
-    assert Settings.load(dict.fromkeys(others, "1")).misspelt == []
+    assert Settings.load(dict.fromkeys(others, "1")).misspelling_warnings == []
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ import statistics
 
 import pytest
 
-from bench.simulate import Measured, need, waits
-from tests.system import TOP
+from bench.simulate import WorkerCapacity, estimate_capacity, simulate_latencies
+from tests.system import PROJECT_ROOT
 
-TEXT = (TOP / "docs/scaling.md").read_text()
+TEXT = (PROJECT_ROOT / "docs/scaling.md").read_text()
 
 
 def test_fan_out_agrees_with_the_measured_one():
     [streams, measured_ms] = re.search(r"one message to ([\d,]+) streams, one worker \| (\d+) ms", TEXT).groups()
-    simulated = waits(int(streams.replace(",", "")), 0.1, Measured(), messages=200, seed=1)
+    simulated = simulate_latencies(int(streams.replace(",", "")), 0.1, WorkerCapacity(), messages=200, seed=1)
     assert statistics.median(simulated) == pytest.approx(float(measured_ms), rel=0.1)
 
 
@@ -24,17 +24,17 @@ def test_table_is_what_the_simulation_says():
     assert len(rows) == 6
     for row in rows:
         pages, publishes, *told = (int(value.replace(",", "")) for value in row)
-        of = need(pages, publishes)
+        of = estimate_capacity(pages, publishes)
         figures = [of.workers, of.nodes, of.reads_per_second, of.openings_per_second, of.median_ms, of.p99_ms]
         assert told == [round(figure) for figure in figures], row
 
 
 def test_messages_that_come_while_a_worker_writes_wait():
-    alone = statistics.mean(waits(10_000, 0.01, Measured(), messages=500, seed=1))
-    crowded = statistics.mean(waits(10_000, 10, Measured(), messages=500, seed=1))
+    alone = statistics.mean(simulate_latencies(10_000, 0.01, WorkerCapacity(), messages=500, seed=1))
+    crowded = statistics.mean(simulate_latencies(10_000, 10, WorkerCapacity(), messages=500, seed=1))
     assert crowded > 2 * alone
 
 
 def test_more_than_the_log_takes_is_refused():
     with pytest.raises(ValueError, match="batch"):
-        need(1000, Measured().publishes_per_second + 1)
+        estimate_capacity(1000, WorkerCapacity().publishes_per_second + 1)

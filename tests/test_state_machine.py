@@ -29,10 +29,18 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 from broadcast.store import log
 from broadcast.store.database import db
-from broadcast.store.inbox import Filters
-from tests.acts import Reader, a_message, actor, expire, send, to_people, to_role
-from tests.cast import Client
-from tests.conftest import add_cast, tail
+from broadcast.store.inbox import InboxFilters
+from tests.acts import (
+    StreamReader,
+    build_message,
+    build_role_message,
+    build_user_message,
+    expire_broadcast,
+    load_actor,
+    publish_message,
+)
+from tests.cast import BrowserClient
+from tests.conftest import add_test_users, deliver_new_events
 
 NAMES = ("alice", "bob", "charlie")
 ROLES = ("ops", "sales")
@@ -59,13 +67,15 @@ class People(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.app.app_context():
-            add_cast()
-            self.app.extensions["hub"].start(log.head())
-            send(actor("alice"), to_people("alice"))  # so that every role exists before it is meant
+            add_test_users()
+            self.app.extensions["hub"].start(log.get_head())
+            publish_message(
+                load_actor("alice"), build_user_message("alice")
+            )  # so that every role exists before it is meant
             for role in ROLES:
-                users.set_roles(actor("charlie").user_id, [role], by=SYSTEM, now=clock.now())
-            users.set_roles(actor("charlie").user_id, [], by=SYSTEM, now=clock.now())
-        self.clients = {name: Client.of(self.app, name) for name in NAMES}
+                users.set_roles(load_actor("charlie").user_id, [role], by=SYSTEM, now=clock.now())
+            users.set_roles(load_actor("charlie").user_id, [], by=SYSTEM, now=clock.now())
+        self.clients = {name: BrowserClient.for_user(self.app, name) for name in NAMES}
         self.live[1] = lambda name: name == "alice"
         for name in NAMES:
             self.load(name)
@@ -84,35 +94,35 @@ class People(RuleBasedStateMachine):
     @rule(target=sent, audience=st.sampled_from(["all", *ROLES]) | st.sets(people_named, min_size=1))
     def publish(self, audience: str | set[str]) -> int:
         if isinstance(audience, set):
-            return self._publish(to_people(*sorted(audience)), lambda name: name in audience)
+            return self._publish(build_user_message(*sorted(audience)), lambda name: name in audience)
         if audience == "all":
-            return self._publish(a_message(), lambda name: True)
+            return self._publish(build_message(), lambda name: True)
         if not any(audience in roles for roles in self.roles.values()):
             audience = "admin"  # a role that nobody has is refused
-        return self._publish(to_role(audience), lambda name: audience in self.roles[name])
+        return self._publish(build_role_message(audience), lambda name: audience in self.roles[name])
 
     def _publish(self, raw: dict, is_for: Callable[[str], bool]) -> int:
         with self.app.app_context():
-            id = send(actor("alice"), raw)
+            id = publish_message(load_actor("alice"), raw)
         self.live[id] = is_for
         return id
 
     @rule(id=consumes(sent))
     def recall(self, id: int) -> None:
         with self.app.app_context():
-            broadcasts.cancel(id, reason="A mistake", by=actor("alice"), now=clock.now())
+            broadcasts.cancel(id, reason="A mistake", by=load_actor("alice"), now=clock.now())
         del self.live[id]
 
     @rule(id=consumes(sent))
     def expire(self, id: int) -> None:
         with self.app.app_context():
-            expire(id, now=clock.now())
+            expire_broadcast(id, now=clock.now())
         del self.live[id]
 
     @rule(name=st.sampled_from(["bob", "charlie"]), roles=st.sets(st.sampled_from(ROLES)))
     def change_roles(self, name: str, roles: set[str]) -> None:
         with self.app.app_context():
-            users.set_roles(actor(name).user_id, roles, by=SYSTEM, now=clock.now())
+            users.set_roles(load_actor(name).user_id, roles, by=SYSTEM, now=clock.now())
         self.roles[name] = set(roles)
 
     @rule(name=people_named, id=sent)
@@ -120,26 +130,28 @@ class People(RuleBasedStateMachine):
         """What is not addressed to the reader is not found, and leaves no trace."""
         with self.app.app_context():
             if id in self.meant_for(name):
-                receipts.mark_read([id], by=actor(name), now=clock.now())
+                receipts.mark_read([id], by=load_actor(name), now=clock.now())
                 self.read.add((name, id))
             else:
                 with pytest.raises(NotFound):
-                    receipts.mark_read([id], by=actor(name), now=clock.now())
+                    receipts.mark_read([id], by=load_actor(name), now=clock.now())
 
     @rule(name=people_named)
     def read_all(self, name: str) -> None:
         with self.app.app_context():
-            unread = receipts.mark_all_read(Filters(), through=log.head().seq, by=actor(name), now=clock.now()).ids
+            unread = receipts.mark_all_read(
+                InboxFilters(), through=log.get_head().seq, by=load_actor(name), now=clock.now()
+            ).ids
         if unread:  # a watermark: what the person gets to see only by a later role was sent before it all the same
             self.read |= {(name, id) for id in self.live}
 
     @rule(name=people_named)
     def come_back(self, name: str) -> None:
         """With the cursor of the last visit: replay or RESET, and then the same as a reload."""
-        tail(self.app)
+        deliver_new_events(self.app)
         cursor, shown = self.shown[name]
-        reader = Reader(self.clients[name].http, f"/api/sse/connect?after={cursor}")
-        frames = reader.until("CONNECTED")
+        reader = StreamReader(self.clients[name].http, f"/api/sse/connect?after={cursor}")
+        frames = reader.read_until("CONNECTED")
         reader.close()
         for frame in frames:
             if frame.event == "MESSAGE":

@@ -11,10 +11,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from broadcast.base import correlation
 from broadcast.config.settings import Settings, SettingsError
 from broadcast.observability import tracing
-from tests.acts import a_message
-from tests.cast import Client
-from tests.conftest import add_cast, tail
-from tests.system import TOP
+from tests.acts import build_message
+from tests.cast import BrowserClient
+from tests.conftest import add_test_users, deliver_new_events
+from tests.system import PROJECT_ROOT
 
 
 @pytest.fixture
@@ -25,18 +25,18 @@ def exporter() -> InMemorySpanExporter:
 @pytest.fixture
 def traced(make_app, exporter: InMemorySpanExporter, monkeypatch):
     """Makes applications that are traced, as workers of one system."""
-    monkeypatch.setattr(tracing, "_processor", lambda endpoint: SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(tracing, "_build_span_processor", lambda endpoint: SimpleSpanProcessor(exporter))
     return lambda: make_app(otel_exporter_otlp_endpoint="http://127.0.0.1:1")
 
 
 def test_publishing_and_its_deliveries_in_every_worker_are_one_trace(traced, exporter):
     here, elsewhere = traced(), traced()
     with here.app_context():
-        add_cast()
-    answer = Client.of(here, "alice").send("POST", "/api/admin/broadcasts", a_message())
+        add_test_users()
+    answer = BrowserClient.for_user(here, "alice").send("POST", "/api/admin/broadcasts", build_message())
     assert answer.status_code == 201
     for app in (here, elsewhere):
-        tail(app)
+        deliver_new_events(app)
     [published] = [span for span in exporter.get_finished_spans() if span.name == "POST /api/admin/broadcasts"]
     delivered = [span for span in exporter.get_finished_spans() if span.name == "event.delivered"]
     assert len(delivered) == 2
@@ -68,12 +68,12 @@ def test_two_requests_over_one_connection_are_two_traces(traced, exporter):
 def test_event_without_a_request_has_a_trace_of_its_own(traced, exporter):
     app = traced()
     with app.app_context():
-        add_cast()
-    alice = Client.of(app, "alice")
-    alice.send("POST", "/api/admin/broadcasts", a_message())
+        add_test_users()
+    alice = BrowserClient.for_user(app, "alice")
+    alice.send("POST", "/api/admin/broadcasts", build_message())
     exporter.clear()
-    event = app.extensions["runtime"].tail._read()[-1]
-    app.extensions["runtime"].tail.on_reported(replace(event, correlation=None), event.at)
+    event = app.extensions["runtime"].tailer._read_new_events()[-1]
+    app.extensions["runtime"].tailer.on_event_logged(replace(event, correlation_id=None), event.at)
     [span] = exporter.get_finished_spans()
     assert not span.links
     assert span.end_time == span.start_time
@@ -85,7 +85,7 @@ def test_error_is_an_error_of_the_span(traced, exporter):
     assert app.test_client().get("/broken").status_code == 500
     [span] = exporter.get_finished_spans()
     assert span.status.status_code.name == "ERROR"
-    assert correlation.is_safe(span.attributes["broadcast.correlation"])
+    assert correlation.is_safe_id(span.attributes["broadcast.correlation"])
 
 
 def test_collector_must_be_an_address():
@@ -104,11 +104,11 @@ def test_without_the_settings_nothing_optional_is_imported(tmp_path):
     program = (
         "import sys; from broadcast.factory import create_app; from broadcast.config.settings import Settings\n"
         "app = create_app(Settings(app_env='test', data_dir=sys.argv[1], secret_key='k' * 40))\n"
-        "assert app.extensions['runtime'].tail.on_reported is None\n"
+        "assert app.extensions['runtime'].tailer.on_event_logged is None\n"
         "print({'authlib', 'joserfc', 'requests', 'opentelemetry.exporter'} & sys.modules.keys())"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "set()", done.stderr
 
 

@@ -4,7 +4,7 @@ import os
 
 import gevent
 
-from broadcast.base.cooperative import let_others_run
+from broadcast.base.cooperative import yield_to_loop
 
 
 def test_what_is_ready_has_run_when_the_turn_is_over():
@@ -15,7 +15,7 @@ def test_what_is_ready_has_run_when_the_turn_is_over():
     try:
         for n in range(20):
             os.write(writing, bytes([n]))
-            let_others_run()
+            yield_to_loop()
             assert seen[-1] == bytes([n])
     finally:
         watcher.close()
@@ -30,23 +30,23 @@ def test_timers_that_are_due_run_during_turns_and_none_is_starved():
     for _ in range(1_000_000):
         if "timer" in ran:
             break
-        let_others_run()
+        yield_to_loop()
     assert ran == ["greenlet", "timer"]
 
 
 def test_turns_leave_no_watchers_behind():
     loop = gevent.get_hub().loop
-    let_others_run()
+    yield_to_loop()
     before = loop.activecnt
     for _ in range(100):
-        let_others_run()
+        yield_to_loop()
     assert loop.activecnt == before
 
 
 def test_a_killed_greenlet_leaves_its_turn():
     def turning() -> None:
         while True:
-            let_others_run()
+            yield_to_loop()
 
     greenlet = gevent.spawn(turning)
     gevent.sleep(0.001)

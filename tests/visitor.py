@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.cast import CAST
-from tests.system import System, connect
+from tests.cast import TEST_USERS
+from tests.system import System, open_connection
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
@@ -26,7 +26,7 @@ class Answer:
         return json.loads(self.body)
 
 
-class Visitor:
+class HttpSession:
     """`worker` is the process that answered last. A broken connection is an error of the caller's: see `publish`."""
 
     def __init__(self, system: System, *, token: str | None = None):
@@ -34,44 +34,44 @@ class Visitor:
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.worker: int | None = None
         self._csrf = ""
-        self._connection = connect(system.url, timeout=30)
+        self._connection = open_connection(system.url, timeout=30)
 
     @classmethod
-    def signed_in(cls, system: System, username: str) -> "Visitor":
+    def sign_in(cls, system: System, username: str) -> "HttpSession":
         """Sign in by the form, as a browser without JavaScript does."""
-        visitor = cls(system)
-        visitor.get("/login")
-        [password] = {person.password for person in CAST}
-        answer = visitor.post("/login", username=username, password=password)
+        session = cls(system)
+        session.get("/login")
+        [password] = {person.password for person in TEST_USERS}
+        answer = session.post("/login", username=username, password=password)
         assert answer.status == 303, answer.text
-        visitor.get("/inbox")
-        return visitor
+        session.get("/inbox")
+        return session
 
     @classmethod
-    def at_worker(cls, system: System, worker: int, *, token: str) -> "Visitor":
+    def connect_to_worker(cls, system: System, worker: int, *, token: str) -> "HttpSession":
         """Connect until it is that worker that answers."""
         for _ in range(200):
-            visitor = cls(system, token=token)
-            visitor.get("/healthz")
-            if visitor.worker == worker:
-                return visitor
-            visitor.close()
+            session = cls(system, token=token)
+            session.get("/healthz")
+            if session.worker == worker:
+                return session
+            session.close()
         raise AssertionError(f"200 connections, and none was taken by worker {worker}")
 
-    def get(self, path: str) -> Answer:
-        answer = self._ask("GET", path, None, {})
-        found = re.search(r'name="csrf_token" value="([^"]+)"', answer.body.decode(errors="replace"))
-        self._csrf = found[1] if found else self._csrf
+    def get(self, path: str) -> HttpResponse:
+        answer = self._request("GET", path, None, {})
+        match = re.search(r'name="csrf_token" value="([^"]+)"', answer.body.decode(errors="replace"))
+        self._csrf = match[1] if match else self._csrf
         return answer
 
-    def post(self, path: str, **form: str) -> Answer:
+    def post(self, path: str, **form: str) -> HttpResponse:
         body = urlencode({"csrf_token": self._csrf} | form)
-        return self._ask("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded"})
+        return self._request("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded"})
 
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
         """A JSON request."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._ask(method, path, json.dumps(body or {}), {"Content-Type": "application/json"} | headers)
+        return self._request(method, path, json.dumps(body or {}), {"Content-Type": "application/json"} | headers)
 
     def publish(self, title: str, **draft: Any) -> int:
         """Publish to everyone, or as `draft` says, and return the id. Asks again, with the same key, if cut off or told to."""
@@ -90,10 +90,10 @@ class Visitor:
     def close(self) -> None:
         self._connection.close()
 
-    def _ask(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> Answer:
+    def _request(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> HttpResponse:
         self._connection.request(method, path, body, self.headers | headers)
         response = self._connection.getresponse()
-        answer = Answer(response.status, response.headers, response.read())
+        answer = HttpResponse(response.status, response.headers, response.read())
         self.worker = int(response.headers["X-Worker"])
         for cookie in response.headers.get_all("Set-Cookie", []):
             self.headers["Cookie"] = cookie.partition(";")[0]

@@ -26,8 +26,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().exec_module(module)
         import gevent
 
-        start = module.Bridge.run
-        module.Bridge.run = lambda bridge: (gevent.spawn(_tick), start(bridge))[1]
+        start = module.KafkaBridge.run
+        module.KafkaBridge.run = lambda bridge: (gevent.spawn(_tick), start(bridge))[1]
 
 
 class _Finder(importlib.abc.MetaPathFinder):

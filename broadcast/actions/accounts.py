@@ -3,25 +3,30 @@
 from datetime import datetime
 
 from broadcast.actions import audit, notify
-from broadcast.actions.user_fields import read_name
-from broadcast.actions.users import append_viewer_changed, end_streams_of_token, keep_an_admin, locked
+from broadcast.actions.user_fields import read_display_name
+from broadcast.actions.users import (
+    append_viewer_changed_event,
+    end_token_streams,
+    ensure_admin_remains,
+    get_user_for_update,
+)
 from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.store import accounts, past_viewers, users
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import User
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
     """Correct a person's name. What they have sent keeps the name it was sent with.
 
-    Raises Forbidden, Invalid, NotFound, Busy.
+    Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
-    name = read_name(name)
-    with writing() as session:
-        user = locked(session, user_id)
+    name = read_display_name(name)
+    with write_transaction() as session:
+        user = get_user_for_update(session, user_id)
         if user.name == name:
             return
         audit.record(session, by, "person.renamed", "person", user.id, now=now, before=user.name, after=name)
@@ -34,20 +39,20 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
     Nothing personal stays but the audit and the names on what was sent. Receipts stay, as those of a former user. Drafts and
     plans stay for others to go on with; a plan that falls due waits for somebody to decide. The username is free again.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (the last administrator), Busy.
+    Raises Forbidden, Invalid, NotFound, Conflict (the last administrator), TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
-    with writing() as session:
-        user = locked(session, user_id)
+    with write_transaction() as session:
+        user = get_user_for_update(session, user_id)
         if typed_username.strip().lower() != user.username:
             raise Invalid({"typedUsername": f"Type {user.username}, to say that you mean this account."})
-        keep_an_admin(session, user)
-        who = {"username": user.username, "name": user.name}
-        audit.record(session, by, "person.deleted", "person", user.id, now=now, **who)
-        for token in users.tokens_of(session, user.id):
-            end_streams_of_token(session, token, now)
-        past_viewers.remember(session, User.id == user.id, at=now)
-        users.changed(session)
-        accounts.forget(session, user, at=now)
-        append_viewer_changed(session, user, now)
-    notify.ring()
+        ensure_admin_remains(session, user)
+        user_details = {"username": user.username, "name": user.name}
+        audit.record(session, by, "person.deleted", "person", user.id, now=now, **user_details)
+        for token in users.list_user_tokens(session, user.id):
+            end_token_streams(session, token, now)
+        past_viewers.close_current_periods(session, User.id == user.id, at=now)
+        users.bump_membership_version(session)
+        accounts.anonymize(session, user, at=now)
+        append_viewer_changed_event(session, user, now)
+    notify.notify_workers()

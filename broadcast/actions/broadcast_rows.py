@@ -6,44 +6,44 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions.audiences import MOST_SNAPSHOT
-from broadcast.base.errors import Conflict, Invalid, NotFound, Outdated
+from broadcast.actions.audiences import MAX_SNAPSHOT_RECIPIENTS
+from broadcast.base.errors import Conflict, Invalid, NotFound, VersionConflict
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import overdue_schedules
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import Audience, Everyone, Except, Roles, Users
+from broadcast.domain.audience import Audience, EveryoneAudience, ExclusionAudience, RoleAudience, UserAudience
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority
 from broadcast.domain.permissions import Permission
 from broadcast.store import audiences, broadcasts
 from broadcast.store.database import ROW_LOCK
-from broadcast.store.fast.broadcast_row import NewBroadcast, RoleName
+from broadcast.store.fast.broadcast_row import NewBroadcast, RoleRow
 from broadcast.store.models import Broadcast, BroadcastExceptRole, BroadcastExceptUser, BroadcastRole, BroadcastUser
 
-_KINDS = {Everyone: "everyone", Roles: "roles", Users: "users"}
+_AUDIENCE_KINDS = {EveryoneAudience: "everyone", RoleAudience: "roles", UserAudience: "users"}
 
 
-def locked(session: Session, broadcast_id: int, *, version: str | None = None) -> Broadcast:
-    """The row, read under its lock. Raises NotFound, or Outdated when it is no longer at `version` (None: any)."""
+def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: str | None = None) -> Broadcast:
+    """The row, read under its lock. Raises NotFound, or VersionConflict when it is no longer at `version` (None: any)."""
     broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
     if version is not None and version != broadcast.version:
-        raise Outdated(broadcast.version)
+        raise VersionConflict(broadcast.version)
     return broadcast
 
 
-def new_row(by: Actor, now: datetime) -> Broadcast:
+def new_draft_row(by: Actor, now: datetime) -> Broadcast:
     """An empty draft that reaches nobody."""
-    return Broadcast(**_empty(by, now))
+    return Broadcast(**_draft_columns(by, now))
 
 
-def unsaved(by: Actor, now: datetime) -> NewBroadcast:
+def new_bulk_row(by: Actor, now: datetime) -> NewBroadcast:
     """The same, for whoever inserts many at once."""
-    return NewBroadcast(**_empty(by, now))
+    return NewBroadcast(**_draft_columns(by, now))
 
 
-def _empty(by: Actor, now: datetime) -> dict[str, Any]:
+def _draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
     return {
         "status": Status.DRAFT.value,
         "revision": 1,
@@ -71,13 +71,14 @@ def refuse_unreviewed(broadcast: Broadcast) -> None:
         raise Conflict("This draft is as it was typed. Open it, review it, and send it from there.")
 
 
-def check_may_draft(by: Actor) -> None:
+def check_draft_quota(by: Actor) -> None:
     """Raise Invalid when `by` keeps as many drafts as one person may."""
-    most = SETTINGS.current.drafts_per_person
-    if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= most:
+    max_drafts = SETTINGS.current.drafts_per_person
+    if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= max_drafts:
         raise Invalid(
             {
-                "draft": f"You have as many drafts as one person can keep ({most:,}). Send or delete some, then save this one."
+                "draft": f"You have as many drafts as one person can keep ({max_drafts:,}). Send or delete "
+                "some, then save this one."
             }
         )
 
@@ -96,14 +97,14 @@ def check_may_send(broadcast: Broadcast, by: Actor) -> None:
         by.require(Permission.PEOPLE)
 
 
-def refuse_past(broadcast: Broadcast, now: datetime) -> None:
+def refuse_past_dates(broadcast: Broadcast, now: datetime) -> None:
     """Raise Conflict for what says that it ends, or is to be acknowledged by, a time that is past."""
-    reason = overdue_schedules.passed(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
+    reason = overdue_schedules.get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
     if reason is not None:
         raise Conflict(f"{reason.sentence} Edit it and choose another date first.")
 
 
-def fill(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
+def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
     """Write what a draft says into the columns; its audience goes by `set_audience`, its status by the caller.
 
     `html` is its content, rendered before the transaction: whoever waits for the database does not wait for Markdown.
@@ -124,45 +125,47 @@ def fill(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, ht
 
 
 def set_audience(
-    session: Session, broadcast: Broadcast, audience: Audience, *, snapshot: bool, may_be_empty: bool
+    session: Session, broadcast: Broadcast, audience: Audience, *, is_snapshot: bool, may_be_empty: bool
 ) -> None:
     """Give a row its audience, and store it. Raises Invalid when it reaches nobody, or is too large to be frozen."""
-    mark_audience(broadcast, audience)
-    broadcast.is_snapshot = snapshot
+    set_audience_columns(broadcast, audience)
+    broadcast.is_snapshot = is_snapshot
     broadcast.audience_count = audiences.count(audience)
     if not broadcast.audience_count and not may_be_empty:
         raise Invalid({"targetIds": "Nobody is in this audience at present: this would reach nobody."})
-    if snapshot and broadcast.audience_count > MOST_SNAPSHOT:
-        raise Invalid({"snapshot": f"A snapshot holds at most {MOST_SNAPSHOT:,} people. Leave the audience dynamic."})
+    if is_snapshot and broadcast.audience_count > MAX_SNAPSHOT_RECIPIENTS:
+        raise Invalid(
+            {"snapshot": f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Leave the audience dynamic."}
+        )
     session.add(broadcast)
     session.flush()  # a new row gets its id
-    add_people(session, broadcast, audience)
+    add_named_recipients(session, broadcast, audience)
     session.flush()
 
 
-def mark_audience(broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
-    """Write an audience into the row of a broadcast that has none, and into its roles; people go by `add_people`."""
-    base, left_out = (audience.base, audience) if isinstance(audience, Except) else (audience, None)
-    broadcast.audience_kind = _KINDS[type(base)]
-    broadcast.match_all = isinstance(base, Roles) and base.match_all
-    broadcast.has_exceptions = left_out is not None
-    if isinstance(base, Roles):
-        row = RoleName if isinstance(broadcast, NewBroadcast) else BroadcastRole
-        broadcast.role_rows = [row(role_name=name) for name in sorted(base.names)]
-    if left_out:
-        row = RoleName if isinstance(broadcast, NewBroadcast) else BroadcastExceptRole
-        broadcast.except_role_rows = [row(role_name=name) for name in sorted(left_out.roles)]
+def set_audience_columns(broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
+    """Write an audience into the row of a broadcast that has none, and into its roles; people go by `add_named_recipients`."""
+    base, exceptions = (audience.base, audience) if isinstance(audience, ExclusionAudience) else (audience, None)
+    broadcast.audience_kind = _AUDIENCE_KINDS[type(base)]
+    broadcast.match_all = isinstance(base, RoleAudience) and base.match_all
+    broadcast.has_exceptions = exceptions is not None
+    if isinstance(base, RoleAudience):
+        row_class = RoleRow if isinstance(broadcast, NewBroadcast) else BroadcastRole
+        broadcast.role_rows = [row_class(role_name=name) for name in sorted(base.names)]
+    if exceptions:
+        row_class = RoleRow if isinstance(broadcast, NewBroadcast) else BroadcastExceptRole
+        broadcast.except_role_rows = [row_class(role_name=name) for name in sorted(exceptions.roles)]
 
 
-def add_people(session: Session, broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
+def add_named_recipients(session: Session, broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
     """Write down who is chosen or left out by name; the broadcast has its id."""
-    base, left_out = (audience.base, audience.ids) if isinstance(audience, Except) else (audience, ())
-    if isinstance(base, Users):
-        audiences.name_people(session, BroadcastUser, broadcast.id, base.ids)
-    audiences.name_people(session, BroadcastExceptUser, broadcast.id, left_out)
+    base, excluded_ids = (audience.base, audience.ids) if isinstance(audience, ExclusionAudience) else (audience, ())
+    if isinstance(base, UserAudience):
+        audiences.add_named_users(session, BroadcastUser, broadcast.id, base.ids)
+    audiences.add_named_users(session, BroadcastExceptUser, broadcast.id, excluded_ids)
 
 
-def choose_nobody(session: Session, broadcast: Broadcast) -> None:
+def set_empty_audience(session: Session, broadcast: Broadcast) -> None:
     """Give a draft an audience that is not chosen yet: whatever goes wrong later, it reaches nobody."""
     clear_audience(session, broadcast)
     broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
@@ -173,15 +176,15 @@ def freeze_audience(session: Session, broadcast: Broadcast, audience: Audience) 
     """Turn the audience of a broadcast that is being sent into the people who are in it now, if it asks for that."""
     if not broadcast.is_snapshot or broadcast.audience_kind == "users" and not broadcast.has_exceptions:
         return audience
-    ids = audiences.ids_of(audience)
+    ids = audiences.list_user_ids(audience)
     clear_audience(session, broadcast)
     broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
-    audiences.name_people(session, BroadcastUser, broadcast.id, ids)
-    return Users(frozenset(ids))
+    audiences.add_named_users(session, BroadcastUser, broadcast.id, ids)
+    return UserAudience(frozenset(ids))
 
 
 def clear_audience(session: Session, broadcast: Broadcast) -> None:
     """Take the audience of a stored broadcast away, so that another can be set."""
     broadcast.role_rows, broadcast.except_role_rows = [], []
-    audiences.name_nobody(session, broadcast.id)
+    audiences.delete_named_users(session, broadcast.id)
     session.flush()

@@ -11,39 +11,39 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit, notify, overdue_schedules, send_confirmation
-from broadcast.actions.audiences import resolve
+from broadcast.actions.audiences import resolve_audience
 from broadcast.actions.broadcast_rows import (
-    check_may_draft,
+    check_draft_quota,
     check_may_send,
     check_may_write,
-    fill,
+    fill_columns,
     freeze_audience,
-    locked,
-    new_row,
-    refuse_past,
+    get_broadcast_for_update,
+    new_draft_row,
+    refuse_past_dates,
     refuse_unreviewed,
     set_audience,
 )
-from broadcast.base.cooperative import Breath
+from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.content import markdown
 from broadcast.domain import confirmation, lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
-from broadcast.domain.audience import Audience, Users
-from broadcast.domain.confirmation import Given
-from broadcast.domain.events import EVERY_SESSION, EventType
+from broadcast.domain.audience import Audience, UserAudience
+from broadcast.domain.confirmation import ConfirmationInput
+from broadcast.domain.events import ALL_SESSIONS, EventType
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, Priority, is_one_line
-from broadcast.domain.overdue_schedules import GRACE
+from broadcast.domain.message import Draft, Priority, is_single_line
+from broadcast.domain.overdue_schedules import SCHEDULE_GRACE
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
 from broadcast.store import audiences, broadcasts, log, users
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, IdempotencyKey
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishResult:
     """`is_new` is False when the idempotency key had been used for the same message before."""
 
     id: int
@@ -55,63 +55,68 @@ def publish(
     *,
     by: Actor,
     now: datetime,
-    key: str | None = None,
-    hold_seconds: float = 0,
-    test: bool = False,
-    confirmed: Given | None = None,
-) -> Published:
+    idempotency_key: str | None = None,
+    undo_seconds: float = 0,
+    is_test: bool = False,
+    confirmed: ConfirmationInput | None = None,
+) -> PublishResult:
     """Store a draft: live at once, scheduled, or kept as a draft, as it asks.
 
-    With `hold_seconds`, what would go out at once waits that long, unseen, and can be withdrawn until then. A `test` is
-    kept out of the console's lists. `key` makes repeats harmless: the second call with the same key and draft returns the
+    With `undo_seconds`, what would go out at once waits that long, unseen, and can be withdrawn until then. A `is_test` is
+    kept out of the console's lists. `idempotency_key` makes repeats harmless: the second call with the same key and
+    draft returns the
     first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown role or person, nobody reached, a text that is
-    not shown), ConfirmationNeeded, Conflict (the key was used for something else), Busy.
+    not shown), ConfirmationRequired, Conflict (the key was used for something else), TemporarilyUnavailable.
     """
     check_may_write(draft, by)
-    if key is not None and (earlier := earlier_with(by, key, draft)):
+    if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
         return earlier
-    audience, html = resolve(draft.target), markdown.render(draft.content)
-    if not test:
-        demand_for(draft, audience, confirmed, by=by, now=now)
+    audience, html = resolve_audience(draft.target), markdown.render(draft.content)
+    if not is_test:
+        require_confirmation(draft, audience, confirmed, by=by, now=now)
     try:
-        with writing() as session:
+        with write_transaction() as session:
             if draft.keep_as_draft:
-                check_may_draft(by)
-            broadcast = _store(session, draft, html, audience, by, now)
-            if test:
+                check_draft_quota(by)
+            broadcast = _add_broadcast(session, draft, html, audience, by, now)
+            if is_test:
                 broadcast.archived_at = now
-            remember_key(session, by, key, draft, broadcast.id, now)
-            set_out(session, broadcast, draft, audience, by=by, now=now, hold_seconds=hold_seconds)
-            published = Published(broadcast.id, is_new=True)
-            is_planned = broadcast.status == Status.SCHEDULED or broadcast.expires_at is not None
+            save_idempotency_key(session, by, idempotency_key, draft, broadcast.id, now)
+            dispatch_broadcast(session, broadcast, draft, audience, by=by, now=now, undo_seconds=undo_seconds)
+            result = PublishResult(broadcast.id, is_new=True)
+            has_due_time = broadcast.status == Status.SCHEDULED or broadcast.expires_at is not None
     except IntegrityError:
-        if key is not None and (earlier := earlier_with(by, key, draft)):
+        if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
             return earlier
         raise
-    notify.ring()
-    if is_planned:
-        notify.due()
-    return published
+    notify.notify_workers()
+    if has_due_time:
+        notify.notify_schedulers()
+    return result
 
 
-def demand_for(draft: Draft, audience: Audience, confirmed: Given | None, *, by: Actor, now: datetime) -> None:
-    """Raise ConfirmationNeeded unless `by` confirmed what sending this draft takes. Lets other greenlets run."""
-    proof = send_confirmation.prove(confirmed, by=by, now=now)
-    if proof.is_asked and not draft.keep_as_draft:
-        reach = audiences.count(audience)
-        send_confirmation.demand(proof, confirmation.needed(draft, reach), reach)
+def require_confirmation(
+    draft: Draft, audience: Audience, confirmed: ConfirmationInput | None, *, by: Actor, now: datetime
+) -> None:
+    """Raise ConfirmationRequired unless `by` confirmed what sending this draft takes. Lets other greenlets run."""
+    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    if proof.is_required and not draft.keep_as_draft:
+        recipient_count = audiences.count(audience)
+        send_confirmation.require_proof(proof, confirmation.get_requirement(draft, recipient_count), recipient_count)
 
 
-def demand_for_row(broadcast: Broadcast, proof: send_confirmation.Proof) -> None:
+def require_row_confirmation(broadcast: Broadcast, proof: send_confirmation.ConfirmationProof) -> None:
     """The same for what is stored, as it is."""
-    if proof.is_asked:
-        reach = audiences.count(broadcasts.audience(broadcast))
+    if proof.is_required:
+        recipient_count = audiences.count(broadcasts.get_audience(broadcast))
         is_for_all = broadcast.audience_kind == "everyone"
-        wanted = confirmation.needed_for(Priority(broadcast.priority), reach, is_for_all=is_for_all)
-        send_confirmation.demand(proof, wanted, reach)
+        required = confirmation.get_requirement_for(
+            Priority(broadcast.priority), recipient_count, is_for_everyone=is_for_all
+        )
+        send_confirmation.require_proof(proof, required, recipient_count)
 
 
-def set_out(
+def dispatch_broadcast(
     session: Session,
     broadcast: Broadcast,
     draft: Draft,
@@ -119,182 +124,199 @@ def set_out(
     *,
     by: Actor,
     now: datetime,
-    hold_seconds: float,
+    undo_seconds: float,
 ) -> None:
     """Move a filled row to where its draft asks to be: kept, scheduled, held, or live. Raises IllegalTransition."""
     is_later = draft.scheduled_at is not None and draft.scheduled_at > now
-    past = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if hold_seconds else "published"
-    broadcast.status = lifecycle.after(broadcast.status, past).value
-    broadcast.is_held = past == "held"
+    action = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if undo_seconds else "published"
+    broadcast.status = lifecycle.transition(broadcast.status, action).value
+    broadcast.is_held = action == "held"
     broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
-    if past == "held":
-        broadcast.scheduled_at = now + timedelta(seconds=hold_seconds)
-    act = "broadcast.drafted" if past == "edited" else f"broadcast.{past}"
-    audit.record(session, by, act, "broadcast", broadcast.id, now=now, title=draft.title)
-    if past == "published":
-        _go_live(session, [(broadcast, audience)], now)
+    if action == "held":
+        broadcast.scheduled_at = now + timedelta(seconds=undo_seconds)
+    audit_action = "broadcast.drafted" if action == "edited" else f"broadcast.{action}"
+    audit.record(session, by, audit_action, "broadcast", broadcast.id, now=now, title=draft.title)
+    if action == "published":
+        _publish_rows(session, [(broadcast, audience)], now)
 
 
-def remember_key(session: Session, by: Actor, key: str | None, draft: Draft, broadcast_id: int, now: datetime) -> None:
+def save_idempotency_key(
+    session: Session, by: Actor, idempotency_key: str | None, draft: Draft, broadcast_id: int, now: datetime
+) -> None:
     """Write down what a key was used for; a parallel request with it fails here, before it takes a number."""
-    if key is None:
+    if idempotency_key is None:
         return
-    fingerprint = _fingerprint(draft)
+    fingerprint = _compute_fingerprint(draft)
     session.add(
-        IdempotencyKey(user_id=by.user_id, key=key, fingerprint=fingerprint, broadcast_id=broadcast_id, created_at=now)
+        IdempotencyKey(
+            user_id=by.user_id, key=idempotency_key, fingerprint=fingerprint, broadcast_id=broadcast_id, created_at=now
+        )
     )
     session.flush()
 
 
-def release(broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: Given | None = None) -> None:
+def release(
+    broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: ConfirmationInput | None = None
+) -> None:
     """Send a draft or a scheduled broadcast now.
 
-    Raises Forbidden, NotFound, IllegalTransition, ConfirmationNeeded, Conflict (a draft as it was typed, which nobody has
-    reviewed), Busy.
+    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (a draft as it was typed, which nobody has
+    reviewed), TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
-    proof = send_confirmation.prove(confirmed, by=by, now=now)
-    with writing() as session:
-        broadcast = locked(session, broadcast_id)
-        lifecycle.after(broadcast.status, "published")
+    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    with write_transaction() as session:
+        broadcast = get_broadcast_for_update(session, broadcast_id)
+        lifecycle.transition(broadcast.status, "published")
         refuse_unreviewed(broadcast)
         check_may_send(broadcast, by)
-        refuse_past(broadcast, now)
-        demand_for_row(broadcast, proof)
-        _release(session, [broadcast], by=by, now=now)
-    notify.ring()
+        refuse_past_dates(broadcast, now)
+        require_row_confirmation(broadcast, proof)
+        _release_rows(session, [broadcast], by=by, now=now)
+    notify.notify_workers()
 
 
-def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = GRACE) -> list[int] | None:
+def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> list[int] | None:
     """Send those of these plans that are due, in this order and in one transaction; return which were dealt with.
 
-    What is overdue by more than `grace`, or may not go out by itself for another reason (`domain.plans`), is not sent but
+    What is overdue by more than `grace`, or may not go out by itself for another reason (`domain.overdue_schedules`),
+    is not sent but
     waits for a decision. Left out is what changed meanwhile or is being changed. None: another worker's clock is at it. Raises
-    Busy, and for one that cannot be sent whatever that raises: then none was.
+    TemporarilyUnavailable, and for one that cannot be sent whatever that raises: then none was.
     """
-    with writing() as session:
-        due = broadcasts.claim(session, Status.SCHEDULED, ids, now)
-        fit = overdue_schedules.hold_back_unfit(session, due or [], now=now, grace=grace)
-        _release(session, fit, by=SYSTEM, now=now)
-        done = due and [broadcast.id for broadcast in due]
-    notify.ring()
-    return done
+    with write_transaction() as session:
+        due_broadcasts = broadcasts.lock_due(session, Status.SCHEDULED, ids, now)
+        sendable = overdue_schedules.suspend_unsendable(session, due_broadcasts or [], now=now, grace=grace)
+        _release_rows(session, sendable, by=SYSTEM, now=now)
+        handled_ids = due_broadcasts and [broadcast.id for broadcast in due_broadcasts]
+    notify.notify_workers()
+    return handled_ids
 
 
 def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
-    """Recall a broadcast: every open screen drops it. Raises Forbidden, Invalid, NotFound, IllegalTransition, Busy."""
+    """Recall a broadcast: every open screen drops it.
+
+    Raises Forbidden, Invalid, NotFound, IllegalTransition, TemporarilyUnavailable.
+    """
     by.require(Permission.WRITE)
     reason = " ".join(reason.split())
-    if not 0 < len(reason) <= 500 or not is_one_line(reason) or is_blank(reason):
+    if not 0 < len(reason) <= 500 or not is_single_line(reason) or is_blank(reason):
         raise Invalid({"reason": "Say why it is recalled, in at most 500 characters."})
-    with writing() as session:
-        broadcast = locked(session, broadcast_id)
+    with write_transaction() as session:
+        broadcast = get_broadcast_for_update(session, broadcast_id)
         broadcast.cancel_reason = reason
         audit.record(session, by, "broadcast.cancelled", "broadcast", broadcast.id, now=now, reason=reason)
-        _end(session, [broadcast], "cancelled", now)
-    notify.ring()
+        _end_rows(session, [broadcast], "cancelled", now)
+    notify.notify_workers()
 
 
 def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
     """End those of these broadcasts whose time is over; as `release_due`."""
-    with writing() as session:
-        over = broadcasts.claim(session, Status.ACTIVE, ids, now)
-        for broadcast in over or []:
+    with write_transaction() as session:
+        expired = broadcasts.lock_due(session, Status.ACTIVE, ids, now)
+        for broadcast in expired or []:
             audit.record(session, SYSTEM, "broadcast.expired", "broadcast", broadcast.id, now=now)
-        _end(session, over or [], "expired", now)
-        done = over and [broadcast.id for broadcast in over]
-    notify.ring()
-    return done
+        _end_rows(session, expired or [], "expired", now)
+        expired_ids = expired and [broadcast.id for broadcast in expired]
+    notify.notify_workers()
+    return expired_ids
 
 
-def _store(session: Session, draft: Draft, html: str, audience: Audience, by: Actor, now: datetime) -> Broadcast:
-    broadcast = new_row(by, now)
-    fill(broadcast, draft, now, html=html)
-    set_audience(session, broadcast, audience, snapshot=draft.target.snapshot, may_be_empty=draft.keep_as_draft)
+def _add_broadcast(
+    session: Session, draft: Draft, html: str, audience: Audience, by: Actor, now: datetime
+) -> Broadcast:
+    broadcast = new_draft_row(by, now)
+    fill_columns(broadcast, draft, now, html=html)
+    set_audience(session, broadcast, audience, is_snapshot=draft.target.snapshot, may_be_empty=draft.keep_as_draft)
     return broadcast
 
 
-def _release(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: datetime) -> None:
+def _release_rows(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: datetime) -> None:
     """Send rows that are locked."""
-    sent = []
+    to_publish = []
     for broadcast in rows:
-        broadcast.status = lifecycle.after(broadcast.status, "published")
+        broadcast.status = lifecycle.transition(broadcast.status, "published")
         broadcast.decision_reason = None
         refuse_unreviewed(broadcast)
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)
-        sent.append((broadcast, broadcasts.audience(broadcast)))
-    count, breath = cache(users.count), Breath()  # many go to the same audience
+        to_publish.append((broadcast, broadcasts.get_audience(broadcast)))
+    count_cached, yielder = cache(users.count), Yielder()  # many go to the same audience
     with session.no_autoflush:
-        for broadcast, audience in sent:
-            broadcast.audience_count = count(audience)  # people may have come and gone since it was planned
-            breath.take()
-    _go_live(session, sent, now)
+        for broadcast, audience in to_publish:
+            broadcast.audience_count = count_cached(audience)  # people may have come and gone since it was planned
+            yielder.maybe_yield()
+    _publish_rows(session, to_publish, now)
 
 
-def _go_live(session: Session, sent: Sequence[tuple[Broadcast, Audience]], now: datetime) -> None:
+def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audience]], now: datetime) -> None:
     """Number them and append their MESSAGEs. The log is locked from the numbers to the commit, so nothing slow follows."""
-    entries: list[log.Entry] = []
-    place: dict[int, Broadcast] = {}  # of each broadcast's MESSAGE among the entries
-    breath = Breath()
+    entries: list[log.NewEvent] = []
+    broadcast_by_index: dict[int, Broadcast] = {}  # of each broadcast's MESSAGE among the entries
+    yielder = Yielder()
     with session.no_autoflush:  # each row is updated once, with its number
-        for broadcast, audience in sent:
+        for broadcast, audience in to_publish:
             audience = freeze_audience(session, broadcast, audience)
             broadcast.published_at = broadcast.updated_at = now
-            place[len(entries)] = broadcast
-            entries += [message(broadcast, audience), *_signed_out(session, broadcast, audience, now)]
-            breath.take()
+            broadcast_by_index[len(entries)] = broadcast
+            entries += [
+                build_message_entry(broadcast, audience),
+                *_end_recipient_sessions(session, broadcast, audience, now),
+            ]
+            yielder.maybe_yield()
         if entries:
-            first = log.take_numbers(session, len(entries))
-            for n, broadcast in place.items():
-                broadcast.seq = first.seq + n
-            log.append(session, entries, at=now, first=first)
+            first_cursor = log.reserve_seqs(session, len(entries))
+            for index, broadcast in broadcast_by_index.items():
+                broadcast.seq = first_cursor.seq + index
+            log.append(session, entries, at=now, first_cursor=first_cursor)
 
 
-def _signed_out(session: Session, broadcast: Broadcast, audience: Audience, now: datetime) -> list[log.Entry]:
+def _end_recipient_sessions(
+    session: Session, broadcast: Broadcast, audience: Audience, now: datetime
+) -> list[log.NewEvent]:
     """The event that follows a broadcast which signs its chosen people out, once they are told why; their sessions end."""
-    if not broadcast.close_sessions or not isinstance(audience, Users):
+    if not broadcast.close_sessions or not isinstance(audience, UserAudience):
         return []
     users.end_sessions(session, sorted(audience.ids), at=now)
-    return [log.Entry(EventType.SESSION_ENDED, broadcast.id, audience, {"session": EVERY_SESSION})]
+    return [log.NewEvent(EventType.SESSION_ENDED, broadcast.id, audience, {"session": ALL_SESSIONS})]
 
 
-def message(broadcast: Broadcast, audience: Audience) -> log.Entry:
+def build_message_entry(broadcast: Broadcast, audience: Audience) -> log.NewEvent:
     """The event that brings a broadcast to its audience."""
-    return log.Entry(EventType.MESSAGE, broadcast.id, audience, broadcast.as_card().as_payload())
+    return log.NewEvent(EventType.MESSAGE, broadcast.id, audience, broadcast.to_card().to_payload())
 
 
-def update(broadcast: Broadcast, audience: Audience, *, again: bool) -> log.Entry:
-    """The event that brings a new text of a live broadcast; with `again`, to those who have read it as well."""
-    payload = broadcast.as_card().as_payload() | {"seq": broadcast.seq, "again": again}
-    return log.Entry(EventType.MESSAGE_UPDATED, broadcast.id, audience, payload)
+def build_update_entry(broadcast: Broadcast, audience: Audience, *, notify_again: bool) -> log.NewEvent:
+    """The event that brings a new text of a live broadcast; with `notify_again`, to those who have read it as well."""
+    payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "again": notify_again}
+    return log.NewEvent(EventType.MESSAGE_UPDATED, broadcast.id, audience, payload)
 
 
-def removal(broadcast: Broadcast, audience: Audience, past: str) -> log.Entry:
-    """The event that takes a broadcast away again; `past` is "cancelled" or "expired"."""
-    payload = {"id": broadcast.id, "reason": past.upper()}
-    return log.Entry(EventType.MESSAGE_REMOVED, broadcast.id, audience, payload)
+def build_removal_entry(broadcast: Broadcast, audience: Audience, action: str) -> log.NewEvent:
+    """The event that takes a broadcast away again; `action` is "cancelled" or "expired"."""
+    payload = {"id": broadcast.id, "reason": action.upper()}
+    return log.NewEvent(EventType.MESSAGE_REMOVED, broadcast.id, audience, payload)
 
 
-def _end(session: Session, rows: Sequence[Broadcast], past: str, now: datetime) -> None:
-    gone = [removal(row, broadcasts.audience(row), past) for row in rows if row.is_live]
+def _end_rows(session: Session, rows: Sequence[Broadcast], action: str, now: datetime) -> None:
+    removal_entries = [build_removal_entry(row, broadcasts.get_audience(row), action) for row in rows if row.is_live]
     for row in rows:
-        row.status = lifecycle.after(row.status, past).value
+        row.status = lifecycle.transition(row.status, action).value
         row.ended_at = row.updated_at = now
     session.flush()
-    log.append(session, gone, at=now)
+    log.append(session, removal_entries, at=now)
 
 
-def earlier_with(by: Actor, key: str, draft: Draft) -> Published | None:
+def find_by_idempotency_key(by: Actor, idempotency_key: str, draft: Draft) -> PublishResult | None:
     """What this key was used for, None if for nothing yet. Raises Conflict when that was another message."""
-    row = broadcasts.by_idempotency_key(by.user_id, key)
+    row = broadcasts.get_idempotency_key(by.user_id, idempotency_key)
     if row is None:
         return None
-    if row.fingerprint != _fingerprint(draft):
+    if row.fingerprint != _compute_fingerprint(draft):
         raise Conflict("This Idempotency-Key was used for another message. Use a new key for a new message.")
-    return Published(row.broadcast_id, is_new=False)
+    return PublishResult(row.broadcast_id, is_new=False)
 
 
-def _fingerprint(draft: Draft) -> str:
+def _compute_fingerprint(draft: Draft) -> str:
     return hashlib.sha256(json.dumps(asdict(draft), default=str, sort_keys=True).encode()).hexdigest()

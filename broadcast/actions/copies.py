@@ -3,55 +3,61 @@
 from datetime import datetime
 
 from broadcast.actions import audit, broadcast_rows
-from broadcast.actions.edits import Saved
+from broadcast.actions.edits import SavedDraft
 from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.store import audiences
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 
-_COPIED = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
+_COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
 
 
-def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> Saved:
+def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
     """Make a draft with the words and the audience of a broadcast, and no times. Raises Forbidden, NotFound,
-    Invalid (beyond the person's quota of drafts), Busy.
+    Invalid (beyond the person's quota of drafts), TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
-    with writing() as session:
-        broadcast_rows.check_may_draft(by)
-        original = broadcast_rows.locked(session, broadcast_id)
-        copy = broadcast_rows.new_row(by, now)
-        for name in _COPIED:
+    with write_transaction() as session:
+        broadcast_rows.check_draft_quota(by)
+        original = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        copy = broadcast_rows.new_draft_row(by, now)
+        for name in _COPIED_COLUMNS:
             setattr(copy, name, getattr(original, name))
         session.add(copy)
         session.flush()
         try:
-            audience = audiences.of(original)
+            audience = audiences.get_audience(original)
         except ValueError:  # a draft whose audience is not chosen yet
             audience = None
         if audience:
-            broadcast_rows.set_audience(session, copy, audience, snapshot=original.is_snapshot, may_be_empty=True)
+            broadcast_rows.set_audience(session, copy, audience, is_snapshot=original.is_snapshot, may_be_empty=True)
         audit.record(session, by, "broadcast.drafted", "broadcast", copy.id, now=now, copy_of=broadcast_id)
-        return Saved(copy.id, copy.version)
+        return SavedDraft(copy.id, copy.version)
 
 
-def discard(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a draft: it leaves every list but the archive. Raises Forbidden, NotFound, IllegalTransition, Busy."""
+def discard_draft(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Delete a draft: it leaves every list but the archive.
+
+    Raises Forbidden, NotFound, IllegalTransition, TemporarilyUnavailable.
+    """
     by.require(Permission.WRITE)
-    with writing() as session:
-        broadcast = broadcast_rows.locked(session, broadcast_id)
-        broadcast.status = lifecycle.after(broadcast.status, "discarded").value
+    with write_transaction() as session:
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        broadcast.status = lifecycle.transition(broadcast.status, "discarded").value
         broadcast.ended_at = broadcast.archived_at = broadcast.updated_at = now
         audit.record(session, by, "broadcast.discarded", "broadcast", broadcast.id, now=now)
 
 
 def archive(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Put what has ended out of the lists; again is fine. Raises Forbidden, NotFound, IllegalTransition, Busy."""
+    """Put what has ended out of the lists; again is fine.
+
+    Raises Forbidden, NotFound, IllegalTransition, TemporarilyUnavailable.
+    """
     by.require(Permission.WRITE)
-    with writing() as session:
-        broadcast = broadcast_rows.locked(session, broadcast_id)
-        lifecycle.after(broadcast.status, "archived")
+    with write_transaction() as session:
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        lifecycle.transition(broadcast.status, "archived")
         if broadcast.archived_at is None:
             broadcast.archived_at = now
             audit.record(session, by, "broadcast.archived", "broadcast", broadcast.id, now=now)

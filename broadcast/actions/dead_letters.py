@@ -11,92 +11,111 @@ from broadcast.actions.inbound_events import Outcome
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain import confirmation
 from broadcast.domain.actor import Actor
-from broadcast.domain.confirmation import Given
-from broadcast.domain.inbound import Arrival, Publish
+from broadcast.domain.confirmation import ConfirmationInput
+from broadcast.domain.inbound import InboundEvent, PublishCommand
 from broadcast.domain.permissions import Permission
 from broadcast.store import dead_letters
-from broadcast.store.database import ROW_LOCK, writing
-from broadcast.store.models.ingest import DeadLetter, LetterStatus
+from broadcast.store.database import ROW_LOCK, write_transaction
+from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 
 
 def redrive(
-    letter_id: int, arrival: Arrival, *, edited: bool, by: Actor, now: datetime, confirmed: Given | None = None
+    letter_id: int,
+    inbound_event: InboundEvent,
+    *,
+    is_edited: bool,
+    by: Actor,
+    now: datetime,
+    confirmed: ConfirmationInput | None = None,
 ) -> Outcome:
-    """Hand a letter in once more, read anew as `arrival`; what is still wrong stays in it with its new reason.
+    """Hand a letter in once more, read anew as `inbound_event`; what is still wrong stays in it with its new reason.
 
-    Raises Forbidden, NotFound, ConfirmationNeeded, Conflict (it is waiting no more), Busy.
+    Raises Forbidden, NotFound, ConfirmationRequired, Conflict (it is waiting no more), TemporarilyUnavailable.
     """
     by.require(Permission.OPERATE)
-    _demand(arrival, send_confirmation.prove(confirmed, by=by, now=now))
-    account = inbound_events.account(now=now)
+    _require_confirmation(inbound_event, send_confirmation.verify_confirmation(confirmed, by=by, now=now))
+    ingest_actor = inbound_events.get_ingest_actor(now=now)
     try:
-        outcome = _redrive(letter_id, arrival, edited, account, by, now)
+        outcome = _redrive_in_transaction(letter_id, inbound_event, is_edited, ingest_actor, by, now)
     except DBAPIError as problem:
-        arrival = replace(arrival, reading=inbound_events.failed(arrival, problem))
-        outcome = _redrive(letter_id, arrival, edited, account, by, now)
-    notify.ring()
+        inbound_event = replace(inbound_event, command=inbound_events.reject_failed(inbound_event, problem))
+        outcome = _redrive_in_transaction(letter_id, inbound_event, is_edited, ingest_actor, by, now)
+    notify.notify_workers()
     return outcome
 
 
-def _demand(arrival: Arrival, proof: send_confirmation.Proof) -> None:
-    """Raise ConfirmationNeeded unless what would be published was confirmed as any sending is."""
-    if proof.is_asked and isinstance(arrival.reading, Publish) and not arrival.reading.draft.keep_as_draft:
-        [ready] = inbound_events.prepare([arrival])
-        send_confirmation.demand(proof, confirmation.needed(arrival.reading.draft, ready.reach), ready.reach)
+def _require_confirmation(inbound_event: InboundEvent, proof: send_confirmation.ConfirmationProof) -> None:
+    """Raise ConfirmationRequired unless what would be published was confirmed as any sending is."""
+    if (
+        proof.is_required
+        and isinstance(inbound_event.command, PublishCommand)
+        and not inbound_event.command.draft.keep_as_draft
+    ):
+        [prepared] = inbound_events.prepare([inbound_event])
+        send_confirmation.require_proof(
+            proof,
+            confirmation.get_requirement(inbound_event.command.draft, prepared.recipient_count),
+            prepared.recipient_count,
+        )
 
 
-def _redrive(letter_id: int, arrival: Arrival, edited: bool, account: Actor, by: Actor, now: datetime) -> Outcome:
-    ready = inbound_events.prepare([arrival])
-    with writing() as session:
-        letter = _waiting(session, letter_id)
-        [outcome] = inbound_events.write(session, ready, by=account, now=now)
+def _redrive_in_transaction(
+    letter_id: int, inbound_event: InboundEvent, is_edited: bool, ingest_actor: Actor, by: Actor, now: datetime
+) -> Outcome:
+    prepared = inbound_events.prepare([inbound_event])
+    with write_transaction() as session:
+        letter = _get_waiting_letter(session, letter_id)
+        [outcome] = inbound_events.write_batch(session, prepared, by=ingest_actor, now=now)
         letter.tries += 1
         letter.tried_at = now
-        if outcome.rejected is not None:
+        if outcome.rejection is not None:
             outcome = replace(outcome, kind="rejected")  # as a record it is known already
-            letter.code, letter.reason = outcome.rejected.code, outcome.rejected.reason
+            letter.code, letter.reason = outcome.rejection.code, outcome.rejection.reason
         else:
-            letter.status, letter.broadcast_id = LetterStatus.REDRIVEN.value, outcome.broadcast_id
-        _record(session, by, "dead_letter.redriven", letter, now, edited=edited, outcome=outcome.kind)
+            letter.status, letter.broadcast_id = DeadLetterStatus.REDRIVEN.value, outcome.broadcast_id
+        _record_audit(session, by, "dead_letter.redriven", letter, now, edited=is_edited, outcome=outcome.kind)
         return outcome
 
 
 def purge(letter_id: int, *, by: Actor, now: datetime) -> None:
-    """Empty a letter for good; its place stays known. Raises Forbidden, NotFound, Conflict, Busy."""
+    """Empty a letter for good; its place stays known. Raises Forbidden, NotFound, Conflict, TemporarilyUnavailable."""
     by.require(Permission.OPERATE)
-    with writing() as session:
-        letter = _waiting(session, letter_id)
-        _record(session, by, "dead_letter.purged", letter, now, reason=letter.reason)
-        dead_letters.empty(session, [letter.id])
+    with write_transaction() as session:
+        letter = _get_waiting_letter(session, letter_id)
+        _record_audit(session, by, "dead_letter.purged", letter, now, reason=letter.reason)
+        dead_letters.purge(session, [letter.id])
 
 
 def purge_all(*, through: int, by: Actor, now: datetime) -> int:
-    """Empty every waiting letter up to id `through`, the newest that was seen; return how many. Raises Forbidden, Busy.
+    """Empty every waiting letter up to id `through`, the newest that was seen; return how many. Raises Forbidden,
+    TemporarilyUnavailable.
 
     In transactions of some hundred letters each, with an audit row of each: what was emptied before a failure stays so.
     """
     by.require(Permission.OPERATE)
-    total = 0
+    purged_total = 0
     while True:
-        with writing() as session:
-            count = dead_letters.empty(session, None, through=through)
-            if count or not total:
+        with write_transaction() as session:
+            purged_count = dead_letters.purge(session, None, through=through)
+            if purged_count or not purged_total:
                 audit.record(
-                    session, by, "dead_letter.purged", "dead_letter", None, now=now, count=count, through=through
+                    session, by, "dead_letter.purged", "dead_letter", None, now=now, count=purged_count, through=through
                 )
-        total += count
-        if count < dead_letters.PURGED_AT_ONCE:
-            return total
+        purged_total += purged_count
+        if purged_count < dead_letters.PURGE_BATCH_SIZE:
+            return purged_total
 
 
-def _waiting(session: Session, letter_id: int) -> DeadLetter:
+def _get_waiting_letter(session: Session, letter_id: int) -> DeadLetter:
     letter = session.get(DeadLetter, letter_id, with_for_update=ROW_LOCK)
     if letter is None:
         raise NotFound("There is no such dead letter.")
-    if letter.status != LetterStatus.WAITING:
+    if letter.status != DeadLetterStatus.WAITING:
         raise Conflict("This dead letter is waiting no more: somebody has redriven or purged it.")
     return letter
 
 
-def _record(session: Session, by: Actor, action: str, letter: DeadLetter, now: datetime, **detail: object) -> None:
-    audit.record(session, by, action, "dead_letter", letter.id, now=now, place=letter.place, **detail)
+def _record_audit(
+    session: Session, by: Actor, action: str, letter: DeadLetter, now: datetime, **detail: object
+) -> None:
+    audit.record(session, by, action, "dead_letter", letter.id, now=now, place=letter.position, **detail)

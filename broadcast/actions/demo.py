@@ -6,27 +6,27 @@ from datetime import timedelta
 from broadcast.actions import broadcasts, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
-from broadcast.domain.message import read_draft
+from broadcast.domain.message import parse_draft
 from broadcast.store import broadcasts as stored
 from broadcast.store import users as known
 
 
 @dataclass(frozen=True, slots=True)
-class DemoPerson:
+class DemoUser:
     username: str
     name: str
     roles: tuple[str, ...]
     password: str
 
 
-DEMO_PEOPLE = [
-    DemoPerson("alice", "Alice Adler", ("admin",), "alice-demo-1"),
-    DemoPerson("bob", "Bob Berger", ("ops",), "bob-demo-1"),
-    DemoPerson("dana", "Dana Diaz", ("sales",), "dana-demo-1"),
-    DemoPerson("charlie", "Charlie Chen", (), "charlie-demo-1"),
+DEMO_USERS = [
+    DemoUser("alice", "Alice Adler", ("admin",), "alice-demo-1"),
+    DemoUser("bob", "Bob Berger", ("ops",), "bob-demo-1"),
+    DemoUser("dana", "Dana Diaz", ("sales",), "dana-demo-1"),
+    DemoUser("charlie", "Charlie Chen", (), "charlie-demo-1"),
 ]
 
-_BROADCASTS = [
+_DEMO_BROADCASTS = [
     {
         "title": "Welcome to Broadcast",
         "content": "This is your inbox. New messages appear here **by themselves**, on every screen you have open.\n\n"
@@ -57,22 +57,22 @@ _BROADCASTS = [
 def seed() -> None:
     """Make the demo people, and the broadcasts if there has never been any. Safe to repeat."""
     now = clock.now()
-    for person in DEMO_PEOPLE:
-        if known.by_username(person.username) is None:
-            users.create_person(
-                person.username, person.password, roles=person.roles, name=person.name, by=SYSTEM, now=now
+    for demo_user in DEMO_USERS:
+        if known.get_by_username(demo_user.username) is None:
+            users.create_user(
+                demo_user.username, demo_user.password, roles=demo_user.roles, name=demo_user.name, by=SYSTEM, now=now
             )
-    if stored.counts()["all"]:
+    if stored.count_by_filter()["all"]:
         return
-    alice = known.by_username("alice")
-    by = Actor(alice.id, alice.name, alice.roles, may_administer=True)
-    for raw in _BROADCASTS:
-        broadcasts.publish(read_draft(raw, now=now), by=by, now=now)
-    later = {
+    alice = known.get_by_username("alice")
+    actor = Actor(alice.id, alice.name, alice.roles, may_administer=True)
+    for fields in _DEMO_BROADCASTS:
+        broadcasts.publish(parse_draft(fields, now=now), by=actor, now=now)
+    scheduled_fields = {
         "title": "Office closed on Friday",
         "content": "The building is closed for the fire drill. Please work from home.",
         "targetType": "ALL",
-        "scheduledAt": clock.to_wire(now + timedelta(days=2)),
-        "expiresAt": clock.to_wire(now + timedelta(days=4)),
+        "scheduledAt": clock.to_rfc3339(now + timedelta(days=2)),
+        "expiresAt": clock.to_rfc3339(now + timedelta(days=4)),
     }
-    broadcasts.publish(read_draft(later, now=now), by=by, now=now)
+    broadcasts.publish(parse_draft(scheduled_fields, now=now), by=actor, now=now)

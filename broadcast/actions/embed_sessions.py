@@ -13,12 +13,12 @@ from broadcast.actions.users import hash_token
 from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain.actor import Actor
 from broadcast.store import users
-from broadcast.store.database import ROW_LOCK, writing
+from broadcast.store.database import ROW_LOCK, write_transaction
 from broadcast.store.models import ApiToken, User, UserSession
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class EmbeddingSite:
     """Who embeds: the pages of `origin`, by the token of their server."""
 
     origin: str
@@ -26,51 +26,55 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Lasts:
+class SessionLifetime:
     """How long a session goes on: unused, and in all."""
 
-    idle: timedelta
-    longest: timedelta
+    idle_timeout: timedelta
+    max_lifetime: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class EmbeddedSession:
     """`ends_at` is when the session ends whatever happens."""
 
     session_id: int
     ends_at: datetime
 
 
-def begin(username: str, site: Site, lasts: Lasts, *, now: datetime) -> Begun:
+def begin_session(username: str, site: EmbeddingSite, lifetime: SessionLifetime, *, now: datetime) -> EmbeddedSession:
     """The session of this person in the pages of `site`: the one that is open, or else a new one, which the audit tells.
 
-    Raises Forbidden when the site's token may not do this any more, Invalid, Busy.
+    Raises Forbidden when the site's token may not do this any more, Invalid, TemporarilyUnavailable.
     """
     # what is merely compatible with a name may be somebody else's name at the site
-    person = users.by_username(username) if username.isascii() else None
-    if person is None or person.disabled_at:
+    user = users.get_by_username(username) if username.isascii() else None
+    if user is None or user.disabled_at:
         raise Invalid({"username": "There is nobody with this username, or the account is disabled."})
-    return _open(person.id, site, lasts, now) or _begin(person.id, site, lasts, now)
+    return _find_open_session(user.id, site, lifetime, now) or _create_session(user.id, site, lifetime, now)
 
 
-def _open(user_id: int, site: Site, lasts: Lasts, now: datetime) -> Begun | None:
-    found = users.embedded_session(user_id, origin=site.origin, token_id=site.token_id)
-    if found is None or now - found.seen_at > lasts.idle or now - found.created_at >= lasts.longest:
+def _find_open_session(
+    user_id: int, site: EmbeddingSite, lifetime: SessionLifetime, now: datetime
+) -> EmbeddedSession | None:
+    row = users.get_embedded_session(user_id, origin=site.origin, token_id=site.token_id)
+    if row is None or now - row.seen_at > lifetime.idle_timeout or now - row.created_at >= lifetime.max_lifetime:
         return None
-    return Begun(found.id, found.created_at + lasts.longest)
+    return EmbeddedSession(row.id, row.created_at + lifetime.max_lifetime)
 
 
-def _begin(user_id: int, site: Site, lasts: Lasts, now: datetime) -> Begun:
-    with writing() as session:
+def _create_session(user_id: int, site: EmbeddingSite, lifetime: SessionLifetime, now: datetime) -> EmbeddedSession:
+    with write_transaction() as session:
         token = session.get(ApiToken, site.token_id, with_for_update=ROW_LOCK, populate_existing=True)
         if token is None or token.revoked_at or "embed" not in token.scopes.split():
             raise Forbidden()
-        person = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User}, populate_existing=True)
-        if person.disabled_at:
+        user = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User}, populate_existing=True)
+        if user.disabled_at:
             raise Invalid({"username": "The account is disabled."})
-        if begun := _open(user_id, site, lasts, now):  # another tab of the same person was faster
-            return begun
-        person.first_sign_in_at = person.first_sign_in_at or now
+        if open_session := _find_open_session(
+            user_id, site, lifetime, now
+        ):  # another tab of the same person was faster
+            return open_session
+        user.first_sign_in_at = user.first_sign_in_at or now
         row = UserSession(
             token_hash=hash_token(secrets.token_urlsafe(32)),  # of a token that nobody has
             user_id=user_id,
@@ -82,6 +86,6 @@ def _begin(user_id: int, site: Site, lasts: Lasts, now: datetime) -> Begun:
         )
         session.add(row)
         session.flush()
-        by = Actor(person.id, person.name)
-        audit.record(session, by, "person.embedded", "person", person.id, now=now, origin=site.origin, site=token.label)
-        return Begun(row.id, now + lasts.longest)
+        by = Actor(user.id, user.name)
+        audit.record(session, by, "person.embedded", "person", user.id, now=now, origin=site.origin, site=token.label)
+        return EmbeddedSession(row.id, now + lifetime.max_lifetime)

@@ -12,164 +12,195 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import audit, notify
 from broadcast.actions.users import (
-    add_person,
-    append_viewer_changed,
+    add_user,
+    append_viewer_changed_event,
     begin_session,
-    end_replaced,
-    keep_an_admin,
-    locked,
-    put_roles,
-    read_person,
+    end_replaced_session,
+    ensure_admin_remains,
+    get_user_for_update,
+    read_user_fields,
+    replace_roles,
 )
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain.actor import Actor
-from broadcast.domain.external_identity import PROXY, Trust, Vouched
+from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity, ProviderTrust
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.store import past_viewers, provider_sessions, users
-from broadcast.store.database import writing
-from broadcast.store.models import PersonIdentity, User
+from broadcast.store.database import write_transaction
+from broadcast.store.models import LinkedIdentity, User
 
 _log = structlog.get_logger(__name__)
 
 
 def sign_in(
-    somebody: Vouched,
+    external_identity: ExternalIdentity,
     *,
-    trust: Trust,
+    trust: ProviderTrust,
     address: str | None,
-    agent: str | None,
+    user_agent: str | None,
     now: datetime,
-    replaces: str | None = None,
+    replaced_token: str | None = None,
 ) -> str:
     """Begin a session for somebody whom another system vouches for, and return its token; all of it or nothing.
 
     Roles become what that system says, if it says any; a role that is not known here is left out and logged, and the last
-    administrator stays one. `replaces` is the token of the session that this browser has had; it ends. Raises SignInRefused
-    with the reason, Busy.
+    administrator stays one. `replaced_token` is the token of the session that this browser has had; it ends. Raises
+    SignInRefused
+    with the reason, TemporarilyUnavailable.
     """
     try:
-        return _sign_in(somebody, trust, address, agent, now, replaces)
+        return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
     except IntegrityError:  # the same person for the first time, twice at once: now they are known
-        return _sign_in(somebody, trust, address, agent, now, replaces)
+        return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
 
 
-def _sign_in(
-    somebody: Vouched, trust: Trust, address: str | None, agent: str | None, now: datetime, replaces: str | None
+def _sign_in_once(
+    external_identity: ExternalIdentity,
+    trust: ProviderTrust,
+    address: str | None,
+    user_agent: str | None,
+    now: datetime,
+    replaced_token: str | None,
 ) -> str:
-    with writing() as session:
-        _refuse_ended(session, somebody)
-        user = _find(session, somebody, trust, now) or _add(session, somebody, trust, now)
+    with write_transaction() as session:
+        _refuse_ended_session(session, external_identity)
+        user = _find_user(session, external_identity, trust, now) or _add_user(session, external_identity, trust, now)
         if user.disabled_at:
             raise SignInRefused(
                 f"The account of {user.username} is closed here. Ask an administrator to open it again."
             )
-        is_changed = somebody.roles is not None and _follow_roles(session, user, somebody, now)
-        is_changed |= end_replaced(session, replaces, now)
+        has_log_events = external_identity.roles is not None and _sync_roles(session, user, external_identity, now)
+        has_log_events |= end_replaced_session(session, replaced_token, now)
         token = begin_session(
             session,
             user,
             address=address,
-            agent=agent,
+            user_agent=user_agent,
             now=now,
-            issuer=None if somebody.by == PROXY else somebody.by,
-            provider_session=somebody.session,
-            vouched_by=somebody.by,
+            issuer=None if external_identity.issuer == PROXY_ISSUER else external_identity.issuer,
+            provider_session=external_identity.provider_session,
+            vouched_by=external_identity.issuer,
         )
-    if is_changed:
-        notify.ring()
+    if has_log_events:
+        notify.notify_workers()
     return token
 
 
-def _refuse_ended(session: Session, somebody: Vouched) -> None:
+def _refuse_ended_session(session: Session, external_identity: ExternalIdentity) -> None:
     """Somebody may have been signed out at the provider while they came from there. Raises SignInRefused."""
-    if somebody.at is not None and provider_sessions.is_ended(
-        session, somebody.by, subject=somebody.subject, provider_session=somebody.session, vouched_at=somebody.at
+    if external_identity.asserted_at is not None and provider_sessions.has_ended(
+        session,
+        external_identity.issuer,
+        subject=external_identity.subject,
+        provider_session=external_identity.provider_session,
+        authenticated_at=external_identity.asserted_at,
     ):
         raise SignInRefused("You were signed out at your organisation meanwhile. Please sign in again.")
 
 
-def unlink(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
+def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
     """Forget which account at the provider is this person's; the next sign-in with the username is the first one again.
 
-    Raises Forbidden, NotFound, Busy.
+    Raises Forbidden, NotFound, TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
-    with writing() as session:
-        user = locked(session, user_id)
-        row = users.identity_at(user.id, issuer)
+    with write_transaction() as session:
+        user = get_user_for_update(session, user_id)
+        row = users.get_external_identity(user.id, issuer)
         if row is None:
             return
         audit.record(session, by, "person.unlinked", "person", user.id, now=now, issuer=issuer, subject=row.subject)
         session.delete(row)
 
 
-def _find(session: Session, somebody: Vouched, trust: Trust, now: datetime) -> User | None:
+def _find_user(
+    session: Session, external_identity: ExternalIdentity, trust: ProviderTrust, now: datetime
+) -> User | None:
     """The person, or None when nobody here is that. Raises SignInRefused when the name is somebody else's."""
-    if not somebody.username.isascii():  # some such letters become plain ones in lower case, and so another's name
+    if (
+        not external_identity.username.isascii()
+    ):  # some such letters become plain ones in lower case, and so another's name
         raise SignInRefused("You signed in, but your username has letters that no username has here.")
-    if somebody.subject is not None:
-        user_id = users.id_by_identity(session, somebody.by, somebody.subject)
+    if external_identity.subject is not None:
+        user_id = users.get_id_by_external_identity(session, external_identity.issuer, external_identity.subject)
         if user_id is not None:
-            return locked(session, user_id)
-    if not somebody.owns_name:
+            return get_user_for_update(session, user_id)
+    if not external_identity.is_username_verified:
         raise SignInRefused("Your organisation has not verified your e-mail address yet.")
-    found = users.by_username(somebody.username.strip()[:65])
-    if found is None or somebody.subject is None:
-        return found and locked(session, found.id)
-    user = locked(session, found.id)
-    if users.identity_at(user.id, somebody.by):
+    user_by_name = users.get_by_username(external_identity.username.strip()[:65])
+    if user_by_name is None or external_identity.subject is None:
+        return user_by_name and get_user_for_update(session, user_by_name.id)
+    user = get_user_for_update(session, user_by_name.id)
+    if users.get_external_identity(user.id, external_identity.issuer):
         raise SignInRefused(f"{user.username} is somebody else's account here. Ask an administrator to look into it.")
-    if user.password_hash and not trust.takes_over:
+    if user.password_hash and not trust.may_link_accounts:
         raise SignInRefused(
             f"{user.username} has a password here: sign in with it, or ask an administrator to join the two accounts."
         )
-    _link(session, user, somebody, now)
+    _link_identity(session, user, external_identity, now)
     return user
 
 
-def _add(session: Session, somebody: Vouched, trust: Trust, now: datetime) -> User:
-    if not trust.creates:
+def _add_user(session: Session, external_identity: ExternalIdentity, trust: ProviderTrust, now: datetime) -> User:
+    if not trust.may_create_users:
         raise SignInRefused("You signed in, but are not known here. Ask an administrator to add you.")
     try:
-        username, name, _ = read_person(somebody.username, somebody.name, ())
+        username, name, _ = read_user_fields(external_identity.username, external_identity.name, ())
     except Invalid as invalid:
         raise SignInRefused(f"You signed in, but cannot be added here. {invalid}") from None
-    user = add_person(session, username, name, set(), password_hash=None, now=now)
-    audit.record(session, _voucher(somebody), "person.created", "person", user.id, now=now, username=username, roles=[])
-    if somebody.subject is not None:
-        _link(session, user, somebody, now)
+    user = add_user(session, username, name, set(), password_hash=None, now=now)
+    audit.record(
+        session,
+        _build_provider_actor(external_identity),
+        "person.created",
+        "person",
+        user.id,
+        now=now,
+        username=username,
+        roles=[],
+    )
+    if external_identity.subject is not None:
+        _link_identity(session, user, external_identity, now)
     return user
 
 
-def _link(session: Session, user: User, somebody: Vouched, now: datetime) -> None:
-    session.add(PersonIdentity(issuer=somebody.by, subject=somebody.subject, user_id=user.id, created_at=now))
-    detail = {"issuer": somebody.by, "subject": somebody.subject}
-    audit.record(session, _voucher(somebody), "person.linked", "person", user.id, now=now, **detail)
+def _link_identity(session: Session, user: User, external_identity: ExternalIdentity, now: datetime) -> None:
+    session.add(
+        LinkedIdentity(
+            issuer=external_identity.issuer, subject=external_identity.subject, user_id=user.id, created_at=now
+        )
+    )
+    detail = {"issuer": external_identity.issuer, "subject": external_identity.subject}
+    audit.record(
+        session, _build_provider_actor(external_identity), "person.linked", "person", user.id, now=now, **detail
+    )
 
 
-def _follow_roles(session: Session, user: User, somebody: Vouched, now: datetime) -> bool:
+def _sync_roles(session: Session, user: User, external_identity: ExternalIdentity, now: datetime) -> bool:
     """Give the person the roles that were told. False when nothing changes."""
-    unknown = users.missing_roles(somebody.roles) - set(CONSOLE_ROLES)
-    if unknown:
-        _log.warning("sign_in.unknown_roles", user=user.id, by=somebody.by, roles=sorted(unknown))
-    before, after = user.roles, somebody.roles - unknown
-    if "admin" not in after:
+    unknown_roles = users.find_missing_roles(external_identity.roles) - set(CONSOLE_ROLES)
+    if unknown_roles:
+        _log.warning("sign_in.unknown_roles", user=user.id, by=external_identity.issuer, roles=sorted(unknown_roles))
+    old_roles, new_roles = user.roles, external_identity.roles - unknown_roles
+    if "admin" not in new_roles:
         try:
-            keep_an_admin(session, user)
+            ensure_admin_remains(session, user)
         except Conflict:
-            _log.warning("sign_in.last_admin_kept", user=user.id, by=somebody.by)
-            after |= {"admin"}
-    if before == after:
+            _log.warning("sign_in.last_admin_kept", user=user.id, by=external_identity.issuer)
+            new_roles |= {"admin"}
+    if old_roles == new_roles:
         return False
-    users.changed(session)
-    past_viewers.remember(session, User.id == user.id, at=now)
-    put_roles(session, user, after)
+    users.bump_membership_version(session)
+    past_viewers.close_current_periods(session, User.id == user.id, at=now)
+    replace_roles(session, user, new_roles)
     session.flush()
-    roles = {"before": sorted(before), "after": sorted(after)}
-    audit.record(session, _voucher(somebody), "person.roles", "person", user.id, now=now, **roles)
-    append_viewer_changed(session, user, now)
+    detail = {"before": sorted(old_roles), "after": sorted(new_roles)}
+    audit.record(
+        session, _build_provider_actor(external_identity), "person.roles", "person", user.id, now=now, **detail
+    )
+    append_viewer_changed_event(session, user, now)
     return True
 
 
-def _voucher(somebody: Vouched) -> Actor:
-    return Actor(None, somebody.by[:200])
+def _build_provider_actor(external_identity: ExternalIdentity) -> Actor:
+    return Actor(None, external_identity.issuer[:200])

@@ -13,239 +13,245 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit
-from broadcast.actions.broadcast_rows import add_people, fill, mark_audience, unsaved
-from broadcast.actions.broadcasts import message, removal, update
-from broadcast.actions.flood_control import Gathering
-from broadcast.base.cooperative import Breath
+from broadcast.actions.broadcast_rows import add_named_recipients, fill_columns, new_bulk_row, set_audience_columns
+from broadcast.actions.broadcasts import build_message_entry, build_removal_entry, build_update_entry
+from broadcast.actions.flood_control import FloodControl
+from broadcast.base.cooperative import Yielder
 from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
-from broadcast.domain.event_source import canonical
-from broadcast.domain.inbound import Arrival, Cancel, Publish, Record, Rejected
+from broadcast.domain.event_source import canonicalize_source
+from broadcast.domain.inbound import CancelCommand, InboundEvent, InboundRecord, PublishCommand, Rejection
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
 from broadcast.store import acknowledged_revisions, broadcasts, dead_letters, event_sources, log
-from broadcast.store.event_sources import Whose
+from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast, ingest
 
-Kind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
+OutcomeKind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
 _Row = Broadcast | NewBroadcast
-_Name = tuple[str, str, str]  # owner, source, id there
-_Taken = tuple[Kind, _Row | None, Rejected | None]
+_EventKey = tuple[str, str, str]  # owner, source, id there
+_Decision = tuple[OutcomeKind, _Row | None, Rejection | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PreparedInboundEvent:
     """An arrival and what could be found out before the transaction. `audience` is None for all but a Publish."""
 
-    arrival: Arrival
+    inbound_event: InboundEvent
     audience: Audience | None = None
-    reach: int = 0
+    recipient_count: int = 0
     html: str = ""
 
 
-def compose(ready: Ready, *, by: Actor, now: datetime) -> NewBroadcast:
+def build_broadcast_row(prepared: PreparedInboundEvent, *, by: Actor, now: datetime) -> NewBroadcast:
     """The row of a Publish that is Ready, not yet in a session."""
-    reading = ready.arrival.reading
-    broadcast = unsaved(by, now)
-    broadcast.sender_name = reading.sender_name
-    fill(broadcast, reading.draft, now, html=ready.html)
-    mark_audience(broadcast, ready.audience)
-    broadcast.audience_count, broadcast.status = ready.reach, _first_status(reading.draft, now)
-    broadcast.source, broadcast.source_id, broadcast.source_owner = reading.source, reading.source_id, reading.owner
-    broadcast.collapse_key = reading.collapse_key
+    command = prepared.inbound_event.command
+    broadcast = new_bulk_row(by, now)
+    broadcast.sender_name = command.sender_name
+    fill_columns(broadcast, command.draft, now, html=prepared.html)
+    set_audience_columns(broadcast, prepared.audience)
+    broadcast.audience_count, broadcast.status = prepared.recipient_count, _initial_status(command.draft, now)
+    broadcast.source, broadcast.source_id, broadcast.source_owner = command.source, command.source_id, command.owner
+    broadcast.collapse_key = command.collapse_key
     return broadcast
 
 
-def _first_status(draft: Draft, now: datetime) -> str:
+def _initial_status(draft: Draft, now: datetime) -> str:
     if draft.keep_as_draft:
         return Status.DRAFT.value
     return (Status.SCHEDULED if draft.scheduled_at and draft.scheduled_at > now else Status.ACTIVE).value
 
 
-class Batch:
-    """`load`, `take` each in order, `store`."""
+class InboundBatch:
+    """`load_broadcasts`, `decide` each in order, `store`."""
 
     def __init__(self, session: Session, by: Actor, now: datetime):
         self._session, self._by, self._now = session, by, now
-        self.breath = Breath()
-        self._gathering = Gathering(session, by.user_id, now)
-        self._known: dict[_Name, _Row] = {}
-        self._borne: set[tuple[str, str]] = set()  # source and id of which a broadcast has them, whoever's it is
-        self._new: list[tuple[NewBroadcast, Audience]] = []
-        self._logged: list[tuple[_Row, Audience, str]] = []  # what goes into the log, in order, by its past
+        self.yielder = Yielder()
+        self._flood_control = FloodControl(session, by.user_id, now)
+        self._broadcast_by_event_key: dict[_EventKey, _Row] = {}
+        self._used_source_ids: set[tuple[str, str]] = (
+            set()
+        )  # source and id of which a broadcast has them, whoever's it is
+        self._new_broadcasts: list[tuple[NewBroadcast, Audience]] = []
+        self._log_changes: list[tuple[_Row, Audience, str]] = []  # what goes into the log, in order, by its past
         self._cancelled: list[_Row] = []
-        self._figures: dict[str, Counter[str]] = defaultdict(Counter)
-        self._samples: dict[str, list[tuple[Record, str | None]]] = defaultdict(list)
+        self._source_counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._samples: dict[str, list[tuple[InboundRecord, str | None]]] = defaultdict(list)
 
-    def load(self, ready: Sequence[Ready]) -> None:
+    def load_broadcasts(self, prepared: Sequence[PreparedInboundEvent]) -> None:
         """Find the broadcasts that these events name: announced before, to be recalled, or to be joined."""
-        readings = [one.arrival.reading for one in ready]
-        self._gathering.hold(readings)
-        wanted: dict[tuple[str, str], set[str]] = defaultdict(set)
-        before: dict[str, set[str]] = defaultdict(
+        commands = [one.inbound_event.command for one in prepared]
+        self._flood_control.lock_sources(commands)
+        ids_by_owned_source: dict[tuple[str, str], set[str]] = defaultdict(set)
+        unowned_ids: dict[str, set[str]] = defaultdict(
             set
         )  # of the time before names had owners, and were kept as they were spelt
-        for reading in readings:
-            if isinstance(reading, Publish | Cancel):
-                source_id = reading.source_id if isinstance(reading, Publish) else reading.cancels
-                wanted[reading.owner, reading.source].add(source_id)
-                for source in {reading.source, reading.spelt}:
-                    before[source].add(source_id)
-        owners = sorted({owner for owner, _ in wanted})
-        for (source, source_id), row in event_sources.collapsed(self._session, before).items():
-            self._know(row, source, source_id, owners)
-        for row in broadcasts.by_source(self._session, before):
-            self._know(row, row.source, row.source_id, owners)
-            self._borne.add((row.source, row.source_id))
-        self._known |= event_sources.named(self._session, wanted)
-        self._gathering.load(readings)
+        for command in commands:
+            if isinstance(command, PublishCommand | CancelCommand):
+                source_id = command.source_id if isinstance(command, PublishCommand) else command.cancelled_source_id
+                ids_by_owned_source[command.owner, command.source].add(source_id)
+                for source in {command.source, command.source_as_written}:
+                    unowned_ids[source].add(source_id)
+        owners = sorted({owner for owner, _ in ids_by_owned_source})
+        for (source, source_id), row in event_sources.lock_by_collapsed_event(self._session, unowned_ids).items():
+            self._index_broadcast(row, source, source_id, owners)
+        for row in broadcasts.lock_by_source_ids(self._session, unowned_ids):
+            self._index_broadcast(row, row.source, row.source_id, owners)
+            self._used_source_ids.add((row.source, row.source_id))
+        self._broadcast_by_event_key |= event_sources.lock_by_event_key(self._session, ids_by_owned_source)
+        self._flood_control.load_cards(commands)
 
-    def _know(self, row: _Row, source: str, source_id: str, owners: Sequence[str]) -> None:
+    def _index_broadcast(self, row: _Row, source: str, source_id: str, owners: Sequence[str]) -> None:
         """Keep a broadcast under the name that its event has for whoever owns it, among `owners`."""
         for owner in owners:
-            if Whose(owner, self._by.user_id).holds(row):
-                self._known[owner, canonical(source), source_id] = row
+            if SourceOwner(owner, self._by.user_id).is_owner_of(row):
+                self._broadcast_by_event_key[owner, canonicalize_source(source), source_id] = row
 
-    def take(self, ready: Ready) -> _Taken:
+    def decide(self, prepared: PreparedInboundEvent) -> _Decision:
         """Decide what becomes of one event, after those before it."""
-        reading = ready.arrival.reading
-        match reading:
-            case Publish():
-                taken = self._publish(reading, ready)
-            case Cancel():
-                taken = self._cancel(reading)
-            case Rejected():
-                taken = ("rejected", None, reading)
-        kind, broadcast, rejected = taken
-        place, source = ready.arrival.record.place, reading.source
-        if rejected is not None and place is not None:
-            is_new = dead_letters.add(self._session, ready.arrival.record, rejected, at=self._now)
-            kind, source = "rejected" if is_new else "repeated", source or f"kafka:{place.topic}"
-        self._figures[source or "?"][kind] += 1
-        if kind not in ("repeated", "cancelled") and reading.source:
-            self._samples[reading.source].append((ready.arrival.record, getattr(reading, "owner", None)))
-        return kind, broadcast, rejected
+        command = prepared.inbound_event.command
+        match command:
+            case PublishCommand():
+                decision = self._publish(command, prepared)
+            case CancelCommand():
+                decision = self._cancel(command)
+            case Rejection():
+                decision = ("rejected", None, command)
+        kind, broadcast, rejection = decision
+        position, source = prepared.inbound_event.record.position, command.source
+        if rejection is not None and position is not None:
+            is_new = dead_letters.add(self._session, prepared.inbound_event.record, rejection, at=self._now)
+            kind, source = "rejected" if is_new else "repeated", source or f"kafka:{position.topic}"
+        self._source_counts[source or "?"][kind] += 1
+        if kind not in ("repeated", "cancelled") and command.source:
+            self._samples[command.source].append((prepared.inbound_event.record, getattr(command, "owner", None)))
+        return kind, broadcast, rejection
 
-    def _publish(self, reading: Publish, ready: Ready) -> _Taken:
-        name = (reading.owner, reading.source, reading.source_id)
-        if earlier := self._known.get(name):
-            return "repeated", earlier, None
-        kind, broadcast, rejected = self._place(reading, ready)
+    def _publish(self, command: PublishCommand, prepared: PreparedInboundEvent) -> _Decision:
+        event_key = (command.owner, command.source, command.source_id)
+        if known_broadcast := self._broadcast_by_event_key.get(event_key):
+            return "repeated", known_broadcast, None
+        kind, broadcast, rejection = self._place_publish(command, prepared)
         if broadcast is not None:
-            self._known[name] = broadcast
-        return kind, broadcast, rejected
+            self._broadcast_by_event_key[event_key] = broadcast
+        return kind, broadcast, rejection
 
-    def _place(self, reading: Publish, ready: Ready) -> _Taken:
+    def _place_publish(self, command: PublishCommand, prepared: PreparedInboundEvent) -> _Decision:
         """On a live card, as a broadcast of its own, or in quarantine."""
-        status = _first_status(reading.draft, self._now)
-        if status == Status.ACTIVE and (card := self._gathering.card_for(reading, ready.audience)):
-            self._join(card, reading, ready)
+        status = _initial_status(command.draft, self._now)
+        if status == Status.ACTIVE and (card := self._flood_control.find_card(command, prepared.audience)):
+            self._collapse_into(card, command, prepared)
             return "collapsed", card, None
-        if status != Status.DRAFT and not self._gathering.may_show(reading):
-            return self._quarantine(reading, ready)
-        broadcast = self._begin(ready)
+        if status != Status.DRAFT and not self._flood_control.try_consume_cap(command):
+            return self._quarantine(command, prepared)
+        broadcast = self._create_broadcast(prepared)
         if broadcast.status == Status.ACTIVE:
             broadcast.published_at = self._now
-            self._logged.append((broadcast, ready.audience, "published"))
-            self._gathering.add_card(broadcast, ready.audience)
+            self._log_changes.append((broadcast, prepared.audience, "published"))
+            self._flood_control.add_card(broadcast, prepared.audience)
         return "published", broadcast, None
 
-    def _begin(self, ready: Ready) -> NewBroadcast:
-        broadcast = compose(ready, by=self._by, now=self._now)
-        name = (broadcast.source, broadcast.source_id)
-        if name in self._borne:  # another owner's event, by chance or on purpose
+    def _create_broadcast(self, prepared: PreparedInboundEvent) -> NewBroadcast:
+        broadcast = build_broadcast_row(prepared, by=self._by, now=self._now)
+        source_key = (broadcast.source, broadcast.source_id)
+        if source_key in self._used_source_ids:  # another owner's event, by chance or on purpose
             broadcast.source_id = None
-            self._gathering.bear(ready.arrival.reading, broadcast)
-        self._borne.add(name)
-        self._new.append((broadcast, ready.audience))
+            self._flood_control.add_event_key(prepared.inbound_event.command, broadcast)
+        self._used_source_ids.add(source_key)
+        self._new_broadcasts.append((broadcast, prepared.audience))
         return broadcast
 
-    def _join(self, card: _Row, reading: Publish, ready: Ready) -> None:
+    def _collapse_into(self, card: _Row, command: PublishCommand, prepared: PreparedInboundEvent) -> None:
         """Give a card the newest text. A batch changes a card once on the screens, however many of its events join it."""
-        if card.is_live and card.requires_ack and not self._gathering.has_changed(card):
-            acknowledged_revisions.keep(
-                self._session, card.as_card()
+        if card.is_live and card.requires_ack and not self._flood_control.is_changed_in_batch(card):
+            acknowledged_revisions.save_text(
+                self._session, card.to_card()
             )  # somebody may be acknowledging what is on their screen
-        past = self._gathering.join(card, reading)
-        fill(card, replace(reading.draft, scheduled_at=card.scheduled_at), self._now, html=ready.html)
-        card.sender_name = reading.sender_name
-        if past is not None:
-            self._logged.append((card, ready.audience, past))
+        change = self._flood_control.count_repeat(card, command)
+        fill_columns(card, replace(command.draft, scheduled_at=card.scheduled_at), self._now, html=prepared.html)
+        card.sender_name = command.sender_name
+        if change is not None:
+            self._log_changes.append((card, prepared.audience, change))
 
-    def _quarantine(self, reading: Publish, ready: Ready) -> _Taken:
+    def _quarantine(self, command: PublishCommand, prepared: PreparedInboundEvent) -> _Decision:
         """Keep what is above the cap as a draft; what equals one that waits already is counted on it."""
-        if draft := self._gathering.draft_for(reading, ready.audience):
-            self._join(draft, reading, ready)
+        if draft := self._flood_control.find_quarantined_draft(command, prepared.audience):
+            self._collapse_into(draft, command, prepared)
             return "quarantined", draft, None
-        if (full := self._gathering.no_room(reading)) is not None:
-            return "rejected", None, full
-        broadcast = self._begin(ready)
-        broadcast.status, broadcast.quarantine_reason = Status.DRAFT.value, self._gathering.reason(reading)
-        self._gathering.add_draft(broadcast, reading, ready.audience)
+        if (rejection := self._flood_control.reject_if_full(command)) is not None:
+            return "rejected", None, rejection
+        broadcast = self._create_broadcast(prepared)
+        broadcast.status, broadcast.quarantine_reason = (
+            Status.DRAFT.value,
+            self._flood_control.explain_quarantine(command),
+        )
+        self._flood_control.add_quarantined_draft(broadcast, command, prepared.audience)
         return "quarantined", broadcast, None
 
-    def _cancel(self, reading: Cancel) -> _Taken:
-        broadcast = self._known.get((reading.owner, reading.source, reading.cancels))
+    def _cancel(self, command: CancelCommand) -> _Decision:
+        broadcast = self._broadcast_by_event_key.get((command.owner, command.source, command.cancelled_source_id))
         if broadcast is None:
             reason = (
-                f"Whoever sent this has announced nothing as {reading.source} under the id {reading.cancels}, so nothing "
+                f"Whoever sent this has announced nothing as {command.source} under the id "
+                f"{command.cancelled_source_id}, so nothing "
                 "can be recalled."
             )
-            return "rejected", None, Rejected("not-found", reason, reading.source, reading.source_id)
-        if not lifecycle.may(broadcast.status, "cancelled"):
+            return "rejected", None, Rejection("not-found", reason, command.source, command.source_id)
+        if not lifecycle.can_transition(broadcast.status, "cancelled"):
             return "repeated", broadcast, None  # it is over already
         if broadcast.is_live:
-            self._logged.append((broadcast, self._audience(broadcast), "cancelled"))
-        broadcast.status = lifecycle.after(broadcast.status, "cancelled").value
-        broadcast.cancel_reason, broadcast.ended_at, broadcast.updated_at = reading.reason, self._now, self._now
+            self._log_changes.append((broadcast, self._get_audience(broadcast), "cancelled"))
+        broadcast.status = lifecycle.transition(broadcast.status, "cancelled").value
+        broadcast.cancel_reason, broadcast.ended_at, broadcast.updated_at = command.reason, self._now, self._now
         self._cancelled.append(broadcast)
         return "cancelled", broadcast, None
 
-    def _audience(self, broadcast: _Row) -> Audience:
-        return next((audience for new, audience in self._new if new is broadcast), None) or broadcasts.audience(
-            broadcast
-        )
+    def _get_audience(self, broadcast: _Row) -> Audience:
+        return next(
+            (audience for new, audience in self._new_broadcasts if new is broadcast), None
+        ) or broadcasts.get_audience(broadcast)
 
     def store(self) -> None:
         """Write it all. The log is locked from the numbers to the commit, so the numbers come late."""
-        ingest.count(self._session, self._figures, at=self._now)
-        event_sources.keep_samples(self._session, self._samples, at=self._now)
-        self._gathering.store_tallies()
-        first = log.take_numbers(self._session, len(self._logged)) if self._logged else None
-        for n, (broadcast, _, past) in enumerate(self._logged):
-            if past in ("published", "again"):  # shown again, it is the newest in every inbox: see `edits`
-                broadcast.seq = first.seq + n
-        broadcasts.add_many(self._session, [broadcast for broadcast, _ in self._new])
-        for broadcast, audience in self._new:
-            add_people(self._session, broadcast, audience)
-        self._gathering.store_names()
+        ingest.add_source_counts(self._session, self._source_counts, at=self._now)
+        event_sources.save_samples(self._session, self._samples, at=self._now)
+        self._flood_control.store_tallies()
+        first_cursor = log.reserve_seqs(self._session, len(self._log_changes)) if self._log_changes else None
+        for index, (broadcast, _, change) in enumerate(self._log_changes):
+            if change in ("published", "again"):  # shown again, it is the newest in every inbox: see `edits`
+                broadcast.seq = first_cursor.seq + index
+        broadcasts.add_many(self._session, [broadcast for broadcast, _ in self._new_broadcasts])
+        for broadcast, audience in self._new_broadcasts:
+            add_named_recipients(self._session, broadcast, audience)
+        self._flood_control.store_event_keys()
         self._session.flush()  # people, and what was recalled or joined
-        self._audit()
+        self._write_audit()
         entries = []
-        for one in self._logged:
-            entries.append(_entry(*one))
-            self.breath.take()
-        log.append(self._session, entries, at=self._now, first=first)
+        for log_change in self._log_changes:
+            entries.append(_build_log_entry(*log_change))
+            self.yielder.maybe_yield()
+        log.append(self._session, entries, at=self._now, first_cursor=first_cursor)
 
-    def _audit(self) -> None:
+    def _write_audit(self) -> None:
         """Who did it is the account whose token it was, or the bridge's; what the event calls itself is a detail."""
-        for broadcast, _ in self._new:
-            self._record(f"broadcast.{_beginning(broadcast)}", broadcast, title=broadcast.title)
-        for broadcast, again in self._gathering.joined():
-            self._record("broadcast.repeated", broadcast, times=broadcast.times, again=again)
+        for broadcast, _ in self._new_broadcasts:
+            self._record_audit(f"broadcast.{_audit_action(broadcast)}", broadcast, title=broadcast.title)
+        for broadcast, is_shown_again in self._flood_control.iter_collapsed():
+            self._record_audit("broadcast.repeated", broadcast, times=broadcast.times, again=is_shown_again)
         for broadcast in self._cancelled:
-            self._record("broadcast.cancelled", broadcast, reason=broadcast.cancel_reason)
+            self._record_audit("broadcast.cancelled", broadcast, reason=broadcast.cancel_reason)
 
-    def _record(self, action: str, broadcast: _Row, **detail: object) -> None:
+    def _record_audit(self, action: str, broadcast: _Row, **detail: object) -> None:
         detail |= {"source": broadcast.source, "sourceId": broadcast.source_id, "sender": broadcast.sender_name}
         if (broadcast.source_owner or "").startswith("topic:"):
             detail["topic"] = broadcast.source_owner.removeprefix("topic:")
         audit.record(self._session, self._by, action, "broadcast", broadcast.id, now=self._now, **detail)
 
 
-def _beginning(broadcast: NewBroadcast) -> str:
+def _audit_action(broadcast: NewBroadcast) -> str:
     if broadcast.seq:
         return "published"
     if broadcast.is_quarantined:
@@ -253,10 +259,10 @@ def _beginning(broadcast: NewBroadcast) -> str:
     return "drafted" if broadcast.status == Status.DRAFT else "scheduled"
 
 
-def _entry(broadcast: _Row, audience: Audience, past: str) -> log.Entry:
-    match past:
+def _build_log_entry(broadcast: _Row, audience: Audience, change: str) -> log.NewEvent:
+    match change:
         case "published":
-            return message(broadcast, audience)
+            return build_message_entry(broadcast, audience)
         case "again" | "quiet":
-            return update(broadcast, audience, again=past == "again")
-    return removal(broadcast, audience, past)
+            return build_update_entry(broadcast, audience, notify_again=change == "again")
+    return build_removal_entry(broadcast, audience, change)

@@ -11,40 +11,41 @@ from sqlalchemy.exc import IntegrityError
 from broadcast.actions import audit, passwords, users
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import setup
 
 _WRONG_CODE = "That is not the code. It was printed when the system started; the newest one is good, and only once."
-_DONE = "There is an administrator already. Sign in; whoever administers this system makes more accounts."
+_ALREADY_SET_UP = "There is an administrator already. Sign in; whoever administers this system makes more accounts."
 
 
-def make_code(*, now: datetime) -> str | None:
-    """Make a code and return it; the one before is void. None when there is an administrator. Raises Busy."""
-    with writing() as session:
+def create_setup_code(*, now: datetime) -> str | None:
+    """Make a code and return it; the one before is void. None when there is an administrator. Raises TemporarilyUnavailable."""
+    with write_transaction() as session:
         if setup.has_administrator():
             return None
         code = "-".join(secrets.token_hex(2) for _ in range(5))  # 80 bits, in groups that can be read out
-        setup.put_code(session, users.hash_token(code), at=now)
+        setup.replace_code(session, users.hash_token(code), at=now)
     return code
 
 
-def make_administrator(code: str, username: str, password: str, *, name: str | None, now: datetime) -> int:
+def create_first_administrator(code: str, username: str, password: str, *, name: str | None, now: datetime) -> int:
     """Use the code up and return the id of the first administrator.
 
-    Raises Invalid (the code too), Conflict (there is an administrator, or somebody has this name), Busy; nothing is made then.
+    Raises Invalid (the code too), Conflict (there is an administrator, or somebody has this name),
+    TemporarilyUnavailable; nothing is made then.
     """
     if setup.has_administrator():
-        raise Conflict(_DONE)
-    username, name, roles = users.read_person(username, name, ["admin"])
+        raise Conflict(_ALREADY_SET_UP)
+    username, name, roles = users.read_user_fields(username, name, ["admin"])
     users.check_password(password, username=username, name=name)
-    password_hash = passwords.make_hash(password)
+    password_hash = passwords.hash_password(password)
     try:
-        with writing() as session:
+        with write_transaction() as session:
             if setup.has_administrator():
-                raise Conflict(_DONE)
-            if not setup.take_code(session, users.hash_token(code.strip().lower())):
+                raise Conflict(_ALREADY_SET_UP)
+            if not setup.consume_code(session, users.hash_token(code.strip().lower())):
                 raise Invalid({"code": _WRONG_CODE})
-            user = users.add_person(session, username, name, roles, password_hash=password_hash, now=now)
+            user = users.add_user(session, username, name, roles, password_hash=password_hash, now=now)
             audit.record(session, SYSTEM, "person.first_administrator", "person", user.id, now=now, username=username)
             return user.id
     except IntegrityError:

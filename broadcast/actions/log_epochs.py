@@ -7,20 +7,31 @@ from datetime import datetime
 from broadcast.actions import audit, notify, overdue_schedules
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import log
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 
 
-def begin_after_loss(epoch: str, *, now: datetime) -> bool:
-    """Begin a new epoch because committed events of `epoch` are gone, as after a fail-over to a standby that was behind, or
+def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
+    """Begin a new epoch because committed events of `lost_epoch` are gone, as after a fail-over to a standby that was
+    behind, or
     when an older database was put in its place.
 
     Many workers find out at the same time: the first begins it, for the others it has begun. Returns whether this call did.
-    Raises Busy.
+    Raises TemporarilyUnavailable.
     """
-    with writing() as session:
-        begun = log.start_epoch(session, instead_of=epoch)
-        if begun:
-            count = overdue_schedules.hold_back_all(session, now=now)
-            audit.record(session, SYSTEM, "log.epoch", "log", None, now=now, lost=epoch, epoch=begun, plans=count)
-    notify.ring()
-    return begun is not None
+    with write_transaction() as session:
+        new_epoch = log.start_epoch(session, expected_epoch=lost_epoch)
+        if new_epoch:
+            suspended_count = overdue_schedules.suspend_all(session, now=now)
+            audit.record(
+                session,
+                SYSTEM,
+                "log.epoch",
+                "log",
+                None,
+                now=now,
+                lost=lost_epoch,
+                epoch=new_epoch,
+                plans=suspended_count,
+            )
+    notify.notify_workers()
+    return new_epoch is not None

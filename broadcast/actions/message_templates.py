@@ -8,10 +8,10 @@ from broadcast.actions import audit
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.content import markdown, message_templates
 from broadcast.domain.actor import Actor
-from broadcast.domain.message import CATEGORY_CHARACTERS, CONTENT_BYTES, Priority, is_one_line
+from broadcast.domain.message import MAX_CATEGORY_CHARACTERS, MAX_CONTENT_BYTES, Priority, is_single_line
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import MessageTemplate
 
 
@@ -28,32 +28,32 @@ def save(
 ) -> int:
     """Keep a template, a new one for None; return its id. Lets other greenlets run.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (the name), Busy.
+    Raises Forbidden, Invalid, NotFound, Conflict (the name), TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
-    given = {"name": " ".join(name.split()), "title": " ".join(title.split()), "content": content.replace("\0", "")}
-    given |= {"priority": priority or Priority.NORMAL.value, "category": " ".join(category.split()) or None}
-    given["variables"] = _variables(given)
+    fields = {"name": " ".join(name.split()), "title": " ".join(title.split()), "content": content.replace("\0", "")}
+    fields |= {"priority": priority or Priority.NORMAL.value, "category": " ".join(category.split()) or None}
+    fields["variables"] = _read_variables(fields)
     try:
-        with writing() as session:
+        with write_transaction() as session:
             row = session.get(MessageTemplate, template_id) if template_id else MessageTemplate(created_by=by.user_id)
             if row is None:
                 raise NotFound("There is no such template.")
-            for field, value in given.items():
+            for field, value in fields.items():
                 setattr(row, field, value)
             row.updated_at = now
             session.add(row)
             session.flush()
-            audit.record(session, by, "template.saved", "template", row.id, now=now, name=given["name"])
+            audit.record(session, by, "template.saved", "template", row.id, now=now, name=fields["name"])
             return row.id
     except IntegrityError:
-        raise Conflict(f"There is a template called {given['name']} already.") from None
+        raise Conflict(f"There is a template called {fields['name']} already.") from None
 
 
 def delete(template_id: int, *, by: Actor, now: datetime) -> None:
-    """Raises Forbidden, NotFound, Busy."""
+    """Raises Forbidden, NotFound, TemporarilyUnavailable."""
     by.require(Permission.WRITE)
-    with writing() as session:
+    with write_transaction() as session:
         row = session.get(MessageTemplate, template_id)
         if row is None:
             raise NotFound("There is no such template.")
@@ -61,22 +61,24 @@ def delete(template_id: int, *, by: Actor, now: datetime) -> None:
         session.delete(row)
 
 
-def _variables(given: dict[str, str | None]) -> list[str]:
+def _read_variables(fields: dict[str, str | None]) -> list[str]:
     """What is to be filled in. Raises Invalid for a template that cannot become a message."""
     problems = {}
-    if not 0 < len(given["name"]) <= 80 or not is_one_line(given["name"]) or is_blank(given["name"]):
+    if not 0 < len(fields["name"]) <= 80 or not is_single_line(fields["name"]) or is_blank(fields["name"]):
         problems["name"] = "Give it a name of 1 to 80 characters."
-    if not 0 < len(given["title"]) <= 400 or not is_one_line(given["title"]) or is_blank(given["title"]):
+    if not 0 < len(fields["title"]) <= 400 or not is_single_line(fields["title"]) or is_blank(fields["title"]):
         problems["title"] = "A title of 1 to 400 characters is needed."
-    if is_blank(given["content"]) or len(given["content"].encode("utf-8", "replace")) > CONTENT_BYTES:
-        problems["content"] = f"A text of at most {CONTENT_BYTES:,} bytes is needed."
-    if given["priority"] not in set(Priority):
+    if is_blank(fields["content"]) or len(fields["content"].encode("utf-8", "replace")) > MAX_CONTENT_BYTES:
+        problems["content"] = f"A text of at most {MAX_CONTENT_BYTES:,} bytes is needed."
+    if fields["priority"] not in set(Priority):
         problems["priority"] = "Choose one of the priorities."
-    if given["category"] and (len(given["category"]) > CATEGORY_CHARACTERS or not is_one_line(given["category"])):
-        problems["category"] = f"A category has at most {CATEGORY_CHARACTERS} characters."
+    if fields["category"] and (
+        len(fields["category"]) > MAX_CATEGORY_CHARACTERS or not is_single_line(fields["category"])
+    ):
+        problems["category"] = f"A category has at most {MAX_CATEGORY_CHARACTERS} characters."
     if problems:
         raise Invalid(problems)
-    names = message_templates.variables(given["title"], given["content"])
+    names = message_templates.list_variables(fields["title"], fields["content"])
     if not names:
-        markdown.render(given["content"])  # what has no gaps says nothing else when it is used
+        markdown.render(fields["content"])  # what has no gaps says nothing else when it is used
     return names

@@ -9,72 +9,81 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import audit
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.overdue_schedules import GRACE, Reason, reason_to_wait
+from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_decision_reason
 from broadcast.domain.permissions import Permission
 from broadcast.store import overdue_schedules
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast
 
 _log = structlog.get_logger(__name__)
-_NOTE_EVERY = timedelta(seconds=15)
+_RUN_RECORD_INTERVAL = timedelta(seconds=15)
 
 
-def notice_standstill(*, now: datetime, grace: timedelta = GRACE) -> None:
-    """Note that the scheduler runs; when none did for longer than `grace`, what fell due meanwhile waits. Raises Busy."""
-    before = overdue_schedules.last_run()
-    if before is not None and before <= now < before + _NOTE_EVERY:
+def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> None:
+    """Note that the scheduler runs; when none did for longer than `grace`, what fell due meanwhile waits.
+
+    Raises TemporarilyUnavailable.
+    """
+    last_run_at = overdue_schedules.get_last_run()
+    if last_run_at is not None and last_run_at <= now < last_run_at + _RUN_RECORD_INTERVAL:
         return
     try:
-        with writing() as session:
-            is_first = overdue_schedules.note_run(session, before=before, now=now)
-            stood_still = is_first and before is not None and now - before > grace
-            held = overdue_schedules.hold_back(session, Reason.STANDSTILL, due_until=now) if stood_still else []
-            _record(session, held, Reason.STANDSTILL, now)
+        with write_transaction() as session:
+            is_first = overdue_schedules.record_run(session, previous_run=last_run_at, now=now)
+            had_outage = is_first and last_run_at is not None and now - last_run_at > grace
+            suspended_ids = (
+                overdue_schedules.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
+                if had_outage
+                else []
+            )
+            _record_audit(session, suspended_ids, DecisionReason.STANDSTILL, now)
     except IntegrityError:
         return  # two first workers at once
-    if held:
-        _log.warning("scheduler.stood_still", since=before.isoformat(), plans=len(held))
+    if suspended_ids:
+        _log.warning("scheduler.stood_still", since=last_run_at.isoformat(), plans=len(suspended_ids))
 
 
-def hold_back_all(session: Session, *, now: datetime) -> int:
+def suspend_all(session: Session, *, now: datetime) -> int:
     """After a restore: every plan waits, also those of later, which may have been moved and sent; return how many."""
-    held = overdue_schedules.hold_back(session, Reason.RESTORED)
-    _record(session, held, Reason.RESTORED, now)
-    return len(held)
+    suspended_ids = overdue_schedules.require_decision(session, DecisionReason.RESTORED)
+    _record_audit(session, suspended_ids, DecisionReason.RESTORED, now)
+    return len(suspended_ids)
 
 
-def hold_back_unfit(session: Session, due: Sequence[Broadcast], *, now: datetime, grace: timedelta) -> list[Broadcast]:
+def suspend_unsendable(
+    session: Session, due_broadcasts: Sequence[Broadcast], *, now: datetime, grace: timedelta
+) -> list[Broadcast]:
     """Let those of these locked plans wait that may not go out by themselves; return the others."""
-    known = overdue_schedules.permissions_of(
-        session, {row.planned_by_id for row in due if row.planned_by_id is not None}
+    permissions_by_user = overdue_schedules.get_permissions(
+        session, {row.planned_by_id for row in due_broadcasts if row.planned_by_id is not None}
     )
-    fit = []
-    for broadcast in due:
-        reason = reason_to_wait(
+    sendable = []
+    for broadcast in due_broadcasts:
+        reason = get_decision_reason(
             due_at=broadcast.scheduled_at,
             ends_at=broadcast.expires_at,
             ack_due_at=broadcast.ack_due_at,
-            planner_may=_planner_may(broadcast, known),
+            is_planner_allowed=_is_planner_allowed(broadcast, permissions_by_user),
             now=now,
             grace=grace,
         )
         if reason is None:
-            fit.append(broadcast)
+            sendable.append(broadcast)
             continue
         broadcast.decision_reason = reason.value
-        _record(session, [broadcast.id], reason, now)
+        _record_audit(session, [broadcast.id], reason, now)
         _log.warning("scheduler.plan_waits", broadcast=broadcast.id, reason=reason.value)
-    return fit
+    return sendable
 
 
-def _planner_may(broadcast: Broadcast, known: dict[int, frozenset[Permission]]) -> bool:
+def _is_planner_allowed(broadcast: Broadcast, permissions_by_user: dict[int, frozenset[Permission]]) -> bool:
     """Whether who planned it could send it still. What a source announced goes out by the right of its account."""
     if broadcast.planned_by_id is None:
         return True
-    wanted = {Permission.WRITE} | ({Permission.PEOPLE} if broadcast.close_sessions else set())
-    return wanted <= known.get(broadcast.planned_by_id, frozenset())
+    required = {Permission.WRITE} | ({Permission.PEOPLE} if broadcast.close_sessions else set())
+    return required <= permissions_by_user.get(broadcast.planned_by_id, frozenset())
 
 
-def _record(session: Session, ids: Sequence[int], reason: Reason, now: datetime) -> None:
+def _record_audit(session: Session, ids: Sequence[int], reason: DecisionReason, now: datetime) -> None:
     for broadcast_id in ids:
         audit.record(session, SYSTEM, "broadcast.waits", "broadcast", broadcast_id, now=now, reason=reason.sentence)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from broadcast.base.errors import Invalid
 
-LEAST, MOST = 8, 200
-MOST_TYPED = 1000  # characters that are looked at before they are normalised; one can become eighteen
-_LISTS = ("zxcvbn-4.5.0.txt", "more.txt")
-_OWN_WORDS = 4  # letters that must be left when the name is taken out
-_SHORT = 12  # below this a common word is one still with digits and signs behind it
-_REPEATED = 7  # characters: a text of up to so many, again and again, is a short one
-_DIFFERENT = 4  # characters, at least
-_RUN = 3  # neighbours that make a run
-_NEIGHBOURS = (
+MIN_LENGTH, MAX_LENGTH = 8, 200
+MAX_TYPED_LENGTH = 1000  # characters that are looked at before they are normalised; one can become eighteen
+_WORD_LIST_FILES = ("zxcvbn-4.5.0.txt", "more.txt")
+_MIN_OWN_LETTERS = 4  # letters that must be left when the name is taken out
+_SHORT_LENGTH = 12  # below this a common word is one still with digits and signs behind it
+_MAX_PERIOD_LENGTH = 7  # characters: a text of up to so many, again and again, is a short one
+_MIN_DISTINCT_CHARACTERS = 4  # characters, at least
+_MIN_RUN_LENGTH = 3  # neighbours that make a run
+_KEYBOARD_ROWS = (
     "01234567890",
     "qwertyuiop",
     "asdfghjkl",
@@ -36,52 +36,54 @@ _NEIGHBOURS = (
     "q1w2e3r4t5y6u7i8o9p0",
     "qazwsxedcrfvtgbyhnujmikolp",
 )
-_BEFORE_SIGNS = re.compile(r"^(.*?[^\W\d_])[\W\d_]*$", re.DOTALL)
+_WORD_BEFORE_SUFFIX = re.compile(r"^(.*?[^\W\d_])[\W\d_]*$", re.DOTALL)
 
 
 def normalise(password: str) -> str:
     """The same for the same password, however it was typed: ä is one character or two, depending on the keyboard."""
-    return unicodedata.normalize("NFKC", password[:MOST_TYPED])
+    return unicodedata.normalize("NFKC", password[:MAX_TYPED_LENGTH])
 
 
 def check(password: str, *, username: str, names: Iterable[str] = ()) -> None:
     """Raise Invalid when a new password is too easy to guess. `names`: of the person, and of this system."""
     text = normalise(password)
-    if len(password) > MOST_TYPED or not LEAST <= len(text) <= MOST:
-        raise Invalid({"password": f"Use a password of {LEAST} to {MOST} characters."})
+    if len(password) > MAX_TYPED_LENGTH or not MIN_LENGTH <= len(text) <= MAX_LENGTH:
+        raise Invalid({"password": f"Use a password of {MIN_LENGTH} to {MAX_LENGTH} characters."})
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise Invalid({"password": "This password has a character that is none. Use another."})
     text = text.casefold()
     if _is_common(text):
         raise Invalid({"password": "This password is one of the first that would be tried. Use another."})
-    if _is_made_of(text, [username, *names]):
+    if _is_made_of_names(text, [username, *names]):
         raise Invalid({"password": "This password is made of a name that others know. Use another."})
-    if _repeats(text):
+    if _is_repetition(text):
         raise Invalid({"password": "This password is the same few characters again and again. Use another."})
-    if _follows_a_row(text):
+    if _is_keyboard_run(text):
         raise Invalid({"password": "This password follows a row of the keyboard or the alphabet. Use another."})
 
 
 def _is_common(text: str) -> bool:
-    known = _common()
-    word = _BEFORE_SIGNS.match(text)
-    return "".join(text.split()) in known or (len(text) < _SHORT and word is not None and word[1] in known)
+    common_passwords = _load_common_passwords()
+    word = _WORD_BEFORE_SUFFIX.match(text)
+    return "".join(text.split()) in common_passwords or (
+        len(text) < _SHORT_LENGTH and word is not None and word[1] in common_passwords
+    )
 
 
 @cache
-def _common() -> frozenset[str]:
+def _load_common_passwords() -> frozenset[str]:
     folder = Path(__file__).with_name("common_passwords")
-    return frozenset(word for name in _LISTS for word in (folder / name).read_text().split())
+    return frozenset(word for name in _WORD_LIST_FILES for word in (folder / name).read_text().split())
 
 
-def _is_made_of(text: str, names: Iterable[str]) -> bool:
+def _is_made_of_names(text: str, names: Iterable[str]) -> bool:
     """Whether there is hardly a letter that is not of a name, forwards or backwards."""
     names = [_without_accents(name) for name in names]
     words = {word for name in names for word in (*re.split(r"[\W\d_]+", name), "".join(name.split())) if len(word) >= 3}
-    text = left = _without_accents(text)
+    text = remaining = _without_accents(text)
     for word in sorted(words, key=len, reverse=True):
-        left = left.replace(word, " ").replace(word[::-1], " ")
-    return left != text and sum(map(str.isalpha, left)) < _OWN_WORDS
+        remaining = remaining.replace(word, " ").replace(word[::-1], " ")
+    return remaining != text and sum(map(str.isalpha, remaining)) < _MIN_OWN_LETTERS
 
 
 def _without_accents(text: str) -> str:
@@ -89,24 +91,30 @@ def _without_accents(text: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-def _repeats(text: str) -> bool:
-    seen = "".join(text.split())
-    period = (seen + seen).find(seen, 1) if seen else 0
-    return len(set(seen)) < _DIFFERENT or (period < len(seen) and period <= _REPEATED)
+def _is_repetition(text: str) -> bool:
+    compact = "".join(text.split())
+    period = (compact + compact).find(compact, 1) if compact else 0
+    return len(set(compact)) < _MIN_DISTINCT_CHARACTERS or (period < len(compact) and period <= _MAX_PERIOD_LENGTH)
 
 
-def _follows_a_row(text: str) -> bool:
+def _is_keyboard_run(text: str) -> bool:
     """Whether nearly every letter and digit belongs to a run of neighbours, in either direction, or of the same sign."""
-    rows, left, at = [*_NEIGHBOURS, *(row[::-1] for row in _NEIGHBOURS)], 0, 0
-    while at < len(text):
-        run = max(*(_run_length(text, at, row) for row in rows), len(text) - at - len(text[at:].lstrip(text[at])))
-        left += text[at].isalnum() and run < _RUN
-        at += run if run >= _RUN else 1
-    return left < _OWN_WORDS
+    rows, characters_outside_runs, index = [*_KEYBOARD_ROWS, *(row[::-1] for row in _KEYBOARD_ROWS)], 0, 0
+    while index < len(text):
+        run_length = max(
+            *(_measure_run(text, index, row) for row in rows), len(text) - index - len(text[index:].lstrip(text[index]))
+        )
+        characters_outside_runs += text[index].isalnum() and run_length < _MIN_RUN_LENGTH
+        index += run_length if run_length >= _MIN_RUN_LENGTH else 1
+    return characters_outside_runs < _MIN_OWN_LETTERS
 
 
-def _run_length(text: str, at: int, row: str) -> int:
-    place, length = row.find(text[at]), 0
-    while 0 <= place + length < len(row) and at + length < len(text) and text[at + length] == row[place + length]:
+def _measure_run(text: str, index: int, row: str) -> int:
+    row_index, length = row.find(text[index]), 0
+    while (
+        0 <= row_index + length < len(row)
+        and index + length < len(text)
+        and text[index + length] == row[row_index + length]
+    ):
         length += 1
-    return length if place >= 0 else 0
+    return length if row_index >= 0 else 0

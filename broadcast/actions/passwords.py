@@ -8,30 +8,34 @@ import gevent
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-from broadcast.actions.password_rules import MOST, normalise
+from broadcast.actions.password_rules import MAX_LENGTH, normalise
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 # verified for unknown names, so that they take as long as known ones; of no known password
-_NOBODY = f"$argon2id$v=19$m={_hasher.memory_cost},t={_hasher.time_cost},p={_hasher.parallelism}${'A' * 22}${'A' * 43}"
+_DUMMY_HASH = (
+    f"$argon2id$v=19$m={_hasher.memory_cost},t={_hasher.time_cost},p={_hasher.parallelism}${'A' * 22}${'A' * 43}"
+)
 
 
-def make_hash(password: str) -> str:
+def hash_password(password: str) -> str:
     return gevent.get_hub().threadpool.apply(_hasher.hash, (normalise(password),))
 
 
-def matches(password: str, password_hash: str | None) -> bool:
+def verify_password(password: str, password_hash: str | None) -> bool:
     """True if they go together. Takes the same time when there is no hash. Lets other greenlets run."""
-    return gevent.get_hub().threadpool.apply(_verify, (password, password_hash or _NOBODY)) and bool(password_hash)
+    return gevent.get_hub().threadpool.apply(_verify_all_spellings, (password, password_hash or _DUMMY_HASH)) and bool(
+        password_hash
+    )
 
 
-def _verify(password: str, password_hash: str) -> bool:
+def _verify_all_spellings(password: str, password_hash: str) -> bool:
     """As it is normalised, and as it was typed: so it was hashed once, and such passwords are good as long as they are kept."""
-    ways = dict.fromkeys((normalise(password)[:MOST], password[:MOST]))
-    answers = [_is_hash_of(way, password_hash) for way in ways]  # of all, so that it takes the same time
-    return any(answers)
+    spellings = dict.fromkeys((normalise(password)[:MAX_LENGTH], password[:MAX_LENGTH]))
+    results = [_matches_hash(way, password_hash) for way in spellings]  # of all, so that it takes the same time
+    return any(results)
 
 
-def _is_hash_of(password: str, password_hash: str) -> bool:
+def _matches_hash(password: str, password_hash: str) -> bool:
     try:
         return _hasher.verify(password_hash, password)
     except (VerifyMismatchError, InvalidHashError, UnicodeEncodeError):

@@ -9,14 +9,14 @@ from broadcast.domain import preferences
 from broadcast.domain.actor import Actor
 from broadcast.domain.preferences import Preferences
 from broadcast.store import receipts, users
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 
 
 def save(raw: dict[str, Any], *, by: Actor, now: datetime) -> Preferences:
-    """Replace a person's preferences; their open pages hear of it. Raises Invalid, Busy."""
-    wanted = preferences.read(raw, now=now, mandatory=SETTINGS.current.mandatory_categories)
-    with writing() as session:
-        users.set_preferences(session, by.user_id, wanted)
-        version = receipts.raise_version(session, by.user_id, at=now)
-    notify.receipt(by.user_id, "preferences", [], version)
-    return wanted
+    """Replace a person's preferences; their open pages hear of it. Raises Invalid, TemporarilyUnavailable."""
+    new_preferences = preferences.parse_preferences(raw, now=now, mandatory=SETTINGS.current.mandatory_categories)
+    with write_transaction() as session:
+        users.set_preferences(session, by.user_id, new_preferences)
+        version = receipts.increment_inbox_version(session, by.user_id, at=now)
+    notify.notify_receipt(by.user_id, "preferences", [], version)
+    return new_preferences

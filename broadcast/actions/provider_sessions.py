@@ -7,36 +7,36 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import IntegrityError
 
 from broadcast.actions import audit, notify
-from broadcast.actions.users import append_sessions_ended, session_name
+from broadcast.actions.users import append_session_ended_events, format_session_key
 from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import ProviderLogout
 from broadcast.store import provider_sessions
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 
-_REMEMBERED = timedelta(days=1)  # much longer than a notice is good, and than a sign-in takes
-_KNOWN = "This logout token was used before."
+_LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a notice is good, and than a sign-in takes
+_LOGOUT_TOKEN_REUSED = "This logout token was used before."
 
 
-def end(logout: ProviderLogout, *, now: datetime) -> int:
+def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
     """End the sessions that the provider says are over, and their streams; return how many. Raises Invalid for a notice that
-    came before, Busy.
+    came before, TemporarilyUnavailable.
     """
     try:
-        with writing() as session:
-            if provider_sessions.is_known(session, logout):
-                raise Invalid({"logout_token": _KNOWN})
-            provider_sessions.remember(session, logout)
-            provider_sessions.forget(session, before=now - _REMEMBERED)
+        with write_transaction() as session:
+            if provider_sessions.is_known_logout(session, logout):
+                raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED})
+            provider_sessions.save_logout(session, logout)
+            provider_sessions.delete_expired(session, before=now - _LOGOUT_TOKEN_RETENTION)
             session.flush()
-            ended = provider_sessions.concerned(session, logout)
-            for row in ended:
+            ended_sessions = provider_sessions.list_affected_sessions(session, logout)
+            for row in ended_sessions:
                 row.ended_at = now
-                by = Actor(None, logout.by[:200])
+                by = Actor(None, logout.issuer[:200])
                 audit.record(session, by, "person.session_ended", "person", row.user_id, now=now, ended=row.id)
-                append_sessions_ended(session, row.user_id, [session_name(row.id)], now)
+                append_session_ended_events(session, row.user_id, [format_session_key(row.id)], now)
     except IntegrityError:  # the same notice, twice at once
-        raise Invalid({"logout_token": _KNOWN}) from None
-    if ended:
-        notify.ring()
-    return len(ended)
+        raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED}) from None
+    if ended_sessions:
+        notify.notify_workers()
+    return len(ended_sessions)

@@ -13,113 +13,143 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify
-from broadcast.base.errors import Conflict, Invalid, NotFound, TextChanged
+from broadcast.base.errors import AcknowledgedTextChanged, Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
-from broadcast.domain.revisions import stands
+from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import acknowledged_revisions, ended_inbox, inbox, log, receipts
-from broadcast.store.database import writing
-from broadcast.store.inbox import Filters, Item
+from broadcast.store.database import write_transaction
+from broadcast.store.inbox import InboxFilters, InboxItem
 
-UNDO = timedelta(seconds=60)  # pages offer it for 8 s; a form without JavaScript needs longer
-LONGEST_SNOOZE = timedelta(days=366)
-_MOST_TO_UNDO = 1000  # rows that one step remembers
-_MOST_TO_WAKE = 500  # in one transaction
+UNDO_WINDOW = timedelta(seconds=60)  # pages offer it for 8 s; a form without JavaScript needs longer
+MAX_SNOOZE = timedelta(days=366)
+_MAX_UNDO_ROWS = 1000  # rows that one step remembers
+_WAKE_BATCH_SIZE = 500  # in one transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ReceiptResult:
     """What an act changed. `version` is the inbox's then, 0 when nothing changed; `undo` is the key to take it back with.
 
-    `refused` are those of several with which it could not be done, the first of them because of what `because` says.
+    `refused_ids` are those of several with which it could not be done, the first of them because of what `refusal_reason` says.
     """
 
     kind: str
     ids: list[int]
     version: int = 0
-    undo: str | None = None
-    refused: tuple[int, ...] = ()
-    because: str = ""
+    undo_key: str | None = None
+    refused_ids: tuple[int, ...] = ()
+    refusal_reason: str = ""
 
 
-def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
-    """Mark messages read; idempotent, the first reading stays. Raises NotFound when none is this person's, Busy."""
+def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
+    """Mark messages read; idempotent, the first reading stays.
 
-    def write(session: Session, items: list[Item]) -> None:
-        done = [item.card.id for item in items]
-        receipts.mark(session, ((broadcast_id, by.user_id) for broadcast_id in done), "read_at", at=now)
-        receipts.put(session, by.user_id, [i.card.id for i in items if i.unread_at], unread_at=None)
-
-    return _act("read", ids, lambda item: not item.is_read, write, by=by, now=now)
-
-
-def mark_unread(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
-    """Mark messages unread again, for this person alone: the sender's figures keep the reading. Raises NotFound, Busy."""
-    return _act("unread", ids, lambda item: item.is_read, _putting(by, now, unread_at=now), by=by, now=now)
-
-
-def acknowledge(ids: Sequence[int], *, by: Actor, now: datetime, seen: Mapping[int, int] | None = None) -> Done:
-    """Say "I have read and understood": for ever, and it reads too. Raises NotFound, Conflict, TextChanged, Busy.
-
-    `seen` are the revisions that were on the screen, by id; of the others the present one is taken. An older one is
-    acknowledged as such if its words are kept and may still be acknowledged, and refused otherwise.
+    Raises NotFound when none is this person's, TemporarilyUnavailable.
     """
-    on_screen = seen or {}
-    kept = acknowledged_revisions.hashes(on_screen.items())
 
-    def write(session: Session, items: list[Item]) -> None:
-        given = []
-        for card in (item.card for item in items):
-            revision = on_screen.get(card.id, card.revision)
-            if revision == card.revision:
-                acknowledged_revisions.keep(session, card, is_acknowledged=True)
-                given.append((card.id, revision, acknowledged_revisions.hash_of(card)))
-            else:
-                acknowledged_revisions.note_acknowledged(session, card.id, revision)
-                given.append((card.id, revision, kept[card.id, revision]))
-        acknowledged_revisions.acknowledge(session, by.user_id, given, at=now)
-        receipts.mark(session, [(item.card.id, by.user_id) for item in items], "read_at", at=now)
-        receipts.put(session, by.user_id, [item.card.id for item in items], unread_at=None)
+    def write_receipts(session: Session, items: list[InboxItem]) -> None:
+        message_ids = [item.card.id for item in items]
+        receipts.set_timestamp(session, ((broadcast_id, by.user_id) for broadcast_id in message_ids), "read_at", at=now)
+        receipts.upsert(session, by.user_id, [i.card.id for i in items if i.unread_at], unread_at=None)
 
-    def refuse(item: Item) -> Conflict | None:
-        card = item.card
-        if not card.requires_ack:
-            return Conflict("This message asks for no acknowledgement.")
-        revision = on_screen.get(card.id, card.revision)
-        may_be = stands(revision, card.ack_revision) and (card.id, revision) in kept and revision < card.revision
-        return None if revision == card.revision or may_be or not item.needs_ack else TextChanged()
-
-    return _act("acknowledged", ids, lambda item: item.needs_ack, write, by=by, now=now, refuse=refuse)
+    return _apply_action("read", ids, lambda item: not item.is_read, write_receipts, by=by, now=now)
 
 
-def archive(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
-    """Put messages away. Raises NotFound, Conflict for what must be acknowledged first, Busy."""
+def mark_unread(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
+    """Mark messages unread again, for this person alone: the sender's figures keep the reading.
 
-    def refuse(item: Item) -> Conflict | None:
-        return Conflict("Acknowledge this message before you archive it.") if item.needs_ack else None
-
-    write = _putting(by, now, archived_at=now)
-    return _act(
-        "archived", ids, lambda i: not i.archived_at, write, by=by, now=now, refuse=refuse, undo=["archived_at"]
+    Raises NotFound, TemporarilyUnavailable.
+    """
+    return _apply_action(
+        "unread", ids, lambda item: item.is_read, _build_receipt_writer(by, now, unread_at=now), by=by, now=now
     )
 
 
-def unarchive(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
-    """Put messages back into the inbox, out of the archive or out of their sleep. Raises NotFound, Busy."""
-    write = _putting(by, now, archived_at=None, snoozed_until=None)
-    return _act("unarchived", ids, lambda i: i.archived_at or _sleeps(i, now), write, by=by, now=now)
+def acknowledge(
+    ids: Sequence[int], *, by: Actor, now: datetime, seen_revisions: Mapping[int, int] | None = None
+) -> ReceiptResult:
+    """Say "I have read and understood": for ever, and it reads too. Raises NotFound, Conflict,
+    AcknowledgedTextChanged, TemporarilyUnavailable.
+
+    `seen_revisions` are the revisions that were on the screen, by id; of the others the present one is taken. An older one is
+    acknowledged as such if its words are kept and may still be acknowledged, and refused otherwise.
+    """
+    revision_by_id = seen_revisions or {}
+    stored_hashes = acknowledged_revisions.get_hashes(revision_by_id.items())
+
+    def write_receipts(session: Session, items: list[InboxItem]) -> None:
+        acknowledgements = []
+        for card in (item.card for item in items):
+            revision = revision_by_id.get(card.id, card.revision)
+            if revision == card.revision:
+                acknowledged_revisions.save_text(session, card, is_acknowledged=True)
+                acknowledgements.append((card.id, revision, acknowledged_revisions.hash_card_text(card)))
+            else:
+                acknowledged_revisions.mark_acknowledged(session, card.id, revision)
+                acknowledgements.append((card.id, revision, stored_hashes[card.id, revision]))
+        acknowledged_revisions.save_acknowledgements(session, by.user_id, acknowledgements, at=now)
+        receipts.set_timestamp(session, [(item.card.id, by.user_id) for item in items], "read_at", at=now)
+        receipts.upsert(session, by.user_id, [item.card.id for item in items], unread_at=None)
+
+    def find_refusal(item: InboxItem) -> Conflict | None:
+        card = item.card
+        if not card.requires_ack:
+            return Conflict("This message asks for no acknowledgement.")
+        revision = revision_by_id.get(card.id, card.revision)
+        may_acknowledge_old = (
+            is_acknowledgement_valid(revision, card.ack_revision)
+            and (card.id, revision) in stored_hashes
+            and revision < card.revision
+        )
+        return (
+            None
+            if revision == card.revision or may_acknowledge_old or not item.needs_ack
+            else AcknowledgedTextChanged()
+        )
+
+    return _apply_action(
+        "acknowledged", ids, lambda item: item.needs_ack, write_receipts, by=by, now=now, find_refusal=find_refusal
+    )
 
 
-def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> Done:
+def archive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
+    """Put messages away. Raises NotFound, Conflict for what must be acknowledged first, TemporarilyUnavailable."""
+
+    def find_refusal(item: InboxItem) -> Conflict | None:
+        return Conflict("Acknowledge this message before you archive it.") if item.needs_ack else None
+
+    write_receipts = _build_receipt_writer(by, now, archived_at=now)
+    return _apply_action(
+        "archived",
+        ids,
+        lambda i: not i.archived_at,
+        write_receipts,
+        by=by,
+        now=now,
+        find_refusal=find_refusal,
+        undo_columns=["archived_at"],
+    )
+
+
+def unarchive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
+    """Put messages back into the inbox, out of the archive or out of their sleep. Raises NotFound, TemporarilyUnavailable."""
+    write_receipts = _build_receipt_writer(by, now, archived_at=None, snoozed_until=None)
+    return _apply_action(
+        "unarchived", ids, lambda i: i.archived_at or _is_snoozed(i, now), write_receipts, by=by, now=now
+    )
+
+
+def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> ReceiptResult:
     """Hide messages until that time, when they return as unread by themselves.
 
     Raises Invalid for a time in the past or more than a year ahead, NotFound, Conflict for what ends before that time, or must
-    be acknowledged at once or before it, Busy.
+    be acknowledged at once or before it, TemporarilyUnavailable.
     """
-    if not now < until <= now + LONGEST_SNOOZE:
+    if not now < until <= now + MAX_SNOOZE:
         raise Invalid({"until": "Choose a time ahead, within a year."})
 
-    def refuse(item: Item) -> Conflict | None:
+    def find_refusal(item: InboxItem) -> Conflict | None:
         if item.card.expires_at and item.card.expires_at <= until:
             return Conflict(
                 "This message ends before that time, and would not come back. Choose an earlier time, or archive it."
@@ -128,146 +158,175 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
             return None
         if item.card.priority == Priority.URGENT:
             return Conflict("This message is urgent and must be acknowledged; it cannot wait.")
-        due = item.card.ack_due_at
-        return Conflict("It must be acknowledged before that time.") if due and due < until else None
+        ack_due_at = item.card.ack_due_at
+        return Conflict("It must be acknowledged before that time.") if ack_due_at and ack_due_at < until else None
 
-    write = _putting(by, now, snoozed_until=until, snoozed_at=now, unread_at=now, archived_at=None, returned_at=None)
-    columns = ["snoozed_until", "snoozed_at", "unread_at", "archived_at", "returned_at"]
-    return _act("snoozed", ids, lambda i: i.snoozed_until != until, write, by=by, now=now, refuse=refuse, undo=columns)
+    write_receipts = _build_receipt_writer(
+        by, now, snoozed_until=until, snoozed_at=now, unread_at=now, archived_at=None, returned_at=None
+    )
+    undo_columns = ["snoozed_until", "snoozed_at", "unread_at", "archived_at", "returned_at"]
+    return _apply_action(
+        "snoozed",
+        ids,
+        lambda i: i.snoozed_until != until,
+        write_receipts,
+        by=by,
+        now=now,
+        find_refusal=find_refusal,
+        undo_columns=undo_columns,
+    )
 
 
-def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> Done:
+def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
     """Put the alerts of messages away, on every page of this person. The messages stay as they are, and count as seen.
 
-    One that is shown again or reminded of later is told again. Raises NotFound, Busy.
+    One that is shown again or reminded of later is told again. Raises NotFound, TemporarilyUnavailable.
     """
 
-    def write(session: Session, items: list[Item]) -> None:
-        done = [item.card.id for item in items]
-        receipts.put(session, by.user_id, done, dismissed_at=now)
-        receipts.mark(session, ((broadcast_id, by.user_id) for broadcast_id in done), "first_seen_at", at=now)
+    def write_receipts(session: Session, items: list[InboxItem]) -> None:
+        message_ids = [item.card.id for item in items]
+        receipts.upsert(session, by.user_id, message_ids, dismissed_at=now)
+        receipts.set_timestamp(
+            session, ((broadcast_id, by.user_id) for broadcast_id in message_ids), "first_seen_at", at=now
+        )
 
-    return _act("dismissed", ids, lambda item: True, write, by=by, now=now)
+    return _apply_action("dismissed", ids, lambda item: True, write_receipts, by=by, now=now)
 
 
-def mark_all_read(filters: Filters, *, through: int, by: Actor, now: datetime) -> Done:
+def mark_all_read(filters: InboxFilters, *, through: int, by: Actor, now: datetime) -> ReceiptResult:
     """Mark read what `filters` show up to seq `through`, so that what arrived meanwhile stays unread.
 
     For the whole inbox this is one watermark; only messages that never had a receipt get a row, so that their senders' figures
     count this person.
     """
-    with writing() as session:
-        receipts.lock_person(session, by.user_id)
-        through = min(through, log.head().seq)
-        unread = inbox.unread_ids(by.viewer, filters, now=now, through=through)
-        if not unread:
-            return Done("read", [])
-        by_hand = receipts.unread_by_hand(session, by.user_id, unread)
-        if filters.narrow or filters.view not in ("inbox", "unread"):
-            before = receipts.snapshot(session, by.user_id, unread, ["read_at", "unread_at"])
-            receipts.mark(session, ((broadcast_id, by.user_id) for broadcast_id in unread), "read_at", at=now)
+    with write_transaction() as session:
+        receipts.lock_user(session, by.user_id)
+        through = min(through, log.get_head().seq)
+        unread_ids = inbox.list_unread_ids(by.viewer, filters, now=now, through=through)
+        if not unread_ids:
+            return ReceiptResult("read", [])
+        manually_unread_ids = receipts.filter_marked_unread(session, by.user_id, unread_ids)
+        if filters.is_narrowed or filters.view not in ("inbox", "unread"):
+            undo_state = receipts.snapshot(session, by.user_id, unread_ids, ["read_at", "unread_at"])
+            receipts.set_timestamp(
+                session, ((broadcast_id, by.user_id) for broadcast_id in unread_ids), "read_at", at=now
+            )
         else:
-            before = receipts.snapshot(session, by.user_id, by_hand, ["unread_at"])
-            before["watermark"] = [receipts.watermark(session, by.user_id), through]
-            missing = receipts.without_receipt(session, by.user_id, unread)
-            receipts.mark(session, ((broadcast_id, by.user_id) for broadcast_id in missing), "delivered_at", at=now)
-            receipts.keep_unread_out_of_sight(session, by.user_id, through=through, at=now)
+            undo_state = receipts.snapshot(session, by.user_id, manually_unread_ids, ["unread_at"])
+            undo_state["watermark"] = [receipts.get_watermark(session, by.user_id), through]
+            without_receipt_ids = receipts.filter_without_receipt(session, by.user_id, unread_ids)
+            receipts.set_timestamp(
+                session, ((broadcast_id, by.user_id) for broadcast_id in without_receipt_ids), "delivered_at", at=now
+            )
+            receipts.mark_archived_unread(session, by.user_id, through=through, at=now)
             receipts.advance_watermark(session, by.user_id, through=through, at=now)
-        receipts.put(session, by.user_id, by_hand, unread_at=None)
-        key = _keep_step(session, by, before, now)
-        done = Done("read", unread, receipts.raise_version(session, by.user_id, at=now), key)
-    notify.receipt(by.user_id, done.kind, done.ids, done.version)
-    return done
+        receipts.upsert(session, by.user_id, manually_unread_ids, unread_at=None)
+        undo_key = _save_undo_step(session, by, undo_state, now)
+        result = ReceiptResult(
+            "read", unread_ids, receipts.increment_inbox_version(session, by.user_id, at=now), undo_key
+        )
+    notify.notify_receipt(by.user_id, result.kind, result.ids, result.version)
+    return result
 
 
-def undo(key: str, *, by: Actor, now: datetime) -> Done:
-    """Take the newest act back. Raises Conflict when it is too late or something else was done since, Busy."""
-    with writing() as session:
-        receipts.lock_person(session, by.user_id)
-        step = receipts.step(session, by.user_id)
-        if step is None or not secrets.compare_digest(step.key, key) or now > step.at + UNDO:
+def undo(undo_key: str, *, by: Actor, now: datetime) -> ReceiptResult:
+    """Take the newest act back.
+
+    Raises Conflict when it is too late or something else was done since, TemporarilyUnavailable.
+    """
+    with write_transaction() as session:
+        receipts.lock_user(session, by.user_id)
+        step = receipts.get_undo_step(session, by.user_id)
+        if step is None or not secrets.compare_digest(step.key, undo_key) or now > step.at + UNDO_WINDOW:
             raise Conflict("It is too late to undo that.")
         if "watermark" in step.before:
-            former, through = step.before["watermark"]
-            receipts.move_watermark_back(session, by.user_id, through=through, to=former)
+            previous_watermark, through = step.before["watermark"]
+            receipts.revert_watermark(session, by.user_id, through=through, to=previous_watermark)
         ids = receipts.restore(session, by.user_id, step.before)
         session.delete(step)
         ids = [] if "watermark" in step.before else ids  # not only those: the watermark moved
-        done = Done("undone", ids, receipts.raise_version(session, by.user_id, at=now))
-    notify.receipt(by.user_id, done.kind, done.ids, done.version)
-    return done
+        result = ReceiptResult("undone", ids, receipts.increment_inbox_version(session, by.user_id, at=now))
+    notify.notify_receipt(by.user_id, result.kind, result.ids, result.version)
+    return result
 
 
-def wake(now: datetime) -> None:
-    """Tell open pages of messages whose snooze is over, each once in the whole system. (They are back already.) Raises Busy."""
-    with writing() as session:
-        back: dict[int, list[int]] = {}
-        for user_id, broadcast_id in receipts.wake(session, now=now, limit=_MOST_TO_WAKE):
-            back.setdefault(user_id, []).append(broadcast_id)
-        versions = {user_id: receipts.raise_version(session, user_id, at=now) for user_id in sorted(back)}
-    for user_id, ids in back.items():
-        notify.receipt(user_id, "returned", ids, versions[user_id])
+def notify_ended_snoozes(now: datetime) -> None:
+    """Tell open pages of messages whose snooze is over, each once in the whole system. (They are back already.)
+
+    Raises TemporarilyUnavailable.
+    """
+    with write_transaction() as session:
+        returned_ids: dict[int, list[int]] = {}
+        for user_id, broadcast_id in receipts.return_snoozed(session, now=now, limit=_WAKE_BATCH_SIZE):
+            returned_ids.setdefault(user_id, []).append(broadcast_id)
+        versions = {
+            user_id: receipts.increment_inbox_version(session, user_id, at=now) for user_id in sorted(returned_ids)
+        }
+    for user_id, ids in returned_ids.items():
+        notify.notify_receipt(user_id, "returned", ids, versions[user_id])
 
 
-def _act(
+def _apply_action(
     kind: str,
     ids: Sequence[int],
-    is_wanted: Callable[[Item], Any],
-    write: Callable[[Session, list[Item]], None],
+    would_change: Callable[[InboxItem], Any],
+    write_receipts: Callable[[Session, list[InboxItem]], None],
     *,
     by: Actor,
     now: datetime,
-    refuse: Callable[[Item], Conflict | None] = lambda item: None,
-    undo: Sequence[str] = (),
-) -> Done:
+    find_refusal: Callable[[InboxItem], Conflict | None] = lambda item: None,
+    undo_columns: Sequence[str] = (),
+) -> ReceiptResult:
     """Do something with those of `ids` that are this person's and that it would change.
 
-    `refuse` gives the error for one message with which it cannot be done; of many, the others are done. `undo` names the
+    `find_refusal` gives the error for one message with which it cannot be done; of many, the others are done. `undo` names the
     columns that undoing puts back.
     """
-    key = None
-    with writing() as session:
-        receipts.lock_person(session, by.user_id)
-        items = inbox.some(by.viewer, Filters("all"), ids, now=now)
-        if not items and ended_inbox.some(by.viewer, Filters("ended"), ids, now=now):
+    undo_key = None
+    with write_transaction() as session:
+        receipts.lock_user(session, by.user_id)
+        items = inbox.list_by_ids(by.viewer, InboxFilters("all"), ids, now=now)
+        if not items and ended_inbox.list_by_ids(by.viewer, InboxFilters("ended"), ids, now=now):
             raise Conflict("This message has ended: it can be read, and nothing else can be done with it.")
         if not items:
             raise NotFound()
-        refusals = {item.card.id: refusal for item in items if (refusal := refuse(item))}
+        refusals = {item.card.id: refusal for item in items if (refusal := find_refusal(item))}
         if len(refusals) == len(items):
             raise refusals[items[0].card.id]
-        refused, because = tuple(refusals), str(next(iter(refusals.values()), ""))
-        changed = [item for item in items if item.card.id not in refusals and is_wanted(item)]
-        if not changed:
-            return Done(kind, [], refused=refused, because=because)
-        done = [item.card.id for item in changed]
-        if undo:
-            key = _keep_step(session, by, receipts.snapshot(session, by.user_id, done, undo), now)
-        write(session, changed)
-        version = receipts.raise_version(session, by.user_id, at=now)
-    notify.receipt(by.user_id, kind, done, version)
-    return Done(kind, done, version, key, refused, because)
+        refused_ids, refusal_reason = tuple(refusals), str(next(iter(refusals.values()), ""))
+        changed_items = [item for item in items if item.card.id not in refusals and would_change(item)]
+        if not changed_items:
+            return ReceiptResult(kind, [], refused_ids=refused_ids, refusal_reason=refusal_reason)
+        changed_ids = [item.card.id for item in changed_items]
+        if undo_columns:
+            undo_key = _save_undo_step(
+                session, by, receipts.snapshot(session, by.user_id, changed_ids, undo_columns), now
+            )
+        write_receipts(session, changed_items)
+        version = receipts.increment_inbox_version(session, by.user_id, at=now)
+    notify.notify_receipt(by.user_id, kind, changed_ids, version)
+    return ReceiptResult(kind, changed_ids, version, undo_key, refused_ids, refusal_reason)
 
 
-def _keep_step(session: Session, by: Actor, before: dict[str, Any], now: datetime) -> str | None:
+def _save_undo_step(session: Session, by: Actor, undo_state: dict[str, Any], now: datetime) -> str | None:
     """Return the key of the step, None when it touched too many messages to be remembered."""
-    if len(before["rows"]) > _MOST_TO_UNDO:
+    if len(undo_state["rows"]) > _MAX_UNDO_ROWS:
         return None
-    key = secrets.token_hex(8)
-    receipts.keep_step(session, by.user_id, key=key, at=now, before=before)
-    return key
+    undo_key = secrets.token_hex(8)
+    receipts.save_undo_step(session, by.user_id, key=undo_key, at=now, before=undo_state)
+    return undo_key
 
 
-def _putting(by: Actor, now: datetime, **columns: Any) -> Callable[[Session, list[Item]], None]:
+def _build_receipt_writer(by: Actor, now: datetime, **columns: Any) -> Callable[[Session, list[InboxItem]], None]:
     """Whoever does something with a message has received it, whatever the stream of it told."""
 
-    def write(session: Session, items: list[Item]) -> None:
+    def write_receipts(session: Session, items: list[InboxItem]) -> None:
         ids = [item.card.id for item in items]
-        receipts.mark(session, [(broadcast_id, by.user_id) for broadcast_id in ids], "delivered_at", at=now)
-        receipts.put(session, by.user_id, ids, **columns)
+        receipts.set_timestamp(session, [(broadcast_id, by.user_id) for broadcast_id in ids], "delivered_at", at=now)
+        receipts.upsert(session, by.user_id, ids, **columns)
 
-    return write
+    return write_receipts
 
 
-def _sleeps(item: Item, now: datetime) -> bool:
+def _is_snoozed(item: InboxItem, now: datetime) -> bool:
     return item.snoozed_until is not None and item.snoozed_until > now

@@ -9,54 +9,60 @@ from datetime import datetime, timedelta
 from broadcast.actions import audit, notify
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import users
+from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
 from broadcast.store import broadcast_stats, broadcasts, log
-from broadcast.store.database import ROW_LOCK, writing
+from broadcast.store.database import ROW_LOCK, write_transaction
 from broadcast.store.models import Broadcast
 
-EVERY = timedelta(hours=1)
-MOST = 50_000  # people reminded at once, as many as can be chosen by name; the worst come first
-_OF_ONE_EVENT = 5_000  # ids: decoding one event stays below a millisecond
+REMINDER_INTERVAL = timedelta(hours=1)
+MAX_RECIPIENTS = 50_000  # people reminded at once, as many as can be chosen by name; the worst come first
+_MAX_IDS_PER_EVENT = 5_000  # ids: decoding one event stays below a millisecond
 
 
-def remind(broadcast_id: int, *, by: Actor, now: datetime, per_person: bool = True) -> int | None:
+def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bool = True) -> int | None:
     """Alert once more whoever is missing; return how many that are.
 
-    Without `per_person` nothing may tell whether anybody is missing: it is done without a word of how many, and None returned.
-    Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the hour), Busy.
+    Without `may_count_missing` nothing may tell whether anybody is missing: it is done without a word of how many, and
+    None returned.
+    Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the hour), TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
-    broadcast = broadcasts.by_id(broadcast_id)
+    broadcast = broadcasts.get(broadcast_id)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
-    ids = broadcast_stats.missing_ids(broadcast, limit=MOST) if broadcast.is_live else []
-    with writing() as session:
+    missing_ids = broadcast_stats.list_missing_ids(broadcast, limit=MAX_RECIPIENTS) if broadcast.is_live else []
+    with write_transaction() as session:
         broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
-        _refuse(broadcast, now)
-        if per_person and not ids:
+        _check_may_remind(broadcast, now)
+        if may_count_missing and not missing_ids:
             raise Conflict("Nobody is missing: everybody has done it.")
         broadcast.reminded_at = now
-        payload = broadcast.as_card().as_payload() | {"seq": broadcast.seq, "reminder": True}
-        chunks = [ids[start : start + _OF_ONE_EVENT] for start in range(0, len(ids), _OF_ONE_EVENT)]
-        detail = {"people": len(ids)} if per_person else {}
+        payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "reminder": True}
+        chunks = [
+            missing_ids[start : start + _MAX_IDS_PER_EVENT] for start in range(0, len(missing_ids), _MAX_IDS_PER_EVENT)
+        ]
+        detail = {"people": len(missing_ids)} if may_count_missing else {}
         audit.record(session, by, "broadcast.reminded", "broadcast", broadcast.id, now=now, **detail)
         session.flush()
-        entries = [log.Entry(EventType.MESSAGE_UPDATED, broadcast.id, users(chunk), payload) for chunk in chunks]
+        entries = [
+            log.NewEvent(EventType.MESSAGE_UPDATED, broadcast.id, make_user_audience(chunk), payload)
+            for chunk in chunks
+        ]
         log.append(session, entries, at=now)
-    notify.ring()
-    return len(ids) if per_person else None
+    notify.notify_workers()
+    return len(missing_ids) if may_count_missing else None
 
 
-def next_at(broadcast: Broadcast) -> datetime | None:
+def get_next_reminder_at(broadcast: Broadcast) -> datetime | None:
     """The earliest moment of the next reminder; None when there was none yet."""
-    return broadcast.reminded_at and broadcast.reminded_at + EVERY
+    return broadcast.reminded_at and broadcast.reminded_at + REMINDER_INTERVAL
 
 
-def _refuse(broadcast: Broadcast, now: datetime) -> None:
+def _check_may_remind(broadcast: Broadcast, now: datetime) -> None:
     if not broadcast.is_live:
         raise Conflict("Only a broadcast that is live can be reminded of.")
-    if (earliest := next_at(broadcast)) and now < earliest:
+    if (earliest := get_next_reminder_at(broadcast)) and now < earliest:
         minutes = -(-(earliest - now) // timedelta(minutes=1))
         raise Conflict(f"People were reminded within the hour. The next reminder is possible in {minutes} min.")

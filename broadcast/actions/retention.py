@@ -16,7 +16,7 @@ from broadcast.actions import audit
 from broadcast.config.settings import Settings
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import retention
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 
 _PAUSE_SECONDS = 0.02  # between transactions: other writers go first
 
@@ -35,7 +35,7 @@ class RetentionPolicy:
 
 
 @dataclass(slots=True)
-class Forgotten:
+class DeletedCounts:
     """How many rows a run deleted."""
 
     events: int = 0
@@ -44,64 +44,65 @@ class Forgotten:
     samples: int = 0
 
     @property
-    def anything(self) -> bool:
+    def has_any(self) -> bool:
         return any(asdict(self).values())
 
 
-def run(keep: RetentionPolicy, *, now: datetime) -> Forgotten:
-    """Delete everything older than `keep` says; return what was deleted. Lets others run meanwhile. Raises Busy.
+def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
+    """Delete everything older than `policy` says; return what was deleted. Lets others run meanwhile. Raises
+    TemporarilyUnavailable.
 
     Two workers may run it at the same time: each deletes what the other has left.
     """
-    forgotten = Forgotten()
+    deleted = DeletedCounts()
     try:
-        if keep.log_days:
-            before = now - timedelta(days=keep.log_days)
-            for dropped in _slices(lambda session: retention.drop_log(session, before=before)):
-                forgotten.events += dropped
-            for dropped in _slices(lambda session: retention.drop_samples(session, before=before)):
-                forgotten.samples += dropped
-        if keep.receipts_days:
-            before = now - timedelta(days=keep.receipts_days)
-            while ids := retention.ended_with_receipts(before=before):
-                _forget_receipts(ids, forgotten, now)
-        if keep.ended_days:
-            before = now - timedelta(days=keep.ended_days)
-            while ids := retention.ended(before=before):
-                _forget_broadcasts(ids, forgotten, now)
+        if policy.log_days:
+            cutoff = now - timedelta(days=policy.log_days)
+            for deleted_rows in _run_in_slices(lambda session: retention.delete_log_events(session, before=cutoff)):
+                deleted.events += deleted_rows
+            for deleted_rows in _run_in_slices(lambda session: retention.delete_samples(session, before=cutoff)):
+                deleted.samples += deleted_rows
+        if policy.receipts_days:
+            cutoff = now - timedelta(days=policy.receipts_days)
+            while ids := retention.list_ended_ids_with_receipts(before=cutoff):
+                _delete_receipts(ids, deleted, now)
+        if policy.ended_days:
+            cutoff = now - timedelta(days=policy.ended_days)
+            while ids := retention.list_ended_ids(before=cutoff):
+                _delete_broadcasts(ids, deleted, now)
     finally:
-        if forgotten.anything:
-            with writing() as session:
-                audit.record(session, SYSTEM, "retention.run", "log", None, now=now, **asdict(forgotten))
-    return forgotten
+        if deleted.has_any:
+            with write_transaction() as session:
+                audit.record(session, SYSTEM, "retention.run", "log", None, now=now, **asdict(deleted))
+    return deleted
 
 
-def _forget_receipts(ids: list[int], forgotten: Forgotten, now: datetime) -> None:
-    with writing() as session:
-        retention.mark(session, ids, at=now)
-    for dropped in _slices(lambda session: retention.drop_receipts(session, ids)):
-        forgotten.receipts += dropped
-    for _ in _slices(lambda session: retention.drop_acknowledged(session, ids)):
+def _delete_receipts(ids: list[int], deleted: DeletedCounts, now: datetime) -> None:
+    with write_transaction() as session:
+        retention.mark_receipts_deleted(session, ids, at=now)
+    for deleted_rows in _run_in_slices(lambda session: retention.delete_receipts(session, ids)):
+        deleted.receipts += deleted_rows
+    for _ in _run_in_slices(lambda session: retention.delete_acknowledgements(session, ids)):
         pass
 
 
-def _forget_broadcasts(ids: list[int], forgotten: Forgotten, now: datetime) -> None:
-    _forget_receipts(ids, forgotten, now)
-    for _ in _slices(lambda session: retention.drop_rest(session, ids)):
+def _delete_broadcasts(ids: list[int], deleted: DeletedCounts, now: datetime) -> None:
+    _delete_receipts(ids, deleted, now)
+    for _ in _run_in_slices(lambda session: retention.delete_dependent_rows(session, ids)):
         pass
-    with writing() as session:
-        while retention.drop_rest(session, ids):  # what came in between
+    with write_transaction() as session:
+        while retention.delete_dependent_rows(session, ids):  # what came in between
             pass
-        forgotten.broadcasts += retention.drop_broadcasts(session, ids)
+        deleted.broadcasts += retention.delete_broadcasts(session, ids)
     gevent.sleep(_PAUSE_SECONDS)
 
 
-def _slices(drop: Callable[[Session], int]) -> Iterator[int]:
-    """Call `drop` in one transaction after the other until it has nothing to delete."""
+def _run_in_slices(delete_slice: Callable[[Session], int]) -> Iterator[int]:
+    """Call `delete_slice` in one transaction after the other until it has nothing to delete."""
     while True:
-        with writing() as session:
-            dropped = drop(session)
-        if not dropped:
+        with write_transaction() as session:
+            deleted_rows = delete_slice(session)
+        if not deleted_rows:
             return
-        yield dropped
+        yield deleted_rows
         gevent.sleep(_PAUSE_SECONDS)

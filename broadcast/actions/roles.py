@@ -10,30 +10,33 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit, notify
-from broadcast.actions.user_fields import read_roles
+from broadcast.actions.user_fields import read_role_names
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import Everyone, retired_name
+from broadcast.domain.audience import EveryoneAudience, make_retired_role_name
 from broadcast.domain.events import EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.store import log, roles, users
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, Role
 
-_BUILT_IN = "The role {} belongs to the console: it is always there, under this name."
-_TOLD = 100  # broadcasts named in one row of the audit
+_BUILT_IN_ROLE = "The role {} belongs to the console: it is always there, under this name."
+_MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one row of the audit
 
 
 def create(name: str, *, by: Actor, now: datetime) -> str:
-    """Make a role that nobody has yet; return its name. Raises Forbidden, Invalid (also for a taken name), Busy."""
+    """Make a role that nobody has yet; return its name.
+
+    Raises Forbidden, Invalid (also for a taken name), TemporarilyUnavailable.
+    """
     by.require(Permission.PEOPLE)
-    name = _free_name(name)
+    name = _read_unused_name(name)
     try:
-        with writing() as session:
+        with write_transaction() as session:
             session.add(Role(name=name))
-            users.changed(session)
+            users.bump_membership_version(session)
             session.flush()
             audit.record(session, by, "role.created", "role", name, now=now)
     except IntegrityError:  # somebody else was making the same
@@ -41,27 +44,28 @@ def create(name: str, *, by: Actor, now: datetime) -> str:
     return name
 
 
-def rename(name: str, to: str, *, by: Actor, now: datetime) -> str:
+def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
     """Give a role another name wherever it is named: people, broadcasts, saved audiences, drafts. Return the name.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (a role of the console, or something referred to it just now), Busy.
+    Raises Forbidden, Invalid, NotFound, Conflict (a role of the console, or something referred to it just now),
+    TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
-    to = _only_name(to)
-    if to == name:
+    new_name = _read_role_name(new_name)
+    if new_name == name:
         return name
-    _free_name(to)
+    _read_unused_name(new_name)
     try:
-        with writing() as session:
-            role = _locked(session, name)
-            audit.record(session, by, "role.renamed", "role", to, now=now, before=name, after=to)
-            roles.rename(session, role, to)
-            _tell(session, name, to, now)
+        with write_transaction() as session:
+            role = _get_role_for_update(session, name)
+            audit.record(session, by, "role.renamed", "role", new_name, now=now, before=name, after=new_name)
+            roles.rename(session, role, new_name)
+            _append_role_changed_event(session, name, new_name, now)
     except IntegrityError:
         raise Conflict("This role was used at the same moment. Nothing has changed; please try again.") from None
-    notify.ring()
-    return to
+    notify.notify_workers()
+    return new_name
 
 
 def delete(name: str, *, by: Actor, now: datetime) -> None:
@@ -70,25 +74,25 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
     A live broadcast to it leaves the inboxes of those who had it through the role alone; a plan that would reach nobody any
     more becomes a draft. Whom a broadcast leaves out by the role stays left out, by name.
 
-    Raises Forbidden, NotFound, Conflict (a role of the console, or something referred to it just now), Busy.
+    Raises Forbidden, NotFound, Conflict (a role of the console, or something referred to it just now), TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
     try:
-        with writing() as session:
-            role = _locked(session, name)
-            named = roles.broadcasts_of(name)
-            for broadcast in named:
+        with write_transaction() as session:
+            role = _get_role_for_update(session, name)
+            role_broadcasts = roles.list_broadcasts(name)
+            for broadcast in role_broadcasts:
                 if broadcast.status == Status.SCHEDULED and would_reach_nobody(broadcast, name):
-                    _back_to_draft(session, broadcast, by, now)
-            live = [broadcast.id for broadcast in named if broadcast.is_live][:_TOLD]
-            count = roles.people_of(session, name)
-            audit.record(session, by, "role.deleted", "role", name, now=now, people=count, live=live)
-            roles.retire(session, role, retired_name(name, secrets.token_hex(4)), at=now)
-            _tell(session, name, None, now)
+                    _return_to_draft(session, broadcast, by, now)
+            live_ids = [broadcast.id for broadcast in role_broadcasts if broadcast.is_live][:_MAX_AUDITED_BROADCASTS]
+            member_count = roles.count_users(session, name)
+            audit.record(session, by, "role.deleted", "role", name, now=now, people=member_count, live=live_ids)
+            roles.retire(session, role, make_retired_role_name(name, secrets.token_hex(4)), at=now)
+            _append_role_changed_event(session, name, None, now)
     except IntegrityError:
         raise Conflict("This role was used at the same moment. Nothing has changed; please try again.") from None
-    notify.ring()
+    notify.notify_workers()
 
 
 def would_reach_nobody(broadcast: Broadcast, name: str) -> bool:
@@ -97,36 +101,40 @@ def would_reach_nobody(broadcast: Broadcast, name: str) -> bool:
     return name in names and (broadcast.match_all or len(names) == 1)
 
 
-def _back_to_draft(session: Session, broadcast: Broadcast, by: Actor, now: datetime) -> None:
-    broadcast.status = lifecycle.after(broadcast.status, "withdrawn").value
+def _return_to_draft(session: Session, broadcast: Broadcast, by: Actor, now: datetime) -> None:
+    broadcast.status = lifecycle.transition(broadcast.status, "withdrawn").value
     broadcast.is_held, broadcast.updated_at = False, now
     audit.record(session, by, "broadcast.withdrawn", "broadcast", broadcast.id, now=now)
     session.flush()
 
 
-def _tell(session: Session, name: str, to: str | None, now: datetime) -> None:
-    users.changed(session)
+def _append_role_changed_event(session: Session, name: str, new_name: str | None, now: datetime) -> None:
+    users.bump_membership_version(session)
     session.flush()
-    log.append(session, [log.Entry(EventType.ROLE_CHANGED, None, Everyone(), {"role": name, "to": to})], at=now)
+    log.append(
+        session,
+        [log.NewEvent(EventType.ROLE_CHANGED, None, EveryoneAudience(), {"role": name, "to": new_name})],
+        at=now,
+    )
 
 
-def _locked(session: Session, name: str) -> Role:
-    role = roles.locked(session, name)
+def _get_role_for_update(session: Session, name: str) -> Role:
+    role = roles.get_for_update(session, name)
     if role is None:
         raise NotFound("There is no such role.")
     return role
 
 
-def _free_name(name: str) -> str:
-    name = _only_name(name)
-    if name in CONSOLE_ROLES or roles.by_name(name):
+def _read_unused_name(name: str) -> str:
+    name = _read_role_name(name)
+    if name in CONSOLE_ROLES or roles.get(name):
         raise Invalid({"name": f"There is a role {name} already."})
     return name
 
 
-def _only_name(name: str) -> str:
+def _read_role_name(name: str) -> str:
     try:
-        [name] = read_roles([name])
+        [name] = read_role_names([name])
     except Invalid as invalid:
         raise Invalid({"name": invalid.fields["roles"]}) from None
     return name
@@ -134,4 +142,4 @@ def _only_name(name: str) -> str:
 
 def _refuse_built_in(name: str) -> None:
     if name in CONSOLE_ROLES:
-        raise Conflict(_BUILT_IN.format(name))
+        raise Conflict(_BUILT_IN_ROLE.format(name))

@@ -8,52 +8,52 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broadcast.actions import passwords
-from broadcast.actions.users import JUST_NOW
-from broadcast.base.errors import ConfirmationNeeded
+from broadcast.actions.users import RECENT_SIGN_IN
+from broadcast.base.errors import ConfirmationRequired
 from broadcast.domain.actor import Actor
-from broadcast.domain.confirmation import Confirmation, Given
+from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement
 from broadcast.store import users
 
-_MISSING = "Type your password to confirm: this interrupts everybody."
-_NOT_YOURS = "That is not your password. Please try again."
-_SIGN_IN_ANEW = "You have no password here. Save the draft, sign out and in again, and send it within ten minutes."
+_PASSWORD_MISSING = "Type your password to confirm: this interrupts everybody."
+_PASSWORD_WRONG = "That is not your password. Please try again."
+_NO_PASSWORD = "You have no password here. Save the draft, sign out and in again, and send it within ten minutes."
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """What somebody confirmed, with their password looked at. `is_asked` is False for a program."""
+class ConfirmationProof:
+    """What somebody confirmed, with their password looked at. `is_required` is False for a program."""
 
-    is_asked: bool
-    given: Given = Given()  # noqa: RUF009 - frozen
-    is_present: bool = False
+    is_required: bool
+    given: ConfirmationInput = ConfirmationInput()  # noqa: RUF009 - frozen
+    is_reauthenticated: bool = False
     has_password: bool = False
 
 
-def prove(given: Given | None, *, by: Actor, now: datetime) -> Proof:
+def verify_confirmation(given: ConfirmationInput | None, *, by: Actor, now: datetime) -> ConfirmationProof:
     """Look at what was given. Before a transaction: a password takes a while. Lets other greenlets run."""
     if by.signed_in_at is None:
-        return Proof(is_asked=False)
-    given = given or Given()
-    user = users.by_id(by.user_id)
+        return ConfirmationProof(is_required=False)
+    given = given or ConfirmationInput()
+    user = users.get(by.user_id)
     if user is None or user.password_hash is None:  # signs in at the organisation's provider
-        return Proof(True, given, is_present=now - by.signed_in_at <= JUST_NOW)
-    is_present = bool(given.password) and passwords.matches(given.password, user.password_hash)
-    return Proof(True, given, is_present, has_password=True)
+        return ConfirmationProof(True, given, is_reauthenticated=now - by.signed_in_at <= RECENT_SIGN_IN)
+    is_reauthenticated = bool(given.password) and passwords.verify_password(given.password, user.password_hash)
+    return ConfirmationProof(True, given, is_reauthenticated, has_password=True)
 
 
-def demand(proof: Proof, wanted: Confirmation, reach: int) -> None:
-    """Raise ConfirmationNeeded unless `proof` has what is wanted of who reaches so many people."""
-    if not proof.is_asked or wanted.is_click:
+def require_proof(proof: ConfirmationProof, required: ConfirmationRequirement, recipient_count: int) -> None:
+    """Raise ConfirmationRequired unless `proof` has what is wanted of who reaches so many people."""
+    if not proof.is_required or required.is_click_enough:
         return
     problems: dict[str, str] = {}
-    people = "1 person" if reach == 1 else f"{reach:,} people"
-    is_counted = proof.given.people == reach
-    if wanted.tick and not (proof.given.understood or is_counted):
-        problems["understood"] = f"Tick that you understand that this reaches {people}."
-    if wanted.number and not is_counted:
-        problems["typedCount"] = f"Type the number of people this reaches: {reach:,}."
-    if wanted.password and not proof.is_present:
-        wrong = _NOT_YOURS if proof.given.password else _MISSING
-        problems["password"] = wrong if proof.has_password else _SIGN_IN_ANEW
+    people_text = "1 person" if recipient_count == 1 else f"{recipient_count:,} people"
+    is_count_correct = proof.given.typed_count == recipient_count
+    if required.needs_tick and not (proof.given.has_understood or is_count_correct):
+        problems["understood"] = f"Tick that you understand that this reaches {people_text}."
+    if required.needs_typed_count and not is_count_correct:
+        problems["typedCount"] = f"Type the number of people this reaches: {recipient_count:,}."
+    if required.needs_password and not proof.is_reauthenticated:
+        password_problem = _PASSWORD_WRONG if proof.given.password else _PASSWORD_MISSING
+        problems["password"] = password_problem if proof.has_password else _NO_PASSWORD
     if problems:
-        raise ConfirmationNeeded(problems, wanted, reach)
+        raise ConfirmationRequired(problems, required, recipient_count)

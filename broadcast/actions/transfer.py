@@ -14,52 +14,52 @@ from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import log, schema, transfer
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 
 FORMAT = "broadcast-export-2"  # 2: the last line counts the rows and has the hash of all lines before it
-_CUT = "The file ends before its last line: it was cut off. Export again, or copy the whole file."
+_FILE_TRUNCATED = "The file ends before its last line: it was cut off. Export again, or copy the whole file."
 
 
-def export(*, now: datetime) -> Iterator[str]:
+def export_dump(*, now: datetime) -> Iterator[str]:
     """Lines of JSON: a head, every row, and a last line that proves the file whole.
 
     It holds hashes of passwords and tokens: keep it as you keep the database.
     """
     digest, counts = hashlib.sha256(), Counter()
 
-    def line(item: dict[str, Any]) -> str:
+    def encode_line(item: dict[str, Any]) -> str:
         text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
         digest.update(text.encode() + b"\n")
         return text
 
-    yield line({"format": FORMAT, "at": clock.to_wire(now), "migrations": schema.applied_migrations()})
-    for table, row in transfer.rows():
+    yield encode_line({"format": FORMAT, "at": clock.to_rfc3339(now), "migrations": schema.list_applied_migrations()})
+    for table, row in transfer.export_rows():
         counts[table] += 1
-        yield line({"table": table, "row": row})
-    yield line({"end": {"rows": dict(counts), "sha256": digest.hexdigest()}})
+        yield encode_line({"table": table, "row": row})
+    yield encode_line({"end": {"rows": dict(counts), "sha256": digest.hexdigest()}})
 
 
-def take_in(lines: Iterable[str], *, now: datetime, plans_go_on: bool = False) -> int:
+def import_dump(lines: Iterable[str], *, now: datetime, may_resume_schedules: bool = False) -> int:
     """Write an export into an empty database; return the number of rows. Raises Invalid and Conflict, and writes nothing then.
 
     A new epoch begins: a page that was open on the old system loads its list anew and misses nothing. Plans wait for a
-    decision, as the old system may have sent them since, unless `plans_go_on`.
+    decision, as the old system may have sent them since, unless `may_resume_schedules`.
     """
-    if problem := schema.fitness().problem:
+    if problem := schema.check_compatibility().problem:
         raise Conflict(problem)
     digest = hashlib.sha256()
     try:
         lines = iter(lines)
-        _expect_head(_next(lines, digest))
-        with writing() as session:
+        _check_header(_read_line(lines, digest))
+        with write_transaction() as session:
             if not transfer.is_empty(session):
                 raise Conflict(
                     "This database has people already. An export goes into an empty one: see docs/operations.md."
                 )
-            count = transfer.insert_rows(session, _rows(lines, digest))
+            count = transfer.insert_rows(session, _read_rows(lines, digest))
             epoch = log.start_epoch(session)
-            if not plans_go_on:
-                overdue_schedules.hold_back_all(session, now=now)
+            if not may_resume_schedules:
+                overdue_schedules.suspend_all(session, now=now)
             audit.record(session, SYSTEM, "data.import", "log", None, now=now, rows=count, epoch=epoch)
     except (ValueError, KeyError, TypeError) as problem:
         raise Invalid({"file": f"This is no whole export of this version: {problem}"}) from None
@@ -68,37 +68,41 @@ def take_in(lines: Iterable[str], *, now: datetime, plans_go_on: bool = False) -
     return count
 
 
-def _next(lines: Iterator[str], digest: Any) -> str:
+def _read_line(lines: Iterator[str], digest: Any) -> str:
     line = next(lines, "").rstrip("\r\n")
     digest.update(line.encode() + b"\n")
     return line
 
 
-def _expect_head(line: str) -> None:
+def _check_header(line: str) -> None:
     try:
-        head = json.loads(line)
-        given, here = head["migrations"], schema.applied_migrations()
-        if head["format"] != FORMAT:
+        header = json.loads(line)
+        dump_migrations, database_migrations = header["migrations"], schema.list_applied_migrations()
+        if header["format"] != FORMAT:
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise Invalid({"file": "This is no export of this version: its first line does not say so."}) from None
-    if given != here:
-        raise Invalid({"file": f"It was made at {', '.join(given)} and this database is at {', '.join(here)}."})
+    if dump_migrations != database_migrations:
+        raise Invalid(
+            {
+                "file": f"It was made at {', '.join(dump_migrations)} and this database is at {', '.join(database_migrations)}."
+            }
+        )
 
 
-def _rows(lines: Iterator[str], digest: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_rows(lines: Iterator[str], digest: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows, up to the last line. Raises Invalid when that is not there, or says something else."""
     counts: Counter[str] = Counter()
-    expected = digest.hexdigest()
-    while line := _next(lines, digest):
+    expected_digest = digest.hexdigest()
+    while line := _read_line(lines, digest):
         item = json.loads(line)
         if "end" in item:
-            if item["end"] != {"rows": dict(counts), "sha256": expected} or next(lines, None) is not None:
+            if item["end"] != {"rows": dict(counts), "sha256": expected_digest} or next(lines, None) is not None:
                 raise Invalid(
                     {"file": "Its last line counts other rows than it has: it was changed or cut. Export again."}
                 )
             return
         counts[item["table"]] += 1
-        expected = digest.hexdigest()
+        expected_digest = digest.hexdigest()
         yield item["table"], item["row"]
-    raise Invalid({"file": _CUT})
+    raise Invalid({"file": _FILE_TRUNCATED})

@@ -4,34 +4,34 @@ import re
 from collections.abc import Iterable
 
 from broadcast.base.errors import Invalid
-from broadcast.domain.message import is_one_line
+from broadcast.domain.message import is_single_line
 
-MOST_ROLES = 200  # of one person
-_USERNAME = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # begins with a letter: digits alone are a user id
-_ROLE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+MAX_ROLES = 200  # of one person
+_USERNAME_PATTERN = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # begins with a letter: digits alone are a user id
+_ROLE_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
-def read_name(name: str) -> str:
+def read_display_name(name: str) -> str:
     """A person's name as it is kept. Raises Invalid for one that cannot be."""
     name = " ".join(name.split())
-    if not 0 < len(name) <= 200 or not is_one_line(name):
+    if not 0 < len(name) <= 200 or not is_single_line(name):
         raise Invalid({"name": "A name has 1 to 200 characters."})
     return name
 
 
-def read_person(username: str, name: str | None, roles: Iterable[str]) -> tuple[str, str, set[str]]:
+def read_user_fields(username: str, name: str | None, roles: Iterable[str]) -> tuple[str, str, set[str]]:
     """Username, name and roles as they are kept. Raises Invalid with a sentence for each that cannot be."""
     problems: dict[str, str] = {}
     username = username.strip().lower()
-    if not _USERNAME.fullmatch(username):
+    if not _USERNAME_PATTERN.fullmatch(username):
         problems["username"] = "A username begins with a letter and has up to 64 letters, digits, dots, -, _ or @."
     name = " ".join((name or "").split()) or username.capitalize()
     try:
-        name = name if "username" in problems else read_name(name)
+        name = name if "username" in problems else read_display_name(name)
     except Invalid as invalid:
         problems |= invalid.fields
     try:
-        roles = read_roles(roles)
+        roles = read_role_names(roles)
     except Invalid as invalid:
         problems |= invalid.fields
     if problems:
@@ -39,11 +39,11 @@ def read_person(username: str, name: str | None, roles: Iterable[str]) -> tuple[
     return username, name, set(roles)
 
 
-def read_roles(roles: Iterable[str]) -> set[str]:
+def read_role_names(roles: Iterable[str]) -> set[str]:
     """Names of roles as they are kept. Raises Invalid for one that cannot be."""
     names = {role.strip().lower() for role in roles}
-    if len(names) > MOST_ROLES:
-        raise Invalid({"roles": f"One person can have at most {MOST_ROLES} roles."})
-    if wrong := sorted(name for name in names if not _ROLE.fullmatch(name)):
-        raise Invalid({"roles": f"{wrong[0]!r} cannot be a role: use a letter, then letters, digits, - or _."})
+    if len(names) > MAX_ROLES:
+        raise Invalid({"roles": f"One person can have at most {MAX_ROLES} roles."})
+    if invalid_names := sorted(name for name in names if not _ROLE_PATTERN.fullmatch(name)):
+        raise Invalid({"roles": f"{invalid_names[0]!r} cannot be a role: use a letter, then letters, digits, - or _."})
     return names

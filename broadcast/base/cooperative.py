@@ -8,35 +8,35 @@ import time
 
 import gevent
 
-_ASLEEP, _AFTER_ALL_OTHERS = -2, -1  # priorities of libev; 0 is everybody's
-_WORK_SECONDS = 0.004
+_IDLE_PRIORITY, _LAST_PRIORITY = -2, -1  # priorities of libev; 0 is everybody's
+_MAX_WORK_SECONDS = 0.004
 
 
-def let_others_run() -> None:
+def yield_to_loop() -> None:
     """Return after one turn of the event loop, in which all that was ready, and every timer that was due, has run."""
     hub = gevent.get_hub()
-    awake, turn = hub.loop.idle(priority=_ASLEEP), hub.loop.check(priority=_AFTER_ALL_OTHERS)
-    awake.start(_nothing)  # an idle watcher keeps the loop from waiting for something to happen
+    idle_watcher, check_watcher = hub.loop.idle(priority=_IDLE_PRIORITY), hub.loop.check(priority=_LAST_PRIORITY)
+    idle_watcher.start(_do_nothing)  # an idle watcher keeps the loop from waiting for something to happen
     try:
-        hub.wait(turn)
+        hub.wait(check_watcher)
     finally:
-        turn.close()
-        awake.stop()
-        awake.close()
+        check_watcher.close()
+        idle_watcher.stop()
+        idle_watcher.close()
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
-class Breath:
+class Yielder:
     """Gives other greenlets a turn after every few milliseconds of work, wherever the work says that it can."""
 
     def __init__(self) -> None:
-        self._since = time.monotonic()
+        self._last_yield_at = time.monotonic()
 
-    def take(self) -> None:
+    def maybe_yield(self) -> None:
         """Let others run if the work since the last turn was long. Not for a place where what others do matters."""
-        if time.monotonic() - self._since > _WORK_SECONDS:
-            let_others_run()
-            self._since = time.monotonic()
+        if time.monotonic() - self._last_yield_at > _MAX_WORK_SECONDS:
+            yield_to_loop()
+            self._last_yield_at = time.monotonic()

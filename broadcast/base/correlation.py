@@ -3,21 +3,21 @@
 import re
 from contextvars import ContextVar
 
-LONGEST = 64
-_SAFE = re.compile(rf"[A-Za-z0-9._:-]{{8,{LONGEST}}}")
-_current: ContextVar[str | None] = ContextVar("correlation", default=None)
+MAX_ID_CHARACTERS = 64
+_SAFE_ID = re.compile(rf"[A-Za-z0-9._:-]{{8,{MAX_ID_CHARACTERS}}}")
+_current_id: ContextVar[str | None] = ContextVar("correlation", default=None)
 
 
-def current() -> str | None:
+def current_id() -> str | None:
     """The id of what is being done now; None where nobody gave it one."""
-    return _current.get()
+    return _current_id.get()
 
 
-def begin(id: str) -> None:
-    """From here on, in this greenlet, everything is done for `id`."""
-    _current.set(id[:LONGEST])
+def set_current_id(correlation_id: str) -> None:
+    """From here on, in this greenlet, everything is done for `correlation_id`."""
+    _current_id.set(correlation_id[:MAX_ID_CHARACTERS])
 
 
-def is_safe(id: str) -> bool:
+def is_safe_id(correlation_id: str) -> bool:
     """Whether an id from outside may be kept and logged: 8 to 64 plain characters."""
-    return _SAFE.fullmatch(id) is not None
+    return _SAFE_ID.fullmatch(correlation_id) is not None

@@ -2,21 +2,21 @@
 
     BroadcastError
     ├── Invalid            422  the input; `fields` has a sentence for each field
-    │   └── ConfirmationNeeded  somebody at a browser must confirm first that this reaches many people
+    │   └── ConfirmationRequired  somebody at a browser must confirm first that this reaches many people
     ├── NotSignedIn        401
     ├── SignInRefused      401  one sentence for an unknown name and for a wrong password
-    ├── ProviderAway       503  the organisation's sign-in does not answer, or not as it should
+    ├── IdentityProviderUnavailable       503  the organisation's sign-in does not answer, or not as it should
     ├── Forbidden          403
     ├── NotFound           404  also for what exists but is not the asker's to see
     ├── Conflict           409
     │   ├── IllegalTransition   a broadcast in this status cannot do that
-    │   ├── Outdated            somebody else changed it meanwhile; `version` is the one that is true now
-    │   └── TextChanged         an acknowledgement of words that are no longer the ones to acknowledge
-    ├── Flooded            429  a source sent more than its rule lets out, and more than may wait
+    │   ├── VersionConflict            somebody else changed it meanwhile; `version` is the one that is true now
+    │   └── AcknowledgedTextChanged         an acknowledgement of words that are no longer the ones to acknowledge
+    ├── TooManyEvents            429  a source sent more than its rule lets out, and more than may wait
     ├── TooManyRequests    429  a person or a client asked more often than the limits allow
-    ├── VersionMissing     428  an edit that does not say which version it was made from
-    └── Busy               503  the database is locked or away; nothing was written
-        └── Unsure         504  it went away during or after a commit: written, or not
+    ├── VersionRequired     428  an edit that does not say which version it was made from
+    └── TemporarilyUnavailable               503  the database is locked or away; nothing was written
+        └── CommitOutcomeUnknown         504  it went away during or after a commit: written, or not
 
 The message is a sentence fit for a person: what happened, and what to do. `broadcast.web.core.error_handlers` turns each
 into a page, an htmx reply or `application/problem+json`; no other place does.
@@ -43,13 +43,15 @@ class Invalid(BroadcastError):
         super().__init__(" ".join(fields.values()))
 
 
-class ConfirmationNeeded(Invalid):
-    """Nothing was done: somebody must confirm first. `wanted` says how (`domain.confirmation`), `reach` how many people."""
+class ConfirmationRequired(Invalid):
+    """Nothing was done: somebody must confirm first. `requirement` says how (`domain.pop_confirmation`),
+    `recipient_count` how many people.
+    """
 
     title = "Please confirm"
 
-    def __init__(self, fields: dict[str, str], wanted: Any, reach: int):
-        self.wanted, self.reach = wanted, reach
+    def __init__(self, fields: dict[str, str], requirement: Any, recipient_count: int):
+        self.requirement, self.recipient_count = requirement, recipient_count
         super().__init__(fields)
 
 
@@ -69,7 +71,7 @@ class SignInRefused(BroadcastError):
         super().__init__(sentence)
 
 
-class ProviderAway(BroadcastError):
+class IdentityProviderUnavailable(BroadcastError):
     status = 503
     title = "Please try again"
 
@@ -101,26 +103,28 @@ class Conflict(BroadcastError):
 class IllegalTransition(Conflict):
     """A broadcast in `status` cannot do `action` (see `broadcast.domain.lifecycle`)."""
 
-    def __init__(self, current: str, action: str):
-        self.current, self.action = current, action
-        super().__init__(_REFUSALS.get(action, f"A broadcast that is {_STANDS[current]} cannot be {action}."))
+    def __init__(self, current_status: str, action: str):
+        self.current_status, self.action = current_status, action
+        super().__init__(
+            _REFUSAL_SENTENCES.get(action, f"A broadcast that is {_STATUS_LABELS[current_status]} cannot be {action}.")
+        )
 
 
-_STANDS = {
+_STATUS_LABELS = {
     "DRAFT": "a draft",
     "SCHEDULED": "scheduled",
     "ACTIVE": "live",
     "EXPIRED": "over",
     "CANCELLED": "recalled",
 }
-_REFUSALS = {
+_REFUSAL_SENTENCES = {
     "withdrawn": "It has gone out already, or was called off. Look at it again; what is live can be recalled.",
     "discarded": "Only a draft can be deleted. What is scheduled or live can be recalled, what has ended archived.",
     "archived": "Only what has ended can be archived. Recall it first.",
 }
 
 
-class Outdated(Conflict):
+class VersionConflict(Conflict):
     """An edit was made from a version that is no longer the newest. Nothing was written."""
 
     def __init__(self, version: str):
@@ -128,7 +132,7 @@ class Outdated(Conflict):
         super().__init__("Somebody else changed this broadcast meanwhile. Nothing of yours was saved over it.")
 
 
-class TextChanged(Conflict):
+class AcknowledgedTextChanged(Conflict):
     """Somebody acknowledged a message as they saw it, and it says something else by now. Nothing was written for it."""
 
     title = "It has changed"
@@ -137,7 +141,7 @@ class TextChanged(Conflict):
         super().__init__("This message has changed since you opened it. Read it as it is now, then acknowledge it.")
 
 
-class VersionMissing(BroadcastError):
+class VersionRequired(BroadcastError):
     status = 428
     title = "Say which version you edit"
 
@@ -145,7 +149,7 @@ class VersionMissing(BroadcastError):
         super().__init__("Send the ETag of the version you edited as If-Match, so that nobody's change is lost.")
 
 
-class Flooded(BroadcastError):
+class TooManyEvents(BroadcastError):
     """What came from outside is too much. Nothing was kept; `retry_after_seconds` says when to come back."""
 
     status = 429
@@ -164,10 +168,11 @@ class TooManyRequests(BroadcastError):
         super().__init__(f"That was more than {limit} allow. Please wait a moment.")
 
 
-class Busy(BroadcastError):
+class TemporarilyUnavailable(BroadcastError):
     """The database could not be asked or written in time; `retry_after_seconds` says when to come back.
 
-    Nothing was written, unless it is Unsure: who catches Busy and tries again must do what can be done twice.
+    Nothing was written, unless it is CommitOutcomeUnknown: who catches TemporarilyUnavailable and tries again must do
+    what can be done twice.
     """
 
     status = 503
@@ -179,7 +184,7 @@ class Busy(BroadcastError):
         super().__init__(self.sentence)
 
 
-class Unsure(Busy):
+class CommitOutcomeUnknown(TemporarilyUnavailable):
     """The database was lost during a commit, or before the answer was made: what was asked for may be done or not."""
 
     status = 504

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 UMASK = 0o077
-_OURS = (
+_PRIVATE_FILE_PATTERNS = (
     "*.sqlite3",
     "*.sqlite3-*",
     "secret_key*",
@@ -21,23 +21,23 @@ _OURS = (
 )  # in DATA_DIR, which may hold others' too
 
 
-def begin(data_dir: Path, database_uri: str = "") -> None:
+def restrict_permissions(data_dir: Path, database_uri: str = "") -> None:
     """Make every file of this process private from now on, and those that are there already."""
     os.umask(UMASK)
-    files = [path for pattern in _OURS for path in data_dir.glob(pattern)]
+    files = [path for pattern in _PRIVATE_FILE_PATTERNS for path in data_dir.glob(pattern)]
     if database_uri.startswith("sqlite:///"):
         database = Path(database_uri.removeprefix("sqlite:///").partition("?")[0])
-        files += [database, *(database.with_name(database.name + more) for more in ("-wal", "-shm", "-journal"))]
-    _close(files)
+        files += [database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm", "-journal"))]
+    _restrict_files(files)
 
 
-def _close(files: Iterable[Path]) -> None:
+def _restrict_files(files: Iterable[Path]) -> None:
     for path in files:
         with suppress(OSError):  # not there, or somebody else's: then it is theirs to close
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                found = os.fstat(descriptor)
-                if stat.S_ISREG(found.st_mode) and found.st_mode & UMASK:
-                    os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~UMASK)
+                status = os.fstat(descriptor)
+                if stat.S_ISREG(status.st_mode) and status.st_mode & UMASK:
+                    os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~UMASK)
             finally:
                 os.close(descriptor)

@@ -9,16 +9,16 @@ from typing import Any
 
 import structlog
 
-MOST_BYTES = 64 * 1024  # of one value: eight streams of a person take 3 kB, a signal 1 kB
-_QUIET_SECONDS = 60.0
+MAX_VALUE_BYTES = 64 * 1024  # of one value: eight streams of a person take 3 kB, a signal 1 kB
+_LOG_INTERVAL_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
-counts: Counter[str] = Counter()  # by place; `gauges` copies them
-_told_at: dict[str, float] = {}
+rejection_counts: Counter[str] = Counter()  # by place; `gauges` copies them
+_logged_at: dict[str, float] = {}
 
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError for whatever is none, is too large, or lies deeper than Python goes."""
-    if len(text) > MOST_BYTES:
+    if len(text) > MAX_VALUE_BYTES:
         raise ValueError(f"{len(text)} bytes")
     try:
         return json.loads(text)
@@ -26,10 +26,10 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def reject(place: str, problem: object) -> None:
-    """Say that something was left out. `place` is one of a few names; `problem` goes into the log, cut short."""
-    counts[place] += 1
+def record_rejection(source: str, problem: object) -> None:
+    """Say that something was left out. `source` is one of a few names; `problem` goes into the log, cut short."""
+    rejection_counts[source] += 1
     now = time.monotonic()
-    if now - _told_at.get(place, -_QUIET_SECONDS) >= _QUIET_SECONDS:
-        _told_at[place] = now
-        _log.warning("redis.unreadable", place=place, problem=str(problem)[:200], times=counts[place])
+    if now - _logged_at.get(source, -_LOG_INTERVAL_SECONDS) >= _LOG_INTERVAL_SECONDS:
+        _logged_at[source] = now
+        _log.warning("redis.unreadable", place=source, problem=str(problem)[:200], times=rejection_counts[source])

@@ -6,17 +6,17 @@ from broadcast.bus.protocol import Listener
 
 
 class LocalBus:
-    healthy = True
+    is_healthy = True
     silent_seconds = 0.0
 
     def __init__(self) -> None:
         self._listener: Listener | None = None
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         if self._listener:
-            self._listener.on_ring()
+            self._listener.on_notify()
 
-    def signal(self, name: str, body: dict) -> None:
+    def send_signal(self, name: str, body: dict) -> None:
         if self._listener:
             self._listener.on_signal(name, body)
 

@@ -11,11 +11,11 @@ from broadcast.base.app_parts import AppPart
 class Listener:
     """What a worker does when the bell rings. Each is called from the bus's own greenlet and must not raise.
 
-    `on_ring()`: the log may have grown. `on_signal(name, body)`: a fact that needs no durability. `on_connected()`: the
+    `on_notify()`: the log may have grown. `on_signal(name, body)`: a fact that needs no durability. `on_connected()`: the
     listener was deaf until now; whatever was rung before is unknown, so read the log.
     """
 
-    on_ring: Callable[[], None]
+    on_notify: Callable[[], None]
     on_signal: Callable[[str, dict], None]
     on_connected: Callable[[], None]
 
@@ -23,20 +23,20 @@ class Listener:
 class Bus(Protocol):
     """Rings reach every worker, the sender's own included, and perhaps never, or twice: the poll is the retry.
 
-    `ring` and `signal` return within 0.3 s and never raise, whatever the server does. `listen` runs until the
-    greenlet is killed and reconnects by itself. `healthy` is False while this worker hears nothing.
+    `notify` and `signal` return within 0.3 s and never raise, whatever the server does. `listen` runs until the
+    greenlet is killed and reconnects by itself. `is_healthy` is False while this worker hears nothing.
     `silent_seconds` says for how long it has heard nothing, not even the answer to a ping.
     """
 
     @property
-    def healthy(self) -> bool: ...
+    def is_healthy(self) -> bool: ...
 
     @property
     def silent_seconds(self) -> float: ...
 
-    def ring(self) -> None: ...
+    def notify(self) -> None: ...
 
-    def signal(self, name: str, body: dict) -> None: ...
+    def send_signal(self, name: str, body: dict) -> None: ...
 
     def listen(self, listener: Listener) -> None: ...
 

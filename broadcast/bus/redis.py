@@ -20,13 +20,13 @@ import structlog
 
 from broadcast.base import untrusted_json
 from broadcast.bus.protocol import Listener
-from broadcast.bus.redis_client import AWAY, Quick, database_of, make_client
+from broadcast.bus.redis_client import CONNECTION_ERRORS, CircuitBreaker, get_database_number, make_client
 
 _log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 1.0  # how often a silent link is pinged
-_SILENT_SECONDS = 3.0  # a link that answers nothing for this long is dropped
-_SIGNED = 64  # characters before a signal's text: its signature
+_PING_INTERVAL_SECONDS = 1.0  # how often a silent link is pinged
+_SILENCE_TIMEOUT_SECONDS = 3.0  # a link that answers nothing for this long is dropped
+_SIGNATURE_CHARACTERS = 64  # characters before a signal's text: its signature
 
 
 class RedisBus:
@@ -36,87 +36,87 @@ class RedisBus:
     `keys` sign signals, the first of them; a signal of another is heard as well, as while keys are changed.
     """
 
-    def __init__(self, url: str, quick: Quick | None = None, *, keys: Sequence[str]):
-        self._keys = [hashlib.sha256(b"signals of the bus\0" + key.encode()).digest() for key in keys]
-        self._quick = quick or Quick(url)
+    def __init__(self, url: str, circuit_breaker: CircuitBreaker | None = None, *, keys: Sequence[str]):
+        self._signing_keys = [hashlib.sha256(b"signals of the bus\0" + key.encode()).digest() for key in keys]
+        self._circuit_breaker = circuit_breaker or CircuitBreaker(url)
         self._listener: Listener | None = None
-        self._ear = make_client(url, timeout_seconds=_SILENT_SECONDS)
-        database = database_of(self._ear)
+        self._subscriber_client = make_client(url, timeout_seconds=_SILENCE_TIMEOUT_SECONDS)
+        database = get_database_number(self._subscriber_client)
         channel = f"broadcast:{database}" if database else "broadcast"
-        self._ring_channel, self._signal_channel = f"{channel}:ring", f"{channel}:signal"
-        self.healthy = False
-        self._heard_at = time.monotonic()
+        self._notify_channel, self._signal_channel = f"{channel}:ring", f"{channel}:signal"
+        self.is_healthy = False
+        self._last_heard_at = time.monotonic()
 
     @property
     def silent_seconds(self) -> float:
-        return time.monotonic() - self._heard_at
+        return time.monotonic() - self._last_heard_at
 
-    def ring(self) -> None:
-        if not self._publish(self._ring_channel, "") and self._listener:
-            self._listener.on_ring()
+    def notify(self) -> None:
+        if not self._publish(self._notify_channel, "") and self._listener:
+            self._listener.on_notify()
 
-    def signal(self, name: str, body: dict) -> None:
+    def send_signal(self, name: str, body: dict) -> None:
         text = json.dumps([name, body])
-        self._publish(self._signal_channel, f"{_signature(self._keys[0], text.encode())}{text}")
+        self._publish(self._signal_channel, f"{_sign(self._signing_keys[0], text.encode())}{text}")
 
     def listen(self, listener: Listener) -> None:
-        self._listener, pause = listener, 0.05
+        self._listener, pause_seconds = listener, 0.05
         while True:
-            started = time.monotonic()
+            started_at = time.monotonic()
             try:
                 self._listen_once(listener)
-            except AWAY as problem:
+            except CONNECTION_ERRORS as problem:
                 _log.warning("bus.lost", problem=str(problem))
             finally:
-                self.healthy = False
-            pause = 0.05 if time.monotonic() - started > 5 else min(pause * 2, 2.0)
-            gevent.sleep(pause * random.uniform(0.5, 1))
+                self.is_healthy = False
+            pause_seconds = 0.05 if time.monotonic() - started_at > 5 else min(pause_seconds * 2, 2.0)
+            gevent.sleep(pause_seconds * random.uniform(0.5, 1))
 
     def _publish(self, channel: str, body: str) -> bool:
         try:
-            self._quick.ask(lambda redis: redis.publish(channel, body))
-        except AWAY as problem:
+            self._circuit_breaker.call(lambda redis: redis.publish(channel, body))
+        except CONNECTION_ERRORS as problem:
             _log.warning("bus.unheard", channel=channel, problem=str(problem))
             return False
         return True
 
     def _listen_once(self, listener: Listener) -> None:
-        with self._ear.pubsub() as subscription:
-            subscription.subscribe(self._ring_channel, self._signal_channel)
-            self._heard_at = time.monotonic()
+        with self._subscriber_client.pubsub() as subscription:
+            subscription.subscribe(self._notify_channel, self._signal_channel)
+            self._last_heard_at = time.monotonic()
             while True:
-                message = subscription.get_message(timeout=_LOOK_SECONDS)
+                message = subscription.get_message(timeout=_PING_INTERVAL_SECONDS)
                 if message is None:
-                    if self.silent_seconds > _SILENT_SECONDS:
-                        raise TimeoutError(f"no answer for {_SILENT_SECONDS:.0f} s")
+                    if self.silent_seconds > _SILENCE_TIMEOUT_SECONDS:
+                        raise TimeoutError(f"no answer for {_SILENCE_TIMEOUT_SECONDS:.0f} s")
                     subscription.ping()
                     continue
-                self._heard_at = time.monotonic()
-                self._quick.wake()
-                self._hear(message, listener)
+                self._last_heard_at = time.monotonic()
+                self._circuit_breaker.reset()
+                self._handle_message(message, listener)
 
-    def _hear(self, message: dict, listener: Listener) -> None:
+    def _handle_message(self, message: dict, listener: Listener) -> None:
         if message["type"] == "subscribe":  # also the only sign that redis-py reconnected by itself
-            self.healthy = True
+            self.is_healthy = True
             listener.on_connected()
-        elif message["type"] == "message" and message["channel"] == self._ring_channel.encode():
-            listener.on_ring()
+        elif message["type"] == "message" and message["channel"] == self._notify_channel.encode():
+            listener.on_notify()
         elif message["type"] == "message":
             try:
-                name, body = self._read_signal(message["data"])
+                name, body = self._verify_signal(message["data"])
             except (ValueError, TypeError) as problem:
-                untrusted_json.reject("signal", problem)
+                untrusted_json.record_rejection("signal", problem)
             else:
                 listener.on_signal(str(name), body)
 
-    def _read_signal(self, data: bytes) -> tuple[str, dict]:
+    def _verify_signal(self, data: bytes) -> tuple[str, dict]:
         """Name and body. Raises ValueError or TypeError for what no worker of this system sent."""
-        signature, text = data[:_SIGNED], data[_SIGNED:]
-        if not any(hmac.compare_digest(_signature(key, text).encode(), signature) for key in self._keys):
+        signature, text = data[:_SIGNATURE_CHARACTERS], data[_SIGNATURE_CHARACTERS:]
+        if not any(hmac.compare_digest(_sign(key, text).encode(), signature) for key in self._signing_keys):
             raise ValueError("not signed by this system")
         name, body = untrusted_json.parse_json(text)
         return name, dict(body)
 
 
-def _signature(key: bytes, text: bytes) -> str:
+def _sign(key: bytes, text: bytes) -> str:
     return hmac.digest(key, text, "sha256").hex()

@@ -25,9 +25,13 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 from broadcast.base.app_parts import AppPart
 
 T = TypeVar("T")
-_QUICK_SECONDS = 0.25
-_QUIET_SECONDS = 5.0
-AWAY = (RedisError, RedisClusterException, OSError)  # all that a client raises when there is no server to ask
+_CALL_TIMEOUT_SECONDS = 0.25
+_OPEN_SECONDS = 5.0
+CONNECTION_ERRORS = (
+    RedisError,
+    RedisClusterException,
+    OSError,
+)  # all that a client raises when there is no server to ask
 
 
 def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
@@ -36,22 +40,22 @@ def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
     Raises ValueError for an address that names no server. `options` are redis-py's (`decode_responses`).
     """
     options |= {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
-    parts = urlsplit(url)
-    match parts.scheme:
+    url_parts = urlsplit(url)
+    match url_parts.scheme:
         case "redis+sentinel":
-            return _by_sentinels(parts, options | {"retry": Retry(NoBackoff(), 0)})
+            return _make_sentinel_client(url_parts, options | {"retry": Retry(NoBackoff(), 0)})
         case "redis+cluster":
-            return Cluster(partial(_cluster, parts, options))
+            return LazyCluster(partial(_make_cluster, url_parts, options))
         case _:
             return Redis.from_url(url, **options, retry=Retry(NoBackoff(), 0))
 
 
-def is_of_another_kind(problem: Exception) -> bool:
+def is_wrong_type_error(problem: Exception) -> bool:
     """Whether a key holds something else than what was asked for, a text instead of a hash, say."""
     return isinstance(problem, ResponseError) and "WRONGTYPE" in str(problem)
 
 
-def why_away(problem: Exception) -> str:
+def describe_failure(problem: Exception) -> str:
     """What an error of AWAY means, as the rest of a sentence that begins with "Redis"."""
     match problem:
         case AuthenticationError() | NoPermissionError():
@@ -67,85 +71,87 @@ def why_away(problem: Exception) -> str:
     return f"refuses to work: {' '.join(str(problem).split()).rstrip('.')}"
 
 
-def database_of(client: Any) -> int:
+def get_database_number(client: Any) -> int:
     """The number of the database that a client of `make_client` asks; a cluster has only 0. Asks no server."""
-    return 0 if isinstance(client, Cluster) else client.get_connection_kwargs().get("db") or 0
+    return 0 if isinstance(client, LazyCluster) else client.get_connection_kwargs().get("db") or 0
 
 
-class Quick:
+class CircuitBreaker:
     """A client for what a request waits for. It gives up soon, and then answers "away" by itself for some seconds.
 
     One for a whole worker, so that a request that asks several things waits for a frozen server once, and most do not wait.
-    Whoever hears the server again says so by `wake`.
+    Whoever hears the server again says so by `reset`.
     """
 
     def __init__(self, url: str):
-        self._client = make_client(url, timeout_seconds=_QUICK_SECONDS)
-        self._quiet_until = 0.0
+        self._client = make_client(url, timeout_seconds=_CALL_TIMEOUT_SECONDS)
+        self._open_until = 0.0
 
-    def ask(self, question: Callable[[Any], T]) -> T:
+    def call(self, command: Callable[[Any], T]) -> T:
         """Return `question(client)`. Raises one of AWAY, within 0.3 s."""
-        if time.monotonic() < self._quiet_until:
+        if time.monotonic() < self._open_until:
             raise ConnectionError("Redis did not answer a moment ago.")
         try:
-            return question(self._client)
+            return command(self._client)
         except ResponseError:
             raise  # read-only, or out of memory: it refuses, and at once
-        except AWAY:
-            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+        except CONNECTION_ERRORS:
+            self._open_until = time.monotonic() + _OPEN_SECONDS
             raise
 
-    def wake(self) -> None:
+    def reset(self) -> None:
         """Ask it again: it has answered somebody."""
-        self._quiet_until = 0.0
+        self._open_until = 0.0
 
 
-class Cluster:
+class LazyCluster:
     """A RedisCluster that is made at its first use, because making one asks the cluster."""
 
-    def __init__(self, make: Callable[[], RedisCluster]):
-        self._make = make
-        self._made: RedisCluster | None = None
+    def __init__(self, connect: Callable[[], RedisCluster]):
+        self._connect = connect
+        self._cluster: RedisCluster | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if self._made is None:
-            self._made = self._make()
-        return getattr(self._made, name)
+        if self._cluster is None:
+            self._cluster = self._connect()
+        return getattr(self._cluster, name)
 
     def pubsub(self, **options: Any) -> Any:
         """A subscription to the cluster as it is now: a listener comes here after a loss, and the nodes it knew may be gone."""
-        self._made = self._make()
-        return self._made.pubsub(**options)
+        self._cluster = self._connect()
+        return self._cluster.pubsub(**options)
 
 
-def _by_sentinels(parts: SplitResult, options: dict[str, Any]) -> Redis:
-    name, _, db = parts.path.strip("/").partition("/")
+def _make_sentinel_client(url_parts: SplitResult, options: dict[str, Any]) -> Redis:
+    name, _, db = url_parts.path.strip("/").partition("/")
     if not name:
         raise ValueError("name the master behind the Sentinels: redis+sentinel://host:26379,host:26379/name")
-    times = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "retry")}
-    sentinels = Sentinel(_hosts(parts, 26379), sentinel_kwargs=times)
-    return sentinels.master_for(name, db=int(db or 0), **options, **_login(parts))
+    timeouts = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "retry")}
+    sentinels = Sentinel(_parse_hosts(url_parts, 26379), sentinel_kwargs=timeouts)
+    return sentinels.master_for(name, db=int(db or 0), **options, **_parse_credentials(url_parts))
 
 
-def _cluster(parts: SplitResult, options: dict[str, Any]) -> RedisCluster:
-    nodes = [ClusterNode(host, port) for host, port in _hosts(parts, 6379)]
-    once_more = Retry(NoBackoff(), 1)  # after an error the map of the slots was read anew; the second try follows it
+def _make_cluster(url_parts: SplitResult, options: dict[str, Any]) -> RedisCluster:
+    nodes = [ClusterNode(host, port) for host, port in _parse_hosts(url_parts, 6379)]
+    retry_once = Retry(NoBackoff(), 1)  # after an error the map of the slots was read anew; the second try follows it
     # a cluster that lost some of its slots still rings
-    return RedisCluster(startup_nodes=nodes, require_full_coverage=False, retry=once_more, **options, **_login(parts))
+    return RedisCluster(
+        startup_nodes=nodes, require_full_coverage=False, retry=retry_once, **options, **_parse_credentials(url_parts)
+    )
 
 
-def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
-    hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",") if host]
+def _parse_hosts(url_parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    hosts = [urlsplit(f"//{host}") for host in url_parts.netloc.rpartition("@")[2].split(",") if host]
     if not hosts:
         raise ValueError("name at least one host")
     return [(host.hostname or "localhost", host.port or default_port) for host in hosts]
 
 
-def _login(parts: SplitResult) -> dict[str, str]:
-    login = parts.netloc.rpartition("@")[0]
-    username, _, password = login.partition(":")
-    found = {"username": unquote(username), "password": unquote(password)}
-    return {name: value for name, value in found.items() if value}
+def _parse_credentials(url_parts: SplitResult) -> dict[str, str]:
+    credentials = url_parts.netloc.rpartition("@")[0]
+    username, _, password = credentials.partition(":")
+    arguments = {"username": unquote(username), "password": unquote(password)}
+    return {name: value for name, value in arguments.items() if value}
 
 
-REDIS = AppPart[Quick | None]("redis")
+REDIS = AppPart[CircuitBreaker | None]("redis")

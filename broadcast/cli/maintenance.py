@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast.actions import notify, retention, transfer
-from broadcast.cli.reporting import told
+from broadcast.cli.reporting import report_errors
 from broadcast.config.settings import SETTINGS, SettingsError
 from broadcast.domain import clock
 from broadcast.ingest import rules_file
@@ -18,18 +18,18 @@ from broadcast.ingest.rules import Rule
 from broadcast.maintenance import doctor, public_check
 from broadcast.store import users
 
-_MARKS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
+_STATE_LABELS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
 retention_group = AppGroup("retention", help="Forget what ended long ago (RETENTION_… in docs/settings.md).")
 
 
 def init_app(app: Flask) -> None:
-    for command in (retention_group, export, import_, doctor_, check_rules):
+    for command in (retention_group, export_dump, import_dump, run_doctor, check_rules):
         app.cli.add_command(command)
 
 
 @click.command("check-rules")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@told
+@report_errors
 def check_rules(file: Path | None) -> None:
     """Read FILE as EVENT_RULES is read at a start, before it takes that place; without FILE, EVENT_RULES itself.
 
@@ -37,16 +37,16 @@ def check_rules(file: Path | None) -> None:
     """
     path = file or SETTINGS.current.event_rules
     try:
-        held = rules_file.load(path)
+        rules = rules_file.load_rules(path)
     except SettingsError as problem:
         raise click.ClickException(str(problem)) from None
-    for number, rule in enumerate(held, 1):
-        patterns = "; ".join(f"{name} {', '.join(patterns)}" for name, patterns in sorted(rule.fits.items()))
-        who = ", ".join(rule.senders) if rule.senders else "every account and topic (name some in `from`)"
-        click.echo(f"Rule {number}: {patterns}\n  May be sent by {who}.")
+    for number, rule in enumerate(rules, 1):
+        patterns = "; ".join(f"{name} {', '.join(patterns)}" for name, patterns in sorted(rule.patterns.items()))
+        senders = ", ".join(rule.senders) if rule.senders else "every account and topic (name some in `from`)"
+        click.echo(f"Rule {number}: {patterns}\n  May be sent by {senders}.")
         for username in _unknown_accounts(rule):
             click.echo(f"  There is no account {username} yet.")
-    click.echo(f"{path or 'EVENT_RULES is not set'}: {len(held)} rule{'s' * (len(held) != 1)}, nothing wrong.")
+    click.echo(f"{path or 'EVENT_RULES is not set'}: {len(rules)} rule{'s' * (len(rules) != 1)}, nothing wrong.")
     if path:
         is_refused = SETTINGS.current.event_rules_others == "refuse"
         click.echo(f"What no rule is for is {'refused' if is_refused else 'let through (EVENT_RULES_OTHERS)'}.")
@@ -54,28 +54,28 @@ def check_rules(file: Path | None) -> None:
 
 def _unknown_accounts(rule: Rule) -> list[str]:
     """Usernames in `from`, written without a pattern, that nobody has; none when the database cannot be asked."""
-    named = [sender.removeprefix("account:") for sender in rule.senders or () if sender.startswith("account:")]
+    usernames = [sender.removeprefix("account:") for sender in rule.senders or () if sender.startswith("account:")]
     try:
-        known_names = users.known_usernames(named)
+        known_usernames = users.find_taken_usernames(usernames)
     except SQLAlchemyError:
         return []
-    return [name for name in named if name not in known_names and not set(name) & set("*?[")]
+    return [name for name in usernames if name not in known_usernames and not set(name) & set("*?[")]
 
 
 @retention_group.command("run")
-@told
+@report_errors
 def run_retention() -> None:
     """Delete what is older than the settings keep, now; every worker does it once an hour as well."""
-    forgotten = retention.run(retention.RetentionPolicy.from_settings(SETTINGS.current), now=clock.now())
+    deleted = retention.delete_expired(retention.RetentionPolicy.from_settings(SETTINGS.current), now=clock.now())
     click.echo(
-        f"Forgot {forgotten.events:,} events, {forgotten.broadcasts:,} broadcasts and {forgotten.receipts:,} receipts."
+        f"Forgot {deleted.events:,} events, {deleted.broadcasts:,} broadcasts and {deleted.receipts:,} receipts."
     )
 
 
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@told
-def export(file: Path) -> None:
+@report_errors
+def export_dump(file: Path) -> None:
     """Write everything but sessions into FILE, as lines of JSON; only its owner may read it."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -83,7 +83,7 @@ def export(file: Path) -> None:
         raise click.ClickException(f"{file} cannot be made: {problem.strerror}.") from None
     count = -2  # the first and the last line are no rows
     with open(descriptor, "w", encoding="utf-8") as output:
-        for line in transfer.export(now=clock.now()):
+        for line in transfer.export_dump(now=clock.now()):
             output.write(line + "\n")
             count += 1
     click.echo(f"Wrote {count:,} rows to {file}.")
@@ -94,24 +94,24 @@ def export(file: Path) -> None:
 @click.option(
     "--plans-go-on", is_flag=True, help="The old system sent nothing since the export: plans stay as they are."
 )
-@told
-def import_(file: TextIO, plans_go_on: bool) -> None:
+@report_errors
+def import_dump(file: TextIO, plans_go_on: bool) -> None:
     """Take an export into an empty, migrated database, and begin a new epoch. Plans wait for somebody to decide."""
-    count = transfer.take_in(file, now=clock.now(), plans_go_on=plans_go_on)
-    notify.ring()
+    count = transfer.import_dump(file, now=clock.now(), may_resume_schedules=plans_go_on)
+    notify.notify_workers()
     click.echo(f"Took in {count:,} rows. Everybody signs in anew.")
 
 
 @click.command("doctor")
 @click.option("--url", help="The address that people use: what is in front of it is tried too.")
 @click.option("--token", envvar="BROADCAST_TOKEN", help="Of the scope inbox: whether a stream comes through in time.")
-@told
-def doctor_(url: str | None, token: str | None) -> None:
+@report_errors
+def run_doctor(url: str | None, token: str | None) -> None:
     """Look at settings, database, Redis, Kafka, clock, files and disk, and at the proxy. Exit code 1 on a failure."""
-    findings = doctor.examine(current_app._get_current_object(), is_thorough=True)
+    findings = doctor.run_checks(current_app._get_current_object(), is_thorough=True)
     if url:
-        findings += public_check.examine(url, token=token)
+        findings += public_check.check_public_url(url, token=token)
     for finding in findings:
-        click.echo(f"{_MARKS[finding.state]}  {finding.part:<10} {finding.sentence}")
+        click.echo(f"{_STATE_LABELS[finding.state]}  {finding.part:<10} {finding.sentence}")
     if any(finding.state == "failure" for finding in findings):
         raise SystemExit(1)

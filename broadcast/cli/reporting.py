@@ -7,11 +7,11 @@ import click
 from flask.cli import with_appcontext
 from sqlalchemy.exc import SQLAlchemyError
 
-from broadcast.base.errors import BroadcastError, Busy, Unsure
+from broadcast.base.errors import BroadcastError, CommitOutcomeUnknown, TemporarilyUnavailable
 from broadcast.store import schema
 
 
-def told(command: Callable) -> Callable:
+def report_errors(command: Callable) -> Callable:
     """Run a command inside an application context; an error becomes its sentence and exit status 1.
 
     So does a database that is away, or that has not the tables of this version.
@@ -19,21 +19,21 @@ def told(command: Callable) -> Callable:
 
     @with_appcontext
     @wraps(command)
-    def run(**options):
+    def wrapper(**options):
         try:
             return command(**options)
         except BroadcastError as problem:
-            raise click.ClickException(_reason(problem) or str(problem)) from None
+            raise click.ClickException(_explain_unavailable(problem) or str(problem)) from None
         except SQLAlchemyError as problem:
-            if (sentence := schema.explain(problem)) is None:
+            if (sentence := schema.explain_error(problem)) is None:
                 raise
             raise click.ClickException(sentence) from None
 
-    return run
+    return wrapper
 
 
-def _reason(problem: BroadcastError) -> str | None:
+def _explain_unavailable(problem: BroadcastError) -> str | None:
     """Why nothing could be written, in words for operators: people are told that the database is busy, whatever it is."""
-    if isinstance(problem, Busy) and not isinstance(problem, Unsure):
-        return schema.database_problem(with_reason=True)
+    if isinstance(problem, TemporarilyUnavailable) and not isinstance(problem, CommitOutcomeUnknown):
+        return schema.find_database_problem(should_include_reason=True)
     return None

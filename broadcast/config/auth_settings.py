@@ -1,4 +1,4 @@
-"""The settings of signing in: with a password, at an OpenID provider, at a reverse proxy. Part of `settings.Settings`."""
+"""The settings of signing in: with a password, at an OpenID provider, at a reverse proxy. Part of `config.settings.Settings`."""
 
 from importlib.util import find_spec
 from ipaddress import ip_network
@@ -8,16 +8,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-MISSING = "needs packages: `pip install --require-hashes -r requirements-{}.txt`."
-_HEADER = r"^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$"  # without _, which servers confuse with -
+MISSING_PACKAGES_HINT = "needs packages: `pip install --require-hashes -r requirements-{}.txt`."
+_HEADER_PATTERN = r"^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$"  # without _, which servers confuse with -
 
 
-def parts(text: str) -> list[str]:
+def split_list(text: str) -> list[str]:
     """What commas separate, without the blanks around it."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def network_hints(setting: str, networks: list[str]) -> list[str]:
+def check_networks(setting: str, networks: list[str]) -> list[str]:
     """One sentence for each that is no network."""
     hints = []
     for network in networks:
@@ -73,14 +73,16 @@ class SignInSettings(BaseSettings):
         "Sign in with your organisation", min_length=1, max_length=60, description="What the button says."
     )
     proxy_sign_in_header: str | None = Field(
-        None, pattern=_HEADER, description="Header in which a reverse proxy says who signed in at it; empty: none."
+        None,
+        pattern=_HEADER_PATTERN,
+        description="Header in which a reverse proxy says who signed in at it; empty: none.",
     )
     proxy_sign_in_from: Annotated[list[str], NoDecode] = Field(
         [], description="Addresses or networks of the proxies that are believed this, comma-separated."
     )
     proxy_roles_header: str | None = Field(
         None,
-        pattern=_HEADER,
+        pattern=_HEADER_PATTERN,
         description="Header with their roles, comma-separated; empty: roles are given by hand here.",
     )
     proxy_create_people: bool = Field(False, description="1 adds whoever a proxy names and is not known here.")
@@ -94,17 +96,17 @@ class SignInSettings(BaseSettings):
     @classmethod
     def _split_sign_in(cls, values: dict) -> dict:
         if isinstance(values.get("proxy_sign_in_from"), str):
-            values["proxy_sign_in_from"] = parts(values["proxy_sign_in_from"])
+            values["proxy_sign_in_from"] = split_list(values["proxy_sign_in_from"])
         if isinstance(values.get("oidc_role_map"), str):
-            pairs = (part.partition("=") for part in parts(values["oidc_role_map"]))
+            pairs = (part.partition("=") for part in split_list(values["oidc_role_map"]))
             values["oidc_role_map"] = {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
         return values
 
-    def sign_in_hints(self, *, is_production: bool, hops: int) -> list[str]:
-        """One sentence for each thing that could not work, or would let anybody in; `hops` are FORWARDED_HOPS."""
-        return [*self._oidc_hints(is_production), *self._proxy_hints(hops)]
+    def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> list[str]:
+        """One sentence for each thing that could not work, or would let anybody in; `proxy_hops` are FORWARDED_HOPS."""
+        return [*self._check_oidc(is_production), *self._check_proxy(proxy_hops)]
 
-    def _oidc_hints(self, is_production: bool) -> list[str]:
+    def _check_oidc(self, is_production: bool) -> list[str]:
         if self.oidc_issuer is None:
             if self.password_sign_in == "administrators" and self.proxy_sign_in_header is None:
                 return [
@@ -112,8 +114,8 @@ class SignInSettings(BaseSettings):
                 ]
             return []
         hints, url = [], urlsplit(self.oidc_issuer)
-        is_near = url.hostname in ("localhost", "127.0.0.1") and not is_production
-        if not url.hostname or url.scheme not in (("https", "http") if is_near else ("https",)):
+        is_loopback = url.hostname in ("localhost", "127.0.0.1") and not is_production
+        if not url.hostname or url.scheme not in (("https", "http") if is_loopback else ("https",)):
             hints.append(
                 "OIDC_ISSUER: must begin with https://, so that nobody on the way can answer for the provider."
             )
@@ -124,12 +126,12 @@ class SignInSettings(BaseSettings):
         if not all(theirs and ours for theirs, ours in self.oidc_role_map.items()):
             hints.append("OIDC_ROLE_MAP: write theirs=ours, theirs=ours.")
         if find_spec("authlib") is None:
-            hints.append(f"OIDC_ISSUER: {MISSING.format('oidc')}")
+            hints.append(f"OIDC_ISSUER: {MISSING_PACKAGES_HINT.format('oidc')}")
         return hints
 
-    def _proxy_hints(self, hops: int) -> list[str]:
+    def _check_proxy(self, proxy_hops: int) -> list[str]:
         hints = []
-        if self.proxy_sign_in_header and not hops:
+        if self.proxy_sign_in_header and not proxy_hops:
             hints.append(
                 "PROXY_SIGN_IN_HEADER: needs FORWARDED_HOPS of at least 1; without a proxy anybody could send it."
             )
@@ -137,4 +139,4 @@ class SignInSettings(BaseSettings):
             hints.append(
                 "PROXY_SIGN_IN_FROM: name the addresses of the proxies that are believed PROXY_SIGN_IN_HEADER."
             )
-        return hints + network_hints("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)
+        return hints + check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)

@@ -14,31 +14,31 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-_POSTGRESQL = re.compile(
+_POSTGRESQL_URL = re.compile(
     r"(?:postgres|postgresql|postgresql\+psycopg)://(?:([^/?#]*)@)?([^/?#@]*)(?:/([^?#]*))?(?:\?(.*))?", re.S
 )
-_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]*)(?::(\d*))?")
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]*)(?::(\d*))?")
 _DEFAULT_PORT = "5432"
-_UNREADABLE = (
+_UNREADABLE_SERVER_SENTENCE = (
     "host and port cannot be read. Write postgresql://user:password@host:5432/name, "
     "with %40 for an @ in the password and %2F for a /."
 )
 
 
-def normalize(url: str) -> str:
+def normalize_url(url: str) -> str:
     """Return the URL as SQLAlchemy reads it. Raises ValueError with a sentence that says what is wrong with it."""
     if url.startswith("sqlite:"):
-        return _sqlite(url)
-    found = _POSTGRESQL.fullmatch(url)
-    if not found:
+        return _normalize_sqlite_url(url)
+    match = _POSTGRESQL_URL.fullmatch(url)
+    if not match:
         raise ValueError("must begin with postgresql:// or sqlite:///.")
-    account, servers, name, query = found.groups()
+    credentials, servers, name, query = match.groups()
     options = parse_qsl(query or "", keep_blank_values=True)
-    hosts, ports = _servers(servers, options)
+    hosts, ports = _parse_servers(servers, options)
     options = [(key, value) for key, value in options if key not in ("host", "port")]
     if len(hosts) > 1 and "target_session_attrs" not in dict(options):
         options.append(("target_session_attrs", "read-write"))
-    address = f"postgresql+psycopg://{_account(account)}"
+    address = f"postgresql+psycopg://{_normalize_credentials(credentials)}"
     if len(hosts) == 1 and not hosts[0].startswith("/"):
         address += f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
         address += f":{ports[0]}" if ports[0] else ""
@@ -47,32 +47,34 @@ def normalize(url: str) -> str:
     return f"{address}/{name or ''}{f'?{urlencode(options, quote_via=quote)}' if options else ''}"
 
 
-def driver_arguments(uri: str) -> dict[str, Any]:
+def make_driver_arguments(uri: str) -> dict[str, Any]:
     """What psycopg's `connect` takes for a normalized PostgreSQL URL."""
-    account, servers, name, query = _POSTGRESQL.fullmatch(uri).groups()
-    user, _, password = (account or "").partition(":")
-    hosts, ports = _servers(servers, [])
-    given = {
+    credentials, servers, name, query = _POSTGRESQL_URL.fullmatch(uri).groups()
+    user, _, password = (credentials or "").partition(":")
+    hosts, ports = _parse_servers(servers, [])
+    arguments = {
         "user": unquote(user),
         "password": unquote(password),
         "host": ",".join(hosts),
         "port": ",".join(port or "" for port in ports),
         "dbname": unquote(name or ""),
     }
-    return {key: value for key, value in given.items() if value} | dict(parse_qsl(query or "", keep_blank_values=True))
+    return {key: value for key, value in arguments.items() if value} | dict(
+        parse_qsl(query or "", keep_blank_values=True)
+    )
 
 
-def sqlite_path(uri: str) -> Path:
+def get_sqlite_path(uri: str) -> Path:
     """The file of a normalized SQLite URL."""
     return Path(unquote(uri.removeprefix("sqlite:///")))
 
 
-def of_sqlite(path: Path) -> str:
+def make_sqlite_url(path: Path) -> str:
     """The normalized URL of that file, whatever its name: SQLAlchemy decodes the path."""
     return f"sqlite:///{quote(str(path.absolute()))}"
 
 
-def _sqlite(url: str) -> str:
+def _normalize_sqlite_url(url: str) -> str:
     path = url.removeprefix("sqlite:///")
     if path == url or path in ("", ":memory:"):
         raise ValueError(
@@ -80,15 +82,15 @@ def _sqlite(url: str) -> str:
         )
     if "?" in path or "#" in path:
         raise ValueError("write sqlite:////path/to/file without options, and %3F for a ? in the path, %23 for a #.")
-    return of_sqlite(Path(unquote(path)))
+    return make_sqlite_url(Path(unquote(path)))
 
 
-def _servers(text: str, options: list[tuple[str, str]]) -> tuple[list[str], list[str | None]]:
+def _parse_servers(text: str, options: list[tuple[str, str]]) -> tuple[list[str], list[str | None]]:
     """Hosts and their ports, wherever they stand: before the path, or in the options as libpq or SQLAlchemy have them."""
-    named = ",".join(value for key, value in options if key == "host")
-    given = [port for key, value in options if key == "port" for port in value.split(",")]
+    option_hosts = ",".join(value for key, value in options if key == "host")
+    option_ports = [port for key, value in options if key == "port" for port in value.split(",")]
     hosts, ports = [], []
-    for server in (named or text).split(",") if named or text else ():
+    for server in (option_hosts or text).split(",") if option_hosts or text else ():
         if server.startswith(("/", "%2F", "%2f")):  # a folder with the server's socket
             host, port = unquote(server), None
         elif server.count(":") > 1 and not server.startswith(
@@ -96,27 +98,27 @@ def _servers(text: str, options: list[tuple[str, str]]) -> tuple[list[str], list
         ):  # an IPv6 address by itself, as libpq takes it in options
             host, port = server, None
         else:
-            found = _SERVER.fullmatch(server)
-            if not found or not found[1] or not _is_port(found[2]):
-                raise ValueError(_UNREADABLE)  # without the text: it may be a part of the password
-            host, port = found[1].strip("[]"), found[2] or None
+            match = _HOST_AND_PORT.fullmatch(server)
+            if not match or not match[1] or not _is_port(match[2]):
+                raise ValueError(_UNREADABLE_SERVER_SENTENCE)  # without the text: it may be a part of the password
+            host, port = match[1].strip("[]"), match[2] or None
         hosts.append(host)
         ports.append(port)
-    if not given:
+    if not option_ports:
         return hosts, ports
-    if not all(map(_is_port, given)):
+    if not all(map(_is_port, option_ports)):
         raise ValueError("a port is a number from 1 to 65535.")
-    given = given * len(hosts) if len(given) == 1 else given
-    if len(given) != len(hosts):
+    option_ports = option_ports * len(hosts) if len(option_ports) == 1 else option_ports
+    if len(option_ports) != len(hosts):
         raise ValueError("name as many ports as hosts, or one port for all.")
-    return hosts, [port or own for port, own in zip(given, ports, strict=True)]
+    return hosts, [port or host_port for port, host_port in zip(option_ports, ports, strict=True)]
 
 
 def _is_port(text: str | None) -> bool:
     return not text or text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
 
 
-def _account(text: str | None) -> str:
+def _normalize_credentials(text: str | None) -> str:
     """User and password as SQLAlchemy reads them: a character that libpq lets stand may be a separator there."""
     if not text:
         return ""

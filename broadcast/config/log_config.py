@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from broadcast.base.correlation import current as current_correlation
+from broadcast.base.correlation import current_id as current_correlation
 
 _UNFIT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")  # ends a line, or steers a terminal
 

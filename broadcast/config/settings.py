@@ -20,16 +20,18 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from broadcast.base.app_parts import AppPart
 from broadcast.config import database_url
-from broadcast.config.auth_settings import MISSING, SignInSettings, network_hints, parts
-from broadcast.config.secret_keys import LEAST, weakness
+from broadcast.config.auth_settings import MISSING_PACKAGES_HINT, SignInSettings, check_networks, split_list
+from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
 from broadcast.config.unknown_settings import find_misspelt
 
-_SERVER = re.compile(r"[^\s,/]+:\d{1,5}")
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
-_ORIGIN = re.compile(r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?")
-_OWN_PORT = {"http": "80", "https": "443"}
-_LIMIT = Field(pattern=r"^\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?$")
-_YEAR_HOURS = 24 * 366
+_HOST_AND_PORT = re.compile(r"[^\s,/]+:\d{1,5}")
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
+_ORIGIN_PATTERN = re.compile(
+    r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?"
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_RATE_LIMIT_FIELD = Field(pattern=r"^\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?$")
+_HOURS_PER_YEAR = 24 * 366
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
@@ -111,9 +113,11 @@ class Settings(SignInSettings):
         [],
         description="Sites whose pages may show an inbox (docs/embedding.md), like `https://intranet.example`, comma-separated; empty: none.",
     )
-    session_idle_hours: float = Field(24 * 7, gt=0, le=_YEAR_HOURS, description="A session unused for this long ends.")
+    session_idle_hours: float = Field(
+        24 * 7, gt=0, le=_HOURS_PER_YEAR, description="A session unused for this long ends."
+    )
     session_max_hours: float = Field(
-        24 * 30, gt=0, le=_YEAR_HOURS, description="A session ends after this long whatever happens."
+        24 * 30, gt=0, le=_HOURS_PER_YEAR, description="A session ends after this long whatever happens."
     )
 
     invitation_days: float = Field(
@@ -130,20 +134,22 @@ class Settings(SignInSettings):
     )
 
     ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")
-    limit_stream_per_user: Annotated[str, _LIMIT] = Field("200/minute", description="Streams one person may open.")
-    limit_stream_per_address: Annotated[str, _LIMIT] = Field(
+    limit_stream_per_user: Annotated[str, _RATE_LIMIT_FIELD] = Field(
+        "200/minute", description="Streams one person may open."
+    )
+    limit_stream_per_address: Annotated[str, _RATE_LIMIT_FIELD] = Field(
         "500/minute", description="Streams one address may open; an IPv6 /64 is one address."
     )
-    limit_publish_per_user: Annotated[str, _LIMIT] = Field(
+    limit_publish_per_user: Annotated[str, _RATE_LIMIT_FIELD] = Field(
         "10/minute", description="Sendings of one person: creating, sending, alarming again, reminding, redriving."
     )
-    limit_login_per_account: Annotated[str, _LIMIT] = Field(
+    limit_login_per_account: Annotated[str, _RATE_LIMIT_FIELD] = Field(
         "10/minute", description="Sign-ins tried with one name from one address."
     )
-    limit_login_per_address: Annotated[str, _LIMIT] = Field(
+    limit_login_per_address: Annotated[str, _RATE_LIMIT_FIELD] = Field(
         "60/minute", description="Sign-ins tried from one address; an IPv6 /64 is one address."
     )
-    limit_default: Annotated[str, _LIMIT] = Field(
+    limit_default: Annotated[str, _RATE_LIMIT_FIELD] = Field(
         "1200/minute",
         description="All other requests together, of one person, or of one address while nobody is signed in.",
     )
@@ -280,47 +286,47 @@ class Settings(SignInSettings):
             "embed_origins",
         ):
             if isinstance(values.get(name), str):
-                values[name] = parts(values[name])
+                values[name] = split_list(values[name])
         return values
 
     @model_validator(mode="after")
-    def _refuse_unsafe(self) -> Self:
+    def _reject_unsafe(self) -> Self:
         hints = []
-        hints += self._database_hints()
-        hints += self._key_hints()
-        hints += network_hints("METRICS_FROM", self.metrics_from)
-        hints += self._embed_hints()
-        hints += self._redis_hints()
-        hints += self._kafka_hints()
-        hints += self.sign_in_hints(is_production=self.is_production, hops=self.forwarded_hops)
+        hints += self._check_database_url()
+        hints += self._check_secret_keys()
+        hints += check_networks("METRICS_FROM", self.metrics_from)
+        hints += self._check_embed_origins()
+        hints += self._check_redis_url()
+        hints += self._check_kafka()
+        hints += self.check_sign_in(is_production=self.is_production, proxy_hops=self.forwarded_hops)
         if self.app_env == "production" and self.demo:
             hints.append("DEMO: demo people have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
         if self.otel_exporter_otlp_endpoint and find_spec("opentelemetry") is None:
-            hints.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: {MISSING.format('otel')}")
+            hints.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: {MISSING_PACKAGES_HINT.format('otel')}")
         if hints:
             raise ValueError("\n".join(hints))
         return self
 
-    def _key_hints(self) -> list[str]:
+    def _check_secret_keys(self) -> list[str]:
         """Never repeats a key."""
-        named = [("SECRET_KEY", self.secret_key)] if self.secret_key is not None else []
-        named += [("SECRET_KEY_FALLBACKS", key) for key in self.secret_key_fallbacks if self.is_production]
+        named_keys = [("SECRET_KEY", self.secret_key)] if self.secret_key is not None else []
+        named_keys += [("SECRET_KEY_FALLBACKS", key) for key in self.secret_key_fallbacks if self.is_production]
         return [
             f"{name}: it {problem}. Use a random one, for instance of `openssl rand -hex 32`."
-            for name, key in named
-            if (problem := self._weakness(key))
+            for name, key in named_keys
+            if (problem := self._find_key_weakness(key))
         ]
 
-    def _weakness(self, key: str) -> str | None:
+    def _find_key_weakness(self, key: str) -> str | None:
         """What is wrong with a key; outside production only one that is too short."""
-        problem = weakness(key)
-        return problem if self.is_production or len(key) < LEAST else None
+        problem = find_weakness(key)
+        return problem if self.is_production or len(key) < MIN_KEY_CHARACTERS else None
 
-    def _embed_hints(self) -> list[str]:
+    def _check_embed_origins(self) -> list[str]:
         """An origin is compared with what browsers send, so it must be written as they write it (RFC 6454)."""
         for origin in self.embed_origins:
-            found = _ORIGIN.fullmatch(origin)
-            if not found or found[2] == _OWN_PORT[found[1]] or int(found[2] or 0) > 65535:
+            match = _ORIGIN_PATTERN.fullmatch(origin)
+            if not match or match[2] == _DEFAULT_PORTS[match[1]] or int(match[2] or 0) > 65535:
                 return [
                     f"EMBED_ORIGINS: {origin!r} is no origin; write it as browsers do: https://intranet.example or "
                     "http://localhost:5000, in lower case, without a path or the scheme's own port."
@@ -329,14 +335,14 @@ class Settings(SignInSettings):
                 return [f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."]
         return []
 
-    def _database_hints(self) -> list[str]:
+    def _check_database_url(self) -> list[str]:
         try:
             self.database_uri  # noqa: B018 - read for what it raises
         except ValueError as problem:
             return [f"DATABASE_URL: {problem}"]
         return []
 
-    def _redis_hints(self) -> list[str]:
+    def _check_redis_url(self) -> list[str]:
         url = urlsplit(self.redis_url or "")
         if self.redis_url and url.scheme not in _REDIS_SCHEMES:
             return [f"REDIS_URL: must begin with {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}."]
@@ -344,21 +350,21 @@ class Settings(SignInSettings):
             return ["REDIS_URL: name the master that the Sentinels watch: redis+sentinel://host:26379,host:26379/name."]
         return []
 
-    def _kafka_hints(self) -> list[str]:
+    def _check_kafka(self) -> list[str]:
         hints = []
-        if wrong := [server for server in self.kafka_bootstrap_servers if not _SERVER.fullmatch(server)]:
-            hints.append(f"KAFKA_BOOTSTRAP_SERVERS: {wrong[0]!r} is not host:port.")
-        if wrong := [topic for topic in self.kafka_topics if not _TOPIC.fullmatch(topic)]:
-            hints.append(f"KAFKA_TOPICS: {wrong[0]!r} cannot be a topic.")
+        if invalid := [server for server in self.kafka_bootstrap_servers if not _HOST_AND_PORT.fullmatch(server)]:
+            hints.append(f"KAFKA_BOOTSTRAP_SERVERS: {invalid[0]!r} is not host:port.")
+        if invalid := [topic for topic in self.kafka_topics if not _TOPIC_NAME.fullmatch(topic)]:
+            hints.append(f"KAFKA_TOPICS: {invalid[0]!r} cannot be a topic.")
         if not self.kafka_topics:
             hints.append("KAFKA_TOPICS: name at least one topic.")
         if self.kafka_security_protocol.startswith("SASL") and not (
             self.kafka_sasl_username and self.kafka_sasl_password
         ):
             hints.append("KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol.")
-        return hints + self._kafka_certificate_hints()
+        return hints + self._check_kafka_certificates()
 
-    def _kafka_certificate_hints(self) -> list[str]:
+    def _check_kafka_certificates(self) -> list[str]:
         """Looked for at start: a file that is not there would only be missed with each connection."""
         if not self.kafka_bootstrap_servers or not self.kafka_security_protocol.endswith("SSL"):
             return []
@@ -368,7 +374,7 @@ class Settings(SignInSettings):
             try:
                 context.load_verify_locations(self.kafka_ssl_cafile)
             except (OSError, ssl.SSLError) as problem:
-                hints.append(_unfit_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
+                hints.append(_describe_unreadable_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
         if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
             hints.append("KAFKA_SSL_KEYFILE: a key is of no use without KAFKA_SSL_CERTFILE.")
         if self.kafka_ssl_certfile:
@@ -376,23 +382,23 @@ class Settings(SignInSettings):
                 context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password="")
             except (OSError, ssl.SSLError) as problem:
                 names, path = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile
-                hints.append(_unfit_file(names, path, problem))
+                hints.append(_describe_unreadable_file(names, path, problem))
         return hints
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read the settings from `environ` (default: the process's). Raises SettingsError naming every problem."""
         environ = os.environ if environ is None else environ
-        given = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
+        values = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
         try:
-            settings = cls(**given)
+            settings = cls(**values)
             settings._misspelt = find_misspelt(environ, {name.upper() for name in cls.model_fields})
             return settings
         except ValidationError as problem:
-            raise SettingsError("\n".join(map(_hint, problem.errors()))) from None
+            raise SettingsError("\n".join(map(_describe_error, problem.errors()))) from None
 
     @property
-    def misspelt(self) -> list[str]:
+    def misspelling_warnings(self) -> list[str]:
         """A sentence for each name in the environment that is no setting but nearly one."""
         return [
             f"{name} is no setting and does nothing. Did you mean {nearest}?"
@@ -403,10 +409,10 @@ class Settings(SignInSettings):
     def database_uri(self) -> str:
         """SQLAlchemy URL; the default is a file in `data_dir`."""
         if self.database_url:
-            return database_url.normalize(self.database_url)
-        return database_url.of_sqlite(self.data_dir / "broadcast.sqlite3")
+            return database_url.normalize_url(self.database_url)
+        return database_url.make_sqlite_url(self.data_dir / "broadcast.sqlite3")
 
-    def event_doubts(self) -> list[str]:
+    def list_event_rule_warnings(self) -> list[str]:
         """What is said at start and by the doctor of who may announce anything."""
         if self.event_rules is None or self.event_rules_others == "refuse":
             return []
@@ -427,7 +433,7 @@ class Settings(SignInSettings):
             raise SettingsError(
                 f"SECRET_KEY: not set, and {path} cannot be read. `make run` makes that file."
             ) from None
-        if problem := self._weakness(key):
+        if problem := self._find_key_weakness(key):
             raise SettingsError(f"SECRET_KEY: the key in {path} {problem}. Delete it; `make run` makes another.")
         return key
 
@@ -436,21 +442,21 @@ class Settings(SignInSettings):
         return [ip_network(network) for network in self.metrics_from]
 
 
-def _unfit_file(names: str, path: Path, problem: Exception) -> str:
-    why = (
+def _describe_unreadable_file(names: str, path: Path, problem: Exception) -> str:
+    reason = (
         problem.strerror
         if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
         else "it is no PEM that fits"
     )
-    return f"{names}: {path} cannot be read: {why}."
+    return f"{names}: {path} cannot be read: {reason}."
 
 
-def _hint(problem: dict) -> str:
+def _describe_error(problem: dict) -> str:
     if not problem["loc"]:
         return problem["msg"].removeprefix("Value error, ")
     name = str(problem["loc"][0])
-    sentence = Settings.model_fields[name].description
-    return f"{name.upper()}: {problem['msg']} (it is {problem['input']!r}). {sentence}"
+    description = Settings.model_fields[name].description
+    return f"{name.upper()}: {problem['msg']} (it is {problem['input']!r}). {description}"
 
 
 SETTINGS = AppPart[Settings]("settings")

@@ -9,24 +9,24 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-LONGEST = 2000  # characters, as of the address of a button
-_LONGEST_HOST = 253  # RFC 1035
-_LABEL = r"\w++(?:-++\w++)*+"
+MAX_ADDRESS_CHARACTERS = 2000  # characters, as of the address of a button
+_MAX_HOST_CHARACTERS = 253  # RFC 1035
+_HOST_LABEL = r"\w++(?:-++\w++)*+"
 # As linkify-it has them: without a scheme, `notes.txt` must not be taken for a host
-_WELL_KNOWN = "biz|com|edu|gov|net|org|pro|web|xxx|aero|asia|coop|info|museum|name|shop|рф|[a-z]{2}"
-_ADDRESS = re.compile(
+_WELL_KNOWN_TLDS = "biz|com|edu|gov|net|org|pro|web|xxx|aero|asia|coop|info|museum|name|shop|рф|[a-z]{2}"
+_ADDRESS_PATTERN = re.compile(
     rf"""(?<![\w@/.:+-])
-    (?: (?P<scheme>https?://) (?:[^\s@/?\#<>()\[\]"]{{1,50}}+@)?+ (?P<host>(?:{_LABEL}\.)*+{_LABEL})
-      | (?P<mail>(?:mailto:)?+[\w+-]++(?:\.[\w+-]++)*+) @ (?P<at>(?:{_LABEL}\.)++[^\W\d]{{2,63}})
-      | (?P<www>www\.(?:{_LABEL}\.)*+{_LABEL})
-      | (?P<bare>(?:{_LABEL}\.)++) (?:{_WELL_KNOWN})
+    (?: (?P<scheme>https?://) (?:[^\s@/?\#<>()\[\]"]{{1,50}}+@)?+ (?P<host>(?:{_HOST_LABEL}\.)*+{_HOST_LABEL})
+      | (?P<mail>(?:mailto:)?+[\w+-]++(?:\.[\w+-]++)*+) @ (?P<at>(?:{_HOST_LABEL}\.)++[^\W\d]{{2,63}})
+      | (?P<www>www\.(?:{_HOST_LABEL}\.)*+{_HOST_LABEL})
+      | (?P<bare>(?:{_HOST_LABEL}\.)++) (?:{_WELL_KNOWN_TLDS})
     )
     (?![\w@-]|\.\w)
     (?P<rest>(?::\d{{1,5}}+(?!\w))?+(?:[/?\#][^\s<>"|]*+)?+)""",
     re.IGNORECASE | re.VERBOSE,
 )
-_TRAILING = "?!.,:;*_~'([{"
-_CLOSING = {")": "(", "]": "[", "}": "{"}
+_TRAILING_PUNCTUATION = "?!.,:;*_~'([{"
+_BRACKET_PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 class Address(NamedTuple):
@@ -39,49 +39,53 @@ class Address(NamedTuple):
     schema: str
 
 
-def find(text: str) -> Iterator[Address]:
+def find_addresses(text: str) -> Iterator[Address]:
     """The addresses in `text`, in order; in linear time."""
-    at = 0
-    while (found := _ADDRESS.search(text, at)) is not None:
-        at = found.end()
-        if (address := _read(found)) is not None:
-            at = address.last_index
+    position = 0
+    while (match := _ADDRESS_PATTERN.search(text, position)) is not None:
+        position = match.end()
+        if (address := _parse_address(match)) is not None:
+            position = address.last_index
             yield address
 
 
-def at_start(text: str) -> Address | None:
+def match_address_at_start(text: str) -> Address | None:
     """The address with a scheme with which `text` begins."""
-    found = _ADDRESS.match(text)
-    return _read(found) if found and found["scheme"] else None
+    match = _ADDRESS_PATTERN.match(text)
+    return _parse_address(match) if match and match["scheme"] else None
 
 
-def _read(found: re.Match[str]) -> Address | None:
-    start, end = found.span()
-    if found["mail"]:  # what follows the host of a mail address is text
-        end = found.end("at")
+def _parse_address(match: re.Match[str]) -> Address | None:
+    start, end = match.span()
+    if match["mail"]:  # what follows the host of a mail address is text
+        end = match.end("at")
     else:
-        end = start + _without_trailing(found[0], found.start("rest") - start)
-    text = found.string[start:end]
-    host = found["host"] or found["at"] or found["www"] or found["bare"]
-    if len(text) > LONGEST or len(host) > _LONGEST_HOST or (found["mail"] and len(found["mail"]) > 71):
+        end = start + _get_trimmed_length(match[0], match.start("rest") - start)
+    text = match.string[start:end]
+    host = match["host"] or match["at"] or match["www"] or match["bare"]
+    if (
+        len(text) > MAX_ADDRESS_CHARACTERS
+        or len(host) > _MAX_HOST_CHARACTERS
+        or (match["mail"] and len(match["mail"]) > 71)
+    ):
         return None
-    if found["scheme"]:
-        return Address(text, text, start, end, found["scheme"][:-2].lower())
-    if found["mail"]:
-        is_whole = text[:7].lower() == "mailto:"
-        return Address(text if is_whole else f"mailto:{text}", text, start, end, "mailto:")
+    if match["scheme"]:
+        return Address(text, text, start, end, match["scheme"][:-2].lower())
+    if match["mail"]:
+        has_scheme = text[:7].lower() == "mailto:"
+        return Address(text if has_scheme else f"mailto:{text}", text, start, end, "mailto:")
     return Address(f"http://{text}", text, start, end, "")
 
 
-def _without_trailing(text: str, shortest: int) -> int:
+def _get_trimmed_length(text: str, min_length: int) -> int:
     """The length of an address without the punctuation, and the brackets of its sentence, that stand behind it."""
-    open_left = {close: text.count(open_) - text.count(close) for close, open_ in _CLOSING.items()}
+    unmatched = {closing: text.count(opening) - text.count(closing) for closing, opening in _BRACKET_PAIRS.items()}
     end = len(text)
-    while end > shortest:
-        last = text[end - 1]
-        if last in _CLOSING and open_left[last] < 0:
-            open_left[last] += 1
-        elif last not in _TRAILING:
+    while end > min_length:
+        last_character = text[end - 1]
+        if last_character in _BRACKET_PAIRS and unmatched[last_character] < 0:
+            unmatched[last_character] += 1
+        elif last_character not in _TRAILING_PUNCTUATION:
             break
         end -= 1
     return end

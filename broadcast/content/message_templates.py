@@ -11,78 +11,89 @@ from collections.abc import Iterator, Mapping
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 
 from broadcast.base.errors import Invalid
-from broadcast.content.template_evaluation import ENVIRONMENT, FILTERS, MOST_CHARACTERS, TESTS, Evaluation, Spent
+from broadcast.content.template_evaluation import (
+    ENVIRONMENT,
+    FILTERS,
+    MAX_CHARACTERS,
+    TESTS,
+    TemplateBudgetExceeded,
+    TemplateEvaluator,
+)
 
-MOST_PLACES = 200  # of variables, conditions and loops
-MOST_PIECES = 1200  # words, signs and texts that Jinja reads: some 20 ms, and it is read twice
-MOST_VALUE = 2_000  # characters of one variable
-MOST_VARIABLES = 20
-MOST_DEPTH = 40  # of parts in one another
-_ALLOWED = (
+MAX_PLACEHOLDERS = 200  # of variables, conditions and loops
+MAX_TOKENS = 1200  # words, signs and texts that Jinja reads: some 20 ms, and it is read twice
+MAX_VALUE_CHARACTERS = 2_000  # characters of one variable
+MAX_VARIABLES = 20
+MAX_DEPTH = 40  # of parts in one another
+_ALLOWED_NODES = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.If, nodes.For, nodes.Filter,
     nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Test, nodes.Add, nodes.Sub, nodes.Call,
     nodes.CondExpr,
 )  # fmt: skip
 
 
-def variables(*texts: str) -> list[str]:
+def list_variables(*texts: str) -> list[str]:
     """Names that must be filled in, in alphabetical order. Raises Invalid when a text is no template."""
-    names = {name for text in texts for name in _free_names(_parsed(text), frozenset())}
-    if len(names) > MOST_VARIABLES:
-        raise Invalid({"content": f"This has {len(names)} variables; at most {MOST_VARIABLES} fit."})
+    names = {name for text in texts for name in _find_free_names(_parse_template(text), frozenset())}
+    if len(names) > MAX_VARIABLES:
+        raise Invalid({"content": f"This has {len(names)} variables; at most {MAX_VARIABLES} fit."})
     return sorted(names)
 
 
-def fill(text: str, values: Mapping[str, str]) -> str:
+def fill_template(text: str, values: Mapping[str, str]) -> str:
     """The text with its variables filled in. Raises Invalid with a sentence, also when it would grow without end."""
-    tree = _parsed(text)
-    evaluation = Evaluation({name: value[:MOST_VALUE] for name, value in values.items()})
+    tree = _parse_template(text)
+    evaluation = TemplateEvaluator({name: value[:MAX_VALUE_CHARACTERS] for name, value in values.items()})
     try:
-        return evaluation.text_of(tree)
-    except Spent as spent:
-        raise Invalid({"content": f"This template becomes too long: {spent}."}) from None
+        return evaluation.render(tree)
+    except TemplateBudgetExceeded as error:
+        raise Invalid({"content": f"This template becomes too long: {error}."}) from None
     except (TemplateError, TypeError, ValueError, ArithmeticError) as problem:
         raise Invalid({"content": f"This template cannot be filled in: {problem}."}) from None
 
 
-def _parsed(text: str) -> nodes.Template:
+def _parse_template(text: str) -> nodes.Template:
     try:
         _check_size(text)
         tree = ENVIRONMENT.parse(text)
     except (TemplateSyntaxError, RecursionError, ValueError) as problem:
-        where = f" in line {problem.lineno}" if isinstance(problem, TemplateSyntaxError) else ""
-        raise Invalid({"content": f"This is no template{where}: {problem}."}) from None
-    if (what := _refuse(tree, 0)) is not None:
-        raise Invalid({"content": f"A template cannot use {what}."})
+        line_hint = f" in line {problem.lineno}" if isinstance(problem, TemplateSyntaxError) else ""
+        raise Invalid({"content": f"This is no template{line_hint}: {problem}."}) from None
+    if (forbidden := _find_forbidden(tree, 0)) is not None:
+        raise Invalid({"content": f"A template cannot use {forbidden}."})
     return tree
 
 
 def _check_size(text: str) -> None:
     """Raise Invalid for what has more pieces than are read; the pieces are counted one by one, and no further than that."""
-    if len(text) > MOST_CHARACTERS:
-        raise Invalid({"content": f"This has {len(text):,} characters; at most {MOST_CHARACTERS:,} fit in a template."})
-    if (places := text.count("{{") + text.count("{%")) > MOST_PLACES:
-        raise Invalid({"content": f"This has {places:,} places to fill in; at most {MOST_PLACES:,} fit in a template."})
-    for pieces, _ in enumerate(ENVIRONMENT.lex(text), 1):
-        if pieces > 2 * MOST_PIECES:  # half of what is lexed is the space between
+    if len(text) > MAX_CHARACTERS:
+        raise Invalid({"content": f"This has {len(text):,} characters; at most {MAX_CHARACTERS:,} fit in a template."})
+    if (placeholder_count := text.count("{{") + text.count("{%")) > MAX_PLACEHOLDERS:
+        raise Invalid(
+            {
+                "content": f"This has {placeholder_count:,} places to fill in; at most {MAX_PLACEHOLDERS:,} fit in a template."
+            }
+        )
+    for token_count, _ in enumerate(ENVIRONMENT.lex(text), 1):
+        if token_count > 2 * MAX_TOKENS:  # half of what is lexed is the space between
             raise Invalid(
-                {"content": f"This has more than {MOST_PIECES:,} words and signs of a template; make it simpler."}
+                {"content": f"This has more than {MAX_TOKENS:,} words and signs of a template; make it simpler."}
             )
 
 
-def _refuse(node: nodes.Node, depth: int) -> str | None:
+def _find_forbidden(node: nodes.Node, depth: int) -> str | None:
     """What in this part of the tree is not allowed; None when all of it is."""
-    what = type(node).__name__.lower()
-    if not isinstance(node, _ALLOWED) or depth > MOST_DEPTH:
-        return what if depth <= MOST_DEPTH else "so many parts in one another"
-    inside = list(node.iter_child_nodes())
+    node_name = type(node).__name__.lower()
+    if not isinstance(node, _ALLOWED_NODES) or depth > MAX_DEPTH:
+        return node_name if depth <= MAX_DEPTH else "so many parts in one another"
+    children = list(node.iter_child_nodes())
     match node:
         case nodes.Call():
             if not (isinstance(node.node, nodes.Name) and node.node.name == "range" and len(node.args) <= 2):
                 return "calls"
             if node.kwargs or node.dyn_args or node.dyn_kwargs:
                 return "calls"
-            inside = node.args
+            children = node.args
         case nodes.Filter() if node.name not in FILTERS:
             return f"the filter {node.name}"
         case nodes.Filter() if node.node is None or node.kwargs or node.dyn_args or node.dyn_kwargs:
@@ -93,10 +104,10 @@ def _refuse(node: nodes.Node, depth: int) -> str | None:
             return f"the name {node.name}"
         case nodes.For() if node.recursive or node.test is not None:
             return "loops with a condition of their own; put an if inside"
-    return next((found for child in inside if (found := _refuse(child, depth + 1)) is not None), None)
+    return next((found for child in children if (found := _find_forbidden(child, depth + 1)) is not None), None)
 
 
-def _free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
+def _find_free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
     """Names that no loop around them gives a value."""
     match node:
         case nodes.Name():
@@ -104,13 +115,13 @@ def _free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
                 yield node.name
         case nodes.Call():
             for argument in node.args:
-                yield from _free_names(argument, bound)
+                yield from _find_free_names(argument, bound)
         case nodes.For():
-            yield from _free_names(node.iter, bound)
+            yield from _find_free_names(node.iter, bound)
             for child in node.else_:
-                yield from _free_names(child, bound)
+                yield from _find_free_names(child, bound)
             for child in node.body:
-                yield from _free_names(child, bound | {node.target.name})
+                yield from _find_free_names(child, bound | {node.target.name})
         case _:
             for child in node.iter_child_nodes():
-                yield from _free_names(child, bound)
+                yield from _find_free_names(child, bound)

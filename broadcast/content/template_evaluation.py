@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import StrictUndefined, Undefined, filters, nodes, tests
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MOST_CHARACTERS = 20_000  # of the result; a message has at most 16 KiB
-MOST_ROUNDS = 500  # of all loops together
-MOST_STEPS = 20_000  # some 20 ms
-MOST_NUMBER = 10**9
-_MOST_DIGITS = 15  # after the point; a float has no more
-_MOST_TRIMMED = 100  # characters that `trim` may be told to take away
-_CHARACTERS_OF_A_STEP = 16
+MAX_CHARACTERS = 20_000  # of the result; a message has at most 16 KiB
+MAX_ITERATIONS = 500  # of all loops together
+MAX_STEPS = 20_000  # some 20 ms
+MAX_NUMBER = 10**9
+_MAX_ROUND_DIGITS = 15  # after the point; a float has no more
+_MAX_TRIM_CHARACTERS = 100  # characters that `trim` may be told to take away
+_CHARACTERS_PER_STEP = 16
 
 # Reads templates and compiles none; what may be written is checked by `message_templates`
 ENVIRONMENT = ImmutableSandboxedEnvironment(
@@ -25,11 +25,11 @@ ENVIRONMENT = ImmutableSandboxedEnvironment(
 )
 
 
-class Spent(Exception):
+class TemplateBudgetExceeded(Exception):
     """A template costs more than is given to one; says what there was too much of."""
 
-    def __init__(self, why: str = "its loops go round too often"):
-        super().__init__(why)
+    def __init__(self, reason: str = "its loops go round too often"):
+        super().__init__(reason)
 
 
 def _is_number(value: Any) -> bool:
@@ -37,10 +37,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _round(value: Any, precision: Any = 0, method: str = "common") -> Any:
-    if not _is_number(value) or abs(value) > MOST_NUMBER**2:
+    if not _is_number(value) or abs(value) > MAX_NUMBER**2:
         raise ValueError("only numbers can be rounded")
-    if not isinstance(precision, int) or abs(precision) > _MOST_DIGITS:
-        raise ValueError(f"numbers are rounded to at most {_MOST_DIGITS} digits")
+    if not isinstance(precision, int) or abs(precision) > _MAX_ROUND_DIGITS:
+        raise ValueError(f"numbers are rounded to at most {_MAX_ROUND_DIGITS} digits")
     return filters.do_round(value, precision, method)
 
 
@@ -48,16 +48,16 @@ def _split(text: Any) -> list[str]:
     return [part.strip() for part in str(text).split(",") if part.strip()]
 
 
-def _join(parts: Iterable[Any], between: str = "") -> str:
+def _join(parts: Iterable[Any], separator: str = "") -> str:
     parts = [str(part) for part in parts]
-    if sum(map(len, parts)) + len(parts) * len(str(between)) > MOST_CHARACTERS:
-        raise Spent
-    return str(between).join(parts)
+    if sum(map(len, parts)) + len(parts) * len(str(separator)) > MAX_CHARACTERS:
+        raise TemplateBudgetExceeded
+    return str(separator).join(parts)
 
 
 def _trim(value: Any, chars: str | None = None) -> str:
-    if chars is not None and len(chars) > _MOST_TRIMMED:
-        raise ValueError(f"trim takes at most {_MOST_TRIMMED} characters away")
+    if chars is not None and len(chars) > _MAX_TRIM_CHARACTERS:
+        raise ValueError(f"trim takes at most {_MAX_TRIM_CHARACTERS} characters away")
     return filters.do_trim(value, chars)
 
 
@@ -98,70 +98,70 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _range(*numbers: Any) -> range:
-    if not all(isinstance(number, int) and abs(number) <= MOST_NUMBER for number in numbers):
+    if not all(isinstance(number, int) and abs(number) <= MAX_NUMBER for number in numbers):
         raise ValueError("range needs whole numbers")
-    if len(wanted := range(*numbers)) > MOST_ROUNDS:
-        raise Spent
-    return wanted
+    if len(result := range(*numbers)) > MAX_ITERATIONS:
+        raise TemplateBudgetExceeded
+    return result
 
 
-class Evaluation:
+class TemplateEvaluator:
     """One filling in. `values` are the variables; what a template raises is Spent, or an error of Jinja or of Python."""
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = dict(values)
-        self._steps = self._rounds = self._size = 0
-        self._written: list[str] = []
+        self._steps = self._iterations = self._written_characters = 0
+        self._output: list[str] = []
 
-    def text_of(self, tree: nodes.Template) -> str:
-        self._write_all(tree.body, self._values)
-        return "".join(self._written)
+    def render(self, tree: nodes.Template) -> str:
+        self._write_nodes(tree.body, self._values)
+        return "".join(self._output)
 
-    def _step(self, size: int = 0) -> None:
-        self._steps += 1 + size // _CHARACTERS_OF_A_STEP
-        if self._steps > MOST_STEPS:
-            raise Spent("it takes too many steps")
+    def _count_step(self, size: int = 0) -> None:
+        self._steps += 1 + size // _CHARACTERS_PER_STEP
+        if self._steps > MAX_STEPS:
+            raise TemplateBudgetExceeded("it takes too many steps")
 
-    def _write_all(self, body: Iterable[nodes.Node], scope: Mapping[str, Any]) -> None:
+    def _write_nodes(self, body: Iterable[nodes.Node], scope: Mapping[str, Any]) -> None:
         for node in body:
-            self._step()
+            self._count_step()
             match node:
                 case nodes.Output():
                     for part in node.nodes:
                         is_text = isinstance(part, nodes.TemplateData)
-                        self._write(part.data if is_text else str(self._value(part, scope)))
+                        self._write(part.data if is_text else str(self._evaluate(part, scope)))
                 case nodes.If():
                     self._write_if(node, scope)
                 case nodes.For():
                     self._write_loop(node, scope)
 
     def _write(self, text: str) -> None:
-        self._step()
-        self._size += len(text)
-        if self._size > MOST_CHARACTERS:
-            raise Spent(f"a message has at most {MOST_CHARACTERS:,} characters")
-        self._written.append(text)
+        self._count_step()
+        self._written_characters += len(text)
+        if self._written_characters > MAX_CHARACTERS:
+            raise TemplateBudgetExceeded(f"a message has at most {MAX_CHARACTERS:,} characters")
+        self._output.append(text)
 
     def _write_if(self, node: nodes.If, scope: Mapping[str, Any]) -> None:
         for branch in (node, *node.elif_):
-            if self._value(branch.test, scope):
-                return self._write_all(branch.body, scope)
-        return self._write_all(node.else_, scope)
+            if self._evaluate(branch.test, scope):
+                return self._write_nodes(branch.body, scope)
+        return self._write_nodes(node.else_, scope)
 
     def _write_loop(self, node: nodes.For, scope: Mapping[str, Any]) -> None:
-        inside, is_empty = dict(scope), True
-        for value in self._value(node.iter, scope):
+        loop_scope, is_empty = dict(scope), True
+        for value in self._evaluate(node.iter, scope):
             is_empty = False
-            self._rounds += 1
-            if self._rounds > MOST_ROUNDS:
-                raise Spent
-            inside[node.target.name] = value
-            self._write_all(node.body, inside)
+            self._iterations += 1
+            if self._iterations > MAX_ITERATIONS:
+                raise TemplateBudgetExceeded
+            loop_scope[node.target.name] = value
+            self._write_nodes(node.body, loop_scope)
         if is_empty:
-            self._write_all(node.else_, scope)
+            self._write_nodes(node.else_, scope)
 
-    def _value(self, node: nodes.Node, scope: Mapping[str, Any]) -> Any:
-        self._step()
+    def _evaluate(self, node: nodes.Node, scope: Mapping[str, Any]) -> Any:
+        self._count_step()
         match node:
             case nodes.Const():
                 return node.value
@@ -170,53 +170,53 @@ class Evaluation:
             case nodes.Name():
                 return scope[node.name] if node.name in scope else StrictUndefined(name=node.name)
             case nodes.Filter():
-                return self._filtered(node, scope)
+                return self._apply_filter(node, scope)
             case nodes.Test():
-                return TESTS[node.name](self._value(node.node, scope))
+                return TESTS[node.name](self._evaluate(node.node, scope))
             case nodes.Compare():
-                return self._compared(node, scope)
+                return self._compare(node, scope)
             case nodes.And():
-                return self._value(node.left, scope) and self._value(node.right, scope)
+                return self._evaluate(node.left, scope) and self._evaluate(node.right, scope)
             case nodes.Or():
-                return self._value(node.left, scope) or self._value(node.right, scope)
+                return self._evaluate(node.left, scope) or self._evaluate(node.right, scope)
             case nodes.Not():
-                return not self._value(node.node, scope)
+                return not self._evaluate(node.node, scope)
             case nodes.CondExpr():
-                if self._value(node.test, scope):
-                    return self._value(node.expr1, scope)
-                return Undefined() if node.expr2 is None else self._value(node.expr2, scope)
+                if self._evaluate(node.test, scope):
+                    return self._evaluate(node.expr1, scope)
+                return Undefined() if node.expr2 is None else self._evaluate(node.expr2, scope)
             case nodes.Add() | nodes.Sub():
-                return self._sum(node, scope)
+                return self._add_or_subtract(node, scope)
             case nodes.Call():
-                return _range(*(self._value(argument, scope) for argument in node.args))
+                return _range(*(self._evaluate(argument, scope) for argument in node.args))
         raise TypeError(f"{type(node).__name__.lower()} has no value")
 
-    def _filtered(self, node: nodes.Filter, scope: Mapping[str, Any]) -> Any:
-        value = self._value(node.node, scope)
-        self._step(_size_of(value))
-        given = [self._value(argument, scope) for argument in node.args]
-        made = FILTERS[node.name](value, *given)
-        self._step(_size_of(made))
-        return made
+    def _apply_filter(self, node: nodes.Filter, scope: Mapping[str, Any]) -> Any:
+        value = self._evaluate(node.node, scope)
+        self._count_step(_measure_size(value))
+        arguments = [self._evaluate(argument, scope) for argument in node.args]
+        result = FILTERS[node.name](value, *arguments)
+        self._count_step(_measure_size(result))
+        return result
 
-    def _compared(self, node: nodes.Compare, scope: Mapping[str, Any]) -> bool:
-        left, result = self._value(node.expr, scope), True
+    def _compare(self, node: nodes.Compare, scope: Mapping[str, Any]) -> bool:
+        left, result = self._evaluate(node.expr, scope), True
         for operand in node.ops:
-            right = self._value(operand.expr, scope)
-            self._step(_size_of(left) + _size_of(right))
+            right = self._evaluate(operand.expr, scope)
+            self._count_step(_measure_size(left) + _measure_size(right))
             if not (result := _COMPARISONS[operand.op](left, right)):
                 break
             left = right
         return result
 
-    def _sum(self, node: nodes.BinExpr, scope: Mapping[str, Any]) -> Any:
-        left, right = self._value(node.left, scope), self._value(node.right, scope)
-        if not all(_is_number(side) and abs(side) <= MOST_NUMBER for side in (left, right)):
+    def _add_or_subtract(self, node: nodes.BinExpr, scope: Mapping[str, Any]) -> Any:
+        left, right = self._evaluate(node.left, scope), self._evaluate(node.right, scope)
+        if not all(_is_number(side) and abs(side) <= MAX_NUMBER for side in (left, right)):
             raise ValueError("only numbers can be added")
         return left + right if isinstance(node, nodes.Add) else left - right
 
 
-def _size_of(value: Any) -> int:
+def _measure_size(value: Any) -> int:
     """Characters or parts of a value; a number has its digits."""
     if isinstance(value, str | list | range):
         return len(value)

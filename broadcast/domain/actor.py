@@ -13,15 +13,15 @@ class Actor:
     """A person, a program, or the system itself (`user_id` None).
 
     `may_administer` gives every permission, `permissions` gives some; both already account for a token's scopes.
-    `may_announce` is the scope `events`: to send what happens outside. `signed_in_at` is when the session began by which a
-    person acts; None for a program, whom nothing is asked (`domain.confirmation`).
+    `may_ingest_events` is the scope `events`: to send what happens outside. `signed_in_at` is when the session began by which a
+    person acts; None for a program, whom nothing is asked (`domain.pop_confirmation`).
     """
 
     user_id: int | None
     name: str
     roles: frozenset[str] = frozenset()
     may_administer: bool = False
-    may_announce: bool = False
+    may_ingest_events: bool = False
     permissions: frozenset[Permission] = frozenset()
     signed_in_at: datetime | None = None
 
@@ -38,9 +38,9 @@ class Actor:
         if not self.may(permission):
             raise Forbidden()
 
-    def require_announcer(self) -> None:
+    def require_event_ingestion(self) -> None:
         """Raises Forbidden unless this actor may hand in events from outside."""
-        if not self.may_announce:
+        if not self.may_ingest_events:
             raise Forbidden()
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-_NOBODY: frozenset[int] = frozenset()
-_RETIRED = "~"  # in no name of a role that can be given to somebody
+_NO_USER_IDS: frozenset[int] = frozenset()
+_RETIRED_SEPARATOR = "~"  # in no name of a role that can be given to somebody
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Viewer:
     roles: frozenset[str] = field(default_factory=frozenset)
 
 
-class Verdict(NamedTuple):
+class AudienceVerdict(NamedTuple):
     """`because` completes "They would get it, because …" or "They would not get it, because …"."""
 
     included: bool
@@ -29,21 +29,21 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Everyone:
-    named = _NOBODY
+class EveryoneAudience:
+    named_user_ids = _NO_USER_IDS
 
     def includes(self, viewer: Viewer) -> bool:
         return True
 
-    def judge(self, viewer: Viewer) -> Verdict:
-        return Verdict(True, "it is for everyone")
+    def explain(self, viewer: Viewer) -> AudienceVerdict:
+        return AudienceVerdict(True, "it is for everyone")
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"kind": "everyone"}
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class RoleAudience:
     """People who have at least one of these roles, or all of them, when they look.
 
     Who gets the role later is included from then on.
@@ -52,7 +52,7 @@ class Roles:
     names: frozenset[str]
     match_all: bool = False
 
-    named = _NOBODY
+    named_user_ids = _NO_USER_IDS
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -61,18 +61,18 @@ class Roles:
     def includes(self, viewer: Viewer) -> bool:
         return self.names <= viewer.roles if self.match_all else not self.names.isdisjoint(viewer.roles)
 
-    def judge(self, viewer: Viewer) -> Verdict:
-        has, lacks = self.names & viewer.roles, self.names - viewer.roles
+    def explain(self, viewer: Viewer) -> AudienceVerdict:
+        held_roles, missing_roles = self.names & viewer.roles, self.names - viewer.roles
         if self.includes(viewer):
-            return Verdict(True, f"they have {_roles(has)}")
-        return Verdict(False, f"they lack {_roles(lacks)}")
+            return AudienceVerdict(True, f"they have {_describe_roles(held_roles)}")
+        return AudienceVerdict(False, f"they lack {_describe_roles(missing_roles)}")
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"kind": "roles", "roles": sorted(self.names)} | ({"match": "all"} if self.match_all else {})
 
 
 @dataclass(frozen=True, slots=True)
-class Users:
+class UserAudience:
     ids: frozenset[int]
 
     def __post_init__(self) -> None:
@@ -80,26 +80,28 @@ class Users:
             raise ValueError("An audience of no people reaches nobody.")
 
     @property
-    def named(self) -> frozenset[int]:
+    def named_user_ids(self) -> frozenset[int]:
         return self.ids
 
     def includes(self, viewer: Viewer) -> bool:
         return viewer.user_id in self.ids
 
-    def judge(self, viewer: Viewer) -> Verdict:
+    def explain(self, viewer: Viewer) -> AudienceVerdict:
         if self.includes(viewer):
-            return Verdict(True, "they are chosen by name")
-        return Verdict(False, "they are not among the chosen people")
+            return AudienceVerdict(True, "they are chosen by name")
+        return AudienceVerdict(False, "they are not among the chosen people")
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"kind": "users", "users": sorted(self.ids)}
 
 
 @dataclass(frozen=True, slots=True)
-class Except:
-    """`base` without people who have one of `roles`, and without the people `ids`. Leaving out always wins."""
+class ExclusionAudience:
+    """`base` without people who have one of `make_role_audience`, and without the people `user_ids`. Leaving out
+    always wins.
+    """
 
-    base: Everyone | Roles | Users
+    base: EveryoneAudience | RoleAudience | UserAudience
     roles: frozenset[str] = frozenset()
     ids: frozenset[int] = frozenset()
 
@@ -108,77 +110,81 @@ class Except:
             raise ValueError("An exception of nobody is none.")
 
     @property
-    def named(self) -> frozenset[int]:
-        return self.base.named | self.ids
+    def named_user_ids(self) -> frozenset[int]:
+        return self.base.named_user_ids | self.ids
 
     def includes(self, viewer: Viewer) -> bool:
         return viewer.user_id not in self.ids and self.roles.isdisjoint(viewer.roles) and self.base.includes(viewer)
 
-    def judge(self, viewer: Viewer) -> Verdict:
+    def explain(self, viewer: Viewer) -> AudienceVerdict:
         if viewer.user_id in self.ids:
-            return Verdict(False, "they are left out by name")
-        if unwanted := self.roles & viewer.roles:
-            return Verdict(False, f"people with {_roles(unwanted)} are left out")
-        return self.base.judge(viewer)
+            return AudienceVerdict(False, "they are left out by name")
+        if excluded_roles := self.roles & viewer.roles:
+            return AudienceVerdict(False, f"people with {_describe_roles(excluded_roles)} are left out")
+        return self.base.explain(viewer)
 
-    def as_json(self) -> dict[str, Any]:
-        return self.base.as_json() | {"except": {"roles": sorted(self.roles), "users": sorted(self.ids)}}
-
-
-# `named` are the people whom an audience knows by id: for everybody else, roles alone decide. The hub relies on it.
-Audience = Everyone | Roles | Users | Except
+    def to_json(self) -> dict[str, Any]:
+        return self.base.to_json() | {"except": {"roles": sorted(self.roles), "users": sorted(self.ids)}}
 
 
-def roles(names: Iterable[str], *, match_all: bool = False) -> Roles:
-    return Roles(frozenset(names), match_all)
+# `named_user_ids` are the people whom an audience knows by id: for everybody else, roles alone decide. The hub relies on it.
+Audience = EveryoneAudience | RoleAudience | UserAudience | ExclusionAudience
 
 
-def users(ids: Iterable[int]) -> Users:
-    return Users(frozenset(ids))
+def make_role_audience(names: Iterable[str], *, match_all: bool = False) -> RoleAudience:
+    return RoleAudience(frozenset(names), match_all)
 
 
-def without(base: Everyone | Roles | Users, roles: Iterable[str], ids: Iterable[int]) -> Audience:
+def make_user_audience(user_ids: Iterable[int]) -> UserAudience:
+    return UserAudience(frozenset(user_ids))
+
+
+def exclude(
+    base: EveryoneAudience | RoleAudience | UserAudience, roles: Iterable[str], user_ids: Iterable[int]
+) -> Audience:
     """`base` itself when nobody is left out."""
-    roles, ids = frozenset(roles), frozenset(ids)
-    return Except(base, roles, ids) if roles or ids else base
+    roles, user_ids = frozenset(roles), frozenset(user_ids)
+    return ExclusionAudience(base, roles, user_ids) if roles or user_ids else base
 
 
-def from_json(value: dict[str, Any]) -> Audience:
-    """Read back what `as_json` wrote. Raises ValueError for any other shape: deny by default."""
+def parse_audience(value: dict[str, Any]) -> Audience:
+    """Read back what `to_json` wrote. Raises ValueError for any other shape: deny by default."""
     match value:
         case {"except": {"roles": list(names), "users": list(ids), **others}, **base} if not others:
-            if _all(str, names) and _all(int, ids):
-                return Except(_base_from_json(base), frozenset(names), frozenset(ids))
+            if _are_all(str, names) and _are_all(int, ids):
+                return ExclusionAudience(_parse_base_audience(base), frozenset(names), frozenset(ids))
         case dict():
-            return _base_from_json(value)
+            return _parse_base_audience(value)
     raise ValueError(f"not an audience: {value!r}")
 
 
-def _base_from_json(value: dict[str, Any]) -> Everyone | Roles | Users:
+def _parse_base_audience(value: dict[str, Any]) -> EveryoneAudience | RoleAudience | UserAudience:
     match value:
         case {"kind": "everyone", **others} if not others:
-            return Everyone()
-        case {"kind": "roles", "roles": list(names), **others} if others in ({}, {"match": "all"}) and _all(str, names):
-            return roles(names, match_all=bool(others))
-        case {"kind": "users", "users": list(ids), **others} if not others and _all(int, ids):
-            return users(ids)
+            return EveryoneAudience()
+        case {"kind": "roles", "roles": list(names), **others} if others in ({}, {"match": "all"}) and _are_all(
+            str, names
+        ):
+            return make_role_audience(names, match_all=bool(others))
+        case {"kind": "users", "users": list(ids), **others} if not others and _are_all(int, ids):
+            return make_user_audience(ids)
     raise ValueError(f"not an audience: {value!r}")
 
 
-def retired_name(name: str, mark: str) -> str:
-    """The name under which a deleted role stays: no role can be called so, and `spoken` knows what it was."""
-    return f"{name[: 63 - len(mark)]}{_RETIRED}{mark}"
+def make_retired_role_name(name: str, suffix: str) -> str:
+    """The name under which a deleted role stays: no role can be called so, and `display_role_name` knows what it was."""
+    return f"{name[: 63 - len(suffix)]}{_RETIRED_SEPARATOR}{suffix}"
 
 
-def spoken(name: str) -> str:
+def display_role_name(name: str) -> str:
     """A role's name for a sentence; that of a deleted one without what tells it from a later role of the same name."""
-    return name.partition(_RETIRED)[0]
+    return name.partition(_RETIRED_SEPARATOR)[0]
 
 
-def _all(kind: type, values: list) -> bool:
+def _are_all(kind: type, values: list) -> bool:
     return {type(value) for value in values} <= {kind}
 
 
-def _roles(names: Iterable[str]) -> str:
+def _describe_roles(names: Iterable[str]) -> str:
     names = sorted(names)
     return f"the role{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -8,12 +8,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-GENESIS = "0" * 64  # stands before the first row
+_encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+GENESIS_HASH = "0" * 64  # stands before the first row
 
 
-def link(
-    previous: str,
+def next_hash(
+    previous_hash: str,
     *,
     id: int,
     at: datetime,
@@ -24,7 +24,7 @@ def link(
     object_id: str | None,
     detail: dict[str, Any],
 ) -> str:
-    """The hash of a row that follows the row with the hash `previous`. `detail` is plain JSON."""
-    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-    row = [previous, id, moment, actor_id, actor_name, action, object_type, object_id, detail]
-    return hashlib.sha256(_encode(row).encode()).hexdigest()
+    """The hash of a row that follows the row with the hash `previous_hash`. `detail` is plain JSON."""
+    timestamp = at.astimezone(UTC).isoformat(timespec="microseconds")
+    row = [previous_hash, id, timestamp, actor_id, actor_name, action, object_type, object_id, detail]
+    return hashlib.sha256(_encode_json(row).encode()).hexdigest()

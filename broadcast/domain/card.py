@@ -42,7 +42,7 @@ class Card:
     ack_revision: int = 1
     is_from_source: bool = False
 
-    def as_payload(self) -> dict[str, Any]:
+    def to_payload(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "title": self.title,
@@ -51,25 +51,25 @@ class Card:
             "priority": self.priority,
             "category": self.category,
             "senderName": self.sender_name,
-            "createdAt": clock.to_wire(self.created_at),
-            "publishedAt": clock.to_wire(self.published_at),
-            "expiresAt": clock.to_wire(self.expires_at),
+            "createdAt": clock.to_rfc3339(self.created_at),
+            "publishedAt": clock.to_rfc3339(self.published_at),
+            "expiresAt": clock.to_rfc3339(self.expires_at),
             "requiresAck": self.requires_ack,
-            "ackDueAt": clock.to_wire(self.ack_due_at),
+            "ackDueAt": clock.to_rfc3339(self.ack_due_at),
             "ackRevision": self.ack_revision,
             "revision": self.revision,
-            "editedAt": clock.to_wire(self.edited_at),
+            "editedAt": clock.to_rfc3339(self.edited_at),
             "actions": [{"label": link.label, "url": link.url} for link in self.actions],
             "targetType": self.target_type,
             "why": self.why,
             "times": self.times,
-            "repeatedAt": clock.to_wire(self.repeated_at),
+            "repeatedAt": clock.to_rfc3339(self.repeated_at),
             "fromSource": self.is_from_source,
         }
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]) -> "Card":
-        """Read back what `as_payload` wrote into the log."""
+        """Read back what `to_payload` wrote into the log."""
         return cls(
             id=payload["id"],
             title=payload["title"],
@@ -78,22 +78,22 @@ class Card:
             priority=payload["priority"],
             category=payload["category"],
             sender_name=payload["senderName"],
-            created_at=clock.from_wire(payload["createdAt"]),
-            published_at=_moment(payload["publishedAt"]),
-            expires_at=_moment(payload["expiresAt"]),
+            created_at=clock.parse_rfc3339(payload["createdAt"]),
+            published_at=_parse_optional_time(payload["publishedAt"]),
+            expires_at=_parse_optional_time(payload["expiresAt"]),
             requires_ack=payload["requiresAck"],
-            ack_due_at=_moment(payload["ackDueAt"]),
+            ack_due_at=_parse_optional_time(payload["ackDueAt"]),
             revision=payload["revision"],
-            edited_at=_moment(payload["editedAt"]),
+            edited_at=_parse_optional_time(payload["editedAt"]),
             actions=tuple(Link(**link) for link in payload["actions"]),
             target_type=payload["targetType"],
             why=payload["why"],
             times=payload.get("times", 1),  # the log of an earlier version has none of these
-            repeated_at=_moment(payload.get("repeatedAt")),
+            repeated_at=_parse_optional_time(payload.get("repeatedAt")),
             ack_revision=payload.get("ackRevision", 1),
             is_from_source=payload.get("fromSource", False),
         )
 
 
-def _moment(text: str | None) -> datetime | None:
-    return clock.from_wire(text) if text else None
+def _parse_optional_time(text: str | None) -> datetime | None:
+    return clock.parse_rfc3339(text) if text else None

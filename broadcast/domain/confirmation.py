@@ -9,34 +9,38 @@ from dataclasses import dataclass, field
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, TargetType
 
-TICK_PEOPLE = 50  # from here on, a moment's thought
-NUMBER_PEOPLE = 1000  # from here on, the number itself is typed, so that it is read
-URGENT_NUMBER_PEOPLE = 200  # the same for what rings everywhere
+MIN_RECIPIENTS_TO_TICK = 50  # from here on, a moment's thought
+MIN_RECIPIENTS_TO_TYPE_COUNT = 1000  # from here on, the number itself is typed, so that it is read
+MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT = 200  # the same for what rings everywhere
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmation:
-    """`tick`: "I understand…" is ticked. `number`: the reach is typed. `password`: the sender proves to be there."""
+class ConfirmationRequirement:
+    """`needs_tick`: "I understand…" is ticked. `needs_typed_count`: the reach is typed. `needs_password`: the sender
+    proves to be there.
+    """
 
-    tick: bool = False
-    number: bool = False
-    password: bool = False
+    needs_tick: bool = False
+    needs_typed_count: bool = False
+    needs_password: bool = False
 
     @property
-    def is_click(self) -> bool:
-        return not (self.tick or self.number or self.password)
+    def is_click_enough(self) -> bool:
+        return not (self.needs_tick or self.needs_typed_count or self.needs_password)
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ConfirmationInput:
     """What somebody did besides the click, as they say: ticked, typed the number of people, given their password."""
 
-    understood: bool = False
-    people: int | None = None
+    has_understood: bool = False
+    typed_count: int | None = None
     password: str = field(default="", repr=False)
 
 
-def is_asked_again(status: Status, before: Priority, after: Priority, *, again: bool) -> bool:
+def needs_reconfirmation(
+    status: Status, old_priority: Priority, new_priority: Priority, *, is_shown_again: bool
+) -> bool:
     """Whether changing what is in `status` must be confirmed as sending it must.
 
     A draft reaches nobody. A plan was confirmed as it was. What is live alarms anew when it is shown again or gets louder.
@@ -46,18 +50,22 @@ def is_asked_again(status: Status, before: Priority, after: Priority, *, again: 
         case Status.SCHEDULED:
             return True
         case Status.ACTIVE:
-            return again or ranks.index(after) > ranks.index(before)
+            return is_shown_again or ranks.index(new_priority) > ranks.index(old_priority)
     return False
 
 
-def needed(draft: Draft, reach: int) -> Confirmation:
+def get_requirement(draft: Draft, recipient_count: int) -> ConfirmationRequirement:
     """What the sender of this draft to this many people must do besides the click."""
-    return needed_for(draft.priority, reach, is_for_all=draft.target.type is TargetType.ALL)
+    return get_requirement_for(draft.priority, recipient_count, is_for_everyone=draft.target.type is TargetType.ALL)
 
 
-def needed_for(priority: Priority, reach: int, *, is_for_all: bool) -> Confirmation:
-    urgent = priority is Priority.URGENT
-    number = reach >= (URGENT_NUMBER_PEOPLE if urgent else NUMBER_PEOPLE)
-    return Confirmation(
-        tick=not number and (urgent or reach >= TICK_PEOPLE), number=number, password=urgent and is_for_all
+def get_requirement_for(priority: Priority, recipient_count: int, *, is_for_everyone: bool) -> ConfirmationRequirement:
+    is_urgent = priority is Priority.URGENT
+    needs_typed_count = recipient_count >= (
+        MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT if is_urgent else MIN_RECIPIENTS_TO_TYPE_COUNT
+    )
+    return ConfirmationRequirement(
+        needs_tick=not needs_typed_count and (is_urgent or recipient_count >= MIN_RECIPIENTS_TO_TICK),
+        needs_typed_count=needs_typed_count,
+        needs_password=is_urgent and is_for_everyone,
     )

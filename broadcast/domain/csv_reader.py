@@ -14,21 +14,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from broadcast.base.errors import Invalid
-from broadcast.domain.signed_csv import SIGNATURE_MARK
+from broadcast.domain.signed_csv import SIGNATURE_PREFIX
 
 MAX_ROWS = 50_000
 _MAX_LINES = 4 * MAX_ROWS  # blank lines included
 _DELIMITERS = ";\t,"
-_RECORD_LINES = 20  # lines over which the quotation marks of one record may reach
-_RECORD_CHARACTERS = 10_000
-_RECORD_CELLS = 1000
-_NOT_A_TABLE = "This is not a text file. In Excel, save it as “CSV UTF-8” and choose that file."
-_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods, and .xls
-_QUOTED = re.compile(r'"[^"]*"')
+_MAX_RECORD_LINES = 20  # lines over which the quotation marks of one record may reach
+_MAX_RECORD_CHARACTERS = 10_000
+_MAX_RECORD_CELLS = 1000
+_NOT_TEXT_SENTENCE = "This is not a text file. In Excel, save it as “CSV UTF-8” and choose that file."
+_WORKBOOK_SIGNATURES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods, and .xls
+_QUOTED_TEXT = re.compile(r'"[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class TableRow:
     """One row. `line` counts from 1; `cells` are stripped, and empty for a blank line or where `problem` says what is wrong.
 
     `text` is how it stands in the table, without its line end.
@@ -40,130 +40,130 @@ class Record:
     problem: str | None = None
 
 
-def decode(data: bytes) -> tuple[str, str | None]:
+def decode_table(data: bytes) -> tuple[str, str | None]:
     """The text of a file; and the name of its encoding when that was a guess, which somebody should look at.
 
     Raises Invalid for a workbook, and for what is no text.
     """
-    if data.startswith(_WORKBOOKS):
+    if data.startswith(_WORKBOOK_SIGNATURES):
         raise Invalid(
             {"table": "This is a workbook, not a CSV file. In Excel, save it as “CSV UTF-8” and choose that file."}
         )
-    if encoding := _utf_16(data):
+    if encoding := _detect_utf_16(data):
         try:
             return data.decode(encoding), None
         except UnicodeDecodeError:
-            raise Invalid({"table": _NOT_A_TABLE}) from None
-    for encoding, guessed in (("utf-8-sig", None), ("cp1252", "Windows-1252")):
+            raise Invalid({"table": _NOT_TEXT_SENTENCE}) from None
+    for encoding, guessed_name in (("utf-8-sig", None), ("cp1252", "Windows-1252")):
         try:
-            return data.decode(encoding), guessed
+            return data.decode(encoding), guessed_name
         except UnicodeDecodeError:
             continue
-    raise Invalid({"table": _NOT_A_TABLE})
+    raise Invalid({"table": _NOT_TEXT_SENTENCE})
 
 
-def _utf_16(data: bytes) -> str | None:
+def _detect_utf_16(data: bytes) -> str | None:
     """UTF-16 with its mark, as "Unicode text" has it, or without, which ASCII in it gives away."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     beginning = data[:200]
-    for encoding, nulls in (("utf-16-le", beginning[1::2]), ("utf-16-be", beginning[::2])):
-        if nulls and nulls.count(0) > len(nulls) // 2:
+    for encoding, high_bytes in (("utf-16-le", beginning[1::2]), ("utf-16-be", beginning[::2])):
+        if high_bytes and high_bytes.count(0) > len(high_bytes) // 2:
             return encoding
     return None
 
 
-def single_line(text: str) -> list[str] | None:
+def split_single_line(text: str) -> list[str] | None:
     """The cells of a text that is one line, at most one more than MAX_ROWS of them; None when it has several lines."""
     line = text.lstrip("\ufeff").strip()
     if "\n" in line or "\r" in line:
         return None
-    cells = line.split(_delimiter(line) or ",", MAX_ROWS + 1)[: MAX_ROWS + 1]
+    cells = line.split(_guess_delimiter(line) or ",", MAX_ROWS + 1)[: MAX_ROWS + 1]
     return [cell.strip().strip('"').strip() for cell in cells]
 
 
-def records(text: str, *, most: int = MAX_ROWS) -> Iterator[Record]:
-    """The records of a table, blank ones included; after a heading and `most` others a last one tells that there were more.
+def parse_rows(text: str, *, max_rows: int = MAX_ROWS) -> Iterator[TableRow]:
+    """The records of a table, blank ones included; after a heading and `max_rows` others a last one tells that there were more.
 
     The delimiter is the one that the first line with any has most of, or what a line "sep=;" says.
     """
-    lines, count = _Lines(text.removeprefix("\ufeff")), 0
-    delimiter = lines.take_directive()
-    while (line := lines.take()) is not None:
-        number = lines.number
-        if not line.strip() or line.startswith(SIGNATURE_MARK):
-            yield Record(number, "", [])
-            if number <= _MAX_LINES:
+    lines, row_count = _LineReader(text.removeprefix("\ufeff")), 0
+    delimiter = lines.read_separator_directive()
+    while (line := lines.read_line()) is not None:
+        line_number = lines.line_number
+        if not line.strip() or line.startswith(SIGNATURE_PREFIX):
+            yield TableRow(line_number, "", [])
+            if line_number <= _MAX_LINES:
                 continue
-        count += 1
-        if count > most + 1 or number > _MAX_LINES:
-            yield too_many(number, most)
+        row_count += 1
+        if row_count > max_rows + 1 or line_number > _MAX_LINES:
+            yield make_too_many_row(line_number, max_rows)
             return
-        delimiter = delimiter or _delimiter(line)
-        yield _record(line, lines, delimiter or ",")
+        delimiter = delimiter or _guess_delimiter(line)
+        yield _read_row(line, lines, delimiter or ",")
 
 
-def too_many(number: int, most: int = MAX_ROWS) -> Record:
+def make_too_many_row(line_number: int, max_rows: int = MAX_ROWS) -> TableRow:
     """What is said in the place of all rows from this line on."""
-    return Record(number, "", [], f"At most {most:,} rows are read; the rest was left out.")
+    return TableRow(line_number, "", [], f"At most {max_rows:,} rows are read; the rest was left out.")
 
 
-class _Lines:
+class _LineReader:
     """The lines of a text, with a look at those to come. Only \\n, \\r and \\r\\n end a line."""
 
     def __init__(self, text: str):
-        self._source, self._ahead, self.number = io.StringIO(text, newline=""), deque(), 0
+        self._source, self._lookahead, self.line_number = io.StringIO(text, newline=""), deque(), 0
 
-    def take(self) -> str | None:
-        line = self._ahead.popleft() if self._ahead else self._source.readline() or None
-        self.number += line is not None
+    def read_line(self) -> str | None:
+        line = self._lookahead.popleft() if self._lookahead else self._source.readline() or None
+        self.line_number += line is not None
         return line
 
-    def ahead(self, distance: int) -> str | None:
-        while len(self._ahead) <= distance:
+    def peek_line(self, distance: int) -> str | None:
+        while len(self._lookahead) <= distance:
             line = self._source.readline()
             if not line:
                 return None
-            self._ahead.append(line)
-        return self._ahead[distance]
+            self._lookahead.append(line)
+        return self._lookahead[distance]
 
-    def take_directive(self) -> str | None:
+    def read_separator_directive(self) -> str | None:
         """The delimiter that Excel's own first line names: "sep=;"."""
-        first = (self.ahead(0) or "").rstrip("\r\n")
-        if len(first) != 5 or not first.lower().startswith("sep="):
+        first_line = (self.peek_line(0) or "").rstrip("\r\n")
+        if len(first_line) != 5 or not first_line.lower().startswith("sep="):
             return None
-        self.take()
-        return first[4]
+        self.read_line()
+        return first_line[4]
 
 
-def _delimiter(line: str) -> str | None:
-    bare = _QUOTED.sub("", line[:_RECORD_CHARACTERS])
-    best = max(_DELIMITERS, key=bare.count)
-    return best if best in bare else None
+def _guess_delimiter(line: str) -> str | None:
+    unquoted = _QUOTED_TEXT.sub("", line[:_MAX_RECORD_CHARACTERS])
+    best = max(_DELIMITERS, key=unquoted.count)
+    return best if best in unquoted else None
 
 
-def _record(first: str, lines: _Lines, delimiter: str) -> Record:
+def _read_row(first_line: str, lines: _LineReader, delimiter: str) -> TableRow:
     """The record that begins with this line. If no quotation mark ends what one begins, the line stands for itself."""
-    number, whole, more = lines.number, first, 0
-    while whole.count('"') % 2 and more < _RECORD_LINES and len(whole) <= _RECORD_CHARACTERS:
-        following = lines.ahead(more)
-        if following is None:
+    line_number, text, extra_lines = lines.line_number, first_line, 0
+    while text.count('"') % 2 and extra_lines < _MAX_RECORD_LINES and len(text) <= _MAX_RECORD_CHARACTERS:
+        next_line = lines.peek_line(extra_lines)
+        if next_line is None:
             break
-        whole, more = whole + following, more + 1
-    record = _parse(number, whole, delimiter)
-    if record.problem and more:
-        return _parse(number, first, delimiter)
-    for _ in range(more):
-        lines.take()
+        text, extra_lines = text + next_line, extra_lines + 1
+    record = _parse_row(line_number, text, delimiter)
+    if record.problem and extra_lines:
+        return _parse_row(line_number, first_line, delimiter)
+    for _ in range(extra_lines):
+        lines.read_line()
     return record
 
 
-def _parse(number: int, raw: str, delimiter: str) -> Record:
+def _parse_row(line_number: int, raw: str, delimiter: str) -> TableRow:
     text = raw.rstrip("\r\n")
-    if len(raw) > 2 * _RECORD_CHARACTERS or raw.count(delimiter) >= _RECORD_CELLS:
-        return Record(number, text[:_RECORD_CHARACTERS], [], "This row is too long.")
+    if len(raw) > 2 * _MAX_RECORD_CHARACTERS or raw.count(delimiter) >= _MAX_RECORD_CELLS:
+        return TableRow(line_number, text[:_MAX_RECORD_CHARACTERS], [], "This row is too long.")
     try:
         [cells] = csv.reader([text], delimiter=delimiter, strict=True, skipinitialspace=True)
     except (csv.Error, ValueError):
-        return Record(number, text, [], "A quotation mark in this row is not closed, or stands where it cannot.")
-    return Record(number, text, [cell.strip() for cell in cells])
+        return TableRow(line_number, text, [], "A quotation mark in this row is not closed, or stands where it cannot.")
+    return TableRow(line_number, text, [cell.strip() for cell in cells])

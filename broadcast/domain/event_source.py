@@ -8,15 +8,15 @@ import unicodedata
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-_PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
-_ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
+_URI_PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+_PERCENT_ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_OWN_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443", "ftp": "21", "amqp": "5672", "amqps": "5671"}
-_URI = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+")
+_DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443", "ftp": "21", "amqp": "5672", "amqps": "5671"}
+_ABSOLUTE_URI = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class EventOwner:
     """Who sent an event: an account by its token, or whoever may write to a topic. Ids and recalls are the owner's alone.
 
     `key` is stored and never changes; `name` is what rules and people call it: `account:grid-bot`, `topic:grid.events`.
@@ -26,63 +26,67 @@ class Owner:
     name: str
 
     @classmethod
-    def account(cls, user_id: int, username: str) -> "Owner":
+    def for_account(cls, user_id: int, username: str) -> "EventOwner":
         return cls(f"account:{user_id}", f"account:{username}")
 
     @classmethod
-    def topic(cls, topic: str) -> "Owner":
+    def for_topic(cls, topic: str) -> "EventOwner":
         return cls(f"topic:{topic}", f"topic:{topic}")
 
 
-def canonical(source: str) -> str:
+def canonicalize_source(source: str) -> str:
     """The one way to write a source, out of all that RFC 3986 calls equivalent. Patterns with `*` and `[]` are kept as such."""
-    scheme, authority, path, query, fragment = _PARTS.fullmatch(unicodedata.normalize("NFC", source)).groups()
+    scheme, authority, path, query, fragment = _URI_PARTS.fullmatch(unicodedata.normalize("NFC", source)).groups()
     scheme = scheme and scheme.lower()
-    path = _encoding(path)
+    path = _normalize_percent_encoding(path)
     if authority is not None:
-        authority = _authority(_encoding(authority), scheme)
-        path = _without_dots(path) or "/"
+        authority = _normalize_authority(_normalize_percent_encoding(authority), scheme)
+        path = _remove_dot_segments(path) or "/"
         if path == "/" and authority.endswith("*") and not (query or fragment):
             path = ""  # a pattern of hosts, whatever follows
     elif scheme and path.startswith("/"):
-        path = _without_dots(path)
+        path = _remove_dot_segments(path)
     elif scheme == "urn":
-        space, colon, rest = path.partition(":")
-        path = space.lower() + colon + rest
+        namespace, colon, specific_part = path.partition(":")
+        path = namespace.lower() + colon + specific_part
     return (
         (f"{scheme}:" if scheme else "")
         + (f"//{authority}" if authority is not None else "")
         + path
-        + _encoding(query or "")
-        + _encoding(fragment or "")
+        + _normalize_percent_encoding(query or "")
+        + _normalize_percent_encoding(fragment or "")
     )
 
 
-def fits(pattern: str, source: str) -> bool:
+def matches_pattern(pattern: str, source: str) -> bool:
     """Whether a canonical source is one of those that a canonical pattern, as of a shell, means.
 
     What stands for a host never reaches beyond it: `https://*.example.com/*` is not `https://elsewhere/.example.com/`.
     """
     if "://" not in pattern:
         return fnmatchcase(source, pattern)
-    wanted, given = _PARTS.fullmatch(pattern), _PARTS.fullmatch(source)
-    scheme, rest = pattern.split("://", 1)
-    host, slash, path = rest.partition("/")
-    if given[2] is None or not fnmatchcase(given[1] or "", scheme):
+    pattern_parts, source_parts = _URI_PARTS.fullmatch(pattern), _URI_PARTS.fullmatch(source)
+    scheme, host_and_path = pattern.split("://", 1)
+    host, slash, path = host_and_path.partition("/")
+    if source_parts[2] is None or not fnmatchcase(source_parts[1] or "", scheme):
         return False
-    if "@" in given[2] and "@" not in host:  # https://grid.example.com@elsewhere is elsewhere
+    if "@" in source_parts[2] and "@" not in host:  # https://grid.example.com@elsewhere is elsewhere
         return False
     is_any_path = not slash and host.endswith("*")
-    tail = source.split("://", 1)[1][len(given[2]) :]
-    return fnmatchcase(given[2], host) and (is_any_path or fnmatchcase(tail, slash + path)) and wanted is not None
+    source_path = source.split("://", 1)[1][len(source_parts[2]) :]
+    return (
+        fnmatchcase(source_parts[2], host)
+        and (is_any_path or fnmatchcase(source_path, slash + path))
+        and pattern_parts is not None
+    )
 
 
 def is_uri(source: str) -> bool:
     """Whether a canonical source is so plainly an address that nobody takes it for a person's name."""
-    return bool(_URI.fullmatch(source))
+    return bool(_ABSOLUTE_URI.fullmatch(source))
 
 
-def shown(source: str) -> str:
+def to_sender_name(source: str) -> str:
     """A source as the sender of a message: never like a person, whatever it calls itself."""
     if is_uri(source):
         return source
@@ -90,28 +94,28 @@ def shown(source: str) -> str:
     return f"Source “{' '.join(name.split())}”"[:200]
 
 
-def _encoding(text: str) -> str:
-    def decoded(found: re.Match) -> str:
-        character = chr(int(found[1], 16))
-        return character if character in _UNRESERVED else found[0].upper()
+def _normalize_percent_encoding(text: str) -> str:
+    def decode(match: re.Match) -> str:
+        character = chr(int(match[1], 16))
+        return character if character in _UNRESERVED else match[0].upper()
 
-    return _ENCODED.sub(decoded, text)
+    return _PERCENT_ENCODED.sub(decode, text)
 
 
-def _authority(authority: str, scheme: str | None) -> str:
-    user, at, place = authority.rpartition("@")
-    host, port = place, ""
-    if not place.endswith("]"):
-        head, colon, tail = place.rpartition(":")
-        if colon and (tail.isdigit() or not tail):
-            host, port = head, tail.lstrip("0")
-    host = _host(host)
-    if port == _OWN_PORTS.get(scheme or ""):
+def _normalize_authority(authority: str, scheme: str | None) -> str:
+    user, at, host_and_port = authority.rpartition("@")
+    host, port = host_and_port, ""
+    if not host_and_port.endswith("]"):
+        host_text, colon, port_text = host_and_port.rpartition(":")
+        if colon and (port_text.isdigit() or not port_text):
+            host, port = host_text, port_text.lstrip("0")
+    host = _normalize_host(host)
+    if port == _DEFAULT_PORTS.get(scheme or ""):
         port = ""
     return f"{user}{at}{host}{':' + port if port else ''}"
 
 
-def _host(host: str) -> str:
+def _normalize_host(host: str) -> str:
     """In lower case and without the root's dot; a name in any script as DNS has it."""
     if not host.isascii():
         try:
@@ -121,18 +125,18 @@ def _host(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _without_dots(path: str) -> str:
+def _remove_dot_segments(path: str) -> str:
     """RFC 3986, 5.2.4."""
-    out: list[str] = []
+    kept_segments: list[str] = []
     parts = path.split("/")
-    for n, part in enumerate(parts):
-        is_last = n == len(parts) - 1
+    for index, part in enumerate(parts):
+        is_last = index == len(parts) - 1
         if part == "..":
-            if len(out) > 1:
-                out.pop()
+            if len(kept_segments) > 1:
+                kept_segments.pop()
         elif part != ".":
-            out.append(part)
+            kept_segments.append(part)
             continue
         if is_last:
-            out.append("")
-    return "/".join(out)
+            kept_segments.append("")
+    return "/".join(kept_segments)

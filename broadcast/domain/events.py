@@ -24,11 +24,11 @@ class EventType(StrEnum):
     )
 
 
-EVERY_SESSION = "*"  # tokens' streams too
-WIRE_TYPES = frozenset({EventType.MESSAGE, EventType.MESSAGE_UPDATED, EventType.MESSAGE_REMOVED})
+ALL_SESSIONS = "*"  # tokens' streams too
+CLIENT_EVENT_TYPES = frozenset({EventType.MESSAGE, EventType.MESSAGE_UPDATED, EventType.MESSAGE_REMOVED})
 
 
-encode = json.JSONEncoder(
+encode_compact_json = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":")
 ).encode  # payloads, as the log and the streams have them
 
@@ -48,7 +48,7 @@ class Event:
     audience: Audience
     payload_json: str
     at: datetime
-    correlation: str | None = None  # what it was done for: see `domain.correlation`
+    correlation_id: str | None = None  # what it was done for: see `base.correlation`
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Event:
 
     @property
     def is_for_clients(self) -> bool:
-        return self.type in WIRE_TYPES
+        return self.type in CLIENT_EVENT_TYPES
 
 
 class Cursor(NamedTuple):
@@ -74,10 +74,10 @@ class Cursor(NamedTuple):
         return f"{self.epoch}-{self.seq}"
 
 
-_CURSOR = re.compile(r"([0-9a-z]{1,16})-(0|[1-9][0-9]{0,17})")
+_CURSOR_PATTERN = re.compile(r"([0-9a-z]{1,16})-(0|[1-9][0-9]{0,17})")
 
 
 def parse_cursor(text: str | None) -> Cursor | None:
     """Read a client's cursor; None for anything that this system cannot have written. Never raises."""
-    match = _CURSOR.fullmatch(text or "")
+    match = _CURSOR_PATTERN.fullmatch(text or "")
     return Cursor(match[1], int(match[2])) if match else None

@@ -20,7 +20,7 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-_NEXT = {
+_TRANSITIONS = {
     (Status.DRAFT, "saved"): Status.DRAFT,
     (Status.DRAFT, "edited"): Status.DRAFT,
     (Status.DRAFT, "scheduled"): Status.SCHEDULED,
@@ -43,18 +43,18 @@ _NEXT = {
 }
 
 
-def after(current: Status, action: str) -> Status:
+def transition(current: Status, action: str) -> Status:
     """The status after `action` (a past participle: "published"). Raises IllegalTransition if the table has no such move."""
     try:
-        return _NEXT[Status(current), action]
+        return _TRANSITIONS[Status(current), action]
     except KeyError:
         raise IllegalTransition(current, action) from None
 
 
-def may(current: Status, action: str) -> bool:
-    return (Status(current), action) in _NEXT
+def can_transition(current: Status, action: str) -> bool:
+    return (Status(current), action) in _TRANSITIONS
 
 
-def sources(action: str) -> list[Status]:
+def list_source_statuses(action: str) -> list[Status]:
     """Statuses from which `action` is legal: what a conditional UPDATE claims from."""
-    return [status for status, name in _NEXT if name == action]
+    return [status for status, allowed_action in _TRANSITIONS if allowed_action == action]

@@ -16,17 +16,17 @@ from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.domain.visible_text import is_blank
 
-TITLE_CHARACTERS = 200
-CONTENT_BYTES = 16 * 1024
-CATEGORY_CHARACTERS = 40
-LABEL_CHARACTERS = 40
-URL_CHARACTERS = 2000
-MOST_ACTIONS = 2
-MOST_TARGETS = 50_000  # people by name in one broadcast; beyond that a role is the right tool
+MAX_TITLE_CHARACTERS = 200
+MAX_CONTENT_BYTES = 16 * 1024
+MAX_CATEGORY_CHARACTERS = 40
+MAX_LABEL_CHARACTERS = 40
+MAX_URL_CHARACTERS = 2000
+MAX_ACTIONS = 2
+MAX_TARGETS = 50_000  # people by name in one broadcast; beyond that a role is the right tool
 # Not str.isprintable: that refuses the joiners that Persian and many emoji are written with, and every newer character.
 # The two overrides make a reader see another text than was written; lone surrogates cannot be encoded.
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")
-LATE = timedelta(minutes=1)  # a schedule this little in the past is a slow form, not a mistake
+_FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")
+SCHEDULE_TOLERANCE = timedelta(minutes=1)  # a schedule this little in the past is a slow form, not a mistake
 
 
 class Priority(StrEnum):
@@ -42,7 +42,7 @@ class TargetType(StrEnum):
     SELECTED = "SELECTED"
 
 
-class Match(StrEnum):
+class RoleMatch(StrEnum):
     ANY = "ANY"
     ALL = "ALL"
 
@@ -59,7 +59,7 @@ class Target:
     snapshot: bool = False  # who is in the audience at the moment of sending, and nobody who joins later
 
     @property
-    def is_plain_people(self) -> bool:
+    def is_users_only(self) -> bool:
         return self.type is TargetType.SELECTED and not (self.except_roles or self.except_people)
 
 
@@ -89,28 +89,28 @@ class Draft:
     keep_as_draft: bool = False
 
 
-def read_draft(raw: Any, *, now: datetime) -> Draft:
+def parse_draft(raw: Any, *, now: datetime) -> Draft:
     """Make a Draft of a JSON object. Raises Invalid with a sentence for each field that is wrong, and for unknown fields."""
     if not isinstance(raw, Mapping):
         raise Invalid({"body": "Send one JSON object."})
-    reader = _Reader(raw)
+    reader = _FieldReader(raw)
     draft = Draft(
-        title=reader.take("title", _title),
-        content=reader.take("content", read_content),
-        target=_target(reader),
-        priority=reader.take("priority", _one_of(Priority), Priority.NORMAL),
-        category=reader.take("category", _category, None),
-        scheduled_at=reader.take("scheduledAt", _time, None),
-        expires_at=reader.take("expiresAt", _time, None),
-        requires_ack=reader.take("requiresAck", _flag, False),
-        ack_due_at=reader.take("ackDueAt", _time, None),
-        actions=reader.take("actions", _links, ()),
-        close_sessions=reader.take("closeSessions", _flag, False),
-        keep_as_draft=reader.take("draft", _flag, False),
+        title=reader.read_field("title", _parse_title),
+        content=reader.read_field("content", parse_content),
+        target=_parse_target_fields(reader),
+        priority=reader.read_field("priority", _make_enum_parser(Priority), Priority.NORMAL),
+        category=reader.read_field("category", _parse_category, None),
+        scheduled_at=reader.read_field("scheduledAt", _parse_time, None),
+        expires_at=reader.read_field("expiresAt", _parse_time, None),
+        requires_ack=reader.read_field("requiresAck", _parse_bool, False),
+        ack_due_at=reader.read_field("ackDueAt", _parse_time, None),
+        actions=reader.read_field("actions", _parse_links, ()),
+        close_sessions=reader.read_field("closeSessions", _parse_bool, False),
+        keep_as_draft=reader.read_field("draft", _parse_bool, False),
     )
-    reader.refuse_the_rest()
+    reader.reject_unknown_fields()
     _check_times(draft, reader.problems, now)
-    if draft.close_sessions and draft.target and not draft.target.is_plain_people:
+    if draft.close_sessions and draft.target and not draft.target.is_users_only:
         reader.problems["closeSessions"] = (
             "Only people chosen by name can be signed out: use SELECTED, without exceptions."
         )
@@ -122,32 +122,32 @@ def read_draft(raw: Any, *, now: datetime) -> Draft:
 _REQUIRED = object()
 
 
-class _Reader:
+class _FieldReader:
     """Takes fields one by one and gathers what is wrong with them."""
 
     def __init__(self, raw: Mapping[str, Any]):
-        self.raw, self.problems, self.seen = raw, {}, set()
+        self.raw, self.problems, self.known_names = raw, {}, set()
 
-    def take(self, name: str, check: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
-        self.seen.add(name)
+    def read_field(self, name: str, parse: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
+        self.known_names.add(name)
         value = self.raw.get(name)
         if value is None:
             if default is _REQUIRED:
-                self.problems[name] = f"{_spoken(name)} is missing."
+                self.problems[name] = f"{_get_field_label(name)} is missing."
                 return None
             return default
         try:
-            return check(value)
+            return parse(value)
         except ValueError as problem:
-            self.problems[name] = f"{_spoken(name)} {problem}."
+            self.problems[name] = f"{_get_field_label(name)} {problem}."
             return None if default is _REQUIRED else default
 
-    def refuse_the_rest(self) -> None:
-        for name in self.raw.keys() - self.seen:
+    def reject_unknown_fields(self) -> None:
+        for name in self.raw.keys() - self.known_names:
             self.problems[str(name)[:60]] = "There is no such field."
 
 
-_SPOKEN = {
+_FIELD_LABELS = {
     "targetType": "The audience",
     "targetIds": "The audience",
     "targetMatch": "The way roles are joined",
@@ -163,11 +163,11 @@ _SPOKEN = {
 }
 
 
-def _spoken(name: str) -> str:
-    return _SPOKEN.get(name, f"The {name}")
+def _get_field_label(name: str) -> str:
+    return _FIELD_LABELS.get(name, f"The {name}")
 
 
-def _text(value: Any) -> str:
+def _parse_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text")
     try:
@@ -179,82 +179,82 @@ def _text(value: Any) -> str:
     return value
 
 
-def is_one_line(text: str) -> bool:
+def is_single_line(text: str) -> bool:
     """True when `text` can stand in a line of any page: no control characters, nothing that turns the line around."""
-    return not _UNFIT.search(text)
+    return not _FORBIDDEN_CHARACTERS.search(text)
 
 
-def _title(value: Any) -> str:
-    title = " ".join(_text(value).split())  # one line: no line breaks, no runs of spaces
+def _parse_title(value: Any) -> str:
+    title = " ".join(_parse_text(value).split())  # one line: no line breaks, no runs of spaces
     if not title:
         raise ValueError("is missing")
-    if len(title) > TITLE_CHARACTERS:
-        raise ValueError(f"has {len(title)} characters; at most {TITLE_CHARACTERS} fit")
-    if not is_one_line(title):
+    if len(title) > MAX_TITLE_CHARACTERS:
+        raise ValueError(f"has {len(title)} characters; at most {MAX_TITLE_CHARACTERS} fit")
+    if not is_single_line(title):
         raise ValueError("must not hold control characters")
     if is_blank(title):
         raise ValueError("has no character that can be seen")
     return title
 
 
-def read_content(value: Any) -> str:
+def parse_content(value: Any) -> str:
     """The text of a message as it is kept. Raises ValueError, whose sentence goes on after "The message"."""
-    content = _text(value).replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+    content = _parse_text(value).replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     if not content.strip():
         raise ValueError("is missing")
     if is_blank(content):
         raise ValueError("has no character that can be seen")
-    if (size := len(content.encode())) > CONTENT_BYTES:
-        raise ValueError(f"has {size:,} bytes; at most {CONTENT_BYTES:,} fit")
+    if (size := len(content.encode())) > MAX_CONTENT_BYTES:
+        raise ValueError(f"has {size:,} bytes; at most {MAX_CONTENT_BYTES:,} fit")
     return content
 
 
-def _category(value: Any) -> str | None:
-    category = " ".join(_text(value).split())
+def _parse_category(value: Any) -> str | None:
+    category = " ".join(_parse_text(value).split())
     if category and is_blank(category):
         raise ValueError("has no character that can be seen")
-    if len(category) > CATEGORY_CHARACTERS:
-        raise ValueError(f"has {len(category)} characters; at most {CATEGORY_CHARACTERS} fit")
-    if not is_one_line(category):
+    if len(category) > MAX_CATEGORY_CHARACTERS:
+        raise ValueError(f"has {len(category)} characters; at most {MAX_CATEGORY_CHARACTERS} fit")
+    if not is_single_line(category):
         raise ValueError("must not hold control characters")
     return category or None
 
 
-def _one_of(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:
-    def check(value: Any) -> StrEnum:
+def _make_enum_parser(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:
+    def parse(value: Any) -> StrEnum:
         try:
             return choices(value)
         except ValueError:
             raise ValueError(f"must be one of {', '.join(choices)}") from None
 
-    return check
+    return parse
 
 
-def _flag(value: Any) -> bool:
+def _parse_bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
     return value
 
 
-def _time(value: Any) -> datetime:
+def _parse_time(value: Any) -> datetime:
     try:
-        return clock.from_wire(_text(value))
+        return clock.parse_rfc3339(_parse_text(value))
     except (ValueError, OverflowError):
         raise ValueError("must be a time with its zone, such as 2026-11-04T10:42:00Z") from None
 
 
-def _links(value: Any) -> tuple[Link, ...]:
-    if not isinstance(value, list) or len(value) > MOST_ACTIONS:
-        raise ValueError(f"must be a list of at most {MOST_ACTIONS}")
-    return tuple(map(_link, value))
+def _parse_links(value: Any) -> tuple[Link, ...]:
+    if not isinstance(value, list) or len(value) > MAX_ACTIONS:
+        raise ValueError(f"must be a list of at most {MAX_ACTIONS}")
+    return tuple(map(_parse_link, value))
 
 
-def _link(value: Any) -> Link:
+def _parse_link(value: Any) -> Link:
     if not isinstance(value, Mapping) or value.keys() != {"label", "url"}:
         raise ValueError("need a label and a url each")
-    label, url = " ".join(_text(value["label"]).split()), _text(value["url"]).strip()
-    if not 0 < len(label) <= LABEL_CHARACTERS or not is_one_line(label) or is_blank(label):
-        raise ValueError(f"need a label of 1 to {LABEL_CHARACTERS} characters that can be seen")
+    label, url = " ".join(_parse_text(value["label"]).split()), _parse_text(value["url"]).strip()
+    if not 0 < len(label) <= MAX_LABEL_CHARACTERS or not is_single_line(label) or is_blank(label):
+        raise ValueError(f"need a label of 1 to {MAX_LABEL_CHARACTERS} characters that can be seen")
     if not _is_web_address(url):
         raise ValueError("need a url that begins with https:// or http://")
     return Link(label, url)
@@ -266,70 +266,75 @@ def _is_web_address(url: str) -> bool:
     except ValueError:
         return False
     return (
-        parts.scheme in ("http", "https") and bool(parts.hostname) and len(url) <= URL_CHARACTERS and url.isprintable()
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and len(url) <= MAX_URL_CHARACTERS
+        and url.isprintable()
     )
 
 
-def read_target(raw: Any) -> Target:
+def parse_target(raw: Any) -> Target:
     """Make a Target of the audience fields of a message alone. Raises Invalid."""
     if not isinstance(raw, Mapping):
         raise Invalid({"body": "Send one JSON object."})
-    reader = _Reader(raw)
-    target = _target(reader)
-    reader.refuse_the_rest()
+    reader = _FieldReader(raw)
+    target = _parse_target_fields(reader)
+    reader.reject_unknown_fields()
     if reader.problems:
         raise Invalid(reader.problems)
     return target
 
 
-def _target(reader: _Reader) -> Target | None:
-    kind = reader.take("targetType", _one_of(TargetType))
-    names = reader.take("targetIds", _names, ())
-    match = reader.take("targetMatch", _one_of(Match), Match.ANY)
-    except_roles = reader.take("exceptRoles", _names, ())
-    except_people = reader.take("exceptIds", _names, ())
-    snapshot = reader.take("snapshot", _flag, False)
-    if kind is None or "targetIds" in reader.problems:
+def _parse_target_fields(reader: _FieldReader) -> Target | None:
+    target_type = reader.read_field("targetType", _make_enum_parser(TargetType))
+    names = reader.read_field("targetIds", _parse_names, ())
+    match = reader.read_field("targetMatch", _make_enum_parser(RoleMatch), RoleMatch.ANY)
+    except_roles = reader.read_field("exceptRoles", _parse_names, ())
+    except_people = reader.read_field("exceptIds", _parse_names, ())
+    snapshot = reader.read_field("snapshot", _parse_bool, False)
+    if target_type is None or "targetIds" in reader.problems:
         return None
-    if kind is TargetType.ALL and names:
+    if target_type is TargetType.ALL and names:
         reader.problems["targetIds"] = "The audience is everyone; leave targetIds away, or choose ROLE or SELECTED."
-    if kind is not TargetType.ALL and not names:
-        chosen = "role" if kind is TargetType.ROLE else "person"
-        reader.problems["targetIds"] = f"Choose at least one {chosen}: this would reach nobody."
-    if kind is not TargetType.ROLE and match is Match.ALL:
+    if target_type is not TargetType.ALL and not names:
+        target_noun = "role" if target_type is TargetType.ROLE else "person"
+        reader.problems["targetIds"] = f"Choose at least one {target_noun}: this would reach nobody."
+    if target_type is not TargetType.ROLE and match is RoleMatch.ALL:
         reader.problems["targetMatch"] = "Only roles can be asked for all together; choose ROLE."
-    if kind is TargetType.ROLE and (both := {str(name) for name in names} & {str(name) for name in except_roles}):
-        reader.problems["exceptRoles"] = f"{sorted(both)[0]} is asked for and left out at the same time."
-    return Target(kind, names, match is Match.ALL, tuple(map(str, except_roles)), except_people, snapshot)
+    if target_type is TargetType.ROLE and (
+        conflicting := {str(name) for name in names} & {str(name) for name in except_roles}
+    ):
+        reader.problems["exceptRoles"] = f"{sorted(conflicting)[0]} is asked for and left out at the same time."
+    return Target(target_type, names, match is RoleMatch.ALL, tuple(map(str, except_roles)), except_people, snapshot)
 
 
-def _names(value: Any) -> tuple[int | str, ...]:
+def _parse_names(value: Any) -> tuple[int | str, ...]:
     if not isinstance(value, list):
         raise ValueError("must be a list of names")
-    if len(value) > MOST_TARGETS:
-        raise ValueError(f"has {len(value):,} entries; at most {MOST_TARGETS:,} fit. Use a role instead")
-    return tuple(dict.fromkeys(map(_name, value)))
+    if len(value) > MAX_TARGETS:
+        raise ValueError(f"has {len(value):,} entries; at most {MAX_TARGETS:,} fit. Use a role instead")
+    return tuple(dict.fromkeys(map(_parse_name, value)))
 
 
-def _name(value: Any) -> int | str:
+def _parse_name(value: Any) -> int | str:
     """Digits are an id, as a number or as text: every username begins with a letter, and a form has only text."""
-    name = value if isinstance(value, int) and not isinstance(value, bool) else _text(value).strip().lower()
+    name = value if isinstance(value, int) and not isinstance(value, bool) else _parse_text(value).strip().lower()
     if isinstance(name, str) and not 0 < len(name) <= 64:
         raise ValueError("has an entry that is no name")
-    name = id_or_username(name)
+    name = parse_id_or_username(name)
     if isinstance(name, int) and not 0 < name < 2**63:
         raise ValueError("has an id that cannot exist")
     return name
 
 
-def id_or_username(name: int | str) -> int | str:
+def parse_id_or_username(name: int | str) -> int | str:
     """A person as somebody named them: a user id when it is all digits, as every username begins with a letter."""
     return int(name) if isinstance(name, str) and name.isascii() and name.isdigit() else name
 
 
 def _check_times(draft: Draft, problems: dict[str, str], now: datetime) -> None:
     start = draft.scheduled_at or now
-    if draft.scheduled_at and draft.scheduled_at < now - LATE:
+    if draft.scheduled_at and draft.scheduled_at < now - SCHEDULE_TOLERANCE:
         problems.setdefault("scheduledAt", "The start is in the past. Leave it empty to send now.")
     if draft.expires_at and draft.expires_at <= start:
         problems.setdefault("expiresAt", "The expiry must be after the start, and in the future.")

@@ -7,10 +7,10 @@ only about when it was meant to, when it says nothing that has passed, and when 
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-GRACE = timedelta(minutes=15)
+SCHEDULE_GRACE = timedelta(minutes=15)
 
 
-class Reason(StrEnum):
+class DecisionReason(StrEnum):
     """Why a plan waits for a decision."""
 
     OVERDUE = "OVERDUE"
@@ -22,38 +22,39 @@ class Reason(StrEnum):
 
     @property
     def sentence(self) -> str:
-        return _SENTENCES[self]
+        return _REASON_SENTENCES[self]
 
 
-_SENTENCES = {
-    Reason.OVERDUE: "Its time passed while it could not be sent.",
-    Reason.ENDED: "Its end passed before it was sent.",
-    Reason.ACK_PASSED: "The date to acknowledge it by passed before it was sent.",
-    Reason.PLANNER: "Who planned it has no account any more, or may not send it any more.",
-    Reason.STANDSTILL: "Its time passed while the system stood still. If a backup was restored, it may have gone out already.",
-    Reason.RESTORED: "The database was restored or moved, so it may have gone out already.",
+_REASON_SENTENCES = {
+    DecisionReason.OVERDUE: "Its time passed while it could not be sent.",
+    DecisionReason.ENDED: "Its end passed before it was sent.",
+    DecisionReason.ACK_PASSED: "The date to acknowledge it by passed before it was sent.",
+    DecisionReason.PLANNER: "Who planned it has no account any more, or may not send it any more.",
+    DecisionReason.STANDSTILL: "Its time passed while the system stood still. If a backup was restored, it may "
+    "have gone out already.",
+    DecisionReason.RESTORED: "The database was restored or moved, so it may have gone out already.",
 }
 
 
-def reason_to_wait(
+def get_decision_reason(
     *,
     due_at: datetime,
     ends_at: datetime | None,
     ack_due_at: datetime | None,
-    planner_may: bool,
+    is_planner_allowed: bool,
     now: datetime,
     grace: timedelta,
-) -> Reason | None:
+) -> DecisionReason | None:
     """Why a plan that is due at `due_at` must wait for a decision; None when it may go out."""
-    if reason := passed(ends_at=ends_at, ack_due_at=ack_due_at, now=now):
+    if reason := get_expiry_reason(ends_at=ends_at, ack_due_at=ack_due_at, now=now):
         return reason
     if now - due_at > grace:
-        return Reason.OVERDUE
-    return None if planner_may else Reason.PLANNER
+        return DecisionReason.OVERDUE
+    return None if is_planner_allowed else DecisionReason.PLANNER
 
 
-def passed(*, ends_at: datetime | None, ack_due_at: datetime | None, now: datetime) -> Reason | None:
+def get_expiry_reason(*, ends_at: datetime | None, ack_due_at: datetime | None, now: datetime) -> DecisionReason | None:
     """What a message says of the future and is past. It cannot be sent at all then, by nobody."""
     if ends_at and ends_at <= now:
-        return Reason.ENDED
-    return Reason.ACK_PASSED if ack_due_at and ack_due_at <= now else None
+        return DecisionReason.ENDED
+    return DecisionReason.ACK_PASSED if ack_due_at and ack_due_at <= now else None

@@ -17,15 +17,15 @@ class Permission(StrEnum):
     OPERATE = "operate"  # close connections, dead letters
 
 
-_OF_ROLE: dict[str, frozenset[Permission]] = {
+_ROLE_PERMISSIONS: dict[str, frozenset[Permission]] = {
     "viewer": frozenset({Permission.SEE}),
     "author": frozenset({Permission.SEE, Permission.WRITE, Permission.FIGURES}),
     "auditor": frozenset({Permission.SEE, Permission.FIGURES, Permission.AUDIT}),
     "admin": frozenset(Permission),
 }
-CONSOLE_ROLES = tuple(_OF_ROLE)
+CONSOLE_ROLES = tuple(_ROLE_PERMISSIONS)
 
 
-def of_roles(roles: Iterable[str]) -> frozenset[Permission]:
+def get_role_permissions(roles: Iterable[str]) -> frozenset[Permission]:
     """Everything that these roles allow together."""
-    return frozenset().union(*(_OF_ROLE.get(role, frozenset()) for role in roles))
+    return frozenset().union(*(_ROLE_PERMISSIONS.get(role, frozenset()) for role in roles))

@@ -13,46 +13,46 @@ from typing import Any
 
 from broadcast.domain import clock
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-SIGNATURE_MARK = "# signature hmac-sha256 "
-_MARK = SIGNATURE_MARK.encode()
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+SIGNATURE_PREFIX = "# signature hmac-sha256 "
+_SIGNATURE_PREFIX_BYTES = SIGNATURE_PREFIX.encode()
 
 
-class SignedCsv:
-    """Encodes rows piece by piece. Call `end` once, after the last row."""
+class SignedCsvEncoder:
+    """Encodes rows piece by piece. Call `finish` once, after the last row."""
 
     def __init__(self, key: str):
-        self._mac = _mac(key)
+        self._mac = _new_mac(key)
 
     def encode(self, rows: Iterable[Sequence[Any]]) -> bytes:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\r\n").writerows([_cell(value) for value in row] for row in rows)
+        csv.writer(text, lineterminator="\r\n").writerows([_format_cell(value) for value in row] for row in rows)
         data = text.getvalue().encode()
         self._mac.update(data)
         return data
 
-    def end(self) -> bytes:
-        return _MARK + self._mac.hexdigest().encode() + b"\r\n"
+    def finish(self) -> bytes:
+        return _SIGNATURE_PREFIX_BYTES + self._mac.hexdigest().encode() + b"\r\n"
 
 
-def is_genuine(data: bytes, keys: Iterable[str]) -> bool:
+def has_valid_signature(data: bytes, keys: Iterable[str]) -> bool:
     """True if `data` is a whole export signed with one of `keys`, unchanged."""
-    body, mark, signature = data.rpartition(_MARK)
-    return bool(mark) and any(_matches(body, key, signature.strip()) for key in keys)
+    body, prefix, signature = data.rpartition(_SIGNATURE_PREFIX_BYTES)
+    return bool(prefix) and any(_is_signed_with(body, key, signature.strip()) for key in keys)
 
 
-def _matches(body: bytes, key: str, signature: bytes) -> bool:
-    mac = _mac(key)
+def _is_signed_with(body: bytes, key: str, signature: bytes) -> bool:
+    mac = _new_mac(key)
     mac.update(body)
     return hmac.compare_digest(mac.hexdigest().encode(), signature)
 
 
-def _mac(key: str) -> hmac.HMAC:
+def _new_mac(key: str) -> hmac.HMAC:
     return hmac.new(b"csv export " + key.encode(), digestmod=hashlib.sha256)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if isinstance(value, datetime):
-        return clock.to_wire(value)
+        return clock.to_rfc3339(value)
     text = "" if value is None else str(value)
-    return "'" + text if text.startswith(_FORMULA) else text
+    return "'" + text if text.startswith(_FORMULA_PREFIXES) else text

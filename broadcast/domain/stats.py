@@ -10,59 +10,61 @@
 So targeted = done and here + missing + no longer here, always. What has not been sent has targeted nobody; it *would reach*
 people.
 
-Where figures must not tell of persons, `disclose` is the one place that decides what is left of them.
+Where figures must not tell of persons, `disclose_stats` is the one place that decides what is left of them.
 """
 
 from dataclasses import dataclass
 
 # People of whom a figure may speak together. Five is what statistical offices take as the least for a table cell; with fewer,
 # whoever knows the others knows the one.
-GROUP = 5
-STEPS = ("delivered", "seen", "read", "acknowledged")
+MIN_GROUP_SIZE = 5
+FUNNEL_STEPS = ("delivered", "seen", "read", "acknowledged")
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class FunnelCounts:
     """Distinct people, and how many of them came how far; never more at a step than at the one before."""
 
-    people: int = 0
+    recipients: int = 0
     delivered: int = 0
     seen: int = 0
     read: int = 0
     acknowledged: int = 0
 
-    def done(self, *, asks_ack: bool) -> int:
-        return self.acknowledged if asks_ack else self.read
+    def count_done(self, *, requires_ack: bool) -> int:
+        return self.acknowledged if requires_ack else self.read
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class BroadcastTotals:
     """All that is counted of one broadcast: everybody targeted, and of these who is no longer here.
 
     `sent_to` is the number of people at the moment of sending, None until then. `would_reach` is None once it was sent.
     """
 
-    targeted: Steps
-    gone: Steps
-    asks_ack: bool
+    targeted: FunnelCounts
+    gone: FunnelCounts
+    requires_ack: bool
     sent_to: int | None
     would_reach: int | None
 
     @property
-    def here(self) -> int:
-        return self.targeted.people - self.gone.people
+    def remaining(self) -> int:
+        return self.targeted.recipients - self.gone.recipients
 
     @property
-    def here_done(self) -> int:
-        return self.targeted.done(asks_ack=self.asks_ack) - self.gone.done(asks_ack=self.asks_ack)
+    def remaining_done(self) -> int:
+        return self.targeted.count_done(requires_ack=self.requires_ack) - self.gone.count_done(
+            requires_ack=self.requires_ack
+        )
 
     @property
     def missing(self) -> int:
-        return self.here - self.here_done
+        return self.remaining - self.remaining_done
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class BroadcastStats:
     """What may be told of the Totals. None is a figure that is kept back.
 
     With `rounded_to` above 1 the steps are lower bounds, in whole groups of so many people.
@@ -89,27 +91,27 @@ class Figures:
         return self.rounded_to == 1
 
     @property
-    def is_kept_back(self) -> bool:
+    def is_suppressed(self) -> bool:
         """Whether nothing is told of how far people came."""
         return self.delivered is None
 
     @property
-    def joined(self) -> int:
+    def joined_later(self) -> int:
         """How many came into the audience after it was sent."""
         return max(0, self.targeted - (self.sent_to or 0)) if self.is_sent else 0
 
     @property
-    def here(self) -> int:
+    def remaining(self) -> int:
         return self.targeted - self.gone
 
     @property
-    def here_done(self) -> int | None:
-        return None if self.missing is None else self.here - self.missing
+    def remaining_done(self) -> int | None:
+        return None if self.missing is None else self.remaining - self.missing
 
     @property
     def is_complete(self) -> bool:
         """Whether everybody who is here has done it, as far as may be told."""
-        return self.missing == 0 and self.here > 0
+        return self.missing == 0 and self.remaining > 0
 
     def rate(self, step: str) -> float | None:
         """Share of the targeted people, 0 to 1; None where it would tell more than the figures do."""
@@ -119,37 +121,38 @@ class Figures:
         return count / self.targeted if self.targeted else 0.0
 
 
-def disclose(totals: Totals, *, per_person: bool) -> Figures:
+def disclose_stats(totals: BroadcastTotals, *, per_recipient: bool) -> BroadcastStats:
     """Say what may be told: everything where figures of persons may be seen, else only what speaks of groups.
 
-    Without `per_person` a step is told in whole groups, none below one group of people and none that would leave less than one:
+    Without `per_recipient` a step is told in whole groups, none below one group of people and none that would leave
+    less than one:
     neither "nobody", "everybody" nor the last few can be told, and of fewer than two groups nothing. Coarse steps hide one
     person's reading also from who looks twice. What is missing, and how far those came who are no longer here, is not told at
     all: the difference to the whole, before and after one person leaves, would tell of that person.
     """
-    steps = {step: getattr(totals.targeted, step) for step in STEPS}
-    if not per_person:
-        steps = {step: coarse(count, totals.targeted.people) for step, count in steps.items()}
-    return Figures(
-        targeted=totals.targeted.people,
+    steps = {step: getattr(totals.targeted, step) for step in FUNNEL_STEPS}
+    if not per_recipient:
+        steps = {step: round_to_group(count, totals.targeted.recipients) for step, count in steps.items()}
+    return BroadcastStats(
+        targeted=totals.targeted.recipients,
         **steps,
-        gone=totals.gone.people,
-        gone_done=totals.gone.done(asks_ack=totals.asks_ack) if per_person else None,
-        missing=totals.missing if per_person else None,
+        gone=totals.gone.recipients,
+        gone_done=totals.gone.count_done(requires_ack=totals.requires_ack) if per_recipient else None,
+        missing=totals.missing if per_recipient else None,
         sent_to=totals.sent_to,
         would_reach=totals.would_reach,
-        rounded_to=1 if per_person else GROUP,
+        rounded_to=1 if per_recipient else MIN_GROUP_SIZE,
     )
 
 
-def of_forgotten(sent_to: int | None) -> Figures:
+def make_stats_without_receipts(sent_to: int | None) -> BroadcastStats:
     """What is left when the receipts of a broadcast are no longer kept: how many people it was sent to."""
-    none = dict.fromkeys((*STEPS, "gone_done", "missing", "would_reach"))
-    return Figures(targeted=sent_to or 0, gone=0, sent_to=sent_to, **none)
+    unknown_stats = dict.fromkeys((*FUNNEL_STEPS, "gone_done", "missing", "would_reach"))
+    return BroadcastStats(targeted=sent_to or 0, gone=0, sent_to=sent_to, **unknown_stats)
 
 
-def coarse(count: int, people: int) -> int | None:
+def round_to_group(count: int, recipient_count: int) -> int | None:
     """`count` of `people` in whole groups, as a lower bound; None where the people are too few for two groups."""
-    if people < 2 * GROUP:
+    if recipient_count < 2 * MIN_GROUP_SIZE:
         return None
-    return min(count, people - GROUP) // GROUP * GROUP
+    return min(count, recipient_count - MIN_GROUP_SIZE) // MIN_GROUP_SIZE * MIN_GROUP_SIZE

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-MORNING, EVENING = time(8), time(18)
-FIRST, SECOND = "first", "second"  # of a time that comes twice
+SNOOZE_MORNING, SNOOZE_EVENING = time(8), time(18)
+FIRST_OCCURRENCE, SECOND_OCCURRENCE = "first", "second"  # of a time that comes twice
 
 
-def read_zone(name: str) -> ZoneInfo:
+def parse_zone(name: str) -> ZoneInfo:
     """The zone of that name, UTC for an empty one. Raises ValueError for a name that is not known."""
     try:
         return ZoneInfo(name or "UTC")
@@ -15,23 +15,24 @@ def read_zone(name: str) -> ZoneInfo:
         raise ValueError("This time zone is not known.") from None
 
 
-def zone_of(preferred: str, told: str) -> ZoneInfo:
+def resolve_zone(preferred: str, reported: str) -> ZoneInfo:
     """The zone that somebody's times are meant in: the one of their preferences, or what their browser told, or UTC.
 
     Raises ValueError for a zone that is not known.
     """
-    return read_zone(preferred or told)
+    return parse_zone(preferred or reported)
 
 
-def read_local(text: str, zone: ZoneInfo, *, which: str = "", kept: datetime | None = None) -> datetime:
+def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", original: datetime | None = None) -> datetime:
     """When clocks in `zone` show `text` (ISO, no zone).
 
-    A time that comes twice, as the clocks go back, is the one that `which` names (FIRST or SECOND). `kept` is the moment that
+    A time that comes twice, as the clocks go back, is the one that `occurrence` names (FIRST or SECOND). `original` is
+    the moment that
     was shown to whoever edits: as long as its clock time is still there, it is that moment, to the second. Raises ValueError
     with a sentence for a time that never comes, or comes twice with nothing to tell which.
     """
     try:
-        local = datetime.fromisoformat(text).replace(tzinfo=zone, fold=int(which == SECOND))
+        local = datetime.fromisoformat(text).replace(tzinfo=zone, fold=int(occurrence == SECOND_OCCURRENCE))
         moment = local.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This is not a date and time.") from None
@@ -39,67 +40,77 @@ def read_local(text: str, zone: ZoneInfo, *, which: str = "", kept: datetime | N
         raise ValueError(
             f"The clocks go forward then: {local:%H:%M} does not exist in {zone.key}. Choose another time."
         )
-    if which not in ("", FIRST, SECOND):
+    if occurrence not in ("", FIRST_OCCURRENCE, SECOND_OCCURRENCE):
         raise ValueError("Choose the first or the second time.")
-    if kept is not None and _shows(kept, local) and (not which or _to_minute(kept) == moment or not _is_twice(local)):
-        return kept
-    if _is_twice(local) and not which:
+    if (
+        original is not None
+        and _is_displayed_as(original, local)
+        and (not occurrence or _truncate_to_minute(original) == moment or not _is_ambiguous(local))
+    ):
+        return original
+    if _is_ambiguous(local) and not occurrence:
         raise ValueError(
             f"The clocks go back then: {local:%H:%M} comes twice in {zone.key}. Choose which one is meant."
         )
     return moment
 
 
-def comes_twice(text: str, zone: ZoneInfo) -> bool:
+def is_ambiguous_local_time(text: str, zone: ZoneInfo) -> bool:
     """Whether clocks in `zone` show that time twice. False for what is no time."""
     try:
-        return _is_twice(datetime.fromisoformat(text).replace(tzinfo=zone))
+        return _is_ambiguous(datetime.fromisoformat(text).replace(tzinfo=zone))
     except (ValueError, OverflowError):
         return False
 
 
-def _is_twice(local: datetime) -> bool:
+def _is_ambiguous(local: datetime) -> bool:
     """Whether the clocks go back over that time: before they do, they are further ahead of UTC."""
     return local.replace(fold=0).utcoffset() > local.replace(fold=1).utcoffset()
 
 
-def _shows(kept: datetime, local: datetime) -> bool:
-    """Whether a form, which knows no seconds, shows `kept` as that time."""
-    return _to_minute(kept).astimezone(local.tzinfo).replace(tzinfo=None) == local.replace(tzinfo=None, second=0)
+def _is_displayed_as(original: datetime, local: datetime) -> bool:
+    """Whether a form, which knows no seconds, shows `original` as that time."""
+    return _truncate_to_minute(original).astimezone(local.tzinfo).replace(tzinfo=None) == local.replace(
+        tzinfo=None, second=0
+    )
 
 
-def _to_minute(moment: datetime) -> datetime:
+def _truncate_to_minute(moment: datetime) -> datetime:
     return moment.replace(second=0, microsecond=0)
 
 
-def wall(day: datetime, at: time, *, last: bool = False) -> datetime:
-    """The moment at which clocks show `at` on that day (whose zone counts); in a gap of the clocks, the moment after it.
+def local_to_utc(day: datetime, wall_time: time, *, use_second_occurrence: bool = False) -> datetime:
+    """The moment at which clocks show `wall_time` on that day (whose zone counts); in a gap of the clocks, the moment after it.
 
-    Of a time that comes twice the first, or with `last` the second.
+    Of a time that comes twice the first, or with `use_second_occurrence` the second.
     """
-    local = day.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0, fold=0)
-    return local.replace(fold=int(last and _is_twice(local))).astimezone(UTC)
+    local = day.replace(hour=wall_time.hour, minute=wall_time.minute, second=0, microsecond=0, fold=0)
+    return local.replace(fold=int(use_second_occurrence and _is_ambiguous(local))).astimezone(UTC)
 
 
-def start_of_day(now: datetime, zone: ZoneInfo) -> datetime:
+def get_start_of_day(now: datetime, zone: ZoneInfo) -> datetime:
     """When the day began that it is in that zone; where the clocks skip midnight, the first moment after it."""
-    return wall(now.astimezone(zone), time())
+    return local_to_utc(now.astimezone(zone), time())
 
 
-def preset(name: str, now: datetime, zone: ZoneInfo) -> datetime:
+def resolve_snooze_preset(preset_name: str, now: datetime, zone: ZoneInfo) -> datetime:
     """When a snooze of that name ends: in an hour, at 18:00 (tomorrow's once it is evening), tomorrow or Monday at 8:00.
 
     Raises ValueError for another name.
     """
     today = now.astimezone(zone)
-    match name:
+    match preset_name:
         case "hour":
             return now + timedelta(hours=1)
         case "evening":
-            tonight = wall(today, EVENING)
-            return tonight if tonight > now + timedelta(minutes=15) else wall(today + timedelta(days=1), EVENING)
+            tonight = local_to_utc(today, SNOOZE_EVENING)
+            return (
+                tonight
+                if tonight > now + timedelta(minutes=15)
+                else local_to_utc(today + timedelta(days=1), SNOOZE_EVENING)
+            )
         case "tomorrow":
-            return wall(today + timedelta(days=1), MORNING)
+            return local_to_utc(today + timedelta(days=1), SNOOZE_MORNING)
         case "monday":
-            return wall(today + timedelta(days=7 - today.weekday()), MORNING)
+            return local_to_utc(today + timedelta(days=7 - today.weekday()), SNOOZE_MORNING)
     raise ValueError("Choose when it returns.")

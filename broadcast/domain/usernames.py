@@ -2,10 +2,10 @@
 
 import unicodedata
 
-_MOST_READ = 256  # characters; no username is longer than 64, and normalising costs time
+_MAX_CHARACTERS = 256  # characters; no username is longer than 64, and normalising costs time
 
 
-def normalize(typed: str) -> str:
-    """The username that `typed` means: without spaces around it, in one case, and compatible characters as one (NFKC)."""
-    text = unicodedata.normalize("NFKC", typed.strip()[:_MOST_READ]).casefold()
+def normalize_username(raw: str) -> str:
+    """The username that `raw` means: without spaces around it, in one case, and compatible characters as one (NFKC)."""
+    text = unicodedata.normalize("NFKC", raw.strip()[:_MAX_CHARACTERS]).casefold()
     return unicodedata.normalize("NFKC", text).strip()

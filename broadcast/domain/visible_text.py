@@ -3,29 +3,29 @@
 import unicodedata
 
 # White space, controls, format characters, surrogates, and marks that only combine with what is not there
-_UNSEEN_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})
+_INVISIBLE_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})
 # Letters and symbols without a picture: the Hangul fillers, the object replacement character, the empty pattern of Braille, and
 # the empty note head of music. No category tells them.
-_UNSEEN = frozenset("\u115f\u1160\u3164\uffa0\ufffc\u2800\U0001d159")
+_INVISIBLE_CHARACTERS = frozenset("\u115f\u1160\u3164\uffa0\ufffc\u2800\U0001d159")
 
 
 def is_blank(text: str) -> bool:
     """True when `text` has no character that can be seen. Characters newer than Python's Unicode count as seen."""
-    return not any(map(_is_seen, text))
+    return not any(map(_is_visible, text))
 
 
-def _is_seen(character: str) -> bool:
-    if character in _UNSEEN or unicodedata.category(character) in _UNSEEN_CATEGORIES:
+def _is_visible(character: str) -> bool:
+    if character in _INVISIBLE_CHARACTERS or unicodedata.category(character) in _INVISIBLE_CATEGORIES:
         return False
-    return not _is_never_drawn(ord(character))
+    return not _is_default_ignorable(ord(character))
 
 
-def _is_never_drawn(code: int) -> bool:
+def _is_default_ignorable(code_point: int) -> bool:
     """Unassigned code points that are ignored by default (Unicode, DerivedCoreProperties), and those that are no characters."""
     return (
-        code == 0x2065
-        or 0xFFF0 <= code <= 0xFFF8
-        or 0xE0000 <= code <= 0xE0FFF
-        or 0xFDD0 <= code <= 0xFDEF
-        or code & 0xFFFE == 0xFFFE
+        code_point == 0x2065
+        or 0xFFF0 <= code_point <= 0xFFF8
+        or 0xE0000 <= code_point <= 0xE0FFF
+        or 0xFDD0 <= code_point <= 0xFDEF
+        or code_point & 0xFFFE == 0xFFFE
     )

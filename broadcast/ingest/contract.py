@@ -1,6 +1,7 @@
 """The contract with whoever announces events: CloudEvents 1.0, or bare JSON (docs/events.md).
 
-`read` never raises: what cannot be understood is `Rejected` with a sentence. It is pure and quick, so a batch of records is
+`read_command` never raises: what cannot be understood is `Rejection` with a sentence. It is pure and quick, so a batch
+of records is
 read before a transaction begins. The CloudEvents SDK is not used: it invents an id where one is missing, and an event
 without an id can neither be told from its repeat nor be recalled.
 """
@@ -16,24 +17,25 @@ import structlog
 
 from broadcast.base.errors import Invalid
 from broadcast.domain import clock, event_source
-from broadcast.domain.event_source import Owner
-from broadcast.domain.inbound import VALUE_BYTES, Cancel, Publish, Reading, Record, Rejected
-from broadcast.domain.message import is_one_line, read_draft
-from broadcast.ingest.rules import NotCovered, Rule, Rules, TemplateFailed, rule_for
+from broadcast.domain.event_source import EventOwner
+from broadcast.domain.inbound import MAX_VALUE_BYTES, CancelCommand, Command, InboundRecord, PublishCommand, Rejection
+from broadcast.domain.message import is_single_line, parse_draft
+from broadcast.ingest.rules import NoMatchingRule, Rule, Rules, TemplateRenderError, find_rule
 
 _log = structlog.get_logger(__name__)
-PUBLISH = "broadcast.publish.v1"
-CANCEL = "broadcast.cancel.v1"
-NAME_CHARACTERS = 200  # of source, id and type
-REASON_CHARACTERS = 500
-_BARE = "kafka:"
-_STRUCTURED = "application/cloudevents+json"
-_REQUIRED = ("specversion", "id", "source", "type")
+PUBLISH_TYPE = "broadcast.publish.v1"
+CANCEL_TYPE = "broadcast.cancel.v1"
+MAX_NAME_CHARACTERS = 200  # of source, id and type
+MAX_REASON_CHARACTERS = 500
+_BARE_SOURCE_PREFIX = "kafka:"
+_STRUCTURED_CONTENT_TYPE = "application/cloudevents+json"
+_REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One event: who says so, its name there, what kind it is, and its data as decoded JSON. `source` is canonical, `spelt` is
+    """One event: who says so, its name there, what kind it is, and its data as decoded JSON. `source` is canonical,
+    `source_as_written` is
     how it was written.
     """
 
@@ -42,82 +44,87 @@ class Envelope:
     type: str
     data: Any
     topic: str | None = None
-    spelt: str = ""
+    source_as_written: str = ""
 
 
-def read(record: Record, *, now: datetime, rules: Rules = (), owner: Owner | None = None) -> Reading:
+def read_command(
+    record: InboundRecord, *, now: datetime, rules: Rules = (), owner: EventOwner | None = None
+) -> Command:
     """Make of a record what it asks for, under the rule of its source. Never raises.
 
     `owner` is who handed it in; by itself whoever may write to its topic.
     """
     try:
-        return _read(record, now, rules, owner or owner_of(record))
+        return _read_record(record, now, rules, owner or get_record_owner(record))
     except Exception as problem:  # a mistake of ours: one event pays for it, not all that come after it
-        _log.error("event.unreadable", place=str(record.place), exc_info=problem)
-        return Rejected(
+        _log.error("event.unreadable", place=str(record.position), exc_info=problem)
+        return Rejection(
             "failed", f"This event could not be read ({type(problem).__name__}). The server's log says more."
         )
 
 
-def owner_of(record: Record) -> Owner:
+def get_record_owner(record: InboundRecord) -> EventOwner:
     """Whoever may write to the topic of a record; nobody for one of no topic."""
-    return Owner.topic(record.place.topic) if record.place else Owner("", "")
+    return EventOwner.for_topic(record.position.topic) if record.position else EventOwner("", "")
 
 
-def _read(record: Record, now: datetime, rules: Rules, owner: Owner) -> Reading:
+def _read_record(record: InboundRecord, now: datetime, rules: Rules, owner: EventOwner) -> Command:
     try:
         envelope = open_envelope(record)
-    except _Poison as poison:
-        return poison.rejected
+    except _RejectionError as error:
+        return error.rejection
     try:
-        return _read_type(envelope, now, rules, owner)
+        return _read_by_type(envelope, now, rules, owner)
     except RecursionError:
-        return Rejected("not-json", "The data is nested too deeply.", envelope.source, envelope.id)
-    except _Poison as poison:
-        return poison.rejected.of(envelope.source, envelope.id)
+        return Rejection("not-json", "The data is nested too deeply.", envelope.source, envelope.id)
+    except _RejectionError as error:
+        return error.rejection.with_source(envelope.source, envelope.id)
     except Invalid as invalid:
-        return Rejected("fields", str(invalid), envelope.source, envelope.id)
+        return Rejection("fields", str(invalid), envelope.source, envelope.id)
 
 
-def envelope_of(record: Record) -> Envelope | None:
+def try_open_envelope(record: InboundRecord) -> Envelope | None:
     """Source, id, type and data of a record; None for what cannot be understood that far. Never raises."""
     try:
         return open_envelope(record)
-    except _Poison:
+    except _RejectionError:
         return None
 
 
-def open_envelope(record: Record) -> Envelope:
+def open_envelope(record: InboundRecord) -> Envelope:
     """Find source, id, type and data of a record: structured, binary or bare, by its content type and headers."""
-    if record.size > VALUE_BYTES:
-        _refuse("size", f"The event has {record.size:,} bytes; at most {VALUE_BYTES:,} are read.")
-    headers = _headers(record)
+    if record.size > MAX_VALUE_BYTES:
+        _reject("size", f"The event has {record.size:,} bytes; at most {MAX_VALUE_BYTES:,} are read.")
+    headers = _decode_headers(record)
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type.startswith("application/cloudevents"):
-        if content_type != _STRUCTURED:
-            _refuse("envelope", f"The type {_shown(content_type)} is not read; send one event as {_STRUCTURED}.")
-        return _structured(_json(record.value), record)
+        if content_type != _STRUCTURED_CONTENT_TYPE:
+            _reject(
+                "envelope",
+                f"The type {_abbreviate(content_type)} is not read; send one event as {_STRUCTURED_CONTENT_TYPE}.",
+            )
+        return _from_structured(_decode_json(record.value), record)
     attributes = {name[3:]: value for name, value in headers.items() if name[:3] in ("ce_", "ce-")}
     if attributes:
-        return _from_attributes(attributes, _json(record.value, content_type), record)
-    body = _json(record.value, content_type)
+        return _from_attributes(attributes, _decode_json(record.value, content_type), record)
+    body = _decode_json(record.value, content_type)
     if isinstance(body, Mapping) and "specversion" in body:  # structured, by a producer that sets no headers
-        return _structured(body, record)
-    return _bare(body, record)
+        return _from_structured(body, record)
+    return _from_bare_json(body, record)
 
 
-class _Poison(Exception):
-    def __init__(self, rejected: Rejected):
-        self.rejected = rejected
+class _RejectionError(Exception):
+    def __init__(self, rejection: Rejection):
+        self.rejection = rejection
 
 
-def _refuse(code: str, reason: str) -> NoReturn:
-    raise _Poison(Rejected(code, reason))
+def _reject(code: str, reason: str) -> NoReturn:
+    raise _RejectionError(Rejection(code, reason))
 
 
-def _headers(record: Record) -> dict[str, str]:
+def _decode_headers(record: InboundRecord) -> dict[str, str]:
     """Headers of interest as text; percent-encoding is of the HTTP binding alone."""
-    found: dict[str, str] = {}
+    decoded: dict[str, str] = {}
     for name, value in record.headers:
         name = name.lower()
         if name != "content-type" and name[:3] not in ("ce_", "ce-"):
@@ -125,207 +132,224 @@ def _headers(record: Record) -> dict[str, str]:
         try:
             text = value.decode()
         except UnicodeDecodeError:
-            _refuse("envelope", f"The header {_shown(name)} is not UTF-8.")
-        found[name] = unquote(text) if name.startswith("ce-") else text
-    return found
+            _reject("envelope", f"The header {_abbreviate(name)} is not UTF-8.")
+        decoded[name] = unquote(text) if name.startswith("ce-") else text
+    return decoded
 
 
-def _json(value: bytes | None, content_type: str = "") -> Any:
+def _decode_json(value: bytes | None, content_type: str = "") -> Any:
     if value is None or not value.strip():
-        _refuse("empty", f"The event has no value. To recall a broadcast, send {CANCEL}.")
+        _reject("empty", f"The event has no value. To recall a broadcast, send {CANCEL_TYPE}.")
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
-        _refuse("content-type", f"The data is {_shown(content_type)}; only JSON is read.")
+        _reject("content-type", f"The data is {_abbreviate(content_type)}; only JSON is read.")
     try:
-        return _decode(value.decode("utf-8-sig"))  # some producers on Windows begin with a byte order mark
+        return _decode_strict_json(value.decode("utf-8-sig"))  # some producers on Windows begin with a byte order mark
     except UnicodeDecodeError:
-        _refuse("not-json", "The value is not UTF-8.")
+        _reject("not-json", "The value is not UTF-8.")
     except RecursionError:
-        _refuse("not-json", "The value is JSON nested too deeply.")
+        _reject("not-json", "The value is JSON nested too deeply.")
     except ValueError as problem:
-        _refuse("not-json", f"The value is not JSON: {_shown(str(problem))}.")
+        _reject("not-json", f"The value is not JSON: {_abbreviate(str(problem))}.")
 
 
-def _no_number(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; a key that stands twice would mean one thing here and another to whoever wrote or checked it."""
-    found: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the key {_shown(name, 40)} stands twice in one object")
-        found[name] = value
-    return found
+        if name in unique:
+            raise ValueError(f"the key {_abbreviate(name, 40)} stands twice in one object")
+        unique[name] = value
+    return unique
 
 
-_decode = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_unambiguous).decode
+_decode_strict_json = json.JSONDecoder(parse_constant=_reject_constant, object_pairs_hook=_build_unique_object).decode
 
 
-def _structured(body: Any, record: Record) -> Envelope:
+def _from_structured(body: Any, record: InboundRecord) -> Envelope:
     if not isinstance(body, Mapping):
-        _refuse("envelope", "A structured CloudEvent is one JSON object.")
+        _reject("envelope", "A structured CloudEvent is one JSON object.")
     if "data_base64" in body:
-        _refuse("envelope", "Send data as JSON in the field data, not in data_base64.")
+        _reject("envelope", "Send data as JSON in the field data, not in data_base64.")
     attributes = {name: value for name, value in body.items() if name != "data"}
     return _from_attributes(attributes, body.get("data"), record)
 
 
-def _from_attributes(attributes: Mapping[str, Any], data: Any, record: Record) -> Envelope:
-    for name in _REQUIRED:
+def _from_attributes(attributes: Mapping[str, Any], data: Any, record: InboundRecord) -> Envelope:
+    for name in _REQUIRED_ATTRIBUTES:
         if name not in attributes:
-            _refuse("envelope", f"The CloudEvent has no {name}.")
+            _reject("envelope", f"The CloudEvent has no {name}.")
     if attributes["specversion"] != "1.0":
-        _refuse("envelope", f"The CloudEvent's specversion is {_shown(attributes['specversion'])}; 1.0 is read.")
-    time = attributes.get("time")
-    if time is not None and not _is_past_time(time):
-        _refuse("envelope", f"The CloudEvent's time is {_shown(time)}, no time with its zone.")
-    names = {name: _name(name, attributes[name]) for name in ("id", "source", "type")}
-    topic = record.place and record.place.topic
-    names["source"] = event_source.canonical(spelt := names["source"])
-    if len(names["source"]) > NAME_CHARACTERS:
-        _refuse(
+        _reject("envelope", f"The CloudEvent's specversion is {_abbreviate(attributes['specversion'])}; 1.0 is read.")
+    event_time = attributes.get("time")
+    if event_time is not None and not _is_event_time(event_time):
+        _reject("envelope", f"The CloudEvent's time is {_abbreviate(event_time)}, no time with its zone.")
+    names = {name: _read_name(name, attributes[name]) for name in ("id", "source", "type")}
+    topic = record.position and record.position.topic
+    names["source"] = event_source.canonicalize_source(source_as_written := names["source"])
+    if len(names["source"]) > MAX_NAME_CHARACTERS:
+        _reject(
             "envelope",
-            f"The event's source has more than {NAME_CHARACTERS} characters once its host is written as in DNS.",
+            f"The event's source has more than {MAX_NAME_CHARACTERS} characters once its host is written as in DNS.",
         )
-    if names["source"].startswith(_BARE) and names["source"] != f"{_BARE}{topic}":
-        _refuse(
-            "not-allowed", f"A source that begins with {_BARE} is what bare JSON on that topic is called; use another."
+    if names["source"].startswith(_BARE_SOURCE_PREFIX) and names["source"] != f"{_BARE_SOURCE_PREFIX}{topic}":
+        _reject(
+            "not-allowed",
+            f"A source that begins with {_BARE_SOURCE_PREFIX} is what bare JSON on that topic is called; use another.",
         )
-    return Envelope(**names, data=data, topic=topic, spelt=spelt)
+    return Envelope(**names, data=data, topic=topic, source_as_written=source_as_written)
 
 
-def _bare(body: Any, record: Record) -> Envelope:
+def _from_bare_json(body: Any, record: InboundRecord) -> Envelope:
     """JSON without an envelope: the key is its id, else its place. It is from its topic, since it names no source."""
-    place = record.place
-    if place is None:
-        _refuse("envelope", "The event has no CloudEvents envelope: specversion, id, source and type.")
+    position = record.position
+    if position is None:
+        _reject("envelope", "The event has no CloudEvents envelope: specversion, id, source and type.")
     if not record.key:
-        return _of_topic(place.topic, str(place), body)
+        return _build_topic_envelope(position.topic, str(position), body)
     try:
-        key = _name("key", record.key.decode())
+        key = _read_name("key", record.key.decode())
     except UnicodeDecodeError:
-        _refuse("envelope", "The record's key is not UTF-8, so it cannot be the id.")
-    return _of_topic(place.topic, key, body)
+        _reject("envelope", "The record's key is not UTF-8, so it cannot be the id.")
+    return _build_topic_envelope(position.topic, key, body)
 
 
-def _of_topic(topic: str, id: str, body: Any) -> Envelope:
-    return Envelope(f"{_BARE}{topic}", id, PUBLISH, body, topic, spelt=f"{_BARE}{topic}")
+def _build_topic_envelope(topic: str, id: str, body: Any) -> Envelope:
+    return Envelope(
+        f"{_BARE_SOURCE_PREFIX}{topic}",
+        id,
+        PUBLISH_TYPE,
+        body,
+        topic,
+        source_as_written=f"{_BARE_SOURCE_PREFIX}{topic}",
+    )
 
 
-def _name(name: str, value: Any) -> str:
-    is_fit = isinstance(value, str) and 0 < len(value) <= NAME_CHARACTERS and value.strip() and is_one_line(value)
-    if not is_fit:
-        _refuse("envelope", f"The event's {name} must be text of 1 to {NAME_CHARACTERS} characters, in one line.")
+def _read_name(name: str, value: Any) -> str:
+    is_valid = (
+        isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.strip() and is_single_line(value)
+    )
+    if not is_valid:
+        _reject("envelope", f"The event's {name} must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
     return value
 
 
 def _is_time(value: Any) -> bool:
     try:
-        clock.from_wire(value)
+        clock.parse_rfc3339(value)
     except (TypeError, ValueError, OverflowError):
         return False
     return True
 
 
-def _is_past_time(value: Any) -> bool:
+def _is_event_time(value: Any) -> bool:
     """When an event happened: with its zone, and no farther ahead than any time here. A device without a clock says 1970."""
     try:
         moment = datetime.fromisoformat(value)
-        return moment.tzinfo is not None and moment.year < clock.LAST_YEAR
+        return moment.tzinfo is not None and moment.year < clock.YEAR_LIMIT
     except (TypeError, ValueError):
         return False
 
 
-def _read_type(envelope: Envelope, now: datetime, rules: Rules, owner: Owner) -> Reading:
-    if envelope.type == CANCEL:
-        return _cancel(envelope, owner)  # needs no rule: nobody recalls but what they have sent
+def _read_by_type(envelope: Envelope, now: datetime, rules: Rules, owner: EventOwner) -> Command:
+    if envelope.type == CANCEL_TYPE:
+        return _read_cancel(envelope, owner)  # needs no rule: nobody recalls but what they have sent
     try:
-        rule = rule_for(rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=owner)
-    except NotCovered as refusal:
-        _refuse("no-rule", str(refusal))
-    if envelope.type != PUBLISH and not rule.is_translator:
-        _refuse("type", f"The type {_shown(envelope.type)} is not known; use {PUBLISH} or {CANCEL}.")
-    return _publish(envelope, rule, now, owner)
+        rule = find_rule(rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=owner)
+    except NoMatchingRule as no_rule:
+        _reject("no-rule", str(no_rule))
+    if envelope.type != PUBLISH_TYPE and not rule.has_message_templates:
+        _reject("type", f"The type {_abbreviate(envelope.type)} is not known; use {PUBLISH_TYPE} or {CANCEL_TYPE}.")
+    return _read_publish(envelope, rule, now, owner)
 
 
-def _publish(envelope: Envelope, rule: Rule, now: datetime, owner: Owner) -> Publish:
+def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwner) -> PublishCommand:
     try:
-        data, key = _with_key(envelope, rule)
-        data, asks_again = _with_wish(data, rule)
-        draft = read_draft(_not_late(rule.shape(data), now), now=now)
-    except TemplateFailed as problem:
-        _refuse("template", f"{_shown(str(problem), 300)}.")
+        data, collapse_key = _split_collapse_key(envelope, rule)
+        data, acknowledge_again = _split_acknowledge_again(data, rule)
+        draft = parse_draft(_drop_past_start(rule.build_message_fields(data), now), now=now)
+    except TemplateRenderError as problem:
+        _reject("template", f"{_abbreviate(str(problem), 300)}.")
     if draft.close_sessions:
-        _refuse("not-allowed", "An event from outside signs nobody out; a person who manages people may.")
-    if (refusal := rule.refusal(draft)) is not None:
-        _refuse("not-allowed", refusal)
-    if rule.draft:
+        _reject("not-allowed", "An event from outside signs nobody out; a person who manages people may.")
+    if (refusal := rule.find_refusal(draft)) is not None:
+        _reject("not-allowed", refusal)
+    if rule.is_draft_only:
         draft = replace(draft, keep_as_draft=True)
-    if asks_again and not draft.requires_ack:
-        _refuse("fields", "acknowledgeAgain needs requiresAck.")
-    return Publish(
+    if acknowledge_again and not draft.requires_ack:
+        _reject("fields", "acknowledgeAgain needs requiresAck.")
+    return PublishCommand(
         envelope.source,
         envelope.id,
         draft,
-        sender_name=rule.sender or event_source.shown(envelope.source),
+        sender_name=rule.sender_name or event_source.to_sender_name(envelope.source),
         owner=owner.key,
-        spelt=envelope.spelt,
-        collapse_key=key,
-        cap=rule.cap,
-        acknowledge_again=asks_again,
+        source_as_written=envelope.source_as_written,
+        collapse_key=collapse_key,
+        rate_cap=rule.rate_cap,
+        acknowledge_again=acknowledge_again,
     )
 
 
-def _with_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None]:
-    """The data without its collapse key, and that key; without one, the one of its rule. Raises TemplateFailed."""
+def _split_collapse_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None]:
+    """The data without its collapse key, and that key; without one, the one of its rule. Raises TemplateRenderError."""
     data = envelope.data
-    own = data.get("collapseKey") if isinstance(data, Mapping) and not rule.is_translator else None
-    if own is not None and (not isinstance(own, str) or not own.strip()):
-        _refuse("fields", f"collapseKey is text of 1 to {NAME_CHARACTERS} characters, in one line.")
-    key = own.strip() if own else rule.collapse_key(data, envelope.type)
-    if key is not None and not (len(key) <= NAME_CHARACTERS and is_one_line(key)):
-        _refuse("fields", f"A collapse key is text of 1 to {NAME_CHARACTERS} characters, in one line.")
-    if isinstance(data, Mapping) and not rule.is_translator:
+    own_key = data.get("collapseKey") if isinstance(data, Mapping) and not rule.has_message_templates else None
+    if own_key is not None and (not isinstance(own_key, str) or not own_key.strip()):
+        _reject("fields", f"collapseKey is text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
+    collapse_key = own_key.strip() if own_key else rule.render_collapse_key(data, envelope.type)
+    if collapse_key is not None and not (len(collapse_key) <= MAX_NAME_CHARACTERS and is_single_line(collapse_key)):
+        _reject("fields", f"A collapse key is text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
+    if isinstance(data, Mapping) and not rule.has_message_templates:
         data = {name: value for name, value in data.items() if name != "collapseKey"}
-    return data, key
+    return data, collapse_key
 
 
-def _with_wish(data: Any, rule: Rule) -> tuple[Any, bool]:
+def _split_acknowledge_again(data: Any, rule: Rule) -> tuple[Any, bool]:
     """The data without `acknowledgeAgain`, and what it says."""
-    if not isinstance(data, Mapping) or rule.is_translator or "acknowledgeAgain" not in data:
+    if not isinstance(data, Mapping) or rule.has_message_templates or "acknowledgeAgain" not in data:
         return data, False
-    wish = data["acknowledgeAgain"]
-    if wish is not None and not isinstance(wish, bool):
-        _refuse("fields", "acknowledgeAgain must be true or false.")
-    return {name: value for name, value in data.items() if name != "acknowledgeAgain"}, bool(wish)
+    requested = data["acknowledgeAgain"]
+    if requested is not None and not isinstance(requested, bool):
+        _reject("fields", "acknowledgeAgain must be true or false.")
+    return {name: value for name, value in data.items() if name != "acknowledgeAgain"}, bool(requested)
 
 
-def _not_late(data: Any, now: datetime) -> Any:
+def _drop_past_start(data: Any, now: datetime) -> Any:
     """An event may wait in Kafka beyond its start, which a person's form cannot: then it is sent at once."""
-    start = data.get("scheduledAt") if isinstance(data, Mapping) else None
-    if not _is_time(start) or clock.from_wire(start) > now:
+    scheduled_at = data.get("scheduledAt") if isinstance(data, Mapping) else None
+    if not _is_time(scheduled_at) or clock.parse_rfc3339(scheduled_at) > now:
         return data
     return {name: value for name, value in data.items() if name != "scheduledAt"}
 
 
-def _cancel(envelope: Envelope, owner: Owner) -> Cancel:
+def _read_cancel(envelope: Envelope, owner: EventOwner) -> CancelCommand:
     data = envelope.data
     if not isinstance(data, Mapping) or not data.keys() <= {"id", "source", "reason"} or "id" not in data:
-        _refuse("fields", "The data of a cancel is {id, reason}: the id under which the broadcast was announced.")
-    if (named := data.get("source")) is not None and (
-        not isinstance(named, str) or event_source.canonical(named) != envelope.source
+        _reject("fields", "The data of a cancel is {id, reason}: the id under which the broadcast was announced.")
+    if (named_source := data.get("source")) is not None and (
+        not isinstance(named_source, str) or event_source.canonicalize_source(named_source) != envelope.source
     ):
-        _refuse("not-allowed", "A source recalls its own broadcasts only.")
-    cancels = _name("id", data["id"])
+        _reject("not-allowed", "A source recalls its own broadcasts only.")
+    cancelled_id = _read_name("id", data["id"])
     reason = data.get("reason", "Recalled by its source")
     reason = " ".join(reason.split()) if isinstance(reason, str) else ""
-    if not 0 < len(reason) <= REASON_CHARACTERS or not is_one_line(reason):
-        _refuse("fields", f"The reason is text of 1 to {REASON_CHARACTERS} characters.")
-    return Cancel(envelope.source, envelope.id, cancels, reason, owner=owner.key, spelt=envelope.spelt)
+    if not 0 < len(reason) <= MAX_REASON_CHARACTERS or not is_single_line(reason):
+        _reject("fields", f"The reason is text of 1 to {MAX_REASON_CHARACTERS} characters.")
+    return CancelCommand(
+        envelope.source,
+        envelope.id,
+        cancelled_id,
+        reason,
+        owner=owner.key,
+        source_as_written=envelope.source_as_written,
+    )
 
 
-def _shown(value: Any, most: int = 80) -> str:
+def _abbreviate(value: Any, max_characters: int = 80) -> str:
     """Foreign text as it may stand in a sentence: short, and in one line."""
     text = value if isinstance(value, str) else repr(value)
-    return "".join(character if is_one_line(character) else "�" for character in text[:most])
+    return "".join(character if is_single_line(character) else "�" for character in text[:max_characters])

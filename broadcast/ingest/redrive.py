@@ -5,23 +5,23 @@ from datetime import datetime
 
 from broadcast.actions import dead_letters as actions
 from broadcast.actions import inbound_events
-from broadcast.actions.inbound_batch import Ready
+from broadcast.actions.inbound_batch import PreparedInboundEvent
 from broadcast.actions.inbound_events import Outcome
-from broadcast.base.errors import ConfirmationNeeded, Conflict
+from broadcast.base.errors import ConfirmationRequired, Conflict
 from broadcast.domain.actor import Actor
-from broadcast.domain.confirmation import Given
-from broadcast.domain.inbound import Arrival, Rejected
+from broadcast.domain.confirmation import ConfirmationInput
+from broadcast.domain.inbound import InboundEvent, Rejection
 from broadcast.domain.permissions import Permission
 from broadcast.ingest import contract
 from broadcast.ingest.rules import RULES
 from broadcast.store import dead_letters
 from broadcast.store.models.ingest import DeadLetter
 
-AT_ONCE = 200  # letters redriven by one request
+BATCH_SIZE = 200  # letters redriven by one request
 
 
 @dataclass(frozen=True, slots=True)
-class Redriven:
+class RedriveResult:
     """How a redrive of many went. `unconfirmed` are those that must be redriven one by one, as they must be confirmed."""
 
     done: int
@@ -30,45 +30,45 @@ class Redriven:
     unconfirmed: int = 0
 
 
-def read(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Arrival:
+def read_letter(letter: DeadLetter, value: bytes | None, *, now: datetime) -> InboundEvent:
     """Read a letter anew; with `value`, as if that had been sent instead. Never raises."""
-    record = dead_letters.record_of(letter)
-    is_whole = letter.last_offset is None and letter.size == len(letter.value or b"")
-    if value is None and not is_whole:  # what is left of it is another message, or none
-        return Arrival(record, Rejected(letter.code, letter.reason, letter.source, letter.source_id))
+    record = dead_letters.to_record(letter)
+    is_complete = letter.last_offset is None and letter.size == len(letter.value or b"")
+    if value is None and not is_complete:  # what is left of it is another message, or none
+        return InboundEvent(record, Rejection(letter.code, letter.reason, letter.source, letter.source_id))
     if value is not None:
         record = replace(record, value=value)
-    return Arrival(record, contract.read(record, now=now, rules=RULES.current))
+    return InboundEvent(record, contract.read_command(record, now=now, rules=RULES.current))
 
 
-def rehearse(letter: DeadLetter, value: bytes | None, *, now: datetime) -> Ready:
+def preview_redrive(letter: DeadLetter, value: bytes | None, *, now: datetime) -> PreparedInboundEvent:
     """What a redrive would be given to write: the draft with its audience, or why not. Writes nothing."""
-    [ready] = inbound_events.prepare([read(letter, value, now=now)])
-    return ready
+    [prepared] = inbound_events.prepare([read_letter(letter, value, now=now)])
+    return prepared
 
 
 def redrive(
-    letter: DeadLetter, value: bytes | None, *, by: Actor, now: datetime, confirmed: Given | None = None
+    letter: DeadLetter, value: bytes | None, *, by: Actor, now: datetime, confirmed: ConfirmationInput | None = None
 ) -> Outcome:
-    """Raises Forbidden, NotFound, ConfirmationNeeded, Conflict, Busy."""
-    arrival, edited = read(letter, value, now=now), value is not None
-    return actions.redrive(letter.id, arrival, edited=edited, by=by, now=now, confirmed=confirmed)
+    """Raises Forbidden, NotFound, ConfirmationRequired, Conflict, TemporarilyUnavailable."""
+    inbound_event, is_edited = read_letter(letter, value, now=now), value is not None
+    return actions.redrive(letter.id, inbound_event, is_edited=is_edited, by=by, now=now, confirmed=confirmed)
 
 
-def redrive_all(*, through: int, by: Actor, now: datetime) -> Redriven:
-    """Redrive waiting letters up to id `through`, oldest first, at most AT_ONCE. Raises Forbidden, Busy."""
+def redrive_all(*, through: int, by: Actor, now: datetime) -> RedriveResult:
+    """Redrive waiting letters up to id `through`, oldest first, at most AT_ONCE. Raises Forbidden, TemporarilyUnavailable."""
     by.require(Permission.OPERATE)
     done = rejected = unconfirmed = 0
-    for letter_id in dead_letters.waiting_ids(through=through, limit=AT_ONCE):
-        letter = dead_letters.by_id(letter_id)
+    for letter_id in dead_letters.list_waiting_ids(through=through, limit=BATCH_SIZE):
+        letter = dead_letters.get(letter_id)
         try:
             outcome = redrive(letter, None, by=by, now=now)
         except Conflict:
             continue  # somebody else was faster
-        except ConfirmationNeeded:
+        except ConfirmationRequired:
             unconfirmed += 1
             continue
         rejected += outcome.kind == "rejected"
         done += outcome.kind != "rejected"
     left = max(0, dead_letters.count_waiting(through=through) - rejected - unconfirmed)
-    return Redriven(done, rejected, left, unconfirmed)
+    return RedriveResult(done, rejected, left, unconfirmed)

@@ -15,125 +15,129 @@ from jinja2 import Template
 
 from broadcast.base.app_parts import AppPart
 from broadcast.domain import event_source
-from broadcast.domain.event_source import Owner
-from broadcast.domain.inbound import Cap
+from broadcast.domain.event_source import EventOwner
+from broadcast.domain.inbound import RateCap
 from broadcast.domain.message import Draft, TargetType
 
-AUDIENCE = ("targetType", "targetIds")
+AUDIENCE_FIELDS = ("targetType", "targetIds")
 
 
-class TemplateFailed(Exception):
+class TemplateRenderError(Exception):
     """The data does not have what the template of its rule shows; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """A template, and how it was `typed`."""
+class TextTemplate:
+    """A template, and how it was `source_text`."""
 
-    typed: str
+    source_text: str
     template: Template
 
     def render(self, **values: Any) -> str:
-        """Raises TemplateFailed."""
+        """Raises TemplateRenderError."""
         try:
             return self.template.render(values)
         except Exception as problem:  # whatever a template does with a stranger's values, their event alone pays for it
-            raise TemplateFailed(f"The data does not fit the template of its rule: {problem}"[:300]) from None
+            raise TemplateRenderError(f"The data does not fit the template of its rule: {problem}"[:300]) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`fits` are patterns of source, topic and type, of each of which one must fit; `senders` who may send under this rule,
+    """`patterns` are patterns of source, topic and type, of each of which one must fit; `senders` who may send under this rule,
     None for everybody. `audiences` and `priorities` are what may be used; None allows all.
 
-    `templates` are title, content and collapse key, of which the first two come together; `cap` limits what goes out.
+    `templates` are title, content and collapse key, of which the first two come together; `rate_cap` limits what goes out.
     """
 
-    fits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     senders: tuple[str, ...] | None = None
-    sender: str | None = None
+    sender_name: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    templates: Mapping[str, Text] = field(default_factory=dict)
+    templates: Mapping[str, TextTemplate] = field(default_factory=dict)
     audiences: frozenset[str] | None = None
     priorities: frozenset[str] | None = None
-    draft: bool = False
-    cap: Cap | None = None
+    is_draft_only: bool = False
+    rate_cap: RateCap | None = None
 
     @property
-    def is_translator(self) -> bool:
+    def has_message_templates(self) -> bool:
         """Whether it makes messages of data that knows nothing of messages."""
         return "title" in self.templates
 
-    def fits_event(self, *, source: str, topic: str | None, type: str) -> bool:
-        given = {"topic": topic or "", "type": type}
-        return self.fits_source(source) and all(
-            any(fnmatchcase(given[name], pattern) for pattern in self.fits[name]) for name in given if name in self.fits
+    def matches_event(self, *, source: str, topic: str | None, type: str) -> bool:
+        values = {"topic": topic or "", "type": type}
+        return self.matches_source(source) and all(
+            any(fnmatchcase(values[name], pattern) for pattern in self.patterns[name])
+            for name in values
+            if name in self.patterns
         )
 
-    def fits_source(self, source: str) -> bool:
+    def matches_source(self, source: str) -> bool:
         """Whether this canonical source is one that the rule is for."""
-        patterns = self.fits.get("source")
-        return patterns is None or any(event_source.fits(pattern, source) for pattern in patterns)
+        patterns = self.patterns.get("source")
+        return patterns is None or any(event_source.matches_pattern(pattern, source) for pattern in patterns)
 
-    def may_be_used_by(self, owner: Owner) -> bool:
+    def may_be_used_by(self, owner: EventOwner) -> bool:
         return self.senders is None or any(fnmatchcase(owner.name, pattern) for pattern in self.senders)
 
-    def shape(self, data: Any) -> Any:
+    def build_message_fields(self, data: Any) -> Any:
         """The fields of a message, of an event's data: rendered if there are templates, and with what it left out.
 
-        Raises TemplateFailed.
+        Raises TemplateRenderError.
         """
-        if self.is_translator:
+        if self.has_message_templates:
             data = {name: self.templates[name].render(data=data) for name in ("title", "content")}
         if not isinstance(data, Mapping):
             return data
-        given = {name: value for name, value in data.items() if value is not None}
-        is_whole = "targetType" in given  # then the default's names are of another audience
-        left = {name: value for name, value in self.defaults.items() if not (is_whole and name in AUDIENCE)}
-        return left | given
+        event_fields = {name: value for name, value in data.items() if value is not None}
+        has_own_audience = "targetType" in event_fields  # then the default's names are of another audience
+        applied_defaults = {
+            name: value for name, value in self.defaults.items() if not (has_own_audience and name in AUDIENCE_FIELDS)
+        }
+        return applied_defaults | event_fields
 
-    def refusal(self, draft: Draft) -> str | None:
+    def find_refusal(self, draft: Draft) -> str | None:
         """Why this source may not send this; None if it may."""
         if self.priorities is not None and draft.priority not in self.priorities:
             return f"Its source may not use the priority {draft.priority}."
-        asked = _audiences_of(draft)
-        if self.audiences is not None and not asked <= self.audiences:
-            return f"Its source may not send to {', '.join(sorted(asked - self.audiences))}."
+        requested = _list_audiences(draft)
+        if self.audiences is not None and not requested <= self.audiences:
+            return f"Its source may not send to {', '.join(sorted(requested - self.audiences))}."
         return None
 
-    def collapse_key(self, data: Any, type: str) -> str | None:
-        """The key under which events of this rule share a card, None without one. Raises TemplateFailed."""
+    def render_collapse_key(self, data: Any, type: str) -> str | None:
+        """The key under which events of this rule share a card, None without one. Raises TemplateRenderError."""
         if "collapse_key" not in self.templates:
             return None
         return self.templates["collapse_key"].render(data=data, type=type).strip() or None
 
 
-ANYTHING = Rule()  # last of the rules where what none of them fits is let through
+ALLOW_ALL_RULE = Rule()  # last of the rules where what none of them fits is let through
 Rules = tuple[Rule, ...]
 
 
-class NotCovered(Exception):
+class NoMatchingRule(Exception):
     """No rule lets this sender send this; the message is the sentence for them."""
 
 
-def rule_for(rules: Rules, *, source: str, topic: str | None, type: str, owner: Owner) -> Rule:
-    """The rule that holds for an event. Without any rules, one that changes nothing. Raises NotCovered."""
-    is_kept = False  # for the senders of a rule that fits: then what is for everybody is not for this
-    for rule in rules or (ANYTHING,):
-        if not rule.fits_event(source=source, topic=topic, type=type):
+def find_rule(rules: Rules, *, source: str, topic: str | None, type: str, owner: EventOwner) -> Rule:
+    """The rule that holds for an event. Without any rules, one that changes nothing. Raises NoMatchingRule."""
+    is_reserved = False  # for the senders of a rule that fits: then what is for everybody is not for this
+    for rule in rules or (ALLOW_ALL_RULE,):
+        if not rule.matches_event(source=source, topic=topic, type=type):
             continue
         if not rule.may_be_used_by(owner):
-            is_kept = True
-        elif rule.senders is not None or not is_kept:
+            is_reserved = True
+        elif rule.senders is not None or not is_reserved:
             return rule
-    if is_kept:
-        raise NotCovered(
+    if is_reserved:
+        raise NoMatchingRule(
             f"{owner.name or 'Its sender'} may not send as {source}. The rule of this source names who may."
         )
-    raise NotCovered(f"No rule is for what {owner.name or 'its sender'} sends as {source}, so it is refused.")
+    raise NoMatchingRule(f"No rule is for what {owner.name or 'its sender'} sends as {source}, so it is refused.")
 
 
-def _audiences_of(draft: Draft) -> set[str]:
+def _list_audiences(draft: Draft) -> set[str]:
     match draft.target.type:
         case TargetType.ALL:
             return {"everyone"}

@@ -18,51 +18,62 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SettingsError
 from broadcast.domain import event_source
-from broadcast.domain.inbound import Cap
-from broadcast.domain.message import Priority, is_one_line, read_draft
-from broadcast.ingest.rules import ANYTHING, AUDIENCE, Rule, Rules, Text
+from broadcast.domain.inbound import RateCap
+from broadcast.domain.message import Priority, is_single_line, parse_draft
+from broadcast.ingest.rules import ALLOW_ALL_RULE, AUDIENCE_FIELDS, Rule, Rules, TextTemplate
 
-_FITS = ("source", "topic", "type")
-_TEMPLATES = ("title", "content", "collapse_key")
-_CAP = {"most": 1_000_000, "per_seconds": 86_400, "most_of_sender": 1_000_000}  # the largest of each
-_DEFAULTS = (*AUDIENCE, "priority", "category", "requiresAck")
-_FIELDS = (*_FITS, "from", "sender", "defaults", *_TEMPLATES, "audiences", "priorities", "draft", *_CAP)
-_PATTERN_CHARACTERS, _SENDER_CHARACTERS, _TEMPLATE_CHARACTERS = 250, 100, 10_000
-_AUDIENCES = re.compile(r"everyone|people|role:[a-z][a-z0-9_-]{0,63}")
-_SENDERS = re.compile(r"account:\S{1,64}|topic:[A-Za-z0-9._*?\[\]!-]{1,249}")
-_BEGINNING = re.compile(r"\s*\[\[\s*(rule|\"rule\"|'rule')\s*\]\]")
-_A_TIME = datetime(2026, 1, 1, tzinfo=UTC)  # defaults hold no times, so that any does
-_MOST_NUMBER, _MOST_POWER = 10**18, 100  # that a template calculates with
-_WIDTH = re.compile(r"%[^%a-zA-Z]*(?:\d{4}|\*)")  # of a value in a format
+_PATTERN_FIELDS = ("source", "topic", "type")
+_TEMPLATE_FIELDS = ("title", "content", "collapse_key")
+_MAX_CAP_VALUES = {"limit": 1_000_000, "window_seconds": 86_400, "sender_limit": 1_000_000}  # the largest of each
+_RENAMED_FIELDS = {"most": "limit", "per_seconds": "window_seconds", "most_of_sender": "sender_limit"}  # since 0.2.0
+_DEFAULT_FIELDS = (*AUDIENCE_FIELDS, "priority", "category", "requiresAck")
+_RULE_FIELDS = (
+    *_PATTERN_FIELDS,
+    "from",
+    "sender",
+    "defaults",
+    *_TEMPLATE_FIELDS,
+    "audiences",
+    "priorities",
+    "draft",
+    *_MAX_CAP_VALUES,
+)
+_MAX_PATTERN_CHARACTERS, _MAX_SENDER_CHARACTERS, _MAX_TEMPLATE_CHARACTERS = 250, 100, 10_000
+_AUDIENCE_PATTERN = re.compile(r"everyone|people|role:[a-z][a-z0-9_-]{0,63}")
+_SENDER_PATTERN = re.compile(r"account:\S{1,64}|topic:[A-Za-z0-9._*?\[\]!-]{1,249}")
+_RULE_HEADING_PATTERN = re.compile(r"\s*\[\[\s*(rule|\"rule\"|'rule')\s*\]\]")
+_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)  # defaults hold no times, so that any does
+_MAX_NUMBER, _MAX_POWER = 10**18, 100  # that a template calculates with
+_FORMAT_WIDTH_PATTERN = re.compile(r"%[^%a-zA-Z]*(?:\d{4}|\*)")  # of a value in a format
 
 
-class _Environment(ImmutableSandboxedEnvironment):
+class _SafeEnvironment(ImmutableSandboxedEnvironment):
     """Multiplies numbers only: an event that sends a text where its rule expects a number would fill any memory."""
 
     intercepted_binops = frozenset(["*", "**", "%"])
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "%" and isinstance(left, str) and not _WIDTH.search(left):
+        if operator == "%" and isinstance(left, str) and not _FORMAT_WIDTH_PATTERN.search(left):
             return left % right
-        if not all(isinstance(side, int | float) and abs(side) <= _MOST_NUMBER for side in (left, right)):
+        if not all(isinstance(side, int | float) and abs(side) <= _MAX_NUMBER for side in (left, right)):
             raise ValueError(f"{operator} is for numbers")
-        if operator == "**" and abs(right) > _MOST_POWER:
-            raise ValueError(f"** is for powers of at most {_MOST_POWER}")
+        if operator == "**" and abs(right) > _MAX_POWER:
+            raise ValueError(f"** is for powers of at most {_MAX_POWER}")
         return super().call_binop(context, operator, left, right)
 
 
-_templates = _Environment(undefined=StrictUndefined, autoescape=False)
+_environment = _SafeEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
-class _Wrong(Exception):
+class _RuleError(Exception):
     """A field, if it is one field's fault, and a sentence without its name."""
 
     def __init__(self, name: str | None, sentence: str):
         self.name, self.sentence = name, sentence
 
 
-def load(path: Path | None, *, lets_others_through: bool = False) -> Rules:
-    """Read the rules; none without a file. With `lets_others_through`, the last is one for all that the file says nothing of.
+def load_rules(path: Path | None, *, should_allow_others: bool = False) -> Rules:
+    """Read the rules; none without a file. With `should_allow_others`, the last is one for all that the file says nothing of.
 
     Raises SettingsError naming the file, the line, the rule and the field, and what is wrong with it.
     """
@@ -70,13 +81,13 @@ def load(path: Path | None, *, lets_others_through: bool = False) -> Rules:
         return ()
     try:
         text = path.read_bytes().decode()
-        whole = tomllib.loads(text)
+        document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
         raise SettingsError(f"EVENT_RULES: {path} cannot be read: {problem}") from None
-    tables = whole.pop("rule", [])
-    if whole:
-        name = sorted(whole)[0]
-        hint = _nearest(name, ("rule",))
+    tables = document.pop("rule", [])
+    if document:
+        name = sorted(document)[0]
+        hint = _suggest_nearest(name, ("rule",))
         raise SettingsError(
             f"EVENT_RULES: {path}: {name} is not read{hint} The file holds [[rule]] tables and nothing else."
         )
@@ -84,152 +95,166 @@ def load(path: Path | None, *, lets_others_through: bool = False) -> Rules:
         raise SettingsError(f"EVENT_RULES: {path}: write each rule as a table that begins with [[rule]].")
     if not tables:
         raise SettingsError(f"EVENT_RULES: {path} holds no [[rule]], so that every event would be refused.")
-    lines = _Lines(text, len(tables))
-    rules = tuple(_rule(table, n, path, lines) for n, table in enumerate(tables, 1))
-    return (*rules, ANYTHING) if lets_others_through else rules
+    lines = _LineLocator(text, len(tables))
+    rules = tuple(_read_rule(table, n, path, lines) for n, table in enumerate(tables, 1))
+    return (*rules, ALLOW_ALL_RULE) if should_allow_others else rules
 
 
-class _Lines:
+class _LineLocator:
     """Where rules and their fields stand in the file: tomllib does not say."""
 
     def __init__(self, text: str, count: int):
         self._lines = text.splitlines()
-        self._begins = [n for n, line in enumerate(self._lines) if _BEGINNING.match(line)]
-        self._is_known = len(self._begins) == count  # else one stands inside a text of several lines
+        self._rule_starts = [n for n, line in enumerate(self._lines) if _RULE_HEADING_PATTERN.match(line)]
+        self._is_reliable = len(self._rule_starts) == count  # else one stands inside a text of several lines
 
-    def of(self, rule: int, field: str | None) -> str:
+    def describe_line(self, rule: int, field: str | None) -> str:
         """`, line 7`, or nothing when that cannot be told."""
-        if not self._is_known:
+        if not self._is_reliable:
             return ""
-        begin = self._begins[rule - 1]
-        end = self._begins[rule] if rule < len(self._begins) else len(self._lines)
-        wanted = field and re.compile(rf"""\s*(\[rule\.)?["']?{re.escape(field)}\b""")
-        at = next((n for n in range(begin + 1, end) if wanted and wanted.match(self._lines[n])), begin)
-        return f", line {at + 1}"
+        start = self._rule_starts[rule - 1]
+        end = self._rule_starts[rule] if rule < len(self._rule_starts) else len(self._lines)
+        field_pattern = field and re.compile(rf"""\s*(\[rule\.)?["']?{re.escape(field)}\b""")
+        line_index = next(
+            (n for n in range(start + 1, end) if field_pattern and field_pattern.match(self._lines[n])), start
+        )
+        return f", line {line_index + 1}"
 
 
-def _rule(table: dict[str, Any], n: int, path: Path, lines: _Lines) -> Rule:
+def _read_rule(table: dict[str, Any], number: int, path: Path, lines: _LineLocator) -> Rule:
     try:
-        return _read(table)
-    except _Wrong as wrong:
-        where = f"EVENT_RULES: {path}{lines.of(n, wrong.name)}: rule {n}: "
-        raise SettingsError(where + (f"{wrong.name} {wrong.sentence}" if wrong.name else wrong.sentence)) from None
+        return _parse_rule(table)
+    except _RuleError as error:
+        prefix = f"EVENT_RULES: {path}{lines.describe_line(number, error.name)}: rule {number}: "
+        raise SettingsError(prefix + (f"{error.name} {error.sentence}" if error.name else error.sentence)) from None
 
 
-def _read(table: dict[str, Any]) -> Rule:
+def _parse_rule(table: dict[str, Any]) -> Rule:
     for name in table:
-        if name not in _FIELDS:
-            raise _Wrong(name, f"is not a field of a rule{_nearest(name, _FIELDS)}")
-    fits = {name: _one_or_more(name, table[name], _pattern) for name in _FITS if name in table}
-    if not fits:
-        raise _Wrong(None, "say what it is for: source, topic or type.")
+        if name not in _RULE_FIELDS:
+            if name in _RENAMED_FIELDS:
+                raise _RuleError(name, f"is now {_RENAMED_FIELDS[name]}.")
+            raise _RuleError(name, f"is not a field of a rule{_suggest_nearest(name, _RULE_FIELDS)}")
+    patterns = {name: _read_one_or_more(name, table[name], _read_pattern) for name in _PATTERN_FIELDS if name in table}
+    if not patterns:
+        raise _RuleError(None, "say what it is for: source, topic or type.")
     rule = Rule(
-        fits=fits | {"source": tuple(map(event_source.canonical, fits["source"]))} if "source" in fits else fits,
-        senders=_senders(table["from"]) if "from" in table else None,
-        sender=_line("sender", table["sender"], _SENDER_CHARACTERS) if "sender" in table else None,
-        defaults=_defaults(table.get("defaults", {})),
-        templates={name: _template(name, table[name]) for name in _TEMPLATES if name in table},
-        audiences=_choices(table, "audiences", _AUDIENCES.fullmatch, "everyone, people, or role:NAME"),
-        priorities=_choices(table, "priorities", set(Priority).__contains__, ", ".join(Priority)),
-        draft=_flag("draft", table.get("draft", False)),
-        cap=_cap(table, fits),
+        patterns=patterns | {"source": tuple(map(event_source.canonicalize_source, patterns["source"]))}
+        if "source" in patterns
+        else patterns,
+        senders=_read_senders(table["from"]) if "from" in table else None,
+        sender_name=_read_line("sender", table["sender"], _MAX_SENDER_CHARACTERS) if "sender" in table else None,
+        defaults=_read_defaults(table.get("defaults", {})),
+        templates={name: _read_template(name, table[name]) for name in _TEMPLATE_FIELDS if name in table},
+        audiences=_read_choices(table, "audiences", _AUDIENCE_PATTERN.fullmatch, "everyone, people, or role:NAME"),
+        priorities=_read_choices(table, "priorities", set(Priority).__contains__, ", ".join(Priority)),
+        is_draft_only=_read_flag("draft", table.get("draft", False)),
+        rate_cap=_read_rate_cap(table, patterns),
     )
     if ("title" in rule.templates) != ("content" in rule.templates):
-        raise _Wrong(None, "title and content are templates together, or neither is.")
+        raise _RuleError(None, "title and content are templates together, or neither is.")
     _check_defaults(rule)
     return rule
 
 
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    spelt = {one.lower().replace("_", ""): one for one in known}
-    found = get_close_matches(name.lower().replace("_", "").replace("-", ""), spelt, n=1, cutoff=0.6)
-    return f"; did you mean {spelt[found[0]]}?" if found else f"; there are {', '.join(known)}."
+def _suggest_nearest(name: str, known: tuple[str, ...]) -> str:
+    known_by_spelling = {one.lower().replace("_", ""): one for one in known}
+    matches = get_close_matches(name.lower().replace("_", "").replace("-", ""), known_by_spelling, n=1, cutoff=0.6)
+    return f"; did you mean {known_by_spelling[matches[0]]}?" if matches else f"; there are {', '.join(known)}."
 
 
-def _shown(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _line(name: str, value: Any, most: int) -> str:
+def _read_line(name: str, value: Any, max_characters: int) -> str:
     if not isinstance(value, str):
-        raise _Wrong(name, f"must be text in quotes, and is {_shown(value)}.")
-    if not 0 < len(value) <= most or not value.strip() or not is_one_line(value):
-        raise _Wrong(name, f"must be 1 to {most} characters in one line, and is {_shown(value)}.")
+        raise _RuleError(name, f"must be text in quotes, and is {_abbreviate(value)}.")
+    if not 0 < len(value) <= max_characters or not value.strip() or not is_single_line(value):
+        raise _RuleError(name, f"must be 1 to {max_characters} characters in one line, and is {_abbreviate(value)}.")
     return value
 
 
-def _pattern(name: str, value: Any) -> str:
-    return _line(name, value, _PATTERN_CHARACTERS)
+def _read_pattern(name: str, value: Any) -> str:
+    return _read_line(name, value, _MAX_PATTERN_CHARACTERS)
 
 
-def _one_or_more(name: str, value: Any, read: Callable[[str, Any], str]) -> tuple[str, ...]:
+def _read_one_or_more(name: str, value: Any, read: Callable[[str, Any], str]) -> tuple[str, ...]:
     if not isinstance(value, list):
         return (read(name, value),)
     if not value:
-        raise _Wrong(name, "is an empty list, so that the rule would fit nothing.")
+        raise _RuleError(name, "is an empty list, so that the rule would fit nothing.")
     return tuple(read(name, one) for one in value)
 
 
-def _senders(value: Any) -> tuple[str, ...]:
-    wanted = "must name accounts and topics, like account:grid-bot or topic:grid.*"
-    found = _one_or_more("from", value, _pattern)
-    for one in found:
-        if not _SENDERS.fullmatch(one):
-            raise _Wrong("from", f"{wanted}, and has {_shown(one)}.")
-    return tuple(one.lower() if one.startswith("account:") else one for one in found)
+def _read_senders(value: Any) -> tuple[str, ...]:
+    requirement = "must name accounts and topics, like account:grid-bot or topic:grid.*"
+    senders = _read_one_or_more("from", value, _read_pattern)
+    for sender in senders:
+        if not _SENDER_PATTERN.fullmatch(sender):
+            raise _RuleError("from", f"{requirement}, and has {_abbreviate(sender)}.")
+    return tuple(one.lower() if one.startswith("account:") else one for one in senders)
 
 
-def _flag(name: str, value: Any) -> bool:
+def _read_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong(name, f"must be true or false, without quotes, and is {_shown(value)}.")
+        raise _RuleError(name, f"must be true or false, without quotes, and is {_abbreviate(value)}.")
     return value
 
 
-def _template(name: str, value: Any) -> Text:
-    if not isinstance(value, str) or not 0 < len(value) <= _TEMPLATE_CHARACTERS or not value.strip():
-        raise _Wrong(name, f"must be text of 1 to {_TEMPLATE_CHARACTERS:,} characters, and is {_shown(value)}.")
+def _read_template(name: str, value: Any) -> TextTemplate:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEMPLATE_CHARACTERS or not value.strip():
+        raise _RuleError(
+            name, f"must be text of 1 to {_MAX_TEMPLATE_CHARACTERS:,} characters, and is {_abbreviate(value)}."
+        )
     try:
-        return Text(value, _templates.from_string(value))
+        return TextTemplate(value, _environment.from_string(value))
     except (TemplateError, RecursionError, ValueError, ArithmeticError) as problem:
-        raise _Wrong(name, f"is no template: {problem}".rstrip(".") + ".") from None
+        raise _RuleError(name, f"is no template: {problem}".rstrip(".") + ".") from None
 
 
-def _choices(table: Mapping[str, Any], name: str, is_fit: Callable[[str], Any], wanted: str) -> frozenset[str] | None:
+def _read_choices(
+    table: Mapping[str, Any], name: str, is_valid: Callable[[str], Any], requirement: str
+) -> frozenset[str] | None:
     if name not in table:
         return None
     values = table[name]
     if not isinstance(values, list) or not values:
-        raise _Wrong(name, f"must be a list of {wanted}, and is {_shown(values)}.")
+        raise _RuleError(name, f"must be a list of {requirement}, and is {_abbreviate(values)}.")
     for value in values:
-        if not isinstance(value, str) or not is_fit(value):
-            raise _Wrong(name, f"must be a list of {wanted}, and has {_shown(value)}.")
+        if not isinstance(value, str) or not is_valid(value):
+            raise _RuleError(name, f"must be a list of {requirement}, and has {_abbreviate(value)}.")
     return frozenset(values)
 
 
-def _cap(table: Mapping[str, Any], fits: Mapping[str, tuple[str, ...]]) -> Cap | None:
+def _read_rate_cap(table: Mapping[str, Any], match_patterns: Mapping[str, tuple[str, ...]]) -> RateCap | None:
     """Counted under the patterns of its rule, so that the count outlives a change of anything else in the file."""
-    given = {name: table[name] for name in _CAP if name in table}
-    if not given:
+    values = {name: table[name] for name in _MAX_CAP_VALUES if name in table}
+    if not values:
         return None
-    for name, value in given.items():
-        if type(value) is not int or not 0 < value <= _CAP[name]:
-            raise _Wrong(name, f"must be a whole number from 1 to {_CAP[name]:,}, and is {_shown(value)}.")
-    if not {"most", "per_seconds"} <= given.keys():
-        raise _Wrong(sorted(given)[0], "makes a cap only together with most and per_seconds.")
-    if given.get("most_of_sender", given["most"]) < given["most"]:
-        raise _Wrong("most_of_sender", f"must be at least most, which is {given['most']:,}.")
-    single = [(name, patterns[0] if len(patterns) == 1 else patterns) for name, patterns in fits.items()]
-    rule = hashlib.sha256(repr(sorted(single)).encode()).hexdigest()[:16]
-    return Cap(**given, rule=rule)
+    for name, value in values.items():
+        if type(value) is not int or not 0 < value <= _MAX_CAP_VALUES[name]:
+            raise _RuleError(
+                name, f"must be a whole number from 1 to {_MAX_CAP_VALUES[name]:,}, and is {_abbreviate(value)}."
+            )
+    if not {"limit", "window_seconds"} <= values.keys():
+        raise _RuleError(sorted(values)[0], "makes a cap only together with limit and window_seconds.")
+    if values.get("sender_limit", values["limit"]) < values["limit"]:
+        raise _RuleError("sender_limit", f"must be at least limit, which is {values['limit']:,}.")
+    normalised_patterns = [
+        (name, patterns[0] if len(patterns) == 1 else patterns) for name, patterns in match_patterns.items()
+    ]
+    rule_key = hashlib.sha256(repr(sorted(normalised_patterns)).encode()).hexdigest()[:16]
+    return RateCap(**values, rule=rule_key)
 
 
-def _defaults(table: Any) -> dict[str, Any]:
+def _read_defaults(table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise _Wrong("defaults", f'must be a table, like {{ priority = "LOW" }}, and is {_shown(table)}.')
+        raise _RuleError("defaults", f'must be a table, like {{ priority = "LOW" }}, and is {_abbreviate(table)}.')
     for name in table:
-        if name not in _DEFAULTS:
-            raise _Wrong("defaults", f"has {name}, which is no default{_nearest(name, _DEFAULTS)}")
+        if name not in _DEFAULT_FIELDS:
+            raise _RuleError("defaults", f"has {name}, which is no default{_suggest_nearest(name, _DEFAULT_FIELDS)}")
     return table
 
 
@@ -238,15 +263,15 @@ def _check_defaults(rule: Rule) -> None:
     if not rule.defaults:
         return
     if "targetIds" in rule.defaults and "targetType" not in rule.defaults:
-        raise _Wrong("defaults", "has targetIds without a targetType.")
+        raise _RuleError("defaults", "has targetIds without a targetType.")
     try:
-        draft = read_draft({"title": "x", "content": "x", "targetType": "ALL"} | rule.defaults, now=_A_TIME)
+        draft = parse_draft({"title": "x", "content": "x", "targetType": "ALL"} | rule.defaults, now=_ANY_TIME)
     except Invalid as invalid:
         name, sentence = next(iter(invalid.fields.items()))
-        raise _Wrong("defaults", f"has {name} = {_shown(rule.defaults.get(name))}. {sentence}") from None
-    without = [
+        raise _RuleError("defaults", f"has {name} = {_abbreviate(rule.defaults.get(name))}. {sentence}") from None
+    limit_fields = [
         name for name, default in (("priorities", "priority"), ("audiences", "targetType")) if default in rule.defaults
     ]
-    bounded = Rule(**{name: getattr(rule, name) for name in without})
-    if (refusal := bounded.refusal(draft)) is not None:
-        raise _Wrong("defaults", f"asks for what the rule refuses. {refusal}")
+    limiting_rule = Rule(**{name: getattr(rule, name) for name in limit_fields})
+    if (refusal := limiting_rule.find_refusal(draft)) is not None:
+        raise _RuleError("defaults", f"asks for what the rule refuses. {refusal}")

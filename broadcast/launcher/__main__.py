@@ -21,33 +21,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broadcast.base import private_files
-from broadcast.launcher.children import ROOT, Children, die_with_parent
-from broadcast.launcher.data_dir_lock import data_folder, expect_free_port
+from broadcast.launcher.children import ROOT, ChildProcesses, die_with_parent
+from broadcast.launcher.data_dir_lock import check_port_is_free, lock_data_dir
 from broadcast.launcher.database import has_administrator, is_migrated
 from broadcast.launcher.errors import LaunchFailed, StopRequested
-from broadcast.launcher.redis_server import find_server, socket_path, start_redis
+from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
 from broadcast.launcher.secret import ensure_secret_key
 from broadcast.launcher.signals import StopSignals
 
 if TYPE_CHECKING:
     from broadcast.config.settings import Settings
 
-_READY_SECONDS = 60.0
-_CODE = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}")
+_READY_TIMEOUT_SECONDS = 60.0
+_SETUP_CODE = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}")
 _GUNICORN_GRACE_SECONDS = 15.0  # its own graceful_timeout is 10; then it kills its workers and needs a moment to leave
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what to ask when gunicorn listens everywhere
+LOOPBACK_OF_WILDCARD = {
+    "0.0.0.0": "127.0.0.1",
+    "::": "::1",
+    "": "127.0.0.1",
+}  # what to ask when gunicorn listens everywhere
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Launch, and return the exit code: 0 when asked to stop, 1 when something is wrong."""
     signals = StopSignals.install()
-    options = _parser().parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     if options.end_with_parent:
         die_with_parent(os.getppid())
     try:
         launch(os.environ, signals)
     except StopRequested:
-        say("Stopped.")
+        print_line("Stopped.")
         return 0
     except LaunchFailed as failure:
         print(failure, file=sys.stderr, flush=True)
@@ -57,23 +61,23 @@ def main(arguments: list[str] | None = None) -> int:
 def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
     """Do the steps above. Never returns: raises StopRequested or LaunchFailed, with every child ended."""
     settings = _read_settings(environ)
-    with data_folder(settings.data_dir) as folder:
-        private_files.begin(folder, settings.database_uri)  # here and in every child
-        expect_free_port(settings.host, settings.port)
+    with lock_data_dir(settings.data_dir) as folder:
+        private_files.restrict_permissions(folder, settings.database_uri)  # here and in every child
+        check_port_is_free(settings.host, settings.port)
         if settings.secret_key is None:
             ensure_secret_key(folder)
         environ = {**environ, "DATA_DIR": str(folder)}
-        with socket_path(folder) as socket_at, Children(signals) as children:
+        with choose_socket_path(folder) as redis_socket, ChildProcesses(signals) as children:
             if settings.redis_url is None:
-                environ |= _own_redis(socket_at, folder, children, environ)
+                environ |= _start_private_redis(redis_socket, folder, children, environ)
             _prepare_database(settings, folder, children, environ)
-            address = _serve(settings, children, environ)
+            address = _start_gunicorn(settings, children, environ)
             if not settings.demo and not has_administrator(settings.database_uri):
-                _say_how_to_begin(address, children, environ)
+                _print_setup_code(address, children, environ)
             children.watch()
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print for a person and for a program that waits for the line; a reader that left (`| head`) stops nothing."""
     try:
         print(line, flush=True)
@@ -81,7 +85,7 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="broadcast.launcher", description="Start everything, and end it together.")
     parser.add_argument(
         "--end-with-parent",
@@ -101,32 +105,34 @@ def _read_settings(environ: Mapping[str, str]) -> "Settings":
         settings = Settings.load(environ)
     except SettingsError as problem:
         raise LaunchFailed(str(problem)) from None
-    for sentence in settings.misspelt:
-        say(sentence)
+    for sentence in settings.misspelling_warnings:
+        print_line(sentence)
     return settings
 
 
-def _own_redis(socket_at: Path, folder: Path, children: Children, environ: Mapping[str, str]) -> dict[str, str]:
+def _start_private_redis(
+    redis_socket: Path, folder: Path, children: ChildProcesses, environ: Mapping[str, str]
+) -> dict[str, str]:
     server = find_server()
     if server is None:
-        say("No Redis was found, so messages take up to a second. Install redis-server, or set REDIS_URL.")
+        print_line("No Redis was found, so messages take up to a second. Install redis-server, or set REDIS_URL.")
         return {}
-    url = start_redis(server, socket_at, folder, children=children, environ=environ)
-    say(f"Redis: {server} on {socket_at}")
+    url = start_redis(server, redis_socket, folder, children=children, environ=environ)
+    print_line(f"Redis: {server} on {redis_socket}")
     return {"REDIS_URL": url}
 
 
-def _prepare_database(settings: "Settings", folder: Path, children: Children, environ: Mapping[str, str]) -> None:
+def _prepare_database(settings: "Settings", folder: Path, children: ChildProcesses, environ: Mapping[str, str]) -> None:
     flask = [sys.executable, "-m", "flask", "--app", "app"]
     if not is_migrated(settings.database_uri):
-        with _shown_on_failure() as output:
+        with _show_output_on_failure() as output:
             children.run("Bringing the database up to date", [*flask, "db", "upgrade"], environ=environ, output=output)
     if settings.demo:
         children.run("Making the demo data", [*flask, "seed-demo"], environ=environ)
 
 
 @contextmanager
-def _shown_on_failure() -> Iterator[tempfile.SpooledTemporaryFile]:
+def _show_output_on_failure() -> Iterator[tempfile.SpooledTemporaryFile]:
     """Yield a file for a step's output, which matters only when the step fails: then it goes to stderr."""
     with tempfile.TemporaryFile() as output:
         try:
@@ -137,25 +143,27 @@ def _shown_on_failure() -> Iterator[tempfile.SpooledTemporaryFile]:
             raise
 
 
-def _serve(settings: "Settings", children: Children, environ: Mapping[str, str]) -> str:
+def _start_gunicorn(settings: "Settings", children: ChildProcesses, environ: Mapping[str, str]) -> str:
     command = [sys.executable, "-m", "gunicorn", "-c", ROOT / "gunicorn.conf.py", "wsgi:app"]
     children.start("gunicorn", command, environ=environ, grace_seconds=_GUNICORN_GRACE_SECONDS)
-    host = ANY_ADDRESS.get(settings.host, settings.host)
-    if not children.wait_until(lambda: is_ready(host, settings.port), seconds=_READY_SECONDS):
-        raise LaunchFailed(f"The system was not ready within {_READY_SECONDS:.0f} seconds. The messages above say why.")
+    host = LOOPBACK_OF_WILDCARD.get(settings.host, settings.host)
+    if not children.wait_until(lambda: is_ready(host, settings.port), seconds=_READY_TIMEOUT_SECONDS):
+        raise LaunchFailed(
+            f"The system was not ready within {_READY_TIMEOUT_SECONDS:.0f} seconds. The messages above say why."
+        )
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-    say(f"Ready: {address}")
+    print_line(f"Ready: {address}")
     return address
 
 
-def _say_how_to_begin(address: str, children: Children, environ: Mapping[str, str]) -> None:
+def _print_setup_code(address: str, children: ChildProcesses, environ: Mapping[str, str]) -> None:
     """Print the code that makes the first administrator, while there is none; it is kept nowhere but as a hash."""
     command = [sys.executable, "-m", "flask", "--app", "app", "setup-code", "--if-needed"]
-    with _shown_on_failure() as output:
+    with _show_output_on_failure() as output:
         children.run("Making the setup code", command, environ=environ, output=output)
         output.seek(0)
-        if found := _CODE.search(output.read().decode(errors="replace")):
-            say(f"First run: there is no administrator yet. Open {address}/setup and type the code {found[0]}")
+        if match := _SETUP_CODE.search(output.read().decode(errors="replace")):
+            print_line(f"First run: there is no administrator yet. Open {address}/setup and type the code {match[0]}")
 
 
 def is_ready(host: str, port: int) -> bool:

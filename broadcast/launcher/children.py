@@ -29,17 +29,17 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: no imports between fork and exec
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel send this process SIGTERM when its parent, the process `parent`, is gone. Survives exec."""
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel send this process SIGTERM when its parent, the process `parent_pid`, is gone. Survives exec."""
     if _libc is None:
         return
     _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), *[ctypes.c_ulong(0)] * 3)
-    if os.getppid() != parent:  # it ended before the call above, which then never fires
+    if os.getppid() != parent_pid:  # it ended before the call above, which then never fires
         os._exit(1)  # not a signal: before exec the launcher's own handlers would swallow it
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildProcess:
     """One running process, the leader of its session. After `grace_seconds` a polite end becomes SIGKILL."""
 
     name: str
@@ -52,19 +52,19 @@ class Child:
         return self.process.poll() is not None
 
 
-class Children:
+class ChildProcesses:
     """Starts, watches and ends processes; a context manager that leaves none running."""
 
     def __init__(self, signals: StopSignals):
         self._signals = signals
-        self._running: list[Child] = []
+        self._running: list[ChildProcess] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         while self._running:
-            self._end(self._running.pop())
+            self._terminate(self._running.pop())
 
     def start(
         self,
@@ -75,11 +75,11 @@ class Children:
         grace_seconds: float,
         output: IO | None = None,
         log: Path | None = None,
-    ) -> Child:
+    ) -> ChildProcess:
         """Start `command` and return at once. `output` takes stdout and stderr; None leaves both to the terminal. `log` is
         its file, if it has a name: whoever reads that the child ended is told to look there.
         """
-        launcher = os.getpid()
+        launcher_pid = os.getpid()
         try:
             process = subprocess.Popen(
                 command,
@@ -89,12 +89,12 @@ class Children:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=lambda: die_with_parent(launcher),
+                preexec_fn=lambda: die_with_parent(launcher_pid),
             )
         except OSError as problem:
             reason = f"{problem.filename or command[0]}: {problem.strerror}"
             raise LaunchFailed(f"{name} cannot be started: {reason}.") from None
-        child = Child(name, process, grace_seconds, log)
+        child = ChildProcess(name, process, grace_seconds, log)
         self._running.append(child)
         return child
 
@@ -105,11 +105,11 @@ class Children:
         child = self.start(name, command, environ=environ, grace_seconds=5, output=output)
         others = [other for other in self._running if other is not child]
         while not child.has_ended:
-            _expect_running(others)
-            self._signals.pause(None)
+            _check_running(others)
+            self._signals.wait_unless_stopped(None)
         self._running.remove(child)
         if child.process.returncode != 0:
-            raise LaunchFailed(f"{name} failed ({_ending(child)}). The messages above say why.")
+            raise LaunchFailed(f"{name} failed ({_describe_exit(child)}). The messages above say why.")
 
     def wait_until(self, condition: Callable[[], bool], *, seconds: float) -> bool:
         """Ask `condition` every 50 ms for at most `seconds`; False when time ran out. A dead child ends the wait."""
@@ -117,17 +117,17 @@ class Children:
         while not condition():
             if time.monotonic() > deadline:
                 return False
-            _expect_running(self._running)
-            self._signals.pause(0.05)
+            _check_running(self._running)
+            self._signals.wait_unless_stopped(0.05)
         return True
 
     def watch(self) -> None:
         """Block until a child ends by itself (raises LaunchFailed) or someone asks to stop (raises StopRequested)."""
         while True:
-            _expect_running(self._running)
-            self._signals.pause(None)
+            _check_running(self._running)
+            self._signals.wait_unless_stopped(None)
 
-    def _end(self, child: Child) -> None:
+    def _terminate(self, child: ChildProcess) -> None:
         deadline = time.monotonic() + child.grace_seconds
         if not child.has_ended:
             child.process.terminate()
@@ -138,17 +138,17 @@ class Children:
         child.process.wait()
 
 
-def _expect_running(children: Sequence[Child]) -> None:
+def _check_running(children: Sequence[ChildProcess]) -> None:
     for child in children:
         if child.has_ended:
-            where = f"Its log is {child.log}." if child.log else "Its messages are above."
+            log_hint = f"Its log is {child.log}." if child.log else "Its messages are above."
             raise LaunchFailed(
-                f"{child.name} ended unexpectedly ({_ending(child)}), so everything was stopped. {where}"
+                f"{child.name} ended unexpectedly ({_describe_exit(child)}), so everything was stopped. {log_hint}"
             )
 
 
-def _ending(child: Child) -> str:
-    code = child.process.returncode
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"
+def _describe_exit(child: ChildProcess) -> str:
+    exit_code = child.process.returncode
+    if exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"

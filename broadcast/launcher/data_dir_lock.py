@@ -12,7 +12,7 @@ from broadcast.launcher.errors import LaunchFailed
 
 
 @contextmanager
-def data_folder(path: Path) -> Iterator[Path]:
+def lock_data_dir(path: Path) -> Iterator[Path]:
     """Make the folder (0700), hold it for this launcher alone, and yield its absolute path.
 
     A folder that is already there keeps its mode: it may be shared on purpose, and the files in it are private by
@@ -25,25 +25,25 @@ def data_folder(path: Path) -> Iterator[Path]:
     except OSError as problem:
         raise LaunchFailed(f"DATA_DIR {folder} cannot be used: {problem.strerror}.") from None
     try:
-        _lock(descriptor, folder)
+        _acquire_lock(descriptor, folder)
         yield folder
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _acquire_lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode().strip() or "unknown"
+        holder_pid = os.pread(descriptor, 20, 0).decode().strip() or "unknown"
         raise LaunchFailed(
-            f"Another launcher (pid {holder}) already runs on {folder}. Stop it, or choose another DATA_DIR and PORT."
+            f"Another launcher (pid {holder_pid}) already runs on {folder}. Stop it, or choose another DATA_DIR and PORT."
         ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-def expect_free_port(host: str, port: int) -> None:
+def check_port_is_free(host: str, port: int) -> None:
     """Raise LaunchFailed unless gunicorn will be able to listen there. It would find out too, but only after Redis,
     the migration and the demo data, and with a traceback for each of five tries.
     """

@@ -9,47 +9,47 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from broadcast.config.database_url import driver_arguments, sqlite_path
+from broadcast.config.database_url import get_sqlite_path, make_driver_arguments
 from broadcast.launcher.children import ROOT
 
-_NEWEST = re.compile(r"""^(revision|down_revision) = ["'](\w+)["']""", re.M)
-_APPLIED = "SELECT version_num FROM alembic_version"
-_ADMINISTRATOR = "SELECT 1 FROM user_roles WHERE role_name = 'admin' LIMIT 1"
-_PATIENCE_SECONDS = 3
+_REVISION_LINE = re.compile(r"""^(revision|down_revision) = ["'](\w+)["']""", re.M)
+_APPLIED_REVISIONS_SQL = "SELECT version_num FROM alembic_version"
+_ADMINISTRATOR_SQL = "SELECT 1 FROM user_roles WHERE role_name = 'admin' LIMIT 1"
+_TIMEOUT_SECONDS = 3
 
 
 def is_migrated(database_uri: str, *, versions: Path = ROOT / "migrations" / "versions") -> bool:
     """Say whether the newest migration of this version is the one the database has. False for whatever cannot be read."""
     try:
-        return {name for (name,) in _ask(database_uri, _APPLIED)} == _newest(versions)
+        return {name for (name,) in _query(database_uri, _APPLIED_REVISIONS_SQL)} == _find_head_revisions(versions)
     except Exception:  # no database yet, or one that does not answer: the command that migrates says what is wrong
         return False
 
 
 def has_administrator(database_uri: str) -> bool:
-    """Say whether anybody is or was one, as `store.first_run` does. False for whatever cannot be read."""
+    """Say whether anybody is or was one, as `store.models.setup` does. False for whatever cannot be read."""
     try:
-        return bool(_ask(database_uri, _ADMINISTRATOR))
+        return bool(_query(database_uri, _ADMINISTRATOR_SQL))
     except Exception:  # the command that makes the code says what is wrong
         return False
 
 
-def _newest(versions: Path) -> set[str]:
-    found = [names for path in versions.glob("*.py") for names in _NEWEST.findall(path.read_text())]
-    earlier = {name for kind, name in found if kind == "down_revision"}
-    return {name for kind, name in found if kind == "revision"} - earlier
+def _find_head_revisions(versions: Path) -> set[str]:
+    revision_lines = [names for path in versions.glob("*.py") for names in _REVISION_LINE.findall(path.read_text())]
+    superseded = {name for kind, name in revision_lines if kind == "down_revision"}
+    return {name for kind, name in revision_lines if kind == "revision"} - superseded
 
 
-def _ask(database_uri: str, question: str) -> list[tuple]:
+def _query(database_uri: str, sql: str) -> list[tuple]:
     if database_uri.startswith("sqlite"):
-        path = quote(str(sqlite_path(database_uri)))
+        path = quote(str(get_sqlite_path(database_uri)))
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            return connection.execute(question).fetchall()
+            return connection.execute(sql).fetchall()
     import psycopg  # late: only where it is the database
 
     # bounded, as a signal to stop is not heard meanwhile
-    given = driver_arguments(database_uri)
-    options = f"{given.pop('options', '')} -c statement_timeout={1000 * _PATIENCE_SECONDS}"
-    bounds = {"connect_timeout": _PATIENCE_SECONDS, "tcp_user_timeout": 1000 * _PATIENCE_SECONDS, "options": options}
-    with psycopg.connect(**given | bounds) as connection:
-        return connection.execute(question).fetchall()
+    arguments = make_driver_arguments(database_uri)
+    options = f"{arguments.pop('options', '')} -c statement_timeout={1000 * _TIMEOUT_SECONDS}"
+    timeouts = {"connect_timeout": _TIMEOUT_SECONDS, "tcp_user_timeout": 1000 * _TIMEOUT_SECONDS, "options": options}
+    with psycopg.connect(**arguments | timeouts) as connection:
+        return connection.execute(sql).fetchall()

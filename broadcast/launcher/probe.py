@@ -3,12 +3,12 @@
 import os
 import sys
 
-from broadcast.launcher.__main__ import ANY_ADDRESS, is_ready
+from broadcast.launcher.__main__ import LOOPBACK_OF_WILDCARD, is_ready
 
 
 def main() -> int:
     host = os.environ.get("HOST") or "127.0.0.1"
-    return 0 if is_ready(ANY_ADDRESS.get(host, host), int(os.environ.get("PORT") or 8000)) else 1
+    return 0 if is_ready(LOOPBACK_OF_WILDCARD.get(host, host), int(os.environ.get("PORT") or 8000)) else 1
 
 
 if __name__ == "__main__":

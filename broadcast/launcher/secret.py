@@ -13,12 +13,12 @@ def ensure_secret_key(folder: Path) -> Path:
     path = folder / "secret_key"
     if path.exists():
         return path
-    draft = folder / "secret_key.new"
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary_path = folder / "secret_key.new"
+    temporary_path.unlink(missing_ok=True)
+    descriptor = os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w") as file:
         file.write(secrets.token_hex(32))
         file.flush()
         os.fsync(file.fileno())
-    draft.rename(path)
+    temporary_path.rename(path)
     return path

@@ -1,7 +1,7 @@
 """The launcher's ears: a request to stop, or the end of a child, interrupts its waiting and nothing else.
 
 An exception raised by a signal handler could strike between starting a child and noting it down, and that child would
-be forgotten. So handlers only take notes, and every wait of the launcher goes through `pause`.
+be forgotten. So handlers only take notes, and every wait of the launcher goes through `wait_unless_stopped`.
 """
 
 import os
@@ -17,36 +17,36 @@ class StopSignals:
     """SIGINT, SIGTERM and SIGHUP, remembered. One per process, used from the main thread."""
 
     def __init__(self) -> None:
-        self.requested = False
-        self._wakeup, self._written_by_python = os.pipe()
-        os.set_blocking(self._wakeup, False)
-        os.set_blocking(self._written_by_python, False)
+        self.is_stop_requested = False
+        self._wakeup_reader, self._wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup_reader, False)
+        os.set_blocking(self._wakeup_writer, False)
 
     @classmethod
     def install(cls) -> Self:
         """Replace the process's handlers; from now on Ctrl-C raises nothing."""
         signals = cls()
-        signal.set_wakeup_fd(signals._written_by_python, warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, signals._note)
-        signal.signal(signal.SIGTERM, signals._note)
+        signal.set_wakeup_fd(signals._wakeup_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, signals._record_request)
+        signal.signal(signal.SIGTERM, signals._record_request)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup make run` means to outlive its terminal
-            signal.signal(signal.SIGHUP, signals._note)
+            signal.signal(signal.SIGHUP, signals._record_request)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would not wake the pipe
         return signals
 
-    def pause(self, seconds: float | None) -> None:
+    def wait_unless_stopped(self, seconds: float | None) -> None:
         """Wait until a child changed, a signal came or `seconds` passed (None: for ever). Raises StopRequested."""
-        if not self.requested:
+        if not self.is_stop_requested:
             self.wait(seconds)
-        if self.requested:
+        if self.is_stop_requested:
             raise StopRequested
 
     def wait(self, seconds: float | None) -> None:
-        """Like `pause`, for those already stopping: returns early, raises nothing."""
-        select.select([self._wakeup], [], [], seconds)
+        """Like `wait_unless_stopped`, for those already stopping: returns early, raises nothing."""
+        select.select([self._wakeup_reader], [], [], seconds)
         with suppress(BlockingIOError):
-            while os.read(self._wakeup, 512):
+            while os.read(self._wakeup_reader, 512):
                 pass
 
-    def _note(self, *_: object) -> None:
-        self.requested = True
+    def _record_request(self, *_: object) -> None:
+        self.is_stop_requested = True

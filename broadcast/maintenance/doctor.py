@@ -18,19 +18,19 @@ from urllib.request import urlopen
 
 from flask import Flask
 
-from broadcast.bus.redis_client import AWAY, make_client, why_away
+from broadcast.bus.redis_client import CONNECTION_ERRORS, describe_failure, make_client
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.ingest.kafka import broker_check
 from broadcast.store import broadcasts, database, log, schema
 
-State = Literal["ok", "warning", "failure"]
+FindingState = Literal["ok", "warning", "failure"]
 
-_HEADROOM = 1000  # descriptors of a worker beside its streams
+_DESCRIPTOR_HEADROOM = 1000  # descriptors of a worker beside its streams
 _CLOCK_WARNING_SECONDS, _CLOCK_FAILURE_SECONDS = 1.0, 30.0
-_OVERDUE_SECONDS = 30.0
-_LEAST_FREE = 0.05  # of the disk that DATA_DIR is on
-_DEADLINE_SECONDS = 2.0
-_WIDEST = 8  # a network with fewer fixed bits is no network of proxies
+_OVERDUE_FAILURE_SECONDS = 30.0
+_MIN_FREE_SHARE = 0.05  # of the disk that DATA_DIR is on
+_TIMEOUT_SECONDS = 2.0
+_MIN_PREFIX_BITS = 8  # a network with fewer fixed bits is no network of proxies
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,60 +38,65 @@ class Finding:
     """What was found of one part, in a sentence for people."""
 
     part: str
-    state: State
+    state: FindingState
     sentence: str
 
 
-def examine(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
+def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
     """Everything that can be asked from here. Inside an application context.
 
     `is_thorough` also reads the whole of a SQLite file, which takes seconds and lets nothing else run.
     """
     settings = SETTINGS.of(app)
-    found = [*_settings(settings), *_files(settings), _disk(settings), *_database(is_thorough)]
-    return [*found, _redis(settings), *_kafka(settings), *_organisation(settings)]
+    findings = [
+        *_check_settings(settings),
+        *_check_open_files(settings),
+        _check_disk(settings),
+        *_check_database(is_thorough),
+    ]
+    return [*findings, _check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]
 
 
-def _settings(settings: Settings) -> Iterator[Finding]:
-    wrong = settings.misspelt
+def _check_settings(settings: Settings) -> Iterator[Finding]:
+    warnings = settings.misspelling_warnings
     if settings.is_production and not settings.trusted_hosts:
-        wrong.append(
+        warnings.append(
             "TRUSTED_HOSTS is empty, so every Host header is answered. Name your hosts, unless the proxy refuses others."
         )
     if settings.is_production and not settings.forwarded_hops:
-        wrong.append(
+        warnings.append(
             "FORWARDED_HOPS is 0. Behind a proxy, all clients share the proxy's address and its limits: set it to the number "
             "of proxies."
         )
     if settings.is_production and settings.database_uri.startswith("sqlite"):
-        wrong.append(
+        warnings.append(
             "The database is a SQLite file, which serves one machine. For more nodes, set DATABASE_URL to PostgreSQL."
         )
-    if any(ip_network(network).prefixlen < _WIDEST for network in settings.proxy_sign_in_from):
-        wrong.append(
+    if any(ip_network(network).prefixlen < _MIN_PREFIX_BITS for network in settings.proxy_sign_in_from):
+        warnings.append(
             "PROXY_SIGN_IN_FROM names a large network, and all in it can sign in as anyone. Name the proxy's own address."
         )
     if settings.is_production and not settings.ratelimit_enabled:
-        wrong.append("RATELIMIT_ENABLED is 0, so passwords can be guessed without limit. Set it to 1.")
-    wrong += settings.event_doubts()
-    if not wrong:
+        warnings.append("RATELIMIT_ENABLED is 0, so passwords can be guessed without limit. Set it to 1.")
+    warnings += settings.list_event_rule_warnings()
+    if not warnings:
         yield Finding("settings", "ok", f"APP_ENV is {settings.app_env}. The settings are fine.")
-    for sentence in wrong:
+    for sentence in warnings:
         yield Finding("settings", "warning", sentence)
 
 
-def _files(settings: Settings) -> Iterator[Finding]:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.streams_per_worker + _HEADROOM
-    if 0 <= most < needed:
+def _check_open_files(settings: Settings) -> Iterator[Finding]:
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.streams_per_worker + _DESCRIPTOR_HEADROOM
+    if 0 <= hard_limit < needed:
         yield Finding(
-            "files", "warning", f"A worker may open {most:,} files and needs up to {needed:,}. Raise `ulimit -n`."
+            "files", "warning", f"A worker may open {hard_limit:,} files and needs up to {needed:,}. Raise `ulimit -n`."
         )
     else:
         yield Finding("files", "ok", f"A worker may open as many files as it needs ({needed:,}).")
 
 
-def _disk(settings: Settings) -> Finding:
+def _check_disk(settings: Settings) -> Finding:
     try:
         usage = shutil.disk_usage(settings.data_dir)
     except OSError as problem:
@@ -100,58 +105,58 @@ def _disk(settings: Settings) -> Finding:
             "failure",
             f"DATA_DIR {settings.data_dir} cannot be used: {problem.strerror}. Create it, or set another.",
         )
-    free = usage.free / usage.total
-    if free <= _LEAST_FREE:
-        return Finding("disk", "warning", f"Only {free:.0%} of the disk of DATA_DIR is free. Make room on it.")
-    return Finding("disk", "ok", f"{free:.0%} of the disk of DATA_DIR is free.")
+    free_share = usage.free / usage.total
+    if free_share <= _MIN_FREE_SHARE:
+        return Finding("disk", "warning", f"Only {free_share:.0%} of the disk of DATA_DIR is free. Make room on it.")
+    return Finding("disk", "ok", f"{free_share:.0%} of the disk of DATA_DIR is free.")
 
 
-def _database(is_thorough: bool) -> Iterator[Finding]:
-    if problem := schema.database_problem(with_reason=True):
+def _check_database(is_thorough: bool) -> Iterator[Finding]:
+    if problem := schema.find_database_problem(should_include_reason=True):
         yield Finding("database", "failure", problem)
         return
-    fit = schema.fitness()
-    if fit.problem or fit.notice:
-        yield Finding("schema", "failure" if fit.problem else "warning", fit.problem or fit.notice)
-    if fit.problem:
+    fitness = schema.check_compatibility()
+    if fitness.problem or fitness.notice:
+        yield Finding("schema", "failure" if fitness.problem else "warning", fitness.problem or fitness.notice)
+    if fitness.problem:
         return
-    if problem := schema.encoding_problem():
+    if problem := schema.find_encoding_problem():
         yield Finding("database", "failure", problem)
-    head = log.head()
+    head = log.get_head()
     yield Finding(
         "database",
         "ok",
         f"The database answers and takes writes. Its newest event is {head.seq:,} of epoch {head.epoch}.",
     )
-    if not fit.notice:
+    if not fitness.notice:
         yield Finding("schema", "ok", "The tables are those of this version.")
-    if is_thorough and (damage := schema.damage()):
+    if is_thorough and (damage := schema.find_corruption()):
         yield Finding(
             "database", "failure", f"The database file is damaged: {damage}. Stop the system and restore a backup."
         )
-    yield _clock(database.now(), broadcasts.next_due_at())
+    yield _check_clock(database.get_current_time(), broadcasts.get_next_due_at())
 
 
-def _clock(shared: datetime, due_at: datetime | None) -> Finding:
-    off = abs((shared - datetime.now(UTC)).total_seconds())
-    if off > _CLOCK_WARNING_SECONDS:
-        state: State = "failure" if off > _CLOCK_FAILURE_SECONDS else "warning"
+def _check_clock(database_time: datetime, due_at: datetime | None) -> Finding:
+    skew_seconds = abs((database_time - datetime.now(UTC)).total_seconds())
+    if skew_seconds > _CLOCK_WARNING_SECONDS:
+        state: FindingState = "failure" if skew_seconds > _CLOCK_FAILURE_SECONDS else "warning"
         return Finding(
-            "clock", state, f"The clocks here and at the database differ by {off:.1f} s. Set up NTP on both."
+            "clock", state, f"The clocks here and at the database differ by {skew_seconds:.1f} s. Set up NTP on both."
         )
-    overdue = (shared - due_at).total_seconds() if due_at else 0.0
-    if overdue > _OVERDUE_SECONDS:
+    overdue_seconds = (database_time - due_at).total_seconds() if due_at else 0.0
+    if overdue_seconds > _OVERDUE_FAILURE_SECONDS:
         return Finding(
             "clock",
             "failure",
-            f"A planned broadcast is {overdue:.0f} s overdue. Check that a node runs, and its log for clock.failed.",
+            f"A planned broadcast is {overdue_seconds:.0f} s overdue. Check that a node runs, and its log for clock.failed.",
         )
     return Finding("clock", "ok", "The clock agrees with the database's, and nothing planned is overdue.")
 
 
-def _redis(settings: Settings) -> Finding:
+def _check_redis(settings: Settings) -> Finding:
     if settings.redis_url:
-        if reason := _silence(settings.redis_url):
+        if reason := _find_redis_problem(settings.redis_url):
             return Finding(
                 "redis",
                 "failure",
@@ -159,8 +164,8 @@ def _redis(settings: Settings) -> Finding:
                 "counts limits by itself.",
             )
         return Finding("redis", "ok", "Redis answers.")
-    socket_at = (settings.data_dir / "redis.sock").resolve()
-    if socket_at.is_socket() and not _silence(f"unix://{quote(str(socket_at))}"):
+    socket_path = (settings.data_dir / "redis.sock").resolve()
+    if socket_path.is_socket() and not _find_redis_problem(f"unix://{quote(str(socket_path))}"):
         return Finding("redis", "ok", "Redis comes from the launcher (`make run`) and answers.")
     return Finding(
         "redis",
@@ -170,41 +175,45 @@ def _redis(settings: Settings) -> Finding:
     )
 
 
-def _silence(url: str) -> str | None:
+def _find_redis_problem(url: str) -> str | None:
     """Why the Redis there is of no use, as the rest of a sentence; None when it answers."""
     try:
-        make_client(url, timeout_seconds=_DEADLINE_SECONDS).ping()
-    except AWAY as problem:
-        return why_away(problem)
+        make_client(url, timeout_seconds=_TIMEOUT_SECONDS).ping()
+    except CONNECTION_ERRORS as problem:
+        return describe_failure(problem)
     return None
 
 
-def _kafka(settings: Settings) -> Iterator[Finding]:
+def _check_kafka(settings: Settings) -> Iterator[Finding]:
     if not settings.kafka_bootstrap_servers:
         return
-    hasty = settings.model_copy(update={"kafka_request_timeout_ms": int(_DEADLINE_SECONDS * 1000)})
-    if problem := broker_check.examine(hasty):
+    impatient_settings = settings.model_copy(update={"kafka_request_timeout_ms": int(_TIMEOUT_SECONDS * 1000)})
+    if problem := broker_check.check_brokers(impatient_settings):
         yield Finding("kafka", "failure", f"{', '.join(settings.kafka_bootstrap_servers)}: {problem}")
     else:
         topics = ", ".join(settings.kafka_topics)
         yield Finding("kafka", "ok", f"The brokers answer and have {topics}.")
 
 
-def _organisation(settings: Settings) -> Iterator[Finding]:
+def _check_identity_provider(settings: Settings) -> Iterator[Finding]:
     if not settings.oidc_issuer:
         return
-    address = f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+    discovery_url = f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
     try:
-        with urlopen(address, timeout=_DEADLINE_SECONDS) as answer:
-            issuer = str(json.load(answer)["issuer"])
+        with urlopen(discovery_url, timeout=_TIMEOUT_SECONDS) as response:
+            issuer = str(json.load(response)["issuer"])
     except HTTPError as problem:
-        yield Finding("sign-in", "failure", f"{address} answers {problem.code}. Correct OIDC_ISSUER.")
+        yield Finding("sign-in", "failure", f"{discovery_url} answers {problem.code}. Correct OIDC_ISSUER.")
         return
     except (OSError, HTTPException):
-        yield Finding("sign-in", "failure", f"{address} cannot be reached. Start the provider, or correct OIDC_ISSUER.")
+        yield Finding(
+            "sign-in", "failure", f"{discovery_url} cannot be reached. Start the provider, or correct OIDC_ISSUER."
+        )
         return
     except (ValueError, LookupError, TypeError):
-        yield Finding("sign-in", "failure", f"{address} does not describe an OpenID provider. Correct OIDC_ISSUER.")
+        yield Finding(
+            "sign-in", "failure", f"{discovery_url} does not describe an OpenID provider. Correct OIDC_ISSUER."
+        )
         return
     if issuer.rstrip("/") != settings.oidc_issuer.rstrip("/"):
         yield Finding("sign-in", "failure", f"The provider calls itself {issuer}. Set OIDC_ISSUER to exactly that.")

@@ -1,20 +1,20 @@
-"""Why a background loop failed, in a sentence for the console. The log has the program's own words (`loop.failed`)."""
+"""Why a background loop failed, in a sentence for the console. The log has the program's own words (`loop.reject_failed`)."""
 
-from broadcast.base.errors import BroadcastError, Busy
-from broadcast.bus.redis_client import AWAY, why_away
+from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
+from broadcast.bus.redis_client import CONNECTION_ERRORS, describe_failure
 from broadcast.store.availability import is_driver_unavailable
 
 
 def describe(problem: Exception) -> str:
     match problem:
-        case Busy():
+        case TemporarilyUnavailable():
             return "The database is locked or away."
         case BroadcastError():
             return str(problem)
         case OSError():
             return f"{problem.strerror or 'A connection failed'}."
-    if isinstance(problem, AWAY):
-        return f"Redis {why_away(problem)}."
+    if isinstance(problem, CONNECTION_ERRORS):
+        return f"Redis {describe_failure(problem)}."
     if is_driver_unavailable(problem):
         return "The database is locked or away."
     return "An unexpected error. The log has it under loop.failed."

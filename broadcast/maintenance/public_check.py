@@ -9,54 +9,58 @@ from urllib.parse import urlsplit
 
 from broadcast.maintenance.doctor import Finding
 
-_DEADLINE_SECONDS = 5.0
-_PROMPT_SECONDS = 2.0  # CONNECTED is the first thing on a stream; a proxy that holds it back holds everything back
+_TIMEOUT_SECONDS = 5.0
+_MAX_FIRST_EVENT_SECONDS = (
+    2.0  # CONNECTED is the first thing on a stream; a proxy that holds it back holds everything back
+)
 
 
-def examine(url: str, *, token: str | None) -> list[Finding]:
+def check_public_url(url: str, *, token: str | None) -> list[Finding]:
     """Ask /healthz at `url`, and with a token open a stream. Changes nothing."""
     try:
-        status, _ = _ask(url, "/healthz", {})
+        status, _ = _fetch(url, "/healthz", {})
     except (OSError, http.client.HTTPException, ValueError) as problem:
-        return [Finding("proxy", "failure", f"{url} cannot be reached: {_why(problem)}.")]
+        return [Finding("proxy", "failure", f"{url} cannot be reached: {_describe_error(problem)}.")]
     if status != 200:
         return [
             Finding(
                 "proxy", "failure", f"{url}/healthz answers {status} instead of 200. Check the proxy and the nodes."
             )
         ]
-    found = [Finding("proxy", "ok", f"{url} answers.")]
-    return [*found, *(_stream(url, token) if token else ())]
+    findings = [Finding("proxy", "ok", f"{url} answers.")]
+    return [*findings, *(_check_stream(url, token) if token else ())]
 
 
-def _stream(url: str, token: str) -> Iterator[Finding]:
-    began = time.monotonic()
+def _check_stream(url: str, token: str) -> Iterator[Finding]:
+    started_at = time.monotonic()
     try:
-        status, first = _ask(url, "/api/sse/connect", {"Authorization": f"Bearer {token}"}, until=b"event: CONNECTED")
+        status, body = _fetch(url, "/api/sse/connect", {"Authorization": f"Bearer {token}"}, until=b"event: CONNECTED")
     except TimeoutError:
         yield Finding(
             "stream",
             "failure",
-            f"Nothing came through in {_DEADLINE_SECONDS:.0f} s: the proxy buffers the stream. Turn its buffering off.",
+            f"Nothing came through in {_TIMEOUT_SECONDS:.0f} s: the proxy buffers the stream. Turn its buffering off.",
         )
         return
     except (OSError, http.client.HTTPException, ValueError) as problem:
-        yield Finding("stream", "failure", f"The stream broke off: {_why(problem)}.")
+        yield Finding("stream", "failure", f"The stream broke off: {_describe_error(problem)}.")
         return
-    took = time.monotonic() - began
+    elapsed_seconds = time.monotonic() - started_at
     if status == 401:
         yield Finding("stream", "failure", "The token is not valid. Make one with `flask --app app create-token`.")
     elif status == 403:
         yield Finding("stream", "failure", "The token may not open streams. Make one of the scope inbox.")
-    elif status != 200 or b"event: CONNECTED" not in first:
+    elif status != 200 or b"event: CONNECTED" not in body:
         yield Finding("stream", "failure", f"No stream was opened (status {status}). The log of the node says why.")
-    elif took > _PROMPT_SECONDS:
-        yield Finding("stream", "warning", f"The first event took {took:.1f} s. Check the proxy for buffering.")
+    elif elapsed_seconds > _MAX_FIRST_EVENT_SECONDS:
+        yield Finding(
+            "stream", "warning", f"The first event took {elapsed_seconds:.1f} s. Check the proxy for buffering."
+        )
     else:
-        yield Finding("stream", "ok", f"The first event came through after {took:.2f} s.")
+        yield Finding("stream", "ok", f"The first event came through after {elapsed_seconds:.2f} s.")
 
 
-def _why(problem: Exception) -> str:
+def _describe_error(problem: Exception) -> str:
     """An error of a connection, as the end of a sentence."""
     match problem:
         case ssl.SSLCertVerificationError():
@@ -64,7 +68,7 @@ def _why(problem: Exception) -> str:
         case ssl.SSLError():
             return "what answers there does not speak TLS"
         case TimeoutError():
-            return f"nothing answers within {_DEADLINE_SECONDS:.0f} s"
+            return f"nothing answers within {_TIMEOUT_SECONDS:.0f} s"
         case ConnectionRefusedError():
             return "nothing listens there"
         case socket.gaierror():
@@ -78,16 +82,16 @@ def _why(problem: Exception) -> str:
     return (problem.strerror if isinstance(problem, OSError) else None) or "the connection failed"
 
 
-def _ask(url: str, path: str, headers: dict[str, str], *, until: bytes = b"") -> tuple[int, bytes]:
+def _fetch(url: str, path: str, headers: dict[str, str], *, until: bytes = b"") -> tuple[int, bytes]:
     """Status and body, or as much of it as it takes to hold `until`. The certificate is checked."""
-    parts = urlsplit(url)
-    if parts.scheme == "https":
+    url_parts = urlsplit(url)
+    if url_parts.scheme == "https":
         context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=_DEADLINE_SECONDS, context=context)
+        connection = http.client.HTTPSConnection(url_parts.netloc, timeout=_TIMEOUT_SECONDS, context=context)
     else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=_DEADLINE_SECONDS)
+        connection = http.client.HTTPConnection(url_parts.netloc, timeout=_TIMEOUT_SECONDS)
     try:
-        connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
+        connection.request("GET", url_parts.path.rstrip("/") + path, headers=headers)
         response = connection.getresponse()
         body = b""
         while data := response.read1(4096):

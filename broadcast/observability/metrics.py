@@ -9,10 +9,10 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
-streams = Gauge("broadcast_streams", "Open streams", multiprocess_mode="livesum")
-writes = Counter("broadcast_stream_writes", "Writes of events to streams")
-opened = Counter("broadcast_streams_opened", "Streams opened")
-closed = Counter("broadcast_streams_closed", "Streams closed, by reason", ["reason"])
+open_streams = Gauge("broadcast_streams", "Open streams", multiprocess_mode="livesum")
+stream_writes = Counter("broadcast_stream_writes", "Writes of events to streams")
+streams_opened = Counter("broadcast_streams_opened", "Streams opened")
+streams_closed = Counter("broadcast_streams_closed", "Streams closed, by reason", ["reason"])
 people_online = Gauge(
     "broadcast_people_online", "People with an open stream, counted once in each worker", multiprocess_mode="livesum"
 )
@@ -29,10 +29,10 @@ tail_lag_events = Gauge(
 tail_lag_seconds = Gauge(
     "broadcast_tail_lag_seconds", "Age of the oldest event not delivered yet", multiprocess_mode="livemax"
 )
-ring_age_seconds = Gauge(
+redis_silence_seconds = Gauge(
     "broadcast_ring_age_seconds", "Since a worker last heard from Redis, at worst", multiprocess_mode="livemax"
 )
-clock_lag_seconds = Gauge(
+scheduler_lag_seconds = Gauge(
     "broadcast_clock_lag_seconds", "How long the oldest due broadcast is overdue", multiprocess_mode="livemax"
 )
 plans_waiting = Gauge(
@@ -55,9 +55,11 @@ request_seconds = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 log_epochs = Counter("broadcast_log_epochs", "Times committed events were found to be gone and a new epoch was begun")
-seq = Gauge("broadcast_log_seq", "Newest event that the slowest worker has delivered", multiprocess_mode="livemin")
+log_seq = Gauge("broadcast_log_seq", "Newest event that the slowest worker has delivered", multiprocess_mode="livemin")
 
-events = Counter("broadcast_events", "Events from outside, by their door and what became of them", ["door", "outcome"])
+inbound_events = Counter(
+    "broadcast_events", "Events from outside, by their door and what became of them", ["door", "outcome"]
+)
 kafka_records = Counter("broadcast_kafka_records", "Records read from Kafka and done with")
 kafka_failures = Counter("broadcast_kafka_failures", "Times the bridge began anew after an error")
 kafka_batch_seconds = Histogram(
@@ -70,7 +72,7 @@ kafka_lag = Gauge(
 )
 
 
-def reserve() -> None:
+def preallocate_files() -> None:
     """Take the room of this worker's files now. They are mapped and sparse: if the disk or /dev/shm is full when a page is
     first touched, the process is ended by SIGBUS.
     """
@@ -80,24 +82,24 @@ def reserve() -> None:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def exposition() -> bytes:
+def render_metrics() -> bytes:
     """The text that Prometheus scrapes."""
-    return generate_latest(_all_workers())
+    return generate_latest(_build_registry())
 
 
-def total(name: str, **labels: str) -> int:
+def sum_counter(name: str, **labels: str) -> int:
     """A counter added up over all workers, by its sample name (`…_total`); the values of `labels` narrow it."""
     return int(
         sum(
             sample.value
-            for family in _all_workers().collect()
+            for family in _build_registry().collect()
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
     )
 
 
-def _all_workers() -> CollectorRegistry:
+def _build_registry() -> CollectorRegistry:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()

@@ -15,64 +15,64 @@ from broadcast.store.models import (
     Broadcast,
     IdempotencyKey,
     Invitation,
-    PersonIdentity,
+    LinkedIdentity,
     SavedAudience,
     UndoStep,
     User,
     UserSession,
 )
 
-FORMER_NAME = "A former user"
+FORMER_USER_NAME = "A former user"
 
 
 def rename(session: Session, user: User, name: str) -> None:
     """Give a person another name, also in the search for people and on what they have not sent yet."""
-    unsent = Broadcast.sender_id == user.id, Broadcast.seq.is_(None), Broadcast.source.is_(None)
-    for broadcast in session.scalars(select(Broadcast).where(*unsent, Broadcast.sender_name == user.name)):
+    is_unsent = Broadcast.sender_id == user.id, Broadcast.seq.is_(None), Broadcast.source.is_(None)
+    for broadcast in session.scalars(select(Broadcast).where(*is_unsent, Broadcast.sender_name == user.name)):
         broadcast.sender_name = name
     user.name = name
     session.flush()
-    user_search.replace(session, user)
+    user_search.reindex_user(session, user)
 
 
-def unsent_counts(user_id: int) -> dict[str, int]:
+def count_unsent_by_status(user_id: int) -> dict[str, int]:
     """How many drafts and plans a person has, by status."""
     query = select(Broadcast.status, func.count()).group_by(Broadcast.status)
     query = query.where(Broadcast.sender_id == user_id, Broadcast.status.in_([Status.DRAFT, Status.SCHEDULED]))
     return dict(map(tuple, db.session.execute(query)))
 
 
-def forget(session: Session, user: User, *, at: datetime) -> None:
+def anonymize(session: Session, user: User, *, at: datetime) -> None:
     """Take everything personal out of the person's row, and everything else that is only theirs. The row itself stays, for
     receipts, broadcasts and the audit; its username is free again.
     """
-    _unname(session, user)
-    for table in (UserSession, ApiToken, PersonIdentity, UndoStep, IdempotencyKey, Invitation):
+    _replace_username_by_id(session, user)
+    for table in (UserSession, ApiToken, LinkedIdentity, UndoStep, IdempotencyKey, Invitation):
         session.execute(delete(table).where(table.user_id == user.id).execution_options(synchronize_session=False))
     users.set_preferences(session, user.id, Preferences())
-    user.username, user.name, user.password_hash = f"#{user.id}", FORMER_NAME, None
+    user.username, user.name, user.password_hash = f"#{user.id}", FORMER_USER_NAME, None
     user.preferences, user.role_rows = {}, []
     user.disabled_at, user.deleted_at = user.disabled_at or at, at
     session.flush()
-    user_search.remove(session, user)
+    user_search.remove_user(session, user)
 
 
-def _unname(session: Session, user: User) -> None:
+def _replace_username_by_id(session: Session, user: User) -> None:
     """Let saved audiences and drafts that name the person by username name the id, which is never given out twice."""
     for row in session.scalars(select(SavedAudience)):
-        ids = {key: row.target.get(key) or [] for key in ("targetIds", "exceptIds")}
+        names_by_field = {key: row.target.get(key) or [] for key in ("targetIds", "exceptIds")}
         if row.target.get("targetType") == "ROLE":
-            del ids["targetIds"]
-        changed = {
+            del names_by_field["targetIds"]
+        changed_names = {
             key: [user.id if str(name).lower() == user.username else name for name in names]
-            for key, names in ids.items()
+            for key, names in names_by_field.items()
         }
-        if changed != ids:
-            row.target = row.target | {key: names for key, names in changed.items() if names}
-    word = re.compile(rf"(?<![^\s,;]){re.escape(user.username)}(?![^\s,;])", re.IGNORECASE)
+        if changed_names != names_by_field:
+            row.target = row.target | {key: names for key, names in changed_names.items() if names}
+    username_pattern = re.compile(rf"(?<![^\s,;]){re.escape(user.username)}(?![^\s,;])", re.IGNORECASE)
     is_named = func.lower(cast(Broadcast.typed, Text)).contains(user.username, autoescape=True)
     query = select(Broadcast.id, Broadcast.typed).where(Broadcast.status == Status.DRAFT, is_named)
     for broadcast_id, typed in session.execute(query).all():
-        texts = {key: word.sub(str(user.id), typed.get(key) or "") for key in ("people", "exceptPeople")}
+        texts = {key: username_pattern.sub(str(user.id), typed.get(key) or "") for key in ("people", "exceptPeople")}
         statement = update(Broadcast).where(Broadcast.id == broadcast_id).values(typed=typed | texts)
         session.execute(statement.execution_options(synchronize_session=False))

@@ -9,34 +9,34 @@ from sqlalchemy.orm import Session
 
 from broadcast.domain.card import Card
 from broadcast.domain.message import Link
-from broadcast.domain.revisions import UNACKNOWLEDGED_KEPT, text_hash
+from broadcast.domain.revisions import MAX_UNACKNOWLEDGED_TEXTS, hash_text
 from broadcast.store.database import db
 from broadcast.store.models import EarlierAcknowledgement, Receipt, RevisionText
 
 
-def hash_of(card: Card) -> str:
-    return text_hash(card.title, card.content, card.actions)
+def hash_card_text(card: Card) -> str:
+    return hash_text(card.title, card.content, card.actions)
 
 
-def keep(session: Session, card: Card, *, is_acknowledged: bool = False) -> None:
+def save_text(session: Session, card: Card, *, is_acknowledged: bool = False) -> None:
     """Keep the words of this revision; of those that nobody acknowledged, only the newest."""
     links = [{"label": link.label, "url": link.url} for link in card.actions]
-    row = {"broadcast_id": card.id, "revision": card.revision, "hash": hash_of(card), "title": card.title}
+    row = {"broadcast_id": card.id, "revision": card.revision, "hash": hash_card_text(card), "title": card.title}
     row |= {"content": card.content, "actions": links, "is_acknowledged": is_acknowledged}
-    statement = _insert(session)(RevisionText).values(row)
+    statement = _dialect_insert(session)(RevisionText).values(row)
     session.execute(statement.on_conflict_do_nothing(index_elements=["broadcast_id", "revision"]))
     if is_acknowledged:
-        note_acknowledged(session, card.id, card.revision)
+        mark_acknowledged(session, card.id, card.revision)
         return
-    too_old = RevisionText.revision <= card.revision - UNACKNOWLEDGED_KEPT
+    is_too_old = RevisionText.revision <= card.revision - MAX_UNACKNOWLEDGED_TEXTS
     session.execute(
         delete(RevisionText)
-        .where(RevisionText.broadcast_id == card.id, RevisionText.is_acknowledged.is_(False), too_old)
+        .where(RevisionText.broadcast_id == card.id, RevisionText.is_acknowledged.is_(False), is_too_old)
         .execution_options(synchronize_session=False)
     )
 
 
-def note_acknowledged(session: Session, broadcast_id: int, revision: int) -> None:
+def mark_acknowledged(session: Session, broadcast_id: int, revision: int) -> None:
     """From now on this text is kept as long as the receipts."""
     session.execute(
         update(RevisionText)
@@ -47,55 +47,59 @@ def note_acknowledged(session: Session, broadcast_id: int, revision: int) -> Non
     )
 
 
-def text(broadcast_id: int, revision: int) -> RevisionText | None:
+def get_text(broadcast_id: int, revision: int) -> RevisionText | None:
     """What is kept of a revision; None where nothing is."""
     return db.session.get(RevisionText, (broadcast_id, revision)) if 0 < revision < 2**63 else None
 
 
-def hashes(wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
+def get_hashes(revision_keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
     """Hashes of those of these revisions, as (broadcast id, revision), whose texts are kept."""
     by_broadcast: dict[int, set[int]] = {}
-    for broadcast_id, revision in wanted:
+    for broadcast_id, revision in revision_keys:
         by_broadcast.setdefault(broadcast_id, set()).add(revision)
-    found = {}
+    hashes_by_key = {}
     for broadcast_id, revisions in by_broadcast.items():
         query = select(RevisionText.revision, RevisionText.hash).where(RevisionText.broadcast_id == broadcast_id)
         for revision, digest in db.session.execute(query.where(RevisionText.revision.in_(sorted(revisions)))):
-            found[broadcast_id, revision] = digest
-    return found
+            hashes_by_key[broadcast_id, revision] = digest
+    return hashes_by_key
 
 
-def acknowledged(broadcast_id: int, *, limit: int) -> list[RevisionText]:
+def list_acknowledged(broadcast_id: int, *, limit: int) -> list[RevisionText]:
     """Texts of a broadcast that somebody acknowledged, the newest first."""
     query = select(RevisionText).where(RevisionText.broadcast_id == broadcast_id, RevisionText.is_acknowledged)
     return list(db.session.scalars(query.order_by(RevisionText.revision.desc()).limit(limit)))
 
 
-def acknowledge(session: Session, user_id: int, given: Sequence[tuple[int, int, str]], *, at: datetime) -> None:
+def save_acknowledgements(
+    session: Session, user_id: int, acknowledgements: Sequence[tuple[int, int, str]], *, at: datetime
+) -> None:
     """Write down acknowledgements as (broadcast id, revision, hash of its text); what they replace is kept as earlier."""
-    ids = [broadcast_id for broadcast_id, *_ in given]
-    mine = (Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids), Receipt.acked_at.is_not(None))
-    former = select(Receipt.broadcast_id, Receipt.acked_revision, Receipt.acked_hash, Receipt.acked_at).where(*mine)
-    insert = _insert(session)
-    for broadcast_id, revision, digest, moment in session.execute(former).all():
+    ids = [broadcast_id for broadcast_id, *_ in acknowledgements]
+    is_acknowledged_by_user = (Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids), Receipt.acked_at.is_not(None))
+    former_query = select(Receipt.broadcast_id, Receipt.acked_revision, Receipt.acked_hash, Receipt.acked_at).where(
+        *is_acknowledged_by_user
+    )
+    insert = _dialect_insert(session)
+    for broadcast_id, revision, digest, acknowledged_at in session.execute(former_query).all():
         row = {
             "broadcast_id": broadcast_id,
             "user_id": user_id,
             "revision": revision or 0,
             "hash": digest,
-            "at": moment,
+            "at": acknowledged_at,
         }
-        key = ["broadcast_id", "user_id", "revision"]
-        session.execute(insert(EarlierAcknowledgement).values(row).on_conflict_do_nothing(index_elements=key))
-    for broadcast_id, revision, digest in sorted(given):
+        key_columns = ["broadcast_id", "user_id", "revision"]
+        session.execute(insert(EarlierAcknowledgement).values(row).on_conflict_do_nothing(index_elements=key_columns))
+    for broadcast_id, revision, digest in sorted(acknowledgements):
         values = {"acked_at": at, "acked_revision": revision, "acked_hash": digest}
         statement = insert(Receipt).values(broadcast_id=broadcast_id, user_id=user_id, delivered_at=at, **values)
         session.execute(statement.on_conflict_do_update(index_elements=["broadcast_id", "user_id"], set_=values))
 
 
-def links_of(row: RevisionText) -> tuple[Link, ...]:
+def to_links(row: RevisionText) -> tuple[Link, ...]:
     return tuple(Link(**link) for link in row.actions)
 
 
-def _insert(session: Session):
+def _dialect_insert(session: Session):
     return sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert

@@ -28,11 +28,11 @@ SORTS = {
     "end": [Broadcast.expires_at.asc().nulls_last(), Broadcast.id.desc()],
     "reach": [Broadcast.audience_count.desc().nulls_last(), Broadcast.id.desc()],
 }
-SIZES = (20, 50, 100)
+PAGE_SIZES = (20, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class BroadcastQuery:
     """What is asked for. Empty strings mean "any"; `number` is the page, from 1."""
 
     tab: str = "all"
@@ -42,7 +42,7 @@ class Look:
     priority: str = ""
     sort: str = "newest"
     number: int = 1
-    size: int = SIZES[0]
+    size: int = PAGE_SIZES[0]
 
     @property
     def is_narrow(self) -> bool:
@@ -50,64 +50,74 @@ class Look:
         return bool(self.q or self.category or self.author or self.priority)
 
 
-def page(look: Look) -> list[Broadcast]:
+def list_page(criteria: BroadcastQuery) -> list[Broadcast]:
     """Without their texts."""
-    query = _wanted(select(Broadcast).options(*WITHOUT_TEXT), look).order_by(*SORTS[look.sort])
-    return list(db.session.scalars(query.offset((look.number - 1) * look.size).limit(look.size)))
+    query = _select_matching(select(Broadcast).options(*WITHOUT_TEXT), criteria).order_by(*SORTS[criteria.sort])
+    return list(db.session.scalars(query.offset((criteria.number - 1) * criteria.size).limit(criteria.size)))
 
 
-def counts(look: Look) -> dict[str, int]:
+def count_by_tab(criteria: BroadcastQuery) -> dict[str, int]:
     """How many broadcasts each tab shows under the same filters."""
     is_archived = Broadcast.archived_at.is_not(None)
-    query = _narrowed(select(Broadcast.status, is_archived, func.count()), look).group_by(Broadcast.status, is_archived)
-    found = db.session.execute(query).all()
+    query = _apply_filters(select(Broadcast.status, is_archived, func.count()), criteria).group_by(
+        Broadcast.status, is_archived
+    )
+    rows = db.session.execute(query).all()
     return {
-        tab: sum(n for status, archived, n in found if status in statuses and bool(archived) == (tab == "archived"))
+        tab: sum(
+            count for status, archived, count in rows if status in statuses and bool(archived) == (tab == "archived")
+        )
         for tab, statuses in TABS.items()
     }
 
 
-def ids(look: Look, *, most: int) -> list[int]:
-    """Everything that is asked for, whatever the page, at most `most`, in its order."""
-    return list(db.session.scalars(_wanted(select(Broadcast.id), look).order_by(*SORTS[look.sort]).limit(most)))
+def list_ids(criteria: BroadcastQuery, *, limit: int) -> list[int]:
+    """Everything that is asked for, whatever the page, at most `limit`, in its order."""
+    return list(
+        db.session.scalars(
+            _select_matching(select(Broadcast.id), criteria).order_by(*SORTS[criteria.sort]).limit(limit)
+        )
+    )
 
 
-def some(ids: Sequence[int]) -> list[Broadcast]:
+def list_by_ids(ids: Sequence[int]) -> list[Broadcast]:
     """These broadcasts, in this order, without their texts; those deleted meanwhile are left out."""
     query = select(Broadcast).options(*WITHOUT_TEXT).where(Broadcast.id.in_(ids))
-    found = {row.id: row for row in db.session.scalars(query)}
-    return [found[broadcast_id] for broadcast_id in ids if broadcast_id in found]
+    rows_by_id = {row.id: row for row in db.session.scalars(query)}
+    return [rows_by_id[broadcast_id] for broadcast_id in ids if broadcast_id in rows_by_id]
 
 
-def categories() -> list[str]:
+def list_categories() -> list[str]:
     query = select(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
     return list(db.session.scalars(query.limit(200)))
 
 
-def authors() -> list[tuple[int, str]]:
+def list_authors() -> list[tuple[int, str]]:
     """Who has written a broadcast: user id and name. Not what a broadcast shows: an event from outside names itself."""
-    written = select(Broadcast.sender_id).distinct()
-    query = select(User.id, User.name).where(User.id.in_(written))
+    author_ids = select(Broadcast.sender_id).distinct()
+    query = select(User.id, User.name).where(User.id.in_(author_ids))
     return sorted(map(tuple, db.session.execute(query)), key=lambda author: author[1].lower())
 
 
-def _wanted(query: Select, look: Look) -> Select:
-    archived = Broadcast.archived_at.is_not(None) if look.tab == "archived" else Broadcast.archived_at.is_(None)
-    return _narrowed(query, look).where(Broadcast.status.in_(TABS[look.tab]), archived)
+def _select_matching(query: Select, criteria: BroadcastQuery) -> Select:
+    archived_condition = (
+        Broadcast.archived_at.is_not(None) if criteria.tab == "archived" else Broadcast.archived_at.is_(None)
+    )
+    return _apply_filters(query, criteria).where(Broadcast.status.in_(TABS[criteria.tab]), archived_condition)
 
 
-def _narrowed(query: Select, look: Look) -> Select:
-    return query.where(*_filters(look))
+def _apply_filters(query: Select, criteria: BroadcastQuery) -> Select:
+    return query.where(*_build_conditions(criteria))
 
 
-def _filters(look: Look) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if look.q:
-        found.append(search.matches(look.q))
-    if look.category:
-        found.append(Broadcast.category == look.category)
-    if look.author:
-        found.append(Broadcast.sender_id == look.author)
-    if look.priority:
-        found.append(Broadcast.priority == look.priority)
-    return found
+def _build_conditions(criteria: BroadcastQuery) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if criteria.q:
+        conditions.append(search.matches(criteria.q))
+    if criteria.category:
+        conditions.append(Broadcast.category == criteria.category)
+    if criteria.author:
+        conditions.append(Broadcast.sender_id == criteria.author)
+    if criteria.priority:
+        conditions.append(Broadcast.priority == criteria.priority)
+    return conditions

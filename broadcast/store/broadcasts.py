@@ -7,15 +7,15 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session, defer
 
-from broadcast.base.cooperative import Breath
+from broadcast.base.cooperative import Yielder
 from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences, search
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.fast.broadcast_row import NewBroadcast
-from broadcast.store.fast.bulk_insert import insert_many, new_ids
+from broadcast.store.fast.bulk_insert import insert_many, reserve_ids
 from broadcast.store.models import (
-    Audit,
+    AuditEntry,
     Broadcast,
     BroadcastExceptRole,
     BroadcastRole,
@@ -24,12 +24,12 @@ from broadcast.store.models import (
 )
 
 WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # options of a list that shows titles
-AT_ONCE = 25  # due broadcasts in one transaction of the clock
-_CLOCK = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # what ends a wait
-_MAY_GO = Broadcast.decision_reason.is_(None)  # else somebody has to decide first
-_CLOCK_LOCK = zlib.crc32(b"clock")
+DUE_BATCH_SIZE = 25  # due broadcasts in one transaction of the clock
+_DUE_COLUMNS = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # what ends a wait
+_NEEDS_NO_DECISION = Broadcast.decision_reason.is_(None)  # else somebody has to decide first
+_SCHEDULER_LOCK_KEY = zlib.crc32(b"clock")
 
-FILTERS = {
+STATUS_FILTERS = {
     "all": list(Status),
     "draft": [Status.DRAFT],
     "scheduled": [Status.SCHEDULED],
@@ -38,71 +38,73 @@ FILTERS = {
 }
 
 
-def by_id(broadcast_id: int) -> Broadcast | None:
+def get(broadcast_id: int) -> Broadcast | None:
     return db.session.get(Broadcast, broadcast_id)
 
 
-def by_source(session: Session, wanted: Mapping[str, Collection[str]]) -> list[Broadcast]:
+def lock_by_source_ids(session: Session, ids_by_source: Mapping[str, Collection[str]]) -> list[Broadcast]:
     """Broadcasts announced from outside with these sources and ids there, whoever's; locked until the transaction ends."""
-    found: list[Broadcast] = []
-    for source, ids in sorted(wanted.items()):
+    rows: list[Broadcast] = []
+    for source, ids in sorted(ids_by_source.items()):
         query = select(Broadcast).where(Broadcast.source == source, Broadcast.source_id.in_(ids)).order_by(Broadcast.id)
-        found += session.scalars(query.with_for_update(**ROW_LOCK))
-    return found
+        rows += session.scalars(query.with_for_update(**ROW_LOCK))
+    return rows
 
 
-def add_many(session: Session, new: Sequence[NewBroadcast]) -> None:
+def add_many(session: Session, new_broadcasts: Sequence[NewBroadcast]) -> None:
     """Insert broadcasts with the rows of their roles, and give each its id. Lets other greenlets run when they are many.
 
     For hundreds at once: a flush of as many mapped objects took four times as long.
     """
-    rows, breath = [], Breath()
-    for broadcast, broadcast_id in zip(new, new_ids(session, Broadcast.__table__, len(new)), strict=True):
+    rows, yielder = [], Yielder()
+    for broadcast, broadcast_id in zip(
+        new_broadcasts, reserve_ids(session, Broadcast.__table__, len(new_broadcasts)), strict=True
+    ):
         broadcast.id = broadcast_id
-        rows.append(broadcast.as_row())
-        breath.take()
+        rows.append(broadcast.to_row())
+        yielder.maybe_yield()
     insert_many(session, Broadcast.__table__, rows)
     for table, relation in ((BroadcastRole, "role_rows"), (BroadcastExceptRole, "except_role_rows")):
         roles = [
             {"broadcast_id": broadcast.id, "role_name": row.role_name}
-            for broadcast in new
+            for broadcast in new_broadcasts
             for row in getattr(broadcast, relation)
         ]
         insert_many(session, table.__table__, roles)
 
 
-def audience(broadcast: Broadcast) -> Audience:
-    return audiences.of(broadcast)
+def get_audience(broadcast: Broadcast) -> Audience:
+    return audiences.get_audience(broadcast)
 
 
-def page(filter: str, *, q: str = "", before: int | None = None, limit: int = 30) -> list[Broadcast]:
-    """At most `limit` broadcasts with id < `before`, newest first. `filter` is a key of FILTERS."""
-    query = _searched(select(Broadcast).where(Broadcast.status.in_(FILTERS[filter])), q)
+def list_page(status_filter: str, *, q: str = "", before: int | None = None, limit: int = 30) -> list[Broadcast]:
+    """At most `limit` broadcasts with id < `before`, newest first. `status_filter` is a key of FILTERS."""
+    query = _apply_search(select(Broadcast).where(Broadcast.status.in_(STATUS_FILTERS[status_filter])), q)
     if before is not None:
         query = query.where(Broadcast.id < before)
     return list(db.session.scalars(query.order_by(Broadcast.id.desc()).limit(limit)))
 
 
-def counts(q: str = "") -> dict[str, int]:
+def count_by_filter(q: str = "") -> dict[str, int]:
     """How many broadcasts each filter shows."""
-    query = _searched(select(Broadcast.status, func.count()).group_by(Broadcast.status), q)
+    query = _apply_search(select(Broadcast.status, func.count()).group_by(Broadcast.status), q)
     by_status = dict(db.session.execute(query).all())
-    return {name: sum(by_status.get(status, 0) for status in statuses) for name, statuses in FILTERS.items()}
+    return {name: sum(by_status.get(status, 0) for status in statuses) for name, statuses in STATUS_FILTERS.items()}
 
 
-def published_since(moment: datetime) -> int:
+def count_published_since(since: datetime) -> int:
     """How many went out since then, recalled ones too. Not tests, which are archived from the beginning."""
     is_test = and_(Broadcast.archived_at.is_not(None), Broadcast.archived_at <= Broadcast.published_at)
-    return db.session.scalar(select(func.count()).where(Broadcast.published_at >= moment, ~is_test))
+    return db.session.scalar(select(func.count()).where(Broadcast.published_at >= since, ~is_test))
 
 
 def count_drafts(user_id: int) -> int:
     """Drafts that this person keeps. Not what their source's rules held back, and nothing that is put away."""
-    mine = (Broadcast.status == Status.DRAFT, Broadcast.sender_id == user_id, Broadcast.archived_at.is_(None))
-    return db.session.scalar(select(func.count()).where(*mine, Broadcast.quarantine_reason.is_(None)))
+    is_own_draft = (Broadcast.status == Status.DRAFT, Broadcast.sender_id == user_id, Broadcast.archived_at.is_(None))
+    return db.session.scalar(select(func.count()).where(*is_own_draft, Broadcast.quarantine_reason.is_(None)))
 
 
-def chosen_counts(ids: list[int]) -> dict[int, int]:
+def count_selected_users(ids: list[int]) -> dict[int, int]:
     """Number of chosen people of each of these broadcasts that has any."""
     if not ids:
         return {}
@@ -110,17 +112,19 @@ def chosen_counts(ids: list[int]) -> dict[int, int]:
     return dict(db.session.execute(query.group_by(BroadcastUser.broadcast_id)).all())
 
 
-def by_idempotency_key(user_id: int, key: str) -> IdempotencyKey | None:
+def get_idempotency_key(user_id: int, key: str) -> IdempotencyKey | None:
     return db.session.get(IdempotencyKey, (user_id, key))
 
 
-def timeline(broadcast_id: int) -> list[Audit]:
+def list_audit_entries(broadcast_id: int) -> list[AuditEntry]:
     """What was done to a broadcast, oldest first."""
-    query = select(Audit).where(and_(Audit.object_type == "broadcast", Audit.object_id == str(broadcast_id)))
-    return list(db.session.scalars(query.order_by(Audit.id)))
+    query = select(AuditEntry).where(
+        and_(AuditEntry.object_type == "broadcast", AuditEntry.object_id == str(broadcast_id))
+    )
+    return list(db.session.scalars(query.order_by(AuditEntry.id)))
 
 
-def overdue(now: datetime, *, limit: int) -> list[Broadcast]:
+def list_overdue(now: datetime, *, limit: int) -> list[Broadcast]:
     """Live broadcasts whose day of acknowledgement has passed, the longest first."""
     query = (
         select(Broadcast)
@@ -130,20 +134,20 @@ def overdue(now: datetime, *, limit: int) -> list[Broadcast]:
     return list(db.session.scalars(query.order_by(Broadcast.ack_due_at).limit(limit)))
 
 
-def due(status: Status, now: datetime, *, but_not: Sequence[int] = ()) -> list[int]:
+def list_due_ids(status: Status, now: datetime, *, excluded_ids: Sequence[int] = ()) -> list[int]:
     """Ids of scheduled broadcasts whose time has come, or of live ones whose time is over; at most AT_ONCE, oldest first."""
-    query = select(Broadcast.id).where(_is_due(status, now), Broadcast.id.not_in(but_not))
-    return list(db.session.scalars(query.order_by(_CLOCK[status], Broadcast.id).limit(AT_ONCE)))
+    query = select(Broadcast.id).where(_is_due(status, now), Broadcast.id.not_in(excluded_ids))
+    return list(db.session.scalars(query.order_by(_DUE_COLUMNS[status], Broadcast.id).limit(DUE_BATCH_SIZE)))
 
 
-def claim(session: Session, status: Status, ids: Sequence[int], now: datetime) -> list[Broadcast] | None:
+def lock_due(session: Session, status: Status, ids: Sequence[int], now: datetime) -> list[Broadcast] | None:
     """Lock those of `ids` that are due in this status still, in this order; None while another worker's clock is at it.
 
     One clock at a time, or parts of what is due would overtake each other. What somebody is changing is left out, not
     waited for.
     """
-    is_shared = session.get_bind().dialect.name != "sqlite"  # there a writer has the whole database
-    if is_shared and not session.scalar(select(func.pg_try_advisory_xact_lock(_CLOCK_LOCK))):
+    is_server_database = session.get_bind().dialect.name != "sqlite"  # there a writer has the whole database
+    if is_server_database and not session.scalar(select(func.pg_try_advisory_xact_lock(_SCHEDULER_LOCK_KEY))):
         return None
     query = select(Broadcast).where(Broadcast.id.in_(ids), _is_due(status, now))
     return sorted(
@@ -152,18 +156,18 @@ def claim(session: Session, status: Status, ids: Sequence[int], now: datetime) -
 
 
 def _is_due(status: Status, now: datetime) -> ColumnElement[bool]:
-    is_due = and_(Broadcast.status == status, _CLOCK[status] <= now)
-    return and_(is_due, _MAY_GO) if status == Status.SCHEDULED else is_due
+    is_due = and_(Broadcast.status == status, _DUE_COLUMNS[status] <= now)
+    return and_(is_due, _NEEDS_NO_DECISION) if status == Status.SCHEDULED else is_due
 
 
-def next_due_at() -> datetime | None:
+def get_next_due_at() -> datetime | None:
     """When the clock has something to do next; None when nothing is planned."""
-    start = db.session.scalar(
-        select(func.min(Broadcast.scheduled_at)).where(Broadcast.status == Status.SCHEDULED, _MAY_GO)
+    next_start = db.session.scalar(
+        select(func.min(Broadcast.scheduled_at)).where(Broadcast.status == Status.SCHEDULED, _NEEDS_NO_DECISION)
     )
-    end = db.session.scalar(select(func.min(Broadcast.expires_at)).where(Broadcast.status == Status.ACTIVE))
-    return min(filter(None, (start, end)), default=None)
+    next_end = db.session.scalar(select(func.min(Broadcast.expires_at)).where(Broadcast.status == Status.ACTIVE))
+    return min(filter(None, (next_start, next_end)), default=None)
 
 
-def _searched(query: Select, q: str) -> Select:
+def _apply_search(query: Select, q: str) -> Select:
     return query.where(search.matches(q)) if q else query

@@ -11,29 +11,33 @@ from sqlalchemy.engine import URL
 
 
 class ConnectionFailure(NamedTuple):
-    """`public` names nothing of the installation, for /readyz. `operator` says where and what to do."""
+    """`public_message` names nothing of the installation, for /readyz. `operator` says where and what to do."""
 
     public: str
     operator: str
 
 
-def describe(problem: BaseException, url: URL) -> ConnectionFailure:
+def describe_failure(problem: BaseException, url: URL) -> ConnectionFailure:
     """What the driver's error means for whoever set DATABASE_URL."""
-    words = " ".join(str(problem).split()).rstrip(".?!")
+    message = " ".join(str(problem).split()).rstrip(".?!")
     if url.get_backend_name() == "sqlite":
-        return _of_sqlite(words, url)
-    where = _servers(url)
-    for pattern, public, operator in _KNOWN:
-        if found := re.search(pattern, words):
-            named = {"where": where, "user": url.username or "", "create": _create(url)} | found.groupdict()
-            return ConnectionFailure(public, operator.format_map(named))
+        return _describe_sqlite(message, url)
+    servers = _format_servers(url)
+    for pattern, public, operator in _FAILURE_PATTERNS:
+        if matched := re.search(pattern, message):
+            fields = {
+                "where": servers,
+                "user": url.username or "",
+                "create": _build_create_command(url),
+            } | matched.groupdict()
+            return ConnectionFailure(public, operator.format_map(fields))
     return ConnectionFailure(
-        "The database does not answer.", f"The database at {where} does not answer as it should: {words}."
+        "The database does not answer.", f"The database at {servers} does not answer as it should: {message}."
     )
 
 
 # In this order: that a server of several refuses says more than that another does not run.
-_KNOWN = (
+_FAILURE_PATTERNS = (
     (
         r"in a read-only transaction",
         "The database is read-only.",
@@ -99,39 +103,39 @@ _KNOWN = (
 )
 
 
-def _of_sqlite(words: str, url: URL) -> ConnectionFailure:
-    public = "The database file cannot be opened."
-    match words:
+def _describe_sqlite(message: str, url: URL) -> ConnectionFailure:
+    public_message = "The database file cannot be opened."
+    match message:
         case "unable to open database file":
             return ConnectionFailure(
-                public, f"{url.database} cannot be opened. Make its folder, and let this user write to it."
+                public_message, f"{url.database} cannot be opened. Make its folder, and let this user write to it."
             )
         case "file is not a database":
             return ConnectionFailure(
-                public, f"{url.database} is no SQLite database. Restore a backup, or name another file."
+                public_message, f"{url.database} is no SQLite database. Restore a backup, or name another file."
             )
         case "database is locked":
             return ConnectionFailure(
                 "The database is locked.", f"Another program holds {url.database}. Try again in a moment."
             )
-    return ConnectionFailure("The database file cannot be used.", f"{url.database} cannot be used: {words}.")
+    return ConnectionFailure("The database file cannot be used.", f"{url.database} cannot be used: {message}.")
 
 
-def _servers(url: URL) -> str:
-    hosts, ports = _hosts(url)
+def _format_servers(url: URL) -> str:
+    hosts, ports = _split_hosts(url)
     return ", ".join(
         host if host.startswith("/") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         for host, port in zip(hosts, ports, strict=True)
     )
 
 
-def _create(url: URL) -> str:
-    hosts, ports = _hosts(url)
+def _build_create_command(url: URL) -> str:
+    hosts, ports = _split_hosts(url)
     owner = f" -O {url.username}" if url.username else ""
     return f"createdb -h {hosts[0]} -p {ports[0]} -U postgres -E UTF8 -T template0{owner} {url.database}"
 
 
-def _hosts(url: URL) -> tuple[list[str], list[str]]:
+def _split_hosts(url: URL) -> tuple[list[str], list[str]]:
     """Hosts and their ports; SQLAlchemy keeps several of them in the query (`config.database_url`)."""
     hosts = str(url.query.get("host") or url.host or "localhost").split(",")
     ports = str(url.query.get("port") or url.port or "5432").split(",")

@@ -7,10 +7,10 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from broadcast.store.fast.prepared_query import Question
+from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import ApiToken, User, UserRole, UserSession
 
-_CHUNK = 500  # ids in one statement
+_CHUNK_SIZE = 500  # ids in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,45 +38,75 @@ class Credential:
     roles: frozenset[str]
 
 
-_user, _session, _token = User.__table__, UserSession.__table__, ApiToken.__table__
-_roles = select(func.aggregate_strings(UserRole.role_name, " ")).where(UserRole.user_id == _user.c.id).scalar_subquery()
-_has_password = _user.c.password_hash.is_not(None)
-_person = (_user.c.id, _user.c.username, _user.c.name, _user.c.disabled_at, _has_password, _roles)
-_of_session = (_session.c.id, _session.c.created_at, _session.c.seen_at, _session.c.ended_at, None, None)
-_sessions = select(*_of_session, _session.c.origin, _session.c.token_id, _session.c.issuer, *_person).join_from(
-    _session, _user, _user.c.id == _session.c.user_id
+_users_table, _sessions_table, _tokens_table = User.__table__, UserSession.__table__, ApiToken.__table__
+_role_names = (
+    select(func.aggregate_strings(UserRole.role_name, " "))
+    .where(UserRole.user_id == _users_table.c.id)
+    .scalar_subquery()
 )
-_by_session = Question(_sessions.where(_session.c.token_hash == bindparam("key"), _session.c.origin.is_(None)))
-_by_embedded = Question(_sessions.where(_session.c.id == bindparam("key"), _session.c.origin.is_not(None)))
-_token_columns = (_token.c.used_at, _token.c.revoked_at, _token.c.expires_at, _token.c.scopes, None, None, None)
-_by_token = Question(
-    select(_token.c.id, _token.c.created_at, *_token_columns, *_person)
-    .join_from(_token, _user, _user.c.id == _token.c.user_id)
-    .where(_token.c.token_hash == bindparam("key"))
+_has_password = _users_table.c.password_hash.is_not(None)
+_user_columns = (
+    _users_table.c.id,
+    _users_table.c.username,
+    _users_table.c.name,
+    _users_table.c.disabled_at,
+    _has_password,
+    _role_names,
+)
+_session_columns = (
+    _sessions_table.c.id,
+    _sessions_table.c.created_at,
+    _sessions_table.c.seen_at,
+    _sessions_table.c.ended_at,
+    None,
+    None,
+)
+_session_query = select(
+    *_session_columns, _sessions_table.c.origin, _sessions_table.c.token_id, _sessions_table.c.issuer, *_user_columns
+).join_from(_sessions_table, _users_table, _users_table.c.id == _sessions_table.c.user_id)
+_session_lookup = PreparedQuery(
+    _session_query.where(_sessions_table.c.token_hash == bindparam("key"), _sessions_table.c.origin.is_(None))
+)
+_embedded_session_lookup = PreparedQuery(
+    _session_query.where(_sessions_table.c.id == bindparam("key"), _sessions_table.c.origin.is_not(None))
+)
+_token_columns = (
+    _tokens_table.c.used_at,
+    _tokens_table.c.revoked_at,
+    _tokens_table.c.expires_at,
+    _tokens_table.c.scopes,
+    None,
+    None,
+    None,
+)
+_token_lookup = PreparedQuery(
+    select(_tokens_table.c.id, _tokens_table.c.created_at, *_token_columns, *_user_columns)
+    .join_from(_tokens_table, _users_table, _users_table.c.id == _tokens_table.c.user_id)
+    .where(_tokens_table.c.token_hash == bindparam("key"))
 )
 
 
-def of_session(token_hash: str) -> Credential | None:
-    return _found(_by_session, token_hash)
+def find_by_session_token(token_hash: str) -> Credential | None:
+    return _find(_session_lookup, token_hash)
 
 
-def of_embedded(session_id: int) -> Credential | None:
+def find_by_embedded_session(session_id: int) -> Credential | None:
     """The session with this id, if it is an embedded one."""
-    return _found(_by_embedded, session_id)
+    return _find(_embedded_session_lookup, session_id)
 
 
-def of_token(token_hash: str) -> Credential | None:
-    return _found(_by_token, token_hash)
+def find_by_api_token(token_hash: str) -> Credential | None:
+    return _find(_token_lookup, token_hash)
 
 
-def touch(session: Session, *, sessions: Sequence[int], tokens: Sequence[int], at: datetime) -> None:
+def record_use(session: Session, *, session_ids: Sequence[int], token_ids: Sequence[int], at: datetime) -> None:
     """Note that these sessions and tokens were in use at `at`."""
-    for table, column, ids in ((UserSession, "seen_at", sessions), (ApiToken, "used_at", tokens)):
-        for start in range(0, len(ids), _CHUNK):
-            statement = update(table).where(table.id.in_(ids[start : start + _CHUNK])).values({column: at})
+    for table, column, ids in ((UserSession, "seen_at", session_ids), (ApiToken, "used_at", token_ids)):
+        for start in range(0, len(ids), _CHUNK_SIZE):
+            statement = update(table).where(table.id.in_(ids[start : start + _CHUNK_SIZE])).values({column: at})
             session.execute(statement.execution_options(synchronize_session=False))
 
 
-def _found(question: Question, key: str | int) -> Credential | None:
-    row = question.ask({"key": key})
+def _find(prepared_query: PreparedQuery, key: str | int) -> Credential | None:
+    row = prepared_query.fetch_first({"key": key})
     return row and Credential(*row[:-1], frozenset((row[-1] or "").split()))

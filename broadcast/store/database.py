@@ -1,4 +1,4 @@
-"""The engine, and the two ways to use it: read with `db.session`, write inside `writing()`.
+"""The engine, and the two ways to use it: read with `db.session`, write inside `write_transaction()`.
 
 SQLite waits for a lock inside C and would freeze every stream of the worker with it, so its own waiting is off
 (`busy_timeout=0`) and the wait is a loop that lets the hub run. A write takes its lock at BEGIN, because a transaction that
@@ -40,14 +40,14 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, registry
 
-from broadcast.base.errors import Busy, Unsure
-from broadcast.config.database_url import driver_arguments
+from broadcast.base.errors import CommitOutcomeUnknown, TemporarilyUnavailable
+from broadcast.config.database_url import make_driver_arguments
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.store import error_text
 from broadcast.store.availability import is_driver_unavailable, is_on_wrong_server, is_unavailable
 
 
-class Moment(TypeDecorator):
+class UtcDateTime(TypeDecorator):
     """An aware UTC time. SQLite keeps none of the zone, so it is put back on reading."""
 
     impl = DateTime(timezone=True)
@@ -76,11 +76,11 @@ class Base(DeclarativeBase):
             }
         ),
         # SQLite gives out row ids only for INTEGER, PostgreSQL would run out of 32 bits
-        type_annotation_map={int: BigInteger().with_variant(Integer, "sqlite"), datetime: Moment},
+        type_annotation_map={int: BigInteger().with_variant(Integer, "sqlite"), datetime: UtcDateTime},
     )
 
 
-class ClosingSession(FlaskSession):
+class DisconnectSafeSession(FlaskSession):
     """Closes also when the database is lost. That happens when the answer is made already, which would become a 500."""
 
     def close(self) -> None:
@@ -92,24 +92,24 @@ class ClosingSession(FlaskSession):
             self.invalidate()  # there is nothing left to roll back, nor a connection for the pool
 
 
-db = SQLAlchemy(model_class=Base, session_options={"class_": ClosingSession})
+db = SQLAlchemy(model_class=Base, session_options={"class_": DisconnectSafeSession})
 migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_type=True)
 
 # How to lock a row that will change, for `with_for_update`: others may refer to it meanwhile. The whole lock would wait for
 # every receipt being written that names the row, and whoever writes it could wait for us: a deadlock.
 ROW_LOCK = {"key_share": True}
 
-_connections_made = 0  # by this process, whatever the engine
+_connection_count = 0  # by this process, whatever the engine
 
-_WRITES = "broadcast_writes"  # execution option: this transaction will write
-_LONG = "broadcast_long"  # execution option: SQLite is to do this statement of a write transaction in a thread
-IN_A_THREAD = {_LONG: True}
-_RESTED_SECONDS = 1.0
+_WRITE_OPTION = "broadcast_writes"  # execution option: this transaction will write
+_THREAD_OPTION = "broadcast_long"  # execution option: SQLite is to do this statement of a write transaction in a thread
+RUN_IN_THREAD = {_THREAD_OPTION: True}
+_IDLE_SECONDS_BEFORE_PING = 1.0
 # one SQLite writer per worker at a time: queueing here is fair, spinning on the file lock is not
-_turn = BoundedSemaphore(1)
+_writer_lock = BoundedSemaphore(1)
 
 
-class Connected(sqlite3.Connection):
+class ThreadedCommitConnection(sqlite3.Connection):
     """A connection whose commit lets the other greenlets of a worker run until the disk has it.
 
     COMMIT takes 2 ms on a good disk and 30 on a busy one. Only one greenlet commits at a time, so one thread serves all; it is
@@ -117,50 +117,50 @@ class Connected(sqlite3.Connection):
     """
 
     def commit(self) -> None:
-        _in_a_thread(super().commit)
+        _run_in_thread(super().commit)
 
 
-def _in_a_thread(work: Callable[..., Any], *values: Any) -> None:
+def _run_in_thread(function: Callable[..., Any], *arguments: Any) -> None:
     """Do what a write transaction waits for. Lets other greenlets run in a worker; a command or a test has no others.
 
     Whoever is killed meanwhile ends only after the work: the connection would be closed under it.
     """
     if not is_module_patched("socket"):
-        work(*values)
+        function(*arguments)
         return
-    doing = _thread().spawn(_problem_of, work, values)
+    result = _get_thread_pool().spawn(_capture_error, function, arguments)
     try:
-        problem = doing.get()
+        error = result.get()
     finally:
-        doing.wait()
-    if problem is not None:
-        raise problem
+        result.wait()
+    if error is not None:
+        raise error
 
 
-def _problem_of(work: Callable[..., Any], values: Sequence[Any]) -> Exception | None:
+def _capture_error(function: Callable[..., Any], arguments: Sequence[Any]) -> Exception | None:
     """What goes wrong, returned: what is raised in a thread of gevent's is printed as well."""
     try:
-        work(*values)
+        function(*arguments)
     except Exception as problem:
         return problem
     return None
 
 
 @cache
-def _thread() -> ThreadPool:
+def _get_thread_pool() -> ThreadPool:
     """Made at the first commit, which is after the fork of the worker."""
     return ThreadPool(1)
 
 
-def engine_options(settings: Settings) -> dict[str, Any]:
+def build_engine_options(settings: Settings) -> dict[str, Any]:
     """Options of `create_engine` for the database of `settings`."""
     if settings.database_uri.startswith("sqlite"):
-        connect_args = {"timeout": 0, "check_same_thread": False, "factory": Connected}
+        connect_args = {"timeout": 0, "check_same_thread": False, "factory": ThreadedCommitConnection}
         return {"connect_args": connect_args, "pool_size": settings.database_pool_size, "hide_parameters": True}
-    busy_ms = int(settings.database_busy_seconds * 1000)
-    given = driver_arguments(settings.database_uri)
+    lock_timeout_ms = int(settings.database_busy_seconds * 1000)
+    user_arguments = make_driver_arguments(settings.database_uri)
     # no compiling of queries: the inbox's, of many small parts, took 12 ms to run and 130 to be compiled
-    ours = f"-c lock_timeout={busy_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off"
+    server_options = f"-c lock_timeout={lock_timeout_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off"
     return {
         "hide_parameters": True,  # what people wrote does not belong into a log
         "pool_size": settings.database_pool_size,
@@ -170,65 +170,65 @@ def engine_options(settings: Settings) -> dict[str, Any]:
         # what DATABASE_URL says stays, and wins
         "connect_args": {
             "client_encoding": "UTF8",  # a database in SQL_ASCII would answer in bytes, even which encoding it has
-            "connect_timeout": int(given.get("connect_timeout", 3)),
-            "options": f"{ours} {given.get('options', '')}".strip(),
+            "connect_timeout": int(user_arguments.get("connect_timeout", 3)),
+            "options": f"{server_options} {user_arguments.get('options', '')}".strip(),
         },
     }
 
 
-def prepare_engine(engine: Engine, *, busy_seconds: float) -> None:
+def prepare_engine(engine: Engine, *, lock_timeout_seconds: float) -> None:
     """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive, and leave a
     server that is no longer the primary.
     """
     event.listen(engine, "connect", _count_connection)
-    error_text.conceal_values(engine)
+    error_text.redact_engine_errors(engine)
     if engine.dialect.name != "sqlite":
-        _ask_the_rested(engine)
-        _leave_the_wrong_server(engine)
+        _ping_idle_connections(engine)
+        _discard_pool_on_wrong_server(engine)
         return
 
     @event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
+    def _set_pragmas(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
         # FULL: a committed broadcast survives a power cut, not only a crash of the program
         for pragma in ("busy_timeout=0", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            _until_unlocked(lambda pragma=pragma: connection.execute(f"PRAGMA {pragma}"), busy_seconds)
+            _retry_while_locked(lambda pragma=pragma: connection.execute(f"PRAGMA {pragma}"), lock_timeout_seconds)
 
     @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN"
-        _until_unlocked(lambda: connection.exec_driver_sql(statement), busy_seconds)
+    def _begin_transaction(connection: Any) -> None:
+        statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE_OPTION) else "BEGIN"
+        _retry_while_locked(lambda: connection.exec_driver_sql(statement), lock_timeout_seconds)
 
     @event.listens_for(engine, "do_execute")
-    def _execute(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: Any) -> bool:
-        is_long = context.execution_options.get(_LONG, False)
-        if is_long:
-            _in_a_thread(cursor.execute, statement, parameters)
-        return is_long  # True: it is done
+    def _execute_in_thread(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: Any) -> bool:
+        should_run_in_thread = context.execution_options.get(_THREAD_OPTION, False)
+        if should_run_in_thread:
+            _run_in_thread(cursor.execute, statement, parameters)
+        return should_run_in_thread  # True: it is done
 
 
 def _count_connection(_connection: Any, _record: Any) -> None:
-    global _connections_made
-    _connections_made += 1
+    global _connection_count
+    _connection_count += 1
 
 
-def connections_made() -> int:
+def count_connections_made() -> int:
     """How many connections this process has made: whoever finds more than before may be speaking to another server."""
-    return _connections_made
+    return _connection_count
 
 
-def _ask_the_rested(engine: Engine) -> None:
+def _ping_idle_connections(engine: Engine) -> None:
     """Ask a connection whether it is alive only if nobody used it for a while: `pool_pre_ping` asks before every use, which
     is a journey to the server for each of the thousands of questions that a storm of streams brings.
     """
 
     @event.listens_for(engine, "checkin")
-    def _note(_connection: Any, record: Any) -> None:
+    def _note_use(_connection: Any, record: Any) -> None:
         record.info["used_at"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def _ask(connection: Any, record: Any, _proxy: Any) -> None:
-        if time.monotonic() - record.info.get("used_at", time.monotonic()) < _RESTED_SECONDS:
+    def _ping_if_idle(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used_at", time.monotonic()) < _IDLE_SECONDS_BEFORE_PING:
             return
         try:
             engine.dialect.do_ping(connection)
@@ -236,20 +236,20 @@ def _ask_the_rested(engine: Engine) -> None:
             raise DisconnectionError from problem  # the pool replaces it and tries again
 
 
-def _leave_the_wrong_server(engine: Engine) -> None:
+def _discard_pool_on_wrong_server(engine: Engine) -> None:
     """Throw the whole pool away when a server says that it is read-only or ends: after a fail-over the old primary may go on
     answering as a standby, and nothing else would ever make a new connection.
     """
 
     @event.listens_for(engine, "handle_error")
-    def _discard(context: ExceptionContext) -> None:
+    def _mark_disconnected(context: ExceptionContext) -> None:
         if is_on_wrong_server(context.original_exception):
             context.is_disconnect = True
 
 
-def _until_unlocked(attempt: Callable[[], Any], seconds: float) -> None:
-    """Call `attempt` until SQLite is not locked; after `seconds` its error is raised. Other greenlets run meanwhile."""
-    deadline, pause = time.monotonic() + seconds, 0.001
+def _retry_while_locked(attempt: Callable[[], Any], timeout_seconds: float) -> None:
+    """Call `attempt` until SQLite is not locked; after `timeout_seconds` its error is raised. Other greenlets run meanwhile."""
+    deadline, pause_seconds = time.monotonic() + timeout_seconds, 0.001
     while True:
         try:
             attempt()
@@ -257,81 +257,82 @@ def _until_unlocked(attempt: Callable[[], Any], seconds: float) -> None:
         except Exception as problem:
             if "locked" not in str(problem) or time.monotonic() > deadline:
                 raise
-        gevent.sleep(pause * random.uniform(0.5, 1))
-        pause = min(pause * 1.5, 0.02)
+        gevent.sleep(pause_seconds * random.uniform(0.5, 1))
+        pause_seconds = min(pause_seconds * 1.5, 0.02)
 
 
 @contextmanager
-def for_one_question() -> Iterator[PoolProxiedConnection]:
+def raw_read_connection() -> Iterator[PoolProxiedConnection]:
     """The driver's connection, for a single SELECT. It is in no transaction: a statement by itself is of one moment in any
     case, and BEGIN and ROLLBACK around it would take as long as the question, on PostgreSQL two journeys more.
 
-    Raises Busy when the database is locked or away, whoever says so: the driver, or the pool.
+    Raises TemporarilyUnavailable when the database is locked or away, whoever says so: the driver, or the pool.
     """
     engine, connection = db.engine, None
-    begins_by_itself = engine.dialect.name != "sqlite"  # there BEGIN is ours
+    has_implicit_begin = engine.dialect.name != "sqlite"  # there BEGIN is ours
     try:
         connection = engine.raw_connection()
-        if begins_by_itself:
+        if has_implicit_begin:
             connection.dbapi_connection.autocommit = True
         yield connection
     except Exception as problem:
         if is_driver_unavailable(problem):
             if connection is not None:
                 connection.invalidate(problem)
-            raise Busy from problem
+            raise TemporarilyUnavailable from problem
         if isinstance(problem, engine.dialect.loaded_dbapi.Error):
-            error_text.conceal(problem)
+            error_text.redact_error(problem)
         raise
     finally:
         if connection is not None:
-            if begins_by_itself and connection.is_valid:
+            if has_implicit_begin and connection.is_valid:
                 connection.dbapi_connection.autocommit = False
             connection.close()
 
 
-def now() -> datetime:
+def get_current_time() -> datetime:
     """The time by the clock that all workers share: the database server's, or this machine's for SQLite."""
     if db.engine.dialect.name == "sqlite":
         return datetime.now(UTC)
     return db.session.scalar(select(func.clock_timestamp())).astimezone(UTC)
 
 
-def pool_use() -> tuple[int, int]:
+def get_pool_usage() -> tuple[int, int]:
     """Connections of this worker's pool: in use, and idle."""
     pool = db.engine.pool
     return pool.checkedout(), pool.checkedin()
 
 
 @contextmanager
-def writing() -> Iterator[Session]:
+def write_transaction() -> Iterator[Session]:
     """One write transaction: commits at the end of the block, rolls back when it raises.
 
-    Raises Busy when the database is locked or away; then nothing was written. Raises Unsure when a server is lost while it
+    Raises TemporarilyUnavailable when the database is locked or away; then nothing was written. Raises
+    CommitOutcomeUnknown when a server is lost while it
     commits; then nobody knows. Objects loaded before the block are read anew inside it. Not reentrant: an action that calls
     another passes it the session.
     """
-    session, lost = db.session(), Busy
+    session, disconnect_error = db.session(), TemporarilyUnavailable
     session.rollback()  # ends the read transaction of this request: SQLite cannot turn a read into a write
     is_sqlite = db.engine.dialect.name == "sqlite"
-    if is_sqlite and not _turn.acquire(timeout=SETTINGS.current.database_busy_seconds):
-        raise Busy
+    if is_sqlite and not _writer_lock.acquire(timeout=SETTINGS.current.database_busy_seconds):
+        raise TemporarilyUnavailable
     try:
-        session.connection(execution_options={_WRITES: True})
+        session.connection(execution_options={_WRITE_OPTION: True})
         yield session
         session.flush()
-        lost = Busy if is_sqlite else Unsure
+        disconnect_error = TemporarilyUnavailable if is_sqlite else CommitOutcomeUnknown
         session.commit()
         g.has_written = True  # whatever fails later in this request, "nothing was saved" would be wrong
     except (DBAPIError, PoolTimeout) as problem:
         session.rollback()
         if not is_unavailable(problem):
             raise
-        is_lost = isinstance(problem, DBAPIError) and problem.connection_invalidated
-        raise (lost if is_lost else Busy) from problem
+        is_disconnected = isinstance(problem, DBAPIError) and problem.connection_invalidated
+        raise (disconnect_error if is_disconnected else TemporarilyUnavailable) from problem
     except BaseException:
         session.rollback()
         raise
     finally:
         if is_sqlite:
-            _turn.release()
+            _writer_lock.release()

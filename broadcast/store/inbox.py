@@ -16,18 +16,18 @@ from broadcast.domain.audience import Viewer
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
-from broadcast.domain.revisions import stands
+from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import audiences, receipt_steps, search
-from broadcast.store.database import Moment, db
+from broadcast.store.database import UtcDateTime, db
 from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
-from broadcast.store.fast.prepared_query import Question
+from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
 
 VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class InboxFilters:
     """What narrows a view. Empty strings mean "any"; `view` is one of VIEWS, and "inbox" for anything else.
 
     The inbox leaves out what is archived or asleep, "unread" is a part of the inbox, "all" is everything that is live. Of
@@ -40,13 +40,13 @@ class Filters:
     q: str = ""
 
     @property
-    def narrow(self) -> bool:
+    def is_narrowed(self) -> bool:
         """True when more than the view itself is asked for."""
         return bool(self.category or self.priority or self.q)
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class InboxItem:
     """One message of one person's inbox, and what that person did with it. `is_back` after a snooze, until it is read.
 
     `seq` is the number of its MESSAGE event.
@@ -67,14 +67,14 @@ class Item:
     @property
     def is_acknowledged(self) -> bool:
         """Whether an acknowledgement stands; one of an earlier revision may not."""
-        return self.acked_at is not None and stands(self.acked_revision, self.card.ack_revision)
+        return self.acked_at is not None and is_acknowledgement_valid(self.acked_revision, self.card.ack_revision)
 
     @property
     def needs_ack(self) -> bool:
         return self.card.requires_ack and not self.is_acknowledged
 
 
-class Unread(NamedTuple):
+class UnreadCount(NamedTuple):
     """How many messages are unread, counting every event of the log up to seq `as_of` and none above, at that `version`."""
 
     count: int
@@ -82,8 +82,8 @@ class Unread(NamedTuple):
     version: int = 0
 
 
-class Counts(NamedTuple):
-    """How many messages each view holds, as `Unread` is meant."""
+class ViewCounts(NamedTuple):
+    """How many messages each view holds, as `UnreadCount` is meant."""
 
     inbox: int
     unread: int
@@ -93,78 +93,78 @@ class Counts(NamedTuple):
     version: int
 
 
-def page(
+def list_page(
     viewer: Viewer,
-    filters: Filters,
+    filters: InboxFilters,
     *,
     now: datetime,
     before: int | None = None,
     limit: int = 30,
-    without: Sequence[int] = (),
-) -> list[Item]:
-    """At most `limit` messages with seq < `before` (None: from the newest), leaving out the ids `without`."""
-    query = _filtered(_items, filters).order_by(Broadcast.seq.desc()).limit(limit)
+    excluded_ids: Sequence[int] = (),
+) -> list[InboxItem]:
+    """At most `limit` messages with seq < `before` (None: from the newest), leaving out the ids `excluded_ids`."""
+    query = _apply_filters(_item_query, filters).order_by(Broadcast.seq.desc()).limit(limit)
     if before is not None:
         query = query.where(Broadcast.seq < before)
-    if without:
-        query = query.where(Broadcast.id.not_in(without))
-    return _read(query, viewer, now)
+    if excluded_ids:
+        query = query.where(Broadcast.id.not_in(excluded_ids))
+    return _load_items(query, viewer, now)
 
 
-def to_acknowledge(viewer: Viewer, filters: Filters, *, now: datetime, limit: int) -> list[Item]:
+def list_to_acknowledge(viewer: Viewer, filters: InboxFilters, *, now: datetime, limit: int) -> list[InboxItem]:
     """What the person must still acknowledge and the filters show, the soonest due first."""
-    query = _filtered(_items, filters).where(Broadcast.requires_ack, ~_is_acknowledged())
+    query = _apply_filters(_item_query, filters).where(Broadcast.requires_ack, ~_is_acknowledged())
     order = (Broadcast.ack_due_at.is_(None), Broadcast.ack_due_at, Broadcast.seq.desc())
-    return _read(query.order_by(*order).limit(limit), viewer, now)
+    return _load_items(query.order_by(*order).limit(limit), viewer, now)
 
 
-def some(viewer: Viewer, filters: Filters, ids: Sequence[int], *, now: datetime) -> list[Item]:
+def list_by_ids(viewer: Viewer, filters: InboxFilters, ids: Sequence[int], *, now: datetime) -> list[InboxItem]:
     """Those of `ids` that the filters show, newest first."""
-    query = _filtered(_items, filters).where(Broadcast.id.in_(ids)).order_by(Broadcast.seq.desc())
-    return _read(query, viewer, now)
+    query = _apply_filters(_item_query, filters).where(Broadcast.id.in_(ids)).order_by(Broadcast.seq.desc())
+    return _load_items(query, viewer, now)
 
 
-def one(viewer: Viewer, broadcast_id: int, *, now: datetime) -> Item | None:
+def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | None:
     """The message if this person may see it now, else None."""
-    return next(iter(some(viewer, Filters("all"), [broadcast_id], now=now)), None)
+    return next(iter(list_by_ids(viewer, InboxFilters("all"), [broadcast_id], now=now)), None)
 
 
-def visible_ids(viewer: Viewer, ids: Sequence[int], *, now: datetime) -> set[int]:
+def filter_visible_ids(viewer: Viewer, ids: Sequence[int], *, now: datetime) -> set[int]:
     """Which of these broadcasts this person may see now."""
-    return set(db.session.scalars(_ids.where(Broadcast.id.in_(ids)), _given(viewer, now)))
+    return set(db.session.scalars(_id_query.where(Broadcast.id.in_(ids)), _build_parameters(viewer, now)))
 
 
-def unread_ids(viewer: Viewer, filters: Filters, *, now: datetime, through: int) -> list[int]:
+def list_unread_ids(viewer: Viewer, filters: InboxFilters, *, now: datetime, through: int) -> list[int]:
     """Unread messages that the filters show, up to and including seq `through`."""
-    query = _filtered(_ids, filters).where(~_is_read(), Broadcast.seq <= through)
-    return list(db.session.scalars(query, _given(viewer, now)))
+    query = _apply_filters(_id_query, filters).where(~_is_read(), Broadcast.seq <= through)
+    return list(db.session.scalars(query, _build_parameters(viewer, now)))
 
 
-def unread(viewer: Viewer, *, now: datetime) -> Unread:
-    return Unread(*_unread.ask(_given(viewer, now)))
+def count_unread(viewer: Viewer, *, now: datetime) -> UnreadCount:
+    return UnreadCount(*_unread_query.fetch_first(_build_parameters(viewer, now)))
 
 
-def counts(viewer: Viewer, *, now: datetime) -> Counts:
-    return Counts(*db.session.connection().execute(_counts, _given(viewer, now)).one())
+def count_views(viewer: Viewer, *, now: datetime) -> ViewCounts:
+    return ViewCounts(*db.session.connection().execute(_counts_query, _build_parameters(viewer, now)).one())
 
 
-def count_filtered(viewer: Viewer, filters: Filters, *, now: datetime) -> int:
+def count_unread_filtered(viewer: Viewer, filters: InboxFilters, *, now: datetime) -> int:
     """How many unread messages the filters show: what "Mark N read" says."""
-    return db.session.scalar(_filtered(_count, filters).where(~_is_read()), _given(viewer, now))
+    return db.session.scalar(_apply_filters(_count_query, filters).where(~_is_read()), _build_parameters(viewer, now))
 
 
-def categories(viewer: Viewer, *, now: datetime) -> list[str]:
+def list_categories(viewer: Viewer, *, now: datetime) -> list[str]:
     """Categories that occur in this person's inbox, by name."""
-    return list(db.session.scalars(_categories, _given(viewer, now)))
+    return list(db.session.scalars(_categories_query, _build_parameters(viewer, now)))
 
 
-def pending(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[Item]:
+def list_unread_backlog(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[InboxItem]:
     """The newest `limit` unread messages of the inbox up to seq `through`, in the order of the log."""
-    query = _filtered(_items, Filters("unread")).where(Broadcast.seq <= through)
-    return _read(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
+    query = _apply_filters(_item_query, InboxFilters("unread")).where(Broadcast.seq <= through)
+    return _load_items(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
 
 
-def alerting(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
+def list_alerts(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
     """What this person has not done yet and has not been told of since it was sent, shown again or reminded of.
 
     Told means that they had it in view, or put its alert away, on whatever page. An URGENT message that must be acknowledged
@@ -172,44 +172,47 @@ def alerting(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
     The most urgent first, then the newest.
     """
     order = case({Priority.URGENT: 0, Priority.HIGH: 1}, value=Broadcast.priority, else_=2)
-    query = _alerting.order_by(order, Broadcast.seq.desc()).limit(limit)
-    rows = db.session.execute(query, _given(viewer, now))
-    return [Alert(*row[:4], since=max(moment for moment in row[4:] if moment)) for row in rows]
+    query = _alert_query.order_by(order, Broadcast.seq.desc()).limit(limit)
+    rows = db.session.execute(query, _build_parameters(viewer, now))
+    return [Alert(*row[:4], raised_at=max(moment for moment in row[4:] if moment)) for row in rows]
 
 
-def changed_since(moment: datetime, *, until: datetime) -> list[tuple[int, int]]:
-    """(user id, inbox version) of everybody whose receipts last changed after `moment` and not after `until`."""
-    query = select(User.id, User.inbox_version).where(User.inbox_changed_at > moment, User.inbox_changed_at <= until)
+def list_version_changes(since: datetime, *, until: datetime) -> list[tuple[int, int]]:
+    """(user id, inbox version) of everybody whose receipts last changed after `since` and not after `until`."""
+    query = select(User.id, User.inbox_version).where(User.inbox_changed_at > since, User.inbox_changed_at <= until)
     return [tuple(row) for row in db.session.execute(query)]
 
 
-def _read(query: Select, viewer: Viewer, now: datetime) -> list[Item]:
-    """The items of a query for `_items`. Who may see a card is asked once more where it is read after its row."""
-    given = _given(viewer, now)
+def _load_items(query: Select, viewer: Viewer, now: datetime) -> list[InboxItem]:
+    """The items of a query for `_item_query`. Who may see a card is asked once more where it is read after its row."""
+    parameters = _build_parameters(viewer, now)
 
-    def read(ids: list[int]) -> Iterator[tuple[CardKey, Card]]:
-        for broadcast in db.session.scalars(_broadcasts.where(Broadcast.id.in_(ids)), given):
-            yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.as_card()
+    def load_cards(ids: list[int]) -> Iterator[tuple[CardKey, Card]]:
+        for broadcast in db.session.scalars(_broadcast_query.where(Broadcast.id.in_(ids)), parameters):
+            yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.to_card()
 
     while True:
-        rows = [(CardKey(*row[:_KEYED]), row[_KEYED:]) for row in db.session.execute(query, given)]
-        cards = CARD_CACHE.current.of([key for key, _ in rows], read)
+        rows = [
+            (CardKey(*row[:_CARD_KEY_COLUMN_COUNT]), row[_CARD_KEY_COLUMN_COUNT:])
+            for row in db.session.execute(query, parameters)
+        ]
+        cards = CARD_CACHE.current.get_many([key for key, _ in rows], load_cards)
         if len(cards) == len(rows):
-            return [Item(cards[key.id], *rest) for key, rest in rows]
+            return [InboxItem(cards[key.id], *state) for key, state in rows]
         # one ended in between: a page that came out short would be taken for the last
 
 
-def _given(viewer: Viewer, now: datetime) -> dict[str, Any]:
+def _build_parameters(viewer: Viewer, now: datetime) -> dict[str, Any]:
     """Values of the parameters that every statement here has."""
     return {"viewer_id": viewer.user_id, "viewer_roles": sorted(viewer.roles), "now": now}
 
 
-def _base(*columns: Any) -> Select:
+def _select_visible(*columns: Any) -> Select:
     """Live broadcasts that include the viewer, joined with their receipt and their watermark.
 
     The viewer is a parameter, so that the statements below are made once: making them took as long as running them.
     """
-    viewer_id, now = bindparam("viewer_id", type_=BigInteger), bindparam("now", type_=Moment)
+    viewer_id, now = bindparam("viewer_id", type_=BigInteger), bindparam("now", type_=UtcDateTime)
     return (
         select(*columns)
         .select_from(Broadcast)
@@ -222,10 +225,12 @@ def _base(*columns: Any) -> Select:
 
 def _is_read() -> ColumnElement[bool]:
     """What was read before a broadcast was shown again does not count."""
-    renewed = Broadcast.renewed_at
-    opened = and_(Receipt.read_at.is_not(None), or_(renewed.is_(None), Receipt.read_at >= renewed))
-    passed = and_(Broadcast.seq <= User.read_through_seq, or_(renewed.is_(None), User.read_through_at >= renewed))
-    return and_(Receipt.unread_at.is_(None), or_(opened, passed))
+    renewed_at = Broadcast.renewed_at
+    is_opened = and_(Receipt.read_at.is_not(None), or_(renewed_at.is_(None), Receipt.read_at >= renewed_at))
+    is_below_watermark = and_(
+        Broadcast.seq <= User.read_through_seq, or_(renewed_at.is_(None), User.read_through_at >= renewed_at)
+    )
+    return and_(Receipt.unread_at.is_(None), or_(is_opened, is_below_watermark))
 
 
 def _is_acknowledged() -> ColumnElement[bool]:
@@ -233,39 +238,39 @@ def _is_acknowledged() -> ColumnElement[bool]:
     return func.coalesce(receipt_steps.is_acknowledged(Broadcast), False)
 
 
-def _still_counts(moment: Any) -> ColumnElement[bool]:
-    """Whether what was done at `moment`, if ever, was done since the broadcast was last shown again. NULL for "never"."""
+def _is_since_renewal(moment: Any) -> ColumnElement[bool]:
+    """Whether what was done at `since`, if ever, was done since the broadcast was last shown again. NULL for "never"."""
     return or_(Broadcast.renewed_at.is_(None), moment >= Broadcast.renewed_at)
 
 
 def _is_archived() -> ColumnElement[bool]:
-    return and_(Receipt.archived_at.is_not(None), _still_counts(Receipt.archived_at))
+    return and_(Receipt.archived_at.is_not(None), _is_since_renewal(Receipt.archived_at))
 
 
 def _is_snoozed() -> ColumnElement[bool]:
-    return and_(~_is_archived(), _sleeps())
+    return and_(~_is_archived(), _is_asleep())
 
 
-def _is_here() -> ColumnElement[bool]:
-    return and_(~_is_archived(), ~_sleeps())
+def _is_in_inbox() -> ColumnElement[bool]:
+    return and_(~_is_archived(), ~_is_asleep())
 
 
-def _sleeps() -> ColumnElement[bool]:
+def _is_asleep() -> ColumnElement[bool]:
     """Never NULL, so that its negation is true for messages without a receipt."""
-    is_asleep = Receipt.snoozed_until > bindparam("now", type_=Moment)
-    return func.coalesce(and_(is_asleep, _still_counts(Receipt.snoozed_at)), False)
+    is_asleep = Receipt.snoozed_until > bindparam("now", type_=UtcDateTime)
+    return func.coalesce(and_(is_asleep, _is_since_renewal(Receipt.snoozed_at)), False)
 
 
 def _is_back() -> ColumnElement[bool]:
-    returned = and_(Receipt.returned_at.is_not(None), _still_counts(Receipt.returned_at))
-    slept = and_(Receipt.snoozed_until.is_not(None), _still_counts(Receipt.snoozed_at))
-    return and_(func.coalesce(or_(returned, slept), False), Receipt.unread_at.is_not(None), _is_here())
+    has_returned = and_(Receipt.returned_at.is_not(None), _is_since_renewal(Receipt.returned_at))
+    has_slept = and_(Receipt.snoozed_until.is_not(None), _is_since_renewal(Receipt.snoozed_at))
+    return and_(func.coalesce(or_(has_returned, has_slept), False), Receipt.unread_at.is_not(None), _is_in_inbox())
 
 
-def _filtered(query: Select, filters: Filters) -> Select:
+def _apply_filters(query: Select, filters: InboxFilters) -> Select:
     match filters.view:
         case "unread":
-            query = query.where(~_is_read(), _is_here())
+            query = query.where(~_is_read(), _is_in_inbox())
         case "archived":
             query = query.where(_is_archived())
         case "snoozed":
@@ -275,7 +280,7 @@ def _filtered(query: Select, filters: Filters) -> Select:
         case "ended":
             query = query.where(false())
         case _:
-            query = query.where(_is_here())
+            query = query.where(_is_in_inbox())
     if filters.category:
         query = query.where(Broadcast.category == filters.category)
     if filters.priority:
@@ -283,36 +288,36 @@ def _filtered(query: Select, filters: Filters) -> Select:
     return query.where(search.matches(filters.q)) if filters.q else query
 
 
-def _of_this_moment(*columns: Any) -> Select:
+def _select_snapshot(*columns: Any) -> Select:
     """Counts with the head of the log and the person's version, in one statement and so of one moment."""
     version = select(User.inbox_version).where(User.id == bindparam("viewer_id", type_=BigInteger))
-    return _base(*columns, select(LogHead.seq).scalar_subquery(), func.coalesce(version.scalar_subquery(), 0))
+    return _select_visible(*columns, select(LogHead.seq).scalar_subquery(), func.coalesce(version.scalar_subquery(), 0))
 
 
-def _waits_to_be_told() -> ColumnElement[bool]:
+def _needs_alert() -> ColumnElement[bool]:
     is_urgent = Broadcast.priority == Priority.URGENT
     is_to_acknowledge = and_(Broadcast.requires_ack, ~_is_acknowledged())
-    is_told_again = or_(Broadcast.renewed_at.is_not(None), Broadcast.reminded_at.is_not(None))
-    is_loud = or_(Broadcast.priority.in_((Priority.HIGH, Priority.URGENT)), is_told_again)
-    is_missing = or_(~_is_read(), and_(is_to_acknowledge, Broadcast.reminded_at.is_not(None)))
-    came_to_stay = func.coalesce(User.first_sign_in_at, User.created_at)
+    is_repeated_alert = or_(Broadcast.renewed_at.is_not(None), Broadcast.reminded_at.is_not(None))
+    is_alerting = or_(Broadcast.priority.in_((Priority.HIGH, Priority.URGENT)), is_repeated_alert)
+    is_unfinished = or_(~_is_read(), and_(is_to_acknowledge, Broadcast.reminded_at.is_not(None)))
+    joined_at = func.coalesce(User.first_sign_in_at, User.created_at)
     moments = (Broadcast.published_at, Broadcast.renewed_at, Broadcast.reminded_at)
-    is_new = or_(is_urgent, is_to_acknowledge, *(moment >= came_to_stay for moment in moments))
-    is_told = or_(_was_told(Receipt.first_seen_at), _was_told(Receipt.dismissed_at))
-    return or_(and_(is_urgent, is_to_acknowledge), and_(is_loud, is_missing, is_new, ~is_told))
+    is_new = or_(is_urgent, is_to_acknowledge, *(moment >= joined_at for moment in moments))
+    was_alerted = or_(_was_alerted(Receipt.first_seen_at), _was_alerted(Receipt.dismissed_at))
+    return or_(and_(is_urgent, is_to_acknowledge), and_(is_alerting, is_unfinished, is_new, ~was_alerted))
 
 
-def _was_told(moment: Any) -> ColumnElement[bool]:
-    since_reminder = or_(Broadcast.reminded_at.is_(None), moment >= Broadcast.reminded_at)
-    return and_(moment.is_not(None), _still_counts(moment), since_reminder)
+def _was_alerted(moment: Any) -> ColumnElement[bool]:
+    is_since_reminder = or_(Broadcast.reminded_at.is_(None), moment >= Broadcast.reminded_at)
+    return and_(moment.is_not(None), _is_since_renewal(moment), is_since_reminder)
 
 
-def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
+def _count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count().filter(condition)
 
 
-_KEYED = len(CardKey._fields)
-_items = _base(
+_CARD_KEY_COLUMN_COUNT = len(CardKey._fields)
+_item_query = _select_visible(
     Broadcast.id,
     Broadcast.revision,
     Broadcast.updated_at,
@@ -322,13 +327,13 @@ _items = _base(
     Receipt.unread_at,
     Receipt.acked_at,
     case((_is_archived(), Receipt.archived_at)),
-    case((_still_counts(Receipt.snoozed_at), Receipt.snoozed_until)),
+    case((_is_since_renewal(Receipt.snoozed_at), Receipt.snoozed_until)),
     _is_back(),
     Receipt.acked_revision,
 )
-_broadcasts = _base(Broadcast)
-_ids = _base(Broadcast.id)
-_alerting = _base(
+_broadcast_query = _select_visible(Broadcast)
+_id_query = _select_visible(Broadcast.id)
+_alert_query = _select_visible(
     Broadcast.id,
     Broadcast.seq,
     Broadcast.priority,
@@ -336,13 +341,15 @@ _alerting = _base(
     Broadcast.published_at,
     Broadcast.renewed_at,
     Broadcast.reminded_at,
-).where(_is_here(), Broadcast.priority != Priority.LOW, _waits_to_be_told())
-_count = _base(func.count())
-_unread = Question(_of_this_moment(func.count()).where(~_is_read(), _is_here()))
-_counts = _of_this_moment(
-    _how_many(_is_here()),
-    _how_many(and_(~_is_read(), _is_here())),
-    _how_many(_is_archived()),
-    _how_many(_is_snoozed()),
+).where(_is_in_inbox(), Broadcast.priority != Priority.LOW, _needs_alert())
+_count_query = _select_visible(func.count())
+_unread_query = PreparedQuery(_select_snapshot(func.count()).where(~_is_read(), _is_in_inbox()))
+_counts_query = _select_snapshot(
+    _count_where(_is_in_inbox()),
+    _count_where(and_(~_is_read(), _is_in_inbox())),
+    _count_where(_is_archived()),
+    _count_where(_is_snoozed()),
 )
-_categories = _base(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
+_categories_query = (
+    _select_visible(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
+)

@@ -9,74 +9,74 @@ from sqlalchemy.orm import Session
 from broadcast.store.database import db
 from broadcast.store.models import Invitation, User
 
-_CHUNK = 500  # values in one IN list
+_CHUNK_SIZE = 500  # values in one IN list
 
 
-class Open(NamedTuple):
+class OpenInvitation(NamedTuple):
     """An invitation that nobody has used or revoked, and whose it is. It may have expired."""
 
     invitation: Invitation
     user: User
 
 
-def by_hash(token_hash: str) -> Open | None:
+def get_by_token_hash(token_hash: str) -> OpenInvitation | None:
     query = select(Invitation, User).join(User, User.id == Invitation.user_id)
     row = db.session.execute(query.where(Invitation.token_hash == token_hash)).one_or_none()
-    return row and Open(*row)
+    return row and OpenInvitation(*row)
 
 
-def of(user_id: int) -> Invitation | None:
+def get_for_user(user_id: int) -> Invitation | None:
     return db.session.get(Invitation, user_id)
 
 
-def page(*, after: int = 0, limit: int) -> list[Open]:
+def list_page(*, after: int = 0, limit: int) -> list[OpenInvitation]:
     """By user id."""
     query = select(Invitation, User).join(User, User.id == Invitation.user_id).where(Invitation.user_id > after)
-    return [Open(*row) for row in db.session.execute(query.order_by(Invitation.user_id).limit(limit))]
+    return [OpenInvitation(*row) for row in db.session.execute(query.order_by(Invitation.user_id).limit(limit))]
 
 
 def count() -> int:
     return db.session.scalar(select(func.count()).select_from(Invitation))
 
 
-def uninvited_count() -> int:
+def count_uninvited() -> int:
     """How many people could not sign in by a password and hold no invitation."""
-    return db.session.scalar(_uninvited(func.count()))
+    return db.session.scalar(_select_uninvited(func.count()))
 
 
-def uninvited_ids(*, limit: int) -> list[int]:
+def list_uninvited_ids(*, limit: int) -> list[int]:
     """These people, the longest here first."""
-    return list(db.session.scalars(_uninvited(User.id).order_by(User.id).limit(limit)))
+    return list(db.session.scalars(_select_uninvited(User.id).order_by(User.id).limit(limit)))
 
 
-def invitable(session: Session, user_ids: Sequence[int]) -> list[User]:
+def lock_invitable_users(session: Session, user_ids: Sequence[int]) -> list[User]:
     """Those of these people who have an open account and no password, by id; locked until the transaction ends."""
-    found: list[User] = []
-    for start in range(0, len(user_ids), _CHUNK):
-        query = select(User).where(User.id.in_(user_ids[start : start + _CHUNK]), _is_invitable())
-        found += session.scalars(query.order_by(User.id).with_for_update(key_share=True, of=User))
-    return found
+    users: list[User] = []
+    for start in range(0, len(user_ids), _CHUNK_SIZE):
+        query = select(User).where(User.id.in_(user_ids[start : start + _CHUNK_SIZE]), _is_invitable())
+        users += session.scalars(query.order_by(User.id).with_for_update(key_share=True, of=User))
+    return users
 
 
-def put(session: Session, rows: Sequence[dict[str, object]]) -> None:
+def replace_for_users(session: Session, rows: Sequence[dict[str, object]]) -> None:
     """Insert invitations; earlier ones of the same people are void."""
-    take_away(session, [row["user_id"] for row in rows])
+    delete_for_users(session, [row["user_id"] for row in rows])
     session.execute(insert(Invitation), rows)
 
 
-def take_away(session: Session, user_ids: Sequence[int]) -> int:
+def delete_for_users(session: Session, user_ids: Sequence[int]) -> int:
     """Delete the invitations of these people; return how many there were."""
-    gone = 0
-    for start in range(0, len(user_ids), _CHUNK):
-        statement = delete(Invitation).where(Invitation.user_id.in_(user_ids[start : start + _CHUNK]))
-        gone += session.execute(statement.execution_options(synchronize_session=False)).rowcount
-    return gone
+    deleted_count = 0
+    for start in range(0, len(user_ids), _CHUNK_SIZE):
+        statement = delete(Invitation).where(Invitation.user_id.in_(user_ids[start : start + _CHUNK_SIZE]))
+        deleted_count += session.execute(statement.execution_options(synchronize_session=False)).rowcount
+    return deleted_count
 
 
-def _uninvited(column: object) -> Select:
-    has_none = Invitation.user_id.is_(None)
+def _select_uninvited(column: object) -> Select:
+    has_no_invitation = Invitation.user_id.is_(None)
     query = select(column).select_from(User).outerjoin(Invitation, Invitation.user_id == User.id)
-    return query.where(_is_invitable(), has_none)
+    return query.where(_is_invitable(), has_no_invitation)
 
 
 def _is_invitable() -> object:

@@ -15,13 +15,13 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 # So that the server sees the end of a machine that says nothing any more: 5 + 3 × 1 seconds.
-_WATCHFUL = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3"
+_KEEPALIVE_SQL = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3"
 
 
-class Lease(Protocol):
-    """Held by at most one process at a time. For one greenlet; `take` asks and never waits."""
+class LeaderLock(Protocol):
+    """Held by at most one process at a time. For one greenlet; `try_acquire` asks and never waits."""
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take it, or look whether it is still held. True while this process has it."""
         ...
 
@@ -30,28 +30,28 @@ class Lease(Protocol):
         ...
 
 
-def lease(engine: Engine, name: str, *, folder: Path) -> Lease:
+def create_leader_lock(engine: Engine, name: str, *, folder: Path) -> LeaderLock:
     """The lease of this name; `folder` is for the file of SQLite."""
     if engine.dialect.name == "sqlite":
-        return FileLease(folder / f"{name}.lock")
-    return ServerLease(engine, name)
+        return FileLeaderLock(folder / f"{name}.lock")
+    return AdvisoryLeaderLock(engine, name)
 
 
-class FileLease:
+class FileLeaderLock:
     def __init__(self, path: Path):
         self._path = path
         self._file: int | None = None
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         if self._file is not None:
             return True
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(file)
+            os.close(descriptor)
             return False
-        self._file = file
+        self._file = descriptor
         return True
 
     def release(self) -> None:
@@ -60,22 +60,22 @@ class FileLease:
             self._file = None
 
 
-class ServerLease:
+class AdvisoryLeaderLock:
     """Needs a connection of its own: a pooler that shares connections between transactions would lose the lock."""
 
     def __init__(self, engine: Engine, name: str):
         self._engine, self._key = engine, zlib.crc32(name.encode())
         self._connection: Connection | None = None
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         if self._connection is not None:
-            return self._is_alive()
+            return self._is_connection_alive()
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            is_ours = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
-            if not is_ours:
+            is_acquired = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
+            if not is_acquired:
                 return False
-            connection.exec_driver_sql(_WATCHFUL)
+            connection.exec_driver_sql(_KEEPALIVE_SQL)
             self._connection, connection = connection, None
             return True
         finally:
@@ -88,7 +88,7 @@ class ServerLease:
             connection.invalidate()  # closes it, and with it the lock
             connection.close()
 
-    def _is_alive(self) -> bool:
+    def _is_connection_alive(self) -> bool:
         try:
             self._connection.exec_driver_sql("SELECT 1")
         except SQLAlchemyError:

@@ -9,11 +9,13 @@ from broadcast.store.database import db
 from broadcast.store.models import MessageTemplate
 
 
-def every() -> Sequence[MessageTemplate]:
+def list_all() -> Sequence[MessageTemplate]:
     """All of them, by name, without their texts: only name, title and variables are loaded."""
-    shown = load_only(MessageTemplate.name, MessageTemplate.title, MessageTemplate.variables)
-    return db.session.scalars(select(MessageTemplate).options(shown).order_by(func.lower(MessageTemplate.name))).all()
+    loaded_columns = load_only(MessageTemplate.name, MessageTemplate.title, MessageTemplate.variables)
+    return db.session.scalars(
+        select(MessageTemplate).options(loaded_columns).order_by(func.lower(MessageTemplate.name))
+    ).all()
 
 
-def by_id(template_id: int) -> MessageTemplate | None:
+def get(template_id: int) -> MessageTemplate | None:
     return db.session.get(MessageTemplate, template_id)

@@ -1,6 +1,7 @@
 """Who is not alerted of what: a row for each category a person has muted and each priority they have set aside.
 
-The same as their preferences say (`domain.preferences.Preferences.silences`), kept so that a sender can be told how many of a
+The same as their preferences say (`domain.preferences.Preferences.is_alert_muted`), kept so that a sender can be told
+how many of a
 million people it concerns.
 """
 
@@ -17,7 +18,7 @@ from broadcast.store.database import db
 from broadcast.store.models import User
 
 
-class Silence(db.Model):
+class Mute(db.Model):
     """`what` is "category News" or "priority LOW"."""
 
     __tablename__ = "silences"
@@ -26,18 +27,22 @@ class Silence(db.Model):
     what: Mapped[str] = mapped_column(String(80), primary_key=True, index=True)
 
 
-def put(session: Session, user_id: int, wanted: Preferences) -> None:
+def replace_mutes(session: Session, user_id: int, preferences: Preferences) -> None:
     """Replace what this person is not alerted of."""
-    session.execute(delete(Silence).where(Silence.user_id == user_id))
-    words = [f"category {name}" for name in wanted.muted_categories]
-    words += [f"priority {p.value}" for p in Priority if wanted.silences(priority=p.value, category=None)]
-    if words:
-        session.execute(insert(Silence), [{"user_id": user_id, "what": what} for what in words])
+    session.execute(delete(Mute).where(Mute.user_id == user_id))
+    mute_keys = [f"category {name}" for name in preferences.muted_categories]
+    mute_keys += [
+        f"priority {p.value}" for p in Priority if preferences.is_alert_muted(priority=p.value, category=None)
+    ]
+    if mute_keys:
+        session.execute(insert(Mute), [{"user_id": user_id, "what": mute_key} for mute_key in mute_keys])
 
 
-def count(audience: Audience, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> int:
+def count_muted(
+    audience: Audience, *, priority: str, category: str | None, mandatory_categories: Collection[str] = ()
+) -> int:
     """How many enabled people of the audience have muted such a message. URGENT ones alert them all the same."""
-    what = [f"priority {priority}"]
-    if category and category not in mandatory:
-        what.append(f"category {category}")
-    return audiences.count_those(audience, User.id.in_(select(Silence.user_id).where(Silence.what.in_(what))))
+    mute_keys = [f"priority {priority}"]
+    if category and category not in mandatory_categories:
+        mute_keys.append(f"category {category}")
+    return audiences.count_matching(audience, User.id.in_(select(Mute.user_id).where(Mute.what.in_(mute_keys))))

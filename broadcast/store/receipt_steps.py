@@ -1,4 +1,4 @@
-"""`domain.figures` in SQL: how far one person came with one broadcast. Needs Receipt in the query, and User where it says so.
+"""`domain.stats` in SQL: how far one person came with one broadcast. Needs Receipt in the query, and User where it says so.
 
 `broadcast` is a stored broadcast, or the class Broadcast where the query has its rows.
 """
@@ -8,58 +8,58 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, func, or_
 
-from broadcast.store.database import Moment
+from broadcast.store.database import UtcDateTime
 from broadcast.store.models import Broadcast, Receipt, User
 
-_Some = Broadcast | type[Broadcast]
+_BroadcastOrClass = Broadcast | type[Broadcast]
 
 
-def is_acknowledged(broadcast: _Some) -> ColumnElement[bool]:
-    """Whether an acknowledgement stands (`domain.revisions.stands`)."""
-    given = Receipt.acked_at.is_not(None)
+def is_acknowledged(broadcast: _BroadcastOrClass) -> ColumnElement[bool]:
+    """Whether an acknowledgement stands (`domain.revisions.is_acknowledgement_valid`)."""
+    has_acknowledged = Receipt.acked_at.is_not(None)
     if broadcast is not Broadcast and broadcast.ack_revision == 1:
-        return given
-    return and_(given, func.coalesce(Receipt.acked_revision, 1) >= broadcast.ack_revision)
+        return has_acknowledged
+    return and_(has_acknowledged, func.coalesce(Receipt.acked_revision, 1) >= broadcast.ack_revision)
 
 
-def acknowledged_at(broadcast: _Some) -> ColumnElement[datetime]:
+def acknowledged_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     return case((is_acknowledged(broadcast), Receipt.acked_at))
 
 
-def opened_at(broadcast: _Some) -> ColumnElement[datetime]:
+def opened_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When this person read it or acknowledged it; what they marked read together with all others is not in it."""
-    opened = _since(broadcast.renewed_at, Receipt.read_at)
-    return func.coalesce(opened, acknowledged_at(broadcast), type_=Moment)
+    read_since_renewal = _only_since_renewal(broadcast.renewed_at, Receipt.read_at)
+    return func.coalesce(read_since_renewal, acknowledged_at(broadcast), type_=UtcDateTime)
 
 
-def read_at(broadcast: _Some) -> ColumnElement[datetime]:
+def read_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When this person had read it, at the latest; needs User.
 
     "Mark all read" is one moment for many messages. What was read before a broadcast was shown again does not count.
     """
-    through = _since(broadcast.renewed_at, User.read_through_at)
-    passed = case((User.read_through_seq >= broadcast.seq, through))
-    opened = _since(broadcast.renewed_at, Receipt.read_at)
-    return func.coalesce(opened, passed, acknowledged_at(broadcast), type_=Moment)
+    marked_read_at = _only_since_renewal(broadcast.renewed_at, User.read_through_at)
+    passed_at = case((User.read_through_seq >= broadcast.seq, marked_read_at))
+    read_since_renewal = _only_since_renewal(broadcast.renewed_at, Receipt.read_at)
+    return func.coalesce(read_since_renewal, passed_at, acknowledged_at(broadcast), type_=UtcDateTime)
 
 
-def seen_at(broadcast: _Some) -> ColumnElement[datetime]:
+def seen_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When it was on this person's screen, at the latest; needs User. Being shown again takes nothing of that away."""
-    earlier = (Receipt.first_seen_at, Receipt.read_at, Receipt.acked_at)
-    return func.coalesce(*earlier, read_at(broadcast), type_=Moment)
+    receipt_times = (Receipt.first_seen_at, Receipt.read_at, Receipt.acked_at)
+    return func.coalesce(*receipt_times, read_at(broadcast), type_=UtcDateTime)
 
 
-def delivered_at(broadcast: _Some) -> ColumnElement[datetime]:
+def delivered_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When it had reached this person, at the latest; needs User. Whoever has a receipt was reached."""
-    return func.coalesce(Receipt.delivered_at, seen_at(broadcast), type_=Moment)
+    return func.coalesce(Receipt.delivered_at, seen_at(broadcast), type_=UtcDateTime)
 
 
-def seen_without_user() -> ColumnElement[bool]:
+def is_seen_by_receipt() -> ColumnElement[bool]:
     """The same as far as receipts alone tell it."""
     return or_(Receipt.first_seen_at.is_not(None), Receipt.read_at.is_not(None), Receipt.acked_at.is_not(None))
 
 
-def _since(renewed_at: Any, moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
+def _only_since_renewal(renewed_at: Any, moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
     """The moment, unless it was before the broadcast was shown again."""
     if renewed_at is None:
         return moment

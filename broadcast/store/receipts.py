@@ -8,22 +8,22 @@ from sqlalchemy import and_, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from broadcast.base.cooperative import Breath
+from broadcast.base.cooperative import Yielder
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import Broadcast, Receipt, UndoStep, User
 
-Mark = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
-_CHUNK = 200  # rows in one statement: about two milliseconds on SQLite
-_KEY = ["broadcast_id", "user_id"]
-_receipts = Receipt.__table__
+ReceiptTimestamp = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
+_CHUNK_ROWS = 200  # rows in one statement: about two milliseconds on SQLite
+_KEY_COLUMNS = ["broadcast_id", "user_id"]
+_receipts_table = Receipt.__table__
 
 
-def lock_person(session: Session, user_id: int) -> None:
+def lock_user(session: Session, user_id: int) -> None:
     """Let nobody else change this person's receipts until the transaction ends, so that what is looked at now stays true."""
     session.execute(select(User.id).where(User.id == user_id).with_for_update(**ROW_LOCK))
 
 
-def raise_version(session: Session, user_id: int, *, at: datetime) -> int:
+def increment_inbox_version(session: Session, user_id: int, *, at: datetime) -> int:
     """Count one change of this person's receipts; return the number."""
     statement = update(User).where(User.id == user_id).returning(User.inbox_version)
     return session.scalar(
@@ -33,55 +33,63 @@ def raise_version(session: Session, user_id: int, *, at: datetime) -> int:
     )
 
 
-def put(session: Session, user_id: int, ids: Iterable[int], **columns: Any) -> None:
+def upsert(session: Session, user_id: int, ids: Iterable[int], **columns: Any) -> None:
     """Set `columns` to these values for each broadcast, whatever they were."""
-    statement = _insert(session)(_receipts).on_conflict_do_update(index_elements=_KEY, set_=columns)
+    statement = _dialect_insert(session)(_receipts_table).on_conflict_do_update(
+        index_elements=_KEY_COLUMNS, set_=columns
+    )
     rows = [{"broadcast_id": broadcast_id, "user_id": user_id} | columns for broadcast_id in sorted(ids)]
-    _execute_many(session, statement, rows)
+    _execute_in_chunks(session, statement, rows)
 
 
-def wake(session: Session, *, now: datetime, limit: int) -> list[tuple[int, int]]:
+def return_snoozed(session: Session, *, now: datetime, limit: int) -> list[tuple[int, int]]:
     """Take at most `limit` receipts whose snooze is over; return (user id, broadcast id) of those that come back thereby.
 
     Each is returned to one caller only: who sets `returned_at` has it. What was shown again meanwhile came back by that.
     """
-    is_back_already = func.coalesce(Broadcast.renewed_at > Receipt.snoozed_at, False)
-    due = (
-        select(Receipt.broadcast_id, Receipt.user_id, is_back_already).where(Receipt.snoozed_until <= now).limit(limit)
+    is_shown_again = func.coalesce(Broadcast.renewed_at > Receipt.snoozed_at, False)
+    due_query = (
+        select(Receipt.broadcast_id, Receipt.user_id, is_shown_again).where(Receipt.snoozed_until <= now).limit(limit)
     )
-    due = due.join(Broadcast, Broadcast.id == Receipt.broadcast_id).order_by(Receipt.user_id, Receipt.broadcast_id)
-    claimed, breath = [], Breath()
-    for broadcast_id, user_id, is_back in session.execute(due).all():
-        row = and_(Receipt.broadcast_id == broadcast_id, Receipt.user_id == user_id, Receipt.snoozed_until <= now)
-        changes = {"snoozed_until": None} if is_back else {"snoozed_until": None, "returned_at": now}
-        statement = update(Receipt).where(row).values(changes).execution_options(synchronize_session=False)
-        if session.execute(statement).rowcount and not is_back:
-            claimed.append((user_id, broadcast_id))
-        breath.take()
-    return claimed
+    due_query = due_query.join(Broadcast, Broadcast.id == Receipt.broadcast_id).order_by(
+        Receipt.user_id, Receipt.broadcast_id
+    )
+    returned, yielder = [], Yielder()
+    for broadcast_id, user_id, has_returned_already in session.execute(due_query).all():
+        is_due_receipt = and_(
+            Receipt.broadcast_id == broadcast_id, Receipt.user_id == user_id, Receipt.snoozed_until <= now
+        )
+        changes = {"snoozed_until": None} if has_returned_already else {"snoozed_until": None, "returned_at": now}
+        statement = update(Receipt).where(is_due_receipt).values(changes).execution_options(synchronize_session=False)
+        if session.execute(statement).rowcount and not has_returned_already:
+            returned.append((user_id, broadcast_id))
+        yielder.maybe_yield()
+    return returned
 
 
-def next_wake_at() -> datetime | None:
+def get_next_snooze_end() -> datetime | None:
     """When the next snooze ends; None when nothing sleeps."""
     return db.session.scalar(select(func.min(Receipt.snoozed_until)))
 
 
-def mark(session: Session, pairs: Iterable[tuple[int, int]], column: Mark, *, at: datetime) -> None:
+def set_timestamp(
+    session: Session, pairs: Iterable[tuple[int, int]], column: ReceiptTimestamp, *, at: datetime
+) -> None:
     """Set `column` for each (broadcast id, user id) that has none yet; an earlier moment stays.
 
     Except that a broadcast shown again is read again: what was read before that does not count.
     """
-    is_open = _receipts.c[column].is_(None)
+    is_unset = _receipts_table.c[column].is_(None)
     if column == "read_at":
         # as text: an upsert correlates nothing, and with the column the subquery would join every receipt
         renewed_at = select(Broadcast.renewed_at).where(Broadcast.id == literal_column("receipts.broadcast_id"))
-        is_open = or_(is_open, _receipts.c.read_at < renewed_at.scalar_subquery())
-    insert = _insert(session)(_receipts)
-    marked = {column: insert.excluded[column]}
-    statement = insert.on_conflict_do_update(index_elements=_KEY, set_=marked, where=is_open)
+        is_unset = or_(is_unset, _receipts_table.c.read_at < renewed_at.scalar_subquery())
+    insert = _dialect_insert(session)(_receipts_table)
+    new_values = {column: insert.excluded[column]}
+    statement = insert.on_conflict_do_update(index_elements=_KEY_COLUMNS, set_=new_values, where=is_unset)
     # one order for all writers, or two of them could wait for each other for ever
     rows = [{"broadcast_id": broadcast_id, "user_id": user_id, column: at} for broadcast_id, user_id in sorted(pairs)]
-    _execute_many(session, statement, rows)
+    _execute_in_chunks(session, statement, rows)
 
 
 def advance_watermark(session: Session, user_id: int, *, through: int, at: datetime) -> None:
@@ -94,7 +102,7 @@ def advance_watermark(session: Session, user_id: int, *, through: int, at: datet
     )
 
 
-def move_watermark_back(session: Session, user_id: int, *, through: int, to: int) -> None:
+def revert_watermark(session: Session, user_id: int, *, through: int, to: int) -> None:
     """Undo `advance_watermark`, unless it has moved on since."""
     session.execute(
         update(User)
@@ -104,30 +112,30 @@ def move_watermark_back(session: Session, user_id: int, *, through: int, to: int
     )
 
 
-def watermark(session: Session, user_id: int) -> int:
+def get_watermark(session: Session, user_id: int) -> int:
     return session.scalar(select(User.read_through_seq).where(User.id == user_id))
 
 
-def keep_unread_out_of_sight(session: Session, user_id: int, *, through: int, at: datetime) -> None:
+def mark_archived_unread(session: Session, user_id: int, *, through: int, at: datetime) -> None:
     """Mark archived messages that are unread so by hand, before a watermark passes them: nobody was shown them."""
-    unread = and_(Receipt.read_at.is_(None), Receipt.unread_at.is_(None))
-    passed = select(Broadcast.id).where(
+    is_unread = and_(Receipt.read_at.is_(None), Receipt.unread_at.is_(None))
+    passed_ids = select(Broadcast.id).where(
         Broadcast.seq <= through,
-        Broadcast.seq > watermark(session, user_id),
+        Broadcast.seq > get_watermark(session, user_id),
         or_(
             Broadcast.renewed_at.is_(None), Broadcast.renewed_at <= Receipt.archived_at
         ),  # else it is back in the inbox
     )
     session.execute(
         update(Receipt)
-        .where(Receipt.user_id == user_id, Receipt.archived_at.is_not(None), unread)
-        .where(Receipt.broadcast_id.in_(passed))
+        .where(Receipt.user_id == user_id, Receipt.archived_at.is_not(None), is_unread)
+        .where(Receipt.broadcast_id.in_(passed_ids))
         .values(unread_at=at)
         .execution_options(synchronize_session=False)
     )
 
 
-def unread_by_hand(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
+def filter_marked_unread(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
     """Those of `ids` that this person's `unread_at` keeps unread."""
     query = select(Receipt.broadcast_id).where(Receipt.user_id == user_id, Receipt.unread_at.is_not(None))
     return sorted(set(ids) & set(session.scalars(query)))
@@ -137,58 +145,58 @@ def snapshot(session: Session, user_id: int, ids: Sequence[int], columns: Sequen
     """What these columns are now, as JSON, for `restore`; a message without a receipt has nothing in them."""
     rows: dict[int, list[str | None]] = {broadcast_id: [None] * len(columns) for broadcast_id in ids}
     query = select(Receipt.broadcast_id, *(getattr(Receipt, column) for column in columns))
-    breath = Breath()
-    for start in range(0, len(ids), _CHUNK):
-        chunk = query.where(Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids[start : start + _CHUNK]))
+    yielder = Yielder()
+    for start in range(0, len(ids), _CHUNK_ROWS):
+        chunk = query.where(Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids[start : start + _CHUNK_ROWS]))
         for broadcast_id, *values in session.execute(chunk):
             rows[broadcast_id] = [value and value.isoformat() for value in values]
-        breath.take()
+        yielder.maybe_yield()
     return {"columns": list(columns), "rows": [[broadcast_id, *values] for broadcast_id, values in rows.items()]}
 
 
 def restore(session: Session, user_id: int, before: dict[str, Any]) -> list[int]:
     """Put back what `snapshot` saw; return the ids."""
-    insert = _insert(session)(_receipts)
+    insert = _dialect_insert(session)(_receipts_table)
     columns = {name: insert.excluded[name] for name in before["columns"]}
     rows = []
     for broadcast_id, *values in before["rows"]:
         moments = [value and datetime.fromisoformat(value) for value in values]
         row = {"broadcast_id": broadcast_id, "user_id": user_id}
         rows.append(row | dict(zip(before["columns"], moments, strict=True)))
-    _execute_many(session, insert.on_conflict_do_update(index_elements=_KEY, set_=columns), rows)
+    _execute_in_chunks(session, insert.on_conflict_do_update(index_elements=_KEY_COLUMNS, set_=columns), rows)
     return [row[0] for row in before["rows"]]
 
 
-def keep_step(session: Session, user_id: int, *, key: str, at: datetime, before: dict[str, Any]) -> None:
+def save_undo_step(session: Session, user_id: int, *, key: str, at: datetime, before: dict[str, Any]) -> None:
     """Remember how to take the newest act back; the one before it can no longer be."""
     values = {"key": key, "at": at, "before": before}
-    statement = _insert(session)(UndoStep).values(user_id=user_id, **values)
+    statement = _dialect_insert(session)(UndoStep).values(user_id=user_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
 
 
-def step(session: Session, user_id: int) -> UndoStep | None:
+def get_undo_step(session: Session, user_id: int) -> UndoStep | None:
     return session.get(UndoStep, user_id)
 
 
-def _execute_many(session: Session, statement: Any, rows: Sequence[dict[str, Any]]) -> None:
+def _execute_in_chunks(session: Session, statement: Any, rows: Sequence[dict[str, Any]]) -> None:
     """Row by row in the driver: a statement of all rows takes SQLAlchemy longer to write than the database to run.
 
     Lets other greenlets run between two slices of many.
     """
-    breath = Breath()
-    for start in range(0, len(rows), _CHUNK):
-        session.execute(statement, rows[start : start + _CHUNK])
-        breath.take()
+    yielder = Yielder()
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        session.execute(statement, rows[start : start + _CHUNK_ROWS])
+        yielder.maybe_yield()
 
 
-def _insert(session: Session) -> Any:
+def _dialect_insert(session: Session) -> Any:
     return sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
 
 
-def without_receipt(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
+def filter_without_receipt(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
     """Those of `ids` for which this person has no receipt at all."""
-    missing = set(ids)
-    for start in range(0, len(ids), _CHUNK):
-        some = Receipt.broadcast_id.in_(ids[start : start + _CHUNK])
-        missing -= set(session.scalars(select(Receipt.broadcast_id).where(Receipt.user_id == user_id, some)))
-    return sorted(missing)
+    missing_ids = set(ids)
+    for start in range(0, len(ids), _CHUNK_ROWS):
+        is_in_chunk = Receipt.broadcast_id.in_(ids[start : start + _CHUNK_ROWS])
+        missing_ids -= set(session.scalars(select(Receipt.broadcast_id).where(Receipt.user_id == user_id, is_in_chunk)))
+    return sorted(missing_ids)

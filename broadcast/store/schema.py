@@ -20,38 +20,38 @@ from broadcast.store.availability import is_unavailable
 from broadcast.store.database import db
 from broadcast.store.models import SchemaSupport
 
-UPGRADE = "flask --app app db upgrade"
-_ENCODING = "UTF8"
-_SQLITE_BUSY = 5
-_MAY_WRITE = "SELECT current_setting('transaction_read_only') = 'off', has_table_privilege('log_head', 'UPDATE')"
+UPGRADE_COMMAND = "flask --app app db upgrade"
+_REQUIRED_ENCODING = "UTF8"
+_SQLITE_BUSY_CODE = 5
+_WRITE_CHECK_SQL = "SELECT current_setting('transaction_read_only') = 'off', has_table_privilege('log_head', 'UPDATE')"
 
 
-class Fitness(NamedTuple):
+class SchemaCompatibility(NamedTuple):
     """`problem` keeps this version from serving, `notice` does not. Each is a sentence, or None."""
 
     problem: str | None = None
     notice: str | None = None
 
 
-def database_problem(*, with_reason: bool = False) -> str | None:
+def find_database_problem(*, should_include_reason: bool = False) -> str | None:
     """Why the database cannot be read or written now; None when it can. Waits for no lock and writes nothing.
 
-    `with_reason` adds the driver's own words: hosts, users and paths, for operators only.
+    `should_include_reason` adds the driver's own words: hosts, users and paths, for operators only.
     """
     try:
         if db.engine.dialect.name == "sqlite":
-            return _sqlite_problem(with_reason)
+            return _find_sqlite_problem(should_include_reason)
         db.session.rollback()  # so that the transaction that answers is a new one
-        may_write, is_allowed = db.session.execute(text(_MAY_WRITE)).one()
+        may_write, has_privilege = db.session.execute(text(_WRITE_CHECK_SQL)).one()
     except SQLAlchemyError as problem:
         db.session.rollback()
-        return _sentence(problem, with_reason)
+        return _describe_error(problem, should_include_reason)
     if not may_write:
         return (
             "The database is read-only: DATABASE_URL leads to a standby, or the server was made read-only. "
             "Name the primary, or all servers, in DATABASE_URL."
         )
-    if not is_allowed:
+    if not has_privilege:
         return (
             "The user in DATABASE_URL may not change the tables that the migrations made. Run with the user that ran them, "
             "or grant it the rights."
@@ -59,78 +59,80 @@ def database_problem(*, with_reason: bool = False) -> str | None:
     return None
 
 
-def fitness() -> Fitness:
+def check_compatibility() -> SchemaCompatibility:
     """Whether the schema is the one that this version expects. Raises SQLAlchemyError while the database is away."""
-    applied, known = applied_migrations(), _known_migrations()
+    applied, known = list_applied_migrations(), _list_known_migrations()
     if not applied:
-        return Fitness(f"The database has no tables yet. Run `{UPGRADE}`.")
+        return SchemaCompatibility(f"The database has no tables yet. Run `{UPGRADE_COMMAND}`.")
     unknown = [name for name in applied if name not in known]
     if not unknown:
-        missing = missing_migrations()
-        told = f"The database is older than this version: {', '.join(missing)} not applied. Run `{UPGRADE}`."
-        return Fitness(told if missing else None)
-    newer = f"The database is newer than this version (it is at {', '.join(unknown)})."
-    if _oldest_code() in known:
-        return Fitness(notice=f"{newer} This version still works with it; upgrade this node soon.")
-    return Fitness(f"{newer} This version cannot work with it: upgrade this node, or restore the database from before.")
+        missing = list_missing_migrations()
+        message = f"The database is older than this version: {', '.join(missing)} not applied. Run `{UPGRADE_COMMAND}`."
+        return SchemaCompatibility(message if missing else None)
+    newer_message = f"The database is newer than this version (it is at {', '.join(unknown)})."
+    if _get_oldest_code() in known:
+        return SchemaCompatibility(notice=f"{newer_message} This version still works with it; upgrade this node soon.")
+    return SchemaCompatibility(
+        f"{newer_message} This version cannot work with it: upgrade this node, or restore the database from before."
+    )
 
 
-def explain(problem: SQLAlchemyError) -> str | None:
+def explain_error(problem: SQLAlchemyError) -> str | None:
     """What an operator can do about an error of the database; None for one that only the program's authors can mend."""
     if not isinstance(problem, DBAPIError | PoolTimeout):
         return None
     if is_unavailable(problem):
-        return _sentence(problem, with_reason=True)
-    return _unfit()
+        return _describe_error(problem, should_include_reason=True)
+    return _find_schema_problem()
 
 
-def applied_migrations() -> list[str]:
+def list_applied_migrations() -> list[str]:
     """The newest migrations of this database; empty when it has none."""
     with db.engine.connect() as connection:
         return sorted(MigrationContext.configure(connection).get_current_heads())
 
 
-def missing_migrations() -> list[str]:
+def list_missing_migrations() -> list[str]:
     """Migrations that this version has and the database has not, oldest first. Empty on the schema of a newer version."""
-    known, applied = _known_migrations(), applied_migrations()
+    known, applied = _list_known_migrations(), list_applied_migrations()
     if any(name not in known for name in applied):
         return []
     return list(known[max(map(known.index, applied), default=-1) + 1 :])
 
 
-def encoding_problem() -> str | None:
+def find_encoding_problem() -> str | None:
     """Why this database cannot hold every text: LATIN1 refuses most of Unicode, SQL_ASCII lets broken text in."""
     if db.engine.dialect.name != "postgresql":
         return None
     with db.engine.connect() as connection:
         encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
-    if encoding == _ENCODING:
+    if encoding == _REQUIRED_ENCODING:
         return None
     return f"The database's encoding is {encoding}. Make one with `createdb -E UTF8 -T template0 …` instead."
 
 
-def damage() -> str | None:
+def find_corruption() -> str | None:
     """The first thing that SQLite finds wrong with its file, None if nothing. Reads all of it, and blocks the process."""
     if db.engine.dialect.name != "sqlite":
         return None
     connection = db.engine.raw_connection()
     try:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        check_result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except db.engine.dialect.loaded_dbapi.DatabaseError as problem:
-        found = str(problem)
+        check_result = str(problem)
     finally:
         connection.close()
-    return None if found == "ok" else found
+    return None if check_result == "ok" else check_result
 
 
-def note_support(connection: Connection, scripts: ScriptDirectory) -> None:
+def save_oldest_code(connection: Connection, scripts: ScriptDirectory) -> None:
     """After migrating: write down how old the code may be that works on this schema."""
     heads = MigrationContext.configure(connection).get_current_heads()
     if heads and inspect(connection).has_table(SchemaSupport.__tablename__):
         connection.execute(update(SchemaSupport).values(oldest_code=scripts.get_revision(heads[0]).module.oldest_code))
 
 
-def _oldest_code() -> str | None:
+def _get_oldest_code() -> str | None:
     try:
         return db.session.scalar(select(SchemaSupport.oldest_code))
     except DBAPIError:  # a version so new that it has no such table any more
@@ -138,46 +140,49 @@ def _oldest_code() -> str | None:
         return None
 
 
-def _sqlite_problem(with_reason: bool) -> str | None:
+def _find_sqlite_problem(should_include_reason: bool) -> str | None:
     """Whether a write could begin: its lock is taken and given back. If another has it, that one could."""
-    wrong = db.engine.dialect.loaded_dbapi.Error
+    driver_error = db.engine.dialect.loaded_dbapi.Error
     try:
         with closing(db.engine.raw_connection()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
-    except wrong as problem:
-        if getattr(problem, "sqlite_errorcode", 0) & 0xFF != _SQLITE_BUSY:
-            return _told(problem, with_reason)
+    except driver_error as problem:
+        if getattr(problem, "sqlite_errorcode", 0) & 0xFF != _SQLITE_BUSY_CODE:
+            return _describe_failure(problem, should_include_reason)
     return None
 
 
-def _told(problem: BaseException, with_reason: bool) -> str:
-    told = connection_failure.describe(problem, db.engine.url)
-    return told.operator if with_reason else told.public
+def _describe_failure(problem: BaseException, should_include_reason: bool) -> str:
+    failure = connection_failure.describe_failure(problem, db.engine.url)
+    return failure.operator if should_include_reason else failure.public
 
 
-def _sentence(problem: SQLAlchemyError, with_reason: bool) -> str:
+def _describe_error(problem: SQLAlchemyError, should_include_reason: bool) -> str:
     if isinstance(problem, PoolTimeout):
         return "All connections of DATABASE_POOL_SIZE are in use."
     if isinstance(problem, DBAPIError) and not is_unavailable(problem):
-        return _unfit() or f"The tables of this version cannot be read{_reason(problem.orig, with_reason)}."
-    return _told(getattr(problem, "orig", None) or problem, with_reason)
+        return (
+            _find_schema_problem()
+            or f"The tables of this version cannot be read{_format_reason(problem.orig, should_include_reason)}."
+        )
+    return _describe_failure(getattr(problem, "orig", None) or problem, should_include_reason)
 
 
-def _unfit() -> str | None:
+def _find_schema_problem() -> str | None:
     """What is wrong with the schema, where a statement failed that it should allow."""
     try:
-        return fitness().problem
+        return check_compatibility().problem
     except SQLAlchemyError:
         return None
 
 
-def _reason(problem: BaseException, is_wanted: bool) -> str:
-    return f": {' '.join(str(problem).split()).rstrip('.')}" if is_wanted else ""
+def _format_reason(problem: BaseException, should_include_reason: bool) -> str:
+    return f": {' '.join(str(problem).split()).rstrip('.')}" if should_include_reason else ""
 
 
 @cache
-def _known_migrations() -> tuple[str, ...]:
+def _list_known_migrations() -> tuple[str, ...]:
     """All of this version, oldest first. Read once: it imports every migration."""
     directory = current_app.extensions["migrate"].directory
     return tuple(script.revision for script in ScriptDirectory(directory).walk_revisions())[::-1]

@@ -1,39 +1,44 @@
 """Full text of broadcasts: one question, answered by FTS5 on SQLite and by a tsvector on PostgreSQL.
 
-Both index `broadcasts.search_words`, the words as `domain.words` folds them, so that both find the same. Every word asked for
+Both index `broadcasts.build_search_words`, the words as `domain.search_tokens` folds them, so that both find the same.
+Every word asked for
 must begin a word of the message; signs are looked for as typed.
 """
 
 from sqlalchemy import ColumnElement, and_, literal, or_, text
 
-from broadcast.domain.search_tokens import signs, words
+from broadcast.domain.search_tokens import extract_literals, tokenize
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 
-_MOST_WORDS = 12
+_MAX_TOKENS = 12
 
 
 def matches(q: str) -> ColumnElement[bool]:
     """The condition that a broadcast has all of `q`; true for an empty text."""
-    asked = words(q)[:_MOST_WORDS]
-    conditions = [contains(part) for part in signs(q)[:_MOST_WORDS]]
-    if asked:
-        conditions.append(_on_sqlite(asked) if db.engine.dialect.name == "sqlite" else _on_postgresql(asked))
+    tokens = tokenize(q)[:_MAX_TOKENS]
+    conditions = [contains_literal(part) for part in extract_literals(q)[:_MAX_TOKENS]]
+    if tokens:
+        conditions.append(
+            _matches_on_sqlite(tokens) if db.engine.dialect.name == "sqlite" else _matches_on_postgresql(tokens)
+        )
     return and_(literal(True), *conditions)
 
 
-def contains(part: str) -> ColumnElement[bool]:
-    """The condition that title or text has `part` as typed. Reads every row it is asked about."""
-    pattern = "%" + part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+def contains_literal(literal_text: str) -> ColumnElement[bool]:
+    """The condition that title or text has `literal_text` as typed. Reads every row it is asked about."""
+    pattern = "%" + literal_text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     return or_(Broadcast.title.ilike(pattern, escape="\\"), Broadcast.content.ilike(pattern, escape="\\"))
 
 
-def _on_sqlite(asked: list[str]) -> ColumnElement[bool]:
-    found = text("SELECT rowid FROM broadcast_search WHERE broadcast_search MATCH :words")
-    return Broadcast.id.in_(found.bindparams(words=" ".join(f'"{word}"*' for word in asked)).columns(Broadcast.id))
+def _matches_on_sqlite(tokens: list[str]) -> ColumnElement[bool]:
+    matching_ids = text("SELECT rowid FROM broadcast_search WHERE broadcast_search MATCH :words")
+    return Broadcast.id.in_(
+        matching_ids.bindparams(words=" ".join(f'"{word}"*' for word in tokens)).columns(Broadcast.id)
+    )
 
 
-def _on_postgresql(asked: list[str]) -> ColumnElement[bool]:
+def _matches_on_postgresql(tokens: list[str]) -> ColumnElement[bool]:
     # the words as they are: to_tsquery would take them apart once more, by rules of its own
-    vector = text("array_to_tsvector(string_to_array(broadcasts.search_words, ' ')) @@ CAST(:words AS tsquery)")
-    return vector.bindparams(words=" & ".join(f"'{word}':*" for word in asked))
+    condition = text("array_to_tsvector(string_to_array(broadcasts.search_words, ' ')) @@ CAST(:words AS tsquery)")
+    return condition.bindparams(words=" & ".join(f"'{word}':*" for word in tokens))

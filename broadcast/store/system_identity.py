@@ -5,7 +5,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from broadcast.store.database import db
 
-_GROUP = "broadcast.bridge"
+_DEFAULT_GROUP = "broadcast.bridge"
 
 
 class SystemIdentity(db.Model):
@@ -18,7 +18,7 @@ class SystemIdentity(db.Model):
     name: Mapped[str] = mapped_column(String(32))
 
 
-def kafka_group() -> str:
+def get_kafka_group() -> str:
     """The group of this system at the brokers, unless a setting names another."""
     name = db.session.scalar(select(SystemIdentity.name))
-    return f"{_GROUP}.{name}" if name else _GROUP
+    return f"{_DEFAULT_GROUP}.{name}" if name else _DEFAULT_GROUP

@@ -8,150 +8,150 @@ from datetime import datetime
 from sqlalchemy import Select, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from broadcast.base.cooperative import Breath
-from broadcast.domain.audience import Audience, Everyone
-from broadcast.domain.message import id_or_username
+from broadcast.base.cooperative import Yielder
+from broadcast.domain.audience import Audience, EveryoneAudience
+from broadcast.domain.message import parse_id_or_username
 from broadcast.domain.preferences import Preferences
-from broadcast.domain.preferences import stored as stored_preferences
-from broadcast.domain.usernames import normalize
+from broadcast.domain.preferences import parse_stored_preferences as stored_preferences
+from broadcast.domain.usernames import normalize_username
 from broadcast.store import audiences, mutes, user_search
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import (
     ApiToken,
-    PeopleVersion,
-    PersonIdentity,
+    LinkedIdentity,
+    MembershipVersion,
     Role,
     User,
     UserRole,
     UserSession,
 )
 
-_CHUNK = 500  # values in one IN list; SQLite takes 32,766 in a statement
+_CHUNK_SIZE = 500  # values in one IN list; SQLite takes 32,766 in a statement
 
 
-def by_id(user_id: int) -> User | None:
+def get(user_id: int) -> User | None:
     return db.session.get(User, user_id)
 
 
-def by_username(username: str) -> User | None:
+def get_by_username(username: str) -> User | None:
     if "\0" in username:
         return None  # PostgreSQL has no such text, and says so with an error
-    return db.session.scalar(select(User).where(User.username == normalize(username)))
+    return db.session.scalar(select(User).where(User.username == normalize_username(username)))
 
 
-def id_by_identity(session: Session, issuer: str, subject: str) -> int | None:
+def get_id_by_external_identity(session: Session, issuer: str, subject: str) -> int | None:
     """Whose account at that provider this is."""
-    row = session.get(PersonIdentity, (issuer, subject))
+    row = session.get(LinkedIdentity, (issuer, subject))
     return row and row.user_id
 
 
-def identity_at(user_id: int, issuer: str) -> PersonIdentity | None:
+def get_external_identity(user_id: int, issuer: str) -> LinkedIdentity | None:
     """The person's account at that provider."""
-    mine = (PersonIdentity.user_id == user_id, PersonIdentity.issuer == issuer)
-    return db.session.scalar(select(PersonIdentity).where(*mine))
+    is_wanted = (LinkedIdentity.user_id == user_id, LinkedIdentity.issuer == issuer)
+    return db.session.scalar(select(LinkedIdentity).where(*is_wanted))
 
 
 def find(name: int | str) -> User | None:
     """The enabled person with this id or username."""
-    found = (
-        ids_by_name([id_or_username(name.strip().lower()) if isinstance(name, str) else name])
+    resolved_ids = (
+        resolve_ids([parse_id_or_username(name.strip().lower()) if isinstance(name, str) else name])
         if _is_storable(name)
         else {}
     )
-    return by_id(next(iter(found.values()))) if found else None
+    return get(next(iter(resolved_ids.values()))) if resolved_ids else None
 
 
-def preferences(user_id: int) -> Preferences:
+def get_preferences(user_id: int) -> Preferences:
     """What this person wants to be alerted of."""
     return stored_preferences(db.session.scalar(select(User.preferences).where(User.id == user_id)) or {})
 
 
-def set_preferences(session: Session, user_id: int, wanted: Preferences) -> None:
+def set_preferences(session: Session, user_id: int, preferences: Preferences) -> None:
     session.execute(
         update(User)
         .where(User.id == user_id)
-        .values(preferences=wanted.as_json())
+        .values(preferences=preferences.to_json())
         .execution_options(synchronize_session=False)
     )
-    mutes.put(session, user_id, wanted)
+    mutes.replace_mutes(session, user_id, preferences)
 
 
-def first_admin(*, other_than: int | None = None) -> User | None:
-    """The oldest enabled administrator, leaving `other_than` aside."""
+def get_first_admin(*, excluded_user_id: int | None = None) -> User | None:
+    """The oldest enabled administrator, leaving `excluded_user_id` aside."""
     query = select(User).join(UserRole).where(UserRole.role_name == "admin", User.disabled_at.is_(None))
-    if other_than is not None:
-        query = query.where(User.id != other_than)
+    if excluded_user_id is not None:
+        query = query.where(User.id != excluded_user_id)
     return db.session.scalar(query.order_by(User.id).limit(1))
 
 
-def role_names() -> list[str]:
+def list_role_names() -> list[str]:
     return list(db.session.scalars(select(Role.name).where(Role.deleted_at.is_(None)).order_by(Role.name)))
 
 
-def people_by_role() -> dict[str, int]:
+def count_users_by_role() -> dict[str, int]:
     """How many enabled people each role has, roles without anybody included, by name."""
-    return audiences.until_people_change("by role", _count_by_role)
+    return audiences.cache_until_membership_changes("by role", _count_by_role)
 
 
 def _count_by_role() -> dict[str, int]:
     """All who have a role, without the few who are disabled: joining everybody with their roles took nine times as long."""
-    everybody = select(UserRole.role_name, func.count()).group_by(UserRole.role_name)
-    disabled = everybody.where(UserRole.user_id.in_(audiences.disabled_ids()))
-    has, without = (dict(map(tuple, db.session.execute(query))) for query in (everybody, disabled))
-    return {name: has.get(name, 0) - without.get(name, 0) for name in role_names()}
+    all_query = select(UserRole.role_name, func.count()).group_by(UserRole.role_name)
+    disabled_query = all_query.where(UserRole.user_id.in_(audiences.select_disabled_ids()))
+    all_counts, disabled_counts = (dict(map(tuple, db.session.execute(query))) for query in (all_query, disabled_query))
+    return {name: all_counts.get(name, 0) - disabled_counts.get(name, 0) for name in list_role_names()}
 
 
-def missing_roles(names: Iterable[str]) -> set[str]:
-    missing = set(names)
-    for chunk in _chunks(sorted(missing)):
-        known = select(Role.name).where(Role.name.in_(chunk), Role.deleted_at.is_(None))
-        missing -= set(db.session.scalars(known))
-    return missing
+def find_missing_roles(names: Iterable[str]) -> set[str]:
+    missing_names = set(names)
+    for chunk in _split_into_chunks(sorted(missing_names)):
+        known_roles = select(Role.name).where(Role.name.in_(chunk), Role.deleted_at.is_(None))
+        missing_names -= set(db.session.scalars(known_roles))
+    return missing_names
 
 
-def add_roles(session: Session, names: Iterable[str]) -> list[str]:
+def add_missing_roles(session: Session, names: Iterable[str]) -> list[str]:
     """Make those of these roles that do not exist yet; return them, by name."""
-    missing = sorted(missing_roles(names))
-    if missing:
-        session.execute(insert(Role), [{"name": name} for name in missing])
-    return missing
+    missing_names = sorted(find_missing_roles(names))
+    if missing_names:
+        session.execute(insert(Role), [{"name": name} for name in missing_names])
+    return missing_names
 
 
-def ids_by_name(names: Iterable[int | str]) -> dict[int | str, int]:
+def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
     """Which of these user ids and usernames exist and are enabled, each with its user id."""
-    found: dict[int | str, int] = {}
-    enabled = User.disabled_at.is_(None)
-    for chunk in _chunks([name for name in names if isinstance(name, str)]):
-        query = select(User.username, User.id).where(User.username.in_(chunk), enabled)
-        found.update(map(tuple, db.session.execute(query)))
-    for chunk in _chunks([name for name in names if isinstance(name, int)]):
-        found.update(
-            (user_id, user_id) for user_id in db.session.scalars(select(User.id).where(User.id.in_(chunk), enabled))
+    ids_by_name: dict[int | str, int] = {}
+    is_enabled = User.disabled_at.is_(None)
+    for chunk in _split_into_chunks([name for name in names if isinstance(name, str)]):
+        query = select(User.username, User.id).where(User.username.in_(chunk), is_enabled)
+        ids_by_name.update(map(tuple, db.session.execute(query)))
+    for chunk in _split_into_chunks([name for name in names if isinstance(name, int)]):
+        ids_by_name.update(
+            (user_id, user_id) for user_id in db.session.scalars(select(User.id).where(User.id.in_(chunk), is_enabled))
         )
-    return found
+    return ids_by_name
 
 
-def names(ids: Iterable[int]) -> dict[int, str]:
+def get_names(ids: Iterable[int]) -> dict[int, str]:
     """Names to show, by user id."""
-    found: dict[int, str] = {}
-    for chunk in _chunks(sorted(set(ids))):
-        found.update(map(tuple, db.session.execute(select(User.id, User.name).where(User.id.in_(chunk)))))
-    return found
+    names_by_id: dict[int, str] = {}
+    for chunk in _split_into_chunks(sorted(set(ids))):
+        names_by_id.update(map(tuple, db.session.execute(select(User.id, User.name).where(User.id.in_(chunk)))))
+    return names_by_id
 
 
-def usernames(ids: Iterable[int]) -> dict[int, str]:
+def get_usernames(ids: Iterable[int]) -> dict[int, str]:
     """Usernames by user id, of disabled people too."""
-    found: dict[int, str] = {}
-    for chunk in _chunks(sorted(set(ids))):
-        found.update(map(tuple, db.session.execute(select(User.id, User.username).where(User.id.in_(chunk)))))
-    return found
+    usernames_by_id: dict[int, str] = {}
+    for chunk in _split_into_chunks(sorted(set(ids))):
+        usernames_by_id.update(map(tuple, db.session.execute(select(User.id, User.username).where(User.id.in_(chunk)))))
+    return usernames_by_id
 
 
 def search(q: str, *, limit: int) -> list[User]:
     """Enabled people with a word that begins with each word of `q`, those whose username begins with it first."""
-    begins = q.lower().strip()
-    found = user_search.first(q, limit=limit)
-    return sorted(found, key=lambda user: (not user.username.startswith(begins), user.username))[:limit]
+    prefix = q.lower().strip()
+    users = user_search.list_candidates(q, limit=limit)
+    return sorted(users, key=lambda user: (not user.username.startswith(prefix), user.username))[:limit]
 
 
 def count(audience: Audience) -> int:
@@ -159,17 +159,17 @@ def count(audience: Audience) -> int:
     return audiences.count(audience)
 
 
-def changed(session: Session) -> None:
+def bump_membership_version(session: Session) -> None:
     """Say that people or their roles change in this transaction; every such change must."""
-    session.execute(update(PeopleVersion).values(version=secrets.token_hex(8)))
+    session.execute(update(MembershipVersion).values(version=secrets.token_hex(8)))
 
 
 def count_all() -> int:
-    return count(Everyone())
+    return count(EveryoneAudience())
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class UserFilters:
     """What narrows the list of people. Empty strings mean "any"; `state` is "enabled" or "disabled"."""
 
     q: str = ""
@@ -177,37 +177,43 @@ class Filters:
     state: str = ""
 
 
-def page(filters: Filters, *, after: str = "", limit: int = 50) -> list[User]:
+def list_page(filters: UserFilters, *, after: str = "", limit: int = 50) -> list[User]:
     """At most `limit` people with a username > `after`, by username."""
-    query = _filtered(select(User), filters).where(User.username > after).order_by(User.username)
+    query = _apply_filters(select(User), filters).where(User.username > after).order_by(User.username)
     return list(db.session.scalars(query.limit(limit)))
 
 
-def count_found(filters: Filters, *, most: int) -> int:
-    """How many there are; `most` + 1 stands for more than `most`, which nobody counts by hand either."""
-    some = _filtered(select(User.id), filters).limit(most + 1).subquery()
-    return db.session.scalar(select(func.count()).select_from(some))
+def count_matching(filters: UserFilters, *, max_count: int) -> int:
+    """How many there are; `max_count` + 1 stands for more than `max_count`, which nobody counts by hand either."""
+    matching_ids = _apply_filters(select(User.id), filters).limit(max_count + 1).subquery()
+    return db.session.scalar(select(func.count()).select_from(matching_ids))
 
 
-def open_sessions(user_id: int) -> list[UserSession]:
+def list_open_sessions(user_id: int) -> list[UserSession]:
     """Sessions that nobody ended, the last used first; those that grew too old are among them."""
     query = select(UserSession).where(UserSession.user_id == user_id, UserSession.ended_at.is_(None))
     return list(db.session.scalars(query.order_by(UserSession.seen_at.desc())))
 
 
-def open_session(session: Session, token_hash: str) -> UserSession | None:
+def get_open_session(session: Session, token_hash: str) -> UserSession | None:
     """The session of a browser that has this token, unless it has ended."""
-    is_it = (UserSession.token_hash == token_hash, UserSession.ended_at.is_(None), UserSession.origin.is_(None))
-    return session.scalar(select(UserSession).where(*is_it))
+    is_open_session = (
+        UserSession.token_hash == token_hash,
+        UserSession.ended_at.is_(None),
+        UserSession.origin.is_(None),
+    )
+    return session.scalar(select(UserSession).where(*is_open_session))
 
 
-def last_seen(user_ids: Sequence[int]) -> dict[int, datetime]:
+def get_last_seen(user_ids: Sequence[int]) -> dict[int, datetime]:
     """When each of these people last used a session, by user id; without those who never did."""
     query = select(UserSession.user_id, func.max(UserSession.seen_at)).where(UserSession.user_id.in_(user_ids))
     return dict(map(tuple, db.session.execute(query.group_by(UserSession.user_id))))
 
 
-def tokens(user_id: int | None = None, *, before: int | None = None, limit: int = 50) -> list[tuple[ApiToken, User]]:
+def list_tokens(
+    user_id: int | None = None, *, before: int | None = None, limit: int = 50
+) -> list[tuple[ApiToken, User]]:
     """Tokens with their people, the newest first; of one person, or of all."""
     query = select(ApiToken, User).join(User, User.id == ApiToken.user_id).order_by(ApiToken.id.desc()).limit(limit)
     if user_id is not None:
@@ -217,42 +223,46 @@ def tokens(user_id: int | None = None, *, before: int | None = None, limit: int 
     return list(map(tuple, db.session.execute(query)))
 
 
-def tokens_of(session: Session, user_id: int) -> Sequence[ApiToken]:
+def list_user_tokens(session: Session, user_id: int) -> Sequence[ApiToken]:
     """Every token of a person, those that ended too."""
     return session.scalars(select(ApiToken).where(ApiToken.user_id == user_id)).all()
 
 
-def known_usernames(usernames: Iterable[str]) -> set[str]:
+def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
     """Which of these are taken, by enabled and disabled people alike."""
-    found: set[str] = set()
-    for chunk in _chunks(sorted(usernames)):
-        found.update(db.session.scalars(select(User.username).where(User.username.in_(chunk))))
-    return found
+    taken: set[str] = set()
+    for chunk in _split_into_chunks(sorted(usernames)):
+        taken.update(db.session.scalars(select(User.username).where(User.username.in_(chunk))))
+    return taken
 
 
-def insert_many(session: Session, people: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> None:
+def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> None:
     """Add people without a password, as (username, name, roles). Roles must exist. Raises IntegrityError for a taken name."""
-    rows = [{"username": username, "name": name, "created_at": at} for username, name, _ in people]
+    rows = [{"username": username, "name": name, "created_at": at} for username, name, _ in users]
     ids = dict(map(tuple, session.execute(insert(User).returning(User.username, User.id), rows)))
-    given = [{"user_id": ids[username], "role_name": role} for username, _, roles in people for role in sorted(roles)]
-    if given:
-        session.execute(insert(UserRole), given)
-    user_search.add(session, [(ids[username], username, name) for username, name, _ in people])
+    role_rows = [
+        {"user_id": ids[username], "role_name": role} for username, _, roles in users for role in sorted(roles)
+    ]
+    if role_rows:
+        session.execute(insert(UserRole), role_rows)
+    user_search.index_users(session, [(ids[username], username, name) for username, name, _ in users])
 
 
-def end_sessions(session: Session, user_ids: Sequence[int], *, at: datetime, keep: int | None = None) -> list[int]:
-    """End the open sessions of these people, but for the session `keep`; return the ids of those that ended."""
-    ended: list[int] = []
-    for chunk in _chunks(sorted(user_ids)):
+def end_sessions(
+    session: Session, user_ids: Sequence[int], *, at: datetime, kept_session_id: int | None = None
+) -> list[int]:
+    """End the open sessions of these people, but for the session `kept_session_id`; return the ids of those that ended."""
+    ended_ids: list[int] = []
+    for chunk in _split_into_chunks(sorted(user_ids)):
         statement = update(UserSession).where(UserSession.user_id.in_(chunk), UserSession.ended_at.is_(None))
-        if keep is not None:
-            statement = statement.where(UserSession.id != keep)
+        if kept_session_id is not None:
+            statement = statement.where(UserSession.id != kept_session_id)
         statement = statement.values(ended_at=at).returning(UserSession.id)
-        ended += session.scalars(statement.execution_options(synchronize_session=False))
-    return sorted(ended)
+        ended_ids += session.scalars(statement.execution_options(synchronize_session=False))
+    return sorted(ended_ids)
 
 
-def embedded_session(user_id: int, *, origin: str, token_id: int) -> UserSession | None:
+def get_embedded_session(user_id: int, *, origin: str, token_id: int) -> UserSession | None:
     """The newest open session of this person in the pages of `origin` that this token began."""
     query = select(UserSession).where(
         UserSession.user_id == user_id,
@@ -263,7 +273,7 @@ def embedded_session(user_id: int, *, origin: str, token_id: int) -> UserSession
     return db.session.scalar(query.order_by(UserSession.id.desc()).limit(1))
 
 
-def end_embedded(session: Session, token_id: int, *, at: datetime) -> set[int]:
+def end_embedded_sessions(session: Session, token_id: int, *, at: datetime) -> set[int]:
     """End the sessions that this token began; return whose they were."""
     statement = (
         update(UserSession)
@@ -279,7 +289,7 @@ def lock_role(session: Session, name: str) -> None:
     session.execute(select(Role.name).where(Role.name == name).with_for_update(**ROW_LOCK))
 
 
-def _filtered(query: Select, filters: Filters) -> Select:
+def _apply_filters(query: Select, filters: UserFilters) -> Select:
     query = query.where(User.deleted_at.is_(None))
     if filters.q:
         query = query.where(user_search.matches(filters.q))
@@ -294,9 +304,9 @@ def _is_storable(name: int | str) -> bool:
     return "\0" not in name and name.isprintable() if isinstance(name, str) else 0 < name < 2**63
 
 
-def _chunks(values: list) -> Iterable[list]:
+def _split_into_chunks(values: list) -> Iterable[list]:
     """Lets other greenlets run between two of many."""
-    breath = Breath()
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
-        breath.take()
+    yielder = Yielder()
+    for start in range(0, len(values), _CHUNK_SIZE):
+        yield values[start : start + _CHUNK_SIZE]
+        yielder.maybe_yield()

@@ -1,17 +1,17 @@
 """Which streams an event of the log is about that steers the hub itself."""
 
-from broadcast.domain.events import EVERY_SESSION, Event, EventType
+from broadcast.domain.events import ALL_SESSIONS, Event, EventType
 
 
-def steers(event: Event, user_id: int, session: str) -> bool:
+def invalidates_identity(event: Event, user_id: int, session: str) -> bool:
     """Whether what was looked up about this person or session before the event may no longer be true."""
     if event.type in (EventType.ROLE_CHANGED, EventType.UNKNOWN):
         return True
     if event.type not in (EventType.VIEWER_CHANGED, EventType.SESSION_ENDED) or user_id not in event.audience.ids:
         return False
-    return event.type is EventType.VIEWER_CHANGED or is_of(session, event.payload["session"])
+    return event.type is EventType.VIEWER_CHANGED or matches_session(session, event.payload["session"])
 
 
-def is_of(names: str, ended: str) -> bool:
+def matches_session(session_names: str, ended_session: str) -> bool:
     """Whether the session or token that ended is one of a stream's."""
-    return ended == EVERY_SESSION or ended in names.split()
+    return ended_session == ALL_SESSIONS or ended_session in session_names.split()

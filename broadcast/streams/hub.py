@@ -18,26 +18,28 @@ import gevent
 from gevent.event import Event as Flag
 
 from broadcast.base.app_parts import AppPart
-from broadcast.base.cooperative import let_others_run
+from broadcast.base.cooperative import yield_to_loop
 from broadcast.domain.audience import Viewer
 from broadcast.domain.events import Cursor, Event, EventType
 from broadcast.streams import sse
-from broadcast.streams.connection import JOINED_BYTES, Connection, Wire
-from broadcast.streams.connection_index import SLOTS, Index
-from broadcast.streams.control_events import is_of, steers
-from broadcast.streams.replay_buffer import Encoder, Memory, Remembered
+from broadcast.streams.connection import COALESCED_BYTES, Connection, Transport
+from broadcast.streams.connection_index import HEARTBEAT_SLOTS, ConnectionIndex
+from broadcast.streams.control_events import invalidates_identity, matches_session
+from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer
 
-AT_ONCE = 128  # sends between two looks at the clock
-SLICE_SECONDS = 0.003  # after sending this long, the other requests of the worker have their turn
-REST_SECONDS, PATIENCE_SECONDS = 0.0005, 0.005  # between joined batches, while a client is behind
-_RETURN_SPREAD = 5  # clients return over this many times the drain: after 2 s of it, a tenth of them in each second
-NOBODY = 0  # no user id: stands for all people with the same roles
+SEND_BATCH_SIZE = 128  # sends between two looks at the clock
+FANOUT_SLICE_SECONDS = 0.003  # after sending this long, the other requests of the worker have their turn
+LAGGING_POLL_SECONDS, LAGGING_TIMEOUT_SECONDS = 0.0005, 0.005  # between joined batches, while a client is behind
+_RECONNECT_SPREAD_FACTOR = (
+    5  # clients return over this many times the drain: after 2 s of it, a tenth of them in each second
+)
+NO_USER_ID = 0  # no user id: stands for all people with the same roles
 
-Many = Callable[[Sequence[Connection], bytes], None]
+SendMany = Callable[[Sequence[Connection], bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StreamLimits:
     """How much one worker carries. See `Settings` for the meaning of each."""
 
     streams: int = 12000
@@ -49,15 +51,15 @@ class Limits:
     replay_events: int = 10000
 
 
-class TooMany(Exception):
-    """A stream more than a limit allows. `event` is what the refused client is told: BUSY or CONNECTION_LIMIT_REACHED."""
+class StreamLimitExceeded(Exception):
+    """A stream more than a limit allows. `event_name` is what the refused client is told: BUSY or CONNECTION_LIMIT_REACHED."""
 
-    def __init__(self, event: str):
-        self.event = event
-        super().__init__(event)
+    def __init__(self, event_name: str):
+        self.event_name = event_name
+        super().__init__(event_name)
 
 
-class Stale(Exception):
+class StaleIdentity(Exception):
     """The person's roles or session changed after the caller looked them up: look again and subscribe anew."""
 
 
@@ -71,22 +73,22 @@ class Hub:
     def __init__(
         self,
         encoders: Mapping[str, Encoder],
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: StreamLimits = StreamLimits(),  # noqa: B008 - frozen
         *,
         on_delivered: Callable[[Event, list[int]], None] = lambda event, user_ids: None,
     ):
         self.encoders, self.limits, self.on_delivered = encoders, limits, on_delivered
-        self.memory = Memory(encoders, limits.replay_events)
-        self.draining = False
+        self.replay_buffer = ReplayBuffer(encoders, limits.replay_events)
+        self.is_draining = False
         self.counters: Counter[str] = Counter()
-        self.changed_users: set[int] = set()  # whose streams came or went; whoever publishes presence takes them out
-        self.send_many: Many = self._send_one_by_one
-        self.calm = Flag()  # no message is on its way to streams: the moment for work that can wait
-        self.calm.set()
-        self._index = Index()
-        self._ahead: set[Connection] = set()  # brought a cursor that this worker's tail has not reached yet
-        self._behind: set[Connection] = set()  # had not taken what came before when more came
-        self._beat = 0
+        self.changed_user_ids: set[int] = set()  # whose streams came or went; whoever publishes presence takes them out
+        self.send_many: SendMany = self._send_one_by_one
+        self.fanout_idle = Flag()  # no message is on its way to streams: the moment for work that can wait
+        self.fanout_idle.set()
+        self._index = ConnectionIndex()
+        self._future_cursor: set[Connection] = set()  # brought a cursor that this worker's tail has not reached yet
+        self._lagging: set[Connection] = set()  # had not taken what came before when more came
+        self._heartbeat_slot = 0
 
     def __len__(self) -> int:
         return len(self._index.by_id)
@@ -94,25 +96,25 @@ class Hub:
     @property
     def head(self) -> Cursor | None:
         """The newest event handed to the streams; None before `start`."""
-        return self.memory.head
+        return self.replay_buffer.head
 
     @property
     def connections(self) -> list[Connection]:
         return list(self._index.by_id.values())
 
-    def users(self) -> dict[int, int]:
+    def count_streams_by_user(self) -> dict[int, int]:
         """Open streams of each person who has any."""
         return {user_id: len(streams) for user_id, streams in self._index.by_user.items()}
 
-    def of_user(self, user_id: int) -> list[Connection]:
-        return self._index.of_user(user_id)
+    def get_user_connections(self, user_id: int) -> list[Connection]:
+        return self._index.get_user_connections(user_id)
 
     def find(self, connection_id: str) -> Connection | None:
         return self._index.by_id.get(connection_id)
 
     def start(self, head: Cursor, recent: Iterable[Event] = ()) -> None:
         """Begin at `head`, remembering `recent` (consecutive, ending at head). Also after a change of epoch."""
-        self.memory.start(head, recent)
+        self.replay_buffer.start(head, recent)
 
     # ---- opening and closing
 
@@ -125,17 +127,20 @@ class Hub:
         address: str,
         label: str = "",
         after: int = 0,
-        looked_up_at: int,
+        viewer_as_of_seq: int,
         now: datetime,
     ) -> Connection:
         """Register a stream; from here on its live events wait for it. The caller opens it or closes it.
 
-        `after` is the validated seq of the client's cursor, `looked_up_at` the hub's seq before the caller read the roles
-        of `viewer`. Raises TooMany or Stale; nothing is registered then.
+        `after` is the validated seq of the client's cursor, `viewer_as_of_seq` the hub's seq before the caller read the roles
+        of `viewer`. Raises StreamLimitExceeded or Stale; nothing is registered then.
         """
-        self._refuse_too_many(viewer, address)
-        if any(steers(event, viewer.user_id, session) for event in self.memory.newer_than(looked_up_at)):
-            raise Stale
+        self._check_limits(viewer, address)
+        if any(
+            invalidates_identity(event, viewer.user_id, session)
+            for event in self.replay_buffer.iter_newer_than(viewer_as_of_seq)
+        ):
+            raise StaleIdentity
         connection = Connection(
             id=secrets.token_urlsafe(12),
             viewer=viewer,
@@ -146,54 +151,54 @@ class Hub:
             since=now,
             skip_through=max(self.head.seq, after),
             ends_at=time.monotonic() + self.limits.max_age_seconds * random.uniform(0.8, 1.2),
-            slot=random.randrange(SLOTS),
+            slot=random.randrange(HEARTBEAT_SLOTS),
         )
         self._index.add(connection)
         if connection.skip_through > self.head.seq:
-            self._ahead.add(connection)
+            self._future_cursor.add(connection)
         self.counters["opened"] += 1
-        self.changed_users.add(viewer.user_id)
+        self.changed_user_ids.add(viewer.user_id)
         return connection
 
-    def _refuse_too_many(self, viewer: Viewer, address: str) -> None:
+    def _check_limits(self, viewer: Viewer, address: str) -> None:
         limits, index = self.limits, self._index
-        if self.draining or self.head is None or len(self) >= limits.streams:
-            raise TooMany("BUSY")
-        is_over = len(index.by_user.get(viewer.user_id, ())) >= limits.per_user
-        if is_over or index.count_from(address) >= limits.per_address:
+        if self.is_draining or self.head is None or len(self) >= limits.streams:
+            raise StreamLimitExceeded("BUSY")
+        is_user_over_limit = len(index.by_user.get(viewer.user_id, ())) >= limits.per_user
+        if is_user_over_limit or index.count_client_connections(address) >= limits.per_address:
             self.counters["refused"] += 1
-            raise TooMany("CONNECTION_LIMIT_REACHED")
+            raise StreamLimitExceeded("CONNECTION_LIMIT_REACHED")
 
-    def open(self, connection: Connection, wire: Wire) -> None:
+    def attach_transport(self, connection: Connection, transport: Transport) -> None:
         """Attach the wire of a subscribed stream; its prelude and whatever came meanwhile goes out first."""
-        connection.wire = wire
-        if first := connection.take():
-            wire.write(connection, first)
+        connection.transport = transport
+        if first_chunk := connection.next_chunk():
+            transport.write(connection, first_chunk)
 
-    def close(self, connection: Connection, reason: str, last: bytes = b"") -> None:
-        """End a stream: out of every index at once, then `last` is sent if nothing else waits. Safe to call twice."""
+    def close(self, connection: Connection, reason: str, final_frame: bytes = b"") -> None:
+        """End a stream: out of every index at once, then `final_frame` is sent if nothing else waits. Safe to call twice."""
         if not connection.is_open:
             return
-        if last:
-            self.send(connection, last)
+        if final_frame:
+            self.send(connection, final_frame)
             if not connection.is_open:  # the write found the client gone
                 return
-        connection.closed, connection.waits = reason, True
+        connection.close_reason, connection.has_pending = reason, True
         self._index.remove(connection)
-        self._ahead.discard(connection)
-        self._behind.discard(connection)
+        self._future_cursor.discard(connection)
+        self._lagging.discard(connection)
         self.counters["closed: " + reason] += 1
-        self.changed_users.add(connection.viewer.user_id)
-        if connection.wire is not None:
-            connection.wire.end(connection)
+        self.changed_user_ids.add(connection.viewer.user_id)
+        if connection.transport is not None:
+            connection.transport.end(connection)
 
     def send(self, connection: Connection, data: bytes) -> None:
         """Write to one stream, in order, without waiting. A stream whose backlog is full is closed instead."""
-        if not connection.waits:
-            connection.wire.write(connection, data)
+        if not connection.has_pending:
+            connection.transport.write(connection, data)
         elif connection.is_open:
-            self._behind.add(connection)
-            if not connection.keep_back(data, self.limits.backlog_bytes):
+            self._lagging.add(connection)
+            if not connection.enqueue(data, self.limits.backlog_bytes):
                 self.close(connection, "slow consumer")
 
     def _send_one_by_one(self, connections: Sequence[Connection], data: bytes) -> None:
@@ -207,112 +212,120 @@ class Hub:
 
         Called by one greenlet, the tail, in the order of the log.
         """
-        self.calm.clear()
-        self._behind.clear()
+        self.fanout_idle.clear()
+        self._lagging.clear()
         try:
-            for batch in self._batches(events):
+            for batch in self._buffer_in_batches(events):
                 # no pause before this: a stream that opened now would have the batch in its replay, and then once more
                 if batch[0].event.is_for_clients:
                     self._fan_out(batch)
                 else:
-                    self._steer(batch[0].event)
+                    self._apply_control_event(batch[0].event)
                 if batch[-1].event is not events[-1]:
-                    self._let_clients_read()
+                    self._wait_for_lagging()
         finally:
-            self.calm.set()
+            self.fanout_idle.set()
 
-    def _let_clients_read(self) -> None:
+    def _wait_for_lagging(self) -> None:
         """Between joined batches: whoever has not taken the one before yet gets a moment, as healthy clients need one."""
-        let_others_run()
-        until = time.monotonic() + PATIENCE_SECONDS
-        while self._behind and time.monotonic() < until:
-            gevent.sleep(REST_SECONDS)
-            self._behind = {connection for connection in self._behind if connection.backlog}
-        self._behind.clear()
+        yield_to_loop()
+        deadline = time.monotonic() + LAGGING_TIMEOUT_SECONDS
+        while self._lagging and time.monotonic() < deadline:
+            gevent.sleep(LAGGING_POLL_SECONDS)
+            self._lagging = {connection for connection in self._lagging if connection.backlog}
+        self._lagging.clear()
 
-    def _batches(self, events: Sequence[Event]) -> Iterator[list[Remembered]]:
+    def _buffer_in_batches(self, events: Sequence[Event]) -> Iterator[list[BufferedEvent]]:
         """Remember events just before they are sent, joined up to JOINED_BYTES; steering events stand alone."""
-        batch: list[Remembered] = []
+        batch: list[BufferedEvent] = []
         size = 0
         for event in events:
-            if batch and (size > JOINED_BYTES or not event.is_for_clients):
+            if batch and (size > COALESCED_BYTES or not event.is_for_clients):
                 yield batch
                 batch, size = [], 0
-            remembered = self.memory.add(event)
-            batch.append(remembered)
+            buffered = self.replay_buffer.append(event)
+            batch.append(buffered)
             if not event.is_for_clients:
                 yield batch
                 batch = []
                 continue
-            size += len(self.memory.frame(remembered, "json"))
+            size += len(self.replay_buffer.get_frame(buffered, "json"))
         if batch:
             yield batch
 
-    def _fan_out(self, batch: list[Remembered]) -> None:
+    def _fan_out(self, batch: list[BufferedEvent]) -> None:
         """Write a batch to all it is for: kind by kind where all members get the same, alone where a person is meant."""
-        alone = self._alone(batch)
-        pause_at = time.monotonic() + SLICE_SECONDS
-        for members, data in self._shared(batch, alone):
-            streams = iter(members)
-            while some := list(islice(streams, AT_ONCE)):
-                self.send_many(some, data)
-                self.counters["writes"] += len(some)
+        individual = self._find_individual(batch)
+        pause_at = time.monotonic() + FANOUT_SLICE_SECONDS
+        for members, data in self._build_group_writes(batch, individual):
+            remaining = iter(members)
+            while chunk := list(islice(remaining, SEND_BATCH_SIZE)):
+                self.send_many(chunk, data)
+                self.counters["writes"] += len(chunk)
                 if time.monotonic() > pause_at:
-                    let_others_run()
-                    pause_at = time.monotonic() + SLICE_SECONDS
-        for connection in alone:
-            if data := self._joined(batch, connection.representation, connection.viewer, connection.skip_through):
+                    yield_to_loop()
+                    pause_at = time.monotonic() + FANOUT_SLICE_SECONDS
+        for connection in individual:
+            if data := self._join_frames(batch, connection.representation, connection.viewer, connection.skip_through):
                 self.send(connection, data)
                 self.counters["writes"] += 1
-        self._report(batch)
+        self._report_batch(batch)
 
-    def _shared(self, batch: list[Remembered], alone: set[Connection]) -> list[tuple[list[Connection], bytes]]:
+    def _build_group_writes(
+        self, batch: list[BufferedEvent], individual: set[Connection]
+    ) -> list[tuple[list[Connection], bytes]]:
         """Who gets which bytes. All of it is settled before the first write: a stream that opens during a pause of the
         fan-out has this batch in its replay already."""
-        shared = []
-        for (representation, roles), members in self._index.by_kind.items():
-            if data := self._joined(batch, representation, Viewer(NOBODY, roles)):
-                shared.append(([c for c in members if c not in alone] if alone else list(members), data))
-        return shared
+        group_writes = []
+        for (representation, roles), members in self._index.fanout_groups.items():
+            if data := self._join_frames(batch, representation, Viewer(NO_USER_ID, roles)):
+                group_writes.append(
+                    ([c for c in members if c not in individual] if individual else list(members), data)
+                )
+        return group_writes
 
-    def _alone(self, batch: list[Remembered]) -> set[Connection]:
+    def _find_individual(self, batch: list[BufferedEvent]) -> set[Connection]:
         """Streams for which their kind does not say what they get: of people known by name, and those ahead of this worker."""
-        alone = set(self._ahead)
-        self._ahead = {c for c in self._ahead if c.skip_through > batch[-1].event.seq}
+        individual = set(self._future_cursor)
+        self._future_cursor = {c for c in self._future_cursor if c.skip_through > batch[-1].event.seq}
         online = self._index.by_user
-        for ids in (remembered.event.audience.named for remembered in batch):
+        for ids in (remembered.event.audience.named_user_ids for remembered in batch):
             for user_id in ids if len(ids) < len(online) else online.keys() & ids:
-                alone.update(online.get(user_id, ()))
-        return alone
+                individual.update(online.get(user_id, ()))
+        return individual
 
-    def _joined(self, batch: list[Remembered], representation: str, viewer: Viewer, skip_through: int = 0) -> bytes:
+    def _join_frames(
+        self, batch: list[BufferedEvent], representation: str, viewer: Viewer, skip_through: int = 0
+    ) -> bytes:
         return b"".join(
-            self.memory.frame(remembered, representation)
-            for remembered in batch
-            if remembered.event.seq > skip_through and remembered.event.audience.includes(viewer)
+            self.replay_buffer.get_frame(buffered, representation)
+            for buffered in batch
+            if buffered.event.seq > skip_through and buffered.event.audience.includes(viewer)
         )
 
-    def _report(self, batch: list[Remembered]) -> None:
-        for event in (remembered.event for remembered in batch):
+    def _report_batch(self, batch: list[BufferedEvent]) -> None:
+        for event in (buffered.event for buffered in batch):
             if event.type is not EventType.MESSAGE:
                 continue
-            user_ids = self._reached(event)
+            user_ids = self._find_reached_user_ids(event)
             if user_ids:
                 self.on_delivered(event, user_ids)
-            if len(user_ids) > AT_ONCE:
-                let_others_run()
+            if len(user_ids) > SEND_BATCH_SIZE:
+                yield_to_loop()
 
-    def _reached(self, event: Event) -> list[int]:
+    def _find_reached_user_ids(self, event: Event) -> list[int]:
         audience, online = event.audience, self._index.by_user
-        kinds = (
-            members for (_, roles), members in self._index.by_kind.items() if audience.includes(Viewer(NOBODY, roles))
+        groups = (
+            members
+            for (_, roles), members in self._index.fanout_groups.items()
+            if audience.includes(Viewer(NO_USER_ID, roles))
         )
-        reached = {connection.viewer.user_id for members in kinds for connection in members}
-        met = online.keys() & audience.named
-        included = {user_id for user_id in met if audience.includes(next(iter(online[user_id])).viewer)}
-        return list(reached - met | included)
+        reached = {connection.viewer.user_id for members in groups for connection in members}
+        named_online = online.keys() & audience.named_user_ids
+        included = {user_id for user_id in named_online if audience.includes(next(iter(online[user_id])).viewer)}
+        return list(reached - named_online | included)
 
-    def tell_delivered(self, events: Iterable[Event], viewer: Viewer) -> None:
+    def report_delivered(self, events: Iterable[Event], viewer: Viewer) -> None:
         """Report the MESSAGEs among `events` as handed to this person: what a replay shows."""
         for event in events:
             if event.type is EventType.MESSAGE:
@@ -320,84 +333,86 @@ class Hub:
 
     def send_to_user(self, user_id: int, data: bytes) -> None:
         """Write to every stream of one person: facts that are not in the log, such as a receipt."""
-        for connection in self.of_user(user_id):
+        for connection in self.get_user_connections(user_id):
             self.send(connection, data)
 
     # ---- people change
 
-    def _steer(self, event: Event) -> None:
+    def _apply_control_event(self, event: Event) -> None:
         """Follow a change of people; its audience is the person concerned. A role's concerns many: lets other greenlets run."""
         if event.type is EventType.ROLE_CHANGED:
-            for connection in self._index.change_role(event.payload["role"], event.payload["to"]):
-                self.send(connection, self._reset())
+            for connection in self._index.replace_role(event.payload["role"], event.payload["to"]):
+                self.send(connection, self._encode_reset())
             return
         if event.type is EventType.UNKNOWN:
-            self.reset_all(ends_at=time.monotonic())  # roles and sessions may have changed: they are looked up anew
+            self.reset_all_streams(
+                ends_at=time.monotonic()
+            )  # roles and sessions may have changed: they are looked up anew
             return
         for user_id in event.audience.ids:
             if event.type is EventType.VIEWER_CHANGED:
                 self.change_viewer(
-                    Viewer(user_id, frozenset(event.payload["roles"])), disabled=event.payload["disabled"]
+                    Viewer(user_id, frozenset(event.payload["roles"])), is_disabled=event.payload["disabled"]
                 )
             else:
                 self.end_session(user_id, event.payload["session"])
 
     def end_session(self, user_id: int, session: str) -> None:
-        for connection in self.of_user(user_id):
-            if is_of(connection.session, session):
-                self.close(connection, "signed out", sse.json_frame("SIGNED_OUT", {}))
+        for connection in self.get_user_connections(user_id):
+            if matches_session(connection.session, session):
+                self.close(connection, "signed out", sse.encode_json_frame("SIGNED_OUT", {}))
 
-    def change_viewer(self, viewer: Viewer, *, disabled: bool = False) -> None:
+    def change_viewer(self, viewer: Viewer, *, is_disabled: bool = False) -> None:
         """Give a person's open streams new roles and tell them to load their list anew; disabled people's are closed."""
-        for connection in self.of_user(viewer.user_id):
-            if disabled:
-                self.close(connection, "signed out", sse.json_frame("SIGNED_OUT", {}))
+        for connection in self.get_user_connections(viewer.user_id):
+            if is_disabled:
+                self.close(connection, "signed out", sse.encode_json_frame("SIGNED_OUT", {}))
             else:
                 self._index.change_viewer(connection, viewer)
-                self.send(connection, self._reset())
+                self.send(connection, self._encode_reset())
 
-    def reset_all(self, *, ends_at: float = math.inf) -> None:
+    def reset_all_streams(self, *, ends_at: float = math.inf) -> None:
         """Tell every client to load its list anew: continuity was lost. Streams end at the first heartbeat after `ends_at`."""
         for connection in self.connections:
             connection.ends_at = min(connection.ends_at, ends_at)
-            self.send(connection, self._reset())
+            self.send(connection, self._encode_reset())
 
-    def _reset(self) -> bytes:
-        return sse.json_frame("RESET", {"cursor": str(self.head)}, id=str(self.head))
+    def _encode_reset(self) -> bytes:
+        return sse.encode_json_frame("RESET", {"cursor": str(self.head)}, id=str(self.head))
 
     # ---- life
 
-    def beat(self) -> None:
+    def send_heartbeats(self) -> None:
         """One of the SLOTS moments of a heartbeat period: write to that slot's streams, end those that are old."""
-        self._beat = (self._beat + 1) % SLOTS
+        self._heartbeat_slot = (self._heartbeat_slot + 1) % HEARTBEAT_SLOTS
         now = time.monotonic()
-        for connection in list(self._index.slots[self._beat]):
+        for connection in list(self._index.heartbeat_slots[self._heartbeat_slot]):
             if now >= connection.ends_at:
-                self.close(connection, "age", b"retry: %d\n\n" % sse.jittered_ms(1000))
+                self.close(connection, "age", b"retry: %d\n\n" % sse.jitter_ms(1000))
             else:
-                self.send(connection, sse.HEARTBEAT)
+                self.send(connection, sse.HEARTBEAT_FRAME)
                 if connection.backlog_bytes:
-                    self.changed_users.add(connection.viewer.user_id)  # so that the console sees who lags
+                    self.changed_user_ids.add(connection.viewer.user_id)  # so that the console sees who lags
 
     @property
-    def beat_seconds(self) -> float:
-        """Time between two calls of `beat`."""
-        return self.limits.heartbeat_seconds / SLOTS
+    def heartbeat_slot_seconds(self) -> float:
+        """Time between two calls of `send_heartbeats`."""
+        return self.limits.heartbeat_seconds / HEARTBEAT_SLOTS
 
     def drain(self, seconds: float) -> None:
         """Tell every client that this worker ends and close it, spread over about `seconds`. Lets other greenlets run."""
-        self.draining = True
+        self.is_draining = True
         streams = self.connections
         random.shuffle(streams)
-        pause = seconds / max(1, len(streams))
-        owed = 0.0
+        pause_seconds = seconds / max(1, len(streams))
+        sleep_debt_seconds = 0.0
         for connection in streams:
-            retry_ms = random.randint(200, 200 + _RETURN_SPREAD * int(seconds * 1000))
-            self.close(connection, "shutdown", sse.json_frame("SERVER_SHUTDOWN", {}, retry_ms=retry_ms))
-            owed += pause
-            if owed >= 0.005:
-                gevent.sleep(owed)
-                owed = 0.0
+            retry_ms = random.randint(200, 200 + _RECONNECT_SPREAD_FACTOR * int(seconds * 1000))
+            self.close(connection, "shutdown", sse.encode_json_frame("SERVER_SHUTDOWN", {}, retry_ms=retry_ms))
+            sleep_debt_seconds += pause_seconds
+            if sleep_debt_seconds >= 0.005:
+                gevent.sleep(sleep_debt_seconds)
+                sleep_debt_seconds = 0.0
 
 
 HUB = AppPart[Hub]("hub")

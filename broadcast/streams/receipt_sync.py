@@ -16,41 +16,45 @@ from broadcast.store import users as people
 from broadcast.streams import sse
 from broadcast.streams.hub import Hub
 
-_SETTLED = timedelta(seconds=1)  # younger changes are left to the signal
-_OVERLAP = timedelta(seconds=30)  # how much later than its moment a change may be committed, and clocks may differ
+_SIGNAL_GRACE = timedelta(seconds=1)  # younger changes are left to the signal
+_QUERY_OVERLAP = timedelta(
+    seconds=30
+)  # how much later than its moment a change may be committed, and clocks may differ
 
 
-class Follow:
+class ReceiptSync:
     """For one hub. `told` holds the newest version that the streams here know, of people who did something lately."""
 
     def __init__(self, app: Flask, hub: Hub):
         self._app, self._hub = app, hub
-        self._told: dict[int, int] = {}
-        self._looked_at: datetime | None = None
+        self._sent_versions: dict[int, int] = {}
+        self._queried_at: datetime | None = None
 
-    def hear(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
+    def handle_signal(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
         """A signal came. Returns at once."""
-        gevent.spawn(self._tell, user_id, kind, ids, version)
+        gevent.spawn(self._send_receipt, user_id, kind, ids, version)
 
-    def look(self, now: datetime) -> None:
+    def send_missed(self, now: datetime) -> None:
         """Tell what no signal told. Raises when the database is away; the next look makes up for it."""
-        since = (self._looked_at or now) - _OVERLAP
+        since = (self._queried_at or now) - _QUERY_OVERLAP
         with self._app.app_context():
-            changed = inbox.changed_since(since, until=now - _SETTLED)
+            changed = inbox.list_version_changes(since, until=now - _SIGNAL_GRACE)
         for user_id, version in changed:
-            if version > self._told.get(user_id, 0) and user_id in self._hub.users():
-                self._tell(user_id, "missed", [], version)
-        self._told = {user_id: max(version, self._told.get(user_id, 0)) for user_id, version in changed}
-        self._looked_at = now
+            if version > self._sent_versions.get(user_id, 0) and user_id in self._hub.count_streams_by_user():
+                self._send_receipt(user_id, "missed", [], version)
+        self._sent_versions = {
+            user_id: max(version, self._sent_versions.get(user_id, 0)) for user_id, version in changed
+        }
+        self._queried_at = now
 
-    def _tell(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
-        self._told[user_id] = max(version, self._told.get(user_id, 0))
-        if user_id not in self._hub.users():
+    def _send_receipt(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
+        self._sent_versions[user_id] = max(version, self._sent_versions.get(user_id, 0))
+        if user_id not in self._hub.count_streams_by_user():
             return
         with self._app.app_context():
-            user = people.by_id(user_id)
+            user = people.get(user_id)
             if user is None:
                 return
-            unread = inbox.unread(user.as_viewer, now=clock.now())
+            unread = inbox.count_unread(user.as_viewer, now=clock.now())
         data = {"kind": kind, "ids": ids, "version": version, "unread": unread.count, "asOf": unread.as_of}
-        self._hub.send_to_user(user_id, sse.json_frame("READ_RECEIPT", data))
+        self._hub.send_to_user(user_id, sse.encode_json_frame("READ_RECEIPT", data))

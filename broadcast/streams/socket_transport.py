@@ -16,44 +16,44 @@ from gevent.monkey import get_original
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub
 
-_AT_ONCE = 512  # descriptors told by one look
+_MAX_EPOLL_EVENTS = 512  # descriptors told by one look
 
 
-class Sockets:
+class SocketTransport:
     """A Wire. Runs in the hub of gevent for its callbacks: nothing here waits or switches greenlets."""
 
     def __init__(self, hub: Hub):
-        select = get_original("select", ["epoll", "EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLHUP", "EPOLLERR"])
-        epoll, _, self._out, self._left, hang_up, error = select
-        self._gone = self._left | hang_up | error
+        originals = get_original("select", ["epoll", "EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLHUP", "EPOLLERR"])
+        epoll, _, self._writable_mask, self._rdhup_mask, hup_mask, error_mask = originals
+        self._hangup_mask = self._rdhup_mask | hup_mask | error_mask
         self._hub = hub
         hub.send_many = self.write_many
         self._epoll = epoll()
         self._by_fd: dict[int, Connection] = {}
         self._watcher = gevent.get_hub().loop.io(self._epoll.fileno(), 1)
-        self._watcher.start(self._look)
+        self._watcher.start(self._handle_ready)
 
-    def take_over(self, connection: Connection, sock: socket.socket, head: bytes) -> None:
-        """Carry on with a duplicate of `sock`, beginning with the response `head`. The caller closes its own copy.
+    def adopt(self, connection: Connection, sock: socket.socket, response_head: bytes) -> None:
+        """Carry on with a duplicate of `sock`, beginning with the response `response_head`. The caller closes its own copy.
 
         Raises what goes wrong, OSError when there is no descriptor or no room in the epoll. The stream has left the hub then,
         and not a byte was sent of it.
         """
         try:
-            connection.fd = self._watched(sock)
+            connection.fd = self._register_duplicate(sock)
             self._by_fd[connection.fd] = connection
-            connection.prelude = chain((head,), connection.prelude or ())  # so that all of it is one write
-            self._hub.open(connection, self)
+            connection.preamble = chain((response_head,), connection.preamble or ())  # so that all of it is one write
+            self._hub.attach_transport(connection, self)
         except BaseException:
             self._hub.close(connection, "failed to open")
             raise
 
-    def _watched(self, sock: socket.socket) -> int:
+    def _register_duplicate(self, sock: socket.socket) -> int:
         """A duplicate of the descriptor of `sock`, in the epoll."""
         fd = os.dup(sock.fileno())
         try:
             os.set_blocking(fd, False)
-            self._epoll.register(fd, self._left)
+            self._epoll.register(fd, self._rdhup_mask)
         except BaseException:
             os.close(fd)
             raise
@@ -69,15 +69,15 @@ class Sockets:
                 self._hub.close(connection, "left")
                 return
             if sent < len(data):
-                self._wait(connection, data[sent:])
+                self._wait_until_writable(connection, data[sent:])
                 return
-            data = connection.take()
+            data = connection.next_chunk()
 
     def write_many(self, connections: Sequence[Connection], data: bytes) -> None:
         """The inner loop of every fan-out: a system call for each stream, and as little as can be around it."""
         write, size = os.write, len(data)
         for connection in connections:
-            if connection.waits or connection.fd < 0:  # behind, not open yet, closed, or on another wire
+            if connection.has_pending or connection.fd < 0:  # behind, not open yet, closed, or on another wire
                 self._hub.send(connection, data)
                 continue
             try:
@@ -88,15 +88,15 @@ class Sockets:
                 self._hub.close(connection, "left")
                 continue
             if sent != size:
-                self._wait(connection, data[sent:])
+                self._wait_until_writable(connection, data[sent:])
 
-    def _wait(self, connection: Connection, unsent: bytes) -> None:
-        connection.keep(unsent)
-        self._epoll.modify(connection.fd, self._left | self._out)
+    def _wait_until_writable(self, connection: Connection, unsent: bytes) -> None:
+        connection.set_unsent(unsent)
+        self._epoll.modify(connection.fd, self._rdhup_mask | self._writable_mask)
 
     def end(self, connection: Connection) -> None:
         """Close the descriptor. What still waits is dropped: the client returns with its cursor and loses nothing."""
-        connection.drop()
+        connection.discard()
         if self._by_fd.pop(connection.fd, None):
             self._epoll.unregister(connection.fd)
             os.close(connection.fd)
@@ -108,20 +108,20 @@ class Sockets:
         self._watcher.close()
         self._epoll.close()
 
-    def _look(self) -> None:
-        for fd, happened in self._epoll.poll(0, _AT_ONCE):
+    def _handle_ready(self) -> None:
+        for fd, event_mask in self._epoll.poll(0, _MAX_EPOLL_EVENTS):
             connection = self._by_fd.get(fd)
             if connection is None:
                 continue
-            if happened & self._gone:
+            if event_mask & self._hangup_mask:
                 self._hub.close(connection, "left")
-            elif happened & self._out:
-                self._resume(connection)
+            elif event_mask & self._writable_mask:
+                self._resume_writing(connection)
 
-    def _resume(self, connection: Connection) -> None:
+    def _resume_writing(self, connection: Connection) -> None:
         try:
-            self._epoll.modify(connection.fd, self._left)
-            self.write(connection, connection.take())
+            self._epoll.modify(connection.fd, self._rdhup_mask)
+            self.write(connection, connection.next_chunk())
         except BaseException:  # a replay that cannot be made would keep its client waiting; gevent prints the traceback
             self._hub.close(connection, "failed to replay")
             raise

@@ -1,6 +1,6 @@
 """Server-sent events as bytes (WHATWG HTML, section 9.2).
 
-`id` and `event` are written by this program and never hold a line break; data may hold anything, and every line of it gets
+`id` and `event_name` are written by this program and never hold a line break; data may hold anything, and every line of it gets
 its own `data:`.
 """
 
@@ -8,41 +8,43 @@ import random
 import re
 from typing import Any
 
-from broadcast.domain.events import Event, encode
+from broadcast.domain.events import Event, encode_compact_json
 
-_LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines: that also splits at U+2028 and others, which are data here
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LINE_ENDING = re.compile(
+    r"\r\n|\r|\n"
+)  # not str.splitlines: that also splits at U+2028 and others, which are data here
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def frame(event: str, data: str, *, id: str | None = None, retry_ms: int | None = None) -> bytes:
-    """Encode one event. Raises ValueError for a control character in `event` or `id`."""
-    if _CONTROL.search(event) or _CONTROL.search(id or ""):
+def encode_frame(event: str, data: str, *, id: str | None = None, retry_ms: int | None = None) -> bytes:
+    """Encode one event. Raises ValueError for a control character in `event_name` or `id`."""
+    if _CONTROL_CHARACTER.search(event) or _CONTROL_CHARACTER.search(id or ""):
         raise ValueError("control characters cannot be in the event or the id of a frame")
     lines = [] if id is None else [f"id: {id}"]
     if retry_ms is not None:
         lines.append(f"retry: {retry_ms}")
     lines.append(f"event: {event}")
-    lines.extend(f"data: {line}" for line in (_LINE_END.split(data) if "\n" in data or "\r" in data else (data,)))
+    lines.extend(f"data: {line}" for line in (_LINE_ENDING.split(data) if "\n" in data or "\r" in data else (data,)))
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
 
-def json_frame(event: str, data: dict[str, Any], *, id: str | None = None, retry_ms: int | None = None) -> bytes:
-    return frame(event, encode(data), id=id, retry_ms=retry_ms)
+def encode_json_frame(event: str, data: dict[str, Any], *, id: str | None = None, retry_ms: int | None = None) -> bytes:
+    return encode_frame(event, encode_compact_json(data), id=id, retry_ms=retry_ms)
 
 
-def encode_json(event: Event) -> bytes:
+def encode_event_json(event: Event) -> bytes:
     """The JSON representation of a logged event."""
-    return frame(event.type.value, event.payload_json, id=str(event.cursor))
+    return encode_frame(event.type.value, event.payload_json, id=str(event.cursor))
 
 
-def refusal(event: str) -> bytes:
-    """The one block of a stream that cannot be opened now: a 429 or 503 would end a browser's EventSource for good."""
-    return json_frame(event, {}, retry_ms=jittered_ms(5000))
+def encode_refusal(event_name: str) -> bytes:
+    """The one block of a stream that cannot be opened now: a 429 or 503 would end a browser's InboundSourceStats for good."""
+    return encode_json_frame(event_name, {}, retry_ms=jitter_ms(5000))
 
 
-def jittered_ms(around: int) -> int:
-    """`around` ± 40 %, so that clients told at once do not all return at once."""
-    return random.randint(around * 6 // 10, around * 14 // 10)
+def jitter_ms(mean_ms: int) -> int:
+    """`mean_ms` ± 40 %, so that clients told at once do not all return at once."""
+    return random.randint(mean_ms * 6 // 10, mean_ms * 14 // 10)
 
 
-HEARTBEAT = json_frame("HEARTBEAT", {})
+HEARTBEAT_FRAME = encode_json_frame("HEARTBEAT", {})

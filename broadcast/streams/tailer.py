@@ -18,97 +18,101 @@ from broadcast.store import database, log
 from broadcast.streams.hub import Hub
 
 _log = structlog.get_logger(__name__)
-_LOGGED_EVENTS = 20  # of one read, one by one; more of them get one line
-_WARM_EVENTS = 2000  # read back at start, so that clients of the worker before can resume from memory
+_MAX_LOGGED_EVENTS = 20  # of one read, one by one; more of them get one line
+_WARMUP_EVENTS = 2000  # read back at start, so that clients of the worker before can resume from memory
 
 
-class Tail:
+class Tailer:
     """Reads for one hub, from one greenlet."""
 
     def __init__(self, app: Flask, hub: Hub, *, poll_seconds: float, begin_epoch: Callable[[str], None]):
         self._app, self._hub, self._poll_seconds, self._begin_epoch = app, hub, poll_seconds, begin_epoch
-        self._newest: Event | None = None  # of those delivered
-        self._checked_at = 0  # how many connections there had been when `_newest` was last looked for in the log
-        self._bell = Bell()
-        self.on_reported: Callable[[Event, datetime], None] | None = None  # told of each delivered event that is logged
+        self._last_delivered: Event | None = None  # of those delivered
+        self._checked_connection_count = (
+            0  # how many connections there had been when `_last_delivered` was last looked for in the log
+        )
+        self._wakeup = Bell()
+        self.on_event_logged: Callable[[Event, datetime], None] | None = (
+            None  # told of each delivered event that is logged
+        )
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Say that the log may have grown. Never blocks."""
-        self._bell.set()
+        self._wakeup.set()
 
     def start(self) -> None:
         """Give the hub its first head, and the newest events to remember. Raises when the database is away."""
         with self._app.app_context():
-            head = log.head()
+            head = log.get_head()
             recent: list[Event] = []
-            after = max(0, head.seq - _WARM_EVENTS)
-            while page := log.read(after, through=head.seq):
+            after = max(0, head.seq - _WARMUP_EVENTS)
+            while page := log.read_events(after, through=head.seq):
                 recent += page
                 after = page[-1].seq
         recent = [event for event in recent if event.epoch == head.epoch]
-        self._newest = recent[-1] if recent else None
+        self._last_delivered = recent[-1] if recent else None
         self._hub.start(head, recent)
 
     def run(self) -> None:
         """Read for ever. An error of the database is raised; call again to go on where it stopped."""
         while True:
-            self._bell.wait(self._poll_seconds)
-            self._bell.clear()
+            self._wakeup.wait(self._poll_seconds)
+            self._wakeup.clear()
             self.catch_up()
 
     def catch_up(self) -> None:
         """Deliver everything committed until now. Lets other greenlets run."""
-        while events := self._read():
+        while events := self._read_new_events():
             self._hub.deliver(events)
-            self._newest = events[-1]
-            self._report(events)
+            self._last_delivered = events[-1]
+            self._report_delivered(events)
 
-    def _read(self) -> list[Event]:
+    def _read_new_events(self) -> list[Event]:
         with self._app.app_context():  # its end gives the connection back before anything is delivered
-            head = log.head()
-            ours = self._hub.head
-            if head.epoch == ours.epoch and not self._is_continued_by(head):
-                _log.error("log.history_lost", ours=str(ours), found=str(head))
-                self._begin_epoch(ours.epoch)
-                head = log.head()
-            if head.epoch != ours.epoch:
-                _log.warning("tail.new_epoch", ours=str(ours), found=str(head))
+            head = log.get_head()
+            hub_head = self._hub.head
+            if head.epoch == hub_head.epoch and not self._is_log_intact(head):
+                _log.error("log.history_lost", ours=str(hub_head), found=str(head))
+                self._begin_epoch(hub_head.epoch)
+                head = log.get_head()
+            if head.epoch != hub_head.epoch:
+                _log.warning("tail.new_epoch", ours=str(hub_head), found=str(head))
                 self._hub.start(head)
-                self._newest = None
-                self._hub.reset_all()
+                self._last_delivered = None
+                self._hub.reset_all_streams()
                 return []
-            return log.read(ours.seq) if head.seq > ours.seq else []
+            return log.read_events(hub_head.seq) if head.seq > hub_head.seq else []
 
-    def _is_continued_by(self, head: Cursor) -> bool:
+    def _is_log_intact(self, head: Cursor) -> bool:
         """Whether the log still holds what was delivered. After a fail-over to a standby that was behind, or a restore, it does
         not: its head is behind ours, or other events have our numbers. The second is looked for after every new connection.
         """
         if head.seq < self._hub.head.seq:
             return False
-        made = database.connections_made()
-        if made == self._checked_at or self._newest is None:
+        connection_count = database.count_connections_made()
+        if connection_count == self._checked_connection_count or self._last_delivered is None:
             return True
-        self._checked_at = made
-        return log.holds(self._newest)
+        self._checked_connection_count = connection_count
+        return log.has_event(self._last_delivered)
 
-    def _report(self, events: list[Event]) -> None:
+    def _report_delivered(self, events: list[Event]) -> None:
         """Say what was delivered, for what, and how long after its moment."""
         now = clock.now()
         for event in events:
             if event.is_for_clients:
                 metrics.delivery_seconds.observe(max(0.0, (now - event.at).total_seconds()))
-        if len(events) > _LOGGED_EVENTS:
+        if len(events) > _MAX_LOGGED_EVENTS:
             _log.info("events.delivered", first=events[0].seq, last=events[-1].seq)
             return
         for event in events:
-            ms = round(1000 * (now - event.at).total_seconds(), 1)
+            latency_ms = round(1000 * (now - event.at).total_seconds(), 1)
             _log.info(
                 "event.delivered",
                 seq=event.seq,
                 type=event.type.value,
                 broadcast=event.broadcast_id,
-                correlation=event.correlation,
-                ms=ms,
+                correlation=event.correlation_id,
+                ms=latency_ms,
             )
-            if self.on_reported:
-                self.on_reported(event, now)
+            if self.on_event_logged:
+                self.on_event_logged(event, now)

@@ -8,25 +8,25 @@ from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub
 
 
-class Generated:
+class WsgiTransport:
     """A Wire whose bytes are pulled by the server. One per stream; costs the server a greenlet or thread."""
 
     def __init__(self) -> None:
         self._wakeup = Wakeup()
 
     def write(self, connection: Connection, data: bytes) -> None:
-        connection.keep(data)
+        connection.set_unsent(data)
         self._wakeup.set()
 
     def end(self, connection: Connection) -> None:
         self._wakeup.set()
 
-    def body(self, hub: Hub, connection: Connection) -> Iterator[bytes]:
+    def generate_body(self, hub: Hub, connection: Connection) -> Iterator[bytes]:
         """The response body; closing it, or the client leaving, ends the stream."""
-        hub.open(connection, self)
+        hub.attach_transport(connection, self)
         try:
             while True:
-                if data := connection.take():
+                if data := connection.next_chunk():
                     yield data
                 elif not connection.is_open:
                     return

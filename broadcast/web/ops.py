@@ -24,10 +24,10 @@ def alive():
 def ready():
     """200 when this worker can serve, 503 when it cannot; `degraded` names what is missing but not needed to serve."""
     runtime, settings = RUNTIME.current, SETTINGS.current
-    failing, degraded = _database()
+    failing, degraded = _check_database()
     if not runtime.is_started:
         failing["tail"] = "The log has not been read yet."
-    if settings.redis_url and not runtime.bus.healthy:
+    if settings.redis_url and not runtime.bus.is_healthy:
         degraded["redis"] = "No link; the log is polled instead."
     if runtime.bridge and runtime.bridge.problem:
         degraded["kafka"] = runtime.bridge.problem
@@ -36,12 +36,12 @@ def ready():
     return jsonify(status=status, failing=failing, degraded=degraded), 503 if failing else 200
 
 
-def _database() -> tuple[dict[str, str], dict[str, str]]:
+def _check_database() -> tuple[dict[str, str], dict[str, str]]:
     """What fails of the database, and what is amiss with it but keeps nobody from working."""
-    if problem := schema.database_problem():
+    if problem := schema.find_database_problem():
         return {"database": problem}, {}
     try:
-        problem, notice = schema.fitness()
+        problem, notice = schema.check_compatibility()
     except SQLAlchemyError:
         return {"database": "The database does not answer."}, {}
     return {"schema": problem} if problem else {}, {"schema": notice} if notice else {}
@@ -50,4 +50,4 @@ def _database() -> tuple[dict[str, str], dict[str, str]]:
 @blueprint.get("/metrics")
 @allow("operator")
 def prometheus():
-    return Response(metrics.exposition(), mimetype="text/plain; version=0.0.4")
+    return Response(metrics.render_metrics(), mimetype="text/plain; version=0.0.4")

@@ -20,13 +20,13 @@ from broadcast.domain import clock
 from broadcast.store import inbox
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection
-from broadcast.streams.hub import HUB, Hub, Stale, TooMany
-from broadcast.streams.opening import opening, read_start
-from broadcast.streams.socket_transport import Sockets
-from broadcast.streams.wsgi_transport import Generated
+from broadcast.streams.hub import HUB, Hub, StaleIdentity, StreamLimitExceeded
+from broadcast.streams.opening import build_preamble, resolve_resume_point
+from broadcast.streams.socket_transport import SocketTransport
+from broadcast.streams.wsgi_transport import WsgiTransport
 from broadcast.web.core import identity, limits
-from broadcast.web.core.error_handlers import stream_refusal
-from broadcast.web.core.identity import allow, me
+from broadcast.web.core.error_handlers import make_stream_refusal
+from broadcast.web.core.identity import allow, current_identity
 from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("stream", __name__)
@@ -36,40 +36,40 @@ _log = structlog.get_logger(__name__)
 class StreamResponse(Response):
     """A subscribed stream, opened when the server asks for it."""
 
-    def __init__(self, hub: Hub, connection: Connection, sockets: Sockets | None):
-        self._wire = Generated()
-        super().__init__(self._wire.body(hub, connection), mimetype="text/event-stream")
+    def __init__(self, hub: Hub, connection: Connection, socket_transport: SocketTransport | None):
+        self._transport = WsgiTransport()
+        super().__init__(self._transport.generate_body(hub, connection), mimetype="text/event-stream")
         self.headers["X-Accel-Buffering"] = "no"
-        self._connection, self._sockets = connection, sockets
+        self._connection, self._socket_transport = connection, socket_transport
         # the body ends the stream itself, but one that was never begun (HEAD, an early leaver) has no end
         self.call_on_close(lambda: hub.close(connection, "left"))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
         sock = environ.get("gunicorn.socket")
-        takes_over = self._sockets is not None and environ["REQUEST_METHOD"] == "GET" and is_plain(sock)
+        may_detach = self._socket_transport is not None and environ["REQUEST_METHOD"] == "GET" and is_plain_socket(sock)
         g.pop("subscribed", None)  # from here on the stream ends with its wire, or with this response
-        if not takes_over or not self._connection.is_open:
+        if not may_detach or not self._connection.is_open:
             return super().__call__(environ, start_response)
         head = "".join(f"{name}: {value}\r\n" for name, value in self.get_wsgi_headers(environ))
         try:
-            self._sockets.take_over(
+            self._socket_transport.adopt(
                 self._connection, sock, f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n".encode("latin-1")
             )
         except OSError as problem:  # this worker has no descriptor left, say: another may have
             _log.warning("stream.not_taken_over", problem=str(problem))
-            self.response = [sse.refusal("BUSY")]
+            self.response = [sse.encode_refusal("BUSY")]
             return super().__call__(environ, start_response)
         raise StopIteration
 
 
 @blueprint.teardown_app_request
-def _end_unanswered(_problem: BaseException | None) -> None:
+def _close_unanswered(_problem: BaseException | None) -> None:
     """A stream that was subscribed, and whose response never came to be asked for: something failed in between."""
     if connection := g.pop("subscribed", None):
         HUB.current.close(connection, "failed to open")
 
 
-def is_plain(sock: Any) -> bool:
+def is_plain_socket(sock: Any) -> bool:
     """True for a bare TCP or unix socket, whose bytes are the response's bytes; False for TLS and for none at all."""
     return type(sock) in (gevent.socket.socket, socket.socket)
 
@@ -77,15 +77,15 @@ def is_plain(sock: Any) -> bool:
 @blueprint.get("/inbox/stream")
 @allow("person")
 def inbox_stream():
-    return _open("html", label=request.args.get("label", ""))
+    return _open_stream("html", label=request.args.get("label", ""))
 
 
 @blueprint.get("/api/sse/connect")
-@allow("person", embedded=True)
+@allow("person", may_be_embedded=True)
 def connect():
-    if request.args.get("userId", str(me().id)) != str(me().id):
+    if request.args.get("userId", str(current_identity().id)) != str(current_identity().id):
         raise Forbidden("A stream can only be opened for yourself.")
-    return _open("json", label=request.args.get("connectionId", ""))
+    return _open_stream("json", label=request.args.get("connectionId", ""))
 
 
 @blueprint.post("/api/sse/disconnect")
@@ -96,40 +96,40 @@ def disconnect():
     connection_id = request.args.get("connectionId", "")[:100]
     connection = hub.find(connection_id)
     if connection is None:
-        notify.disconnect(me().id, connection_id)
-    elif connection.viewer.user_id == me().id:
+        notify.request_disconnect(current_identity().id, connection_id)
+    elif connection.viewer.user_id == current_identity().id:
         hub.close(connection, "disconnected")
     return "", 204
 
 
-def _open(representation: str, *, label: str) -> Response:
-    if request.headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none") and not me().origin:
+def _open_stream(representation: str, *, label: str) -> Response:
+    if request.headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none") and not current_identity().origin:
         raise Forbidden("A stream cannot be opened from another site.")
     hub = HUB.current
-    start = read_start(request.headers.get("Last-Event-ID") or request.args.get("after"), hub)
+    resume_point = resolve_resume_point(request.headers.get("Last-Event-ID") or request.args.get("after"), hub)
     for _ in range(3):
-        who, now = me(), clock.now()
+        caller, now = current_identity(), clock.now()
         try:
             connection = hub.subscribe(
-                who.actor.viewer,
+                caller.actor.viewer,
                 representation=representation,
-                session=who.session,
-                address=limits.address(),
+                session=caller.session_name,
+                address=limits.get_remote_address(),
                 label=label[:100],
-                after=start.after,
-                looked_up_at=g.hub_seq,
+                after=resume_point.after,
+                viewer_as_of_seq=g.hub_seq,
                 now=now,
             )
             break
-        except TooMany as refused:
-            return stream_refusal(refused.event)
-        except Stale:
-            identity.look_again()
+        except StreamLimitExceeded as problem:
+            return make_stream_refusal(problem.event_name)
+        except StaleIdentity:
+            identity.recheck_access()
     else:
-        return stream_refusal("BUSY")
+        return make_stream_refusal("BUSY")
     g.subscribed = connection
-    if who.until:  # a stream outlives the session or the token by no more than a heartbeat
-        connection.ends_at = min(connection.ends_at, time.monotonic() + (who.until - now).total_seconds())
-    unread = inbox.unread(who.actor.viewer, now=now)
-    connection.prelude = opening(hub, connection, start, unread=unread, now=now)
-    return StreamResponse(hub, connection, RUNTIME.current.sockets)
+    if caller.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
+        connection.ends_at = min(connection.ends_at, time.monotonic() + (caller.expires_at - now).total_seconds())
+    unread = inbox.count_unread(caller.actor.viewer, now=now)
+    connection.preamble = build_preamble(hub, connection, resume_point, unread=unread, now=now)
+    return StreamResponse(hub, connection, RUNTIME.current.socket_transport)

@@ -15,33 +15,35 @@ class KeepAlive:
 
     def __init__(self, seconds: float):
         self._seconds = seconds
-        self._waiting: dict[_Wait, Any] = {}
+        self._idle: dict[_IdleTimeout, Any] = {}
 
-    def wait(self) -> "_Wait":
-        """A context in which one connection waits; it is left without an error when the time is over, or at the `end`."""
-        return _Wait(self._seconds, self._waiting)
+    def idle_timeout(self) -> "_IdleTimeout":
+        """A context in which one connection waits; it is left without an error when the time is over, or at the
+        `close_idle`.
+        """
+        return _IdleTimeout(self._seconds, self._idle)
 
-    def end(self) -> None:
+    def close_idle(self) -> None:
         """Let no connection wait any longer. One that has its request by then is served."""
-        for wait in list(self._waiting):
-            gevent.get_hub().loop.run_callback(self._give_up, wait)
+        for timeout in list(self._idle):
+            gevent.get_hub().loop.run_callback(self._throw_timeout, timeout)
 
-    def _give_up(self, wait: "_Wait") -> None:
-        if greenlet := self._waiting.get(wait):
-            greenlet.throw(wait)
+    def _throw_timeout(self, timeout: "_IdleTimeout") -> None:
+        if greenlet := self._idle.get(timeout):
+            greenlet.throw(timeout)
 
 
-class _Wait(gevent.Timeout):
+class _IdleTimeout(gevent.Timeout):
     """A Timeout that also says whose it is, so that it can be thrown before its time."""
 
-    def __init__(self, seconds: float, waiting: dict[Self, Any]):
+    def __init__(self, seconds: float, idle: dict[Self, Any]):
         super().__init__(seconds, False)
-        self._waiting = waiting
+        self._idle = idle
 
     def __enter__(self) -> Self:
-        self._waiting[self] = gevent.getcurrent()
+        self._idle[self] = gevent.getcurrent()
         return super().__enter__()
 
     def __exit__(self, kind: type | None, problem: BaseException | None, trace: TracebackType | None) -> bool | None:
-        del self._waiting[self]
+        del self._idle[self]
         return super().__exit__(kind, problem, trace)

@@ -15,10 +15,10 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-_SLOTS = 256  # workers of one reload that are told apart; WEB_CONCURRENCY is at most 64
-_GENERATION, _STOPPING, _FIRST_SLOT = 0, 1, 2
+_MAX_WORKERS = 256  # workers of one reload that are told apart; WEB_CONCURRENCY is at most 64
+_GENERATION_OFFSET, _STOPPING_OFFSET, _FIRST_WORKER_OFFSET = 0, 1, 2
 
-_page = mmap.mmap(-1, _FIRST_SLOT + _SLOTS)  # shared with every worker that is forked from here
+_shared_page = mmap.mmap(-1, _FIRST_WORKER_OFFSET + _MAX_WORKERS)  # shared with every worker that is forked from here
 _own_generation = 0
 _notify_socket = os.environ.pop("NOTIFY_SOCKET", None)  # gunicorn would say READY=1 before any worker is there
 
@@ -37,39 +37,39 @@ def close_until_ready(server: Any) -> None:
                 listener.sock.shutdown(socket.SHUT_RD)
 
 
-def begin_generation(server: Any) -> None:
+def start_generation(server: Any) -> None:
     """In the master, at a reload and before its new workers are forked."""
-    _page[_GENERATION] = (_page[_GENERATION] + 1) % 255
-    _page[_FIRST_SLOT:] = bytes(_SLOTS)
+    _shared_page[_GENERATION_OFFSET] = (_shared_page[_GENERATION_OFFSET] + 1) % 255
+    _shared_page[_FIRST_WORKER_OFFSET:] = bytes(_MAX_WORKERS)
 
 
-def note_stop(server: Any) -> None:
+def mark_stopping(server: Any) -> None:
     """In the master: from here on a worker that is told to go goes at once."""
-    _page[_STOPPING] = 1
+    _shared_page[_STOPPING_OFFSET] = 1
 
 
 def join_generation() -> None:
     """In a worker, when it was forked."""
     global _own_generation
-    _own_generation = _page[_GENERATION]
+    _own_generation = _shared_page[_GENERATION_OFFSET]
 
 
-def serve(worker: Any) -> None:
+def start_serving(worker: Any) -> None:
     """In a worker that can serve: open the sockets, and count it."""
     for listener in worker.sockets:
         listener.listen(worker.cfg.backlog)
-    _page[_FIRST_SLOT + worker.age % _SLOTS] = 1
-    _notify(b"READY=1")
+    _shared_page[_FIRST_WORKER_OFFSET + worker.age % _MAX_WORKERS] = 1
+    _notify_systemd(b"READY=1")
 
 
-def may_leave(worker: Any) -> bool:
+def may_exit(worker: Any) -> bool:
     """In a worker that is told to go: whether enough of those who follow it serve. True when nobody follows."""
-    if _page[_STOPPING] or _page[_GENERATION] == _own_generation:
+    if _shared_page[_STOPPING_OFFSET] or _shared_page[_GENERATION_OFFSET] == _own_generation:
         return True
-    return sum(_page[_FIRST_SLOT:]) >= worker.cfg.workers
+    return sum(_shared_page[_FIRST_WORKER_OFFSET:]) >= worker.cfg.workers
 
 
-def _notify(state: bytes) -> None:
+def _notify_systemd(state: bytes) -> None:
     """Say it to systemd (sd_notify(3)); the unit has NotifyAccess=all, as it is a worker that knows."""
     if _notify_socket is None:
         return

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from broadcast.domain.search_tokens import words
+from broadcast.domain.search_tokens import tokenize
 
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -56,7 +56,7 @@ def _fill_in_words() -> None:
     table = sa.table("broadcasts", *map(sa.column, names))
     connection = op.get_bind()
     for row in connection.execute(sa.select(table)).all():
-        found = " ".join(words(f"{row.title} {row.content} {row.category or ''} {row.sender_name}"))
+        found = " ".join(tokenize(f"{row.title} {row.content} {row.category or ''} {row.sender_name}"))
         connection.execute(table.update().where(table.c.id == row.id).values(search_words=found))
 
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from broadcast.domain import audit_hash
-from broadcast.store.database import Moment
+from broadcast.store.database import UtcDateTime
 
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -49,14 +49,14 @@ def _chain_the_audit() -> None:
 def _chain_rows() -> tuple[int, str]:
     """Number the rows that exist without gaps, and chain them."""
     columns = ("id", "at", "actor_id", "actor_name", "action", "object_type", "object_id", "detail", "hash")
-    kinds = {"at": Moment(), "detail": sa.JSON(), "id": Number, "actor_id": Number}
+    kinds = {"at": UtcDateTime(), "detail": sa.JSON(), "id": Number, "actor_id": Number}
     audit = sa.table("audit", *(sa.column(name, kinds.get(name, sa.String())) for name in columns))
-    connection, number, hash = op.get_bind(), 0, audit_hash.GENESIS
+    connection, number, hash = op.get_bind(), 0, audit_hash.GENESIS_HASH
     for old in connection.execute(sa.select(audit).order_by(audit.c.id)).mappings().all():
         number += 1
         row = dict(old) | {"id": number}
         row.pop("hash")
-        hash = audit_hash.link(hash, **row)
+        hash = audit_hash.next_hash(hash, **row)
         connection.execute(audit.update().where(audit.c.id == old["id"]).values(id=number, hash=hash))
     return number, hash
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from broadcast.domain.message import Priority
-from broadcast.domain.search_tokens import words
+from broadcast.domain.search_tokens import tokenize
 
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Word = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
@@ -72,7 +72,7 @@ def _insert(connection: sa.Connection, table: sa.Table, columns: tuple[str, str]
 
 
 def _words_of(people: list) -> list[tuple[str, int]]:
-    return [(word, p.id) for p in people for word in sorted({*words(p.username), *words(p.name)})]
+    return [(word, p.id) for p in people for word in sorted({*tokenize(p.username), *tokenize(p.name)})]
 
 
 def _silences_of(people: list) -> list[tuple[int, str]]:

@@ -9,37 +9,37 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.store import audiences, broadcast_stats
 from broadcast.store import users as known
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import (
     ApiToken,
-    Audit,
+    AuditEntry,
     Broadcast,
-    PersonIdentity,
+    LinkedIdentity,
     Receipt,
     SavedAudience,
     User,
     UserSession,
 )
-from broadcast.store.users import Filters
+from broadcast.store.users import UserFilters
 from broadcast.web.console.broadcasts import compose_form
-from tests.acts import a_message, actor, count_rows, send, to_people
+from tests.acts import build_message, build_user_message, count_rows, load_actor, publish_message
 
 PASSWORD = "correct horse battery"
 
 
 def a_draft(by: Actor, **typed) -> int:
     return edits.save_draft(
-        compose_form.empty() | typed, None, broadcast_id=None, version=None, by=by, now=clock.now()
+        compose_form.build_empty_form() | typed, None, broadcast_id=None, version=None, by=by, now=clock.now()
     ).id
 
 
 def test_corrected_name_is_shown_and_searched_and_what_was_sent_keeps_the_old_one(cast):
-    sent = send(cast["alice"])
+    sent = publish_message(cast["alice"])
     accounts.rename(cast["alice"].user_id, "  Alice   Ångström ", by=cast["alice"], now=clock.now())
-    assert known.by_id(cast["alice"].user_id).name == "Alice Ångström"
+    assert known.get(cast["alice"].user_id).name == "Alice Ångström"
     assert [user.username for user in known.search("angstr", limit=5)] == ["alice"]
     assert db.session.get(Broadcast, sent).sender_name == "Alice"
-    act = db.session.scalars(select(Audit).order_by(Audit.id.desc())).first()
+    act = db.session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
     assert (act.action, act.detail) == ("person.renamed", {"before": "Alice", "after": "Alice Ångström"})
 
 
@@ -70,46 +70,46 @@ def test_only_who_manages_people_renames_and_deletes(cast):
 def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     now, bob = clock.now(), cast["bob"]
     users.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
-    users.sign_in("bob", PASSWORD, address="192.0.2.1", agent="Firefox", now=now)
+    users.sign_in("bob", PASSWORD, address="192.0.2.1", user_agent="Firefox", now=now)
     users.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
-    with writing() as session:
-        session.add(PersonIdentity(issuer="https://id", subject="b", user_id=bob.user_id, created_at=now))
+    with write_transaction() as session:
+        session.add(LinkedIdentity(issuer="https://id", subject="b", user_id=bob.user_id, created_at=now))
         session.get(User, bob.user_id).preferences = {"minimumPriority": "HIGH"}
     accounts.delete(bob.user_id, typed_username="bob", by=cast["alice"], now=now)
-    user = known.by_id(bob.user_id)
+    user = known.get(bob.user_id)
     assert (user.name, user.password_hash, user.preferences, user.roles) == ("A former user", None, {}, frozenset())
     assert user.deleted_at
     assert user.disabled_at
-    for table in (UserSession, ApiToken, PersonIdentity):
+    for table in (UserSession, ApiToken, LinkedIdentity):
         assert db.session.scalar(select(table).where(table.user_id == bob.user_id)) is None
     assert known.search("bob", limit=5) == known.search("former", limit=5) == []
-    assert "bob" not in [person.username for person in known.page(Filters())]
+    assert "bob" not in [person.username for person in known.list_page(UserFilters())]
     with pytest.raises(SignInRefused):
-        users.sign_in("bob", PASSWORD, address=None, agent=None, now=now)
+        users.sign_in("bob", PASSWORD, address=None, user_agent=None, now=now)
     with pytest.raises(SignInRefused):
-        users.sign_in(user.username, PASSWORD, address=None, agent=None, now=now)
+        users.sign_in(user.username, PASSWORD, address=None, user_agent=None, now=now)
 
 
 def test_receipts_of_a_deleted_account_stay_and_it_is_missing_nowhere(cast):
     now, bob = clock.now(), cast["bob"]
-    sent = send(cast["alice"], to_people("bob", "charlie"))
+    sent = publish_message(cast["alice"], build_user_message("bob", "charlie"))
     receipts.mark_read([sent], by=bob, now=now)
     accounts.delete(bob.user_id, typed_username="bob", by=cast["alice"], now=now)
     assert db.session.get(Receipt, (sent, bob.user_id)).read_at
     broadcast = db.session.get(Broadcast, sent)
-    assert [one.username for one in broadcast_stats.missing(broadcast, limit=9)] == ["charlie"]
-    assert audiences.count(audiences.of(broadcast)) == 1
+    assert [one.username for one in broadcast_stats.list_missing(broadcast, limit=9)] == ["charlie"]
+    assert audiences.count(audiences.get_audience(broadcast)) == 1
 
 
 def test_username_is_free_again_and_nothing_that_named_the_old_person_means_the_new_one(cast):
     now = clock.now()
-    with writing() as session:
+    with write_transaction() as session:
         target = {"targetType": "SELECTED", "targetIds": ["bob", "charlie"], "exceptIds": ["BOB"]}
         session.add(SavedAudience(name="Two", target=target, created_by=cast["alice"].user_id, created_at=now))
     draft = a_draft(cast["alice"], title="x", people="charlie, Bob\nbobby", targetType="SELECTED")
     old = cast["bob"].user_id
     accounts.delete(old, typed_username="bob", by=cast["alice"], now=now)
-    assert users.create_person("bob", None, by=cast["alice"], now=now) != old
+    assert users.create_user("bob", None, by=cast["alice"], now=now) != old
     saved = db.session.scalar(select(SavedAudience)).target
     assert (saved["targetIds"], saved["exceptIds"]) == ([old, "charlie"], [old])
     assert db.session.get(Broadcast, draft).typed["people"] == f"charlie, {old}\nbobby"
@@ -119,8 +119,8 @@ def test_last_administrator_is_not_deleted(cast):
     with pytest.raises(Conflict):
         accounts.delete(cast["alice"].user_id, typed_username="alice", by=cast["alice"], now=clock.now())
     users.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=clock.now())
-    accounts.delete(cast["alice"].user_id, typed_username="alice", by=actor("alice"), now=clock.now())
-    assert known.by_username("alice") is None
+    accounts.delete(cast["alice"].user_id, typed_username="alice", by=load_actor("alice"), now=clock.now())
+    assert known.get_by_username("alice") is None
 
 
 @pytest.mark.parametrize("typed", ["", "alice", "bo", "#2"])
@@ -135,7 +135,7 @@ def test_nothing_can_be_done_with_a_deleted_account(cast):
     now, bob, by = clock.now(), cast["bob"].user_id, cast["alice"]
     accounts.delete(bob, typed_username="bob", by=by, now=now)
     for act in (
-        lambda: users.enable(bob, by=by, now=now),
+        lambda: users.enable_user(bob, by=by, now=now),
         lambda: users.set_roles(bob, ["ops"], by=by, now=now),
         lambda: users.set_password(bob, PASSWORD, by=by, now=now),
         lambda: users.create_token(bob, scopes=["inbox"], label="x", by=by, now=now),
@@ -149,7 +149,7 @@ def test_nothing_can_be_done_with_a_deleted_account(cast):
 def test_plan_of_a_deleted_account_stays_and_can_be_sent_by_others(cast):
     now = clock.now()
     users.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=now)
-    planned = send(actor("bob"), a_message(draft=True))
+    planned = publish_message(load_actor("bob"), build_message(draft=True))
     accounts.delete(cast["bob"].user_id, typed_username="bob", by=cast["alice"], now=now)
     broadcasts.release(planned, by=cast["alice"], now=now)
     assert db.session.get(Broadcast, planned).is_live
@@ -157,7 +157,7 @@ def test_plan_of_a_deleted_account_stays_and_can_be_sent_by_others(cast):
 
 def test_audit_says_who_was_deleted(cast):
     accounts.delete(cast["bob"].user_id, typed_username="bob", by=cast["alice"], now=clock.now())
-    act = db.session.scalars(select(Audit).where(Audit.action == "person.deleted")).one()
+    act = db.session.scalars(select(AuditEntry).where(AuditEntry.action == "person.deleted")).one()
     assert (act.actor_name, act.object_id, act.detail) == (
         "Alice", str(cast["bob"].user_id), {"username": "bob", "name": "Bob"},
     )  # fmt: skip

@@ -3,23 +3,23 @@
 import pytest
 
 from broadcast.actions import receipts
-from broadcast.domain.inbound import Rejected
+from broadcast.domain.inbound import Rejection
 from broadcast.ingest import contract
 from broadcast.store import acknowledged_revisions, broadcast_stats, inbox
 from broadcast.store.database import db
 from tests.actions.test_gathering import NOW, ingest, keyed, outside, stored  # noqa: F401 - a fixture
-from tests.acts import a_message
+from tests.acts import build_message
 
 pytestmark = pytest.mark.usefixtures("cast")
 
 
 def asked(id: str, **changes):
-    return keyed(id, data=a_message(requiresAck=True, content=f"Text {id}"), **changes)
+    return keyed(id, data=build_message(requiresAck=True, content=f"Text {id}"), **changes)
 
 
 def needs_ack(by) -> bool:
     db.session.rollback()
-    return inbox.one(by.viewer, stored()[0].id, now=NOW).needs_ack
+    return inbox.find(by.viewer, stored()[0].id, now=NOW).needs_ack
 
 
 def test_event_is_a_correction_unless_it_asks_again(cast, outside):  # noqa: F811
@@ -31,7 +31,7 @@ def test_event_is_a_correction_unless_it_asks_again(cast, outside):  # noqa: F81
     assert needs_ack(cast["bob"])
     [card] = stored()
     assert (card.revision, card.ack_revision) == (3, 3)
-    [bob] = [row for row in broadcast_stats.deliveries(card, limit=9) if row.username == "bob"]
+    [bob] = [row for row in broadcast_stats.list_progress(card, limit=9) if row.username == "bob"]
     assert [one.revision for one in bob.earlier] == [1]
 
 
@@ -48,19 +48,19 @@ def test_text_that_an_event_replaced_can_still_be_acknowledged_while_it_stands(c
     ingest(outside, asked("1"))
     ingest(outside, asked("2"), asked("3"), after=9)
     [card] = stored()
-    assert acknowledged_revisions.text(card.id, 1).content == "Text 1"
-    assert acknowledged_revisions.text(card.id, 2) is None, "nobody has seen it"
-    receipts.acknowledge([card.id], by=cast["bob"], now=NOW, seen={card.id: 1})
+    assert acknowledged_revisions.get_text(card.id, 1).content == "Text 1"
+    assert acknowledged_revisions.get_text(card.id, 2) is None, "nobody has seen it"
+    receipts.acknowledge([card.id], by=cast["bob"], now=NOW, seen_revisions={card.id: 1})
     assert not needs_ack(cast["bob"])
 
 
 @pytest.mark.parametrize("wish", ["yes", 1, []])
 def test_odd_wish_is_refused(wish):
-    refused = contract.read(asked("1", acknowledgeAgain=wish), now=NOW)
-    assert isinstance(refused, Rejected)
+    refused = contract.read_command(asked("1", acknowledgeAgain=wish), now=NOW)
+    assert isinstance(refused, Rejection)
     assert "acknowledgeAgain" in refused.reason
 
 
 def test_wish_needs_a_message_that_asks_for_acknowledgement():
-    refused = contract.read(keyed("1", acknowledgeAgain=True), now=NOW)
-    assert (type(refused), refused.reason) == (Rejected, "acknowledgeAgain needs requiresAck.")
+    refused = contract.read_command(keyed("1", acknowledgeAgain=True), now=NOW)
+    assert (type(refused), refused.reason) == (Rejection, "acknowledgeAgain needs requiresAck.")

@@ -8,18 +8,18 @@ import pytest
 from broadcast.actions import broadcasts as actions
 from broadcast.domain import clock
 from broadcast.store import audit, broadcasts, log
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import Broadcast
 from broadcast.worker import scheduler
-from tests.acts import a_message, send
+from tests.acts import build_message, publish_message
 
 
 def a_thousand(alice) -> list[int]:
     """Ids of as many plans, all of them due in ten minutes and over after twenty, in the order of their time."""
     now = clock.now()
     times = {"scheduledAt": now + timedelta(minutes=10), "expiresAt": now + timedelta(minutes=20)}
-    first = send(alice, a_message(**{name: clock.to_wire(at) for name, at in times.items()}))
-    with writing() as session:
+    first = publish_message(alice, build_message(**{name: clock.to_rfc3339(at) for name, at in times.items()}))
+    with write_transaction() as session:
         row = session.get(Broadcast, first)
         copied = {c.name: getattr(row, c.name) for c in Broadcast.__table__.columns if c.name != "id"}
         session.add_all(Broadcast(**copied) for _ in range(999))
@@ -33,7 +33,7 @@ def run_two_clocks(make_app, at: datetime) -> None:
     def run() -> None:
         try:
             with app.app_context():
-                while (next_at := broadcasts.next_due_at()) and next_at <= at:
+                while (next_at := broadcasts.get_next_due_at()) and next_at <= at:
                     scheduler.tick(at)
                     db.session.rollback()
         except BaseException as problem:
@@ -53,12 +53,17 @@ def test_thousand_due_at_once_are_sent_and_ended_once_each_and_in_order_by_two_c
     ids = a_thousand(cast["alice"])
     for minutes in (15, 25):
         run_two_clocks(make_app, clock.now() + timedelta(minutes=minutes))
-    logged = [(e.type.value, e.broadcast_id) for after in range(0, 2500, log.PAGE) for e in log.read(after)]
+    logged = [
+        (e.type.value, e.broadcast_id) for after in range(0, 2500, log.PAGE_EVENTS) for e in log.read_events(after)
+    ]
     assert logged == [("MESSAGE", id) for id in ids] + [("MESSAGE_REMOVED", id) for id in ids]
-    rows = broadcasts.page("ended", limit=2000)
+    rows = broadcasts.list_page("ended", limit=2000)
     assert {row.id: row.seq for row in rows} == {id: n for n, id in enumerate(ids, 1)}
-    assert audit.verify().broken_id is None
-    assert [act.action for act in broadcasts.timeline(ids[-1])] == ["broadcast.published", "broadcast.expired"]
+    assert audit.verify_chain().broken_id is None
+    assert [act.action for act in broadcasts.list_audit_entries(ids[-1])] == [
+        "broadcast.published",
+        "broadcast.expired",
+    ]
 
 
 def test_thousand_due_at_once_take_few_transactions(cast, monkeypatch):
@@ -73,15 +78,15 @@ def test_thousand_due_at_once_take_few_transactions(cast, monkeypatch):
 
     monkeypatch.setattr(actions, "release_due", count)
     scheduler.tick(clock.now() + timedelta(minutes=15))
-    assert (sum(parts), len(parts)) == (1000, 1000 / broadcasts.AT_ONCE)
+    assert (sum(parts), len(parts)) == (1000, 1000 / broadcasts.DUE_BATCH_SIZE)
 
 
 @pytest.mark.parametrize("failing", [0, 500, 999])
 def test_crash_in_the_middle_leaves_a_beginning_sent_whole(cast, monkeypatch, failing):
     """The clock that comes next goes on where it ended; none is sent twice."""
     ids = a_thousand(cast["alice"])
-    take = log.take_numbers
-    left = [failing // broadcasts.AT_ONCE]
+    take = log.reserve_seqs
+    left = [failing // broadcasts.DUE_BATCH_SIZE]
 
     def crash(session, count):
         left[0] -= 1
@@ -91,10 +96,10 @@ def test_crash_in_the_middle_leaves_a_beginning_sent_whole(cast, monkeypatch, fa
 
     later = clock.now() + timedelta(minutes=15)
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr(log, "take_numbers", crash)
+        patched.setattr(log, "reserve_seqs", crash)
         scheduler.tick(later)
     db.session.rollback()
-    done = failing // broadcasts.AT_ONCE * broadcasts.AT_ONCE
-    assert log.head().seq == done
+    done = failing // broadcasts.DUE_BATCH_SIZE * broadcasts.DUE_BATCH_SIZE
+    assert log.get_head().seq == done
     scheduler.tick(later)
-    assert [e.broadcast_id for after in range(0, 1000, log.PAGE) for e in log.read(after)] == ids
+    assert [e.broadcast_id for after in range(0, 1000, log.PAGE_EVENTS) for e in log.read_events(after)] == ids

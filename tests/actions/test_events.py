@@ -9,18 +9,24 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broadcast.actions import broadcasts as singles
 from broadcast.actions import inbound_events
-from broadcast.base.errors import Busy, Forbidden
+from broadcast.base.errors import Forbidden, TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.events import EventType
-from broadcast.domain.inbound import Arrival, Record
+from broadcast.domain.inbound import InboundEvent, InboundRecord
 from broadcast.ingest import contract
 from broadcast.store import broadcasts, dead_letters, log
-from broadcast.store.database import db, writing
-from broadcast.store.models import Audit, Broadcast
-from broadcast.store.models.ingest import CollapsedEvent, EventSource
-from tests.acts import a_message, count_rows, to_people, to_role
-from tests.ingest.records import SOURCE, a_cancel, an_event, bare, structured
+from broadcast.store.database import db, write_transaction
+from broadcast.store.models import AuditEntry, Broadcast
+from broadcast.store.models.ingest import CollapsedInboundEvent, InboundSourceStats
+from tests.acts import build_message, build_role_message, build_user_message, count_rows
+from tests.ingest.records import (
+    SOURCE,
+    build_bare_record,
+    build_cancel_event,
+    build_cloud_event,
+    build_structured_record,
+)
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
 
@@ -29,14 +35,14 @@ pytestmark = pytest.mark.usefixtures("cast")
 
 @pytest.fixture
 def outside(cast) -> Actor:
-    return inbound_events.account(now=NOW)
+    return inbound_events.get_ingest_actor(now=NOW)
 
 
-def arrivals(*records: Record) -> list[Arrival]:
-    return [Arrival(record, contract.read(record, now=NOW)) for record in records]
+def arrivals(*records: InboundRecord) -> list[InboundEvent]:
+    return [InboundEvent(record, contract.read_command(record, now=NOW)) for record in records]
 
 
-def ingest(by: Actor, *records: Record) -> list[str]:
+def ingest(by: Actor, *records: InboundRecord) -> list[str]:
     outcomes = inbound_events.ingest(arrivals(*records), by=by, now=NOW)
     db.session.rollback()
     return [outcome.kind for outcome in outcomes]
@@ -47,17 +53,23 @@ def stored() -> list[Broadcast]:
 
 
 def figures(source: str = SOURCE) -> tuple[int, ...]:
-    row = db.session.get(EventSource, source)
+    row = db.session.get(InboundSourceStats, source)
     return row.published, row.repeated, row.cancelled, row.rejected
 
 
 def test_batch_is_published_in_its_order_with_numbers_without_gaps(outside):
-    kinds = ingest(outside, *(structured(an_event(str(n), data=a_message(title=f"t{n}")), offset=n) for n in range(50)))
+    kinds = ingest(
+        outside,
+        *(
+            build_structured_record(build_cloud_event(str(n), data=build_message(title=f"t{n}")), offset=n)
+            for n in range(50)
+        ),
+    )
     assert kinds == ["published"] * 50
     rows = stored()
     assert [row.source_id for row in rows] == [str(n) for n in range(50)]
     assert [row.seq for row in rows] == list(range(1, 51))
-    logged = log.read(0)
+    logged = log.read_events(0)
     assert [(event.seq, event.broadcast_id, event.payload["id"]) for event in logged] == [
         (row.seq, row.id, row.id) for row in rows
     ]
@@ -65,158 +77,207 @@ def test_batch_is_published_in_its_order_with_numbers_without_gaps(outside):
 
 
 def test_event_in_a_batch_becomes_what_a_person_would_have_sent(outside, cast):
-    for raw in (a_message(content="**b**"), to_role("ops", "admin"), to_people("bob", "charlie")):
-        ingest(outside, structured(an_event(f"{raw['targetType']}", data=raw)))
-        by_hand = singles.publish(contract.read_draft(raw, now=NOW), by=cast["alice"], now=NOW).id
-        from_outside, typed = stored()[-2], broadcasts.by_id(by_hand)
+    for raw in (
+        build_message(content="**b**"),
+        build_role_message("ops", "admin"),
+        build_user_message("bob", "charlie"),
+    ):
+        ingest(outside, build_structured_record(build_cloud_event(f"{raw['targetType']}", data=raw)))
+        by_hand = singles.publish(contract.parse_draft(raw, now=NOW), by=cast["alice"], now=NOW).id
+        from_outside, typed = stored()[-2], broadcasts.get(by_hand)
         for name in ("status", "content_html", "audience_kind", "audience_count", "role_names", "why", "published_at"):
             assert getattr(from_outside, name) == getattr(typed, name), name
-        assert broadcasts.audience(from_outside) == broadcasts.audience(typed)
-        first, second = log.read(typed.seq - 2)
+        assert broadcasts.get_audience(from_outside) == broadcasts.get_audience(typed)
+        first, second = log.read_events(typed.seq - 2)
         assert first.payload.keys() == second.payload.keys()
         assert first.audience == second.audience
 
 
 def test_sender_on_the_card_is_the_source(outside):
-    ingest(outside, structured(an_event()))
+    ingest(outside, build_structured_record(build_cloud_event()))
     assert stored()[0].sender_name == SOURCE
-    assert log.read(0)[0].payload["senderName"] == SOURCE
+    assert log.read_events(0)[0].payload["senderName"] == SOURCE
 
 
 def test_repeat_is_counted_and_not_published(outside):
     """Twice in one batch, in another batch, from another partition."""
-    assert ingest(outside, structured(an_event()), structured(an_event(), offset=43)) == ["published", "repeated"]
-    assert ingest(outside, structured(an_event(), offset=44)) == ["repeated"]
+    assert ingest(
+        outside, build_structured_record(build_cloud_event()), build_structured_record(build_cloud_event(), offset=43)
+    ) == ["published", "repeated"]
+    assert ingest(outside, build_structured_record(build_cloud_event(), offset=44)) == ["repeated"]
     assert len(stored()) == 1
-    assert log.head().seq == 1
+    assert log.get_head().seq == 1
     assert figures() == (1, 2, 0, 0)
 
 
 def test_same_id_of_another_source_is_another_event(outside):
-    assert ingest(outside, structured(an_event()), structured(an_event(source="https://other"))) == ["published"] * 2
+    assert (
+        ingest(
+            outside,
+            build_structured_record(build_cloud_event()),
+            build_structured_record(build_cloud_event(source="https://other")),
+        )
+        == ["published"] * 2
+    )
 
 
 def test_bad_event_leaves_the_batch_with_its_reason_and_the_rest_goes_out(outside):
-    good, poison = structured(an_event("1"), offset=1), structured(b"{nope", offset=2)
-    nobody = structured(an_event("3", data=to_role("nosuchrole")), offset=3)
+    good, poison = (
+        build_structured_record(build_cloud_event("1"), offset=1),
+        build_structured_record(b"{nope", offset=2),
+    )
+    nobody = build_structured_record(build_cloud_event("3", data=build_role_message("nosuchrole")), offset=3)
     assert ingest(outside, good, poison, nobody) == ["published", "rejected", "rejected"]
-    last, first = dead_letters.page(None)
-    assert (first.place, first.code, first.value, first.source) == ("ext.events:1:2", "not-json", b"{nope", None)
+    last, first = dead_letters.list_page(None)
+    assert (first.position, first.code, first.value, first.source) == ("ext.events:1:2", "not-json", b"{nope", None)
     assert (last.code, last.source, last.source_id) == ("audience", SOURCE, "3")
     assert "nosuchrole" in last.reason
-    assert dead_letters.record_of(last) == nobody
+    assert dead_letters.to_record(last) == nobody
     assert figures() == (1, 0, 0, 1)
     assert figures("kafka:ext.events") == (0, 0, 0, 1)
 
 
 def test_dead_letter_that_comes_again_is_a_repeat(outside):
-    poison = structured(b"{nope")
+    poison = build_structured_record(b"{nope")
     assert ingest(outside, poison) == ["rejected"]
     assert ingest(outside, poison) == ["repeated"]
-    assert len(dead_letters.page(None)) == 1
+    assert len(dead_letters.list_page(None)) == 1
 
 
 def test_of_a_value_that_is_too_large_the_first_part_is_kept(outside):
-    ingest(outside, structured(b"x" * 5_000_000))
-    [letter] = dead_letters.page(None)
+    ingest(outside, build_structured_record(b"x" * 5_000_000))
+    [letter] = dead_letters.list_page(None)
     assert (len(letter.value), letter.size) == (64 * 1024, 5_000_000)
 
 
 def test_recall_takes_the_broadcast_from_every_screen(outside):
-    ingest(outside, structured(an_event("1", data=to_role("ops"))))
-    assert ingest(outside, structured(a_cancel("1"))) == ["cancelled"]
+    ingest(outside, build_structured_record(build_cloud_event("1", data=build_role_message("ops"))))
+    assert ingest(outside, build_structured_record(build_cancel_event("1"))) == ["cancelled"]
     [row] = stored()
     assert (row.status, row.cancel_reason) == ("CANCELLED", "All clear")
-    removed = log.read(1)[0]
+    removed = log.read_events(1)[0]
     assert (removed.type, removed.payload["id"]) == (EventType.MESSAGE_REMOVED, row.id)
-    assert removed.audience == broadcasts.audience(row)
+    assert removed.audience == broadcasts.get_audience(row)
 
 
 def test_announcement_and_recall_in_one_batch_are_both_logged_in_order(outside):
-    kinds = ingest(outside, structured(an_event("1")), structured(a_cancel("1")), structured(an_event("2")))
+    kinds = ingest(
+        outside,
+        build_structured_record(build_cloud_event("1")),
+        build_structured_record(build_cancel_event("1")),
+        build_structured_record(build_cloud_event("2")),
+    )
     assert kinds == ["published", "cancelled", "published"]
-    assert [event.type for event in log.read(0)] == [EventType.MESSAGE, EventType.MESSAGE_REMOVED, EventType.MESSAGE]
+    assert [event.type for event in log.read_events(0)] == [
+        EventType.MESSAGE,
+        EventType.MESSAGE_REMOVED,
+        EventType.MESSAGE,
+    ]
     assert [(row.status, row.seq) for row in stored()] == [("CANCELLED", 1), ("ACTIVE", 3)]
 
 
 def test_recall_that_comes_again_is_a_repeat(outside):
-    ingest(outside, structured(an_event("1")), structured(a_cancel("1")))
-    assert ingest(outside, structured(a_cancel("1"), offset=44)) == ["repeated"]
-    assert log.head().seq == 2
+    ingest(outside, build_structured_record(build_cloud_event("1")), build_structured_record(build_cancel_event("1")))
+    assert ingest(outside, build_structured_record(build_cancel_event("1"), offset=44)) == ["repeated"]
+    assert log.get_head().seq == 2
 
 
 def test_source_cannot_recall_what_another_announced(outside, cast):
-    ingest(outside, structured(an_event("1")))
-    mine = singles.publish(contract.read_draft(a_message(), now=NOW), by=cast["alice"], now=NOW).id
-    stranger = structured(a_cancel("1", source="https://other.example.com"), offset=50)
-    by_number = structured(a_cancel(str(mine), "c2"), offset=51)
+    ingest(outside, build_structured_record(build_cloud_event("1")))
+    mine = singles.publish(contract.parse_draft(build_message(), now=NOW), by=cast["alice"], now=NOW).id
+    stranger = build_structured_record(build_cancel_event("1", source="https://other.example.com"), offset=50)
+    by_number = build_structured_record(build_cancel_event(str(mine), "c2"), offset=51)
     assert ingest(outside, stranger, by_number) == ["rejected", "rejected"]
     assert {row.status for row in stored()} == {"ACTIVE"}
 
 
 def test_scheduled_and_draft_wait_without_a_number(outside):
-    later = structured(an_event("1", data=a_message(scheduledAt="2026-11-05T10:00:00Z")))
-    assert ingest(outside, later, structured(an_event("2", data=a_message(draft=True)))) == ["published"] * 2
+    later = build_structured_record(build_cloud_event("1", data=build_message(scheduledAt="2026-11-05T10:00:00Z")))
+    assert (
+        ingest(outside, later, build_structured_record(build_cloud_event("2", data=build_message(draft=True))))
+        == ["published"] * 2
+    )
     assert [(row.status, row.seq) for row in stored()] == [("SCHEDULED", None), ("DRAFT", None)]
-    assert log.head().seq == 0
+    assert log.get_head().seq == 0
 
 
-def of_topic(record: Record, topic: str = "other.topic") -> Record:
-    return replace(record, place=replace(record.place, topic=topic))
+def of_topic(record: InboundRecord, topic: str = "other.topic") -> InboundRecord:
+    return replace(record, position=replace(record.position, topic=topic))
 
 
 def test_owner_alone_recalls_and_repeats_though_another_names_the_same_source_and_id(outside):
-    ingest(outside, structured(an_event("1")))
-    assert ingest(outside, of_topic(structured(a_cancel("1")))) == ["rejected"]
-    assert ingest(outside, of_topic(structured(an_event("1")))) == ["published"]
-    assert ingest(outside, of_topic(structured(an_event("1"), offset=43)), structured(an_event("1"), offset=44)) == [
+    ingest(outside, build_structured_record(build_cloud_event("1")))
+    assert ingest(outside, of_topic(build_structured_record(build_cancel_event("1")))) == ["rejected"]
+    assert ingest(outside, of_topic(build_structured_record(build_cloud_event("1")))) == ["published"]
+    assert ingest(outside, of_topic(build_structured_record(build_cloud_event("1"), offset=43)),
+    build_structured_record(build_cloud_event("1"), offset=44)) == [
         "repeated", "repeated",
     ]  # fmt: skip
     assert [(row.source_owner, row.status) for row in stored()] == [
         ("topic:ext.events", "ACTIVE"), ("topic:other.topic", "ACTIVE"),
     ]  # fmt: skip
-    assert ingest(outside, of_topic(structured(a_cancel("1"), offset=50))) == ["cancelled"]
+    assert ingest(outside, of_topic(build_structured_record(build_cancel_event("1"), offset=50))) == ["cancelled"]
     assert [row.status for row in stored()] == ["ACTIVE", "CANCELLED"]
-    assert ingest(outside, structured(a_cancel("1"), offset=51)) == ["cancelled"]
+    assert ingest(outside, build_structured_record(build_cancel_event("1"), offset=51)) == ["cancelled"]
 
 
 def test_two_owners_with_one_name_in_one_batch_are_two_events(outside):
-    kinds = ingest(outside, structured(an_event("1")), of_topic(structured(an_event("1"))), structured(a_cancel("1")))
+    kinds = ingest(
+        outside,
+        build_structured_record(build_cloud_event("1")),
+        of_topic(build_structured_record(build_cloud_event("1"))),
+        build_structured_record(build_cancel_event("1")),
+    )
     assert kinds == ["published", "published", "cancelled"]
     assert [row.status for row in stored()] == ["CANCELLED", "ACTIVE"]
 
 
 def test_source_is_one_however_it_is_written(outside):
     written = SOURCE.replace("https://grid", "HTTPS://GRID").replace(".com/", ".com:443/x/../")
-    assert ingest(outside, structured(an_event("1")), structured(an_event("1", source=written))) == [
+    assert ingest(outside, build_structured_record(build_cloud_event("1")),
+    build_structured_record(build_cloud_event("1", source=written))) == [
         "published", "repeated",
     ]  # fmt: skip
-    assert ingest(outside, structured(a_cancel("1", source=written))) == ["cancelled"]
+    assert ingest(outside, build_structured_record(build_cancel_event("1", source=written))) == ["cancelled"]
 
 
 def test_broadcasts_from_before_there_were_owners_are_recalled_and_repeated_by_whoever_sent_them(outside, cast):
     """As an older version left them: without an owner, and with the source as it was written."""
-    ingest(outside, structured(an_event("1")), structured(an_event("2")), structured(an_event("3")))
+    ingest(
+        outside,
+        build_structured_record(build_cloud_event("1")),
+        build_structured_record(build_cloud_event("2")),
+        build_structured_record(build_cloud_event("3")),
+    )
     older = {"source": SOURCE.replace("grid", "GRID"), "source_owner": None}
-    with writing() as session:
+    with write_transaction() as session:
         session.execute(sqlalchemy.update(Broadcast).values(older))
         session.execute(
             sqlalchemy.update(Broadcast).where(Broadcast.source_id == "3").values(sender_id=cast["bob"].user_id)
         )
         session.execute(
-            sqlalchemy.insert(CollapsedEvent).values(
+            sqlalchemy.insert(CollapsedInboundEvent).values(
                 source=older["source"], source_id="2b", broadcast_id=stored()[1].id
             )
         )
     written = {"source": older["source"]}
     assert (
-        ingest(outside, structured(an_event("1", **written)), structured(an_event("2b", **written))) == ["repeated"] * 2
+        ingest(
+            outside,
+            build_structured_record(build_cloud_event("1", **written)),
+            build_structured_record(build_cloud_event("2b", **written)),
+        )
+        == ["repeated"] * 2
     )
     assert (
-        ingest(outside, structured(a_cancel("1", **written)), structured(a_cancel("2b", "c2", **written)))
+        ingest(
+            outside,
+            build_structured_record(build_cancel_event("1", **written)),
+            build_structured_record(build_cancel_event("2b", "c2", **written)),
+        )
         == ["cancelled"] * 2
     )
-    assert ingest(outside, structured(a_cancel("3", "c3", **written))) == ["rejected"]
+    assert ingest(outside, build_structured_record(build_cancel_event("3", "c3", **written))) == ["rejected"]
 
 
 def test_record_that_cannot_even_be_buried_as_it_is_is_buried_without_its_names(outside, monkeypatch):
@@ -230,8 +291,10 @@ def test_record_that_cannot_even_be_buried_as_it_is_is_buried_without_its_names(
         return add(session, record, rejected, at=at)
 
     monkeypatch.setattr(dead_letters, "add", refusing)
-    assert ingest(outside, structured(b"{nope"), structured(an_event("1"), offset=43)) == ["rejected", "published"]
-    [letter] = dead_letters.page(None)
+    assert ingest(
+        outside, build_structured_record(b"{nope"), build_structured_record(build_cloud_event("1"), offset=43)
+    ) == ["rejected", "published"]
+    [letter] = dead_letters.list_page(None)
     assert (letter.code, letter.value, letter.headers) == ("failed", b"{nope", [])
 
 
@@ -244,29 +307,41 @@ def test_database_without_a_table_buries_nothing(outside, monkeypatch):
     monkeypatch.setattr(log, "append", fail)
     with pytest.raises(ProgrammingError):
         inbound_events.ingest(
-            arrivals(structured(an_event("1")), structured(an_event("2"), offset=43)), by=outside, now=NOW
+            arrivals(
+                build_structured_record(build_cloud_event("1")),
+                build_structured_record(build_cloud_event("2"), offset=43),
+            ),
+            by=outside,
+            now=NOW,
         )
     db.session.rollback()
-    assert dead_letters.page(None) == []
+    assert dead_letters.list_page(None) == []
 
 
 def test_mistake_in_our_own_code_costs_one_event(outside, monkeypatch):
-    reader = contract.read_draft
+    reader = contract.parse_draft
 
     def failing(raw, *, now):
         if raw["title"] == "boom":
             raise KeyError("boom")
         return reader(raw, now=now)
 
-    monkeypatch.setattr(contract, "read_draft", failing)
-    bad = structured(an_event("1", data=a_message(title="boom")), offset=1)
-    assert ingest(outside, bad, structured(an_event("2"), offset=2)) == ["rejected", "published"]
-    assert dead_letters.page(None)[0].code == "failed"
+    monkeypatch.setattr(contract, "parse_draft", failing)
+    bad = build_structured_record(build_cloud_event("1", data=build_message(title="boom")), offset=1)
+    assert ingest(outside, bad, build_structured_record(build_cloud_event("2"), offset=2)) == ["rejected", "published"]
+    assert dead_letters.list_page(None)[0].code == "failed"
 
 
 def test_every_broadcast_has_its_line_in_the_audit(outside):
-    ingest(outside, structured(an_event("1")), structured(an_event("2")), structured(a_cancel("1")))
-    rows = db.session.scalars(sqlalchemy.select(Audit).where(Audit.object_type == "broadcast").order_by(Audit.id)).all()
+    ingest(
+        outside,
+        build_structured_record(build_cloud_event("1")),
+        build_structured_record(build_cloud_event("2")),
+        build_structured_record(build_cancel_event("1")),
+    )
+    rows = db.session.scalars(
+        sqlalchemy.select(AuditEntry).where(AuditEntry.object_type == "broadcast").order_by(AuditEntry.id)
+    ).all()
     told = [(row.action, row.actor_name, row.detail["sourceId"]) for row in rows]
     assert sorted(told) == [
         ("broadcast.cancelled", outside.name, "1"),
@@ -297,28 +372,30 @@ def refused_by_the_database(in_app):
 
 
 def test_event_that_the_database_refuses_does_not_hold_up_the_rest(outside, refused_by_the_database):
-    batch = [structured(an_event(str(n)), offset=n) for n in range(10)]
-    batch[4] = structured(an_event("4", data=a_message(title=refused_by_the_database)), offset=4)
+    batch = [build_structured_record(build_cloud_event(str(n)), offset=n) for n in range(10)]
+    batch[4] = build_structured_record(
+        build_cloud_event("4", data=build_message(title=refused_by_the_database)), offset=4
+    )
     kinds = ingest(outside, *batch)
     assert kinds == ["published"] * 4 + ["rejected"] + ["published"] * 5
     assert [row.source_id for row in stored()] == [str(n) for n in range(10) if n != 4]
-    [letter] = dead_letters.page(None)
+    [letter] = dead_letters.list_page(None)
     assert (letter.code, letter.source_id) == ("failed", "4")
-    assert log.head().seq == 9
+    assert log.get_head().seq == 9
     assert figures() == (9, 0, 0, 1)
 
 
 def test_event_that_another_worker_announced_meanwhile_is_a_repeat_and_no_dead_letter(outside, monkeypatch):
-    ingest_one = inbound_events._ingest
+    ingest_one = inbound_events._ingest_in_transaction
 
     def be_slower(*given):
-        monkeypatch.setattr(inbound_events, "_ingest", ingest_one)
+        monkeypatch.setattr(inbound_events, "_ingest_in_transaction", ingest_one)
         ingest_one(*given)
         raise IntegrityError("INSERT", {}, Exception("unique"))
 
-    monkeypatch.setattr(inbound_events, "_ingest", be_slower)
-    assert ingest(outside, structured(an_event())) == ["repeated"]
-    assert (len(stored()), dead_letters.page(None)) == (1, [])
+    monkeypatch.setattr(inbound_events, "_ingest_in_transaction", be_slower)
+    assert ingest(outside, build_structured_record(build_cloud_event())) == ["repeated"]
+    assert (len(stored()), dead_letters.list_page(None)) == (1, [])
 
 
 def test_batch_writes_nothing_while_the_database_is_locked(outside, make_app):
@@ -327,18 +404,22 @@ def test_batch_writes_nothing_while_the_database_is_locked(outside, make_app):
     before = count_rows()
     connection = db.engine.connect().execution_options(broadcast_writes=True)
     connection.exec_driver_sql("SELECT 1")
-    with pytest.raises(Busy):
-        inbound_events.ingest(arrivals(structured(an_event()), structured(b"{", offset=9)), by=outside, now=NOW)
+    with pytest.raises(TemporarilyUnavailable):
+        inbound_events.ingest(
+            arrivals(build_structured_record(build_cloud_event()), build_structured_record(b"{", offset=9)),
+            by=outside,
+            now=NOW,
+        )
     connection.close()
     assert count_rows() == before
 
 
 def test_who_may_not_announce_is_refused(cast):
     with pytest.raises(Forbidden):
-        inbound_events.ingest(arrivals(structured(an_event())), by=cast["alice"], now=NOW)
+        inbound_events.ingest(arrivals(build_structured_record(build_cloud_event())), by=cast["alice"], now=NOW)
 
 
 def test_account_of_events_is_made_once_and_is_in_no_audience(outside):
-    assert inbound_events.account(now=clock.now()).user_id == outside.user_id
-    ingest(outside, bare(a_message(), key=b"k"))
+    assert inbound_events.get_ingest_actor(now=clock.now()).user_id == outside.user_id
+    ingest(outside, build_bare_record(build_message(), key=b"k"))
     assert stored()[0].audience_count == 3

@@ -9,46 +9,46 @@ import sqlalchemy
 
 from broadcast.actions import broadcasts as singles
 from broadcast.actions import edits, flood_control, inbound_events, receipts
-from broadcast.actions.flood_control import MOST_WAITING
-from broadcast.base.errors import Busy
+from broadcast.actions.flood_control import MAX_QUARANTINED_PER_SOURCE
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain.actor import Actor
 from broadcast.domain.events import EventType
-from broadcast.domain.inbound import Arrival, Cap, Place, Record
+from broadcast.domain.inbound import InboundEvent, InboundRecord, RateCap, RecordPosition
 from broadcast.ingest import contract
 from broadcast.ingest.rules import Rule
 from broadcast.store import broadcasts, dead_letters, inbox, log
 from broadcast.store.database import db
-from broadcast.store.models import Audit, Broadcast
-from broadcast.store.models.ingest import EventName, EventSource, RuleTally
-from tests.acts import a_message, count_rows, to_people, to_role
-from tests.ingest.records import SOURCE, a_cancel, an_event, structured
+from broadcast.store.models import AuditEntry, Broadcast
+from broadcast.store.models.ingest import InboundEventKey, InboundSourceStats, RuleTally
+from tests.acts import build_message, build_role_message, build_user_message, count_rows
+from tests.ingest.records import SOURCE, build_cancel_event, build_cloud_event, build_structured_record
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
-CAP = Cap(most=3, per_seconds=60, rule="r")
-CAPPED = (Rule(fits={"source": ("*",)}, cap=CAP),)
+CAP = RateCap(limit=3, window_seconds=60, rule="r")
+CAPPED = (Rule(patterns={"source": ("*",)}, rate_cap=CAP),)
 
 pytestmark = pytest.mark.usefixtures("cast")
 
 
 @pytest.fixture
 def outside(cast) -> Actor:
-    return inbound_events.account(now=NOW)
+    return inbound_events.get_ingest_actor(now=NOW)
 
 
-def arrivals(records, rules=(), now=NOW) -> list[Arrival]:
-    return [Arrival(record, contract.read(record, now=now, rules=rules)) for record in records]
+def arrivals(records, rules=(), now=NOW) -> list[InboundEvent]:
+    return [InboundEvent(record, contract.read_command(record, now=now, rules=rules)) for record in records]
 
 
-def ingest(by: Actor, *records: Record, rules=(), after: float = 0) -> list[str]:
+def ingest(by: Actor, *records: InboundRecord, rules=(), after: float = 0) -> list[str]:
     now = NOW + timedelta(seconds=after)
     outcomes = inbound_events.ingest(arrivals(records, rules, now), by=by, now=now)
     db.session.rollback()
     return [outcome.kind for outcome in outcomes]
 
 
-def keyed(id: str, key: str | None = "line-4", *, data=None, **changes) -> Record:
-    raw = (data or a_message(title=f"t{id}")) | changes | ({"collapseKey": key} if key else {})
-    return structured(an_event(id, data=raw), offset=abs(hash(id)) % 10**9)
+def keyed(id: str, key: str | None = "line-4", *, data=None, **changes) -> InboundRecord:
+    raw = (data or build_message(title=f"t{id}")) | changes | ({"collapseKey": key} if key else {})
+    return build_structured_record(build_cloud_event(id, data=raw), offset=abs(hash(id)) % 10**9)
 
 
 def stored() -> list[Broadcast]:
@@ -65,7 +65,7 @@ def read_by(name: str, cast, *, now=NOW) -> None:
 
 
 def unread(name: str, cast, *, now) -> int:
-    found = inbox.unread(cast[name].viewer, now=now).count
+    found = inbox.count_unread(cast[name].viewer, now=now).count
     db.session.rollback()
     return found
 
@@ -80,7 +80,7 @@ def test_second_event_with_the_key_of_a_live_card_changes_it_and_counts(outside)
     assert (card.title, card.content_html.strip(), card.priority) == ("t2", "<p><strong>newest</strong></p>", "HIGH")
     assert (card.times, card.revision, card.source_id) == (2, 2, "1")
     assert card.repeated_at == NOW + timedelta(seconds=9)
-    first, second = log.read(0)
+    first, second = log.read_events(0)
     assert (first.type, second.type) == (EventType.MESSAGE, EventType.MESSAGE_UPDATED)
     assert (second.payload["times"], second.payload["title"], second.payload["again"]) == (2, "t2", True)
     assert second.payload["repeatedAt"] == "2026-11-04T10:00:09.000Z"
@@ -101,13 +101,13 @@ def test_events_of_one_batch_share_a_card_and_the_log_tells_it_once(outside):
     assert kinds == ["published", *["collapsed"] * 4, "published"]
     card, other = stored()
     assert (card.title, card.times, other.times) == ("t4", 5, 1)
-    told = log.read(0)
+    told = log.read_events(0)
     assert [(event.type, event.payload["times"]) for event in told] == [
         (EventType.MESSAGE, 5),
         (EventType.MESSAGE, 1),
     ]
     ingest(outside, *(keyed(f"b{n}") for n in range(5)))
-    assert [event.payload["times"] for event in log.read(2)] == [10]
+    assert [event.payload["times"] for event in log.read_events(2)] == [10]
 
 
 def test_event_that_comes_again_counts_once(outside):
@@ -115,26 +115,26 @@ def test_event_that_comes_again_counts_once(outside):
     assert ingest(outside, keyed("1"), keyed("2"), keyed("2")) == ["published", "collapsed", "repeated"]
     assert ingest(outside, keyed("2"), keyed("1")) == ["repeated", "repeated"]
     assert stored()[0].times == 2
-    assert log.head().seq == 1
-    row = db.session.get(EventSource, SOURCE)
+    assert log.get_head().seq == 1
+    row = db.session.get(InboundSourceStats, SOURCE)
     assert (row.published, row.collapsed, row.repeated) == (1, 1, 3)
 
 
 def test_key_of_another_source_or_none_is_another_card(outside):
-    stranger = an_event("9", data=a_message() | {"collapseKey": "line-4"}, source="https://other")
+    stranger = build_cloud_event("9", data=build_message() | {"collapseKey": "line-4"}, source="https://other")
     assert (
-        ingest(outside, keyed("1"), structured(stranger, offset=9), keyed("2", None), keyed("3", None))
+        ingest(outside, keyed("1"), build_structured_record(stranger, offset=9), keyed("2", None), keyed("3", None))
         == ["published"] * 4
     )
 
 
 def test_card_for_others_is_never_joined(outside):
     """What is for administrators must not be read by everybody who has the card."""
-    to_ops = keyed("1", data=to_role("ops"))
-    to_admin = keyed("2", data=to_role("admin"))
-    chosen = [keyed("3", data=to_people("bob")), keyed("4", data=to_people("bob", "charlie"))]
+    to_ops = keyed("1", data=build_role_message("ops"))
+    to_admin = keyed("2", data=build_role_message("admin"))
+    chosen = [keyed("3", data=build_user_message("bob")), keyed("4", data=build_user_message("bob", "charlie"))]
     assert ingest(outside, to_ops, to_admin, *chosen) == ["published"] * 4
-    again = [keyed("5", data=to_role("admin")), keyed("6", data=to_people("charlie", "bob"))]
+    again = [keyed("5", data=build_role_message("admin")), keyed("6", data=build_user_message("charlie", "bob"))]
     assert ingest(outside, *again) == ["collapsed"] * 2
     assert [row.times for row in stored()] == [1, 2, 1, 2]
 
@@ -148,15 +148,21 @@ def test_card_that_is_over_is_not_joined(outside, cast):
 
 def test_recall_of_any_of_its_events_recalls_the_card(outside):
     ingest(outside, keyed("1"), keyed("2"))
-    assert ingest(outside, structured(a_cancel("2"))) == ["cancelled"]
+    assert ingest(outside, build_structured_record(build_cancel_event("2"))) == ["cancelled"]
     assert states() == ["CANCELLED"]
     assert ingest(outside, keyed("3")) == ["published"]
 
 
 def test_recall_and_new_card_in_one_batch_keep_their_order(outside):
-    kinds = ingest(outside, keyed("1"), keyed("2"), structured(a_cancel("1"), offset=77), keyed("3"))
+    kinds = ingest(
+        outside, keyed("1"), keyed("2"), build_structured_record(build_cancel_event("1"), offset=77), keyed("3")
+    )
     assert kinds == ["published", "collapsed", "cancelled", "published"]
-    assert [event.type for event in log.read(0)] == [EventType.MESSAGE, EventType.MESSAGE_REMOVED, EventType.MESSAGE]
+    assert [event.type for event in log.read_events(0)] == [
+        EventType.MESSAGE,
+        EventType.MESSAGE_REMOVED,
+        EventType.MESSAGE,
+    ]
 
 
 def test_what_is_for_later_joins_no_card(outside):
@@ -169,7 +175,7 @@ def test_what_is_for_later_joins_no_card(outside):
 def test_joined_events_stand_in_the_audit_once_for_each_batch(outside):
     ingest(outside, keyed("1"))
     ingest(outside, *(keyed(str(n)) for n in range(2, 9)))
-    rows = db.session.scalars(sqlalchemy.select(Audit).where(Audit.action == "broadcast.repeated")).all()
+    rows = db.session.scalars(sqlalchemy.select(AuditEntry).where(AuditEntry.action == "broadcast.repeated")).all()
     assert [(row.actor_name, row.detail["times"], row.detail["again"]) for row in rows] == [(outside.name, 8, True)]
 
 
@@ -183,8 +189,8 @@ def test_what_is_above_the_cap_waits_as_a_draft_with_its_reason(outside):
     held = stored()[-1]
     assert held.quarantine_reason.startswith("Its source sent more than 3 broadcasts in 60 s.")
     assert (held.seq, held.source, held.source_id, held.sender_name) == (None, SOURCE, "4", SOURCE)
-    assert log.head().seq == 3
-    actions = db.session.scalars(sqlalchemy.select(Audit.action).order_by(Audit.id)).all()
+    assert log.get_head().seq == 3
+    actions = db.session.scalars(sqlalchemy.select(AuditEntry.action).order_by(AuditEntry.id)).all()
     assert actions.count("broadcast.quarantined") == 2
 
 
@@ -198,36 +204,44 @@ def test_cap_holds_over_batches_and_its_window_moves_on(outside):
 
 
 def test_cap_is_of_each_source_and_each_rule(outside):
-    others = [structured(an_event(str(n), source="https://b"), offset=n) for n in range(4)]
-    roomy = (Rule(fits={"source": ("*",)}, cap=Cap(3, 60, "r", most_of_sender=6)),)
+    others = [build_structured_record(build_cloud_event(str(n), source="https://b"), offset=n) for n in range(4)]
+    roomy = (Rule(patterns={"source": ("*",)}, rate_cap=RateCap(3, 60, "r", sender_limit=6)),)
     assert ingest(outside, *(keyed(str(n), None) for n in range(3)), *others, rules=roomy) == [
         *["published"] * 6, "quarantined",
     ]  # fmt: skip
-    another = (Rule(fits={"source": ("*",)}, cap=Cap(3, 60, "another")),)
+    another = (Rule(patterns={"source": ("*",)}, rate_cap=RateCap(3, 60, "another")),)
     assert ingest(outside, keyed("9", None), rules=another) == ["published"]
 
 
 def test_new_names_are_no_way_around_a_cap(outside):
-    records = [structured(an_event(str(n), source=f"https://grid.example.com/{n}"), offset=n) for n in range(5)]
+    records = [
+        build_structured_record(build_cloud_event(str(n), source=f"https://grid.example.com/{n}"), offset=n)
+        for n in range(5)
+    ]
     assert ingest(outside, *records, rules=CAPPED) == ["published"] * 3 + ["quarantined"] * 2
-    elsewhere = structured(an_event("9", source="https://grid.example.com/9"), offset=9)
+    elsewhere = build_structured_record(build_cloud_event("9", source="https://grid.example.com/9"), offset=9)
     assert ingest(outside, elsewhere, rules=CAPPED, after=50) == ["quarantined"]
-    assert ingest(outside, structured(an_event("10"), offset=10), rules=CAPPED, after=61) == ["published"]
+    assert ingest(outside, build_structured_record(build_cloud_event("10"), offset=10), rules=CAPPED, after=61) == [
+        "published"
+    ]
 
 
 def test_quarantine_has_a_bound_for_one_sender_whatever_names_it_uses(outside, monkeypatch):
-    monkeypatch.setattr(flood_control, "MOST_WAITING_OF_SENDER", 4)
-    records = [structured(an_event(str(n), source=f"https://grid.example.com/{n}"), offset=n) for n in range(10)]
+    monkeypatch.setattr(flood_control, "MAX_QUARANTINED_PER_OWNER", 4)
+    records = [
+        build_structured_record(build_cloud_event(str(n), source=f"https://grid.example.com/{n}"), offset=n)
+        for n in range(10)
+    ]
     assert ingest(outside, *records, rules=CAPPED) == ["published"] * 3 + ["quarantined"] * 4 + ["rejected"] * 3
-    again = structured(an_event("x", source="https://grid.example.com/x"), offset=99)
+    again = build_structured_record(build_cloud_event("x", source="https://grid.example.com/x"), offset=99)
     assert ingest(outside, again, rules=CAPPED) == ["rejected"]
-    assert "4 drafts of whoever sent this wait" in dead_letters.page(None)[0].reason
+    assert "4 drafts of whoever sent this wait" in dead_letters.list_page(None)[0].reason
 
 
 def test_card_of_another_owner_is_never_joined_and_its_quarantine_not_filled(outside, cast):
     """Two topics may speak for one source where no rule says otherwise: what one has announced, the other does not change."""
     assert ingest(outside, keyed("1")) == ["published"]
-    other = replace(keyed("2"), place=Place("other.topic", 0, 1))
+    other = replace(keyed("2"), position=RecordPosition("other.topic", 0, 1))
     assert ingest(outside, other) == ["published"]
     assert [(row.times, row.source_owner) for row in stored()] == [(1, "topic:ext.events"), (1, "topic:other.topic")]
 
@@ -240,7 +254,7 @@ def test_held_back_event_that_comes_again_is_a_repeat(outside):
 
 
 def test_ten_thousand_equal_events_are_three_cards_and_one_draft(outside):
-    equal = a_message(title="Disk full")
+    equal = build_message(title="Disk full")
     kinds: list[str] = []
     for batch in range(20):
         records = [keyed(f"{batch}/{n}", None, data=equal) for n in range(500)]
@@ -249,7 +263,7 @@ def test_ten_thousand_equal_events_are_three_cards_and_one_draft(outside):
     *cards, draft = stored()
     assert [card.times for card in cards] == [1, 1, 1]
     assert (draft.status, draft.times) == ("DRAFT", 9997)
-    assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(EventName)) == 9996
+    assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(InboundEventKey)) == 9996
 
 
 def test_ten_thousand_events_with_one_key_are_one_card_shown_again_as_often_as_the_cap_allows(outside):
@@ -258,7 +272,7 @@ def test_ten_thousand_events_with_one_key_are_one_card_shown_again_as_often_as_t
         ingest(outside, *records, rules=CAPPED, after=batch)
     [card] = stored()
     assert (card.times, card.title) == (10_000, "t19/499")
-    told = log.read(0)
+    told = log.read_events(0)
     assert len(told) == 20
     assert [event.payload.get("again") for event in told] == [None, True, True, *[False] * 17]
     assert [event.payload["times"] for event in told] == list(range(500, 10_001, 500))
@@ -268,14 +282,18 @@ def test_ten_thousand_events_with_one_key_are_one_card_shown_again_as_often_as_t
 def test_more_distinct_events_than_may_wait_become_dead_letters(outside):
     """A hundred drafts are what the console deletes with one press; the rest waits where all of it is redriven or purged."""
     kinds = ingest(outside, *(keyed(str(n), None) for n in range(150)), rules=CAPPED)
-    assert [kinds.count(kind) for kind in ("published", "quarantined", "rejected")] == [3, MOST_WAITING, 47]
-    letters = dead_letters.page(None, limit=100)
+    assert [kinds.count(kind) for kind in ("published", "quarantined", "rejected")] == [
+        3,
+        MAX_QUARANTINED_PER_SOURCE,
+        47,
+    ]
+    letters = dead_letters.list_page(None, limit=100)
     assert {letter.code for letter in letters} == {"over-cap"}
     assert "100 drafts of this source wait" in letters[0].reason
 
 
 def test_draft_that_a_person_has_worked_on_is_left_to_them(outside, cast):
-    same = a_message(title="Disk full")
+    same = build_message(title="Disk full")
     ingest(outside, *(keyed(str(n), None, data=same) for n in range(5)), rules=CAPPED)
     draft = stored()[-1]
     assert draft.times == 2
@@ -305,7 +323,7 @@ def test_cap_costs_the_same_few_queries_whatever_the_size_of_the_batch(outside):
     def queries(count: int, first: int) -> int:
         asked = []
         listener = lambda *args: asked.append(args[2])  # noqa: E731
-        records = [keyed(str(first + n), None, data=a_message(title=f"same {first}")) for n in range(count)]
+        records = [keyed(str(first + n), None, data=build_message(title=f"same {first}")) for n in range(count)]
         sqlalchemy.event.listen(db.engine, "before_cursor_execute", listener)
         try:
             ingest(outside, *records, rules=CAPPED)
@@ -318,12 +336,12 @@ def test_cap_costs_the_same_few_queries_whatever_the_size_of_the_batch(outside):
 
 
 def until_written(records, *, by) -> None:
-    """Busy means that nothing was written: hand it in again, as the bridge and the webhook's callers do."""
+    """TemporarilyUnavailable means that nothing was written: hand it in again, as the bridge and the webhook's callers do."""
     while True:
         try:
             inbound_events.ingest(arrivals(records, CAPPED), by=by, now=NOW)
             return
-        except Busy:
+        except TemporarilyUnavailable:
             pass
 
 
@@ -351,8 +369,8 @@ def test_two_at_once_show_no_more_than_the_cap_and_one_card(outside, make_app):
     shared = [row for row in stored() if row.collapse_key == "shared"]
     assert sum(row.times for row in shared) == 10
     assert sum(row.is_live for row in shared) <= 1
-    shown = [event for event in log.read(0) if event.payload.get("again", True)]
-    assert len(shown) == CAP.most
+    shown = [event for event in log.read_events(0) if event.payload.get("again", True)]
+    assert len(shown) == CAP.limit
 
 
 def test_failure_in_the_middle_leaves_nothing_counted(outside, monkeypatch):
@@ -361,7 +379,7 @@ def test_failure_in_the_middle_leaves_nothing_counted(outside, monkeypatch):
     monkeypatch.setattr(log, "append", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         inbound_events.ingest(
-            arrivals([Record(keyed("2").value, headers=keyed("2").headers)], CAPPED), by=outside, now=NOW
+            arrivals([InboundRecord(keyed("2").value, headers=keyed("2").headers)], CAPPED), by=outside, now=NOW
         )
     db.session.rollback()
     assert count_rows() == before
@@ -369,7 +387,7 @@ def test_failure_in_the_middle_leaves_nothing_counted(outside, monkeypatch):
 
 
 def test_card_reaches_whom_it_reached(outside):
-    ingest(outside, keyed("1", data=to_role("ops")), keyed("2", data=to_role("ops")))
+    ingest(outside, keyed("1", data=build_role_message("ops")), keyed("2", data=build_role_message("ops")))
     [card] = stored()
     assert card.audience_count == 1
-    assert broadcasts.audience(card) == log.read(0)[0].audience
+    assert broadcasts.get_audience(card) == log.read_events(0)[0].audience

@@ -2,12 +2,12 @@
 
 import pytest
 
-from broadcast.actions.user_import import import_people
+from broadcast.actions.user_import import import_users
 from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain import clock
 from broadcast.store import users
 from broadcast.store.database import db
-from broadcast.store.models import Audit
+from broadcast.store.models import AuditEntry
 from tests.acts import count_rows
 
 NOW = clock.now()
@@ -15,7 +15,7 @@ HEAD = "username,name,roles\n"
 
 
 def run(table: str, by, **options):
-    return import_people(table, by=by, now=NOW, **options)
+    return import_users(table, by=by, now=NOW, **options)
 
 
 def test_good_rows_become_people_and_bad_rows_are_told_with_their_line(cast):
@@ -34,16 +34,16 @@ def test_good_rows_become_people_and_bad_rows_are_told_with_their_line(cast):
     assert "no role nosuch" in told[6]
     assert "twice" in told[7]
     assert "4 cells for 3 columns" in told[9]
-    assert users.by_username("frank").roles == {"admin", "ops"}
-    assert (users.by_username("hana").name, users.by_username("hana").password_hash) == ("Hana", None)
-    act = db.session.scalars(db.select(Audit).order_by(Audit.id.desc())).first()
+    assert users.get_by_username("frank").roles == {"admin", "ops"}
+    assert (users.get_by_username("hana").name, users.get_by_username("hana").password_hash) == ("Hana", None)
+    act = db.session.scalars(db.select(AuditEntry).order_by(AuditEntry.id.desc())).first()
     assert (act.action, act.detail) == ("people.imported", {"usernames": ["dana", "frank", "hana"]})
 
 
 def test_checking_writes_nothing_and_says_the_same(cast):
     table = HEAD + "dana,Dana,ops\nbob,,\n"
     before = count_rows()
-    checked = run(table, cast["alice"], only_check=True)
+    checked = run(table, cast["alice"], is_dry_run=True)
     assert count_rows() == before
     assert (checked.made, checked.bad) == ((made := run(table, cast["alice"])).made, made.bad)
 
@@ -71,7 +71,7 @@ def test_file_of_a_spreadsheet_is_read(cast):
 
 
 def test_more_rows_than_fit_are_told(cast, monkeypatch):
-    monkeypatch.setattr("broadcast.actions.user_import.MOST_ROWS", 3)
+    monkeypatch.setattr("broadcast.actions.user_import.MAX_ROWS", 3)
     report = run(HEAD + "".join(f"p{n},,\n" for n in range(9)), cast["alice"])
     assert report.made == 3
     assert "the rest was left out" in report.bad[-1].problem
@@ -86,28 +86,28 @@ def test_only_those_who_manage_people_import(cast):
 def test_every_spreadsheet_makes_the_same_people(cast, delimiter):
     table = "\r\n".join(delimiter.join(row) for row in [("username", "name", "roles"), ("dana", "Dana", '"ops;ops"')])
     assert run(table, cast["alice"]).made == 1
-    assert users.by_username("dana").roles == {"ops"}
+    assert users.get_by_username("dana").roles == {"ops"}
 
 
 def test_line_break_in_a_name_becomes_a_space(cast):
     report = run(HEAD + 'dana,"Dana\r\nDiaz\u2028 D.",ops\n"erin","Erin, E."\n', cast["alice"])
     assert (report.made, report.bad) == (2, [])
-    assert users.by_username("dana").name == "Dana Diaz D."
-    assert users.by_username("erin").name == "Erin, E."
+    assert users.get_by_username("dana").name == "Dana Diaz D."
+    assert users.get_by_username("erin").name == "Erin, E."
 
 
 def test_roles_that_do_not_exist_are_counted_and_made_only_when_asked(cast):
     table = HEAD + "dana,Dana,nurses ops\nerin,Erin,nurses\nfay,Fay,porters\n"
     report = run(table, cast["alice"])
     assert (report.made, report.missing_roles) == (0, {"nurses": 2, "porters": 1})
-    again = run(report.rest, cast["alice"], new_roles=["nurses", "unused"])
+    again = run(report.rejected_table, cast["alice"], new_roles=["nurses", "unused"])
     assert (again.made, again.missing_roles) == (2, {"porters": 1})
-    assert set(users.role_names()) >= {"nurses"}
-    assert not {"porters", "unused"} & set(users.role_names())
-    made = db.session.scalars(db.select(Audit).where(Audit.action == "role.created")).all()
+    assert set(users.list_role_names()) >= {"nurses"}
+    assert not {"porters", "unused"} & set(users.list_role_names())
+    made = db.session.scalars(db.select(AuditEntry).where(AuditEntry.action == "role.created")).all()
     assert [act.object_id for act in made] == ["nurses"]
 
 
 def test_rows_left_out_come_back_as_a_table(cast):
     report = run("username;name\ndana;Dana\n1x;X\nbob;Bob\n", cast["alice"])
-    assert report.rest.splitlines() == ["username;name", "1x;X", "bob;Bob"]
+    assert report.rejected_table.splitlines() == ["username;name", "1x;X", "bob;Bob"]

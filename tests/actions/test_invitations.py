@@ -10,7 +10,7 @@ from broadcast.base.errors import Forbidden, Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.store import invitations as rows
 from broadcast.store.database import db
-from broadcast.store.models import Audit, Invitation
+from broadcast.store.models import AuditEntry, Invitation
 
 PASSWORD = "correct horse battery"
 WEEK = timedelta(days=7)
@@ -22,7 +22,7 @@ def invite(cast):
         ids = [cast[name].user_id for name in usernames]
         return {
             one.username: one.token
-            for one in invitations.invite(ids, valid_for=WEEK, by=cast["alice"], now=clock.now())
+            for one in invitations.invite_users(ids, valid_for=WEEK, by=cast["alice"], now=clock.now())
         }
 
     return make
@@ -30,11 +30,11 @@ def invite(cast):
 
 def test_invited_person_chooses_a_password_and_signs_in_with_it(cast, invite):
     token = invite("bob")["bob"]
-    assert invitations.look_up(token, now=clock.now()).username == "bob"
-    assert invitations.accept(token, PASSWORD, now=clock.now()) == "bob"
-    users.sign_in("bob", PASSWORD, address=None, agent=None, now=clock.now())
+    assert invitations.get_invitee(token, now=clock.now()).username == "bob"
+    assert invitations.accept_invitation(token, PASSWORD, now=clock.now()) == "bob"
+    users.sign_in("bob", PASSWORD, address=None, user_agent=None, now=clock.now())
     acts = db.session.scalars(
-        select(Audit.action).where(Audit.object_id == str(cast["bob"].user_id)).order_by(Audit.id)
+        select(AuditEntry.action).where(AuditEntry.object_id == str(cast["bob"].user_id)).order_by(AuditEntry.id)
     ).all()
     assert acts[-3:] == ["person.invited", "person.invitation_accepted", "person.signed_in"]
 
@@ -47,14 +47,17 @@ def test_token_is_kept_as_a_hash_alone(invite):
 
 def no_longer_good(token: str, *, at=None) -> None:
     now = at or clock.now()
-    for act in (lambda: invitations.look_up(token, now=now), lambda: invitations.accept(token, PASSWORD, now=now)):
+    for act in (
+        lambda: invitations.get_invitee(token, now=now),
+        lambda: invitations.accept_invitation(token, PASSWORD, now=now),
+    ):
         with pytest.raises(NotFound):
             act()
 
 
 def test_used_invitation_is_no_longer_good(invite):
     token = invite("bob")["bob"]
-    invitations.accept(token, PASSWORD, now=clock.now())
+    invitations.accept_invitation(token, PASSWORD, now=clock.now())
     no_longer_good(token)
 
 
@@ -64,24 +67,24 @@ def test_expired_invitation_is_no_longer_good(invite):
 
 def test_revoked_invitation_is_no_longer_good(cast, invite):
     token = invite("bob")["bob"]
-    invitations.revoke(cast["bob"].user_id, by=cast["alice"], now=clock.now())
+    invitations.revoke_invitation(cast["bob"].user_id, by=cast["alice"], now=clock.now())
     no_longer_good(token)
-    invitations.revoke(cast["bob"].user_id, by=cast["alice"], now=clock.now())
+    invitations.revoke_invitation(cast["bob"].user_id, by=cast["alice"], now=clock.now())
 
 
 def test_newer_invitation_makes_the_earlier_one_void(invite):
     first, second = invite("bob")["bob"], invite("bob")["bob"]
     no_longer_good(first)
-    assert invitations.look_up(second, now=clock.now())
+    assert invitations.get_invitee(second, now=clock.now())
 
 
 def test_invitation_is_void_once_the_person_has_a_password_is_disabled_or_deleted(cast, invite):
     tokens = invite("bob", "charlie")
     users.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
     no_longer_good(tokens["bob"])
-    users.disable(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
+    users.disable_user(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
     no_longer_good(tokens["charlie"])
-    users.enable(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
+    users.enable_user(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
     accounts.delete(cast["charlie"].user_id, typed_username="charlie", by=cast["alice"], now=clock.now())
     no_longer_good(tokens["charlie"])
 
@@ -90,8 +93,8 @@ def test_invitation_is_void_once_the_person_has_a_password_is_disabled_or_delete
 def test_password_of_an_invitation_follows_the_rules_and_a_refused_one_uses_nothing_up(invite, password):
     token = invite("bob")["bob"]
     with pytest.raises(Invalid):
-        invitations.accept(token, password, now=clock.now())
-    assert invitations.look_up(token, now=clock.now())
+        invitations.accept_invitation(token, password, now=clock.now())
+    assert invitations.get_invitee(token, now=clock.now())
 
 
 def test_people_with_a_password_are_left_out_and_nobody_left_is_told(cast, invite):
@@ -108,14 +111,14 @@ def test_any_text_is_an_invitation_or_not_found(cast, token):
 
 def test_only_who_manages_people_invites_and_revokes(cast):
     with pytest.raises(Forbidden):
-        invitations.invite([1], valid_for=WEEK, by=cast["bob"], now=clock.now())
+        invitations.invite_users([1], valid_for=WEEK, by=cast["bob"], now=clock.now())
     with pytest.raises(Forbidden):
-        invitations.revoke(1, by=cast["bob"], now=clock.now())
+        invitations.revoke_invitation(1, by=cast["bob"], now=clock.now())
 
 
 def test_many_are_invited_at_once_each_with_a_link_of_their_own(cast):
     now = clock.now()
-    ids = [users.create_person(f"p{n}", None, by=cast["alice"], now=now) for n in range(230)]
-    made = invitations.invite(ids, valid_for=WEEK, by=cast["alice"], now=now)
+    ids = [users.create_user(f"p{n}", None, by=cast["alice"], now=now) for n in range(230)]
+    made = invitations.invite_users(ids, valid_for=WEEK, by=cast["alice"], now=now)
     assert len({one.token for one in made}) == 230 == rows.count()
-    assert rows.uninvited_count() == 3
+    assert rows.count_uninvited() == 3

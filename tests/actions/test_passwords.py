@@ -11,9 +11,9 @@ from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import User, UserSession
-from tests.acts import actor, count_rows
+from tests.acts import count_rows, load_actor
 
 NOW = clock.now()
 PASSWORD, OTHER = "correct horse battery", "another long sentence"
@@ -21,11 +21,11 @@ PASSWORD, OTHER = "correct horse battery", "another long sentence"
 
 @pytest.fixture
 def dana(cast) -> int:
-    return actions.create_person("dana", PASSWORD, name="Dana Diaz-Ünal", roles=["admin"], by=SYSTEM, now=NOW)
+    return actions.create_user("dana", PASSWORD, name="Dana Diaz-Ünal", roles=["admin"], by=SYSTEM, now=NOW)
 
 
 def sign_in(password: str = PASSWORD, **more) -> str:
-    return actions.sign_in("dana", password, address=None, agent=None, now=NOW, **more)[0]
+    return actions.sign_in("dana", password, address=None, user_agent=None, now=NOW, **more)[0]
 
 
 def is_open(token: str) -> bool:
@@ -49,7 +49,7 @@ def is_open(token: str) -> bool:
 def test_password_that_would_be_tried_first_is_refused(cast, password):
     before = count_rows()
     with pytest.raises(Invalid) as caught:
-        actions.create_person("dana", password, name="Dana Diaz-Ünal", by=SYSTEM, now=NOW)
+        actions.create_user("dana", password, name="Dana Diaz-Ünal", by=SYSTEM, now=NOW)
     assert set(caught.value.fields) == {"password"}
     assert count_rows() == before
 
@@ -67,7 +67,7 @@ def test_password_that_would_be_tried_first_is_refused(cast, password):
     ],
 )
 def test_password_that_is_long_enough_and_not_common_is_taken(cast, password):
-    actions.create_person("dana", password, name="Dana Diaz-Ünal", by=SYSTEM, now=NOW)
+    actions.create_user("dana", password, name="Dana Diaz-Ünal", by=SYSTEM, now=NOW)
     assert sign_in(password)
 
 
@@ -76,11 +76,11 @@ def test_list_of_common_passwords_is_the_one_that_was_published():
     for line in (folder / "sha256sums").read_text().splitlines():
         digest, name = line.split()
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
-    assert sum(len(word) >= password_rules.LEAST for word in password_rules._common()) > 3000
+    assert sum(len(word) >= password_rules.MIN_LENGTH for word in password_rules._load_common_passwords()) > 3000
 
 
 def test_password_is_the_same_however_it_was_typed(cast):
-    actions.create_person("dana", "Gru\u0308ße aus dem Büro", by=SYSTEM, now=NOW)
+    actions.create_user("dana", "Gru\u0308ße aus dem Büro", by=SYSTEM, now=NOW)
     assert sign_in("Gr\u00fcße aus dem Bu\u0308ro")
     with pytest.raises(SignInRefused):
         sign_in("Grüße aus dem Buro")
@@ -89,7 +89,7 @@ def test_password_is_the_same_however_it_was_typed(cast):
 @pytest.mark.parametrize("password", ["password", "Gru\u0308ße aus dem Bu\u0308ro", "kurz", "x" * 200])
 def test_password_of_before_is_still_good(dana, password):
     hashed = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(password)
-    with writing() as session:
+    with write_transaction() as session:
         session.get(User, dana).password_hash = hashed
     assert sign_in(password)
 
@@ -98,7 +98,7 @@ def test_password_of_before_is_still_good(dana, password):
 def test_odd_password_is_refused_and_matches_nothing(dana, password):
     with pytest.raises(Invalid):
         password_rules.check(password, username="dana")
-    assert not passwords.matches(password, db.session.get(User, dana).password_hash)
+    assert not passwords.verify_password(password, db.session.get(User, dana).password_hash)
 
 
 # ---- one's own, another's
@@ -107,8 +107,8 @@ def test_odd_password_is_refused_and_matches_nothing(dana, password):
 def test_own_password_is_never_changed_without_the_old_one(dana):
     before = db.session.get(User, dana).password_hash
     for change in (
-        lambda: actions.set_password(dana, OTHER, by=actor("dana"), now=NOW),
-        lambda: actions.reset_password(dana, by=actor("dana"), now=NOW),
+        lambda: actions.set_password(dana, OTHER, by=load_actor("dana"), now=NOW),
+        lambda: actions.reset_password(dana, by=load_actor("dana"), now=NOW),
     ):
         with pytest.raises(Conflict):
             change()
@@ -122,7 +122,7 @@ def test_change_of_the_own_password_gives_this_browser_another_cookie_and_ends_t
     here, elsewhere = sign_in(), sign_in()
     query = db.select(UserSession.id).where(UserSession.token_hash == actions.hash_token(here))
     session_id = db.session.scalar(query)
-    token = actions.change_password(PASSWORD, OTHER, by=actor("dana"), now=NOW, keep=session_id)
+    token = actions.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
     assert (is_open(here), is_open(elsewhere), is_open(token)) == (False, False, True)
     assert (
         db.session.scalar(db.select(UserSession.id).where(UserSession.token_hash == actions.hash_token(token)))
@@ -135,38 +135,38 @@ def test_change_of_the_own_password_gives_this_browser_another_cookie_and_ends_t
 
 @pytest.mark.parametrize("what", ["reset", "disabled", "no administrator any more"])
 def test_sign_in_that_is_under_way_loses_against_an_administrator(dana, monkeypatch, what):
-    real, before = passwords.matches, count_rows()["sessions"]
+    real, before = passwords.verify_password, count_rows()["sessions"]
 
     def meanwhile(password: str, password_hash: str | None) -> bool:
         answer = real(password, password_hash)
-        monkeypatch.setattr(passwords, "matches", real)
+        monkeypatch.setattr(passwords, "verify_password", real)
         match what:
             case "reset":
-                actions.reset_password(dana, by=actor("alice"), now=NOW)
+                actions.reset_password(dana, by=load_actor("alice"), now=NOW)
             case "disabled":
-                actions.disable(dana, by=actor("alice"), now=NOW)
+                actions.disable_user(dana, by=load_actor("alice"), now=NOW)
             case _:
-                actions.set_roles(dana, ["ops"], by=actor("alice"), now=NOW)
+                actions.set_roles(dana, ["ops"], by=load_actor("alice"), now=NOW)
         return answer
 
-    monkeypatch.setattr(passwords, "matches", meanwhile)
+    monkeypatch.setattr(passwords, "verify_password", meanwhile)
     with pytest.raises(SignInRefused):
-        sign_in(only_admins=what.startswith("no"))
+        sign_in(is_admin_only=what.startswith("no"))
     assert count_rows()["sessions"] == before
 
 
 def test_change_of_password_that_is_under_way_loses_against_a_reset(dana, monkeypatch):
     sign_in()
     session_id = db.session.scalar(db.select(UserSession.id))
-    real, given = passwords.make_hash, []
+    real, given = passwords.hash_password, []
 
     def meanwhile(password: str) -> str:
-        monkeypatch.setattr(passwords, "make_hash", real)
-        given.append(actions.reset_password(dana, by=actor("alice"), now=NOW))
+        monkeypatch.setattr(passwords, "hash_password", real)
+        given.append(actions.reset_password(dana, by=load_actor("alice"), now=NOW))
         return real(password)
 
-    monkeypatch.setattr(passwords, "make_hash", meanwhile)
+    monkeypatch.setattr(passwords, "hash_password", meanwhile)
     with pytest.raises(Invalid) as caught:
-        actions.change_password(PASSWORD, OTHER, by=actor("dana"), now=NOW, keep=session_id)
+        actions.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
     assert set(caught.value.fields) == {"current"}
     assert sign_in(given[0])

@@ -6,30 +6,30 @@ import pytest
 
 from broadcast.actions import passwords
 from broadcast.actions import users as actions
-from broadcast.actions.user_import import import_people
+from broadcast.actions.user_import import import_users
 from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
 from broadcast.domain import audience as audiences
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.audience import users
+from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.store import log
 from broadcast.store import users as people
 from broadcast.store.database import db
-from broadcast.store.fast.last_used_buffer import LastUse
-from broadcast.store.models import ApiToken, Audit, User, UserSession
-from tests.acts import actor, count_rows
+from broadcast.store.fast.last_used_buffer import LastUsedBuffer
+from broadcast.store.models import ApiToken, AuditEntry, User, UserSession
+from tests.acts import count_rows, load_actor
 
 NOW = clock.now()
 PASSWORD = "correct horse battery"
 
 
 def create(username: str = "dana", password: str | None = None, **more) -> int:
-    return actions.create_person(username, password, by=SYSTEM, now=NOW, **more)
+    return actions.create_user(username, password, by=SYSTEM, now=NOW, **more)
 
 
 def sign_in(username: str, password: str = PASSWORD) -> tuple[str, int]:
-    return actions.sign_in(username, password, address="192.0.2.1", agent="tests", now=NOW)
+    return actions.sign_in(username, password, address="192.0.2.1", user_agent="tests", now=NOW)
 
 
 def sessions() -> list[UserSession]:
@@ -37,8 +37,8 @@ def sessions() -> list[UserSession]:
     return list(db.session.scalars(db.select(UserSession).order_by(UserSession.id)))
 
 
-def last_audit() -> Audit:
-    return db.session.scalars(db.select(Audit).order_by(Audit.id.desc())).first()
+def last_audit() -> AuditEntry:
+    return db.session.scalars(db.select(AuditEntry).order_by(AuditEntry.id.desc())).first()
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_names_and_roles_are_lower_case(cast):
     user = db.session.get(User, create(" Dana ", roles=["OPS", " Sales "]))
     assert (user.username, user.name, user.roles) == ("dana", "Dana", {"ops", "sales"})
     actions.set_roles(user.id, ["SALES"], by=SYSTEM, now=NOW)
-    assert people.by_username("dana").roles == {"sales"}
-    assert people.role_names() == ["admin", "ops", "sales"]
+    assert people.get_by_username("dana").roles == {"sales"}
+    assert people.list_role_names() == ["admin", "ops", "sales"]
 
 
 @pytest.mark.parametrize("username", ["", "1", "42", "a b", "-a", "ä", "a" * 65, "a\0", "a\nb", "../a", "<b>"])
@@ -97,7 +97,7 @@ def test_easy_password_is_refused(cast, password):
 def test_person_exists_once(cast, monkeypatch):
     with pytest.raises(Conflict):
         create("Bob")
-    monkeypatch.setattr(people, "by_username", lambda username: None)  # another process was faster
+    monkeypatch.setattr(people, "get_by_username", lambda username: None)  # another process was faster
     with pytest.raises(Conflict):
         create("bob")
 
@@ -107,9 +107,9 @@ def test_only_administrators_change_people(cast, name):
     by, bob = cast[name], cast["alice"].user_id
     before = count_rows()
     for act in (
-        lambda: actions.create_person("eve", None, by=by, now=NOW),
+        lambda: actions.create_user("eve", None, by=by, now=NOW),
         lambda: actions.set_roles(by.user_id, ["admin"], by=by, now=NOW),
-        lambda: actions.disable(bob, by=by, now=NOW),
+        lambda: actions.disable_user(bob, by=by, now=NOW),
         lambda: actions.set_password(bob, PASSWORD, by=by, now=NOW),
         lambda: actions.create_token(by.user_id, scopes=["inbox"], label="x", by=by, now=NOW),
     ):
@@ -121,7 +121,7 @@ def test_only_administrators_change_people(cast, name):
 def test_person_who_does_not_exist_is_not_found(cast):
     for act in (
         lambda: actions.set_roles(99_999, [], by=SYSTEM, now=NOW),
-        lambda: actions.disable(99_999, by=SYSTEM, now=NOW),
+        lambda: actions.disable_user(99_999, by=SYSTEM, now=NOW),
         lambda: actions.set_password(99_999, PASSWORD, by=SYSTEM, now=NOW),
         lambda: actions.create_token(99_999, scopes=["inbox"], label="x", by=SYSTEM, now=NOW),
     ):
@@ -147,7 +147,7 @@ def test_every_sign_in_is_another_session(dana):
 
 
 def test_unknown_name_wrong_password_and_disabled_account_get_one_answer(cast, dana):
-    actions.disable(create("eve", PASSWORD), by=SYSTEM, now=NOW)
+    actions.disable_user(create("eve", PASSWORD), by=SYSTEM, now=NOW)
     before = count_rows()
     told = set()
     for username, password in [
@@ -163,7 +163,7 @@ def test_unknown_name_wrong_password_and_disabled_account_get_one_answer(cast, d
 
 def test_unknown_name_takes_the_work_of_a_known_one(dana, monkeypatch):
     verified: list[str] = []
-    monkeypatch.setattr(passwords, "_verify", lambda password, given: verified.append(given) or False)
+    monkeypatch.setattr(passwords, "_verify_all_spellings", lambda password, given: verified.append(given) or False)
     for username in ("nobody", "dana"):
         with pytest.raises(SignInRefused):
             sign_in(username)
@@ -178,11 +178,11 @@ def test_sign_out_ends_one_session_and_tells_its_streams(dana):
         sign_in("dana")
     first, second = (row.id for row in sessions())
     for _ in range(2):  # ending an ended one is fine
-        actions.sign_out(first, by=actor("dana"), now=NOW)
+        actions.sign_out(first, by=load_actor("dana"), now=NOW)
     assert [row.ended_at is None for row in sessions()] == [False, True]
-    [event] = log.read(0)
+    [event] = log.read_events(0)
     assert (event.type, event.payload) == (EventType.SESSION_ENDED, {"session": f"session:{first}"})
-    assert event.audience == users([dana])
+    assert event.audience == make_user_audience([dana])
     assert second != first
 
 
@@ -190,15 +190,15 @@ def test_nobody_ends_the_session_of_another(cast, dana):
     sign_in("dana")
     actions.sign_out(sessions()[0].id, by=cast["bob"], now=NOW)
     assert sessions()[0].ended_at is None
-    assert log.read(0) == []
+    assert log.read_events(0) == []
 
 
 def test_disabled_person_is_out_everywhere(dana):
     sign_in("dana")
-    actions.disable(dana, by=SYSTEM, now=NOW)
+    actions.disable_user(dana, by=SYSTEM, now=NOW)
     assert sessions()[0].ended_at == NOW
-    [event] = log.read(0)
-    assert (event.type, event.audience) == (EventType.VIEWER_CHANGED, users([dana]))
+    [event] = log.read_events(0)
+    assert (event.type, event.audience) == (EventType.VIEWER_CHANGED, make_user_audience([dana]))
     assert event.payload == {"roles": [], "disabled": True}
     assert last_audit().action == "person.disabled"
 
@@ -206,8 +206,8 @@ def test_disabled_person_is_out_everywhere(dana):
 def test_new_roles_are_an_event_of_the_log(cast):
     bob = cast["bob"].user_id
     actions.set_roles(bob, ["sales", "ops"], by=cast["alice"], now=NOW)
-    [event] = log.read(0)
-    assert (event.type, event.audience) == (EventType.VIEWER_CHANGED, users([bob]))
+    [event] = log.read_events(0)
+    assert (event.type, event.audience) == (EventType.VIEWER_CHANGED, make_user_audience([bob]))
     assert event.payload == {"roles": ["ops", "sales"], "disabled": False}
     assert last_audit().detail == {"before": ["ops"], "after": ["ops", "sales"]}
 
@@ -219,19 +219,19 @@ def test_change_of_roles_without_its_event_is_no_change(cast, monkeypatch):
     before = count_rows()
     with monkeypatch.context() as patched:
         patched.setattr(log, "append", fail)
-        for act in (actions.disable, lambda *a, **o: actions.set_roles(*a, ["sales"], **o)):
+        for act in (actions.disable_user, lambda *a, **o: actions.set_roles(*a, ["sales"], **o)):
             with pytest.raises(ZeroDivisionError):
                 act(cast["bob"].user_id, by=SYSTEM, now=NOW)
     assert count_rows() == before
-    assert actor("bob").roles == {"ops"}
+    assert load_actor("bob").roles == {"ops"}
 
 
 def test_new_password_ends_every_session(dana):
     sign_in("dana")
     sign_in("dana")
-    actions.set_password(dana, "another long one", by=actor("alice"), now=NOW)
+    actions.set_password(dana, "another long one", by=load_actor("alice"), now=NOW)
     assert all(row.ended_at for row in sessions())
-    assert [event.type for event in log.read(0)] == [EventType.SESSION_ENDED] * 2
+    assert [event.type for event in log.read_events(0)] == [EventType.SESSION_ENDED] * 2
     with pytest.raises(SignInRefused):
         sign_in("dana")
     assert sign_in("dana", "another long one")
@@ -239,7 +239,7 @@ def test_new_password_ends_every_session(dana):
 
 def test_session_in_use_is_noted_at_most_every_few_minutes(dana):
     sign_in("dana")
-    notes = LastUse()
+    notes = LastUsedBuffer()
     for minutes, seen in [(4, 0), (6, 6), (10, 6)]:
         now = NOW + timedelta(minutes=minutes)
         notes.note_session(sessions()[0].id, sessions()[0].seen_at, now=now)
@@ -276,21 +276,21 @@ def test_token_cannot_give_a_right_that_its_person_lacks(cast):
 
 def test_count_of_people_is_exact_after_every_change(cast, monkeypatch):
     """Counts that take long are kept until somebody changes: here every count counts as one of those."""
-    monkeypatch.setattr("broadcast.store.fast.count_cache.CHEAP_SECONDS", -1.0)
-    everyone, ops = audiences.Everyone(), audiences.roles(["ops"])
+    monkeypatch.setattr("broadcast.store.fast.count_cache.MIN_CACHED_SECONDS", -1.0)
+    everyone, ops = audiences.EveryoneAudience(), audiences.make_role_audience(["ops"])
 
     def counts() -> tuple[int, int, int | None]:
         db.session.rollback()
-        return people.count(everyone), people.count(ops), people.people_by_role().get("ops")
+        return people.count(everyone), people.count(ops), people.count_users_by_role().get("ops")
 
     assert counts() == (3, 1, 1)
     dana = create(roles=["ops"])
     assert counts() == (4, 2, 2)
     actions.set_roles(dana, [], by=SYSTEM, now=NOW)
     assert counts() == (4, 1, 1)
-    actions.disable(cast["bob"].user_id, by=SYSTEM, now=NOW)
+    actions.disable_user(cast["bob"].user_id, by=SYSTEM, now=NOW)
     assert counts() == (3, 0, 0)
-    actions.enable(cast["bob"].user_id, by=SYSTEM, now=NOW)
+    actions.enable_user(cast["bob"].user_id, by=SYSTEM, now=NOW)
     assert counts() == (4, 1, 1)
-    import_people("username,roles\nerin,ops\n", by=SYSTEM, now=NOW)
+    import_users("username,roles\nerin,ops\n", by=SYSTEM, now=NOW)
     assert counts() == (5, 2, 2)

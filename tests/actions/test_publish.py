@@ -7,20 +7,20 @@ import pytest
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import users as people_actions
-from broadcast.base.errors import Busy, Conflict, Forbidden, Invalid
+from broadcast.base.errors import Conflict, Forbidden, Invalid, TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import Everyone, roles, users
+from broadcast.domain.audience import EveryoneAudience, make_role_audience, make_user_audience
 from broadcast.domain.events import EventType
-from broadcast.domain.message import read_draft
+from broadcast.domain.message import parse_draft
 from broadcast.store import broadcasts, log
-from tests.acts import a_message, actor, count_rows, to_people, to_role
+from tests.acts import build_message, build_role_message, build_user_message, count_rows, load_actor
 
 NOW = clock.now()
 
 
-def publish(by: Actor, raw: dict | None = None, *, key: str | None = None) -> actions.Published:
-    return actions.publish(read_draft(raw or a_message(), now=NOW), by=by, now=NOW, key=key)
+def publish(by: Actor, raw: dict | None = None, *, key: str | None = None) -> actions.PublishResult:
+    return actions.publish(parse_draft(raw or build_message(), now=NOW), by=by, now=NOW, idempotency_key=key)
 
 
 def changed(before: dict[str, int]) -> dict[str, int]:
@@ -30,24 +30,28 @@ def changed(before: dict[str, int]) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("raw", "audience", "reach"),
     [
-        (a_message(), lambda cast: Everyone(), 3),
-        (to_role("ops"), lambda cast: roles(["ops"]), 1),
-        (to_role("OPS", "admin"), lambda cast: roles(["ops", "admin"]), 2),
-        (to_people("bob", "charlie"), lambda cast: users([cast["bob"].user_id, cast["charlie"].user_id]), 2),
+        (build_message(), lambda cast: EveryoneAudience(), 3),
+        (build_role_message("ops"), lambda cast: make_role_audience(["ops"]), 1),
+        (build_role_message("OPS", "admin"), lambda cast: make_role_audience(["ops", "admin"]), 2),
+        (
+            build_user_message("bob", "charlie"),
+            lambda cast: make_user_audience([cast["bob"].user_id, cast["charlie"].user_id]),
+            2,
+        ),
     ],
 )
 def test_published_message_is_one_row_one_event_one_audit(cast, raw, audience, reach):
     before = count_rows()
     published = publish(cast["alice"], raw)
-    broadcast = broadcasts.by_id(published.id)
+    broadcast = broadcasts.get(published.id)
     assert published.is_new
     assert (broadcast.status, broadcast.revision, broadcast.audience_count) == ("ACTIVE", 1, reach)
     assert (broadcast.sender_id, broadcast.sender_name) == (cast["alice"].user_id, "Alice")
-    [event] = log.read(before["log_head.seq"])
+    [event] = log.read_events(before["log_head.seq"])
     assert (event.type, event.broadcast_id, event.seq) == (EventType.MESSAGE, published.id, broadcast.seq)
     assert event.audience == audience(cast)
-    assert event.payload == broadcast.as_card().as_payload()
-    assert [(act.action, act.actor_id) for act in broadcasts.timeline(published.id)] == [
+    assert event.payload == broadcast.to_card().to_payload()
+    assert [(act.action, act.actor_id) for act in broadcasts.list_audit_entries(published.id)] == [
         ("broadcast.published", cast["alice"].user_id)
     ]
     rows = changed(before)
@@ -57,20 +61,20 @@ def test_published_message_is_one_row_one_event_one_audit(cast, raw, audience, r
 
 
 def test_plan_counts_whom_it_reaches_when_it_is_sent(cast):
-    plan = publish(cast["alice"], to_role("ops", scheduledAt=clock.to_wire(NOW + timedelta(hours=1)))).id
-    assert broadcasts.by_id(plan).audience_count == 1
+    plan = publish(cast["alice"], build_role_message("ops", scheduledAt=clock.to_rfc3339(NOW + timedelta(hours=1)))).id
+    assert broadcasts.get(plan).audience_count == 1
     people_actions.set_roles(cast["charlie"].user_id, ["ops"], by=cast["alice"], now=NOW)
     assert actions.release_due([plan], now=NOW + timedelta(hours=1)) == [plan]
-    assert broadcasts.by_id(plan).audience_count == 2
+    assert broadcasts.get(plan).audience_count == 2
 
 
 @pytest.mark.parametrize(("more", "status"), [({"draft": True}, "DRAFT"), ({"scheduledAt": "later"}, "SCHEDULED")])
 def test_what_is_not_live_yet_has_no_event(cast, more, status):
-    later = {"scheduledAt": clock.to_wire(NOW + timedelta(hours=1))} if "scheduledAt" in more else more
+    later = {"scheduledAt": clock.to_rfc3339(NOW + timedelta(hours=1))} if "scheduledAt" in more else more
     before = count_rows()
-    published = publish(cast["alice"], a_message(**later))
-    assert broadcasts.by_id(published.id).status == status
-    assert broadcasts.by_id(published.id).seq is None
+    published = publish(cast["alice"], build_message(**later))
+    assert broadcasts.get(published.id).status == status
+    assert broadcasts.get(published.id).seq is None
     assert changed(before) == {"broadcasts": 1, "audit": 1}
 
 
@@ -85,10 +89,10 @@ def test_who_is_no_administrator_may_not_publish(cast, name):
 @pytest.mark.parametrize(
     ("raw", "word"),
     [
-        (to_role("opps"), "opps"),
-        (to_role("ops", "nosuch"), "nosuch"),
-        (to_people("bob", "mallory"), "mallory"),
-        (to_people("bob", 99_999), "99999"),
+        (build_role_message("opps"), "opps"),
+        (build_role_message("ops", "nosuch"), "nosuch"),
+        (build_user_message("bob", "mallory"), "mallory"),
+        (build_user_message("bob", 99_999), "99999"),
     ],
 )
 def test_unknown_role_or_person_is_refused_not_taken_for_everybody(cast, raw, word):
@@ -105,13 +109,13 @@ def test_role_that_nobody_has_is_refused(cast):
     people_actions.set_roles(cast["bob"].user_id, [], by=cast["alice"], now=NOW)
     before = count_rows()
     with pytest.raises(Invalid, match="nobody"):
-        publish(cast["alice"], to_role("ops"))
+        publish(cast["alice"], build_role_message("ops"))
     assert count_rows() == before
 
 
 def test_many_unknown_names_are_told_in_one_short_sentence(cast):
     with pytest.raises(Invalid) as caught:
-        publish(cast["alice"], to_people(*(f"nobody{n}" for n in range(500))))
+        publish(cast["alice"], build_user_message(*(f"nobody{n}" for n in range(500))))
     assert "and 495 more" in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -126,19 +130,19 @@ def test_nothing_is_half_written_when_a_step_fails(cast, monkeypatch, broken):
     with monkeypatch.context() as patched:
         patched.setattr(broken, fail)
         with pytest.raises(ZeroDivisionError):
-            publish(cast["alice"], to_people("bob", "charlie"), key="k")
+            publish(cast["alice"], build_user_message("bob", "charlie"), key="k")
     assert count_rows() == before
-    assert publish(cast["alice"], to_people("bob", "charlie"), key="k").is_new
+    assert publish(cast["alice"], build_user_message("bob", "charlie"), key="k").is_new
 
 
 def test_bell_rings_after_the_commit_and_only_then(cast, in_app, monkeypatch):
     seen: list[int] = []
-    monkeypatch.setattr(in_app.extensions["bus"], "ring", lambda: seen.append(count_rows()["events"]))
+    monkeypatch.setattr(in_app.extensions["bus"], "notify", lambda: seen.append(count_rows()["events"]))
     before = count_rows()["events"]
     publish(cast["alice"])
     assert seen == [before + 1]
     with pytest.raises(Invalid):
-        publish(cast["alice"], to_role("nosuch"))
+        publish(cast["alice"], build_role_message("nosuch"))
     assert seen == [before + 1]
 
 
@@ -150,7 +154,7 @@ def test_same_key_and_message_is_the_same_broadcast(cast):
     first = publish(cast["alice"], key="k")
     before = count_rows()
     again = publish(cast["alice"], key="k")
-    assert again == actions.Published(first.id, is_new=False)
+    assert again == actions.PublishResult(first.id, is_new=False)
     assert count_rows() == before
 
 
@@ -159,21 +163,21 @@ def test_same_key_for_another_message_is_a_conflict(cast, change):
     publish(cast["alice"], key="k")
     before = count_rows()
     with pytest.raises(Conflict):
-        publish(cast["alice"], a_message(**change), key="k")
+        publish(cast["alice"], build_message(**change), key="k")
     assert count_rows() == before
 
 
 def test_key_belongs_to_its_person(cast):
     first = publish(cast["alice"], key="k")
     people_actions.set_roles(cast["bob"].user_id, ["admin"], by=cast["alice"], now=NOW)
-    second = publish(actor("bob"), key="k")
+    second = publish(load_actor("bob"), key="k")
     assert second.is_new
     assert second.id != first.id
 
 
 def test_refused_message_does_not_use_up_its_key(cast):
     with pytest.raises(Invalid):
-        publish(cast["alice"], to_role("nosuch"), key="k")
+        publish(cast["alice"], build_role_message("nosuch"), key="k")
     assert publish(cast["alice"], key="k").is_new
 
 
@@ -181,14 +185,14 @@ def test_fifty_parallel_posts_with_one_key_make_one_broadcast(cast, make_app):
     """F19: every answer points to the one that exists."""
     app = make_app(database_busy_seconds=25, database_pool_size=30)
     start = threading.Barrier(50)
-    answers: list[actions.Published | BaseException] = []
+    answers: list[actions.PublishResult | BaseException] = []
 
     def post() -> None:
         try:
             with app.app_context():
                 start.wait(20)
                 answers.append(publish(cast["alice"], key="double click"))
-        except Busy as busy:
+        except TemporarilyUnavailable as busy:
             answers.append(busy)
 
     threads = [threading.Thread(target=post) for _ in range(50)]
@@ -197,7 +201,7 @@ def test_fifty_parallel_posts_with_one_key_make_one_broadcast(cast, make_app):
     for thread in threads:
         thread.join(60)
     assert len(answers) == 50
-    assert {type(answer) for answer in answers} == {actions.Published}
+    assert {type(answer) for answer in answers} == {actions.PublishResult}
     assert len({answer.id for answer in answers}) == 1
     assert sum(answer.is_new for answer in answers) == 1
     after = count_rows()

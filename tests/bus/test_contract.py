@@ -50,7 +50,7 @@ class Ear:
         self._is_over = True
         if isinstance(self._bus, RedisBus):
             self._bus._listen_once = lambda listener: self._leave()
-            self._bus.ring()
+            self._bus.notify()
             self._thread.join(10)
 
 
@@ -79,15 +79,15 @@ def ears():
 
 def test_listener_is_told_once_it_can_hear_and_then_hears_rings_and_signals(bus, ears):
     ear = ears(bus)
-    assert bus.healthy
-    bus.ring()
-    bus.signal("receipt", {"user": 7})
+    assert bus.is_healthy
+    bus.notify()
+    bus.send_signal("receipt", {"user": 7})
     eventually(lambda: ear.rings == 1 and ear.signals == [("receipt", {"user": 7})])
 
 
 def test_ring_before_anybody_listens_is_no_error(bus):
-    bus.ring()
-    bus.signal("receipt", {})
+    bus.notify()
+    bus.send_signal("receipt", {})
 
 
 @pytest.mark.service
@@ -95,7 +95,7 @@ def test_ring_reaches_every_worker(own_redis, ears):
     ours, theirs = redis_bus(own_redis.url), redis_bus(own_redis.url)
     first, second = ears(ours), ears(theirs)
     eventually(lambda: first.connects >= 1 and second.connects >= 1)
-    ours.ring()
+    ours.notify()
     eventually(lambda: first.rings == 1 and second.rings == 1)
 
 
@@ -105,10 +105,10 @@ def test_listener_says_it_was_deaf_after_the_server_came_back(own_redis, ears):
     ear = ears(bus)
     heard = ear.connects
     own_redis.stop()
-    eventually(lambda: not bus.healthy)
+    eventually(lambda: not bus.is_healthy)
     own_redis.start()
-    eventually(lambda: ear.connects > heard and bus.healthy)
-    bus.ring()
+    eventually(lambda: ear.connects > heard and bus.is_healthy)
+    bus.notify()
     eventually(lambda: ear.rings >= 1)
 
 
@@ -117,27 +117,27 @@ def test_frozen_server_is_noticed_and_holds_up_no_publisher(own_redis, ears):
     """F02. One of the rings waits for it a quarter of a second; this worker hears them all the same."""
     bus = redis_bus(own_redis.url)
     ear = ears(bus)
-    bus.ring()
+    bus.notify()
     eventually(lambda: ear.rings == 1)
     own_redis.freeze()
     started = time.monotonic()
     for _ in range(20):
-        bus.ring()
+        bus.notify()
     assert time.monotonic() - started < 5, "twenty rings with a frozen server took as long as its client's patience"
     assert ear.rings == 21
-    eventually(lambda: not bus.healthy, seconds=15)
+    eventually(lambda: not bus.is_healthy, seconds=15)
     own_redis.thaw()
-    eventually(lambda: bus.healthy, seconds=15)
+    eventually(lambda: bus.is_healthy, seconds=15)
 
 
 @pytest.mark.service
 def test_systems_with_databases_of_their_own_on_one_server_do_not_hear_each_other(own_redis, ears):
     one, other = (redis_bus(own_redis.url.replace("/0", f"/{number}")) for number in (0, 1))
     at_one, at_other = ears(one), ears(other)
-    one.signal("receipt", {"user": 1})
-    one.ring()
-    other.signal("due", {})
-    other.ring()
+    one.send_signal("receipt", {"user": 1})
+    one.notify()
+    other.send_signal("due", {})
+    other.notify()
     eventually(lambda: at_one.rings and at_other.rings)
     assert at_one.signals == [("receipt", {"user": 1})]
     assert at_other.signals == [("due", {})]
@@ -153,9 +153,9 @@ def test_garbage_on_the_channel_is_survived(own_redis, ears):
         for garbage in _GARBAGE:
             stranger.publish("broadcast:signal", garbage)
         stranger.publish("broadcast:ring", b"\xff\xff")
-    bus.signal("receipt", {})
+    bus.send_signal("receipt", {})
     eventually(lambda: ear.signals == [("receipt", {})])
-    assert bus.healthy, "the link was not given up for it"
+    assert bus.is_healthy, "the link was not given up for it"
 
 
 @pytest.mark.service
@@ -164,20 +164,20 @@ def test_signals_of_others_are_not_heard_and_are_told_once(own_redis, ears, monk
     from redis import Redis
 
     told: list[str] = []
-    monkeypatch.setattr(untrusted_json, "_told_at", {})
+    monkeypatch.setattr(untrusted_json, "_logged_at", {})
     monkeypatch.setattr(untrusted_json, "_log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
     forged = '["receipt", {"user": 2, "kind": "archived", "ids": [7], "version": 10}]'
-    before = untrusted_json.counts["signal"]
+    before = untrusted_json.rejection_counts["signal"]
     bus = redis_bus(own_redis.url)
     ear = ears(bus)
     with Redis.from_url(own_redis.url) as stranger:
         stranger.publish("broadcast:signal", forged)
         stranger.publish("broadcast:signal", "0" * 64 + forged)
-        redis_bus(own_redis.url, keys=["another system"]).signal("receipt", {})
-        bus.signal("due", {})
+        redis_bus(own_redis.url, keys=["another system"]).send_signal("receipt", {})
+        bus.send_signal("due", {})
         eventually(lambda: ear.signals)
     assert ear.signals == [("due", {})]
-    assert untrusted_json.counts["signal"] - before == 3
+    assert untrusted_json.rejection_counts["signal"] - before == 3
     assert told == ["redis.unreadable"]
 
 
@@ -185,13 +185,13 @@ def test_signals_of_others_are_not_heard_and_are_told_once(own_redis, ears, monk
 def test_signals_are_heard_while_the_key_is_changed(own_redis, ears):
     before, after = redis_bus(own_redis.url, keys=["old"]), redis_bus(own_redis.url, keys=["new", "old"])
     ear = ears(after)
-    before.signal("receipt", {"user": 1})
-    after.signal("receipt", {"user": 2})
+    before.send_signal("receipt", {"user": 1})
+    after.send_signal("receipt", {"user": 2})
     eventually(lambda: ear.signals == [("receipt", {"user": 1}), ("receipt", {"user": 2})])
 
 
 def test_server_that_is_not_there_is_unhealthy_and_rings_do_not_raise():
     bus = redis_bus("redis://127.0.0.1:1/0")
-    bus.ring()
-    bus.signal("receipt", {})
-    assert not bus.healthy
+    bus.notify()
+    bus.send_signal("receipt", {})
+    assert not bus.is_healthy

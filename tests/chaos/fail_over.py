@@ -2,65 +2,73 @@
 
 import time
 
-from tests.chaos.faults import fault
-from tests.chaos.lost import lost_keys, not_told
-from tests.chaos.world import World
-from tests.servers import Postgres
+from tests.chaos.faults import register_fault
+from tests.chaos.lost import find_lost_keys, find_streams_without_reset
+from tests.chaos.world import Scenario
+from tests.servers import PostgresServer
 from tests.service.test_fail_over import command, engine_of
 from tests.system import wait_for
 
 
-@fault("F30", "PostgreSQL: primary read-only, then its standby promoted", needs="standby")
-def primary_read_only(world: World, scale: float) -> None:
+@register_fault("F30", "PostgreSQL: primary read-only, then its standby promoted", requirement="standby")
+def make_primary_read_only(scenario: Scenario, scale: float) -> None:
     """A demotion without a restart: the server answers, its connections live, and it takes no writes."""
-    primary, standby = world.place.pair
-    with world.readiness.names("database") as trouble:
+    primary, standby = scenario.environment.postgres_pair
+    with scenario.readiness.must_report("database") as problem:
         command(primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
-        world.readiness.wait_until_named(trouble)
+        scenario.readiness.wait_until_reported(problem)
         time.sleep(10 * scale)
-        written = _ask(primary, "SELECT pg_current_wal_lsn()")
+        wal_position = _query_value(primary, "SELECT pg_current_wal_lsn()")
         wait_for(
-            lambda: _ask(standby, f"SELECT pg_last_wal_replay_lsn() >= '{written}'::pg_lsn"),
-            seconds=20, what="the standby to have all that was committed",
+            lambda: _query_value(standby, f"SELECT pg_last_wal_replay_lsn() >= '{wal_position}'::pg_lsn"),
+            seconds=20, description="the standby to have all that was committed",
         )  # fmt: skip
-        trouble.until = time.monotonic()
+        problem.ended_at = time.monotonic()
         standby.promote()
-    _wait_until_it_writes(world)
+    _wait_until_writable(scenario)
 
 
-@fault("F31", "PostgreSQL: primary dies, its standby lacks the last commits", needs="standby")
-def commits_lost(world: World, scale: float) -> None:
+@register_fault("F31", "PostgreSQL: primary dies, its standby lacks the last commits", requirement="standby")
+def lose_commits(scenario: Scenario, scale: float) -> None:
     """What was answered in the last seconds is gone, and its numbers are given out again: every page is told by RESET."""
-    primary, standby = world.place.pair
-    began = time.monotonic() - 1  # the standby may have been behind already
+    primary, standby = scenario.environment.postgres_pair
+    started_at = time.monotonic() - 1  # the standby may have been behind already
     standby.stop()
     time.sleep(1 + 5 * scale)
-    with world.readiness.names("database") as trouble:
+    with scenario.readiness.must_report("database") as problem:
         primary.stop()
-        world.readiness.wait_until_named(trouble)
+        scenario.readiness.wait_until_reported(problem)
         standby.start()
-        epoch, seq = _ask_row(standby, "SELECT epoch, seq FROM log_head")
-        newest = _ask(standby, "SELECT coalesce(max(id), 0) FROM broadcasts")
-        trouble.until = time.monotonic()
+        epoch, seq = _query_row(standby, "SELECT epoch, seq FROM log_head")
+        newest = _query_value(standby, "SELECT coalesce(max(id), 0) FROM broadcasts")
+        problem.ended_at = time.monotonic()
         standby.promote()
-    lost = {"began": began, "ended": time.monotonic(), "epoch": epoch, "seq": seq, "broadcast": newest}
-    world.history.note("history_lost", **lost)
-    _wait_until_it_writes(world)
-    wait_for(lambda: not not_told(list(world.history.events)), seconds=20, what="RESET on every page that was open")
-    existing = {title for _, _, title in world.rows()}
-    world.figures["commits lost"] = len(lost_keys(list(world.history.events), existing))
+    loss = {"began": started_at, "ended": time.monotonic(), "epoch": epoch, "seq": seq, "broadcast": newest}
+    scenario.history.record_event("history_lost", **loss)
+    _wait_until_writable(scenario)
+    wait_for(
+        lambda: not find_streams_without_reset(list(scenario.history.events)),
+        seconds=20,
+        description="RESET on every page that was open",
+    )
+    existing = {title for _, _, title in scenario.list_broadcasts()}
+    scenario.measurements["commits lost"] = len(find_lost_keys(list(scenario.history.events), existing))
 
 
-def _wait_until_it_writes(world: World) -> None:
-    began = time.monotonic()
-    wait_for(lambda: world.publish({"kind": "everyone"}, tries=1), seconds=30, what="the new primary to be found")
-    world.figures["writes again after s"] = round(time.monotonic() - began, 1)
+def _wait_until_writable(scenario: Scenario) -> None:
+    started_at = time.monotonic()
+    wait_for(
+        lambda: scenario.publish({"kind": "everyone"}, max_tries=1),
+        seconds=30,
+        description="the new primary to be found",
+    )
+    scenario.measurements["writes again after s"] = round(time.monotonic() - started_at, 1)
 
 
-def _ask(server: Postgres, question: str) -> object:
-    return _ask_row(server, question)[0]
+def _query_value(server: PostgresServer, sql: str) -> object:
+    return _query_row(server, sql)[0]
 
 
-def _ask_row(server: Postgres, question: str) -> tuple:
+def _query_row(server: PostgresServer, sql: str) -> tuple:
     with engine_of(server, "broadcast").connect() as connection:
-        return tuple(connection.exec_driver_sql(question).one())
+        return tuple(connection.exec_driver_sql(sql).one())

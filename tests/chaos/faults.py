@@ -17,87 +17,89 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy
 from redis import Redis
 
-from tests.chaos.client import Answered, ask
-from tests.chaos.world import World
-from tests.failpoints.sitecustomize import POINTS
+from tests.chaos.client import RequestOutcome, send_request
+from tests.chaos.world import Scenario
+from tests.failpoints.sitecustomize import FAILPOINT_NAMES
 from tests.processes import wait_for_workers
-from tests.streams import Stream
+from tests.streams import StreamClient
 from tests.system import wait_for
 
-Fault = Callable[[World, float], None]
+Fault = Callable[[Scenario, float], None]
 FAULTS: dict[str, tuple[str, Fault]] = {}
-NEEDS: dict[str, str] = {}
+FAULT_REQUIREMENTS: dict[str, str] = {}
 # the short sets: of `make test`, and of `make test-services`
-ON_SQLITE = ("F01", "F04", "F09", "F10k", "F11", "F12", "F21", "F24", "F32")
-ON_SERVERS = ("F02", "F03", "F09d", "F10", "F18", "F19", "F21", "F23")
-OF_THEIR_OWN = ("F28", "F30", "F31")  # on servers too, each in a place of its own
-AT_POINTS = [point for point in POINTS if point != "offsets"]
+SQLITE_FAULTS = ("F01", "F04", "F09", "F10k", "F11", "F12", "F21", "F24", "F32")
+SERVER_FAULTS = ("F02", "F03", "F09d", "F10", "F18", "F19", "F21", "F23")
+STANDALONE_FAULTS = ("F28", "F30", "F31")  # on servers too, each in a place of its own
+WORKER_FAILPOINTS = [point for point in FAILPOINT_NAMES if point != "offsets"]
 
 
-def fault(id: str, name: str, *, needs: str = "") -> Callable[[Fault], Fault]:
-    """Add it to the table. `needs` is what its place has besides, see `tests.chaos.place`."""
+def register_fault(id: str, name: str, *, requirement: str = "") -> Callable[[Fault], Fault]:
+    """Add it to the table. `requirement` is what its place has besides, see `tests.chaos.place`."""
 
     def register(function: Fault) -> Fault:
         FAULTS[id] = (name, function)
-        NEEDS[id] = needs
+        FAULT_REQUIREMENTS[id] = requirement
         return function
 
     return register
 
 
 @contextmanager
-def workers_begin(world: World) -> Iterator[None]:
+def allow_worker_starts(scenario: Scenario) -> Iterator[None]:
     """In this block workers come and go; one that has just begun has no link to Redis or Kafka yet, and may say so."""
-    with world.readiness.may_name("redis", "kafka"):
+    with scenario.readiness.may_report("redis", "kafka"):
         yield
 
 
 @contextmanager
-def slowest_answer(world: World, figure: str) -> Iterator[None]:
+def measure_slowest_publish(scenario: Scenario, measurement: str) -> Iterator[None]:
     """Note the slowest answer to a publish in this block."""
-    known = len(world.answers)
+    known_count = len(scenario.publish_outcomes)
     yield
-    world.figures[figure] = round(max((a.seconds for a in world.answers[known:]), default=0.0), 2)
+    scenario.measurements[measurement] = round(
+        max((outcome.seconds for outcome in scenario.publish_outcomes[known_count:]), default=0.0), 2
+    )
 
 
-@fault("F01", "Redis killed")
-def redis_killed(world: World, scale: float) -> None:
-    world.place.redis.signal(signal.SIGKILL)
-    with world.readiness.names("redis") as away:
-        with slowest_answer(world, "slowest answer s"):
+@register_fault("F01", "Redis killed")
+def kill_redis(scenario: Scenario, scale: float) -> None:
+    scenario.environment.redis.send_signal(signal.SIGKILL)
+    with scenario.readiness.must_report("redis") as problem:
+        with measure_slowest_publish(scenario, "slowest answer s"):
             time.sleep(10 * scale)
             for _ in range(20):
-                world.publish({"kind": "everyone"})
-        world.readiness.wait_until_named(away)
-    world.place.redis.start()
+                scenario.publish({"kind": "everyone"})
+        scenario.readiness.wait_until_reported(problem)
+    scenario.environment.redis.start()
 
 
-@fault("F02", "Redis frozen")
-def redis_frozen(world: World, scale: float) -> None:
-    world.place.redis.signal(signal.SIGSTOP)
+@register_fault("F02", "Redis frozen")
+def freeze_redis(scenario: Scenario, scale: float) -> None:
+    scenario.environment.redis.send_signal(signal.SIGSTOP)
     try:
-        with slowest_answer(world, "slowest answer s"), world.readiness.names("redis") as away:
+        with measure_slowest_publish(scenario, "slowest answer s"), scenario.readiness.must_report("redis") as problem:
             time.sleep(15 * scale)
-            world.readiness.wait_until_named(away)
-        assert ask(world.system.port, "GET", "/healthz", "").status == 200
+            scenario.readiness.wait_until_reported(problem)
+        assert send_request(scenario.system.port, "GET", "/healthz", "").status == 200
     finally:
-        world.place.redis.signal(signal.SIGCONT)
+        scenario.environment.redis.send_signal(signal.SIGCONT)
 
 
-@fault("F03", "link to Redis silent for 1.5 s, then cut")
-def redis_link_cut(world: World, scale: float) -> None:
+@register_fault("F03", "link to Redis silent for 1.5 s, then cut")
+def cut_redis_connection(scenario: Scenario, scale: float) -> None:
     for _ in range(max(1, int(4 * scale))):
-        with world.readiness.may_name("redis"):
-            world.place.redis_link.hold()
+        with scenario.readiness.may_report("redis"):
+            scenario.environment.redis_proxy.pause()
             time.sleep(1.5)
-            world.place.redis_link.cut()
-            world.place.redis_link.release()
+            scenario.environment.redis_proxy.disconnect()
+            scenario.environment.redis_proxy.resume()
         time.sleep(0.5)
 
 
-@fault("F04", "Redis emptied, full, read-only")
-def redis_unfit(world: World, scale: float) -> None:
-    with Redis.from_url(world.place.redis.url) as redis, world.readiness.may_name("redis"):
+@register_fault("F04", "Redis emptied, full, read-only")
+def degrade_redis(scenario: Scenario, scale: float) -> None:
+    with Redis.from_url(scenario.environment.redis.url) as redis, scenario.readiness.may_report("redis"):
         redis.flushall()
         time.sleep(3 * scale)
         redis.config_set("maxmemory", 1)
@@ -108,221 +110,256 @@ def redis_unfit(world: World, scale: float) -> None:
         redis.replicaof("NO", "ONE")
 
 
-@fault("F09", "database locked")
-def database_locked(world: World, scale: float) -> None:
+@register_fault("F09", "database locked")
+def hold_database_lock(scenario: Scenario, scale: float) -> None:
     """Streams stay open; writes are answered 503, never with another error, and nothing is half written."""
-    opened, known = [len(page.heads) for page in world.pages], len(world.answers)
-    with locked(world), slowest_answer(world, "slowest answer s"), world.readiness.may_name("database"):
+    connection_counts, known_count = (
+        [len(page.response_headers) for page in scenario.pages],
+        len(scenario.publish_outcomes),
+    )
+    with (
+        lock_database(scenario),
+        measure_slowest_publish(scenario, "slowest answer s"),
+        scenario.readiness.may_report("database"),
+    ):
         time.sleep(max(5.0, 10 * scale))  # longer than DATABASE_BUSY_SECONDS
-    refused = [answered for answered in world.answers[known:] if answered.result == "fail"]
-    world.figures["answered 503"] = len(refused)
-    assert {answered.status for answered in refused} <= {503}, {answered.status for answered in refused}
-    assert all(answered.headers["Retry-After"] for answered in refused)
-    assert [len(page.heads) for page in world.pages] == opened, "a stream was closed by a locked database"
+    refusals = [outcome for outcome in scenario.publish_outcomes[known_count:] if outcome.result == "fail"]
+    scenario.measurements["answered 503"] = len(refusals)
+    assert {answered.status for answered in refusals} <= {503}, {answered.status for answered in refusals}
+    assert all(answered.headers["Retry-After"] for answered in refusals)
+    assert [len(page.response_headers) for page in scenario.pages] == connection_counts, (
+        "a stream was closed by a locked database"
+    )
 
 
 @contextmanager
-def locked(world: World) -> Iterator[None]:
-    if world.place.is_sqlite:
-        database = sqlite3.connect(world.system.folder / "var/broadcast.sqlite3", isolation_level=None, timeout=20)
-        database.execute("BEGIN IMMEDIATE")
+def lock_database(scenario: Scenario) -> Iterator[None]:
+    if scenario.environment.is_sqlite:
+        sqlite_connection = sqlite3.connect(
+            scenario.system.folder / "var/broadcast.sqlite3", isolation_level=None, timeout=20
+        )
+        sqlite_connection.execute("BEGIN IMMEDIATE")
         try:
             yield
         finally:
-            database.execute("ROLLBACK")
-            database.close()
+            sqlite_connection.execute("ROLLBACK")
+            sqlite_connection.close()
         return
-    engine = sqlalchemy.create_engine(world.place.database_url, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(scenario.environment.database_url, poolclass=sqlalchemy.NullPool)
     with engine.begin() as connection:
         connection.exec_driver_sql("LOCK TABLE log_head IN EXCLUSIVE MODE")
         yield
 
 
-@fault("F09d", "database down (PostgreSQL)")
-def database_down(world: World, scale: float) -> None:
-    if world.place.is_sqlite:
+@register_fault("F09d", "database down (PostgreSQL)")
+def stop_database(scenario: Scenario, scale: float) -> None:
+    if scenario.environment.is_sqlite:
         return
     with (
-        world.place.database_link.closed(),
-        slowest_answer(world, "slowest answer s"),
-        world.readiness.names("database") as away,
+        scenario.environment.database_proxy.refuse_connections(),
+        measure_slowest_publish(scenario, "slowest answer s"),
+        scenario.readiness.must_report("database") as problem,
     ):
         time.sleep(20 * scale)
-        world.readiness.wait_until_named(away)
+        scenario.readiness.wait_until_reported(problem)
 
 
-@fault("F10", "worker killed at each failpoint")
-def killed_at_failpoints(world: World, scale: float) -> None:
-    with workers_begin(world):
-        for point in AT_POINTS * max(1, int(5 * scale)):
-            wait_for_workers(world.system)
-            armed = world.place.failpoints / point
-            armed.touch()
-            world.publish({"kind": "everyone"})
-            wait_for(lambda armed=armed: not armed.exists(), what=f"a worker to pass {point}")
-        wait_for_workers(world.system)
+@register_fault("F10", "worker killed at each failpoint")
+def kill_workers_at_failpoints(scenario: Scenario, scale: float) -> None:
+    with allow_worker_starts(scenario):
+        for failpoint in WORKER_FAILPOINTS * max(1, int(5 * scale)):
+            wait_for_workers(scenario.system)
+            armed_file = scenario.environment.failpoints_dir / failpoint
+            armed_file.touch()
+            scenario.publish({"kind": "everyone"})
+            wait_for(lambda armed=armed_file: not armed.exists(), description=f"a worker to pass {failpoint}")
+        wait_for_workers(scenario.system)
 
 
-@fault("F10k", "worker killed 0–500 ms after a publish")
-def killed_after_publish(world: World, scale: float) -> None:
-    with workers_begin(world):
-        kills = max(3, int(200 * scale / 5))
-        for _ in range(kills):
-            victim = world.choose.choice(wait_for_workers(world.system))
-            world.publish({"kind": "everyone"})
-            time.sleep(world.choose.uniform(0, 0.5))
-            os.kill(victim, signal.SIGKILL)
-        world.figures["kills"] = kills
-        wait_for_workers(world.system)
+@register_fault("F10k", "worker killed 0–500 ms after a publish")
+def kill_workers_after_publish(scenario: Scenario, scale: float) -> None:
+    with allow_worker_starts(scenario):
+        kill_count = max(3, int(200 * scale / 5))
+        for _ in range(kill_count):
+            worker_pid = scenario.rng.choice(wait_for_workers(scenario.system))
+            scenario.publish({"kind": "everyone"})
+            time.sleep(scenario.rng.uniform(0, 0.5))
+            os.kill(worker_pid, signal.SIGKILL)
+        scenario.measurements["kills"] = kill_count
+        wait_for_workers(scenario.system)
 
 
-@fault("F11", "everything killed and started again")
-def all_killed(world: World, scale: float) -> None:
-    system = world.system
-    processes = [system.process.pid, system.master, *system.workers()]
+@register_fault("F11", "everything killed and started again")
+def kill_everything(scenario: Scenario, scale: float) -> None:
+    system = scenario.system
+    processes = [system.process.pid, system.master_pid, *system.get_worker_pids()]
     for pid in processes:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    world.place.redis.signal(signal.SIGKILL)
+    scenario.environment.redis.send_signal(signal.SIGKILL)
     system.process.wait()
     time.sleep(2 * scale)
-    world.place.redis.start()
-    began = time.monotonic()
-    with workers_begin(world):
+    scenario.environment.redis.start()
+    started_at = time.monotonic()
+    with allow_worker_starts(scenario):
         system.start()
-    world.figures["ready after s"] = round(time.monotonic() - began, 1)
+    scenario.measurements["ready after s"] = round(time.monotonic() - started_at, 1)
 
 
-@fault("F12", "HUP")
-def hang_up(world: World, scale: float) -> None:
-    with workers_begin(world):
+@register_fault("F12", "HUP")
+def reload_workers(scenario: Scenario, scale: float) -> None:
+    with allow_worker_starts(scenario):
         for _ in range(max(1, int(3 * scale))):
-            old = wait_for_workers(world.system)
-            began = time.monotonic()
-            os.kill(world.system.master, signal.SIGHUP)
+            old_workers = wait_for_workers(scenario.system)
+            started_at = time.monotonic()
+            os.kill(scenario.system.master_pid, signal.SIGHUP)
             wait_for(
-                lambda old=old: not set(old) & set(world.system.workers()), seconds=30, what="the old workers to leave"
+                lambda old=old_workers: not set(old) & set(scenario.system.get_worker_pids()),
+                seconds=30,
+                description="the old workers to leave",
             )
-            world.figures["old workers gone s"] = round(time.monotonic() - began, 1)
-            wait_for_workers(world.system)
+            scenario.measurements["old workers gone s"] = round(time.monotonic() - started_at, 1)
+            wait_for_workers(scenario.system)
 
 
-@fault("F32", "HUP, then stop and start: nobody waits for a node that boots")
-def reload_and_restart(world: World, scale: float) -> None:
+@register_fault("F32", "HUP, then stop and start: nobody waits for a node that boots")
+def reload_and_restart(scenario: Scenario, scale: float) -> None:
     """All through the reload every request is answered; through the restart it is answered or refused at once."""
-    with workers_begin(world):
+    with allow_worker_starts(scenario):
         for _ in range(max(1, int(3 * scale))):
-            with asking(world) as answers:
-                hang_up(world, 0)
-            assert {answered.status for answered in answers} == {200}, "somebody was not served during a reload"
-            slowest = max(answered.seconds for answered in answers)
-            with asking(world) as answers:
-                world.system.stop()
-                began = time.monotonic()
-                world.system.start()
-                boot = time.monotonic() - began
-            assert {answered.status for answered in answers} <= {200, None}
-            waited = max(answered.seconds for answered in answers)
-            assert waited < max(boot, 1.0), f"somebody waited {waited:.1f} s for a node that needs {boot:.1f} s to boot"
-        world.figures |= {"slowest answer in the reload s": round(slowest, 2), "in the restart s": round(waited, 2)}
+            with poll_health(scenario) as outcomes:
+                reload_workers(scenario, 0)
+            assert {outcome.status for outcome in outcomes} == {200}, "somebody was not served during a reload"
+            slowest_seconds = max(answered.seconds for answered in outcomes)
+            with poll_health(scenario) as outcomes:
+                scenario.system.stop()
+                started_at = time.monotonic()
+                scenario.system.start()
+                boot_seconds = time.monotonic() - started_at
+            assert {answered.status for answered in outcomes} <= {200, None}
+            longest_wait = max(answered.seconds for answered in outcomes)
+            assert longest_wait < max(boot_seconds, 1.0), (
+                f"somebody waited {longest_wait:.1f} s for a node that needs {boot_seconds:.1f} s to boot"
+            )
+        scenario.measurements |= {
+            "slowest answer in the reload s": round(slowest_seconds, 2),
+            "in the restart s": round(longest_wait, 2),
+        }
 
 
 @contextmanager
-def asking(world: World) -> Iterator[list[Answered]]:
+def poll_health(scenario: Scenario) -> Iterator[list[RequestOutcome]]:
     """Somebody who asks again and again, with a new connection each time."""
-    answers: list[Answered] = []
-    over = threading.Event()
+    outcomes: list[RequestOutcome] = []
+    is_stopped = threading.Event()
 
-    def ask_on() -> None:
-        while not over.is_set():
-            answers.append(ask(world.system.port, "GET", "/healthz", ""))
+    def poll() -> None:
+        while not is_stopped.is_set():
+            outcomes.append(send_request(scenario.system.port, "GET", "/healthz", ""))
             time.sleep(0.01)
 
-    thread = threading.Thread(target=ask_on)
+    thread = threading.Thread(target=poll)
     thread.start()
     try:
-        yield answers
+        yield outcomes
     finally:
-        over.set()
+        is_stopped.set()
         thread.join()
 
 
-@fault("F18", "1,000 due at once, workers killed at due time")
-def schedulers_killed(world: World, scale: float) -> None:
-    count, due = max(20, int(1000 * scale)), datetime.now(UTC) + timedelta(seconds=4 + 20 * scale)
+@register_fault("F18", "1,000 due at once, workers killed at due time")
+def kill_workers_at_due_time(scenario: Scenario, scale: float) -> None:
+    count, due_at = max(20, int(1000 * scale)), datetime.now(UTC) + timedelta(seconds=4 + 20 * scale)
 
     def schedule(n: int) -> None:
-        key, began = f"due-{world.seed}-{n}", time.monotonic()
-        body = {"title": key, "content": "Due", "targetType": "ALL", "scheduledAt": due.isoformat()}
-        answered = ask(world.system.port, "POST", "/api/admin/broadcasts", world.place.admin, body, Idempotency_Key=key)
-        world.history.note(
-            "publish", key=key, audience={"kind": "everyone"}, began=began, result=answered.result,
-            id=answered.body["id"] if answered.result == "ok" else None,
+        key, started_at = f"due-{scenario.seed}-{n}", time.monotonic()
+        body = {"title": key, "content": "Due", "targetType": "ALL", "scheduledAt": due_at.isoformat()}
+        outcome = send_request(
+            scenario.system.port,
+            "POST",
+            "/api/admin/broadcasts",
+            scenario.environment.admin_token,
+            body,
+            Idempotency_Key=key,
+        )
+        scenario.history.record_event(
+            "publish", key=key, audience={"kind": "everyone"}, began=started_at, result=outcome.result,
+            id=outcome.body["id"] if outcome.result == "ok" else None,
         )  # fmt: skip
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(schedule, range(count)))
-    time.sleep(max(0.0, (due - datetime.now(UTC)).total_seconds() + 0.05))
-    with workers_begin(world):
-        for worker in world.system.workers():
+    time.sleep(max(0.0, (due_at - datetime.now(UTC)).total_seconds() + 0.05))
+    with allow_worker_starts(scenario):
+        for worker in scenario.system.get_worker_pids():
             os.kill(worker, signal.SIGKILL)
-        back = time.monotonic()
-        wait_for_workers(world.system)
+        killed_at = time.monotonic()
+        wait_for_workers(scenario.system)
     scheduled = "/api/admin/broadcasts?filter=scheduled&limit=1"
     wait_for(
-        lambda: ask(world.system.port, "GET", scheduled, world.place.admin).body == {"items": [], "next": None},
+        lambda: (
+            send_request(scenario.system.port, "GET", scheduled, scenario.environment.admin_token).body
+            == {"items": [], "next": None}
+        ),
         seconds=120,
-        what="all that was due to be sent",
+        description="all that was due to be sent",
     )
-    world.figures |= {"due": count, "all sent s after the kill": round(time.monotonic() - back, 1)}
+    scenario.measurements |= {"due": count, "all sent s after the kill": round(time.monotonic() - killed_at, 1)}
 
 
-@fault("F19", "50 parallel posts with one key")
-def parallel_posts(world: World, scale: float) -> None:
+@register_fault("F19", "50 parallel posts with one key")
+def post_in_parallel(scenario: Scenario, scale: float) -> None:
     for _ in range(max(1, int(10 * scale))):
-        key = world.new_key()
+        key = scenario.make_key()
         body = {"title": key, "content": "Once", "targetType": "ALL"}
 
         def post(_: int, key: str = key, body: dict = body) -> None:
-            world.try_to_publish(key, {"kind": "everyone"}, body)
+            scenario.publish_once(key, {"kind": "everyone"}, body)
 
         with ThreadPoolExecutor(50) as pool:
             list(pool.map(post, range(50)))
 
 
-@fault("F21", "roles given and taken while streaming")
-def roles_change(world: World, scale: float) -> None:
+@register_fault("F21", "roles given and taken while streaming")
+def change_roles(scenario: Scenario, scale: float) -> None:
     for _ in range(max(2, int(6 * scale))):
-        user = world.choose.choice(sorted(world.roles))
-        world.set_roles(user, sorted(world.choose.sample(["ops", "sales", "night"], world.choose.randrange(4))))
+        user = scenario.rng.choice(sorted(scenario.roles_by_user))
+        scenario.set_roles(user, sorted(scenario.rng.sample(["ops", "sales", "night"], scenario.rng.randrange(4))))
 
 
-@fault("F23", "streams cut at random under load")
-def streams_cut(world: World, scale: float) -> None:
-    until = time.monotonic() + 20 * scale
-    cuts = 0
-    while time.monotonic() < until:
-        time.sleep(world.choose.uniform(0, 0.05))
-        world.choose.choice(world.pages).cut()
-        cuts += 1
-    world.figures["cuts"] = cuts
+@register_fault("F23", "streams cut at random under load")
+def disconnect_streams(scenario: Scenario, scale: float) -> None:
+    deadline = time.monotonic() + 20 * scale
+    disconnect_count = 0
+    while time.monotonic() < deadline:
+        time.sleep(scenario.rng.uniform(0, 0.05))
+        scenario.rng.choice(scenario.pages).disconnect()
+        disconnect_count += 1
+    scenario.measurements["cuts"] = disconnect_count
 
 
-@fault("F24", "cursors that prove nothing")
-def dishonest_cursors(world: World, scale: float) -> None:
-    user = next(iter(world.roles))
-    now = next(page.cursor for page in world.pages if page.user == user)
-    epoch, _, seq = now.rpartition("-")
-    strange = ["unknown", f"{epoch}-{int(seq) + 10**6}", f"{epoch}--5", "x" * 3_000, f"ffff0000-{seq}", f"{epoch}-1e3"]
-    slowest = 0.0
-    for n, cursor in enumerate(strange):
-        name, began = f"stranger/{n}", time.monotonic()
-        headers = {"Authorization": f"Bearer {world.tokens[user]}"}
-        stream = Stream(world.system.url, headers=headers, after=cursor)
+@register_fault("F24", "cursors that prove nothing")
+def send_invalid_cursors(scenario: Scenario, scale: float) -> None:
+    user = next(iter(scenario.roles_by_user))
+    current_cursor = next(page.cursor for page in scenario.pages if page.user == user)
+    epoch, _, seq = current_cursor.rpartition("-")
+    invalid_cursors = [
+        "unknown",
+        f"{epoch}-{int(seq) + 10**6}",
+        f"{epoch}--5",
+        "x" * 3_000,
+        f"ffff0000-{seq}",
+        f"{epoch}-1e3",
+    ]
+    slowest_seconds = 0.0
+    for n, cursor in enumerate(invalid_cursors):
+        name, started_at = f"stranger/{n}", time.monotonic()
+        headers = {"Authorization": f"Bearer {scenario.tokens_by_user[user]}"}
+        stream = StreamClient(scenario.system.url, headers=headers, after=cursor)
         try:
             stream.wait_for("CONNECTED")
         finally:
             stream.close()
-        slowest = max(slowest, time.monotonic() - began)
+        slowest_seconds = max(slowest_seconds, time.monotonic() - started_at)
         assert [frame.event for frame in stream.frames][:2] == ["RESET", "CONNECTED"], (name, stream.frames)
-    world.figures["slowest RESET s"] = round(slowest, 2)
+    scenario.measurements["slowest RESET s"] = round(slowest_seconds, 2)

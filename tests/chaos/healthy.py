@@ -3,106 +3,114 @@
 import random
 from dataclasses import dataclass, field
 
-from tests.chaos.history import Happened, includes
+from tests.chaos.history import HistoryEvent, is_in_audience
 
 ROLES = ("ops", "sales", "night")
 
 
 @dataclass
-class _Client:
+class _SimulatedStream:
     stream: str
     user: str
-    turn: int = 0
+    connection_number: int = 0
     seq: int = 0
-    cards: set[int] = field(default_factory=set)
+    card_ids: set[int] = field(default_factory=set)
 
 
-class Healthy:
+class HealthyHistory:
     """Twelve people with two streams each see `broadcasts` messages, some recalled; streams come back with their cursors."""
 
     def __init__(self, seed: int, broadcasts: int = 60):
-        self.choose = random.Random(seed)
-        self.events: list[Happened] = []
+        self.rng = random.Random(seed)
+        self.events: list[HistoryEvent] = []
         self.now = 100.0
-        self.roles = {f"user{n}": frozenset(self.choose.sample(ROLES, n % 3)) for n in range(12)}
-        self.clients = [_Client(f"{user}/{n}", user) for user in self.roles for n in range(2)]
+        self.roles = {f"user{n}": frozenset(self.rng.sample(ROLES, n % 3)) for n in range(12)}
+        self.streams = [_SimulatedStream(f"{user}/{n}", user) for user in self.roles for n in range(2)]
         self.rows: list[list] = []
-        self.audiences: dict[int, Happened] = {}
+        self.audiences: dict[int, HistoryEvent] = {}
         self.log: list[tuple[int, str, int]] = []
         for user, roles in self.roles.items():
-            self.note("person", user=user, roles=sorted(roles))
-        for client in self.clients:
-            self.note("reload", stream=client.stream, user=client.user, began=self.now, cards=[], cursor="e-0")
+            self.record_event("person", user=user, roles=sorted(roles))
+        for client in self.streams:
+            self.record_event("reload", stream=client.stream, user=client.user, began=self.now, cards=[], cursor="e-0")
             self._connect(client)
         for n in range(1, broadcasts + 1):
             self._publish(n)
-            if self.choose.random() < 0.1:
+            if self.rng.random() < 0.1:
                 self._recall(n)
-            if self.choose.random() < 0.2:
-                self._connect(self.choose.choice(self.clients))
-        self._end()
+            if self.rng.random() < 0.2:
+                self._connect(self.rng.choice(self.streams))
+        self._finish()
 
-    def note(self, kind: str, **fields) -> None:
+    def record_event(self, kind: str, **fields) -> None:
         self.now += 0.01
         self.events.append({"kind": kind, "at": self.now} | fields)
 
     def _publish(self, id: int) -> None:
-        audience = self._audience()
+        audience = self._draw_audience()
         self.audiences[id] = audience
         self.log.append((len(self.log) + 1, "MESSAGE", id))
         self.rows.append([len(self.log), id, f"key {id}"])
-        attempts = [("info", None), ("ok", id)] if self.choose.random() < 0.05 else [("ok", id)]
-        for result, known in attempts:
-            self.note("publish", key=f"key {id}", audience=audience, began=self.now, result=result, id=known)
+        attempts = [("info", None), ("ok", id)] if self.rng.random() < 0.05 else [("ok", id)]
+        for result, known_id in attempts:
+            self.record_event("publish", key=f"key {id}", audience=audience, began=self.now, result=result, id=known_id)
         self._deliver()
 
-    def _audience(self) -> Happened:
-        kind = self.choose.choice(["everyone", "roles", "users"])
+    def _draw_audience(self) -> HistoryEvent:
+        kind = self.rng.choice(["everyone", "roles", "users"])
         if kind == "roles":
-            return {"kind": kind, "roles": [self.choose.choice(ROLES)]}
+            return {"kind": kind, "roles": [self.rng.choice(ROLES)]}
         if kind == "users":
-            return {"kind": kind, "users": sorted(self.choose.sample(sorted(self.roles), 3))}
+            return {"kind": kind, "users": sorted(self.rng.sample(sorted(self.roles), 3))}
         return {"kind": kind}
 
     def _recall(self, id: int) -> None:
         self.log.append((len(self.log) + 1, "MESSAGE_REMOVED", id))
-        self.note("end", id=id, why="recalled", began=self.now, result="ok")
+        self.record_event("end", id=id, why="recalled", began=self.now, result="ok")
         self._deliver()
 
     def _deliver(self) -> None:
-        for client in self.clients:
+        for client in self.streams:
             for seq, event, id in self.log[client.seq :]:
-                self._frame(client, seq, event, id)
+                self._record_frame(client, seq, event, id)
             client.seq = len(self.log)
 
-    def _frame(self, client: _Client, seq: int, event: str, id: int) -> None:
-        if not includes(self.audiences[id], client.user, self.roles[client.user]):
+    def _record_frame(self, client: _SimulatedStream, seq: int, event: str, id: int) -> None:
+        if not is_in_audience(self.audiences[id], client.user, self.roles[client.user]):
             return
-        (client.cards.add if event == "MESSAGE" else client.cards.discard)(id)
-        self.note(
-            "frame", stream=client.stream, user=client.user, turn=client.turn, event=event, id=f"e-{seq}", broadcast=id
-        )
-
-    def _connect(self, client: _Client) -> None:
-        client.turn += 1
-        cursor = f"e-{client.seq}"
-        self.note("connect", stream=client.stream, user=client.user, cursor=cursor, honest=True)
-        self.note(
+        (client.card_ids.add if event == "MESSAGE" else client.card_ids.discard)(id)
+        self.record_event(
             "frame",
             stream=client.stream,
             user=client.user,
-            turn=client.turn,
+            turn=client.connection_number,
+            event=event,
+            id=f"e-{seq}",
+            broadcast=id,
+        )
+
+    def _connect(self, client: _SimulatedStream) -> None:
+        client.connection_number += 1
+        cursor = f"e-{client.seq}"
+        self.record_event("connect", stream=client.stream, user=client.user, cursor=cursor, honest=True)
+        self.record_event(
+            "frame",
+            stream=client.stream,
+            user=client.user,
+            turn=client.connection_number,
             event="CONNECTED",
             id=cursor,
             broadcast=None,
         )
 
-    def _end(self) -> None:
-        self.note("fault", name="none", phase="heal")
+    def _finish(self) -> None:
+        self.record_event("fault", name="none", phase="heal")
         seqs = {id: seq for seq, id, _ in self.rows}
-        for client in self.clients:
-            self.note("current", stream=client.stream)
-            cards = sorted(client.cards, key=seqs.__getitem__, reverse=True)
+        for client in self.streams:
+            self.record_event("current", stream=client.stream)
+            card_ids = sorted(client.card_ids, key=seqs.__getitem__, reverse=True)
             for _ in range(2):
-                self.note("inbox", user=client.user, began=self.now + 0.005, cards=cards, read=cards[:2], final=True)
-        self.note("log", rows=self.rows)
+                self.record_event(
+                    "inbox", user=client.user, began=self.now + 0.005, cards=card_ids, read=card_ids[:2], final=True
+                )
+        self.record_event("log", rows=self.rows)

@@ -23,18 +23,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-Happened = dict[str, Any]
+HistoryEvent = dict[str, Any]
 
 
 class History:
     """Events in the order in which they were noted; from any thread. With `path` each is also a line of that file."""
 
     def __init__(self, path: Path | None = None):
-        self.events: list[Happened] = []
+        self.events: list[HistoryEvent] = []
         self._lock = threading.Lock()
         self._file = path.open("w") if path else None
 
-    def note(self, kind: str, **fields: Any) -> Happened:
+    def record_event(self, kind: str, **fields: Any) -> HistoryEvent:
         event = {"kind": kind, "at": time.monotonic()} | fields
         with self._lock:
             self.events.append(event)
@@ -47,16 +47,16 @@ class History:
             self._file.close()
 
 
-def read(path: Path) -> list[Happened]:
+def read_history(path: Path) -> list[HistoryEvent]:
     """Read back what a History wrote."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def of(events: Iterable[Happened], *kinds: str) -> list[Happened]:
+def select_events(events: Iterable[HistoryEvent], *kinds: str) -> list[HistoryEvent]:
     return [event for event in events if event["kind"] in kinds]
 
 
-def includes(audience: Happened, user: str, roles: Sequence[str]) -> bool:
+def is_in_audience(audience: HistoryEvent, user: str, roles: Sequence[str]) -> bool:
     """Whether somebody of these roles is meant; written here once more, so that a slip in the product is seen."""
     match audience["kind"]:
         case "everyone":

@@ -7,49 +7,49 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.ingest.test_brokers import a_broker, answering
-from tests.kafka.brokers import KAFKA, Brokers
+from tests.kafka.brokers import BOOTSTRAP_SERVERS, Brokers
 from tests.kafka.server import PASSWORD
-from tests.ports import free_port
-from tests.system import TOP
+from tests.ports import find_free_port
+from tests.system import PROJECT_ROOT
 
 TOPIC = "test.worlds"
 PARTITIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Kafka:
+class KafkaEnvironment:
     """`asking` is the address of a listener that wants that password."""
 
     brokers: Brokers
-    asking: str
+    sasl_address: str
 
 
 @contextmanager
-def a_kafka() -> Iterator[Kafka]:
+def run_kafka() -> Iterator[KafkaEnvironment]:
     """Brokers with the topic, ended at the end; those of KAFKA_BOOTSTRAP_SERVERS if it names any."""
-    asking = free_port()
-    with _apache(asking) as address:
-        brokers = Brokers(address or KAFKA)
-        brokers.topic(TOPIC, partitions=PARTITIONS)
+    sasl_port = find_free_port()
+    with _run_apache_kafka(sasl_port) as address:
+        brokers = Brokers(address or BOOTSTRAP_SERVERS)
+        brokers.create_topic(TOPIC, partitions=PARTITIONS)
         try:
             if address:
-                yield Kafka(brokers, f"127.0.0.1:{asking}")
+                yield KafkaEnvironment(brokers, f"127.0.0.1:{sasl_port}")
             else:  # neither the mock nor brokers that somebody else set up have such a listener
-                with answering(a_broker(password=PASSWORD.encode(), topics=(TOPIC,))) as stand_in:
-                    yield Kafka(brokers, stand_in)
+                with answering(a_broker(password=PASSWORD.encode(), topics=(TOPIC,))) as fake_broker_address:
+                    yield KafkaEnvironment(brokers, fake_broker_address)
         finally:
             brokers.close()
 
 
 @contextmanager
-def _apache(asking: int) -> Iterator[str | None]:
+def _run_apache_kafka(sasl_port: int) -> Iterator[str | None]:
     """The address of one that runs now; None where it cannot, or another one is given."""
-    if KAFKA:
+    if BOOTSTRAP_SERVERS:
         yield None
         return
-    words = ["--asking-port", str(asking)]
+    args = ["--asking-port", str(sasl_port)]
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.kafka.server", *words], cwd=TOP, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.kafka.server", *args], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
         line = server.stdout.readline()

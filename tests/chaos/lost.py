@@ -7,38 +7,41 @@ afterwards: that is how its client hears that what it has may not exist.
 
 from collections.abc import Sequence
 
-from tests.chaos.checker import Violation, seq_of
-from tests.chaos.history import Happened, of
+from tests.chaos.checker import Violation, parse_seq
+from tests.chaos.history import HistoryEvent, select_events
 
 
-def without_lost_history(events: Sequence[Happened]) -> list[Happened]:
+def exclude_lost_events(events: Sequence[HistoryEvent]) -> list[HistoryEvent]:
     """The history as if what was lost had not happened; the same one when nothing was lost."""
-    for loss in of(events, "history_lost"):
-        existing = {key for log in of(events, "log") for _, _, key in log["rows"]}
-        events = [one for one in (_after_loss(event, loss, existing) for event in events) if one]
+    for loss in select_events(events, "history_lost"):
+        existing = {key for log in select_events(events, "log") for _, _, key in log["rows"]}
+        events = [kept_event for kept_event in (_filter_event(event, loss, existing) for event in events) if kept_event]
     return list(events)
 
 
-def not_told(events: Sequence[Happened]) -> list[Violation]:
+def find_streams_without_reset(events: Sequence[HistoryEvent]) -> list[Violation]:
     """Streams that had been open at a loss and got no RESET after it."""
-    found = []
-    for loss in of(events, "history_lost"):
-        streams = {event["stream"] for event in of(events, "connect") if event["at"] < loss["began"]}
-        told = {event["stream"] for event in of(events, "frame") if _says_reset(event, loss)}
-        found += [Violation("I8", f"{stream} was not told that commits were lost") for stream in sorted(streams - told)]
-    return found
+    violations = []
+    for loss in select_events(events, "history_lost"):
+        streams = {event["stream"] for event in select_events(events, "connect") if event["at"] < loss["began"]}
+        reset_streams = {event["stream"] for event in select_events(events, "frame") if _is_reset_after(event, loss)}
+        violations += [
+            Violation("I8", f"{stream} was not told that commits were lost")
+            for stream in sorted(streams - reset_streams)
+        ]
+    return violations
 
 
-def lost_keys(events: Sequence[Happened], existing: set[str]) -> set[str]:
+def find_lost_keys(events: Sequence[HistoryEvent], existing: set[str]) -> set[str]:
     """What was answered ok and is gone."""
-    return {event["key"] for event in of(events, "publish") if event["result"] == "ok"} - existing
+    return {event["key"] for event in select_events(events, "publish") if event["result"] == "ok"} - existing
 
 
-def _says_reset(event: Happened, loss: Happened) -> bool:
+def _is_reset_after(event: HistoryEvent, loss: HistoryEvent) -> bool:
     return event["event"] == "RESET" and event["at"] > loss["began"]
 
 
-def _after_loss(event: Happened, loss: Happened, existing: set[str]) -> Happened | None:
+def _filter_event(event: HistoryEvent, loss: HistoryEvent, existing: set[str]) -> HistoryEvent | None:
     """That event, or what is left of it, or None: it is of what was lost."""
     if not loss["began"] <= event["at"] <= loss["ended"]:
         return event
@@ -60,8 +63,8 @@ def _after_loss(event: Happened, loss: Happened, existing: set[str]) -> Happened
     return event
 
 
-def _is_lost(event: Happened, loss: Happened) -> bool:
+def _is_lost(event: HistoryEvent, loss: HistoryEvent) -> bool:
     cursor = event.get("cursor") or event.get("id")
     if not cursor or cursor.rpartition("-")[0] != loss["epoch"]:
         return False
-    return (seq_of(cursor) or 0) > loss["seq"]
+    return (parse_seq(cursor) or 0) > loss["seq"]

@@ -14,89 +14,94 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 
 from redis import Redis
 
-from tests.chaos.faults import AT_POINTS, all_killed, locked, parallel_posts
-from tests.chaos.world import World
+from tests.chaos.faults import WORKER_FAILPOINTS, kill_everything, lock_database, post_in_parallel
+from tests.chaos.world import Scenario
 from tests.processes import wait_for_workers
 
-SECONDS = 60.0
-_TROUBLE_SECONDS = (1.0, 8.0)
-_WELL_SECONDS = (0.0, 4.0)
-_BETWEEN_ACTS_SECONDS = (1.0, 5.0)
+RUN_SECONDS = 60.0
+_OUTAGE_SECONDS = (1.0, 8.0)
+_HEALTHY_SECONDS = (0.0, 4.0)
+_ACTION_INTERVAL_SECONDS = (1.0, 5.0)
 
 
-def minute(world: World, scale: float) -> None:
+def run_random_faults(scenario: Scenario, scale: float) -> None:
     """Break one thing after the other; return when all is healed. `scale` 1 is a minute."""
-    until, happened = time.monotonic() + SECONDS * scale, Counter()
+    deadline, counts = time.monotonic() + RUN_SECONDS * scale, Counter()
     try:
-        while (left := until - time.monotonic()) > 0:
-            trouble = world.choose.choice(_TROUBLES)
-            happened[_said(trouble)] += 1
-            with world.readiness.may_name("redis", "database"), trouble(world):
-                _act(world, min(left, world.choose.uniform(*_TROUBLE_SECONDS)), happened, _acts_during(trouble))
-            _act(world, world.choose.uniform(*_WELL_SECONDS), happened, _ACTS | _WHEN_ALL_IS_WELL)
+        while (remaining_seconds := deadline - time.monotonic()) > 0:
+            outage = scenario.rng.choice(_OUTAGES)
+            counts[_describe(outage)] += 1
+            with scenario.readiness.may_report("redis", "database"), outage(scenario):
+                _run_actions(
+                    scenario,
+                    min(remaining_seconds, scenario.rng.uniform(*_OUTAGE_SECONDS)),
+                    counts,
+                    _get_actions_during(outage),
+                )
+            _run_actions(scenario, scenario.rng.uniform(*_HEALTHY_SECONDS), counts, _ACTIONS | _HEALTHY_ACTIONS)
     finally:
-        world.figures |= happened
-        for point in AT_POINTS:
-            (world.place.failpoints / point).unlink(missing_ok=True)
-    wait_for_workers(world.system)
+        scenario.measurements |= counts
+        for failpoint in WORKER_FAILPOINTS:
+            (scenario.environment.failpoints_dir / failpoint).unlink(missing_ok=True)
+    wait_for_workers(scenario.system)
 
 
-def _act(world: World, seconds: float, happened: Counter[str], acts: dict["Act", int]) -> None:
-    """Do one of `acts` (with their weights) every few seconds, for that long."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        pause = world.choose.uniform(*_BETWEEN_ACTS_SECONDS)
-        time.sleep(min(left, pause))
-        if pause < left:
-            [act] = world.choose.choices(list(acts), list(acts.values()))
-            happened[_said(act)] += 1
-            act(world)
+def _run_actions(scenario: Scenario, seconds: float, counts: Counter[str], action_weights: dict["Action", int]) -> None:
+    """Do one of `action_weights` (with their weights) every few seconds, for that long."""
+    deadline = time.monotonic() + seconds
+    while (remaining_seconds := deadline - time.monotonic()) > 0:
+        pause_seconds = scenario.rng.uniform(*_ACTION_INTERVAL_SECONDS)
+        time.sleep(min(remaining_seconds, pause_seconds))
+        if pause_seconds < remaining_seconds:
+            [action] = scenario.rng.choices(list(action_weights), list(action_weights.values()))
+            counts[_describe(action)] += 1
+            action(scenario)
 
 
-def _said(function: Callable) -> str:
+def _describe(function: Callable) -> str:
     return function.__name__.strip("_").replace("_", " ")
 
 
 # ---- what everything rests on
 
-Trouble = Callable[[World], AbstractContextManager]
+Outage = Callable[[Scenario], AbstractContextManager]
 
 
-def _all_is_well(world: World) -> AbstractContextManager:
+def _no_outage(scenario: Scenario) -> AbstractContextManager:
     return nullcontext()
 
 
 @contextmanager
-def _redis_killed(world: World) -> Iterator[None]:
-    world.place.redis.signal(signal.SIGKILL)
+def _kill_redis(scenario: Scenario) -> Iterator[None]:
+    scenario.environment.redis.send_signal(signal.SIGKILL)
     try:
         yield
     finally:
-        world.place.redis.start()
+        scenario.environment.redis.start()
 
 
 @contextmanager
-def _redis_frozen(world: World) -> Iterator[None]:
-    world.place.redis.signal(signal.SIGSTOP)
+def _freeze_redis(scenario: Scenario) -> Iterator[None]:
+    scenario.environment.redis.send_signal(signal.SIGSTOP)
     try:
         yield
     finally:
-        world.place.redis.signal(signal.SIGCONT)
+        scenario.environment.redis.send_signal(signal.SIGCONT)
 
 
 @contextmanager
-def _redis_silent_then_cut(world: World) -> Iterator[None]:
-    world.place.redis_link.hold()
+def _pause_then_cut_redis(scenario: Scenario) -> Iterator[None]:
+    scenario.environment.redis_proxy.pause()
     try:
         yield
     finally:
-        world.place.redis_link.cut()
-        world.place.redis_link.release()
+        scenario.environment.redis_proxy.disconnect()
+        scenario.environment.redis_proxy.resume()
 
 
 @contextmanager
-def _redis_emptied_and_full(world: World) -> Iterator[None]:
-    with Redis.from_url(world.place.redis.url) as redis:
+def _empty_and_fill_redis(scenario: Scenario) -> Iterator[None]:
+    with Redis.from_url(scenario.environment.redis.url) as redis:
         redis.flushall()
         redis.config_set("maxmemory", 1)
         try:
@@ -105,63 +110,73 @@ def _redis_emptied_and_full(world: World) -> Iterator[None]:
             redis.config_set("maxmemory", 0)
 
 
-def _database_locked(world: World) -> AbstractContextManager:
-    return locked(world)
+def _lock_database(scenario: Scenario) -> AbstractContextManager:
+    return lock_database(scenario)
 
 
-def _database_away(world: World) -> AbstractContextManager:
+def _disconnect_database(scenario: Scenario) -> AbstractContextManager:
     """SQLite is a file and goes nowhere; there it is locked."""
-    return locked(world) if world.place.is_sqlite else world.place.database_link.closed()
+    return (
+        lock_database(scenario)
+        if scenario.environment.is_sqlite
+        else scenario.environment.database_proxy.refuse_connections()
+    )
 
 
-_OF_THE_DATABASE = (_database_locked, _database_away)
-_TROUBLES: tuple[Trouble, ...] = (
-    _all_is_well, _redis_killed, _redis_frozen, _redis_silent_then_cut, _redis_emptied_and_full, *_OF_THE_DATABASE,
+_DATABASE_OUTAGES = (_lock_database, _disconnect_database)
+_OUTAGES: tuple[Outage, ...] = (
+    _no_outage, _kill_redis, _freeze_redis, _pause_then_cut_redis, _empty_and_fill_redis, *_DATABASE_OUTAGES,
 )  # fmt: skip
 
 
 # ---- what happens meanwhile
 
-Act = Callable[[World], None]
+Action = Callable[[Scenario], None]
 
 
-def _worker_killed(world: World) -> None:
+def _kill_worker(scenario: Scenario) -> None:
     with suppress(ProcessLookupError, IndexError):  # the others may have left no worker
-        os.kill(world.choose.choice(world.system.workers()), signal.SIGKILL)
+        os.kill(scenario.rng.choice(scenario.system.get_worker_pids()), signal.SIGKILL)
 
 
-def _failpoint_armed(world: World) -> None:
-    (world.place.failpoints / world.choose.choice(AT_POINTS)).touch()
+def _arm_failpoint(scenario: Scenario) -> None:
+    (scenario.environment.failpoints_dir / scenario.rng.choice(WORKER_FAILPOINTS)).touch()
 
 
-def _hang_up(world: World) -> None:
-    os.kill(world.system.master, signal.SIGHUP)
+def _reload_workers(scenario: Scenario) -> None:
+    os.kill(scenario.system.master_pid, signal.SIGHUP)
 
 
-def _streams_cut(world: World) -> None:
-    for page in world.choose.sample(world.pages, len(world.pages) // 4):
-        page.cut()
+def _disconnect_streams(scenario: Scenario) -> None:
+    for page in scenario.rng.sample(scenario.pages, len(scenario.pages) // 4):
+        page.disconnect()
 
 
-def _one_posted_by_many(world: World) -> None:
-    parallel_posts(world, 0)
+def _post_in_parallel(scenario: Scenario) -> None:
+    post_in_parallel(scenario, 0)
 
 
-def _roles_changed(world: World) -> None:
-    user = world.choose.choice(sorted(world.roles))
-    world.set_roles(user, sorted(world.choose.sample(["ops", "sales", "night"], world.choose.randrange(4))))
+def _change_roles(scenario: Scenario) -> None:
+    user = scenario.rng.choice(sorted(scenario.roles_by_user))
+    scenario.set_roles(user, sorted(scenario.rng.sample(["ops", "sales", "night"], scenario.rng.randrange(4))))
 
 
-def _everything_killed(world: World) -> None:
-    all_killed(world, 0)
+def _kill_everything(scenario: Scenario) -> None:
+    kill_everything(scenario, 0)
 
 
-_ACTS: dict[Act, int] = {_worker_killed: 4, _failpoint_armed: 3, _hang_up: 1, _streams_cut: 4, _one_posted_by_many: 2}
-_WHEN_THE_DATABASE_IS_WELL: dict[Act, int] = {_roles_changed: 3}  # it is an operator's command, and must succeed
-_WHEN_ALL_IS_WELL: dict[Act, int] = {**_WHEN_THE_DATABASE_IS_WELL, _everything_killed: 1}
+_ACTIONS: dict[Action, int] = {
+    _kill_worker: 4,
+    _arm_failpoint: 3,
+    _reload_workers: 1,
+    _disconnect_streams: 4,
+    _post_in_parallel: 2,
+}
+_DATABASE_ACTIONS: dict[Action, int] = {_change_roles: 3}  # it is an operator's command, and must succeed
+_HEALTHY_ACTIONS: dict[Action, int] = {**_DATABASE_ACTIONS, _kill_everything: 1}
 
 
-def _acts_during(trouble: Trouble) -> dict[Act, int]:
-    if trouble is _all_is_well:
-        return _ACTS | _WHEN_ALL_IS_WELL
-    return _ACTS if trouble in _OF_THE_DATABASE else _ACTS | _WHEN_THE_DATABASE_IS_WELL
+def _get_actions_during(outage: Outage) -> dict[Action, int]:
+    if outage is _no_outage:
+        return _ACTIONS | _HEALTHY_ACTIONS
+    return _ACTIONS if outage in _DATABASE_OUTAGES else _ACTIONS | _DATABASE_ACTIONS

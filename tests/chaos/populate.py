@@ -12,16 +12,16 @@ from broadcast.factory import create_app
 ROLES = ("ops", "sales", "night")
 
 
-def populate(count: int, seed: int) -> list[tuple[str, list[str], str]]:
-    choose, made, now = random.Random(seed), [], clock.now()
-    for n in range(count):
-        roles = [ROLES[n]] if n < len(ROLES) else sorted(choose.sample(ROLES, choose.randrange(3)))
-        user_id = users.create_person(f"person{n}", None, roles=roles, by=SYSTEM, now=now)
+def seed_users(count: int, seed: int) -> list[tuple[str, list[str], str]]:
+    rng, seeded_users, now = random.Random(seed), [], clock.now()
+    for number in range(count):
+        roles = [ROLES[number]] if number < len(ROLES) else sorted(rng.sample(ROLES, rng.randrange(3)))
+        user_id = users.create_user(f"person{number}", None, roles=roles, by=SYSTEM, now=now)
         token = users.create_token(user_id, scopes=["inbox"], label="chaos", by=SYSTEM, now=now)
-        made.append((f"person{n}", roles, token))
-    return made
+        seeded_users.append((f"person{number}", roles, token))
+    return seeded_users
 
 
 if __name__ == "__main__":
     with create_app().app_context():
-        print(json.dumps(populate(int(sys.argv[1]), int(sys.argv[2]))))
+        print(json.dumps(seed_users(int(sys.argv[1]), int(sys.argv[2]))))

@@ -16,109 +16,129 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos import fail_over, kafka_faults  # noqa: F401 - they add theirs to the table
-from tests.chaos.elsewhere import ELSEWHERE
-from tests.chaos.elsewhere import run as run_elsewhere
-from tests.chaos.faults import FAULTS, NEEDS
-from tests.chaos.minute import minute
-from tests.chaos.place import a_place
-from tests.chaos.world import Place, Verdict, World
+from tests.chaos.elsewhere import EXTERNAL_FAULTS
+from tests.chaos.elsewhere import run_tests as run_elsewhere
+from tests.chaos.faults import FAULT_REQUIREMENTS, FAULTS
+from tests.chaos.minute import run_random_faults
+from tests.chaos.place import start_environment
+from tests.chaos.world import ChaosEnvironment, Scenario, Verdict
 from tests.databases import DATABASE_URL
 
-WORLDS = FAULTS | {"minute": ("of faults drawn by chance", minute)}
-_HEAD = ("fault", "seed", "events", "lost", "doubled", "leaked", "other", "converged s", "measured")
+SCENARIOS = FAULTS | {"minute": ("of faults drawn by chance", run_random_faults)}
+_TABLE_HEADER = ("fault", "seed", "events", "lost", "doubled", "leaked", "other", "converged s", "measured")
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    options = _build_parser().parse_args()
     seed = options.seed if options.seed is not None else random.randrange(10_000)
     print(
         f"database: {'PostgreSQL' if DATABASE_URL else 'SQLite'}; {options.people} people × {options.streams} streams"
     )
-    chosen = options.faults or [*FAULTS, *ELSEWHERE]
-    print(_line(_HEAD))
-    failed = _run_worlds([fault for fault in chosen if fault in WORLDS], options, seed)
-    for fault in (fault for fault in chosen if fault in ELSEWHERE):
-        is_well, said = run_elsewhere(fault)
-        print(_line((f"{fault} {ELSEWHERE[fault].name}", *[""] * 7, said)), flush=True)
-        failed += not is_well
-    print(f"{failed} of the runs above are not as they should be.")
-    return 1 if failed else 0
+    selected = options.faults or [*FAULTS, *EXTERNAL_FAULTS]
+    print(_format_row(_TABLE_HEADER))
+    failed_count = _run_scenarios([fault for fault in selected if fault in SCENARIOS], options, seed)
+    for fault in (fault for fault in selected if fault in EXTERNAL_FAULTS):
+        has_passed, summary = run_elsewhere(fault)
+        print(_format_row((f"{fault} {EXTERNAL_FAULTS[fault].name}", *[""] * 7, summary)), flush=True)
+        failed_count += not has_passed
+    print(f"{failed_count} of the runs above are not as they should be.")
+    return 1 if failed_count else 0
 
 
-def _run_worlds(faults: list[str], options: argparse.Namespace, seed: int) -> int:
+def _run_scenarios(faults: list[str], options: argparse.Namespace, seed: int) -> int:
     """Run each and print its row, and of more than one the sum; return how many are not as they should be."""
     verdicts: list[Verdict] = []
-    shared = [fault for fault in faults if not NEEDS.get(fault)]
-    for place, fault, one_seed in itertools.chain(
-        _in_one_place(shared, options, seed), _in_their_own(faults, options, seed)
+    shared_faults = [fault for fault in faults if not FAULT_REQUIREMENTS.get(fault)]
+    for environment, fault, run_seed in itertools.chain(
+        _iterate_shared_runs(shared_faults, options, seed), _iterate_standalone_runs(faults, options, seed)
     ):
-        verdicts.append(verdict := run_one(place, fault, one_seed, options))
-        print(_line(verdict.row), flush=True)
+        verdicts.append(verdict := run_scenario(environment, fault, run_seed, options))
+        print(_format_row(verdict.table_row), flush=True)
         for violation in verdict.violations[:10]:
             print(f"    {violation}", flush=True)
     if len(verdicts) > 1:
-        print(_line(_sum(verdicts)))
-    return sum(not verdict.is_well for verdict in verdicts)
+        print(_format_row(_summarize(verdicts)))
+    return sum(not verdict.has_passed for verdict in verdicts)
 
 
-def _in_one_place(faults: list[str], options: argparse.Namespace, seed: int) -> Iterator[tuple[Place, str, int]]:
+def _iterate_shared_runs(
+    faults: list[str], options: argparse.Namespace, seed: int
+) -> Iterator[tuple[ChaosEnvironment, str, int]]:
     if not faults:
         return
-    with tempfile.TemporaryDirectory() as folder, a_place(Path(folder), people=options.people, seed=seed) as place:
-        for fault, one_seed in _runs(faults, options, seed):
-            yield place, fault, one_seed
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        start_environment(Path(folder), user_count=options.people, seed=seed) as environment,
+    ):
+        for fault, run_seed in _iterate_runs(faults, options, seed):
+            yield environment, fault, run_seed
 
 
-def _in_their_own(faults: list[str], options: argparse.Namespace, seed: int) -> Iterator[tuple[Place, str, int]]:
+def _iterate_standalone_runs(
+    faults: list[str], options: argparse.Namespace, seed: int
+) -> Iterator[tuple[ChaosEnvironment, str, int]]:
     """Those that need more than the others have, or leave it broken, once each."""
-    for fault in filter(NEEDS.get, faults):
-        people, needs = options.people, NEEDS[fault]
+    for fault in filter(FAULT_REQUIREMENTS.get, faults):
+        user_count, requirement = options.people, FAULT_REQUIREMENTS[fault]
         with (
             tempfile.TemporaryDirectory() as folder,
-            a_place(Path(folder), people=people, seed=seed, needs=needs) as place,
+            start_environment(Path(folder), user_count=user_count, seed=seed, requirement=requirement) as environment,
         ):
-            yield place, fault, seed
+            yield environment, fault, seed
 
 
-def run_one(place: Place, fault: str, seed: int, options: argparse.Namespace) -> Verdict:
-    name, act = WORLDS[fault]
+def run_scenario(environment: ChaosEnvironment, fault: str, seed: int, options: argparse.Namespace) -> Verdict:
+    name, inject_fault = SCENARIOS[fault]
     options.keep.mkdir(parents=True, exist_ok=True)
     path = options.keep / f"{fault}-{seed}.jsonl"
-    world = World(place, fault=fault, seed=seed, streams=options.streams, rate=options.rate, path=path)
-    verdict = world.run(lambda world: act(world, options.scale))
+    scenario = Scenario(
+        environment,
+        fault=fault,
+        seed=seed,
+        streams_per_user=options.streams,
+        actions_per_second=options.rate,
+        path=path,
+    )
+    verdict = scenario.run(lambda world: inject_fault(world, options.scale))
     if not verdict.violations:
         path.unlink()
     verdict.fault = f"{fault} {name}"
     return verdict
 
 
-def _runs(faults: list[str], options: argparse.Namespace, seed: int) -> Iterator[tuple[str, int]]:
+def _iterate_runs(faults: list[str], options: argparse.Namespace, seed: int) -> Iterator[tuple[str, int]]:
     """Each fault with its seed: as often as --times says, or until --hours are over."""
-    ends = time.monotonic() + 3600 * options.hours
-    for turn in itertools.count():
+    deadline = time.monotonic() + 3600 * options.hours
+    for round_number in itertools.count():
         for fault in faults:
-            if turn >= options.times and time.monotonic() >= ends:
+            if round_number >= options.times and time.monotonic() >= deadline:
                 return
-            yield fault, seed + turn
+            yield fault, seed + round_number
 
 
-def _sum(verdicts: list[Verdict]) -> tuple[str, ...]:
+def _summarize(verdicts: list[Verdict]) -> tuple[str, ...]:
     """The row of all runs: what was counted, added up; the 99th percentile of the seconds to converge, by nearest rank."""
-    counted = (sum(int(verdict.row[column]) for verdict in verdicts) for column in range(2, 7))
-    seconds = sorted(math.inf if verdict.seconds is None else verdict.seconds for verdict in verdicts)
+    counts = (sum(int(verdict.table_row[column]) for verdict in verdicts) for column in range(2, 7))
+    seconds = sorted(
+        math.inf if verdict.convergence_seconds is None else verdict.convergence_seconds for verdict in verdicts
+    )
     p99 = seconds[math.ceil(0.99 * len(seconds)) - 1]
-    return f"{len(verdicts)} runs", "", *map(str, counted), f"p99 {p99:.1f}", ""
+    return f"{len(verdicts)} runs", "", *map(str, counts), f"p99 {p99:.1f}", ""
 
 
-def _line(cells: tuple[str, ...]) -> str:
+def _format_row(cells: tuple[str, ...]) -> str:
     widths = (52, 6, 8, 6, 8, 7, 6, 12, 0)
     return "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tests.chaos.run")
     parser.add_argument(
-        "faults", nargs="*", choices=[[], *WORLDS, *ELSEWHERE], metavar="FAULT", help=", ".join([*WORLDS, *ELSEWHERE])
+        "faults",
+        nargs="*",
+        choices=[[], *SCENARIOS, *EXTERNAL_FAULTS],
+        metavar="FAULT",
+        help=", ".join([*SCENARIOS, *EXTERNAL_FAULTS]),
     )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--scale", type=float, default=1.0, help="1 is the length of the table; 0.2 a fifth")

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.ports import free_port
+from tests.ports import find_free_port
 
 
 class RedisServer:
     """On a port of its own; it is started, signalled and started again by the test."""
 
     def __init__(self, program: str, folder: Path):
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         self._process: subprocess.Popen | None = None
@@ -24,21 +24,23 @@ class RedisServer:
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         self._process.send_signal(number)
         if number == signal.SIGKILL:
             self._process.wait()
 
 
-class Link:
-    """A TCP proxy to (host, port). `hold` delays every byte, `cut` breaks what is connected, `close` refuses until `open`."""
+class TcpProxy:
+    """A TCP proxy to (host, port). `pause` delays every byte, `disconnect` breaks what is connected, `close` refuses
+    until `open`.
+    """
 
     def __init__(self, host: str, port: int):
-        self.port = free_port()
+        self.port = find_free_port()
         self._target = (host, port)
-        self._passing = threading.Event()
-        self._passing.set()
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._is_flowing = threading.Event()
+        self._is_flowing.set()
+        self._connections: set[tuple[socket.socket, socket.socket]] = set()
         self._listener: socket.socket | None = None
         self.open()
 
@@ -46,14 +48,14 @@ class Link:
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=200)
         threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
 
-    def hold(self) -> None:
-        self._passing.clear()
+    def pause(self) -> None:
+        self._is_flowing.clear()
 
-    def release(self) -> None:
-        self._passing.set()
+    def resume(self) -> None:
+        self._is_flowing.set()
 
-    def cut(self) -> None:
-        for pair in list(self._pairs):
+    def disconnect(self) -> None:
+        for pair in list(self._connections):
             for sock in pair:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
@@ -62,11 +64,11 @@ class Link:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
-        self.cut()
-        self.release()
+        self.disconnect()
+        self.resume()
 
     @contextmanager
-    def closed(self) -> Iterator[None]:
+    def refuse_connections(self) -> Iterator[None]:
         self.close()
         try:
             yield
@@ -76,31 +78,31 @@ class Link:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                near, _ = listener.accept()
+                client_sock, _ = listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._carry, args=[near], daemon=True).start()
+            threading.Thread(target=self._forward_connection, args=[client_sock], daemon=True).start()
 
-    def _carry(self, near: socket.socket) -> None:
+    def _forward_connection(self, client_sock: socket.socket) -> None:
         try:
-            far = socket.create_connection(self._target, timeout=10)
+            server_sock = socket.create_connection(self._target, timeout=10)
         except OSError:
-            near.close()
+            client_sock.close()
             return
-        self._pairs.add((near, far))
-        with near, far, selectors.DefaultSelector() as selector, suppress(OSError):
-            selector.register(near, selectors.EVENT_READ, far)
-            selector.register(far, selectors.EVENT_READ, near)
-            while self._pass_on(selector):
+        self._connections.add((client_sock, server_sock))
+        with client_sock, server_sock, selectors.DefaultSelector() as selector, suppress(OSError):
+            selector.register(client_sock, selectors.EVENT_READ, server_sock)
+            selector.register(server_sock, selectors.EVENT_READ, client_sock)
+            while self._forward_once(selector):
                 pass
-        self._pairs.discard((near, far))
+        self._connections.discard((client_sock, server_sock))
 
-    def _pass_on(self, selector: selectors.BaseSelector) -> bool:
+    def _forward_once(self, selector: selectors.BaseSelector) -> bool:
         """Wait for bytes and hand them over; False at the end of either side."""
         for key, _ in selector.select():
             data = key.fileobj.recv(65536)
             if not data:
                 return False
-            self._passing.wait()
+            self._is_flowing.wait()
             key.data.sendall(data)
         return True

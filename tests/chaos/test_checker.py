@@ -7,40 +7,40 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.checker import check
-from tests.chaos.healthy import Healthy
-from tests.chaos.history import Happened, History, includes, read
+from tests.chaos.checker import check_history
+from tests.chaos.healthy import HealthyHistory
+from tests.chaos.history import History, HistoryEvent, is_in_audience, read_history
 
 SEEDS = range(40)
-Spoil = Callable[[list[Happened], random.Random], None]
+Spoil = Callable[[list[HistoryEvent], random.Random], None]
 
 
-def messages(events: list[Happened]) -> list[int]:
+def messages(events: list[HistoryEvent]) -> list[int]:
     return [n for n, event in enumerate(events) if event.get("event") == "MESSAGE"]
 
 
-def dropped(events: list[Happened], choose: random.Random) -> None:
+def dropped(events: list[HistoryEvent], choose: random.Random) -> None:
     """One frame of a message that stays never came."""
     del events[choose.choice(lasting(events))]
 
 
-def lasting(events: list[Happened]) -> list[int]:
+def lasting(events: list[HistoryEvent]) -> list[int]:
     ended = {event["id"] for event in events if event["kind"] == "end"}
     return [n for n in messages(events) if events[n]["broadcast"] not in ended]
 
 
-def skipped(events: list[Happened], choose: random.Random) -> None:
+def skipped(events: list[HistoryEvent], choose: random.Random) -> None:
     """The same, and something later came: a hole."""
     newest = {event["stream"]: n for n, event in enumerate(events) if event["kind"] == "frame"}
     del events[choose.choice([n for n in lasting(events) if n < newest[events[n]["stream"]]])]
 
 
-def doubled(events: list[Happened], choose: random.Random) -> None:
+def doubled(events: list[HistoryEvent], choose: random.Random) -> None:
     n = choose.choice(messages(events))
     events.insert(n + 1, dict(events[n]))
 
 
-def swapped(events: list[Happened], choose: random.Random) -> None:
+def swapped(events: list[HistoryEvent], choose: random.Random) -> None:
     """Two messages that follow each other on one connection came the other way round."""
     pairs = []
     last: dict[tuple, int] = {}
@@ -54,7 +54,7 @@ def swapped(events: list[Happened], choose: random.Random) -> None:
         events[one][field], events[other][field] = events[other][field], events[one][field]
 
 
-def leaked(events: list[Happened], choose: random.Random) -> None:
+def leaked(events: list[HistoryEvent], choose: random.Random) -> None:
     """One person outside the audience got a message too."""
     audiences = {event["id"]: event["audience"] for event in events if event["kind"] == "publish" and event["id"]}
     roles = {event["user"]: event["roles"] for event in events if event["kind"] == "person"}
@@ -62,13 +62,13 @@ def leaked(events: list[Happened], choose: random.Random) -> None:
         (n, place)
         for n in messages(events)
         for place in {(e["stream"], e["user"]) for e in events if e["kind"] == "connect"}
-        if not includes(audiences[events[n]["broadcast"]], place[1], roles[place[1]])
+        if not is_in_audience(audiences[events[n]["broadcast"]], place[1], roles[place[1]])
     ]
     n, (stream, user) = choose.choice(sorted(told))
     events.insert(n + 1, events[n] | {"stream": stream, "user": user, "turn": 1})
 
 
-def late(events: list[Happened], choose: random.Random) -> None:
+def late(events: list[HistoryEvent], choose: random.Random) -> None:
     """One message was committed under a number below one that a client had seen."""
     n = choose.choice([n for n in messages(events) if events[n]["id"] != "e-1"])
     seq = int(events[n]["id"].removeprefix("e-"))
@@ -83,7 +83,7 @@ def late(events: list[Happened], choose: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_run_without_a_fault_is_accepted(seed: int):
-    assert check(Healthy(seed).events) == []
+    assert check_history(HealthyHistory(seed).events) == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -100,19 +100,19 @@ def test_run_without_a_fault_is_accepted(seed: int):
     ids=["dropped", "skipped", "doubled", "swapped", "leaked", "late"],
 )
 def test_one_spoilt_delivery_is_flagged(spoil: Spoil, rules: set[str], seed: int):
-    events = copy.deepcopy(Healthy(seed).events)
+    events = copy.deepcopy(HealthyHistory(seed).events)
     spoil(events, random.Random(seed))
-    found = {violation.rule for violation in check(events)}
+    found = {violation.rule for violation in check_history(events)}
     assert found >= rules
 
 
-def spoilt(change: Callable[[list[Happened]], None]) -> set[str]:
-    events = copy.deepcopy(Healthy(7).events)
+def spoilt(change: Callable[[list[HistoryEvent]], None]) -> set[str]:
+    events = copy.deepcopy(HealthyHistory(7).events)
     change(events)
-    return {violation.rule for violation in check(events)}
+    return {violation.rule for violation in check_history(events)}
 
 
-def first(events: list[Happened], **fields) -> Happened:
+def first(events: list[HistoryEvent], **fields) -> HistoryEvent:
     return next(event for event in events if fields.items() <= event.items())
 
 
@@ -175,7 +175,7 @@ def test_role_taken_away_is_followed_by_order_not_by_time():
 
     def leaks(published: float, at: float) -> bool:
         events = [*base, to_ops | {"began": published, "at": published}, frame | {"at": at}]
-        return any(violation.rule == "I3" for violation in check(events))
+        return any(violation.rule == "I3" for violation in check_history(events))
 
     assert not leaks(published=9.0, at=9.1)
     assert not leaks(published=9.0, at=10.5)
@@ -185,8 +185,8 @@ def test_role_taken_away_is_followed_by_order_not_by_time():
 
 def test_history_is_read_back_as_it_was_noted(tmp_path):
     history = History(tmp_path / "history.jsonl")
-    history.note("person", user="bob", roles=["ops"])
-    history.note("fault", name="F01", phase="begin")
+    history.record_event("person", user="bob", roles=["ops"])
+    history.record_event("fault", name="F01", phase="begin")
     history.close()
-    assert read(tmp_path / "history.jsonl") == history.events
+    assert read_history(tmp_path / "history.jsonl") == history.events
     assert json.loads((tmp_path / "history.jsonl").read_text().splitlines()[0])["user"] == "bob"

@@ -3,17 +3,17 @@
 from collections import Counter
 from types import SimpleNamespace
 
-from tests.chaos.client import Page
+from tests.chaos.client import InboxPage
 from tests.chaos.history import History
 
 
-class Fed(Page):
+class Fed(InboxPage):
     """A page without a server: `chunks` are read as its stream, and `told` is what `since` was after each."""
 
     def __init__(self):
         system = SimpleNamespace(url="http://127.0.0.1:1", port=1)
         super().__init__(
-            system, History(), name="bob/0", user="bob", token="", baseline=0, path="/", statuses=Counter()
+            system, History(), name="bob/0", user="bob", token="", baseline=0, path="/", status_counts=Counter()
         )
         self.told: list[float | None] = []
 
@@ -24,7 +24,7 @@ class Fed(Page):
         left = [chunk.encode() + b"\n\n" for chunk in chunks]
 
         def read1(_size: int) -> bytes:
-            self.told.append(self.since)
+            self.told.append(self.current_since)
             return left.pop(0) if left else b""
 
         self._read_frames(SimpleNamespace(read1=read1), worker=1)
@@ -42,11 +42,11 @@ def test_what_changes_a_page_or_connects_it_sets_the_moment_and_nothing_else_doe
     before, connected, after_heartbeat, shown, after_receipt, removed = page.told
     assert before is None
     assert connected == after_heartbeat < shown == after_receipt < removed
-    assert page.cards == set()
+    assert page.card_ids == set()
 
 
 def test_page_whose_stream_ended_is_not_current():
     page = Fed()
     page.read('event: CONNECTED\nid: e-1\ndata: {"unread": 0}')
     assert page.told[-1] is not None
-    assert page.since is None
+    assert page.current_since is None

@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-from tests.system import TOP
+from tests.system import PROJECT_ROOT
 
-_POINTS = {"PYTHONPATH": str(TOP / "tests/failpoints"), "FAILPOINTS": "/nonexistent"}
+_POINTS = {"PYTHONPATH": str(PROJECT_ROOT / "tests/failpoints"), "FAILPOINTS": "/nonexistent"}
 
 
 def start(**environ: str) -> subprocess.CompletedProcess:
@@ -26,5 +26,10 @@ def test_elsewhere_they_are_armed():
 
 
 def test_product_has_no_failpoint():
-    files = [*(TOP / "broadcast").rglob("*.py"), TOP / "gunicorn.conf.py", TOP / "wsgi.py", TOP / "app.py"]
+    files = [
+        *(PROJECT_ROOT / "broadcast").rglob("*.py"),
+        PROJECT_ROOT / "gunicorn.conf.py",
+        PROJECT_ROOT / "wsgi.py",
+        PROJECT_ROOT / "app.py",
+    ]
     assert [path for path in files if "failpoint" in path.read_text().lower()] == []

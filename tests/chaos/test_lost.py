@@ -2,27 +2,27 @@
 
 import pytest
 
-from tests.chaos.checker import check
-from tests.chaos.history import Happened
-from tests.chaos.lost import lost_keys, not_told, without_lost_history
+from tests.chaos.checker import check_history
+from tests.chaos.history import HistoryEvent
+from tests.chaos.lost import exclude_lost_events, find_lost_keys, find_streams_without_reset
 
 EVERYONE = {"kind": "everyone"}
 
 
-def history(*, lost_at: float = 15.0, is_told: bool = True) -> list[Happened]:
+def history(*, lost_at: float = 15.0, is_told: bool = True) -> list[HistoryEvent]:
     """`a` is kept; `b` is answered at `lost_at` and lost between 14 and 18; `c` then has the number and the id that `b` had."""
     stream = {"stream": "bob/0", "user": "bob"}
 
-    def published(at: float, key: str, id: int) -> Happened:
+    def published(at: float, key: str, id: int) -> HistoryEvent:
         return {"kind": "publish", "at": at, "began": at, "key": key, "audience": EVERYONE, "result": "ok", "id": id}
 
-    def frame(at: float, event: str, id: str, broadcast: int | None = None) -> Happened:
+    def frame(at: float, event: str, id: str, broadcast: int | None = None) -> HistoryEvent:
         return stream | {"kind": "frame", "at": at, "turn": 1, "event": event, "id": id, "broadcast": broadcast}
 
-    def reload(at: float, cards: list[int], cursor: str) -> Happened:
+    def reload(at: float, cards: list[int], cursor: str) -> HistoryEvent:
         return stream | {"kind": "reload", "at": at, "began": at, "cards": cards, "cursor": cursor}
 
-    def inbox(at: float, cards: list[int], *, final: bool) -> Happened:
+    def inbox(at: float, cards: list[int], *, final: bool) -> HistoryEvent:
         return {"kind": "inbox", "user": "bob", "began": at, "at": at, "cards": cards, "read": [], "final": final}
 
     told = [frame(19, "RESET", "f-1"), reload(19.1, [1], "f-1")] if is_told else []
@@ -50,21 +50,21 @@ def history(*, lost_at: float = 15.0, is_told: bool = True) -> list[Happened]:
 
 
 def test_what_was_lost_in_the_fail_over_is_excused():
-    assert check(history())
-    assert check(without_lost_history(history())) == []
-    assert lost_keys(history(), {"a", "c"}) == {"b"}
+    assert check_history(history())
+    assert check_history(exclude_lost_events(history())) == []
+    assert find_lost_keys(history(), {"a", "c"}) == {"b"}
 
 
 @pytest.mark.parametrize("lost_at", [13.0, 19.5])
 def test_what_was_lost_before_or_after_it_is_a_loss(lost_at: float):
-    assert "I1" in {violation.rule for violation in check(without_lost_history(history(lost_at=lost_at)))}
+    assert "I1" in {violation.rule for violation in check_history(exclude_lost_events(history(lost_at=lost_at)))}
 
 
 def test_page_that_is_not_told_is_a_violation():
-    assert not_told(history()) == []
-    assert [violation.rule for violation in not_told(history(is_told=False))] == ["I8"]
+    assert find_streams_without_reset(history()) == []
+    assert [violation.rule for violation in find_streams_without_reset(history(is_told=False))] == ["I8"]
 
 
 def test_history_without_a_loss_is_left_as_it_is():
     events = [event for event in history() if event["kind"] != "history_lost"]
-    assert without_lost_history(events) == events
+    assert exclude_lost_events(events) == events

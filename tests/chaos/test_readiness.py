@@ -2,15 +2,21 @@
 
 import pytest
 
-from tests.chaos.readiness import FORGOTTEN_SECONDS, NOTICED_SECONDS, Said, Trouble, judge
+from tests.chaos.readiness import (
+    MAX_DETECTION_SECONDS,
+    MAX_RECOVERY_SECONDS,
+    ExpectedProblem,
+    ReadinessAnswer,
+    check_answers,
+)
 
 REDIS = {"redis": "No link."}
-SOON, LATER = 100 + NOTICED_SECONDS + 1, 200 + FORGOTTEN_SECONDS + 1
-DOWN = Trouble(("redis",), True, "link", 100.0, 200.0)
+SOON, LATER = 100 + MAX_DETECTION_SECONDS + 1, 200 + MAX_RECOVERY_SECONDS + 1
+DOWN = ExpectedProblem(("redis",), True, "link", 100.0, 200.0)
 
 
-def said(at: float, named: dict[str, str] | None = None) -> Said:
-    return Said(at, at, 200, named or {})
+def said(at: float, named: dict[str, str] | None = None) -> ReadinessAnswer:
+    return ReadinessAnswer(at, at, 200, named or {})
 
 
 @pytest.mark.parametrize(
@@ -21,7 +27,7 @@ def said(at: float, named: dict[str, str] | None = None) -> Said:
     ],
 )
 def test_truth_is_accepted(answers):
-    assert list(judge(answers, [DOWN])) == []
+    assert list(check_answers(answers, [DOWN])) == []
 
 
 @pytest.mark.parametrize(
@@ -36,8 +42,11 @@ def test_truth_is_accepted(answers):
     ],
 )
 def test_every_untruth_is_flagged(answer):
-    assert len(list(judge([answer], [DOWN]))) == 1
+    assert len(list(check_answers([answer], [DOWN]))) == 1
 
 
 def test_what_only_may_be_named_need_not_be():
-    assert list(judge([said(SOON), said(SOON, REDIS)], [Trouble(("redis",), False, "", 100.0, 200.0)])) == []
+    assert (
+        list(check_answers([said(SOON), said(SOON, REDIS)], [ExpectedProblem(("redis",), False, "", 100.0, 200.0)]))
+        == []
+    )

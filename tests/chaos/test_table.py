@@ -6,29 +6,29 @@ import pytest
 
 from tests.chaos import elsewhere, run
 from tests.chaos.checker import Violation
-from tests.chaos.elsewhere import ELSEWHERE, Elsewhere
-from tests.chaos.faults import FAULTS, NEEDS, OF_THEIR_OWN, ON_SERVERS, ON_SQLITE
+from tests.chaos.elsewhere import EXTERNAL_FAULTS, ExternalFault
+from tests.chaos.faults import FAULT_REQUIREMENTS, FAULTS, SERVER_FAULTS, SQLITE_FAULTS, STANDALONE_FAULTS
 from tests.chaos.world import Verdict
-from tests.judges.judges import JUDGES
-from tests.system import TOP
+from tests.judges.judges import AUDITS
+from tests.system import PROJECT_ROOT
 
 
 def test_every_fault_from_f01_to_f32_is_run():
-    assert {id[:3] for id in [*FAULTS, *ELSEWHERE]} == {f"F{n:02}" for n in range(1, 33)}
-    assert not FAULTS.keys() & ELSEWHERE.keys()
-    assert {*ON_SERVERS, *ON_SQLITE, *OF_THEIR_OWN} <= FAULTS.keys()
-    assert {*OF_THEIR_OWN} <= {fault for fault, needs in NEEDS.items() if needs}
+    assert {id[:3] for id in [*FAULTS, *EXTERNAL_FAULTS]} == {f"F{n:02}" for n in range(1, 33)}
+    assert not FAULTS.keys() & EXTERNAL_FAULTS.keys()
+    assert {*SERVER_FAULTS, *SQLITE_FAULTS, *STANDALONE_FAULTS} <= FAULTS.keys()
+    assert {*STANDALONE_FAULTS} <= {fault for fault, needs in FAULT_REQUIREMENTS.items() if needs}
 
 
-@pytest.mark.parametrize("fault", ELSEWHERE)
+@pytest.mark.parametrize("fault", EXTERNAL_FAULTS)
 def test_the_tests_it_names_exist(fault: str):
-    for name in ELSEWHERE[fault].where:
+    for name in EXTERNAL_FAULTS[fault].test_paths:
         if name.startswith("judge: "):
-            assert name.removeprefix("judge: ") in JUDGES
+            assert name.removeprefix("judge: ") in AUDITS
             continue
         file, _, test = name.partition("::")
-        assert not test or f"def {test}(" in (TOP / file).read_text(), name
-        assert (TOP / file).exists(), name
+        assert not test or f"def {test}(" in (PROJECT_ROOT / file).read_text(), name
+        assert (PROJECT_ROOT / file).exists(), name
 
 
 @pytest.mark.parametrize(("is_well", "code"), [(True, 0), (False, 1)])
@@ -42,8 +42,8 @@ def test_a_row_says_what_its_tests_said_and_failure_is_the_exit_code(monkeypatch
 
 
 def test_verdict_is_the_last_line_of_the_tests(monkeypatch):
-    monkeypatch.setitem(ELSEWHERE, "F22", Elsewhere("something quick", ("tests/domain/test_words.py",)))
-    is_well, said = elsewhere.run("F22")
+    monkeypatch.setitem(EXTERNAL_FAULTS, "F22", ExternalFault("something quick", ("tests/domain/test_words.py",)))
+    is_well, said = elsewhere.run_tests("F22")
     assert is_well, said
     assert "passed (" in said
 
@@ -51,10 +51,12 @@ def test_verdict_is_the_last_line_of_the_tests(monkeypatch):
 def test_runs_are_repeated_with_the_seeds_that_follow_and_added_up(monkeypatch, capsys, tmp_path):
     def run_one(place, fault, seed, options):
         violations = [Violation("I1", "lost"), Violation("I3", "leaked")] if seed == 8 else []
-        return Verdict(fault, seed, frames=100, seconds=None if seed == 9 else 1.5, violations=violations)
+        return Verdict(
+            fault, seed, frame_count=100, convergence_seconds=None if seed == 9 else 1.5, violations=violations
+        )
 
     monkeypatch.setattr(run, "a_place", lambda folder, **options: nullcontext())
-    monkeypatch.setattr(run, "run_one", run_one)
+    monkeypatch.setattr(run, "run_scenario", run_one)
     monkeypatch.setattr("sys.argv", ["chaos", "minute", "F01", "--seed", "7", "--times", "3"])
     assert run.main() == 1
     rows = [row.split() for row in capsys.readouterr().out.splitlines() if row.startswith(("minute", "F01", "6 runs"))]

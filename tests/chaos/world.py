@@ -18,309 +18,345 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.checker import Violation, by_rule, check
-from tests.chaos.client import Answered, Page, ask, load_list
-from tests.chaos.history import History, of
-from tests.chaos.kafka import Kafka
-from tests.chaos.lost import without_lost_history
+from tests.chaos.checker import Violation, check_history, count_by_rule
+from tests.chaos.client import InboxPage, RequestOutcome, load_inbox, send_request
+from tests.chaos.history import History, select_events
+from tests.chaos.kafka import KafkaEnvironment
+from tests.chaos.lost import exclude_lost_events
 from tests.chaos.populate import ROLES
-from tests.chaos.readiness import Readiness
-from tests.chaos.servers import Link, RedisServer
-from tests.servers import Postgres
+from tests.chaos.readiness import ReadinessMonitor
+from tests.chaos.servers import RedisServer, TcpProxy
+from tests.servers import PostgresServer
 from tests.system import System
 
-CONVERGE_SECONDS = 30.0  # how long the run waits; the checker judges by less
-_QUIET_SECONDS = 1.0
-_PAUSE_SECONDS = 0.05
-_PASSING = (503, 504)
+CONVERGENCE_TIMEOUT_SECONDS = 30.0  # how long the run waits; the checker judges by less
+_WARM_UP_SECONDS = 1.0
+_RETRY_SECONDS = 0.05
+_TRANSIENT_STATUSES = (503, 504)
 
 
 @dataclass
-class Place:
+class ChaosEnvironment:
     """The system under test and the ways to break it."""
 
     system: System
     redis: RedisServer
-    redis_link: Link
-    database_link: Link | None  # None on SQLite
+    redis_proxy: TcpProxy
+    database_proxy: TcpProxy | None  # None on SQLite
     database_url: str | None  # past the link
-    failpoints: Path
-    roles: dict[str, list[str]]  # of each person, as they are now
-    tokens: dict[str, str]
-    admin: str
-    pair: tuple[Postgres, Postgres] | None = None  # the primary and its standby
-    kafka: Kafka | None = None
+    failpoints_dir: Path
+    roles_by_user: dict[str, list[str]]  # of each person, as they are now
+    tokens_by_user: dict[str, str]
+    admin_token: str
+    postgres_pair: tuple[PostgresServer, PostgresServer] | None = None  # the primary and its standby
+    kafka: KafkaEnvironment | None = None
 
     @property
     def is_sqlite(self) -> bool:
-        return self.database_link is None and self.pair is None
+        return self.database_proxy is None and self.postgres_pair is None
 
 
 @dataclass
 class Verdict:
     fault: str
     seed: int
-    frames: int
-    seconds: float | None
+    frame_count: int
+    convergence_seconds: float | None
     violations: list[Violation]
-    figures: dict[str, float] = field(default_factory=dict)
+    measurements: dict[str, float] = field(default_factory=dict)
 
-    def count(self, *rules: str) -> int:
-        counted = by_rule(self.violations)
-        return sum(counted[rule] for rule in rules)
-
-    @property
-    def is_well(self) -> bool:
-        return self.seconds is not None and not self.violations
+    def count_violations(self, *rules: str) -> int:
+        counts = count_by_rule(self.violations)
+        return sum(counts[rule] for rule in rules)
 
     @property
-    def row(self) -> tuple[str, ...]:
+    def has_passed(self) -> bool:
+        return self.convergence_seconds is not None and not self.violations
+
+    @property
+    def table_row(self) -> tuple[str, ...]:
         """fault, seed, events, lost, doubled, leaked, other, seconds to converge, figures."""
-        lost, doubled, leaked = self.count("I1", "I6"), self.count("I4", "I7"), self.count("I3")
-        other = len(self.violations) - lost - doubled - leaked
-        seconds = "never" if self.seconds is None else f"{self.seconds:.1f}"
-        figures = ", ".join(f"{name} {value:g}" for name, value in self.figures.items())
+        lost_count, duplicate_count, leak_count = (
+            self.count_violations("I1", "I6"),
+            self.count_violations("I4", "I7"),
+            self.count_violations("I3"),
+        )
+        other_count = len(self.violations) - lost_count - duplicate_count - leak_count
+        seconds = "never" if self.convergence_seconds is None else f"{self.convergence_seconds:.1f}"
+        measurements = ", ".join(f"{name} {value:g}" for name, value in self.measurements.items())
         return (
             self.fault,
             str(self.seed),
-            str(self.frames),
-            str(lost),
-            str(doubled),
-            str(leaked),
-            str(other),
+            str(self.frame_count),
+            str(lost_count),
+            str(duplicate_count),
+            str(leak_count),
+            str(other_count),
             seconds,
-            figures,
+            measurements,
         )
 
 
-class World:
-    """What a fault may look at and do. `choose` is the run's only source of chance."""
+class Scenario:
+    """What a fault may look at and do. `rng` is the run's only source of chance."""
 
-    def __init__(self, place: Place, *, fault: str, seed: int, streams: int, rate: float, path: Path | None = None):
-        self.place, self.system, self.fault, self.seed = place, place.system, fault, seed
-        self.choose = random.Random(f"{fault} {seed}")
+    def __init__(
+        self,
+        environment: ChaosEnvironment,
+        *,
+        fault: str,
+        seed: int,
+        streams_per_user: int,
+        actions_per_second: float,
+        path: Path | None = None,
+    ):
+        self.environment, self.system, self.fault, self.seed = environment, environment.system, fault, seed
+        self.rng = random.Random(f"{fault} {seed}")
         self.history = History(path)
-        self.readiness = Readiness(self.system.port)
-        self.figures: dict[str, float] = {}
-        self.roles, self.tokens = place.roles, place.tokens
-        self.pages: list[Page] = []
-        self.answers: list[Answered] = []
-        self.statuses: Counter[int | None] = Counter()
-        self._streams, self._rate = streams, rate
-        self._healed, self._over = threading.Event(), threading.Event()
-        self._numbers = iter(range(10**9))
+        self.readiness = ReadinessMonitor(self.system.port)
+        self.measurements: dict[str, float] = {}
+        self.roles_by_user, self.tokens_by_user = environment.roles_by_user, environment.tokens_by_user
+        self.pages: list[InboxPage] = []
+        self.publish_outcomes: list[RequestOutcome] = []
+        self.status_counts: Counter[int | None] = Counter()
+        self._streams_per_user, self._actions_per_second = streams_per_user, actions_per_second
+        self._is_healed, self._stopped = threading.Event(), threading.Event()
+        self._key_numbers = iter(range(10**9))
         self._lock = threading.Lock()
-        newest = ask(self.system.port, "GET", "/api/admin/broadcasts?limit=1", place.admin).body["items"]
-        self.baseline = newest[0]["id"] if newest else 0
+        newest_items = send_request(
+            self.system.port, "GET", "/api/admin/broadcasts?limit=1", environment.admin_token
+        ).body["items"]
+        self.baseline_id = newest_items[0]["id"] if newest_items else 0
 
     # ---- the run
 
-    def run(self, fault: Callable[["World"], None]) -> Verdict:
+    def run(self, fault: Callable[["Scenario"], None]) -> Verdict:
         """Do the steps above and judge them. What the fault itself did not find as it must be is a violation too."""
         with self.readiness:
             return self._run(fault)
 
-    def _run(self, fault: Callable[["World"], None]) -> Verdict:
-        for user, roles in self.roles.items():
-            self.history.note("person", user=user, roles=roles)
+    def _run(self, fault: Callable[["Scenario"], None]) -> Verdict:
+        for user, roles in self.roles_by_user.items():
+            self.history.record_event("person", user=user, roles=roles)
         self._open_pages()
-        workers = [threading.Thread(target=self._work, args=[random.Random(f"{self.seed} {n}")]) for n in range(3)]
-        for worker in workers:
-            worker.start()
+        traffic_threads = [
+            threading.Thread(target=self._generate_traffic, args=[random.Random(f"{self.seed} {n}")]) for n in range(3)
+        ]
+        for traffic_thread in traffic_threads:
+            traffic_thread.start()
         try:
-            time.sleep(_QUIET_SECONDS)
-            self.history.note("fault", name=self.fault, phase="begin")
-            unmet = self._break(fault)
-            healed = self.history.note("fault", name=self.fault, phase="heal")["at"]
-            self._healed.set()
-            time.sleep(_QUIET_SECONDS)
-            self._over.set()
-            for worker in workers:
-                worker.join()
-            seconds = self._settle(healed)
-            unmet += self.readiness.wait_until_ok()
-            self._look_at_everything()
+            time.sleep(_WARM_UP_SECONDS)
+            self.history.record_event("fault", name=self.fault, phase="begin")
+            violations = self._inject_fault(fault)
+            healed_at = self.history.record_event("fault", name=self.fault, phase="heal")["at"]
+            self._is_healed.set()
+            time.sleep(_WARM_UP_SECONDS)
+            self._stopped.set()
+            for traffic_thread in traffic_threads:
+                traffic_thread.join()
+            seconds = self._wait_for_convergence(healed_at)
+            violations += self.readiness.wait_until_ok()
+            self._record_final_state()
         finally:
-            self._over.set()
-            for worker in workers:
-                worker.join()
+            self._stopped.set()
+            for traffic_thread in traffic_threads:
+                traffic_thread.join()
             for page in self.pages:
                 page.close()
             self.history.close()
-        frames = sum(len(page.frames) for page in self.pages)
-        unmet += self._mistakes() + self.readiness.violations()
-        judged = check(without_lost_history(self.history.events))
-        return Verdict(self.fault, self.seed, frames, seconds, unmet + judged, self.figures)
+        frame_count = sum(len(page.frames) for page in self.pages)
+        violations += self._find_server_errors() + self.readiness.find_violations()
+        history_violations = check_history(exclude_lost_events(self.history.events))
+        return Verdict(self.fault, self.seed, frame_count, seconds, violations + history_violations, self.measurements)
 
-    def _break(self, fault: Callable[["World"], None]) -> list[Violation]:
+    def _inject_fault(self, fault: Callable[["Scenario"], None]) -> list[Violation]:
         try:
             fault(self)
-        except (AssertionError, sqlite3.OperationalError, subprocess.TimeoutExpired) as problem:
-            return [Violation("expected", str(problem))]
+        except (AssertionError, sqlite3.OperationalError, subprocess.TimeoutExpired) as error:
+            return [Violation("expected", str(error))]
         return []
 
-    def _mistakes(self) -> list[Violation]:
+    def _find_server_errors(self) -> list[Violation]:
         """Whatever is broken, nobody is answered that we made a mistake; 503 and 504 say that it will pass."""
-        told = {status: n for status, n in self.statuses.items() if status and status >= 500 and status not in _PASSING}
-        return [Violation("expected", f"{n} requests were answered {status}") for status, n in told.items()]
+        error_counts = {
+            status: n
+            for status, n in self.status_counts.items()
+            if status and status >= 500 and status not in _TRANSIENT_STATUSES
+        }
+        return [Violation("expected", f"{n} requests were answered {status}") for status, n in error_counts.items()]
 
-    def ask(self, method: str, path: str, token: str, body: Any = None, **headers: str) -> Answered:
+    def send_request(self, method: str, path: str, token: str, body: Any = None, **headers: str) -> RequestOutcome:
         """One request of the run's own; its status is counted."""
-        answered = ask(self.system.port, method, path, token, body, **headers)
-        self.statuses[answered.status] += 1
-        return answered
+        outcome = send_request(self.system.port, method, path, token, body, **headers)
+        self.status_counts[outcome.status] += 1
+        return outcome
 
     def _open_pages(self) -> None:
         """One person's after the other's: all at once, a busy machine would answer none in time, and all would ask again."""
-        for user in self.roles:
-            for n in range(self._streams):
+        for user in self.roles_by_user:
+            for n in range(self._streams_per_user):
                 path = "/inbox/stream" if n % 2 else "/api/sse/connect"
                 self.open_page(f"{user}/{n}", user, path=path)
-            for page in self.pages[-self._streams :]:
+            for page in self.pages[-self._streams_per_user :]:
                 page.wait_for("CONNECTED", seconds=30)
 
-    def open_page(self, name: str, user: str, *, path: str = "/api/sse/connect") -> Page:
-        page = Page(
+    def open_page(self, name: str, user: str, *, path: str = "/api/sse/connect") -> InboxPage:
+        page = InboxPage(
             self.system,
             self.history,
             name=name,
             user=user,
-            token=self.tokens[user],
-            baseline=self.baseline,
+            token=self.tokens_by_user[user],
+            baseline=self.baseline_id,
             path=path,
-            statuses=self.statuses,
+            status_counts=self.status_counts,
         )
         self.pages.append(page)
         return page
 
     # ---- the work
 
-    def _work(self, choose: random.Random) -> None:
-        known: list[int] = []
-        while not self._over.wait(choose.uniform(0.5, 1.5) * 3 / self._rate):
-            match choose.choices(["publish", "brief", "recall", "read", "look", "page"], [70, 4, 6, 10, 8, 2])[0]:
+    def _generate_traffic(self, rng: random.Random) -> None:
+        known_ids: list[int] = []
+        while not self._stopped.wait(rng.uniform(0.5, 1.5) * 3 / self._actions_per_second):
+            match rng.choices(["publish", "brief", "recall", "read", "look", "page"], [70, 4, 6, 10, 8, 2])[0]:
                 case "publish":
-                    known += filter(None, [self.publish(self.audience(choose))])
-                case "brief" if not self._healed.is_set():
-                    self.publish(self.audience(choose), lives_seconds=choose.uniform(0.5, 1.5))
-                case "recall" if known:
-                    self.recall(known.pop(choose.randrange(len(known))))
+                    known_ids += filter(None, [self.publish(self.draw_audience(rng))])
+                case "brief" if not self._is_healed.is_set():
+                    self.publish(self.draw_audience(rng), lifetime_seconds=rng.uniform(0.5, 1.5))
+                case "recall" if known_ids:
+                    self.recall_broadcast(known_ids.pop(rng.randrange(len(known_ids))))
                 case "read":
-                    self.read(choose.choice(list(self.roles)), choose)
+                    self.mark_read(rng.choice(list(self.roles_by_user)), rng)
                 case "look":
-                    self.look(choose.choice(list(self.roles)))
+                    self.record_inbox(rng.choice(list(self.roles_by_user)))
                 case "page":
-                    self.ask("GET", "/inbox", self.tokens[choose.choice(list(self.roles))])
+                    self.send_request("GET", "/inbox", self.tokens_by_user[rng.choice(list(self.roles_by_user))])
 
-    def audience(self, choose: random.Random) -> dict[str, Any]:
-        match choose.choice(["everyone", "roles", "users"]):
+    def draw_audience(self, rng: random.Random) -> dict[str, Any]:
+        match rng.choice(["everyone", "roles", "users"]):
             case "roles":
-                return {"kind": "roles", "roles": [choose.choice(ROLES)]}
+                return {"kind": "roles", "roles": [rng.choice(ROLES)]}
             case "users":
-                return {"kind": "users", "users": sorted(choose.sample(sorted(self.roles), 2))}
+                return {"kind": "users", "users": sorted(rng.sample(sorted(self.roles_by_user), 2))}
         return {"kind": "everyone"}
 
-    def new_key(self) -> str:
+    def make_key(self) -> str:
         with self._lock:
-            return f"{self.fault}-{self.seed}-{next(self._numbers)}"
+            return f"{self.fault}-{self.seed}-{next(self._key_numbers)}"
 
-    def publish(self, audience: dict[str, Any], *, lives_seconds: float | None = None, tries: int = 40) -> int | None:
+    def publish(
+        self, audience: dict[str, Any], *, lifetime_seconds: float | None = None, max_tries: int = 40
+    ) -> int | None:
         """Publish under one key until it is answered ok; return the id, None when it never was."""
-        key = self.new_key()
-        body = {"title": key, "content": f"Text of {key}", **_target(audience)}
-        ends = time.monotonic() + (lives_seconds or 0)
-        if lives_seconds:
-            body["expiresAt"] = (datetime.now(UTC) + timedelta(seconds=lives_seconds)).isoformat()
-        for _ in range(tries):
-            if lives_seconds and time.monotonic() > ends - 0.2:
+        key = self.make_key()
+        body = {"title": key, "content": f"Text of {key}", **_to_target_fields(audience)}
+        expires_at = time.monotonic() + (lifetime_seconds or 0)
+        if lifetime_seconds:
+            body["expiresAt"] = (datetime.now(UTC) + timedelta(seconds=lifetime_seconds)).isoformat()
+        for _ in range(max_tries):
+            if lifetime_seconds and time.monotonic() > expires_at - 0.2:
                 return None  # it would be refused, as its end lies in the past
-            answered, id = self.try_to_publish(key, audience, body)
+            outcome, id = self.publish_once(key, audience, body)
             if id is not None:
-                if lives_seconds:
-                    self.history.note("end", id=id, why="expired", began=ends, at=ends, result="ok")
+                if lifetime_seconds:
+                    self.history.record_event("end", id=id, why="expired", began=expires_at, at=expires_at, result="ok")
                 return id
-            if answered.status not in (None, *_PASSING) or self._over.is_set():
+            if outcome.status not in (None, *_TRANSIENT_STATUSES) or self._stopped.is_set():
                 return None
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(_RETRY_SECONDS)
         return None
 
-    def try_to_publish(self, key: str, audience: dict, body: dict) -> tuple[Answered, int | None]:
-        began = time.monotonic()
-        answered = self.ask("POST", "/api/admin/broadcasts", self.place.admin, body, Idempotency_Key=key)
-        id = answered.body["id"] if answered.result == "ok" else None
-        self.answers.append(answered)
-        self.history.note("publish", key=key, audience=audience, began=began, result=answered.result, id=id)
-        return answered, id
+    def publish_once(self, key: str, audience: dict, body: dict) -> tuple[RequestOutcome, int | None]:
+        started_at = time.monotonic()
+        outcome = self.send_request(
+            "POST", "/api/admin/broadcasts", self.environment.admin_token, body, Idempotency_Key=key
+        )
+        id = outcome.body["id"] if outcome.result == "ok" else None
+        self.publish_outcomes.append(outcome)
+        self.history.record_event("publish", key=key, audience=audience, began=started_at, result=outcome.result, id=id)
+        return outcome, id
 
-    def recall(self, id: int) -> None:
-        began = time.monotonic()
-        answered = self.ask("DELETE", f"/api/admin/broadcasts/{id}", self.place.admin, {"reason": "A mistake"})
-        self.history.note("end", id=id, why="recalled", began=began, result=answered.result)
+    def recall_broadcast(self, id: int) -> None:
+        started_at = time.monotonic()
+        outcome = self.send_request(
+            "DELETE", f"/api/admin/broadcasts/{id}", self.environment.admin_token, {"reason": "A mistake"}
+        )
+        self.history.record_event("end", id=id, why="recalled", began=started_at, result=outcome.result)
 
-    def read(self, user: str, choose: random.Random) -> None:
-        if not (cards := [c for page in self.pages if page.user == user for c in list(page.cards)]):
+    def mark_read(self, user: str, rng: random.Random) -> None:
+        if not (card_ids := [c for page in self.pages if page.user == user for c in list(page.card_ids)]):
             return
-        id = choose.choice(cards)
-        answered = self.ask("POST", f"/api/sse/read?messageId={id}", self.tokens[user])
-        if answered.result == "ok":
-            self.history.note("receipt", user=user, id=id)
+        id = rng.choice(card_ids)
+        outcome = self.send_request("POST", f"/api/sse/read?messageId={id}", self.tokens_by_user[user])
+        if outcome.result == "ok":
+            self.history.record_event("receipt", user=user, id=id)
 
-    def look(self, user: str, *, final: bool = False) -> list[int] | None:
-        listed = load_list(self.system.port, self.tokens[user], self.baseline, self.statuses)
-        if listed is None:
+    def record_inbox(self, user: str, *, is_final: bool = False) -> list[int] | None:
+        snapshot = load_inbox(self.system.port, self.tokens_by_user[user], self.baseline_id, self.status_counts)
+        if snapshot is None:
             return None
-        told = {"began": listed.began, "cards": listed.cards, "read": listed.read, "final": final}
-        self.history.note("inbox", user=user, **told)
-        return listed.cards
+        fields = {
+            "began": snapshot.started_at,
+            "cards": snapshot.card_ids,
+            "read": snapshot.read_ids,
+            "final": is_final,
+        }
+        self.history.record_event("inbox", user=user, **fields)
+        return snapshot.card_ids
 
     def set_roles(self, user: str, roles: list[str]) -> None:
-        began = time.monotonic()
-        words = ("set-roles", "--username", user, *[f"--role={role}" for role in roles])
-        self.system.run_module("flask", "--app", "app", *words)  # beside this process, whose threads watch the pages
-        self.history.note("roles", user=user, roles=roles, began=began)
-        self.roles[user] = roles
+        started_at = time.monotonic()
+        command_args = ("set-roles", "--username", user, *[f"--role={role}" for role in roles])
+        self.system.run_module(
+            "flask", "--app", "app", *command_args
+        )  # beside this process, whose threads watch the pages
+        self.history.record_event("roles", user=user, roles=roles, began=started_at)
+        self.roles_by_user[user] = roles
 
     # ---- the end
 
-    def _settle(self, healed: float) -> float | None:
+    def _wait_for_convergence(self, healed_at: float) -> float | None:
         """Wait until every page shows what a reload shows; return how many seconds after the heal the last one began to, None
         if one never did. The moment of our look says little: to look at everybody's list takes longer.
         """
-        last_end = max((event["at"] for event in of(self.history.events, "end")), default=0.0)
+        last_end = max((event["at"] for event in select_events(self.history.events, "end")), default=0.0)
         time.sleep(max(0.0, last_end - time.monotonic()))
-        deadline, current = time.monotonic() + CONVERGE_SECONDS, {}
-        while time.monotonic() < deadline and len(current) < len(self.pages):
-            for user in self.roles:
-                waiting = [page for page in self.pages if page.user == user and page not in current]
-                cards = self.look(user) if waiting else None
-                for page in waiting:
-                    since = page.since
-                    if since and cards is not None and page.cards == set(cards):
-                        current[page] = since
-                        self.history.note("current", stream=page.name, at=since)
-            time.sleep(_PAUSE_SECONDS)
-        return max(healed, *current.values()) - healed if len(current) == len(self.pages) else None
+        deadline, converged_at = time.monotonic() + CONVERGENCE_TIMEOUT_SECONDS, {}
+        while time.monotonic() < deadline and len(converged_at) < len(self.pages):
+            for user in self.roles_by_user:
+                pending_pages = [page for page in self.pages if page.user == user and page not in converged_at]
+                card_ids = self.record_inbox(user) if pending_pages else None
+                for page in pending_pages:
+                    current_since = page.current_since
+                    if current_since and card_ids is not None and page.card_ids == set(card_ids):
+                        converged_at[page] = current_since
+                        self.history.record_event("current", stream=page.name, at=current_since)
+            time.sleep(_RETRY_SECONDS)
+        return max(healed_at, *converged_at.values()) - healed_at if len(converged_at) == len(self.pages) else None
 
-    def _look_at_everything(self) -> None:
-        for user in self.roles:
+    def _record_final_state(self) -> None:
+        for user in self.roles_by_user:
             for _ in range(20):
-                if self.look(user, final=True) is not None:
+                if self.record_inbox(user, is_final=True) is not None:
                     break
                 time.sleep(0.5)
-        self.history.note("log", rows=self.rows())
+        self.history.record_event("log", rows=self.list_broadcasts())
 
-    def rows(self) -> list[tuple[int | None, int, str]]:
+    def list_broadcasts(self) -> list[tuple[int | None, int, str]]:
         """(seq, id, title) of everything that exists."""
-        rows, after = [], ""
-        while after is not None:
-            page = ask(self.system.port, "GET", f"/api/admin/broadcasts?limit=200{after}", self.place.admin).body
-            found = [item for item in page["items"] if item["id"] > self.baseline]
-            rows += [(item["seq"], item["id"], item["title"]) for item in found]
-            after = page["next"] and f"&after={page['next']}" if len(found) == len(page["items"]) else None
+        rows, page_query = [], ""
+        while page_query is not None:
+            page = send_request(
+                self.system.port, "GET", f"/api/admin/broadcasts?limit=200{page_query}", self.environment.admin_token
+            ).body
+            new_items = [item for item in page["items"] if item["id"] > self.baseline_id]
+            rows += [(item["seq"], item["id"], item["title"]) for item in new_items]
+            page_query = page["next"] and f"&after={page['next']}" if len(new_items) == len(page["items"]) else None
         return rows
 
 
-def _target(audience: dict[str, Any]) -> dict[str, Any]:
+def _to_target_fields(audience: dict[str, Any]) -> dict[str, Any]:
     match audience["kind"]:
         case "roles":
             return {"targetType": "ROLE", "targetIds": audience["roles"]}

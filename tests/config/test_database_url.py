@@ -6,7 +6,7 @@ import flask_migrate
 import pytest
 import sqlalchemy
 
-from broadcast.config.database_url import driver_arguments, normalize, sqlite_path
+from broadcast.config.database_url import get_sqlite_path, make_driver_arguments, normalize_url
 from broadcast.config.settings import Settings
 from broadcast.factory import create_app
 from broadcast.launcher.database import is_migrated
@@ -33,9 +33,9 @@ TWO = {"host": "h1,h2", "port": "5432,5433", "user": "u", "dbname": "db", "targe
     ],
 )  # fmt: skip
 def test_every_way_of_writing_it_means_the_same_to_sqlalchemy_and_to_the_driver(url, given):
-    normal = normalize(url)
-    assert normalize(normal) == normal
-    assert driver_arguments(normal) == given
+    normal = normalize_url(url)
+    assert normalize_url(normal) == normal
+    assert make_driver_arguments(normal) == given
     engine = sqlalchemy.create_engine(normal)
     _, arguments = engine.dialect.create_connect_args(engine.url)
     assert {name: str(value) for name, value in arguments.items() if name != "context"} == given
@@ -52,7 +52,7 @@ def test_every_way_of_writing_it_means_the_same_to_sqlalchemy_and_to_the_driver(
 )  # fmt: skip
 def test_what_cannot_be_read_is_said_without_the_password(url):
     with pytest.raises(ValueError, match=r"\.$") as raised:
-        normalize(url)
+        normalize_url(url)
     assert "secret" not in str(raised.value)
 
 
@@ -62,9 +62,9 @@ def test_path_of_sqlite_is_of_the_working_directory_and_decoded_as_sqlalchemy_do
         ("sqlite:///a.sqlite3", tmp_path / "a.sqlite3"),
         ("sqlite:////b c/ü%3F%2541.sqlite3", Path("/b c/ü?%41.sqlite3")),
     ]:
-        normal = normalize(url)
-        assert normalize(normal) == normal
-        assert sqlite_path(normal) == path
+        normal = normalize_url(url)
+        assert normalize_url(normal) == normal
+        assert get_sqlite_path(normal) == path
         assert sqlalchemy.make_url(normal).database == str(path)
 
 

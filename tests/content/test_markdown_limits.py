@@ -8,35 +8,45 @@ from hypothesis import given, settings
 from broadcast.base.errors import Invalid
 from broadcast.content import autolinks, markdown
 from broadcast.content.markdown import render
-from tests.nasty_texts import SIZE, cut, lines_of, nasty_texts
+from tests.nasty_texts import MAX_TEXT_BYTES, count_lines, pathological_texts, truncate_text
 
 MOST_LINES_AT_ONCE = 300_000  # of Python, some 20 ms
 MOST_LINES = 3_000_000  # some 200 ms, in slices of a few
 
 SLOW = {
-    "brackets": "[" * SIZE, "stars": "*" * SIZE, "quotes": ">" * SIZE, "nested quotes": "> " * (SIZE // 2),
-    "nested lists": "- " * (SIZE // 2), "open links": "[a](" * (SIZE // 4), "open images": "![" * (SIZE // 2),
-    "references": "[x][" * (SIZE // 4), "backticks": "`a``" * (SIZE // 4), "emphasis": "*a_ " * (SIZE // 4),
-    "star and word": "a**b" + "c* " * (SIZE // 3), "brackets both ways": "[" * (SIZE // 2) + "]" * (SIZE // 2),
-    "tags": "<a " * (SIZE // 3), "entities": "&" * SIZE, "addresses": "http://[" * (SIZE // 8), "slashes": "//a" * (SIZE // 3),
-    "names": "a.com " * (SIZE // 6), "colons": "http:" * (SIZE // 5), "lines": "\n" * SIZE, "tabs": "\t" * SIZE,
+    "brackets": "[" * MAX_TEXT_BYTES, "stars": "*" * MAX_TEXT_BYTES, "quotes": ">" * MAX_TEXT_BYTES, "nested quotes":
+    "> " * (MAX_TEXT_BYTES // 2),
+    "nested lists": "- " * (MAX_TEXT_BYTES // 2), "open links": "[a](" * (MAX_TEXT_BYTES // 4), "open images": "![" *
+    (MAX_TEXT_BYTES // 2),
+    "references": "[x][" * (MAX_TEXT_BYTES // 4), "backticks": "`a``" * (MAX_TEXT_BYTES // 4), "emphasis": "*a_ " *
+    (MAX_TEXT_BYTES // 4),
+    "star and word": "a**b" + "c* " * (MAX_TEXT_BYTES // 3), "brackets both ways": "[" * (MAX_TEXT_BYTES // 2) + "]"
+    * (MAX_TEXT_BYTES // 2),
+    "tags": "<a " * (MAX_TEXT_BYTES // 3), "entities": "&" * MAX_TEXT_BYTES, "addresses": "http://[" *
+    (MAX_TEXT_BYTES // 8), "slashes": "//a" * (MAX_TEXT_BYTES // 3),
+    "names": "a.com " * (MAX_TEXT_BYTES // 6), "colons": "http:" * (MAX_TEXT_BYTES // 5), "lines": "\n" *
+    MAX_TEXT_BYTES, "tabs": "\t" * MAX_TEXT_BYTES,
     "stairs": "\n".join(" " * n + "- a" for n in range(170)), "quote stairs": "\n".join(">" * n for n in range(180)),
-    "wide table": "|a" * 300 + "\n" + "|-" * 300 + "\n" + "|\n" * 6000, "definitions": "[a]: b\n" * (SIZE // 7),
-    "rules": "-" * SIZE, "lines of a list": "1. a\n" * (SIZE // 5), "lines of a quote": "> a\n- b\n" * (SIZE // 8),
-    "few brackets and many signs": "[" * 999 + "!" * SIZE, "hosts": "é+a." * (SIZE // 5), "dashes": "http://a-" * (SIZE // 9),
-    "characters of a host": "[a](http://" + "".join(chr(0x4E00 + n) for n in range(5000)) + ")", "mail": "a@" * (SIZE // 2),
-    "tables": "|-|-\n\n" * (SIZE // 6), "bold brackets": "**[a" * (SIZE // 4), "escapes": "\\" * SIZE,
-    "as many addresses as may be": "a.com " * markdown.MOST_LINKS,
+    "wide table": "|a" * 300 + "\n" + "|-" * 300 + "\n" + "|\n" * 6000, "definitions": "[a]: b\n" * (MAX_TEXT_BYTES // 7),
+    "rules": "-" * MAX_TEXT_BYTES, "lines of a list": "1. a\n" * (MAX_TEXT_BYTES // 5), "lines of a quote":
+    "> a\n- b\n" * (MAX_TEXT_BYTES // 8),
+    "few brackets and many signs": "[" * 999 + "!" * MAX_TEXT_BYTES, "hosts": "é+a." * (MAX_TEXT_BYTES // 5),
+    "dashes": "http://a-" * (MAX_TEXT_BYTES // 9),
+    "characters of a host": "[a](http://" + "".join(chr(0x4E00 + n) for n in range(5000)) + ")", "mail": "a@" *
+    (MAX_TEXT_BYTES // 2),
+    "tables": "|-|-\n\n" * (MAX_TEXT_BYTES // 6), "bold brackets": "**[a" * (MAX_TEXT_BYTES // 4), "escapes": "\\" *
+    MAX_TEXT_BYTES,
+    "as many addresses as may be": "a.com " * markdown.MAX_LINKS,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SLOW)
 def test_slow_text_gives_way_to_others_and_is_done_or_refused(name):
-    _check(cut(SLOW[name]))
+    _check(truncate_text(SLOW[name]))
 
 
 @settings(max_examples=30)
-@given(nasty_texts)
+@given(pathological_texts)
 def test_no_text_keeps_the_loop(text):
     _check(text)
 
@@ -44,11 +54,11 @@ def test_no_text_keeps_the_loop(text):
 def _check(text: str) -> None:
     def work() -> None:
         with contextlib.suppress(Invalid):
-            assert len(render(text)) < 20 * SIZE, "the log and every stream carry it"
+            assert len(render(text)) < 20 * MAX_TEXT_BYTES, "the log and every stream carry it"
 
-    lines = lines_of(work)
-    assert lines.most <= MOST_LINES_AT_ONCE
-    assert lines.all <= MOST_LINES
+    lines = count_lines(work)
+    assert lines.max_between_yields <= MOST_LINES_AT_ONCE
+    assert lines.total <= MOST_LINES
 
 
 NEWSLETTER = (
@@ -62,12 +72,12 @@ NEWSLETTER = (
 @pytest.mark.parametrize(
     "text",
     [
-        cut(NEWSLETTER),
-        cut("Name: ____________________________\n" * 100),
-        cut("- server_name_01.example.com\n" * 450),
-        cut("```\n" + '{"a": [1, 2, [3]], "b": "<c>"}\n' * 300 + "```"),
-        cut("A line of words, as people write them. " * 400),
-        cut("Ein Satz mit Wörtern, wie man ihn schreibt; und *betont*.\n\n" * 260),
+        truncate_text(NEWSLETTER),
+        truncate_text("Name: ____________________________\n" * 100),
+        truncate_text("- server_name_01.example.com\n" * 450),
+        truncate_text("```\n" + '{"a": [1, 2, [3]], "b": "<c>"}\n' * 300 + "```"),
+        truncate_text("A line of words, as people write them. " * 400),
+        truncate_text("Ein Satz mit Wörtern, wie man ihn schreibt; und *betont*.\n\n" * 260),
     ],
 )
 def test_what_people_write_is_shown(text):
@@ -140,13 +150,13 @@ def test_text_that_can_be_seen_is_not(text):
     ],
 )
 def test_addresses_are_found_in_text(text, found):
-    assert [address.url for address in autolinks.find(text)] == found
+    assert [address.url for address in autolinks.find_addresses(text)] == found
 
 
-@given(nasty_texts)
+@given(pathological_texts)
 def test_addresses_stand_in_the_text_where_they_say(text):
     end = 0
-    for address in autolinks.find(text):
+    for address in autolinks.find_addresses(text):
         assert end <= address.index < address.last_index
         assert text[address.index : address.last_index] == address.text
         end = address.last_index
@@ -154,7 +164,7 @@ def test_addresses_stand_in_the_text_where_they_say(text):
 
 def test_long_text_lets_others_run(monkeypatch):
     turns: list[int] = []
-    monkeypatch.setattr("broadcast.base.cooperative.let_others_run", lambda: turns.append(1))
-    monkeypatch.setattr("broadcast.base.cooperative._WORK_SECONDS", 0)
-    markdown.render(cut(NEWSLETTER))
+    monkeypatch.setattr("broadcast.base.cooperative.yield_to_loop", lambda: turns.append(1))
+    monkeypatch.setattr("broadcast.base.cooperative._MAX_WORK_SECONDS", 0)
+    markdown.render(truncate_text(NEWSLETTER))
     assert len(turns) > 1000

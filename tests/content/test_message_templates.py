@@ -11,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from broadcast.base.errors import Invalid
 from broadcast.content import message_templates
-from tests.nasty_texts import lines_of
+from tests.nasty_texts import count_lines
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ from tests.nasty_texts import lines_of
     ],
 )
 def test_variables_are_filled_in(text, values, filled):
-    assert message_templates.fill(text, values) == filled
+    assert message_templates.fill_template(text, values) == filled
 
 
 def test_variables_are_found():
-    assert message_templates.variables(
+    assert message_templates.list_variables(
         "{{ b }} {{ a|upper }}", "{% for x in c|split %}{{ x }}{{ range(2)|length }}{% endfor %}"
     ) == ["a", "b", "c"]
 
@@ -79,7 +79,7 @@ def test_template_without_an_end_ends(what):
 
     def run() -> None:
         try:
-            message_templates.fill(FOREVER[what], {"a": "1", "x": "x" * 20_000, "wide": "%0999999999d"})
+            message_templates.fill_template(FOREVER[what], {"a": "1", "x": "x" * 20_000, "wide": "%0999999999d"})
         except Invalid as invalid:
             told.append(str(invalid))
 
@@ -104,18 +104,18 @@ def test_template_without_an_end_ends(what):
 )  # fmt: skip
 def test_template_cannot_reach_out(text):
     with pytest.raises(Invalid):
-        message_templates.fill(text, {"a": "x", "b": "y"})
+        message_templates.fill_template(text, {"a": "x", "b": "y"})
 
 
 def test_missing_variable_is_told():
     with pytest.raises(Invalid, match="what"):
-        message_templates.fill("{{ what }}", {})
+        message_templates.fill_template("{{ what }}", {})
 
 
 @given(st.text(alphabet="{}%|()x1 +-'for in range if endfor endif\n", max_size=60))
 def test_no_text_does_more_than_be_refused(text):
     with contextlib.suppress(Invalid):
-        message_templates.fill(text, {"x": "1"})
+        message_templates.fill_template(text, {"x": "1"})
 
 
 _EXPRESSIONS = [
@@ -152,7 +152,7 @@ def test_what_is_filled_in_reads_as_jinja_writes_it(text, a, b):
     except (TemplateError, TypeError, ValueError):
         expected = None
     try:
-        assert message_templates.fill(text, values) == expected
+        assert message_templates.fill_template(text, values) == expected
     except Invalid:
         assert expected is None
 
@@ -179,7 +179,7 @@ def test_no_template_keeps_the_loop(start, unit, times, end, ends):
 
     def work() -> None:
         with contextlib.suppress(Invalid):
-            message_templates.variables(text)
-            message_templates.fill(text, dict.fromkeys("anx", "a, " * 600))
+            message_templates.list_variables(text)
+            message_templates.fill_template(text, dict.fromkeys("anx", "a, " * 600))
 
-    assert lines_of(work).all <= 700_000, "lines of Python, some 40 ms"
+    assert count_lines(work).total <= 700_000, "lines of Python, some 40 ms"

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from broadcast.config.secret_keys import weakness
+from broadcast.config.secret_keys import find_weakness
 from broadcast.config.settings import Settings
 from tests.deploy.test_files import DEPLOY, MANIFESTS
-from tests.servers import make_certificate, nginx
-from tests.system import TOP
+from tests.servers import make_nginx, make_self_signed_certificate
+from tests.system import PROJECT_ROOT
 
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -52,7 +52,7 @@ def test_setup_makes_passwords_that_nobody_else_has_and_keeps_them(tmp_path: Pat
     assert len({first[name] for name in secrets} | {other[name] for name in secrets}) == 6
     for name in secrets:
         assert re.fullmatch(r"[0-9a-f]{64}", first[name])
-        assert weakness(first[name]) is None
+        assert find_weakness(first[name]) is None
     assert (first["TRUSTED_HOSTS"], other["TRUSTED_HOSTS"]) == ("localhost", "a.example,b.example")
     assert stat.S_IMODE((tmp_path / "one/.env").stat().st_mode) == 0o600
     assert set_up(tmp_path / "one", "c.example") == first, "what is there stays"
@@ -60,7 +60,7 @@ def test_setup_makes_passwords_that_nobody_else_has_and_keeps_them(tmp_path: Pat
     os.chmod(tmp_path / "one/.env", 0o644)
     assert set_up(tmp_path / "one")["REDIS_PASSWORD"] == "mine"
     assert stat.S_IMODE((tmp_path / "one/.env").stat().st_mode) == 0o600
-    assert "deploy/.env" in (TOP / ".gitignore").read_text().splitlines()
+    assert "deploy/.env" in (PROJECT_ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_nothing_starts_with_a_password_that_is_written_in_the_file():
@@ -127,7 +127,7 @@ def test_data_of_kafka_is_in_its_volume_and_its_topics_are_made():
 
 
 def test_plain_http_leads_to_the_port_that_is_published(tmp_path: Path):
-    proxy = nginx(tmp_path / "nginx", [1, 2], certificate=make_certificate(tmp_path / "tls"))
+    proxy = make_nginx(tmp_path / "nginx", [1, 2], certificate=make_self_signed_certificate(tmp_path / "tls"))
     text = (tmp_path / "nginx/nginx.conf").read_text()
     [plain] = re.findall(r"listen 127.0.0.1:(\d+);", text)
     proxy.start()
@@ -154,7 +154,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 def test_secret_of_the_example_opens_nothing():
     [secret] = [manifest for manifest in KUBERNETES if manifest["kind"] == "Secret"]
     assert all("REPLACE-ME" in value for value in secret["stringData"].values())
-    assert weakness(secret["stringData"]["SECRET_KEY"])
+    assert find_weakness(secret["stringData"]["SECRET_KEY"])
 
 
 @pytest.mark.parametrize(

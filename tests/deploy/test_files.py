@@ -15,21 +15,21 @@ import pytest
 import yaml
 
 from broadcast.config.settings import Settings
-from tests.servers import make_certificate, program
-from tests.system import TOP
+from tests.servers import find_program_or_skip, make_self_signed_certificate
+from tests.system import PROJECT_ROOT
 
-DEPLOY = TOP / "deploy"
+DEPLOY = PROJECT_ROOT / "deploy"
 BESIDE_PYTHON = Path(sys.executable).parent
 MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
 _CONTAINER_ONLY = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 
 
 def test_nginx_accepts_its_configuration(tmp_path: Path):
-    make_certificate(tmp_path / "tls")
+    make_self_signed_certificate(tmp_path / "tls")
     text = (DEPLOY / "nginx.conf").read_text().replace("/tmp/nginx", f"{tmp_path}/nginx")
     text = re.sub(r"\bnode[12]:8000", "127.0.0.1:8000", text)  # names that only compose knows
     (tmp_path / "nginx.conf").write_text(text)
-    _accepts(program("nginx", "nginx"), "-t", "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log")
+    _accepts(find_program_or_skip("nginx", "nginx"), "-t", "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log")
 
 
 def test_nginx_holds_back_neither_of_the_two_streams_and_overwrites_what_a_client_says_of_itself(app):
@@ -53,9 +53,9 @@ def test_dockerfile_passes_hadolint():
 def test_image_holds_what_the_program_needs_and_ignores_the_rest():
     copied = set(re.findall(r"^COPY (?!--from)(.+)", (DEPLOY / "Dockerfile").read_text(), re.M))
     sources = {source for line in copied for source in line.split()[:-1]}
-    let_in = {line[1:] for line in (TOP / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    let_in = {line[1:] for line in (PROJECT_ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert sources == let_in
-    assert all((TOP / source).exists() for source in sources)
+    assert all((PROJECT_ROOT / source).exists() for source in sources)
 
 
 def test_compose_file_follows_the_specification():
@@ -99,7 +99,7 @@ def test_every_variable_that_is_set_is_a_setting():
 
 
 def test_systemd_accepts_the_unit_and_finds_it_well_confined(tmp_path: Path):
-    analyze = program("systemd-analyze", "systemd")
+    analyze = find_program_or_skip("systemd-analyze", "systemd")
     unit = tmp_path / "broadcast.service"
     text = (DEPLOY / "broadcast.service").read_text()
     unit.write_text(text.replace("/opt/broadcast/.venv/bin/python", sys.executable))

@@ -15,20 +15,22 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from broadcast.config.settings import Settings
 from broadcast.ingest.kafka import broker_check
 from tests.deploy.test_files import DEPLOY
-from tests.kafka.server import JARS, java
-from tests.ports import free_port
+from tests.kafka.server import JARS_DIR, build_java_command
+from tests.ports import find_free_port
 
 SERVICES = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 _START_SECONDS = 60
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(not any(JARS.glob("kafka-server-4*.jar")), reason="Kafka was not fetched: `make kafka` does"),
+    pytest.mark.skipif(
+        not any(JARS_DIR.glob("kafka-server-4*.jar")), reason="Kafka was not fetched: `make kafka` does"
+    ),
 ]
 
 
 def settings_of_compose(folder: Path, port: int) -> Path:
     """The image's variables as the server's properties (KAFKA_LOG_DIRS is log.dirs), on ports and in a folder of this test."""
-    controller = str(free_port())
+    controller = str(find_free_port())
     lines = []
     for name, value in SERVICES["kafka"]["environment"].items():
         if name == "KAFKA_HEAP_OPTS":
@@ -45,9 +47,16 @@ def settings_of_compose(folder: Path, port: int) -> Path:
 def container(properties: Path, address: str) -> Iterator[AdminClient]:
     """One life of the container: it formats its volume if that is new, and serves."""
     log = properties.with_name("output.txt").open("ab")
-    words = [*java(), "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", "YnJvYWRjYXN0LXRlc3RzLTE"]
+    words = [
+        *build_java_command(),
+        "kafka.tools.StorageTool",
+        "format",
+        "--ignore-formatted",
+        "-t",
+        "YnJvYWRjYXN0LXRlc3RzLTE",
+    ]
     subprocess.run([*words, "-c", properties], check=True, stdout=log, stderr=log, timeout=_START_SECONDS)
-    process = subprocess.Popen([*java(), "kafka.Kafka", properties], stdout=log, stderr=log)
+    process = subprocess.Popen([*build_java_command(), "kafka.Kafka", properties], stdout=log, stderr=log)
     try:
         admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
         deadline = time.monotonic() + _START_SECONDS
@@ -69,7 +78,7 @@ def _answers(admin: AdminClient) -> bool:
 
 
 def test_topic_is_made_data_outlives_the_container_and_a_mistyped_name_makes_no_topic(tmp_path: Path):
-    port = free_port()
+    port = find_free_port()
     address = f"127.0.0.1:{port}"
     properties = settings_of_compose(tmp_path, port)
     words = SERVICES["topics"]["command"]
@@ -79,9 +88,9 @@ def test_topic_is_made_data_outlives_the_container_and_a_mistyped_name_makes_no_
     settings = Settings(kafka_bootstrap_servers=[address])
 
     with container(properties, address) as admin:
-        assert topic in broker_check.examine(settings), "until it is made, the doctor names it"
+        assert topic in broker_check.check_brokers(settings), "until it is made, the doctor names it"
         admin.create_topics([NewTopic(topic, int(partitions), int(copies))])[topic].result(20)
-        assert broker_check.examine(settings) is None
+        assert broker_check.check_brokers(settings) is None
         producer = Producer({"bootstrap.servers": address, "message.timeout.ms": 5000})
         problems = []
         producer.produce(topic, b"kept", on_delivery=lambda problem, _: problems.append(problem))
@@ -94,7 +103,7 @@ def test_topic_is_made_data_outlives_the_container_and_a_mistyped_name_makes_no_
         found = admin.list_topics(timeout=10).topics[topic].partitions
         assert len(found) == int(partitions)
         assert _records(address, topic, len(found)) == 1
-        assert broker_check.examine(settings) is None
+        assert broker_check.check_brokers(settings) is None
 
 
 def _records(address: str, topic: str, partitions: int) -> int:

@@ -5,7 +5,7 @@ import secrets
 
 from broadcast.config.settings import Settings
 from tests.deploy.test_files import DEPLOY
-from tests.system import TOP
+from tests.system import PROJECT_ROOT
 
 TEXT = (DEPLOY / "broadcast.service").read_text()
 HEADER = re.sub(r"^# ?", "", TEXT.partition("[Unit]")[0], flags=re.M)
@@ -19,7 +19,7 @@ def test_header_makes_the_user_the_folder_and_the_settings_that_the_unit_names()
     assert UNIT["ExecStart"].startswith(f"{UNIT['WorkingDirectory']}/.venv/bin/python -m gunicorn -c gunicorn.conf.py")
     assert f"DATA_DIR=/var/lib/{UNIT['StateDirectory']} " in UNIT["Environment"]
     for name in re.findall(r"-r (\S+)", HEADER):
-        assert (TOP / name).exists()
+        assert (PROJECT_ROOT / name).exists()
 
 
 def test_environment_of_the_header_starts_in_production():
@@ -28,7 +28,7 @@ def test_environment_of_the_header_starts_in_production():
     settings = Settings.load(given | {"DATA_DIR": "/var/lib/broadcast"})
     assert settings.is_production
     assert settings.trusted_hosts == ["broadcast.example.org"]
-    assert settings.misspelt == []
+    assert settings.misspelling_warnings == []
 
 
 def test_unit_waits_for_a_worker_that_serves_and_reloads_only_what_can_be_read():

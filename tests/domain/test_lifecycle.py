@@ -36,36 +36,36 @@ LEGAL = {
 @pytest.mark.parametrize("status", list(Status))
 def test_table(status, action):
     expected = LEGAL.get((status.value, action))
-    assert lifecycle.may(status, action) == (expected is not None)
-    assert (status in lifecycle.sources(action)) == (expected is not None)
+    assert lifecycle.can_transition(status, action) == (expected is not None)
+    assert (status in lifecycle.list_source_statuses(action)) == (expected is not None)
     if expected:
-        assert lifecycle.after(status, action) == expected
+        assert lifecycle.transition(status, action) == expected
         return
     with pytest.raises(IllegalTransition) as caught:
-        lifecycle.after(status, action)
-    assert (caught.value.current, caught.value.action) == (status, action)
+        lifecycle.transition(status, action)
+    assert (caught.value.current_status, caught.value.action) == (status, action)
     assert caught.value.status == Conflict.status == 409
 
 
 @pytest.mark.parametrize("ended", [Status.EXPIRED, Status.CANCELLED])
 def test_what_has_ended_stays_ended(ended):
-    assert [action for action in ACTIONS if lifecycle.may(ended, action)] == ["archived"]
-    assert lifecycle.after(ended, "archived") is ended
+    assert [action for action in ACTIONS if lifecycle.can_transition(ended, action)] == ["archived"]
+    assert lifecycle.transition(ended, "archived") is ended
 
 
 def test_status_is_read_from_what_the_database_holds():
-    assert lifecycle.after("DRAFT", "published") is Status.ACTIVE
+    assert lifecycle.transition("DRAFT", "published") is Status.ACTIVE
 
 
 def test_unknown_action_is_illegal():
     with pytest.raises(IllegalTransition):
-        lifecycle.after(Status.ACTIVE, "deleted")
+        lifecycle.transition(Status.ACTIVE, "deleted")
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_refusal_is_a_sentence_for_people(action):
     for status in Status:
-        if not lifecycle.may(status, action):
+        if not lifecycle.can_transition(status, action):
             sentence = str(IllegalTransition(status, action))
             assert sentence.endswith(".")
             assert status.value not in sentence

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcast.base.errors import Invalid
-from broadcast.domain.message import CONTENT_BYTES, Draft, Link, Priority, Target, TargetType, read_draft
-from tests.acts import a_message, to_people, to_role
+from broadcast.domain.message import MAX_CONTENT_BYTES, Draft, Link, Priority, Target, TargetType, parse_draft
+from tests.acts import build_message, build_role_message, build_user_message
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
 
 
 def draft(raw: Any) -> Draft:
-    return read_draft(raw, now=NOW)
+    return parse_draft(raw, now=NOW)
 
 
 def problems(raw: Any) -> dict[str, str]:
@@ -28,7 +28,7 @@ def problems(raw: Any) -> dict[str, str]:
 
 
 def test_whole_message_is_read():
-    raw = to_role(
+    raw = build_role_message(
         "Ops", "ops", "Sales", title="  Two   words ", content="\n\nLine 1\r\nLine 2\rLine 3\n", priority="URGENT",
         category=" News ", scheduledAt="2026-11-05T10:00:00+02:00", expiresAt="2026-11-06T00:00:00Z", requiresAck=True,
         ackDueAt="2026-11-05T12:00:00Z", actions=[{"label": " Go ", "url": "https://example.com/x?y=1"}], draft=True,
@@ -47,7 +47,7 @@ def test_whole_message_is_read():
 
 
 def test_least_message_gets_calm_defaults():
-    read = draft(a_message())
+    read = draft(build_message())
     assert (read.priority, read.category, read.scheduled_at, read.expires_at) == (Priority.NORMAL, None, None, None)
     assert (read.requires_ack, read.keep_as_draft, read.actions) == (False, False, ())
 
@@ -57,13 +57,13 @@ def test_all_problems_are_told_at_once():
     assert set(told) == {"title", "content", "targetIds", "priority", "expiresAt"}
 
 
-@pytest.mark.parametrize("raw", [None, [], "text", 1, True, [a_message()]])
+@pytest.mark.parametrize("raw", [None, [], "text", 1, True, [build_message()]])
 def test_anything_but_an_object_is_refused(raw):
     assert set(problems(raw)) == {"body"}
 
 
 def test_unknown_field_is_refused_not_ignored():
-    assert set(problems(a_message(senderName="Mallory", isAdmin=True))) == {"senderName", "isAdmin"}
+    assert set(problems(build_message(senderName="Mallory", isAdmin=True))) == {"senderName", "isAdmin"}
 
 
 # ---- title
@@ -71,14 +71,14 @@ def test_unknown_field_is_refused_not_ignored():
 
 @pytest.mark.parametrize("title", ["x" * 200, "😀" * 200, "x" + " " * 500 + "y", "a\u2028b"])
 def test_title_of_200_characters_fits(title):
-    assert 0 < len(draft(a_message(title=title)).title) <= 200
+    assert 0 < len(draft(build_message(title=title)).title) <= 200
 
 
 @pytest.mark.parametrize(
     "title", ["", "   ", "\n\t", "x" * 201, "😀" * 201, "a\0b", "\x1b[31mred", "\ud800", 7, True, ["t"], {}]
 )
 def test_title_that_is_none_is_refused(title):
-    assert set(problems(a_message(title=title))) == {"title"}
+    assert set(problems(build_message(title=title))) == {"title"}
 
 
 @pytest.mark.parametrize(
@@ -94,37 +94,37 @@ def test_title_that_is_none_is_refused(title):
     ],
 )
 def test_title_in_any_script_is_accepted(title):
-    assert draft(a_message(title=title)).title == " ".join(title.split())
+    assert draft(build_message(title=title)).title == " ".join(title.split())
 
 
 @pytest.mark.parametrize("mark", ["\u202e", "\u202d"])
 def test_title_cannot_turn_the_reading_direction_over(mark):
     """A right-to-left override would show another text than was written."""
-    assert set(problems(a_message(title=f"invoice {mark}gpj.exe"))) == {"title"}
+    assert set(problems(build_message(title=f"invoice {mark}gpj.exe"))) == {"title"}
 
 
 @pytest.mark.parametrize("field", ["title", "content", "targetType"])
 def test_missing_field_is_named(field):
-    assert field in problems(a_message(**{field: None}))
+    assert field in problems(build_message(**{field: None}))
 
 
 # ---- content
 
 
 def test_content_is_measured_in_bytes_not_characters():
-    assert draft(a_message(content="ü" * (CONTENT_BYTES // 2)))
-    assert set(problems(a_message(content="ü" * (CONTENT_BYTES // 2) + "x"))) == {"content"}
-    assert draft(a_message(content="x" * CONTENT_BYTES))
-    assert set(problems(a_message(content="x" * (CONTENT_BYTES + 1)))) == {"content"}
+    assert draft(build_message(content="ü" * (MAX_CONTENT_BYTES // 2)))
+    assert set(problems(build_message(content="ü" * (MAX_CONTENT_BYTES // 2) + "x"))) == {"content"}
+    assert draft(build_message(content="x" * MAX_CONTENT_BYTES))
+    assert set(problems(build_message(content="x" * (MAX_CONTENT_BYTES + 1)))) == {"content"}
 
 
 @pytest.mark.parametrize("content", ["", " \n ", "a\0b", "a\udfffb", 5, False, [], {"a": 1}])
 def test_content_that_is_none_is_refused(content):
-    assert set(problems(a_message(content=content))) == {"content"}
+    assert set(problems(build_message(content=content))) == {"content"}
 
 
 def test_indented_code_keeps_its_indentation():
-    assert draft(a_message(content="    code\n")).content == "    code"
+    assert draft(build_message(content="    code\n")).content == "    code"
 
 
 # ---- enumerations, flags, category
@@ -132,25 +132,25 @@ def test_indented_code_keeps_its_indentation():
 
 @pytest.mark.parametrize("priority", ["high", "", 1, True, ["HIGH"], {"a": 1}, "HIGH "])
 def test_unknown_priority_is_refused(priority):
-    assert "LOW, NORMAL, HIGH, URGENT" in problems(a_message(priority=priority))["priority"]
+    assert "LOW, NORMAL, HIGH, URGENT" in problems(build_message(priority=priority))["priority"]
 
 
 @pytest.mark.parametrize("kind", ["all", "EVERYONE", "", 0, False, [], {}])
 def test_unknown_target_type_is_refused_not_taken_for_all(kind):
-    assert set(problems(a_message(targetType=kind))) == {"targetType"}
+    assert set(problems(build_message(targetType=kind))) == {"targetType"}
 
 
 @pytest.mark.parametrize("field", ["requiresAck", "draft"])
 @pytest.mark.parametrize("value", ["true", 1, 0, "", [], "false"])
 def test_flag_is_true_or_false_only(field, value):
-    assert set(problems(a_message(**{field: value}))) == {field}
+    assert set(problems(build_message(**{field: value}))) == {field}
 
 
 def test_category_has_at_most_40_characters():
-    assert draft(a_message(category="x" * 40)).category == "x" * 40
-    assert draft(a_message(category="  ")).category is None
+    assert draft(build_message(category="x" * 40)).category == "x" * 40
+    assert draft(build_message(category="  ")).category is None
     for wrong in ("x" * 41, "a\x07b", 3, ["News"]):
-        assert set(problems(a_message(category=wrong))) == {"category"}, wrong
+        assert set(problems(build_message(category=wrong))) == {"category"}, wrong
 
 
 # ---- audience
@@ -159,12 +159,12 @@ def test_category_has_at_most_40_characters():
 @pytest.mark.parametrize("kind", ["ROLE", "SELECTED"])
 @pytest.mark.parametrize("ids", [None, []])
 def test_empty_audience_is_refused(kind, ids):
-    assert set(problems(a_message(targetType=kind, targetIds=ids))) == {"targetIds"}
+    assert set(problems(build_message(targetType=kind, targetIds=ids))) == {"targetIds"}
 
 
 def test_names_beside_everyone_are_refused():
     """Somebody who names people does not mean everybody."""
-    assert set(problems(a_message(targetType="ALL", targetIds=["ops"]))) == {"targetIds"}
+    assert set(problems(build_message(targetType="ALL", targetIds=["ops"]))) == {"targetIds"}
 
 
 @pytest.mark.parametrize(
@@ -173,16 +173,16 @@ def test_names_beside_everyone_are_refused():
      [10**400], [[]], [{}], [["ops"]], ["a\0"], ["\ud800"], [float("nan")]],
 )  # fmt: skip
 def test_target_that_is_no_name_is_refused(ids):
-    assert set(problems(a_message(targetType="SELECTED", targetIds=ids))) == {"targetIds"}
+    assert set(problems(build_message(targetType="SELECTED", targetIds=ids))) == {"targetIds"}
 
 
 def test_names_are_compared_without_case_and_once():
-    assert draft(to_people("Bob", " bob ", "BOB")).target.names == ("bob",)
-    assert draft(a_message(targetType="SELECTED", targetIds=[7, 7, 2**63 - 1])).target.names == (7, 2**63 - 1)
+    assert draft(build_user_message("Bob", " bob ", "BOB")).target.names == ("bob",)
+    assert draft(build_message(targetType="SELECTED", targetIds=[7, 7, 2**63 - 1])).target.names == (7, 2**63 - 1)
 
 
 def test_too_many_names_are_refused_with_the_way_out():
-    told = problems(a_message(targetType="SELECTED", targetIds=list(range(1, 50_002))))
+    told = problems(build_message(targetType="SELECTED", targetIds=list(range(1, 50_002))))
     assert "role" in told["targetIds"]
 
 
@@ -196,12 +196,12 @@ def test_too_many_names_are_refused_with_the_way_out():
 )  # fmt: skip
 @pytest.mark.parametrize("field", ["scheduledAt", "expiresAt"])
 def test_time_without_zone_or_sense_is_refused(field, time):
-    assert set(problems(a_message(**{field: time}))) == {field}
+    assert set(problems(build_message(**{field: time}))) == {field}
 
 
 def test_start_in_the_past_is_refused_but_a_slow_form_is_not():
-    assert set(problems(a_message(scheduledAt="2026-11-04T09:58:59Z"))) == {"scheduledAt"}
-    assert draft(a_message(scheduledAt="2026-11-04T09:59:30Z"))
+    assert set(problems(build_message(scheduledAt="2026-11-04T09:58:59Z"))) == {"scheduledAt"}
+    assert draft(build_message(scheduledAt="2026-11-04T09:59:30Z"))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_start_in_the_past_is_refused_but_a_slow_form_is_not():
     ],
 )
 def test_expiry_comes_after_the_start(scheduled, expires, fits):
-    raw = a_message(scheduledAt=scheduled, expiresAt=expires)
+    raw = build_message(scheduledAt=scheduled, expiresAt=expires)
     if fits:
         assert draft(raw)
     else:
@@ -224,9 +224,9 @@ def test_expiry_comes_after_the_start(scheduled, expires, fits):
 
 def test_due_date_needs_an_acknowledgement_to_be_due():
     later = (NOW + timedelta(days=1)).isoformat()
-    assert set(problems(a_message(ackDueAt=later))) == {"ackDueAt"}
-    assert set(problems(a_message(ackDueAt=NOW.isoformat(), requiresAck=True))) == {"ackDueAt"}
-    assert draft(a_message(ackDueAt=later, requiresAck=True)).ack_due_at
+    assert set(problems(build_message(ackDueAt=later))) == {"ackDueAt"}
+    assert set(problems(build_message(ackDueAt=NOW.isoformat(), requiresAck=True))) == {"ackDueAt"}
+    assert draft(build_message(ackDueAt=later, requiresAck=True)).ack_due_at
 
 
 # ---- links
@@ -239,7 +239,7 @@ def test_due_date_needs_an_acknowledgement_to_be_due():
      "https://example.com/" + "x" * 2000, "https://exa\nmple.com", "java\tscript:alert(1)", "", 5, None, [], "https://\ud800"],
 )  # fmt: skip
 def test_link_that_is_no_web_address_is_refused(url):
-    assert set(problems(a_message(actions=[{"label": "Go", "url": url}]))) == {"actions"}
+    assert set(problems(build_message(actions=[{"label": "Go", "url": url}]))) == {"actions"}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_link_that_is_no_web_address_is_refused(url):
      [{"label": "Go", "url": "https://a.example"}] * 3],
 )  # fmt: skip
 def test_links_of_any_other_shape_are_refused(actions):
-    assert set(problems(a_message(actions=actions))) == {"actions"}
+    assert set(problems(build_message(actions=actions))) == {"actions"}
 
 
 # ---- whatever else comes
@@ -278,7 +278,7 @@ _junk = st.recursive(
 @given(
     raw=_junk
     | st.dictionaries(_names | _text, _junk)
-    | st.dictionaries(_names, _junk).map(lambda more: a_message() | more)
+    | st.dictionaries(_names, _junk).map(lambda more: build_message() | more)
 )
 def test_whatever_comes_is_a_draft_or_invalid_with_sentences(raw):
     try:
@@ -293,10 +293,10 @@ def test_whatever_comes_is_a_draft_or_invalid_with_sentences(raw):
 @given(title=st.text(min_size=1), content=st.text(min_size=1))
 def test_accepted_text_can_be_stored_and_stays_itself(title, content):
     try:
-        read = draft(a_message(title=title, content=content))
+        read = draft(build_message(title=title, content=content))
     except Invalid:
         return
     assert "\0" not in read.title + read.content
     (read.title + read.content).encode()
-    again = draft(a_message(title=read.title, content=read.content))
+    again = draft(build_message(title=read.title, content=read.content))
     assert (again.title, again.content) == (read.title, read.content)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broadcast.domain.client_address import client_of
+from broadcast.domain.client_address import get_client_key
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from broadcast.domain.client_address import client_of
     ],
 )
 def test_addresses_of_one_client_count_as_one(one, other):
-    assert client_of(one) == client_of(other)
+    assert get_client_key(one) == get_client_key(other)
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_addresses_of_one_client_count_as_one(one, other):
     ],
 )
 def test_addresses_of_two_clients_count_apart(one, other):
-    assert client_of(one) != client_of(other)
+    assert get_client_key(one) != get_client_key(other)

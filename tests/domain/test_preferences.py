@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broadcast.base.errors import Invalid
-from broadcast.domain.preferences import Preferences, QuietHours, read, stored
+from broadcast.domain.preferences import Preferences, QuietHours, parse_preferences, parse_stored_preferences
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 NIGHT = {"quietHours": {"from": "22:00", "to": "07:00"}, "timeZone": "Europe/Berlin"}
@@ -16,10 +16,10 @@ def at(text: str) -> datetime:
 
 
 def test_defaults_alert_of_everything_at_once():
-    wanted = read({}, now=NOW)
+    wanted = parse_preferences({}, now=NOW)
     assert wanted == Preferences()
-    assert wanted.held_until(NOW) is None
-    assert not wanted.silences(priority="LOW", category=None)
+    assert wanted.get_quiet_end(NOW) is None
+    assert not wanted.is_alert_muted(priority="LOW", category=None)
 
 
 @pytest.mark.parametrize(
@@ -34,25 +34,25 @@ def test_defaults_alert_of_everything_at_once():
     ],
 )
 def test_d11_quiet_hours_hold_alerts_by_the_clock_of_the_person(now, until):
-    assert read(NIGHT).held_until(at(now)) == (until and at(until))
+    assert parse_preferences(NIGHT).get_quiet_end(at(now)) == (until and at(until))
 
 
 def test_do_not_disturb_that_runs_into_the_night_holds_until_the_morning():
-    wanted = read(NIGHT | {"doNotDisturbUntil": "2026-11-25T21:30:00Z"}, now=NOW + timedelta(hours=9))
-    assert wanted.held_until(at("2026-11-25T21:00+00:00")) == at("2026-11-26T07:00+01:00")
+    wanted = parse_preferences(NIGHT | {"doNotDisturbUntil": "2026-11-25T21:30:00Z"}, now=NOW + timedelta(hours=9))
+    assert wanted.get_quiet_end(at("2026-11-25T21:00+00:00")) == at("2026-11-26T07:00+01:00")
 
 
 def test_only_urgent_breaks_through_mute_and_minimum():
-    wanted = read({"mutedCategories": ["News"], "minimumPriority": "HIGH"})
-    assert wanted.silences(priority="HIGH", category="News")
-    assert wanted.silences(priority="NORMAL", category=None)
-    assert not wanted.silences(priority="HIGH", category="Ops")
-    assert not wanted.silences(priority="URGENT", category="News")
-    assert not wanted.silences(priority="HIGH", category="News", mandatory=["News"])
+    wanted = parse_preferences({"mutedCategories": ["News"], "minimumPriority": "HIGH"})
+    assert wanted.is_alert_muted(priority="HIGH", category="News")
+    assert wanted.is_alert_muted(priority="NORMAL", category=None)
+    assert not wanted.is_alert_muted(priority="HIGH", category="Ops")
+    assert not wanted.is_alert_muted(priority="URGENT", category="News")
+    assert not wanted.is_alert_muted(priority="HIGH", category="News", mandatory=["News"])
 
 
 def test_quiet_spans_are_told_for_the_coming_days_in_order():
-    spans = read(NIGHT).quiet_spans(NOW)
+    spans = parse_preferences(NIGHT).get_quiet_periods(NOW)
     assert len(spans) >= 7
     assert spans == sorted(spans)
     assert all(start < end for start, end in spans)
@@ -64,9 +64,9 @@ def test_what_is_written_is_read_back():
         "mutedCategories": ["News"], "minimumPriority": "HIGH", "doNotDisturbUntil": "2026-11-25T13:00:00.000Z",
         "theme": "dark", "desktop": True, "sound": True, "keys": False, "reading": "manual",
     }  # fmt: skip
-    wanted = read(given, now=NOW)
-    assert wanted.as_json() == given
-    assert read(wanted.as_json(), now=NOW) == stored(wanted.as_json()) == wanted
+    wanted = parse_preferences(given, now=NOW)
+    assert wanted.to_json() == given
+    assert parse_preferences(wanted.to_json(), now=NOW) == parse_stored_preferences(wanted.to_json()) == wanted
     assert wanted.quiet_hours == QuietHours(datetime(1, 1, 1, 22).time(), datetime(1, 1, 1, 7).time())
 
 
@@ -85,15 +85,15 @@ def test_what_is_written_is_read_back():
 )  # fmt: skip
 def test_a8_what_is_wrong_is_named(name, value):
     with pytest.raises(Invalid) as refused:
-        read({name: value}, now=NOW, mandatory=["Safety"])
+        parse_preferences({name: value}, now=NOW, mandatory=["Safety"])
     assert set(refused.value.fields) == {name}
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", 1])
 def test_a8_preferences_are_one_object(raw):
     with pytest.raises(Invalid):
-        read(raw)
+        parse_preferences(raw)
 
 
 def test_what_another_version_wrote_counts_as_not_set():
-    assert stored({"theme": "pink", "keys": False, "smell": "nice"}) == Preferences(keys=False)
+    assert parse_stored_preferences({"theme": "pink", "keys": False, "smell": "nice"}) == Preferences(keys=False)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from broadcast.base.errors import Invalid
 from broadcast.domain import csv_reader
-from broadcast.domain.csv_reader import decode, records, single_line
+from broadcast.domain.csv_reader import decode_table, parse_rows, split_single_line
 
 ROWS = [["username", "name"], ["jürgen", "Müller; Jürgen, Dr."], ["erin", "Erin\nEvans"], ["ana", 'Ana "Bo" Lis']]
 
 
 def cells(text: str) -> list[list[str]]:
-    return [record.cells for record in records(text) if any(record.cells)]
+    return [record.cells for record in parse_rows(text) if any(record.cells)]
 
 
 def written(delimiter: str, end: str) -> str:
@@ -35,12 +35,12 @@ def test_line_that_names_the_delimiter_is_obeyed():
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_every_encoding_of_excel_is_read(encoding):
     text = "username\tname\nerin\tZoë Żak\n"
-    decoded, guessed = decode(text.encode(encoding))
+    decoded, guessed = decode_table(text.encode(encoding))
     assert (cells(decoded), guessed) == ([["username", "name"], ["erin", "Zoë Żak"]], None)
 
 
 def test_windows_1252_is_read_and_said_to_be_a_guess():
-    assert decode("erin;Jürgen".encode("cp1252")) == ("erin;Jürgen", "Windows-1252")
+    assert decode_table("erin;Jürgen".encode("cp1252")) == ("erin;Jürgen", "Windows-1252")
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_windows_1252_is_read_and_said_to_be_a_guess():
 )
 def test_what_is_no_text_is_refused(data):
     with pytest.raises(Invalid, match="CSV UTF-8"):
-        decode(data)
+        decode_table(data)
 
 
 def test_quotation_mark_that_is_never_closed_costs_its_own_row_only():
     text = 'username;name\nerin;"Erin\n' + "".join(f"p{n};P\n" for n in range(50))
-    found = list(records(text))
+    found = list(parse_rows(text))
     assert [record.line for record in found if record.problem] == [2]
     assert len(found) == 52
 
@@ -64,7 +64,7 @@ def test_quotation_mark_within_a_name_is_a_letter():
 
 def test_line_numbers_are_those_of_the_file():
     text = 'username,name\n\n"erin","E\n\nE"\nfay,F\n'
-    assert [(record.line, record.cells[:1]) for record in records(text) if any(record.cells)] == [
+    assert [(record.line, record.cells[:1]) for record in parse_rows(text) if any(record.cells)] == [
         (1, ["username"]),
         (3, ["erin"]),
         (6, ["fay"]),
@@ -82,7 +82,7 @@ def test_signature_of_our_own_export_is_no_row():
 )  # fmt: skip
 def test_no_text_makes_more_records_or_cells_than_fit(text):
     steps = 0
-    for record in records(text):
+    for record in parse_rows(text):
         steps += 1
         assert len(record.cells) <= 1000
         assert len(record.text) <= 20_000
@@ -90,18 +90,18 @@ def test_no_text_makes_more_records_or_cells_than_fit(text):
 
 
 def test_list_in_one_line_is_cut_before_it_is_split():
-    assert single_line("a, b ,'c") == ["a", "b", "'c"]
-    assert len(single_line("a," * 1_000_000)) == csv_reader.MAX_ROWS + 1
-    assert single_line("a\nb") is None
+    assert split_single_line("a, b ,'c") == ["a", "b", "'c"]
+    assert len(split_single_line("a," * 1_000_000)) == csv_reader.MAX_ROWS + 1
+    assert split_single_line("a\nb") is None
 
 
 @given(st.text(alphabet=st.sampled_from('ab";,\t\r\n \u2028\0é'), max_size=200), st.integers(0, 5))
 def test_any_text_is_read_to_its_end_and_never_fails(text, most):
-    lines = [record.line for record in records(text, most=most)]
+    lines = [record.line for record in parse_rows(text, max_rows=most)]
     assert lines == sorted(set(lines))
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_text_or_refused(data):
     with contextlib.suppress(Invalid):
-        assert isinstance(decode(data)[0], str)
+        assert isinstance(decode_table(data)[0], str)

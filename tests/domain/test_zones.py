@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broadcast.domain.time_zones import preset, read_local, read_zone
+from broadcast.domain.time_zones import parse_local_time, parse_zone, resolve_snooze_preset
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -28,13 +28,13 @@ def at(text: str) -> datetime:
     ],
 )
 def test_snooze_ends_in_the_zone_of_the_person(name, now, until):
-    assert preset(name, at(now), BERLIN) == at(until)
+    assert resolve_snooze_preset(name, at(now), BERLIN) == at(until)
 
 
 @pytest.mark.parametrize("name", ["", "never", "Hour"])
 def test_unknown_preset_is_refused(name):
     with pytest.raises(ValueError, match="Choose"):
-        preset(name, at("2026-11-25T10:00+01:00"), BERLIN)
+        resolve_snooze_preset(name, at("2026-11-25T10:00+01:00"), BERLIN)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_unknown_preset_is_refused(name):
 )
 def test_local_time_that_is_no_one_moment_is_refused(text, sentence):
     if sentence is None:
-        assert read_local(text, BERLIN).year == 9999
+        assert parse_local_time(text, BERLIN).year == 9999
         return
     with pytest.raises(ValueError, match=sentence):
-        read_local(text, BERLIN)
+        parse_local_time(text, BERLIN)
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "../etc/passwd", "Europe/Berlin\0"])
 def test_unknown_zone_is_refused(name):
     with pytest.raises(ValueError, match="not known"):
-        read_zone(name)
+        parse_zone(name)

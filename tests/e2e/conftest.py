@@ -15,59 +15,59 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, expect, sync_playwright
 
 from tests.processes import own_system, streams  # noqa: F401 - fixtures
-from tests.system import PATIENCE, System, wait_for
-from tests.visitor import Visitor
+from tests.system import TIMEOUT_FACTOR, System, wait_for
+from tests.visitor import HttpSession
 
 
-def _program(*names: str) -> str | None:
+def _find_browser(*names: str) -> str | None:
     return os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, names)), None)
 
 
-CHROMIUM = _program("chromium", "google-chrome")
+CHROMIUM = _find_browser("chromium", "google-chrome")
 # The same engine without windows: a page costs less than half of the processor's time, and no tab is kept from drawing.
-WINDOWLESS = _program("chromium-headless-shell", "chromium", "google-chrome")
-_QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+HEADLESS_CHROMIUM = _find_browser("chromium-headless-shell", "chromium", "google-chrome")
+_CHROMIUM_FLAGS = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+DESKTOP_VIEWPORT, PHONE_VIEWPORT = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-expect.set_options(timeout=PATIENCE * 10_000)
+expect.set_options(timeout=TIMEOUT_FACTOR * 10_000)
 
 
-_IS_SEEN = """() => window.broadcastPage && new Promise((seen) => {
+_WAIT_UNTIL_VISIBLE_JS = """() => window.broadcastPage && new Promise((seen) => {
   const observer = new IntersectionObserver(() => { observer.disconnect(); seen(); });
   observer.observe(document.body);
 })"""
-_click = Locator.click
+_original_click = Locator.click
 
 
-def _click_what_is_seen(locator: Locator, **options: Any) -> None:
+def _click_when_visible(locator: Locator, **options: Any) -> None:
     """What came into view a moment ago is held for a second, from the next frame on; a press before that would be lost with it.
 
     Playwright waits for what is held already.
     """
     with suppress(Error):  # the page is left
-        locator.page.evaluate(_IS_SEEN)
-    _click(locator, **options)
+        locator.page.evaluate(_WAIT_UNTIL_VISIBLE_JS)
+    _original_click(locator, **options)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def presses_after_the_next_frame() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Locator, "click", _click_what_is_seen)
+        patch.setattr(Locator, "click", _click_when_visible)
         yield
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    if WINDOWLESS is None:
+    if HEADLESS_CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium-headless-shell, or set CHROMIUM_PATH")
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-sync", *_QUIET]
-        browser = playwright.chromium.launch(executable_path=WINDOWLESS, args=arguments)
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-sync", *_CHROMIUM_FLAGS]
+        browser = playwright.chromium.launch(executable_path=HEADLESS_CHROMIUM, args=arguments)
         yield browser
         browser.close()
 
 
-class Desk:
+class UserBrowser:
     """One person's browser: `page` is its first tab. `stream_workers` are the processes that served its streams."""
 
     def __init__(self, system: System, context: BrowserContext):
@@ -92,7 +92,7 @@ class Desk:
         """Who serves the stream now."""
         return self.stream_workers[-1]
 
-    def open_inbox(self, page: Page | None = None) -> "Desk":
+    def open_inbox(self, page: Page | None = None) -> "UserBrowser":
         """Open the inbox and wait until it is live."""
         page = page or self.page
         page.goto("/inbox")
@@ -101,44 +101,46 @@ class Desk:
 
     def expect_live(self, page: Page | None = None) -> None:
         expect((page or self.page).locator("#connection")).to_have_attribute("data-state", "live")
-        self.wait_until(lambda: self.stream_workers, what="a stream")
+        self.wait_until(lambda: self.stream_workers, description="a stream")
 
-    def wait_until(self, condition: Callable[[], object], *, seconds: float = 10, what: str = "the condition") -> None:
-        def look() -> object:
+    def wait_until(
+        self, condition: Callable[[], object], *, seconds: float = 10, description: str = "the condition"
+    ) -> None:
+        def poll() -> object:
             self.context.pages[0].evaluate("null")  # lets events in
             return condition()
 
-        wait_for(look, seconds=seconds, what=what)
+        wait_for(poll, seconds=seconds, description=description)
 
     def card(self, broadcast_id: int, page: Page | None = None) -> Locator:
         return (page or self.page).locator(f"#card-{broadcast_id}")
 
     def card_ids(self, page: Page | None = None) -> list[int]:
         """Cards of the list, from its top."""
-        read = "articles => articles.map(article => Number(article.dataset.id))"
-        return (page or self.page).locator("#feed > article").evaluate_all(read)
+        script = "articles => articles.map(article => Number(article.dataset.id))"
+        return (page or self.page).locator("#feed > article").evaluate_all(script)
 
     def expect_cards(self, ids: list[int], page: Page | None = None) -> None:
         """The list is these, from its top."""
         self._expect_ids(ids, lambda: self.card_ids(page))
 
-    def expect_on_top(self, ids: list[int], page: Page | None = None) -> None:
+    def expect_first_cards(self, ids: list[int], page: Page | None = None) -> None:
         """The list begins with these."""
         self._expect_ids(ids, lambda: self.card_ids(page)[: len(ids)])
 
-    def _expect_ids(self, ids: list[int], read: Callable[[], list[int]]) -> None:
+    def _expect_ids(self, ids: list[int], read_ids: Callable[[], list[int]]) -> None:
         with suppress(AssertionError):  # the comparison below says what differs
-            self.wait_until(lambda: read() == ids)
-        assert read() == ids
+            self.wait_until(lambda: read_ids() == ids)
+        assert read_ids() == ids
 
-    def scroll_to(self, place: Locator) -> None:
-        """Go down the list until `place` is in it: when its end comes into view, the next page is loaded."""
+    def scroll_to(self, target: Locator) -> None:
+        """Go down the list until `target` is in it: when its end comes into view, the next page is loaded."""
 
-        def look() -> int:
+        def poll() -> int:
             self.page.keyboard.press("End")
-            return place.count()
+            return target.count()
 
-        self.wait_until(look, seconds=30, what="the place to be loaded")
+        self.wait_until(poll, seconds=30, description="the place to be loaded")
 
     def expect_unread(self, count: int, page: Page | None = None) -> None:
         """Bell, view and title agree."""
@@ -175,30 +177,32 @@ class Desk:
 
 
 @pytest.fixture
-def sit_down(chromium: Browser, system: System) -> Iterator[Callable[..., Desk]]:
+def sit_down(chromium: Browser, system: System) -> Iterator[Callable[..., UserBrowser]]:
     """`sit_down("bob")`: a browser in which Bob is signed in; `sit_down(None)`: nobody is. More as Playwright's options.
 
     Whatever a test does, no page may break its content policy or throw.
     """
-    desks: list[Desk] = []
+    browsers: list[UserBrowser] = []
 
-    def sit(username: str | None, *, at: System = system, signed_in_as: Visitor | None = None, **options) -> Desk:
-        options = {"viewport": WIDE, "reduced_motion": "reduce"} | options
+    def open_for(
+        username: str | None, *, at: System = system, signed_in_as: HttpSession | None = None, **options
+    ) -> UserBrowser:
+        options = {"viewport": DESKTOP_VIEWPORT, "reduced_motion": "reduce"} | options
         context = chromium.new_context(base_url=at.url, **options)
-        context.set_default_timeout(PATIENCE * 30_000)
+        context.set_default_timeout(TIMEOUT_FACTOR * 30_000)
         if username:
-            visitor = signed_in_as or Visitor.signed_in(at, username)
-            name, _, value = visitor.headers["Cookie"].partition("=")
+            session = signed_in_as or HttpSession.sign_in(at, username)
+            name, _, value = session.headers["Cookie"].partition("=")
             context.add_cookies([{"name": name, "value": value, "url": at.url}])
-        desks.append(Desk(at, context))
-        return desks[-1]
+        browsers.append(UserBrowser(at, context))
+        return browsers[-1]
 
-    yield sit
-    for desk in desks:
-        desk.context.close()
-    for desk in desks:
-        assert desk.policy_violations == []
-        assert desk.script_errors == []
+    yield open_for
+    for browser in browsers:
+        browser.context.close()
+    for browser in browsers:
+        assert browser.policy_violations == []
+        assert browser.script_errors == []
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +212,7 @@ def nothing_insists(request: pytest.FixtureRequest) -> Iterator[None]:
     if "system" not in request.fixturenames:
         return
     system: System = request.getfixturevalue("system")
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     active = alice.get("/api/admin/broadcasts?filter=active&limit=200").json["items"]
     for broadcast in active:
         if broadcast["priority"] == "URGENT" or broadcast["requiresAck"]:
@@ -217,64 +221,64 @@ def nothing_insists(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def sit_at_different_workers(sit_down) -> Callable[..., tuple[Desk, Desk]]:
+def sit_at_different_workers(sit_down) -> Callable[..., tuple[UserBrowser, UserBrowser]]:
     """Opens the inboxes of two people until their streams are served by two workers."""
 
-    def sit(one: str, other: str, *, at: System) -> tuple[Desk, Desk]:
-        first = sit_down(one, at=at).open_inbox()
-        visitor = Visitor.signed_in(at, other)
+    def open_inboxes(first_username: str, second_username: str, *, at: System) -> tuple[UserBrowser, UserBrowser]:
+        first = sit_down(first_username, at=at).open_inbox()
+        session = HttpSession.sign_in(at, second_username)
         for _ in range(40):
-            second = sit_down(other, at=at, signed_in_as=visitor).open_inbox()
+            second = sit_down(second_username, at=at, signed_in_as=session).open_inbox()
             if second.worker != first.worker:
                 return first, second
             second.context.close()
         raise AssertionError("40 browsers, and all streams were served by one worker")
 
-    return sit
+    return open_inboxes
 
 
 @pytest.fixture
-def alice(system: System) -> Iterator[Visitor]:
+def alice(system: System) -> Iterator[HttpSession]:
     """A program that publishes on the shared system, after everybody has read everything."""
     for username in ("alice", "bob", "charlie"):
-        assert system.call("POST", "/api/user/messages/read-all", token=system.token(username))[0] == 200
-    visitor = Visitor(system, token=system.token("alice", "admin"))
-    yield visitor
-    visitor.close()
+        assert system.call("POST", "/api/user/messages/read-all", token=system.get_token(username))[0] == 200
+    session = HttpSession(system, token=system.get_token("alice", "admin"))
+    yield session
+    session.close()
 
 
-def fill_in(page: Page, title: str, text: str, *, roles: tuple[str, ...] = (), people: str = "") -> None:
+def fill_compose_form(page: Page, title: str, text: str, *, roles: tuple[str, ...] = (), usernames: str = "") -> None:
     """Fill the compose form in, to everyone unless roles or people are given; ends at the audience when they are."""
     page.goto("/console/broadcasts/new")
     page.get_by_label("Title", exact=True).fill(title)
     page.get_by_label("Text", exact=True).fill(text)
     if roles:
-        choose(page, "role")
+        choose_audience(page, "role")
         for role in roles:
             page.locator(f'input[name=roles][value="{role}"]').check()
-    elif people:
-        choose(page, "selected")
-        page.get_by_label("Usernames").fill(people)
+    elif usernames:
+        choose_audience(page, "selected")
+        page.get_by_label("Usernames").fill(usernames)
 
 
-def go_to(page: Page, step: str) -> None:
+def go_to_step(page: Page, step: str) -> None:
     """Show a step of the compose page: write, audience, when or review. Without scripts all of them are shown."""
     page.locator(f"#steps a[href='#step-{step}']").click()
 
 
-def choose(page: Page, audience: str) -> None:
-    go_to(page, "audience")
+def choose_audience(page: Page, audience: str) -> None:
+    go_to_step(page, "audience")
     page.locator(f"label[for=target-{audience}]").click()
 
 
-def press_send(page: Page) -> None:
-    go_to(page, "review")
+def click_send(page: Page) -> None:
+    go_to_step(page, "review")
     page.locator("#send").click()
 
 
-def send(page: Page) -> int:
+def send_broadcast(page: Page) -> int:
     """Review, press the button that sends, and return the broadcast's id."""
-    press_send(page)
+    click_send(page)
     page.wait_for_url(re.compile(r"/console/broadcasts/\d+$"))
     return int(page.url.rpartition("/")[2])
 
@@ -288,9 +292,9 @@ def close_with_escape(dialog: Locator) -> None:
     dialog.evaluate("(one) => { delete one.dataset.closed; }")
 
 
-def assert_badge_holds_its_text(page: Page, badge: Locator) -> None:
+def assert_badge_fits_text(page: Page, badge: Locator) -> None:
     """Every character of it is drawn in one line, inside the badge, and the badge is on the page."""
-    box, characters = badge.bounding_box(), badge.evaluate(_BOXES_OF_CHARACTERS)
+    box, characters = badge.bounding_box(), badge.evaluate(_CHARACTER_BOXES_JS)
     assert 0 <= box["x"] <= page.evaluate("innerWidth") - box["width"]
     assert box["y"] >= 0
     for character in characters:
@@ -299,7 +303,7 @@ def assert_badge_holds_its_text(page: Page, badge: Locator) -> None:
         assert abs(character["y"] + character["height"] / 2 - box["y"] - box["height"] / 2) < 4
 
 
-_BOXES_OF_CHARACTERS = """(badge) => [...badge.textContent].map((_, at) => {
+_CHARACTER_BOXES_JS = """(badge) => [...badge.textContent].map((_, at) => {
   const range = document.createRange();
   range.setStart(badge.firstChild, at);
   range.setEnd(badge.firstChild, at + 1);
@@ -308,20 +312,20 @@ _BOXES_OF_CHARACTERS = """(badge) => [...badge.textContent].map((_, at) => {
 })"""
 
 
-def measure_no_time(page: Page) -> None:
+def freeze_performance_clock(page: Page) -> None:
     """Before the health page, which judges how long a first event takes: a busy machine is no proxy that holds streams back."""
     page.add_init_script("performance.now = () => 0")
 
 
-def paced(page: Page, count: int, *, a_second: float) -> Iterator[int]:
-    """`range(count)`, so many `a_second` at most: the pace of a measured load. Nowhere else does a test wait for a time."""
+def iterate_at_rate(page: Page, count: int, *, per_second: float) -> Iterator[int]:
+    """`range(count)`, so many `per_second` at most: the pace of a measured load. Nowhere else does a test wait for a time."""
     for number in range(count):
-        due = time.monotonic() + 1 / a_second
+        next_at = time.monotonic() + 1 / per_second
         yield number
-        page.wait_for_timeout(max(0.0, 1000 * (due - time.monotonic())))
+        page.wait_for_timeout(max(0.0, 1000 * (next_at - time.monotonic())))
 
 
-class MovedClock:
+class PageClock:
     """A page whose time the test moves on; make it before the page is opened. The network's time is the real one, so a second
     of the page's leaves a moment to it.
     """
@@ -330,16 +334,16 @@ class MovedClock:
         self._page = page
         page.clock.install()
 
-    def run_until(self, condition: Callable[[], object], *, what: str) -> None:
+    def advance_until(self, condition: Callable[[], object], *, description: str) -> None:
         for _ in range(240):
             if condition():
                 return
             self._page.clock.run_for(1000)
             self._page.wait_for_timeout(100)
-        raise AssertionError(f"four minutes of the page's clock, and in vain for {what}")
+        raise AssertionError(f"four minutes of the page's clock, and in vain for {description}")
 
 
-def recall(page: Page, broadcast_id: int, reason: str) -> None:
+def recall_broadcast(page: Page, broadcast_id: int, reason: str) -> None:
     page.goto(f"/console/broadcasts/{broadcast_id}")
     page.get_by_text("Recall this broadcast").click()
     page.get_by_label("Reason").fill(reason)

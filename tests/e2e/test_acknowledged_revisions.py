@@ -5,19 +5,19 @@ import secrets
 import pytest
 from playwright.sync_api import expect
 
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
 ONLY_BOB = {"targetType": "SELECTED", "targetIds": ["bob"], "requiresAck": True}
 
 
-def given(alice: Visitor, sent: int) -> dict:
+def given(alice: HttpSession, sent: int) -> dict:
     [bob] = alice.get(f"/api/admin/broadcasts/{sent}/deliveries").json["items"]
     return bob
 
 
-def test_open_page_asks_again_and_then_sends_the_new_revision(sit_down, alice: Visitor):
+def test_open_page_asks_again_and_then_sends_the_new_revision(sit_down, alice: HttpSession):
     sent = alice.publish(f"Rules {secrets.token_hex(3)}", content="First words", **ONLY_BOB)
     bob, author = sit_down("bob").open_inbox(), sit_down("alice").page
     button = bob.card(sent).get_by_role("button", name="I have read and understood")
@@ -41,7 +41,7 @@ def test_open_page_asks_again_and_then_sends_the_new_revision(sit_down, alice: V
     assert len(given(alice, sent)["earlierAcknowledgements"]) == 1
 
 
-def test_open_page_keeps_an_acknowledgement_after_a_correction(sit_down, alice: Visitor):
+def test_open_page_keeps_an_acknowledgement_after_a_correction(sit_down, alice: HttpSession):
     sent = alice.publish(f"Rules {secrets.token_hex(3)}", content="First words", **ONLY_BOB)
     bob = sit_down("bob").open_inbox()
     bob.card(sent).get_by_role("button", name="I have read and understood").click()
@@ -54,7 +54,7 @@ def test_open_page_keeps_an_acknowledgement_after_a_correction(sit_down, alice: 
     assert given(alice, sent)["acknowledgedRevision"] == 1
 
 
-def test_page_without_javascript_is_led_to_the_words_as_they_are_now(sit_down, alice: Visitor):
+def test_page_without_javascript_is_led_to_the_words_as_they_are_now(sit_down, alice: HttpSession):
     sent = alice.publish(f"Rules {secrets.token_hex(3)}", content="First words", **ONLY_BOB)
     page = sit_down("bob", java_script_enabled=False).page
     page.goto(f"/inbox/{sent}")

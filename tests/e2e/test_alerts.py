@@ -8,9 +8,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import NARROW, WIDE, Desk, assert_badge_holds_its_text, close_with_escape
+from tests.e2e.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT, UserBrowser, assert_badge_fits_text, close_with_escape
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(150)]
 
@@ -20,13 +20,13 @@ def preferences(system: System) -> Iterator:
     """Bob's preferences, put back afterwards."""
 
     def put(**wanted) -> None:
-        assert system.call("PUT", "/api/user/preferences", token=system.token("bob"), body=wanted)[0] == 200
+        assert system.call("PUT", "/api/user/preferences", token=system.get_token("bob"), body=wanted)[0] == 200
 
     yield put
     put()
 
 
-def away(desk: Desk) -> Page:
+def away(desk: UserBrowser) -> Page:
     """A page without the list, ready for alerts."""
     with desk.page.expect_response("**/inbox/alerts"):
         desk.page.goto("/preferences")
@@ -34,7 +34,7 @@ def away(desk: Desk) -> Page:
     return desk.page
 
 
-def test_toasts_are_at_most_three_and_lead_to_their_message(sit_down, alice: Visitor):
+def test_toasts_are_at_most_three_and_lead_to_their_message(sit_down, alice: HttpSession):
     page = away(sit_down("bob"))
     titles = [f"Toast {n} {secrets.token_hex(4)}" for n in range(4)]
     sent = [alice.publish(title) for title in titles]
@@ -45,7 +45,7 @@ def test_toasts_are_at_most_three_and_lead_to_their_message(sit_down, alice: Vis
     expect(page).to_have_url(f"{page.url.split('/inbox')[0]}/inbox/{sent[-1]}")
 
 
-def test_high_message_has_a_banner_until_it_is_put_away_and_the_card_stays(sit_down, alice: Visitor):
+def test_high_message_has_a_banner_until_it_is_put_away_and_the_card_stays(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     page = away(desk)
     other_tab = desk.context.new_page()
@@ -63,7 +63,7 @@ def test_high_message_has_a_banner_until_it_is_put_away_and_the_card_stays(sit_d
     expect(page.locator(".banner")).to_have_count(0)
 
 
-def test_urgent_message_opens_a_dialog_that_can_wait(sit_down, alice: Visitor):
+def test_urgent_message_opens_a_dialog_that_can_wait(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     page = away(desk)
     sent = alice.publish(f"Urgent {secrets.token_hex(4)}", content="Leave the **building**.", priority="URGENT")
@@ -76,7 +76,7 @@ def test_urgent_message_opens_a_dialog_that_can_wait(sit_down, alice: Visitor):
     expect(desk.card(sent)).to_have_attribute("data-unread", "")
 
 
-def test_what_must_be_acknowledged_at_once_cannot_be_put_off(sit_down, alice: Visitor):
+def test_what_must_be_acknowledged_at_once_cannot_be_put_off(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     elsewhere = sit_down("bob")
     for where in (desk, elsewhere):
@@ -98,7 +98,9 @@ def test_what_must_be_acknowledged_at_once_cannot_be_put_off(sit_down, alice: Vi
     expect(desk.card(sent)).to_have_attribute("data-acked", "")
 
 
-def test_d11_held_alerts_are_told_once_at_the_end_and_only_urgent_breaks_through(sit_down, alice: Visitor, preferences):
+def test_d11_held_alerts_are_told_once_at_the_end_and_only_urgent_breaks_through(
+    sit_down, alice: HttpSession, preferences
+):
     preferences(doNotDisturbUntil=(datetime.now(UTC) + timedelta(minutes=10)).isoformat())
     desk = sit_down("bob")
     desk.page.clock.install()
@@ -117,7 +119,7 @@ def test_d11_held_alerts_are_told_once_at_the_end_and_only_urgent_breaks_through
     expect(page.locator("#held")).to_be_hidden()
 
 
-def test_muted_and_minor_messages_raise_no_alert(sit_down, alice: Visitor, preferences):
+def test_muted_and_minor_messages_raise_no_alert(sit_down, alice: HttpSession, preferences):
     preferences(mutedCategories=["News"], minimumPriority="HIGH")
     desk = sit_down("bob")
     page = away(desk)
@@ -131,7 +133,7 @@ def test_muted_and_minor_messages_raise_no_alert(sit_down, alice: Visitor, prefe
     desk.expect_unread_bell(3)
 
 
-def test_page_behind_a_proxy_that_holds_the_stream_back_says_so_and_asks(sit_down, alice: Visitor):
+def test_page_behind_a_proxy_that_holds_the_stream_back_says_so_and_asks(sit_down, alice: HttpSession):
     """F17: no first byte within 30 s."""
     desk = sit_down("bob")
     page = desk.page
@@ -146,8 +148,8 @@ def test_page_behind_a_proxy_that_holds_the_stream_back_says_so_and_asks(sit_dow
     expect(desk.card(sent)).to_be_visible()
 
 
-@pytest.mark.parametrize(("scheme", "size"), [("light", WIDE), ("dark", NARROW)])
-def test_axe_finds_nothing_in_any_state(sit_down, alice: Visitor, scheme, size):
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESKTOP_VIEWPORT), ("dark", PHONE_VIEWPORT)])
+def test_axe_finds_nothing_in_any_state(sit_down, alice: HttpSession, scheme, size):
     desk = sit_down("bob", color_scheme=scheme, viewport=size)
     page = desk.open_inbox().page
     problems: list[str] = []
@@ -187,11 +189,11 @@ def test_axe_finds_nothing_in_any_state(sit_down, alice: Visitor, scheme, size):
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("size", [DESKTOP_VIEWPORT, PHONE_VIEWPORT], ids=["wide", "narrow"])
 @pytest.mark.parametrize("zoom", [1, 2])
-def test_every_digit_of_the_count_is_in_the_badge(sit_down, alice: Visitor, size, zoom):
+def test_every_digit_of_the_count_is_in_the_badge(sit_down, alice: HttpSession, size, zoom):
     """At 200 %, too: a page zoomed in is one with half the pixels."""
-    viewport = {side: length // zoom for side, length in size.items()} if size == WIDE else size
+    viewport = {side: length // zoom for side, length in size.items()} if size == DESKTOP_VIEWPORT else size
     page = sit_down("alice", viewport=viewport, device_scale_factor=zoom).page
     sent = 0
     for count, text in [(1, "1"), (9, "9"), (10, "10"), (19, "19"), (99, "99"), (100, "99+")]:
@@ -202,13 +204,13 @@ def test_every_digit_of_the_count_is_in_the_badge(sit_down, alice: Visitor, size
             page.goto(path)
             badge = page.locator(".bell .badge")
             expect(badge).to_have_text(text)
-            assert_badge_holds_its_text(page, badge)
+            assert_badge_fits_text(page, badge)
         for number in page.locator(".views .num").all():
             number.scroll_into_view_if_needed()  # a row of views that is too wide scrolls
-            assert_badge_holds_its_text(page, number)
+            assert_badge_fits_text(page, number)
 
 
-def test_quiet_edit_changes_the_text_of_an_open_banner_and_dialog_and_recall_closes_them(sit_down, alice: Visitor):
+def test_quiet_edit_changes_the_text_of_an_open_banner_and_dialog_and_recall_closes_them(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     page = away(desk)
     high = alice.publish(f"Banner {secrets.token_hex(4)}", priority="HIGH")
@@ -235,11 +237,11 @@ def test_quiet_edit_changes_the_text_of_an_open_banner_and_dialog_and_recall_clo
 )
 @pytest.mark.parametrize("put_away", ["dismissed", "archived", "snoozed"])
 def test_shown_again_it_reaches_who_was_away_in_any_browser(
-    sit_down, system: System, alice: Visitor, priority, place, put_away
+    sit_down, system: System, alice: HttpSession, priority, place, put_away
 ):
     title = f"Away {secrets.token_hex(4)}"
     sent = alice.publish(title, priority=priority)
-    bob = Visitor.signed_in(system, "bob")
+    bob = HttpSession.sign_in(system, "bob")
     verbs = {"dismissed": ("dismiss", {}), "archived": ("archive", {}), "snoozed": ("snooze", {"preset": "tomorrow"})}
     verb, form = verbs[put_away]
     assert bob.post(f"/inbox/{sent}/{verb}", **form).status == 303
@@ -260,6 +262,6 @@ def test_shown_again_it_reaches_who_was_away_in_any_browser(
         expect(one.page.locator(place).filter(has_text=title)).to_have_count(0)
 
 
-def edit(alice: Visitor, id: int, **changes) -> None:
+def edit(alice: HttpSession, id: int, **changes) -> None:
     version = alice.get(f"/api/admin/broadcasts/{id}").headers["ETag"]
     assert alice.send("PATCH", f"/api/admin/broadcasts/{id}", changes, If_Match=version).status == 200

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import MovedClock
+from tests.e2e.conftest import PageClock
 from tests.e2e.embedding_site import alice, embedding, has_loaded, port, site, visit  # noqa: F401 - fixtures
 from tests.system import wait_for
 
@@ -28,20 +28,20 @@ _INSTEAD = {
 @pytest.mark.parametrize("words", _INSTEAD)
 def test_page_without_streams_says_so_stays_current_and_goes_back_by_itself(alice, visit, site, words):  # noqa: F811
     page = visit("about:blank", state="")
-    clock = MovedClock(page)
+    clock = PageClock(page)
     held = []
     page.context.route(_STREAM, lambda route: _INSTEAD[words](held, route))
-    wait_for(lambda: has_loaded(page, site.url), what="the site")
-    clock.run_until(is_state(page, "poll"), what="the page to ask")
+    wait_for(lambda: has_loaded(page, site.url), description="the site")
+    clock.advance_until(is_state(page, "poll"), description="the page to ask")
     expect(page.locator("broadcast-inbox .foot")).to_contain_text(f"Live updates are {words}; checking every 10 s")
     alice.publish(f"By asking, {words}")
     unread = page.get_by_role("button", name="Messages, 1 unread")
-    clock.run_until(unread.count, what="the message")
+    clock.advance_until(unread.count, description="the message")
     assert is_state(page, "poll")()
     for route in held:
         route.abort("connectionreset")
     page.context.unroute(_STREAM)
-    clock.run_until(is_state(page, "live"), what="the stream")
+    clock.advance_until(is_state(page, "live"), description="the stream")
     alice.publish(f"By the stream, {words}")
     expect(page.get_by_role("button", name="Messages, 2 unread")).to_be_visible()
 
@@ -49,8 +49,8 @@ def test_page_without_streams_says_so_stays_current_and_goes_back_by_itself(alic
 def test_silent_line_is_noticed_by_the_missed_heartbeat(embedding, alice, visit, site):  # noqa: F811
     """The stream is open and says nothing any more, and nothing else is answered."""
     page = visit("about:blank", state="")
-    clock = MovedClock(page)
-    wait_for(lambda: has_loaded(page, site.url), what="the site")
+    clock = PageClock(page)
+    wait_for(lambda: has_loaded(page, site.url), description="the site")
     expect(page.locator("broadcast-inbox")).to_have_attribute("data-state", "live")
     for worker in embedding.workers():
         os.kill(worker, signal.SIGSTOP)
@@ -62,5 +62,5 @@ def test_silent_line_is_noticed_by_the_missed_heartbeat(embedding, alice, visit,
         for worker in embedding.workers():
             os.kill(worker, signal.SIGCONT)
     alice.publish("After the silence")
-    clock.run_until(is_state(page, "live"), what="the stream")
+    clock.advance_until(is_state(page, "live"), description="the stream")
     expect(page.get_by_role("button", name="Messages, 1 unread")).to_be_visible()

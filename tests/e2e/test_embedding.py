@@ -9,22 +9,22 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from broadcast.domain import clock
-from tests.e2e.conftest import NARROW, WIDE
-from tests.e2e.embedding_site import alice, article, embedding, port, site, visit  # noqa: F401 - fixtures
+from tests.e2e.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT
+from tests.e2e.embedding_site import alice, embedding, locate_message, port, site, visit  # noqa: F401 - fixtures
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
 
 def sign_out_elsewhere(system: System) -> None:
-    bob = Visitor.signed_in(system, "bob")
+    bob = HttpSession.sign_in(system, "bob")
     assert bob.post("/account/sessions/end-others").status == 303
     bob.close()
 
 
 def unread_of_bob(system: System) -> int:
-    return system.call("GET", "/api/user/messages", token=system.token("bob"))[1]["unread"]
+    return system.call("GET", "/api/user/messages", token=system.get_token("bob"))[1]["unread"]
 
 
 def test_message_arrives_live_in_the_page_of_another_site_and_is_read_there(embedding, alice, visit):
@@ -34,11 +34,13 @@ def test_message_arrives_live_in_the_page_of_another_site_and_is_read_there(embe
     expect(page.get_by_role("button", name="Messages, 1 unread")).to_be_visible()
     expect(page.locator("broadcast-inbox .status")).to_have_text("1 new message")
     page.get_by_role("button", name="Messages, 1 unread").click()
-    expect(article(page, id)).to_have_attribute("data-unread", "")
-    expect(article(page, id).locator("strong")).to_have_text("lifts")
-    assert article(page, id).get_by_role("link", name="More").get_attribute("rel") == "noopener noreferrer nofollow"
-    article(page, id).get_by_role("button", name="Lifts", exact=True).click()
-    expect(article(page, id)).not_to_have_attribute("data-unread", "")
+    expect(locate_message(page, id)).to_have_attribute("data-unread", "")
+    expect(locate_message(page, id).locator("strong")).to_have_text("lifts")
+    assert (
+        locate_message(page, id).get_by_role("link", name="More").get_attribute("rel") == "noopener noreferrer nofollow"
+    )
+    locate_message(page, id).get_by_role("button", name="Lifts", exact=True).click()
+    expect(locate_message(page, id)).not_to_have_attribute("data-unread", "")
     expect(bell).to_be_visible()
     assert unread_of_bob(embedding) == 0
 
@@ -48,9 +50,9 @@ def test_what_is_done_elsewhere_and_recalled_is_followed(embedding, alice, visit
     read, gone = alice.publish("Read elsewhere"), alice.publish("Recalled")
     page.get_by_role("button", name="Messages, 2 unread").click()
     embedding.call("POST", f"/api/sse/read?messageId={read}", token=embedding.token("bob"))
-    expect(article(page, read)).not_to_have_attribute("data-unread", "")
+    expect(locate_message(page, read)).not_to_have_attribute("data-unread", "")
     alice.send("DELETE", f"/api/admin/broadcasts/{gone}", {"reason": "A mistake"})
-    expect(article(page, gone)).to_have_count(0)
+    expect(locate_message(page, gone)).to_have_count(0)
     expect(page.get_by_role("button", name="Messages", exact=True)).to_be_visible()
 
 
@@ -62,8 +64,8 @@ def test_urgent_message_is_a_banner_until_it_is_acknowledged(embedding, alice, v
     expect(page.locator("body")).to_be_focused()
     banner.get_by_role("button", name="Fire drill", exact=True).click()
     expect(banner).to_have_count(0)
-    article(page, id).get_by_role("button", name="I have read and understood").click()
-    expect(article(page, id).get_by_role("button", name="I have read and understood")).to_have_count(0)
+    locate_message(page, id).get_by_role("button", name="I have read and understood").click()
+    expect(locate_message(page, id).get_by_role("button", name="I have read and understood")).to_have_count(0)
     told = alice.get(f"/api/admin/broadcasts/{id}/stats").json
     assert told["acknowledged"] == 1
 
@@ -74,12 +76,12 @@ def test_banner_that_was_put_away_stays_away_and_the_card_stays(alice, visit):
     page.get_by_role("button", name="Dismiss: Storm").click()
     page.reload()
     page.get_by_role("button", name="Messages, 1 unread").click()
-    expect(article(page, id)).to_have_attribute("data-unread", "")
+    expect(locate_message(page, id)).to_have_attribute("data-unread", "")
     expect(page.locator("broadcast-inbox .banner")).to_have_count(0)
 
 
 def test_quiet_hours_hold_the_banner_and_never_the_message(embedding, alice, visit):
-    until = clock.to_wire(clock.now() + timedelta(hours=1))
+    until = clock.to_rfc3339(clock.now() + timedelta(hours=1))
     embedding.call("PUT", "/api/user/preferences", token=embedding.token("bob"), body={"doNotDisturbUntil": until})
     page = visit()
     alice.publish("Storm that waits", priority="HIGH")
@@ -97,17 +99,17 @@ def test_keys_open_walk_and_close_and_the_focus_is_never_lost(alice, visit):
     expect(page.locator("broadcast-inbox .panel")).to_be_focused()
     for key, id in [("ArrowDown", second), ("ArrowDown", first), ("ArrowUp", second)]:
         page.keyboard.press(key)
-        expect(article(page, id).locator(".title")).to_be_focused()
+        expect(locate_message(page, id).locator(".title")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(article(page, second).locator(".title")).to_be_focused()
+    expect(locate_message(page, second).locator(".title")).to_be_focused()
     alice.publish("One more")
     expect(page.locator("broadcast-inbox article")).to_have_count(3)
-    expect(article(page, second).locator(".title")).to_be_focused()
-    mark_read = article(page, first).get_by_role("button", name="Mark read")
+    expect(locate_message(page, second).locator(".title")).to_be_focused()
+    mark_read = locate_message(page, first).get_by_role("button", name="Mark read")
     mark_read.focus()
     expect(mark_read).to_be_focused()
     page.keyboard.press("Enter")
-    expect(article(page, first).locator(".title")).to_be_focused()
+    expect(locate_message(page, first).locator(".title")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("broadcast-inbox .bell")).to_be_focused()
     expect(page.locator("broadcast-inbox .panel")).to_be_hidden()
@@ -162,7 +164,7 @@ def test_cut_stream_goes_on_where_it_was(embedding, alice, visit):
     page.context.set_offline(False)
     page.get_by_role("button", name="Messages, 3 unread").click()
     for id in ids:
-        expect(article(page, id)).to_be_visible()
+        expect(locate_message(page, id)).to_be_visible()
     shown = page.locator("broadcast-inbox article").evaluate_all("all => all.map((one) => Number(one.dataset.id))")
     assert shown[:3] == ids[::-1]
 
@@ -174,7 +176,7 @@ def test_signed_out_everywhere_is_said_in_the_page(embedding, visit):
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("size", [DESKTOP_VIEWPORT, PHONE_VIEWPORT], ids=["wide", "narrow"])
 def test_panel_fits_and_axe_finds_nothing(alice, visit, look, size):
     page = visit(viewport=size, color_scheme=look)
     alice.publish(

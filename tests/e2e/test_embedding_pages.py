@@ -7,10 +7,10 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import NARROW, WIDE, assert_badge_holds_its_text
-from tests.e2e.embedding_site import alice, article, embedding, port, site, visit  # noqa: F401 - fixtures
+from tests.e2e.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT, assert_badge_fits_text
+from tests.e2e.embedding_site import alice, embedding, locate_message, port, site, visit  # noqa: F401 - fixtures
 from tests.system import wait_for
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
@@ -53,7 +53,7 @@ def test_pages_of_a_site_share_one_stream_and_what_is_done_on_one_is_done_on_all
         expect(one.locator("broadcast-inbox .banner")).to_have_count(0)
         expect(one.get_by_role("button", name="Messages, 1 unread")).to_be_visible()
     pages[5].get_by_role("button", name="Messages, 1 unread").click()
-    article(pages[5], id).get_by_role("button", name="Mark read").click()
+    locate_message(pages[5], id).get_by_role("button", name="Mark read").click()
     for one in pages:
         expect(one.get_by_role("button", name="Messages", exact=True)).to_be_visible()
     assert len(asked) == 1
@@ -80,12 +80,12 @@ def test_page_that_nobody_sees_lets_the_stream_go_and_is_current_when_it_is_seen
     expect(page.locator("broadcast-inbox")).to_have_attribute("data-state", "live")
     page.evaluate("look('hidden')")
     page.clock.run_for(31_000)
-    wait_for(lambda: page.evaluate("null") or ended, what="the stream to end")
+    wait_for(lambda: page.evaluate("null") or ended, description="the stream to end")
     ids = [alice.publish(f"Unseen {n}") for n in range(2)]
     page.evaluate("look('visible')")
     page.get_by_role("button", name="Messages, 2 unread").click()
     for id in ids:
-        expect(article(page, id)).to_be_visible()
+        expect(locate_message(page, id)).to_be_visible()
     assert len(asked) == 2
 
 
@@ -94,7 +94,7 @@ def test_banner_put_away_in_the_application_or_on_another_site_is_away_here(embe
     id = alice.publish("Put away in the application", priority="HIGH")
     for one in (page, elsewhere):
         expect(one.locator("broadcast-inbox .banner")).to_be_visible()
-    bob = Visitor.signed_in(embedding, "bob")
+    bob = HttpSession.sign_in(embedding, "bob")
     assert bob.post(f"/inbox/{id}/dismiss").status == 303
     for one in (page, elsewhere):
         expect(one.locator("broadcast-inbox .banner")).to_have_count(0)
@@ -104,7 +104,7 @@ def test_banner_put_away_in_the_application_or_on_another_site_is_away_here(embe
     alice.publish("Put away on a page", priority="HIGH")
     page.get_by_role("button", name="Dismiss: Put away on a page").click()
     expect(elsewhere.locator("broadcast-inbox .banner")).to_have_count(0)
-    wait_for(lambda: bob.get("/inbox/alerts").json["waiting"] == [], what="the application to know")
+    wait_for(lambda: bob.get("/inbox/alerts").json["waiting"] == [], description="the application to know")
     bob.close()
 
 
@@ -123,7 +123,7 @@ def test_edit_changes_an_open_banner_and_shown_again_it_comes_back(alice, visit)
     expect(banner).to_contain_text("Storm at two")
 
 
-def edit(alice: Visitor, id: int, **changes) -> None:
+def edit(alice: HttpSession, id: int, **changes) -> None:
     version = alice.get(f"/api/admin/broadcasts/{id}").headers["ETag"]
     assert alice.send("PATCH", f"/api/admin/broadcasts/{id}", changes, If_Match=version).status == 200
 
@@ -164,7 +164,7 @@ def test_markup_of_the_page_cannot_choose_where_tokens_go(alice, visit, site, ta
     assert not [url for url in asked if "evil.example" in url and not url.endswith("/embed.js")]
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("size", [DESKTOP_VIEWPORT, PHONE_VIEWPORT], ids=["wide", "narrow"])
 def test_every_digit_of_the_count_is_in_the_badge(alice, visit, size):
     page = visit(viewport=size)
     sent = 0
@@ -174,4 +174,4 @@ def test_every_digit_of_the_count_is_in_the_badge(alice, visit, size):
             sent += 1
         badge = page.locator("broadcast-inbox .badge")
         expect(badge).to_have_text(text)
-        assert_badge_holds_its_text(page, badge)
+        assert_badge_fits_text(page, badge)

@@ -8,14 +8,14 @@ import pytest
 from playwright.sync_api import expect
 
 from broadcast.domain import clock
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
-def test_message_that_ends_leaves_the_inbox_and_is_found_under_ended(sit_down, alice: Visitor):
+def test_message_that_ends_leaves_the_inbox_and_is_found_under_ended(sit_down, alice: HttpSession):
     bob, ended_page = sit_down("bob").open_inbox(), sit_down("bob")
-    over_at = clock.to_wire(clock.now() + timedelta(seconds=6))
+    over_at = clock.to_rfc3339(clock.now() + timedelta(seconds=6))
     going = alice.publish(f"Going {secrets.token_hex(4)}", expiresAt=over_at)
     expect(bob.card(going)).to_be_visible()
     ended_page.page.goto("/inbox?view=ended")
@@ -37,9 +37,9 @@ def test_message_that_ends_leaves_the_inbox_and_is_found_under_ended(sit_down, a
     expect(ended_page.page).to_have_url(re.compile(r"view=ended"))
 
 
-def test_page_of_a_message_says_when_it_ends(sit_down, alice: Visitor):
+def test_page_of_a_message_says_when_it_ends(sit_down, alice: HttpSession):
     bob = sit_down("bob").open_inbox()
-    over_at = clock.to_wire(clock.now() + timedelta(seconds=6))
+    over_at = clock.to_rfc3339(clock.now() + timedelta(seconds=6))
     going = alice.publish(f"Alone {secrets.token_hex(4)}", expiresAt=over_at)
     expect(bob.card(going)).to_be_visible()
     bob.page.goto(f"/inbox/{going}")

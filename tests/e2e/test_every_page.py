@@ -7,11 +7,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import NARROW, WIDE, Desk, fill_in, press_send
-from tests.visitor import Visitor
+from tests.e2e.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT, UserBrowser, click_send, fill_compose_form
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
-_LOOKS = [("light", WIDE), ("dark", NARROW)]
+_LOOKS = [("light", DESKTOP_VIEWPORT), ("dark", PHONE_VIEWPORT)]
 _LONG = "A title without an end " * 8
 _RICH = f"""# Heading
 
@@ -35,7 +35,7 @@ _RICH = f"""# Heading
 
 
 @pytest.fixture
-def sent(alice: Visitor) -> dict[str, int]:
+def sent(alice: HttpSession) -> dict[str, int]:
     """Broadcasts of every kind, so that every page has something to show."""
     mark = secrets.token_hex(4)
     by_priority = {p: alice.publish(f"{p} {mark}", priority=p) for p in ("LOW", "NORMAL", "HIGH", "URGENT")}
@@ -105,12 +105,12 @@ def _paths(sent: dict[str, int]) -> list[str]:
 def _post_mistakes(page: Page) -> None:
     urgent = page.locator("#urgent[open]")  # interrupts the writer too, whenever it comes
     page.add_locator_handler(urgent, lambda: urgent.locator("[data-urgent=later]").click())
-    fill_in(page, "", "", people="nobody-here")
-    press_send(page)
+    fill_compose_form(page, "", "", usernames="nobody-here")
+    click_send(page)
     page.locator("#errors").wait_for()
 
 
-def _judge(desk: Desk, name: str, go: Callable[[Page], object], *, ignore: str = "\0") -> list[str]:
+def _judge(desk: UserBrowser, name: str, go: Callable[[Page], object], *, ignore: str = "\0") -> list[str]:
     """What is wrong with a page; `ignore` is the status that the browser is expected to complain about."""
     desk.console_errors.clear()
     go(desk.page)

@@ -5,13 +5,13 @@ import secrets
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.conftest import NARROW, WIDE, Desk, fill_in, go_to
-from tests.visitor import Visitor
+from tests.e2e.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT, UserBrowser, fill_compose_form, go_to_step
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
 ONLY_BOB = {"targetType": "SELECTED", "targetIds": ["bob"]}
-BOTH_WIDTHS = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+BOTH_WIDTHS = pytest.mark.parametrize("size", [DESKTOP_VIEWPORT, PHONE_VIEWPORT], ids=["wide", "narrow"])
 
 
 def a(title: str) -> str:
@@ -19,15 +19,15 @@ def a(title: str) -> str:
     return f"{title} {secrets.token_hex(4)}"
 
 
-def mandatory(alice: Visitor, **changes) -> int:
+def mandatory(alice: HttpSession, **changes) -> int:
     return alice.publish(a("Mandatory"), priority="URGENT", requiresAck=True, **ONLY_BOB | changes)
 
 
-def acknowledged(alice: Visitor, broadcast_id: int) -> int:
+def acknowledged(alice: HttpSession, broadcast_id: int) -> int:
     return alice.get(f"/api/admin/broadcasts/{broadcast_id}/stats").json["acknowledged"]
 
 
-def away(desk: Desk, path: str = "/preferences") -> Page:
+def away(desk: UserBrowser, path: str = "/preferences") -> Page:
     """A page that is ready for alerts."""
     with desk.page.expect_response("**/inbox/alerts"):
         desk.page.goto(path)
@@ -50,7 +50,7 @@ def expect_focus_in(page: Page, selector: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["#q", "#content"])
-def test_urgent_message_takes_no_letter_of_who_types_and_presses_nothing(sit_down, alice: Visitor, field: str):
+def test_urgent_message_takes_no_letter_of_who_types_and_presses_nothing(sit_down, alice: HttpSession, field: str):
     desk = sit_down("bob" if field == "#q" else "alice")
     page = away(desk, "/inbox" if field == "#q" else "/console/broadcasts/new")
     everyone = {"targetType": "SELECTED", "targetIds": ["bob", "alice"]}
@@ -82,7 +82,7 @@ def test_urgent_message_takes_no_letter_of_who_types_and_presses_nothing(sit_dow
     expect(page.locator(field)).to_be_focused()
 
 
-def test_dialog_takes_no_key_and_no_press_in_its_first_second(sit_down, alice: Visitor):
+def test_dialog_takes_no_key_and_no_press_in_its_first_second(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     page = away(desk)
     page.evaluate(
@@ -105,7 +105,7 @@ def test_dialog_takes_no_key_and_no_press_in_its_first_second(sit_down, alice: V
     expect(desk.card(sent)).to_have_attribute("data-unread", "")
 
 
-def test_key_that_acknowledges_is_not_meant_for_the_card_that_took_the_place(sit_down, alice: Visitor):
+def test_key_that_acknowledges_is_not_meant_for_the_card_that_took_the_place(sit_down, alice: HttpSession):
     first, second = (alice.publish(a(n), requiresAck=True, **ONLY_BOB) for n in "12")
     desk = sit_down("bob").open_inbox()
     top = desk.page.locator("#pinned > article").first
@@ -118,11 +118,11 @@ def test_key_that_acknowledges_is_not_meant_for_the_card_that_took_the_place(sit
     expect_focus_in(desk.page, "#inbox-list")
 
 
-def test_second_press_of_a_double_click_on_next_does_not_send(sit_down, alice: Visitor):
+def test_second_press_of_a_double_click_on_next_does_not_send(sit_down, alice: HttpSession):
     page = sit_down("alice").page
     title = a("Double")
-    fill_in(page, title, "Text", people="bob")
-    go_to(page, "when")
+    fill_compose_form(page, title, "Text", usernames="bob")
+    go_to_step(page, "when")
     page.locator("#next").dblclick()
     expect(page.locator("#send")).to_be_visible()
     page.keyboard.press("Enter")
@@ -135,7 +135,7 @@ def test_second_press_of_a_double_click_on_next_does_not_send(sit_down, alice: V
 
 @BOTH_WIDTHS
 def test_banner_that_comes_while_the_page_is_scrolled_is_in_view_and_hides_nothing_of_the_bar(
-    sit_down, alice: Visitor, size
+    sit_down, alice: HttpSession, size
 ):
     for n in range(12):
         alice.publish(a(f"Filling {n}"), content="line\n\n" * 4, **ONLY_BOB)
@@ -163,7 +163,7 @@ def test_banner_that_comes_while_the_page_is_scrolled_is_in_view_and_hides_nothi
 
 @BOTH_WIDTHS
 def test_pill_leads_to_the_new_card_below_the_bar_and_all_that_is_counted_is_marked_read(
-    sit_down, alice: Visitor, size
+    sit_down, alice: HttpSession, size
 ):
     alice.publish(a("To acknowledge"), content="line\n\n" * 9, requiresAck=True, **ONLY_BOB)
     for n in range(12):
@@ -192,7 +192,7 @@ def test_pill_leads_to_the_new_card_below_the_bar_and_all_that_is_counted_is_mar
     expect(desk.card(late)).to_have_count(1)
 
 
-def test_list_with_nothing_unread_in_it_marks_read_what_waits_behind_the_pill(sit_down, alice: Visitor):
+def test_list_with_nothing_unread_in_it_marks_read_what_waits_behind_the_pill(sit_down, alice: HttpSession):
     shown = alice.publish(a("Read"), **ONLY_BOB)
     desk = sit_down("bob").open_inbox()
     page = desk.page
@@ -210,7 +210,7 @@ def test_list_with_nothing_unread_in_it_marks_read_what_waits_behind_the_pill(si
 # ---- the focus
 
 
-def test_focus_goes_to_the_next_thing_after_every_act(sit_down, alice: Visitor):
+def test_focus_goes_to_the_next_thing_after_every_act(sit_down, alice: HttpSession):
     old = [alice.publish(a(f"Old {n}"), **ONLY_BOB) for n in range(34)]
     sent = [alice.publish(a(f"Act {n}"), requiresAck=n == 0, **ONLY_BOB) for n in range(6)]
     desk = sit_down("bob").open_inbox()
@@ -260,7 +260,7 @@ def test_focus_goes_to_the_next_thing_after_every_act(sit_down, alice: Visitor):
     expect(page.get_by_role("button", name="Undo")).to_be_visible()
 
 
-def test_recall_of_the_message_that_is_open_says_so_and_takes_its_dialog_away(sit_down, alice: Visitor):
+def test_recall_of_the_message_that_is_open_says_so_and_takes_its_dialog_away(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     sent = alice.publish(a("Alone"), priority="URGENT", **ONLY_BOB)
     page = away(desk, f"/inbox/{sent}")

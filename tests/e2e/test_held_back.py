@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import measure_no_time
-from tests.ports import free_port
-from tests.servers import Server, program
+from tests.e2e.conftest import freeze_performance_clock
+from tests.ports import find_free_port
+from tests.servers import ServerProcess, find_program_or_skip
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
@@ -36,17 +36,17 @@ http {{
 @pytest.fixture
 def behind(system: System, tmp_path: Path) -> Iterator[System]:
     """The shared system, as people reach it through that nginx."""
-    port, conf = free_port(), tmp_path / "nginx.conf"
+    port, conf = find_free_port(), tmp_path / "nginx.conf"
     conf.write_text(_CONF.format(port=port, target=system.port))
-    command = [program("nginx", "nginx"), "-p", tmp_path, "-c", conf, "-e", "stderr"]
-    server = Server(command, port, tmp_path / "output.txt")
+    command = [find_program_or_skip("nginx", "nginx"), "-p", tmp_path, "-c", conf, "-e", "stderr"]
+    server = ServerProcess(command, port, tmp_path / "output.txt")
     server.start()
-    yield system.seen_at(f"http://127.0.0.1:{port}")
+    yield system.with_url(f"http://127.0.0.1:{port}")
     server.stop()
 
 
 def test_page_says_that_something_holds_streams_back(system: System, behind: System, sit_down):
-    desk = sit_down("alice", at=behind, signed_in_as=Visitor.signed_in(system, "alice"))
+    desk = sit_down("alice", at=behind, signed_in_as=HttpSession.sign_in(system, "alice"))
     desk.page.goto("/console/health")
     result = desk.page.locator("#stream-result[data-done]")
     expect(result).to_contain_text("something in front holds streams back")
@@ -54,6 +54,6 @@ def test_page_says_that_something_holds_streams_back(system: System, behind: Sys
 
 def test_page_says_that_a_stream_comes_through_when_nothing_is_in_front(system: System, sit_down):
     desk = sit_down("alice")
-    measure_no_time(desk.page)
+    freeze_performance_clock(desk.page)
     desk.page.goto("/console/health")
     expect(desk.page.locator("#stream-result[data-done]")).to_contain_text("A stream comes through at once")

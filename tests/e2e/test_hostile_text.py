@@ -6,9 +6,9 @@ import secrets
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import Desk
+from tests.e2e.conftest import UserBrowser
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(240)]
 
@@ -54,7 +54,7 @@ _ALLOWED = [
 
 
 @pytest.mark.parametrize("arrival", ["streamed", "loaded"])
-def test_hostile_texts_are_shown_and_nothing_of_them_runs(sit_down, system: System, alice: Visitor, arrival: str):
+def test_hostile_texts_are_shown_and_nothing_of_them_runs(sit_down, system: System, alice: HttpSession, arrival: str):
     bob = sit_down("bob")
     if arrival == "streamed":
         bob.open_inbox()
@@ -90,7 +90,7 @@ def test_hostile_events_from_kafka_are_shown_and_nothing_of_them_runs(sit_down, 
         }
         envelope = {"specversion": "1.0", "id": f"{n} {text[:50]}", "type": "broadcast.publish.v1"}
         batch.append(envelope | {"source": source if n % 2 else f"https://example.com/{mark}", "data": data})
-    outcomes = json.loads(system.run_module("tests.hand_in", given=json.dumps([batch])))["outcomes"]
+    outcomes = json.loads(system.run_module("tests.hand_in", stdin=json.dumps([batch])))["outcomes"]
     shown = [id for kind, id, _ in outcomes if kind == "published"]
     assert len(shown) >= len(CORPUS) / 2, outcomes
     for broadcast_id in shown:
@@ -100,7 +100,7 @@ def test_hostile_events_from_kafka_are_shown_and_nothing_of_them_runs(sit_down, 
     _expect_inert(bob)
 
 
-def test_hostile_texts_are_inert_in_the_console(sit_down, alice: Visitor):
+def test_hostile_texts_are_inert_in_the_console(sit_down, alice: HttpSession):
     desk = sit_down("alice")
     for n, text in enumerate(CORPUS[:6]):
         sent = alice.publish(f"{n} {secrets.token_hex(4)} {text}"[:200], content=text)
@@ -111,12 +111,12 @@ def test_hostile_texts_are_inert_in_the_console(sit_down, alice: Visitor):
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//evil.example", "java\nscript:alert(1)"])
-def test_action_that_is_no_web_address_is_refused(system: System, alice: Visitor, url: str):
+def test_action_that_is_no_web_address_is_refused(system: System, alice: HttpSession, url: str):
     draft = {"title": "T", "content": "C", "targetType": "ALL", "actions": [{"label": "Press", "url": url}]}
     assert alice.send("POST", "/api/admin/broadcasts", draft).status in (400, 422)
 
 
-def _expect_inert(desk: Desk) -> None:
+def _expect_inert(desk: UserBrowser) -> None:
     found = desk.page.evaluate(_STRANGE, _ALLOWED)
     assert found == []
     assert desk.page.evaluate("window.xss === undefined")

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.e2e.conftest import NARROW, Desk
+from tests.e2e.conftest import PHONE_VIEWPORT, UserBrowser
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(150)]
 
@@ -28,12 +28,12 @@ _SMALL_TARGETS = """() => [...document.querySelectorAll('button, summary, select
 @pytest.fixture
 def dora(system: System) -> str:
     """Somebody who has never got a message: what other tests left is recalled, as new people see what is still active."""
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     while active := alice.get("/api/admin/broadcasts?filter=active&limit=200").json["items"]:
         for broadcast in active:
             alice.send("DELETE", f"/api/admin/broadcasts/{broadcast['id']}", {"reason": "The test is over"})
     alice.close()
-    return system.add_person("readers")
+    return system.create_user("readers")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def preferences(system: System) -> Iterator[Callable[..., None]]:
     """Bob's preferences, put back afterwards."""
 
     def put(**wanted) -> None:
-        assert system.call("PUT", "/api/user/preferences", token=system.token("bob"), body=wanted)[0] == 200
+        assert system.call("PUT", "/api/user/preferences", token=system.get_token("bob"), body=wanted)[0] == 200
 
     yield put
     put()
@@ -51,7 +51,7 @@ def title(word: str) -> str:
     return f"{word} {secrets.token_hex(4)}"
 
 
-def with_clock(desk: Desk, path: str = "/inbox") -> Page:
+def with_clock(desk: UserBrowser, path: str = "/inbox") -> Page:
     """A page whose time the test moves, once it is live. Streams go on by themselves."""
     desk.page.clock.install()
     with desk.page.expect_response("**/inbox/alerts"):
@@ -83,7 +83,7 @@ def test_what_is_empty_says_why(sit_down, dora: str):
     expect(page.locator(".empty:visible h2")).to_have_text("You are offline")
 
 
-def test_hundred_unread_are_99_plus_and_the_list_has_an_end(sit_down, alice: Visitor, dora: str):
+def test_hundred_unread_are_99_plus_and_the_list_has_an_end(sit_down, alice: HttpSession, dora: str):
     sent = [alice.publish(title("Many"), targetType="SELECTED", targetIds=[dora]) for _ in range(101)]
     desk = sit_down(dora)
     desk.page.add_init_script(_BADGE)
@@ -97,7 +97,7 @@ def test_hundred_unread_are_99_plus_and_the_list_has_an_end(sit_down, alice: Vis
     desk.expect_cards(sent[::-1])
 
 
-def test_new_messages_wait_behind_a_pill_while_somebody_reads(sit_down, alice: Visitor):
+def test_new_messages_wait_behind_a_pill_while_somebody_reads(sit_down, alice: HttpSession):
     desk = sit_down("bob").open_inbox()
     first = alice.publish(title("Read now"))
     desk.card(first).focus()
@@ -109,11 +109,11 @@ def test_new_messages_wait_behind_a_pill_while_somebody_reads(sit_down, alice: V
     desk.expect_unread(3)
     desk.page.locator("#pill").click()
     expect(desk.card(waiting[-1])).to_be_focused()
-    desk.expect_on_top([*waiting[::-1], first])
+    desk.expect_first_cards([*waiting[::-1], first])
     expect(desk.page.locator("#pill")).to_be_hidden()
 
 
-def test_opened_message_is_read_after_a_dwell_unless_reading_is_manual(sit_down, alice: Visitor, preferences):
+def test_opened_message_is_read_after_a_dwell_unless_reading_is_manual(sit_down, alice: HttpSession, preferences):
     long = "A line.\n\n" * 9
     for reading, unread in [("automatic", 0), ("manual", 1)]:
         sent = alice.publish(title("Long"), content=long)
@@ -133,7 +133,7 @@ def test_opened_message_is_read_after_a_dwell_unless_reading_is_manual(sit_down,
     expect(page.locator(".bell .badge")).to_be_hidden()
 
 
-def test_toast_waits_under_the_pointer_and_leaves_the_focus_alone(sit_down, alice: Visitor):
+def test_toast_waits_under_the_pointer_and_leaves_the_focus_alone(sit_down, alice: HttpSession):
     page = with_clock(sit_down("bob"), "/preferences")
     page.get_by_label("Quiet from").or_(page.locator("input[type=time]").first).first.focus()
     focused = page.evaluate("document.activeElement.name")
@@ -153,7 +153,7 @@ def test_toast_waits_under_the_pointer_and_leaves_the_focus_alone(sit_down, alic
 
 
 @pytest.mark.parametrize("verb", ["archive", "snooze"])
-def test_undo_is_offered_for_eight_seconds(sit_down, alice: Visitor, verb: str):
+def test_undo_is_offered_for_eight_seconds(sit_down, alice: HttpSession, verb: str):
     desk = sit_down("bob")
     page = with_clock(desk)
     sent = alice.publish(title(verb))
@@ -170,7 +170,7 @@ def test_undo_is_offered_for_eight_seconds(sit_down, alice: Visitor, verb: str):
     expect(undo).to_have_count(0)
 
 
-def test_status_line_says_what_came_at_most_every_five_seconds(sit_down, alice: Visitor):
+def test_status_line_says_what_came_at_most_every_five_seconds(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     page = with_clock(desk)
     stop(page)
@@ -183,7 +183,7 @@ def test_status_line_says_what_came_at_most_every_five_seconds(sit_down, alice: 
     expect(status).to_have_text("3 new messages")
 
 
-def test_connection_is_told_in_words_and_recovery_once(sit_down, alice: Visitor):
+def test_connection_is_told_in_words_and_recovery_once(sit_down, alice: HttpSession):
     desk = sit_down("bob").open_inbox()
     page, chip = desk.page, desk.page.locator("#connection .chip-text")
     expect(chip).to_have_text("Live")
@@ -205,10 +205,10 @@ def test_connection_is_told_in_words_and_recovery_once(sit_down, alice: Visitor)
     expect(chip).to_have_text("Live")
     expect(page.get_by_role("status").first).to_have_text(re.compile("Live again|2 new messages"))
     expect(desk.card(sent[-1])).to_be_visible()
-    desk.expect_on_top(sent[::-1])
+    desk.expect_first_cards(sent[::-1])
 
 
-def test_without_a_channel_between_them_every_tab_has_its_own_stream(sit_down, alice: Visitor):
+def test_without_a_channel_between_them_every_tab_has_its_own_stream(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     desk.context.add_init_script("delete window.BroadcastChannel")
     desk.open_inbox()
@@ -221,7 +221,7 @@ def test_without_a_channel_between_them_every_tab_has_its_own_stream(sit_down, a
         desk.expect_unread(1, page)
 
 
-def test_page_works_where_storage_is_forbidden(sit_down, alice: Visitor):
+def test_page_works_where_storage_is_forbidden(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     desk.context.add_init_script(_NO_STORAGE)
     desk.open_inbox()
@@ -231,7 +231,7 @@ def test_page_works_where_storage_is_forbidden(sit_down, alice: Visitor):
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_clock_that_is_an_hour_off_misleads_nobody(sit_down, alice: Visitor, preferences, hours: int):
+def test_clock_that_is_an_hour_off_misleads_nobody(sit_down, alice: HttpSession, preferences, hours: int):
     now = datetime.now(UTC)
     preferences(doNotDisturbUntil=(now + timedelta(minutes=30)).isoformat())
     desk = sit_down("bob", timezone_id="UTC")
@@ -246,7 +246,7 @@ def test_clock_that_is_an_hour_off_misleads_nobody(sit_down, alice: Visitor, pre
     expect(desk.page.locator(".banner")).to_have_count(0)
 
 
-def test_page_of_a_browser_that_slept_through_the_night_is_not_hours_ahead(sit_down, alice: Visitor):
+def test_page_of_a_browser_that_slept_through_the_night_is_not_hours_ahead(sit_down, alice: HttpSession):
     desk = sit_down("bob")
     stale = "Object.defineProperty(Performance.prototype, 'timeOrigin', {get: () => Date.now() - 8 * 3600 * 1000})"
     desk.page.add_init_script(stale)
@@ -264,7 +264,7 @@ def test_quiet_hours_are_told_in_ones_own_time(sit_down, preferences):
     expect(desk.page.locator("#held")).to_have_text(re.compile(rf"Alerts held until (\w+,? )?{end:%H:%M}"))
 
 
-def test_times_are_exact_on_demand_and_grow_older_by_themselves(sit_down, alice: Visitor):
+def test_times_are_exact_on_demand_and_grow_older_by_themselves(sit_down, alice: HttpSession):
     desk = sit_down("bob", timezone_id="Europe/Berlin")
     page = with_clock(desk)
     sent = alice.publish(title("Ages"))
@@ -276,7 +276,7 @@ def test_times_are_exact_on_demand_and_grow_older_by_themselves(sit_down, alice:
 
 
 @pytest.mark.parametrize(("width", "scale"), [(640, 2), (320, 4)], ids=["200 %", "400 %"])
-def test_zoomed_page_needs_no_sideways_scrolling(sit_down, alice: Visitor, width: int, scale: int):
+def test_zoomed_page_needs_no_sideways_scrolling(sit_down, alice: HttpSession, width: int, scale: int):
     desk = sit_down("bob", viewport={"width": width, "height": 450}, device_scale_factor=scale).open_inbox()
     sent = alice.publish(title("Zoomed"), requiresAck=True, category="Long-winded category name", priority="HIGH")
     expect(desk.card(sent)).to_be_visible()
@@ -285,14 +285,14 @@ def test_zoomed_page_needs_no_sideways_scrolling(sit_down, alice: Visitor, width
     expect(desk.card(sent)).to_have_attribute("data-acked", "")
 
 
-def test_targets_are_large_enough_for_a_finger(sit_down, alice: Visitor):
-    desk = sit_down("bob", viewport=NARROW, has_touch=True).open_inbox()
+def test_targets_are_large_enough_for_a_finger(sit_down, alice: HttpSession):
+    desk = sit_down("bob", viewport=PHONE_VIEWPORT, has_touch=True).open_inbox()
     sent = alice.publish(title("Touch"), requiresAck=True, actions=[{"label": "Go", "url": "https://example.org/"}])
     expect(desk.card(sent)).to_be_visible()
     assert desk.page.evaluate(_SMALL_TARGETS) == []
 
 
-def test_forced_colours_keep_what_colour_says(sit_down, alice: Visitor):
+def test_forced_colours_keep_what_colour_says(sit_down, alice: HttpSession):
     desk = sit_down("bob", forced_colors="active").open_inbox()
     sent = alice.publish(title("Forced"), priority="HIGH")
     mark = "(mark) => [getComputedStyle(mark).backgroundColor, getComputedStyle(document.body).backgroundColor]"
@@ -303,7 +303,7 @@ def test_forced_colours_keep_what_colour_says(sit_down, alice: Visitor):
 
 
 @pytest.mark.parametrize(("wish", "moves"), [("reduce", False), ("no-preference", True)])
-def test_nothing_moves_for_who_wants_no_motion(sit_down, alice: Visitor, wish: str, moves: bool):
+def test_nothing_moves_for_who_wants_no_motion(sit_down, alice: HttpSession, wish: str, moves: bool):
     desk = sit_down("bob", reduced_motion=wish).open_inbox()
     sent = alice.publish(title("Moves"))
     expect(desk.card(sent)).to_be_visible()

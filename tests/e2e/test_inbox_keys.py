@@ -5,15 +5,15 @@ import secrets
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Desk, close_with_escape
+from tests.e2e.conftest import UserBrowser, close_with_escape
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-def inbox(sit_down, alice: Visitor) -> tuple[Desk, Page, list[int]]:
+def inbox(sit_down, alice: HttpSession) -> tuple[UserBrowser, Page, list[int]]:
     """Bob's inbox with three new messages, from its top."""
     desk = sit_down("bob").open_inbox()
     sent = [alice.publish(f"Key {n} {secrets.token_hex(4)}") for n in range(3)]
@@ -71,7 +71,7 @@ def test_select_search_snooze_and_help(inbox):
     desk.expect_unread(3)
 
 
-def test_acknowledge_and_mark_all_by_key_and_open(inbox, alice: Visitor):
+def test_acknowledge_and_mark_all_by_key_and_open(inbox, alice: HttpSession):
     desk, page, (first, *_) = inbox
     must = alice.publish(f"Key to acknowledge {secrets.token_hex(4)}", requiresAck=True)
     expect(desk.card(must)).to_be_visible()
@@ -85,8 +85,8 @@ def test_acknowledge_and_mark_all_by_key_and_open(inbox, alice: Visitor):
     expect(page).to_have_url(desk.system.url + f"/inbox/{first}")
 
 
-def test_keys_can_be_turned_off(sit_down, system: System, alice: Visitor):
-    token = system.token("charlie")
+def test_keys_can_be_turned_off(sit_down, system: System, alice: HttpSession):
+    token = system.get_token("charlie")
     assert system.call("PUT", "/api/user/preferences", token=token, body={"keys": False})[0] == 200
     desk = sit_down("charlie").open_inbox()
     sent = alice.publish(f"No keys {secrets.token_hex(4)}")
@@ -101,12 +101,12 @@ def test_keys_can_be_turned_off(sit_down, system: System, alice: Visitor):
     desk.wait_until(lambda: _archived(desk, sent), what="the key to work again")
 
 
-def focus(desk: Desk, broadcast_id: int) -> None:
+def focus(desk: UserBrowser, broadcast_id: int) -> None:
     desk.card(broadcast_id).focus()
     expect(desk.card(broadcast_id)).to_be_focused()
 
 
-def _archived(desk: Desk, sent: int) -> bool:
+def _archived(desk: UserBrowser, sent: int) -> bool:
     desk.page.evaluate(f"document.getElementById('card-{sent}')?.focus()")  # it may be leaving
     desk.page.keyboard.press("e")
     return desk.card(sent).count() == 0

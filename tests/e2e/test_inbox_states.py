@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Desk
+from tests.e2e.conftest import UserBrowser
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-def desks(sit_down, alice: Visitor) -> list[tuple[Desk, Page]]:
+def desks(sit_down, alice: HttpSession) -> list[tuple[UserBrowser, Page]]:
     """Bob in two tabs of one browser, and on a second device."""
     desk = sit_down("bob").open_inbox()
     second = desk.context.new_page()
@@ -25,7 +25,7 @@ def desks(sit_down, alice: Visitor) -> list[tuple[Desk, Page]]:
     return [(desk, desk.page), (desk, second), (elsewhere, elsewhere.page)]
 
 
-def send(alice: Visitor, desks: list[tuple[Desk, Page]], **draft) -> int:
+def send(alice: HttpSession, desks: list[tuple[UserBrowser, Page]], **draft) -> int:
     sent = alice.publish(f"State {secrets.token_hex(4)}", **draft)
     for desk, page in desks:
         expect(desk.card(sent, page)).to_be_visible()
@@ -42,7 +42,7 @@ def shape(page: Page) -> tuple:
     return page.evaluate(read), page.evaluate(counts), page.title()
 
 
-def expect_same_after_reload(desks: list[tuple[Desk, Page]]) -> None:
+def expect_same_after_reload(desks: list[tuple[UserBrowser, Page]]) -> None:
     """Each page comes by itself to what a page opened now shows, and a reload of it shows the same."""
     desk = desks[0][0]
     opened = desk.context.new_page()
@@ -56,17 +56,17 @@ def expect_same_after_reload(desks: list[tuple[Desk, Page]]) -> None:
         expect_shape(desk, page, now)
 
 
-def expect_shape(desk: Desk, page: Page, wanted: tuple) -> None:
+def expect_shape(desk: UserBrowser, page: Page, wanted: tuple) -> None:
     with suppress(AssertionError):  # the comparison below says what differs
         desk.wait_until(lambda: shape(page) == wanted)
     assert shape(page) == wanted
 
 
-def press(desk: Desk, broadcast_id: int, name: str) -> None:
+def press(desk: UserBrowser, broadcast_id: int, name: str) -> None:
     desk.card(broadcast_id).get_by_role("button", name=re.compile(f"^{name}")).click()
 
 
-def test_i11_each_act_is_followed_everywhere_and_a_reload_shows_the_same(desks, alice: Visitor):
+def test_i11_each_act_is_followed_everywhere_and_a_reload_shows_the_same(desks, alice: HttpSession):
     """I11"""
     desk = desks[0][0]
     one = send(alice, desks)
@@ -89,7 +89,7 @@ def test_i11_each_act_is_followed_everywhere_and_a_reload_shows_the_same(desks, 
     expect_same_after_reload(desks)
 
 
-def test_archive_is_undone_everywhere(desks, alice: Visitor):
+def test_archive_is_undone_everywhere(desks, alice: HttpSession):
     desk = desks[0][0]
     one, two = send(alice, desks), send(alice, desks)
     press(desk, one, "Archive")
@@ -99,13 +99,13 @@ def test_archive_is_undone_everywhere(desks, alice: Visitor):
     desk.page.get_by_role("button", name="Undo").click()
     for where, page in desks:
         expect(where.card(one, page)).to_be_visible()
-        where.expect_on_top([two, one], page)
+        where.expect_first_cards([two, one], page)
         where.expect_unread(2, page)
     expect(desk.page.locator(".toast")).to_have_count(0)
     expect_same_after_reload(desks)
 
 
-def test_marking_all_read_is_undone(desks, alice: Visitor):
+def test_marking_all_read_is_undone(desks, alice: HttpSession):
     desk = desks[0][0]
     both = [send(alice, desks) for _ in range(2)]
     desk.page.locator("#read-all").click()
@@ -121,7 +121,7 @@ def test_marking_all_read_is_undone(desks, alice: Visitor):
     expect_same_after_reload(desks)
 
 
-def test_snoozed_message_returns_unread_by_itself(desks, alice: Visitor, system: System):
+def test_snoozed_message_returns_unread_by_itself(desks, alice: HttpSession, system: System):
     desk = desks[0][0]
     one = send(alice, desks)
     press(desk, one, "Mark read")
@@ -134,7 +134,7 @@ def test_snoozed_message_returns_unread_by_itself(desks, alice: Visitor, system:
         expect(page.locator('[data-count="snoozed"]').first).not_to_have_text("0")
     soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
     body = {"broadcastIds": [one], "until": soon}
-    assert system.call("POST", "/api/user/messages/snooze", token=system.token("bob"), body=body)[0] == 200
+    assert system.call("POST", "/api/user/messages/snooze", token=system.get_token("bob"), body=body)[0] == 200
     for where, page in desks:
         expect(where.card(one, page)).to_be_visible()
         expect(where.card(one, page)).to_contain_text("Back from snooze")
@@ -143,22 +143,22 @@ def test_snoozed_message_returns_unread_by_itself(desks, alice: Visitor, system:
     expect_same_after_reload(desks)
 
 
-def test_acknowledgement_stands_on_top_until_it_is_given(desks, alice: Visitor):
+def test_acknowledgement_stands_on_top_until_it_is_given(desks, alice: HttpSession):
     desk = desks[0][0]
     must = send(alice, desks, requiresAck=True, ackDueAt="2098-01-01T00:00:00Z")
     plain = send(alice, desks)
     for where, page in desks:
         expect(page.locator(f"#pinned > #card-{must}")).to_be_visible()
-        where.expect_on_top([plain], page)
+        where.expect_first_cards([plain], page)
     press(desk, must, "I have read and understood")
     for where, page in desks:
         expect(page.locator(f"#feed > #card-{must}")).to_contain_text("You acknowledged this")
-        where.expect_on_top([plain, must], page)
+        where.expect_first_cards([plain, must], page)
         where.expect_unread(1, page)
     expect_same_after_reload(desks)
 
 
-def test_views_follow_what_is_done_elsewhere(sit_down, alice: Visitor):
+def test_views_follow_what_is_done_elsewhere(sit_down, alice: HttpSession):
     """A tab that shows another view gets exactly what that view shows now."""
     desk = sit_down("bob").open_inbox()
     one = send(alice, [(desk, desk.page)])
@@ -177,7 +177,7 @@ def test_views_follow_what_is_done_elsewhere(sit_down, alice: Visitor):
         expect(desk.card(one, page)).to_be_visible()
 
 
-def test_chosen_messages_are_done_together(desks, alice: Visitor):
+def test_chosen_messages_are_done_together(desks, alice: HttpSession):
     desk = desks[0][0]
     one, two, three = (send(alice, desks) for _ in range(3))
     expect(desk.page.locator("#chosen")).to_be_hidden()
@@ -191,7 +191,7 @@ def test_chosen_messages_are_done_together(desks, alice: Visitor):
     expect(desk.page.locator("#chosen")).to_be_hidden()
 
 
-def test_filter_and_search_live_in_the_address_and_mark_only_what_they_show(desks, alice: Visitor):
+def test_filter_and_search_live_in_the_address_and_mark_only_what_they_show(desks, alice: HttpSession):
     desk = desks[0][0]
     word = f"needle{secrets.token_hex(4)}"
     found = [send(alice, desks, content=f"A {word} in the hay") for _ in range(2)]
@@ -215,7 +215,7 @@ def test_filter_and_search_live_in_the_address_and_mark_only_what_they_show(desk
     desk.expect_cards([late, *found[::-1]])
 
 
-def test_message_in_view_is_seen_and_stays_unread_until_it_is_opened(sit_down, alice: Visitor):
+def test_message_in_view_is_seen_and_stays_unread_until_it_is_opened(sit_down, alice: HttpSession):
     desk = sit_down("bob").open_inbox()
     one = send(alice, [(desk, desk.page)])
 

@@ -6,21 +6,21 @@ import secrets
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.cast import CAST
-from tests.e2e.conftest import Desk, fill_in, go_to
+from tests.cast import TEST_USERS
+from tests.e2e.conftest import UserBrowser, fill_compose_form, go_to_step
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
 
-PASSWORD = CAST[0].password
+PASSWORD = TEST_USERS[0].password
 TEXT = "Written with care, and long."
 
 
 @pytest.fixture
-def writer(sit_down, system: System) -> Desk:
+def writer(sit_down, system: System) -> UserBrowser:
     """Somebody who may do everything, whom no other test shares."""
-    desk = sit_down(system.add_person("admin"))
+    desk = sit_down(system.create_user("admin"))
     desk.page.goto("/account")
     return desk
 
@@ -29,14 +29,14 @@ def title() -> str:
     return f"Kept {secrets.token_hex(4)}"
 
 
-def name_of(desk: Desk) -> str:
+def name_of(desk: UserBrowser) -> str:
     return desk.page.locator("main .eyebrow").first.inner_text()
 
 
-def end_sessions(alice: Visitor, desk: Desk) -> None:
+def end_sessions(alice: HttpSession, desk: UserBrowser) -> None:
     """By an administrator elsewhere; the page hears of it by its stream."""
     user_id = desk.page.evaluate("document.body.dataset.user")
-    boss = Visitor.signed_in(alice.system, "alice")
+    boss = HttpSession.sign_in(alice.system, "alice")
     assert boss.post(f"/console/people/{user_id}/sign-out").status == 303
     boss.close()
 
@@ -44,16 +44,18 @@ def end_sessions(alice: Visitor, desk: Desk) -> None:
 def write(page: Page, words: str, people: str = "charlie") -> None:
     """The whole form, without its draft being saved meanwhile."""
     page.route("**/console/drafts", lambda route: route.abort())
-    fill_in(page, words, TEXT, people=people)
+    fill_compose_form(page, words, TEXT, usernames=people)
 
 
 def press(page: Page) -> None:
-    go_to(page, "review")
+    go_to_step(page, "review")
     page.locator("#send").click()
 
 
 def sent(system: System, words: str) -> list[str]:
-    listed = system.call("GET", f"/api/admin/broadcasts?q={words.split()[1]}", token=system.token("alice", "admin"))[1]
+    listed = system.call(
+        "GET", f"/api/admin/broadcasts?q={words.split()[1]}", token=system.get_token("alice", "admin")
+    )[1]
     return [item["status"] for item in listed["items"] if item["title"] == words and item["status"] != "DRAFT"]
 
 
@@ -82,7 +84,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_refused_send_leaves_the_text_and_the_button_and_sends_once(writer: Desk, system: System, failure: str):
+def test_refused_send_leaves_the_text_and_the_button_and_sends_once(writer: UserBrowser, system: System, failure: str):
     page, words = writer.page, title()
     write(page, words)
     page.route("**/console/broadcasts", FAILURES[failure])
@@ -94,7 +96,7 @@ def test_refused_send_leaves_the_text_and_the_button_and_sends_once(writer: Desk
     assert len(sent(system, words)) == 1
 
 
-def test_answer_that_got_lost_is_asked_for_again_and_nothing_is_sent_twice(writer: Desk, system: System):
+def test_answer_that_got_lost_is_asked_for_again_and_nothing_is_sent_twice(writer: UserBrowser, system: System):
     page, words = writer.page, title()
     write(page, words)
 
@@ -113,7 +115,7 @@ def test_answer_that_got_lost_is_asked_for_again_and_nothing_is_sent_twice(write
 
 
 def test_page_that_is_told_of_the_end_of_its_session_is_not_left_and_signing_in_comes_back_to_the_text(
-    writer: Desk, system: System, alice: Visitor
+    writer: UserBrowser, system: System, alice: HttpSession
 ):
     page, words = writer.page, title()
     username = name_of(writer)
@@ -133,7 +135,7 @@ def test_page_that_is_told_of_the_end_of_its_session_is_not_left_and_signing_in_
     assert len(sent(system, words)) == 1
 
 
-def test_text_kept_over_a_sign_in_is_not_shown_to_somebody_else(writer: Desk):
+def test_text_kept_over_a_sign_in_is_not_shown_to_somebody_else(writer: UserBrowser):
     page, words = writer.page, title()
     write(page, words)
     writer.context.clear_cookies()
@@ -145,7 +147,7 @@ def test_text_kept_over_a_sign_in_is_not_shown_to_somebody_else(writer: Desk):
     page.wait_for_function("!Object.keys(sessionStorage).some((name) => name.startsWith('form '))")
 
 
-def test_page_of_an_earlier_session_sends_after_a_sign_in_in_another_tab(writer: Desk, system: System):
+def test_page_of_an_earlier_session_sends_after_a_sign_in_in_another_tab(writer: UserBrowser, system: System):
     page, words, username = writer.page, title(), name_of(writer)
     write(page, words)
     other = writer.context.new_page()
@@ -159,7 +161,7 @@ def test_page_of_an_earlier_session_sends_after_a_sign_in_in_another_tab(writer:
     assert len(sent(system, words)) == 1
 
 
-def test_somebody_else_who_signed_in_in_another_tab_sends_nothing_of_it(writer: Desk, system: System):
+def test_somebody_else_who_signed_in_in_another_tab_sends_nothing_of_it(writer: UserBrowser, system: System):
     page, words = writer.page, title()
     write(page, words)
     other = writer.context.new_page()
@@ -172,7 +174,7 @@ def test_somebody_else_who_signed_in_in_another_tab_sends_nothing_of_it(writer: 
     assert sent(system, words) == []
 
 
-def test_part_of_the_page_that_is_refused_for_want_of_a_session_leaves_it_alone(writer: Desk):
+def test_part_of_the_page_that_is_refused_for_want_of_a_session_leaves_it_alone(writer: UserBrowser):
     page, words = writer.page, title()
     write(page, words)
     writer.context.clear_cookies()
@@ -181,21 +183,21 @@ def test_part_of_the_page_that_is_refused_for_want_of_a_session_leaves_it_alone(
     expect(page).to_have_url(re.compile("/console/broadcasts/new$"))
 
 
-def test_mistakes_are_shown_in_the_page_and_the_form_goes_on(writer: Desk, system: System):
+def test_mistakes_are_shown_in_the_page_and_the_form_goes_on(writer: UserBrowser, system: System):
     page, words = writer.page, title()
     write(page, words, people="nobody-there")
     press(page)
     expect(page.locator("#errors")).to_be_focused()
     expect(page.locator("#title")).to_have_value(words)
     page.locator("#people").fill("charlie")
-    go_to(page, "when")
+    go_to_step(page, "when")
     expect(page.locator("#when-later")).to_be_attached()
     press(page)
     page.wait_for_url(re.compile(r"/console/broadcasts/\d+$"))
     assert len(sent(system, words)) == 1
 
 
-def test_edit_of_a_live_message_survives_and_a_conflict_shows_both(writer: Desk, alice: Visitor):
+def test_edit_of_a_live_message_survives_and_a_conflict_shows_both(writer: UserBrowser, alice: HttpSession):
     page = writer.page
     broadcast_id = alice.publish(title(), targetType="SELECTED", targetIds=["charlie"])
     page.goto(f"/console/broadcasts/{broadcast_id}/edit")
@@ -214,7 +216,9 @@ def test_edit_of_a_live_message_survives_and_a_conflict_shows_both(writer: Desk,
 
 
 @pytest.mark.parametrize("place", ["template", "reason", "person"])
-def test_other_forms_keep_their_text_in_the_page_and_over_a_sign_in(writer: Desk, alice: Visitor, place: str):
+def test_other_forms_keep_their_text_in_the_page_and_over_a_sign_in(
+    writer: UserBrowser, alice: HttpSession, place: str
+):
     page, username = writer.page, name_of(writer)
     broadcast_id = alice.publish(title(), targetType="SELECTED", targetIds=["charlie"])
     address, field, button = {
@@ -238,12 +242,12 @@ def test_other_forms_keep_their_text_in_the_page_and_over_a_sign_in(writer: Desk
 
 
 def test_text_comes_back_after_a_sign_in_without_scripts(sit_down, system: System):
-    username, words = system.add_person("admin"), title()
+    username, words = system.create_user("admin"), title()
     desk = sit_down(username, java_script_enabled=False)
     page = desk.page
-    fill_in(page, words, TEXT, people="charlie")
-    system.flask("set-roles", "--username", username, "--role", "admin")
-    token = system.token("alice", "admin")
+    fill_compose_form(page, words, TEXT, usernames="charlie")
+    system.run_flask("set-roles", "--username", username, "--role", "admin")
+    token = system.get_token("alice", "admin")
     system.call("POST", "/api/admin/broadcasts", token=token, body={
         "title": "Sign in again", "content": "x", "targetType": "SELECTED", "targetIds": [username], "closeSessions": True,
     })  # fmt: skip

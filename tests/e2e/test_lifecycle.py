@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.cast import CAST
-from tests.e2e.conftest import fill_in, go_to, press_send, recall
+from tests.cast import TEST_USERS
+from tests.e2e.conftest import click_send, fill_compose_form, go_to_step, recall_broadcast
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
 SHOWN = re.compile(r"/console/broadcasts/(\d+)$")
@@ -25,8 +25,8 @@ def test_compose_undo_and_send_again(sit_down, own_system):
     """What is undone within its moment was seen by nobody; it is a draft again, with every word."""
     system = own_system(UNDO_SECONDS="8")
     boss, bob = sit_down("alice", at=system).page, sit_down("bob", at=system).open_inbox()
-    fill_in(boss, "Not like this", "Too early.", roles=("ops",))
-    press_send(boss)
+    fill_compose_form(boss, "Not like this", "Too early.", roles=("ops",))
+    click_send(boss)
     boss.wait_for_url(SHOWN)
     expect(boss.locator("#undo")).to_contain_text(re.compile(r"Going out in \d s"))
     boss.get_by_role("button", name="Undo").click()
@@ -34,7 +34,7 @@ def test_compose_undo_and_send_again(sit_down, own_system):
     expect(boss.get_by_label("Title", exact=True)).to_have_value("Not like this")
     expect(boss.get_by_label("Text", exact=True)).to_have_value("Too early.")
     boss.get_by_label("Title", exact=True).fill("Like this")
-    press_send(boss)
+    click_send(boss)
     boss.wait_for_url(SHOWN)
     expect(boss.locator(".state.active")).to_be_visible()
     card = bob.card(id_of(boss))
@@ -45,15 +45,15 @@ def test_compose_undo_and_send_again(sit_down, own_system):
     bob.expect_cards([id_of(boss)])
 
 
-def test_schedule_fire_edit_recall(sit_down, alice: Visitor):
+def test_schedule_fire_edit_recall(sit_down, alice: HttpSession):
     """Bob's open page follows each step by itself."""
     boss, bob = sit_down("alice").page, sit_down("bob").open_inbox()
-    fill_in(boss, title := f"Planned {secrets.token_hex(4)}", "First **text**.")
-    go_to(boss, "when")
+    fill_compose_form(boss, title := f"Planned {secrets.token_hex(4)}", "First **text**.")
+    go_to_step(boss, "when")
     boss.locator("label[for=when-later]").click()
     boss.get_by_role("button", name="Tomorrow 9:00").click()
     expect(boss.locator("#scheduledAt-hint")).to_contain_text("UTC")
-    press_send(boss)
+    click_send(boss)
     boss.wait_for_url(SHOWN)
     broadcast_id = id_of(boss)
     expect(boss.locator(".state.scheduled")).to_be_visible()
@@ -79,13 +79,13 @@ def test_schedule_fire_edit_recall(sit_down, alice: Visitor):
     expect(bob.card(broadcast_id).locator(".edited")).to_have_text(re.compile(r"Edited \d\d:\d\d"))
     bob.expect_unread(1)
 
-    recall(boss, broadcast_id, "Settled")
+    recall_broadcast(boss, broadcast_id, "Settled")
     expect(bob.card(broadcast_id)).to_have_count(0)
     bob.page.reload()
     assert title not in bob.page.content()
 
 
-def test_quiet_edit_changes_the_card_where_it_is(sit_down, alice: Visitor):
+def test_quiet_edit_changes_the_card_where_it_is(sit_down, alice: HttpSession):
     bob = sit_down("bob").open_inbox()
     first, second = alice.publish("First"), alice.publish("Second")
     expect(bob.card(second)).to_be_visible()
@@ -93,12 +93,14 @@ def test_quiet_edit_changes_the_card_where_it_is(sit_down, alice: Visitor):
     bob.expect_unread(1)
     alice.send("PATCH", f"/api/admin/broadcasts/{first}", {"title": "First, put right"}, If_Match="*")
     expect(bob.card(first).locator(".card-title")).to_have_text("First, put right")
-    bob.expect_on_top([second, first])
+    bob.expect_first_cards([second, first])
     bob.expect_unread(1)
 
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["with script", "without script"])
-def test_two_editors_see_both_texts_and_overwrite_nothing(sit_down, alice: Visitor, system: System, javascript: bool):
+def test_two_editors_see_both_texts_and_overwrite_nothing(
+    sit_down, alice: HttpSession, system: System, javascript: bool
+):
     """F20"""
     broadcast_id = alice.publish("Lifts", content="They stand still.")
     hers, his = (sit_down("alice", java_script_enabled=javascript).page for _ in range(2))
@@ -119,15 +121,15 @@ def test_two_editors_see_both_texts_and_overwrite_nothing(sit_down, alice: Visit
     assert alice.get(f"/api/admin/broadcasts/{broadcast_id}").json["content"] == "They run again."
 
 
-def test_draft_saves_itself_and_is_there_after_a_crash(sit_down, alice: Visitor):
+def test_draft_saves_itself_and_is_there_after_a_crash(sit_down, alice: HttpSession):
     page = sit_down("alice").page
-    fill_in(page, title := f"Half {secrets.token_hex(4)}", "A thought", people="bob, nobody-here")
+    fill_compose_form(page, title := f"Half {secrets.token_hex(4)}", "A thought", usernames="bob, nobody-here")
     expect(page.locator("#saved")).to_have_text(re.compile(r"Saved \d\d:\d\d"))
     page.wait_for_url(EDITED)
     other = sit_down("alice").page
     other.goto(page.url)
     expect(other.get_by_label("Title", exact=True)).to_have_value(title)
-    go_to(other, "audience")
+    go_to_step(other, "audience")
     expect(other.get_by_label("Usernames")).to_have_value("bob, nobody-here")
     other.get_by_label("Usernames").fill("bob")
     other.keyboard.press("Control+s")
@@ -140,25 +142,25 @@ def test_draft_saves_itself_and_is_there_after_a_crash(sit_down, alice: Visitor)
 
 def test_urgent_to_everyone_asks_for_the_password_again(sit_down):
     page = sit_down("alice").page
-    fill_in(page, "Fire drill", "Now.")
+    fill_compose_form(page, "Fire drill", "Now.")
     page.get_by_label("Priority").select_option("URGENT")
-    press_send(page)
+    click_send(page)
     expect(page.locator("#errors")).to_contain_text("Tick that you understand")
-    go_to(page, "review")
+    go_to_step(page, "review")
     page.get_by_label("I understand").check()
     page.get_by_label("Your password").fill("wrong")
     page.locator("#send").click()
     expect(page.locator("#errors")).to_contain_text("not your password")
-    go_to(page, "review")
+    go_to_step(page, "review")
     page.get_by_label("I understand").check()
-    page.get_by_label("Your password").fill(CAST[0].password)
+    page.get_by_label("Your password").fill(TEST_USERS[0].password)
     page.locator("#send").click()
     page.wait_for_url(SHOWN)
 
 
 def test_people_are_found_by_name_and_lists_are_judged_row_by_row(sit_down, tmp_path):
     page = sit_down("alice").page
-    fill_in(page, "T", "C", people="charlie")
+    fill_compose_form(page, "T", "C", usernames="charlie")
     page.get_by_label("Find people").fill("Bo")
     page.locator("[data-add=bob]").click()
     expect(page.get_by_label("Usernames")).to_have_value("charlie\nbob")

@@ -6,28 +6,28 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import NARROW, WIDE
-from tests.openid import CLIENT, SECRET, OpenId, provider
+from tests.e2e.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT
+from tests.openid import CLIENT_ID, CLIENT_SECRET, OidcProvider, serve_oidc_provider
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-def openid() -> Iterator[OpenId]:
-    with provider() as running:
-        running.asks = True
+def openid() -> Iterator[OidcProvider]:
+    with serve_oidc_provider() as running:
+        running.has_consent_page = True
         yield running
 
 
 @pytest.fixture
-def organised(own_system, openid: OpenId) -> System:
-    settings = {"OIDC_ISSUER": openid.issuer, "OIDC_CLIENT_ID": CLIENT, "OIDC_CLIENT_SECRET": SECRET}
+def organised(own_system, openid: OidcProvider) -> System:
+    settings = {"OIDC_ISSUER": openid.issuer, "OIDC_CLIENT_ID": CLIENT_ID, "OIDC_CLIENT_SECRET": CLIENT_SECRET}
     return own_system(**settings, OIDC_LINK_PEOPLE="everybody", OIDC_LABEL="Sign in at Example & Sons")
 
 
-def test_person_signs_in_there_listens_here_and_signs_out_of_both(sit_down, organised: System, openid: OpenId):
+def test_person_signs_in_there_listens_here_and_signs_out_of_both(sit_down, organised: System, openid: OidcProvider):
     desk = sit_down(None, at=organised)
     page = desk.page
     page.goto("/inbox?view=unread")
@@ -38,7 +38,7 @@ def test_person_signs_in_there_listens_here_and_signs_out_of_both(sit_down, orga
     page.wait_for_url(re.compile(r"/inbox\?view=unread$"))
     desk.expect_live()
 
-    alice = Visitor(organised, token=organised.token("alice", "admin"))
+    alice = HttpSession(organised, token=organised.get_token("alice", "admin"))
     broadcast_id = alice.publish("Everybody is here")
     alice.close()
     expect(desk.card(broadcast_id)).to_be_visible()
@@ -52,8 +52,8 @@ def test_person_signs_in_there_listens_here_and_signs_out_of_both(sit_down, orga
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_provider_that_is_away_leaves_the_form(sit_down, organised: System, openid: OpenId, size):
+@pytest.mark.parametrize("size", [DESKTOP_VIEWPORT, PHONE_VIEWPORT], ids=["wide", "narrow"])
+def test_provider_that_is_away_leaves_the_form(sit_down, organised: System, openid: OidcProvider, size):
     """And without JavaScript, as all of this."""
     openid.fault = "500"
     page = sit_down(None, at=organised, viewport=size, java_script_enabled=False).page

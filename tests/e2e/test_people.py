@@ -6,9 +6,9 @@ import secrets
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import NARROW
+from tests.e2e.conftest import PHONE_VIEWPORT
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
@@ -64,7 +64,7 @@ def test_token_is_made_and_revoked(sit_down):
     expect(page.get_by_role("row", name=label)).to_contain_text("Revoked")
 
 
-def test_forced_sign_out_tells_why_and_ends_open_pages(sit_down, alice: Visitor):
+def test_forced_sign_out_tells_why_and_ends_open_pages(sit_down, alice: HttpSession):
     desk = sit_down("charlie").open_inbox()
     sent = alice.publish(
         f"Sign in again {secrets.token_hex(3)}", targetType="SELECTED", targetIds=["charlie"], closeSessions=True
@@ -74,7 +74,7 @@ def test_forced_sign_out_tells_why_and_ends_open_pages(sit_down, alice: Visitor)
     expect(back.card(sent)).to_be_visible()
 
 
-def test_funnel_follows_the_reader_and_the_reminder_reaches_only_who_has_not_read(sit_down, alice: Visitor):
+def test_funnel_follows_the_reader_and_the_reminder_reaches_only_who_has_not_read(sit_down, alice: HttpSession):
     sent = alice.publish(
         title := f"Please read {secrets.token_hex(3)}", targetType="SELECTED", targetIds=["bob", "charlie"]
     )
@@ -104,12 +104,12 @@ def test_audit_is_filtered_and_loaded_further(sit_down, system: System):
     expect(page.locator("tbody tr").first).to_contain_text("person.created")
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
-    assert "is what was exported" in system.flask("verify-csv", str(download.value.path()))
-    assert "none changed" in system.flask("audit", "verify")
+    assert "is what was exported" in system.run_flask("verify-csv", str(download.value.path()))
+    assert "none changed" in system.run_flask("audit", "verify")
 
 
 def test_navigation_shows_where_one_is_on_a_phone(sit_down):
-    page = sit_down("alice", viewport=NARROW).page
+    page = sit_down("alice", viewport=PHONE_VIEWPORT).page
     for navigation, where in (("System", "Rules"), ("Console", "Audit"), ("System", "Health")):
         page.goto(f"/console/{where.lower()}")
         here = page.get_by_role("navigation", name=navigation).get_by_role("link", name=where, exact=True)

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.processes import wait_for_workers
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_different_workers):
     system = own_system()
     bob, charlie = sit_at_different_workers("bob", "charlie", at=system)
-    alice = Visitor.at_worker(system, charlie.worker, token=system.token("alice", "admin"))
+    alice = HttpSession.connect_to_worker(system, charlie.worker, token=system.token("alice", "admin"))
     sent = [alice.publish(f"Before {n}") for n in range(3)]
     expect(bob.card(sent[-1])).to_be_visible()
     killed = bob.worker
@@ -26,7 +26,7 @@ def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_
     sent += [alice.publish(f"While nobody serves Bob {n}") for n in range(5)]
     for desk in (bob, charlie):
         expect(desk.card(sent[-1])).to_be_visible()
-    wait_for_workers(system, other_than=killed)
+    wait_for_workers(system, excluded=killed)
     sent.append(alice.publish("After"))
     for desk in (bob, charlie):
         expect(desk.card(sent[-1])).to_be_visible()
@@ -40,7 +40,7 @@ def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_
 def test_page_catches_up_after_the_whole_system_was_restarted(own_system, sit_down):
     system = own_system()
     bob = sit_down("bob", at=system).open_inbox()
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.token("alice", "admin"))
     sent = [alice.publish("Before")]
     expect(bob.card(sent[0])).to_be_visible()
     system.stop()
@@ -53,11 +53,11 @@ def test_page_catches_up_after_the_whole_system_was_restarted(own_system, sit_do
     bob.expect_unread(len(sent))
 
 
-def alice_again(system: System) -> Visitor:
-    return Visitor(system, token=system.token("alice", "admin"))
+def alice_again(system: System) -> HttpSession:
+    return HttpSession(system, token=system.get_token("alice", "admin"))
 
 
-def test_offline_page_says_so_and_catches_up(sit_down, alice: Visitor):
+def test_offline_page_says_so_and_catches_up(sit_down, alice: HttpSession):
     """F25, offline and online again."""
     bob = sit_down("bob").open_inbox()
     bob.context.set_offline(True)
@@ -65,11 +65,11 @@ def test_offline_page_says_so_and_catches_up(sit_down, alice: Visitor):
     sent = [alice.publish(f"While offline {n} {secrets.token_hex(4)}") for n in range(3)]
     bob.context.set_offline(False)
     expect(bob.card(sent[-1])).to_be_visible()
-    bob.expect_on_top(sent[::-1])
+    bob.expect_first_cards(sent[::-1])
     bob.expect_unread(3)
 
 
-def test_two_tabs_use_one_stream_and_closing_the_leader_hands_over(sit_down, alice: Visitor):
+def test_two_tabs_use_one_stream_and_closing_the_leader_hands_over(sit_down, alice: HttpSession):
     desk = sit_down("bob").open_inbox()
     follower = desk.context.new_page()
     follower.goto("/inbox")
@@ -83,11 +83,11 @@ def test_two_tabs_use_one_stream_and_closing_the_leader_hands_over(sit_down, ali
     second = alice.publish(f"While the lead is handed over {secrets.token_hex(4)}")
     expect(desk.card(second, follower)).to_be_visible()
     desk.wait_until(lambda: desk.stream_pages[-1] == follower, what="the second tab to lead")
-    desk.expect_on_top([second, first], follower)
+    desk.expect_first_cards([second, first], follower)
     desk.expect_unread(2, follower)
 
 
-def test_signing_out_ends_all_pages_and_leaves_nothing_for_the_next_person(sit_down, alice: Visitor):
+def test_signing_out_ends_all_pages_and_leaves_nothing_for_the_next_person(sit_down, alice: HttpSession):
     desk = sit_down("bob").open_inbox()
     sent = alice.publish(f"Moves the cursor {secrets.token_hex(4)}")
     expect(desk.card(sent)).to_be_visible()

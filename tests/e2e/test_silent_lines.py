@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.chaos.servers import Link
-from tests.e2e.conftest import NARROW, Desk, MovedClock
+from tests.chaos.servers import TcpProxy
+from tests.e2e.conftest import PHONE_VIEWPORT, PageClock, UserBrowser
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
 
@@ -35,8 +35,8 @@ _REFUSALS = {
 class Gate:
     """Stands before the streams of one desk, whose page gets a clock. `waiting` are the requests that it never answered."""
 
-    def __init__(self, desk: Desk):
-        self.clock = MovedClock(desk.page)
+    def __init__(self, desk: UserBrowser):
+        self.clock = PageClock(desk.page)
         self._desk, self.waiting, self.counts = desk, [], 0
         desk.context.on("request", self._on_request)
 
@@ -59,7 +59,7 @@ class Gate:
 
 
 @pytest.fixture
-def gated(sit_down: Callable[..., Desk]) -> Iterator[tuple[Desk, Gate]]:
+def gated(sit_down: Callable[..., UserBrowser]) -> Iterator[tuple[UserBrowser, Gate]]:
     """Bob's desk; what the gate still holds is let go at the end."""
     desk = sit_down("bob")
     gate = Gate(desk)
@@ -68,8 +68,8 @@ def gated(sit_down: Callable[..., Desk]) -> Iterator[tuple[Desk, Gate]]:
 
 
 @pytest.fixture
-def link(system: System) -> Iterator[Link]:
-    link = Link("127.0.0.1", system.port)
+def link(system: System) -> Iterator[TcpProxy]:
+    link = TcpProxy("127.0.0.1", system.port)
     yield link
     link.close()
 
@@ -87,46 +87,46 @@ def is_state(page: Page, expected: str) -> Callable[[], bool]:
 
 
 def test_silent_line_is_noticed_by_the_missed_heartbeat_and_the_page_is_current_once_it_is_back(
-    system: System, link: Link, sit_down, alice: Visitor
+    system: System, link: TcpProxy, sit_down, alice: HttpSession
 ):
-    at = system.seen_at(f"http://127.0.0.1:{link.port}")
-    bob = sit_down("bob", at=at, signed_in_as=Visitor.signed_in(system, "bob"))
-    clock = MovedClock(bob.page)
+    at = system.with_url(f"http://127.0.0.1:{link.port}")
+    bob = sit_down("bob", at=at, signed_in_as=HttpSession.sign_in(system, "bob"))
+    clock = PageClock(bob.page)
     bob.open_inbox()
-    link.hold()
+    link.pause()
     bob.page.clock.run_for(_NOTICED_MS)
     state(bob.page, "wait")
     expect(chip(bob.page)).to_have_text(re.compile("Reconnecting"))
     sent = alice.publish(f"While the line is silent {secrets.token_hex(4)}")
     bob.page.clock.run_for(_NOTICED_MS)
     expect(chip(bob.page)).to_have_text(re.compile("Reconnecting"), timeout=_PATIENCE_MS)  # and no proxy is blamed
-    link.release()
-    clock.run_until(is_state(bob.page, "live"), what="the stream")
+    link.resume()
+    clock.advance_until(is_state(bob.page, "live"), description="the stream")
     expect(bob.card(sent)).to_be_visible(timeout=_PATIENCE_MS)
     expect(bob.card(sent)).to_have_count(1)
 
 
 @pytest.mark.parametrize("how", _REFUSALS)
-def test_page_without_streams_says_so_stays_current_and_goes_back_by_itself(gated, alice: Visitor, how: str):
+def test_page_without_streams_says_so_stays_current_and_goes_back_by_itself(gated, alice: HttpSession, how: str):
     bob, gate = gated
     gate.refuse(**_REFUSALS[how])
     bob.page.goto("/inbox")
-    gate.clock.run_until(is_state(bob.page, "poll"), what="the page to ask")
+    gate.clock.advance_until(is_state(bob.page, "poll"), description="the page to ask")
     expect(chip(bob.page)).to_have_text(_UNAVAILABLE)
     sent = alice.publish(f"By asking {secrets.token_hex(4)}")
-    gate.clock.run_until(bob.card(sent).count, what="the message")
+    gate.clock.advance_until(bob.card(sent).count, description="the message")
     state(bob.page, "poll")
     gate.open()
-    gate.clock.run_until(is_state(bob.page, "live"), what="the stream")
+    gate.clock.advance_until(is_state(bob.page, "live"), what="the stream")
     live = alice.publish(f"By the stream {secrets.token_hex(4)}")
     expect(bob.card(live)).to_be_visible(timeout=_PATIENCE_MS)
 
 
-def test_end_of_a_held_stream_leaves_no_gap_in_the_asking(gated, alice: Visitor):
+def test_end_of_a_held_stream_leaves_no_gap_in_the_asking(gated, alice: HttpSession):
     bob, gate = gated
     gate.hold()
     bob.page.goto("/inbox")
-    gate.clock.run_until(is_state(bob.page, "poll"), what="the page to ask")
+    gate.clock.advance_until(is_state(bob.page, "poll"), description="the page to ask")
     expect(chip(bob.page)).to_have_text(_HELD)
     for _ in range(3):
         bob.wait_until(lambda: gate.waiting, seconds=60, what="a stream that is held back")
@@ -136,10 +136,10 @@ def test_end_of_a_held_stream_leaves_no_gap_in_the_asking(gated, alice: Visitor)
         bob.wait_until(lambda counted=counted: gate.counts > counted, seconds=60, what="a count")
         expect(chip(bob.page)).to_have_text(_HELD)
     sent = alice.publish(f"By asking {secrets.token_hex(4)}")
-    gate.clock.run_until(bob.card(sent).count, what="the message")
+    gate.clock.advance_until(bob.card(sent).count, description="the message")
 
 
-def test_live_stream_that_ends_at_a_proxy_without_streams_leaves_no_gap(gated, system: System, alice: Visitor):
+def test_live_stream_that_ends_at_a_proxy_without_streams_leaves_no_gap(gated, system: System, alice: HttpSession):
     bob, gate = gated
     bob.open_inbox()
     gate.refuse(**_REFUSALS["502"])
@@ -159,22 +159,22 @@ def test_server_that_does_not_answer_at_all_is_no_proxy_that_lacks_streams(gated
     gate.refuse(**_REFUSALS["502"])
     bob.page.route("**/inbox/count", lambda route: route.fulfill(status=502))
     bob.page.goto("/inbox")
-    gate.clock.run_until(lambda: gate.counts >= 2, what="two questions")
+    gate.clock.advance_until(lambda: gate.counts >= 2, what="two questions")
     state(bob.page, "wait")
 
 
-def test_tabs_that_follow_say_the_same_and_are_current(gated, alice: Visitor):
+def test_tabs_that_follow_say_the_same_and_are_current(gated, alice: HttpSession):
     bob, gate = gated
     gate.refuse(**_REFUSALS["502"])
     bob.page.goto("/inbox")
     other = bob.context.new_page()
-    other_clock = MovedClock(other)
+    other_clock = PageClock(other)
     other.goto("/inbox")
-    gate.clock.run_until(is_state(bob.page, "poll"), what="the page to ask")
+    gate.clock.advance_until(is_state(bob.page, "poll"), description="the page to ask")
     expect(chip(other)).to_have_text(_UNAVAILABLE, timeout=_PATIENCE_MS)
     sent = alice.publish(f"For two tabs {secrets.token_hex(4)}")
     for clock, page in ((gate.clock, bob.page), (other_clock, other)):
-        clock.run_until(bob.card(sent, page).count, what="the message")
+        clock.advance_until(bob.card(sent, page).count, description="the message")
 
 
 def test_silence_is_measured_by_the_heartbeat_that_the_server_told(gated):
@@ -206,21 +206,21 @@ def test_stream_of_which_only_the_beginning_comes_through_is_held_back(gated):
     }""")
     assert states == [["live", False]]
     bob.page.clock.run_for(120_000)
-    bob.wait_until(lambda: bob.page.evaluate("window.shown.at(-1)") == ["poll", True], what="the page to ask")
+    bob.wait_until(lambda: bob.page.evaluate("window.shown.at(-1)") == ["poll", True], description="the page to ask")
     bob.page.evaluate("window.health.hear('HEARTBEAT')")
     assert bob.page.evaluate("window.health.state") == "live"
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_sentence_and_button_fit_on_a_phone(sit_down, look: str):
-    bob = sit_down("bob", viewport=NARROW, color_scheme=look)
+    bob = sit_down("bob", viewport=PHONE_VIEWPORT, color_scheme=look)
     gate = Gate(bob)
     gate.refuse(**_REFUSALS["502"])
     bob.page.goto("/inbox")
-    gate.clock.run_until(is_state(bob.page, "poll"), what="the page to ask")
+    gate.clock.advance_until(is_state(bob.page, "poll"), description="the page to ask")
     whole = bob.page.locator("#connection").bounding_box()
     for part in (chip(bob.page), bob.page.get_by_role("button", name="Retry")):
         box = part.bounding_box()
         assert box["width"] > 0
         assert whole["x"] <= box["x"] <= whole["x"] + whole["width"] - box["width"]
-    assert 0 <= whole["x"] <= NARROW["width"] - whole["width"]
+    assert 0 <= whole["x"] <= PHONE_VIEWPORT["width"] - whole["width"]

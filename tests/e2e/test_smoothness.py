@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests import figures
-from tests.e2e.conftest import Desk, paced
-from tests.visitor import Visitor
+from tests.e2e.conftest import UserBrowser, iterate_at_rate
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(300)]
 _ARRIVALS, _SECONDS = 100, 10
@@ -37,23 +37,23 @@ _OBSERVE = """() => {
 
 
 @pytest.fixture
-def bob(sit_down) -> Desk:
+def bob(sit_down) -> UserBrowser:
     """His inbox, for who does not mind motion, and observed."""
     desk = sit_down("bob", reduced_motion="no-preference").open_inbox()
     desk.page.evaluate(_OBSERVE)
     return desk
 
 
-def wait_for_card(desk: Desk, broadcast_id: int) -> None:
+def wait_for_card(desk: UserBrowser, broadcast_id: int) -> None:
     desk.page.wait_for_function("(id) => document.getElementById(id)", arg=f"card-{broadcast_id}")
 
 
-def observed(desk: Desk, name: str) -> list:
+def observed(desk: UserBrowser, name: str) -> list:
     """The `shifts` (value, what moved) or `tasks` (milliseconds) since the last look, once all is drawn."""
     return desk.page.evaluate("(name) => window.observed(name)", name)
 
 
-def test_arrival_shifts_nothing_at_the_top_nor_while_reading(bob: Desk, alice: Visitor):
+def test_arrival_shifts_nothing_at_the_top_nor_while_reading(bob: UserBrowser, alice: HttpSession):
     for n in range(3):
         sent = alice.publish(f"There before {n} {secrets.token_hex(4)}")
     wait_for_card(bob, sent)
@@ -67,23 +67,23 @@ def test_arrival_shifts_nothing_at_the_top_nor_while_reading(bob: Desk, alice: V
     assert observed(bob, "shifts") == []
 
 
-def _shifts_of_one_at_the_top(desk: Desk, alice: Visitor) -> list:
+def _shifts_of_one_at_the_top(desk: UserBrowser, alice: HttpSession) -> list:
     observed(desk, "shifts")
     wait_for_card(desk, alice.publish(f"At the top {secrets.token_hex(4)}"))
     return observed(desk, "shifts")
 
 
-def test_hundred_arrivals_in_ten_seconds_shift_next_to_nothing_and_are_measured(bob: Desk, alice: Visitor):
+def test_hundred_arrivals_in_ten_seconds_shift_next_to_nothing_and_are_measured(bob: UserBrowser, alice: HttpSession):
     """What they cost depends on the machine and who else uses it, so the tasks are noted and not judged."""
     began = time.monotonic()
-    for n in paced(bob.page, _ARRIVALS, a_second=_ARRIVALS / _SECONDS):
+    for n in iterate_at_rate(bob.page, _ARRIVALS, per_second=_ARRIVALS / _SECONDS):
         sent = alice.publish(f"Arrival {n} {secrets.token_hex(4)}")
     wait_for_card(bob, sent)
     took = time.monotonic() - began
     tasks, shift = observed(bob, "tasks"), sum(value for value, *_ in observed(bob, "shifts"))
     expect(bob.page.locator('.views [data-count="unread-view"]')).to_have_text(str(_ARRIVALS))
-    figures.note(
+    figures.record_durations(
         f"{_ARRIVALS} arrivals in {took:.0f} s: tasks over 50 ms ({len(tasks)})", [ms / 1000 for ms in tasks] or [0.0]
     )
-    figures.noted.append(f"layout shift of {_ARRIVALS} arrivals: {shift:.3f}")
+    figures.measurements.append(f"layout shift of {_ARRIVALS} arrivals: {shift:.3f}")
     assert shift < _MOST_SHIFT

@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests import figures
-from tests.e2e.conftest import Desk, fill_in, paced, send
+from tests.e2e.conftest import UserBrowser, fill_compose_form, iterate_at_rate, send_broadcast
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 _A_SECOND = 2  # slower than cards are held back to come together: that wait is of a burst, and measured elsewhere
@@ -29,33 +29,33 @@ _PRESSED = """() => document.querySelector('#compose').addEventListener('submit'
 
 
 def test_published_by_a_program_a_card_is_visible_in_browsers_at_both_workers(
-    sit_at_different_workers, system: System, alice: Visitor
+    sit_at_different_workers, system: System, alice: HttpSession
 ):
     desks = sit_at_different_workers("bob", "charlie", at=system)
     for desk in desks:
         desk.page.evaluate(_WATCH)
     took = []
-    for n in paced(desks[0].page, 20, a_second=_A_SECOND):
+    for n in iterate_at_rate(desks[0].page, 20, per_second=_A_SECOND):
         began = time.time()
         sent = alice.publish(f"Measured {n} {secrets.token_hex(4)}")
         took += [_shown_at(desk, sent) - began for desk in desks]
-    figures.note("publish (request sent) → card visible, two browsers at two workers", took)
+    figures.record_durations("publish (request sent) → card visible, two browsers at two workers", took)
 
 
-def test_sent_by_a_click_in_the_console_a_card_is_visible(sit_down, alice: Visitor):
+def test_sent_by_a_click_in_the_console_a_card_is_visible(sit_down, alice: HttpSession):
     bob, console = sit_down("bob").open_inbox(), sit_down("alice")
     bob.page.evaluate(_WATCH)
     took = []
     for n in range(10):
-        fill_in(console.page, f"Clicked {n} {secrets.token_hex(4)}", "Measured from the press.")
+        fill_compose_form(console.page, f"Clicked {n} {secrets.token_hex(4)}", "Measured from the press.")
         console.page.evaluate(_PRESSED)
-        sent = send(console.page)
+        sent = send_broadcast(console.page)
         pressed_at = float(console.page.evaluate("localStorage.getItem('pressedAt')")) / 1000
         took.append(_shown_at(bob, sent) - pressed_at)
-    figures.note("click on Send → card visible in another browser", took)
+    figures.record_durations("click on Send → card visible in another browser", took)
 
 
-def _shown_at(desk: Desk, broadcast_id: int) -> float:
+def _shown_at(desk: UserBrowser, broadcast_id: int) -> float:
     """Seconds since the epoch by the machine's clock, which pages and this process share: a page's `performance` keeps going
     when that clock is put right. Fails if it is not seen.
     """

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.conftest import CHROMIUM, Desk
+from tests.e2e.conftest import CHROMIUM, UserBrowser
 from tests.system import System, wait_for
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
@@ -36,7 +36,7 @@ _ANSWERS = {
 class Proxy:
     """Stands before the stream of one desk, and answers its next request with what is no stream. `asked` are all requests."""
 
-    def __init__(self, desk: Desk, name: str):
+    def __init__(self, desk: UserBrowser, name: str):
         self.desk, self.name = desk, name
         self.body = f"<h1>Proxy error {secrets.token_hex(4)}</h1>"
         self.asked: list = []
@@ -60,13 +60,13 @@ class Proxy:
 
 
 @pytest.fixture
-def proxies(sit_down: Callable[..., Desk]) -> list[Proxy]:
+def proxies(sit_down: Callable[..., UserBrowser]) -> list[Proxy]:
     """A desk of Bob's behind each kind of proxy."""
     return [Proxy(sit_down("bob"), name) for name in _ANSWERS]
 
 
 @pytest.fixture
-def cut_off(system: System, alice: Visitor) -> Callable[..., None]:
+def cut_off(system: System, alice: HttpSession) -> Callable[..., None]:
     """Ends every stream of Bob's from the server's side, as a network does: without a word."""
 
     def listed() -> list[str]:
@@ -74,16 +74,18 @@ def cut_off(system: System, alice: Visitor) -> Callable[..., None]:
         return [found[1] for row in rows if ">Bob" in row and (found := re.search(r"/connections/([^/]+)/close", row))]
 
     def cut(count: int = 1) -> None:
-        bob = Visitor(system, token=system.token("bob"))
+        bob = HttpSession(system, token=system.get_token("bob"))
         # other workers' streams are known a moment after they were opened
-        for connection_id in wait_for(lambda: len(listed()) >= count and listed(), what=f"{count} streams of Bob's"):
+        for connection_id in wait_for(
+            lambda: len(listed()) >= count and listed(), description=f"{count} streams of Bob's"
+        ):
             assert bob.send("POST", f"/api/sse/disconnect?connectionId={connection_id}").status == 204
         bob.close()
 
     return cut
 
 
-def test_first_stream_answered_by_a_proxy_is_tried_again_by_itself(proxies: list[Proxy], alice: Visitor):
+def test_first_stream_answered_by_a_proxy_is_tried_again_by_itself(proxies: list[Proxy], alice: HttpSession):
     """F16, first connect: 429, 502, 503, or a page with status 200."""
     for proxy in proxies:
         proxy.answer_next()
@@ -93,7 +95,7 @@ def test_first_stream_answered_by_a_proxy_is_tried_again_by_itself(proxies: list
 
 
 def test_stream_that_comes_back_to_a_proxy_is_tried_again_with_its_cursor(
-    proxies: list[Proxy], alice: Visitor, cut_off: Callable[..., None]
+    proxies: list[Proxy], alice: HttpSession, cut_off: Callable[..., None]
 ):
     """F16, reconnect: what was published meanwhile comes over the stream, by the cursor; the list is not loaded anew."""
     for proxy in proxies:
@@ -110,7 +112,7 @@ def test_stream_that_comes_back_to_a_proxy_is_tried_again_with_its_cursor(
     sent = alice.publish(f"While the proxy answers {secrets.token_hex(4)}")
     _expect_recovered(proxies, sent)
     for proxy in proxies:
-        proxy.desk.expect_on_top([sent, first])
+        proxy.desk.expect_first_cards([sent, first])
         proxy.desk.expect_unread(2)
     assert lists == []
 
@@ -141,19 +143,19 @@ def _expect_recovered(proxies: list[Proxy], sent: int) -> None:
 # ---- F25: tabs that sleep, and many tabs
 
 
-def test_frozen_tab_is_current_when_it_wakes(sit_down: Callable[..., Desk], alice: Visitor):
+def test_frozen_tab_is_current_when_it_wakes(sit_down: Callable[..., UserBrowser], alice: HttpSession):
     """F25: Chromium stops a tab in the background altogether; its stream is open, and nobody listens."""
     bob = sit_down("bob").open_inbox()
     with _frozen(bob.page):
         sent = [alice.publish(f"While frozen {n} {secrets.token_hex(4)}") for n in range(3)]
     expect(bob.card(sent[-1])).to_be_visible()
-    bob.expect_on_top(sent[::-1])
+    bob.expect_first_cards(sent[::-1])
     bob.expect_unread(3)
     bob.expect_live()
 
 
 def test_frozen_tab_whose_stream_ended_is_current_when_it_wakes(
-    sit_down: Callable[..., Desk], alice: Visitor, cut_off: Callable[..., None]
+    sit_down: Callable[..., UserBrowser], alice: HttpSession, cut_off: Callable[..., None]
 ):
     """F25: a laptop that slept for longer than the server waits."""
     bob = sit_down("bob").open_inbox()
@@ -161,7 +163,7 @@ def test_frozen_tab_whose_stream_ended_is_current_when_it_wakes(
         cut_off()
         sent = [alice.publish(f"While asleep {n} {secrets.token_hex(4)}") for n in range(3)]
     expect(bob.card(sent[-1])).to_be_visible(timeout=_AGAIN_MS)
-    bob.expect_on_top(sent[::-1])
+    bob.expect_first_cards(sent[::-1])
     bob.expect_unread(3)
     bob.expect_live()
 
@@ -177,7 +179,7 @@ def _frozen(page: Page) -> Iterator[None]:
 
 
 def test_hidden_tab_is_current_as_soon_as_it_is_looked_at(
-    sit_down: Callable[..., Desk], alice: Visitor, cut_off: Callable[..., None]
+    sit_down: Callable[..., UserBrowser], alice: HttpSession, cut_off: Callable[..., None]
 ):
     """F25: timers of a tab in the background come late, here not at all, so that its next try would be far away."""
     bob = sit_down("bob")
@@ -189,11 +191,11 @@ def test_hidden_tab_is_current_as_soon_as_it_is_looked_at(
     bob.page.clock.pause_at(time.time() + 10)
     proxy.answer_next()
     cut_off()
-    bob.wait_until(lambda: proxy.has_answered, what="the proxy to answer")
+    bob.wait_until(lambda: proxy.has_answered, description="the proxy to answer")
     sent = alice.publish(f"While hidden {secrets.token_hex(4)}")
     asked = len(proxy.asked)
     bob.page.evaluate("look('visible')")
-    bob.wait_until(lambda: len(proxy.asked) == asked + 1, what="the stream to be asked for at once")
+    bob.wait_until(lambda: len(proxy.asked) == asked + 1, description="the stream to be asked for at once")
     bob.page.clock.resume()  # the card waits for others that may come with it
     expect(bob.card(sent)).to_be_visible()
     assert len(proxy.asked) == asked + 1
@@ -215,14 +217,14 @@ def remembering(chromium: Browser) -> Iterator[Browser]:
     browser.close()
 
 
-def test_page_one_comes_back_to_is_current(remembering: Browser, system: System, alice: Visitor):
+def test_page_one_comes_back_to_is_current(remembering: Browser, system: System, alice: HttpSession):
     """F25: the back button brings a page that the browser kept as it was; it becomes current and leads its stream again."""
     context = remembering.new_context(base_url=system.url)
-    name, _, value = Visitor.signed_in(system, "bob").headers["Cookie"].partition("=")
+    name, _, value = HttpSession.sign_in(system, "bob").headers["Cookie"].partition("=")
     context.add_cookies([{"name": name, "value": value, "url": system.url}])
     context.route("**/inbox", _without_no_store)
     context.add_init_script("addEventListener('pageshow', (event) => console.log(`kept: ${event.persisted}`))")
-    bob = Desk(system, context)
+    bob = UserBrowser(system, context)
     kept = []
     context.on("console", lambda message: kept.append(message.text) if "kept:" in message.text else None)
     bob.open_inbox()
@@ -233,7 +235,7 @@ def test_page_one_comes_back_to_is_current(remembering: Browser, system: System,
     bob.expect_live()
     later = alice.publish(f"Once back {secrets.token_hex(4)}")
     expect(bob.card(later)).to_be_visible()
-    bob.expect_on_top([later, sent])
+    bob.expect_first_cards([later, sent])
     bob.expect_unread(2)
     assert bob.script_errors == []
     assert "kept: true" in kept, "the browser loaded the page anew, so this showed nothing about kept ones"
@@ -247,7 +249,7 @@ def _without_no_store(route: Route) -> None:
     route.fulfill(response=answer, headers=headers)
 
 
-def test_ten_tabs_are_all_usable_and_current(sit_down: Callable[..., Desk], alice: Visitor):
+def test_ten_tabs_are_all_usable_and_current(sit_down: Callable[..., UserBrowser], alice: HttpSession):
     """F25: HTTP/1.1 gives a site six connections; ten streams would leave none for the seventh tab's page."""
     desk = sit_down("bob")
     tabs = [desk.page, *(desk.context.new_page() for _ in range(9))]
@@ -263,7 +265,7 @@ def test_ten_tabs_are_all_usable_and_current(sit_down: Callable[..., Desk], alic
     assert len(desk.stream_workers) == 1
 
 
-def test_seven_tabs_over_plain_http_share_one_stream(sit_down: Callable[..., Desk], alice: Visitor):
+def test_seven_tabs_over_plain_http_share_one_stream(sit_down: Callable[..., UserBrowser], alice: HttpSession):
     """Without TLS there are no Web Locks, and the seventh connection to a site hangs."""
     bob = sit_down("bob")
     bob.context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")

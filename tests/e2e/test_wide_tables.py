@@ -3,8 +3,8 @@
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.conftest import NARROW, WIDE
-from tests.visitor import Visitor
+from tests.e2e.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -28,8 +28,8 @@ def _expect_inside(page: Page, card: Locator) -> None:
     assert words["x"] + words["width"] <= outer["x"] + outer["width"]
 
 
-@pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
-def test_wide_table_scrolls_inside_its_card(sit_down, alice: Visitor, size):
+@pytest.mark.parametrize("size", [PHONE_VIEWPORT, DESKTOP_VIEWPORT], ids=["narrow", "wide"])
+def test_wide_table_scrolls_inside_its_card(sit_down, alice: HttpSession, size):
     sent = alice.publish("A wide table", content=TEXT)
     bob, boss = sit_down("bob"), sit_down("alice")
     for desk in (bob, boss):
@@ -45,7 +45,7 @@ def test_wide_table_scrolls_inside_its_card(sit_down, alice: Visitor, size):
     _expect_inside(boss.page, boss.page.locator("article.card"))
 
 
-def test_narrow_table_is_as_wide_as_its_words(sit_down, alice: Visitor):
+def test_narrow_table_is_as_wide_as_its_words(sit_down, alice: HttpSession):
     sent = alice.publish("A small table", content="| a | b |\n|---|---|\n| c | d |")
     bob = sit_down("bob")
     bob.page.goto(f"/inbox/{sent}")

@@ -6,26 +6,26 @@ import secrets
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.cast import CAST
-from tests.e2e.conftest import Desk, fill_in, recall, send
-from tests.visitor import Visitor
+from tests.cast import TEST_USERS
+from tests.e2e.conftest import UserBrowser, fill_compose_form, recall_broadcast, send_broadcast
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
 
-def test_whole_path_by_plain_forms(sit_down, alice: Visitor):
-    boss, bob, charlie = (_sign_in(sit_down, person.username) for person in CAST)
+def test_whole_path_by_plain_forms(sit_down, alice: HttpSession):
+    boss, bob, charlie = (_sign_in(sit_down, person.username) for person in TEST_USERS)
     mark = secrets.token_hex(4)
-    fill_in(boss.page, f"To ops {mark}", "By **form**.", roles=("ops",))
-    to_ops = send(boss.page)
-    fill_in(boss.page, f"To Charlie {mark}", "By name.", people="charlie")
-    to_charlie = send(boss.page)
-    fill_in(boss.page, f"To all {mark}", "By nobody's name.")
-    to_all = send(boss.page)
+    fill_compose_form(boss.page, f"To ops {mark}", "By **form**.", roles=("ops",))
+    to_ops = send_broadcast(boss.page)
+    fill_compose_form(boss.page, f"To Charlie {mark}", "By name.", usernames="charlie")
+    to_charlie = send_broadcast(boss.page)
+    fill_compose_form(boss.page, f"To all {mark}", "By nobody's name.")
+    to_all = send_broadcast(boss.page)
 
     for desk, got, not_got in ((bob, to_ops, to_charlie), (charlie, to_charlie, to_ops)):
         desk.page.reload()
-        desk.expect_on_top([to_all, got])
+        desk.expect_first_cards([to_all, got])
         expect(desk.card(not_got)).to_have_count(0)
         expect(desk.page.locator(".bell .badge")).to_have_text("2")
 
@@ -39,7 +39,7 @@ def test_whole_path_by_plain_forms(sit_down, alice: Visitor):
     expect(charlie.page.locator(".bell .badge")).to_be_hidden()
     expect(charlie.page.locator("article[data-unread]")).to_have_count(0)
 
-    recall(boss.page, to_all, "Sent by mistake")
+    recall_broadcast(boss.page, to_all, "Sent by mistake")
     bob.page.reload()
     expect(bob.card(to_all)).to_have_count(0)
     expect(bob.card(to_ops)).to_be_visible()
@@ -49,7 +49,7 @@ def test_whole_path_by_plain_forms(sit_down, alice: Visitor):
 
 def test_mistakes_in_the_form_are_named_and_what_was_typed_is_kept(sit_down):
     boss = _sign_in(sit_down, "alice")
-    fill_in(boss.page, "", "Only a text", people=" ")
+    fill_compose_form(boss.page, "", "Only a text", usernames=" ")
     boss.page.locator("#send").click()
     summary = boss.page.locator("#errors")
     expect(summary.get_by_role("link")).to_have_count(2)
@@ -65,12 +65,12 @@ def test_mistakes_in_the_form_are_named_and_what_was_typed_is_kept(sit_down):
     expect(boss.page.locator("#target-selected")).to_be_checked()
 
 
-def _sign_in(sit_down, username: str) -> Desk:
+def _sign_in(sit_down, username: str) -> UserBrowser:
     desk = sit_down(None, java_script_enabled=False)
     desk.page.goto("/inbox")
     expect(desk.page).to_have_url(re.compile(r"/login"))
     desk.page.get_by_label("Username").fill(username)
-    desk.page.get_by_label("Password").fill(CAST[0].password)
+    desk.page.get_by_label("Password").fill(TEST_USERS[0].password)
     desk.page.get_by_role("button", name="Sign in", exact=True).click()
     expect(desk.page).to_have_url(re.compile(r"/inbox$"))
     return desk

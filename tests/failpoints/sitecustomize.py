@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-POINTS = ("insert", "append", "commit", "ring", "offsets")
-_LAST_IMPORTED = "broadcast.ingest.kafka.bridge"  # everything that is wrapped is loaded with it
+FAILPOINT_NAMES = ("insert", "append", "commit", "ring", "offsets")
+_LAST_IMPORTED_MODULE = "broadcast.ingest.kafka.bridge"  # everything that is wrapped is loaded with it
 
 
-def _pass(point: str) -> None:
+def _crash_if_armed(point: str) -> None:
     try:
         (Path(os.environ["FAILPOINTS"]) / point).unlink()
     except FileNotFoundError:
@@ -26,57 +26,59 @@ def _pass(point: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _between(before: str | None, function: Callable, after: str | None) -> Callable:
+def _add_failpoints(failpoint_before: str | None, function: Callable, failpoint_after: str | None) -> Callable:
     def wrapped(*args, **options):
-        if before:
-            _pass(before)
+        if failpoint_before:
+            _crash_if_armed(failpoint_before)
         result = function(*args, **options)
-        if after:
-            _pass(after)
+        if failpoint_after:
+            _crash_if_armed(failpoint_after)
         return result
 
     return wrapped
 
 
-def _shift(clock) -> None:
+def _shift_clock(clock) -> None:
     shift = clock.timedelta(seconds=float(os.environ["CLOCK_SHIFT_SECONDS"]))
 
-    class Wrong(clock.datetime):
+    class ShiftedDatetime(clock.datetime):
         @classmethod
         def now(cls, zone=None):
             return super().now(zone) + shift
 
-    clock.datetime = Wrong
+    clock.datetime = ShiftedDatetime
 
 
-def _wrap(bridge) -> None:
+def _install_failpoints(bridge) -> None:
     events, log = sys.modules["broadcast.actions.inbound_events"], sys.modules["broadcast.store.log"]
-    log.append = _between("insert", log.append, "append")  # rows are in; rows and events are in
-    events.announce.ring = _between("commit", events.announce.ring, "ring")  # committed; others know
-    bridge._Reading._commit = _between(None, bridge._Reading._commit, "offsets")
+    log.append = _add_failpoints("insert", log.append, "append")  # rows are in; rows and events are in
+    events.notify.notify_workers = _add_failpoints(
+        "commit", events.notify.notify_workers, "ring"
+    )  # committed; others know
+    bridge._ConsumerSession._commit_offsets = _add_failpoints(None, bridge._ConsumerSession._commit_offsets, "offsets")
 
 
-_AFTER_IMPORT = {_LAST_IMPORTED: _wrap} if "FAILPOINTS" in os.environ else {}
+_IMPORT_HOOKS = {_LAST_IMPORTED_MODULE: _install_failpoints} if "FAILPOINTS" in os.environ else {}
 if "CLOCK_SHIFT_SECONDS" in os.environ:
-    _AFTER_IMPORT["broadcast.domain.clock"] = _shift
+    _IMPORT_HOOKS["broadcast.domain.clock"] = _shift_clock
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module) -> None:
         super().exec_module(module)
-        _AFTER_IMPORT[module.__name__](module)
+        _IMPORT_HOOKS[module.__name__](module)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name not in _AFTER_IMPORT:
+        if name not in _IMPORT_HOOKS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         spec.loader = _Loader(spec.loader.name, spec.loader.path)
         return spec
 
 
-if _AFTER_IMPORT:
+if _IMPORT_HOOKS:
     if os.environ.get("APP_ENV") == "production":
         sys.exit("FAILPOINTS: for tests only; refused when APP_ENV=production.")
     sys.meta_path.insert(0, _Finder())

@@ -7,33 +7,33 @@ from datetime import UTC, datetime
 
 import gevent
 
-from broadcast.domain.audience import Audience, Everyone, Viewer
-from broadcast.domain.events import Cursor, Event, EventType, encode
+from broadcast.domain.audience import Audience, EveryoneAudience, Viewer
+from broadcast.domain.events import Cursor, Event, EventType, encode_compact_json
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection
-from broadcast.streams.hub import Hub, Limits
-from broadcast.streams.socket_transport import Sockets
-from broadcast.streams.wsgi_transport import Generated
+from broadcast.streams.hub import Hub, StreamLimits
+from broadcast.streams.socket_transport import SocketTransport
+from broadcast.streams.wsgi_transport import WsgiTransport
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def make_hub(**limits) -> Hub:
-    hub = Hub({"json": sse.encode_json}, Limits(**limits))
+    hub = Hub({"json": sse.encode_event_json}, StreamLimits(**limits))
     hub.start(Cursor("e", 0))
     return hub
 
 
-def message(seq: int, audience: Audience = Everyone(), *, text: str = "", epoch: str = "e") -> Event:  # noqa: B008 - frozen
-    return Event(seq, epoch, EventType.MESSAGE, seq, audience, encode({"id": seq, "text": text}), NOW)
+def make_message_event(seq: int, audience: Audience = EveryoneAudience(), *, text: str = "", epoch: str = "e") -> Event:  # noqa: B008 - frozen
+    return Event(seq, epoch, EventType.MESSAGE, seq, audience, encode_compact_json({"id": seq, "text": text}), NOW)
 
 
 def subscribe(hub: Hub, viewer: Viewer, **changes) -> Connection:
     options = {"representation": "json", "session": f"session:{viewer.user_id}", "address": "127.0.0.1"}
-    return hub.subscribe(viewer, **options | {"looked_up_at": hub.head.seq, "now": NOW} | changes)
+    return hub.subscribe(viewer, **options | {"viewer_as_of_seq": hub.head.seq, "now": NOW} | changes)
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 5) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 5) -> None:
     """Let the hub run until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -41,50 +41,50 @@ def eventually(condition: Callable[[], object], *, seconds: float = 5) -> None:
         gevent.sleep(0.002)
 
 
-class Client:
-    """Reads a stream. `paused` is a client that does not read; `leave` one that goes."""
+class HubClient:
+    """Reads a stream. `is_paused` is a client that does not read; `disconnect` one that goes."""
 
     def __init__(self) -> None:
         self.received = b""
-        self.ended = False
-        self.paused = False
+        self.has_ended = False
+        self.is_paused = False
 
-    def ids(self) -> list[int]:
+    def get_message_ids(self) -> list[int]:
         """Numbers of the messages received whole, in order."""
-        whole = self.received[: self.received.rfind(b"\n\n") + 1]
-        return [int(line.partition(b"-")[2]) for line in whole.splitlines() if line.startswith(b"id: ")]
+        complete = self.received[: self.received.rfind(b"\n\n") + 1]
+        return [int(line.partition(b"-")[2]) for line in complete.splitlines() if line.startswith(b"id: ")]
 
 
-class GeneratorClient(Client):
+class WsgiClient(HubClient):
     """Pulls the body as a WSGI server does."""
 
     def __init__(self, hub: Hub, connection: Connection):
         super().__init__()
-        self._body = Generated().body(hub, connection)
-        self._greenlet = gevent.spawn(self._pull)
+        self._body = WsgiTransport().generate_body(hub, connection)
+        self._greenlet = gevent.spawn(self._read_body)
         gevent.sleep(0)
 
-    def _pull(self) -> None:
+    def _read_body(self) -> None:
         for chunk in self._body:
             self.received += chunk
-            while self.paused:
+            while self.is_paused:
                 gevent.sleep(0.002)
-        self.ended = True
+        self.has_ended = True
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """What a server does when a write fails: it closes the body."""
         self._greenlet.kill()
         self._body.close()
 
-    close = leave
+    close = disconnect
 
 
-class SocketClient(Client):
+class SocketClient(HubClient):
     """The other end of a TCP connection whose server end the hub took over."""
 
-    HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+    RESPONSE_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
-    def __init__(self, hub: Hub, connection: Connection, sockets: Sockets):
+    def __init__(self, hub: Hub, connection: Connection, transport: SocketTransport):
         super().__init__()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
@@ -92,46 +92,46 @@ class SocketClient(Client):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             self.sock.connect(listener.getsockname())
             server_end, _ = listener.accept()
-        sockets.take_over(connection, server_end, self.HEAD)
+        transport.adopt(connection, server_end, self.RESPONSE_HEAD)
         server_end.close()
         self.sock.setblocking(False)
-        self._greenlet = gevent.spawn(self._pull)
+        self._greenlet = gevent.spawn(self._read_socket)
         gevent.sleep(0)
 
-    def _pull(self) -> None:
-        while not self.ended:
+    def _read_socket(self) -> None:
+        while not self.has_ended:
             try:
-                data = b"" if self.paused else self.sock.recv(65536)
-                self.ended = not data and not self.paused
+                data = b"" if self.is_paused else self.sock.recv(65536)
+                self.has_ended = not data and not self.is_paused
                 self.received += data
             except BlockingIOError:
                 pass
             except OSError:
-                self.ended = True
-            self.received = self.received.removeprefix(self.HEAD)
+                self.has_ended = True
+            self.received = self.received.removeprefix(self.RESPONSE_HEAD)
             gevent.sleep(0.001)
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self._greenlet.kill()
         self.sock.close()
 
-    close = leave
+    close = disconnect
 
 
-def opener(kind: str, hub: Hub) -> Iterator[Callable[[Connection], Client]]:
+def serve_clients(transport_kind: str, hub: Hub) -> Iterator[Callable[[Connection], HubClient]]:
     """Gives `open(connection)` on the wire of this kind, and closes all its clients afterwards."""
-    sockets = Sockets(hub) if kind == "socket" else None
-    clients: list[Client] = []
+    transport = SocketTransport(hub) if transport_kind == "socket" else None
+    clients: list[HubClient] = []
 
-    def open(connection: Connection) -> Client:
-        client = SocketClient(hub, connection, sockets) if sockets else GeneratorClient(hub, connection)
+    def open_client(connection: Connection) -> HubClient:
+        client = SocketClient(hub, connection, transport) if transport else WsgiClient(hub, connection)
         clients.append(client)
         return client
 
-    yield open
+    yield open_client
     for client in clients:
         client.close()
     for connection in hub.connections:
         hub.close(connection, "test over")
-    if sockets:
-        sockets.close()
+    if transport:
+        transport.close()

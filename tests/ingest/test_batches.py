@@ -7,13 +7,13 @@ import pytest
 from gevent.event import Event as Bell
 
 from broadcast.actions import inbound_events
-from broadcast.base.errors import Busy
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
-from broadcast.domain.inbound import Arrival, Place, Record, Rejected
-from broadcast.ingest.kafka.bridge import _Reading
-from broadcast.ingest.kafka.record_batches import Decoded
+from broadcast.domain.inbound import InboundEvent, InboundRecord, RecordPosition, Rejection
+from broadcast.ingest.kafka.bridge import _ConsumerSession
+from broadcast.ingest.kafka.record_batches import DecodedRecord
 from broadcast.store import log
-from tests.ingest.records import an_event
+from tests.ingest.records import build_cloud_event
 
 pytestmark = [
     pytest.mark.usefixtures("cast"),
@@ -43,9 +43,9 @@ class Full(OneByOne):
         super().__init__(count)
         self.asked: list[str] = []
 
-    def poll(self, *, timeout_ms: int, max_records: int = inbound_events.MOST) -> dict:
+    def poll(self, *, timeout_ms: int, max_records: int = inbound_events.MAX_BATCH_EVENTS) -> dict:
         self.asked.append("poll")
-        most = min(max_records, inbound_events.MOST)
+        most = min(max_records, inbound_events.MAX_BATCH_EVENTS)
         given, self.waiting = self.waiting[:most], self.waiting[most:]
         return {_WHERE: given} if given else {}
 
@@ -57,21 +57,23 @@ class Full(OneByOne):
         self.asked.append("commit")
 
 
-def _raw(n: int) -> Decoded:
-    value = json.dumps(an_event(id=str(n))).encode()
+def _raw(n: int) -> DecodedRecord:
+    value = json.dumps(build_cloud_event(id=str(n))).encode()
     headers = (("content-type", b"application/cloudevents+json"),)
-    return Decoded(Record(value, headers=headers, place=Place("news", 0, n, 1_790_000_000_000 + n)), n + 1)
+    return DecodedRecord(
+        InboundRecord(value, headers=headers, position=RecordPosition("news", 0, n, 1_790_000_000_000 + n)), n + 1
+    )
 
 
-def _reading(app, consumer: OneByOne, *, is_alone: bool = True) -> _Reading:
-    return _Reading(app, app.extensions["settings"], consumer, stopping=Bell(), is_alone=is_alone)
+def _reading(app, consumer: OneByOne, *, is_alone: bool = True) -> _ConsumerSession:
+    return _ConsumerSession(app, app.extensions["settings"], consumer, stop_event=Bell(), is_sole_reader=is_alone)
 
 
 def _turns(app, consumer: OneByOne, *, is_alone: bool) -> list[int]:
     reading = _reading(app, consumer, is_alone=is_alone)
     while consumer.waiting:
-        reading.turn()
-    reading.finish()
+        reading.process_batch()
+    reading.finish_batch()
     return consumer.committed
 
 
@@ -80,7 +82,7 @@ def test_events_that_follow_closely_share_a_transaction(in_app):
 
 
 def test_transaction_has_its_bound_however_many_follow(in_app, monkeypatch):
-    monkeypatch.setattr(inbound_events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MAX_BATCH_EVENTS", 3)
     assert _turns(in_app, OneByOne(8), is_alone=True) == [1, 4, 7, 8]
 
 
@@ -89,47 +91,47 @@ def test_member_of_a_group_commits_after_each_poll(in_app):
 
 
 def test_next_batch_is_polled_while_one_is_written_and_offsets_follow_in_order(in_app, monkeypatch):
-    monkeypatch.setattr(inbound_events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MAX_BATCH_EVENTS", 3)
     consumer = Full(9)
     assert _turns(in_app, consumer, is_alone=True) == [3, 6, 9]
     assert consumer.asked == ["poll", "poll", "commit", "poll", "commit", "commit"]
 
 
 def test_neither_a_batch_that_cannot_be_written_nor_what_follows_is_committed(in_app, monkeypatch):
-    monkeypatch.setattr(inbound_events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MAX_BATCH_EVENTS", 3)
     consumer = Full(9)
     reading = _reading(in_app, consumer)
-    reading.turn()
-    reading.finish()
+    reading.process_batch()
+    reading.finish_batch()
     monkeypatch.setattr(inbound_events, "ingest", _busy)
-    reading.turn()
+    reading.process_batch()
     for _ in range(2):
-        with pytest.raises(Busy):
-            reading.turn()
+        with pytest.raises(TemporarilyUnavailable):
+            reading.process_batch()
     assert consumer.committed == [3]
 
 
 def test_batch_under_way_is_written_though_the_offsets_before_it_cannot_be_committed(in_app, monkeypatch):
-    monkeypatch.setattr(inbound_events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MAX_BATCH_EVENTS", 3)
     consumer = Full(6)
     monkeypatch.setattr(consumer, "commit", _busy)
     reading = _reading(in_app, consumer)
-    reading.turn()
-    with pytest.raises(Busy):
-        reading.turn()
+    reading.process_batch()
+    with pytest.raises(TemporarilyUnavailable):
+        reading.process_batch()
     reading.close()
     with in_app.app_context():
-        assert log.head().seq == 6
+        assert log.get_head().seq == 6
 
 
 def test_batch_that_is_polled_when_the_worker_ends_is_left_to_another(in_app, monkeypatch):
-    monkeypatch.setattr(inbound_events, "MOST", 3)
+    monkeypatch.setattr(inbound_events, "MAX_BATCH_EVENTS", 3)
     consumer = Full(6)
     reading = _reading(in_app, consumer)
-    reading.turn()
-    reading._stopping.set()
-    reading.turn()
-    reading.finish()
+    reading.process_batch()
+    reading._stop_event.set()
+    reading.process_batch()
+    reading.finish_batch()
     assert consumer.committed == [3]
 
 
@@ -138,13 +140,13 @@ def test_dead_letter_of_the_batch_under_way_is_forwarded_though_one_forwards_mea
 
     def forward() -> bool:
         if forwarded.append(1) or len(forwarded) == 1:
-            reading._ingest([Arrival(_raw(1).record, Rejected("fields", "It has none."))], clock.now())
+            reading._write_batch([InboundEvent(_raw(1).record, Rejection("fields", "It has none."))], clock.now())
         return True
 
     forwarded: list[int] = []
-    reading._forwarder = SimpleNamespace(forward=forward)
+    reading._forwarder = SimpleNamespace(forward_pending=forward)
     for _ in range(3):
-        reading.turn()
+        reading.process_batch()
     assert len(forwarded) == 2
 
 
@@ -170,18 +172,18 @@ class Grouped(OneByOne):
 def test_second_reader_of_the_group_is_noticed_and_told_for_a_while(in_app, monkeypatch):
     consumer = Grouped(2)
     reading = _reading(in_app, consumer)
-    reading._committed = reading._offsets_at_the_brokers()
-    reading.turn()
-    reading.finish()
-    reading._look_for_rivals()
+    reading._committed_offsets = reading._fetch_committed_offsets()
+    reading.process_batch()
+    reading.finish_batch()
+    reading._detect_rival_consumer()
     assert reading._rival_until == 0
     consumer.there[_WHERE] = 77
-    reading._look_for_rivals()
+    reading._detect_rival_consumer()
     assert reading._rival_until > 0
     told_until = reading._rival_until
-    reading._look_for_rivals()
+    reading._detect_rival_consumer()
     assert reading._rival_until == told_until
 
 
 def _busy(*args: object, **options: object) -> None:
-    raise Busy
+    raise TemporarilyUnavailable

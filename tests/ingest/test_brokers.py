@@ -13,9 +13,9 @@ from gevent.event import Event as Bell
 
 from broadcast.config.settings import Settings, SettingsError
 from broadcast.ingest.kafka import broker_check, client
-from broadcast.ingest.kafka.bridge import Bridge, _Reading
+from broadcast.ingest.kafka.bridge import KafkaBridge, _ConsumerSession
 from broadcast.observability import metrics
-from tests.ports import free_port
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")  # kafka-python's
 
@@ -133,7 +133,7 @@ SASL = {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_username": "u",
 
 def test_port_that_nobody_listens_on():
     assert (
-        broker_check.examine(settings_for(f"127.0.0.1:{free_port()}"))
+        broker_check.check_brokers(settings_for(f"127.0.0.1:{find_free_port()}"))
         == "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
     )
 
@@ -141,31 +141,31 @@ def test_port_that_nobody_listens_on():
 @pytest.mark.parametrize("what", [a_web_server, one_that_hangs_up])
 def test_port_that_is_no_broker(what):
     with answering(what) as address:
-        told = broker_check.examine(settings_for(address))
+        told = broker_check.check_brokers(settings_for(address))
     assert told.startswith("What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker")
 
 
 def test_port_that_says_nothing():
     with answering(one_that_says_nothing) as address:
-        assert "KAFKA_BOOTSTRAP_SERVERS" in broker_check.examine(settings_for(address))
+        assert "KAFKA_BOOTSTRAP_SERVERS" in broker_check.check_brokers(settings_for(address))
 
 
 def test_wrong_password_is_the_reason_and_not_a_broker_that_is_away():
     with answering(a_broker()) as address:
-        told = broker_check.examine(settings_for(address, **SASL))
+        told = broker_check.check_brokers(settings_for(address, **SASL))
     assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
     assert "wrong" not in told
 
 
 def test_refusal_is_the_reason_though_the_broker_hangs_up_in_the_same_moment():
     with answering(a_broker(refuses="and hangs up")) as address:
-        told = broker_check.examine(settings_for(address, **SASL))
+        told = broker_check.check_brokers(settings_for(address, **SASL))
     assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
 
 
 def test_broker_that_hangs_up_at_a_sign_in_is_still_a_broker():
     with answering(a_broker(refuses="by hanging up")) as address:
-        told = broker_check.examine(settings_for(address, **SASL))
+        told = broker_check.check_brokers(settings_for(address, **SASL))
     assert told == "The brokers end the sign-in without a word: see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
 
 
@@ -177,14 +177,14 @@ def test_connection_that_is_closed_after_a_refusal_does_not_take_the_reason_away
         (a_broker() if next(turns) == 0 else one_that_hangs_up)(link)
 
     with answering(refuse) as address:
-        told = broker_check.examine(settings_for(address, **SASL))
+        told = broker_check.check_brokers(settings_for(address, **SASL))
     assert next(turns) > 2
     assert told == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
 
 
 def test_broker_without_tls():
     with answering(a_web_server) as address:
-        told = broker_check.examine(settings_for(address, kafka_security_protocol="SSL"))
+        told = broker_check.check_brokers(settings_for(address, kafka_security_protocol="SSL"))
     assert told == "The brokers do not speak TLS as KAFKA_SECURITY_PROTOCOL SSL says."
 
 
@@ -193,20 +193,23 @@ def test_worker_that_does_not_read_tells_the_same_reason_until_it_is_over(app, c
     client()
     with answering(a_broker()) as address:
         lease = NeverElected()
-        lease.bridge = bridge = Bridge(app, settings_for(address, **SASL), lease)
+        lease.bridge = bridge = KafkaBridge(app, settings_for(address, **SASL), lease)
         bridge.run()
     assert bridge.problem == "The brokers refuse KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD."
 
 
 def test_nothing_is_said_to_be_well_before_the_brokers_were_reached(app):
     """To sign in is tried for as long as a request may take; until then it is not known what is wrong."""
-    assert Bridge(app, settings_for("127.0.0.1:1"), NeverElected()).problem == "The brokers have not been reached yet."
+    assert (
+        KafkaBridge(app, settings_for("127.0.0.1:1"), NeverElected()).problem
+        == "The brokers have not been reached yet."
+    )
 
 
 class NeverElected:
     """A lease that another worker has; its bridge is stopped once it has been asked for the second time."""
 
-    bridge: Bridge | None = None
+    bridge: KafkaBridge | None = None
     asked = 0
 
     def take(self) -> bool:
@@ -220,7 +223,10 @@ class NeverElected:
 
 
 def test_reading_a_topic_never_asks_for_it_to_be_made():
-    for opened in (client.consumer(settings_for("127.0.0.1:1")), client.producer(settings_for("127.0.0.1:1"))):
+    for opened in (
+        client.create_consumer(settings_for("127.0.0.1:1")),
+        client.create_producer(settings_for("127.0.0.1:1")),
+    ):
         cluster = getattr(opened, "_cluster", None) or opened._metadata
         try:
             assert cluster.metadata_request().allow_auto_topic_creation is False
@@ -229,9 +235,9 @@ def test_reading_a_topic_never_asks_for_it_to_be_made():
 
 
 def test_lag_is_unknown_and_not_0_when_nobody_reads(in_app):
-    reading = _Reading(in_app, in_app.extensions["settings"], Nobody(), stopping=Bell(), is_alone=True)
+    reading = _ConsumerSession(in_app, in_app.extensions["settings"], Nobody(), stop_event=Bell(), is_sole_reader=True)
     metrics.kafka_lag.labels("test.lag", 0).set(7)
-    reading._lags.add(("test.lag", 0))
+    reading._lag_labels.add(("test.lag", 0))
     reading.close()
     [value] = [
         sample.value
@@ -266,8 +272,8 @@ def test_certificates_are_looked_for_at_start(tmp_path):
 
 def test_topic_that_does_not_exist_is_told_with_its_name_and_one_that_does_is_well():
     with answering(a_broker(topics=("test.events",))) as address:
-        assert broker_check.examine(settings_for(address)) is None
-        assert broker_check.examine(settings_for(address, **SASL | {"kafka_sasl_password": "right"})) is None
+        assert broker_check.check_brokers(settings_for(address)) is None
+        assert broker_check.check_brokers(settings_for(address, **SASL | {"kafka_sasl_password": "right"})) is None
     with answering(a_broker()) as address:
-        told = broker_check.examine(settings_for(address))
+        told = broker_check.check_brokers(settings_for(address))
     assert told.startswith("The brokers have no topic test.events, or do not show it to this system.")

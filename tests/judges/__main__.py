@@ -8,27 +8,27 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.judges.judges import JUDGES, NotHere, Verdict
+from tests.judges.judges import AUDITS, AuditResult, AuditUnavailable
 from tests.system import System
 
 
 def main(names: list[str]) -> int:
-    chosen = names or list(JUDGES)
-    verdicts: dict[str, Verdict | None] = {}
+    selected = names or list(AUDITS)
+    results: dict[str, AuditResult | None] = {}
     with tempfile.TemporaryDirectory() as folder, System(Path(folder)) as system:
-        for name in chosen:
+        for name in selected:
             print(f"\n=== {name}", flush=True)
             try:
-                verdicts[name] = JUDGES[name](system, Path(folder))
-                print(f"--- {verdicts[name].sentence}", flush=True)
-            except NotHere as missing:
-                verdicts[name] = None
-                print(f"--- not here: {missing}", flush=True)
+                results[name] = AUDITS[name](system, Path(folder))
+                print(f"--- {results[name].summary}", flush=True)
+            except AuditUnavailable as error:
+                results[name] = None
+                print(f"--- not here: {error}", flush=True)
     print()
-    for name, verdict in verdicts.items():
-        said = "not here" if verdict is None else verdict.sentence
-        print(f"{name:<20} {'–' if verdict is None else 'ok' if verdict.is_content else 'NOT MET':<8} {said}")
-    return 1 if any(verdict and not verdict.is_content for verdict in verdicts.values()) else 0
+    for name, result in results.items():
+        summary = "not here" if result is None else result.summary
+        print(f"{name:<20} {'–' if result is None else 'ok' if result.has_passed else 'NOT MET':<8} {summary}")
+    return 1 if any(verdict and not verdict.has_passed for verdict in results.values()) else 0
 
 
 if __name__ == "__main__":

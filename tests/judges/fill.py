@@ -4,25 +4,27 @@ import sys
 
 from broadcast.actions import inbound_events
 from broadcast.domain import clock
-from broadcast.domain.inbound import Arrival
+from broadcast.domain.inbound import InboundEvent
 from broadcast.factory import create_app
 from broadcast.ingest import contract
-from tests.acts import a_message
-from tests.ingest.records import an_event, structured
+from tests.acts import build_message
+from tests.ingest.records import build_cloud_event, build_structured_record
 
-_BATCH = 500
+_BATCH_SIZE = 500
 
 
-def fill(count: int) -> None:
-    by, now = inbound_events.account(now=clock.now()), clock.now()
-    for start in range(0, count, _BATCH):
+def ingest_messages(count: int) -> None:
+    account, now = inbound_events.get_ingest_actor(now=clock.now()), clock.now()
+    for start in range(0, count, _BATCH_SIZE):
         records = [
-            structured(an_event(f"fill {n}", data=a_message(title=f"Message {n}")), offset=n)
-            for n in range(start, min(start + _BATCH, count))
+            build_structured_record(build_cloud_event(f"fill {n}", data=build_message(title=f"Message {n}")), offset=n)
+            for n in range(start, min(start + _BATCH_SIZE, count))
         ]
-        inbound_events.ingest([Arrival(record, contract.read(record, now=now)) for record in records], by=by, now=now)
+        inbound_events.ingest(
+            [InboundEvent(record, contract.read_command(record, now=now)) for record in records], by=account, now=now
+        )
 
 
 if __name__ == "__main__":
     with create_app().app_context():
-        fill(int(sys.argv[1]))
+        ingest_messages(int(sys.argv[1]))

@@ -13,7 +13,7 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
 )
 
 
-def corpus(count: int) -> list[str]:
+def build_frame_corpus(count: int) -> list[str]:
     """`count` cases of one to three frames each."""
     lines: list[str] = []
 
@@ -25,13 +25,13 @@ def corpus(count: int) -> list[str]:
         suppress_health_check=list(HealthCheck),
     )
     @given(st.lists(st.tuples(st.integers(0, 2**60), _TEXT), min_size=1, max_size=3))
-    def draw(frames: list[tuple[int, str]]) -> None:
-        data = b"".join(sse.frame("MESSAGE", text, id=f"e-{seq}") for seq, text in frames)
-        want = [
+    def add_case(frames: list[tuple[int, str]]) -> None:
+        data = b"".join(sse.encode_frame("MESSAGE", text, id=f"e-{seq}") for seq, text in frames)
+        expected = [
             {"id": f"e-{seq}", "event": "MESSAGE", "data": text.replace("\r\n", "\n").replace("\r", "\n")}
             for seq, text in frames
         ]
-        lines.append(json.dumps({"bytes": base64.b64encode(data).decode(), "want": want}))
+        lines.append(json.dumps({"bytes": base64.b64encode(data).decode(), "want": expected}))
 
-    draw()
+    add_case()
     return lines

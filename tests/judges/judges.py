@@ -13,17 +13,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.servers import Link
-from tests.judges.frames import corpus
-from tests.ports import free_port
-from tests.servers import make_certificate, nginx
-from tests.streams import Stream
-from tests.system import TOP, System, wait_for
-from tests.visitor import Visitor
+from tests.chaos.servers import TcpProxy
+from tests.judges.frames import build_frame_corpus
+from tests.ports import find_free_port
+from tests.servers import make_nginx, make_self_signed_certificate
+from tests.streams import StreamClient
+from tests.system import PROJECT_ROOT, System, wait_for
+from tests.visitor import HttpSession
 
-HERE = Path(__file__).parent
-_PYTHON = TOP / ".venv-judges/bin"
-_NODE = HERE / "node_modules/.bin"
+AUDITS_DIR = Path(__file__).parent
+_PYTHON_BIN_DIR = PROJECT_ROOT / ".venv-judges/bin"
+_NODE_BIN_DIR = AUDITS_DIR / "node_modules/.bin"
 _PAGES = {
     "login": (None, "/login"),
     "error": (None, "/nothing-here"),
@@ -55,263 +55,293 @@ _PAGES = {
         )
     },
 }
-_LIGHTHOUSE = ("login", "inbox", "console", "console-new", "console-broadcasts-{broadcast}-figures", "console-people")
-_FIGURES = ("first-contentful-paint", "largest-contentful-paint", "total-blocking-time", "cumulative-layout-shift")
-_SILENCE_SECONDS = 12  # of a proxied stream, before it must still be open
+_LIGHTHOUSE_PAGES = (
+    "login",
+    "inbox",
+    "console",
+    "console-new",
+    "console-broadcasts-{broadcast}-figures",
+    "console-people",
+)
+_LIGHTHOUSE_METRICS = (
+    "first-contentful-paint",
+    "largest-contentful-paint",
+    "total-blocking-time",
+    "cumulative-layout-shift",
+)
+_IDLE_SECONDS = 12  # of a proxied stream, before it must still be open
 
 
-class NotHere(Exception):
+class AuditUnavailable(Exception):
     """The judge is not installed on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    is_content: bool
-    sentence: str
+class AuditResult:
+    has_passed: bool
+    summary: str
 
 
-Judge = Callable[[System, Path], Verdict]
-JUDGES: dict[str, Judge] = {}
+Audit = Callable[[System, Path], AuditResult]
+AUDITS: dict[str, Audit] = {}
 
 
-def judge(name: str) -> Callable[[Judge], Judge]:
-    def register(function: Judge) -> Judge:
-        JUDGES[name] = function
+def register_audit(name: str) -> Callable[[Audit], Audit]:
+    def register(function: Audit) -> Audit:
+        AUDITS[name] = function
         return function
 
     return register
 
 
-def _program(path: Path | str) -> str:
-    found = shutil.which(str(path))
-    if found is None:
-        raise NotHere(Path(path).name)
-    return found
+def _find_program(path: Path | str) -> str:
+    program_path = shutil.which(str(path))
+    if program_path is None:
+        raise AuditUnavailable(Path(path).name)
+    return program_path
 
 
-def _run(
+def _run_program(
     *command: object,
-    given: str | None = None,
-    cwd: Path = HERE,
+    stdin: str | None = None,
+    cwd: Path = AUDITS_DIR,
     environ: Mapping[str, str] | None = None,
-    seconds: float = 300,
+    timeout_seconds: float = 300,
 ) -> subprocess.CompletedProcess:
-    words = [str(word) for word in command]
-    done = subprocess.run(words, input=given, cwd=cwd, env=environ, capture_output=True, text=True, timeout=seconds)
-    print((done.stdout + done.stderr)[-9000:].strip(), flush=True)
-    return done
+    command_args = [str(word) for word in command]
+    result = subprocess.run(
+        command_args, input=stdin, cwd=cwd, env=environ, capture_output=True, text=True, timeout=timeout_seconds
+    )
+    print((result.stdout + result.stderr)[-9000:].strip(), flush=True)
+    return result
 
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["nothing was said"])[-1].strip()
 
 
-@judge("sse-python")
-def read_back_by_python(system: System, folder: Path) -> Verdict:
-    done = _run(_program(_PYTHON / "python"), "readers.py", given="\n".join(corpus(3000)))
-    return Verdict(done.returncode == 0, "; ".join(done.stdout.strip().splitlines()))
+@register_audit("sse-python")
+def check_frames_with_python(system: System, folder: Path) -> AuditResult:
+    result = _run_program(
+        _find_program(_PYTHON_BIN_DIR / "python"), "readers.py", stdin="\n".join(build_frame_corpus(3000))
+    )
+    return AuditResult(result.returncode == 0, "; ".join(result.stdout.strip().splitlines()))
 
 
-@judge("eventsource-parser")
-def read_back_by_node(system: System, folder: Path) -> Verdict:
-    done = _run(_program("node"), "read_back.mjs", given="\n".join(corpus(3000)))
-    return Verdict(done.returncode == 0, _last_line(done.stdout))
+@register_audit("eventsource-parser")
+def check_frames_with_node(system: System, folder: Path) -> AuditResult:
+    result = _run_program(_find_program("node"), "read_back.mjs", stdin="\n".join(build_frame_corpus(3000)))
+    return AuditResult(result.returncode == 0, _last_line(result.stdout))
 
 
-@judge("eventsource")
-def resume_by_eventsource(system: System, folder: Path) -> Verdict:
+@register_audit("eventsource")
+def check_resume_with_eventsource(system: System, folder: Path) -> AuditResult:
     """Cut off again and again while messages are published, it is given each of them once, in order."""
-    link = Link("127.0.0.1", system.port)
-    alice = Visitor(system, token=system.token("alice", "admin"))
-    told = folder / "eventsource.jsonl"
-    with told.open("w") as output:
+    proxy = TcpProxy("127.0.0.1", system.port)
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
+    output_path = folder / "eventsource.jsonl"
+    with output_path.open("w") as output:
         process = subprocess.Popen(
-            [_program("node"), "resume.mjs", f"http://127.0.0.1:{link.port}/api/sse/connect", system.token("bob")],
-            cwd=HERE, stdin=subprocess.PIPE, stdout=output,
+            [_find_program("node"), "resume.mjs", f"http://127.0.0.1:{proxy.port}/api/sse/connect", system.get_token("bob")],
+            cwd=AUDITS_DIR, stdin=subprocess.PIPE, stdout=output,
         )  # fmt: skip
-        wait_for(lambda: "CONNECTED" in told.read_text(), seconds=20, what="CONNECTED in eventsource")
-        sent = []
+        wait_for(lambda: "CONNECTED" in output_path.read_text(), seconds=20, description="CONNECTED in eventsource")
+        sent_ids = []
         for n in range(100):
-            sent.append(alice.publish(f"For eventsource {n}"))
+            sent_ids.append(alice.publish(f"For eventsource {n}"))
             if n % 20 == 10:
-                link.cut()
+                proxy.disconnect()
 
-        def messages() -> list[int]:
-            events = [json.loads(line) for line in told.read_text().splitlines()]
+        def read_message_ids() -> list[int]:
+            events = [json.loads(line) for line in output_path.read_text().splitlines()]
             ids = [event["data"]["id"] for event in events if event["type"] == "MESSAGE"]
-            return [id for id in ids if id >= sent[0]]  # what was unread before comes first
+            return [id for id in ids if id >= sent_ids[0]]  # what was unread before comes first
 
         try:
-            wait_for(lambda: len(set(messages())) >= len(sent), seconds=60, what="all messages in eventsource")
-        except AssertionError as problem:
-            print(problem)
+            wait_for(
+                lambda: len(set(read_message_ids())) >= len(sent_ids),
+                seconds=60,
+                description="all messages in eventsource",
+            )
+        except AssertionError as error:
+            print(error)
         process.communicate(timeout=10)
-    link.close()
-    got = messages()
-    how = "each once, in order" if got == sent else "not as published"
-    return Verdict(got == sent, f"{len(sent)} published, cut off 5 times: {len(got)} given, {how}")
+    proxy.close()
+    received_ids = read_message_ids()
+    conclusion = "each once, in order" if received_ids == sent_ids else "not as published"
+    return AuditResult(
+        received_ids == sent_ids, f"{len(sent_ids)} published, cut off 5 times: {len(received_ids)} given, {conclusion}"
+    )
 
 
-@judge("schemathesis")
-def schemathesis(system: System, folder: Path) -> Verdict:
+@register_audit("schemathesis")
+def run_schemathesis(system: System, folder: Path) -> AuditResult:
     """Without the streams, which do not end, and as an administrator whose requests are not limited."""
-    done = _run(
-        _program(_PYTHON / "schemathesis"), "--config-file", HERE / "schemathesis.toml", "run",
+    result = _run_program(
+        _find_program(_PYTHON_BIN_DIR / "schemathesis"), "--config-file", AUDITS_DIR / "schemathesis.toml", "run",
         f"{system.url}/api/openapi.json", "--url", system.url,
-        "-H", f"Authorization: Bearer {system.token('alice', 'admin')}", "--exclude-path", "/api/sse/connect",
+        "-H", f"Authorization: Bearer {system.get_token('alice', 'admin')}", "--exclude-path", "/api/sse/connect",
         "--exclude-checks", "positive_data_acceptance",
         "--max-examples", "40", "--request-timeout", "20", "--continue-on-failure", "--no-color",
-        cwd=folder, seconds=900,
+        cwd=folder, timeout_seconds=900,
     )  # fmt: skip
-    return Verdict(done.returncode == 0, _last_line(done.stdout).strip("= "))
+    return AuditResult(result.returncode == 0, _last_line(result.stdout).strip("= "))
 
 
-def _publish(system: System) -> int:
+def _publish_message(system: System) -> int:
     """A message that is there, whatever the judges before did."""
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     content = "# Heading\n\n**bold** and a [link](https://example.org)\n\n- one\n- two"
     id = alice.publish(f"For the judges {secrets.token_hex(4)}", content=content)
     alice.close()
     return id
 
 
-def _pages(system: System, folder: Path) -> dict[str, Path]:
+def _save_pages(system: System, folder: Path) -> dict[str, Path]:
     """Every page and fragment as a file."""
-    broadcast = _publish(system)
-    people = {name: Visitor.signed_in(system, name) for name in ("alice", "bob")} | {None: Visitor(system)}
-    found = {}
-    for name, (who, path) in _PAGES.items():
-        path = path.format(broadcast=broadcast)
-        answer = people[who].get(path)
-        assert answer.status == (404 if name == "error" else 200), (path, answer.status)
-        found[name] = folder / f"{name}.html"
-        found[name].write_text(answer.text)
-    return found
+    broadcast_id = _publish_message(system)
+    sessions = {name: HttpSession.sign_in(system, name) for name in ("alice", "bob")} | {None: HttpSession(system)}
+    paths = {}
+    for name, (username, path) in _PAGES.items():
+        path = path.format(broadcast=broadcast_id)
+        response = sessions[username].get(path)
+        assert response.status == (404 if name == "error" else 200), (path, response.status)
+        paths[name] = folder / f"{name}.html"
+        paths[name].write_text(response.text)
+    return paths
 
 
-@judge("html-validate")
-def html_validate(system: System, folder: Path) -> Verdict:
-    files = _pages(system, folder)
-    done = _run(_program(_NODE / "html-validate"), "--config", HERE / "htmlvalidate.json", *files.values())
-    found = re.search(r"(\d+) problems?", done.stdout)
-    return Verdict(done.returncode == 0, f"{len(files)} pages and fragments, {found[1] if found else 0} problems")
+@register_audit("html-validate")
+def run_html_validate(system: System, folder: Path) -> AuditResult:
+    files = _save_pages(system, folder)
+    result = _run_program(
+        _find_program(_NODE_BIN_DIR / "html-validate"), "--config", AUDITS_DIR / "htmlvalidate.json", *files.values()
+    )
+    match = re.search(r"(\d+) problems?", result.stdout)
+    return AuditResult(result.returncode == 0, f"{len(files)} pages and fragments, {match[1] if match else 0} problems")
 
 
-@judge("lighthouse")
-def lighthouse(system: System, folder: Path) -> Verdict:
+@register_audit("lighthouse")
+def run_lighthouse(system: System, folder: Path) -> AuditResult:
     """Accessibility 100, best practices ≥ 95, on each page."""
-    scores, content, broadcast = [], True, _publish(system)
-    for name in _LIGHTHOUSE:
-        who, path = _PAGES[name]
-        path = path.format(broadcast=broadcast)
-        read = _lighthouse(system, folder, who, path, "accessibility", "best-practices")
-        if isinstance(read, Verdict):
-            return read
-        scores.append(f"{path} {'/'.join(map(str, read))}")
-        content &= read[0] == 100 and read[1] >= 95
-    return Verdict(content, ", ".join(scores))
+    scores, has_passed, broadcast_id = [], True, _publish_message(system)
+    for name in _LIGHTHOUSE_PAGES:
+        username, path = _PAGES[name]
+        path = path.format(broadcast=broadcast_id)
+        page_scores = _score_page(system, folder, username, path, "accessibility", "best-practices")
+        if isinstance(page_scores, AuditResult):
+            return page_scores
+        scores.append(f"{path} {'/'.join(map(str, page_scores))}")
+        has_passed &= page_scores[0] == 100 and page_scores[1] >= 95
+    return AuditResult(has_passed, ", ".join(scores))
 
 
-@judge("lighthouse_10000")
-def lighthouse_with_10000_unread(system: System, folder: Path) -> Verdict:
+@register_audit("lighthouse_10000")
+def run_lighthouse_with_10000_unread(system: System, folder: Path) -> AuditResult:
     """Performance ≥ 95 of an inbox with 10,000 unread messages, as Lighthouse sees a phone and a desktop."""
-    _program(_NODE / "lighthouse")  # before it takes the trouble
+    _find_program(_NODE_BIN_DIR / "lighthouse")  # before it takes the trouble
     system.run_module("tests.judges.fill", "10000")
     scores = {}
-    for device, words in {"phone": (), "desktop": ("--preset=desktop",)}.items():
-        read = _lighthouse(system, folder, "charlie", "/inbox", "performance", words=words)
-        if isinstance(read, Verdict):
-            return read
-        [scores[device]] = read
-    return Verdict(min(scores.values()) >= 95, ", ".join(f"{device} {score}" for device, score in scores.items()))
+    for device, options in {"phone": (), "desktop": ("--preset=desktop",)}.items():
+        page_scores = _score_page(system, folder, "charlie", "/inbox", "performance", options=options)
+        if isinstance(page_scores, AuditResult):
+            return page_scores
+        [scores[device]] = page_scores
+    return AuditResult(min(scores.values()) >= 95, ", ".join(f"{device} {score}" for device, score in scores.items()))
 
 
-def _lighthouse(
-    system: System, folder: Path, who: str | None, path: str, *categories: str, words: tuple[str, ...] = ()
-) -> list[int] | Verdict:
+def _score_page(
+    system: System, folder: Path, username: str | None, path: str, *categories: str, options: tuple[str, ...] = ()
+) -> list[int] | AuditResult:
     """The scores of one page in the order of `categories`; a verdict when there are none. Prints what fails and the figures."""
-    chromium, program = _program("chromium"), _program(_NODE / "lighthouse")
+    chromium, program = _find_program("chromium"), _find_program(_NODE_BIN_DIR / "lighthouse")
     headers, report = folder / "headers.json", folder / f"report{path.replace('/', '-')}.json"
-    headers.write_text(json.dumps({"Cookie": Visitor.signed_in(system, who).headers["Cookie"]} if who else {}))
+    headers.write_text(
+        json.dumps({"Cookie": HttpSession.sign_in(system, username).headers["Cookie"]} if username else {})
+    )
     report.unlink(missing_ok=True)
     subprocess.run(
         [program, system.url + path, "--quiet", "--output=json", f"--output-path={report}", f"--extra-headers={headers}",
-         f"--only-categories={','.join(categories)}", "--chrome-flags=--headless=new --no-sandbox", *words],
+         f"--only-categories={','.join(categories)}", "--chrome-flags=--headless=new --no-sandbox", *options],
         env={"CHROME_PATH": chromium, "PATH": "/usr/bin:/bin:/usr/local/bin", "HOME": str(folder)},
-        cwd=HERE, timeout=240, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=AUDITS_DIR, timeout=240, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     if not report.exists():
-        return Verdict(False, f"lighthouse ended without a report on {path}")
-    read = json.loads(report.read_text())
-    found = [read["categories"][category]["score"] for category in categories]
-    if None in found:
-        return Verdict(False, f"no score for {path}: {read.get('runtimeError', {}).get('message', 'unknown')}")
-    scores = [round(100 * score) for score in found]
-    audits = read["audits"].values()
+        return AuditResult(False, f"lighthouse ended without a report on {path}")
+    report_data = json.loads(report.read_text())
+    raw_scores = [report_data["categories"][category]["score"] for category in categories]
+    if None in raw_scores:
+        return AuditResult(
+            False, f"no score for {path}: {report_data.get('runtimeError', {}).get('message', 'unknown')}"
+        )
+    scores = [round(100 * score) for score in raw_scores]
+    audits = report_data["audits"].values()
     failing = [audit["id"] for audit in audits if audit.get("score") == 0 and audit["scoreDisplayMode"] == "binary"]
-    figures = [f"{a['id']} {a['displayValue']}" for a in audits if a["id"] in _FIGURES and "displayValue" in a]
-    print(f"{path}: {scores} of {categories}; failing: {', '.join(failing) or 'nothing'}; {', '.join(figures)}")
+    metrics = [
+        f"{a['id']} {a['displayValue']}" for a in audits if a["id"] in _LIGHTHOUSE_METRICS and "displayValue" in a
+    ]
+    print(f"{path}: {scores} of {categories}; failing: {', '.join(failing) or 'nothing'}; {', '.join(metrics)}")
     return scores
 
 
-@judge("csp_evaluator")
-def csp_evaluator(system: System, folder: Path) -> Verdict:
-    policy = Visitor(system).get("/login").headers["Content-Security-Policy"]
-    done = _run(_program("node"), "policy.mjs", policy)
-    return Verdict(done.returncode == 0, _last_line(done.stdout))
+@register_audit("csp_evaluator")
+def run_csp_evaluator(system: System, folder: Path) -> AuditResult:
+    policy = HttpSession(system).get("/login").headers["Content-Security-Policy"]
+    result = _run_program(_find_program("node"), "policy.mjs", policy)
+    return AuditResult(result.returncode == 0, _last_line(result.stdout))
 
 
-@judge("observatory")
-def observatory(system: System, folder: Path) -> Verdict:
+@register_audit("observatory")
+def run_observatory(system: System, folder: Path) -> AuditResult:
     """MDN's, as its site runs it, but on a system as an operator has it: in production, behind `deploy/nginx.conf`."""
-    node, _, _ = map(_program, ("node", "nginx", "openssl"))
-    program = HERE / "node_modules/@mdn/mdn-http-observatory"
-    if not program.exists():
-        raise NotHere(program.name)
-    (program / "conf/hsts-preload.json").write_text("{}")  # what browsers know beforehand; none knows localhost
+    node, _, _ = map(_find_program, ("node", "nginx", "openssl"))
+    package_dir = AUDITS_DIR / "node_modules/@mdn/mdn-http-observatory"
+    if not package_dir.exists():
+        raise AuditUnavailable(package_dir.name)
+    (package_dir / "conf/hsts-preload.json").write_text("{}")  # what browsers know beforehand; none knows localhost
     settings = {"APP_ENV": "production", "FORWARDED_HOPS": "1", "SECRET_KEY": secrets.token_hex(32)}
     (folder / "observed").mkdir()
     with ExitStack() as stack:
-        observed = System(folder / "observed", **settings)
-        stack.push(observed)
-        observed.start()  # no more: in production no answer says which worker it is from
-        certificate = make_certificate(folder / "tls")
-        proxy = nginx(folder / "nginx", [observed.port, observed.port], certificate=certificate)
+        target_system = System(folder / "observed", **settings)
+        stack.push(target_system)
+        target_system.start()  # no more: in production no answer says which worker it is from
+        certificate = make_self_signed_certificate(folder / "tls")
+        proxy = make_nginx(folder / "nginx", [target_system.port, target_system.port], certificate=certificate)
         stack.callback(proxy.stop)
         proxy.start()
-        trusting = os.environ | {"NODE_EXTRA_CA_CERTS": str(certificate[0])}
-        done = _run(node, program / "src/scan.js", f"localhost:{proxy.port}", environ=trusting)
-    said = json.loads(done.stdout)
-    if "error" in said:
-        return Verdict(False, said["error"])
-    scan = said["scan"]
-    failed = [f", {name}: {test['result']}" for name, test in said["tests"].items() if not test["pass"]]
-    return Verdict(scan["grade"] == "A+", f"{scan['grade']}, {scan['score']} points{''.join(failed)}")
+        environ = os.environ | {"NODE_EXTRA_CA_CERTS": str(certificate[0])}
+        result = _run_program(node, package_dir / "src/scan.js", f"localhost:{proxy.port}", environ=environ)
+    report = json.loads(result.stdout)
+    if "error" in report:
+        return AuditResult(False, report["error"])
+    scan = report["scan"]
+    failed_tests = [f", {name}: {test['result']}" for name, test in report["tests"].items() if not test["pass"]]
+    return AuditResult(scan["grade"] == "A+", f"{scan['grade']}, {scan['score']} points{''.join(failed_tests)}")
 
 
-@judge("slowhttptest")
-def slow_requests(system: System, folder: Path) -> Verdict:
+@register_audit("slowhttptest")
+def run_slowhttptest(system: System, folder: Path) -> AuditResult:
     """Slow heads (-H), slow bodies (-B) and slow readers (-X) by 500 connections; meanwhile others are served."""
-    program, slowest, said = _program("slowhttptest"), 0.0, []
-    for kind in ("-H", "-B", "-X"):
+    program, slowest_seconds, lines = _find_program("slowhttptest"), 0.0, []
+    for attack in ("-H", "-B", "-X"):
         process = subprocess.Popen(
-            [program, kind, "-c", "500", "-r", "200", "-i", "2", "-l", "12", "-u", f"{system.url}/login", "-p", "3"],
+            [program, attack, "-c", "500", "-r", "200", "-i", "2", "-l", "12", "-u", f"{system.url}/login", "-p", "3"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        worst, failed = 0.0, 0
+        worst_seconds, failed_count = 0.0, 0
         while process.poll() is None:
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
-                answered = Visitor(system).get("/login").status
+                status = HttpSession(system).get("/login").status
             except OSError:
-                answered = None
-            failed += answered != 200
-            worst = max(worst, time.monotonic() - began)
+                status = None
+            failed_count += status != 200
+            worst_seconds = max(worst_seconds, time.monotonic() - started_at)
             time.sleep(0.2)
-        slowest = max(slowest, worst)
-        said.append(f"{kind} worst {worst:.1f} s, {failed} failed")
-        print(said[-1])
-    return Verdict(all(line.endswith(" 0 failed") for line in said), "; ".join(said))
+        slowest_seconds = max(slowest_seconds, worst_seconds)
+        lines.append(f"{attack} worst {worst_seconds:.1f} s, {failed_count} failed")
+        print(lines[-1])
+    return AuditResult(all(line.endswith(" 0 failed") for line in lines), "; ".join(lines))
 
 
 _PROXIES = {
@@ -335,47 +365,51 @@ _PROXIES = {
 }
 
 
-@judge("proxies")
-def proxies(system: System, folder: Path) -> Verdict:
+@register_audit("proxies")
+def check_proxies(system: System, folder: Path) -> AuditResult:
     """Behind nginx (buffering on), haproxy and caddy, idle timeouts of 8 s and heartbeats of 5: first byte, and still open."""
-    said, content = [], True
+    lines, has_passed = [], True
     (folder / "proxied").mkdir()
-    with System(folder / "proxied", HEARTBEAT_SECONDS="5") as proxied:
-        for name, (command, text) in _PROXIES.items():
+    with System(folder / "proxied", HEARTBEAT_SECONDS="5") as target_system:
+        for name, (command, config_template) in _PROXIES.items():
             try:
-                first, is_open = _through(name, command, text, proxied, folder)
-            except NotHere:
-                said.append(f"{name} not here")
+                first_seconds, is_open = _stream_through_proxy(name, command, config_template, target_system, folder)
+            except AuditUnavailable:
+                lines.append(f"{name} not here")
                 continue
-            content &= is_open
-            said.append(
-                f"{name}: CONNECTED after {1000 * first:.0f} ms, {'open' if is_open else 'cut'} for {_SILENCE_SECONDS} s"
+            has_passed &= is_open
+            lines.append(
+                f"{name}: CONNECTED after {1000 * first_seconds:.0f} ms, {'open' if is_open else 'cut'} for {_IDLE_SECONDS} s"
             )
-            print(said[-1])
-    return Verdict(content, "; ".join(said))
+            print(lines[-1])
+    return AuditResult(has_passed, "; ".join(lines))
 
 
-def _through(name: str, command: list[str], text: str, system: System, folder: Path) -> tuple[float, bool]:
+def _stream_through_proxy(
+    name: str, command: list[str], config_template: str, system: System, folder: Path
+) -> tuple[float, bool]:
     """Seconds until CONNECTED, and whether the same connection is still open after _SILENCE_SECONDS without a message."""
-    _program(command[0])
-    port, conf = free_port(), folder / f"{name}.conf"
-    conf.write_text(text.format(port=port, target=system.port))
-    filled = [word.format(folder=folder, conf=conf) for word in command]
-    process = subprocess.Popen(filled, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _find_program(command[0])
+    port, conf = find_free_port(), folder / f"{name}.conf"
+    conf.write_text(config_template.format(port=port, target=system.port))
+    filled_command = [word.format(folder=folder, conf=conf) for word in command]
+    process = subprocess.Popen(filled_command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _accepts(port), seconds=15, what=f"{name} to listen")
-        began = time.monotonic()
-        stream = Stream(f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {system.token('bob')}"})
-        first = stream.wait_for("CONNECTED", seconds=20).at - began
-        time.sleep(_SILENCE_SECONDS)
-        is_open = len(stream.heads) == 1
+        wait_for(lambda: _is_listening(port), seconds=15, description=f"{name} to listen")
+        started_at = time.monotonic()
+        stream = StreamClient(
+            f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {system.get_token('bob')}"}
+        )
+        first_seconds = stream.wait_for("CONNECTED", seconds=20).received_at - started_at
+        time.sleep(_IDLE_SECONDS)
+        is_open = len(stream.response_headers) == 1
         stream.close()
-        return first, is_open
+        return first_seconds, is_open
     finally:
         process.terminate()
         process.wait(20)
 
 
-def _accepts(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0

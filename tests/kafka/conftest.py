@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.kafka.brokers import KAFKA, Brokers
+from tests.kafka.brokers import BOOTSTRAP_SERVERS, Brokers
 from tests.processes import own_system, streams  # noqa: F401 - fixtures
 from tests.system import System
 
@@ -12,19 +12,19 @@ from tests.system import System
 @pytest.fixture(scope="session")
 def brokers() -> Iterator[Brokers]:
     """Shared; each test has its own topics and groups."""
-    running = Brokers()
-    yield running
-    running.close()
+    started_brokers = Brokers()
+    yield started_brokers
+    started_brokers.close()
 
 
 @pytest.fixture
 def mock() -> Iterator[Brokers]:
     """A mock cluster of one's own, to be taken down and up."""
-    if KAFKA:
+    if BOOTSTRAP_SERVERS:
         pytest.skip("takes brokers down, which only the mock cluster allows")
-    running = Brokers(None)
-    yield running
-    running.close()
+    started_brokers = Brokers(None)
+    yield started_brokers
+    started_brokers.close()
 
 
 @pytest.fixture

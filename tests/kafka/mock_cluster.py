@@ -13,43 +13,45 @@ from pathlib import Path
 
 import confluent_kafka
 
-_PRODUCER = 0
-_BROKER = 1
-_FIRST_JOIN_MS = 500  # a new group waits this long for more members; by itself 3 s, longer than a session of some tests
+_RD_KAFKA_PRODUCER = 0
+_BROKER_ID = 1
+_REBALANCE_DELAY_MS = (
+    500  # a new group waits this long for more members; by itself 3 s, longer than a session of some tests
+)
 
 
 class MockCluster:
     def __init__(self) -> None:
-        self._lib = _library()
+        self._lib = _load_library()
         error = ctypes.create_string_buffer(512)
         conf = self._lib.rd_kafka_conf_new()
-        self._handle = self._lib.rd_kafka_new(_PRODUCER, conf, error, len(error))
+        self._handle = self._lib.rd_kafka_new(_RD_KAFKA_PRODUCER, conf, error, len(error))
         assert self._handle, error.value.decode()
         self._cluster = self._lib.rd_kafka_mock_cluster_new(self._handle, 1)
         assert self._cluster
-        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, _FIRST_JOIN_MS)
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, _REBALANCE_DELAY_MS)
 
     @property
     def address(self) -> str:
         return self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
 
-    def obey(self, command: str, *words: str) -> None:
+    def run_command(self, command: str, *args: str) -> None:
         lib, cluster = self._lib, self._cluster
-        match command, *words:
+        match command, *args:
             case "topic", name, partitions:
-                failed = lib.rd_kafka_mock_topic_create(cluster, name.encode(), int(partitions), 1)
+                error_code = lib.rd_kafka_mock_topic_create(cluster, name.encode(), int(partitions), 1)
             case ("down",):
-                failed = lib.rd_kafka_mock_broker_set_down(cluster, _BROKER)
+                error_code = lib.rd_kafka_mock_broker_set_down(cluster, _BROKER_ID)
             case ("up",):
-                failed = lib.rd_kafka_mock_broker_set_up(cluster, _BROKER)
+                error_code = lib.rd_kafka_mock_broker_set_up(cluster, _BROKER_ID)
             case "rtt", milliseconds:
-                failed = lib.rd_kafka_mock_broker_set_rtt(cluster, _BROKER, int(milliseconds))
+                error_code = lib.rd_kafka_mock_broker_set_rtt(cluster, _BROKER_ID, int(milliseconds))
             case _:
                 raise ValueError(command)
-        assert not failed, f"{command}: {failed}"
+        assert not error_code, f"{command}: {error_code}"
 
 
-def _library() -> ctypes.CDLL:
+def _load_library() -> ctypes.CDLL:
     [path] = (Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs").glob("librdkafka*.so*")
     lib = ctypes.CDLL(str(path))
     pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
@@ -73,7 +75,7 @@ def main() -> None:
     cluster = MockCluster()
     print(cluster.address, flush=True)
     for line in sys.stdin:
-        cluster.obey(*line.split())
+        cluster.run_command(*line.split())
         print("ok", flush=True)
 
 

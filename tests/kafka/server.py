@@ -17,17 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.ports import free_port
+from tests.ports import find_free_port
 
-HERE = Path(__file__).resolve().parent
-JARS = HERE.parent.parent / ".kafka"
-CANNOT = 3
-_MAVEN_SECONDS = 300
-_START_SECONDS = 60
-_CLUSTER = "YnJvYWRjYXN0LXRlc3RzLTE"  # any 16 bytes in base64
+KAFKA_DIR = Path(__file__).resolve().parent
+JARS_DIR = KAFKA_DIR.parent.parent / ".kafka"
+EXIT_UNAVAILABLE = 3
+_MAVEN_TIMEOUT_SECONDS = 300
+_START_TIMEOUT_SECONDS = 60
+_CLUSTER_ID = "YnJvYWRjYXN0LXRlc3RzLTE"  # any 16 bytes in base64
 _TOPICS = [name for name in os.environ.get("KAFKA_TOPICS", "").split(",") if name] or ["broadcast.events.v1"]
 USER, PASSWORD = "broadcast", "right"  # at the listener that asks (SASL/PLAIN without TLS)
-_PROPERTIES = """
+_PROPERTIES_TEMPLATE = """
 process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://127.0.0.1:{port},ASKING://127.0.0.1:{asking},CONTROLLER://127.0.0.1:{controller}
@@ -52,7 +52,7 @@ group.initial.rebalance.delay.ms=0
 """
 
 
-class CannotRun(Exception):
+class KafkaUnavailable(Exception):
     """This machine cannot run Kafka; the message says what is missing."""
 
 
@@ -64,61 +64,73 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        get_jars()
+        fetch_jars()
         with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
-            port, asking = options.port or free_port(), options.asking_port or free_port()
-            return _run(Path(folder), port, asking, options.command)
-    except CannotRun as reason:
-        print(f"Kafka cannot run here: {reason}", file=sys.stderr)
-        return CANNOT
+            port, sasl_port = options.port or find_free_port(), options.asking_port or find_free_port()
+            return _run_broker(Path(folder), port, sasl_port, options.command)
+    except KafkaUnavailable as error:
+        print(f"Kafka cannot run here: {error}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
     except KeyboardInterrupt:
         return 0
 
 
-def get_jars() -> None:
+def fetch_jars() -> None:
     """Have Kafka's jars in JARS. Raises CannotRun without Java, or without Maven or a network when they are not there yet."""
     if not shutil.which("java"):
-        raise CannotRun("there is no java; install a Java 17 runtime.")
-    if any(JARS.glob("kafka-server-4*.jar")):
+        raise KafkaUnavailable("there is no java; install a Java 17 runtime.")
+    if any(JARS_DIR.glob("kafka-server-4*.jar")):
         return
     if not shutil.which("mvn"):
-        raise CannotRun("there is no mvn to fetch it with; install Maven.")
+        raise KafkaUnavailable("there is no mvn to fetch it with; install Maven.")
     print("Fetching Apache Kafka from Maven Central …", file=sys.stderr, flush=True)
-    fetched = JARS.with_name(".kafka-new")
+    download_dir = JARS_DIR.with_name(".kafka-new")
     command = [
         "mvn",
         "-q",
         "-B",
         "-f",
-        HERE / "pom.xml",
+        KAFKA_DIR / "pom.xml",
         "dependency:copy-dependencies",
-        f"-DoutputDirectory={fetched}",
+        f"-DoutputDirectory={download_dir}",
     ]
     try:
-        subprocess.run(command, check=True, timeout=_MAVEN_SECONDS, stdout=sys.stderr)
+        subprocess.run(command, check=True, timeout=_MAVEN_TIMEOUT_SECONDS, stdout=sys.stderr)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        raise CannotRun("Maven could not fetch it; is there a network?") from None
-    shutil.rmtree(JARS, ignore_errors=True)
-    fetched.rename(JARS)
+        raise KafkaUnavailable("Maven could not fetch it; is there a network?") from None
+    shutil.rmtree(JARS_DIR, ignore_errors=True)
+    download_dir.rename(JARS_DIR)
 
 
-def _run(folder: Path, port: int, asking: int, command: list[str]) -> int:
+def _run_broker(folder: Path, port: int, sasl_port: int, command: list[str]) -> int:
     properties = folder / "server.properties"
-    names = {"user": USER, "password": PASSWORD, "folder": folder}
-    properties.write_text(_PROPERTIES.format(port=port, asking=asking, controller=free_port(), **names))
+    substitutions = {"user": USER, "password": PASSWORD, "folder": folder}
+    properties.write_text(
+        _PROPERTIES_TEMPLATE.format(port=port, asking=sasl_port, controller=find_free_port(), **substitutions)
+    )
     output = folder / "output.txt"
     with output.open("wb") as log:
-        format = [*java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)]
-        subprocess.run(format, check=True, stdout=log, stderr=log)
-        start = [*java(), "kafka.Kafka", str(properties)]
-        server = subprocess.Popen(start, stdout=log, stderr=log, start_new_session=True)  # Ctrl-C is for the command
+        format_command = [
+            *build_java_command(),
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            _CLUSTER_ID,
+            "-c",
+            str(properties),
+        ]
+        subprocess.run(format_command, check=True, stdout=log, stderr=log)
+        start_command = [*build_java_command(), "kafka.Kafka", str(properties)]
+        server = subprocess.Popen(
+            start_command, stdout=log, stderr=log, start_new_session=True
+        )  # Ctrl-C is for the command
         try:
             _wait_until_ready(server, port, output)
             address = f"127.0.0.1:{port}"
             print(f"Kafka: {address}", flush=True)
             if not command:
                 return server.wait()
-            return _wait_for(subprocess.Popen(command, env=os.environ | {"KAFKA_BOOTSTRAP_SERVERS": address}))
+            return _wait_for_child(subprocess.Popen(command, env=os.environ | {"KAFKA_BOOTSTRAP_SERVERS": address}))
         finally:
             server.terminate()
             try:
@@ -128,7 +140,7 @@ def _run(folder: Path, port: int, asking: int, command: list[str]) -> int:
                 server.wait()
 
 
-def _wait_for(child: subprocess.Popen) -> int:
+def _wait_for_child(child: subprocess.Popen) -> int:
     """The child's exit code. Ctrl-C reaches it too: it ends first, in its own time."""
     try:
         return child.wait()
@@ -140,10 +152,10 @@ def _wait_for(child: subprocess.Popen) -> int:
             child.wait()
 
 
-def java() -> list[str]:
+def build_java_command() -> list[str]:
     """The command that runs a class of Kafka's jars, without the class."""
-    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-    return ["java", "-Xmx512m", "-XX:+UseSerialGC", quiet, "-cp", f"{JARS}/*"]
+    log_level_option = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    return ["java", "-Xmx512m", "-XX:+UseSerialGC", log_level_option, "-cp", f"{JARS_DIR}/*"]
 
 
 def _wait_until_ready(server: subprocess.Popen, port: int, output: Path) -> None:
@@ -151,10 +163,10 @@ def _wait_until_ready(server: subprocess.Popen, port: int, output: Path) -> None
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import KafkaError
 
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     while True:
         if server.poll() is not None or time.monotonic() > deadline:
-            raise CannotRun(f"it did not start:\n{output.read_text(errors='replace')[-2000:]}")
+            raise KafkaUnavailable(f"it did not start:\n{output.read_text(errors='replace')[-2000:]}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", api_version=(2, 3), request_timeout_ms=5000)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from tests.acts import a_message, to_role
-from tests.ingest.batches import a_batch, a_bomb, a_record
-from tests.ingest.records import POISON, STRUCTURED, an_event
+from tests.acts import build_message, build_role_message
+from tests.ingest.batches import build_batch, build_gzip_bomb, build_record
+from tests.ingest.records import POISON_RECORDS, STRUCTURED_HEADERS, build_cloud_event
 from tests.kafka.brokers import Brokers
 from tests.kafka.test_exactly_once import metric
 from tests.processes import wait_for_workers
@@ -20,28 +20,34 @@ _MOCK_KEEPS = 4 * 2**20  # more than 5 MB in a partition, and the mock cluster t
 
 
 def dead_letters(system: System, status: str = "WAITING") -> list[dict]:
-    listed = system.call("GET", f"/api/admin/dlt?limit=200&status={status}", token=system.token("alice", "admin"))[1]
+    listed = system.call("GET", f"/api/admin/dlt?limit=200&status={status}", token=system.get_token("alice", "admin"))[
+        1
+    ]
     return sorted(listed["items"], key=lambda item: item["offset"])
 
 
 def titles(system: System) -> list[str]:
-    listed = system.call("GET", "/api/admin/broadcasts?limit=200", token=system.token("alice", "admin"))[1]
+    listed = system.call("GET", "/api/admin/broadcasts?limit=200", token=system.get_token("alice", "admin"))[1]
     return [item["title"] for item in reversed(listed["items"])]
 
 
 def test_every_poison_is_kept_with_its_reason_and_holds_nothing_up(brokers: Brokers, reading):
-    topic = brokers.topic(partitions=1)
+    topic = brokers.create_topic(partitions=1)
     system: System = reading(brokers, topic)
     expected = []
-    for n, (_, record, code) in enumerate(POISON):
+    for n, (_, record, code) in enumerate(POISON_RECORDS):
         value = record.value[:_MOCK_KEEPS] if record.value and brokers.is_mock else record.value
-        brokers.send(topic, [value], key=record.key, headers=list(record.headers))
-        brokers.send(topic, [an_event(str(n), data=a_message(title=f"after {n}"))], headers=list(STRUCTURED))
+        brokers.produce(topic, [value], key=record.key, headers=list(record.headers))
+        brokers.produce(
+            topic, [build_cloud_event(str(n), data=build_message(title=f"after {n}"))], headers=list(STRUCTURED_HEADERS)
+        )
         if len(value or b"") > 2**20:  # the mock would drop what was not read yet
-            wait_for(lambda n=n: f"after {n}" in titles(system), seconds=10, what=f"the event after poison {n}")
+            wait_for(lambda n=n: f"after {n}" in titles(system), seconds=10, description=f"the event after poison {n}")
         expected.append((2 * n, code))
-    wait_for(lambda: len(titles(system)) == len(POISON), seconds=20, what="every event between the poison")
-    assert titles(system) == [f"after {n}" for n in range(len(POISON))]
+    wait_for(
+        lambda: len(titles(system)) == len(POISON_RECORDS), seconds=20, description="every event between the poison"
+    )
+    assert titles(system) == [f"after {n}" for n in range(len(POISON_RECORDS))]
     kept = dead_letters(system)
     assert [(item["offset"], item["code"]) for item in kept] == expected
     assert {(item["topic"], item["partition"]) for item in kept} == {(topic, 0)}
@@ -49,26 +55,26 @@ def test_every_poison_is_kept_with_its_reason_and_holds_nothing_up(brokers: Brok
 
 
 def test_unknown_audience_waits_until_it_exists_and_is_redriven(brokers: Brokers, reading):
-    topic = brokers.topic(partitions=1)
+    topic = brokers.create_topic(partitions=1)
     system: System = reading(brokers, topic)
-    event = an_event("1", data=to_role("night", title="Line 4"))
-    brokers.send(topic, [event], headers=list(STRUCTURED))
-    [item] = wait_for(lambda: dead_letters(system), what="the dead letter")
+    event = build_cloud_event("1", data=build_role_message("night", title="Line 4"))
+    brokers.produce(topic, [event], headers=list(STRUCTURED_HEADERS))
+    [item] = wait_for(lambda: dead_letters(system), description="the dead letter")
     assert (item["code"], item["sourceId"]) == ("audience", "1")
-    system.flask("set-roles", "--username", "bob", "--role", "ops", "--role", "night")
-    token = system.token("alice", "admin")
+    system.run_flask("set-roles", "--username", "bob", "--role", "ops", "--role", "night")
+    token = system.get_token("alice", "admin")
     assert system.call("POST", f"/api/admin/dlt/{item['id']}/redrive", token=token)[1]["outcome"] == "published"
     assert titles(system) == ["Line 4"]
     assert dead_letters(system) == []
 
 
 def test_dead_letters_go_to_their_topic_too_with_headers_that_others_read(brokers: Brokers, reading):
-    topic = brokers.topic(partitions=1)
-    brokers.topic(f"{topic}.dlt", partitions=1)
+    topic = brokers.create_topic(partitions=1)
+    brokers.create_topic(f"{topic}.dlt", partitions=1)
     system: System = reading(brokers, topic, KAFKA_DLT="1")
-    brokers.send(topic, [an_event("1")], headers=list(STRUCTURED))
-    brokers.send(topic, [b"{nope"], key="k", headers=[("x", b"\xff")])
-    [found] = brokers.read_all(f"{topic}.dlt", count=1)
+    brokers.produce(topic, [build_cloud_event("1")], headers=list(STRUCTURED_HEADERS))
+    brokers.produce(topic, [b"{nope"], key="k", headers=[("x", b"\xff")])
+    [found] = brokers.read_records(f"{topic}.dlt", count=1)
     assert (found.value(), found.key()) == (b"{nope", b"k")
     headers = dict(found.headers())
     assert headers["x"] == b"\xff"
@@ -85,21 +91,27 @@ def test_dead_letters_go_to_their_topic_too_with_headers_that_others_read(broker
 
 
 def test_what_cannot_be_decoded_costs_its_record_or_batch_and_stops_no_partition(mock: Brokers, reading):
-    topic = mock.topic(partitions=2)
+    topic = mock.create_topic(partitions=2)
     system: System = reading(mock, topic)
     mock.send_batch(
         topic,
         0,
-        a_batch([bare_body("first"), a_record(b"{}", at=1, headers=[(b"\xff", b"x")]), bare_body("same batch")]),
+        build_batch(
+            [
+                bare_body("first"),
+                build_record(b"{}", offset_delta=1, headers=[(b"\xff", b"x")]),
+                bare_body("same batch"),
+            ]
+        ),
     )
-    whole = a_batch([b"a", b"b"], first=3)
+    whole = build_batch([b"a", b"b"], first=3)
     mock.send_batch(topic, 0, whole[:-1] + b"!")
-    mock.send_batch(topic, 0, a_batch([b"x"], codec=1, compress=lambda _: a_bomb(300)))
-    mock.send_batch(topic, 0, a_batch([b"x"], codec=7))
-    mock.send(topic, [a_message(title="after it")], partition=0)
-    mock.send(topic, [a_message(title="elsewhere")], partition=1)
+    mock.send_batch(topic, 0, build_batch([b"x"], codec=1, compress=lambda _: build_gzip_bomb(300)))
+    mock.send_batch(topic, 0, build_batch([b"x"], codec=7))
+    mock.produce(topic, [build_message(title="after it")], partition=0)
+    mock.produce(topic, [build_message(title="elsewhere")], partition=1)
     expected = ["after it", "elsewhere", "first", "same batch"]
-    wait_for(lambda: sorted(titles(system)) == expected, seconds=30, what="everything that can be read")
+    wait_for(lambda: sorted(titles(system)) == expected, seconds=30, description="everything that can be read")
     kept = [(item["partition"], item["offset"], item["lastOffset"], item["code"]) for item in dead_letters(system)]
     assert kept == [
         (0, 1, None, "undecodable"), (0, 3, 4, "undecodable"), (0, 5, 5, "size"), (0, 6, 6, "undecodable")
@@ -112,18 +124,18 @@ def test_what_cannot_be_decoded_costs_its_record_or_batch_and_stops_no_partition
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 def test_every_codec_of_producers_is_read(brokers: Brokers, reading, codec):
-    topic = brokers.topic(partitions=1)
+    topic = brokers.create_topic(partitions=1)
     system: System = reading(brokers, topic)
     producer = Producer({"bootstrap.servers": brokers.address, "compression.type": codec, "linger.ms": 200})
     for n in range(20):
-        producer.produce(topic, json.dumps(a_message(title=f"{codec} {n}")).encode())
+        producer.produce(topic, json.dumps(build_message(title=f"{codec} {n}")).encode())
     assert producer.flush(20) == 0
-    wait_for(lambda: titles(system) == [f"{codec} {n}" for n in range(20)], seconds=30, what="the events")
+    wait_for(lambda: titles(system) == [f"{codec} {n}" for n in range(20)], seconds=30, description="the events")
     assert dead_letters(system) == []
 
 
 def bare_body(title: str) -> bytes:
-    return json.dumps(a_message(title=title)).encode()
+    return json.dumps(build_message(title=title)).encode()
 
 
 def peak_memory_kib(pid: int) -> int:

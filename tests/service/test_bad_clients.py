@@ -10,13 +10,13 @@ from urllib.parse import quote
 import pytest
 
 from tests import figures
-from tests.databases import DATABASE_URL, SECOND_REDIS_URL, database_of_its_own
-from tests.meanwhile import Meanwhile
-from tests.processes import Streams, wait_for_workers
-from tests.streams import Stream
-from tests.swarm import Swarm, as_many_as
+from tests.databases import DATABASE_URL, SECOND_REDIS_URL, temporary_database
+from tests.meanwhile import BackgroundTask
+from tests.processes import StreamOpener, wait_for_workers
+from tests.streams import StreamClient
+from tests.swarm import StreamLoad, choose_stream_count
 from tests.system import System, wait_for
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(240)]
 
@@ -67,23 +67,25 @@ class Raw:
 
 @pytest.fixture
 def token(system: System) -> str:
-    return system.token("bob")
+    return system.get_token("bob")
 
 
 @pytest.fixture
-def witness(system: System, streams: Streams, alice: Visitor) -> Iterator[Stream]:
+def witness(system: System, streams: StreamOpener, alice: HttpSession) -> Iterator[StreamClient]:
     """Charlie, who must not notice anything: he is served to the end, by one connection."""
     stream = streams.open(system, "charlie")
     yield stream
     stream.wait_for_message(alice.publish(f"Afterwards {secrets.token_hex(4)}"))
-    assert len(stream.heads) == 1
+    assert len(stream.response_headers) == 1
 
 
 # ---- bytes that nobody asked for, and bytes that nobody reads
 
 
 @pytest.mark.parametrize("when", ["with the request", "later"])
-def test_bytes_after_the_request_change_nothing(system: System, token: str, witness: Stream, alice: Visitor, when: str):
+def test_bytes_after_the_request_change_nothing(
+    system: System, token: str, witness: StreamClient, alice: HttpSession, when: str
+):
     """What a client sends on a stream is not read, be it garbage or a second request."""
     noise = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" + b"\0\xff" * 2000
     with closing(Raw(system)) as client:
@@ -95,7 +97,7 @@ def test_bytes_after_the_request_change_nothing(system: System, token: str, witn
         assert client.answer.count(b"HTTP/1.1 ") == 1
 
 
-def test_client_that_never_stops_sending_is_not_read(system: System, token: str, witness: Stream):
+def test_client_that_never_stops_sending_is_not_read(system: System, token: str, witness: StreamClient):
     """Megabytes after the request fill buffers of the kernel, up to their limits, and no memory of the worker's."""
     with closing(Raw(system)) as client:
         client.ask(token).read_until("event: CONNECTED")
@@ -109,7 +111,7 @@ def test_client_that_never_stops_sending_is_not_read(system: System, token: str,
             assert sent < 64 * _MIB, "the worker reads what nobody asked it to read"
 
 
-def test_half_closed_client_gets_its_answer_and_then_the_end(system: System, token: str, witness: Stream):
+def test_half_closed_client_gets_its_answer_and_then_the_end(system: System, token: str, witness: StreamClient):
     """`nc -N`: a client that has said all it has to say is gone for us; nothing hangs."""
     with closing(Raw(system)) as client:
         client.ask(token)
@@ -121,7 +123,7 @@ def test_half_closed_client_gets_its_answer_and_then_the_end(system: System, tok
         client.read_to_the_end()
 
 
-def test_half_a_request_and_then_silence_holds_up_nobody(system: System, witness: Stream, alice: Visitor):
+def test_half_a_request_and_then_silence_holds_up_nobody(system: System, witness: StreamClient, alice: HttpSession):
     halves = [Raw(system) for _ in range(100)]
     for half in halves:
         half.sock.sendall(b"GET /api/sse/connect HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthor")
@@ -131,7 +133,7 @@ def test_half_a_request_and_then_silence_holds_up_nobody(system: System, witness
 
 
 def test_client_that_reads_a_byte_a_second_holds_up_nobody(
-    system: System, streams: Streams, token: str, witness: Stream, alice: Visitor
+    system: System, streams: StreamOpener, token: str, witness: StreamClient, alice: HttpSession
 ):
     """It is behind, and nobody else is; what it has read is right."""
     quick = streams.open(system, "bob")
@@ -144,19 +146,19 @@ def test_client_that_reads_a_byte_a_second_holds_up_nobody(
         def read_a_byte(_: int) -> None:
             client.answer += client.sock.recv(1)
 
-        with Meanwhile(read_a_byte, every_seconds=1) as reading:
+        with BackgroundTask(read_a_byte, interval_seconds=1) as reading:
             sent = [alice.publish(f"Slowly {n} {secrets.token_hex(4)}", content="y" * 2000) for n in range(30)]
             for stream in (quick, witness):
                 stream.wait_for_message(sent[-1])
                 assert stream.message_ids[-30:] == sent
-            wait_for(lambda: len(reading.took) >= 3, what="three bytes")
+            wait_for(lambda: len(reading.durations) >= 3, description="three bytes")
         assert client.answer.startswith((b"id:", b"eve"))
 
 
 # ---- F24: heads and cursors of every wrong kind
 
 
-def test_header_lines_of_ten_kilobytes_are_refused_by_name(system: System, token: str, witness: Stream):
+def test_header_lines_of_ten_kilobytes_are_refused_by_name(system: System, token: str, witness: StreamClient):
     """Too long a line is a 4xx of gunicorn's, before the application sees it; many long ones, within its limits, are not."""
     for line in (
         f"X-Long: {'a' * 10_240}",
@@ -180,7 +182,7 @@ _CURSORS = [
 
 
 @pytest.mark.parametrize("how", ["header", "query"])
-def test_cursor_of_every_wrong_kind_is_answered_with_reset(system: System, token: str, witness: Stream, how: str):
+def test_cursor_of_every_wrong_kind_is_answered_with_reset(system: System, token: str, witness: StreamClient, how: str):
     """F24: RESET and then CONNECTED on the stream, never an error and never silence."""
     epoch = witness.cursor.partition("-")[0]
     took = []
@@ -193,17 +195,17 @@ def test_cursor_of_every_wrong_kind_is_answered_with_reset(system: System, token
             assert client.status == 200, cursor
             assert body.count(b"event: RESET") == 1, cursor
             assert body.count(b"event: ") == 2, cursor
-    figures.note(f"wrong cursor by {how} → RESET and CONNECTED", took)
+    figures.record_durations(f"wrong cursor by {how} → RESET and CONNECTED", took)
 
 
 def test_empty_cursor_is_none_and_an_honest_one_is_an_exact_replay(
-    system: System, streams: Streams, token: str, alice: Visitor
+    system: System, streams: StreamOpener, token: str, alice: HttpSession
 ):
     """F24"""
     before = streams.open(system, "bob")
     sent = [alice.publish(f"Missed {n} {secrets.token_hex(4)}") for n in range(3)]
     for how in ("header", "query"):
-        with closing(_with_cursor(system, token, how, before.of("CONNECTED")[0].id)) as client:
+        with closing(_with_cursor(system, token, how, before.frames_of("CONNECTED")[0].id)) as client:
             # a worker that has not heard of the last ones yet sends them after CONNECTED
             body = client.read_until(f'"id":{sent[-1]},').read_until("event: CONNECTED").answer
             assert [body.index(b'"id":%d,' % n) for n in sent] == sorted(body.index(b'"id":%d,' % n) for n in sent)
@@ -219,7 +221,7 @@ def _with_cursor(system: System, token: str, how: str, cursor: str) -> Raw:
     return client.ask(token, f"Last-Event-ID: {cursor}")
 
 
-def test_cursor_of_ten_kilobytes_in_the_address_is_refused_by_name(system: System, token: str, witness: Stream):
+def test_cursor_of_ten_kilobytes_in_the_address_is_refused_by_name(system: System, token: str, witness: StreamClient):
     """F24: gunicorn ends such a request line with a 4xx; no cursor of ours is longer than 30 characters."""
     with closing(_with_cursor(system, token, "query", "x" * 10_240)) as client:
         client.read_to_the_end()
@@ -229,13 +231,13 @@ def test_cursor_of_ten_kilobytes_in_the_address_is_refused_by_name(system: Syste
 # ---- one name, many streams
 
 
-def test_two_streams_with_one_label_are_two_streams(system: System, token: str, alice: Visitor):
+def test_two_streams_with_one_label_are_two_streams(system: System, token: str, alice: HttpSession):
     """The server names them; closing one leaves the other."""
     path = "/api/sse/connect?connectionId=the-same"
     with closing(Raw(system)) as first, closing(Raw(system)) as second:
         names = [_connection_id(client.ask(token, path=path)) for client in (first, second)]
         assert len({*names, "the-same"}) == 3
-        bob = Visitor(system, token=token)
+        bob = HttpSession(system, token=token)
         assert bob.send("POST", "/api/sse/disconnect?connectionId=the-same").status == 204
         assert bob.send("POST", f"/api/sse/disconnect?connectionId={names[0]}").status == 204
         first.read_to_the_end()
@@ -251,7 +253,7 @@ def strict_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """With the limits that people have who set none; only this machine's address may do more, as all clients are here."""
     settings = {"RATELIMIT_ENABLED": "1", "STREAMS_PER_USER": "8", "LIMIT_STREAM_PER_ADDRESS": "1000000/minute"}
     with (
-        database_of_its_own(DATABASE_URL) as database,
+        temporary_database(DATABASE_URL) as database,
         System(
             tmp_path_factory.mktemp("strict"), database_url=database, redis_url=SECOND_REDIS_URL, **settings
         ) as running,
@@ -260,42 +262,42 @@ def strict_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def test_ten_thousand_connects_of_one_person_are_refused_politely_and_nobody_else_is(
-    strict_system: System, streams: Streams
+    strict_system: System, streams: StreamOpener
 ):
     """Bob's come with status 200 and a time to return; his first streams, Charlie's, and /healthz go on."""
     system = strict_system
     wait_for_workers(system)
     first, charlie = streams.open(system, "bob"), streams.open(system, "charlie")
-    alice = Visitor(system, token=system.token("alice", "admin"))
-    health = Visitor(system)
-    many = as_many_as(10_000, when_slow=2000)
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
+    health = HttpSession(system)
+    many = choose_stream_count(10_000, reduced_count=2000)
 
     def ask(_: int) -> None:
         assert health.get("/healthz").status == 200
 
     with (
-        Meanwhile(ask, every_seconds=0.05) as asking,
-        Swarm(
+        BackgroundTask(ask, interval_seconds=0.05) as asking,
+        StreamLoad(
             ("127.0.0.1", system.port),
-            [system.token("bob")],
+            [system.get_token("bob")],
             many,
-            after=first.cursor,
-            returns=False,
-            at_once=200,
+            cursor=first.cursor,
+            should_reconnect=False,
+            max_pending=200,
         ) as swarm,
     ):
-        wait_for(lambda: len(asking.took) > 5)
+        wait_for(lambda: len(asking.durations) > 5)
         during = alice.publish("During the rush")
         for stream in (first, charlie):
             stream.wait_for_message(during)
         swarm.wait_until_answered(seconds=150)
-        accepted = swarm.current
+        accepted = swarm.connected_count
         another = streams.open(system, "charlie")
         last = alice.publish("After the rush")
         for stream in (first, charlie, another):
             stream.wait_for_message(last)
-            assert len(stream.heads) == 1
-    assert swarm.total("failures") == 0
+            assert len(stream.response_headers) == 1
+    assert swarm.sum_counts("failures") == 0
     assert swarm.events["BUSY"] + swarm.events["CONNECTION_LIMIT_REACHED"] == many - accepted
     assert 0 < accepted < 2 * 8, "eight at each worker, one of them the first"
-    figures.note(f"/healthz beside {many:,} connects of one person", asking.took)
+    figures.record_durations(f"/healthz beside {many:,} connects of one person", asking.durations)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import figures
-from tests.processes import Streams, wait_for_workers
+from tests.processes import StreamOpener, wait_for_workers
 from tests.system import System, wait_for
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(180)]
 
@@ -49,12 +49,12 @@ def fill(disk: Path) -> Path:
 
 
 def test_full_disk_refuses_what_is_new_keeps_streams_open_and_is_over_when_there_is_room(
-    small_disk: Path, tmp_path: Path, streams: Streams
+    small_disk: Path, tmp_path: Path, streams: StreamOpener
 ):
     with System(tmp_path, HEARTBEAT_SECONDS="1") as system:
         workers = wait_for_workers(system)
-        readers = streams.one_at_each_worker(system, lambda: streams.open(system, "bob"))
-        alice = Visitor(system, token=system.token("alice", "admin"))
+        readers = streams.open_at_each_worker(system, lambda: streams.open(system, "bob"))
+        alice = HttpSession(system, token=system.get_token("alice", "admin"))
         ids = [alice.publish("While there was room")]
         ballast, took, title = fill(small_disk), [], "When there was none"
         body = {"title": title, "content": "x" * 10_000, "targetType": "ALL"}
@@ -70,22 +70,22 @@ def test_full_disk_refuses_what_is_new_keeps_streams_open_and_is_over_when_there
             return None
 
         keys = iter(f"key {n}" for n in range(1000))
-        refused = wait_for(lambda: publish(next(keys)), seconds=60, what="a write to be refused")
+        refused = wait_for(lambda: publish(next(keys)), seconds=60, description="a write to be refused")
         last = f"key {len(took) - 1}"
         assert 1 <= int(refused.headers["Retry-After"]) <= 3
         for path in ("/healthz", "/readyz", "/api/user/messages"):
             assert alice.get(path).status == 200, path
         full_at = time.monotonic()
         for reader in readers:
-            reader.wait_for("HEARTBEAT", lambda frame: frame.at > full_at)
+            reader.wait_for("HEARTBEAT", lambda frame: frame.received_at > full_at)
         assert publish(last).status == 503
-        figures.note("disk full: publish → 503", took[-2:])
+        figures.record_durations("disk full: publish → 503", took[-2:])
         ballast.unlink()
-        wait_for(lambda: publish(last) is None, seconds=20, what="a write to be taken again")
+        wait_for(lambda: publish(last) is None, seconds=20, description="a write to be taken again")
         assert publish(last) is None, "the answer to a repeat"
         for reader in readers:
             reader.wait_for_message(ids[-1])
             assert reader.message_ids == list(dict.fromkeys(ids))
-            assert len(reader.heads) == 1, "a stream was closed by a full disk"
-        assert system.workers() == workers, "a worker died of it"
-        assert "none changed and none missing" in system.flask("audit", "verify")
+            assert len(reader.response_headers) == 1, "a stream was closed by a full disk"
+        assert system.get_worker_pids() == workers, "a worker died of it"
+        assert "none changed and none missing" in system.run_flask("audit", "verify")

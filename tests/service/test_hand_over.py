@@ -12,10 +12,10 @@ from collections import Counter
 
 import pytest
 
-from tests.processes import Streams, wait_for_workers
-from tests.streams import Stream
-from tests.system import PATIENCE, System, wait_for
-from tests.visitor import Visitor
+from tests.processes import StreamOpener, wait_for_workers
+from tests.streams import StreamClient
+from tests.system import TIMEOUT_FACTOR, System, wait_for
+from tests.visitor import HttpSession
 
 pytestmark = [
     pytest.mark.service,
@@ -25,43 +25,45 @@ pytestmark = [
 
 
 @pytest.fixture
-def thirty(system: System, streams: Streams) -> list[Stream]:
+def thirty(system: System, streams: StreamOpener) -> list[StreamClient]:
     return streams.open_many(system, "bob", 30)
 
 
-def test_gunicorn_honours_the_hand_over_of_sockets(thirty: list[Stream]):
+def test_gunicorn_honours_the_hand_over_of_sockets(thirty: list[StreamClient]):
     """gunicorn's own head would name the server, and chunk a body whose length it does not know."""
     for stream in thirty:
-        [head] = stream.heads
+        [head] = stream.response_headers
         assert head["Connection"] == "close"
         assert head["Transfer-Encoding"] is None, "this stream is a generator that gunicorn drives"
         assert head["Server"] is None, "gunicorn wrote this head"
 
 
-def test_gunicorn_closes_its_own_copy_of_a_socket_that_was_handed_over(system: System, thirty: list[Stream]):
+def test_gunicorn_closes_its_own_copy_of_a_socket_that_was_handed_over(system: System, thirty: list[StreamClient]):
     """The streams of a worker are as many descriptors as streams: a second one of the same socket would be gunicorn's."""
     for worker in wait_for_workers(system):
-        wait_for(lambda worker=worker: not _held_twice(worker), what="gunicorn to close its copies")
-    assert all(len(stream.heads) == 1 for stream in thirty), "a stream was closed with gunicorn's copy"
+        wait_for(lambda worker=worker: not _held_twice(worker), description="gunicorn to close its copies")
+    assert all(len(stream.response_headers) == 1 for stream in thirty), "a stream was closed with gunicorn's copy"
 
 
-def test_streams_handed_over_are_counted_and_still_served(system: System, thirty: list[Stream], alice: Visitor):
-    wait_for(lambda: _gauge(system, "broadcast_streams") >= 30, what="/metrics to count 30 streams")
+def test_streams_handed_over_are_counted_and_still_served(
+    system: System, thirty: list[StreamClient], alice: HttpSession
+):
+    wait_for(lambda: _gauge(system, "broadcast_streams") >= 30, description="/metrics to count 30 streams")
     sent = alice.publish(f"After the hand-over {secrets.token_hex(4)}")
     for stream in thirty:
         stream.wait_for_message(sent)
         stream.close()
-    wait_for(lambda: _gauge(system, "broadcast_streams") == 0, what="/metrics to count none")
+    wait_for(lambda: _gauge(system, "broadcast_streams") == 0, description="/metrics to count none")
 
 
-def test_client_that_leaves_is_noticed_without_a_write(system: System, thirty: list[Stream]):
+def test_client_that_leaves_is_noticed_without_a_write(system: System, thirty: list[StreamClient]):
     before = _sockets(wait_for_workers(system))
     for stream in thirty:
         stream.close()
     wait_for(
-        lambda: len(before - _sockets(system.workers())) >= 30,
-        seconds=12 / PATIENCE,  # before the heartbeat would have found out for all of them
-        what="30 descriptors to be closed",
+        lambda: len(before - _sockets(system.get_worker_pids())) >= 30,
+        seconds=12 / TIMEOUT_FACTOR,  # before the heartbeat would have found out for all of them
+        description="30 descriptors to be closed",
     )
 
 

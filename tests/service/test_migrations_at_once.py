@@ -10,11 +10,11 @@ from subprocess import PIPE, STDOUT
 import pytest
 import sqlalchemy
 
-from broadcast.config.database_url import normalize
-from tests.databases import DATABASE_URL, database_of_its_own
-from tests.populated import OF_THE_TESTS
-from tests.servers import postgres
-from tests.system import TOP
+from broadcast.config.database_url import normalize_url
+from tests.databases import DATABASE_URL, temporary_database
+from tests.populated import UNINHERITED_VARIABLES
+from tests.servers import run_postgres
+from tests.system import PROJECT_ROOT
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(240)]
 
@@ -22,14 +22,14 @@ pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(240)]
 @pytest.fixture
 def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Of commands on an empty database."""
-    with postgres() as own, database_of_its_own(DATABASE_URL if is_postgres() else own) as url:
-        kept = {name: value for name, value in os.environ.items() if name not in OF_THE_TESTS}
+    with run_postgres() as own, temporary_database(DATABASE_URL if is_postgres() else own) as url:
+        kept = {name: value for name, value in os.environ.items() if name not in UNINHERITED_VARIABLES}
         yield kept | {"DATABASE_URL": url, "DATA_DIR": str(tmp_path), "SECRET_KEY": "for-tests-" * 4}
 
 
 def upgrade(environ: dict[str, str], *words: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "flask", "--app", "app", "db", "upgrade", *words]
-    return subprocess.Popen(command, cwd=TOP, env=environ, stdout=PIPE, stderr=STDOUT, text=True)
+    return subprocess.Popen(command, cwd=PROJECT_ROOT, env=environ, stdout=PIPE, stderr=STDOUT, text=True)
 
 
 def test_nodes_that_are_upgraded_together_take_turns(environ: dict[str, str]):
@@ -41,7 +41,7 @@ def test_nodes_that_are_upgraded_together_take_turns(environ: dict[str, str]):
 def test_migration_gives_way_to_who_writes_and_begins_anew(environ: dict[str, str]):
     """Nodes of the version before go on writing: whoever holds one table may still take any other."""
     upgrade(environ, "0011_counting").wait(100)
-    engine = sqlalchemy.create_engine(normalize(environ["DATABASE_URL"]), poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(normalize_url(environ["DATABASE_URL"]), poolclass=sqlalchemy.NullPool)
     with engine.begin() as writer:
         writer.exec_driver_sql("LOCK TABLE receipts IN ROW EXCLUSIVE MODE")
         migration = upgrade(environ)

@@ -13,10 +13,10 @@ import pytest
 
 from tests import figures
 from tests.databases import DATABASE_URL
-from tests.processes import Streams, wait_for_workers
-from tests.streams import Stream
+from tests.processes import StreamOpener, wait_for_workers
+from tests.streams import StreamClient
 from tests.system import System, is_running, wait_for
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
@@ -25,7 +25,9 @@ _BROADCASTS = 400 if DATABASE_URL else 1000  # in full once, on the embedded def
 _STREAMS = 50
 
 
-def test_broadcasts_by_eight_clients_reach_fifty_restless_streams_as_the_log_has_them(own_system, streams: Streams):
+def test_broadcasts_by_eight_clients_reach_fifty_restless_streams_as_the_log_has_them(
+    own_system, streams: StreamOpener
+):
     seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
     print(f"seed: TEST_SEED={seed}")
     system = own_system()
@@ -38,13 +40,13 @@ def test_broadcasts_by_eight_clients_reach_fifty_restless_streams_as_the_log_has
         _expect_all(readers, log)
     assert sorted(log) == sorted(sent)
     assert cuts() > 20, "the streams were hardly ever cut off"
-    figures.noted.append(
+    figures.measurements.append(
         f"{_BROADCASTS:,} broadcasts by {_PUBLISHERS} clients to {_STREAMS} streams cut off {cuts()} times: published in "
         f"{published:.1f} s, all there after {time.monotonic() - began:.1f} s (TEST_SEED={seed})"
     )
 
 
-def test_worker_killed_while_publishing_costs_nobody_a_message(own_system, streams: Streams):
+def test_worker_killed_while_publishing_costs_nobody_a_message(own_system, streams: StreamOpener):
     system = own_system()
     readers = _readers(system, streams)
     victim = wait_for_workers(system)[0]
@@ -54,10 +56,10 @@ def test_worker_killed_while_publishing_costs_nobody_a_message(own_system, strea
     log = _log(system)
     assert sorted(log) == sorted(sent)
     _expect_all(readers, log)
-    assert all(len(reader.heads) > 1 for reader in served)
+    assert all(len(reader.response_headers) > 1 for reader in served)
 
 
-def test_hang_up_of_the_master_replaces_the_workers_within_seconds_and_loses_nothing(own_system, streams: Streams):
+def test_hang_up_of_the_master_replaces_the_workers_within_seconds_and_loses_nothing(own_system, streams: StreamOpener):
     system = own_system()
     readers = _readers(system, streams)
     old = wait_for_workers(system)
@@ -65,8 +67,8 @@ def test_hang_up_of_the_master_replaces_the_workers_within_seconds_and_loses_not
 
     def hang_up() -> None:
         began = time.monotonic()
-        os.kill(system.master, signal.SIGHUP)
-        wait_for(lambda: not set(old) & set(system.workers()), seconds=15, what="the old workers to leave")
+        os.kill(system.master_pid, signal.SIGHUP)
+        wait_for(lambda: not set(old) & set(system.workers()), seconds=15, description="the old workers to leave")
         stopped_after.append(time.monotonic() - began)
 
     sent = _publish(system, 300, at_count={100: hang_up})
@@ -76,19 +78,19 @@ def test_hang_up_of_the_master_replaces_the_workers_within_seconds_and_loses_not
     for reader in readers:
         reader.wait_for("SERVER_SHUTDOWN")
         assert reader.worker not in old
-    figures.noted.append(f"HUP → old workers gone, 50 streams: {stopped_after[0]:.1f} s")
+    figures.measurements.append(f"HUP → old workers gone, 50 streams: {stopped_after[0]:.1f} s")
 
 
-def test_stop_is_told_to_every_stream_and_after_the_next_start_nothing_is_missing(own_system, streams: Streams):
+def test_stop_is_told_to_every_stream_and_after_the_next_start_nothing_is_missing(own_system, streams: StreamOpener):
     system = own_system()
     readers = _readers(system, streams)
     sent = _publish(system, 20)
     began = time.monotonic()
     old = system.workers()
-    os.kill(system.master, signal.SIGTERM)
-    wait_for(lambda: not any(map(is_running, old)), seconds=15, what="the workers to leave")
+    os.kill(system.master_pid, signal.SIGTERM)
+    wait_for(lambda: not any(map(is_running, old)), seconds=15, description="the workers to leave")
     took = time.monotonic() - began
-    figures.noted.append(f"TERM → workers gone, 50 streams: {took:.1f} s")
+    figures.measurements.append(f"TERM → workers gone, 50 streams: {took:.1f} s")
     system.process.wait(20)
     for reader in readers:
         reader.wait_for("SERVER_SHUTDOWN")
@@ -99,7 +101,7 @@ def test_stop_is_told_to_every_stream_and_after_the_next_start_nothing_is_missin
     _expect_all(readers, log)
 
 
-def _readers(system: System, streams: Streams) -> list[Stream]:
+def _readers(system: System, streams: StreamOpener) -> list[StreamClient]:
     """Fifty streams, all of people who get everything, over both workers."""
     readers = [*streams.open_many(system, "bob", _STREAMS // 2), *streams.open_many(system, "charlie", _STREAMS // 2)]
     assert len({reader.worker for reader in readers}) == 2
@@ -110,12 +112,12 @@ def _publish(
     system: System, count: int, *, named: str = "message", at_count: dict[int, Callable[[], None]] | None = None
 ) -> list[int]:
     """Publish `count` messages from parallel clients; after the n-th, do what `at_count` has for n, meanwhile going on."""
-    token = system.token("alice", "admin")
+    token = system.get_token("alice", "admin")
     numbers, done, meanwhile = iter(range(count)), iter(range(1, count + 1)), []
     lock = threading.Lock()
 
     def client() -> list[int]:
-        visitor, sent = Visitor(system, token=token), []
+        visitor, sent = HttpSession(system, token=token), []
         while (number := _next(numbers, lock)) is not None:
             sent.append(visitor.publish(f"{named} {number}"))
             if act := (at_count or {}).get(_next(done, lock)):
@@ -137,7 +139,7 @@ def _next(numbers: Iterator[int], lock: threading.Lock) -> int | None:
 
 
 @contextmanager
-def _cutting_at_random(readers: list[Stream], choose: random.Random) -> Iterator[Callable[[], int]]:
+def _cutting_at_random(readers: list[StreamClient], choose: random.Random) -> Iterator[Callable[[], int]]:
     """Cut streams off, one every few milliseconds, each at a moment of its own; yields a count of the cuts."""
     over = threading.Event()
     cuts = 0
@@ -145,7 +147,7 @@ def _cutting_at_random(readers: list[Stream], choose: random.Random) -> Iterator
     def cut() -> None:
         nonlocal cuts
         while not over.wait(choose.uniform(0, 0.04)):
-            choose.choice(readers).cut()
+            choose.choice(readers).disconnect()
             cuts += 1
 
     cutter = threading.Thread(target=cut)
@@ -159,7 +161,7 @@ def _cutting_at_random(readers: list[Stream], choose: random.Random) -> Iterator
 
 def _log(system: System) -> list[int]:
     """Ids of all broadcasts in the order of the log, as the console's API has them."""
-    token, listed, after = system.token("alice", "admin"), [], ""
+    token, listed, after = system.get_token("alice", "admin"), [], ""
     while after is not None:
         page = system.call("GET", f"/api/admin/broadcasts?limit=200{after}", token=token)[1]
         listed += [(item["seq"], item["id"]) for item in page["items"]]
@@ -167,12 +169,12 @@ def _log(system: System) -> list[int]:
     return [broadcast_id for _, broadcast_id in sorted(listed)]
 
 
-def _expect_all(readers: list[Stream], log: list[int]) -> None:
+def _expect_all(readers: list[StreamClient], log: list[int]) -> None:
     def behind() -> list[int]:
-        return [n for n, reader in enumerate(readers) if len(reader.of("MESSAGE")) < len(log)]
+        return [n for n, reader in enumerate(readers) if len(reader.frames_of("MESSAGE")) < len(log)]
 
     with suppress(AssertionError):  # the comparison below says what is missing
-        wait_for(lambda: not behind(), seconds=30, what="all messages on all streams")
+        wait_for(lambda: not behind(), seconds=30, description="all messages on all streams")
     for n, reader in enumerate(readers):
         got = reader.message_ids
         missing, repeated = sorted(set(log) - set(got)), sorted({i for i in got if got.count(i) > 1})

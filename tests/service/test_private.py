@@ -34,7 +34,7 @@ def open_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 def test_files_are_private_whatever_the_folder_is(open_folder: System):
     data = Path(open_folder.environ["DATA_DIR"])
-    assert open_folder.call("POST", "/api/user/messages/read-all", token=open_folder.token("bob"))[0] == 200
+    assert open_folder.call("POST", "/api/user/messages/read-all", token=open_folder.get_token("bob"))[0] == 200
     modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in data.rglob("*") if path.is_file()}
     assert {
         "broadcast.sqlite3",

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.system import TOP, System
+from tests.system import PROJECT_ROOT, System
 
 pytestmark = [
     pytest.mark.service,
@@ -18,7 +18,7 @@ _TOO_LATE = 28  # how curl says that it was to end
 
 
 def test_commands_that_send_and_listen_do_what_is_said_of_them(system: System):
-    section = (TOP / "README.md").read_text().partition("## Send the first one")[2].partition("\n## ")[0]
+    section = (PROJECT_ROOT / "README.md").read_text().partition("## Send the first one")[2].partition("\n## ")[0]
     commands = "\n".join(re.findall(r"```sh\n(.+?)```", section, re.S))
     assert commands.count("curl") == 3
     commands = commands.replace("curl -N", "curl -N --max-time 2").replace("curl ", "curl --silent --fail-with-body ")
@@ -26,7 +26,12 @@ def test_commands_that_send_and_listen_do_what_is_said_of_them(system: System):
         ".venv/bin/flask", f"{sys.executable} -m flask"
     )
     done = subprocess.run(
-        ["sh", "-ec", commands], cwd=TOP, env=system.environ_of_commands(), capture_output=True, text=True, timeout=60
+        ["sh", "-ec", commands],
+        cwd=PROJECT_ROOT,
+        env=system.build_command_environ(),
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == _TOO_LATE, done.stdout + done.stderr
     heard = done.stdout.partition("event: MESSAGE")[2]

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from broadcast.bus.redis_client import AWAY, make_client
+from broadcast.bus.redis_client import CONNECTION_ERRORS, make_client
 from tests import figures
-from tests.ports import free_port
-from tests.processes import Streams
-from tests.servers import Redis, Server, program
+from tests.ports import find_free_port
+from tests.processes import StreamOpener
+from tests.servers import RedisServer, ServerProcess, find_program_or_skip
 from tests.system import System, wait_for
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
 
@@ -32,13 +32,13 @@ class Group:
     """Servers that stand in for each other, and the address to give to the system."""
 
     url: str
-    servers: list[Redis]
+    servers: list[RedisServer]
 
-    def listeners(self) -> dict[Redis, int]:
+    def listeners(self) -> dict[RedisServer, int]:
         """How many workers listen at each server that answers and takes writes."""
         found = {}
         for server in self.servers:
-            with suppress(*AWAY), _client(server) as client:
+            with suppress(*CONNECTION_ERRORS), _client(server) as client:
                 if client.info("replication")["role"] == "master" or client.info("cluster")["cluster_enabled"]:
                     found[server] = dict(client.pubsub_numsub("broadcast:ring"))[b"broadcast:ring"]
         return found
@@ -52,10 +52,12 @@ def sentinels(tmp_path: Path) -> Iterator[Group]:
     """One master with two replicas, and three Sentinels that watch it."""
     with ExitStack() as stack:
         start = _starter(stack)
-        master = start(Redis(tmp_path))
-        replicas = [start(Redis(tmp_path, "--replicaof", f"127.0.0.1 {master.port}")) for _ in range(2)]
+        master = start(RedisServer(tmp_path))
+        replicas = [start(RedisServer(tmp_path, "--replicaof", f"127.0.0.1 {master.port}")) for _ in range(2)]
         watchers = [start(_sentinel(tmp_path, master.port)) for _ in range(3)]
-        wait_for(lambda: all(_knows_the_others(watcher) for watcher in watchers), seconds=30, what="Sentinels to meet")
+        wait_for(
+            lambda: all(_knows_the_others(watcher) for watcher in watchers), seconds=30, description="Sentinels to meet"
+        )
         hosts = ",".join(f"127.0.0.1:{watcher.port}" for watcher in watchers)
         yield Group(f"redis+sentinel://{hosts}/ringer/0", [master, *replicas])
 
@@ -66,20 +68,24 @@ def cluster(tmp_path: Path) -> Iterator[Group]:
     options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(_DOWN_AFTER_MS), "--cluster-port"]
     with ExitStack() as stack:
         start = _starter(stack)
-        servers = [start(Redis(tmp_path, *options, str(free_port()))) for _ in range(6)]
+        servers = [start(RedisServer(tmp_path, *options, str(find_free_port()))) for _ in range(6)]
         hosts = [f"127.0.0.1:{server.port}" for server in servers]
         create = ["--cluster", "create", *hosts, "--cluster-replicas", "1", "--cluster-yes"]
-        done = subprocess.run([program("redis-cli", "redis-tools"), *create], capture_output=True, text=True)
+        done = subprocess.run(
+            [find_program_or_skip("redis-cli", "redis-tools"), *create], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout
-        wait_for(lambda: all(map(_is_whole, servers)), seconds=30, what="the cluster to be whole")
+        wait_for(lambda: all(map(_is_whole, servers)), seconds=30, description="the cluster to be whole")
         yield Group(f"redis+cluster://{','.join(hosts)}", servers)
 
 
-def test_workers_follow_the_sentinels_to_the_next_master(sentinels: Group, own_system, streams: Streams):
+def test_workers_follow_the_sentinels_to_the_next_master(sentinels: Group, own_system, streams: StreamOpener):
     _expect_to_survive("Sentinel", sentinels, own_system, streams)
 
 
-def test_workers_stay_with_a_cluster_that_lost_the_node_they_listened_at(cluster: Group, own_system, streams: Streams):
+def test_workers_stay_with_a_cluster_that_lost_the_node_they_listened_at(
+    cluster: Group, own_system, streams: StreamOpener
+):
     _expect_to_survive("cluster", cluster, own_system, streams)
 
 
@@ -90,36 +96,38 @@ def test_register_and_limits_work_on(kind: str, request: pytest.FixtureRequest, 
     group: Group = request.getfixturevalue(kind)
     app = make_app(redis_url=group.url, ratelimit_enabled=True, limit_default="2/minute")
     presence = app.extensions["presence"]
-    presence.renew()
+    presence.renew_lease()
     presence.write_changes()
-    assert presence.online_ids() == set()
+    assert presence.get_online_ids() == set()
     browser = app.test_client()
     assert [browser.get("/login").status_code for _ in range(3)] == [200, 200, 429]
     counted = make_client(group.url, timeout_seconds=1)
     assert list(counted.scan_iter("broadcast:limit:*")), "limits were counted in memory"
 
 
-def _expect_to_survive(what: str, group: Group, own_system: Callable[..., System], streams: Streams) -> None:
+def _expect_to_survive(what: str, group: Group, own_system: Callable[..., System], streams: StreamOpener) -> None:
     system = own_system(redis_url=group.url)
     readers = streams.open_many(system, "bob", 6)
-    wait_for(group.has_all_workers, seconds=20, what="both workers to listen")
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    wait_for(group.has_all_workers, seconds=20, description="both workers to listen")
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     sent = [alice.publish("Before")]
     victim = max(group.listeners().items(), key=lambda found: found[1])[0]
-    victim.signal(signal.SIGKILL)
+    victim.send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     sent += [alice.publish(f"Meanwhile {n}") for n in range(10)]
-    wait_for(group.has_all_workers, seconds=_RESTORED_SECONDS + _ROOM_SECONDS, what="both workers to listen again")
+    wait_for(
+        group.has_all_workers, seconds=_RESTORED_SECONDS + _ROOM_SECONDS, description="both workers to listen again"
+    )
     restored = time.monotonic() - killed_at
     sent.append(alice.publish("After"))
     for reader in readers:
         reader.wait_for_message(sent[-1])
         assert reader.message_ids == sent
-    figures.noted.append(f"{what}: master killed → both workers listen at the next one: {restored:.1f} s")
+    figures.measurements.append(f"{what}: master killed → both workers listen at the next one: {restored:.1f} s")
 
 
-def _starter(stack: ExitStack) -> Callable[[Server], Server]:
-    def start(server: Server) -> Server:
+def _starter(stack: ExitStack) -> Callable[[ServerProcess], ServerProcess]:
+    def start(server: ServerProcess) -> ServerProcess:
         stack.callback(server.stop)
         server.start()
         return server
@@ -127,8 +135,8 @@ def _starter(stack: ExitStack) -> Callable[[Server], Server]:
     return start
 
 
-def _sentinel(folder: Path, master: int) -> Server:
-    port = free_port()
+def _sentinel(folder: Path, master: int) -> ServerProcess:
+    port = find_free_port()
     conf = folder / f"sentinel-{port}.conf"
     conf.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
@@ -136,21 +144,21 @@ def _sentinel(folder: Path, master: int) -> Server:
         f"sentinel down-after-milliseconds ringer {_DOWN_AFTER_MS}\n"
         "sentinel failover-timeout ringer 5000\n"
     )
-    command = [program("redis-server", "redis-server"), str(conf), "--sentinel"]
-    return Server(command, port, folder / f"sentinel-{port}.log")
+    command = [find_program_or_skip("redis-server", "redis-server"), str(conf), "--sentinel"]
+    return ServerProcess(command, port, folder / f"sentinel-{port}.log")
 
 
-def _client(server: Server) -> redis.Redis:
+def _client(server: ServerProcess) -> redis.Redis:
     return redis.Redis(port=server.port, socket_timeout=1, retry=None)
 
 
-def _knows_the_others(sentinel: Server) -> bool:
+def _knows_the_others(sentinel: ServerProcess) -> bool:
     with _client(sentinel) as client:
         known = client.sentinel_master("ringer")
         return known["num-other-sentinels"] == 2 and known["num-slaves"] == 2
 
 
-def _is_whole(server: Server) -> bool:
+def _is_whole(server: ServerProcess) -> bool:
     """It knows all the others, and if it is a replica it has what its master has: no other may take the master's place."""
     with _client(server) as client:
         knows_all = client.cluster("INFO")["cluster_state"] == "ok" and len(client.cluster("NODES")) == 6

@@ -6,29 +6,31 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests import figures
-from tests.processes import Streams
-from tests.streams import Stream
+from tests.processes import StreamOpener
+from tests.streams import StreamClient
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = pytest.mark.service
 
 _EVENTS, _PUBLISHERS, _MOST_OPENED = 100, 4, 400
 
 
-def test_hundred_events_published_while_streams_open_reach_each_once_and_in_order(system: System, streams: Streams):
+def test_hundred_events_published_while_streams_open_reach_each_once_and_in_order(
+    system: System, streams: StreamOpener
+):
     """F23: streams that resume from before the first event, each at another moment of the hundred."""
-    token, mark = system.token("alice", "admin"), secrets.token_hex(4)
+    token, mark = system.get_token("alice", "admin"), secrets.token_hex(4)
     watching = streams.open(system, "bob")
     begin = watching.cursor
 
     def publish(part: int) -> list[int]:
-        alice = Visitor(system, token=token)
+        alice = HttpSession(system, token=token)
         sent = [alice.publish(f"{mark} {n}") for n in range(part, _EVENTS, _PUBLISHERS)]
         alice.close()
         return sent
 
-    opened: list[Stream] = []
+    opened: list[StreamClient] = []
     with ThreadPoolExecutor(_PUBLISHERS) as pool:
         parts = [pool.submit(publish, part) for part in range(_PUBLISHERS)]
         while len(opened) < _MOST_OPENED and not all(part.done() for part in parts):
@@ -39,9 +41,9 @@ def test_hundred_events_published_while_streams_open_reach_each_once_and_in_orde
     for stream in opened:
         stream.wait_for("MESSAGE", lambda frame, stream=stream: len(stream.message_ids) >= _EVENTS)
         assert stream.message_ids == watching.message_ids
-        assert len(stream.heads) == 1
+        assert len(stream.response_headers) == 1
     replayed = [[frame.event for frame in stream.frames].index("CONNECTED") for stream in opened]
     assert any(0 < count < _EVENTS for count in replayed), "no stream was opened in the middle"
-    figures.noted.append(
+    figures.measurements.append(
         f"{len(opened)} streams opened while {_EVENTS} events came: replayed {min(replayed)}–{max(replayed)}"
     )

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.databases import DATABASE_URL, database_of_its_own
-from tests.processes import Streams, streams  # noqa: F401 - a fixture
-from tests.servers import postgres, program
+from tests.databases import DATABASE_URL, temporary_database
+from tests.processes import StreamOpener, streams  # noqa: F401 - a fixture
+from tests.servers import find_program_or_skip, run_postgres
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
 
@@ -34,9 +34,9 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
         if request.param == "sqlite":
             yield _on_sqlite(stack.enter_context(System(tmp_path)), tmp_path / "copy.sqlite3")
             return
-        program("pg_dump", "postgresql-client")
-        server = DATABASE_URL if (DATABASE_URL or "").startswith("postgresql") else stack.enter_context(postgres())
-        url = stack.enter_context(database_of_its_own(server))
+        find_program_or_skip("pg_dump", "postgresql-client")
+        server = DATABASE_URL if (DATABASE_URL or "").startswith("postgresql") else stack.enter_context(run_postgres())
+        url = stack.enter_context(temporary_database(server))
         yield _on_postgres(stack.enter_context(System(tmp_path, database_url=url)), url, tmp_path / "copy.dump")
 
 
@@ -68,10 +68,10 @@ def _on_postgres(system: System, url: str, copy: Path) -> Kept:
     return Kept(system, back_up, restore)
 
 
-def test_old_cursor_is_answered_with_reset_after_a_restore_and_a_new_epoch(kept: Kept, streams: Streams):  # noqa: F811
+def test_old_cursor_is_answered_with_reset_after_a_restore_and_a_new_epoch(kept: Kept, streams: StreamOpener):  # noqa: F811
     """Three are sent after the backup and get lost with it; afterwards their numbers are given out again, to five others."""
     system = kept.system
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     before = [alice.publish(f"Before {n}") for n in range(2)]
     kept.back_up()
     listener = streams.open(system, "bob")
@@ -80,18 +80,18 @@ def test_old_cursor_is_answered_with_reset_after_a_restore_and_a_new_epoch(kept:
     alice.close()
     system.stop()
     kept.restore()
-    system.flask("new-epoch")
+    system.run_flask("new-epoch")
     system.start()
 
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     after = [alice.publish(f"After {n}") for n in range(5)]
     alice.close()
     assert set(lost) & set(after), "the numbers are given out a second time"
     assert listener.wait_for("RESET", seconds=30).json["cursor"] != old, "who was there comes back by itself"
     returned = streams.resume(system, "bob", old)
     assert [frame.event for frame in returned.frames][:2] == ["RESET", "CONNECTED"]
-    _, listed = system.call("GET", "/api/user/messages?limit=50", token=system.token("bob"))
+    _, listed = system.call("GET", "/api/user/messages?limit=50", token=system.get_token("bob"))
     titles = [f"After {n}" for n in (4, 3, 2, 1, 0)] + ["Before 1", "Before 0"]
     assert [item["title"] for item in listed["items"]] == titles
     assert {item["id"] for item in listed["items"]} == {*before, *after}
-    assert "none changed and none missing" in system.flask("audit", "verify")
+    assert "none changed and none missing" in system.run_flask("audit", "verify")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import DATABASE_URL, SECOND_REDIS_URL, database_of_its_own
-from tests.load import Load, expect_all, log_of, note
+from tests.databases import DATABASE_URL, SECOND_REDIS_URL, temporary_database
+from tests.load import PublishLoad, expect_all_delivered, list_log_ids, record_load
 from tests.nodes import Nodes, shared_servers
-from tests.processes import Streams
-from tests.servers import make_certificate, nginx, program
-from tests.system import TOP, System
+from tests.processes import StreamOpener
+from tests.servers import find_program_or_skip, make_nginx, make_self_signed_certificate
+from tests.system import PROJECT_ROOT, System
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
@@ -33,12 +33,12 @@ def code_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (
         not shutil.which("git")
         or subprocess.run(
-            ["git", "cat-file", "-e", f"{_BEFORE}^{{commit}}"], cwd=TOP, stderr=subprocess.DEVNULL
+            ["git", "cat-file", "-e", f"{_BEFORE}^{{commit}}"], cwd=PROJECT_ROOT, stderr=subprocess.DEVNULL
         ).returncode
     ):
         pytest.skip(f"this copy of the repository does not have the version before (git fetch --unshallow: {_BEFORE})")
     folder = tmp_path_factory.mktemp("before")
-    archive = subprocess.run(["git", "archive", _BEFORE], cwd=TOP, check=True, capture_output=True).stdout
+    archive = subprocess.run(["git", "archive", _BEFORE], cwd=PROJECT_ROOT, check=True, capture_output=True).stdout
     subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
     return folder
 
@@ -46,32 +46,32 @@ def code_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(code: Path, folder: Path, **settings: str) -> System:
     folder.mkdir()
     system = System(folder, **settings)
-    system.top = code
+    system.code_dir = code
     return system
 
 
 def begin(system: System) -> None:
     """Make the database as the code of that node does, and add the cast."""
-    migrate(system, system.top)
+    migrate(system, system.code_dir)
     system._tokens = json.loads(system.run_module("tests.populate"))
 
 
 def migrate(system: System, code: Path) -> None:
     """Run the migrations of that version, as its image would; the node itself stays what it is."""
-    before, system.top = system.top, code
+    before, system.code_dir = system.code_dir, code
     system.run_module("flask", "--app", "app", "db", "upgrade")
-    system.top = before
+    system.code_dir = before
 
 
 def replace(node: System) -> None:
     node.stop()
-    node.top = TOP
+    node.code_dir = PROJECT_ROOT
     node.start()
 
 
-def use(system: System, streams: Streams, title: str) -> None:
+def use(system: System, streams: StreamOpener, title: str) -> None:
     """Publish, see it on a stream, read it, acknowledge it, change it and recall it, all at this node."""
-    alice, bob = system.token("alice", "admin"), system.token("bob")
+    alice, bob = system.get_token("alice", "admin"), system.get_token("bob")
     stream = streams.open(system, "bob")
     body = {"title": title, "content": "Text", "targetType": "ALL", "requiresAck": True}
     status, sent = system.call("POST", "/api/admin/broadcasts", token=alice, body=body)
@@ -91,17 +91,17 @@ def use(system: System, streams: Streams, title: str) -> None:
     stream.wait_for("MESSAGE_REMOVED")
 
 
-def test_version_before_works_on_the_schema_of_this_one(code_before: Path, tmp_path: Path, streams: Streams):
+def test_version_before_works_on_the_schema_of_this_one(code_before: Path, tmp_path: Path, streams: StreamOpener):
     settings = {"SECRET_KEY": secrets.token_hex(32)}
-    with database_of_its_own(DATABASE_URL) as database, ExitStack() as stack:
+    with temporary_database(DATABASE_URL) as database, ExitStack() as stack:
         system = prepared(code_before, tmp_path / "node", database_url=database, redis_url=SECOND_REDIS_URL, **settings)
         begin(system)
         stack.push(system)
         system.start()
         use(system, streams, "On its own schema")
-        migrate(system, TOP)
+        migrate(system, PROJECT_ROOT)
         use(system, streams, "On the schema of this version")
-        assert system.call("GET", "/readyz", token=system.token("bob"))[0] == 200
+        assert system.call("GET", "/readyz", token=system.get_token("bob"))[0] == 200
         replace(system)
         use(system, streams, "Upgraded")
 
@@ -109,7 +109,7 @@ def test_version_before_works_on_the_schema_of_this_one(code_before: Path, tmp_p
 @pytest.fixture
 def two_nodes_before(code_before: Path, tmp_path: Path) -> Iterator[Nodes]:
     for name in ("nginx", "redis-server", "openssl"):
-        program(name, name)
+        find_program_or_skip(name, name)
     with ExitStack() as stack:
         settings = stack.enter_context(shared_servers(tmp_path)) | {"FORWARDED_HOPS": "1"}
         first, second = (prepared(code_before, tmp_path / name, **settings) for name in ("first", "second"))
@@ -118,22 +118,24 @@ def two_nodes_before(code_before: Path, tmp_path: Path) -> Iterator[Nodes]:
         for node in (first, second):
             stack.push(node)
             node.start()
-        proxy = nginx(tmp_path / "nginx", [first.port, second.port], certificate=make_certificate(tmp_path / "tls"))
+        proxy = make_nginx(
+            tmp_path / "nginx", [first.port, second.port], certificate=make_self_signed_certificate(tmp_path / "tls")
+        )
         stack.callback(proxy.stop)
         proxy.start()
-        yield Nodes(first, second, first.seen_at(f"https://localhost:{proxy.port}"), proxy)
+        yield Nodes(first, second, first.with_url(f"https://localhost:{proxy.port}"), proxy)
 
 
-def test_two_nodes_are_upgraded_one_by_one_under_load(two_nodes_before: Nodes, streams: Streams):
+def test_two_nodes_are_upgraded_one_by_one_under_load(two_nodes_before: Nodes, streams: StreamOpener):
     nodes = two_nodes_before
-    readers = [reader for name in ("bob", "charlie") for reader in streams.open_many(nodes.front, name, _STREAMS)]
-    load = Load(nodes.front)
+    readers = [reader for name in ("bob", "charlie") for reader in streams.open_many(nodes.via_proxy, name, _STREAMS)]
+    load = PublishLoad(nodes.via_proxy)
     with load:
         load.wait_until_sent(_MESSAGES)
-        migrate(nodes.first, TOP)
+        migrate(nodes.first, PROJECT_ROOT)
         load.wait_until_sent(load.count + _MESSAGES)
-        for node in nodes.both:
+        for node in nodes.nodes:
             replace(node)
             load.wait_until_sent(load.count + _MESSAGES)
-    expect_all(readers, log_of(nodes.first), load.sent)
-    note("an upgrade of two nodes, one by one", load, readers)
+    expect_all_delivered(readers, list_log_ids(nodes.first), load.sent_ids)
+    record_load("an upgrade of two nodes, one by one", load, readers)

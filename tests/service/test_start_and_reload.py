@@ -95,12 +95,12 @@ def test_reload_has_somebody_who_serves_all_the_time(own_system, slow_path):
     system.start()
     old = set(wait_for_workers(system))
     with Asking(system) as asking:
-        os.kill(system.master, signal.SIGHUP)
-        wait_for(lambda: len(set(system.workers()) - old) == 2, what="the new workers to be there")
+        os.kill(system.master_pid, signal.SIGHUP)
+        wait_for(lambda: len(set(system.workers()) - old) == 2, description="the new workers to be there")
         assert old <= set(system.workers()), "the old workers left before the new ones served"
-        wait_for(lambda: not old & set(system.workers()), seconds=60, what="the old workers to leave")
+        wait_for(lambda: not old & set(system.workers()), seconds=60, description="the old workers to leave")
         count = len(asking.answers)
-        wait_for(lambda: len(asking.answers) > count + 20, what="some more answers")
+        wait_for(lambda: len(asking.answers) > count + 20, description="some more answers")
     assert set(asking.answers) == {"200"}
 
 
@@ -110,8 +110,8 @@ def test_stop_during_a_reload_is_no_slower(own_system, slow_path):
     system.environ["PYTHONPATH"] = slow_path
     system.start()
     old = set(wait_for_workers(system))
-    os.kill(system.master, signal.SIGHUP)
-    wait_for(lambda: len(set(system.workers()) - old) == 2, what="the new workers to be there")
+    os.kill(system.master_pid, signal.SIGHUP)
+    wait_for(lambda: len(set(system.workers()) - old) == 2, description="the new workers to be there")
     system.process.send_signal(signal.SIGINT)
     assert system.process.wait(30) == 0
     assert "killed" not in system.output.read_text().lower()

@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from tests import figures
-from tests.load import Load, Publisher, expect_all, log_of, note
+from tests.load import Publisher, PublishLoad, expect_all_delivered, list_log_ids, record_load
 from tests.nodes import Nodes, two_nodes  # noqa: F401 - a fixture
-from tests.processes import Streams
-from tests.streams import Stream
+from tests.processes import StreamOpener
+from tests.streams import StreamClient
 from tests.system import wait_for
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
@@ -23,84 +23,86 @@ pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
 _STREAMS = 20
 
 
-def test_what_is_published_at_one_node_is_on_the_streams_of_both(two_nodes: Nodes, streams: Streams):  # noqa: F811
-    at_each = [streams.open(node.seen_at(node.url), "bob") for node in two_nodes.both]
-    publisher = Publisher(two_nodes.second, two_nodes.front.token("alice", "admin"))
+def test_what_is_published_at_one_node_is_on_the_streams_of_both(two_nodes: Nodes, streams: StreamOpener):  # noqa: F811
+    at_each = [streams.open(node.with_url(node.url), "bob") for node in two_nodes.nodes]
+    publisher = Publisher(two_nodes.second, two_nodes.via_proxy.get_token("alice", "admin"))
     sent = publisher.publish(f"From the second node {secrets.token_hex(4)}")
-    for node, stream in zip(two_nodes.both, at_each, strict=True):
-        assert stream.wait_for_message(sent).worker in node.workers()
+    for node, stream in zip(two_nodes.nodes, at_each, strict=True):
+        assert stream.wait_for_message(sent).worker in node.get_worker_pids()
 
 
-def test_streams_through_the_proxy_are_spread_and_not_held_back(two_nodes: Nodes, streams: Streams):  # noqa: F811
-    readers = streams.open_many(two_nodes.front, "bob", 12)
+def test_streams_through_the_proxy_are_spread_and_not_held_back(two_nodes: Nodes, streams: StreamOpener):  # noqa: F811
+    readers = streams.open_many(two_nodes.via_proxy, "bob", 12)
     assert {_node_of(reader, two_nodes) for reader in readers} == {0, 1}
-    publisher = Publisher(two_nodes.front, two_nodes.front.token("alice", "admin"))
+    publisher = Publisher(two_nodes.via_proxy, two_nodes.via_proxy.get_token("alice", "admin"))
     began = time.monotonic()
     sent = publisher.publish("Through nginx")
-    figures.note(
+    figures.record_durations(
         "publish → frame on a stream, through nginx with TLS, two nodes",
-        [reader.wait_for_message(sent).at - began for reader in readers],
+        [reader.wait_for_message(sent).received_at - began for reader in readers],
     )
 
 
-def test_client_cannot_choose_its_own_address(two_nodes: Nodes, streams: Streams):  # noqa: F811
+def test_client_cannot_choose_its_own_address(two_nodes: Nodes, streams: StreamOpener):  # noqa: F811
     """Limits count by address; whoever could name one in X-Forwarded-For would have as many as they like."""
-    headers = {"Authorization": f"Bearer {two_nodes.front.token('bob')}", "X-Forwarded-For": "203.0.113.9"}
+    headers = {"Authorization": f"Bearer {two_nodes.via_proxy.get_token('bob')}", "X-Forwarded-For": "203.0.113.9"}
     label = secrets.token_hex(8)
-    streams.opened.append(Stream(two_nodes.front.url, headers=headers, path=f"/api/sse/connect?connectionId={label}"))
-    told = wait_for(lambda: _presence_of(label, two_nodes), what="the stream in the register")
+    streams.opened.append(
+        StreamClient(two_nodes.via_proxy.url, headers=headers, path=f"/api/sse/connect?connectionId={label}")
+    )
+    told = wait_for(lambda: _presence_of(label, two_nodes), description="the stream in the register")
     assert told["address"] == "127.0.0.1"
 
 
 def test_http_typed_for_the_port_with_tls_leads_to_https(two_nodes: Nodes):  # noqa: F811
-    connection = http.client.HTTPConnection("localhost", two_nodes.front.port, timeout=10)
+    connection = http.client.HTTPConnection("localhost", two_nodes.via_proxy.port, timeout=10)
     connection.request("GET", "/login?next=/account")
     answer = connection.getresponse()
     connection.close()
-    assert (answer.status, answer.headers["Location"]) == (308, f"{two_nodes.front.url}/login?next=/account")
+    assert (answer.status, answer.headers["Location"]) == (308, f"{two_nodes.via_proxy.url}/login?next=/account")
 
 
-def test_node_killed_while_people_publish_costs_nobody_a_message(two_nodes: Nodes, streams: Streams):  # noqa: F811
+def test_node_killed_while_people_publish_costs_nobody_a_message(two_nodes: Nodes, streams: StreamOpener):  # noqa: F811
     readers = _readers(two_nodes, streams)
     victims = [reader for reader in readers if _node_of(reader, two_nodes) == 0]
     assert victims, "no stream was served by the node to be killed"
-    load = Load(two_nodes.front)
+    load = PublishLoad(two_nodes.via_proxy)
     with load:
         load.wait_until_sent(50)
         two_nodes.first.kill()
         load.wait_until_sent(load.count + 150)
         two_nodes.first.start()
-    expect_all(readers, log_of(two_nodes.second), load.sent)
-    assert all(len(reader.heads) > 1 for reader in victims)
-    note("a node killed", load, readers)
+    expect_all_delivered(readers, list_log_ids(two_nodes.second), load.sent_ids)
+    assert all(len(reader.response_headers) > 1 for reader in victims)
+    record_load("a node killed", load, readers)
 
 
 def test_rolling_restart_under_load_loses_nothing_and_refuses_nobody_for_long(
     two_nodes: Nodes,  # noqa: F811
-    streams: Streams,
+    streams: StreamOpener,
 ):
     readers = _readers(two_nodes, streams)
-    load = Load(two_nodes.front)
+    load = PublishLoad(two_nodes.via_proxy)
     with load:
-        for node in two_nodes.both:
+        for node in two_nodes.nodes:
             load.wait_until_sent(load.count + 50)
             node.stop()
             node.start()
         load.wait_until_sent(load.count + 50)
-    expect_all(readers, log_of(two_nodes.first), load.sent)
-    assert all(reader.of("SERVER_SHUTDOWN") for reader in readers)
-    note("a rolling restart", load, readers)
+    expect_all_delivered(readers, list_log_ids(two_nodes.first), load.sent_ids)
+    assert all(reader.frames_of("SERVER_SHUTDOWN") for reader in readers)
+    record_load("a rolling restart", load, readers)
 
 
-def _readers(nodes: Nodes, streams: Streams) -> list[Stream]:
+def _readers(nodes: Nodes, streams: StreamOpener) -> list[StreamClient]:
     return [
-        *streams.open_many(nodes.front, "bob", _STREAMS // 2),
-        *streams.open_many(nodes.front, "charlie", _STREAMS // 2),
+        *streams.open_many(nodes.via_proxy, "bob", _STREAMS // 2),
+        *streams.open_many(nodes.via_proxy, "charlie", _STREAMS // 2),
     ]
 
 
-def _node_of(stream: Stream, nodes: Nodes) -> int:
-    [index] = [n for n, node in enumerate(nodes.both) if stream.worker in node.workers()]
+def _node_of(stream: StreamClient, nodes: Nodes) -> int:
+    [index] = [n for n, node in enumerate(nodes.nodes) if stream.worker in node.get_worker_pids()]
     return index
 
 

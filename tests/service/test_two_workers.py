@@ -7,27 +7,27 @@ from urllib.parse import quote
 import pytest
 
 from tests import figures
-from tests.processes import Streams, wait_for_workers
+from tests.processes import StreamOpener, wait_for_workers
 from tests.system import System
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = pytest.mark.service
 
 
-def test_message_published_at_one_worker_arrives_on_streams_of_both(system: System, streams: Streams):
+def test_message_published_at_one_worker_arrives_on_streams_of_both(system: System, streams: StreamOpener):
     here, there = wait_for_workers(system)
-    alice = Visitor.at_worker(system, here, token=system.token("alice", "admin"))
-    near = streams.open_at(here, lambda: streams.open(system, "bob"))
-    far = streams.open_at(there, lambda: streams.open(system, "bob"))
+    alice = HttpSession.connect_to_worker(system, here, token=system.get_token("alice", "admin"))
+    near = streams.open_at_worker(here, lambda: streams.open(system, "bob"))
+    far = streams.open_at_worker(there, lambda: streams.open(system, "bob"))
     sent = alice.publish(f"From worker {here} {secrets.token_hex(4)}")
     assert alice.worker == here
     assert near.wait_for_message(sent).worker == here
     assert far.wait_for_message(sent).worker == there
 
 
-def test_role_targeted_message_reaches_bob_and_not_charlie(system: System, streams: Streams, alice: Visitor):
-    bobs = streams.one_at_each_worker(system, lambda: streams.open(system, "bob"))
-    charlies = streams.one_at_each_worker(system, lambda: streams.open(system, "charlie"))
+def test_role_targeted_message_reaches_bob_and_not_charlie(system: System, streams: StreamOpener, alice: HttpSession):
+    bobs = streams.open_at_each_worker(system, lambda: streams.open(system, "bob"))
+    charlies = streams.open_at_each_worker(system, lambda: streams.open(system, "charlie"))
     for_ops = alice.publish(f"For ops {secrets.token_hex(4)}", targetType="ROLE", targetIds=["ops"])
     for_all = alice.publish(f"For all {secrets.token_hex(4)}")
     for bob in bobs:
@@ -38,7 +38,7 @@ def test_role_targeted_message_reaches_bob_and_not_charlie(system: System, strea
         assert charlie.message_ids == [for_all]
 
 
-def test_selected_people_get_it_and_nobody_else(system: System, streams: Streams, alice: Visitor):
+def test_selected_people_get_it_and_nobody_else(system: System, streams: StreamOpener, alice: HttpSession):
     bob, charlie, boss = (streams.open(system, name) for name in ("bob", "charlie", "alice"))
     for_two = alice.publish(f"For two {secrets.token_hex(4)}", targetType="SELECTED", targetIds=["bob", "alice"])
     for_all = alice.publish(f"For all {secrets.token_hex(4)}")
@@ -48,26 +48,26 @@ def test_selected_people_get_it_and_nobody_else(system: System, streams: Streams
 
 
 def test_read_at_one_worker_is_told_to_the_same_person_at_the_other_and_to_nobody_else(
-    system: System, streams: Streams, alice: Visitor
+    system: System, streams: StreamOpener, alice: HttpSession
 ):
     here, there = wait_for_workers(system)
-    near = streams.open_at(here, lambda: streams.open(system, "bob"))
-    far = streams.open_at(there, lambda: streams.open(system, "bob"))
+    near = streams.open_at_worker(here, lambda: streams.open(system, "bob"))
+    far = streams.open_at_worker(there, lambda: streams.open(system, "bob"))
     charlie = streams.open(system, "charlie")
     sent = alice.publish(f"To read {secrets.token_hex(4)}")
-    unread_before = near.of("CONNECTED")[0].json["unread"]
-    bob = Visitor.at_worker(system, here, token=system.token("bob"))
+    unread_before = near.frames_of("CONNECTED")[0].json["unread"]
+    bob = HttpSession.connect_to_worker(system, here, token=system.get_token("bob"))
     assert bob.send("POST", f"/api/sse/read?messageId={sent}").json == {"id": sent, "unread": unread_before}
     for stream in (near, far):
         receipt = stream.wait_for("READ_RECEIPT", lambda frame: frame.json["ids"] == [sent])
         assert receipt.json["unread"] == unread_before
     last = alice.publish(f"After the receipt {secrets.token_hex(4)}")
     charlie.wait_for_message(last)
-    assert charlie.of("READ_RECEIPT") == []
+    assert charlie.frames_of("READ_RECEIPT") == []
 
 
-def test_recall_removes_it_on_both_workers(system: System, streams: Streams, alice: Visitor):
-    both = streams.one_at_each_worker(system, lambda: streams.open(system, "bob"))
+def test_recall_removes_it_on_both_workers(system: System, streams: StreamOpener, alice: HttpSession):
+    both = streams.open_at_each_worker(system, lambda: streams.open(system, "bob"))
     sent = alice.publish(f"A mistake {secrets.token_hex(4)}")
     assert alice.send("DELETE", f"/api/admin/broadcasts/{sent}", {"reason": "A mistake"}).status == 200
     for stream in both:
@@ -75,14 +75,14 @@ def test_recall_removes_it_on_both_workers(system: System, streams: Streams, ali
         assert stream.message_ids == [sent]
 
 
-def test_longest_reason_in_any_script_fits_into_the_address(system: System, alice: Visitor):
+def test_longest_reason_in_any_script_fits_into_the_address(system: System, alice: HttpSession):
     sent = alice.publish(f"Recalled at length {secrets.token_hex(4)}")
     address = f"/api/admin/broadcasts/{sent}?reason={quote('🎈' * 500)}"
-    status, answer = system.call("DELETE", address, token=system.token("alice", "admin"))
+    status, answer = system.call("DELETE", address, token=system.get_token("alice", "admin"))
     assert (status, answer["cancelReason"]) == (200, "🎈" * 500)
 
 
-def test_away_and_back_everything_comes_once_and_in_order(system: System, streams: Streams, alice: Visitor):
+def test_away_and_back_everything_comes_once_and_in_order(system: System, streams: StreamOpener, alice: HttpSession):
     stream = streams.open(system, "bob")
     first = alice.publish(f"Before {secrets.token_hex(4)}")
     stream.wait_for_message(first)
@@ -92,11 +92,11 @@ def test_away_and_back_everything_comes_once_and_in_order(system: System, stream
     alice.send("DELETE", f"/api/admin/broadcasts/{recalled}", {"reason": "A mistake"})
     back = streams.resume(system, "bob", stream.cursor)
     assert back.message_ids == while_away
-    assert [frame.json["id"] for frame in back.of("MESSAGE_REMOVED")] == [recalled]
+    assert [frame.json["id"] for frame in back.frames_of("MESSAGE_REMOVED")] == [recalled]
 
 
 def test_both_representations_carry_the_same_message_under_the_same_id(
-    system: System, streams: Streams, alice: Visitor
+    system: System, streams: StreamOpener, alice: HttpSession
 ):
     program, page = streams.open(system, "bob"), streams.open(system, "bob", path="/inbox/stream")
     sent = alice.publish(f"Twice told {secrets.token_hex(4)}", content="**bold** & <b>no markup</b>")
@@ -106,13 +106,15 @@ def test_both_representations_carry_the_same_message_under_the_same_id(
     assert as_json.json["contentHtml"] in as_html.data
 
 
-def test_published_message_is_on_the_streams_of_both_workers_at_once(system: System, streams: Streams, alice: Visitor):
+def test_published_message_is_on_the_streams_of_both_workers_at_once(
+    system: System, streams: StreamOpener, alice: HttpSession
+):
     """Measures; judges no time."""
-    both = streams.one_at_each_worker(system, lambda: streams.open(system, "bob"))
+    both = streams.open_at_each_worker(system, lambda: streams.open(system, "bob"))
     took: list[float] = []
     for n in range(50):
         began = time.monotonic()
         sent = alice.publish(f"Measured {n} {secrets.token_hex(4)}")
-        took += [stream.wait_for_message(sent).at - began for stream in both]
+        took += [stream.wait_for_message(sent).received_at - began for stream in both]
     assert all(stream.message_ids == both[0].message_ids for stream in both)
-    figures.note("publish (request sent) → frame on a stream, two workers", took)
+    figures.record_durations("publish (request sent) → frame on a stream, two workers", took)

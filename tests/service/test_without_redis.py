@@ -9,11 +9,11 @@ import pytest
 from broadcast.launcher.redis_server import find_server
 from tests import figures
 from tests.chaos.servers import RedisServer
-from tests.databases import DATABASE_URL, database_of_its_own
-from tests.ports import free_port
-from tests.processes import Streams, wait_for_workers
+from tests.databases import DATABASE_URL, temporary_database
+from tests.ports import find_free_port
+from tests.processes import StreamOpener, wait_for_workers
 from tests.system import System, wait_for
-from tests.visitor import Visitor
+from tests.visitor import HttpSession
 
 pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(120)]
 
@@ -28,39 +28,39 @@ def redis_server(tmp_path):
         pytest.skip("no Redis or Valkey server on this machine")
     server = RedisServer(str(program), tmp_path)
     yield server
-    server.signal(signal.SIGKILL)
+    server.send_signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def deaf_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Its REDIS_URL leads nowhere, and limits are on, so that they too ask a Redis that is not there."""
-    with database_of_its_own(DATABASE_URL) as database:
-        nowhere = f"redis://127.0.0.1:{free_port()}"
+    with temporary_database(DATABASE_URL) as database:
+        nowhere = f"redis://127.0.0.1:{find_free_port()}"
         with System(
             tmp_path_factory.mktemp("deaf"), database_url=database, redis_url=nowhere, RATELIMIT_ENABLED="1"
         ) as running:
             yield running
 
 
-def test_without_redis_publishing_answers_quickly_and_the_poll_delivers(deaf_system: System, streams: Streams):
+def test_without_redis_publishing_answers_quickly_and_the_poll_delivers(deaf_system: System, streams: StreamOpener):
     system = deaf_system
     here, there = wait_for_workers(system)
-    near = streams.open_at(here, lambda: streams.open(system, "bob"))
-    far = streams.open_at(there, lambda: streams.open(system, "bob"))
-    alice = Visitor.at_worker(system, here, token=system.token("alice", "admin"))
+    near = streams.open_at_worker(here, lambda: streams.open(system, "bob"))
+    far = streams.open_at_worker(there, lambda: streams.open(system, "bob"))
+    alice = HttpSession.connect_to_worker(system, here, token=system.get_token("alice", "admin"))
     answered, arrived = [], []  # seconds
     for n in range(5):
         began = time.monotonic()
         sent = alice.publish(f"Unheard {n}")
         answered.append(time.monotonic() - began)
-        arrived += [stream.wait_for_message(sent).at - began for stream in (near, far)]
-    figures.note("without Redis: publish → answer", answered)
-    figures.note("without Redis: publish → frame on a stream, two workers", arrived)
+        arrived += [stream.wait_for_message(sent).received_at - began for stream in (near, far)]
+    figures.record_durations("without Redis: publish → answer", answered)
+    figures.record_durations("without Redis: publish → frame on a stream, two workers", arrived)
     assert max(answered) < _PATIENCE_SECONDS
 
 
 def test_without_redis_ready_says_degraded_and_healthy_stays_healthy(deaf_system: System):
-    visitor = Visitor(deaf_system)
+    visitor = HttpSession(deaf_system)
     ready = visitor.get("/readyz")
     assert (ready.status, ready.json["status"]) == (200, "degraded")
     assert list(ready.json["degraded"]) == ["redis"]
@@ -69,14 +69,14 @@ def test_without_redis_ready_says_degraded_and_healthy_stays_healthy(deaf_system
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_redis_lost_in_the_middle_costs_a_moment_and_no_message(
-    own_system, redis_server: RedisServer, streams: Streams, how: signal.Signals
+    own_system, redis_server: RedisServer, streams: StreamOpener, how: signal.Signals
 ):
     redis_server.start()
     system = own_system(redis_url=redis_server.url, RATELIMIT_ENABLED="1", LIMIT_PUBLISH_PER_USER="1000/minute")
-    both = streams.one_at_each_worker(system, lambda: streams.open(system, "bob"))
-    alice = Visitor(system, token=system.token("alice", "admin"))
+    both = streams.open_at_each_worker(system, lambda: streams.open(system, "bob"))
+    alice = HttpSession(system, token=system.token("alice", "admin"))
     sent = [alice.publish("Heard")]
-    redis_server.signal(how)
+    redis_server.send_signal(how)
     for n in range(3):
         began = time.monotonic()
         sent.append(alice.publish(f"Unheard {n}"))
@@ -84,9 +84,9 @@ def test_redis_lost_in_the_middle_costs_a_moment_and_no_message(
         assert took < _PATIENCE_SECONDS, f"publishing waited {took:.1f} s for a Redis that is {how.name}ed"
         for stream in both:
             stream.wait_for_message(sent[-1])
-    wait_for(lambda: _is(system, "degraded"), what="/readyz to say degraded")
-    redis_server.signal(signal.SIGCONT) if how is signal.SIGSTOP else redis_server.start()
-    wait_for(lambda: _is(system, "ok"), seconds=20, what="/readyz to say ok again")
+    wait_for(lambda: _is(system, "degraded"), description="/readyz to say degraded")
+    redis_server.send_signal(signal.SIGCONT) if how is signal.SIGSTOP else redis_server.start()
+    wait_for(lambda: _is(system, "ok"), seconds=20, description="/readyz to say ok again")
     sent.append(alice.publish("Heard again"))
     for stream in both:
         stream.wait_for_message(sent[-1])
@@ -95,7 +95,7 @@ def test_redis_lost_in_the_middle_costs_a_moment_and_no_message(
 
 def _is(system: System, status: str) -> bool:
     """Whether every worker says so: each is asked a few times."""
-    visitors = [Visitor(system) for _ in range(8)]
+    visitors = [HttpSession(system) for _ in range(8)]
     said = {visitor.get("/readyz").json["status"] for visitor in visitors}
     for visitor in visitors:
         visitor.close()

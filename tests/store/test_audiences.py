@@ -10,12 +10,12 @@ from sqlalchemy import event
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import users as people_actions
 from broadcast.domain import clock
-from broadcast.domain.audience import Everyone, roles, users, without
-from broadcast.domain.message import read_draft
+from broadcast.domain.audience import EveryoneAudience, exclude, make_role_audience, make_user_audience
+from broadcast.domain.message import parse_draft
 from broadcast.store import audiences, broadcasts, inbox
 from broadcast.store import users as people
 from broadcast.store.database import db
-from tests.acts import a_message, actor
+from tests.acts import build_message, load_actor
 
 NOW = clock.now()
 ROLES = ["admin", "ops", "sales"]
@@ -25,10 +25,10 @@ ROLES = ["admin", "ops", "sales"]
 def everybody(cast) -> list:
     """The cast, and one person for each set of roles; somebody disabled."""
     for n, mix in enumerate(itertools.chain.from_iterable(itertools.combinations(ROLES, k) for k in range(4))):
-        people_actions.create_person(f"person{n}", None, roles=mix, by=cast["alice"], now=NOW)
-    people_actions.disable(people.by_username("person7").id, by=cast["alice"], now=NOW)
+        people_actions.create_user(f"person{n}", None, roles=mix, by=cast["alice"], now=NOW)
+    people_actions.disable_user(people.get_by_username("person7").id, by=cast["alice"], now=NOW)
     names = ["alice", "bob", "charlie", *(f"person{n}" for n in range(7))]
-    return [actor(name).viewer for name in names]
+    return [load_actor(name).viewer for name in names]
 
 
 def random_targets(viewers: list, count: int) -> list[dict]:
@@ -52,20 +52,20 @@ def test_store_and_domain_agree_for_many_audiences(cast, everybody):
     """I3: inbox, counts and snapshots hold exactly the people whom the rule includes."""
     compared = 0
     for target in random_targets(everybody, 80):
-        draft = read_draft(a_message(**target, draft=True), now=NOW)
+        draft = parse_draft(build_message(**target, draft=True), now=NOW)
         broadcast_id = actions.publish(draft, by=cast["alice"], now=NOW).id
-        audience = broadcasts.audience(broadcasts.by_id(broadcast_id))
-        assert audience == actions.resolve(draft.target)
+        audience = broadcasts.get_audience(broadcasts.get(broadcast_id))
+        assert audience == actions.resolve_audience(draft.target)
         members = [viewer.user_id for viewer in everybody if audience.includes(viewer)]
-        assert audiences.ids_of(audience) == members, target
+        assert audiences.list_user_ids(audience) == members, target
         assert audiences.count(audience) == len(members), target
         ids = [viewer.user_id for viewer in everybody][::2]
-        assert audiences.count(audience, among=ids) == len(set(members) & set(ids)), target
-        assert [user.id for user in audiences.sample(audience, 3)] == members[:3], target
+        assert audiences.count(audience, among_ids=ids) == len(set(members) & set(ids)), target
+        assert [user.id for user in audiences.list_sample(audience, 3)] == members[:3], target
         if members:
             actions.release(broadcast_id, by=cast["alice"], now=NOW)
             for viewer in everybody:
-                assert (inbox.one(viewer, broadcast_id, now=NOW) is not None) == (viewer.user_id in members), target
+                assert (inbox.find(viewer, broadcast_id, now=NOW) is not None) == (viewer.user_id in members), target
             compared += 1
     assert compared > 40
 
@@ -73,17 +73,17 @@ def test_store_and_domain_agree_for_many_audiences(cast, everybody):
 def test_long_lists_of_people_fit_into_statements(cast):
     bob = cast["bob"].user_id
     many = range(1, 40_000)
-    assert audiences.count(without(Everyone(), [], many)) == 0
-    assert audiences.count(without(users(many), ["ops"], [])) == 2
-    assert audiences.ids_of(without(users(many), [], set(many) - {bob})) == [bob]
-    assert audiences.count(roles(["ops"]), among=many) == 1
+    assert audiences.count(exclude(EveryoneAudience(), [], many)) == 0
+    assert audiences.count(exclude(make_user_audience(many), ["ops"], [])) == 2
+    assert audiences.list_user_ids(exclude(make_user_audience(many), [], set(many) - {bob})) == [bob]
+    assert audiences.count(make_role_audience(["ops"]), among_ids=many) == 1
 
 
 def test_snapshot_keeps_who_was_there_and_dynamic_lets_people_join(cast):
     alice = cast["alice"]
     ids = {
         name: actions.publish(
-            read_draft(a_message(targetType="ROLE", targetIds=["ops"], snapshot=name == "frozen"), now=NOW),
+            parse_draft(build_message(targetType="ROLE", targetIds=["ops"], snapshot=name == "frozen"), now=NOW),
             by=alice,
             now=NOW,
         ).id
@@ -91,9 +91,9 @@ def test_snapshot_keeps_who_was_there_and_dynamic_lets_people_join(cast):
     }
     people_actions.set_roles(cast["charlie"].user_id, ["ops"], by=alice, now=NOW)
     people_actions.set_roles(cast["bob"].user_id, [], by=alice, now=NOW)
-    charlie, bob = actor("charlie").viewer, actor("bob").viewer
-    assert inbox.visible_ids(charlie, list(ids.values()), now=NOW) == {ids["open"]}
-    assert inbox.visible_ids(bob, list(ids.values()), now=NOW) == {ids["frozen"]}
+    charlie, bob = load_actor("charlie").viewer, load_actor("bob").viewer
+    assert inbox.filter_visible_ids(charlie, list(ids.values()), now=NOW) == {ids["open"]}
+    assert inbox.filter_visible_ids(bob, list(ids.values()), now=NOW) == {ids["frozen"]}
 
 
 @pytest.mark.parametrize("online", [0, 1, 700, 5000])
@@ -102,9 +102,14 @@ def test_who_is_online_is_counted_by_one_question_however_many_they_are(cast, on
     asked: list[str] = []
     bob, ids = cast["bob"].user_id, list(range(10**6, 10**6 + online))
     named = [cast["charlie"].user_id, *ids]
-    for audience in (Everyone(), roles(["ops"]), users(named), without(Everyone(), ["admin"], ids)):
+    for audience in (
+        EveryoneAudience(),
+        make_role_audience(["ops"]),
+        make_user_audience(named),
+        exclude(EveryoneAudience(), ["admin"], ids),
+    ):
         with counted_questions(asked):
-            found = audiences.count(audience, among=[bob, *named])
+            found = audiences.count(audience, among_ids=[bob, *named])
         assert len(asked) <= 1, audience
         members = {person.user_id for person in cast.values() if audience.includes(person.viewer)}
         assert found == len(members & {bob, *named}), audience

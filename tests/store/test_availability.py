@@ -6,9 +6,9 @@ import sqlalchemy
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from broadcast.base.errors import Busy
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.store.availability import is_unavailable
-from broadcast.store.database import db, for_one_question, writing
+from broadcast.store.database import db, raw_read_connection, write_transaction
 from tests.databases import DATABASE_URL
 
 on_a_server = pytest.mark.skipif(not DATABASE_URL, reason="a file is no server")
@@ -34,9 +34,9 @@ def test_missing_table_is_never_busy():
         db.session.execute(text("SELECT * FROM of_a_later_version"))
     assert not is_unavailable(raised.value)
     db.session.rollback()
-    with pytest.raises(DBAPIError), writing() as session:
+    with pytest.raises(DBAPIError), write_transaction() as session:
         session.execute(text("UPDATE of_a_later_version SET a = 1"))
-    with pytest.raises(db.engine.dialect.loaded_dbapi.Error), for_one_question() as connection:
+    with pytest.raises(db.engine.dialect.loaded_dbapi.Error), raw_read_connection() as connection:
         connection.cursor().execute("SELECT * FROM of_a_later_version")
     assert db.session.scalar(select(1)) == 1
 
@@ -73,7 +73,7 @@ def test_server_that_became_read_only_is_busy_and_left_for_the_one_that_takes_wr
             refused = alice.send("POST", "/api/admin/broadcasts", form)
             assert refused.status_code == 503
             assert refused.headers["Retry-After"]
-            with pytest.raises(Busy), writing() as session:
+            with pytest.raises(TemporarilyUnavailable), write_transaction() as session:
                 session.execute(text("UPDATE log_head SET seq = seq"))
     finally:
         set_read_only("off")

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.engine import make_url
 
-from broadcast.store.connection_failure import describe
+from broadcast.store.connection_failure import describe_failure
 
 ONE = make_url("postgresql+psycopg://ann:secret@db.example:5433/news")
 SEVERAL = make_url("postgresql+psycopg://ann:secret@/news?host=one,two&port=5432,5433")
@@ -28,7 +28,7 @@ FILE = make_url("sqlite:////var/lib/broadcast/broadcast.sqlite3")
     ],
 )  # fmt: skip
 def test_reason_of_the_driver_becomes_a_sentence_with_what_to_do(words: str, says: str):
-    told = describe(Exception(words), ONE)
+    told = describe_failure(Exception(words), ONE)
     assert says in told.operator
     for word in ("Errno", "secret", "FATAL"):
         assert word not in told.operator
@@ -37,12 +37,15 @@ def test_reason_of_the_driver_becomes_a_sentence_with_what_to_do(words: str, say
 
 
 def test_every_server_of_several_is_named():
-    told = describe(Exception("connection failed: session is read-only"), SEVERAL)
+    told = describe_failure(Exception("connection failed: session is read-only"), SEVERAL)
     assert "(one:5432, two:5433) takes writes" in told.operator
     refused = (
         'connection to server at "one" failed: Connection refused; at "two": FATAL:  database "news" does not exist'
     )
-    assert 'The database "news" does not exist on one:5432, two:5433.' in describe(Exception(refused), SEVERAL).operator
+    assert (
+        'The database "news" does not exist on one:5432, two:5433.'
+        in describe_failure(Exception(refused), SEVERAL).operator
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,7 @@ def test_every_server_of_several_is_named():
     ],
 )
 def test_file_is_named_to_operators_only(words: str, says: str):
-    told = describe(Exception(words), FILE)
+    told = describe_failure(Exception(words), FILE)
     assert says in told.operator
     assert "/var/lib/broadcast/broadcast.sqlite3" in told.operator
     assert "/var" not in told.public

@@ -10,11 +10,11 @@ import sqlalchemy
 from sqlalchemy import PoolProxiedConnection, event, func, select, text
 
 from broadcast.actions import users
-from broadcast.base.errors import Busy, Unsure
+from broadcast.base.errors import CommitOutcomeUnknown, TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import database
-from broadcast.store.database import Connected, db, for_one_question, writing
+from broadcast.store.database import ThreadedCommitConnection, db, raw_read_connection, write_transaction
 from tests.databases import DATABASE_URL
 
 
@@ -37,24 +37,24 @@ def ask(connection: PoolProxiedConnection, question: str) -> object:
 
 @pytest.mark.usefixtures("cast")
 def test_one_question_is_in_no_transaction_and_the_next_user_of_its_connection_is():
-    with for_one_question() as connection:
+    with raw_read_connection() as connection:
         ask(connection, "SELECT count(*) FROM users")
         assert not is_in_transaction(connection)
     with db.engine.connect() as connection:
         connection.execute(text("UPDATE users SET name = 'Nobody'"))
         assert is_in_transaction(connection.connection)
-    with for_one_question() as connection:
+    with raw_read_connection() as connection:
         assert ask(connection, "SELECT count(*) FROM users WHERE name = 'Nobody'") == 0
 
 
 @pytest.mark.skipif(not DATABASE_URL, reason="a file has no connections that die")
 @pytest.mark.usefixtures("in_app")
 def test_connection_that_died_while_it_rested_is_replaced_unseen(monkeypatch):
-    monkeypatch.setattr(database, "_RESTED_SECONDS", 0.0)
-    with for_one_question() as connection:
+    monkeypatch.setattr(database, "_IDLE_SECONDS_BEFORE_PING", 0.0)
+    with raw_read_connection() as connection:
         died = ask(connection, "SELECT pg_backend_pid()")
     end_backend(died)
-    with for_one_question() as connection:
+    with raw_read_connection() as connection:
         assert ask(connection, "SELECT pg_backend_pid()") != died
 
 
@@ -71,13 +71,15 @@ def test_session_whose_connection_died_is_closed_without_a_word():
 
 @pytest.mark.skipif(not DATABASE_URL, reason="a file is not lost")
 @pytest.mark.usefixtures("in_app")
-@pytest.mark.parametrize(("when", "told"), [("before_cursor_execute", Busy), ("commit", Unsure)])
+@pytest.mark.parametrize(
+    ("when", "told"), [("before_cursor_execute", TemporarilyUnavailable), ("commit", CommitOutcomeUnknown)]
+)
 def test_server_that_is_lost_while_it_commits_leaves_us_unsure_and_before_that_nothing_was_written(when, told):
     def end(connection, *_):
         end_backend(connection.connection.driver_connection.info.backend_pid)
 
     event.listen(db.engine, when, end, once=True)
-    with pytest.raises(Busy) as raised, writing() as session:
+    with pytest.raises(TemporarilyUnavailable) as raised, write_transaction() as session:
         session.execute(text("UPDATE log_head SET seq = seq"))
     assert raised.type is told
 
@@ -87,16 +89,18 @@ def test_lock_waited_for_in_vain_within_the_commit_is_busy(make_app):
     """The audit's, which is taken last of all; the server is there, so nothing was written."""
     with make_app(database_busy_seconds=0.2).app_context(), db.engine.connect() as other:
         other.exec_driver_sql("SELECT * FROM audit_head FOR UPDATE")
-        with pytest.raises(Busy) as raised:
-            users.create_person("dana", None, by=SYSTEM, now=clock.now())
+        with pytest.raises(TemporarilyUnavailable) as raised:
+            users.create_user("dana", None, by=SYSTEM, now=clock.now())
         other.rollback()
-    assert raised.type is Busy
+    assert raised.type is TemporarilyUnavailable
 
 
 @pytest.mark.parametrize("in_a_worker", [True, False])
 def test_commit_waits_for_the_disk_in_a_thread_of_a_worker_and_nowhere_else(in_a_worker, monkeypatch):
     monkeypatch.setattr(database, "is_module_patched", lambda name: in_a_worker)
-    connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None, factory=Connected)
+    connection = sqlite3.connect(
+        ":memory:", check_same_thread=False, isolation_level=None, factory=ThreadedCommitConnection
+    )
     committed_by = []
     connection.set_trace_callback(lambda sql: sql == "COMMIT" and committed_by.append(threading.get_ident()))
     connection.execute("BEGIN")
@@ -109,7 +113,7 @@ def test_commit_waits_for_the_disk_in_a_thread_of_a_worker_and_nowhere_else(in_a
 def test_who_is_killed_while_the_thread_works_ends_only_after_it(monkeypatch):
     monkeypatch.setattr(database, "is_module_patched", lambda name: True)
     may_end, done = threading.Event(), []
-    doing = gevent.spawn(database._in_a_thread, lambda: done.append(may_end.wait(10)))
+    doing = gevent.spawn(database._run_in_thread, lambda: done.append(may_end.wait(10)))
     gevent.idle()
     doing.kill(block=False)
     gevent.idle()
@@ -123,5 +127,5 @@ def test_who_is_killed_while_the_thread_works_ends_only_after_it(monkeypatch):
 def test_what_goes_wrong_in_the_thread_is_raised_and_not_printed(monkeypatch, capfd):
     monkeypatch.setattr(database, "is_module_patched", lambda name: True)
     with pytest.raises(ZeroDivisionError):
-        database._in_a_thread(lambda: 1 // 0)
+        database._run_in_thread(lambda: 1 // 0)
     assert capfd.readouterr().err == ""

@@ -11,21 +11,21 @@ from sqlalchemy.exc import DBAPIError
 
 from broadcast.domain import clock
 from broadcast.store import error_text
-from broadcast.store.database import db, for_one_question, writing
+from broadcast.store.database import db, raw_read_connection, write_transaction
 from broadcast.store.models import User
 
 SECRET = "Dr-Mabuse-was-here"
 
 
 def taken_name() -> None:
-    with writing() as session:
+    with write_transaction() as session:
         for _ in range(2):
             session.add(User(username=SECRET, name=SECRET, created_at=clock.now()))
             session.flush()
 
 
 def missing_person() -> None:
-    with writing() as session:
+    with write_transaction() as session:
         statement = "INSERT INTO user_roles (user_id, role_name) VALUES (1, :role)"
         session.execute(sqlalchemy.text(statement), {"role": SECRET})
 
@@ -36,7 +36,7 @@ def wrong_kind() -> None:
 
 
 def by_the_driver() -> None:
-    with for_one_question() as connection:
+    with raw_read_connection() as connection:
         sign = "%s" if is_server() else "?"
         cursor = connection.cursor()
         for _ in range(2):
@@ -80,7 +80,7 @@ def test_value_is_in_no_error_of_the_database(cast, fails: Callable):
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_left_of_an_error(problem: Exception, told: str):
-    error_text.conceal(problem)
+    error_text.redact_error(problem)
     assert str(problem) == told
 
 

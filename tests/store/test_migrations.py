@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 
 from broadcast.config.settings import Settings
-from broadcast.domain.revisions import text_hash
+from broadcast.domain.revisions import hash_text
 from broadcast.factory import create_app
 from broadcast.store import acknowledged_revisions, broadcast_totals, mutes, users
 from broadcast.store.database import db
@@ -30,7 +30,7 @@ def test_people_of_an_older_database_are_found_by_their_words_and_keep_their_mut
             connection.execute(_PERSON, {"username": "carl", "name": "Carl", "preferences": "{}"})
         flask_migrate.upgrade()
         assert [user.username for user in users.search("arger", limit=5)] == ["bea"]
-        found = db.session.scalars(sqlalchemy.select(mutes.Silence.what).order_by(mutes.Silence.what))
+        found = db.session.scalars(sqlalchemy.select(mutes.Mute.what).order_by(mutes.Mute.what))
         assert list(found) == ["category News", "priority LOW", "priority NORMAL"]
         db.session.remove()
         db.engine.dispose()
@@ -78,12 +78,12 @@ def test_acknowledgements_of_an_older_database_get_their_revision_and_text_from_
                 connection.execute(_EVENT, {"seq": seq, "type": kind, "payload": payload, "at": f"2026-01-{at}:00:00"})
         flask_migrate.upgrade()
         acked = sqlalchemy.select(Receipt.broadcast_id, Receipt.user_id, Receipt.acked_revision, Receipt.acked_hash)
-        first, second = (text_hash("Lifts", text, []) for text in ("First", "Second"))
+        first, second = (hash_text("Lifts", text, []) for text in ("First", "Second"))
         assert list(map(tuple, db.session.execute(acked.order_by(Receipt.broadcast_id, Receipt.user_id)))) == [
             (1, 1, 1, first), (1, 2, 2, second), (2, 1, None, None), (2, 2, 2, second)
         ]  # fmt: skip
-        assert (acknowledged_revisions.text(1, 1).content, acknowledged_revisions.text(2, 1)) == ("First", None)
-        [row] = broadcast_totals.totals([db.session.get(Broadcast, 1)]).values()
-        assert (row.targeted.people, row.gone.people, row.targeted.acknowledged) == (2, 1, 2)
+        assert (acknowledged_revisions.get_text(1, 1).content, acknowledged_revisions.get_text(2, 1)) == ("First", None)
+        [row] = broadcast_totals.count_totals([db.session.get(Broadcast, 1)]).values()
+        assert (row.targeted.recipients, row.gone.recipients, row.targeted.acknowledged) == (2, 1, 2)
         db.session.remove()
         db.engine.dispose()

@@ -5,10 +5,10 @@ import sqlalchemy
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from broadcast.base.errors import Busy
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
-from broadcast.store.database import Moment, db, writing
-from broadcast.store.fast.prepared_query import Question
+from broadcast.store.database import UtcDateTime, db, write_transaction
+from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import User
 from tests.databases import DATABASE_URL
 
@@ -24,47 +24,47 @@ _of_names = (
 @pytest.mark.usefixtures("cast")
 @pytest.mark.parametrize("names", [["alice"], ["alice", "bob", "charlie"], ["bob", "charlie"], []])
 def test_answer_is_that_of_sqlalchemy_for_lists_of_any_length(names):
-    asked, given = Question(_of_names), {"names": names, "after": 0}
+    asked, given = PreparedQuery(_of_names), {"names": names, "after": 0}
     for _ in range(2):
         row = db.session.execute(_of_names, given).first()
-        assert asked.ask(given) == (row and list(row))
+        assert asked.fetch_first(given) == (row and list(row))
 
 
 @pytest.mark.usefixtures("cast")
 def test_values_are_of_the_ask_and_not_of_the_first():
-    asked = Question(select(_users.c.name, _users.c.created_at).where(_users.c.username == bindparam("key")))
-    assert [asked.ask({"key": key})[0] for key in ("alice", "bob")] == ["Alice", "Bob"]
-    assert asked.ask({"key": "alice"})[1].tzinfo is not None
-    assert asked.ask({"key": "nobody"}) is None
+    asked = PreparedQuery(select(_users.c.name, _users.c.created_at).where(_users.c.username == bindparam("key")))
+    assert [asked.fetch_first({"key": key})[0] for key in ("alice", "bob")] == ["Alice", "Bob"]
+    assert asked.fetch_first({"key": "alice"})[1].tzinfo is not None
+    assert asked.fetch_first({"key": "nobody"}) is None
 
 
 @pytest.mark.usefixtures("cast")
 def test_a_moment_of_a_whole_second_is_written_as_it_is_stored():
     """The driver's own form has no fraction then, and sorts before every moment of that second."""
     given = {"at": clock.now().replace(microsecond=0)}
-    with writing() as session:
+    with write_transaction() as session:
         session.execute(update(_users).values(created_at=given["at"]))
-    later = select(func.count()).select_from(_users).where(_users.c.created_at > bindparam("at", type_=Moment))
-    assert Question(later).ask(given) == [db.session.scalar(later, given)] == [0]
+    later = select(func.count()).select_from(_users).where(_users.c.created_at > bindparam("at", type_=UtcDateTime))
+    assert PreparedQuery(later).fetch_first(given) == [db.session.scalar(later, given)] == [0]
 
 
 @pytest.mark.skipif(not DATABASE_URL, reason="a file has no connections that die")
 @pytest.mark.usefixtures("cast")
 def test_connection_that_dies_is_busy_once():
-    asked = Question(select(func.pg_backend_pid()))
-    [died] = asked.ask({})
+    asked = PreparedQuery(select(func.pg_backend_pid()))
+    [died] = asked.fetch_first({})
     with sqlalchemy.create_engine(DATABASE_URL, poolclass=sqlalchemy.NullPool).connect() as other:
         other.execute(select(func.pg_terminate_backend(died, 5000)))
-    with pytest.raises(Busy):
-        asked.ask({})
-    assert asked.ask({}) != [died]
+    with pytest.raises(TemporarilyUnavailable):
+        asked.fetch_first({})
+    assert asked.fetch_first({}) != [died]
 
 
 @pytest.mark.usefixtures("cast")
 @pytest.mark.parametrize("away", ["driver", "pool"])
 def test_database_that_takes_no_connection_is_busy(away, monkeypatch):
     """The driver's own error here: no statement is under way that would make one of SQLAlchemy's of it."""
-    engine, asked = db.engine, Question(select(func.count(_users.c.id)))
+    engine, asked = db.engine, PreparedQuery(select(func.count(_users.c.id)))
     problem = engine.dialect.loaded_dbapi.OperationalError("refused") if away == "driver" else PoolTimeout("all in use")
 
     def refuse():
@@ -72,6 +72,6 @@ def test_database_that_takes_no_connection_is_busy(away, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(engine.pool, "connect", refuse)
-        with pytest.raises(Busy):
-            asked.ask({})
-    assert asked.ask({}) == [3]
+        with pytest.raises(TemporarilyUnavailable):
+            asked.fetch_first({})
+    assert asked.fetch_first({}) == [3]

@@ -33,7 +33,7 @@ def at(app: Flask, version: str | None, oldest_code: str | None = None) -> Itera
             connection.execute(text("UPDATE schema_support SET oldest_code = :v"), {"v": oldest})
 
     with app.app_context():
-        [applied], own = schema.applied_migrations(), schema._oldest_code()
+        [applied], own = schema.list_applied_migrations(), schema._get_oldest_code()
     put(version, oldest_code or own)
     try:
         yield
@@ -72,13 +72,13 @@ def test_older_code_that_a_newer_schema_left_behind_is_not_ready(app, client):
 
 @pytest.mark.usefixtures("in_app")
 def test_database_says_what_its_newest_migration_says_of_older_code():
-    [head] = schema.applied_migrations()
-    assert schema._oldest_code() == import_module(f"migrations.versions.{head}").oldest_code
+    [head] = schema.list_applied_migrations()
+    assert schema._get_oldest_code() == import_module(f"migrations.versions.{head}").oldest_code
 
 
 @pytest.mark.usefixtures("in_app")
 def test_every_migration_since_says_how_old_the_code_may_be():
-    known = schema._known_migrations()
+    known = schema._list_known_migrations()
     for name in known[known.index("0011_counting") + 1 :]:
         oldest = import_module(f"migrations.versions.{name}").oldest_code
         assert known.index(oldest) <= known.index(name), name
@@ -86,7 +86,7 @@ def test_every_migration_since_says_how_old_the_code_may_be():
 
 def test_ready_and_the_doctor_say_when_the_database_takes_no_writes(app, client, monkeypatch):
     client()
-    monkeypatch.setattr(schema, "database_problem", lambda **_: "It is read-only.")
+    monkeypatch.setattr(schema, "find_database_problem", lambda **_: "It is read-only.")
     status, told = ready(client)
     assert (status, told["failing"]["database"]) == (503, "It is read-only.")
     found = app.test_cli_runner().invoke(args=["doctor"])

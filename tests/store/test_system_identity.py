@@ -13,7 +13,7 @@ _BEFORE = "0011_counting"
 
 
 def test_group_is_this_systems_own(in_app):
-    assert re.fullmatch(r"broadcast\.bridge\.[0-9a-f]{12}", system_identity.kafka_group())
+    assert re.fullmatch(r"broadcast\.bridge\.[0-9a-f]{12}", system_identity.get_kafka_group())
 
 
 @pytest.mark.parametrize("has_read", [True, False])
@@ -28,5 +28,5 @@ def test_system_that_has_read_before_goes_on_where_it_was(settings, tmp_path, ha
                     f"INSERT INTO users ({columns}) VALUES (':events', 'x', '2026-01-01', 0, '{{}}')"
                 )
         flask_migrate.upgrade()
-        assert (system_identity.kafka_group() == "broadcast.bridge") is has_read
+        assert (system_identity.get_kafka_group() == "broadcast.bridge") is has_read
         db.engine.dispose()

@@ -14,16 +14,16 @@ from click.testing import Result
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.factory import create_app
-from broadcast.launcher.children import Children
-from broadcast.launcher.redis_server import find_server, socket_path, start_redis
+from broadcast.launcher.children import ChildProcesses
+from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
 from broadcast.launcher.signals import StopSignals
 from broadcast.maintenance import doctor, public_check
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import Broadcast
-from tests.acts import actor, send
-from tests.databases import DATABASE_URL, database_of_its_own
-from tests.openid import provider
-from tests.ports import free_port
+from tests.acts import load_actor, publish_message
+from tests.databases import DATABASE_URL, temporary_database
+from tests.openid import serve_oidc_provider
+from tests.ports import find_free_port
 from tests.redis_server import own_redis  # noqa: F401 - fixture
 
 _CLASS = re.compile(r"\w(Error|Exception|Timeout)\b|Errno|Traceback|<class|\(psycopg")
@@ -31,7 +31,7 @@ _CLASS = re.compile(r"\w(Error|Exception|Timeout)\b|Errno|Traceback|<class|\(psy
 
 def states(app) -> dict[str, str]:
     with app.app_context():
-        return {finding.part: finding.state for finding in doctor.examine(app)}
+        return {finding.part: finding.state for finding in doctor.run_checks(app)}
 
 
 def test_healthy_system_has_no_failure(app, client):
@@ -41,14 +41,16 @@ def test_healthy_system_has_no_failure(app, client):
 
 def test_redis_and_kafka_that_are_away_are_failures(make_app, client):
     client()
-    app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0", kafka_bootstrap_servers=[f"127.0.0.1:{free_port()}"])
+    app = make_app(
+        redis_url=f"redis://127.0.0.1:{find_free_port()}/0", kafka_bootstrap_servers=[f"127.0.0.1:{find_free_port()}"]
+    )
     found = states(app)
     assert (found["redis"], found["kafka"], found["database"]) == ("failure", "failure", "ok")
 
 
 def redis_finding(app) -> doctor.Finding:
     with app.app_context():
-        [found] = [finding for finding in doctor.examine(app) if finding.part == "redis"]
+        [found] = [finding for finding in doctor.run_checks(app) if finding.part == "redis"]
     return found
 
 
@@ -58,7 +60,7 @@ def test_launchers_redis_is_found_by_its_socket(make_app, client, tmp_path):
         pytest.skip("no Redis on this machine")
     app = make_app(redis_url=None, data_dir=tmp_path)
     assert redis_finding(app).state == "warning"
-    with Children(StopSignals()) as children, socket_path(tmp_path) as path:
+    with ChildProcesses(StopSignals()) as children, choose_socket_path(tmp_path) as path:
         start_redis(server, path, tmp_path, children=children, environ=os.environ)
         found = redis_finding(app)
         assert (found.state, found.sentence) == ("ok", "Redis comes from the launcher (`make run`) and answers.")
@@ -96,7 +98,7 @@ def test_folder_of_the_database_that_is_missing_is_named(settings, tmp_path):
 
 
 def test_database_without_tables_is_told_what_to_run(settings, tmp_path):
-    with database_of_its_own(DATABASE_URL) as url:
+    with temporary_database(DATABASE_URL) as url:
         done = command(settings, url or f"sqlite:////{tmp_path}/empty.sqlite3", "doctor")
     assert done.exit_code == 1
     assert "The database has no tables yet. Run `flask --app app db upgrade`." in said(done)
@@ -122,11 +124,11 @@ def said(done: Result) -> str:
 
 def test_no_sentence_of_the_doctor_has_the_name_of_an_error(make_app, client):
     client()
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody = f"127.0.0.1:{find_free_port()}"
     away = {"redis_url": f"redis://{nobody}/0", "kafka_bootstrap_servers": [nobody]}
     app = make_app(**away, oidc_issuer=f"http://{nobody}", oidc_client_id="broadcast")
     with app.app_context():
-        found = doctor.examine(app) + public_check.examine(f"http://{nobody}", token=None)
+        found = doctor.run_checks(app) + public_check.check_public_url(f"http://{nobody}", token=None)
     assert {finding.part for finding in found if finding.state == "failure"} == {"redis", "kafka", "sign-in", "proxy"}
     for finding in found:
         assert not _CLASS.search(finding.sentence)
@@ -141,10 +143,10 @@ def test_careless_production_is_warned(make_app, client):
 
 def test_provider_is_asked_who_it_is(make_app, client):
     client()
-    with provider() as openid:
+    with serve_oidc_provider() as openid:
         given = {"oidc_client_id": "broadcast", "oidc_issuer": openid.issuer}
         assert states(make_app(**given))["sign-in"] == "ok"
-        openid.description = {"issuer": "https://another.example"}
+        openid.discovery_overrides = {"issuer": "https://another.example"}
         assert states(make_app(**given))["sign-in"] == "failure"
         openid.fault = "list"
         assert states(make_app(**given))["sign-in"] == "failure"
@@ -154,8 +156,8 @@ def test_provider_is_asked_who_it_is(make_app, client):
 def test_overdue_broadcast_is_a_failure(app, client):
     client()
     with app.app_context():
-        sent = send(by=actor("alice"))
-        with writing() as session:
+        sent = publish_message(by=load_actor("alice"))
+        with write_transaction() as session:
             session.get(Broadcast, sent).expires_at = clock.now() - timedelta(minutes=5)
     assert states(app)["clock"] == "failure"
 
@@ -164,7 +166,7 @@ def test_command_says_it_and_ends_with_a_status(make_app, client):
     client()
     well = make_app().test_cli_runner().invoke(args=["doctor"])
     assert well.exit_code == 0, well.output
-    ill = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0").test_cli_runner().invoke(args=["doctor"])
+    ill = make_app(redis_url=f"redis://127.0.0.1:{find_free_port()}/0").test_cli_runner().invoke(args=["doctor"])
     assert ill.exit_code == 1
     assert "FAILURE  redis" in ill.output
 
@@ -200,12 +202,12 @@ def proxy():
 
 @pytest.mark.parametrize(("holds_back", "state"), [(False, "ok"), (True, "failure")])
 def test_proxy_that_holds_a_stream_back_is_found(proxy, monkeypatch, holds_back: bool, state: str):
-    monkeypatch.setattr(public_check, "_DEADLINE_SECONDS", 1.0)
+    monkeypatch.setattr(public_check, "_TIMEOUT_SECONDS", 1.0)
     proxy.holds_back = holds_back
-    found = public_check.examine(f"http://127.0.0.1:{proxy.server_port}", token="any")
+    found = public_check.check_public_url(f"http://127.0.0.1:{proxy.server_port}", token="any")
     assert [(finding.part, finding.state) for finding in found] == [("proxy", "ok"), ("stream", state)]
 
 
 def test_address_where_nobody_is_is_a_failure():
-    [finding] = public_check.examine(f"http://127.0.0.1:{free_port()}", token=None)
+    [finding] = public_check.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
     assert finding.state == "failure"

@@ -14,12 +14,12 @@ import pytest
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.maintenance import doctor, public_check
-from tests.ports import free_port
+from tests.ports import find_free_port
 
 
 def production(**changes) -> list[doctor.Finding]:
     settings = Settings.load({"APP_ENV": "production", "SECRET_KEY": secrets.token_hex(32)})
-    return list(doctor._settings(settings.model_copy(update=changes)))
+    return list(doctor._check_settings(settings.model_copy(update=changes)))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_careless_setting_of_production_says_what_to_set(changes: dict, says: st
 
 def test_limit_on_open_files_that_is_too_low_is_named(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
-    [found] = doctor._files(Settings())
+    [found] = doctor._check_open_files(Settings())
     assert (found.state, found.sentence) == (
         "warning",
         "A worker may open 1,024 files and needs up to 13,000. Raise `ulimit -n`.",
@@ -47,17 +47,17 @@ def test_limit_on_open_files_that_is_too_low_is_named(monkeypatch):
 
 
 def test_disk_that_is_nearly_full_and_a_folder_that_is_missing_are_told(tmp_path, monkeypatch):
-    missing = doctor._disk(Settings(data_dir=tmp_path / "nowhere"))
+    missing = doctor._check_disk(Settings(data_dir=tmp_path / "nowhere"))
     assert missing.state == "failure"
     assert "nowhere cannot be used: No such file or directory. Create it" in missing.sentence
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2, total=100))
-    full = doctor._disk(Settings(data_dir=tmp_path))
+    full = doctor._check_disk(Settings(data_dir=tmp_path))
     assert (full.state, full.sentence) == ("warning", "Only 2% of the disk of DATA_DIR is free. Make room on it.")
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(0, "ok"), (5, "warning"), (60, "failure")])
 def test_clocks_that_differ_are_told_by_how_much(seconds: int, state: str):
-    found = doctor._clock(clock.now() + timedelta(seconds=seconds), None)
+    found = doctor._check_clock(clock.now() + timedelta(seconds=seconds), None)
     assert found.state == state
     assert ("Set up NTP" in found.sentence) == (state != "ok")
 
@@ -96,20 +96,20 @@ def server() -> Iterator[ThreadingHTTPServer]:
 )
 def test_answer_of_a_proxy_becomes_a_sentence(server, statuses: tuple[int, int], says: str):
     server.statuses = statuses
-    found = public_check.examine(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
+    found = public_check.check_public_url(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
     assert found.state == "failure"
     assert found.sentence.endswith(says)
 
 
 def test_address_that_cannot_be_reached_says_why(server):
     server.statuses = (200, 200)
-    [tls] = public_check.examine(f"https://127.0.0.1:{server.server_port}", token=None)
+    [tls] = public_check.check_public_url(f"https://127.0.0.1:{server.server_port}", token=None)
     assert tls.sentence.endswith("cannot be reached: what answers there does not speak TLS.")
-    [nobody] = public_check.examine(f"http://127.0.0.1:{free_port()}", token=None)
+    [nobody] = public_check.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
     assert nobody.sentence.endswith("cannot be reached: nothing listens there.")
-    [unknown] = public_check.examine("http://nowhere.invalid", token=None)
+    [unknown] = public_check.check_public_url("http://nowhere.invalid", token=None)
     assert unknown.sentence.endswith("cannot be reached: its host name is not known.")
     for address in ("http://127.0.0.1:port", "nonsense", "http://[::1"):
-        [unreadable] = public_check.examine(address, token=None)
+        [unreadable] = public_check.check_public_url(address, token=None)
         assert unreadable.sentence.endswith(".")
         assert unreadable.state == "failure"

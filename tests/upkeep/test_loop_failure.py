@@ -6,7 +6,7 @@ import pytest
 import redis
 from sqlalchemy.exc import OperationalError
 
-from broadcast.base.errors import Busy, Invalid
+from broadcast.base.errors import Invalid, TemporarilyUnavailable
 from broadcast.maintenance.loop_failure import describe
 
 
@@ -19,7 +19,7 @@ def locked() -> sqlite3.OperationalError:
 @pytest.mark.parametrize(
     ("problem", "sentence"),
     [
-        (Busy(), "The database is locked or away."),
+        (TemporarilyUnavailable(), "The database is locked or away."),
         (locked(), "The database is locked or away."),
         (OperationalError("SELECT 1", {}, locked()), "The database is locked or away."),
         (Invalid({"title": "It is missing."}), "It is missing."),

@@ -16,8 +16,8 @@ from broadcast.domain import clock
 from broadcast.factory import create_app
 from broadcast.store import audit, broadcasts, log
 from broadcast.store.database import db
-from tests.acts import a_message, actor, count_rows, send
-from tests.cast import Client
+from tests.acts import build_message, count_rows, load_actor, publish_message
+from tests.cast import BrowserClient
 
 
 @pytest.fixture
@@ -47,17 +47,17 @@ def lines(app, client) -> list[str]:
     with app.app_context():
         for n in range(3):
             draft = {"title": f"Über {n}", "content": "Zeile\nzwei", "targetType": "ROLE", "targetIds": ["ops"]}
-            send(actor("alice"), draft)
-        return list(transfer.export(now=clock.now()))
+            publish_message(load_actor("alice"), draft)
+        return list(transfer.export_dump(now=clock.now()))
 
 
 def test_everything_but_sessions_arrives(app, lines, elsewhere):
     with app.app_context():
         there = count_rows()
     with elsewhere("new").app_context():
-        transfer.take_in(lines, now=clock.now())
+        transfer.import_dump(lines, now=clock.now())
         here = count_rows()
-        assert audit.verify().broken_id is None
+        assert audit.verify_chain().broken_id is None
     there |= {"sessions": 0, "audit": there["audit"] + 1}  # the move is an act too
     assert here == there
 
@@ -66,33 +66,33 @@ def test_everything_but_sessions_arrives(app, lines, elsewhere):
 def test_plans_wait_unless_it_is_said_that_nothing_was_sent_since(app, client, elsewhere, plans_go_on, expected):
     client()
     with app.app_context():
-        plan = send(actor("alice"), a_message(scheduledAt="2030-01-01T10:00:00Z"))
-        lines = list(transfer.export(now=clock.now()))
+        plan = publish_message(load_actor("alice"), build_message(scheduledAt="2030-01-01T10:00:00Z"))
+        lines = list(transfer.export_dump(now=clock.now()))
     with elsewhere("new").app_context():
-        transfer.take_in(lines, now=clock.now(), plans_go_on=plans_go_on)
-        assert broadcasts.by_id(plan).decision_reason == expected
+        transfer.import_dump(lines, now=clock.now(), may_resume_schedules=plans_go_on)
+        assert broadcasts.get(plan).decision_reason == expected
 
 
 def test_system_goes_on_where_it_was(lines, elsewhere):
     new = elsewhere("new")
     with new.app_context():
-        transfer.take_in(lines, now=clock.now())
-        assert [event.payload["title"] for event in log.read(0) if event.is_for_clients] == [
+        transfer.import_dump(lines, now=clock.now())
+        assert [event.payload["title"] for event in log.read_events(0) if event.is_for_clients] == [
             "Über 0",
             "Über 1",
             "Über 2",
         ]
-        send(by=actor("alice"))
-    bob = Client.of(new, "bob")
+        publish_message(by=load_actor("alice"))
+    bob = BrowserClient.for_user(new, "bob")
     assert "Über 2" in bob.get("/inbox").get_data(as_text=True)
 
 
 def test_second_import_is_refused_and_writes_nothing(lines, elsewhere):
     with elsewhere("new").app_context():
-        transfer.take_in(lines, now=clock.now())
+        transfer.import_dump(lines, now=clock.now())
         before = count_rows()
         with pytest.raises(Conflict):
-            transfer.take_in(lines, now=clock.now())
+            transfer.import_dump(lines, now=clock.now())
         assert count_rows() == before
 
 
@@ -125,7 +125,7 @@ def test_spoilt_file_is_refused_and_writes_nothing(lines, elsewhere, spoil):
     with elsewhere("new").app_context():
         before = count_rows()
         with pytest.raises(Invalid):
-            transfer.take_in(spoil(lines), now=clock.now())
+            transfer.import_dump(spoil(lines), now=clock.now())
         assert count_rows() == before
 
 
@@ -155,15 +155,15 @@ def test_cursor_of_before_the_restore_is_answered_with_reset(app, lines, elsewhe
     """F24: three more were sent after the backup; the restored system gives their numbers out again."""
     with app.app_context():
         for _ in range(3):
-            send(by=actor("alice"))
-        lost = log.head()
+            publish_message(by=load_actor("alice"))
+        lost = log.get_head()
     restored = elsewhere("restored")
     with restored.app_context():
-        transfer.take_in(lines, now=clock.now())
+        transfer.import_dump(lines, now=clock.now())
         for _ in range(5):
-            send(by=actor("alice"))
-        assert log.head().seq > lost.seq, "the old cursor's number exists again"
-        restored.extensions["hub"].start(log.head())
+            publish_message(by=load_actor("alice"))
+        assert log.get_head().seq > lost.seq, "the old cursor's number exists again"
+        restored.extensions["hub"].start(log.get_head())
     assert_reset(restored, str(lost))
 
 
@@ -172,15 +172,15 @@ def test_restored_copy_of_the_database_with_a_new_epoch_answers_old_cursors_with
     client()
     app = make_app()
     with app.app_context():
-        send(by=actor("alice"))
-        old = log.head()
+        publish_message(by=load_actor("alice"))
+        old = log.get_head()
     assert app.test_cli_runner().invoke(args=["new-epoch"]).exit_code == 0
     with app.app_context():
-        app.extensions["hub"].start(log.head())
+        app.extensions["hub"].start(log.get_head())
     assert_reset(app, str(old))
 
 
 def assert_reset(app: Flask, cursor: str) -> None:
-    stream = Client.of(app, "bob").get(f"/api/sse/connect?after={cursor}", buffered=False)
+    stream = BrowserClient.for_user(app, "bob").get(f"/api/sse/connect?after={cursor}", buffered=False)
     assert b"event: RESET" in next(iter(stream.response))
     stream.close()

@@ -8,14 +8,14 @@ from sqlalchemy import event, func, select
 
 from broadcast.actions import retention
 from broadcast.actions.retention import RetentionPolicy
-from broadcast.actions.users import create_person
+from broadcast.actions.users import create_user
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts
 from broadcast.store import retention as store
-from broadcast.store.database import db, writing
-from broadcast.store.models import Audit, Broadcast, BroadcastUser, Receipt
-from tests.acts import expire, send, to_people
+from broadcast.store.database import db, write_transaction
+from broadcast.store.models import AuditEntry, Broadcast, BroadcastUser, Receipt
+from tests.acts import build_user_message, expire_broadcast, publish_message
 
 BATCH = 5
 PEOPLE = 23
@@ -26,16 +26,16 @@ ALL = RetentionPolicy(log_days=0, ended_days=30, receipts_days=0)
 @pytest.fixture
 def ended(cast, monkeypatch) -> list[int]:
     """Three broadcasts that ended, each with a receipt of everybody it names, and a live one."""
-    monkeypatch.setattr(store, "BATCH", BATCH)
+    monkeypatch.setattr(store, "BATCH_ROWS", BATCH)
     names = [f"person{n}" for n in range(PEOPLE)]
     for name in names:
-        create_person(name, None, by=SYSTEM, now=clock.now())
-    ids = [send(cast["alice"], to_people(*names)) for _ in range(4)]
+        create_user(name, None, by=SYSTEM, now=clock.now())
+    ids = [publish_message(cast["alice"], build_user_message(*names)) for _ in range(4)]
     users = list(db.session.scalars(select(BroadcastUser.user_id).where(BroadcastUser.broadcast_id == ids[0])))
-    with writing() as session:
-        receipts.mark(session, [(id, user) for id in ids for user in users], "read_at", at=clock.now())
+    with write_transaction() as session:
+        receipts.set_timestamp(session, [(id, user) for id in ids for user in users], "read_at", at=clock.now())
     for broadcast_id in ids[:3]:
-        expire(broadcast_id, now=clock.now())
+        expire_broadcast(broadcast_id, now=clock.now())
     return ids[:3]
 
 
@@ -64,7 +64,7 @@ def count(model) -> int:
 
 @pytest.mark.parametrize("keep", [ALL, RetentionPolicy(0, 0, receipts_days=30)])
 def test_no_transaction_deletes_more_rows_than_a_batch(ended, deleted, keep):
-    forgotten = retention.run(keep, now=clock.now() + OVER)
+    forgotten = retention.delete_expired(keep, now=clock.now() + OVER)
     assert forgotten.receipts == 3 * PEOPLE
     assert count(Receipt) == PEOPLE
     assert max(deleted) <= BATCH
@@ -72,9 +72,9 @@ def test_no_transaction_deletes_more_rows_than_a_batch(ended, deleted, keep):
 
 
 def test_broadcast_goes_with_its_people_and_its_key(ended, deleted):
-    assert retention.run(ALL, now=clock.now() + OVER).broadcasts == 3
+    assert retention.delete_expired(ALL, now=clock.now() + OVER).broadcasts == 3
     assert (count(Broadcast), count(BroadcastUser)) == (1, PEOPLE)
-    audited = db.session.scalars(select(Audit).where(Audit.action == "retention.run")).all()
+    audited = db.session.scalars(select(AuditEntry).where(AuditEntry.action == "retention.run")).all()
     assert [row.detail["broadcasts"] for row in audited] == [3]
 
 
@@ -92,7 +92,7 @@ def test_run_that_is_killed_shows_no_half_figures_and_the_next_one_finishes(ende
 
     monkeypatch.setattr(retention.gevent, "sleep", pause)
     with pytest.raises(Killed):
-        retention.run(ALL, now=clock.now() + OVER)
+        retention.delete_expired(ALL, now=clock.now() + OVER)
     monkeypatch.undo()
     alice = client("alice")
     for broadcast_id in ended:
@@ -101,13 +101,13 @@ def test_run_that_is_killed_shows_no_half_figures_and_the_next_one_finishes(ende
         stats = alice.get(f"/api/admin/broadcasts/{broadcast_id}/stats").json
         assert stats["read"] == (None if broadcast.receipts_deleted_at else PEOPLE)
         assert broadcast.receipts_deleted_at or has == PEOPLE
-    assert db.session.scalar(select(func.count()).where(Audit.action == "retention.run")) == 1
-    retention.run(ALL, now=clock.now() + OVER)
+    assert db.session.scalar(select(func.count()).where(AuditEntry.action == "retention.run")) == 1
+    retention.delete_expired(ALL, now=clock.now() + OVER)
     assert (count(Broadcast), count(Receipt)) == (1, PEOPLE)
 
 
 def test_pages_say_that_receipts_are_deleted(ended, client):
-    retention.run(RetentionPolicy(0, 0, receipts_days=30), now=clock.now() + OVER)
+    retention.delete_expired(RetentionPolicy(0, 0, receipts_days=30), now=clock.now() + OVER)
     alice, path = client("alice"), f"/console/broadcasts/{ended[0]}"
     for page in (path, f"{path}/figures"):
         shown = alice.get(page).get_data(as_text=True)
@@ -120,7 +120,7 @@ def test_pages_say_that_receipts_are_deleted(ended, client):
 
 def test_log_is_never_read_through_to_find_what_may_go(cast, monkeypatch):
     """Of a log in which all is old, each step looks at its own rows only."""
-    monkeypatch.setattr(store, "BATCH", 3)
+    monkeypatch.setattr(store, "BATCH_ROWS", 3)
     for _ in range(10):
-        send(cast["alice"], now=clock.now() - OVER)
-    assert retention.run(RetentionPolicy(30, 0, 0), now=clock.now()).events == 10
+        publish_message(cast["alice"], now=clock.now() - OVER)
+    assert retention.delete_expired(RetentionPolicy(30, 0, 0), now=clock.now()).events == 10

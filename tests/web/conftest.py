@@ -8,8 +8,8 @@ from werkzeug.routing import Rule
 
 from broadcast.config.settings import Settings
 from broadcast.factory import create_app
-from tests.conftest import add_cast
-from tests.openid import CLIENT, SECRET, OpenId, provider
+from tests.conftest import add_test_users
+from tests.openid import CLIENT_ID, CLIENT_SECRET, OidcProvider, serve_oidc_provider
 
 
 @pytest.fixture(scope="session")
@@ -21,20 +21,20 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> list[Rule]:
 
 
 @pytest.fixture
-def openid() -> Iterator[OpenId]:
-    with provider() as running:
-        yield running
+def openid() -> Iterator[OidcProvider]:
+    with serve_oidc_provider() as running_provider:
+        yield running_provider
 
 
 @pytest.fixture
-def organised(make_app, openid: OpenId) -> Callable[..., Flask]:
+def organised(make_app, openid: OidcProvider) -> Callable[..., Flask]:
     """An application whose people sign in at the provider; the cast exists. Settings as changes."""
 
     def make(**changes) -> Flask:
-        given = {"oidc_issuer": openid.issuer, "oidc_client_id": CLIENT, "oidc_client_secret": SECRET}
-        app = make_app(**given | changes)
+        oidc_settings = {"oidc_issuer": openid.issuer, "oidc_client_id": CLIENT_ID, "oidc_client_secret": CLIENT_SECRET}
+        app = make_app(**oidc_settings | changes)
         with app.app_context():
-            add_cast()
+            add_test_users()
         return app
 
     return make

@@ -8,22 +8,22 @@ from werkzeug.routing import Rule
 from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from tests.acts import actor
+from tests.acts import load_actor
 
 
-def method_of(rule: Rule) -> str:
+def get_route_method(rule: Rule) -> str:
     [method] = rule.methods - {"HEAD", "OPTIONS"}
     return method
 
 
-def path_of(rule: Rule, broadcast_id: int = 1) -> str:
+def build_route_path(rule: Rule, broadcast_id: int = 1) -> str:
     """An address of the route, with this id wherever it takes one."""
     return re.sub(r"<[^>]+>", str(broadcast_id), rule.rule)
 
 
-def bearer(app: Flask, username: str, scopes: list[str]) -> dict[str, str]:
+def make_bearer_headers(app: Flask, username: str, scopes: list[str]) -> dict[str, str]:
     """The headers of a program that acts for this person of the cast."""
     with app.app_context():
-        user_id = actor(username).user_id
+        user_id = load_actor(username).user_id
         token = users.create_token(user_id, scopes=scopes, label="x", by=SYSTEM, now=clock.now())
     return {"Authorization": f"Bearer {token}"}

@@ -7,10 +7,10 @@ from werkzeug.routing import Rule
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken
-from tests.acts import a_message, actor, count_rows, send, to_role
-from tests.web.doors import bearer, method_of, path_of
+from tests.acts import build_message, build_role_message, count_rows, load_actor, publish_message
+from tests.web.doors import build_route_path, get_route_method, make_bearer_headers
 from tests.web.test_embedding import OPEN as OPEN_TO_EMBEDDED
 
 OPEN = {
@@ -74,7 +74,7 @@ def _wanted_in_console(rule: Rule) -> str:
         return "figures"
     if rule.rule.startswith(OPERATING):
         return "operate"
-    if rule.rule.startswith(WRITING) or method_of(rule) != "GET":
+    if rule.rule.startswith(WRITING) or get_route_method(rule) != "GET":
         return "write"
     return "see"
 
@@ -107,7 +107,7 @@ def test_nobody_gets_to_sign_in_first(app, client, routes):
     for rule in routes:
         if wanted(rule) in ("anyone", "provider"):
             continue
-        response = nobody.http.open(path_of(rule), method=method_of(rule))
+        response = nobody.http.open(build_route_path(rule), method=get_route_method(rule))
         if rule.rule == "/inbox/stream":
             assert (response.status_code, b"event: SIGNED_OUT" in response.data) == (200, True)
         elif rule.rule.startswith("/api/"):
@@ -123,10 +123,10 @@ def test_nobody_gets_to_sign_in_first(app, client, routes):
 def test_console_is_for_administrators_only(app, client, routes, name):
     person = client(name)
     with app.app_context():
-        broadcast_id = send(actor("alice"))
+        broadcast_id = publish_message(load_actor("alice"))
         before = count_rows()
     for rule in (rule for rule in routes if rule.rule.startswith(CONSOLE)):
-        response = person.send(method_of(rule), path_of(rule, broadcast_id))
+        response = person.send(get_route_method(rule), build_route_path(rule, broadcast_id))
         assert response.status_code == 403, rule
         assert (response.mimetype == "application/problem+json") == rule.rule.startswith("/api/"), rule
     with app.app_context():
@@ -139,10 +139,10 @@ def test_role_opens_the_doors_of_its_permissions_and_no_others(app, client, rout
     bob = client("bob")
     bob.get("/inbox")
     with app.app_context():
-        broadcast_id = send(actor("alice"))
-        actions.set_roles(actor("bob").user_id, [role], by=SYSTEM, now=clock.now())
+        broadcast_id = publish_message(load_actor("alice"))
+        actions.set_roles(load_actor("bob").user_id, [role], by=SYSTEM, now=clock.now())
     for rule in (rule for rule in routes if rule.rule.startswith(CONSOLE)):
-        response = bob.send(method_of(rule), path_of(rule, broadcast_id), buffered=False)
+        response = bob.send(get_route_method(rule), build_route_path(rule, broadcast_id), buffered=False)
         response.close()
         assert (response.status_code != 403) == (wanted(rule) in ROLES[role]), (role, rule)
 
@@ -153,19 +153,19 @@ def test_role_opens_the_doors_of_its_permissions_and_no_others(app, client, rout
 )
 def test_token_opens_what_its_scope_says(app, client, scopes, inbox, console):
     client()
-    headers = bearer(app, "alice", scopes)
+    headers = make_bearer_headers(app, "alice", scopes)
     http = app.test_client()
     assert http.get("/api/user/messages", headers=headers).status_code == inbox
     assert http.get("/api/admin/broadcasts", headers=headers).status_code == console
-    made = http.post("/api/admin/broadcasts", json=a_message(), headers=headers)
+    made = http.post("/api/admin/broadcasts", json=build_message(), headers=headers)
     assert made.status_code == (201 if console == 200 else 403)
 
 
 @pytest.mark.parametrize("change", ["revoked", "expired", "disabled", "unknown"])
 def test_token_that_has_ended_opens_nothing(app, client, change):
     client()
-    headers = bearer(app, "alice", ["admin"])
-    with app.app_context(), writing() as session:
+    headers = make_bearer_headers(app, "alice", ["admin"])
+    with app.app_context(), write_transaction() as session:
         token = session.query(ApiToken).one()
         if change == "revoked":
             token.revoked_at = clock.now()
@@ -175,7 +175,7 @@ def test_token_that_has_ended_opens_nothing(app, client, change):
             token.token_hash = "0" * 64
     if change == "disabled":
         with app.app_context():
-            actions.disable(actor("alice").user_id, by=SYSTEM, now=clock.now())
+            actions.disable_user(load_actor("alice").user_id, by=SYSTEM, now=clock.now())
     for path in ("/api/user/messages", "/api/admin/broadcasts", "/api/sse/connect"):
         response = app.test_client().get(path, headers=headers)
         assert (response.status_code, response.mimetype) == (401, "application/problem+json")
@@ -183,9 +183,9 @@ def test_token_that_has_ended_opens_nothing(app, client, change):
 
 def test_token_loses_its_rights_with_its_person(app, client):
     client()
-    headers = bearer(app, "alice", ["admin"])
+    headers = make_bearer_headers(app, "alice", ["admin"])
     with app.app_context():
-        actions.set_roles(actor("alice").user_id, [], by=SYSTEM, now=clock.now())
+        actions.set_roles(load_actor("alice").user_id, [], by=SYSTEM, now=clock.now())
     assert app.test_client().get("/api/admin/broadcasts", headers=headers).status_code == 403
 
 
@@ -199,7 +199,7 @@ def test_odd_authorization_is_nobody(app, client, header):
 def test_token_for_metrics_reads_those_and_nothing_else(app, client):
     client()
     with app.app_context():
-        bob = actor("bob").user_id
+        bob = load_actor("bob").user_id
         token = actions.create_token(bob, scopes=["metrics"], label="Prometheus", by=SYSTEM, now=clock.now())
     asked = {"headers": {"Authorization": f"Bearer {token}"}, "environ_base": {"REMOTE_ADDR": "192.0.2.1"}}
     http = app.test_client()
@@ -248,11 +248,11 @@ def test_no_get_writes(app, client, routes):
     """After every GET, by everybody, no table has another row and the log has no other number."""
     people = [client("alice"), client("bob"), client("charlie"), client()]
     with app.app_context():
-        broadcast_id = send(actor("alice"), to_role("ops", "admin"))
+        broadcast_id = publish_message(load_actor("alice"), build_role_message("ops", "admin"))
         before = count_rows()
     for person in people:
         for rule in routes:
-            if method_of(rule) == "GET":
-                person.get(path_of(rule, broadcast_id), buffered=False).close()
+            if get_route_method(rule) == "GET":
+                person.get(build_route_path(rule, broadcast_id), buffered=False).close()
     with app.app_context():
         assert count_rows() == before

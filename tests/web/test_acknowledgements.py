@@ -6,9 +6,9 @@ import pytest
 
 from broadcast.actions import edits
 from broadcast.domain import clock
-from broadcast.domain.revisions import text_hash
-from tests.acts import Reader, a_message, actor
-from tests.conftest import tail
+from broadcast.domain.revisions import hash_text
+from tests.acts import StreamReader, build_message, load_actor
+from tests.conftest import deliver_new_events
 from tests.web.test_api import publish
 from tests.web.test_pages import text_of
 
@@ -19,12 +19,12 @@ URL = "/api/admin/broadcasts"
 @pytest.fixture
 def asked(app, client) -> int:
     client()
-    return publish(app, a_message(requiresAck=True, content="First words"))
+    return publish(app, build_message(requiresAck=True, content="First words"))
 
 
 def edit(app, broadcast_id: int, content: str = "Second words", **wishes: bool) -> None:
     with app.app_context():
-        edits.edit(broadcast_id, {"content": content}, version=None, by=actor("alice"), now=clock.now(), **wishes)
+        edits.edit(broadcast_id, {"content": content}, version=None, by=load_actor("alice"), now=clock.now(), **wishes)
 
 
 def delivery(client, broadcast_id: int, name: str) -> dict:
@@ -39,7 +39,7 @@ def test_card_names_its_revision_and_the_form_sends_it(app, client, asked):
     revision = re.search(r'name="revision" value="(\d+)"', form)[1]
     assert bob.post(f"/inbox/{asked}/acknowledge", {"revision": revision}).status_code == 303
     given = delivery(client, asked, "bob")
-    assert (given["acknowledgedRevision"], given["acknowledgedHash"]) == (2, text_hash("Lifts", "Second words", []))
+    assert (given["acknowledgedRevision"], given["acknowledgedHash"]) == (2, hash_text("Lifts", "Second words", []))
 
 
 def test_page_that_shows_older_words_leads_to_the_new_ones_instead(app, client, asked):
@@ -89,7 +89,7 @@ def test_after_a_correction_the_card_says_that_an_earlier_version_was_acknowledg
 
 
 def test_program_names_the_revisions_it_showed(app, client, asked):
-    bob, other = client("bob"), publish(app, a_message(requiresAck=True))
+    bob, other = client("bob"), publish(app, build_message(requiresAck=True))
     edit(app, asked, acknowledge_again=True)
     body = {"broadcastIds": [asked, other], "revisions": {str(asked): 1, str(other): 1}}
     done = bob.send("POST", "/api/user/messages/acknowledge", body)
@@ -110,17 +110,17 @@ def test_odd_revisions_of_a_program_are_refused(client, asked, revisions):
 def test_asking_again_reaches_open_pages_and_programs(app, client, asked):
     bob = client("bob")
     bob.post(f"/inbox/{asked}/acknowledge")
-    tail(app)
-    program, page = Reader(bob.http), Reader(bob.http, "/inbox/stream")
+    deliver_new_events(app)
+    program, page = StreamReader(bob.http), StreamReader(bob.http, "/inbox/stream")
     for stream in (program, page):
-        stream.until("CONNECTED")
+        stream.read_until("CONNECTED")
     headers = {"If-Match": "*"}
     done = client("alice").send("PATCH", f"{URL}/{asked}", {"title": "New", "acknowledgeAgain": True}, headers=headers)
     assert (done.status_code, done.json["ackRevision"]) == (200, 2)
-    tail(app)
-    told = program.next()
+    deliver_new_events(app)
+    told = program.next_frame()
     assert (told.event, told.data["again"], told.data["ackRevision"]) == ("MESSAGE_UPDATED", True, 2)
-    card = page.next().data
+    card = page.next_frame().data
     assert 'data-ack-revision="2"' in card
     assert "data-again" in card
     for stream in (program, page):
@@ -173,7 +173,7 @@ def test_sender_sees_which_text_was_acknowledged_by_whom(app, client, asked):
     assert re.search(r"Charlie</a>.*?Acknowledged revision 2, as it is now</td>", page, re.S)
     text = text_of(alice.get(f"/console/broadcasts/{asked}/acknowledged/1"))
     assert "First words" in text
-    assert text_hash("Lifts", "First words", []) in text
+    assert hash_text("Lifts", "First words", []) in text
     told = alice.get(f"{URL}/{asked}/revisions").json
     assert [(one["revision"], one["content"]) for one in told["items"]] == [(2, "Second words"), (1, "First words")]
     for unknown in ("3", "0", "9" * 30):
@@ -186,5 +186,5 @@ def test_csv_names_revision_hash_and_earlier_acknowledgements(app, client, asked
     client("bob").post(f"/inbox/{asked}/acknowledge")
     lines = text_of(client("alice").get(f"/console/broadcasts/{asked}/figures.csv")).splitlines()
     [bob] = [line for line in lines if ",bob," in line]
-    assert text_hash("Lifts", "Second words", []) in bob
+    assert hash_text("Lifts", "Second words", []) in bob
     assert re.search(r",2,[0-9a-f]{64},revision 1 at \S+ \([0-9a-f]{64}\),", bob)

@@ -9,8 +9,8 @@ from broadcast.actions import edits, reminders, users
 from broadcast.actions import receipts as actions
 from broadcast.domain import clock
 from broadcast.store import inbox, log
-from broadcast.store.inbox import Filters
-from tests.acts import a_message, actor, to_people
+from broadcast.store.inbox import InboxFilters
+from tests.acts import build_message, build_user_message, load_actor
 from tests.web.test_api import publish
 
 ANY = {"version": None}
@@ -33,49 +33,49 @@ def later():
 def show_again(app, broadcast_id: int) -> None:
     with app.app_context():
         edits.edit(
-            broadcast_id, {"title": "As corrected"}, by=actor("alice"), now=clock.now(), notify_again=True, **ANY
+            broadcast_id, {"title": "As corrected"}, by=load_actor("alice"), now=clock.now(), notify_again=True, **ANY
         )
 
 
 def remind(app, broadcast_id: int) -> None:
     with app.app_context():
-        reminders.remind(broadcast_id, by=actor("alice"), now=clock.now())
+        reminders.remind(broadcast_id, by=load_actor("alice"), now=clock.now())
 
 
 def test_urgent_comes_before_high_however_many_of_these_are_newer(app, client):
     bob = client("bob")
-    urgent = [publish(app, a_message(priority="URGENT")) for _ in range(2)]
-    high = [publish(app, a_message(priority="HIGH")) for _ in range(5)]
+    urgent = [publish(app, build_message(priority="URGENT")) for _ in range(2)]
+    high = [publish(app, build_message(priority="HIGH")) for _ in range(5)]
     assert waiting(bob) == urgent + high[-3:]
 
 
 def test_newcomer_is_interrupted_only_by_what_still_needs_something_of_them(app, client):
     client("alice")
     for _ in range(9):
-        publish(app, a_message(priority="HIGH"))
+        publish(app, build_message(priority="HIGH"))
     urgent, must = (
-        publish(app, a_message(priority="URGENT")),
-        publish(app, a_message(priority="HIGH", requiresAck=True)),
+        publish(app, build_message(priority="URGENT")),
+        publish(app, build_message(priority="HIGH", requiresAck=True)),
     )
     for _ in range(9):
-        publish(app, a_message(priority="HIGH"))
+        publish(app, build_message(priority="HIGH"))
     with app.app_context():
-        users.create_person("dora", "correct horse battery", roles=(), by=actor("alice"), now=clock.now())
+        users.create_user("dora", "correct horse battery", roles=(), by=load_actor("alice"), now=clock.now())
     dora = client("dora")
     assert waiting(dora) == [urgent, must]
-    since = publish(app, a_message(priority="HIGH"))
+    since = publish(app, build_message(priority="HIGH"))
     assert waiting(dora) == [urgent, must, since]
 
 
 def test_account_made_long_ago_is_new_until_its_first_sign_in(app, client):
     client("alice")
     with app.app_context():
-        users.create_person("dora", "correct horse battery", roles=(), by=actor("alice"), now=clock.now())
-    publish(app, a_message(priority="HIGH"))
+        users.create_user("dora", "correct horse battery", roles=(), by=load_actor("alice"), now=clock.now())
+    publish(app, build_message(priority="HIGH"))
     dora = client()
     dora.post("/login", {"username": "dora", "password": "correct horse battery"})
     assert waiting(dora) == []
-    since = publish(app, a_message(priority="HIGH"))
+    since = publish(app, build_message(priority="HIGH"))
     dora.post("/login", {"username": "dora", "password": "correct horse battery"})
     assert waiting(dora) == [since]
 
@@ -83,16 +83,16 @@ def test_account_made_long_ago_is_new_until_its_first_sign_in(app, client):
 def test_what_the_person_silenced_takes_no_place_of_what_they_want_to_hear(app, client):
     bob = client("bob")
     bob.send("PUT", "/api/user/preferences", {"mutedCategories": ["News"]})
-    heard = publish(app, a_message(priority="HIGH"))
+    heard = publish(app, build_message(priority="HIGH"))
     for _ in range(4):
-        publish(app, a_message(priority="HIGH", category="News"))
+        publish(app, build_message(priority="HIGH", category="News"))
     assert waiting(bob) == [heard]
 
 
 @pytest.mark.parametrize("way", ["form", "json", "seen"])
 def test_alert_put_away_in_one_place_is_away_everywhere_and_the_message_stays_unread(app, client, way):
     bob, elsewhere = client("bob"), client("bob")
-    high = publish(app, a_message(priority="HIGH"))
+    high = publish(app, build_message(priority="HIGH"))
     assert waiting(elsewhere) == [high]
     if way == "form":
         answer = bob.post(f"/inbox/{high}/dismiss", headers={"Accept": "application/json"}).json
@@ -106,8 +106,8 @@ def test_alert_put_away_in_one_place_is_away_everywhere_and_the_message_stays_un
 
 
 def test_nobody_puts_away_what_is_not_for_them_or_without_a_csrf_token(app, client):
-    bob, theirs = client("bob"), publish(app, to_people("charlie", priority="HIGH"))
-    mine = publish(app, a_message(priority="HIGH"))
+    bob, theirs = client("bob"), publish(app, build_user_message("charlie", priority="HIGH"))
+    mine = publish(app, build_message(priority="HIGH"))
     assert bob.post(f"/inbox/{theirs}/dismiss").status_code == 404
     assert bob.send("POST", "/api/user/messages/dismiss", {"broadcastIds": [theirs]}).status_code == 404
     assert bob.post("/inbox/seen", {"ids": str(theirs), "aside": "yes"}).status_code == 204
@@ -117,7 +117,7 @@ def test_nobody_puts_away_what_is_not_for_them_or_without_a_csrf_token(app, clie
 
 
 def test_putting_away_is_no_way_around_an_urgent_acknowledgement(app, client):
-    bob, must = client("bob"), publish(app, a_message(priority="URGENT", requiresAck=True))
+    bob, must = client("bob"), publish(app, build_message(priority="URGENT", requiresAck=True))
     bob.post(f"/inbox/{must}/dismiss")
     assert waiting(bob) == [must]
     bob.post(f"/inbox/{must}/acknowledge")
@@ -127,7 +127,7 @@ def test_putting_away_is_no_way_around_an_urgent_acknowledgement(app, client):
 @pytest.mark.parametrize("priority", ["NORMAL", "HIGH", "URGENT"])
 @pytest.mark.parametrize("before", ["dismiss", "read", "seen"])
 def test_shown_again_it_reaches_who_was_away_whatever_they_had_done_with_it(app, client, later, priority, before):
-    bob, sent = client("bob"), publish(app, a_message(priority=priority))
+    bob, sent = client("bob"), publish(app, build_message(priority=priority))
     if before == "seen":
         bob.post("/inbox/seen", {"ids": str(sent), "aside": "yes"})
     else:
@@ -142,7 +142,7 @@ def test_shown_again_it_reaches_who_was_away_whatever_they_had_done_with_it(app,
 
 def test_reminder_reaches_who_was_away_and_only_who_is_missing(app, client, later):
     bob, charlie = client("bob"), client("charlie")
-    sent = publish(app, a_message(priority="HIGH", requiresAck=True))
+    sent = publish(app, build_message(priority="HIGH", requiresAck=True))
     for person in (bob, charlie):
         person.post(f"/inbox/{sent}/read")
         person.post(f"/inbox/{sent}/dismiss")
@@ -155,19 +155,19 @@ def test_reminder_reaches_who_was_away_and_only_who_is_missing(app, client, late
 
 def test_quiet_edit_and_low_priority_interrupt_nobody(app, client, later):
     bob = client("bob")
-    sent, low = publish(app, a_message(priority="HIGH")), publish(app, a_message(priority="LOW"))
+    sent, low = publish(app, build_message(priority="HIGH")), publish(app, build_message(priority="LOW"))
     bob.post(f"/inbox/{sent}/dismiss")
     with later(minutes=5), app.app_context():
-        edits.edit(sent, {"title": "A comma"}, by=actor("alice"), now=clock.now(), **ANY)
-        edits.edit(low, {"title": "Low"}, by=actor("alice"), now=clock.now(), notify_again=True, **ANY)
+        edits.edit(sent, {"title": "A comma"}, by=load_actor("alice"), now=clock.now(), **ANY)
+        edits.edit(low, {"title": "Low"}, by=load_actor("alice"), now=clock.now(), notify_again=True, **ANY)
     with later(minutes=6):
         assert waiting(bob) == []
 
 
 def views_of(by, now) -> dict[str, list[int]]:
     views = ("inbox", "unread", "archived", "snoozed")
-    found = {view: [item.card.id for item in inbox.page(by.viewer, Filters(view), now=now)] for view in views}
-    counted = inbox.counts(by.viewer, now=now)
+    found = {view: [item.card.id for item in inbox.list_page(by.viewer, InboxFilters(view), now=now)] for view in views}
+    counted = inbox.count_views(by.viewer, now=now)
     assert [len(found[view]) for view in views] == [counted.inbox, counted.unread, counted.archived, counted.snoozed]
     return found
 
@@ -177,20 +177,20 @@ def test_shown_again_comes_back_from_the_archive_and_out_of_its_sleep(app, clien
     archived, asleep = publish(app), publish(app)
     now = clock.now()
     with app.app_context():
-        bob = actor("bob")
+        bob = load_actor("bob")
         actions.archive([archived], by=bob, now=now)
         actions.snooze([asleep], until=now + timedelta(days=1), by=bob, now=now)
         later = now + timedelta(minutes=5)
         for sent in (archived, asleep):
-            edits.edit(sent, {"title": "New"}, by=actor("alice"), now=later, notify_again=True, **ANY)
+            edits.edit(sent, {"title": "New"}, by=load_actor("alice"), now=later, notify_again=True, **ANY)
         both = [asleep, archived]
         assert views_of(bob, later) == {"inbox": both, "unread": both, "archived": [], "snoozed": []}
-        items = inbox.page(bob.viewer, Filters(), now=later)
+        items = inbox.list_page(bob.viewer, InboxFilters(), now=later)
         assert [(item.archived_at, item.snoozed_until, item.is_back) for item in items] == [(None, None, False)] * 2
         # nobody is told once more when the time of the former sleep has come
-        version = inbox.counts(bob.viewer, now=later).version
-        actions.wake(now + timedelta(days=2))
-        assert inbox.counts(bob.viewer, now=now + timedelta(days=2)).version == version
+        version = inbox.count_views(bob.viewer, now=later).version
+        actions.notify_ended_snoozes(now + timedelta(days=2))
+        assert inbox.count_views(bob.viewer, now=now + timedelta(days=2)).version == version
         # put away once more it stays away
         actions.archive([archived], by=bob, now=now + timedelta(days=3))
         actions.snooze([asleep], until=now + timedelta(days=9), by=bob, now=now + timedelta(days=3))
@@ -202,9 +202,9 @@ def test_all_marked_read_includes_what_came_back_from_the_archive(app, client):
     client("bob")
     sent, now = publish(app), clock.now()
     with app.app_context():
-        bob = actor("bob")
+        bob = load_actor("bob")
         actions.archive([sent], by=bob, now=now)
         later = now + timedelta(minutes=5)
-        edits.edit(sent, {"title": "New"}, by=actor("alice"), now=later, notify_again=True, **ANY)
-        actions.mark_all_read(Filters(), through=log.head().seq, by=bob, now=later)
+        edits.edit(sent, {"title": "New"}, by=load_actor("alice"), now=later, notify_again=True, **ANY)
+        actions.mark_all_read(InboxFilters(), through=log.get_head().seq, by=bob, now=later)
         assert views_of(bob, later)["unread"] == []

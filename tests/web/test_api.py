@@ -6,12 +6,12 @@ import pytest
 
 from broadcast.domain import clock
 from broadcast.factory import create_app
-from tests.acts import a_message, actor, count_rows, send, to_people, to_role
+from tests.acts import build_message, build_role_message, build_user_message, count_rows, load_actor, publish_message
 
 
 def publish(app, raw: dict | None = None) -> int:
     with app.app_context():
-        return send(actor("alice"), raw)
+        return publish_message(load_actor("alice"), raw)
 
 
 def is_problem(response, status: int, *fields: str) -> dict:
@@ -35,7 +35,7 @@ def test_a5_read_is_idempotent(app, client):
 
 
 def test_a5_message_of_others_is_not_found(app, client):
-    theirs = publish(app, to_role("ops"))
+    theirs = publish(app, build_role_message("ops"))
     for nobody in (theirs, 99_999, 10**17):
         is_problem(client("charlie").send("POST", f"/api/sse/read?messageId={nobody}"), 404)
 
@@ -62,7 +62,7 @@ def test_a7_ids_are_a_list_of_ids(client, ids):
 
 def test_a7_read_all_by_filter_and_through(app, client):
     bob = client("bob")
-    publish(app, a_message(category="News"))
+    publish(app, build_message(category="News"))
     publish(app)
     through = bob.get("/api/user/messages").json["items"][0]
     publish(app)
@@ -94,7 +94,7 @@ def test_a7_read_all_refuses_what_it_does_not_know(app, client, body, field):
 
 def test_a6_inbox_is_newest_first_with_unread_and_cursor(app, client):
     bob = client("bob")
-    first, second = publish(app, a_message(title="first")), publish(app, to_role("ops", title="second"))
+    first, second = publish(app, build_message(title="first")), publish(app, build_role_message("ops", title="second"))
     bob.send("POST", f"/api/sse/read?messageId={first}")
     inbox = bob.get("/api/user/messages").json
     assert [(item["id"], item["title"], item["read"]) for item in inbox["items"]] == [
@@ -143,12 +143,12 @@ def test_a6_odd_filters_find_nothing_and_break_nothing(app, client, query):
 def test_a9_created_broadcast_is_told_with_its_place(app, client):
     """The sender is the caller, whatever the body says."""
     alice = client("alice")
-    made = alice.send("POST", "/api/admin/broadcasts", to_people("bob", "charlie", priority="HIGH"))
+    made = alice.send("POST", "/api/admin/broadcasts", build_user_message("bob", "charlie", priority="HIGH"))
     assert made.status_code == 201
     assert made.headers["Location"] == f"/api/admin/broadcasts/{made.json['id']}"
     assert alice.get(made.headers["Location"]).json == made.json
     with app.app_context():
-        ids = sorted([actor("bob").user_id, actor("charlie").user_id])
+        ids = sorted([load_actor("bob").user_id, load_actor("charlie").user_id])
     expected = {
         "senderName": "Alice",
         "status": "ACTIVE",
@@ -162,24 +162,24 @@ def test_a9_created_broadcast_is_told_with_its_place(app, client):
 
 def test_a9_scheduled_and_draft(client):
     alice = client("alice")
-    later = clock.to_wire(clock.now() + timedelta(hours=1))
-    assert alice.send("POST", "/api/admin/broadcasts", a_message(scheduledAt=later)).json["status"] == "SCHEDULED"
-    assert alice.send("POST", "/api/admin/broadcasts", a_message(draft=True)).json["status"] == "DRAFT"
+    later = clock.to_rfc3339(clock.now() + timedelta(hours=1))
+    assert alice.send("POST", "/api/admin/broadcasts", build_message(scheduledAt=later)).json["status"] == "SCHEDULED"
+    assert alice.send("POST", "/api/admin/broadcasts", build_message(draft=True)).json["status"] == "DRAFT"
 
 
 def test_a9_idempotency_key(client):
     """I7: 201, then 200 for the same, 409 for another message."""
     alice, headers = client("alice"), {"Idempotency-Key": "k 1"}
-    first = alice.send("POST", "/api/admin/broadcasts", a_message(), headers=headers)
-    again = alice.send("POST", "/api/admin/broadcasts", a_message(), headers=headers)
+    first = alice.send("POST", "/api/admin/broadcasts", build_message(), headers=headers)
+    again = alice.send("POST", "/api/admin/broadcasts", build_message(), headers=headers)
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json["id"] == again.json["id"]
-    is_problem(alice.send("POST", "/api/admin/broadcasts", a_message(title="Other"), headers=headers), 409)
+    is_problem(alice.send("POST", "/api/admin/broadcasts", build_message(title="Other"), headers=headers), 409)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "caf\u00e9", "a\tb"])
 def test_a9_odd_idempotency_key_is_refused(client, key):
-    made = client("alice").send("POST", "/api/admin/broadcasts", a_message(), headers={"Idempotency-Key": key})
+    made = client("alice").send("POST", "/api/admin/broadcasts", build_message(), headers={"Idempotency-Key": key})
     is_problem(made, 422, "Idempotency-Key")
 
 
@@ -188,7 +188,10 @@ def test_a9_odd_idempotency_key_is_refused(client, key):
 
 def test_a10_lists_by_filter_search_and_page(app, client):
     alice = client("alice")
-    draft, live = publish(app, a_message(draft=True, title="Draft")), publish(app, a_message(title="100 % live"))
+    draft, live = (
+        publish(app, build_message(draft=True, title="Draft")),
+        publish(app, build_message(title="100 % live")),
+    )
     url = "/api/admin/broadcasts"
     for query, ids in [("", [live, draft]), ("?filter=draft", [draft]), ("?filter=active", [live]), ("?filter=ended", []),
                        ("?q=%25", [live]), ("?q=lIvE", [live]), ("?q=%00", [live, draft])]:  # fmt: skip

@@ -3,8 +3,8 @@
 import pytest
 
 from broadcast.store import broadcasts
-from tests.acts import Reader, a_message, actor, count_rows, send, to_role
-from tests.conftest import tail
+from tests.acts import StreamReader, build_message, build_role_message, count_rows, load_actor, publish_message
+from tests.conftest import deliver_new_events
 
 URL = "/api/admin/broadcasts"
 
@@ -13,8 +13,8 @@ URL = "/api/admin/broadcasts"
 def live(app, client) -> int:
     client()
     with app.app_context():
-        broadcast_id = send(actor("alice"), to_role("ops"))
-    tail(app)
+        broadcast_id = publish_message(load_actor("alice"), build_role_message("ops"))
+    deliver_new_events(app)
     return broadcast_id
 
 
@@ -39,22 +39,22 @@ def test_a11_edit_needs_the_version_it_was_made_from(app, client, live):
 def test_a11_open_streams_get_the_new_text(app, client, live):
     """The program's stream gets JSON, the page's stream the card."""
     bob, charlie = client("bob"), client("charlie")
-    program, page, other = Reader(bob.http), Reader(bob.http, "/inbox/stream"), Reader(charlie.http)
+    program, page, other = StreamReader(bob.http), StreamReader(bob.http, "/inbox/stream"), StreamReader(charlie.http)
     for stream in (program, page, other):
-        stream.until("CONNECTED")
+        stream.read_until("CONNECTED")
     patch(client, live, {"title": "New words", "notifyAgain": True}, **{"If-Match": "*"})
     with app.app_context():
-        send(actor("alice"), a_message(title="To all"))
-    tail(app)
-    data = program.next()
+        publish_message(load_actor("alice"), build_message(title="To all"))
+    deliver_new_events(app)
+    data = program.next_frame()
     assert (data.event, data.data["title"], data.data["revision"], data.data["again"]) == (
         "MESSAGE_UPDATED", "New words", 2, True,
     )  # fmt: skip
-    card = page.next()
+    card = page.next_frame()
     assert card.event == "MESSAGE_UPDATED"
     assert "New words" in card.data
     assert "data-again" in card.data
-    assert other.next().data["title"] == "To all"
+    assert other.next_frame().data["title"] == "To all"
     for stream in (program, page, other):
         stream.close()
 
@@ -71,7 +71,7 @@ def test_a11_bad_edit_is_told_and_writes_nothing(app, client, live, changes):
     assert (answer.status_code, set(answer.json["fields"])) == (422, set(changes))
     with app.app_context():
         assert {n for n, rows in count_rows().items() if rows != before[n]} <= {"sessions"}
-        assert broadcasts.by_id(live).version == "1-ACTIVE"
+        assert broadcasts.get(live).version == "1-ACTIVE"
 
 
 def test_a14_preview_counts_names_and_explains(client):

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from broadcast.domain import clock
-from tests.acts import a_message, count_rows, to_role
-from tests.cast import Client
+from tests.acts import build_message, build_role_message, count_rows
+from tests.cast import BrowserClient
 from tests.web.test_api import is_problem, publish
 
 VERBS = ("read", "unread", "archive", "unarchive", "acknowledge", "snooze")
@@ -22,11 +22,11 @@ def act(person, verb: str, ids: list[int], **more):
 
 def test_a7_every_verb_answers_with_the_new_count(app, client):
     bob = client("bob")
-    one, two = publish(app, a_message(title="one", requiresAck=True)), publish(app, a_message(title="two"))
+    one, two = publish(app, build_message(title="one", requiresAck=True)), publish(app, build_message(title="two"))
     assert act(bob, "acknowledge", [one]).json == {"unread": 1}
     assert act(bob, "unread", [one]).json == {"unread": 2}
     assert act(bob, "archive", [one]).json == {"unread": 1}
-    until = clock.to_wire(clock.now() + timedelta(hours=1))
+    until = clock.to_rfc3339(clock.now() + timedelta(hours=1))
     assert act(bob, "snooze", [two], until=until).json["unread"] == 0
     assert {v: titles(bob, v) for v in ("inbox", "unread", "archived", "snoozed", "all")} == {
         "inbox": [], "unread": [], "archived": ["one"], "snoozed": ["two"], "all": ["two", "one"],
@@ -41,11 +41,11 @@ def test_a7_every_verb_answers_with_the_new_count(app, client):
 @pytest.mark.parametrize("verb", VERBS)
 def test_a7_message_of_others_is_not_found(app, client, verb):
     """I3"""
-    theirs = publish(app, to_role("ops", requiresAck=True))
+    theirs = publish(app, build_role_message("ops", requiresAck=True))
     charlie = client("charlie")
     with app.app_context():
         before = count_rows()
-    more = {"until": clock.to_wire(clock.now() + timedelta(hours=1))} if verb == "snooze" else {}
+    more = {"until": clock.to_rfc3339(clock.now() + timedelta(hours=1))} if verb == "snooze" else {}
     is_problem(act(charlie, verb, [theirs], **more), 404)
     with app.app_context():
         assert count_rows() == before
@@ -72,7 +72,7 @@ def test_a7_snooze_needs_a_time_ahead_with_its_zone(app, client, until):
 
 
 def test_a7_conflict_says_why(app, client):
-    broadcast_id = publish(app, a_message(requiresAck=True))
+    broadcast_id = publish(app, build_message(requiresAck=True))
     problem = is_problem(act(client("bob"), "archive", [broadcast_id]), 409)
     assert problem["detail"] == "Acknowledge this message before you archive it."
 
@@ -93,7 +93,7 @@ def test_a8_preferences_are_put_whole_and_each_has_their_own(app, client):
     assert response.status_code == 200
     assert {name: response.json[name] for name in given} == given
     assert bob.get(path).json == response.json
-    assert Client.of(app, "charlie").get(path).json["mutedCategories"] == []
+    assert BrowserClient.for_user(app, "charlie").get(path).json["mutedCategories"] == []
     assert bob.send("PUT", path, {}).json["mutedCategories"] == []
 
 
@@ -107,7 +107,7 @@ def test_a8_what_is_wrong_is_named_and_nothing_is_saved(client):
 
 def test_a8_mandatory_category_cannot_be_muted(make_app, client):
     client()  # the cast exists
-    bob = Client.of(make_app(mandatory_categories=["Safety"]), "bob")
+    bob = BrowserClient.for_user(make_app(mandatory_categories=["Safety"]), "bob")
     problem = is_problem(
         bob.send("PUT", "/api/user/preferences", {"mutedCategories": ["Safety"]}), 422, "mutedCategories"
     )
@@ -118,8 +118,8 @@ def test_a8_mandatory_category_cannot_be_muted(make_app, client):
 def test_d11_quiet_hours_hold_the_alert_and_never_the_message(app, client):
     """The message is in the list at once; only when it is told of is put off."""
     bob = client("bob")
-    pause = {"doNotDisturbUntil": clock.to_wire(clock.now() + timedelta(hours=1))}
+    pause = {"doNotDisturbUntil": clock.to_rfc3339(clock.now() + timedelta(hours=1))}
     assert bob.send("PUT", "/api/user/preferences", pause).json["heldUntil"] == pause["doNotDisturbUntil"]
-    publish(app, a_message(title="at night", priority="HIGH"))
+    publish(app, build_message(title="at night", priority="HIGH"))
     assert titles(bob, "unread") == ["at night"]
     assert bob.get("/inbox/alerts").json["heldUntil"] == pause["doNotDisturbUntil"]

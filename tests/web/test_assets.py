@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broadcast.web.core.static_files import Assets
+from broadcast.web.core.static_files import AssetHashes
 
 
 def addresses(page: str) -> list[str]:
@@ -52,7 +52,7 @@ def test_node_of_another_version_gives_nothing_out_under_the_name_of_ours(make_a
     folder = tmp_path / "static"
     shutil.copytree(make_app().static_folder, folder)
     (folder / "app.css").write_text("body { color: red }")
-    monkeypatch.setattr("broadcast.factory._STATIC", str(folder))
+    monkeypatch.setattr("broadcast.factory._STATIC_FOLDER", str(folder))
     other = make_app().test_client()
     assert (other.get(ours).status_code, other.get(ours).headers["Cache-Control"]) == (404, "no-store")
     assert other.get("/static/app.css").text == "body { color: red }"
@@ -62,9 +62,9 @@ def test_node_of_another_version_gives_nothing_out_under_the_name_of_ours(make_a
 def test_file_that_is_replaced_under_a_running_node_gets_another_name(tmp_path: Path):
     file = tmp_path / "a.js"
     file.write_text("one")
-    assets = Assets(str(tmp_path))
-    first = assets.digest("a.js")
+    assets = AssetHashes(str(tmp_path))
+    first = assets.get_hash("a.js")
     file.write_text("two")
     os.utime(file, ns=(1, 1))
-    assert assets.digest("a.js") not in (None, first)
-    assert assets.digest("b.js") is None
+    assert assets.get_hash("a.js") not in (None, first)
+    assert assets.get_hash("b.js") is None

@@ -2,39 +2,39 @@
 
 import pytest
 
-from broadcast.domain.message import CONTENT_BYTES
-from tests.acts import Reader, a_message, count_rows, to_people, to_role
+from broadcast.domain.message import MAX_CONTENT_BYTES
+from tests.acts import StreamReader, build_message, build_role_message, build_user_message, count_rows
 
 URL = "/api/admin/broadcasts"
 
 REFUSED = {
-    "empty title": (a_message(title=""), ["title"]),
-    "no title": (a_message(title=None), ["title"]),
-    "title of 201 characters": (a_message(title="x" * 201), ["title"]),
-    "empty body": (a_message(content=" \n"), ["content"]),
-    "body of 16 KiB and one byte": (a_message(content="x" * (CONTENT_BYTES + 1)), ["content"]),
-    "unknown role": (to_role("nosuch"), ["targetIds"]),
-    "unknown person": (to_people("nobody"), ["targetIds"]),
-    "person id that cannot exist": (to_people(10**30), ["targetIds"]),
-    "no roles": (to_role(), ["targetIds"]),
-    "nobody": (to_people(), ["targetIds"]),
-    "roles for everyone": (a_message(targetIds=["ops"]), ["targetIds"]),
+    "empty title": (build_message(title=""), ["title"]),
+    "no title": (build_message(title=None), ["title"]),
+    "title of 201 characters": (build_message(title="x" * 201), ["title"]),
+    "empty body": (build_message(content=" \n"), ["content"]),
+    "body of 16 KiB and one byte": (build_message(content="x" * (MAX_CONTENT_BYTES + 1)), ["content"]),
+    "unknown role": (build_role_message("nosuch"), ["targetIds"]),
+    "unknown person": (build_user_message("nobody"), ["targetIds"]),
+    "person id that cannot exist": (build_user_message(10**30), ["targetIds"]),
+    "no roles": (build_role_message(), ["targetIds"]),
+    "nobody": (build_user_message(), ["targetIds"]),
+    "roles for everyone": (build_message(targetIds=["ops"]), ["targetIds"]),
     "expiry before start": (
-        a_message(scheduledAt="2998-01-02T00:00:00Z", expiresAt="2998-01-01T00:00:00Z"), ["expiresAt"],
+        build_message(scheduledAt="2998-01-02T00:00:00Z", expiresAt="2998-01-01T00:00:00Z"), ["expiresAt"],
     ),
-    "expiry in the past": (a_message(expiresAt="2020-01-01T00:00:00Z"), ["expiresAt"]),
-    "time without a zone": (a_message(scheduledAt="2998-01-02T00:00:00"), ["scheduledAt"]),
-    "wrong priority": (a_message(priority="LOUD"), ["priority"]),
-    "wrong target type": (a_message(targetType="EVERYONE"), ["targetType"]),
-    "unknown fields": (a_message(senderId=1, status="ACTIVE", seq=7), ["senderId", "status", "seq"]),
-    "script as a link": (a_message(actions=[{"label": "x", "url": "javascript:alert(1)"}]), ["actions"]),
+    "expiry in the past": (build_message(expiresAt="2020-01-01T00:00:00Z"), ["expiresAt"]),
+    "time without a zone": (build_message(scheduledAt="2998-01-02T00:00:00"), ["scheduledAt"]),
+    "wrong priority": (build_message(priority="LOUD"), ["priority"]),
+    "wrong target type": (build_message(targetType="EVERYONE"), ["targetType"]),
+    "unknown fields": (build_message(senderId=1, status="ACTIVE", seq=7), ["senderId", "status", "seq"]),
+    "script as a link": (build_message(actions=[{"label": "x", "url": "javascript:alert(1)"}]), ["actions"]),
     "everything wrong": (
         {"title": 1, "content": [], "targetType": {}, "priority": None, "draft": "no"},
         ["title", "content", "targetType", "draft"],
     ),
-    "NUL": (a_message(title="a\0", content="b\0", category="c\0"), ["title", "content", "category"]),
-    "half a character": (a_message(title="\ud800", content="\udfff"), ["title", "content"]),
-    "unknown field with half a character": (a_message(**{"\ud800": 1}), ["\ud800"]),
+    "NUL": (build_message(title="a\0", content="b\0", category="c\0"), ["title", "content", "category"]),
+    "half a character": (build_message(title="\ud800", content="\udfff"), ["title", "content"]),
+    "unknown field with half a character": (build_message(**{"\ud800": 1}), ["\ud800"]),
 }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_body_of_300_kib_is_too_large(app, client):
     alice = client("alice")
     with app.app_context():
         before = count_rows()
-    response = alice.send("POST", URL, a_message(content="x" * 300 * 1024))
+    response = alice.send("POST", URL, build_message(content="x" * 300 * 1024))
     assert (response.status_code, response.mimetype) == (413, "application/problem+json")
     assert "256 KiB" in response.json["detail"]
     response = alice.post("/login", {"username": "x", "password": "x" * 300 * 1024})
@@ -104,8 +104,8 @@ def test_body_of_300_kib_is_too_large(app, client):
 
 
 def test_unknown_cursor_is_answered_with_reset(client):
-    stream = Reader(client("bob").http, query_string={"after": "never-given"})
-    assert stream.next().event == "RESET"
+    stream = StreamReader(client("bob").http, query_string={"after": "never-given"})
+    assert stream.next_frame().event == "RESET"
     stream.close()
 
 
@@ -125,7 +125,7 @@ def test_mistake_of_ours_is_told_without_its_detail(app, client, monkeypatch):
     def fail(*args, **options):
         raise ValueError("secret detail")
 
-    monkeypatch.setattr("broadcast.store.inbox.page", fail)
+    monkeypatch.setattr("broadcast.store.inbox.list_page", fail)
     app.config["PROPAGATE_EXCEPTIONS"] = False
     for path in ("/inbox", "/api/user/messages"):
         response = alice.get(path)

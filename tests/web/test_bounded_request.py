@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 from werkzeug.formparser import FormDataParser
 
-from broadcast.actions.audiences import resolve
+from broadcast.actions.audiences import resolve_audience
 from broadcast.base import cooperative
 from broadcast.base.errors import Invalid
 from broadcast.web.console.broadcasts import compose_form, recipient_import
 from broadcast.web.core import bounded_request
-from tests.acts import a_message, actor
-from tests.cast import Client
+from tests.acts import build_message, load_actor
+from tests.cast import BrowserClient
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -24,8 +24,8 @@ FORM = "application/x-www-form-urlencoded"
 def turns(monkeypatch) -> list[None]:
     """One entry for each turn that other greenlets get, now that every pause is one."""
     taken: list[None] = []
-    monkeypatch.setattr(cooperative, "_WORK_SECONDS", 0)
-    monkeypatch.setattr(cooperative, "let_others_run", lambda: taken.append(None))
+    monkeypatch.setattr(cooperative, "_MAX_WORK_SECONDS", 0)
+    monkeypatch.setattr(cooperative, "yield_to_loop", lambda: taken.append(None))
     return taken
 
 
@@ -96,41 +96,41 @@ def test_object_of_too_many_fields_is_refused_in_one_sentence(client):
 
 @pytest.mark.parametrize("text", ["a," * 900_000, "a\n" * 470_000, "a;b\n" * 400_000])
 def test_list_of_too_many_names_lets_others_run_and_is_told(in_app, turns, text):
-    report = recipient_import.judge(text)
+    report = recipient_import.check_recipients(text)
     assert len(turns) > 500
     assert len(report.bad) <= 50_003
 
 
 def test_row_of_too_many_cells_is_told_and_never_taken_apart(in_app):
-    [_, row] = recipient_import.judge("x,\n" + "a," * 900_000).bad
-    assert (row.line, row.why) == (2, "this row is too long")
+    [_, row] = recipient_import.check_recipients("x,\n" + "a," * 900_000).bad
+    assert (row.line, row.problem) == (2, "this row is too long")
 
 
 def test_names_typed_into_the_form_are_cut_before_they_are_split():
-    assert len(compose_form.split_names("a," * 1_000_000)) <= 50_003
+    assert len(compose_form.split_usernames("a," * 1_000_000)) <= 50_003
 
 
 def test_looking_up_fifty_thousand_names_lets_others_run(in_app, cast, turns):
     form = MultiDict({"targetType": "SELECTED", "people": " ".join(f"p{n}" for n in range(50_000))})
     with pytest.raises(Invalid, match="nobody called"):
-        resolve(compose_form.read_audience(form))
+        resolve_audience(compose_form.read_audience(form))
     assert len(turns) > 100
 
 
 def test_message_within_the_bounds_still_passes(client):
-    assert Client.send(client("alice"), "POST", "/api/admin/broadcasts", json=a_message()).status_code == 201
+    assert BrowserClient.send(client("alice"), "POST", "/api/admin/broadcasts", json=build_message()).status_code == 201
 
 
 def test_more_roles_than_a_statement_takes_are_refused_and_no_failure(app, client):
     alice, names = client("alice"), [f"r{n:x}" for n in range(32_770)]
     for field in ("targetIds", "exceptRoles"):
-        message = a_message(targetType="ROLE") | {"targetIds": ["ops"], field: names}
+        message = build_message(targetType="ROLE") | {"targetIds": ["ops"], field: names}
         body = json.dumps(message, separators=(",", ":"))
         answer = alice.send("POST", "/api/admin/broadcasts", data=body, content_type="application/json")
         assert answer.status_code == 422
         assert "There is no role" in answer.json["fields"][field]
     with app.app_context():
-        bob = actor("bob").user_id
+        bob = load_actor("bob").user_id
     answer = alice.post(f"/console/people/{bob}/roles", {"newRoles": " ".join(names)})
     assert answer.status_code == 422
     assert "at most 200 roles" in answer.get_data(as_text=True)

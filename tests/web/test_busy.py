@@ -10,14 +10,14 @@ from flask import Flask
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from broadcast.actions import notify, users
-from broadcast.base.errors import Busy
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import inbox
 from broadcast.store.database import db
-from broadcast.store.fast.prepared_query import Question
-from tests.acts import Reader, a_message, actor, count_rows, send
-from tests.conftest import tail
+from broadcast.store.fast.prepared_query import PreparedQuery
+from tests.acts import StreamReader, build_message, count_rows, load_actor, publish_message
+from tests.conftest import deliver_new_events
 
 PASSWORD = "correct horse battery"
 
@@ -61,8 +61,8 @@ def locked(app: Flask) -> Iterator[None]:
 def live(app, client) -> int:
     client()
     with app.app_context():
-        users.create_person("dana", PASSWORD, by=SYSTEM, now=clock.now())
-        return send(actor("alice"))
+        users.create_user("dana", PASSWORD, by=SYSTEM, now=clock.now())
+        return publish_message(load_actor("alice"))
 
 
 def test_locked_database_is_503_with_retry_after_and_nothing_is_half_written(app, client, live):
@@ -76,7 +76,7 @@ def test_locked_database_is_503_with_retry_after_and_nothing_is_half_written(app
     with locked(app):
         form = {"title": "T", "content": "C", "targetType": "ALL"}
         for answer in (
-            alice.send("POST", "/api/admin/broadcasts", a_message(), headers={"Idempotency-Key": "k"}),
+            alice.send("POST", "/api/admin/broadcasts", build_message(), headers={"Idempotency-Key": "k"}),
             alice.send("DELETE", f"/api/admin/broadcasts/{live}"),
             bob.send("POST", f"/api/sse/read?messageId={live}"),
             bob.send("POST", "/api/user/messages/read-all"),
@@ -91,13 +91,16 @@ def test_locked_database_is_503_with_retry_after_and_nothing_is_half_written(app
             assert answer.mimetype == ("application/problem+json" if is_api else "text/html")
     with app.app_context():
         assert count_rows() == before
-    assert alice.send("POST", "/api/admin/broadcasts", a_message(), headers={"Idempotency-Key": "k"}).status_code == 201
+    assert (
+        alice.send("POST", "/api/admin/broadcasts", build_message(), headers={"Idempotency-Key": "k"}).status_code
+        == 201
+    )
 
 
 def test_locked_database_still_shows_what_there_is(app, client, live):
     """F09: reading goes on, a stream opens, readiness holds."""
     alice = client("alice")
-    tail(app)
+    deliver_new_events(app)
     with locked(app):
         for path in (
             "/inbox",
@@ -109,13 +112,13 @@ def test_locked_database_still_shows_what_there_is(app, client, live):
             "/healthz",
         ):
             assert alice.get(path).status_code == 200, path
-        stream = Reader(alice.http)
-        assert [frame.event for frame in stream.until("CONNECTED")] == ["MESSAGE", "CONNECTED"]
+        stream = StreamReader(alice.http)
+        assert [frame.event for frame in stream.read_until("CONNECTED")] == ["MESSAGE", "CONNECTED"]
         stream.close()
 
 
 def test_database_lost_after_the_commit_is_no_reason_to_say_that_nothing_was_saved(app, client, monkeypatch):
-    alice, publish = client("alice"), ("POST", "/api/admin/broadcasts", a_message(title="Kept"))
+    alice, publish = client("alice"), ("POST", "/api/admin/broadcasts", build_message(title="Kept"))
     key = {"Idempotency-Key": "k"}
     with app.app_context():
         pool = db.engine.pool
@@ -124,7 +127,7 @@ def test_database_lost_after_the_commit_is_no_reason_to_say_that_nothing_was_sav
         raise PoolTimeout("all in use")
 
     with monkeypatch.context() as patch:
-        patch.setattr(notify, "ring", lambda: patch.setattr(pool, "connect", refuse))
+        patch.setattr(notify, "notify_workers", lambda: patch.setattr(pool, "connect", refuse))
         unsure = alice.send(*publish, headers=key)
         busy = alice.send(*publish, headers=key)
     assert (unsure.status_code, busy.status_code) == (504, 503)
@@ -138,13 +141,13 @@ def test_database_lost_after_the_commit_is_no_reason_to_say_that_nothing_was_sav
 
 def test_page_goes_without_its_count_when_only_that_cannot_be_had(client, monkeypatch):
     """Or else the page that says that the database is away, which has a bell too, would be the next to fail."""
-    ask = Question.ask
+    ask = PreparedQuery.fetch_first
 
     def refuse(question, values):
-        if question is inbox._unread:
-            raise Busy
+        if question is inbox._unread_query:
+            raise TemporarilyUnavailable
         return ask(question, values)
 
     alice = client("alice")
-    monkeypatch.setattr(Question, "ask", refuse)
+    monkeypatch.setattr(PreparedQuery, "fetch_first", refuse)
     assert alice.get("/console/broadcasts").status_code == 200

@@ -11,14 +11,14 @@ from broadcast.actions import users as people_actions
 from broadcast.content import message_templates
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.confirmation import Confirmation, needed_for
+from broadcast.domain.confirmation import ConfirmationRequirement, get_requirement_for
 from broadcast.domain.message import Priority
 from broadcast.store import audiences, broadcasts, log
 from broadcast.store import message_templates as templates
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import MessageTemplate
-from tests.acts import a_message, actor, count_rows, send, to_role
-from tests.cast import Client
+from tests.acts import build_message, build_role_message, count_rows, load_actor, publish_message
+from tests.cast import BrowserClient
 
 FORM = {"title": "T", "content": "C", "targetType": "ALL", "priority": "NORMAL", "when": "now"}
 URL = "/console/broadcasts"
@@ -35,7 +35,7 @@ def id_of(response) -> int:
 
 def stored(app, broadcast_id: int):
     with app.app_context():
-        broadcast = broadcasts.by_id(broadcast_id)
+        broadcast = broadcasts.get(broadcast_id)
         return broadcast.status, broadcast.title, broadcast.version
 
 
@@ -117,7 +117,7 @@ def test_edit_against_send_is_told_and_the_text_is_kept(app, client):
 def test_illegal_move_is_409_with_a_sentence(app, client, act):
     alice = client("alice")
     with app.app_context():
-        live = send(actor("alice"))
+        live = publish_message(load_actor("alice"))
     answer = alice.post(f"{URL}/{live}/{act}")
     assert answer.status_code == 409
     assert "ACTIVE" not in text_of(answer)
@@ -127,7 +127,7 @@ def test_illegal_move_is_409_with_a_sentence(app, client, act):
 def test_draft_is_duplicated_and_deleted(app, client):
     alice = client("alice")
     with app.app_context():
-        live = send(actor("alice"), to_role("ops"))
+        live = publish_message(load_actor("alice"), build_role_message("ops"))
     copy = id_of(alice.post(f"{URL}/{live}/duplicate"))
     assert 'value="ops" checked' in text_of(alice.get(f"{URL}/{copy}/edit"))
     assert alice.post(f"{URL}/{copy}/delete").status_code == 303
@@ -141,7 +141,7 @@ def test_draft_is_duplicated_and_deleted(app, client):
 def test_sent_form_waits_and_can_be_undone(make_app, client):
     client()
     app = make_app(undo_seconds=10)
-    alice = Client.of(app, "alice")
+    alice = BrowserClient.for_user(app, "alice")
     broadcast_id = id_of(alice.post(URL, FORM))
     assert stored(app, broadcast_id)[0] == "SCHEDULED"
     assert 'id="undo"' in text_of(alice.get(f"{URL}/{broadcast_id}"))
@@ -149,7 +149,7 @@ def test_sent_form_waits_and_can_be_undone(make_app, client):
     assert undone.location == f"{URL}/{broadcast_id}/edit"
     assert stored(app, broadcast_id)[0] == "DRAFT"
     with app.app_context():
-        assert log.head().seq == 0
+        assert log.get_head().seq == 0
 
 
 # ---- review and confirmation
@@ -158,27 +158,27 @@ def test_sent_form_waits_and_can_be_undone(make_app, client):
 @pytest.mark.parametrize(
     ("priority", "reach", "is_for_all", "expected"),
     [
-        ("NORMAL", 49, True, Confirmation()),
-        ("NORMAL", 50, True, Confirmation(tick=True)),
-        ("LOW", 999, False, Confirmation(tick=True)),
-        ("NORMAL", 1000, False, Confirmation(number=True)),
-        ("URGENT", 1, False, Confirmation(tick=True)),
-        ("URGENT", 200, False, Confirmation(number=True)),
-        ("URGENT", 3, True, Confirmation(tick=True, password=True)),
-        ("URGENT", 1284, True, Confirmation(number=True, password=True)),
+        ("NORMAL", 49, True, ConfirmationRequirement()),
+        ("NORMAL", 50, True, ConfirmationRequirement(needs_tick=True)),
+        ("LOW", 999, False, ConfirmationRequirement(needs_tick=True)),
+        ("NORMAL", 1000, False, ConfirmationRequirement(needs_typed_count=True)),
+        ("URGENT", 1, False, ConfirmationRequirement(needs_tick=True)),
+        ("URGENT", 200, False, ConfirmationRequirement(needs_typed_count=True)),
+        ("URGENT", 3, True, ConfirmationRequirement(needs_tick=True, needs_password=True)),
+        ("URGENT", 1284, True, ConfirmationRequirement(needs_typed_count=True, needs_password=True)),
     ],
 )
 def test_effort_grows_with_reach_and_priority(priority, reach, is_for_all, expected):
-    assert needed_for(Priority(priority), reach, is_for_all=is_for_all) == expected
+    assert get_requirement_for(Priority(priority), reach, is_for_everyone=is_for_all) == expected
 
 
 def test_urgent_to_everyone_needs_tick_and_password(app, client):
     client()
     urgent = FORM | {"priority": "URGENT"}
     with app.app_context():
-        by = actor("alice")
+        by = load_actor("alice")
         people_actions.set_password(by.user_id, "a long enough one", by=SYSTEM, now=clock.now())
-    alice = Client.of(app, "alice")  # the new password ended her session
+    alice = BrowserClient.for_user(app, "alice")  # the new password ended her session
     for more, words in (
         ({}, "Tick that you understand"),
         ({"understood": "yes"}, "Type your password"),
@@ -192,7 +192,7 @@ def test_urgent_to_everyone_needs_tick_and_password(app, client):
 
 
 def test_number_must_be_the_one_that_is_true_now(app, client, monkeypatch):
-    monkeypatch.setattr("broadcast.domain.confirmation.NUMBER_PEOPLE", 3)
+    monkeypatch.setattr("broadcast.domain.confirmation.MIN_RECIPIENTS_TO_TYPE_COUNT", 3)
     alice = client("alice")
     for wrong in ("", "4", "three", "-3", "3.0"):
         assert alice.post(URL, FORM | {"typedCount": wrong}).status_code == 422
@@ -250,7 +250,7 @@ def test_person_disabled_while_being_picked_is_named(app, client):
     alice = client("alice")
     assert 'data-add="charlie"' in text_of(alice.get("/console/people-found?pick=CHAR"))
     with app.app_context():
-        people_actions.disable(actor("charlie").user_id, by=actor("alice"), now=clock.now())
+        people_actions.disable_user(load_actor("charlie").user_id, by=load_actor("alice"), now=clock.now())
     assert "data-add" not in text_of(alice.get("/console/people-found?pick=char"))
     answer = alice.post(URL, FORM | {"targetType": "SELECTED", "people": "bob charlie"})
     assert answer.status_code == 422
@@ -265,7 +265,7 @@ def test_search_for_people_takes_anything(client, pick):
 def test_sender_is_told_who_has_muted_it_and_whether_that_counts(app, client, make_app):
     alice = client("alice")
     with app.app_context():
-        preferences.save({"mutedCategories": ["News"]}, by=actor("bob"), now=clock.now())
+        preferences.save({"mutedCategories": ["News"]}, by=load_actor("bob"), now=clock.now())
 
     def told(**form: str) -> str:
         return text_of(alice.post("/console/audience", FORM | form))
@@ -276,7 +276,7 @@ def test_sender_is_told_who_has_muted_it_and_whether_that_counts(app, client, ma
     assert "1 person muted News" in text_of(alice.post("/console/review", FORM | {"category": "News"}))
     assert "this priority" not in told(category="News", targetType="SELECTED", people="charlie")
     mandatory = make_app(mandatory_categories=["News"])
-    answer = Client.of(mandatory, "alice").post("/console/audience", FORM | {"category": "News"})
+    answer = BrowserClient.for_user(mandatory, "alice").post("/console/audience", FORM | {"category": "News"})
     assert "Nobody can mute News." in text_of(answer)
 
 
@@ -301,7 +301,7 @@ def test_template_is_kept_filled_in_and_becomes_a_draft(app, client):
     assert alice.post("/console/library/templates", template).status_code == 303
     assert alice.post("/console/library/templates", template).status_code == 409
     with app.app_context():
-        [row] = templates.every()
+        [row] = templates.list_all()
         template_id = row.id
     assert 'name="var-what"' in text_of(alice.get(f"/console/library/templates/{template_id}/use"))
     values = {"var-what": "Mail {{ x }}", "var-since": "noon"}
@@ -320,15 +320,15 @@ def test_list_of_templates_reads_none_of_them(app, client, monkeypatch):
     alice = client("alice")
     kept = {"name": "Outage", "title": "{{ what }} is down", "content": "Since {{ since }}."}
     assert alice.post("/console/library/templates", kept).status_code == 303
-    with app.app_context(), writing() as session:
-        user = actor("alice").user_id
+    with app.app_context(), write_transaction() as session:
+        user = load_actor("alice").user_id
         old = {"title": "Old", "content": "{{ 1.5|round(12000000, 'ceil') }}" + "{{a}}" * 3000, "priority": "NORMAL"}
         row = MessageTemplate(name="Old", **old, created_by=user, updated_at=clock.now())
         session.add(row)
         session.flush()
         old_id = row.id
     with monkeypatch.context() as patch:
-        patch.setattr(message_templates, "_parsed", None)
+        patch.setattr(message_templates, "_parse_template", None)
         listed = text_of(alice.get("/console/library"))
     assert '<span class="tag">since</span><span class="tag">what</span>' in listed
     assert ">Old<" in listed
@@ -346,7 +346,7 @@ def test_template_that_never_ends_is_refused_when_used(app, client):
     endless = {"name": "Endless", "title": "T", "content": "{% for n in range(1000000000) %}x{% endfor %}"}
     alice.post("/console/library/templates", endless)
     with app.app_context():
-        [row] = templates.every()
+        [row] = templates.list_all()
         template_id = row.id
     answer = alice.post(f"/console/library/templates/{template_id}/use")
     assert answer.status_code == 422
@@ -366,7 +366,7 @@ def test_audience_is_kept_under_a_name_and_used(app, client):
     assert alice.post(URL, chosen).status_code == 422
     assert "audienceName-error" in text_of(alice.post(URL, chosen | {"audienceName": ""}))
     with app.app_context():
-        [saved] = audiences.saved()
+        [saved] = audiences.list_saved()
         saved_id = saved.id
     page = text_of(alice.get(f"{URL}/new?audience={saved_id}"))
     assert page.count('value="ops" checked') == 1
@@ -381,7 +381,7 @@ def test_message_stays_as_it_is_when_only_looked_at(app, client):
     alice = client("alice")
     alice.get("/inbox")
     with app.app_context():
-        live = send(actor("alice"), a_message())
+        live = publish_message(load_actor("alice"), build_message())
         before = count_rows()
     alice.post(URL, FORM | {"do": "review"})
     alice.post("/console/review", FORM)

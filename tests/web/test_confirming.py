@@ -8,16 +8,16 @@ from broadcast.actions import inbound_events
 from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.inbound import Arrival
+from broadcast.domain.inbound import InboundEvent
 from broadcast.ingest import contract
 from broadcast.store import broadcasts, dead_letters, users
-from tests.acts import a_message, actor, send, to_people, to_role
-from tests.cast import Client
-from tests.ingest.records import an_event, bare
+from tests.acts import build_message, build_role_message, build_user_message, load_actor, publish_message
+from tests.cast import BrowserClient
+from tests.ingest.records import build_bare_record, build_cloud_event
 
 PASSWORD = "a long enough one"
 API = "/api/admin/broadcasts"
-URGENT = a_message(priority="URGENT")
+URGENT = build_message(priority="URGENT")
 CONFIRM = {"people": 3, "password": PASSWORD}
 ANY = {"If-Match": "*"}
 
@@ -26,8 +26,8 @@ ANY = {"If-Match": "*"}
 def alice(app, client):
     client()
     with app.app_context():
-        people_actions.set_password(actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
-    return Client.of(app, "alice")
+        people_actions.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+    return BrowserClient.for_user(app, "alice")
 
 
 def refused(answer) -> dict:
@@ -38,16 +38,16 @@ def refused(answer) -> dict:
 
 def sent(app) -> list[str]:
     with app.app_context():
-        return [row.title for row in broadcasts.page("active")]
+        return [row.title for row in broadcasts.list_page("active")]
 
 
 def bury(app) -> int:
     """Let a record arrive that becomes a dead letter; return its id."""
     with app.app_context():
-        now, record = clock.now(), bare(b"{", offset=7)
-        by = inbound_events.account(now=now)
-        inbound_events.ingest([Arrival(record, contract.read(record, now=now))], by=by, now=now)
-        return dead_letters.newest_id()
+        now, record = clock.now(), build_bare_record(b"{", offset=7)
+        by = inbound_events.get_ingest_actor(now=now)
+        inbound_events.ingest([InboundEvent(record, contract.read_command(record, now=now))], by=by, now=now)
+        return dead_letters.get_newest_id()
 
 
 def test_call_of_a_page_script_is_asked_for_the_number_and_the_password(app, alice):
@@ -66,7 +66,7 @@ def test_confirmation_that_cannot_be_read_is_no_confirmation(alice, wrong):
         API,
         data=json.dumps(URGENT | {"confirm": wrong}),
         content_type="application/json",
-        headers={"X-CSRFToken": alice._token()},
+        headers={"X-CSRFToken": alice._get_csrf_token()},
     )
     assert answer.status_code == 422
 
@@ -74,7 +74,7 @@ def test_confirmation_that_cannot_be_read_is_no_confirmation(alice, wrong):
 def test_program_with_a_token_is_not_asked(app, alice):
     with app.app_context():
         token = people_actions.create_token(
-            users.by_username("alice").id, scopes=["admin"], label="Pager", by=SYSTEM, now=clock.now()
+            users.get_by_username("alice").id, scopes=["admin"], label="Pager", by=SYSTEM, now=clock.now()
         )
     headers = {"Authorization": f"Bearer {token}"}
     assert app.test_client().post(API, json=URGENT, headers=headers).status_code == 201
@@ -82,7 +82,7 @@ def test_program_with_a_token_is_not_asked(app, alice):
 
 @pytest.mark.parametrize("changes", [{"priority": "URGENT"}, {"priority": "URGENT", "notifyAgain": True}])
 def test_raising_the_priority_of_what_is_live_is_confirmed(alice, changes):
-    id = alice.send("POST", API, a_message()).json["id"]
+    id = alice.send("POST", API, build_message()).json["id"]
     assert refused(alice.send("PATCH", f"{API}/{id}", changes, headers=ANY))["password"]
     assert alice.get(f"{API}/{id}").json["priority"] == "NORMAL"
     assert alice.send("PATCH", f"{API}/{id}", changes | {"confirm": CONFIRM}, headers=ANY).status_code == 200
@@ -98,7 +98,7 @@ def test_alarming_again_is_confirmed_and_correcting_quietly_is_not(alice):
 
 @pytest.mark.parametrize("changes", [{"targetType": "ALL", "targetIds": None}, {"title": "Another"}])
 def test_plan_is_confirmed_as_it_will_be_sent(alice, changes):
-    plan = to_role("ops", priority="URGENT", scheduledAt="2030-01-01T10:00:00Z")
+    plan = build_role_message("ops", priority="URGENT", scheduledAt="2030-01-01T10:00:00Z")
     if "title" in changes:
         plan = URGENT | {"scheduledAt": "2030-01-01T10:00:00Z"}
     people = 1 if plan["targetType"] == "ROLE" else 3
@@ -116,20 +116,20 @@ def test_draft_is_confirmed_when_it_is_sent_and_not_while_it_is_written(alice):
 def test_plan_of_somebody_else_is_confirmed_by_who_releases_it(make_app, alice, undo_seconds):
     app = make_app(undo_seconds=undo_seconds)
     with app.app_context():
-        id = send(actor("alice"), URGENT | {"scheduledAt": "2030-01-01T10:00:00Z"})
+        id = publish_message(load_actor("alice"), URGENT | {"scheduledAt": "2030-01-01T10:00:00Z"})
     path = f"/console/broadcasts/{id}/send"
-    alice = Client.of(app, "alice")
+    alice = BrowserClient.for_user(app, "alice")
     asked = alice.post(path)
     assert asked.status_code == 422
     assert all(words in asked.get_data(as_text=True) for words in ("3 people", "Your password", f'action="{path}"'))
     assert alice.post(path, {"understood": "yes", "password": "guess"}).status_code == 422
     assert alice.post(path, {"understood": "yes", "password": PASSWORD}).status_code == 303
     with app.app_context():
-        assert broadcasts.by_id(id).is_held == bool(undo_seconds)
+        assert broadcasts.get(id).is_held == bool(undo_seconds)
 
 
 def test_edit_page_of_what_is_live_asks_and_keeps_what_was_typed(alice):
-    id = alice.send("POST", API, a_message()).json["id"]
+    id = alice.send("POST", API, build_message()).json["id"]
     form = {"live": "yes", "version": "1-ACTIVE", "title": "Louder", "content": "C", "priority": "URGENT", "do": "send"}
     asked = alice.post(f"/console/broadcasts/{id}/edit", form)
     assert asked.status_code == 422
@@ -141,7 +141,7 @@ def test_edit_page_of_what_is_live_asks_and_keeps_what_was_typed(alice):
 
 def test_dead_letter_redriven_by_hand_is_confirmed_and_in_bulk_left_behind(app, alice):
     letter_id = bury(app)
-    urgent = json.dumps(an_event(data=URGENT))
+    urgent = json.dumps(build_cloud_event(data=URGENT))
     path = f"/console/dead-letters/{letter_id}/redrive"
     asked = alice.post(path, {"value": urgent})
     assert asked.status_code == 422
@@ -154,15 +154,15 @@ def test_dead_letter_redriven_by_hand_is_confirmed_and_in_bulk_left_behind(app, 
 
 def test_editing_by_the_form_keeps_that_it_signs_people_out(app, alice):
     with app.app_context():
-        plan = to_people("bob", scheduledAt="2030-01-01T10:00:00Z", closeSessions=True)
-        id = send(actor("alice"), plan)
-        people_actions.create_person("dora", None, roles=["author"], by=SYSTEM, now=clock.now())
+        plan = build_user_message("bob", scheduledAt="2030-01-01T10:00:00Z", closeSessions=True)
+        id = publish_message(load_actor("alice"), plan)
+        people_actions.create_user("dora", None, roles=["author"], by=SYSTEM, now=clock.now())
     form = {"title": "Bye", "content": "C", "targetType": "SELECTED", "people": "bob", "when": "later", "do": "send"}
     form |= {"scheduledAt": "2030-01-01T10:00", "timeZone": "UTC", "version": "1-SCHEDULED"}
     path = f"/console/broadcasts/{id}/edit"
-    assert Client.of(app, "dora").post(path, form).status_code == 403
+    assert BrowserClient.for_user(app, "dora").post(path, form).status_code == 403
     assert alice.post(path, form | {"targetType": "ALL"}).status_code == 422
     assert alice.post(path, form).status_code == 303
     with app.app_context():
-        assert broadcasts.by_id(id).close_sessions
+        assert broadcasts.get(id).close_sessions
     assert "signs people out" in alice.get(path).get_data(as_text=True)

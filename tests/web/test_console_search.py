@@ -12,7 +12,7 @@ from broadcast.actions import broadcasts, edits, preferences, users
 from broadcast.actions import passwords as password_actions
 from broadcast.domain import clock, message, time_zones
 from broadcast.domain.actor import SYSTEM
-from tests.acts import a_message, actor, send
+from tests.acts import build_message, load_actor, publish_message
 
 TEMPLATES = Path(__file__).resolve().parent.parent.parent / "templates"
 URL = "/console/broadcasts"
@@ -27,8 +27,10 @@ def titles(client, path: str) -> list[str]:
 def exercise(app, client):
     alice = client("alice")
     with app.app_context():
-        send(actor("alice"), a_message(title="Feuerwehrübung am Freitag", content="Treffpunkt: Straße 7"))
-        send(actor("alice"), a_message(title="Lunch", content="Crème brûlée, 100% sugar"))
+        publish_message(
+            load_actor("alice"), build_message(title="Feuerwehrübung am Freitag", content="Treffpunkt: Straße 7")
+        )
+        publish_message(load_actor("alice"), build_message(title="Lunch", content="Crème brûlée, 100% sugar"))
     return alice
 
 
@@ -56,8 +58,8 @@ def test_audit_finds_people_by_folded_words(app, client):
     alice = client("alice")
     with app.app_context():
         now = clock.now()
-        users.create_person("zoe", None, name="Zoë Müller-Ångström", roles=["admin"], by=SYSTEM, now=now)
-        send(actor("zoe"))
+        users.create_user("zoe", None, name="Zoë Müller-Ångström", roles=["admin"], by=SYSTEM, now=now)
+        publish_message(load_actor("zoe"))
     for who in ("zoe", "muller", "angstrom zoe", "Müller"):
         page = alice.get("/console/audit", query_string={"who": who}).get_data(as_text=True)
         assert "broadcast.published" in page, who
@@ -68,8 +70,8 @@ def test_next_due_is_first_on_the_overview_and_in_the_list(app, client):
     alice, now = client("alice"), clock.now()
     with app.app_context():
         for hours in (5, 1, 9, 3):
-            at = clock.to_wire(now + timedelta(hours=hours))
-            send(actor("alice"), a_message(title=f"In {hours}", scheduledAt=at))
+            at = clock.to_rfc3339(now + timedelta(hours=hours))
+            publish_message(load_actor("alice"), build_message(title=f"In {hours}", scheduledAt=at))
     expected = ["In 1", "In 3", "In 5", "In 9"]
     assert titles(alice, "/console/") == expected
     assert titles(alice, f"{URL}?filter=scheduled&sort=due") == expected
@@ -78,46 +80,46 @@ def test_next_due_is_first_on_the_overview_and_in_the_list(app, client):
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
 def test_sent_today_counts_the_day_of_whoever_looks(app, client, zone):
     alice, now = client("alice"), clock.now()
-    midnight = time_zones.start_of_day(now, ZoneInfo(zone))
+    midnight = time_zones.get_start_of_day(now, ZoneInfo(zone))
     with app.app_context():
-        by = actor("alice")
+        by = load_actor("alice")
         preferences.save({"timeZone": zone}, by=by, now=now)
-        send(by, now=midnight - timedelta(seconds=1))
-        send(by, now=midnight)
-        recalled = send(by, now=now)
+        publish_message(by, now=midnight - timedelta(seconds=1))
+        publish_message(by, now=midnight)
+        recalled = publish_message(by, now=now)
         broadcasts.cancel(recalled, reason="x", by=by, now=now)
-        draft = message.read_draft(a_message(), now=now)
-        broadcasts.publish(draft, by=by, now=now, test=True)
-        held = broadcasts.publish(draft, by=by, now=now, hold_seconds=60).id
+        draft = message.parse_draft(build_message(), now=now)
+        broadcasts.publish(draft, by=by, now=now, is_test=True)
+        held = broadcasts.publish(draft, by=by, now=now, undo_seconds=60).id
         edits.withdraw(held, by=by, now=now)
-        broadcasts.publish(draft, by=by, now=now, hold_seconds=60)
+        broadcasts.publish(draft, by=by, now=now, undo_seconds=60)
     page = " ".join(html.unescape(alice.get("/console/").get_data(as_text=True)).split())
     assert f'<dd>2 <span class="hint">since 00:00 in {zone}, recalled ones too</span></dd>' in page
 
 
 LIMITS = {
-    ("console/broadcasts/_fields.html", "title"): message.TITLE_CHARACTERS,
-    ("console/broadcasts/_fields.html", "category"): message.CATEGORY_CHARACTERS,
-    ("console/broadcasts/_fields.html", "label{{ n }}"): message.LABEL_CHARACTERS,
-    ("console/broadcasts/template.html", "category"): message.CATEGORY_CHARACTERS,
+    ("console/broadcasts/_fields.html", "title"): message.MAX_TITLE_CHARACTERS,
+    ("console/broadcasts/_fields.html", "category"): message.MAX_CATEGORY_CHARACTERS,
+    ("console/broadcasts/_fields.html", "label{{ n }}"): message.MAX_LABEL_CHARACTERS,
+    ("console/broadcasts/template.html", "category"): message.MAX_CATEGORY_CHARACTERS,
     ("console/broadcasts/template.html", "name"): 80,
     ("console/broadcasts/template.html", "title"): 400,
     ("console/broadcasts/compose.html", "audienceName"): 80,
     ("console/broadcasts/use.html", "var-{{ name }}"): 2000,
     ("console/broadcasts/list.html", "reason"): 500,
     ("console/broadcasts/detail.html", "reason"): 500,
-    ("console/users/tokens.html", "label"): users.LABEL_CHARACTERS,
+    ("console/users/tokens.html", "label"): users.MAX_LABEL_CHARACTERS,
     ("console/users/new.html", "username"): 64,
     ("console/users/new.html", "name"): 200,
-    ("console/users/new.html", "password"): password_actions.MOST,
-    ("auth/invitation.html", "password"): password_actions.MOST,
-    ("auth/invitation.html", "again"): password_actions.MOST,
+    ("console/users/new.html", "password"): password_actions.MAX_LENGTH,
+    ("auth/invitation.html", "password"): password_actions.MAX_LENGTH,
+    ("auth/invitation.html", "again"): password_actions.MAX_LENGTH,
     ("console/users/detail.html", "name"): 200,
     ("console/users/detail.html", "typedUsername"): 64,
     ("console/users/roles.html", "name"): 64,
     ("console/users/role.html", "name"): 64,
-    ("auth/account.html", "new"): password_actions.MOST,
-    ("auth/account.html", "again"): password_actions.MOST,
+    ("auth/account.html", "new"): password_actions.MAX_LENGTH,
+    ("auth/account.html", "again"): password_actions.MAX_LENGTH,
 }
 
 
@@ -134,9 +136,9 @@ def test_no_field_takes_more_or_less_than_what_is_accepted():
 @pytest.mark.parametrize(
     ("field", "most"),
     [
-        ("title", message.TITLE_CHARACTERS),
-        ("category", message.CATEGORY_CHARACTERS),
-        ("label1", message.LABEL_CHARACTERS),
+        ("title", message.MAX_TITLE_CHARACTERS),
+        ("category", message.MAX_CATEGORY_CHARACTERS),
+        ("label1", message.MAX_LABEL_CHARACTERS),
     ],
 )
 def test_form_accepts_as_many_characters_as_its_field_takes(client, field, most):

@@ -10,13 +10,13 @@ from sqlalchemy import select
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, writing
-from broadcast.store.models import ApiToken, Audit, UserSession
+from broadcast.store.database import db, write_transaction
+from broadcast.store.models import ApiToken, AuditEntry, UserSession
 from broadcast.web.embed import tokens as embed_tokens
-from tests.acts import Reader, actor, count_rows, send, to_people
-from tests.cast import Client
-from tests.conftest import tail
-from tests.web.doors import bearer, method_of, path_of
+from tests.acts import StreamReader, build_user_message, count_rows, load_actor, publish_message
+from tests.cast import BrowserClient
+from tests.conftest import deliver_new_events
+from tests.web.doors import build_route_path, get_route_method, make_bearer_headers
 
 SITE, OTHER, STRANGER = "https://intranet.example", "https://shop.example:8443", "https://evil.example"
 OPEN = {  # what an embedded inbox may do; written here once more, so that a slip in the code is seen
@@ -41,7 +41,7 @@ def app(make_app):
 def site(app, client) -> dict[str, str]:
     """The headers of the site's server. The cast exists."""
     client()
-    return bearer(app, "alice", ["embed"])
+    return make_bearer_headers(app, "alice", ["embed"])
 
 
 def mint(app, site, username="bob", origin=SITE) -> str:
@@ -64,11 +64,11 @@ def test_token_is_for_some_minutes_and_names_the_person(app, site):
     answer = app.test_client().post("/api/embed/tokens", json={"username": "Bob", "origin": SITE}, headers=site)
     assert (answer.status_code, answer.headers["Cache-Control"], cors(answer)) == (201, "no-store", {})
     assert 890 <= answer.json["expiresIn"] <= 900
-    left = clock.from_wire(answer.json["expiresAt"]) - clock.now()
+    left = clock.parse_rfc3339(answer.json["expiresAt"]) - clock.now()
     assert timedelta(minutes=14) < left <= timedelta(minutes=15)
     with app.app_context():
-        bobs = send(actor("alice"), to_people("bob"))
-        send(actor("alice"), to_people("charlie"))
+        bobs = publish_message(load_actor("alice"), build_user_message("bob"))
+        publish_message(load_actor("alice"), build_user_message("charlie"))
     read = app.test_client().get("/api/user/messages", headers=page_of(SITE, answer.json["token"]))
     assert [item["id"] for item in read.json["items"]] == [bobs]
 
@@ -76,7 +76,9 @@ def test_token_is_for_some_minutes_and_names_the_person(app, site):
 def test_page_of_the_site_reads_marks_and_streams(app, site):
     headers = page_of(SITE, mint(app, site))
     with app.app_context():
-        first, second = (send(actor("alice"), to_people("bob", requiresAck=True)) for _ in range(2))
+        first, second = (
+            publish_message(load_actor("alice"), build_user_message("bob", requiresAck=True)) for _ in range(2)
+        )
     http = app.test_client()
     for path, body in [
         ("/api/user/messages/read", {"broadcastIds": [first]}),
@@ -88,13 +90,13 @@ def test_page_of_the_site_reads_marks_and_streams(app, site):
         assert "Origin" in answer.vary
     assert answer.json["unread"] == 0
     with app.app_context():
-        tail(app)
-    stream = Reader(http, headers=headers)
-    stream.until("CONNECTED")
+        deliver_new_events(app)
+    stream = StreamReader(http, headers=headers)
+    stream.read_until("CONNECTED")
     with app.app_context():
-        send(actor("alice"), to_people("bob", title="Live"))
-        tail(app)
-    assert stream.next().data["title"] == "Live"
+        publish_message(load_actor("alice"), build_user_message("bob", title="Live"))
+        deliver_new_events(app)
+    assert stream.next_frame().data["title"] == "Live"
     assert cors(stream.response) == {"Access-Control-Allow-Origin": SITE}
     stream.close()
 
@@ -103,16 +105,18 @@ def test_token_opens_nothing_else_whatever_its_person_may(app, site, routes):
     """Route by route, for an administrator; what is refused writes nothing and invites nobody."""
     headers = page_of(SITE, mint(app, site, "alice"))
     with app.app_context():
-        broadcast_id = send(actor("alice"))
+        broadcast_id = publish_message(load_actor("alice"))
         before = count_rows()
     for rule in routes:
-        if (method_of(rule), rule.rule) in OPEN:
+        if (get_route_method(rule), rule.rule) in OPEN:
             continue
-        response = app.test_client().open(path_of(rule, broadcast_id), method=method_of(rule), headers=headers, json={})
+        response = app.test_client().open(
+            build_route_path(rule, broadcast_id), method=get_route_method(rule), headers=headers, json={}
+        )
         assert (response.status_code, cors(response)) == (403, {}), rule
     with app.app_context():
         assert count_rows() == before
-    assert {(method_of(rule), rule.rule) for rule in routes} >= OPEN
+    assert {(get_route_method(rule), rule.rule) for rule in routes} >= OPEN
 
 
 @pytest.mark.parametrize("origin", [OTHER, STRANGER, None, "null", SITE.upper(), SITE + "/", "http://intranet.example"])
@@ -138,25 +142,25 @@ def test_token_that_is_over_is_told_so_and_the_page_can_read_that(app, site):
 @pytest.mark.parametrize("end", ["everywhere", "one session", "disabled", "password", "site's token", "forced"])
 def test_what_ends_sessions_ends_embedded_inboxes_and_their_streams(app, site, end):
     headers = page_of(SITE, mint(app, site))
-    stream = Reader(app.test_client(), headers=headers)
-    stream.until("CONNECTED")
+    stream = StreamReader(app.test_client(), headers=headers)
+    stream.read_until("CONNECTED")
     with app.app_context():
-        bob, now = actor("bob"), clock.now()
+        bob, now = load_actor("bob"), clock.now()
         if end == "everywhere":
-            actions.end_sessions(bob.user_id, by=bob, now=now, keep=0)
+            actions.end_sessions(bob.user_id, by=bob, now=now, kept_session_id=0)
         elif end == "one session":
             actions.end_session(db.session.scalar(select(UserSession.id)), by=bob, now=now)
         elif end == "disabled":
-            actions.disable(bob.user_id, by=SYSTEM, now=now)
+            actions.disable_user(bob.user_id, by=SYSTEM, now=now)
         elif end == "password":
             actions.set_password(bob.user_id, "a new battery staple", by=SYSTEM, now=now)
         elif end == "site's token":
-            actions.revoke_token(db.session.scalar(select(ApiToken.id)), by=actor("alice"), now=now)
+            actions.revoke_token(db.session.scalar(select(ApiToken.id)), by=load_actor("alice"), now=now)
         else:
-            send(actor("alice"), to_people("bob", closeSessions=True))
-        tail(app)
+            publish_message(load_actor("alice"), build_user_message("bob", closeSessions=True))
+        deliver_new_events(app)
     events = []
-    while frame := stream.next():
+    while frame := stream.next_frame():
         events.append(frame.event)
     assert events[-1] == "SIGNED_OUT"
     assert app.test_client().get("/api/user/messages", headers=headers).status_code == 401
@@ -168,7 +172,7 @@ def test_what_ends_sessions_ends_embedded_inboxes_and_their_streams(app, site, e
 def test_stream_ends_with_the_token_of_its_page(app, site):
     headers = page_of(SITE, mint(app, site))
     with time_machine.travel(time.time() + 890, tick=True):
-        stream = Reader(app.test_client(), headers=headers)
+        stream = StreamReader(app.test_client(), headers=headers)
     [connection] = app.extensions["hub"].connections
     assert connection.ends_at - time.monotonic() < 15
     stream.close()
@@ -179,9 +183,9 @@ def test_a_person_has_one_session_for_each_site_and_sees_it(app, site, client):
     with app.app_context():
         rows = db.session.scalars(select(UserSession).where(UserSession.origin.is_not(None))).all()
         assert sorted(row.origin for row in rows) == [SITE, OTHER]
-        told = db.session.scalars(select(Audit).where(Audit.action == "person.embedded")).all()
+        told = db.session.scalars(select(AuditEntry).where(AuditEntry.action == "person.embedded")).all()
         assert [row.detail["origin"] for row in told] == [SITE, OTHER]
-    assert f"Inbox in {SITE}" in Client.of(app, "bob").get("/account").get_data(as_text=True)
+    assert f"Inbox in {SITE}" in BrowserClient.for_user(app, "bob").get("/account").get_data(as_text=True)
 
 
 @pytest.mark.parametrize("hours", [7 * 24 + 1, 30 * 24 + 1])
@@ -196,7 +200,7 @@ def test_session_that_lapsed_is_followed_by_another(app, site, hours):
 
 
 def test_token_does_not_outlive_the_token_of_its_site(app, site):
-    with app.app_context(), writing() as session:
+    with app.app_context(), write_transaction() as session:
         session.query(ApiToken).one().expires_at = clock.now() + timedelta(minutes=2)
     answer = app.test_client().post("/api/embed/tokens", json={"username": "bob", "origin": SITE}, headers=site)
     assert answer.json["expiresIn"] <= 120
@@ -230,7 +234,7 @@ def test_lone_origin_need_not_be_named(make_app, client):
     client()
     app = make_app(embed_origins=[OTHER])
     answer = app.test_client().post(
-        "/api/embed/tokens", json={"username": "bob"}, headers=bearer(app, "bob", ["embed"])
+        "/api/embed/tokens", json={"username": "bob"}, headers=make_bearer_headers(app, "bob", ["embed"])
     )
     headers = page_of(OTHER, answer.json["token"])
     assert app.test_client().get("/api/user/messages", headers=headers).status_code == 200
@@ -247,9 +251,9 @@ def test_tokens_are_not_for_browsers_to_ask(app, site, headers):
 @pytest.mark.parametrize("scope", ["inbox", "admin", "events", "metrics"])
 def test_only_a_token_of_the_scope_embed_asks_for_others(app, site, scope):
     body = {"username": "bob", "origin": SITE}
-    answer = app.test_client().post("/api/embed/tokens", json=body, headers=bearer(app, "alice", [scope]))
+    answer = app.test_client().post("/api/embed/tokens", json=body, headers=make_bearer_headers(app, "alice", [scope]))
     assert answer.status_code == 403
-    assert Client.of(app, "alice").send("POST", "/api/embed/tokens", body).status_code == 403
+    assert BrowserClient.for_user(app, "alice").send("POST", "/api/embed/tokens", body).status_code == 403
     embedded = page_of(SITE, mint(app, site, "alice"))
     assert app.test_client().post("/api/embed/tokens", json=body, headers=embedded).status_code == 403
 
@@ -266,7 +270,7 @@ def test_preflight_is_answered_for_exactly_what_is_open(app, client, routes, met
         if method not in rule.methods:
             continue
         asked = {"Origin": SITE, "Access-Control-Request-Method": method}
-        response = app.test_client().options(path_of(rule), headers=asked)
+        response = app.test_client().options(build_route_path(rule), headers=asked)
         if (method, rule.rule) not in OPEN:
             assert cors(response) == {}, rule
             continue
@@ -294,9 +298,9 @@ def test_preflight_of_others_or_for_more_is_not_answered(app, client, origin, me
 
 
 def test_no_cookie_and_no_other_token_invites_another_origin(app, site, client, routes):
-    bob, program = Client.of(app, "bob"), bearer(app, "bob", ["inbox"])
+    bob, program = BrowserClient.for_user(app, "bob"), make_bearer_headers(app, "bob", ["inbox"])
     for rule in routes:
-        path, method = path_of(rule), method_of(rule)
+        path, method = build_route_path(rule), get_route_method(rule)
         for headers in ({"Origin": SITE}, {"Origin": SITE} | program):
             response = bob.http.open(path, method=method, headers=headers, buffered=False)
             assert cors(response) == {}, rule
@@ -305,11 +309,11 @@ def test_no_cookie_and_no_other_token_invites_another_origin(app, site, client, 
 
 def test_token_is_no_cookie_and_a_cookie_is_no_token(app, site, client):
     token = mint(app, site)
-    browser = Client(app.test_client())
+    browser = BrowserClient(app.test_client())
     with browser.http.session_transaction() as cookie:
         cookie["token"] = token
     assert browser.get("/inbox").status_code == 303
-    cookie = Client.of(app, "bob").http.get_cookie("broadcast").value
+    cookie = BrowserClient.for_user(app, "bob").http.get_cookie("broadcast").value
     assert app.test_client().get("/api/user/messages", headers=page_of(SITE, cookie)).status_code == 401
 
 
@@ -338,7 +342,7 @@ def test_token_that_nobody_signed_is_nobody_and_invites_nobody(app, site, spoil)
 def test_keys_can_be_rotated_while_pages_are_open(make_app, client):
     client()
     before = make_app(embed_origins=[SITE], secret_key="a" * 40)
-    headers = page_of(SITE, mint(before, bearer(before, "alice", ["embed"])))
+    headers = page_of(SITE, mint(before, make_bearer_headers(before, "alice", ["embed"])))
     for fallbacks, status in [(["a" * 40], 200), ([], 401)]:
         app = make_app(embed_origins=[SITE], secret_key="b" * 40, secret_key_fallbacks=fallbacks)
         assert app.test_client().get("/api/user/messages", headers=headers).status_code == status
@@ -352,9 +356,11 @@ def test_site_that_is_no_longer_allowed_is_shut_out_at_once(app, site, make_app)
 
 def test_signed_session_must_be_an_embedded_one(app, site, client):
     """Even a signature for the session of a browser opens nothing."""
-    Client.of(app, "bob")
+    BrowserClient.for_user(app, "bob")
     with app.app_context():
-        token = embed_tokens.sign(db.session.scalar(select(UserSession.id)), until=clock.now() + timedelta(minutes=5))
+        token = embed_tokens.sign(
+            db.session.scalar(select(UserSession.id)), expires_at=clock.now() + timedelta(minutes=5)
+        )
     assert app.test_client().get("/api/user/messages", headers=page_of(SITE, token)).status_code == 401
 
 
@@ -372,7 +378,7 @@ def test_without_sites_there_is_no_script_no_token_and_no_invitation(make_app, c
     client()
     app = make_app()
     assert app.test_client().get("/embed.js").status_code == 404
-    headers = bearer(app, "alice", ["embed"])
+    headers = make_bearer_headers(app, "alice", ["embed"])
     answer = app.test_client().post("/api/embed/tokens", json={"username": "bob", "origin": SITE}, headers=headers)
     assert answer.status_code == 404
     preflight = app.test_client().options("/api/user/messages", headers=ASKED | {"Origin": SITE})

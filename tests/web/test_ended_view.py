@@ -10,9 +10,9 @@ from broadcast.actions.retention import RetentionPolicy
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts as stored
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast
-from tests.acts import a_message, actor, expire, send, to_role
+from tests.acts import build_message, build_role_message, expire_broadcast, load_actor, publish_message
 
 ENDED = "/inbox?view=ended"
 SENTENCE = "This message has ended: it can be read, and nothing else can be done with it."
@@ -28,7 +28,7 @@ def receive(app, client) -> None:
 def end(app, *ids: int) -> None:
     with app.app_context():
         for broadcast_id in ids:
-            expire(broadcast_id, now=clock.now())
+            expire_broadcast(broadcast_id, now=clock.now())
 
 
 def titles(client, path: str = ENDED) -> list[str]:
@@ -45,7 +45,9 @@ def bob(client):
 def shift(app, bob) -> int:
     """A message to everyone that Bob received and whose time is over."""
     with app.app_context():
-        shift = send(actor("alice"), a_message(title="Shift plan", category="News", requiresAck=True))
+        shift = publish_message(
+            load_actor("alice"), build_message(title="Shift plan", category="News", requiresAck=True)
+        )
     receive(app, bob)
     end(app, shift)
     return shift
@@ -65,9 +67,11 @@ def test_ended_message_is_found_by_who_received_it(app, bob, client, shift):
 
 def test_message_whose_time_is_over_is_there_before_the_clock_has_run(app, bob):
     with app.app_context():
-        late = send(actor("alice"), a_message(expiresAt=clock.to_wire(clock.now() + timedelta(minutes=1))))
+        late = publish_message(
+            load_actor("alice"), build_message(expiresAt=clock.to_rfc3339(clock.now() + timedelta(minutes=1)))
+        )
     receive(app, bob)
-    with app.app_context(), writing() as session:
+    with app.app_context(), write_transaction() as session:
         session.get(Broadcast, late).expires_at = clock.now() - timedelta(seconds=1)
     assert (titles(bob, "/inbox"), titles(bob)) == ([], ["Lifts"])
 
@@ -96,10 +100,10 @@ def test_it_has_a_page_of_its_own_to_read(bob, client, shift):
 
 def test_what_was_recalled_is_nowhere(app, bob):
     with app.app_context():
-        recalled = send(actor("alice"))
+        recalled = publish_message(load_actor("alice"))
     receive(app, bob)
     with app.app_context():
-        broadcasts.cancel(recalled, reason="Wrong", by=actor("alice"), now=clock.now())
+        broadcasts.cancel(recalled, reason="Wrong", by=load_actor("alice"), now=clock.now())
     assert titles(bob) == []
     assert bob.get(f"/inbox/{recalled}").status_code == 404
     assert bob.post(f"/inbox/{recalled}/read").status_code == 404
@@ -108,23 +112,23 @@ def test_what_was_recalled_is_nowhere(app, bob):
 def test_who_has_lost_the_role_sees_it_no_more_and_who_got_it_later_never_did(app, bob, client):
     charlie = client("charlie")
     with app.app_context():
-        ops = send(actor("alice"), to_role("ops", title="For ops"))
+        ops = publish_message(load_actor("alice"), build_role_message("ops", title="For ops"))
     receive(app, bob)
     receive(app, charlie)
     end(app, ops)
     assert (titles(bob), titles(charlie)) == (["For ops"], [])
     with app.app_context():
-        users.set_roles(actor("bob").user_id, [], by=SYSTEM, now=clock.now())
-        users.set_roles(actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
+        users.set_roles(load_actor("bob").user_id, [], by=SYSTEM, now=clock.now())
+        users.set_roles(load_actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
     assert (titles(bob), titles(charlie)) == ([], [])
     assert bob.get(f"/inbox/{ops}").status_code == 404
 
 
 def test_archived_and_snoozed_copies_are_there_too(app, bob):
     with app.app_context():
-        ids = [send(actor("alice"), a_message(title=title)) for title in ("One", "Two")]
-        receipts.archive(ids[:1], by=actor("bob"), now=clock.now())
-        receipts.snooze(ids[1:], until=clock.now() + timedelta(days=1), by=actor("bob"), now=clock.now())
+        ids = [publish_message(load_actor("alice"), build_message(title=title)) for title in ("One", "Two")]
+        receipts.archive(ids[:1], by=load_actor("bob"), now=clock.now())
+        receipts.snooze(ids[1:], until=clock.now() + timedelta(days=1), by=load_actor("bob"), now=clock.now())
     end(app, *ids)
     assert titles(bob) == ["Two", "One"]
     counts = bob.get("/inbox/count").json["counts"]
@@ -132,13 +136,16 @@ def test_archived_and_snoozed_copies_are_there_too(app, bob):
 
 
 def test_view_is_searched_filtered_and_paged_like_the_others(app, bob, monkeypatch):
-    monkeypatch.setattr("broadcast.web.inbox.pages.PAGE", 2)
+    monkeypatch.setattr("broadcast.web.inbox.pages.PAGE_SIZE", 2)
     with app.app_context():
-        ids = [send(actor("alice"), a_message(title=f"Übung {n}", category=f"C{n % 2}")) for n in range(5)]
+        ids = [
+            publish_message(load_actor("alice"), build_message(title=f"Übung {n}", category=f"C{n % 2}"))
+            for n in range(5)
+        ]
     receive(app, bob)
     receive(app, bob)
-    with app.app_context(), writing() as session:
-        stored.mark(session, [(id, actor("bob").user_id) for id in ids], "delivered_at", at=clock.now())
+    with app.app_context(), write_transaction() as session:
+        stored.set_timestamp(session, [(id, load_actor("bob").user_id) for id in ids], "delivered_at", at=clock.now())
     end(app, *ids)
     assert titles(bob, f"{ENDED}&q=ubung") == ["Übung 4", "Übung 3"]
     assert titles(bob, f"{ENDED}&category=C1") == ["Übung 3", "Übung 1"]
@@ -155,7 +162,7 @@ def test_view_is_searched_filtered_and_paged_like_the_others(app, bob, monkeypat
 
 def test_retention_takes_it_out_of_the_view(app, bob, shift):
     with app.app_context():
-        retention.run(RetentionPolicy(0, 0, receipts_days=1), now=clock.now() + timedelta(days=2))
+        retention.delete_expired(RetentionPolicy(0, 0, receipts_days=1), now=clock.now() + timedelta(days=2))
     assert titles(bob) == []
 
 

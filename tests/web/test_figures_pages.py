@@ -10,11 +10,11 @@ from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Forbidden, NotFound
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
-from broadcast.domain.signed_csv import is_genuine
+from broadcast.domain.signed_csv import has_valid_signature
 from broadcast.store import broadcasts, log
-from broadcast.store.fast.count_cache import Counted
-from tests.acts import Reader, a_message, actor, count_rows, send, to_people
-from tests.conftest import tail
+from broadcast.store.fast.count_cache import CountCache
+from tests.acts import StreamReader, build_message, build_user_message, count_rows, load_actor, publish_message
+from tests.conftest import deliver_new_events
 
 NOW = clock.now()
 
@@ -25,7 +25,7 @@ def text_of(response) -> str:
 
 def publish(app, raw=None) -> int:
     with app.app_context():
-        return send(actor("alice"), raw)
+        return publish_message(load_actor("alice"), raw)
 
 
 # ---- pages, JSON, CSV
@@ -46,7 +46,7 @@ def test_page_tells_the_funnel_the_pace_and_who_is_missing(app, client):
 
 
 @pytest.mark.parametrize(
-    "raw", [a_message(draft=True), a_message(scheduledAt="2998-01-01T00:00:00Z"), to_people("bob")]
+    "raw", [build_message(draft=True), build_message(scheduledAt="2998-01-01T00:00:00Z"), build_user_message("bob")]
 )
 def test_every_kind_of_broadcast_has_its_figures(app, client, raw):
     alice, broadcast_id = client("alice"), publish(app, raw)
@@ -66,7 +66,7 @@ def test_missing_people_are_paged(app, client):
     alice = client("alice")
     with app.app_context():
         for n in range(60):
-            actions.create_person(f"p{n:02}", None, by=SYSTEM, now=NOW)
+            actions.create_user(f"p{n:02}", None, by=SYSTEM, now=NOW)
     broadcast_id = publish(app)
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
     following = re.search(r'hx-get="(/console/broadcasts/\d+/missing\?after=[^"]+)"', page)[1]
@@ -102,22 +102,22 @@ def test_odd_question_about_deliveries_is_refused(app, client, query):
 )
 def test_csv_is_signed_and_has_everybody(app, client, monkeypatch, path):
     """Also in pieces, without the context of the request."""
-    monkeypatch.setattr("broadcast.web.console.analytics._CHUNK", 2)
+    monkeypatch.setattr("broadcast.web.console.analytics._CHUNK_ROWS", 2)
     response = client("alice").get(path.format(publish(app)))
     assert response.mimetype == "text/csv"
-    assert is_genuine(response.data, [app.secret_key])
+    assert has_valid_signature(response.data, [app.secret_key])
     assert [line.split(",")[1] for line in text_of(response).splitlines()[1:-1]] == ["alice", "bob", "charlie"]
 
 
 def test_totals_only_where_the_system_is_set_so(make_app):
     """A setting turns figures of persons off: everywhere, for administrators too."""
-    from tests.cast import Client
-    from tests.conftest import add_cast
+    from tests.cast import BrowserClient
+    from tests.conftest import add_test_users
 
     app = make_app(figures_per_person=False)
     with app.app_context():
-        add_cast()
-    alice, broadcast_id = Client.of(app, "alice"), publish(app)
+        add_test_users()
+    alice, broadcast_id = BrowserClient.for_user(app, "alice"), publish(app)
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
     assert "only totals are told" in page
     assert "Remind whoever is missing" in page
@@ -134,7 +134,7 @@ def test_totals_only_where_the_system_is_set_so(make_app):
 def test_viewer_sees_totals_and_no_names(app, client):
     broadcast_id = publish(app) if client() else 0
     with app.app_context():
-        actions.set_roles(actor("bob").user_id, ["viewer"], by=SYSTEM, now=NOW)
+        actions.set_roles(load_actor("bob").user_id, ["viewer"], by=SYSTEM, now=NOW)
     page = text_of(client("bob").get(f"/console/broadcasts/{broadcast_id}/figures"))
     assert "only totals are told" in page
     assert "Charlie" not in page
@@ -143,10 +143,10 @@ def test_viewer_sees_totals_and_no_names(app, client):
 
 @pytest.mark.parametrize(("due", "told"), [(-1, "Overdue"), (1, "To acknowledge")])
 def test_acknowledgements_that_are_late_are_marked(app, client, due, told):
-    raw = a_message(requiresAck=True, ackDueAt=clock.to_wire(NOW + timedelta(days=due)))
+    raw = build_message(requiresAck=True, ackDueAt=clock.to_rfc3339(NOW + timedelta(days=due)))
     alice = client("alice")
     with app.app_context():
-        broadcast_id = send(actor("alice"), raw, now=NOW - timedelta(days=2))
+        broadcast_id = publish_message(load_actor("alice"), raw, now=NOW - timedelta(days=2))
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
     assert re.search(rf'class="ack-line.*{told}', page, re.S)
     assert "Who has not acknowledged" in page
@@ -158,20 +158,20 @@ def test_acknowledgements_that_are_late_are_marked(app, client, due, told):
 def test_reminder_goes_to_those_who_have_not_read_and_to_nobody_else(app, client):
     alice, bob, charlie, broadcast_id = client("alice"), client("bob"), client("charlie"), publish(app)
     bob.post(f"/inbox/{broadcast_id}/read")
-    tail(app)
-    streams = {name: Reader(c.http) for name, c in (("bob", bob), ("charlie", charlie))}
-    page = Reader(charlie.http, "/inbox/stream")
+    deliver_new_events(app)
+    streams = {name: StreamReader(c.http) for name, c in (("bob", bob), ("charlie", charlie))}
+    page = StreamReader(charlie.http, "/inbox/stream")
     for stream in (*streams.values(), page):
-        stream.until("CONNECTED")
+        stream.read_until("CONNECTED")
     response = alice.post(f"/console/broadcasts/{broadcast_id}/remind")
     assert response.status_code == 303
     assert "Reminded 2 people" in text_of(alice.get(response.location))
-    later = publish(app, a_message(title="Later"))
-    tail(app)
-    reminded = streams["charlie"].next()
+    later = publish(app, build_message(title="Later"))
+    deliver_new_events(app)
+    reminded = streams["charlie"].next_frame()
     assert (reminded.event, reminded.data["id"], reminded.data["reminder"]) == ("MESSAGE_UPDATED", broadcast_id, True)
-    assert streams["bob"].next().data["id"] == later
-    frame = page.next()
+    assert streams["bob"].next_frame().data["id"] == later
+    frame = page.next_frame()
     assert (frame.event, "data-reminder" in frame.data) == ("MESSAGE_UPDATED", True)
     for stream in (*streams.values(), page):
         stream.close()
@@ -181,16 +181,16 @@ def test_reminder_goes_to_those_who_have_not_read_and_to_nobody_else(app, client
 def test_whoever_was_away_is_reminded_on_return(app, client):
     charlie, broadcast_id = client("charlie"), publish(app)
     with app.app_context():
-        cursor = log.head()
-        reminders.remind(broadcast_id, by=actor("alice"), now=clock.now())
-    tail(app)
-    stream = Reader(charlie.http, query_string={"after": str(cursor)})
-    assert [frame.event for frame in stream.until("CONNECTED")] == ["MESSAGE_UPDATED", "CONNECTED"]
+        cursor = log.get_head()
+        reminders.remind(broadcast_id, by=load_actor("alice"), now=clock.now())
+    deliver_new_events(app)
+    stream = StreamReader(charlie.http, query_string={"after": str(cursor)})
+    assert [frame.event for frame in stream.read_until("CONNECTED")] == ["MESSAGE_UPDATED", "CONNECTED"]
     stream.close()
 
 
 def test_reminder_is_possible_once_an_hour(cast):
-    broadcast_id, alice = send(cast["alice"]), cast["alice"]
+    broadcast_id, alice = publish_message(cast["alice"]), cast["alice"]
     assert reminders.remind(broadcast_id, by=alice, now=NOW) == 3
     with pytest.raises(Conflict, match="possible in 1 min"):
         reminders.remind(broadcast_id, by=alice, now=NOW + timedelta(minutes=59, seconds=30))
@@ -198,17 +198,17 @@ def test_reminder_is_possible_once_an_hour(cast):
 
 
 def test_reminder_of_many_is_several_events_and_one_act(cast, monkeypatch):
-    monkeypatch.setattr(reminders, "_OF_ONE_EVENT", 2)
-    before, broadcast_id = count_rows(), send(cast["alice"])
+    monkeypatch.setattr(reminders, "_MAX_IDS_PER_EVENT", 2)
+    before, broadcast_id = count_rows(), publish_message(cast["alice"])
     reminders.remind(broadcast_id, by=cast["alice"], now=NOW)
-    assert [len(event.audience.ids) for event in log.read(1)] == [2, 1]
+    assert [len(event.audience.ids) for event in log.read_events(1)] == [2, 1]
     assert count_rows()["audit"] == before["audit"] + 2
-    assert broadcasts.by_id(broadcast_id).reminded_at == NOW
+    assert broadcasts.get(broadcast_id).reminded_at == NOW
 
 
-@pytest.mark.parametrize("raw", [a_message(draft=True), a_message(scheduledAt="2998-01-01T00:00:00Z")])
+@pytest.mark.parametrize("raw", [build_message(draft=True), build_message(scheduledAt="2998-01-01T00:00:00Z")])
 def test_what_is_not_live_cannot_be_reminded_of(cast, raw):
-    broadcast_id = send(cast["alice"], raw)
+    broadcast_id = publish_message(cast["alice"], raw)
     before = count_rows()
     with pytest.raises(Conflict):
         reminders.remind(broadcast_id, by=cast["alice"], now=NOW)
@@ -217,12 +217,12 @@ def test_what_is_not_live_cannot_be_reminded_of(cast, raw):
 
 def test_reminding_needs_somebody_missing_a_broadcast_and_the_permission(app, client):
     alice, bob = client("alice"), client("bob")
-    broadcast_id = publish(app, to_people("bob"))
+    broadcast_id = publish(app, build_user_message("bob"))
     bob.post(f"/inbox/{broadcast_id}/read")
     assert alice.send("POST", f"/api/admin/broadcasts/{broadcast_id}/remind").status_code == 409
     with app.app_context():
         with pytest.raises(NotFound):
-            reminders.remind(99999, by=actor("alice"), now=NOW)
+            reminders.remind(99999, by=load_actor("alice"), now=NOW)
         with pytest.raises(Forbidden):
             reminders.remind(broadcast_id, by=Actor(1, "x"), now=NOW)
 
@@ -233,9 +233,9 @@ def test_reminding_needs_somebody_missing_a_broadcast_and_the_permission(app, cl
 @pytest.mark.parametrize(
     ("raw", "recalled", "words", "in_list"),
     [
-        (a_message(draft=True), False, "Would reach", "Would reach 3 people"),
-        (a_message(scheduledAt="2998-01-01T00:00:00Z"), False, "Would reach", "Would reach 3 people"),
-        (a_message(scheduledAt="2998-01-01T00:00:00Z"), True, "Would have reached", "Never sent"),
+        (build_message(draft=True), False, "Would reach", "Would reach 3 people"),
+        (build_message(scheduledAt="2998-01-01T00:00:00Z"), False, "Would reach", "Would reach 3 people"),
+        (build_message(scheduledAt="2998-01-01T00:00:00Z"), True, "Would have reached", "Never sent"),
     ],
 )
 def test_what_was_never_sent_would_reach_people_and_was_sent_to_none(app, client, raw, recalled, words, in_list):
@@ -261,30 +261,30 @@ def test_what_was_never_sent_would_reach_people_and_was_sent_to_none(app, client
 
 def test_what_is_planned_would_reach_whoever_is_there_now(app, client):
     alice = client("alice")
-    broadcast_id = publish(app, a_message(scheduledAt=clock.to_wire(clock.now() + timedelta(days=1))))
+    broadcast_id = publish(app, build_message(scheduledAt=clock.to_rfc3339(clock.now() + timedelta(days=1))))
     with app.app_context():
-        actions.create_person("dora", None, by=SYSTEM, now=clock.now())
+        actions.create_user("dora", None, by=SYSTEM, now=clock.now())
     assert alice.get(f"/api/admin/broadcasts/{broadcast_id}/stats").json["wouldReach"] == 4
     assert "Would reach 4 people" in text_of(alice.get("/console/broadcasts"))
 
 
 def test_complete_never_stands_beside_somebody_who_is_missing(app, client):
-    app.extensions["counted"] = Counted(clock=lambda: 0.0)  # however slow the machine, nothing is kept
+    app.extensions["counted"] = CountCache(clock=lambda: 0.0)  # however slow the machine, nothing is kept
     alice, bob = client("alice"), client("bob")
-    broadcast_id = publish(app, to_people("bob", requiresAck=True))
+    broadcast_id = publish(app, build_user_message("bob", requiresAck=True))
     bob.post(f"/inbox/{broadcast_id}/acknowledge")
     url = f"/console/broadcasts/{broadcast_id}/figures"
     assert "Complete" in text_of(alice.get(url))
-    role = publish(app, a_message(targetType="ROLE", targetIds=["ops"], requiresAck=True))
+    role = publish(app, build_message(targetType="ROLE", targetIds=["ops"], requiresAck=True))
     bob.post(f"/inbox/{role}/acknowledge")
     with app.app_context():
-        actions.set_roles(actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
+        actions.set_roles(load_actor("charlie").user_id, ["ops"], by=SYSTEM, now=clock.now())
     page = text_of(alice.get(f"/console/broadcasts/{role}/figures"))
     assert "Complete" not in page
     assert re.search(r"<strong>1</strong> of 2 have acknowledged, <strong>1</strong> has not", page)
     assert "1 when it was sent, 1 joined since" in page
     with app.app_context():
-        actions.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
+        actions.disable_user(load_actor("bob").user_id, by=SYSTEM, now=clock.now())
     page = text_of(alice.get(f"/console/broadcasts/{role}/figures?show=gone"))
     assert re.search(r"1 is no longer here; 1 of them had acknowledged", page)
     assert "Account disabled" in page

@@ -14,7 +14,7 @@ from broadcast.store import users as known
 from broadcast.store.database import db
 from broadcast.store.models import setup
 from broadcast.store.models.setup import SetupCode
-from tests.cast import Client
+from tests.cast import BrowserClient
 
 PASSWORD = "correct horse battery"
 
@@ -22,15 +22,15 @@ PASSWORD = "correct horse battery"
 @pytest.fixture
 def code(app: Flask) -> str:
     with app.app_context():
-        return actions.make_code(now=clock.now())
+        return actions.create_setup_code(now=clock.now())
 
 
 @pytest.fixture
-def nobody(app: Flask) -> Client:
-    return Client.of(app, None)
+def nobody(app: Flask) -> BrowserClient:
+    return BrowserClient.for_user(app, None)
 
 
-def fill_in(nobody: Client, given: str, **typed: str):
+def fill_in(nobody: BrowserClient, given: str, **typed: str):
     """Post the form with a code; return the answer."""
     nobody.get("/setup")
     form = {"code": given, "username": "Ada", "name": "Ada Adler", "password": PASSWORD} | typed
@@ -39,7 +39,7 @@ def fill_in(nobody: Client, given: str, **typed: str):
 
 def people_there(app: Flask) -> list[str]:
     with app.app_context():
-        return [user.username for user in known.page(known.Filters())]
+        return [user.username for user in known.list_page(known.UserFilters())]
 
 
 def test_empty_system_leads_to_the_form_and_the_code_makes_an_administrator_who_is_signed_in(app, nobody, code):
@@ -51,7 +51,7 @@ def test_empty_system_leads_to_the_form_and_the_code_makes_an_administrator_who_
     assert "Send your first broadcast" in page
     assert "Ada Adler" in page
     with app.app_context():
-        assert known.by_username("ada").roles == {"admin"}
+        assert known.get_by_username("ada").roles == {"admin"}
 
 
 def test_code_is_kept_as_a_hash_and_is_good_once(app, nobody, code):
@@ -61,7 +61,7 @@ def test_code_is_kept_as_a_hash_and_is_good_once(app, nobody, code):
     with app.app_context():
         assert db.session.scalar(db.select(SetupCode)) is None
         with pytest.raises(Conflict):
-            actions.make_administrator(code, "eve", PASSWORD, name=None, now=clock.now())
+            actions.create_first_administrator(code, "eve", PASSWORD, name=None, now=clock.now())
 
 
 @pytest.mark.parametrize(
@@ -84,27 +84,27 @@ def test_wrong_form_makes_nobody_comes_back_as_typed_and_leaves_the_code_good(ap
 
 def test_newer_code_voids_the_older(app, nobody, code):
     with app.app_context():
-        newer = actions.make_code(now=clock.now())
+        newer = actions.create_setup_code(now=clock.now())
     assert fill_in(nobody, code).status_code == 422
     assert fill_in(nobody, newer).status_code == 303
 
 
 def test_once_there_is_an_administrator_the_door_is_closed(app, nobody, code):
     with app.app_context():
-        alice = users.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
+        alice = users.create_user("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
     assert nobody.get("/setup").location == "/login"
     assert "/setup" not in nobody.get("/login").get_data(as_text=True)
     assert fill_in(nobody, code).status_code == 409
     with app.app_context():
-        users.disable(alice, by=SYSTEM, now=clock.now())
-        assert actions.make_code(now=clock.now()) is None
+        users.disable_user(alice, by=SYSTEM, now=clock.now())
+        assert actions.create_setup_code(now=clock.now()) is None
     assert fill_in(nobody, code).status_code == 409
     assert people_there(app) == ["alice"]
 
 
 def test_old_code_stays_void_when_nobody_is_administrator_any_more(app, nobody, code):
     with app.app_context():
-        alice = users.create_person("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
+        alice = users.create_user("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
         users.set_roles(alice, [], by=SYSTEM, now=clock.now())
         assert not setup.has_administrator()
     assert fill_in(nobody, code).status_code == 422
@@ -112,20 +112,20 @@ def test_old_code_stays_void_when_nobody_is_administrator_any_more(app, nobody, 
 
 def test_name_that_somebody_has_is_told_and_leaves_the_code_good(app, nobody, code):
     with app.app_context():
-        users.create_person("ada", None, by=SYSTEM, now=clock.now())
+        users.create_user("ada", None, by=SYSTEM, now=clock.now())
     assert "There is a person called ada already" in fill_in(nobody, code).get_data(as_text=True)
     assert fill_in(nobody, code, username="bea").status_code == 303
 
 
 def test_two_who_hold_the_code_make_one_administrator(make_app, code, monkeypatch):
-    monkeypatch.setattr(passwords, "make_hash", lambda password: "x")  # its threads belong to the main thread
+    monkeypatch.setattr(passwords, "hash_password", lambda password: "x")  # its threads belong to the main thread
     app, start, made = make_app(database_busy_seconds=25), threading.Barrier(2), []
 
     def make(username: str) -> None:
         with app.app_context():
             start.wait(20)
             try:
-                actions.make_administrator(code, username, PASSWORD, name=None, now=clock.now())
+                actions.create_first_administrator(code, username, PASSWORD, name=None, now=clock.now())
                 made.append(username)
             except (Conflict, Invalid):
                 pass
@@ -141,6 +141,6 @@ def test_two_who_hold_the_code_make_one_administrator(make_app, code, monkeypatc
 
 def test_guessing_is_limited_and_the_form_needs_its_token(make_app):
     app = make_app(ratelimit_enabled=True, limit_login_per_account="3/minute")
-    nobody = Client.of(app, None)
+    nobody = BrowserClient.for_user(app, None)
     assert [fill_in(nobody, "guess").status_code for _ in range(4)] == [422, 422, 422, 429]
     assert app.test_client().post("/setup", data={"code": "x"}).status_code == 403

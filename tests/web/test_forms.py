@@ -14,7 +14,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def read(**fields) -> Draft:
     form = {"title": "T", "content": "C", "targetType": "ALL"} | fields
-    return compose_form.read(MultiDict(form), now=NOW)
+    return compose_form.parse_form(MultiDict(form), now=NOW)
 
 
 def problems(**fields) -> dict[str, str]:
@@ -95,7 +95,7 @@ def test_empty_audience_is_told_at_the_field_that_is_shown(kind, field):
 def test_fields_of_the_other_choice_do_not_count():
     """Somebody who changed their mind from "these people" to "everyone" means everyone."""
     form = MultiDict([("title", "T"), ("content", "C"), ("targetType", "ALL"), ("people", "bob"), ("roles", "ops")])
-    assert compose_form.read(form, now=NOW).target == Target(TargetType.ALL)
+    assert compose_form.parse_form(form, now=NOW).target == Target(TargetType.ALL)
 
 
 def test_mistakes_of_clock_and_message_are_told_together():

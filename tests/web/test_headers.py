@@ -3,9 +3,9 @@
 import pytest
 from flask import request
 
-from tests.acts import actor, send
-from tests.cast import Client
-from tests.web.doors import method_of, path_of
+from tests.acts import load_actor, publish_message
+from tests.cast import BrowserClient
+from tests.web.doors import build_route_path, get_route_method
 
 KEY = "k" * 40
 
@@ -18,8 +18,8 @@ def policy_of(response) -> dict[str, list[str]]:
 def test_every_answer_has_the_strict_headers(app, client, routes):
     alice, nobody = client("alice"), client()
     with app.app_context():
-        broadcast_id = send(actor("alice"))
-    paths = [path_of(rule, broadcast_id) for rule in routes if method_of(rule) == "GET"]
+        broadcast_id = publish_message(load_actor("alice"))
+    paths = [build_route_path(rule, broadcast_id) for rule in routes if get_route_method(rule) == "GET"]
     for browser in (alice, nobody):
         for path in [*paths, "/nothing", "/api/nothing", "/static/app.css", "/static/nothing"]:
             response = browser.get(path, buffered=False)
@@ -43,11 +43,11 @@ def test_pages_hold_no_inline_script_style_or_handler(app, client, routes):
     """The policy would block them; a page that needs one would be broken."""
     alice = client("alice")
     with app.app_context():
-        broadcast_id = send(actor("alice"))
+        broadcast_id = publish_message(load_actor("alice"))
     for rule in routes:
-        if method_of(rule) != "GET" or rule.rule.endswith(("stream", "connect")):
+        if get_route_method(rule) != "GET" or rule.rule.endswith(("stream", "connect")):
             continue
-        page = alice.get(path_of(rule, broadcast_id))
+        page = alice.get(build_route_path(rule, broadcast_id))
         if page.mimetype == "text/html":
             text = page.get_data(as_text=True)
             for inline in (
@@ -111,7 +111,7 @@ def test_forwarded_headers_are_believed_for_named_hops_only(make_app, client):
     headers = {"X-Forwarded-For": "203.0.113.9, 127.0.0.1"}
     plain, behind = make_app(), make_app(forwarded_hops=1)
     for app, address in [(plain, "192.0.2.1"), (behind, "127.0.0.1")]:
-        bob = Client.of(app, "bob")
+        bob = BrowserClient.for_user(app, "bob")
         stream = bob.get("/api/sse/connect", headers=headers, environ_base={"REMOTE_ADDR": "192.0.2.1"}, buffered=False)
         [connection] = app.extensions["hub"].connections
         assert connection.address == address
@@ -128,9 +128,9 @@ def test_scheme_behind_two_proxies_is_the_one_that_the_nearer_passed_on(make_app
 
 def test_keys_can_be_rotated(make_app, client):
     client()
-    bob = Client.of(make_app(secret_key="a" * 40), "bob")
+    bob = BrowserClient.for_user(make_app(secret_key="a" * 40), "bob")
     cookie = bob.http.get_cookie("broadcast").value
     for fallbacks, status in [(["a" * 40], 200), ([], 303)]:
-        browser = Client(make_app(secret_key="b" * 40, secret_key_fallbacks=fallbacks).test_client())
+        browser = BrowserClient(make_app(secret_key="b" * 40, secret_key_fallbacks=fallbacks).test_client())
         browser.http.set_cookie("broadcast", cookie)
         assert browser.get("/inbox").status_code == status

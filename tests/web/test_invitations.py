@@ -10,8 +10,8 @@ from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import users
-from tests.acts import actor, count_rows, send
-from tests.cast import Client
+from tests.acts import count_rows, load_actor, publish_message
+from tests.cast import BrowserClient
 
 PASSWORD = "correct horse battery"
 LINK = re.compile(r"http://localhost(/invitation/[\w-]+)")
@@ -23,7 +23,7 @@ def text_of(response) -> str:
 
 def user_id(app, username: str) -> int:
     with app.app_context():
-        return users.by_username(username).id
+        return users.get_by_username(username).id
 
 
 def test_ticked_people_get_a_link_each_that_is_told_once(app, client):
@@ -38,8 +38,8 @@ def test_ticked_people_get_a_link_each_that_is_told_once(app, client):
 def test_everybody_without_a_password_is_invited_as_csv(app, client):
     alice = client("alice")
     with app.app_context():
-        actions.set_password(users.by_username("alice").id, PASSWORD, by=SYSTEM, now=clock.now())
-    alice = Client.of(app, "alice")
+        actions.set_password(users.get_by_username("alice").id, PASSWORD, by=SYSTEM, now=clock.now())
+    alice = BrowserClient.for_user(app, "alice")
     answer = alice.post("/console/people/invitations", {"whom": "all", "as": "csv"})
     assert answer.mimetype == "text/csv"
     assert "attachment" in answer.headers["Content-Disposition"]
@@ -100,8 +100,8 @@ def test_where_the_organisation_signs_people_in_nobody_is_invited(make_app, sett
     app = make_app(password_sign_in="administrators")
     with app.app_context():
         for name, roles in (("dora", ["admin"]), ("emil", [])):
-            actions.create_person(name, None, roles=roles, by=SYSTEM, now=clock.now())
-    refused = Client.of(app, "dora").post("/console/people/invitations", {"usernames": "emil"})
+            actions.create_user(name, None, roles=roles, by=SYSTEM, now=clock.now())
+    refused = BrowserClient.for_user(app, "dora").post("/console/people/invitations", {"usernames": "emil"})
     assert refused.status_code == 422
     assert "your organisation signs the others in" in text_of(refused)
 
@@ -148,7 +148,7 @@ def test_count_of_the_page_is_of_invitations_and_not_of_unread_messages(app, cli
     """The bell of every page has a count of its own."""
     alice = client("alice")
     with app.app_context():
-        send(actor("alice"))
+        publish_message(load_actor("alice"))
     assert (
         '<h2 id="open-title">Not used yet <span class="num">0</span>' in alice.get("/console/people/invitations").text
     )

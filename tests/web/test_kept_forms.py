@@ -6,15 +6,15 @@ import re
 import pytest
 
 from broadcast.actions import broadcasts, passwords, users
-from broadcast.base.errors import Busy
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import broadcasts as stored
 from broadcast.store import users as known
-from tests.acts import a_message, actor, count_rows, send
-from tests.cast import CAST, Client
+from tests.acts import build_message, count_rows, load_actor, publish_message
+from tests.cast import TEST_USERS, BrowserClient
 
-PASSWORD = CAST[0].password
+PASSWORD = TEST_USERS[0].password
 TEXT = 'Line one <b>\r\nline "two" & so on'
 FORMS = [
     ("/console/broadcasts/new", "/console/broadcasts", "content"),
@@ -35,23 +35,23 @@ def text_of(response) -> str:
 
 
 @pytest.fixture
-def alice(app, client) -> Client:
+def alice(app, client) -> BrowserClient:
     client()  # the cast exists
     with app.app_context():
-        users.set_password(actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
-        users.set_password(actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        users.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        users.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     return client("alice")
 
 
 @pytest.fixture
 def live(app, alice) -> int:
     with app.app_context():
-        return send(actor("alice"))
+        return publish_message(load_actor("alice"))
 
 
 def end_session(app) -> None:
     with app.app_context():
-        users.end_sessions(actor("alice").user_id, by=SYSTEM, now=clock.now())
+        users.end_sessions(load_actor("alice").user_id, by=SYSTEM, now=clock.now())
 
 
 def hidden(page: str, form: str) -> dict[str, str]:
@@ -61,7 +61,7 @@ def hidden(page: str, form: str) -> dict[str, str]:
     return {name: html.unescape(value) for name, value in pairs}
 
 
-def sign_in(browser: Client, username: str, kept: dict[str, str]):
+def sign_in(browser: BrowserClient, username: str, kept: dict[str, str]):
     return browser.http.post("/login", data=kept | {"username": username, "password": PASSWORD})
 
 
@@ -123,7 +123,7 @@ def test_text_is_given_back_to_nobody_else(app, alice):
 def test_text_of_another_persons_page_is_refused_and_not_shown(app, alice):
     """Somebody else has signed in in another tab meanwhile."""
     alice.get("/console/broadcasts/new")
-    token = alice.csrf
+    token = alice.csrf_token
     end_session(app)
     sign_in(alice, "bob", {"csrf_token": token})
     refused = alice.http.post("/console/broadcasts", data={"csrf_token": token, "content": "Secret plans"})
@@ -133,7 +133,7 @@ def test_text_of_another_persons_page_is_refused_and_not_shown(app, alice):
 
 def test_page_of_an_earlier_session_of_the_same_person_gets_its_text_back_and_a_fresh_token(app, alice):
     alice.get("/console/library/templates/new")
-    token = alice.csrf
+    token = alice.csrf_token
     sign_in(alice, "alice", {"csrf_token": token})
     with app.app_context():
         before = count_rows()
@@ -185,7 +185,7 @@ def test_text_survives_a_busy_database(app, alice, live, monkeypatch, page, acti
     alice.get(page)
 
     def busy(*_args, **_options):
-        raise Busy
+        raise TemporarilyUnavailable
 
     with monkeypatch.context() as patch:
         for place in (
@@ -198,8 +198,8 @@ def test_text_survives_a_busy_database(app, alice, live, monkeypatch, page, acti
             "invitations",
             "user_import",
         ):
-            patch.setattr(f"broadcast.actions.{place}.writing", busy)
-        patch.setattr(passwords, "make_hash", busy)
+            patch.setattr(f"broadcast.actions.{place}.write_transaction", busy)
+        patch.setattr(passwords, "hash_password", busy)
         form = {
             "title": "T",
             "name": "N",
@@ -224,14 +224,14 @@ def test_text_survives_a_busy_database(app, alice, live, monkeypatch, page, acti
 
 def version_of(app, broadcast_id: int) -> str:
     with app.app_context():
-        return stored.by_id(broadcast_id).version
+        return stored.get(broadcast_id).version
 
 
 def test_text_survives_a_limit_and_coming_back_to_it_is_not_counted(make_app):
     app = make_app(ratelimit_enabled=True, limit_publish_per_user="1/minute")
     with app.app_context():
-        users.create_person("dora", None, roles=["admin"], by=SYSTEM, now=clock.now())
-    dora = Client.of(app, "dora")
+        users.create_user("dora", None, roles=["admin"], by=SYSTEM, now=clock.now())
+    dora = BrowserClient.for_user(app, "dora")
     dora.get("/console/broadcasts/new")
     form = {"title": "T", "content": TEXT, "targetType": "SELECTED", "people": "dora", "when": "now"}
     assert dora.post("/console/broadcasts", form).status_code == 303
@@ -245,11 +245,11 @@ def test_text_survives_a_limit_and_coming_back_to_it_is_not_counted(make_app):
 def test_text_of_a_plan_that_went_out_meanwhile_survives(app, alice, live):
     alice.get("/console/broadcasts/new")
     with app.app_context():
-        draft = send(actor("alice"), a_message(draft=True))
+        draft = publish_message(load_actor("alice"), build_message(draft=True))
         version = version_of(app, draft)
     form = {"version": version, "title": "T", "content": TEXT, "targetType": "ALL", "when": "now", "understood": "yes"}
     with app.app_context():
-        broadcasts.release(draft, by=actor("alice"), now=clock.now())
+        broadcasts.release(draft, by=load_actor("alice"), now=clock.now())
     refused = alice.post(f"/console/broadcasts/{draft}/edit", form)
     assert refused.status_code == 409
     assert "can no longer be edited" in text_of(refused)
@@ -284,7 +284,7 @@ def test_page_that_was_open_for_long_can_ask_for_the_present_token(app, alice, c
 
 def known_id(app, username: str) -> int:
     with app.app_context():
-        return known.by_username(username).id
+        return known.get_by_username(username).id
 
 
 def test_forms_that_keep_their_text_say_a_page_that_there_is(alice, live):

@@ -9,7 +9,7 @@ from broadcast.actions import audiences
 from broadcast.domain import clock
 from broadcast.store import broadcasts
 from broadcast.store.database import db
-from tests.acts import a_message, actor, send
+from tests.acts import build_message, load_actor, publish_message
 
 URL = "/console/broadcasts"
 FORM = {"title": "T", "content": "C", "targetType": "ALL", "priority": "NORMAL", "when": "now"}
@@ -42,7 +42,7 @@ def test_list_reads_no_body(app, client, statements, path):
     alice = client("alice")
     alice.post("/console/drafts", FORM)
     with app.app_context():
-        send(actor("alice"), a_message(requiresAck=True))
+        publish_message(load_actor("alice"), build_message(requiresAck=True))
     statements.clear()
     assert alice.get(path).get_data()
     assert statements
@@ -60,7 +60,7 @@ def test_list_of_the_interface_reads_no_form(client, statements):
 def test_named_audiences_are_listed_without_the_people_they_name(app, client, statements):
     alice = client("alice")
     with app.app_context():
-        by, now = actor("alice"), clock.now()
+        by, now = load_actor("alice"), clock.now()
         audiences.save("Two", {"targetType": "SELECTED", "targetIds": ["bob", "charlie"]}, by=by, now=now)
         audiences.save("Ops", {"targetType": "ROLE", "targetIds": ["ops"], "exceptIds": ["bob"]}, by=by, now=now)
         audiences.save("All", {"targetType": "ALL", "exceptRoles": ["ops"]}, by=by, now=now)
@@ -79,10 +79,10 @@ def test_named_audiences_are_listed_without_the_people_they_name(app, client, st
 
 
 def test_drafts_of_one_person_are_bounded_with_a_sentence_and_nothing_typed_is_lost(one_draft, client):
-    from tests.cast import Client
+    from tests.cast import BrowserClient
 
     client()
-    alice, bob = Client.of(one_draft, "alice"), Client.of(one_draft, "bob")
+    alice, bob = BrowserClient.for_user(one_draft, "alice"), BrowserClient.for_user(one_draft, "bob")
     first = alice.post("/console/drafts", FORM)
     assert first.status_code == 200
     saved = {"broadcastId": first.json["id"], "version": first.json["version"]}
@@ -94,8 +94,8 @@ def test_drafts_of_one_person_are_bounded_with_a_sentence_and_nothing_typed_is_l
     assert page.status_code == 422
     assert "Kept words" in page.get_data(as_text=True)
     assert "as many drafts as one person can keep" in page.get_data(as_text=True)
-    assert alice.send("POST", "/api/admin/broadcasts", json=a_message(draft=True)).status_code == 422
-    assert alice.send("POST", "/api/admin/broadcasts", json=a_message()).status_code == 201
+    assert alice.send("POST", "/api/admin/broadcasts", json=build_message(draft=True)).status_code == 422
+    assert alice.send("POST", "/api/admin/broadcasts", json=build_message()).status_code == 201
     assert alice.post(f"{URL}/{first.json['id']}/duplicate").status_code == 422
     assert alice.post(f"{URL}/{first.json['id']}/delete").status_code == 303
     assert alice.post("/console/drafts", FORM).status_code == 200
@@ -113,14 +113,14 @@ def test_field_far_too_long_is_refused_and_not_cut(app, client, field, length):
     assert f"{length:,} characters" in refused.json["problem"]
     kept = alice.post("/console/drafts", FORM | {field: "x" * (length - 1)})
     with app.app_context():
-        assert len(broadcasts.by_id(kept.json["id"]).typed[field]) == length - 1
+        assert len(broadcasts.get(kept.json["id"]).typed[field]) == length - 1
 
 
 def test_file_of_the_list_is_made_piece_by_piece_in_its_order(app, client, monkeypatch):
-    monkeypatch.setattr("broadcast.web.console.broadcasts.listing._CHUNK", 2)
+    monkeypatch.setattr("broadcast.web.console.broadcasts.listing._CHUNK_ROWS", 2)
     with app.app_context():
         client()
-        ids = [send(actor("alice"), a_message(title=f"No {n}")) for n in range(5)]
+        ids = [publish_message(load_actor("alice"), build_message(title=f"No {n}")) for n in range(5)]
     answer = client("alice").http.get("/console/broadcasts.csv?sort=oldest", buffered=False)
     pieces = list(answer.response)
     assert len(pieces) == 4

@@ -4,9 +4,9 @@ import pytest
 from redis import Redis
 
 from broadcast.web.core.limits import limiter
-from tests.acts import Reader, a_message, count_rows
-from tests.cast import Client
-from tests.ports import free_port
+from tests.acts import StreamReader, build_message, count_rows
+from tests.cast import BrowserClient
+from tests.ports import find_free_port
 
 
 @pytest.fixture
@@ -19,22 +19,22 @@ def limited(make_app, client):
 
 def test_publishing_is_limited_per_person(limited):
     app = limited(limit_publish_per_user="2/minute")
-    alice, other = Client.of(app, "alice"), Client.of(app, "bob")
-    answers = [alice.send("POST", "/api/admin/broadcasts", a_message()) for _ in range(3)]
+    alice, other = BrowserClient.for_user(app, "alice"), BrowserClient.for_user(app, "bob")
+    answers = [alice.send("POST", "/api/admin/broadcasts", build_message()) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [201, 201, 429]
     assert answers[2].mimetype == "application/problem+json"
     assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
     form = alice.post("/console/broadcasts", {"title": "T", "content": "C", "targetType": "ALL"})
     assert (form.status_code, form.mimetype) == (429, "text/html")
     assert "Retry-After" in form.headers
-    assert other.send("POST", "/api/admin/broadcasts", a_message()).status_code == 403
+    assert other.send("POST", "/api/admin/broadcasts", build_message()).status_code == 403
     assert alice.get("/api/admin/broadcasts").status_code == 200, "looking is not publishing"
     with app.app_context():
         assert count_rows()["broadcasts"] == 2
 
 
 def sign_in(app, username: str = "bob", address: str = "192.0.2.1"):
-    browser = Client.of(app, None)
+    browser = BrowserClient.for_user(app, None)
     browser.get("/login", environ_base={"REMOTE_ADDR": address})
     form = {"username": username, "password": "wrong wrong"}
     return browser.post("/login", form, environ_base={"REMOTE_ADDR": address})
@@ -57,37 +57,37 @@ def test_sign_in_is_limited_per_address(limited):
 @pytest.mark.parametrize("path", ["/api/sse/connect", "/inbox/stream"])
 @pytest.mark.parametrize("which", ["limit_stream_per_user", "limit_stream_per_address"])
 def test_stream_over_its_limit_is_busy_with_status_200(limited, path, which):
-    """A 429 would end a browser's EventSource for good."""
+    """A 429 would end a browser's InboundSourceStats for good."""
     app = limited(**{which: "1/minute"})
-    bob = Client.of(app, "bob")
-    first = Reader(bob.http, path)
-    assert first.until("CONNECTED")
+    bob = BrowserClient.for_user(app, "bob")
+    first = StreamReader(bob.http, path)
+    assert first.read_until("CONNECTED")
     first.close()
-    refused = Reader(bob.http, path)
+    refused = StreamReader(bob.http, path)
     assert refused.response.status_code == 200
-    assert [refused.next().event, refused.next()] == ["BUSY", None]
+    assert [refused.next_frame().event, refused.next_frame()] == ["BUSY", None]
 
 
 def test_everything_else_has_a_limit_too_but_health_has_none(limited):
     app = limited(limit_default="2/minute")
-    bob = Client.of(app, "bob")
+    bob = BrowserClient.for_user(app, "bob")
     assert [bob.get("/inbox/count").status_code for _ in range(3)] == [200, 200, 429]
     assert {bob.get("/healthz").status_code for _ in range(5)} == {200}
 
 
 def test_limits_hold_in_memory_while_redis_is_away(limited):
     """F04: a limiter whose store is gone falls back, never open."""
-    app = limited(redis_url=f"redis://127.0.0.1:{free_port()}", limit_publish_per_user="2/minute")
-    alice = Client.of(app, "alice")
-    answers = [alice.send("POST", "/api/admin/broadcasts", a_message()).status_code for _ in range(3)]
+    app = limited(redis_url=f"redis://127.0.0.1:{find_free_port()}", limit_publish_per_user="2/minute")
+    alice = BrowserClient.for_user(app, "alice")
+    answers = [alice.send("POST", "/api/admin/broadcasts", build_message()).status_code for _ in range(3)]
     assert answers == [201, 201, 429]
 
 
 def test_limits_can_be_switched_off(make_app, client):
     client()
     app = make_app(ratelimit_enabled=False, limit_publish_per_user="1/minute")
-    alice = Client.of(app, "alice")
-    assert {alice.send("POST", "/api/admin/broadcasts", a_message()).status_code for _ in range(3)} == {201}
+    alice = BrowserClient.for_user(app, "alice")
+    assert {alice.send("POST", "/api/admin/broadcasts", build_message()).status_code for _ in range(3)} == {201}
 
 
 @pytest.mark.service
@@ -102,7 +102,7 @@ def test_limits_hold_while_redis_refuses_and_are_in_redis_again_at_once(limited,
     with Redis.from_url(own_redis.url) as redis:
         for username, order in (("bob", ill), ("charlie", well)):
             redis.execute_command(*order.split())
-            asker = Client.of(app, username)
+            asker = BrowserClient.for_user(app, username)
             assert [asker.get("/inbox/count").status_code for _ in range(3)] == [200, 200, 429]
             assert bool(redis.keys("broadcast:limit:*")) == (order is well)
         redis.flushall()
@@ -113,8 +113,8 @@ def test_limits_hold_while_redis_refuses_and_are_in_redis_again_at_once(limited,
 def test_counter_that_somebody_else_wrote_shuts_nobody_out(limited, own_redis, forged):
     """It is a 500 for nobody; a count that is none begins anew, and one without an end gets one."""
     app = limited(redis_url=own_redis.url, limit_publish_per_user="3/minute")
-    alice = Client.of(app, "alice")
-    assert alice.send("POST", "/api/admin/broadcasts", a_message()).status_code == 201
+    alice = BrowserClient.for_user(app, "alice")
+    assert alice.send("POST", "/api/admin/broadcasts", build_message()).status_code == 201
     with Redis.from_url(own_redis.url) as redis:
         [key] = [key for key in redis.keys("broadcast:limit:*") if b"publish" in key]
         redis.delete(key)
@@ -133,6 +133,6 @@ def test_counter_that_somebody_else_wrote_shuts_nobody_out(limited, own_redis, f
                 redis.set(key, 99)
             case "for a century":
                 redis.set(key, 99, ex=3_000_000_000)
-        answers = [alice.send("POST", "/api/admin/broadcasts", a_message()).status_code for _ in range(4)]
+        answers = [alice.send("POST", "/api/admin/broadcasts", build_message()).status_code for _ in range(4)]
         assert 0 < redis.ttl(key) <= 60
     assert answers == ([429] * 4 if forged.startswith("for") else [201, 201, 201, 429])

@@ -11,8 +11,8 @@ from broadcast.actions import broadcasts as actions
 from broadcast.actions import copies
 from broadcast.domain import clock
 from broadcast.store import broadcast_query, broadcasts
-from broadcast.store.broadcast_query import Look
-from tests.acts import a_message, actor, send, to_role
+from broadcast.store.broadcast_query import BroadcastQuery
+from tests.acts import build_message, build_role_message, load_actor, publish_message
 
 URL = "/console/broadcasts"
 
@@ -22,14 +22,16 @@ def several(app, client) -> dict[str, int]:
     """One broadcast in each state, by its title."""
     client()
     with app.app_context():
-        by, later = actor("alice"), "2998-01-01T00:00:00Z"
+        by, later = load_actor("alice"), "2998-01-01T00:00:00Z"
         ids = {
-            "draft": send(by, a_message(title="draft", draft=True)),
-            "planned": send(by, to_role("ops", title="planned", scheduledAt=later, category="News")),
-            "live": send(by, a_message(title="live", priority="HIGH")),
-            "=SUM(A1)": send(by, to_role("ops", title="=SUM(A1)", category="News")),
-            "ended": send(by, a_message(title="ended")),
-            "archived": send(by, a_message(title="archived")),
+            "draft": publish_message(by, build_message(title="draft", draft=True)),
+            "planned": publish_message(
+                by, build_role_message("ops", title="planned", scheduledAt=later, category="News")
+            ),
+            "live": publish_message(by, build_message(title="live", priority="HIGH")),
+            "=SUM(A1)": publish_message(by, build_role_message("ops", title="=SUM(A1)", category="News")),
+            "ended": publish_message(by, build_message(title="ended")),
+            "archived": publish_message(by, build_message(title="archived")),
         }
         for name in ("ended", "archived"):
             actions.cancel(ids[name], reason="Wrong", by=by, now=clock.now())
@@ -80,15 +82,15 @@ def test_tabs_count_what_they_show(app, client, several):
     with app.app_context():
         for tab in broadcast_query.TABS:
             for more in ({}, {"category": "News"}, {"q": "live"}):
-                look = Look(tab=tab, **more)
-                assert broadcast_query.counts(look)[tab] == len(broadcast_query.page(look))
+                look = BroadcastQuery(tab=tab, **more)
+                assert broadcast_query.count_by_tab(look)[tab] == len(broadcast_query.list_page(look))
 
 
 def test_pages_go_on_without_gap(app, client):
     client()
     with app.app_context():
-        ids = [send(actor("alice")) for _ in range(45)]
-        pages = [[b.id for b in broadcast_query.page(Look(number=n))] for n in (1, 2, 3)]
+        ids = [publish_message(load_actor("alice")) for _ in range(45)]
+        pages = [[b.id for b in broadcast_query.list_page(BroadcastQuery(number=n))] for n in (1, 2, 3)]
     assert [len(page) for page in pages] == [20, 20, 5]
     assert sum(pages, []) == ids[::-1]
     text = client("alice").get(f"{URL}?page=2").get_data(as_text=True)
@@ -116,7 +118,7 @@ def test_several_are_recalled_and_what_was_refused_is_told(app, client, several)
     assert "2 recalled." in told
     assert "1 left as it was" in told
     with app.app_context():
-        assert [broadcasts.by_id(n).status for n in ids] == ["CANCELLED"] * 3
+        assert [broadcasts.get(n).status for n in ids] == ["CANCELLED"] * 3
 
 
 @pytest.mark.parametrize(
@@ -135,4 +137,4 @@ def test_acts_on_several_say_what_they_did(app, client, several, form, words):
     alice.post(f"{URL}/several", form)
     assert words in html.unescape(alice.get(URL).get_data(as_text=True))
     with app.app_context():
-        assert broadcasts.by_id(several["live"]).status == "ACTIVE"
+        assert broadcasts.get(several["live"]).status == "ACTIVE"

@@ -6,27 +6,27 @@ from sqlalchemy import insert, update
 
 from broadcast.domain import clock
 from broadcast.store import log
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, LogHead
-from tests.acts import Reader, actor, send
-from tests.cast import Client
+from tests.acts import StreamReader, load_actor, publish_message
+from tests.cast import BrowserClient
 
 MANY = 10_000
 _PAGE, _REPLAY = 50, 200
 
 
 @pytest.fixture
-def bob(app: Flask, client) -> Client:
+def bob(app: Flask, client) -> BrowserClient:
     client()
     with app.app_context():
-        first = send(actor("alice"), now=clock.now())
-        with writing() as session:
+        first = publish_message(load_actor("alice"), now=clock.now())
+        with write_transaction() as session:
             row = session.get(Broadcast, first)
             same = {c.name: getattr(row, c.name) for c in Broadcast.__table__.columns if c.name not in ("id", "seq")}
             session.execute(insert(Broadcast.__table__), [same | {"seq": n} for n in range(2, MANY + 1)])
             session.execute(update(LogHead).values(seq=MANY))
-        app.extensions["hub"].start(log.head())
-    return Client.of(app, "bob")
+        app.extensions["hub"].start(log.get_head())
+    return BrowserClient.for_user(app, "bob")
 
 
 def test_ten_thousand_unread_are_a_page_and_a_count(bob):
@@ -41,8 +41,8 @@ def test_ten_thousand_unread_are_a_page_and_a_count(bob):
 
 
 def test_stream_that_begins_without_a_cursor_is_sent_the_newest_of_them_and_the_count(bob):
-    stream = Reader(bob.http)
-    frames = stream.until("CONNECTED")
+    stream = StreamReader(bob.http)
+    frames = stream.read_until("CONNECTED")
     assert len(frames) - 1 <= _REPLAY
     assert frames[-1].data["unread"] == MANY
     stream.close()

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from broadcast.domain import clock
-from tests.acts import a_message, to_role
+from tests.acts import build_message, build_role_message
 from tests.web.test_api import publish
 from tests.web.test_pages import text_of
 
@@ -22,7 +22,7 @@ def counts(person) -> dict[str, int]:
 
 
 def test_every_verb_leads_back_to_the_list_it_was_pressed_in(app, client):
-    bob, broadcast_id = client("bob"), publish(app, a_message(requiresAck=True))
+    bob, broadcast_id = client("bob"), publish(app, build_message(requiresAck=True))
     for verb in ("read", "unread", "acknowledge"):
         response = bob.post(f"/inbox/{broadcast_id}/{verb}", {"back": "/inbox?view=unread&category=a%26b"})
         assert (response.status_code, response.location) == (303, "/inbox?view=unread&category=a%26b")
@@ -100,7 +100,11 @@ def test_script_hears_what_changed_the_counts_and_the_version(app, client):
 def test_some_cards_are_those_that_the_view_and_its_filters_show_now(app, client):
     """I3, I11: what a page is not sent it takes away."""
     bob = client("bob")
-    mine, news, theirs = publish(app), publish(app, a_message(category="News")), publish(app, to_role("admin"))
+    mine, news, theirs = (
+        publish(app),
+        publish(app, build_message(category="News")),
+        publish(app, build_role_message("admin")),
+    )
     gone = publish(app)
     bob.post(f"/inbox/{gone}/archive")
 
@@ -115,12 +119,12 @@ def test_some_cards_are_those_that_the_view_and_its_filters_show_now(app, client
 
 
 def test_seen_is_neither_read_nor_told_and_only_of_ones_own(app, client):
-    bob, mine, theirs = client("bob"), publish(app), publish(app, to_role("admin"))
+    bob, mine, theirs = client("bob"), publish(app), publish(app, build_role_message("admin"))
     assert bob.post("/inbox/seen", {"ids": f"{mine},{theirs},x"}).status_code == 204
     assert bob.post("/inbox/seen", {"ids": ""}).status_code == 204
     with app.app_context():
         app.extensions["deliveries"].flush(clock.now())
-    alice = type(bob).of(app, "alice")
+    alice = type(bob).for_user(app, "alice")
     assert alice.get(f"/api/admin/broadcasts/{mine}/stats").json["seen"] == 1
     assert alice.get(f"/api/admin/broadcasts/{theirs}/stats").json["seen"] == 0
     assert (bob.get("/inbox/count").json["version"], counts(bob)["unread"]) == (0, 1)
@@ -128,8 +132,8 @@ def test_seen_is_neither_read_nor_told_and_only_of_ones_own(app, client):
 
 def test_what_must_be_acknowledged_is_pinned_and_not_listed_twice(app, client):
     bob = client("bob")
-    late = publish(app, a_message(requiresAck=True, ackDueAt="2098-01-02T00:00:00Z"))
-    soon = publish(app, a_message(requiresAck=True, ackDueAt="2098-01-01T00:00:00Z"))
+    late = publish(app, build_message(requiresAck=True, ackDueAt="2098-01-02T00:00:00Z"))
+    soon = publish(app, build_message(requiresAck=True, ackDueAt="2098-01-01T00:00:00Z"))
     plain = publish(app)
     assert cards(bob) == [soon, late, plain]
     bob.post(f"/inbox/{soon}/acknowledge")
@@ -138,8 +142,8 @@ def test_what_must_be_acknowledged_is_pinned_and_not_listed_twice(app, client):
 
 def test_alerts_wait_until_they_were_in_view(app, client):
     bob = client("bob")
-    low, high = publish(app), publish(app, a_message(priority="HIGH"))
-    urgent = publish(app, a_message(priority="URGENT", requiresAck=True))
+    low, high = publish(app), publish(app, build_message(priority="HIGH"))
+    urgent = publish(app, build_message(priority="URGENT", requiresAck=True))
     assert bob.get("/inbox/alerts").json["waiting"] == [urgent, high]
     bob.post("/inbox/seen", {"ids": f"{low},{high},{urgent}"})
     with app.app_context():

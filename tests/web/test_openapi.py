@@ -6,7 +6,7 @@ import pytest
 
 from broadcast.base.errors import Invalid
 from broadcast.domain import clock
-from broadcast.domain.message import read_draft
+from broadcast.domain.message import parse_draft
 from broadcast.web.api import openapi
 
 
@@ -17,18 +17,20 @@ def test_every_route_of_the_interface_is_described_and_nothing_else(routes):
         if rule.rule.startswith("/api/")
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    described = {(method, path) for path, operations in openapi.document("x")["paths"].items() for method in operations}
+    described = {
+        (method, path) for path, operations in openapi.build_document("x")["paths"].items() for method in operations
+    }
     assert described == there, "broadcast/web/api/openapi.py describes the routes, one line for each"
 
 
 def test_fields_of_a_message_are_the_ones_that_are_read():
-    schema = openapi.document("x")["components"]["schemas"]["Draft"]
+    schema = openapi.build_document("x")["components"]["schemas"]["Draft"]
     with pytest.raises(Invalid) as refused:
-        read_draft(dict.fromkeys(schema["properties"], object()) | {"surprise": 1}, now=clock.now())
+        parse_draft(dict.fromkeys(schema["properties"], object()) | {"surprise": 1}, now=clock.now())
     unknown = {name for name, sentence in refused.value.fields.items() if sentence == "There is no such field."}
     assert unknown == {"surprise"}
     with pytest.raises(Invalid) as refused:
-        read_draft({}, now=clock.now())
+        parse_draft({}, now=clock.now())
     assert set(refused.value.fields) == set(schema["required"])
 
 

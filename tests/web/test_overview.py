@@ -6,14 +6,14 @@ from datetime import timedelta
 from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from tests.acts import a_message, actor, send
-from tests.cast import Client
-from tests.ingest.records import POISON
-from tests.ports import free_port
+from tests.acts import build_message, load_actor, publish_message
+from tests.cast import BrowserClient
+from tests.ingest.records import POISON_RECORDS
+from tests.ports import find_free_port
 from tests.web.test_dead_letters import bury
 
 
-def look(client: Client) -> str:
+def look(client: BrowserClient) -> str:
     response = client.get("/console/")
     assert response.status_code == 200
     return html.unescape(response.get_data(as_text=True))
@@ -28,12 +28,15 @@ def test_quiet_system_needs_nobody(client):
 def test_overdue_acknowledgement_is_named_with_how_many_are_missing(app, client):
     alice, now = client("alice"), clock.now()
     with app.app_context():
-        due = clock.to_wire(now - timedelta(days=1))
-        late = send(
-            actor("alice"), a_message(title="<Late>", requiresAck=True, ackDueAt=due), now=now - timedelta(days=2)
+        due = clock.to_rfc3339(now - timedelta(days=1))
+        late = publish_message(
+            load_actor("alice"),
+            build_message(title="<Late>", requiresAck=True, ackDueAt=due),
+            now=now - timedelta(days=2),
         )
-        send(
-            actor("alice"), a_message(title="Early", requiresAck=True, ackDueAt=clock.to_wire(now + timedelta(days=1)))
+        publish_message(
+            load_actor("alice"),
+            build_message(title="Early", requiresAck=True, ackDueAt=clock.to_rfc3339(now + timedelta(days=1))),
         )
     page = look(alice)
     assert "“<Late>” is past its day: 3 have not acknowledged it." in page
@@ -43,13 +46,13 @@ def test_overdue_acknowledgement_is_named_with_how_many_are_missing(app, client)
 
 def test_troubles_are_told_to_whoever_runs_the_system_and_to_nobody_else(make_app, client):
     client("alice")
-    app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    app = make_app(redis_url=f"redis://127.0.0.1:{find_free_port()}/0")
     app.extensions["runtime"].problems["clock"] = "Busy: <b>locked</b>"
-    bury(app, POISON[0][1])
-    page = look(Client.of(app, "alice"))
+    bury(app, POISON_RECORDS[0][1])
+    page = look(BrowserClient.for_user(app, "alice"))
     for sentence in ("1 event waits that could not", "The loop “clock” failed", "Redis does not answer this worker"):
         assert sentence in page
     with app.app_context():
-        users.create_person("vera", None, roles=["viewer"], by=SYSTEM, now=clock.now())
-    assert "Nothing needs you" in look(Client.of(app, "vera"))
-    assert "Redis" not in look(Client.of(app, "vera"))
+        users.create_user("vera", None, roles=["viewer"], by=SYSTEM, now=clock.now())
+    assert "Nothing needs you" in look(BrowserClient.for_user(app, "vera"))
+    assert "Redis" not in look(BrowserClient.for_user(app, "vera"))

@@ -8,7 +8,7 @@ import pytest
 from broadcast.actions import broadcasts as actions
 from broadcast.domain import clock
 from broadcast.store import broadcasts
-from tests.acts import a_message, actor, count_rows, expire, send, to_role
+from tests.acts import build_message, build_role_message, count_rows, expire_broadcast, load_actor, publish_message
 
 UNREAD = " data-unread data-priority"
 FORM = {"title": "T", "content": "C", "targetType": "ALL", "priority": "NORMAL", "when": "now"}
@@ -16,7 +16,7 @@ FORM = {"title": "T", "content": "C", "targetType": "ALL", "priority": "NORMAL",
 
 def publish(app, raw: dict | None = None) -> int:
     with app.app_context():
-        return send(actor("alice"), raw)
+        return publish_message(load_actor("alice"), raw)
 
 
 def text_of(response) -> str:
@@ -25,7 +25,7 @@ def text_of(response) -> str:
 
 def status_of(app, broadcast_id: int) -> str:
     with app.app_context():
-        return broadcasts.by_id(broadcast_id).status
+        return broadcasts.get(broadcast_id).status
 
 
 # ---- compose
@@ -95,7 +95,7 @@ def test_form_cannot_set_what_it_does_not_show(app, client, field):
     """Mass assignment."""
     response = client("alice").post("/console/broadcasts", FORM | {field: "9"})
     with app.app_context():
-        broadcast = broadcasts.by_id(int(response.location.rpartition("/")[2]))
+        broadcast = broadcasts.get(int(response.location.rpartition("/")[2]))
         assert (broadcast.sender_name, broadcast.status, broadcast.revision) == ("Alice", "ACTIVE", 1)
 
 
@@ -146,7 +146,13 @@ def test_audience_is_counted_while_composing(client, form, words):
 
 
 @pytest.mark.parametrize(
-    "raw", [a_message(), to_role("ops"), a_message(draft=True), a_message(scheduledAt="2998-01-01T00:00:00Z")]
+    "raw",
+    [
+        build_message(),
+        build_role_message("ops"),
+        build_message(draft=True),
+        build_message(scheduledAt="2998-01-01T00:00:00Z"),
+    ],
 )
 def test_recall_from_the_console(app, client, raw):
     alice, broadcast_id = client("alice"), publish(app, raw)
@@ -167,7 +173,7 @@ def test_refused_recall_says_why(app, client):
 
 
 def test_draft_is_sent_from_the_console_once(app, client):
-    alice, broadcast_id = client("alice"), publish(app, a_message(draft=True))
+    alice, broadcast_id = client("alice"), publish(app, build_message(draft=True))
     url = f"/console/broadcasts/{broadcast_id}"
     assert alice.post(f"{url}/send").location == url
     assert status_of(app, broadcast_id) == "ACTIVE"
@@ -187,13 +193,14 @@ def test_console_list_takes_any_query(app, client, path):
 def test_every_status_has_its_page(app, client):
     alice = client("alice")
     ids = [
-        publish(app, raw) for raw in (a_message(), a_message(draft=True), a_message(scheduledAt="2998-01-01T00:00:00Z"))
+        publish(app, raw)
+        for raw in (build_message(), build_message(draft=True), build_message(scheduledAt="2998-01-01T00:00:00Z"))
     ]
     with app.app_context():
-        by, now = actor("alice"), clock.now()
-        ended = [send(by) for _ in range(2)]
+        by, now = load_actor("alice"), clock.now()
+        ended = [publish_message(by) for _ in range(2)]
         actions.cancel(ended[0], reason="Wrong", by=by, now=now)
-        expire(ended[1], now=now)
+        expire_broadcast(ended[1], now=now)
     for broadcast_id in ids + ended:
         for path in ("", "/stats"):
             assert alice.get(f"/console/broadcasts/{broadcast_id}{path}").status_code == 200
@@ -225,7 +232,7 @@ def test_mark_all_through_what_was_seen(app, client):
     bob = client("bob")
     publish(app)
     through = re.search(r'name="through" value="(\d+)"', text_of(bob.get("/inbox")))[1]
-    later = publish(app, a_message(title="Later"))
+    later = publish(app, build_message(title="Later"))
     assert bob.post("/inbox/read-all", {"through": through}).status_code == 303
     assert bob.get("/inbox/count").json["unread"] == 1
     unread = text_of(bob.get("/inbox?view=unread"))
@@ -255,7 +262,7 @@ def test_what_was_typed_is_shown_as_text(app, client):
     """Titles, categories and labels are text everywhere; the body is what Markdown became."""
     evil = '"><script>alert(1)</script>'
     link = {"label": evil[:40], "url": 'https://a.example/?"><script>'}
-    broadcast_id = publish(app, a_message(title=evil, content=evil, category=evil, actions=[link]))
+    broadcast_id = publish(app, build_message(title=evil, content=evil, category=evil, actions=[link]))
     for name, paths in {
         "alice": [
             "/console/",

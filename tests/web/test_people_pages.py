@@ -9,10 +9,10 @@ from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import users
-from tests.acts import actor, count_rows
-from tests.cast import CAST
+from tests.acts import count_rows, load_actor
+from tests.cast import TEST_USERS
 
-PASSWORD = CAST[0].password
+PASSWORD = TEST_USERS[0].password
 TOKEN = re.compile(r'<code class="secret-value"[^>]*>([^<]+)</code>')
 
 
@@ -22,15 +22,15 @@ def text_of(response) -> str:
 
 def user(app, username: str):
     with app.app_context():
-        return users.by_username(username)
+        return users.get_by_username(username)
 
 
 def test_list_is_searched_filtered_and_paged(app, client):
     alice = client("alice")
     with app.app_context():
         for n in range(60):
-            actions.create_person(f"p{n:02}", None, name=f"Person {n}", roles=["sales"], by=SYSTEM, now=clock.now())
-        actions.disable(users.by_username("p07").id, by=SYSTEM, now=clock.now())
+            actions.create_user(f"p{n:02}", None, name=f"Person {n}", roles=["sales"], by=SYSTEM, now=clock.now())
+        actions.disable_user(users.get_by_username("p07").id, by=SYSTEM, now=clock.now())
     page = text_of(alice.get("/console/people"))
     assert "63 people" in page
     following = re.search(r'hx-get="(/console/people\?[^"]*after=[^"]+)"', page)[1].replace("&amp;", "&")
@@ -204,14 +204,14 @@ def test_token_that_cannot_be_is_told_at_its_field(app, client, change, field):
 def test_own_password_is_changed_and_other_sessions_end(app, client):
     with app.app_context():
         client()
-        actions.set_password(actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        actions.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     here, elsewhere = client("bob"), client("bob")
     form = {"current": PASSWORD, "new": "another long one", "again": "another long one"}
     assert here.post("/account/password", form).status_code == 303
     assert here.get("/account").status_code == 200
     assert elsewhere.get("/account").status_code == 303
     with app.app_context():
-        assert actions.sign_in("bob", "another long one", address=None, agent=None, now=clock.now())
+        assert actions.sign_in("bob", "another long one", address=None, user_agent=None, now=clock.now())
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_own_password_is_changed_and_other_sessions_end(app, client):
 def test_refused_change_of_password_is_told_and_changes_nothing(app, client, change, field):
     with app.app_context():
         client()
-        actions.set_password(actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        actions.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     before = user(app, "bob").password_hash
     form = {"current": PASSWORD, "new": "another long one", "again": "another long one"} | change
     response = client("bob").post("/account/password", form)
@@ -250,13 +250,15 @@ def test_nobody_ends_the_session_of_another_there(app, client):
 
 def sessions_of(app, username: str):
     with app.app_context():
-        return users.open_sessions(actor(username).user_id)
+        return users.list_open_sessions(load_actor(username).user_id)
 
 
 def test_account_is_for_people_at_a_browser(app, client):
     client()
     with app.app_context():
-        token = actions.create_token(actor("alice").user_id, scopes=["admin"], label="x", by=SYSTEM, now=clock.now())
+        token = actions.create_token(
+            load_actor("alice").user_id, scopes=["admin"], label="x", by=SYSTEM, now=clock.now()
+        )
     response = app.test_client().get("/account", headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 403
 

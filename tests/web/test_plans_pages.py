@@ -7,7 +7,7 @@ import pytest
 
 from broadcast.domain import clock
 from broadcast.worker import scheduler
-from tests.acts import a_message, actor, send
+from tests.acts import build_message, load_actor, publish_message
 
 NOW = clock.now()
 
@@ -15,12 +15,12 @@ NOW = clock.now()
 def plan(app, *, is_to_be_acknowledged: bool = False, **times) -> int:
     """The id of a plan that was due an hour ago, with these other times in minutes from then."""
     due = NOW - timedelta(hours=1)
-    wire = {name: clock.to_wire(due + timedelta(minutes=minutes)) for name, minutes in times.items()}
+    wire = {name: clock.to_rfc3339(due + timedelta(minutes=minutes)) for name, minutes in times.items()}
     with app.app_context():
-        raw = a_message(
-            title="Lifts at nine", scheduledAt=clock.to_wire(due), requiresAck=is_to_be_acknowledged, **wire
+        raw = build_message(
+            title="Lifts at nine", scheduledAt=clock.to_rfc3339(due), requiresAck=is_to_be_acknowledged, **wire
         )
-        id = send(actor("alice"), raw, now=due - timedelta(hours=1))
+        id = publish_message(load_actor("alice"), raw, now=due - timedelta(hours=1))
         scheduler.tick(NOW)
     return id
 

@@ -9,13 +9,13 @@ import pytest
 
 from broadcast.domain import clock
 from broadcast.store import audit
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import User, UserSession
-from tests.acts import Reader, actor, count_rows
-from tests.cast import Client
-from tests.conftest import tail
-from tests.openid import LOGOUT_EVENT, new_key
-from tests.web.organised import refused, sign_in, walk
+from tests.acts import StreamReader, count_rows, load_actor
+from tests.cast import BrowserClient
+from tests.conftest import deliver_new_events
+from tests.openid import LOGOUT_EVENT, generate_key
+from tests.web.organised import authorize_at_provider, expect_login_refused, sign_in_with_provider
 
 PATH = "/login/organisation/logout"
 
@@ -25,10 +25,10 @@ def app(organised):
     return organised()
 
 
-def signed_in(app, openid, sid: str | None = "there-1") -> Client:
-    openid.claims = {"sid": sid}
-    browser = Client.of(app, None)
-    assert sign_in(app, browser=browser).status_code == 303
+def signed_in(app, openid, sid: str | None = "there-1") -> BrowserClient:
+    openid.id_token_overrides = {"sid": sid}
+    browser = BrowserClient.for_user(app, None)
+    assert sign_in_with_provider(app, browser=browser).status_code == 303
     return browser
 
 
@@ -36,43 +36,47 @@ def tell(app, token: str, **options):
     return app.test_client().post(PATH, data={"logout_token": token}, **options)
 
 
-def is_in(browser: Client) -> bool:
+def is_in(browser: BrowserClient) -> bool:
     return browser.get("/inbox").status_code == 200
 
 
 def test_signing_out_at_the_provider_ends_that_session_and_its_streams(app, openid):
     here, elsewhere = signed_in(app, openid, "there-1"), signed_in(app, openid, "there-2")
-    password = Client.of(app, "bob")
-    stream = Reader(here.http)
-    stream.until("CONNECTED")
-    answer = tell(app, openid.logout_token(sid="there-1"))
+    password = BrowserClient.for_user(app, "bob")
+    stream = StreamReader(here.http)
+    stream.read_until("CONNECTED")
+    answer = tell(app, openid.build_logout_token(sid="there-1"))
     assert (answer.status_code, answer.data, answer.headers["Cache-Control"]) == (200, b"", "no-store")
-    tail(app)
-    assert [stream.next().event, stream.next()] == ["SIGNED_OUT", None]
+    deliver_new_events(app)
+    assert [stream.next_frame().event, stream.next_frame()] == ["SIGNED_OUT", None]
     assert (is_in(here), is_in(elsewhere), is_in(password)) == (False, True, True)
     with app.app_context():
-        [ended, *_] = audit.page(audit.Filters(what="person.session_ended"), limit=5)
+        [ended, *_] = audit.list_page(audit.AuditFilters(what="person.session_ended"), limit=5)
         assert ended.actor_name == openid.issuer
 
 
 @pytest.mark.parametrize("changes", [{}, {"sid": None}])
 def test_without_a_session_all_of_the_person_end(app, openid, changes):
-    first, second, password = signed_in(app, openid, "a"), signed_in(app, openid, None), Client.of(app, "bob")
-    openid.person = {"sub": "43-charlie", "preferred_username": "charlie"}
+    first, second, password = (
+        signed_in(app, openid, "a"),
+        signed_in(app, openid, None),
+        BrowserClient.for_user(app, "bob"),
+    )
+    openid.user_claims = {"sub": "43-charlie", "preferred_username": "charlie"}
     charlie = signed_in(app, openid, "c")
-    assert tell(app, openid.logout_token(sub="42-bob", **changes)).status_code == 200
+    assert tell(app, openid.build_logout_token(sub="42-bob", **changes)).status_code == 200
     assert [is_in(browser) for browser in (first, second, password, charlie)] == [False, False, True, True]
 
 
 def test_session_whose_name_there_is_not_known_ends_with_any_of_the_person(app, openid):
     unknown, other = signed_in(app, openid, None), signed_in(app, openid, "other")
-    assert tell(app, openid.logout_token(sid="there-1")).status_code == 200
+    assert tell(app, openid.build_logout_token(sid="there-1")).status_code == 200
     assert (is_in(unknown), is_in(other)) == (False, True)
 
 
 def test_session_alone_is_enough(app, openid):
     here = signed_in(app, openid, "there-1")
-    assert tell(app, openid.logout_token(sub=None, sid="there-1")).status_code == 200
+    assert tell(app, openid.build_logout_token(sub=None, sid="there-1")).status_code == 200
     assert not is_in(here)
 
 
@@ -91,7 +95,7 @@ def test_token_that_is_no_logout_token_of_now_ends_nothing(app, openid, changes)
     here = signed_in(app, openid)
     with app.app_context():
         before = count_rows()
-    answer = tell(app, openid.logout_token(**changes))
+    answer = tell(app, openid.build_logout_token(**changes))
     assert (answer.status_code, answer.json["error"], answer.headers["Cache-Control"]) == (
         400,
         "invalid_request",
@@ -104,10 +108,10 @@ def test_token_that_is_no_logout_token_of_now_ends_nothing(app, openid, changes)
 
 def test_id_token_is_no_logout_token(app, openid):
     here = signed_in(app, openid)
-    walk(Client.of(app, None))
+    authorize_at_provider(BrowserClient.for_user(app, None))
     [asked] = openid.codes.values()
     claims = {"events": None, "jti": "x", "nonce": asked["nonce"]}
-    assert tell(app, openid.logout_token(header={"typ": "JWT"}, **claims)).status_code == 400
+    assert tell(app, openid.build_logout_token(header={"typ": "JWT"}, **claims)).status_code == 400
     assert is_in(here)
 
 
@@ -126,37 +130,37 @@ def test_odd_token_is_refused(app, openid, text):
 
 
 def test_token_that_nobody_signed_or_somebody_else_did_is_refused(app, openid):
-    here, good = signed_in(app, openid), openid.logout_token()
-    openid.signs_with = new_key()
-    foreign = openid.logout_token()
+    here, good = signed_in(app, openid), openid.build_logout_token()
+    openid.signing_key = generate_key()
+    foreign = openid.build_logout_token()
     for token in (unsigned(good), foreign, good[:-8] + "AAAAAAAA"):
         assert tell(app, token).status_code == 400
     assert is_in(here)
-    openid.signs_with = openid.published
+    openid.signing_key = openid.published_key
     assert tell(app, good).status_code == 200
 
 
 def test_keys_of_strangers_make_us_ask_the_provider_once_in_a_while_only(app, openid):
     signed_in(app, openid)
-    openid.signs_with = new_key()
-    before = openid.asked.count("/keys")
+    openid.signing_key = generate_key()
+    before = openid.requested_paths.count("/keys")
     for _ in range(5):
-        assert tell(app, openid.logout_token()).status_code == 400
-    assert openid.asked.count("/keys") - before == 1
+        assert tell(app, openid.build_logout_token()).status_code == 400
+    assert openid.requested_paths.count("/keys") - before == 1
 
 
 def test_new_key_of_the_provider_is_found(app, openid):
     here = signed_in(app, openid)
-    openid.published = openid.signs_with = new_key()
-    assert tell(app, openid.logout_token()).status_code == 200
+    openid.published_key = openid.signing_key = generate_key()
+    assert tell(app, openid.build_logout_token()).status_code == 200
     assert not is_in(here)
 
 
 def test_notice_counts_once(app, openid):
-    token = openid.logout_token()
+    token = openid.build_logout_token()
     signed_in(app, openid)
     assert tell(app, token).status_code == 200
-    with app.app_context(), writing() as session:  # it signed in again since
+    with app.app_context(), write_transaction() as session:  # it signed in again since
         for row in session.scalars(db.select(UserSession)):
             row.ended_at = None
     assert tell(app, token).status_code == 400
@@ -165,26 +169,28 @@ def test_notice_counts_once(app, openid):
 
 
 def test_notice_without_anybody_to_sign_out_is_fine(app, openid):
-    assert tell(app, openid.logout_token(sub="nobody")).status_code == 200
+    assert tell(app, openid.build_logout_token(sub="nobody")).status_code == 200
 
 
 @pytest.mark.parametrize("changes", [{"sid": "there-1"}, {}])
 def test_who_was_coming_from_there_just_then_is_not_let_in(app, openid, changes):
     """The provider ended what it had vouched for a moment before: the notice was faster than the browser."""
-    openid.claims = {"sid": "there-1", "iat": int(time.time()) - 5}
-    browser = Client.of(app, None)
-    back = walk(browser)
-    assert tell(app, openid.logout_token(**changes)).status_code == 200
-    assert "signed out at your organisation" in refused(browser.get(back))
-    openid.claims = {"sid": "there-2", "iat": int(time.time()) + 2}
-    assert sign_in(app).status_code == 303, "who signs in there anew comes in"
+    openid.id_token_overrides = {"sid": "there-1", "iat": int(time.time()) - 5}
+    browser = BrowserClient.for_user(app, None)
+    back = authorize_at_provider(browser)
+    assert tell(app, openid.build_logout_token(**changes)).status_code == 200
+    assert "signed out at your organisation" in expect_login_refused(browser.get(back))
+    openid.id_token_overrides = {"sid": "there-2", "iat": int(time.time()) + 2}
+    assert sign_in_with_provider(app).status_code == 303, "who signs in there anew comes in"
 
 
 def test_no_cookie_and_no_other_site_makes_a_difference(app, openid):
     here = signed_in(app, openid)
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     assert here.http.post(PATH, data={"logout_token": "x"}, headers=headers).status_code == 400
-    assert tell(app, openid.logout_token(), headers=headers).status_code == 200, "the signature is all that counts"
+    assert tell(app, openid.build_logout_token(), headers=headers).status_code == 200, (
+        "the signature is all that counts"
+    )
     assert not is_in(here)
 
 
@@ -195,9 +201,9 @@ def test_without_a_provider_there_is_nothing_to_tell(client, make_app):
 
 def test_session_that_the_provider_vouched_for_ends_after_its_hours(organised, openid):
     app = organised(oidc_session_hours=2)
-    bob, password = signed_in(app, openid), Client.of(app, "bob")
+    bob, password = signed_in(app, openid), BrowserClient.for_user(app, "bob")
     for hours, expected in ((1.9, (True, True)), (2.1, (False, True))):
-        with app.app_context(), writing() as session:
+        with app.app_context(), write_transaction() as session:
             for row in session.scalars(db.select(UserSession)):
                 row.created_at = clock.now() - timedelta(hours=hours)
         assert (is_in(bob), is_in(password)) == expected
@@ -206,10 +212,10 @@ def test_session_that_the_provider_vouched_for_ends_after_its_hours(organised, o
 def test_stream_ends_with_its_session(organised, openid):
     app = organised(oidc_session_hours=2)
     bob = signed_in(app, openid)
-    with app.app_context(), writing() as session:
+    with app.app_context(), write_transaction() as session:
         for row in session.scalars(db.select(UserSession)):
             row.created_at = clock.now() - timedelta(hours=2) + timedelta(seconds=30)
-    stream = Reader(bob.http)
+    stream = StreamReader(bob.http)
     [connection] = app.extensions["hub"].connections
     assert connection.ends_at - time.monotonic() <= 30
     stream.close()
@@ -223,14 +229,14 @@ def test_stream_ends_with_its_session(organised, openid):
 def test_address_that_is_not_verified_names_no_account_and_makes_none(organised, openid, claim, verified):
     app = organised(oidc_username_claim=claim, oidc_create_people=True, oidc_link_people="everybody")
     address = "bob@example.org"
-    with app.app_context(), writing() as session:
-        session.get(User, actor("bob").user_id).username = address
-    openid.person = {"sub": "9", claim: address}
+    with app.app_context(), write_transaction() as session:
+        session.get(User, load_actor("bob").user_id).username = address
+    openid.user_claims = {"sub": "9", claim: address}
     if verified is not None:
-        openid.person |= {"email": address, "email_verified": verified}
+        openid.user_claims |= {"email": address, "email_verified": verified}
     with app.app_context():
         before = count_rows()
-    assert "not verified your e-mail address" in refused(sign_in(app))
+    assert "not verified your e-mail address" in expect_login_refused(sign_in_with_provider(app))
     with app.app_context():
         assert count_rows() == before
 
@@ -238,34 +244,34 @@ def test_address_that_is_not_verified_names_no_account_and_makes_none(organised,
 @pytest.mark.parametrize("verified", [True, "true"])
 def test_address_that_is_verified_names_its_account(organised, openid, verified):
     app = organised(oidc_username_claim="email", oidc_create_people=True)
-    openid.person = {"sub": "9", "email": "dana@example.org", "email_verified": verified}
-    assert sign_in(app).status_code == 303
+    openid.user_claims = {"sub": "9", "email": "dana@example.org", "email_verified": verified}
+    assert sign_in_with_provider(app).status_code == 303
 
 
 def test_verified_address_is_no_proof_of_another(organised, openid):
     app = organised(oidc_username_claim="upn", oidc_create_people=True)
-    openid.person = {"sub": "9", "upn": "ceo@example.org", "email": "me@example.org", "email_verified": True}
-    assert "not verified" in refused(sign_in(app))
+    openid.user_claims = {"sub": "9", "upn": "ceo@example.org", "email": "me@example.org", "email_verified": True}
+    assert "not verified" in expect_login_refused(sign_in_with_provider(app))
 
 
 def test_verification_is_found_where_only_userinfo_tells_it(organised, openid):
     app = organised(oidc_username_claim="email", oidc_create_people=True)
-    openid.person = {"sub": "9", "email": "dana@example.org"}
-    openid.userinfo = {"email_verified": True}
-    assert sign_in(app).status_code == 303
+    openid.user_claims = {"sub": "9", "email": "dana@example.org"}
+    openid.userinfo_overrides = {"email_verified": True}
+    assert sign_in_with_provider(app).status_code == 303
 
 
 def test_account_that_is_known_by_its_subject_needs_no_address(organised, openid):
     app = organised(oidc_username_claim="email", oidc_create_people=True)
-    openid.person = {"sub": "9", "email": "dana@example.org", "email_verified": True}
-    assert sign_in(app).status_code == 303
-    openid.person["email_verified"] = False
-    assert sign_in(app).status_code == 303
+    openid.user_claims = {"sub": "9", "email": "dana@example.org", "email_verified": True}
+    assert sign_in_with_provider(app).status_code == 303
+    openid.user_claims["email_verified"] = False
+    assert sign_in_with_provider(app).status_code == 303
 
 
 def test_provider_that_says_nothing_of_addresses_may_be_believed(organised, openid):
     app = organised(oidc_create_people=True, oidc_addresses_are_verified=True)
-    openid.person = {"sub": "9", "preferred_username": "dana@example.org"}
-    assert sign_in(app).status_code == 303
-    openid.person = {"sub": "10", "preferred_username": "erin@example.org", "email_verified": False}
-    assert "not verified" in refused(sign_in(app))
+    openid.user_claims = {"sub": "9", "preferred_username": "dana@example.org"}
+    assert sign_in_with_provider(app).status_code == 303
+    openid.user_claims = {"sub": "10", "preferred_username": "erin@example.org", "email_verified": False}
+    assert "not verified" in expect_login_refused(sign_in_with_provider(app))

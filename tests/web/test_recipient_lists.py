@@ -7,7 +7,7 @@ import re
 import pytest
 
 from broadcast.store import users
-from tests.acts import a_message, actor, to_people
+from tests.acts import build_message, build_user_message, load_actor
 
 
 def text_of(response) -> str:
@@ -34,20 +34,20 @@ def test_recipients_are_read_from_every_spreadsheet(client, delimiter, encoding)
 def test_recipients_named_by_id_are_the_people_who_get_it(app, client):
     alice = client("alice")
     with app.app_context():
-        bob, charlie = actor("bob").user_id, actor("charlie").user_id
+        bob, charlie = load_actor("bob").user_id, load_actor("charlie").user_id
     report = upload(alice, "/console/names", f"id;name\n{bob};B\n{charlie};C\n99999;X\n".encode())
     assert good(report) == ["bob", "charlie"]
     assert "<code>99999</code> nobody has this id" in report
     reach = text_of(alice.post("/console/audience", {"targetType": "SELECTED", "people": f"{bob} charlie {charlie}"}))
     assert "2 people will get this" in reach
-    answer = alice.send("POST", "/api/admin/broadcasts", json=to_people(str(bob)))
+    answer = alice.send("POST", "/api/admin/broadcasts", json=build_user_message(str(bob)))
     assert answer.json["targetIds"] == [bob]
 
 
 def test_id_and_username_of_one_person_are_told_as_repeated(app, client):
     alice = client("alice")
     with app.app_context():
-        bob = actor("bob").user_id
+        bob = load_actor("bob").user_id
     report = text_of(alice.post("/console/names", {"list": f"bob, {bob}, BOB"}))
     assert good(report) == ["bob"]
     assert "2 repeated" in report
@@ -64,7 +64,7 @@ def test_people_are_imported_from_a_european_excel(app, client, encoding):
     report = upload(client("alice"), "/console/people/import", data, act="import")
     assert ("read as Windows-1252" in report) == (encoding == "cp1252")
     with app.app_context():
-        assert users.by_username("juergen").name == "Müller; Jürgen"
+        assert users.get_by_username("juergen").name == "Müller; Jürgen"
 
 
 def test_role_that_does_not_exist_is_made_from_the_report(app, client):
@@ -76,11 +76,11 @@ def test_role_that_does_not_exist_is_made_from_the_report(app, client):
     done = text_of(alice.post("/console/people/import", {"table": table, "newRoles": "nurses", "act": "import"}))
     assert "<strong>1</strong> person was added" in done
     with app.app_context():
-        assert users.by_username("dana").roles == {"nurses"}
+        assert users.get_by_username("dana").roles == {"nurses"}
 
 
 def test_export_of_figures_can_be_read_back_as_recipients(app, client):
     alice = client("alice")
-    sent = alice.send("POST", "/api/admin/broadcasts", json=a_message()).json["id"]
+    sent = alice.send("POST", "/api/admin/broadcasts", json=build_message()).json["id"]
     data = alice.get(f"/console/broadcasts/{sent}/figures.csv").data
     assert good(upload(alice, "/console/names", data)) == ["alice", "bob", "charlie"]

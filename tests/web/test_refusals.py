@@ -10,10 +10,10 @@ import structlog
 from broadcast.actions import passwords
 from broadcast.factory import create_app
 from broadcast.store import broadcasts
-from tests.acts import a_message, actor, count_rows, send
-from tests.conftest import tail
-from tests.system import TOP
-from tests.web.doors import method_of, path_of
+from tests.acts import build_message, count_rows, load_actor, publish_message
+from tests.conftest import deliver_new_events
+from tests.system import PROJECT_ROOT
+from tests.web.doors import build_route_path, get_route_method
 
 STREAMS = ["/inbox/stream", "/api/sse/connect"]
 _FOREIGN = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
@@ -31,8 +31,8 @@ def test_no_answer_invites_another_origin(app, client, routes):
     """No CORS header anywhere, whatever origin asks, and none for the question before (OPTIONS)."""
     alice = client("alice")
     for rule in routes:
-        for method in {method_of(rule), "OPTIONS"}:
-            response = alice.http.open(path_of(rule), method=method, headers=_FOREIGN, buffered=False)
+        for method in {get_route_method(rule), "OPTIONS"}:
+            response = alice.http.open(build_route_path(rule), method=method, headers=_FOREIGN, buffered=False)
             assert not [name for name, _ in response.headers if name.lower().startswith("access-control")], rule
             response.close()
 
@@ -40,10 +40,10 @@ def test_no_answer_invites_another_origin(app, client, routes):
 @pytest.mark.parametrize("field", ["id", "senderId", "senderName", "status", "seq", "contentHtml", "revision"])
 def test_fields_that_nobody_sets_are_refused(app, client, field):
     alice = client("alice")
-    made = alice.send("POST", "/api/admin/broadcasts", a_message(draft=True)).json["id"]
+    made = alice.send("POST", "/api/admin/broadcasts", build_message(draft=True)).json["id"]
     with app.app_context():
         before = count_rows()
-    body = a_message(**{field: 7})
+    body = build_message(**{field: 7})
     assert alice.send("POST", "/api/admin/broadcasts", body).status_code == 422
     answer = alice.send("PATCH", f"/api/admin/broadcasts/{made}", {field: 7}, headers={"If-Match": "*"})
     assert answer.status_code == 422
@@ -55,11 +55,11 @@ def test_fields_that_nobody_sets_are_refused(app, client, field):
 def test_recall_takes_a_reason_and_nothing_else(app, client):
     alice = client("alice")
     with app.app_context():
-        id = send(actor("alice"))
+        id = publish_message(load_actor("alice"))
     answer = alice.send("POST", f"/api/admin/broadcasts/{id}/cancel", {"reason": "A mistake", "status": "EXPIRED"})
     assert (answer.status_code, list(answer.json["fields"])) == (422, ["status"])
     with app.app_context():
-        assert broadcasts.by_id(id).is_live
+        assert broadcasts.get(id).is_live
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
@@ -78,7 +78,9 @@ def test_log_line_cannot_be_forged(settings, monkeypatch, log_format, evil):
 
 
 def test_passwords_are_argon2id_as_owasp_says():
-    assert re.match(r"\$argon2id\$v=19\$m=(?:19456|[2-9]\d{4,}),t=[2-9],p=1\$", passwords.make_hash("correct horse"))
+    assert re.match(
+        r"\$argon2id\$v=19\$m=(?:19456|[2-9]\d{4,}),t=[2-9],p=1\$", passwords.hash_password("correct horse")
+    )
 
 
 def test_hashing_lets_the_streams_of_the_worker_run():
@@ -91,8 +93,8 @@ def test_hashing_lets_the_streams_of_the_worker_run():
             turns += 1
 
     beside = gevent.spawn(others)
-    stored = passwords.make_hash("correct horse")
-    assert passwords.matches("correct horse", stored)
+    stored = passwords.hash_password("correct horse")
+    assert passwords.verify_password("correct horse", stored)
     beside.kill()
     assert turns > 0
 
@@ -101,18 +103,20 @@ def test_card_is_out_of_bounds_for_htmx_on_page_and_stream(app, client):
     """Attributes that got past two sanitisers would still be looked at by nobody."""
     bob = client("bob")
     with app.app_context():
-        id = send(actor("alice"), a_message(content="**bold**"))
-    tail(app)
+        id = publish_message(load_actor("alice"), build_message(content="**bold**"))
+    deliver_new_events(app)
     page = bob.get(f"/inbox/{id}").get_data(as_text=True)
-    streamed = app.extensions["hub"].memory.frame(app.extensions["hub"].memory._events[-1], "html").decode()
+    streamed = (
+        app.extensions["hub"].replay_buffer.get_frame(app.extensions["hub"].replay_buffer._events[-1], "html").decode()
+    )
     for html in (page, streamed):
         assert re.search(r"<[^>]* hx-ignore[^>]*>\s*(?:data: )?<p><strong>bold", html)
 
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted(TOP.glob("requirements*.txt")), TOP / "tests/judges/requirements.txt"],
-    ids=lambda path: str(path.relative_to(TOP)),
+    [*sorted(PROJECT_ROOT.glob("requirements*.txt")), PROJECT_ROOT / "tests/judges/requirements.txt"],
+    ids=lambda path: str(path.relative_to(PROJECT_ROOT)),
 )
 def test_every_dependency_is_pinned_with_its_hash(path):
     text = path.read_text().replace("\\\n", " ")

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcast.domain import clock
-from broadcast.domain.preferences import read
-from broadcast.domain.time_zones import read_local
-from tests.acts import a_message, actor, send
-from tests.cast import Client
+from broadcast.domain.preferences import parse_preferences
+from broadcast.domain.time_zones import parse_local_time
+from tests.acts import build_message, load_actor, publish_message
+from tests.cast import BrowserClient
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
@@ -29,26 +29,26 @@ def in_october(monkeypatch):
 @given(st.datetimes(datetime(2026, 10, 24), datetime(2026, 10, 26), timezones=st.just(UTC)))
 def test_form_that_is_not_touched_means_the_moment_that_it_was_drawn_with(moment):
     shown = f"{moment.astimezone(BERLIN):%Y-%m-%dT%H:%M}"
-    assert read_local(shown, BERLIN, kept=moment) == moment
+    assert parse_local_time(shown, BERLIN, original=moment) == moment
 
 
 @given(st.datetimes(datetime(2026, 10, 24), datetime(2026, 10, 26), timezones=st.just(UTC)), st.sampled_from([30, 60]))
 def test_what_was_drawn_says_nothing_of_another_time(moment, minutes):
     other = moment.astimezone(BERLIN).replace(tzinfo=None, day=27, second=0, microsecond=0)
-    assert read_local(other.isoformat(), BERLIN, kept=moment) == other.replace(tzinfo=BERLIN).astimezone(UTC)
+    assert parse_local_time(other.isoformat(), BERLIN, original=moment) == other.replace(tzinfo=BERLIN).astimezone(UTC)
 
 
 @pytest.mark.parametrize(("which", "expected"), [("first", FIRST), ("second", SECOND)])
 @pytest.mark.parametrize("kept", [None, FIRST, SECOND])
 def test_choice_says_which_one_is_meant(which, expected, kept):
-    kept = kept and clock.from_wire(kept)
-    assert clock.to_wire(read_local(TWICE, BERLIN, which=which, kept=kept)) == expected
+    kept = kept and clock.parse_rfc3339(kept)
+    assert clock.to_rfc3339(parse_local_time(TWICE, BERLIN, occurrence=which, original=kept)) == expected
 
 
 @pytest.mark.parametrize("which", ["", "third"])
 def test_without_a_choice_nothing_is_guessed(which):
     with pytest.raises(ValueError, match=r"[Cc]hoose"):
-        read_local(TWICE, BERLIN, which=which)
+        parse_local_time(TWICE, BERLIN, occurrence=which)
 
 
 def fields_of(answer) -> dict[str, str]:
@@ -69,8 +69,8 @@ def test_plan_is_edited_without_touching_its_time(app, client, field, moment):
     client()
     times = {"scheduledAt": "2026-10-24T10:00:00Z"} | {field: moment}
     with app.app_context():
-        id = send(actor("alice"), a_message(**times, requiresAck=field == "ackDueAt"), now=NOW)
-    alice, path = Client.of(app, "alice"), f"/console/broadcasts/{id}/edit"
+        id = publish_message(load_actor("alice"), build_message(**times, requiresAck=field == "ackDueAt"), now=NOW)
+    alice, path = BrowserClient.for_user(app, "alice"), f"/console/broadcasts/{id}/edit"
     posted = fields_of(alice.get(path)) | {"title": "Changed", "targetType": "ALL", "when": "later"}
     posted |= {"requiresAck": "true"} if field == "ackDueAt" else {}
     for name in ("scheduledAt", "expiresAt", "ackDueAt"):  # as the page's script shows them to somebody in Berlin
@@ -85,8 +85,8 @@ def test_plan_is_edited_without_touching_its_time(app, client, field, moment):
 def test_what_is_live_is_edited_without_touching_its_times(app, client, field):
     client()
     with app.app_context():
-        id = send(actor("alice"), a_message(requiresAck=True, **{field: SECOND}), now=NOW)
-    alice, path = Client.of(app, "alice"), f"/console/broadcasts/{id}/edit"
+        id = publish_message(load_actor("alice"), build_message(requiresAck=True, **{field: SECOND}), now=NOW)
+    alice, path = BrowserClient.for_user(app, "alice"), f"/console/broadcasts/{id}/edit"
     posted = fields_of(alice.get(path)) | {"title": "Changed", "requiresAck": "true", "acknowledgeAgain": "no"}
     posted |= {field: TWICE, "timeZone": "Europe/Berlin"}
     assert alice.post(path, posted).status_code == 303
@@ -119,10 +119,10 @@ def test_kept_time_that_no_page_wrote_is_left_alone(client, nonsense):
 
 
 def test_quiet_hours_last_through_the_hour_that_comes_twice():
-    wanted = read({"quietHours": {"from": "02:15", "to": "02:45"}, "timeZone": "Europe/Berlin"})
-    spans = wanted.quiet_spans(datetime(2026, 10, 24, 12, tzinfo=UTC))
+    wanted = parse_preferences({"quietHours": {"from": "02:15", "to": "02:45"}, "timeZone": "Europe/Berlin"})
+    spans = wanted.get_quiet_periods(datetime(2026, 10, 24, 12, tzinfo=UTC))
     start, end = spans[0]
     assert (start.time(), end.time()) == (time(0, 15), time(1, 45))
     for minute in (30, 90):
         moment = datetime(2026, 10, 25, minute // 60, minute % 60, tzinfo=UTC)
-        assert wanted.held_until(moment) == end
+        assert wanted.get_quiet_end(moment) == end

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from broadcast.store import users
-from tests.acts import Reader, a_message, actor, count_rows, send, to_role
-from tests.conftest import tail
+from tests.acts import StreamReader, build_message, build_role_message, count_rows, load_actor, publish_message
+from tests.conftest import deliver_new_events
 
 
 def text_of(response) -> str:
@@ -16,8 +16,8 @@ def text_of(response) -> str:
 def test_roles_are_listed_with_their_people_and_unended_broadcasts_even_those_nobody_has(app, client):
     alice = client("alice")
     with app.app_context():
-        send(actor("alice"), to_role("ops"))
-        send(actor("alice"), to_role("ops", draft=True))
+        publish_message(load_actor("alice"), build_role_message("ops"))
+        publish_message(load_actor("alice"), build_role_message("ops", draft=True))
     page = text_of(alice.get("/console/roles"))
     [row] = re.findall(r'<tr>(?:(?!</tr>).)*"/console/roles/ops".*?</tr>', page, re.S)
     assert re.findall(r"<td[^>]*>(?:<[^>]+>)*([\d,]+)", row) == ["1", "1", "0", "1"]
@@ -56,8 +56,8 @@ def test_built_in_role_is_refused_with_a_sentence(app, client, path):
 def test_page_names_what_deleting_means_and_asks_for_a_tick(app, client):
     alice = client("alice")
     with app.app_context():
-        send(actor("alice"), to_role("ops", title="To ops alone"))
-        send(actor("alice"), a_message(title="To all but ops", exceptRoles=["ops"]))
+        publish_message(load_actor("alice"), build_role_message("ops", title="To ops alone"))
+        publish_message(load_actor("alice"), build_message(title="To all but ops", exceptRoles=["ops"]))
         before = count_rows()
     page = text_of(alice.get("/console/roles/ops"))
     assert re.search(r"To ops alone.*?Leaves every inbox", page, re.S)
@@ -69,7 +69,7 @@ def test_page_names_what_deleting_means_and_asks_for_a_tick(app, client):
         assert count_rows() == before
     assert alice.post("/console/roles/ops/delete", {"understood": "yes"}).status_code == 303
     with app.app_context():
-        assert users.role_names() == ["admin"]
+        assert users.list_role_names() == ["admin"]
 
 
 def test_unused_role_is_deleted_without_a_tick(app, client):
@@ -87,32 +87,32 @@ def test_unknown_role_is_not_found(client, name):
 
 def test_open_stream_of_a_role_that_changes_loads_its_list_and_follows_the_new_name(app, client):
     alice, bob = client("alice"), client("bob")
-    stream = Reader(bob.http)
-    stream.until("CONNECTED")
+    stream = StreamReader(bob.http)
+    stream.read_until("CONNECTED")
     alice.post("/console/roles/ops/rename", {"name": "operations"})
-    tail(app)
-    assert stream.next().event == "RESET"
+    deliver_new_events(app)
+    assert stream.next_frame().event == "RESET"
     with app.app_context():
-        sent = send(actor("alice"), to_role("operations"))
-    tail(app)
-    assert stream.next().data["id"] == sent
+        sent = publish_message(load_actor("alice"), build_role_message("operations"))
+    deliver_new_events(app)
+    assert stream.next_frame().data["id"] == sent
     alice.post("/console/roles/operations/delete", {"understood": "yes"})
-    tail(app)
-    assert stream.next().event == "RESET"
+    deliver_new_events(app)
+    assert stream.next_frame().event == "RESET"
     with app.app_context():
-        everybody = send(actor("alice"))
-    tail(app)
-    assert stream.next().data["id"] == everybody
+        everybody = publish_message(load_actor("alice"))
+    deliver_new_events(app)
+    assert stream.next_frame().data["id"] == everybody
     stream.close()
 
 
 def test_cursor_from_before_a_change_of_a_role_is_answered_with_reset(app, client):
     alice, bob = client("alice"), client("bob")
-    stream = Reader(bob.http)
-    cursor = stream.until("CONNECTED")[-1].id
+    stream = StreamReader(bob.http)
+    cursor = stream.read_until("CONNECTED")[-1].id
     stream.close()
     alice.post("/console/roles/ops/delete", {"understood": "yes"})
-    tail(app)
-    again = Reader(bob.http, f"/api/sse/connect?after={cursor}")
-    assert again.next().event == "RESET"
+    deliver_new_events(app)
+    again = StreamReader(bob.http, f"/api/sse/connect?after={cursor}")
+    assert again.next_frame().event == "RESET"
     again.close()

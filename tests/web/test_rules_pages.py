@@ -7,12 +7,18 @@ import pytest
 
 from broadcast.actions import inbound_events
 from broadcast.domain import clock
-from broadcast.domain.inbound import Arrival
+from broadcast.domain.inbound import InboundEvent
 from broadcast.ingest import contract
 from broadcast.store import event_sources
-from tests.acts import a_message, count_rows, to_role
-from tests.cast import Client
-from tests.ingest.records import SOURCE, a_cancel, an_event, bare, structured
+from tests.acts import build_message, build_role_message, count_rows
+from tests.cast import BrowserClient
+from tests.ingest.records import (
+    SOURCE,
+    build_bare_record,
+    build_cancel_event,
+    build_cloud_event,
+    build_structured_record,
+)
 
 FILE = """
 [[rule]]
@@ -20,8 +26,8 @@ source = "https://grid.example.com/*"
 sender = "Grid control"
 audiences = ["role:ops"]
 collapse_key = "{{ data.category|default('none') }}"
-most = 2
-per_seconds = 60
+limit = 2
+window_seconds = 60
 
 [[rule]]
 type = "com.example.check.*"
@@ -47,12 +53,15 @@ def ruled(make_app, client, tmp_path: Path):
 def arrive(app, *records) -> list[str]:
     with app.app_context():
         now, held = clock.now(), app.extensions["rules"]
-        read = [Arrival(record, contract.read(record, now=now, rules=held)) for record in records]
-        return [outcome.kind for outcome in inbound_events.ingest(read, by=inbound_events.account(now=now), now=now)]
+        read = [InboundEvent(record, contract.read_command(record, now=now, rules=held)) for record in records]
+        return [
+            outcome.kind
+            for outcome in inbound_events.ingest(read, by=inbound_events.get_ingest_actor(now=now), now=now)
+        ]
 
 
 def page(app, path: str = "/console/rules") -> str:
-    return Client.of(app, "alice").get(path).get_data(as_text=True)
+    return BrowserClient.for_user(app, "alice").get(path).get_data(as_text=True)
 
 
 def cards(html: str) -> list[str]:
@@ -81,10 +90,10 @@ def test_without_rules_the_page_says_what_holds_and_how_to_begin(app, client):
 
 
 def test_dry_run_shows_the_card_and_the_reach_of_real_events(ruled):
-    check = an_event(
+    check = build_cloud_event(
         "7", type="com.example.check.v1", source="https://monitor", data={"check": "Disk", "host": "web-1"}
     )
-    assert arrive(ruled, structured(check)) == ["published"]
+    assert arrive(ruled, build_structured_record(check)) == ["published"]
     html = page(ruled, "/console/rules/2")
     assert "Disk fails" in html
     assert "<em>web-1</em>" in html
@@ -93,25 +102,39 @@ def test_dry_run_shows_the_card_and_the_reach_of_real_events(ruled):
 
 
 def test_dry_run_tells_why_an_event_would_be_refused(ruled):
-    assert arrive(ruled, structured(an_event("1", data=to_role("admin")))) == ["rejected"]
+    assert arrive(ruled, build_structured_record(build_cloud_event("1", data=build_role_message("admin")))) == [
+        "rejected"
+    ]
     html = page(ruled, "/console/rules/1")
     assert "Its source may not send to role:admin." in html
     assert not cards(html)
 
 
 def test_dry_run_is_of_the_newest_twenty_for_which_the_rule_holds(ruled):
-    arrive(ruled, *(structured(an_event(str(n), data=to_role("ops", title=f"t{n}")), offset=n) for n in range(30)))
-    arrive(ruled, *(bare(a_message(title=f"bare {n}"), offset=n) for n in range(3)))
+    arrive(
+        ruled,
+        *(
+            build_structured_record(build_cloud_event(str(n), data=build_role_message("ops", title=f"t{n}")), offset=n)
+            for n in range(30)
+        ),
+    )
+    arrive(ruled, *(build_bare_record(build_message(title=f"bare {n}"), offset=n) for n in range(3)))
     html = page(ruled, "/console/rules/1")
     assert [re.search(r"[\w ]+$", title)[0] for title in cards(html)] == [f"t{n}" for n in range(29, 9, -1)]
     assert len(re.findall(r"bare \d</h3>", page(ruled, "/console/rules/3"))) == 3
 
 
 def test_dry_run_publishes_and_keeps_nothing(ruled):
-    arrive(ruled, *(structured(an_event(str(n), data=to_role("ops")), offset=n) for n in range(5)))
+    arrive(
+        ruled,
+        *(
+            build_structured_record(build_cloud_event(str(n), data=build_role_message("ops")), offset=n)
+            for n in range(5)
+        ),
+    )
     with ruled.app_context():
         before = count_rows()
-    alice = Client.of(ruled, "alice")
+    alice = BrowserClient.for_user(ruled, "alice")
     assert alice.get("/console/rules/1").status_code == 200
     with ruled.app_context():
         after = count_rows()
@@ -119,7 +142,7 @@ def test_dry_run_publishes_and_keeps_nothing(ruled):
 
 
 def test_changed_rule_is_tried_on_events_that_came_before_it(ruled, make_app, tmp_path):
-    arrive(ruled, structured(an_event("1", data=to_role("ops"))))
+    arrive(ruled, build_structured_record(build_cloud_event("1", data=build_role_message("ops"))))
     (tmp_path / "rules.toml").write_text('[[rule]]\nsource = "https://grid*"\naudiences = ["everyone"]\n')
     changed = make_app(event_rules=tmp_path / "rules.toml")
     assert "Its source may not send to role:ops." in page(changed, "/console/rules/1")
@@ -127,50 +150,80 @@ def test_changed_rule_is_tried_on_events_that_came_before_it(ruled, make_app, tm
 
 def test_event_is_read_as_of_the_moment_at_which_it_came(ruled):
     """What ended since is no mistake of its source."""
-    record = structured(an_event("1", data=to_role("ops", title="Short", expiresAt="2026-11-04T10:05:00Z")))
+    record = build_structured_record(
+        build_cloud_event("1", data=build_role_message("ops", title="Short", expiresAt="2026-11-04T10:05:00Z"))
+    )
     with ruled.app_context():
-        came = clock.from_wire("2026-11-04T10:00:00Z")
-        read = Arrival(record, contract.read(record, now=came, rules=ruled.extensions["rules"]))
-        inbound_events.ingest([read], by=inbound_events.account(now=came), now=came)
+        came = clock.parse_rfc3339("2026-11-04T10:00:00Z")
+        read = InboundEvent(record, contract.read_command(record, now=came, rules=ruled.extensions["rules"]))
+        inbound_events.ingest([read], by=inbound_events.get_ingest_actor(now=came), now=came)
     assert cards(page(ruled, "/console/rules/1"))[0].endswith("Short")
 
 
 def test_unknown_rule_is_not_found(ruled):
     for number in ("0", "4", "99999999999999999999"):
-        assert Client.of(ruled, "alice").get(f"/console/rules/{number}").status_code == 404
+        assert BrowserClient.for_user(ruled, "alice").get(f"/console/rules/{number}").status_code == 404
 
 
 @pytest.mark.parametrize("name", ["bob", "charlie"])
 def test_only_operators_see_rules(ruled, name):
-    assert Client.of(ruled, name).get("/console/rules").status_code == 403
-    assert Client.of(ruled, name).get("/console/rules/1").status_code == 403
+    assert BrowserClient.for_user(ruled, name).get("/console/rules").status_code == 403
+    assert BrowserClient.for_user(ruled, name).get("/console/rules/1").status_code == 403
 
 
 def test_twenty_events_of_each_source_are_kept_and_repeats_and_recalls_are_not(ruled):
-    arrive(ruled, *(structured(an_event(str(n), data=to_role("ops")), offset=n) for n in range(15)))
-    arrive(ruled, *(structured(an_event(str(n), data=to_role("ops")), offset=n) for n in range(15)))
-    arrive(ruled, structured(a_cancel("3"), offset=99), structured(an_event("b", source="https://b"), offset=98))
+    arrive(
+        ruled,
+        *(
+            build_structured_record(build_cloud_event(str(n), data=build_role_message("ops")), offset=n)
+            for n in range(15)
+        ),
+    )
+    arrive(
+        ruled,
+        *(
+            build_structured_record(build_cloud_event(str(n), data=build_role_message("ops")), offset=n)
+            for n in range(15)
+        ),
+    )
+    arrive(
+        ruled,
+        build_structured_record(build_cancel_event("3"), offset=99),
+        build_structured_record(build_cloud_event("b", source="https://b"), offset=98),
+    )
     with ruled.app_context():
-        assert len(list(event_sources.samples([SOURCE]))) == 15
-        assert len(list(event_sources.samples(["https://b/"]))) == 1
-    arrive(ruled, *(structured(an_event(f"x{n}", data=to_role("ops")), offset=n) for n in range(300)))
+        assert len(list(event_sources.iterate_samples([SOURCE]))) == 15
+        assert len(list(event_sources.iterate_samples(["https://b/"]))) == 1
+    arrive(
+        ruled,
+        *(
+            build_structured_record(build_cloud_event(f"x{n}", data=build_role_message("ops")), offset=n)
+            for n in range(300)
+        ),
+    )
     with ruled.app_context():
-        kept = [contract.envelope_of(event_sources.record_of(one)).id for one in event_sources.samples([SOURCE])]
+        kept = [
+            contract.try_open_envelope(event_sources.to_record(one)).id
+            for one in event_sources.iterate_samples([SOURCE])
+        ]
         assert kept == [f"x{n}" for n in range(299, 279, -1)]
 
 
 def test_token_of_a_webhook_is_never_kept(ruled):
-    record = structured(an_event("1", data=to_role("ops")))
+    record = build_structured_record(build_cloud_event("1", data=build_role_message("ops")))
     secret = (("authorization", b"Bearer secret"), ("cookie", b"broadcast=secret"))
     arrive(ruled, type(record)(record.value, headers=(*secret, *record.headers)))
     with ruled.app_context():
-        [kept] = event_sources.samples([SOURCE])
+        [kept] = event_sources.iterate_samples([SOURCE])
         assert [name for name, _ in kept.headers] == ["content-type"]
 
 
 def test_quarantine_is_told_in_the_list_and_on_the_page_of_the_draft(ruled):
     distinct = (
-        structured(an_event(str(n), data=to_role("ops", category=f"c{n}", title=f"t{n}")), offset=n) for n in range(3)
+        build_structured_record(
+            build_cloud_event(str(n), data=build_role_message("ops", category=f"c{n}", title=f"t{n}")), offset=n
+        )
+        for n in range(3)
     )
     assert arrive(ruled, *distinct) == ["published", "published", "quarantined"]
     listed = page(ruled, "/console/broadcasts?filter=draft")
@@ -180,16 +233,22 @@ def test_quarantine_is_told_in_the_list_and_on_the_page_of_the_draft(ruled):
     one = page(ruled, link)
     assert "In quarantine." in one
     assert f"<dd>{SOURCE}</dd>" in one
-    sent = Client.of(ruled, "alice").post(f"{link}/send")
+    sent = BrowserClient.for_user(ruled, "alice").post(f"{link}/send")
     assert sent.status_code == 303
     assert "In quarantine." not in page(ruled, link)
 
 
 def test_card_says_how_often_it_came(ruled):
-    same = [structured(an_event(str(n), data=to_role("ops", title=f"t{n}")), offset=n) for n in range(3)]
+    same = [
+        build_structured_record(build_cloud_event(str(n), data=build_role_message("ops", title=f"t{n}")), offset=n)
+        for n in range(3)
+    ]
     assert arrive(ruled, *same) == ["published", "collapsed", "collapsed"]
-    html = Client.of(ruled, "bob").get("/inbox").get_data(as_text=True)
+    html = BrowserClient.for_user(ruled, "bob").get("/inbox").get_data(as_text=True)
     assert '<span aria-hidden="true">×3</span><span class="sr">Came 3 times</span>' in html
     assert "Last <time" in html
-    arrive(ruled, structured(an_event("4", data=to_role("ops", category="Other")), offset=4))
-    assert Client.of(ruled, "bob").get("/inbox").get_data(as_text=True).count("Came") == 1
+    arrive(
+        ruled,
+        build_structured_record(build_cloud_event("4", data=build_role_message("ops", category="Other")), offset=4),
+    )
+    assert BrowserClient.for_user(ruled, "bob").get("/inbox").get_data(as_text=True).count("Came") == 1

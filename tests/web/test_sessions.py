@@ -7,23 +7,23 @@ import pytest
 from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import UserSession
-from tests.acts import actor, count_rows
-from tests.cast import Client
+from tests.acts import count_rows, load_actor
+from tests.cast import BrowserClient
 
 FORM = {"username": "dana", "password": "correct horse battery"}
 
 
 @pytest.fixture
-def dana(app, client) -> Client:
+def dana(app, client) -> BrowserClient:
     """A browser in front of the sign-in page; Dana has a password."""
     with app.app_context():
-        users.create_person("dana", FORM["password"], roles=["ops"], by=SYSTEM, now=clock.now())
+        users.create_user("dana", FORM["password"], roles=["ops"], by=SYSTEM, now=clock.now())
     return client()
 
 
-def cookie_of(browser: Client) -> str:
+def cookie_of(browser: BrowserClient) -> str:
     return browser.http.get_cookie("broadcast").value
 
 
@@ -54,12 +54,12 @@ def test_wrong_sign_in_keeps_the_name_and_never_the_password(app, dana, form):
 def test_new_session_id_and_new_csrf_token_at_sign_in(app, dana):
     """A cookie or a form that somebody planted before signing in is worth nothing after it."""
     dana.get("/login")
-    planted_cookie, planted_csrf = cookie_of(dana), dana.csrf
+    planted_cookie, planted_csrf = cookie_of(dana), dana.csrf_token
     dana.post("/login", FORM)
     assert cookie_of(dana) != planted_cookie
     response = dana.http.post("/inbox/read-all", data={"csrf_token": planted_csrf})
     assert response.status_code == 403
-    other = Client(app.test_client())
+    other = BrowserClient(app.test_client())
     other.http.set_cookie("broadcast", planted_cookie)
     assert other.get("/inbox").status_code == 303
 
@@ -72,14 +72,14 @@ def test_sign_out_revokes_on_the_server(app, dana):
     response = dana.post("/logout")
     assert (response.status_code, response.location) == (303, "/login")
     assert response.headers["Clear-Site-Data"] == '"storage"'
-    thief = Client(app.test_client())
+    thief = BrowserClient(app.test_client())
     thief.http.set_cookie("broadcast", stolen)
     assert thief.get("/inbox").status_code == 303
     assert thief.http.get("/api/user/messages").status_code == 401
 
 
 def age(app, **changes) -> None:
-    with app.app_context(), writing() as session:
+    with app.app_context(), write_transaction() as session:
         for row in session.scalars(db.select(UserSession)):
             for name, value in changes.items():
                 setattr(row, name, value)
@@ -99,7 +99,7 @@ def test_session_ends_when_idle_or_old(app, client):
 def test_disabled_person_is_out_at_once(app, client):
     bob = client("bob")
     with app.app_context():
-        users.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
+        users.disable_user(load_actor("bob").user_id, by=SYSTEM, now=clock.now())
     assert bob.get("/inbox").status_code == 303
 
 
@@ -144,17 +144,17 @@ def test_forged_cookie_is_nobody(app, client, cookie):
 def test_second_sign_in_ends_the_session_that_this_browser_had(app, dana):
     """A copy of the old cookie is worth nothing, though nobody signed out."""
     with app.app_context():
-        users.create_person("erin", FORM["password"], by=SYSTEM, now=clock.now())
+        users.create_user("erin", FORM["password"], by=SYSTEM, now=clock.now())
     dana.post("/login", FORM)
     stolen = cookie_of(dana)
     for username in ("dana", "erin"):
         dana.get("/inbox")
         assert dana.post("/login", FORM | {"username": username}).status_code == 303
-        thief = Client(app.test_client())
+        thief = BrowserClient(app.test_client())
         thief.http.set_cookie("broadcast", stolen)
         assert thief.get("/inbox").status_code == 303
         assert dana.get("/inbox").status_code == 200
-    elsewhere = Client(app.test_client())
+    elsewhere = BrowserClient(app.test_client())
     elsewhere.post("/login", FORM)
     assert dana.get("/inbox").status_code == 200, "another browser's sign-in ends nothing here"
 
@@ -174,7 +174,7 @@ def test_old_cookie_ends_with_the_old_password(app, dana):
     assert dana.post("/account/password", form).status_code == 303
     assert dana.get("/inbox").status_code == 200, "this browser goes on"
     assert dana.post("/inbox/read-all").status_code in (200, 303), "with the forms that it has open"
-    thief = Client(app.test_client())
+    thief = BrowserClient(app.test_client())
     thief.http.set_cookie("broadcast", stolen)
     assert thief.get("/inbox").status_code == 303
 
@@ -182,7 +182,7 @@ def test_old_cookie_ends_with_the_old_password(app, dana):
 def test_administrator_changes_the_own_password_in_the_account_only(app, client):
     alice = client("alice")
     with app.app_context():
-        own = actor("alice").user_id
+        own = load_actor("alice").user_id
     page = alice.get(f"/console/people/{own}").text
     assert f"/console/people/{own}/password" not in page
     assert 'href="/account"' in page

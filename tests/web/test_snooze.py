@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from broadcast.domain import clock
-from tests.acts import a_message, actor, send
-from tests.cast import Client
+from tests.acts import build_message, load_actor, publish_message
+from tests.cast import BrowserClient
 
 NOW = datetime(2026, 10, 20, 12, tzinfo=UTC)
 
@@ -19,7 +19,7 @@ def at_noon(monkeypatch):
 
 
 @pytest.fixture
-def bob(app, client) -> Client:
+def bob(app, client) -> BrowserClient:
     """Bob, who lives in Tokyo as his preferences say."""
     bob = client("bob")
     assert bob.send("PUT", "/api/user/preferences", {"timeZone": "Asia/Tokyo"}).status_code == 200
@@ -28,10 +28,10 @@ def bob(app, client) -> Client:
 
 def sent(app, **more) -> int:
     with app.app_context():
-        return send(actor("alice"), a_message(**more), now=NOW)
+        return publish_message(load_actor("alice"), build_message(**more), now=NOW)
 
 
-def asleep_until(bob: Client) -> str | None:
+def asleep_until(bob: BrowserClient) -> str | None:
     items = bob.get("/api/user/messages?view=snoozed").json["items"]
     return items[0]["snoozedUntil"] if items else None
 
@@ -56,7 +56,9 @@ def test_zone_is_named_beside_the_time(app, client, bob):
     id = sent(app)
     for path in ("/inbox", f"/inbox/{id}"):
         assert "<span data-zone-name>Asia/Tokyo</span>" in bob.get(path).get_data(as_text=True)
-        assert "<span data-zone-name>UTC</span>" in Client.of(app, "charlie").get(path).get_data(as_text=True)
+        assert "<span data-zone-name>UTC</span>" in BrowserClient.for_user(app, "charlie").get(path).get_data(
+            as_text=True
+        )
 
 
 def test_pause_until_tomorrow_is_meant_in_that_zone_too(bob):
@@ -82,10 +84,10 @@ def test_time_that_comes_twice_is_the_first(app, client):
 @pytest.mark.parametrize("minutes", [0, 1, 60])
 def test_message_that_ends_before_it_would_come_back_is_not_hidden_and_that_is_told(app, bob, minutes):
     until = NOW + timedelta(hours=2)
-    id = sent(app, expiresAt=clock.to_wire(until - timedelta(minutes=minutes)))
+    id = sent(app, expiresAt=clock.to_rfc3339(until - timedelta(minutes=minutes)))
     local = f"{until.astimezone(ZoneInfo('Asia/Tokyo')):%Y-%m-%dT%H:%M}"
     by_form = bob.post(f"/inbox/{id}/snooze", {"until": local})
-    body = {"broadcastIds": [id], "until": clock.to_wire(until)}
+    body = {"broadcastIds": [id], "until": clock.to_rfc3339(until)}
     by_api = bob.send("POST", "/api/user/messages/snooze", body)
     assert (by_form.status_code, by_api.status_code) == (409, 409)
     assert "ends before that time" in by_api.json["detail"]
@@ -94,7 +96,7 @@ def test_message_that_ends_before_it_would_come_back_is_not_hidden_and_that_is_t
 
 
 def test_of_many_those_that_end_before_are_left_and_told(app, bob):
-    ends = clock.to_wire(NOW + timedelta(hours=1))
+    ends = clock.to_rfc3339(NOW + timedelta(hours=1))
     short, long = sent(app, expiresAt=ends), sent(app)
     form = {"ids": [short, long], "verb": "snooze", "until": "2026-10-21T12:00"}
     answer = bob.post("/inbox/chosen", form)

@@ -6,18 +6,18 @@ from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
-from tests.acts import Reader, actor
-from tests.cast import Client
-from tests.conftest import tail
+from tests.acts import StreamReader, load_actor
+from tests.cast import BrowserClient
+from tests.conftest import deliver_new_events
 
 
 def open_streams(app) -> int:
     return len(app.extensions["hub"])
 
 
-def connected(person: Client, **options) -> tuple[Reader, str]:
-    stream = Reader(person.http, **options)
-    return stream, stream.until("CONNECTED")[-1].data["connectionId"]
+def connected(person: BrowserClient, **options) -> tuple[StreamReader, str]:
+    stream = StreamReader(person.http, **options)
+    return stream, stream.read_until("CONNECTED")[-1].data["connectionId"]
 
 
 def test_sign_out_closes_the_streams_of_that_session_only(app, client):
@@ -25,8 +25,8 @@ def test_sign_out_closes_the_streams_of_that_session_only(app, client):
     stream, _ = connected(bob)
     other, _ = connected(elsewhere)
     assert bob.post("/logout").status_code == 303
-    tail(app)
-    assert [stream.next().event, stream.next()] == ["SIGNED_OUT", None]
+    deliver_new_events(app)
+    assert [stream.next_frame().event, stream.next_frame()] == ["SIGNED_OUT", None]
     assert open_streams(app) == 1
     other.close()
     assert open_streams(app) == 0
@@ -35,10 +35,10 @@ def test_sign_out_closes_the_streams_of_that_session_only(app, client):
 def test_disabled_person_loses_every_stream(app, client):
     streams = [connected(client("bob"))[0] for _ in range(2)]
     with app.app_context():
-        users.disable(actor("bob").user_id, by=SYSTEM, now=clock.now())
-    tail(app)
+        users.disable_user(load_actor("bob").user_id, by=SYSTEM, now=clock.now())
+    deliver_new_events(app)
     for stream in streams:
-        assert [stream.next().event, stream.next()] == ["SIGNED_OUT", None]
+        assert [stream.next_frame().event, stream.next_frame()] == ["SIGNED_OUT", None]
 
 
 def test_disconnect_closes_the_own_stream(app, client):
@@ -46,7 +46,7 @@ def test_disconnect_closes_the_own_stream(app, client):
     stream, connection_id = connected(bob)
     for _ in range(2):
         assert bob.send("POST", f"/api/sse/disconnect?connectionId={connection_id}").status_code == 204
-    assert stream.next() is None
+    assert stream.next_frame() is None
     assert open_streams(app) == 0
 
 
@@ -72,7 +72,7 @@ def test_stream_is_opened_for_oneself_only(app, client):
     """`userId`, if sent, must be the one who asks."""
     bob = client("bob")
     with app.app_context():
-        own, other = actor("bob").user_id, actor("alice").user_id
+        own, other = load_actor("bob").user_id, load_actor("alice").user_id
     assert bob.get(f"/api/sse/connect?userId={other}").status_code == 403
     stream, connection_id = connected(bob, query_string={"userId": own, "connectionId": "my-own"})
     assert connection_id != "my-own"
@@ -107,14 +107,14 @@ def test_head_request_and_early_leaver_hold_no_stream(app, client, path):
 
 
 def test_many_tabs_are_limited_politely(make_app, client):
-    """A refusal is 200 with one block: 429 would end a browser's EventSource for good."""
+    """A refusal is 200 with one block: 429 would end a browser's InboundSourceStats for good."""
     client()
     app = make_app(streams_per_user=2)
-    bob = Client.of(app, "bob")
+    bob = BrowserClient.for_user(app, "bob")
     streams = [connected(bob)[0] for _ in range(2)]
-    refused = Reader(bob.http)
+    refused = StreamReader(bob.http)
     assert refused.response.status_code == 200
-    assert [refused.next().event, refused.next()] == ["CONNECTION_LIMIT_REACHED", None]
+    assert [refused.next_frame().event, refused.next_frame()] == ["CONNECTION_LIMIT_REACHED", None]
     streams[0].close()
     connected(bob)[0].close()
     streams[1].close()
@@ -123,17 +123,17 @@ def test_many_tabs_are_limited_politely(make_app, client):
 def test_full_and_draining_workers_answer_busy(make_app, client):
     client()
     app = make_app(streams_per_worker=1)
-    stream, _ = connected(Client.of(app, "bob"))
+    stream, _ = connected(BrowserClient.for_user(app, "bob"))
     for path in ("/api/sse/connect", "/inbox/stream"):
-        refused = Reader(Client.of(app, "charlie").http, path)
-        assert [refused.next().event, refused.next()] == ["BUSY", None]
+        refused = StreamReader(BrowserClient.for_user(app, "charlie").http, path)
+        assert [refused.next_frame().event, refused.next_frame()] == ["BUSY", None]
     stream.close()
-    app.extensions["hub"].draining = True
-    assert Reader(Client.of(app, "bob").http).next().event == "BUSY"
+    app.extensions["hub"].is_draining = True
+    assert StreamReader(BrowserClient.for_user(app, "bob").http).next_frame().event == "BUSY"
 
 
 @pytest.mark.parametrize("path", ["/api/sse/connect", "/inbox/stream"])
 def test_stream_while_the_log_has_not_been_read_yet_is_busy(settings, client, path):
     client()
     starting = create_app(settings)
-    assert Reader(Client.of(starting, "bob").http, path).next().event == "BUSY"
+    assert StreamReader(BrowserClient.for_user(starting, "bob").http, path).next_frame().event == "BUSY"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from broadcast.streams.socket_transport import Sockets
+from broadcast.streams.socket_transport import SocketTransport
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll on this system")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epo
 def sockets(app, client):
     client()
     runtime = app.extensions["runtime"]
-    runtime.sockets = Sockets(runtime.hub)
+    runtime.sockets = SocketTransport(runtime.hub)
     yield runtime.sockets
     runtime.sockets.close()
     runtime.sockets = None

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcast.web.core import text_diff
-from broadcast.web.core.text_diff import Part, compare
-from tests.nasty_texts import SIZE, lines_of, nasty_texts
+from broadcast.web.core.text_diff import DiffPart, compare
+from tests.nasty_texts import MAX_TEXT_BYTES, count_lines, pathological_texts
 
 MOST_LINES_AT_ONCE = 450_000  # of Python, some 20 ms
 
@@ -24,12 +24,13 @@ def test_parts_make_both_texts(old, new):
 @pytest.mark.parametrize(
     ("old", "new", "parts"),
     [
-        ("First", "Second", [Part("old", "First"), Part("new", "Second")]),
-        ("one two three", "one 2 three", [Part("same", "one "), Part("old", "two"), Part("new", "2"), Part("same", " three")]),
-        ("a b", "c d", [Part("old", "a b"), Part("new", "c d")]),
-        ("a\nb\nc\n", "a\nc\n", [Part("same", "a\n"), Part("old", "b\n"), Part("same", "c\n")]),
-        ("", "new", [Part("new", "new")]),
-        ("same", "same", [Part("same", "same")]),
+        ("First", "Second", [DiffPart("old", "First"), DiffPart("new", "Second")]),
+        ("one two three", "one 2 three", [DiffPart("same", "one "), DiffPart("old", "two"), DiffPart("new", "2"),
+        DiffPart("same", " three")]),
+        ("a b", "c d", [DiffPart("old", "a b"), DiffPart("new", "c d")]),
+        ("a\nb\nc\n", "a\nc\n", [DiffPart("same", "a\n"), DiffPart("old", "b\n"), DiffPart("same", "c\n")]),
+        ("", "new", [DiffPart("new", "new")]),
+        ("same", "same", [DiffPart("same", "same")]),
     ],
 )  # fmt: skip
 def test_words_are_told_apart(old, new, parts):
@@ -46,7 +47,7 @@ def test_long_text_with_many_changed_words_is_shown_word_by_word():
 
 def test_texts_without_anything_in_common_are_shown_whole():
     old, new = (" ".join(f"{name}{n}" for n in range(2000)) for name in "ab")
-    assert compare(old, new) == ([Part("old", old), Part("new", new)], True)
+    assert compare(old, new) == ([DiffPart("old", old), DiffPart("new", new)], True)
 
 
 def test_pasted_lists_are_not_compared():
@@ -69,10 +70,10 @@ SLOW = {
 
 @pytest.mark.parametrize("name", SLOW)
 def test_slow_pair_ends_within_its_comparisons(name):
-    old, new = (text[:SIZE] for text in SLOW[name])
-    assert lines_of(lambda: compare(old, new)).all <= MOST_LINES_AT_ONCE
+    old, new = (text[:MAX_TEXT_BYTES] for text in SLOW[name])
+    assert count_lines(lambda: compare(old, new)).total <= MOST_LINES_AT_ONCE
 
 
-@given(nasty_texts, nasty_texts)
+@given(pathological_texts, pathological_texts)
 def test_any_pair_ends_within_its_comparisons(old, new):
-    assert lines_of(lambda: text_diff.compare(old, new)).all <= MOST_LINES_AT_ONCE
+    assert count_lines(lambda: text_diff.compare(old, new)).total <= MOST_LINES_AT_ONCE

@@ -19,8 +19,8 @@ class SlowDatabase:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.answers, self.asking, self.most = Event(), 0, 0
-        self._of_token = credentials.of_token
-        monkeypatch.setattr(credentials, "of_token", self.of_token)
+        self._of_token = credentials.find_by_api_token
+        monkeypatch.setattr(credentials, "find_by_api_token", self.of_token)
 
     def of_token(self, token_hash: str):
         self.asking += 1
@@ -40,7 +40,7 @@ def open_streams(app, client, database) -> Iterator:
     """`open_streams(count)` asks for that many streams at once, by Bob's token; returns greenlets of their first bytes."""
     client()
     with app.app_context():
-        bob = known.by_username("bob")
+        bob = known.get_by_username("bob")
         token = users.create_token(bob.id, scopes=["inbox"], label="a program", by=SYSTEM, now=clock.now())
     responses = []
 
@@ -62,7 +62,7 @@ def app(make_app):
 
 @pytest.fixture
 def at_once(settings) -> int:
-    return stream_admission.at_once(settings)
+    return stream_admission.get_max_concurrent_openings(settings)
 
 
 def test_streams_are_opened_a_few_at_a_time_and_none_is_refused(open_streams, database, at_once):
@@ -80,8 +80,8 @@ def test_fewer_are_opened_at_a_time_where_the_database_lets_nobody_else_run(sett
     on_sqlite = settings.model_copy(update={"database_url": None})
     assert (
         1
-        < stream_admission.at_once(on_sqlite)
-        < stream_admission.at_once(on_a_server)
+        < stream_admission.get_max_concurrent_openings(on_sqlite)
+        < stream_admission.get_max_concurrent_openings(on_a_server)
         < on_a_server.database_pool_size * 2
     )
 
@@ -96,7 +96,7 @@ def test_pages_do_not_stand_behind_streams(open_streams, database, client):
 
 
 def test_who_waits_in_vain_is_told_to_come_back(open_streams, database, at_once, monkeypatch):
-    monkeypatch.setattr(stream_admission, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(stream_admission, "_ADMISSION_TIMEOUT_SECONDS", 0.05)
     opening = open_streams(at_once + 1)
     refused = gevent.wait(opening, count=1, timeout=10)
     assert ["event: BUSY" in stream.value for stream in refused] == [True]

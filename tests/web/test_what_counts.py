@@ -3,8 +3,8 @@
 import pytest
 
 from broadcast.web.core.limits import limiter
-from tests.acts import Reader, a_message
-from tests.cast import Client
+from tests.acts import StreamReader, build_message
+from tests.cast import BrowserClient
 
 ALL = {"title": "T", "content": "C", "targetType": "ALL", "when": "now"}
 
@@ -21,8 +21,8 @@ def limited(make_app, client):
 def one_sending(limited):
     """Alice, who may send once a minute, with what she has sent: its id."""
     app = limited(limit_publish_per_user="1/minute")
-    alice = Client.of(app, "alice")
-    return alice, alice.send("POST", "/api/admin/broadcasts", a_message()).json["id"]
+    alice = BrowserClient.for_user(app, "alice")
+    return alice, alice.send("POST", "/api/admin/broadcasts", build_message()).json["id"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_looking_at_a_form_or_saving_it_is_no_sending(one_sending, do):
 )
 def test_form_that_asks_for_something_unknown_is_refused_and_does_nothing(client, path, form):
     alice = client("alice")
-    id = alice.send("POST", "/api/admin/broadcasts", a_message()).json["id"]
+    id = alice.send("POST", "/api/admin/broadcasts", build_message()).json["id"]
     before = alice.get("/api/admin/broadcasts").json["items"]
     assert alice.post(path.format(id=id), form).status_code == 422
     assert alice.get("/api/admin/broadcasts").json["items"] == before
@@ -88,7 +88,7 @@ def test_form_that_asks_for_something_unknown_is_refused_and_does_nothing(client
 
 def test_everything_else_counts_per_person_whatever_the_address_of_the_page(limited):
     app = limited(limit_default="3/minute")
-    alice, bob = Client.of(app, "alice"), Client.of(app, "bob")
+    alice, bob = BrowserClient.for_user(app, "alice"), BrowserClient.for_user(app, "bob")
     paths = ["/inbox", "/inbox/count", "/preferences", "/console/", "/api/user/messages"]
     assert [alice.get(path).status_code for path in paths] == [200, 200, 200, 429, 429]
     assert bob.get("/inbox").status_code == 200
@@ -96,7 +96,7 @@ def test_everything_else_counts_per_person_whatever_the_address_of_the_page(limi
 
 def test_who_is_refused_is_counted_too(limited):
     app = limited(limit_default="3/minute")
-    stranger, bob = Client.of(app, None), Client.of(app, "bob")
+    stranger, bob = BrowserClient.for_user(app, None), BrowserClient.for_user(app, "bob")
     wrong = {"Authorization": "Bearer bms_guess"}
     answers = [stranger.get("/api/user/messages", headers=wrong).status_code for _ in range(4)]
     assert answers == [401, 401, 401, 429]
@@ -109,7 +109,7 @@ def test_who_is_refused_is_counted_too(limited):
 
 
 def _try(app, username: str, address: str) -> int:
-    browser = Client.of(app, None)
+    browser = BrowserClient.for_user(app, None)
     browser.get("/login", environ_base={"REMOTE_ADDR": address})
     form = {"username": username, "password": "wrong wrong"}
     return browser.post("/login", form, environ_base={"REMOTE_ADDR": address}).status_code
@@ -131,22 +131,22 @@ def test_addresses_of_one_network_count_as_one_client_at_sign_in(limited, limit)
 
 def test_streams_of_one_network_count_as_one_client(limited):
     app = limited(limit_stream_per_address="1/minute")
-    bob = Client.of(app, "bob")
-    first = Reader(bob.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::1"})
-    assert first.until("CONNECTED")
+    bob = BrowserClient.for_user(app, "bob")
+    first = StreamReader(bob.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::1"})
+    assert first.read_until("CONNECTED")
     first.close()
-    assert Reader(bob.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::2"}).next().event == "BUSY"
+    assert StreamReader(bob.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::2"}).next_frame().event == "BUSY"
 
 
 def test_open_streams_of_one_network_count_as_one_client(make_app, client):
     client()
     app = make_app(streams_per_address=1)
-    bob, charlie = Client.of(app, "bob"), Client.of(app, "charlie")
-    first = Reader(bob.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::1"})
-    assert first.until("CONNECTED")
-    refused = Reader(charlie.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::2"}).next().event
-    elsewhere = Reader(charlie.http, environ_base={"REMOTE_ADDR": "2001:db8:1:3::2"})
+    bob, charlie = BrowserClient.for_user(app, "bob"), BrowserClient.for_user(app, "charlie")
+    first = StreamReader(bob.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::1"})
+    assert first.read_until("CONNECTED")
+    refused = StreamReader(charlie.http, environ_base={"REMOTE_ADDR": "2001:db8:1:2::2"}).next_frame().event
+    elsewhere = StreamReader(charlie.http, environ_base={"REMOTE_ADDR": "2001:db8:1:3::2"})
     assert refused in ("BUSY", "CONNECTION_LIMIT_REACHED")
-    assert elsewhere.until("CONNECTED")
+    assert elsewhere.read_until("CONNECTED")
     first.close()
     elsewhere.close()

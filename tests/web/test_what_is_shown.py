@@ -12,12 +12,12 @@ from broadcast.content import markdown
 from broadcast.domain import clock
 from broadcast.store import broadcasts as stored
 from broadcast.store import dead_letters
-from broadcast.store.database import db, writing
+from broadcast.store.database import db, write_transaction
 from broadcast.store.models import Broadcast
 from tests.actions.test_events import arrivals, ingest
-from tests.acts import a_message, actor, send
-from tests.ingest.records import an_event, bare
-from tests.web.doors import bearer
+from tests.acts import build_message, load_actor, publish_message
+from tests.ingest.records import build_bare_record, build_cloud_event
+from tests.web.doors import make_bearer_headers
 
 FORM = {"title": "T", "content": "C", "targetType": "ALL", "priority": "NORMAL", "when": "now"}
 UNSEEN = [
@@ -38,7 +38,7 @@ def text_of(response) -> str:
 
 
 def by_api(app, client, words) -> str:
-    answer = client("alice").send("POST", "/api/admin/broadcasts", a_message(**words))
+    answer = client("alice").send("POST", "/api/admin/broadcasts", build_message(**words))
     assert answer.status_code == 422
     assert answer.json["fields"].keys() == words.keys()
     return answer.json["fields"].popitem()[1]
@@ -47,7 +47,7 @@ def by_api(app, client, words) -> str:
 def by_edit(app, client, words) -> str:
     alice = client("alice")
     with app.app_context():
-        sent = send(actor("alice"))
+        sent = publish_message(load_actor("alice"))
     answer = alice.send("PATCH", f"/api/admin/broadcasts/{sent}", words, headers={"If-Match": "*"})
     assert answer.status_code == 422
     return answer.json["fields"].popitem()[1]
@@ -75,8 +75,10 @@ def by_test(app, client, words) -> str:
 
 def by_webhook(app, client, words) -> str:
     client()
-    headers = bearer(app, "charlie", ["events"]) | {"Content-Type": "application/cloudevents+json"}
-    answer = app.test_client().post("/api/events", data=json.dumps(an_event(data=a_message(**words))), headers=headers)
+    headers = make_bearer_headers(app, "charlie", ["events"]) | {"Content-Type": "application/cloudevents+json"}
+    answer = app.test_client().post(
+        "/api/events", data=json.dumps(build_cloud_event(data=build_message(**words))), headers=headers
+    )
     assert answer.status_code == 422
     return answer.json["detail"]
 
@@ -84,7 +86,9 @@ def by_webhook(app, client, words) -> str:
 def by_kafka(app, client, words) -> str:
     client()
     with app.app_context():
-        assert ingest(inbound_events.account(now=clock.now()), bare(a_message(**words), offset=7)) == ["rejected"]
+        assert ingest(
+            inbound_events.get_ingest_actor(now=clock.now()), build_bare_record(build_message(**words), offset=7)
+        ) == ["rejected"]
         return db.session.scalars(db.select(dead_letters.DeadLetter)).one().reason
 
 
@@ -120,15 +124,15 @@ def test_draft_with_a_text_that_is_not_shown_is_kept_as_it_was_typed(app, client
     saved = client("alice").post("/console/drafts", typed)
     assert saved.status_code == 200
     with app.app_context():
-        draft = stored.by_id(saved.json["id"])
+        draft = stored.get(saved.json["id"])
         assert draft.typed["content"] == typed["content"]
 
 
 def test_text_that_was_sent_before_there_were_bounds_stays_while_the_rest_is_edited(app, client):
     alice = client("alice")
     with app.app_context():
-        sent = send(actor("alice"))
-        with writing() as session:
+        sent = publish_message(load_actor("alice"))
+        with write_transaction() as session:
             session.get(Broadcast, sent).content = "[" * 3000
     fields = {"title": "Other", "content": "[" * 3000}
     answer = alice.send("PATCH", f"/api/admin/broadcasts/{sent}", fields, headers={"If-Match": "*"})
@@ -145,7 +149,7 @@ def rendered(monkeypatch) -> list[str]:
 
     @contextlib.contextmanager
     def noticed():
-        with writing() as session:
+        with write_transaction() as session:
             inside.append(session)
             try:
                 yield session
@@ -158,33 +162,34 @@ def rendered(monkeypatch) -> list[str]:
         return render(text)
 
     for module in (broadcasts, edits, inbound_events, message_templates):
-        monkeypatch.setattr(module, "writing", noticed)
+        monkeypatch.setattr(module, "write_transaction", noticed)
     monkeypatch.setattr(markdown, "render", rendered)
     return texts
 
 
 def test_nothing_is_rendered_inside_a_write_transaction(app, client, rendered):
     alice = client("alice")
-    made = alice.send("POST", "/api/admin/broadcasts", a_message(content="by *api*")).json["id"]
+    made = alice.send("POST", "/api/admin/broadcasts", build_message(content="by *api*")).json["id"]
     alice.send("PATCH", f"/api/admin/broadcasts/{made}", {"content": "by *edit*"}, headers={"If-Match": "*"})
     draft = alice.post("/console/drafts", FORM | {"content": "by *draft*"}).json
     form = FORM | {"content": "by *form*", "version": draft["version"], "do": "send", "understood": "yes"}
     assert alice.post(f"/console/broadcasts/{draft['id']}/edit", form).status_code == 303
     alice.post("/console/library/templates", FORM | {"name": "N", "content": "by *template*"})
     with app.app_context():
-        assert ingest(inbound_events.account(now=clock.now()), bare(a_message(content="by *event*"), offset=7)) == [
-            "published"
-        ]
+        assert ingest(
+            inbound_events.get_ingest_actor(now=clock.now()),
+            build_bare_record(build_message(content="by *event*"), offset=7),
+        ) == ["published"]
     assert {text.split("*")[1] for text in rendered} == {"api", "edit", "draft", "form", "template", "event"}
 
 
 def test_burst_of_intricate_events_lets_others_run(app, client, monkeypatch):
     client()
     turns: list[int] = []
-    monkeypatch.setattr("broadcast.base.cooperative.let_others_run", lambda: turns.append(1))
-    monkeypatch.setattr("broadcast.base.cooperative._WORK_SECONDS", 0)
+    monkeypatch.setattr("broadcast.base.cooperative.yield_to_loop", lambda: turns.append(1))
+    monkeypatch.setattr("broadcast.base.cooperative._MAX_WORK_SECONDS", 0)
     texts = [f"{n} " + "*a* [b](https://c.example) " * 300 for n in range(20)]
-    records = [bare(a_message(content=text), offset=n) for n, text in enumerate(texts)]
+    records = [build_bare_record(build_message(content=text), offset=n) for n, text in enumerate(texts)]
     with app.app_context():
         prepared = inbound_events.prepare(arrivals(*records))
     assert all(one.html for one in prepared)
@@ -193,7 +198,7 @@ def test_burst_of_intricate_events_lets_others_run(app, client, monkeypatch):
 
 def test_page_of_a_broadcast_compares_no_texts_until_it_is_asked(app, client, monkeypatch):
     alice = client("alice")
-    made = alice.send("POST", "/api/admin/broadcasts", a_message(content="first word")).json["id"]
+    made = alice.send("POST", "/api/admin/broadcasts", build_message(content="first word")).json["id"]
     for n in range(2, 25):
         words = {"title": f"t{n}", "content": f"word {n}"}
         alice.send("PATCH", f"/api/admin/broadcasts/{made}", words, headers={"If-Match": "*"})

@@ -1,7 +1,7 @@
 """The bridge: records of Kafka become broadcasts.
 
 1. Be the one that reads (`elected`), or join the group (`every-worker`).
-2. Poll at most 500 records as raw bytes.      4. Write them in one transaction (`actions.events`).
+2. Poll at most 500 records as raw bytes.      4. Write them in one transaction (`actions.inbound_events`).
 3. Read each under the contract.               5. Commit the offsets. Not before: what a crash leaves uncommitted comes again,
                                                   and is found as repeated.
 While one batch is written the next is polled and read, unless the brokers share the partitions out: there each poll may begin a
@@ -23,294 +23,319 @@ from gevent import Greenlet
 from gevent.event import Event as Bell
 
 from broadcast.actions import inbound_events
-from broadcast.base.cooperative import Breath
+from broadcast.base.cooperative import Yielder
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
-from broadcast.domain.inbound import Arrival
+from broadcast.domain.inbound import InboundEvent
 from broadcast.ingest import contract
 from broadcast.ingest.kafka import broker_check, client
-from broadcast.ingest.kafka.broker_check import BrokerAway, Link
-from broadcast.ingest.kafka.dead_letter_topic import Forwarder
+from broadcast.ingest.kafka.broker_check import BrokersUnavailable, ConnectionMonitor
+from broadcast.ingest.kafka.dead_letter_topic import DeadLetterForwarder
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics
 from broadcast.store import system_identity
-from broadcast.store.leader_lock import Lease
+from broadcast.store.leader_lock import LeaderLock
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
 
-    from broadcast.ingest.kafka.record_batches import Decoded
+    from broadcast.ingest.kafka.record_batches import DecodedRecord
 
 _log = structlog.get_logger(__name__)
-_POLL_MS = 400
-_CLOSE_SECONDS = 0.03  # what follows a batch this closely waits this long for more
-_ELECTION_SECONDS = 0.25  # a successor begins this long after the end of the one before, at the latest
-_LOOK_SECONDS = 1.0  # between looks at the link, the lease and the lag
-_TOPICS_SECONDS = 10.0  # between looks for new topics and partitions
-_PROBE_SECONDS, _PROBE_ILL_SECONDS = 15.0, 5.0  # between looks of a worker that is not elected
-_FORWARD_SECONDS = 30.0  # after the topic of dead letters could not be written
-_UNKNOWN = float("nan")
-_RIVAL_SECONDS = 60.0  # it is told so long after it was last seen
-_NOT_YET = "The brokers have not been reached yet."
-_RIVAL = "Another system reads under the same KAFKA_GROUP_ID, or somebody has set its offsets: each misses what the other got."
-_PAUSES = (0.2, 2.0)  # after the first error, and at most
+_POLL_TIMEOUT_MS = 400
+_LINGER_SECONDS = 0.03  # what follows a batch this closely waits this long for more
+_ELECTION_INTERVAL_SECONDS = 0.25  # a successor begins this long after the end of the one before, at the latest
+_CHECK_INTERVAL_SECONDS = 1.0  # between looks at the link, the lease and the lag
+_TOPICS_INTERVAL_SECONDS = 10.0  # between looks for new topics and partitions
+_PROBE_INTERVAL_SECONDS, _FAILED_PROBE_INTERVAL_SECONDS = 15.0, 5.0  # between looks of a worker that is not elected
+_FORWARD_RETRY_SECONDS = 30.0  # after the topic of dead letters could not be written
+_UNKNOWN_LAG = float("nan")
+_RIVAL_ALERT_SECONDS = 60.0  # it is told so long after it was last seen
+_NOT_CONNECTED_YET = "The brokers have not been reached yet."
+_RIVAL_CONSUMER = (
+    "Another system reads under the same KAFKA_GROUP_ID, or somebody has set its offsets: each "
+    "misses what the other got."
+)
+_BACKOFF_SECONDS = (0.2, 2.0)  # after the first error, and at most
 
-_Polled = dict[Any, list["Decoded"]]  # by partition
+_PolledRecords = dict[Any, list["DecodedRecord"]]  # by partition
 
 
-class Bridge:
+class KafkaBridge:
     """Reads for one worker, from one greenlet. `problem` is a sentence while it cannot, None when all is well."""
 
-    def __init__(self, app: Flask, settings: Settings, lease: Lease | None):
-        """`lease` makes one of all workers the reader of every partition; with None the brokers share them out."""
-        self._app, self._settings, self._lease = app, settings, lease
-        self._stopping = Bell()
-        self.problem: str | None = _NOT_YET  # well is only what has been seen to be well
+    def __init__(self, app: Flask, settings: Settings, leader_lock: LeaderLock | None):
+        """`leader_lock` makes one of all workers the reader of every partition; with None the brokers share them out."""
+        self._app, self._settings, self._leader_lock = app, settings, leader_lock
+        self._stop_event = Bell()
+        self.problem: str | None = _NOT_CONNECTED_YET  # well is only what has been seen to be well
 
     def stop(self) -> None:
         """Ask the loop to end after the batch it is at, within a second. Does not block."""
-        self._stopping.set()
+        self._stop_event.set()
 
     def run(self) -> None:
         """Read until `stop`; errors are told in `problem` and tried again."""
-        pause = _PAUSES[0]
-        probe_at = 0.0
-        while not self._stopping.is_set():
+        backoff_seconds = _BACKOFF_SECONDS[0]
+        next_probe_at = 0.0
+        while not self._stop_event.is_set():
             try:
                 if self._is_elected():
-                    self._read()
-                    pause = _PAUSES[0]
-                elif time.monotonic() >= probe_at:
-                    self.problem = broker_check.examine(
+                    self._read_until_change()
+                    backoff_seconds = _BACKOFF_SECONDS[0]
+                elif time.monotonic() >= next_probe_at:
+                    self.problem = broker_check.check_brokers(
                         self._settings
                     )  # as the reader does: its /readyz must not be well blindly
-                    probe_at = time.monotonic() + (_PROBE_ILL_SECONDS if self.problem else _PROBE_SECONDS)
-                self._stopping.wait(_ELECTION_SECONDS)
+                    next_probe_at = time.monotonic() + (
+                        _FAILED_PROBE_INTERVAL_SECONDS if self.problem else _PROBE_INTERVAL_SECONDS
+                    )
+                self._stop_event.wait(_ELECTION_INTERVAL_SECONDS)
             except Exception as problem:
-                is_told = isinstance(problem, BrokerAway)  # /readyz is for anyone: what a library says stays in the log
-                self.problem = str(problem) if is_told else f"It failed ({type(problem).__name__}); see the log."
+                is_public = isinstance(
+                    problem, BrokersUnavailable
+                )  # /readyz is for anyone: what a library says stays in the log
+                self.problem = str(problem) if is_public else f"It failed ({type(problem).__name__}); see the log."
                 _log.error(
-                    "bridge.failed", problem=f"{type(problem).__name__}: {problem}"[:300], again_in_seconds=pause
+                    "bridge.failed",
+                    problem=f"{type(problem).__name__}: {problem}"[:300],
+                    again_in_seconds=backoff_seconds,
                 )
                 metrics.kafka_failures.inc()
-                self._stopping.wait(pause)
-                pause = min(pause * 2, _PAUSES[1])
+                self._stop_event.wait(backoff_seconds)
+                backoff_seconds = min(backoff_seconds * 2, _BACKOFF_SECONDS[1])
 
-    def _with_group(self) -> Settings:
+    def _resolve_group_id(self) -> Settings:
         if self._settings.kafka_group_id:
             return self._settings
         with self._app.app_context():
-            return self._settings.model_copy(update={"kafka_group_id": system_identity.kafka_group()})
+            return self._settings.model_copy(update={"kafka_group_id": system_identity.get_kafka_group()})
 
     def _is_elected(self) -> bool:
-        if self._lease is None:
+        if self._leader_lock is None:
             return True
         with self._app.app_context():
-            return self._lease.take()
+            return self._leader_lock.try_acquire()
 
-    def _read(self) -> None:
+    def _read_until_change(self) -> None:
         """Read until something changes: asked to stop, no longer elected, other partitions. Raises what goes wrong."""
-        settings = self._with_group()
-        consumer = client.consumer(settings)
-        is_alone = self._lease is not None
-        reading = _Reading(self._app, settings, consumer, stopping=self._stopping, is_alone=is_alone)
+        settings = self._resolve_group_id()
+        consumer = client.create_consumer(settings)
+        is_sole_reader = self._leader_lock is not None
+        consumer_session = _ConsumerSession(
+            self._app, settings, consumer, stop_event=self._stop_event, is_sole_reader=is_sole_reader
+        )
         try:
-            reading.begin()
+            consumer_session.start_reading()
             _log.info("bridge.reading", topics=self._settings.kafka_topics)
-            while not self._stopping.is_set() and not reading.has_new_partitions():
-                if reading.is_time_to_look():
+            while not self._stop_event.is_set() and not consumer_session.has_new_partitions():
+                if consumer_session.is_check_due():
                     if not self._is_elected():
                         return
-                    self.problem = reading.look()
-                reading.turn()
-            reading.finish()
+                    self.problem = consumer_session.check_health()
+                consumer_session.process_batch()
+            consumer_session.finish_batch()
         finally:
-            reading.close()
-            if self._lease is not None:
+            consumer_session.close()
+            if self._leader_lock is not None:
                 with self._app.app_context():
-                    self._lease.release()
+                    self._leader_lock.release()
 
 
-class _Reading:
+class _ConsumerSession:
     """The life of one consumer."""
 
-    def __init__(self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, stopping: Bell, is_alone: bool):
+    def __init__(
+        self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, stop_event: Bell, is_sole_reader: bool
+    ):
         self._app, self._settings, self._consumer = app, settings, consumer
-        self._stopping, self._is_alone = stopping, is_alone
-        self._link: Link | None = None
-        self._forwarder = Forwarder(app, settings) if settings.kafka_dlt else None
-        self._forward_at: float | None = 0.0  # at once: the worker before may have left some
-        self._look_at = self._written_at = 0.0
-        self._topics_at = time.monotonic() + _TOPICS_SECONDS
-        self._lags: set[tuple[str, int]] = set()
-        self._committed: dict[Any, int | None] = {}  # what is at the brokers, by partition, as far as it is ours
+        self._stop_event, self._is_sole_reader = stop_event, is_sole_reader
+        self._connection_monitor: ConnectionMonitor | None = None
+        self._forwarder = DeadLetterForwarder(app, settings) if settings.kafka_dlt else None
+        self._next_forward_at: float | None = 0.0  # at once: the worker before may have left some
+        self._next_check_at = self._last_written_at = 0.0
+        self._next_topics_check_at = time.monotonic() + _TOPICS_INTERVAL_SECONDS
+        self._lag_labels: set[tuple[str, int]] = set()
+        self._committed_offsets: dict[
+            Any, int | None
+        ] = {}  # what is at the brokers, by partition, as far as it is ours
         self._rival_until = 0.0
-        self._missing: list[str] = []
-        self._unfinished: tuple[Greenlet, _Polled] | None = None  # what writes a batch, and the batch
+        self._missing_topics: list[str] = []
+        self._batch_in_flight: tuple[Greenlet, _PolledRecords] | None = None  # what writes a batch, and the batch
         with app.app_context():
-            self._account = inbound_events.account(now=clock.now())
+            self._actor = inbound_events.get_ingest_actor(now=clock.now())
 
-    def begin(self) -> None:
-        """Take every partition, or join the group. Raises BrokerAway."""
-        self._link = Link(self._consumer, self._settings)
-        partitions = self._partitions()
+    def start_reading(self) -> None:
+        """Take every partition, or join the group. Raises BrokersUnavailable."""
+        self._connection_monitor = ConnectionMonitor(self._consumer, self._settings)
+        partitions = self._find_partitions()
         if not partitions:
-            raise BrokerAway(broker_check.missing(self._missing))
-        if self._is_alone:
+            raise BrokersUnavailable(broker_check.describe_missing_topics(self._missing_topics))
+        if self._is_sole_reader:
             self._consumer.assign(partitions)
-            self._committed = self._offsets_at_the_brokers()
+            self._committed_offsets = self._fetch_committed_offsets()
         else:
             self._consumer.subscribe(self._settings.kafka_topics)
 
     def has_new_partitions(self) -> bool:
         """Whether what is to be read has changed; a group sees that by itself."""
-        if time.monotonic() < self._topics_at:
+        if time.monotonic() < self._next_topics_check_at:
             return False
-        self._topics_at = time.monotonic() + _TOPICS_SECONDS
-        found = set(self._partitions())
-        if self._is_alone:
-            self._look_for_rivals()
-        return self._is_alone and found != self._consumer.assignment()
+        self._next_topics_check_at = time.monotonic() + _TOPICS_INTERVAL_SECONDS
+        current_partitions = set(self._find_partitions())
+        if self._is_sole_reader:
+            self._detect_rival_consumer()
+        return self._is_sole_reader and current_partitions != self._consumer.assignment()
 
-    def _look_for_rivals(self) -> None:
+    def _detect_rival_consumer(self) -> None:
         """Whoever else commits offsets of this group reads what is meant for this system: each misses what the other got."""
-        there = self._offsets_at_the_brokers()
-        if any(offset != self._committed.get(where) for where, offset in there.items()):
+        broker_offsets = self._fetch_committed_offsets()
+        if any(offset != self._committed_offsets.get(where) for where, offset in broker_offsets.items()):
             _log.error("bridge.rival", group=self._settings.kafka_group_id)
-            self._rival_until = time.monotonic() + _RIVAL_SECONDS
-        self._committed = there
+            self._rival_until = time.monotonic() + _RIVAL_ALERT_SECONDS
+        self._committed_offsets = broker_offsets
 
-    def _offsets_at_the_brokers(self) -> dict[Any, int | None]:
+    def _fetch_committed_offsets(self) -> dict[Any, int | None]:
         partitions, milliseconds = list(self._consumer.assignment()), self._settings.kafka_request_timeout_ms
-        found = self._consumer._coordinator.fetch_committed_offsets(partitions, timeout_ms=milliseconds)
-        return {where: found[where].offset if where in found else None for where in partitions}
+        committed = self._consumer._coordinator.fetch_committed_offsets(partitions, timeout_ms=milliseconds)
+        return {where: committed[where].offset if where in committed else None for where in partitions}
 
-    def _partitions(self) -> list[Any]:
+    def _find_partitions(self) -> list[Any]:
         from kafka import TopicPartition
 
-        found = self._link.partitions()
-        self._missing = [topic for topic, numbers in found.items() if not numbers]
-        return [TopicPartition(topic, number) for topic, numbers in found.items() for number in sorted(numbers)]
+        numbers_by_topic = self._connection_monitor.fetch_partitions()
+        self._missing_topics = [topic for topic, numbers in numbers_by_topic.items() if not numbers]
+        return [
+            TopicPartition(topic, number) for topic, numbers in numbers_by_topic.items() for number in sorted(numbers)
+        ]
 
-    def turn(self) -> None:
-        """One batch, one transaction, one commit of offsets; `finish` ends the last. Raises what went wrong with a batch."""
-        self._forward()
+    def process_batch(self) -> None:
+        """One batch, one transaction, one commit of offsets; `finish_batch` ends the last.
+
+        Raises what went wrong with a batch.
+        """
+        self._forward_dead_letters()
         polled = self._poll()
         now = clock.now()
-        arrivals = self._arrivals(polled, now)
-        written = self._written()
-        if polled and not self._stopping.is_set():  # else it is another worker's
+        inbound_events = self._read_records(polled, now)
+        written_records = self._await_batch_in_flight()
+        if polled and not self._stop_event.is_set():  # else it is another worker's
             context = contextvars.copy_context()  # as in `runtime`: a greenlet does not inherit it
-            self._unfinished = gevent.spawn(context.run, self._ingest, arrivals, now), polled
-        if written:
-            self._commit(written)
-        if not self._is_alone:
-            self.finish()
+            self._batch_in_flight = gevent.spawn(context.run, self._write_batch, inbound_events, now), polled
+        if written_records:
+            self._commit_offsets(written_records)
+        if not self._is_sole_reader:
+            self.finish_batch()
 
-    def finish(self) -> None:
+    def finish_batch(self) -> None:
         """Wait until the batch under way is written, and commit its offsets. Raises what went wrong with it."""
-        if written := self._written():
-            self._commit(written)
+        if written_records := self._await_batch_in_flight():
+            self._commit_offsets(written_records)
 
-    def _written(self) -> _Polled:
+    def _await_batch_in_flight(self) -> _PolledRecords:
         """What was under way, once it is written."""
-        if self._unfinished is None:
+        if self._batch_in_flight is None:
             return {}
-        writing, polled = self._unfinished
-        if (problem := writing.get()) is not None:
+        writer, polled = self._batch_in_flight
+        if (problem := writer.get()) is not None:
             raise problem
-        self._unfinished, self._written_at = None, time.monotonic()
+        self._batch_in_flight, self._last_written_at = None, time.monotonic()
         return polled
 
-    def _poll(self) -> _Polled:
+    def _poll(self) -> _PolledRecords:
         """Wait for events, unless a batch is under way. Those that follow close upon a batch wait for each other: a transaction
         for each would cost so much that a few hundred a second are never done.
         """
-        is_under_way = self._unfinished is not None
-        polled = self._consumer.poll(timeout_ms=0 if is_under_way else _POLL_MS)
-        is_close = is_under_way or time.monotonic() - self._written_at <= _CLOSE_SECONDS
-        if not self._is_alone or not is_close:
+        is_in_flight = self._batch_in_flight is not None
+        polled = self._consumer.poll(timeout_ms=0 if is_in_flight else _POLL_TIMEOUT_MS)
+        should_linger = is_in_flight or time.monotonic() - self._last_written_at <= _LINGER_SECONDS
+        if not self._is_sole_reader or not should_linger:
             return polled
-        until = time.monotonic() + _CLOSE_SECONDS
-        while polled and (left := until - time.monotonic()) > 0:
-            room = inbound_events.MOST - sum(map(len, polled.values()))
-            if room <= 0:
+        deadline = time.monotonic() + _LINGER_SECONDS
+        while polled and (remaining_seconds := deadline - time.monotonic()) > 0:
+            remaining_records = inbound_events.MAX_BATCH_EVENTS - sum(map(len, polled.values()))
+            if remaining_records <= 0:
                 break
-            for where, raws in self._consumer.poll(timeout_ms=round(left * 1000), max_records=room).items():
-                polled[where] = polled.get(where, []) + raws
+            for partition, records in self._consumer.poll(
+                timeout_ms=round(remaining_seconds * 1000), max_records=remaining_records
+            ).items():
+                polled[partition] = polled.get(partition, []) + records
         return polled
 
-    def _forward(self) -> None:
-        if self._forwarder and self._forward_at is not None and time.monotonic() >= self._forward_at:
-            self._forward_at = None  # before it: the batch under way may bring more
-            if not self._forwarder.forward():
-                self._forward_at = time.monotonic() + _FORWARD_SECONDS
+    def _forward_dead_letters(self) -> None:
+        if self._forwarder and self._next_forward_at is not None and time.monotonic() >= self._next_forward_at:
+            self._next_forward_at = None  # before it: the batch under way may bring more
+            if not self._forwarder.forward_pending():
+                self._next_forward_at = time.monotonic() + _FORWARD_RETRY_SECONDS
 
-    def _arrivals(self, polled: _Polled, now: datetime) -> list[Arrival]:
-        arrivals, breath = [], Breath()
+    def _read_records(self, polled: _PolledRecords, now: datetime) -> list[InboundEvent]:
+        inbound_events, yielder = [], Yielder()
         for decoded in (decoded for partition in polled.values() for decoded in partition):
-            reading = decoded.rejected or contract.read(decoded.record, now=now, rules=RULES.of(self._app))
-            arrivals.append(Arrival(decoded.record, reading))
-            breath.take()
-        return arrivals
+            command = decoded.rejection or contract.read_command(decoded.record, now=now, rules=RULES.of(self._app))
+            inbound_events.append(InboundEvent(decoded.record, command))
+            yielder.maybe_yield()
+        return inbound_events
 
-    def _ingest(self, arrivals: list[Arrival], now: datetime) -> Exception | None:
+    def _write_batch(self, batch: list[InboundEvent], now: datetime) -> Exception | None:
         """Write a batch; return what went wrong, as what a greenlet raises is printed wherever it ends."""
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
             with self._app.app_context():
-                outcomes = inbound_events.ingest(arrivals, by=self._account, now=now)
+                outcomes = inbound_events.ingest(batch, by=self._actor, now=now)
         except Exception as problem:
             return problem
         for kind, count in Counter(outcome.kind for outcome in outcomes).items():
-            metrics.events.labels("kafka", kind).inc(count)
-        if self._forward_at is None and any(outcome.rejected is not None for outcome in outcomes):
-            self._forward_at = 0.0
-        metrics.kafka_records.inc(len(arrivals))
-        metrics.kafka_batch_seconds.observe(time.monotonic() - began)
+            metrics.inbound_events.labels("kafka", kind).inc(count)
+        if self._next_forward_at is None and any(outcome.rejection is not None for outcome in outcomes):
+            self._next_forward_at = 0.0
+        metrics.kafka_records.inc(len(batch))
+        metrics.kafka_batch_seconds.observe(time.monotonic() - started_at)
         return None
 
-    def _commit(self, polled: _Polled) -> None:
+    def _commit_offsets(self, polled: _PolledRecords) -> None:
         from kafka import OffsetAndMetadata
 
         offsets = {where: OffsetAndMetadata(records[-1].next_offset) for where, records in polled.items()}
         self._consumer.commit(offsets, timeout_ms=self._settings.kafka_request_timeout_ms)
-        self._committed |= {where: records[-1].next_offset for where, records in polled.items()}
+        self._committed_offsets |= {where: records[-1].next_offset for where, records in polled.items()}
 
-    def is_time_to_look(self) -> bool:
-        return time.monotonic() >= self._look_at
+    def is_check_due(self) -> bool:
+        return time.monotonic() >= self._next_check_at
 
-    def look(self) -> str | None:
+    def check_health(self) -> str | None:
         """Measure the lag, and say what is wrong with the link, if anything is."""
-        began, self._look_at = self._look_at, time.monotonic() + _LOOK_SECONDS
-        for where in self._consumer.assignment():
-            self._note_lag(where)
-        if began and not self._link.is_open():
-            self._forget_lags()
-            return self._link.reason or "No link to a broker; it is tried again and again."
-        if self._missing:
-            return broker_check.missing(self._missing)
-        return _RIVAL if time.monotonic() < self._rival_until else None
+        previous_check_at, self._next_check_at = self._next_check_at, time.monotonic() + _CHECK_INTERVAL_SECONDS
+        for partition in self._consumer.assignment():
+            self._record_lag(partition)
+        if previous_check_at and not self._connection_monitor.is_connected():
+            self._reset_lags()
+            return self._connection_monitor.failure_reason or "No link to a broker; it is tried again and again."
+        if self._missing_topics:
+            return broker_check.describe_missing_topics(self._missing_topics)
+        return _RIVAL_CONSUMER if time.monotonic() < self._rival_until else None
 
-    def _note_lag(self, where: Any) -> None:
-        newest, position = self._consumer.highwater(where), self._consumer.position(where, timeout_ms=100)
-        under_way = len(self._unfinished[1].get(where, ())) if self._unfinished else 0
-        is_known = newest is not None and position is not None
-        metrics.kafka_lag.labels(where.topic, where.partition).set(
-            newest - position + under_way if is_known else _UNKNOWN
+    def _record_lag(self, partition: Any) -> None:
+        high_watermark, position = (
+            self._consumer.highwater(partition),
+            self._consumer.position(partition, timeout_ms=100),
         )
-        self._lags.add((where.topic, where.partition))
+        in_flight_count = len(self._batch_in_flight[1].get(partition, ())) if self._batch_in_flight else 0
+        is_known = high_watermark is not None and position is not None
+        metrics.kafka_lag.labels(partition.topic, partition.partition).set(
+            high_watermark - position + in_flight_count if is_known else _UNKNOWN_LAG
+        )
+        self._lag_labels.add((partition.topic, partition.partition))
 
-    def _forget_lags(self) -> None:
+    def _reset_lags(self) -> None:
         """Nobody knows how much waits at brokers that do not answer: that is not the same as nothing."""
-        for topic, partition in self._lags:
-            metrics.kafka_lag.labels(topic, partition).set(_UNKNOWN)
+        for topic, partition in self._lag_labels:
+            metrics.kafka_lag.labels(topic, partition).set(_UNKNOWN_LAG)
 
     def close(self) -> None:
         """Let go of the brokers, within a second of the batch under way. The lag is unknown until another worker tells it."""
-        if self._unfinished is not None:
-            self._unfinished[0].join()
-        client.close(self._consumer)
+        if self._batch_in_flight is not None:
+            self._batch_in_flight[0].join()
+        client.close_consumer(self._consumer)
         if self._forwarder:
             self._forwarder.close()
-        self._forget_lags()
+        self._reset_lags()

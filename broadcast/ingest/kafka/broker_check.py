@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _SIGN_IN_ENDED = "The brokers end the sign-in without a word: see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
-_NOBODY = "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
+_NO_BROKER_ANSWERS = "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
 
 
-class BrokerAway(Exception):
+class BrokersUnavailable(Exception):
     """The brokers cannot be read, or do not have the topics; the message is a sentence for people."""
 
 
-class Link:
-    """Watches the connections of a consumer. `reason` says why the newest could not be made, None while they can."""
+class ConnectionMonitor:
+    """Watches the connections of a consumer. `failure_reason` says why the newest could not be made, None while they can."""
 
     def __init__(self, consumer: "KafkaConsumer", settings: Settings):
         self._consumer, self._settings = consumer, settings
-        self.reason: str | None = None
+        self.failure_reason: str | None = None
         manager = consumer._manager
         connect = manager._connect
 
@@ -41,7 +41,7 @@ class Link:
         for node_id, connection in list(manager._conns.items()):  # begun by the consumer itself
             self._watch(connection, node_id)
         for node_id, failure in list(manager._auth_failures.items()):
-            self._note(_sentence(failure, settings), node_id, failure)
+            self._note(_describe_failure(failure, settings), node_id, failure)
 
     def _watch(self, connection: Any, address: str) -> None:
         """Note what becomes of a connection. A sign-in that is refused counts even when the broker hangs up meanwhile."""
@@ -52,7 +52,7 @@ class Link:
             try:
                 await authenticate(*arguments)
             except Exception as problem:
-                if sentence := _sentence(problem, self._settings):
+                if sentence := _describe_failure(problem, self._settings):
                     self._note(sentence, address, problem)
                 raise
 
@@ -61,15 +61,18 @@ class Link:
             made(transport)
 
         def failed(problem: Exception) -> None:
-            guess = _SIGN_IN_ENDED if began else _strange(self._settings)
-            self._note(_sentence(problem, self._settings) or self._unless_known(guess), address, problem)
+            guess = _SIGN_IN_ENDED if began else _describe_foreign_server(self._settings)
+            self._note(_describe_failure(problem, self._settings) or self._prefer_known_reason(guess), address, problem)
 
         connection._sasl_authenticate, connection.connection_made = authenticate_noted, made_and_read_to_its_end
         connection.init_future.add_callback(self._note_success)
         connection.init_future.add_errback(failed)
 
-    def partitions(self) -> dict[str, set[int]]:
-        """The partitions of each topic of the settings, none of one that does not exist. Raises BrokerAway in bounded time."""
+    def fetch_partitions(self) -> dict[str, set[int]]:
+        """The partitions of each topic of the settings, none of one that does not exist.
+
+        Raises BrokersUnavailable in bounded time.
+        """
         from kafka.errors import (
             InvalidTopicError,
             KafkaError,
@@ -80,15 +83,15 @@ class Link:
         manager, cluster = self._consumer._manager, self._consumer._cluster
         milliseconds = self._settings.kafka_request_timeout_ms
         try:
-            manager.run(self._refresh, milliseconds)
+            manager.run(self._refresh_metadata, milliseconds)
         except (UnknownTopicOrPartitionError, TopicAuthorizationFailedError, InvalidTopicError):
             pass  # the only topic that was asked for is not there
         except KafkaError as problem:
             _log.info("kafka.away", problem=f"{type(problem).__name__}: {problem}"[:300])
-            raise BrokerAway(self.reason or _NOBODY) from None
+            raise BrokersUnavailable(self.failure_reason or _NO_BROKER_ANSWERS) from None
         return {topic: cluster.partitions_for_topic(topic) or set() for topic in self._settings.kafka_topics}
 
-    async def _refresh(self, milliseconds: int) -> None:
+    async def _refresh_metadata(self, milliseconds: int) -> None:
         """Ask the brokers for their topics, from kafka-python's own loop."""
         manager, cluster = self._consumer._manager, self._consumer._cluster
         for topic in self._settings.kafka_topics:
@@ -97,20 +100,20 @@ class Link:
             await manager.wait_for(manager.bootstrap_async(milliseconds), milliseconds)
         await manager.wait_for(cluster.request_update(), milliseconds)
 
-    def is_open(self) -> bool:
+    def is_connected(self) -> bool:
         return bool(self._consumer.metrics()["consumer-metrics"]["connection-count"])
 
-    def _unless_known(self, guess: str) -> str:
+    def _prefer_known_reason(self, guess: str) -> str:
         """Brokers that refuse a sign-in close the connection too, at times before they have said why: what they said stands."""
-        return guess if self.reason in (None, _NOBODY) else self.reason
+        return guess if self.failure_reason in (None, _NO_BROKER_ANSWERS) else self.failure_reason
 
     def _note_success(self, _connection: Any) -> None:
-        self.reason = None
+        self.failure_reason = None
 
     def _note(self, reason: str | None, address: str, problem: Exception) -> None:
-        if reason != self.reason:
+        if reason != self.failure_reason:
             _log.warning("kafka.no_link", broker=address, problem=f"{type(problem).__name__}: {problem}"[:300])
-        self.reason = reason
+        self.failure_reason = reason
 
 
 def _read_to_the_end(transport: Any) -> None:
@@ -124,7 +127,7 @@ def _read_to_the_end(transport: Any) -> None:
     transport._sock_recv = receive_before_the_end
 
 
-def missing(topics: Sequence[str]) -> str:
+def describe_missing_topics(topics: Sequence[str]) -> str:
     names = ", ".join(topics)
     return (
         f"The brokers have no topic {names}, or do not show it to this system. It is never made by itself: create it, or "
@@ -132,20 +135,20 @@ def missing(topics: Sequence[str]) -> str:
     )
 
 
-def examine(settings: Settings) -> str | None:
+def check_brokers(settings: Settings) -> str | None:
     """Sign in, and look for the topics, as the bridge does; a sentence about what is wrong, or None. Takes bounded time."""
-    consumer = client.consumer(settings)
+    consumer = client.create_consumer(settings)
     try:
-        found = Link(consumer, settings).partitions()
-    except BrokerAway as away:
-        return str(away)
+        partitions_by_topic = ConnectionMonitor(consumer, settings).fetch_partitions()
+    except BrokersUnavailable as error:
+        return str(error)
     finally:
-        client.close(consumer)
-    gone = [topic for topic, numbers in found.items() if not numbers]
-    return missing(gone) if gone else None
+        client.close_consumer(consumer)
+    missing_topics = [topic for topic, numbers in partitions_by_topic.items() if not numbers]
+    return describe_missing_topics(missing_topics) if missing_topics else None
 
 
-def _sentence(problem: Exception, settings: Settings) -> str | None:
+def _describe_failure(problem: Exception, settings: Settings) -> str | None:
     """None when it says too little: somebody answered, and not as expected."""
     from kafka import errors
 
@@ -164,11 +167,11 @@ def _sentence(problem: Exception, settings: Settings) -> str | None:
     if isinstance(problem, OSError) or any(
         word in text for word in ("refused", "unreachable", "dns", "timed out", "resolve")
     ):
-        return _NOBODY
+        return _NO_BROKER_ANSWERS
     return None
 
 
-def _strange(settings: Settings) -> str:
+def _describe_foreign_server(settings: Settings) -> str:
     return (
         "What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker, or expects another KAFKA_SECURITY_PROTOCOL than "
         f"{settings.kafka_security_protocol}."

@@ -15,49 +15,51 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.ingest.kafka import client
 from broadcast.store import dead_letters
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 from broadcast.store.models.ingest import DeadLetter
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer
 
-SUFFIX = ".dlt"
+TOPIC_SUFFIX = ".dlt"
 _log = structlog.get_logger(__name__)
-_SECONDS = 5.0
+_SEND_TIMEOUT_SECONDS = 5.0
 
 
-class Forwarder:
+class DeadLetterForwarder:
     """Writes waiting letters to their topics, from one greenlet."""
 
     def __init__(self, app: Flask, settings: Settings):
         self._app, self._settings = app, settings
         self._producer: KafkaProducer | None = None
 
-    def forward(self) -> bool:
+    def forward_pending(self) -> bool:
         """Write what the topics do not have yet; False after a failure, which is logged: the bridge goes on."""
         from kafka.errors import KafkaError
 
         with self._app.app_context():
             try:
-                while letters := dead_letters.to_forward():
-                    self._send(letters)
+                while letters := dead_letters.list_unforwarded():
+                    self._send_letters(letters)
             except KafkaError as problem:
                 _log.error("dlt.failed", problem=f"{type(problem).__name__}: {problem}"[:300])
                 self.close()
                 return False
         return True
 
-    def _send(self, letters: list[DeadLetter]) -> None:
-        self._producer = self._producer or client.producer(self._settings)
-        sent = [
-            self._producer.send(letter.topic + SUFFIX, value=letter.value, key=letter.key, headers=_headers(letter))
+    def _send_letters(self, letters: list[DeadLetter]) -> None:
+        self._producer = self._producer or client.create_producer(self._settings)
+        futures = [
+            self._producer.send(
+                letter.topic + TOPIC_SUFFIX, value=letter.value, key=letter.key, headers=_build_headers(letter)
+            )
             for letter in letters
         ]
-        for future in sent:
-            future.get(timeout=_SECONDS)
+        for future in futures:
+            future.get(timeout=_SEND_TIMEOUT_SECONDS)
         ids = [letter.id for letter in letters]
-        with writing() as session:
-            dead_letters.note_forwarded(session, ids, at=clock.now())
+        with write_transaction() as session:
+            dead_letters.mark_forwarded(session, ids, at=clock.now())
 
     def close(self) -> None:
         """Let go of the brokers, within half a second."""
@@ -66,9 +68,9 @@ class Forwarder:
             client.close_producer(producer)
 
 
-def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
-    kept = list(dead_letters.record_of(letter).headers)
-    return kept + [
+def _build_headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+    original_headers = list(dead_letters.to_record(letter).headers)
+    return original_headers + [
         ("kafka_dlt-original-topic", letter.topic.encode()),
         ("kafka_dlt-original-partition", struct.pack(">i", letter.partition)),
         ("kafka_dlt-original-offset", struct.pack(">q", letter.offset)),

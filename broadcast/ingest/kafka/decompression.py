@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 CHUNK_BYTES = 256 * 1024  # a millisecond of work
-_FEED_BYTES = 64 * 1024
-_XERIAL = b"\x82SNAPPY\x00"  # how Java's producers frame snappy: a header, then blocks, each after its length
+_INPUT_CHUNK_BYTES = 64 * 1024
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"  # how Java's producers frame snappy: a header, then blocks, each after its length
 _XERIAL_HEADER_BYTES = 16
 
 
@@ -27,62 +27,64 @@ def _no_pause() -> None:
     pass
 
 
-def gunzip(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
+def decompress_gzip(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
     """Decompress one or more gzip members. Raises TooLarge, Undecodable."""
-    return _whole(_frames(data, lambda: _Zlib(zlib.MAX_WBITS | 16), padding=b"\0"), "gzip", limit, pause)
+    return _join_pieces(
+        _decompress_frames(data, lambda: _ZlibDecompressor(zlib.MAX_WBITS | 16), padding=b"\0"), "gzip", limit, pause
+    )
 
 
-def inflate(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
+def decompress_deflate(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
     """Decompress `deflate` of HTTP: zlib, or the bare stream that some clients send. Raises TooLarge, Undecodable."""
     is_zlib = len(data) >= 2 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
     wbits = zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS
-    return _whole(_frames(data, lambda: _Zlib(wbits)), "deflate", limit, pause)
+    return _join_pieces(_decompress_frames(data, lambda: _ZlibDecompressor(wbits)), "deflate", limit, pause)
 
 
-def unsnappy(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
+def decompress_snappy(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
     """Decompress snappy, with or without Java's frame. Raises TooLarge, Undecodable."""
-    return _whole(_unsnappied(data, limit), "snappy", limit, pause)
+    return _join_pieces(_decompress_snappy_pieces(data, limit), "snappy", limit, pause)
 
 
-def unlz4(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
+def decompress_lz4(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
     """Decompress LZ4 frames. Raises TooLarge, Undecodable."""
-    return _whole(_unlz4ed(data), "lz4", limit, pause)
+    return _join_pieces(_decompress_lz4_pieces(data), "lz4", limit, pause)
 
 
-def unzstd(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
+def decompress_zstd(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
     """Decompress Zstandard frames. Raises TooLarge, Undecodable."""
-    return _whole(_unzstded(data, limit), "zstd", limit, pause)
+    return _join_pieces(_decompress_zstd_pieces(data, limit), "zstd", limit, pause)
 
 
-def _whole(pieces: Iterator[bytes], codec: str, limit: int, pause: Callable[[], None]) -> bytes:
-    whole = bytearray()
+def _join_pieces(pieces: Iterator[bytes], codec: str, limit: int, pause: Callable[[], None]) -> bytes:
+    joined = bytearray()
     try:
         for piece in pieces:
-            if len(whole) + len(piece) > limit:
+            if len(joined) + len(piece) > limit:
                 raise TooLarge
-            whole += piece
+            joined += piece
             pause()
     except (TooLarge, Undecodable):
         raise
     except Exception as problem:  # each library has errors of its own, and cramjam's have no common base
         raise Undecodable(f"it is not {codec} ({problem})"[:200]) from None
-    return bytes(whole)
+    return bytes(joined)
 
 
-class _Zlib:
+class _ZlibDecompressor:
     """zlib with the methods of LZ4FrameDecompressor."""
 
     def __init__(self, wbits: int):
-        self._zlib, self._rest = zlib.decompressobj(wbits), b""
+        self._zlib, self._unconsumed = zlib.decompressobj(wbits), b""
 
-    def decompress(self, data: bytes, most: int) -> bytes:
-        piece = self._zlib.decompress(self._rest + data, most)
-        self._rest = self._zlib.unconsumed_tail
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        piece = self._zlib.decompress(self._unconsumed + data, max_length)
+        self._unconsumed = self._zlib.unconsumed_tail
         return piece
 
     @property
     def needs_input(self) -> bool:
-        return not self._rest
+        return not self._unconsumed
 
     @property
     def eof(self) -> bool:
@@ -93,47 +95,47 @@ class _Zlib:
         return self._zlib.unused_data
 
 
-def _frames(data: bytes, begin: Callable[[], Any], *, padding: bytes = b"") -> Iterator[bytes]:
+def _decompress_frames(data: bytes, new_frame: Callable[[], Any], *, padding: bytes = b"") -> Iterator[bytes]:
     """Frames one after the other, with `padding` between them. The data is fed in small pieces: what a frame leaves over is
     copied, and a megabyte may be fifty thousand empty frames.
     """
-    at, feed, frame = 0, b"", None
+    position, input_chunk, frame = 0, b"", None
     while True:
-        if not feed and (frame is None or frame.needs_input):
-            feed, at = data[at : at + _FEED_BYTES], at + _FEED_BYTES
+        if not input_chunk and (frame is None or frame.needs_input):
+            input_chunk, position = data[position : position + _INPUT_CHUNK_BYTES], position + _INPUT_CHUNK_BYTES
         if frame is None:
-            feed = feed.lstrip(padding)
-            if not feed and at >= len(data):
+            input_chunk = input_chunk.lstrip(padding)
+            if not input_chunk and position >= len(data):
                 return
-            if not feed:
+            if not input_chunk:
                 continue
-            frame = begin()
-        piece = frame.decompress(feed, CHUNK_BYTES)
-        if not (piece or feed or frame.eof) and frame.needs_input:
+            frame = new_frame()
+        piece = frame.decompress(input_chunk, CHUNK_BYTES)
+        if not (piece or input_chunk or frame.eof) and frame.needs_input:
             raise Undecodable("it is cut off")
         yield piece
-        feed = b""
+        input_chunk = b""
         if frame.eof:
-            feed, frame = frame.unused_data or b"", None
+            input_chunk, frame = frame.unused_data or b"", None
 
 
-def _unsnappied(data: bytes, limit: int) -> Iterator[bytes]:
-    if data[: len(_XERIAL)] != _XERIAL:
-        yield _unsnappied_block(data, limit)
+def _decompress_snappy_pieces(data: bytes, limit: int) -> Iterator[bytes]:
+    if data[: len(_XERIAL_MAGIC)] != _XERIAL_MAGIC:
+        yield _decompress_snappy_block(data, limit)
         return
-    at, left = _XERIAL_HEADER_BYTES, limit
-    while at < len(data):
-        (size,) = struct.unpack_from(">i", data, at)
-        at += 4
-        if not 0 < size <= len(data) - at:
+    position, remaining_bytes = _XERIAL_HEADER_BYTES, limit
+    while position < len(data):
+        (size,) = struct.unpack_from(">i", data, position)
+        position += 4
+        if not 0 < size <= len(data) - position:
             raise Undecodable("it is cut off")
-        piece = _unsnappied_block(data[at : at + size], left)
-        left -= len(piece)
+        piece = _decompress_snappy_block(data[position : position + size], remaining_bytes)
+        remaining_bytes -= len(piece)
         yield piece
-        at += size
+        position += size
 
 
-def _unsnappied_block(block: bytes, limit: int) -> bytes:
+def _decompress_snappy_block(block: bytes, limit: int) -> bytes:
     from cramjam import snappy
 
     if snappy.decompress_raw_len(block) > limit:  # a block says at its beginning how large it is
@@ -141,13 +143,13 @@ def _unsnappied_block(block: bytes, limit: int) -> bytes:
     return bytes(snappy.decompress_raw(block))
 
 
-def _unlz4ed(data: bytes) -> Iterator[bytes]:
+def _decompress_lz4_pieces(data: bytes) -> Iterator[bytes]:
     from lz4.frame import LZ4FrameDecompressor
 
-    return _frames(data, LZ4FrameDecompressor)
+    return _decompress_frames(data, LZ4FrameDecompressor)
 
 
-def _unzstded(data: bytes, limit: int) -> Iterator[bytes]:
+def _decompress_zstd_pieces(data: bytes, limit: int) -> Iterator[bytes]:
     from zstandard import ZstdDecompressor
 
     # The window is memory too, and the frame itself says how much.

@@ -13,111 +13,112 @@ from dataclasses import dataclass
 
 from kafka.record.util import calc_crc32c
 
-from broadcast.domain.inbound import VALUE_BYTES, Place, Record, Rejected
+from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundRecord, RecordPosition, Rejection
 from broadcast.ingest.kafka import decompression
 from broadcast.ingest.kafka.decompression import Undecodable
 
-BATCH_BYTES = 32 * 1024 * 1024  # of one batch, decompressed
-HEADERS = 1_000  # of one record
-HEADER_BYTES = 64 * 1024  # of all headers of one record
-KEY_BYTES = 2 * 1024  # more of a key is neither kept nor read
-_START = struct.Struct(">qi")  # offset, and length of what follows: the same in every version
-_MAGIC_AT = 16
-_V2 = struct.Struct(">qiibIhiqqqhii")
-_V2_CRC_FROM = 21
-_V1 = struct.Struct(">qiIbbq")
-_V0 = struct.Struct(">qiIbb")
-_V1_CRC_FROM = 16
+MAX_BATCH_BYTES = 32 * 1024 * 1024  # of one batch, decompressed
+MAX_HEADERS = 1_000  # of one record
+MAX_HEADER_BYTES = 64 * 1024  # of all headers of one record
+MAX_KEY_BYTES = 2 * 1024  # more of a key is neither kept nor read
+_LOG_OVERHEAD = struct.Struct(">qi")  # offset, and length of what follows: the same in every version
+_MAGIC_POSITION = 16
+_V2_HEADER = struct.Struct(">qiibIhiqqqhii")
+_V2_CRC_START = 21
+_V1_HEADER = struct.Struct(">qiIbbq")
+_V0_HEADER = struct.Struct(">qiIbb")
+_V1_CRC_START = 16
 _CODECS: dict[int, Callable[..., bytes]] = {
-    1: decompression.gunzip,
-    2: decompression.unsnappy,
-    3: decompression.unlz4,
-    4: decompression.unzstd,
+    1: decompression.decompress_gzip,
+    2: decompression.decompress_snappy,
+    3: decompression.decompress_lz4,
+    4: decompression.decompress_zstd,
 }
-_VARINT_BYTES = 10
-_FARTHEST_MS = 2**63  # what a database and Kafka's own tools can hold
+_MAX_VARINT_BYTES = 10
+_MAX_TIMESTAMP_MS = 2**63  # what a database and Kafka's own tools can hold
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """One record, or a whole batch of which nothing can be read; `rejected` says why it is none. `next_offset` follows it."""
+class DecodedRecord:
+    """One record, or a whole batch of which nothing can be read; `rejection` says why it is none. `next_offset` follows it."""
 
-    record: Record
+    record: InboundRecord
     next_offset: int
-    rejected: Rejected | None = None
+    rejection: Rejection | None = None
 
     @property
     def offset(self) -> int:
-        return self.record.place.offset
+        return self.record.position.offset
 
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """The bytes of one batch. `limit` is the offset at which the next one begins, None when it is not there."""
+    """The bytes of one batch. `next_batch_offset` is the offset at which the next one begins, None when it is not there."""
 
     data: bytes
-    limit: int | None
+    next_batch_offset: int | None
     is_cut_off: bool = False
 
     @property
     def first_offset(self) -> int | None:
-        return _START.unpack_from(self.data)[0] if len(self.data) >= _START.size else None
+        return _LOG_OVERHEAD.unpack_from(self.data)[0] if len(self.data) >= _LOG_OVERHEAD.size else None
 
     @property
     def claimed_last_offset(self) -> int | None:
         """The last offset by its header, which may be as broken as the rest."""
-        if len(self.data) >= _V2.size and self.data[_MAGIC_AT] == 2:
-            fields = _V2.unpack_from(self.data)
+        if len(self.data) >= _V2_HEADER.size and self.data[_MAGIC_POSITION] == 2:
+            fields = _V2_HEADER.unpack_from(self.data)
             return fields[0] + fields[6]
-        is_old = len(self.data) > _MAGIC_AT and self.data[_MAGIC_AT] < 2
+        is_old = len(self.data) > _MAGIC_POSITION and self.data[_MAGIC_POSITION] < 2
         return self.first_offset if is_old else None  # before Kafka 0.11 a batch was numbered as its last message
 
-    def span(self, position: int, end: int | None) -> tuple[int, int]:
-        """The first and last offset that it takes up from `position` on, where `end` is the partition's, if that is known.
+    def estimate_offset_range(self, position: int, partition_end: int | None) -> tuple[int, int]:
+        """The first and last offset that it takes up from `position` on, where `partition_end` is the partition's, if
+        that is known.
 
         However broken it is, that is at least one offset: what its header claims is believed only where it can be true.
         """
-        limits = [limit for limit in (self.limit, end) if limit is not None and limit > position]
-        first, last = self.first_offset, self.claimed_last_offset
-        if first is None or first < position or any(first >= limit for limit in limits):
-            first = position
-        if last is None or last < first or any(last >= limit for limit in limits):
-            last = self.limit - 1 if self.limit in limits else first
-        return first, last
+        limits = [limit for limit in (self.next_batch_offset, partition_end) if limit is not None and limit > position]
+        first_offset, last_offset = self.first_offset, self.claimed_last_offset
+        if first_offset is None or first_offset < position or any(first_offset >= limit for limit in limits):
+            first_offset = position
+        if last_offset is None or last_offset < first_offset or any(last_offset >= limit for limit in limits):
+            last_offset = self.next_batch_offset - 1 if self.next_batch_offset in limits else first_offset
+        return first_offset, last_offset
 
 
-def split(data: bytes) -> Iterator[RawBatch]:
+def split_batches(data: bytes) -> Iterator[RawBatch]:
     """The batches of one answer of a broker. The last is usually cut off, and comes again: only one that is first is told."""
-    at = 0
-    while at < len(data):
-        end = _end_of(data, at)
+    position = 0
+    while position < len(data):
+        end = _find_batch_end(data, position)
         if end is None:
-            if at == 0:
+            if position == 0:
                 yield RawBatch(bytes(data), None, is_cut_off=True)
             return
-        following = _START.unpack_from(data, end)[0] if len(data) - end >= _START.size else None
-        yield RawBatch(bytes(data[at:end]), following)
-        at = end
+        next_batch_offset = _LOG_OVERHEAD.unpack_from(data, end)[0] if len(data) - end >= _LOG_OVERHEAD.size else None
+        yield RawBatch(bytes(data[position:end]), next_batch_offset)
+        position = end
 
 
-def _end_of(data: bytes, at: int) -> int | None:
-    if len(data) - at < _START.size:
+def _find_batch_end(data: bytes, position: int) -> int | None:
+    if len(data) - position < _LOG_OVERHEAD.size:
         return None
-    length = _START.unpack_from(data, at)[1]
-    end = at + _START.size + length
+    length = _LOG_OVERHEAD.unpack_from(data, position)[1]
+    end = position + _LOG_OVERHEAD.size + length
     return end if length >= 0 and end <= len(data) else None
 
 
-class Batch:
+class RecordBatch:
     """A batch whose header and checksum are right. Raises Undecodable when it is made of one that is not."""
 
     def __init__(self, raw: RawBatch, topic: str, partition: int, pause: Callable[[], None]):
         self._data, self._topic, self._partition, self._pause = raw.data, topic, partition, pause
         if raw.is_cut_off:
             raise Undecodable("it is cut off")
-        if len(self._data) <= _MAGIC_AT:
+        if len(self._data) <= _MAGIC_POSITION:
             raise Undecodable("it is shorter than a header")
-        self.magic = self._data[_MAGIC_AT]
+        self.magic = self._data[_MAGIC_POSITION]
         if self.magic > 2:
             raise Undecodable(f"its format is {self.magic}, which is not known")
         self.producer_id = -1
@@ -125,29 +126,37 @@ class Batch:
             if self.magic == 2:
                 self._read_header()
             else:
-                self._read_old_header()
+                self._read_legacy_header()
         except struct.error:
             raise Undecodable("it is shorter than its header") from None
 
     def _read_header(self) -> None:
-        fields = _V2.unpack_from(self._data)
-        (self._first, _, self.leader_epoch, _, crc, self._attributes, delta, self._first_ms, self._newest_ms) = fields[
-            :9
-        ]
-        self.producer_id, self._count, self.last_offset = fields[9], fields[12], self._first + delta
-        if calc_crc32c(memoryview(self._data)[_V2_CRC_FROM:]) != crc:
+        fields = _V2_HEADER.unpack_from(self._data)
+        (
+            self._base_offset,
+            _,
+            self.leader_epoch,
+            _,
+            crc,
+            self._attributes,
+            delta,
+            self._base_timestamp_ms,
+            self._max_timestamp_ms,
+        ) = fields[:9]
+        self.producer_id, self._record_count, self.last_offset = fields[9], fields[12], self._base_offset + delta
+        if calc_crc32c(memoryview(self._data)[_V2_CRC_START:]) != crc:
             raise Undecodable("its checksum is wrong")
-        if delta < 0 or self._count < 0:
+        if delta < 0 or self._record_count < 0:
             raise Undecodable("its header contradicts itself")
 
-    def _read_old_header(self) -> None:
+    def _read_legacy_header(self) -> None:
         if self.magic == 1:
-            self.last_offset, _, crc, _, self._attributes, self._newest_ms = _V1.unpack_from(self._data)
+            self.last_offset, _, crc, _, self._attributes, self._max_timestamp_ms = _V1_HEADER.unpack_from(self._data)
         else:
-            self.last_offset, _, crc, _, self._attributes = _V0.unpack_from(self._data)
-            self._newest_ms = None
+            self.last_offset, _, crc, _, self._attributes = _V0_HEADER.unpack_from(self._data)
+            self._max_timestamp_ms = None
         self.leader_epoch = -1
-        if zlib.crc32(memoryview(self._data)[_V1_CRC_FROM:]) != crc:
+        if zlib.crc32(memoryview(self._data)[_V1_CRC_START:]) != crc:
             raise Undecodable("its checksum is wrong")
 
     @property
@@ -166,146 +175,160 @@ class Batch:
         """Whether this control batch takes its transaction back. Raises Undecodable."""
         for decoded in self.records():
             key = decoded.record.key
-            if decoded.rejected is None and key is not None and len(key) >= 4:
+            if decoded.rejection is None and key is not None and len(key) >= 4:
                 return struct.unpack_from(">h", key, 2)[0] == 0
         raise Undecodable("it does not say what becomes of its transaction")
 
-    def records(self, *, since: int = 0) -> Iterator[Decoded]:
-        """The records from the offset `since` on. Raises Undecodable and TooLarge, perhaps after some."""
-        return self._records(since) if self.magic == 2 else self._old_records(since)
+    def records(self, *, start_offset: int = 0) -> Iterator[DecodedRecord]:
+        """The records from the offset `start_offset` on. Raises Undecodable and TooLarge, perhaps after some."""
+        return self._decode_records(start_offset) if self.magic == 2 else self._decode_legacy_records(start_offset)
 
-    def _decompressed(self, data: bytes) -> bytes:
+    def _decompress(self, data: bytes) -> bytes:
         codec = self._attributes & 0x07
         if not codec:
             return data
         if codec not in _CODECS:
             raise Undecodable(f"it is compressed with codec {codec}, which is not known")
-        return _CODECS[codec](data, limit=BATCH_BYTES, pause=self._pause)
+        return _CODECS[codec](data, limit=MAX_BATCH_BYTES, pause=self._pause)
 
-    def _records(self, since: int) -> Iterator[Decoded]:
-        data = self._decompressed(self._data[_V2.size :])
-        at, previous = 0, self._first - 1
-        for _ in range(self._count):
-            length, at = _varint(data, at, len(data))
-            end = at + length
+    def _decode_records(self, start_offset: int) -> Iterator[DecodedRecord]:
+        data = self._decompress(self._data[_V2_HEADER.size :])
+        position, previous_offset = 0, self._base_offset - 1
+        for _ in range(self._record_count):
+            length, position = _decode_varint(data, position, len(data))
+            end = position + length
             if length < 0 or end > len(data):
                 raise Undecodable("one of its records ends beyond it")
-            decoded = self._record(data, at, end, at_least=previous + 1)
-            if not previous < decoded.offset <= self.last_offset:
+            decoded = self._decode_record(data, position, end, min_offset=previous_offset + 1)
+            if not previous_offset < decoded.offset <= self.last_offset:
                 raise Undecodable("the offsets of its records are in disorder")
-            at, previous = end, decoded.offset
-            if decoded.offset >= since:
+            position, previous_offset = end, decoded.offset
+            if decoded.offset >= start_offset:
                 yield decoded
             self._pause()
-        if at != len(data):
+        if position != len(data):
             raise Undecodable("it holds more than it says")
 
-    def _record(self, data: bytes, at: int, end: int, *, at_least: int) -> Decoded:
+    def _decode_record(self, data: bytes, position: int, end: int, *, min_offset: int) -> DecodedRecord:
         """One record; where it cannot be read, what is left of it, with the reason."""
-        offset, key, value, size = at_least, None, data[at : min(end, at + VALUE_BYTES)], end - at
+        offset, key, value, size = (
+            min_offset,
+            None,
+            data[position : min(end, position + MAX_VALUE_BYTES)],
+            end - position,
+        )
         timestamp = None
         try:
-            delta_ms, at = _varint(data, at + 1, end)
-            timestamp = self._newest_ms if self._attributes & 0x08 else self._first_ms + delta_ms
-            delta, at = _varint(data, at, end)
-            offset = self._first + delta
-            key, _, at = _bytes(data, at, end, KEY_BYTES)
-            value, size, at = _bytes(data, at, end, VALUE_BYTES)
-            headers, problem = _headers(data, at, end)
-        except Undecodable as broken:
-            headers, problem, offset = (), str(broken), at_least
-        if timestamp is not None and not -_FARTHEST_MS <= timestamp < _FARTHEST_MS:
+            delta_ms, position = _decode_varint(data, position + 1, end)
+            timestamp = self._max_timestamp_ms if self._attributes & 0x08 else self._base_timestamp_ms + delta_ms
+            delta, position = _decode_varint(data, position, end)
+            offset = self._base_offset + delta
+            key, _, position = _decode_bytes(data, position, end, MAX_KEY_BYTES)
+            value, size, position = _decode_bytes(data, position, end, MAX_VALUE_BYTES)
+            headers, problem = _decode_headers(data, position, end)
+        except Undecodable as error:
+            headers, problem, offset = (), str(error), min_offset
+        if timestamp is not None and not -_MAX_TIMESTAMP_MS <= timestamp < _MAX_TIMESTAMP_MS:
             timestamp = None
-        place = Place(self._topic, self._partition, offset, timestamp)
-        record = Record(value, key, headers, place, size)
-        reason = problem and Rejected("undecodable", f"The record cannot be read: {problem}.")
-        return Decoded(record, offset + 1, reason or None)
+        record_position = RecordPosition(self._topic, self._partition, offset, timestamp)
+        record = InboundRecord(value, key, headers, record_position, size)
+        reason = problem and Rejection("undecodable", f"The record cannot be read: {problem}.")
+        return DecodedRecord(record, offset + 1, reason or None)
 
-    def _old_records(self, since: int) -> Iterator[Decoded]:
-        key, value = self._old_body(self._data, self.magic)
+    def _decode_legacy_records(self, start_offset: int) -> Iterator[DecodedRecord]:
+        key, value = self._decode_legacy_body(self._data, self.magic)
         if not self._attributes & 0x07:
-            yield self._old_record(self.last_offset, self._newest_ms, key, value)
+            yield self._build_legacy_record(self.last_offset, self._max_timestamp_ms, key, value)
             return
-        inner = self._decompressed(value or b"")
-        base = self.last_offset - self._newest_offset(inner) if self.magic == 1 else 0
-        for message in split(inner):
+        decompressed = self._decompress(value or b"")
+        base_offset = self.last_offset - self._find_last_offset(decompressed) if self.magic == 1 else 0
+        for message in split_batches(decompressed):
             self._pause()
-            held = Batch(message, self._topic, self._partition, self._pause)
-            if held.magic > 1 or held._attributes & 0x07:
+            message_batch = RecordBatch(message, self._topic, self._partition, self._pause)
+            if message_batch.magic > 1 or message_batch._attributes & 0x07:
                 raise Undecodable("it holds batches, not messages")
-            if base + held.last_offset < since:
+            if base_offset + message_batch.last_offset < start_offset:
                 continue
-            timestamp = self._newest_ms if self._attributes & 0x08 else held._newest_ms
-            yield self._old_record(base + held.last_offset, timestamp, *self._old_body(message.data, held.magic))
+            timestamp = self._max_timestamp_ms if self._attributes & 0x08 else message_batch._max_timestamp_ms
+            yield self._build_legacy_record(
+                base_offset + message_batch.last_offset,
+                timestamp,
+                *self._decode_legacy_body(message.data, message_batch.magic),
+            )
 
-    def _newest_offset(self, messages: bytes) -> int:
-        newest = at = 0
-        while (end := _end_of(messages, at)) is not None:
-            newest, at = _START.unpack_from(messages, at)[0], end
+    def _find_last_offset(self, messages: bytes) -> int:
+        last_offset = position = 0
+        while (end := _find_batch_end(messages, position)) is not None:
+            last_offset, position = _LOG_OVERHEAD.unpack_from(messages, position)[0], end
             self._pause()
-        return newest
+        return last_offset
 
-    def _old_record(self, offset: int, timestamp: int | None, key: bytes | None, value: bytes | None) -> Decoded:
-        place = Place(self._topic, self._partition, offset, timestamp)
-        kept = value and value[:VALUE_BYTES]
-        return Decoded(Record(kept, key and key[:KEY_BYTES], (), place, len(value or b"")), offset + 1)
+    def _build_legacy_record(
+        self, offset: int, timestamp: int | None, key: bytes | None, value: bytes | None
+    ) -> DecodedRecord:
+        record_position = RecordPosition(self._topic, self._partition, offset, timestamp)
+        truncated_value = value and value[:MAX_VALUE_BYTES]
+        return DecodedRecord(
+            InboundRecord(truncated_value, key and key[:MAX_KEY_BYTES], (), record_position, len(value or b"")),
+            offset + 1,
+        )
 
-    def _old_body(self, data: bytes, magic: int) -> tuple[bytes | None, bytes | None]:
-        parts, at = [], (_V1 if magic == 1 else _V0).size
+    def _decode_legacy_body(self, data: bytes, magic: int) -> tuple[bytes | None, bytes | None]:
+        parts, position = [], (_V1_HEADER if magic == 1 else _V0_HEADER).size
         for _ in ("key", "value"):
             try:
-                (size,) = struct.unpack_from(">i", data, at)
+                (size,) = struct.unpack_from(">i", data, position)
             except struct.error:
                 raise Undecodable("it is cut off") from None
-            at += 4
-            if size > len(data) - at:
+            position += 4
+            if size > len(data) - position:
                 raise Undecodable("it is cut off")
-            parts.append(data[at : at + size] if size >= 0 else None)
-            at += max(0, size)
+            parts.append(data[position : position + size] if size >= 0 else None)
+            position += max(0, size)
         return parts[0], parts[1]
 
 
-def _headers(data: bytes, at: int, end: int) -> tuple[tuple[tuple[str, bytes], ...], str | None]:
+def _decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[tuple[str, bytes], ...], str | None]:
     """Headers, and what is wrong with them. A name that is no text is kept with marks in it."""
-    count, at = _varint(data, at, end)
-    if not 0 <= count <= HEADERS:
-        return (), f"it says that it has {count:,} headers, and at most {HEADERS:,} are read"
-    headers, problem, left = [], None, HEADER_BYTES
+    count, position = _decode_varint(data, position, end)
+    if not 0 <= count <= MAX_HEADERS:
+        return (), f"it says that it has {count:,} headers, and at most {MAX_HEADERS:,} are read"
+    headers, problem, remaining_bytes = [], None, MAX_HEADER_BYTES
     for _ in range(count):
-        name, name_bytes, at = _bytes(data, at, end, HEADER_BYTES)
-        value, value_bytes, at = _bytes(data, at, end, HEADER_BYTES)
-        left -= name_bytes + value_bytes
-        if left < 0:
-            return (), f"its headers are larger than {HEADER_BYTES:,} bytes"
+        name, name_bytes, position = _decode_bytes(data, position, end, MAX_HEADER_BYTES)
+        value, value_bytes, position = _decode_bytes(data, position, end, MAX_HEADER_BYTES)
+        remaining_bytes -= name_bytes + value_bytes
+        if remaining_bytes < 0:
+            return (), f"its headers are larger than {MAX_HEADER_BYTES:,} bytes"
         try:
             text = (name or b"").decode()
         except UnicodeDecodeError:
             text, problem = (name or b"").decode(errors="replace"), "the name of one of its headers is not UTF-8"
         headers.append((text, value or b""))
-    if at != end:
+    if position != end:
         problem = problem or "it is longer than what it holds"
     return tuple(headers), problem
 
 
-def _bytes(data: bytes, at: int, end: int, most: int) -> tuple[bytes | None, int, int]:
-    """At most `most` bytes of a field, how many it has, and where the next one begins. Raises Undecodable."""
-    size, at = _varint(data, at, end)
+def _decode_bytes(data: bytes, position: int, end: int, max_bytes: int) -> tuple[bytes | None, int, int]:
+    """At most `max_bytes` bytes of a field, how many it has, and where the next one begins. Raises Undecodable."""
+    size, position = _decode_varint(data, position, end)
     if size < 0:
-        return None, 0, at
-    if at + size > end:
+        return None, 0, position
+    if position + size > end:
         raise Undecodable("one of its fields ends beyond it")
-    return data[at : at + min(size, most)], size, at + size
+    return data[position : position + min(size, max_bytes)], size, position + size
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _decode_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     """A zigzag number, and where the next field begins. Raises Undecodable."""
-    if at < end and data[at] < 0x80:  # most are one byte
-        return (data[at] >> 1) ^ -(data[at] & 1), at + 1
+    if position < end and data[position] < 0x80:  # most are one byte
+        return (data[position] >> 1) ^ -(data[position] & 1), position + 1
     raw = shift = 0
-    for byte in data[at : min(end, at + _VARINT_BYTES)]:
-        at += 1
+    for byte in data[position : min(end, position + _MAX_VARINT_BYTES)]:
+        position += 1
         raw |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return (raw >> 1) ^ -(raw & 1), at
+            return (raw >> 1) ^ -(raw & 1), position
         shift += 7
     raise Undecodable("one of its numbers has no end")

@@ -7,13 +7,13 @@ that alone was a third of what an event from outside cost.
 from typing import Any, NamedTuple
 
 from broadcast.store.models import Broadcast
-from broadcast.store.models.broadcasts import search_words
+from broadcast.store.models.broadcasts import build_search_words
 
 _DEFAULTS = {c.key: c.default.arg for c in Broadcast.__table__.columns if c.default is not None and c.default.is_scalar}
-_UNSET = {column.key: _DEFAULTS.get(column.key) for column in Broadcast.__table__.columns}
+_INITIAL_VALUES = {column.key: _DEFAULTS.get(column.key) for column in Broadcast.__table__.columns}
 
 
-class RoleName(NamedTuple):
+class RoleRow(NamedTuple):
     """Stands where a stored broadcast has the row of a role."""
 
     role_name: str
@@ -25,8 +25,8 @@ class NewBroadcast:
     `store.broadcasts.add_many` inserts it and gives it its id; it is never in a session.
     """
 
-    role_rows: tuple[RoleName, ...] | list[RoleName] = ()
-    except_role_rows: tuple[RoleName, ...] | list[RoleName] = ()
+    role_rows: tuple[RoleRow, ...] | list[RoleRow] = ()
+    except_role_rows: tuple[RoleRow, ...] | list[RoleRow] = ()
 
     is_live, is_quarantined, is_untouched = Broadcast.is_live, Broadcast.is_quarantined, Broadcast.is_untouched
     target_type, role_names, except_role_names = (
@@ -34,19 +34,19 @@ class NewBroadcast:
         Broadcast.role_names,
         Broadcast.except_role_names,
     )
-    why, as_card = Broadcast.why, Broadcast.as_card
+    why, to_card = Broadcast.why, Broadcast.to_card
 
     def __init__(self, **values: Any):
         vars(self).update(values)
 
-    def as_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """Every column of Broadcast with its value."""
-        row = _UNSET | vars(self)
+        row = _INITIAL_VALUES | vars(self)
         for relation in ("role_rows", "except_role_rows"):
             row.pop(relation, None)
-        row["search_words"] = search_words(self.title, self.content, self.category, self.sender_name)
+        row["search_words"] = build_search_words(self.title, self.content, self.category, self.sender_name)
         return row
 
 
-for _name, _value in _UNSET.items():
+for _name, _value in _INITIAL_VALUES.items():
     setattr(NewBroadcast, _name, _value)

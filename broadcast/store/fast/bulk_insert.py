@@ -15,24 +15,24 @@ from sqlalchemy import Dialect, Table, func, insert, select
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from broadcast.base.cooperative import Breath
-from broadcast.store.database import IN_A_THREAD, Moment
+from broadcast.base.cooperative import Yielder
+from broadcast.store.database import RUN_IN_THREAD, UtcDateTime
 
 Row = Mapping[str, Any]
-_MOMENTS = 16  # remembered as a driver takes them, of each column
+_CACHED_TIMES = 16  # remembered as a driver takes them, of each column
 STATEMENT_ROWS = (250, 50)  # written by one statement of SQLite: 12 ms in the thread, or 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _CompiledInsert:
     """The insert as one driver takes it, what turns a row into its parameters, and the insert of many rows by their number."""
 
-    text: str
-    write: Callable[[Row], Any]
-    of_many: Mapping[int, str]
+    sql: str
+    build_parameters: Callable[[Row], Any]
+    sql_by_row_count: Mapping[int, str]
 
 
-_forms: dict[tuple[str, Table, tuple[str, ...]], _Form] = {}
+_compiled_inserts: dict[tuple[str, Table, tuple[str, ...]], _CompiledInsert] = {}
 
 
 def insert_many(session: Session, table: Table, rows: Sequence[Row]) -> None:
@@ -43,56 +43,60 @@ def insert_many(session: Session, table: Table, rows: Sequence[Row]) -> None:
     if not rows:
         return
     connection = session.connection()
-    form = _form(connection.dialect, table, tuple(rows[0]))
-    written, breath = [], Breath()
+    compiled = _get_compiled(connection.dialect, table, tuple(rows[0]))
+    parameter_rows, yielder = [], Yielder()
     for row in rows:
-        written.append(form.write(row))
-        breath.take()
-    for size, text in form.of_many.items():
-        while len(written) >= size:
-            connection.exec_driver_sql(text, tuple(chain(*written[:size])), execution_options=IN_A_THREAD)
-            written = written[size:]
-    if written:
-        connection.exec_driver_sql(form.text, written)
+        parameter_rows.append(compiled.build_parameters(row))
+        yielder.maybe_yield()
+    for size, sql in compiled.sql_by_row_count.items():
+        while len(parameter_rows) >= size:
+            connection.exec_driver_sql(sql, tuple(chain(*parameter_rows[:size])), execution_options=RUN_IN_THREAD)
+            parameter_rows = parameter_rows[size:]
+    if parameter_rows:
+        connection.exec_driver_sql(compiled.sql, parameter_rows)
 
 
-def new_ids(session: Session, table: Table, count: int) -> list[int]:
+def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
     """Take `count` ids for rows of a table whose `id` the database gives out, ascending. In a write transaction."""
     if session.get_bind().dialect.name == "sqlite":  # nobody else writes until the commit
-        newest = session.scalar(select(func.coalesce(func.max(table.c.id), 0)))
-        return list(range(newest + 1, newest + 1 + count))
+        highest_id = session.scalar(select(func.coalesce(func.max(table.c.id), 0)))
+        return list(range(highest_id + 1, highest_id + 1 + count))
     sequence = func.pg_get_serial_sequence(table.name, "id")
-    numbers = select(func.nextval(sequence)).select_from(func.generate_series(1, count))
-    return sorted(session.scalars(numbers))
+    id_query = select(func.nextval(sequence)).select_from(func.generate_series(1, count))
+    return sorted(session.scalars(id_query))
 
 
-def _form(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _Form:
+def _get_compiled(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledInsert:
     key = (dialect.name, table, columns)
-    if key not in _forms:
-        _forms[key] = _formed(dialect, table, columns)
-    return _forms[key]
+    if key not in _compiled_inserts:
+        _compiled_inserts[key] = _compile_insert(dialect, table, columns)
+    return _compiled_inserts[key]
 
 
-def _writer(type: TypeEngine, dialect: Dialect) -> Callable[[Any], Any] | None:
-    process = type.dialect_impl(dialect).bind_processor(dialect)
-    return lru_cache(_MOMENTS)(process) if isinstance(type, Moment) else process  # rows of a batch have few, or None
+def _get_bind_processor(column_type: TypeEngine, dialect: Dialect) -> Callable[[Any], Any] | None:
+    processor = column_type.dialect_impl(dialect).bind_processor(dialect)
+    return (
+        lru_cache(_CACHED_TIMES)(processor) if isinstance(column_type, UtcDateTime) else processor
+    )  # rows of a batch have few, or None
 
 
-def _formed(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _Form:
+def _compile_insert(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledInsert:
     compiled = insert(table).compile(dialect=dialect, column_keys=list(columns))
     names = compiled.positiontup or list(compiled.params)
-    if strangers := set(names) ^ set(columns):
-        raise ValueError(f"{table.name}: a row must name exactly the columns to write; see {sorted(strangers)}")
-    writers = [(n, _writer(table.c[name].type, dialect)) for n, name in enumerate(names)]
-    writers = [(n, writer) for n, writer in writers if writer]
+    if mismatched := set(names) ^ set(columns):
+        raise ValueError(f"{table.name}: a row must name exactly the columns to write; see {sorted(mismatched)}")
+    processors = [(index, _get_bind_processor(table.c[name].type, dialect)) for index, name in enumerate(names)]
+    processors = [(n, processor) for n, processor in processors if processor]
 
-    def write(row: Row) -> Any:
+    def build_parameters(row: Row) -> Any:
         values = [row[name] for name in names]
-        for n, writer in writers:
-            values[n] = writer(values[n])
+        for index, process in processors:
+            values[index] = process(values[index])
         return tuple(values) if compiled.positional else dict(zip(names, values, strict=True))
 
-    text = str(compiled)
-    head, _, values = text.partition(" VALUES ")
-    sizes = STATEMENT_ROWS if dialect.name == "sqlite" else ()
-    return _Form(text, write, {size: f"{head} VALUES {', '.join([values] * size)}" for size in sizes})
+    sql = str(compiled)
+    head, _, values = sql.partition(" VALUES ")
+    row_counts = STATEMENT_ROWS if dialect.name == "sqlite" else ()
+    return _CompiledInsert(
+        sql, build_parameters, {size: f"{head} VALUES {', '.join([values] * size)}" for size in row_counts}
+    )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from broadcast.base.app_parts import AppPart
 from broadcast.domain.card import Card
 
-_MOST = 1000  # cards kept, of 3 KB as a rule and 40 at most; the longest unused go first
+_MAX_CARDS = 1000  # cards kept, of 3 KB as a rule and 40 at most; the longest unused go first
 
 
 class CardKey(NamedTuple):
@@ -23,37 +23,37 @@ class CardKey(NamedTuple):
     updated_at: datetime
 
 
-class Cards:
+class CardCache:
     """One worker's cards."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[CardKey, Card] = OrderedDict()
+        self._cards: OrderedDict[CardKey, Card] = OrderedDict()
 
-    def of(
-        self, keys: Iterable[CardKey], read: Callable[[list[int]], Iterable[tuple[CardKey, Card]]]
+    def get_many(
+        self, keys: Iterable[CardKey], load: Callable[[list[int]], Iterable[tuple[CardKey, Card]]]
     ) -> dict[int, Card]:
-        """Cards by id. `read` is called once, with the ids of those that are not kept.
+        """Cards by id. `load` is called once, with the ids of those that are not kept.
 
         It answers with what is stored by then: the newer card of a message edited meanwhile, and nothing for one that ended.
         """
-        found, missing = {}, []
+        cards, missing_ids = {}, []
         for key in keys:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                found[key.id] = self._kept[key]
+            if key in self._cards:
+                self._cards.move_to_end(key)
+                cards[key.id] = self._cards[key]
             else:
-                missing.append(key.id)
-        if missing:
-            for key, card in read(missing):
-                self._keep(key, card)
-                found[key.id] = card
-        return found
+                missing_ids.append(key.id)
+        if missing_ids:
+            for key, card in load(missing_ids):
+                self._store(key, card)
+                cards[key.id] = card
+        return cards
 
-    def _keep(self, key: CardKey, card: Card) -> None:
-        self._kept[key] = card
-        self._kept.move_to_end(key)
-        if len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+    def _store(self, key: CardKey, card: Card) -> None:
+        self._cards[key] = card
+        self._cards.move_to_end(key)
+        if len(self._cards) > _MAX_CARDS:
+            self._cards.popitem(last=False)
 
 
-CARD_CACHE = AppPart[Cards]("cards")
+CARD_CACHE = AppPart[CardCache]("cards")

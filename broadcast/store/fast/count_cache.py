@@ -14,29 +14,31 @@ from broadcast.base.app_parts import AppPart
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-CHEAP_SECONDS = 0.02
-_WORTH = 20  # times what it cost; a count of a second is renewed every twenty seconds
-_MOST = 2000  # counts kept; the longest unused go first
+MIN_CACHED_SECONDS = 0.02
+_LIFETIME_FACTOR = 20  # times what it cost; a count of a second is renewed every twenty seconds
+_MAX_ENTRIES = 2000  # counts kept; the longest unused go first
 
 
-class Counted:
+class CountCache:
     """One worker's counts. `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
 
-    def get(self, key: Hashable, count: Callable[[], T], *, lasting: bool = False) -> T:
+    def get(self, key: Hashable, count: Callable[[], T], *, is_permanent: bool = False) -> T:
         """Return what is kept under `key`, or count anew. What `count` raises is raised, and nothing is kept.
 
-        `lasting` is for a key that names the state it was counted in: such a count never grows old.
+        `is_permanent` is for a key that names the state it was counted in: such a count never grows old.
         """
-        began = self._clock()
-        if self._is_kept(key, began):
-            return self._kept[key][1]
+        started_at = self._clock()
+        if self._has_fresh(key, started_at):
+            return self._entries[key][1]
         value = count()
-        took = self._clock() - began
-        self._keep(key, value, took, math.inf if lasting else began + took * (1 + _WORTH))
+        cost_seconds = self._clock() - started_at
+        self._store(
+            key, value, cost_seconds, math.inf if is_permanent else started_at + cost_seconds * (1 + _LIFETIME_FACTOR)
+        )
         return value
 
     def get_many(
@@ -46,29 +48,29 @@ class Counted:
 
         What it took is shared out by `weigh`: one large count among small ones is kept, the small ones are made anew.
         """
-        began = self._clock()
-        found = {key: self._kept[key][1] for key in keys if self._is_kept(key, began)}
-        if missing := [key for key in keys if key not in found]:
-            fresh = count(missing)
-            took, total = self._clock() - began, sum(map(weigh, fresh.values())) or 1
-            for key, value in fresh.items():
-                share = took * weigh(value) / total
-                self._keep(key, value, share, began + took + share * _WORTH)
-            found |= fresh
-        return found
+        started_at = self._clock()
+        counts = {key: self._entries[key][1] for key in keys if self._has_fresh(key, started_at)}
+        if missing_keys := [key for key in keys if key not in counts]:
+            fresh_counts = count(missing_keys)
+            cost_seconds, total_weight = self._clock() - started_at, sum(map(weigh, fresh_counts.values())) or 1
+            for key, value in fresh_counts.items():
+                cost_share = cost_seconds * weigh(value) / total_weight
+                self._store(key, value, cost_share, started_at + cost_seconds + cost_share * _LIFETIME_FACTOR)
+            counts |= fresh_counts
+        return counts
 
-    def _is_kept(self, key: Hashable, now: float) -> bool:
-        if key not in self._kept or self._kept[key][0] <= now:
+    def _has_fresh(self, key: Hashable, now: float) -> bool:
+        if key not in self._entries or self._entries[key][0] <= now:
             return False
-        self._kept.move_to_end(key)
+        self._entries.move_to_end(key)
         return True
 
-    def _keep(self, key: Hashable, value: Any, took: float, good_until: float) -> None:
-        self._kept.pop(key, None)
-        if took > CHEAP_SECONDS:
-            self._kept[key] = (good_until, value)
-            if len(self._kept) > _MOST:
-                self._kept.popitem(last=False)
+    def _store(self, key: Hashable, value: Any, cost_seconds: float, expires_at: float) -> None:
+        self._entries.pop(key, None)
+        if cost_seconds > MIN_CACHED_SECONDS:
+            self._entries[key] = (expires_at, value)
+            if len(self._entries) > _MAX_ENTRIES:
+                self._entries.popitem(last=False)
 
 
-COUNT_CACHE = AppPart[Counted]("counted")
+COUNT_CACHE = AppPart[CountCache]("counted")

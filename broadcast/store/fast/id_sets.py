@@ -6,9 +6,11 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Integer, any_, cast, func, literal, select
 
-from broadcast.store.database import IN_A_THREAD, db
+from broadcast.store.database import RUN_IN_THREAD, db
 
-_LONG = 2000  # ids; for more of them SQLite is asked in a thread, as it would keep the worker from everything else
+_THREAD_THRESHOLD_IDS = (
+    2000  # ids; for more of them SQLite is asked in a thread, as it would keep the worker from everything else
+)
 
 
 def is_one_of(column: Any, ids: Collection[int]) -> ColumnElement[bool]:
@@ -19,6 +21,6 @@ def is_one_of(column: Any, ids: Collection[int]) -> ColumnElement[bool]:
     return column == any_(literal(sorted(ids), ARRAY(BigInteger)))
 
 
-def how(ids: Collection[int]) -> dict[str, Any]:
+def get_execution_options(ids: Collection[int]) -> dict[str, Any]:
     """The execution options of a statement that counts among these ids."""
-    return IN_A_THREAD if len(ids) > _LONG else {}
+    return RUN_IN_THREAD if len(ids) > _THREAD_THRESHOLD_IDS else {}

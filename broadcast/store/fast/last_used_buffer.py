@@ -8,36 +8,36 @@ from datetime import datetime, timedelta
 
 from broadcast.base.app_parts import AppPart
 from broadcast.store import credentials
-from broadcast.store.database import writing
+from broadcast.store.database import write_transaction
 
-_EVERY = timedelta(minutes=5)  # finer than this nobody asks
+_MIN_INTERVAL = timedelta(minutes=5)  # finer than this nobody asks
 
 
-class LastUse:
+class LastUsedBuffer:
     """Sessions and tokens of one worker whose last use is not written yet. A dying worker loses a few seconds of notes."""
 
     def __init__(self) -> None:
-        self._sessions: set[int] = set()
-        self._tokens: set[int] = set()
+        self._session_ids: set[int] = set()
+        self._token_ids: set[int] = set()
 
     def note_session(self, session_id: int, used_at: datetime | None, *, now: datetime) -> None:
         """A session was used; `used_at` is what is written of it."""
-        if used_at is None or now - used_at > _EVERY:
-            self._sessions.add(session_id)
+        if used_at is None or now - used_at > _MIN_INTERVAL:
+            self._session_ids.add(session_id)
 
     def note_token(self, token_id: int, used_at: datetime | None, *, now: datetime) -> None:
-        if used_at is None or now - used_at > _EVERY:
-            self._tokens.add(token_id)
+        if used_at is None or now - used_at > _MIN_INTERVAL:
+            self._token_ids.add(token_id)
 
     def flush(self, now: datetime) -> None:
-        """Write what waits. Raises Busy; then it waits on."""
-        if not self._sessions and not self._tokens:
+        """Write what waits. Raises TemporarilyUnavailable; then it waits on."""
+        if not self._session_ids and not self._token_ids:
             return
-        sessions, tokens = sorted(self._sessions), sorted(self._tokens)
-        with writing() as session:
-            credentials.touch(session, sessions=sessions, tokens=tokens, at=now)
-        self._sessions.difference_update(sessions)
-        self._tokens.difference_update(tokens)
+        session_ids, token_ids = sorted(self._session_ids), sorted(self._token_ids)
+        with write_transaction() as session:
+            credentials.record_use(session, session_ids=session_ids, token_ids=token_ids, at=now)
+        self._session_ids.difference_update(session_ids)
+        self._token_ids.difference_update(token_ids)
 
 
-LAST_USED_BUFFER = AppPart[LastUse]("last_use")
+LAST_USED_BUFFER = AppPart[LastUsedBuffer]("last_use")

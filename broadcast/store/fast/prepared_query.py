@@ -11,77 +11,92 @@ from typing import Any
 
 from sqlalchemy import Dialect, Select
 
-from broadcast.store.database import db, for_one_question
+from broadcast.store.database import db, raw_read_connection
 
-Given = Mapping[str, Any]
+Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _CompiledQuery:
     """The statement as one driver takes it, and what turns values into its parameters and its row into values."""
 
-    text: str
-    write: Callable[[Given], Any]
-    reads: list[Callable[[Any], Any] | None]
+    sql: str
+    build_parameters: Callable[[Parameters], Any]
+    result_processors: list[Callable[[Any], Any] | None]
 
 
-class Question:
+class PreparedQuery:
     """Made once, asked often. A parameter whose value is a list must be `expanding`."""
 
     def __init__(self, statement: Select):
         self._statement = statement
-        self._forms: dict[tuple[str, ...], _Form] = {}
+        self._compiled_queries: dict[tuple[str, ...], _CompiledQuery] = {}
 
-    def ask(self, values: Given) -> list[Any] | None:
-        """The first row, or None. Raises Busy when the database is locked or away."""
+    def fetch_first(self, values: Parameters) -> list[Any] | None:
+        """The first row, or None. Raises TemporarilyUnavailable when the database is locked or away."""
         dialect = db.engine.dialect
-        form = self._form(dialect, values)
-        with for_one_question() as connection:
+        compiled = self._get_compiled(dialect, values)
+        with raw_read_connection() as connection:
             cursor = connection.cursor()
             try:
-                cursor.execute(form.text, form.write(values))
+                cursor.execute(compiled.sql, compiled.build_parameters(values))
                 row = cursor.fetchone()
             finally:
                 cursor.close()
-        return row and [read(value) if read else value for read, value in zip(form.reads, row, strict=True)]
+        return row and [
+            process(value) if process else value for process, value in zip(compiled.result_processors, row, strict=True)
+        ]
 
-    def _form(self, dialect: Dialect, values: Given) -> _Form:
+    def _get_compiled(self, dialect: Dialect, values: Parameters) -> _CompiledQuery:
         key = (dialect.name, *(f"{name} {len(value)}" for name, value in values.items() if isinstance(value, list)))
-        if key not in self._forms:
-            self._forms[key] = _formed(self._statement, dialect, values)
-        return self._forms[key]
+        if key not in self._compiled_queries:
+            self._compiled_queries[key] = _compile_query(self._statement, dialect, values)
+        return self._compiled_queries[key]
 
 
-def _formed(statement: Select, dialect: Dialect, values: Given) -> _Form:
+def _compile_query(statement: Select, dialect: Dialect, values: Parameters) -> _CompiledQuery:
     """The form for lists as long as those in `values`."""
     compiled = statement.compile(dialect=dialect)
     state = compiled.construct_expanded_state(dict(values))
-    places = {each: (name, n) for name, all_ in state.parameter_expansion.items() for n, each in enumerate(all_)}
+    positions_in_lists = {
+        expanded_name: (name, n)
+        for name, expanded_names in state.parameter_expansion.items()
+        for n, expanded_name in enumerate(expanded_names)
+    }
     names = state.positiontup or list(state.parameters)
-    kinds = {name: compiled.binds[places.get(name, (name, 0))[0]].type for name in names}
-    converts = {name: kind.dialect_impl(dialect).bind_processor(dialect) for name, kind in kinds.items()}
-    takes = [_take(name, values, places, state.parameters, converts[name] or _as_it_is) for name in names]
+    types = {name: compiled.binds[positions_in_lists.get(name, (name, 0))[0]].type for name in names}
+    bind_processors = {name: type_.dialect_impl(dialect).bind_processor(dialect) for name, type_ in types.items()}
+    getters = [
+        _make_getter(name, values, positions_in_lists, state.parameters, bind_processors[name] or _pass_through)
+        for name in names
+    ]
 
-    def write(values: Given) -> Any:
-        written = [take(values) for take in takes]
-        return written if compiled.positional else dict(zip(names, written, strict=True))
+    def build_parameters(values: Parameters) -> Any:
+        arguments = [get_value(values) for get_value in getters]
+        return arguments if compiled.positional else dict(zip(names, arguments, strict=True))
 
-    reads = [c.type.dialect_impl(dialect).result_processor(dialect, None) for c in statement.selected_columns]
-    return _Form(state.statement, write, reads)
+    result_processors = [
+        c.type.dialect_impl(dialect).result_processor(dialect, None) for c in statement.selected_columns
+    ]
+    return _CompiledQuery(state.statement, build_parameters, result_processors)
 
 
-def _take(
-    name: str, values: Given, places: Mapping[str, tuple[str, int]], constants: Given, convert: Callable[[Any], Any]
-) -> Callable[[Given], Any]:
+def _make_getter(
+    name: str,
+    values: Parameters,
+    positions_in_lists: Mapping[str, tuple[str, int]],
+    constants: Parameters,
+    convert: Callable[[Any], Any],
+) -> Callable[[Parameters], Any]:
     """What finds the value of one of the statement's parameters, as the driver wants it."""
     if name in values:
         return lambda values: convert(values[name])
-    if name in places:
-        list_name, n = places[name]
-        return lambda values: convert(values[list_name][n])
+    if name in positions_in_lists:
+        list_name, index = positions_in_lists[name]
+        return lambda values: convert(values[list_name][index])
     constant = convert(constants[name])
     return lambda values: constant
 
 
-def _as_it_is(value: Any) -> Any:
+def _pass_through(value: Any) -> Any:
     return value

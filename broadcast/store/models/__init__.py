@@ -4,7 +4,7 @@ Times are aware UTC. Rows that others refer to stay: people are disabled or made
 """
 
 from broadcast.store.models.activity import (
-    Audit,
+    AuditEntry,
     AuditHead,
     EarlierAcknowledgement,
     IdempotencyKey,
@@ -23,15 +23,15 @@ from broadcast.store.models.broadcasts import (
     BroadcastUser,
     MessageTemplate,
     SavedAudience,
-    audience_of,
+    build_audience,
 )
 from broadcast.store.models.users import (
     ApiToken,
     Invitation,
+    LinkedIdentity,
+    MembershipVersion,
     PastViewer,
     PastViewerRole,
-    PeopleVersion,
-    PersonIdentity,
     ProviderLogoutRow,
     Role,
     User,
@@ -41,7 +41,7 @@ from broadcast.store.models.users import (
 
 __all__ = [
     "ApiToken",
-    "Audit",
+    "AuditEntry",
     "AuditHead",
     "Broadcast",
     "BroadcastExceptRole",
@@ -56,8 +56,8 @@ __all__ = [
     "MessageTemplate",
     "PastViewer",
     "PastViewerRole",
-    "PeopleVersion",
-    "PersonIdentity",
+    "MembershipVersion",
+    "LinkedIdentity",
     "ProviderLogoutRow",
     "Receipt",
     "RevisionText",
@@ -68,5 +68,5 @@ __all__ = [
     "User",
     "UserRole",
     "UserSession",
-    "audience_of",
+    "build_audience",
 ]

@@ -10,8 +10,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 from broadcast.store.database import db
 
 
-class Encoded(TypeDecorator):
-    """JSON, encoded already where it is written (`domain.events.encode`). A copy of a database hands in what it read."""
+class EncodedJson(TypeDecorator):
+    """JSON, encoded already where it is written (`domain.events.encode_compact_json`). A copy of a database hands in
+    what it read.
+    """
 
     impl = JSON
     cache_ok = True
@@ -28,7 +30,7 @@ class Receipt(db.Model):
     they are, so that the sender's figures keep the reading. Reading takes it away. Snoozing sets it, so a message returns
     unread at its time by itself; `returned_at` is set by the clock when that is told to open pages.
 
-    `acked_revision` is the revision that was on the screen, and `acked_hash` the `domain.revisions.text_hash` of its text. Both
+    `acked_revision` is the revision that was on the screen, and `acked_hash` the `domain.revisions.hash_text` of its text. Both
     are None for an acknowledgement from before they were kept, where the log did not tell either.
 
     `dismissed_at` is when an alert of it was last put away, on whatever page; the card stays. What was archived, put to sleep
@@ -123,8 +125,8 @@ class LogEvent(db.Model):
     epoch: Mapped[str] = mapped_column(String(16))
     type: Mapped[str] = mapped_column(String(32))
     broadcast_id: Mapped[int | None] = mapped_column(index=True)
-    audience: Mapped[Any] = mapped_column(Encoded)
-    payload: Mapped[Any] = mapped_column(Encoded)
+    audience: Mapped[Any] = mapped_column(EncodedJson)
+    payload: Mapped[Any] = mapped_column(EncodedJson)
     at: Mapped[datetime]
     correlation: Mapped[str | None] = mapped_column(String(64))  # the request it came from
 
@@ -141,7 +143,7 @@ class IdempotencyKey(db.Model):
     created_at: Mapped[datetime]
 
 
-class Audit(db.Model):
+class AuditEntry(db.Model):
     """Who did what, written in the transaction that did it (`store.audit`). Triggers refuse to change or delete a row.
 
     `actor_id` is no foreign key: its check would lock the person's row while the head of the chain is locked.

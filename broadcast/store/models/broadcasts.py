@@ -11,21 +11,21 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Link
-from broadcast.domain.search_tokens import distinct
+from broadcast.domain.search_tokens import tokenize_distinct
 from broadcast.store.database import db
 
 
-def search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
+def build_search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
     """What `store.search` looks in: each word once, as nobody asks how often or where it stands."""
-    return " ".join(distinct(f"{title} {content} {category or ''} {sender_name}"))
+    return " ".join(tokenize_distinct(f"{title} {content} {category or ''} {sender_name}"))
 
 
-def _words_to_insert(context: Any) -> str:
+def _default_search_words(context: Any) -> str:
     row = context.get_current_parameters()
-    return search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
+    return build_search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
 
 
-_WAITING = text("quarantine_reason IS NOT NULL AND status = 'DRAFT'")
+_IS_QUARANTINED = text("quarantine_reason IS NOT NULL AND status = 'DRAFT'")
 
 
 class Broadcast(db.Model):
@@ -52,7 +52,7 @@ class Broadcast(db.Model):
             "ix_broadcasts_source_collapse_key", "source", "collapse_key",
             sqlite_where=text("collapse_key IS NOT NULL"), postgresql_where=text("collapse_key IS NOT NULL"),
         ),
-        Index("ix_broadcasts_quarantined", "source_owner", sqlite_where=_WAITING, postgresql_where=_WAITING),
+        Index("ix_broadcasts_quarantined", "source_owner", sqlite_where=_IS_QUARANTINED, postgresql_where=_IS_QUARANTINED),
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -96,7 +96,7 @@ class Broadcast(db.Model):
     archived_at: Mapped[datetime | None]  # out of the console's lists
     receipts_deleted_at: Mapped[datetime | None]  # from when on its figures are not kept (`store.retention`)
     # What `store.search` looks in. On SQLite triggers keep its index; a migration that builds this table anew makes them anew.
-    search_words: Mapped[str] = mapped_column(Text, default=_words_to_insert, server_default="", deferred=True)
+    search_words: Mapped[str] = mapped_column(Text, default=_default_search_words, server_default="", deferred=True)
     close_sessions: Mapped[bool] = mapped_column(default=False)  # sending it signs its chosen people out everywhere
     reminded_at: Mapped[datetime | None]
     times: Mapped[int] = mapped_column(default=1, server_default="1")  # events that this one card stands for
@@ -106,7 +106,7 @@ class Broadcast(db.Model):
     planned_by_id: Mapped[int | None]
     decision_reason: Mapped[str | None] = mapped_column(
         String(16)
-    )  # why a plan waits for somebody to decide (`domain.plans`)
+    )  # why a plan waits for somebody to decide (`domain.overdue_schedules`)
 
     role_rows: Mapped[list["BroadcastRole"]] = relationship(lazy="selectin", cascade="all, delete-orphan")
     except_role_rows: Mapped[list["BroadcastExceptRole"]] = relationship(lazy="select", cascade="all, delete-orphan")
@@ -144,16 +144,22 @@ class Broadcast(db.Model):
     @property
     def why(self) -> str:
         """The answer to "Why am I seeing this?", the same for every viewer."""
-        without = f", but not to people with {_roles(self.except_role_names)}" if self.except_role_names else ""
+        exception_text = (
+            f", but not to people with {_describe_roles(self.except_role_names)}" if self.except_role_names else ""
+        )
         match self.audience_kind:
             case "everyone":
-                return f"Sent to everyone{without}"
+                return f"Sent to everyone{exception_text}"
             case "roles":
-                return f"Sent to people with {_roles(self.role_names, all=self.match_all)}{without}"
-        others = (self.audience_count or 1) - 1
-        return "Sent to you" + (f" and {others:,} other{'s' if others > 1 else ''}" if others else " alone")
+                return (
+                    f"Sent to people with {_describe_roles(self.role_names, match_all=self.match_all)}{exception_text}"
+                )
+        other_count = (self.audience_count or 1) - 1
+        return "Sent to you" + (
+            f" and {other_count:,} other{'s' if other_count > 1 else ''}" if other_count else " alone"
+        )
 
-    def as_card(self) -> Card:
+    def to_card(self) -> Card:
         return Card(
             id=self.id,
             title=self.title,
@@ -180,10 +186,10 @@ class Broadcast(db.Model):
 
 
 @event.listens_for(Broadcast, "before_update")
-def _follow_the_text(_mapper: Any, _connection: Any, row: Broadcast) -> None:
+def _update_search_words(_mapper: Any, _connection: Any, row: Broadcast) -> None:
     state = inspect(row)
     if any(state.attrs[name].history.has_changes() for name in ("title", "content", "category", "sender_name")):
-        row.search_words = search_words(row.title, row.content, row.category, row.sender_name)
+        row.search_words = build_search_words(row.title, row.content, row.category, row.sender_name)
 
 
 class BroadcastRole(db.Model):
@@ -250,23 +256,23 @@ class MessageTemplate(db.Model):
     updated_at: Mapped[datetime]
 
 
-def audience_of(broadcast: Broadcast, user_ids: list[int], except_user_ids: list[int]) -> Audience:
+def build_audience(broadcast: Broadcast, user_ids: list[int], except_user_ids: list[int]) -> Audience:
     """The domain's audience of a stored broadcast; the ids are its BroadcastUser and BroadcastExceptUser rows.
 
     Raises ValueError for a draft whose audience is not chosen yet.
     """
     match broadcast.audience_kind:
         case "everyone":
-            base = audiences.Everyone()
+            base = audiences.EveryoneAudience()
         case "roles":
-            base = audiences.roles(broadcast.role_names, match_all=broadcast.match_all)
+            base = audiences.make_role_audience(broadcast.role_names, match_all=broadcast.match_all)
         case _:
-            base = audiences.users(user_ids)
-    return audiences.without(base, broadcast.except_role_names, except_user_ids)
+            base = audiences.make_user_audience(user_ids)
+    return audiences.exclude(base, broadcast.except_role_names, except_user_ids)
 
 
-def _roles(names: list[str], *, all: bool = False) -> str:
-    names = [audiences.spoken(name) for name in names]
+def _describe_roles(names: list[str], *, match_all: bool = False) -> str:
+    names = [audiences.display_role_name(name) for name in names]
     if len(names) == 1:
         return f"the role {names[0]}"
-    return f"{'all of' if all else 'one of'} the roles {', '.join(names)}"
+    return f"{'all of' if match_all else 'one of'} the roles {', '.join(names)}"

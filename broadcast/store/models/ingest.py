@@ -11,11 +11,11 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, St
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from broadcast.domain.inbound import offsets
+from broadcast.domain.inbound import format_offsets
 from broadcast.store.database import db
 
 
-class LetterStatus(StrEnum):
+class DeadLetterStatus(StrEnum):
     WAITING = "WAITING"
     REDRIVEN = "REDRIVEN"
     PURGED = "PURGED"
@@ -32,7 +32,7 @@ class DeadLetter(db.Model):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    status: Mapped[str] = mapped_column(String(16), default=LetterStatus.WAITING.value)
+    status: Mapped[str] = mapped_column(String(16), default=DeadLetterStatus.WAITING.value)
     topic: Mapped[str] = mapped_column(String(249))
     partition: Mapped[int]
     offset: Mapped[int]
@@ -53,11 +53,11 @@ class DeadLetter(db.Model):
     forwarded_at: Mapped[datetime | None]  # when it was written to the topic of dead letters, if there is one
 
     @property
-    def place(self) -> str:
-        return f"{self.topic}:{self.partition}:{offsets(self.offset, self.last_offset)}"
+    def position(self) -> str:
+        return f"{self.topic}:{self.partition}:{format_offsets(self.offset, self.last_offset)}"
 
 
-class EventSource(db.Model):
+class InboundSourceStats(db.Model):
     """What became of the events of one source, counted in the transactions that did it."""
 
     __tablename__ = "event_sources"
@@ -72,8 +72,8 @@ class EventSource(db.Model):
     last_at: Mapped[datetime]
 
 
-class CollapsedEvent(db.Model):
-    """As EventName, before names had owners: read, and written no more."""
+class CollapsedInboundEvent(db.Model):
+    """As InboundEventKey, before names had owners: read, and written no more."""
 
     __tablename__ = "collapsed_events"
 
@@ -82,7 +82,7 @@ class CollapsedEvent(db.Model):
     broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), index=True)
 
 
-class EventName(db.Model):
+class InboundEventKey(db.Model):
     """The name of an event that its broadcast cannot bear: it was counted on a card, or another owner has used the same id."""
 
     __tablename__ = "event_names"
@@ -93,7 +93,7 @@ class EventName(db.Model):
     broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), index=True)
 
 
-class EventSender(db.Model):
+class InboundSender(db.Model):
     """An account or topic that events came from; its row is locked while its events are judged."""
 
     __tablename__ = "event_senders"
@@ -121,7 +121,7 @@ class RuleTally(db.Model):
     shown: Mapped[int]
 
 
-class EventSample(db.Model):
+class InboundEventSample(db.Model):
     """One of the newest events of a source, as it arrived: what a dry run of a rule reads. Of headers, those that are read."""
 
     __tablename__ = "event_samples"
@@ -143,19 +143,21 @@ def lock_senders(session: Session, owners: Collection[str], *, at: datetime) -> 
     """Let no other transaction judge what these send until this one ends; in one order for all, as with sources."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for owner in sorted(owners):
-        statement = insert(EventSender).values(owner=owner, last_at=at)
+        statement = insert(InboundSender).values(owner=owner, last_at=at)
         session.execute(statement.on_conflict_do_update(index_elements=["owner"], set_={"last_at": at}))
 
 
-_FIGURES = ("published", "repeated", "cancelled", "rejected", "collapsed", "quarantined")
+_COUNTERS = ("published", "repeated", "cancelled", "rejected", "collapsed", "quarantined")
 
 
-def count(session: Session, grown: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
+def add_source_counts(session: Session, increments: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
     """Add to the figures of each source; sources in one order for all writers, or two could wait for each other for ever."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    for source, figures in sorted(grown.items()):
-        statement = insert(EventSource).values(dict.fromkeys(_FIGURES, 0) | {"source": source, "last_at": at} | figures)
-        added = {name: getattr(EventSource, name) + getattr(statement.excluded, name) for name in figures}
+    for source, counts in sorted(increments.items()):
+        statement = insert(InboundSourceStats).values(
+            dict.fromkeys(_COUNTERS, 0) | {"source": source, "last_at": at} | counts
+        )
+        added = {name: getattr(InboundSourceStats, name) + getattr(statement.excluded, name) for name in counts}
         session.execute(
             statement.on_conflict_do_update(
                 index_elements=["source"], set_=added | {"last_at": statement.excluded.last_at}

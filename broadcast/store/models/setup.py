@@ -25,16 +25,16 @@ def has_administrator() -> bool:
     return db.session.scalar(select(exists().where(UserRole.role_name == "admin")))
 
 
-def put_code(session: Session, code_hash: str, *, at: datetime) -> None:
+def replace_code(session: Session, code_hash: str, *, at: datetime) -> None:
     """Replace the code there was."""
-    void_code(session)
+    delete_code(session)
     session.add(SetupCode(id=1, code_hash=code_hash, created_at=at))
 
 
-def void_code(session: Session) -> None:
+def delete_code(session: Session) -> None:
     session.execute(delete(SetupCode))
 
 
-def take_code(session: Session, code_hash: str) -> bool:
+def consume_code(session: Session, code_hash: str) -> bool:
     """Use the code up; False when it is another one, or somebody else was faster."""
     return session.execute(delete(SetupCode).where(SetupCode.code_hash == code_hash)).rowcount == 1

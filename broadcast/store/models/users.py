@@ -14,7 +14,8 @@ from broadcast.store.models.activity import LogHead
 class Role(db.Model):
     """A name that audiences and permissions refer to; lower case.
 
-    A deleted role stays under a name that nobody can type (`domain.audience.retired_name`), for the broadcasts that name it.
+    A deleted role stays under a name that nobody can type (`domain.audience.make_retired_role_name`), for the
+    broadcasts that name it.
     """
 
     __tablename__ = "roles"
@@ -30,7 +31,7 @@ class UserRole(db.Model):
     role_name: Mapped[str] = mapped_column(ForeignKey("roles.name"), primary_key=True, index=True)
 
 
-def _created_at(context: Any) -> datetime | None:
+def _default_viewer_since(context: Any) -> datetime | None:
     return context.get_current_parameters()["created_at"]
 
 
@@ -68,7 +69,7 @@ class User(db.Model):
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     inbox_version: Mapped[int] = mapped_column(default=0, server_default="0")
     inbox_changed_at: Mapped[datetime | None] = mapped_column(index=True)
-    viewer_since: Mapped[datetime | None] = mapped_column(default=_created_at, index=True)
+    viewer_since: Mapped[datetime | None] = mapped_column(default=_default_viewer_since, index=True)
     viewer_since_seq: Mapped[int] = mapped_column(default=select(LogHead.seq).scalar_subquery(), server_default="0")
 
     role_rows: Mapped[list[UserRole]] = relationship(lazy="selectin", cascade="all, delete-orphan")
@@ -111,7 +112,7 @@ class PastViewerRole(db.Model):
     role_name: Mapped[str] = mapped_column(String(64), primary_key=True)
 
 
-class PeopleVersion(db.Model):
+class MembershipVersion(db.Model):
     """One row: another text after every change of who there is or who has which role. What was counted before it is stale."""
 
     __tablename__ = "people_version"
@@ -156,7 +157,7 @@ class ProviderLogoutRow(db.Model):
     at: Mapped[datetime] = mapped_column(index=True)
 
 
-class PersonIdentity(db.Model):
+class LinkedIdentity(db.Model):
     """An account at an OpenID provider, and whose it is here. Issuer and subject never change and are never given out twice;
     a username may be (OpenID Connect Core 1.0, section 5.7).
     """

@@ -11,51 +11,51 @@ from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.ingest import redrive
 from broadcast.store import dead_letters
-from broadcast.store.models.ingest import DeadLetter, LetterStatus
-from broadcast.web.console.dead_letters import found
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.request_parsing import confirmation, json_object
+from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
+from broadcast.web.console.dead_letters import get_letter_or_404
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.request_parsing import pop_confirmation, read_json_object
 
 blueprint = Blueprint("dlt", __name__, url_prefix="/api/admin/dlt")
 
-_MOST = 200
+_MAX_PAGE_SIZE = 200
 
 
 @blueprint.get("")
 @allow(Permission.OPERATE)
 def listing():
     """Newest first; `?status=WAITING|REDRIVEN|PURGED`, WAITING without it."""
-    status = request.args.get("status", LetterStatus.WAITING.value)
-    if status not in set(LetterStatus):
-        raise Invalid({"status": f"The status must be one of {', '.join(LetterStatus)}."})
-    before, limit = _number("after", None), _number("limit", 30)
-    if not 0 < limit <= _MOST:
-        raise Invalid({"limit": f"The limit is a number from 1 to {_MOST}."})
-    letters = dead_letters.page(LetterStatus(status), before=before, limit=limit + 1)
-    items = [_told(letter) for letter in letters[:limit]]
+    status = request.args.get("status", DeadLetterStatus.WAITING.value)
+    if status not in set(DeadLetterStatus):
+        raise Invalid({"status": f"The status must be one of {', '.join(DeadLetterStatus)}."})
+    before, limit = _read_number("after", None), _read_number("limit", 30)
+    if not 0 < limit <= _MAX_PAGE_SIZE:
+        raise Invalid({"limit": f"The limit is a number from 1 to {_MAX_PAGE_SIZE}."})
+    letters = dead_letters.list_page(DeadLetterStatus(status), before=before, limit=limit + 1)
+    items = [_to_json(letter) for letter in letters[:limit]]
     return jsonify(
-        items=items, next=str(items[-1]["id"]) if len(letters) > limit else None, counts=dead_letters.counts()
+        items=items, next=str(items[-1]["id"]) if len(letters) > limit else None, counts=dead_letters.count_by_status()
     )
 
 
 @blueprint.get("/<int:letter_id>")
 @allow(Permission.OPERATE)
-def one(letter_id: int):
-    return jsonify(_told(found(letter_id)))
+def detail(letter_id: int):
+    return jsonify(_to_json(get_letter_or_404(letter_id)))
 
 
 @blueprint.post("/<int:letter_id>/redrive")
 @allow(Permission.OPERATE)
-def again(letter_id: int):
+def redrive_one(letter_id: int):
     """Redrive one; `{value: "…"}` hands in that text instead of what came. 422 with the reason when it is still wrong."""
-    letter, body = found(letter_id), _body()
-    value, confirmed = body.get("value"), confirmation(body)
+    letter, body = get_letter_or_404(letter_id), _read_body()
+    value, confirmed = body.get("value"), pop_confirmation(body)
     if body.keys() - {"value"} or not isinstance(value, str | None):
         raise Invalid({"value": "Send {value: text}, or nothing to redrive what came."})
-    encoded = None if value is None else value.encode("utf-8", "surrogatepass")
-    outcome = redrive.redrive(letter, encoded, by=me().actor, now=clock.now(), confirmed=confirmed)
-    if outcome.rejected is not None:
-        raise Invalid({outcome.rejected.code: outcome.rejected.reason})
+    encoded_value = None if value is None else value.encode("utf-8", "surrogatepass")
+    outcome = redrive.redrive(letter, encoded_value, by=current_identity().actor, now=clock.now(), confirmed=confirmed)
+    if outcome.rejection is not None:
+        raise Invalid({outcome.rejection.code: outcome.rejection.reason})
     return jsonify(outcome=outcome.kind, broadcastId=outcome.broadcast_id)
 
 
@@ -66,14 +66,14 @@ def redrive_all():
 
     With a session, those that somebody must confirm stay behind: they are `unconfirmed`.
     """
-    how = redrive.redrive_all(through=dead_letters.newest_id(), by=me().actor, now=clock.now())
-    return jsonify(done=how.done, rejected=how.rejected, left=how.left, unconfirmed=how.unconfirmed)
+    result = redrive.redrive_all(through=dead_letters.get_newest_id(), by=current_identity().actor, now=clock.now())
+    return jsonify(done=result.done, rejected=result.rejected, left=result.left, unconfirmed=result.unconfirmed)
 
 
 @blueprint.delete("/<int:letter_id>")
 @allow(Permission.OPERATE)
 def purge(letter_id: int):
-    actions.purge(found(letter_id).id, by=me().actor, now=clock.now())
+    actions.purge(get_letter_or_404(letter_id).id, by=current_identity().actor, now=clock.now())
     return "", 204
 
 
@@ -81,12 +81,12 @@ def purge(letter_id: int):
 @allow(Permission.OPERATE)
 def purge_all():
     """Purge all that wait, or with `?through=` those up to that id."""
-    through = _number("through", None)
-    through = dead_letters.newest_id() if through is None else through
-    return jsonify(purged=actions.purge_all(through=through, by=me().actor, now=clock.now()))
+    through = _read_number("through", None)
+    through = dead_letters.get_newest_id() if through is None else through
+    return jsonify(purged=actions.purge_all(through=through, by=current_identity().actor, now=clock.now()))
 
 
-def _told(letter: DeadLetter) -> dict[str, Any]:
+def _to_json(letter: DeadLetter) -> dict[str, Any]:
     return {
         "id": letter.id,
         "status": letter.status,
@@ -95,33 +95,33 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
         "offset": letter.offset,
         "lastOffset": letter.last_offset,
         "timestamp": letter.timestamp_ms,
-        "key": _base64(letter.key),
-        "value": _base64(letter.value),
+        "key": _encode_base64(letter.key),
+        "value": _encode_base64(letter.value),
         "size": letter.size,
         "headers": [{"name": name, "value": value} for name, value in letter.headers],
         "code": letter.code,
         "reason": letter.reason,
         "source": letter.source,
         "sourceId": letter.source_id,
-        "createdAt": clock.to_wire(letter.created_at),
+        "createdAt": clock.to_rfc3339(letter.created_at),
         "tries": letter.tries,
-        "triedAt": clock.to_wire(letter.tried_at),
+        "triedAt": clock.to_rfc3339(letter.tried_at),
         "broadcastId": letter.broadcast_id,
     }
 
 
-def _base64(value: bytes | None) -> str | None:
+def _encode_base64(value: bytes | None) -> str | None:
     """Bytes that may be anything, as JSON can carry them."""
     return None if value is None else base64.b64encode(value).decode()
 
 
-def _body() -> dict[str, Any]:
+def _read_body() -> dict[str, Any]:
     if not request.content_length:
         return {}
-    return dict(json_object())
+    return dict(read_json_object())
 
 
-def _number(name: str, default: int | None) -> int | None:
+def _read_number(name: str, default: int | None) -> int | None:
     text = request.args.get(name)
     if text is None:
         return default

@@ -4,17 +4,17 @@ from flask import Blueprint, Response, jsonify, request, url_for
 
 from broadcast.actions import inbound_events
 from broadcast.actions.flood_control import OVER_CAP
-from broadcast.base.errors import BroadcastError, Flooded, Invalid
+from broadcast.base.errors import BroadcastError, Invalid, TooManyEvents
 from broadcast.domain import clock
-from broadcast.domain.event_source import Owner
-from broadcast.domain.inbound import VALUE_BYTES, Arrival, Record, Rejected
+from broadcast.domain.event_source import EventOwner
+from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundEvent, InboundRecord, Rejection
 from broadcast.ingest import contract
-from broadcast.ingest.kafka.decompression import TooLarge, Undecodable, gunzip, inflate
+from broadcast.ingest.kafka.decompression import TooLarge, Undecodable, decompress_deflate, decompress_gzip
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics
-from broadcast.web.core.identity import allow, me
+from broadcast.web.core.identity import allow, current_identity
 
-_CODINGS = {"identity": None, "gzip": gunzip, "x-gzip": gunzip, "deflate": inflate}
+_DECODERS = {"identity": None, "gzip": decompress_gzip, "x-gzip": decompress_gzip, "deflate": decompress_deflate}
 blueprint = Blueprint("events", __name__, url_prefix="/api")
 
 
@@ -23,48 +23,48 @@ blueprint = Blueprint("events", __name__, url_prefix="/api")
 def receive():
     """202 and the broadcast's address, 200 for an event that is known, 422 with the reason, 429 for too many."""
     now = clock.now()
-    record = Record(
-        value=_body(),
+    record = InboundRecord(
+        value=_read_body(),
         headers=tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers),
     )
-    identity = me()
-    owner = Owner.account(identity.actor.user_id, identity.username)
-    reading = contract.read(record, now=now, rules=RULES.current, owner=owner)
-    if isinstance(reading, Rejected):
-        metrics.events.labels("web", "rejected").inc()
-        raise _refused(reading)
-    [outcome] = inbound_events.ingest([Arrival(record, reading)], by=identity.actor, now=now)
-    metrics.events.labels("web", outcome.kind).inc()
-    if outcome.rejected is not None:
-        raise _refused(outcome.rejected)
-    return _told(outcome)
+    identity = current_identity()
+    owner = EventOwner.for_account(identity.actor.user_id, identity.username)
+    command = contract.read_command(record, now=now, rules=RULES.current, owner=owner)
+    if isinstance(command, Rejection):
+        metrics.inbound_events.labels("web", "rejected").inc()
+        raise _to_error(command)
+    [outcome] = inbound_events.ingest([InboundEvent(record, command)], by=identity.actor, now=now)
+    metrics.inbound_events.labels("web", outcome.kind).inc()
+    if outcome.rejection is not None:
+        raise _to_error(outcome.rejection)
+    return _to_response(outcome)
 
 
-def _body() -> bytes:
+def _read_body() -> bytes:
     """The body, decompressed where it says that it is compressed. Raises Invalid."""
-    body = request.stream.read(VALUE_BYTES + 1)
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding not in _CODINGS:
+    body = request.stream.read(MAX_VALUE_BYTES + 1)
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in _DECODERS:
         raise Invalid({"content-encoding": "The Content-Encoding must be gzip, deflate, or identity."})
-    if (decompress := _CODINGS[coding]) is None or len(body) > VALUE_BYTES:
+    if (decompress := _DECODERS[encoding]) is None or len(body) > MAX_VALUE_BYTES:
         return body
     try:
-        return decompress(body, limit=VALUE_BYTES)
+        return decompress(body, limit=MAX_VALUE_BYTES)
     except TooLarge:
-        sentence = f"The event has more than {VALUE_BYTES:,} bytes once it is decompressed; at most as many are read."
-        raise Invalid({"size": sentence}) from None
+        detail = f"The event has more than {MAX_VALUE_BYTES:,} bytes once it is decompressed; at most as many are read."
+        raise Invalid({"size": detail}) from None
     except Undecodable as problem:
         raise Invalid({"content-encoding": f"The body cannot be decompressed: {problem}."}) from None
 
 
-def _told(outcome: inbound_events.Outcome) -> Response:
+def _to_response(outcome: inbound_events.Outcome) -> Response:
     response = jsonify(id=outcome.broadcast_id, outcome=outcome.kind)
     response.status_code = 200 if outcome.kind == "repeated" else 202
-    response.headers["Location"] = url_for("api.one", broadcast_id=outcome.broadcast_id)
+    response.headers["Location"] = url_for("api.detail", broadcast_id=outcome.broadcast_id)
     return response
 
 
-def _refused(rejected: Rejected) -> BroadcastError:
+def _to_error(rejected: Rejection) -> BroadcastError:
     if rejected.code == OVER_CAP:
-        return Flooded(rejected.reason)
+        return TooManyEvents(rejected.reason)
     return Invalid({rejected.code: rejected.reason})

@@ -12,10 +12,10 @@ from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
 from broadcast.store import inbox, log, users
-from broadcast.store.inbox import Filters, Item
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.request_parsing import is_encodable, json_object, paging, whole_number
-from broadcast.web.inbox.pages import alerts_for, note_shown, read_filters, source_of
+from broadcast.store.inbox import InboxFilters, InboxItem
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.request_parsing import is_encodable, parse_whole_number, read_json_object, read_paging
+from broadcast.web.inbox.pages import choose_alerts, read_filters, record_deliveries, select_store
 
 blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 
@@ -23,29 +23,29 @@ blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 @blueprint.post("/sse/read")
 @allow("person")
 def read_one():
-    broadcast_id = whole_number(request.args.get("messageId"), "messageId")
-    actions.mark_read([broadcast_id], by=me().actor, now=clock.now())
-    return jsonify(id=broadcast_id, unread=_unread())
+    broadcast_id = parse_whole_number(request.args.get("messageId"), "messageId")
+    actions.mark_read([broadcast_id], by=current_identity().actor, now=clock.now())
+    return jsonify(id=broadcast_id, unread=_count_unread())
 
 
 @blueprint.get("/user/messages")
-@allow("person", embedded=True)
+@allow("person", may_be_embedded=True)
 def messages():
     """`cursor` is where to open a stream: nothing of this list comes again, nothing after it is missed."""
-    now, identity = clock.now(), me()
+    now, identity = clock.now(), current_identity()
     view = request.args.get("view", "inbox")
     if view not in inbox.VIEWS:
         raise Invalid({"view": f"The view must be one of {', '.join(inbox.VIEWS)}."})
-    before, limit = paging()
-    cursor = log.head()
+    before, limit = read_paging()
+    cursor = log.get_head()
     filters = read_filters(request.args)
-    items = source_of(filters).page(identity.actor.viewer, filters, now=now, before=before, limit=limit + 1)
-    shown = items[:limit]
-    note_shown(shown, identity.id)
-    unread = inbox.unread(identity.actor.viewer, now=now)
+    items = select_store(filters).list_page(identity.actor.viewer, filters, now=now, before=before, limit=limit + 1)
+    displayed = items[:limit]
+    record_deliveries(displayed, identity.id)
+    unread = inbox.count_unread(identity.actor.viewer, now=now)
     return jsonify(
-        items=[_told(item) for item in shown],
-        next=str(shown[-1].seq) if len(items) > limit else None,
+        items=[_to_json(item) for item in displayed],
+        next=str(displayed[-1].seq) if len(items) > limit else None,
         unread=unread.count,
         asOf=unread.as_of,
         cursor=str(cursor),
@@ -54,31 +54,31 @@ def messages():
 
 
 @blueprint.get("/user/alerts")
-@allow("person", embedded=True)
+@allow("person", may_be_embedded=True)
 def alerts():
     """What a page that is opened now interrupts its person with, the first of it first; quiet hours hold it (`heldUntil`)."""
-    viewer, now = me().actor.viewer, clock.now()
-    order = [alert.id for alert in alerts_for(viewer, users.preferences(me().id), now=now)]
-    items = inbox.some(viewer, Filters("all"), order, now=now)
-    note_shown(items, me().id)
-    return jsonify(items=[_told(item) for item in sorted(items, key=lambda item: order.index(item.card.id))])
+    viewer, now = current_identity().actor.viewer, clock.now()
+    alert_ids = [alert.id for alert in choose_alerts(viewer, users.get_preferences(current_identity().id), now=now)]
+    items = inbox.list_by_ids(viewer, InboxFilters("all"), alert_ids, now=now)
+    record_deliveries(items, current_identity().id)
+    return jsonify(items=[_to_json(item) for item in sorted(items, key=lambda item: alert_ids.index(item.card.id))])
 
 
-def _marks(verb: str, act: Callable[..., Any]) -> Callable[[], ResponseReturnValue]:
-    @allow("person", embedded=verb in ("read", "acknowledge", "dismiss"))
+def _make_action_view(verb: str, action: Callable[..., Any]) -> Callable[[], ResponseReturnValue]:
+    @allow("person", may_be_embedded=verb in ("read", "acknowledge", "dismiss"))
     def view() -> ResponseReturnValue:
         if verb != "acknowledge":
-            act(_ids(), by=me().actor, now=clock.now())
-            return jsonify(unread=_unread())
-        ids = _ids("revisions")
-        done = act(ids, by=me().actor, now=clock.now(), seen=_revisions(ids))
-        return jsonify({"unread": _unread()} | ({"refused": done.refused} if done.refused else {}))
+            action(_read_broadcast_ids(), by=current_identity().actor, now=clock.now())
+            return jsonify(unread=_count_unread())
+        ids = _read_broadcast_ids("revisions")
+        result = action(ids, by=current_identity().actor, now=clock.now(), seen_revisions=_read_revisions(ids))
+        return jsonify({"unread": _count_unread()} | ({"refused": result.refused_ids} if result.refused_ids else {}))
 
     view.__doc__ = f"`{{broadcastIds: […]}}` to {verb}."
     return view
 
 
-for _verb, _act in {
+for _verb, _action in {
     "read": actions.mark_read,
     "unread": actions.mark_unread,
     "archive": actions.archive,
@@ -86,115 +86,119 @@ for _verb, _act in {
     "acknowledge": actions.acknowledge,
     "dismiss": actions.dismiss,
 }.items():
-    blueprint.add_url_rule(f"/user/messages/{_verb}", f"messages_{_verb}", _marks(_verb, _act), methods=["POST"])
+    blueprint.add_url_rule(
+        f"/user/messages/{_verb}", f"messages_{_verb}", _make_action_view(_verb, _action), methods=["POST"]
+    )
 
 
 @blueprint.post("/user/messages/snooze")
 @allow("person")
 def snooze():
     """`{broadcastIds: […], until}`, a time with its zone. The answer says it in the zone of the preferences too."""
-    ids = _ids("until")
+    ids = _read_broadcast_ids("until")
     try:
-        until = clock.from_wire(json_object()["until"])
+        until = clock.parse_rfc3339(read_json_object()["until"])
     except (KeyError, TypeError, ValueError):
         raise Invalid({"until": "until is a time with its zone, like 2026-11-30T08:00:00Z."}) from None
-    done = actions.snooze(ids, until=until, by=me().actor, now=clock.now())
-    zone = time_zones.zone_of(users.preferences(me().id).time_zone, "")
+    result = actions.snooze(ids, until=until, by=current_identity().actor, now=clock.now())
+    zone = time_zones.resolve_zone(users.get_preferences(current_identity().id).time_zone, "")
     return jsonify(
-        unread=_unread(),
-        until=clock.to_wire(until),
+        unread=_count_unread(),
+        until=clock.to_rfc3339(until),
         timeZone=zone.key,
         untilLocal=until.astimezone(zone).isoformat(timespec="minutes"),
-        left=len(done.refused),
-        because=done.because or None,
+        left=len(result.refused_ids),
+        because=result.refusal_reason or None,
     )
 
 
 @blueprint.post("/user/messages/read-all")
-@allow("person", embedded=True)
+@allow("person", may_be_embedded=True)
 def read_all():
     """A filter `{view, category, priority, q, through}`; the whole inbox when empty."""
-    body = json_object() if request.content_length else {}
+    body = read_json_object() if request.content_length else {}
     through = body.pop("through", None)
     if through is not None and (type(through) is not int or not 0 <= through < 2**63):
         raise Invalid({"through": "through is the seq of a message."})
-    _refuse_others(body, {"view", "category", "priority", "q"})
-    if wrong := [name for name, value in body.items() if not isinstance(value, str) or not is_encodable(value)]:
-        raise Invalid(dict.fromkeys(wrong, "This must be text."))
+    _reject_unknown_fields(body, {"view", "category", "priority", "q"})
+    if invalid_fields := [
+        name for name, value in body.items() if not isinstance(value, str) or not is_encodable(value)
+    ]:
+        raise Invalid(dict.fromkeys(invalid_fields, "This must be text."))
     if body.get("view", "inbox") not in inbox.VIEWS:
         raise Invalid({"view": f"The view must be one of {', '.join(inbox.VIEWS)}."})
     if body.get("view") == "ended":
         raise Invalid({"view": "What has ended can be read, and not marked any more."})
-    through = log.head().seq if through is None else through
-    actions.mark_all_read(read_filters(body), through=through, by=me().actor, now=clock.now())
-    return jsonify(unread=_unread())
+    through = log.get_head().seq if through is None else through
+    actions.mark_all_read(read_filters(body), through=through, by=current_identity().actor, now=clock.now())
+    return jsonify(unread=_count_unread())
 
 
 @blueprint.get("/user/preferences")
-@allow("person", embedded=True)
+@allow("person", may_be_embedded=True)
 def preferences():
     """`heldUntil` is when alerts that come now are shown."""
-    return _preferences()
+    return _respond_with_preferences()
 
 
 @blueprint.put("/user/preferences")
 @allow("person")
 def save_preferences():
     """The whole of them; what is missing gets its default."""
-    preference_actions.save(json_object(), by=me().actor, now=clock.now())
-    return _preferences()
+    preference_actions.save(read_json_object(), by=current_identity().actor, now=clock.now())
+    return _respond_with_preferences()
 
 
-def _preferences() -> ResponseReturnValue:
-    wanted = users.preferences(me().id)
+def _respond_with_preferences() -> ResponseReturnValue:
+    user_preferences = users.get_preferences(current_identity().id)
     mandatory = SETTINGS.current.mandatory_categories
-    held_until = clock.to_wire(wanted.held_until(clock.now()))
-    return jsonify(wanted.as_json() | {"mandatory": mandatory, "heldUntil": held_until})
+    held_until = clock.to_rfc3339(user_preferences.get_quiet_end(clock.now()))
+    return jsonify(user_preferences.to_json() | {"mandatory": mandatory, "heldUntil": held_until})
 
 
-def _revisions(ids: list[int]) -> dict[int, int]:
+def _read_revisions(ids: list[int]) -> dict[int, int]:
     """`revisions` of the body: which revision of each message was on the screen, by its id as text. Raises Invalid."""
-    given = json_object().get("revisions") or {}
-    known = {str(broadcast_id): broadcast_id for broadcast_id in ids}
-    is_fit = isinstance(given, dict) and all(type(n) is int and 0 < n < 2**63 for n in given.values())
-    if not is_fit or not given.keys() <= known.keys():
+    revisions = read_json_object().get("revisions") or {}
+    ids_by_text = {str(broadcast_id): broadcast_id for broadcast_id in ids}
+    is_valid = isinstance(revisions, dict) and all(type(n) is int and 0 < n < 2**63 for n in revisions.values())
+    if not is_valid or not revisions.keys() <= ids_by_text.keys():
         raise Invalid(
             {"revisions": "revisions names for ids of broadcastIds the revision that was shown, as a number."}
         )
-    return {known[text]: revision for text, revision in given.items()}
+    return {ids_by_text[text]: revision for text, revision in revisions.items()}
 
 
-def _told(item: Item) -> dict[str, Any]:
+def _to_json(item: InboxItem) -> dict[str, Any]:
     """A message with what the caller did with it. An acknowledgement that no longer stands is told as an earlier one."""
-    given = {"At": clock.to_wire(item.acked_at), "Revision": item.acked_revision}
-    nothing = dict.fromkeys(given)
-    standing, earlier = (given, nothing) if item.is_acknowledged else (nothing, given)
-    return item.card.as_payload() | {
+    acknowledgement = {"At": clock.to_rfc3339(item.acked_at), "Revision": item.acked_revision}
+    unset = dict.fromkeys(acknowledgement)
+    current, earlier = (acknowledgement, unset) if item.is_acknowledged else (unset, acknowledgement)
+    return item.card.to_payload() | {
         "seq": item.seq,
         "read": item.is_read,
-        **{f"acknowledged{name}": value for name, value in standing.items()},
+        **{f"acknowledged{name}": value for name, value in current.items()},
         **{f"earlierAcknowledged{name}": value for name, value in earlier.items()},
-        "archivedAt": clock.to_wire(item.archived_at),
-        "snoozedUntil": clock.to_wire(item.snoozed_until),
-        "endedAt": clock.to_wire(item.ended_at),
+        "archivedAt": clock.to_rfc3339(item.archived_at),
+        "snoozedUntil": clock.to_rfc3339(item.snoozed_until),
+        "endedAt": clock.to_rfc3339(item.ended_at),
     }
 
 
-def _ids(*others: str) -> list[int]:
+def _read_broadcast_ids(*other_fields: str) -> list[int]:
     """The `broadcastIds` of the body, which may have these other fields too. Raises Invalid."""
-    body = json_object()
+    body = read_json_object()
     ids = body.pop("broadcastIds", None)
     is_list = isinstance(ids, list) and 0 < len(ids) <= 1000
     if not is_list or not all(type(n) is int and 0 < n < 2**63 for n in ids):
         raise Invalid({"broadcastIds": "Send a list of 1 to 1,000 ids."})
-    _refuse_others(body, set(others))
+    _reject_unknown_fields(body, set(other_fields))
     return ids
 
 
-def _refuse_others(body: dict[str, Any], known: set[str]) -> None:
-    if unknown := body.keys() - known:
+def _reject_unknown_fields(body: dict[str, Any], known_fields: set[str]) -> None:
+    if unknown := body.keys() - known_fields:
         raise Invalid({str(name)[:60]: "There is no such field." for name in unknown})
 
 
-def _unread() -> int:
-    return inbox.unread(me().actor.viewer, now=clock.now()).count
+def _count_unread() -> int:
+    return inbox.count_unread(current_identity().actor.viewer, now=clock.now()).count

@@ -1,6 +1,7 @@
 """`/api/openapi.json`: the JSON interface described for programs (OpenAPI 3.1). A test compares it with the routes.
 
-Written by hand, as tables: what may be sent is checked by `domain` and `web.asked`, which answer with sentences for people.
+Written by hand, as tables: what may be sent is checked by `domain` and `web.core.request_parsing`, which answer with
+sentences for people.
 """
 
 from typing import Any
@@ -9,11 +10,11 @@ from flask import Blueprint, Response, jsonify
 
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import message
-from broadcast.domain.message import Match, Priority, TargetType
-from broadcast.domain.overdue_schedules import Reason
+from broadcast.domain.message import Priority, RoleMatch, TargetType
+from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.store import broadcasts, inbox
 from broadcast.web.core.identity import allow
-from broadcast.web.core.request_parsing import MOST
+from broadcast.web.core.request_parsing import MAX_PAGE_SIZE
 
 Schema = dict[str, Any]
 blueprint = Blueprint("openapi", __name__, url_prefix="/api")
@@ -21,20 +22,20 @@ blueprint = Blueprint("openapi", __name__, url_prefix="/api")
 
 @blueprint.get("/openapi.json")
 @allow("anyone")
-def described() -> Response:
-    return jsonify(document(SETTINGS.current.app_name))
+def openapi_json() -> Response:
+    return jsonify(build_document(SETTINGS.current.app_name))
 
 
-def document(name: str) -> Schema:
-    """The whole description of the system called `name`."""
+def build_document(app_name: str) -> Schema:
+    """The whole description of the system called `app_name`."""
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"{name} API", "version": "1", "description": _ABOUT},
+        "info": {"title": f"{app_name} API", "version": "1", "description": _DESCRIPTION},
         "security": [{"bearer": []}, {"cookie": []}],
         "paths": _PATHS,
         "components": {
             "schemas": _SCHEMAS,
-            "responses": {"Problem": _answer("An error, in words for people.", _ref("Problem"), "application/problem+json")},
+            "responses": {"Problem": _response("An error, in words for people.", _ref("Problem"), "application/problem+json")},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "cookie": {"type": "apiKey", "in": "cookie", "name": "broadcast"},
@@ -43,7 +44,7 @@ def document(name: str) -> Schema:
     }  # fmt: skip
 
 
-_ABOUT = (
+_DESCRIPTION = (
     "Errors are application/problem+json (RFC 9457). After 503 nothing was done: send it again. After 504 it may be "
     "done or not: send it again with the same `Idempotency-Key`, or, where there is none, look first. "
     "Lists are `{items, next}`; `next` is `after` of the next page. "
@@ -62,48 +63,57 @@ def _object(required: str = "", *, closed: bool = False, **properties: Schema) -
     return schema | ({"additionalProperties": False} if closed else {})
 
 
-def _list(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items} | more
+def _list(items: Schema, **keywords: Any) -> Schema:
+    return {"type": "array", "items": items} | keywords
 
 
 def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _text(most: int | None = None, least: int = 0) -> Schema:
-    limits = {"minLength": least} | ({"maxLength": most} if most else {})
+def _text(max_length: int | None = None, min_length: int = 0) -> Schema:
+    limits = {"minLength": min_length} | ({"maxLength": max_length} if max_length else {})
     return {"type": "string"} | {name: value for name, value in limits.items() if value}
 
 
-_FLAG = {"type": "boolean"}
+_BOOLEAN = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 0}
 _ID = {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}
 _TIME = {"type": "string", "format": "date-time"}
-_FREE = {"type": "object"}
+_ANY_OBJECT = {"type": "object"}
 _IDS = _object("broadcastIds", closed=True, broadcastIds=_list(_ID, minItems=1, maxItems=1000))
 _UNREAD = _object("unread", unread=_COUNT)
 _STEPS = ("delivered", "seen", "read", "acknowledged")
-_OR_KEPT_BACK = "Null where figures of persons are not told; then the others are lower bounds in groups of `roundedTo`"
+_WITHHELD_DESCRIPTION = (
+    "Null where figures of persons are not told; then the others are lower bounds in groups of `roundedTo`"
+)
 _TARGET = {
     "targetType": {"enum": [kind.value for kind in TargetType]},
-    "targetIds": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MOST_TARGETS)),
-    "targetMatch": {"enum": [*(match.value for match in Match), None]},
-    "exceptRoles": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MOST_TARGETS)),
-    "exceptIds": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MOST_TARGETS)),
-    "snapshot": _or_null(_FLAG),
+    "targetIds": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS)),
+    "targetMatch": {"enum": [*(match.value for match in RoleMatch), None]},
+    "exceptRoles": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS)),
+    "exceptIds": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS)),
+    "snapshot": _or_null(_BOOLEAN),
 }
-_FIELDS = {
-    "title": _text(message.TITLE_CHARACTERS, 1),
-    "content": _text(message.CONTENT_BYTES, 1),
+_MESSAGE_FIELDS = {
+    "title": _text(message.MAX_TITLE_CHARACTERS, 1),
+    "content": _text(message.MAX_CONTENT_BYTES, 1),
     "priority": {"enum": [*(priority.value for priority in Priority), None]},
-    "category": _or_null(_text(message.CATEGORY_CHARACTERS)),
+    "category": _or_null(_text(message.MAX_CATEGORY_CHARACTERS)),
     "scheduledAt": _or_null(_TIME),
     "expiresAt": _or_null(_TIME),
-    "requiresAck": _or_null(_FLAG),
+    "requiresAck": _or_null(_BOOLEAN),
     "ackDueAt": _or_null(_TIME),
-    "actions": _or_null(_list(_ref("Link"), maxItems=message.MOST_ACTIONS)),
+    "actions": _or_null(_list(_ref("Link"), maxItems=message.MAX_ACTIONS)),
 }
-_CARD = {"id": _ID, **_FIELDS, "revision": _COUNT, "contentHtml": _text(), "senderName": _text(), "createdAt": _TIME}
+_CARD = {
+    "id": _ID,
+    **_MESSAGE_FIELDS,
+    "revision": _COUNT,
+    "contentHtml": _text(),
+    "senderName": _text(),
+    "createdAt": _TIME,
+}
 _CARD |= {"publishedAt": _or_null(_TIME), "editedAt": _or_null(_TIME), "why": _text()}
 _CARD |= {
     "ackRevision": {
@@ -112,31 +122,38 @@ _CARD |= {
         "description": "Acknowledgements of earlier revisions do not stand",
     }
 }
-_CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME), "fromSource": _FLAG}
-_DRAFT = _FIELDS | _TARGET | {"draft": _or_null(_FLAG)}
+_CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME), "fromSource": _BOOLEAN}
+_DRAFT = _MESSAGE_FIELDS | _TARGET | {"draft": _or_null(_BOOLEAN)}
 _CONFIRM = _or_null(
     _object(closed=True, people=_or_null(_COUNT), password=_text())
     | {
         "description": "Only asked of a session: what a 422 with `confirm` names, to send the same request once more with."
     }
 )
-_STANDING = {"status": _text(), "seq": _or_null(_ID), "stats": _ref("Stats"), "receiptsDeletedAt": _or_null(_TIME)}
-_STANDING["decisionReason"] = {"enum": [*(reason.value for reason in Reason), None]} | {
+_BROADCAST_FIELDS = {
+    "status": _text(),
+    "seq": _or_null(_ID),
+    "stats": _ref("Stats"),
+    "receiptsDeletedAt": _or_null(_TIME),
+}
+_BROADCAST_FIELDS["decisionReason"] = {"enum": [*(reason.value for reason in DecisionReason), None]} | {
     "description": "Why a plan is not sent by itself any more: it waits until somebody sends, edits or recalls it."
 }
 _ACKNOWLEDGED = dict.fromkeys(("acknowledgedAt", "earlierAcknowledgedAt"), _or_null(_TIME))
 _ACKNOWLEDGED |= dict.fromkeys(("acknowledgedRevision", "earlierAcknowledgedRevision"), _or_null(_COUNT))
 _SCHEMAS: dict[str, Schema] = {
-    "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(), fields=_FREE),
-    "Link": _object("label url", closed=True, label=_text(message.LABEL_CHARACTERS, 1), url=_text(message.URL_CHARACTERS)),
+    "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(),
+    fields=_ANY_OBJECT),
+    "Link": _object("label url", closed=True, label=_text(message.MAX_LABEL_CHARACTERS, 1),
+    url=_text(message.MAX_URL_CHARACTERS)),
     "Draft": _object("title content targetType", closed=True, **_DRAFT),
     "Card": _object("id title content contentHtml priority", **_CARD),
-    "Message": {"allOf": [_ref("Card"), _object("read", read=_FLAG, endedAt=_or_null(_TIME), **_ACKNOWLEDGED)]},
+    "Message": {"allOf": [_ref("Card"), _object("read", read=_BOOLEAN, endedAt=_or_null(_TIME), **_ACKNOWLEDGED)]},
     "Stats": _object(
         "targeted rates",
         targeted=_COUNT,
-        rates=_FREE,
-        **dict.fromkeys((*_STEPS, "missing"), _or_null(_COUNT) | {"description": _OR_KEPT_BACK}),
+        rates=_ANY_OBJECT,
+        **dict.fromkeys((*_STEPS, "missing"), _or_null(_COUNT) | {"description": _WITHHELD_DESCRIPTION}),
         noLongerHere=_COUNT | {"description": "Of the targeted, disabled or no longer in the audience"},
         sentTo=_or_null(_COUNT) | {"description": "People at the moment of sending"},
         wouldReach=_or_null(_COUNT) | {"description": "Of what was never sent; null once it was"},
@@ -153,112 +170,122 @@ _SCHEMAS: dict[str, Schema] = {
         earlierAcknowledgements=_list(_object("at", at=_TIME, revision=_or_null(_COUNT), hash=_or_null(_text()))),
         noLongerHere=_or_null(_text()),
     ),
-    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_STANDING)]},
-    "Preferences": _FREE,
-    "Event": _FREE | {"description": "A CloudEvent, structured; see docs/events.md."},
+    "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_BROADCAST_FIELDS)]},
+    "Preferences": _ANY_OBJECT,
+    "Event": _ANY_OBJECT | {"description": "A CloudEvent, structured; see docs/events.md."},
 }  # fmt: skip
 
 
-def _answer(description: str, schema: Schema | None = None, kind: str = "application/json") -> Schema:
-    return {"description": description} | ({"content": {kind: {"schema": schema}}} if schema else {})
+def _response(description: str, schema: Schema | None = None, media_type: str = "application/json") -> Schema:
+    return {"description": description} | ({"content": {media_type: {"schema": schema}}} if schema else {})
 
 
-def _asked(name: str, schema: Schema, place: str = "query", *, required: bool = False) -> Schema:
-    return {"name": name, "in": place, "schema": schema, "required": required or place == "path"}
+def _parameter(name: str, schema: Schema, location: str = "query", *, required: bool = False) -> Schema:
+    return {"name": name, "in": location, "schema": schema, "required": required or location == "path"}
 
 
-def _does(
-    summary: str, *asked: Schema, body: Schema | None = None, may_be_empty: bool = False, **answers: Schema | None
+def _operation(
+    summary: str,
+    *parameters: Schema,
+    body: Schema | None = None,
+    may_be_empty: bool = False,
+    **schemas_by_status: Schema | None,
 ) -> Schema:
-    """One operation; `answers` by status, `_200=…`. Any other status is a Problem."""
-    told = {status.removeprefix("_"): _answer("Done.", schema) for status, schema in answers.items()}
-    operation = {"summary": summary, "parameters": list(asked), "responses": told}
+    """One operation; `schemas_by_status` by status, `_200=…`. Any other status is a Problem."""
+    responses = {status.removeprefix("_"): _response("Done.", schema) for status, schema in schemas_by_status.items()}
+    operation = {"summary": summary, "parameters": list(parameters), "responses": responses}
     operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
     if body is not None:
         operation["requestBody"] = {"required": not may_be_empty, "content": {"application/json": {"schema": body}}}
     return operation
 
 
-def _stream(summary: str, *asked: Schema) -> Schema:
-    operation = _does(summary, *asked)
-    operation["responses"]["200"] = _answer("Server-sent events.", _text(), "text/event-stream")
+def _stream_operation(summary: str, *parameters: Schema) -> Schema:
+    operation = _operation(summary, *parameters)
+    operation["responses"]["200"] = _response("Server-sent events.", _text(), "text/event-stream")
     return operation
 
 
-def _page_of(schema: Schema, **more: Schema) -> Schema:
-    return _object("items next", items=_list(schema), next=_or_null(_text()), **more)
+def _page_schema(schema: Schema, **properties: Schema) -> Schema:
+    return _object("items next", items=_list(schema), next=_or_null(_text()), **properties)
 
 
-_AFTER = _asked("after", {"type": "string", "pattern": "^[0-9]{1,18}$"})
-_LIMIT = _asked("limit", {"type": "integer", "minimum": 1, "maximum": MOST})
-_THIS = _asked("broadcast_id", _ID, "path")
-_KEY = _asked("Idempotency-Key", {"type": "string", "pattern": "^[ -~]{1,200}$"}, "header")
-_VERSION = _asked("If-Match", _text(), "header", required=True)
-_TAGS = [_asked("category", _text()), _asked("priority", _text()), _asked("q", _text())]
-_LETTER = _asked("letter_id", _ID, "path")
-_VALUE = _object(closed=True, value=_or_null(_text()), confirm=_CONFIRM)
-_REASON = _object(closed=True, reason=_text(500, 1))
+_AFTER = _parameter("after", {"type": "string", "pattern": "^[0-9]{1,18}$"})
+_LIMIT = _parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE})
+_BROADCAST_ID = _parameter("broadcast_id", _ID, "path")
+_IDEMPOTENCY_KEY = _parameter("Idempotency-Key", {"type": "string", "pattern": "^[ -~]{1,200}$"}, "header")
+_IF_MATCH = _parameter("If-Match", _text(), "header", required=True)
+_FILTERS = [_parameter("category", _text()), _parameter("priority", _text()), _parameter("q", _text())]
+_LETTER_ID = _parameter("letter_id", _ID, "path")
+_REDRIVE_BODY = _object(closed=True, value=_or_null(_text()), confirm=_CONFIRM)
+_CANCEL_BODY = _object(closed=True, reason=_text(500, 1))
 
-_ASKS_AGAIN = _FLAG | {
+_ACKNOWLEDGE_AGAIN = _BOOLEAN | {
     "default": False,
     "description": "Of a live broadcast: true asks everybody for the acknowledgement anew and shows it again; false is a "
     "correction, after which acknowledgements stand",
 }
 
 _PATHS: dict[str, Schema] = {
-    "/api/openapi.json": {"get": _does("This description", _200=_FREE) | {"security": []}},
+    "/api/openapi.json": {"get": _operation("This description", _200=_ANY_OBJECT) | {"security": []}},
     "/api/sse/connect": {
-        "get": _stream(
+        "get": _stream_operation(
             "The stream of your messages",
-            _asked("after", _text()),
-            _asked("Last-Event-ID", _text(), "header"),
-            _asked("userId", _ID),
-            _asked("connectionId", _text()),
+            _parameter("after", _text()),
+            _parameter("Last-Event-ID", _text(), "header"),
+            _parameter("userId", _ID),
+            _parameter("connectionId", _text()),
         )
     },
-    "/api/sse/disconnect": {"post": _does("Close one of your streams", _asked("connectionId", _text()), _204=None)},
-    "/api/sse/stats": {"get": _does("Open streams of all workers (admin)", _200=_FREE)},
+    "/api/sse/disconnect": {
+        "post": _operation("Close one of your streams", _parameter("connectionId", _text()), _204=None)
+    },
+    "/api/sse/stats": {"get": _operation("Open streams of all workers (admin)", _200=_ANY_OBJECT)},
     "/api/sse/connected/{user_id}": {
-        "get": _does(
-            "Whether somebody has a stream open", _asked("user_id", _COUNT, "path"), _200=_object(connected=_FLAG)
+        "get": _operation(
+            "Whether somebody has a stream open",
+            _parameter("user_id", _COUNT, "path"),
+            _200=_object(connected=_BOOLEAN),
         )
     },
-    "/api/sse/read": {"post": _does("Mark one message read", _asked("messageId", _ID, required=True), _200=_UNREAD)},
+    "/api/sse/read": {
+        "post": _operation("Mark one message read", _parameter("messageId", _ID, required=True), _200=_UNREAD)
+    },
     "/api/user/messages": {
-        "get": _does(
+        "get": _operation(
             "Your inbox, newest first",
-            _asked("view", {"enum": list(inbox.VIEWS)}),
-            *_TAGS,
+            _parameter("view", {"enum": list(inbox.VIEWS)}),
+            *_FILTERS,
             _AFTER,
             _LIMIT,
-            _200=_page_of(_ref("Message"), unread=_COUNT, asOf=_COUNT, cursor=_text(), userId=_ID),
+            _200=_page_schema(_ref("Message"), unread=_COUNT, asOf=_COUNT, cursor=_text(), userId=_ID),
         )
     },
     **{
-        f"/api/user/messages/{verb}": {"post": _does(f"To {verb} messages", body=_IDS, _200=_UNREAD)}
+        f"/api/user/messages/{verb}": {"post": _operation(f"To {verb} messages", body=_IDS, _200=_UNREAD)}
         for verb in ("read", "unread", "archive", "unarchive", "dismiss")
     },
     "/api/user/alerts": {
-        "get": _does(
+        "get": _operation(
             "Messages that interrupt you when you come, the most urgent first",
             _200=_object(items=_list(_ref("Message"))),
         )
     },
     "/api/user/messages/acknowledge": {
-        "post": _does(
+        "post": _operation(
             "To acknowledge messages, as of the `revisions` that were shown, by their ids; without, as of the present ones. "
             "What says something else by now is refused: alone with 409, of several it is named in `refused`",
             body=_object(
                 "broadcastIds",
                 closed=True,
                 **_IDS["properties"],
-                revisions=_or_null(_FREE | {"additionalProperties": _ID}),
+                revisions=_or_null(_ANY_OBJECT | {"additionalProperties": _ID}),
             ),
             _200=_object("unread", unread=_COUNT, refused=_list(_ID)),
         )
     },
     "/api/user/messages/snooze": {
-        "post": _does(
+        "post": _operation(
             "Hide messages until a time",
             body=_object("broadcastIds until", **_IDS["properties"], until=_TIME),
             _200=_object(
@@ -273,7 +300,7 @@ _PATHS: dict[str, Schema] = {
         )
     },
     "/api/user/messages/read-all": {
-        "post": _does(
+        "post": _operation(
             "Mark read what a filter shows",
             may_be_empty=True,
             body=_object(
@@ -288,68 +315,72 @@ _PATHS: dict[str, Schema] = {
         )
     },
     "/api/user/preferences": {
-        "get": _does("When you want to be alerted", _200=_ref("Preferences")),
-        "put": _does("Save that", body=_ref("Preferences"), _200=_ref("Preferences")),
+        "get": _operation("When you want to be alerted", _200=_ref("Preferences")),
+        "put": _operation("Save that", body=_ref("Preferences"), _200=_ref("Preferences")),
     },
     "/api/admin/broadcasts": {
-        "get": _does(
+        "get": _operation(
             "Broadcasts, newest first (admin)",
-            _asked("filter", {"enum": list(broadcasts.FILTERS)}),
-            _asked("q", _text()),
+            _parameter("filter", {"enum": list(broadcasts.STATUS_FILTERS)}),
+            _parameter("q", _text()),
             _AFTER,
             _LIMIT,
-            _200=_page_of(_ref("Broadcast")),
+            _200=_page_schema(_ref("Broadcast")),
         ),
-        "post": _does(
+        "post": _operation(
             "Publish, schedule or draft (admin)",
-            _KEY,
+            _IDEMPOTENCY_KEY,
             body=_object("title content targetType", closed=True, **_DRAFT, confirm=_CONFIRM),
             _200=_ref("Broadcast"),
             _201=_ref("Broadcast"),
         ),
     },
     "/api/admin/broadcasts/{broadcast_id}": {
-        "get": _does(
+        "get": _operation(
             "One broadcast (admin)",
-            _THIS,
-            _asked("If-None-Match", _text(), "header"),
+            _BROADCAST_ID,
+            _parameter("If-None-Match", _text(), "header"),
             _200=_ref("Broadcast"),
             _304=None,
         ),
-        "patch": _does(
+        "patch": _operation(
             "Edit (admin)",
-            _THIS,
-            _VERSION,
+            _BROADCAST_ID,
+            _IF_MATCH,
             body=_object(
                 closed=True,
-                **_FIELDS,
+                **_MESSAGE_FIELDS,
                 **_TARGET,
-                notifyAgain=_FLAG,
-                acknowledgeAgain=_ASKS_AGAIN,
+                notifyAgain=_BOOLEAN,
+                acknowledgeAgain=_ACKNOWLEDGE_AGAIN,
                 confirm=_CONFIRM,
             ),
             _200=_ref("Broadcast"),
         ),
-        "delete": _does("Recall (admin)", _THIS, _asked("reason", _text(500)), _200=_ref("Broadcast")),
+        "delete": _operation("Recall (admin)", _BROADCAST_ID, _parameter("reason", _text(500)), _200=_ref("Broadcast")),
     },
     "/api/admin/broadcasts/{broadcast_id}/cancel": {
-        "post": _does("Recall (admin)", _THIS, body=_REASON, may_be_empty=True, _200=_ref("Broadcast"))
+        "post": _operation(
+            "Recall (admin)", _BROADCAST_ID, body=_CANCEL_BODY, may_be_empty=True, _200=_ref("Broadcast")
+        )
     },
-    "/api/admin/broadcasts/{broadcast_id}/stats": {"get": _does("How far it came (admin)", _THIS, _200=_ref("Stats"))},
+    "/api/admin/broadcasts/{broadcast_id}/stats": {
+        "get": _operation("How far it came (admin)", _BROADCAST_ID, _200=_ref("Stats"))
+    },
     "/api/admin/broadcasts/{broadcast_id}/deliveries": {
-        "get": _does(
+        "get": _operation(
             "How far it came, person by person (admin)",
-            _THIS,
-            _asked("sort", _text()),
+            _BROADCAST_ID,
+            _parameter("sort", _text()),
             _AFTER,
             _LIMIT,
-            _200=_page_of(_ref("Delivery")),
+            _200=_page_schema(_ref("Delivery")),
         )
     },
     "/api/admin/broadcasts/{broadcast_id}/revisions": {
-        "get": _does(
+        "get": _operation(
             "The texts that people acknowledged (admin)",
-            _THIS,
+            _BROADCAST_ID,
             _200=_object(
                 "ackRevision items",
                 ackRevision=_COUNT,
@@ -367,47 +398,53 @@ _PATHS: dict[str, Schema] = {
         )
     },
     "/api/admin/broadcasts/{broadcast_id}/remind": {
-        "post": _does(
+        "post": _operation(
             "Show it again to those who have not read it (admin)",
-            _THIS,
+            _BROADCAST_ID,
             _200=_object("reminded", reminded=_or_null(_COUNT)),
         )
     },
     "/api/admin/dlt": {
-        "get": _does(
+        "get": _operation(
             "Events that could not be published (admin)",
-            _asked("status", _text()),
+            _parameter("status", _text()),
             _AFTER,
             _LIMIT,
-            _200=_page_of(_FREE),
+            _200=_page_schema(_ANY_OBJECT),
         ),
-        "delete": _does(
-            "Purge all that wait (admin)", _asked("through", _COUNT), _200=_object("purged", purged=_COUNT)
+        "delete": _operation(
+            "Purge all that wait (admin)", _parameter("through", _COUNT), _200=_object("purged", purged=_COUNT)
         ),
     },
-    "/api/admin/dlt/redrive": {"post": _does("Hand in again what waits (admin)", _200=_FREE)},
+    "/api/admin/dlt/redrive": {"post": _operation("Hand in again what waits (admin)", _200=_ANY_OBJECT)},
     "/api/admin/dlt/{letter_id}": {
-        "get": _does("One of them (admin)", _LETTER, _200=_FREE),
-        "delete": _does("Purge it (admin)", _LETTER, _204=None),
+        "get": _operation("One of them (admin)", _LETTER_ID, _200=_ANY_OBJECT),
+        "delete": _operation("Purge it (admin)", _LETTER_ID, _204=None),
     },
     "/api/admin/dlt/{letter_id}/redrive": {
-        "post": _does(
-            "Hand it in again, as it came or as `value` (admin)", _LETTER, body=_VALUE, may_be_empty=True, _200=_FREE
+        "post": _operation(
+            "Hand it in again, as it came or as `value` (admin)",
+            _LETTER_ID,
+            body=_REDRIVE_BODY,
+            may_be_empty=True,
+            _200=_ANY_OBJECT,
         )
     },
     "/api/admin/audience/preview": {
-        "post": _does(
+        "post": _operation(
             "Whom it would reach (admin)",
             body=_object("targetType", closed=True, **_TARGET, user={"type": ["string", "integer", "null"]}),
             _200=_object(people=_COUNT, online=_COUNT),
         )
     },
     "/api/embed/tokens": {
-        "post": _does(
+        "post": _operation(
             "A token for the inbox of one person in the pages of a site (scope embed; from the site's server)",
             body=_object("username", closed=True, username=_text(64, 1), origin=_text()),
             _201=_object("token expiresAt expiresIn", token=_text(), expiresAt=_TIME, expiresIn=_COUNT),
         )
     },
-    "/api/events": {"post": _does("Hand in one external event", body=_ref("Event"), _200=_FREE, _202=_FREE)},
+    "/api/events": {
+        "post": _operation("Hand in one external event", body=_ref("Event"), _200=_ANY_OBJECT, _202=_ANY_OBJECT)
+    },
 }

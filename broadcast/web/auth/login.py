@@ -6,26 +6,33 @@ from flask_wtf.csrf import generate_csrf
 
 from broadcast.actions import external_login, provider_sessions
 from broadcast.actions import users as actions
-from broadcast.actions.demo import DEMO_PEOPLE
-from broadcast.base.errors import BroadcastError, Invalid, NotFound, NotSignedIn, ProviderAway, SignInRefused
+from broadcast.actions.demo import DEMO_USERS
+from broadcast.base.errors import (
+    BroadcastError,
+    IdentityProviderUnavailable,
+    Invalid,
+    NotFound,
+    NotSignedIn,
+    SignInRefused,
+)
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.domain import clock
-from broadcast.domain.external_identity import Trust, Vouched
+from broadcast.domain.external_identity import ExternalIdentity, ProviderTrust
 from broadcast.store.models import setup
-from broadcast.web.auth.oidc import OIDC_PROVIDER, Provider
+from broadcast.web.auth.oidc import OIDC_PROVIDER, OidcProvider
 from broadcast.web.auth.proxy import PROXY_SIGN_IN
 from broadcast.web.core import limits, resumable_forms
 from broadcast.web.core.error_handlers import SIGN_IN_PAGE
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import page
-from broadcast.web.core.resumable_forms import Kept
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import render_page
+from broadcast.web.core.resumable_forms import SavedForm
 
 blueprint = Blueprint("auth", __name__)
-_MOST_TOKEN = 16 * 1024  # characters of a logout token
+_MAX_LOGOUT_TOKEN_CHARACTERS = 16 * 1024  # characters of a logout token
 
 
 def init_app(app: Flask) -> None:
-    SIGN_IN_PAGE.attach(app, _sign_in_to_go_on)
+    SIGN_IN_PAGE.attach(app, _render_resume_login)
 
 
 @blueprint.get("/")
@@ -42,13 +49,18 @@ def login():
     if g.identity is not None:
         return redirect(url_for("inbox.index"), 303)
     proxy = PROXY_SIGN_IN.current
-    somebody = proxy and proxy.somebody(request)
-    if somebody is None:
-        return _form(next=target)
+    external_identity = proxy and proxy.read_external_identity(request)
+    if external_identity is None:
+        return _render_login(next_path=target)
     try:
-        return _sign_in_vouched(somebody, Trust(creates=_settings().proxy_create_people), target, by_proxy=True)
+        return _sign_in_externally(
+            external_identity,
+            ProviderTrust(may_create_users=_get_settings().proxy_create_people),
+            target,
+            is_by_proxy=True,
+        )
     except SignInRefused as refused:
-        return _refused(refused, next=target)
+        return _render_refusal(refused, next_path=target)
 
 
 @blueprint.post("/login")
@@ -60,81 +72,85 @@ def sign_in():
         token, user_id = actions.sign_in(
             username,
             password,
-            address=limits.address(),
-            agent=request.user_agent.string,
+            address=limits.get_remote_address(),
+            user_agent=request.user_agent.string,
             now=clock.now(),
-            only_admins=_settings().password_sign_in == "administrators",
-            replaces=present_token(),
+            is_admin_only=_get_settings().password_sign_in == "administrators",
+            replaced_token=get_session_token(),
         )
     except SignInRefused as refused:
-        return _refused(refused, username=username.strip(), next=target, with_password=True)
-    enter(token)
-    kept = resumable_forms.read(request.form.get("kept"))
-    if kept and kept.user_id == user_id:
-        resumable_forms.name_author(user_id)
-        return page("auth/resume.html", kept=kept)
-    return _to(target)
+        return _render_refusal(refused, username=username.strip(), next_path=target, should_show_password=True)
+    start_session(token)
+    saved_form = resumable_forms.read(request.form.get("kept"))
+    if saved_form and saved_form.user_id == user_id:
+        resumable_forms.bind_csrf_token(user_id)
+        return render_page("auth/resume.html", kept=saved_form)
+    return _redirect_to(target)
 
 
-def present_token() -> str | None:
+def get_session_token() -> str | None:
     """The token of the session that this browser has, which a new one replaces."""
     return flask.session.get("token")
 
 
-def _sign_in_to_go_on(kept: Kept) -> Response:
+def _render_resume_login(saved_form: SavedForm) -> Response:
     """The sign-in page for a form that was posted without a session: signing in comes back to it, as it was typed."""
-    signed = resumable_forms.sign(kept)
+    signed_form = resumable_forms.sign(saved_form)
     error = "Your session has ended. Sign in again: what you wrote is not lost."
-    body = _form(error=error, kept=signed, posted=kept)
+    body = _render_login(error=error, signed_form=signed_form, saved_form=saved_form)
     return current_app.make_response((body, NotSignedIn.status))
 
 
-def enter(token: str, *, by_proxy: bool = False) -> None:
+def start_session(token: str, *, is_by_proxy: bool = False) -> None:
     """Let this browser act by the session of `token` from now on."""
     flask.session.clear()  # a new session id and a new CSRF token for a new person
     flask.session["token"] = token
-    if by_proxy:
+    if is_by_proxy:
         flask.session["by_proxy"] = True
 
 
 @blueprint.get("/login/organisation")
 @allow("anyone")
-def ask_organisation():
+def oidc_login():
     """Off to the provider. A link and no form: the page's policy lets forms lead nowhere else."""
-    provider = _provider()
+    provider = _get_provider_or_404()
     flask.session["next"] = request.args.get("next", "")[:500]
     try:
-        return provider.begin(url_for("auth.organisation_answered", _external=True))
-    except ProviderAway as away:
-        return _refused(away, next=request.args.get("next", ""))
+        return provider.start_login(url_for("auth.oidc_callback", _external=True))
+    except IdentityProviderUnavailable as problem:
+        return _render_refusal(problem, next_path=request.args.get("next", ""))
 
 
 @blueprint.get("/login/organisation/callback")
 @allow("anyone")
-def organisation_answered():
+def oidc_callback():
     """Back from the provider. Nothing is written unless this browser was sent there, as its cookie proves."""
-    provider, settings, target = _provider(), _settings(), flask.session.get("next", "")
-    trust = Trust(creates=settings.oidc_create_people, takes_over=settings.oidc_link_people == "everybody")
+    provider, settings, target = _get_provider_or_404(), _get_settings(), flask.session.get("next", "")
+    trust = ProviderTrust(
+        may_create_users=settings.oidc_create_people, may_link_accounts=settings.oidc_link_people == "everybody"
+    )
     try:
-        return _sign_in_vouched(provider.finish(), trust, target)
-    except (SignInRefused, ProviderAway) as problem:
-        return _refused(problem, next=target)
+        return _sign_in_externally(provider.complete_login(), trust, target)
+    except (SignInRefused, IdentityProviderUnavailable) as problem:
+        return _render_refusal(problem, next_path=target)
 
 
 @blueprint.post("/login/organisation/logout")
 @allow("provider")
-def organisation_ended():
+def oidc_backchannel_logout():
     """The provider itself says that a session there is over: no browser asks, and the signature is all that counts."""
     try:
-        logout = _provider().read_logout(request.form.get("logout_token", "")[:_MOST_TOKEN])
-        provider_sessions.end(logout, now=clock.now())
+        logout = _get_provider_or_404().parse_logout_token(
+            request.form.get("logout_token", "")[:_MAX_LOGOUT_TOKEN_CHARACTERS]
+        )
+        provider_sessions.end_sessions(logout, now=clock.now())
     except Invalid as invalid:
-        answer = jsonify(error="invalid_request", error_description=str(invalid))
-        answer.status_code = 400
+        response = jsonify(error="invalid_request", error_description=str(invalid))
+        response.status_code = 400
     else:
-        answer = Response(status=200)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+        response = Response(status=200)
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @blueprint.get("/session")
@@ -147,11 +163,11 @@ def session():
 @blueprint.post("/logout")
 @allow("person")
 def sign_out():
-    identity = me()
+    identity = current_identity()
     if identity.session_id is not None:
         actions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
     flask.session.clear()
-    response = redirect(url_for("auth.signed_out" if _has_elsewhere() else "auth.login"), 303)
+    response = redirect(url_for("auth.signed_out" if _has_external_login() else "auth.login"), 303)
     response.headers["Clear-Site-Data"] = '"storage"'  # cursors of this person kept by the browser
     return response
 
@@ -160,61 +176,69 @@ def sign_out():
 @allow("anyone")
 def signed_out():
     """Where signing out leads when one is still signed in elsewhere, which would sign one in again at the next click."""
-    if g.identity is not None or not _has_elsewhere():
+    if g.identity is not None or not _has_external_login():
         return redirect(url_for("auth.login"), 303)
-    provider: Provider | None = OIDC_PROVIDER.current
-    elsewhere = provider and provider.sign_out_url(url_for("auth.login", _external=True))
-    return page("auth/signed_out.html", elsewhere=elsewhere or _settings().proxy_sign_out_url)
+    provider: OidcProvider | None = OIDC_PROVIDER.current
+    provider_url = provider and provider.build_sign_out_url(url_for("auth.login", _external=True))
+    return render_page("auth/signed_out.html", elsewhere=provider_url or _get_settings().proxy_sign_out_url)
 
 
-def _sign_in_vouched(somebody: Vouched, trust: Trust, target: str, *, by_proxy: bool = False) -> Response:
+def _sign_in_externally(
+    external_identity: ExternalIdentity, trust: ProviderTrust, target: str, *, is_by_proxy: bool = False
+) -> Response:
     token = external_login.sign_in(
-        somebody,
+        external_identity,
         trust=trust,
-        address=limits.address(),
-        agent=request.user_agent.string,
+        address=limits.get_remote_address(),
+        user_agent=request.user_agent.string,
         now=clock.now(),
-        replaces=present_token(),
+        replaced_token=get_session_token(),
     )
-    enter(token, by_proxy=by_proxy)
-    return _to(target)
+    start_session(token, is_by_proxy=is_by_proxy)
+    return _redirect_to(target)
 
 
-def _to(target: str) -> Response:
+def _redirect_to(target: str) -> Response:
     return redirect(target if _is_local_path(target) else url_for("inbox.index"), 303)
 
 
-def _refused(problem: BroadcastError, *, next: str, username: str = "", with_password: bool = False) -> tuple[str, int]:
-    return _form(username=username, error=str(problem), next=next, with_password=with_password), problem.status
+def _render_refusal(
+    problem: BroadcastError, *, next_path: str, username: str = "", should_show_password: bool = False
+) -> tuple[str, int]:
+    return _render_login(
+        username=username, error=str(problem), next_path=next_path, should_show_password=should_show_password
+    ), problem.status
 
 
-def _form(
+def _render_login(
     *,
     username: str = "",
     error: str | None = None,
-    next: str = "",
-    with_password: bool = False,
-    kept: str | None = None,
-    posted: Kept | None = None,
+    next_path: str = "",
+    should_show_password: bool = False,
+    signed_form: str | None = None,
+    saved_form: SavedForm | None = None,
 ) -> str:
-    """The sign-in page. `kept` goes through it to the page behind; `posted` is posted again after a sign-in in another tab."""
-    settings = _settings()
-    is_asked = with_password or request.args.get("with") == "password"
-    return page(
+    """The sign-in page. `kept` goes through it to the page behind; `saved_form` is posted again after a sign-in in
+    another tab.
+    """
+    settings = _get_settings()
+    is_password_requested = should_show_password or request.args.get("with") == "password"
+    return render_page(
         "auth/login.html",
         username=username,
         error=error,
-        next=next,
-        kept=request.form.get("kept", "") if kept is None else kept,
-        posted=posted,
-        demo_people=DEMO_PEOPLE if settings.demo else [],
+        next=next_path,
+        kept=request.form.get("kept", "") if signed_form is None else signed_form,
+        posted=saved_form,
+        demo_people=DEMO_USERS if settings.demo else [],
         organisation=settings.oidc_label if settings.oidc_issuer else None,
-        with_password=is_asked or settings.password_sign_in == "everybody",
+        with_password=is_password_requested or settings.password_sign_in == "everybody",
         is_new=not setup.has_administrator(),
     )
 
 
-def _provider() -> Provider:
+def _get_provider_or_404() -> OidcProvider:
     """Raises NotFound where no provider is configured."""
     provider = OIDC_PROVIDER.current
     if provider is None:
@@ -222,11 +246,11 @@ def _provider() -> Provider:
     return provider
 
 
-def _has_elsewhere() -> bool:
-    return bool(_settings().oidc_issuer or _settings().proxy_sign_in_header)
+def _has_external_login() -> bool:
+    return bool(_get_settings().oidc_issuer or _get_settings().proxy_sign_in_header)
 
 
-def _settings() -> Settings:
+def _get_settings() -> Settings:
     return SETTINGS.current
 
 

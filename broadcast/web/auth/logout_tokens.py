@@ -7,44 +7,46 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.external_identity import ProviderLogout
 
-_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-_GOOD_FOR = timedelta(minutes=10)  # after that a notice is old, whatever it says of its end
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+_MAX_AGE = timedelta(minutes=10)  # after that a notice is old, whatever it says of its end
 _LEEWAY = timedelta(seconds=30)
-_MOST = 255  # characters of a name
+_MAX_NAME_CHARACTERS = 255  # characters of a name
 
 
-def read(claims: dict[str, Any], *, settings: Settings, issuer: str) -> ProviderLogout:
+def validate(claims: dict[str, Any], *, settings: Settings, issuer: str) -> ProviderLogout:
     """Raises ValueError with the end of a sentence when it is an id_token, somebody else's, or too old."""
-    now, told_at = clock.now(), _moment(claims, "iat")
+    now, issued_at = clock.now(), _read_time(claims, "iat")
     audience = claims.get("aud")
     if claims.get("iss") != issuer:
         raise ValueError("it is of another issuer")
     if settings.oidc_client_id not in (audience if isinstance(audience, list) else [audience]):
         raise ValueError("it is for somebody else")
-    if told_at is None or not now - _GOOD_FOR <= told_at <= now + _LEEWAY:
+    if issued_at is None or not now - _MAX_AGE <= issued_at <= now + _LEEWAY:
         raise ValueError("its time is not now")
-    if "exp" in claims and ((ends_at := _moment(claims, "exp")) is None or ends_at < now - _LEEWAY):
+    if "exp" in claims and ((expires_at := _read_time(claims, "exp")) is None or expires_at < now - _LEEWAY):
         raise ValueError("it is over")
-    if not isinstance(claims.get("events"), dict) or not isinstance(claims["events"].get(_EVENT), dict):
+    if not isinstance(claims.get("events"), dict) or not isinstance(claims["events"].get(_LOGOUT_EVENT), dict):
         raise ValueError("it does not say that a session is over")
     if "nonce" in claims:
         raise ValueError("it has a nonce")
-    subject, session, token_id = (_name(claims, name) for name in ("sub", "sid", "jti"))
+    subject, session, token_id = (_read_name(claims, name) for name in ("sub", "sid", "jti"))
     if token_id is None or (subject is None and session is None):
         raise ValueError("it has no jti, or neither sub nor sid")
-    return ProviderLogout(settings.oidc_issuer, token_id, subject, session, told_at)
+    return ProviderLogout(settings.oidc_issuer, token_id, subject, session, issued_at)
 
 
-def _moment(claims: dict[str, Any], name: str) -> datetime | None:
+def _read_time(claims: dict[str, Any], name: str) -> datetime | None:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**35:
         return None
     return datetime.fromtimestamp(value, UTC)
 
 
-def _name(claims: dict[str, Any], name: str) -> str | None:
+def _read_name(claims: dict[str, Any], name: str) -> str | None:
     """Raises ValueError for one that nobody could have been given."""
     value = claims.get(name)
-    if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MOST and value.isprintable()):
+    if value is not None and not (
+        isinstance(value, str) and 0 < len(value) <= _MAX_NAME_CHARACTERS and value.isprintable()
+    ):
         raise ValueError(f"its {name} is no name")
     return value

@@ -14,23 +14,23 @@ import structlog
 from flask import Flask, Response
 
 from broadcast.base.app_parts import AppPart
-from broadcast.base.errors import Invalid, ProviderAway, SignInRefused
+from broadcast.base.errors import IdentityProviderUnavailable, Invalid, SignInRefused
 from broadcast.config.settings import Settings
-from broadcast.domain.external_identity import ProviderLogout, Vouched
+from broadcast.domain.external_identity import ExternalIdentity, ProviderLogout
 from broadcast.web.auth import logout_tokens
 
-_DEADLINE_SECONDS = 5.0  # for each of the questions asked of the provider
+_TIMEOUT_SECONDS = 5.0  # for each of the questions asked of the provider
 _LEEWAY_SECONDS = 30  # by which the provider's clock and ours may differ
-_SIGNATURES = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-_MOST = 255  # characters of a subject, by the specification
-_NAME = "oidc"
-_KEYS_SECONDS = 10.0  # between two looks for a key that is not known
+_SIGNATURE_ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+_MAX_CHARACTERS = 255  # characters of a subject, by the specification
+_CLIENT_NAME = "oidc"
+_MIN_KEY_REFRESH_SECONDS = 10.0  # between two looks for a key that is not known
 _log = structlog.get_logger(__name__)
 
 
-class Provider:
+class OidcProvider:
     """One provider. Its description and keys are asked for at the first sign-in, and kept; a key that is not known then is
-    asked for once more. `begin` and `finish` need the request, and wait; they raise ProviderAway.
+    asked for once more. `start_login` and `complete_login` need the request, and wait; they raise IdentityProviderUnavailable.
     """
 
     def __init__(self, app: Flask, settings: Settings):
@@ -41,63 +41,70 @@ class Provider:
         from requests import RequestException
 
         self._settings = settings
-        self._keys_again_at = 0.0
-        self._refusals = (AuthlibBaseError, JoseError)
+        self._next_key_refresh_at = 0.0
+        self._refusal_errors = (AuthlibBaseError, JoseError)
         # away, or answering what no provider answers: then Authlib stumbles over it in one of these ways
-        self._failures = (RequestException, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+        self._unavailable_errors = (RequestException, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
         self._client = OAuth(app).register(
-            _NAME,
+            _CLIENT_NAME,
             client_id=settings.oidc_client_id,
             client_secret=settings.oidc_client_secret,
             server_metadata_url=f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration",
             client_kwargs={
                 "scope": settings.oidc_scopes,
                 "code_challenge_method": "S256",
-                "default_timeout": _DEADLINE_SECONDS,
+                "default_timeout": _TIMEOUT_SECONDS,
                 "leeway": 0,  # an access token is used at once; with Authlib's 60 s, one of a minute would count as over
             },
         )
 
-    def begin(self, back: str) -> Response:
-        """Send the browser to the provider, which sends it on to `back`."""
-        for key in [key for key in flask.session if key.startswith(f"_state_{_NAME}_")]:
+    def start_login(self, redirect_uri: str) -> Response:
+        """Send the browser to the provider, which sends it on to `redirect_uri`."""
+        for key in [key for key in flask.session if key.startswith(f"_state_{_CLIENT_NAME}_")]:
             del flask.session[key]  # a cookie holds 4 kB, and of several attempts the last one counts
         try:
-            self._load()
-            return self._client.authorize_redirect(back)
-        except (*self._refusals, *self._failures) as problem:
-            raise self._away(problem) from problem
+            self._load_metadata()
+            return self._client.authorize_redirect(redirect_uri)
+        except (*self._refusal_errors, *self._unavailable_errors) as problem:
+            raise self._to_unavailable_error(problem) from problem
 
-    def finish(self) -> Vouched:
+    def complete_login(self) -> ExternalIdentity:
         """Who came back: state, code, signature, issuer, audience, times and nonce are checked. Raises SignInRefused."""
         try:
-            self._load()
-            token = self._client.authorize_access_token(claims_options=self._wanted(), leeway=_LEEWAY_SECONDS)
-            claims, signed = self._claims(token), token["userinfo"]
-        except self._refusals as problem:
+            self._load_metadata()
+            token = self._client.authorize_access_token(
+                claims_options=self._build_claims_options(), leeway=_LEEWAY_SECONDS
+            )
+            claims, id_token_claims = self._collect_claims(token), token["userinfo"]
+        except self._refusal_errors as problem:
             _log.warning("oidc.refused", problem=f"{type(problem).__name__}: {problem}"[:300])
             raise SignInRefused("Your organisation did not confirm this sign-in. Please try again.") from problem
-        except self._failures as problem:
-            raise self._away(problem) from problem
-        return self._read(claims, signed)
+        except self._unavailable_errors as problem:
+            raise self._to_unavailable_error(problem) from problem
+        return self._to_external_identity(claims, id_token_claims)
 
-    def read_logout(self, text: str) -> ProviderLogout:
-        """What a logout token says (OpenID Connect Back-Channel Logout 1.0, section 2.6). Raises Invalid, ProviderAway."""
+    def parse_logout_token(self, logout_token: str) -> ProviderLogout:
+        """What a logout token says (OpenID Connect Back-Channel Logout 1.0, section 2.6).
+
+        Raises Invalid, IdentityProviderUnavailable.
+        """
         try:
-            self._load()
-            claims = self._decode(text)
-        except self._refusals as problem:
+            self._load_metadata()
+            claims = self._decode_signed(logout_token)
+        except self._refusal_errors as problem:
             _log.warning("oidc.logout_refused", problem=f"{type(problem).__name__}: {problem}"[:300])
             raise Invalid({"logout_token": "The provider did not sign this."}) from problem
-        except self._failures as problem:
-            raise self._away(problem) from problem
+        except self._unavailable_errors as problem:
+            raise self._to_unavailable_error(problem) from problem
         try:
-            return logout_tokens.read(claims, settings=self._settings, issuer=self._client.server_metadata["issuer"])
+            return logout_tokens.validate(
+                claims, settings=self._settings, issuer=self._client.server_metadata["issuer"]
+            )
         except ValueError as problem:
             _log.warning("oidc.logout_refused", problem=str(problem)[:300])
             raise Invalid({"logout_token": f"This is no logout token: {problem}."}) from None
 
-    def _decode(self, text: str) -> dict[str, Any]:
+    def _decode_signed(self, text: str) -> dict[str, Any]:
         """The claims of what the provider signed, by a key that it has published."""
         from joserfc import jwt
         from joserfc.errors import DecodeError, InvalidKeyIdError
@@ -107,7 +114,7 @@ class Provider:
         algorithms = self._client.server_metadata["id_token_signing_alg_values_supported"]
         registry = JWSRegistry(algorithms=algorithms, strict_check_header=False)
 
-        def decode(*, force: bool) -> dict[str, Any]:
+        def decode_with_keys(*, force: bool) -> dict[str, Any]:
             keys = KeySet.import_key_set(self._client.fetch_jwk_set(force=force))
             try:
                 return jwt.decode(text, keys, registry=registry).claims
@@ -115,111 +122,111 @@ class Provider:
                 raise DecodeError(str(problem)) from None
 
         try:
-            return decode(force=False)
+            return decode_with_keys(force=False)
         except InvalidKeyIdError:
-            if time.monotonic() < self._keys_again_at:  # anybody may send a token; not everybody may make us ask
+            if time.monotonic() < self._next_key_refresh_at:  # anybody may send a token; not everybody may make us ask
                 raise
-            self._keys_again_at = time.monotonic() + _KEYS_SECONDS
-            return decode(force=True)
+            self._next_key_refresh_at = time.monotonic() + _MIN_KEY_REFRESH_SECONDS
+            return decode_with_keys(force=True)
 
-    def sign_out_url(self, back: str) -> str | None:
+    def build_sign_out_url(self, redirect_uri: str) -> str | None:
         """Where one signs out at the provider as well; None when it has no such place, or is away."""
         try:
-            self._load()
-            more = {"client_id": self._settings.oidc_client_id}
-            return self._client.create_logout_url(post_logout_redirect_uri=back, **more)["url"]
-        except (*self._refusals, *self._failures):
+            self._load_metadata()
+            parameters = {"client_id": self._settings.oidc_client_id}
+            return self._client.create_logout_url(post_logout_redirect_uri=redirect_uri, **parameters)["url"]
+        except (*self._refusal_errors, *self._unavailable_errors):
             return None
 
-    def _load(self) -> None:
+    def _load_metadata(self) -> None:
         """Ask for the provider's description once. Raises ValueError for one that is another's (OpenID Discovery 4.3)."""
         metadata = self._client.server_metadata
         if "_loaded_at" in metadata:
             return
-        told = self._client.load_server_metadata()
-        if told.get("issuer", "").rstrip("/") != self._settings.oidc_issuer.rstrip("/"):
+        loaded = self._client.load_server_metadata()
+        if loaded.get("issuer", "").rstrip("/") != self._settings.oidc_issuer.rstrip("/"):
             metadata.clear()
             raise ValueError("the provider calls itself by another name than OIDC_ISSUER")
         # a token signed with what both sides know (HS256), or with nothing, is no proof
-        signatures = set(told.get("id_token_signing_alg_values_supported", ["RS256"])) & _SIGNATURES
-        metadata["id_token_signing_alg_values_supported"] = sorted(signatures)
-        ways = told.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        if self._settings.oidc_client_secret and "client_secret_basic" not in ways:
+        algorithms = set(loaded.get("id_token_signing_alg_values_supported", ["RS256"])) & _SIGNATURE_ALGORITHMS
+        metadata["id_token_signing_alg_values_supported"] = sorted(algorithms)
+        auth_methods = loaded.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        if self._settings.oidc_client_secret and "client_secret_basic" not in auth_methods:
             metadata["token_endpoint_auth_method"] = "client_secret_post"
 
-    def _wanted(self) -> dict[str, Any]:
+    def _build_claims_options(self) -> dict[str, Any]:
         """What an id_token must say; Authlib by itself checks the audience loosely."""
         audience = {"essential": True, "value": self._settings.oidc_client_id}
         return {"iss": {"essential": True, "value": self._client.server_metadata["issuer"]}, "aud": audience}
 
-    def _claims(self, token: dict[str, Any]) -> dict[str, Any]:
+    def _collect_claims(self, token: dict[str, Any]) -> dict[str, Any]:
         """What is said of the person: by the signed token, and where that is silent by the userinfo endpoint."""
         claims = token.get("userinfo")
         if claims is None:
             raise ValueError("the provider sent no id_token")
-        asked = [self._settings.oidc_username_claim, self._settings.oidc_roles_claim]
-        is_silent = any(name and _said(claims, name) is None for name in asked)
-        is_silent |= "@" in str(_said(claims, asked[0])) and "email_verified" not in claims
-        if is_silent and "userinfo_endpoint" in self._client.server_metadata:
-            more = self._client.userinfo(token=token)
-            if more.get("sub") != claims["sub"]:  # OpenID Connect Core 1.0, section 5.3.2
+        claim_names = [self._settings.oidc_username_claim, self._settings.oidc_roles_claim]
+        is_incomplete = any(name and _get_claim(claims, name) is None for name in claim_names)
+        is_incomplete |= "@" in str(_get_claim(claims, claim_names[0])) and "email_verified" not in claims
+        if is_incomplete and "userinfo_endpoint" in self._client.server_metadata:
+            userinfo = self._client.userinfo(token=token)
+            if userinfo.get("sub") != claims["sub"]:  # OpenID Connect Core 1.0, section 5.3.2
                 raise ValueError("userinfo speaks of somebody else")
-            claims = {**more, **claims}
+            claims = {**userinfo, **claims}
         return claims
 
-    def _read(self, claims: dict[str, Any], signed: dict[str, Any]) -> Vouched:
-        """Who that is; `signed` is what stands in the id_token itself."""
+    def _to_external_identity(self, claims: dict[str, Any], id_token_claims: dict[str, Any]) -> ExternalIdentity:
+        """Who that is; `id_token_claims` is what stands in the id_token itself."""
         settings, subject = self._settings, claims["sub"]
-        username, name = _said(claims, settings.oidc_username_claim), claims.get("name")
-        is_whole = isinstance(subject, str) and 0 < len(subject) <= _MOST and subject.isprintable()
-        if not is_whole or not isinstance(username, str) or not username:
+        username, name = _get_claim(claims, settings.oidc_username_claim), claims.get("name")
+        has_valid_subject = isinstance(subject, str) and 0 < len(subject) <= _MAX_CHARACTERS and subject.isprintable()
+        if not has_valid_subject or not isinstance(username, str) or not username:
             _log.warning("oidc.incomplete", claim=settings.oidc_username_claim)
             raise SignInRefused(
                 "Your organisation does not say what your username is. Ask whoever looks after this system."
             )
-        roles = self._roles(claims) if settings.oidc_roles_claim else None
-        session = signed.get("sid")
-        return Vouched(
+        roles = self._map_roles(claims) if settings.oidc_roles_claim else None
+        session = id_token_claims.get("sid")
+        return ExternalIdentity(
             settings.oidc_issuer,
             subject,
             username,
             name if isinstance(name, str) else None,
             roles,
-            session=session if isinstance(session, str) and 0 < len(session) <= _MOST else None,
-            at=datetime.fromtimestamp(int(signed["iat"]), UTC),
-            owns_name=self._owns(claims, username),
+            provider_session=session if isinstance(session, str) and 0 < len(session) <= _MAX_CHARACTERS else None,
+            asserted_at=datetime.fromtimestamp(int(id_token_claims["iat"]), UTC),
+            is_username_verified=self._owns_username(claims, username),
         )
 
-    def _owns(self, claims: dict[str, Any], username: str) -> bool:
+    def _owns_username(self, claims: dict[str, Any], username: str) -> bool:
         """Whether the username is this person's for sure. An e-mail address is what somebody typed until it is verified."""
         verified, address = claims.get("email_verified"), claims.get("email")
         if "@" not in username and self._settings.oidc_username_claim != "email":
             return True
         if verified is not None or not self._settings.oidc_addresses_are_verified:
-            is_that = address is None or str(address).casefold() == username.casefold()
-            return is_that and (verified is True or verified == "true")
+            is_matching = address is None or str(address).casefold() == username.casefold()
+            return is_matching and (verified is True or verified == "true")
         return True
 
-    def _roles(self, claims: dict[str, Any]) -> frozenset[str]:
+    def _map_roles(self, claims: dict[str, Any]) -> frozenset[str]:
         """Their roles by our names. Whatever is no list of names gives no role."""
-        said, map = _said(claims, self._settings.oidc_roles_claim), self._settings.oidc_role_map
-        said = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
-        names = {name for name in said if isinstance(name, str)}
-        return frozenset(map[name] for name in names if name in map) if map else frozenset(names)
+        claimed, role_map = _get_claim(claims, self._settings.oidc_roles_claim), self._settings.oidc_role_map
+        claimed = claimed.split() if isinstance(claimed, str) else claimed if isinstance(claimed, list) else []
+        names = {name for name in claimed if isinstance(name, str)}
+        return frozenset(role_map[name] for name in names if name in role_map) if role_map else frozenset(names)
 
-    def _away(self, problem: Exception) -> ProviderAway:
+    def _to_unavailable_error(self, problem: Exception) -> IdentityProviderUnavailable:
         _log.warning("oidc.away", problem=f"{type(problem).__name__}: {problem}"[:300])
-        return ProviderAway()
+        return IdentityProviderUnavailable()
 
 
-def _said(claims: dict[str, Any], name: str) -> Any:
+def _get_claim(claims: dict[str, Any], name: str) -> Any:
     """The claim of this name; where there is none, what lies inside: `a.b` is b inside a."""
     if name in claims:
         return claims[name]
-    found: Any = claims
+    value: Any = claims
     for part in name.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
-OIDC_PROVIDER = AppPart[Provider | None]("oidc")
+OIDC_PROVIDER = AppPart[OidcProvider | None]("oidc")

@@ -7,40 +7,40 @@ from flask import Request
 
 from broadcast.base.app_parts import AppPart
 from broadcast.config.settings import Settings
-from broadcast.domain.external_identity import PROXY, Vouched
-from broadcast.web.core.peer import is_peer_in, peer
+from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity
+from broadcast.web.core.peer import get_peer_address, is_peer_in
 
-_MOST = 200  # characters of a header that are looked at
+_MAX_HEADER_CHARACTERS = 200  # characters of a header that are looked at
 _log = structlog.get_logger(__name__)
 
 
-class ProxySignIn:
+class ProxyAuthenticator:
     """Reads the headers; begins no session."""
 
     def __init__(self, settings: Settings):
-        self._user, self._roles = settings.proxy_sign_in_header, settings.proxy_roles_header
-        self._from = [ip_network(network) for network in settings.proxy_sign_in_from]
+        self._user_header, self._roles_header = settings.proxy_sign_in_header, settings.proxy_roles_header
+        self._trusted_networks = [ip_network(network) for network in settings.proxy_sign_in_from]
 
-    def username(self, request: Request) -> str | None:
+    def read_username(self, request: Request) -> str | None:
         """Whom the proxy names, as usernames are written here; None when it names nobody or may not."""
-        named = request.headers.get(self._user, "").strip()
-        if not named:
+        proxy_username = request.headers.get(self._user_header, "").strip()
+        if not proxy_username:
             return None
-        if not is_peer_in(request, self._from):
-            _log.warning("proxy_sign_in.ignored", header=self._user, peer=peer(request))
+        if not is_peer_in(request, self._trusted_networks):
+            _log.warning("proxy_sign_in.ignored", header=self._user_header, peer=get_peer_address(request))
             return None
-        return named[:_MOST].lower()
+        return proxy_username[:_MAX_HEADER_CHARACTERS].lower()
 
-    def somebody(self, request: Request) -> Vouched | None:
+    def read_external_identity(self, request: Request) -> ExternalIdentity | None:
         """The same, with the roles that the proxy tells."""
-        username = self.username(request)
+        username = self.read_username(request)
         if username is None:
             return None
         roles = None
-        if self._roles:
-            told = request.headers.get(self._roles, "")[: 10 * _MOST]
-            roles = frozenset(name.strip() for name in told.split(",") if name.strip())
-        return Vouched(PROXY, None, username, roles=roles)
+        if self._roles_header:
+            raw_roles = request.headers.get(self._roles_header, "")[: 10 * _MAX_HEADER_CHARACTERS]
+            roles = frozenset(name.strip() for name in raw_roles.split(",") if name.strip())
+        return ExternalIdentity(PROXY_ISSUER, None, username, roles=roles)
 
 
-PROXY_SIGN_IN = AppPart[ProxySignIn | None]("proxy_sign_in")
+PROXY_SIGN_IN = AppPart[ProxyAuthenticator | None]("proxy_sign_in")

@@ -13,7 +13,7 @@ from broadcast.store.models import setup
 from broadcast.web.auth import login
 from broadcast.web.core import limits
 from broadcast.web.core.identity import allow
-from broadcast.web.core.rendering import page
+from broadcast.web.core.rendering import render_page
 
 blueprint = Blueprint("first_run", __name__, url_prefix="/setup")
 
@@ -23,30 +23,30 @@ blueprint = Blueprint("first_run", __name__, url_prefix="/setup")
 def show():
     if setup.has_administrator():
         return redirect(url_for("auth.login"), 303)
-    return _form({}, {})
+    return _render_setup({}, {})
 
 
 @blueprint.post("", strict_slashes=False)
 @allow("anyone")
-def make():
+def create_administrator():
     form, now = request.form, clock.now()
     username, password = form.get("username", ""), form.get("password", "")
     try:
-        actions.make_administrator(form.get("code", ""), username, password, name=form.get("name"), now=now)
+        actions.create_first_administrator(form.get("code", ""), username, password, name=form.get("name"), now=now)
     except Invalid as invalid:
-        return _form(form, invalid.fields), invalid.status
+        return _render_setup(form, invalid.fields), invalid.status
     token, _ = users.sign_in(
         username,
         password,
-        address=limits.address(),
-        agent=request.user_agent.string,
+        address=limits.get_remote_address(),
+        user_agent=request.user_agent.string,
         now=now,
-        replaces=login.present_token(),
+        replaced_token=login.get_session_token(),
     )
-    login.enter(token)
+    login.start_session(token)
     return redirect(url_for("console.overview.overview"), 303)
 
 
-def _form(form, errors: dict[str, str]) -> str:
+def _render_setup(form, errors: dict[str, str]) -> str:
     typed = {name: form.get(name, "") for name in ("code", "username", "name")}
-    return page("auth/setup.html", form=typed, errors=errors)
+    return render_page("auth/setup.html", form=typed, errors=errors)

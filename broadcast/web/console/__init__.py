@@ -6,7 +6,7 @@ from broadcast.web.console import connections, dead_letters, health, overview, r
 from broadcast.web.console.broadcasts import compose, detail, fragments, library, listing, revisions
 
 blueprint = Blueprint("console", __name__, url_prefix="/console")
-for _subject in (
+for _page_module in (
     overview,
     listing,
     compose,
@@ -19,4 +19,4 @@ for _subject in (
     rules,
     health,
 ):
-    blueprint.register_blueprint(_subject.blueprint)
+    blueprint.register_blueprint(_page_module.blueprint)

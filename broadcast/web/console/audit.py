@@ -8,57 +8,63 @@ from flask import Blueprint, request
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit
-from broadcast.store.audit import Filters
-from broadcast.web.core.csv_download import signed_csv
+from broadcast.store.audit import AuditFilters
+from broadcast.web.core.csv_download import stream_signed_csv
 from broadcast.web.core.identity import allow
-from broadcast.web.core.rendering import is_htmx, page
+from broadcast.web.core.rendering import is_htmx, render_page
 
 blueprint = Blueprint("audit", __name__, url_prefix="/console/audit")
 
-PAGE = 50
-_CHUNK = 500  # rows of one read of an export
-_TEXTS = {"who": "who", "what": "what", "objectType": "object_type", "objectId": "object_id"}
+PAGE_SIZE = 50
+_CHUNK_ROWS = 500  # rows of one read of an export
+_TEXT_FILTERS = {"who": "who", "what": "what", "objectType": "object_type", "objectId": "object_id"}
 
 
 @blueprint.get("")
 @allow(Permission.AUDIT)
 def listing():
-    filters, typed = _filters()
+    filters, typed = _read_filters()
     before = request.args.get("before", "")
-    found = audit.page(filters, before=_number(before), limit=PAGE + 1)
-    values = {"rows": found[:PAGE], "next": found[PAGE - 1].id if len(found) > PAGE else None, "typed": typed}
+    fetched = audit.list_page(filters, before=_parse_number(before), limit=PAGE_SIZE + 1)
+    values = {
+        "rows": fetched[:PAGE_SIZE],
+        "next": fetched[PAGE_SIZE - 1].id if len(fetched) > PAGE_SIZE else None,
+        "typed": typed,
+    }
     if is_htmx() and before:
-        return page("console/audit/_rows.html", **values)
-    return page("console/audit/page.html", object_types=audit.object_types(), **values)
+        return render_page("console/audit/_rows.html", **values)
+    return render_page("console/audit/page.html", object_types=audit.list_object_types(), **values)
 
 
 @blueprint.get("/csv")
 @allow(Permission.AUDIT)
 def export():
     """Everything that the filters show, newest first."""
-    filters, _ = _filters()
+    filters, _ = _read_filters()
 
-    def read(before):
-        rows = audit.page(filters, before=before, limit=_CHUNK)
+    def read_chunk(before):
+        rows = audit.list_page(filters, before=before, limit=_CHUNK_ROWS)
         cells = [
             (r.id, r.at, r.actor_id, r.actor_name, r.action, r.object_type, r.object_id, json.dumps(r.detail), r.hash)
             for r in rows
         ]
-        return cells, rows[-1].id if len(rows) == _CHUNK else None
+        return cells, rows[-1].id if len(rows) == _CHUNK_ROWS else None
 
     header = ("id", "at", "actor id", "actor", "action", "object type", "object id", "detail", "hash")
-    return signed_csv(f"audit-{clock.now():%Y-%m-%d}.csv", header, read)
+    return stream_signed_csv(f"audit-{clock.now():%Y-%m-%d}.csv", header, read_chunk)
 
 
-def _filters() -> tuple[Filters, dict[str, str]]:
+def _read_filters() -> tuple[AuditFilters, dict[str, str]]:
     """What is asked for, and how it was typed. Days are UTC; a day that is none counts as not given."""
-    typed = {name: request.args.get(name, "").strip()[:100].replace("\0", "") for name in (*_TEXTS, "since", "until")}
-    since, until = _day(typed["since"]), _day(typed["until"])
-    texts = {field: typed[name] for name, field in _TEXTS.items()}
-    return Filters(**texts, since=since, until=until and until + timedelta(days=1)), typed
+    typed = {
+        name: request.args.get(name, "").strip()[:100].replace("\0", "") for name in (*_TEXT_FILTERS, "since", "until")
+    }
+    since, until = _parse_day(typed["since"]), _parse_day(typed["until"])
+    texts = {field: typed[name] for name, field in _TEXT_FILTERS.items()}
+    return AuditFilters(**texts, since=since, until=until and until + timedelta(days=1)), typed
 
 
-def _day(text: str) -> datetime | None:
+def _parse_day(text: str) -> datetime | None:
     try:
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
@@ -66,5 +72,5 @@ def _day(text: str) -> datetime | None:
     return day if 2000 <= day.year < 3000 else None
 
 
-def _number(text: str) -> int | None:
+def _parse_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

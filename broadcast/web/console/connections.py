@@ -9,11 +9,11 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import users
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.core.identity import allow
-from broadcast.web.core.rendering import page
+from broadcast.web.core.rendering import render_page
 
 blueprint = Blueprint("connections", __name__)
 
-CONNECTIONS = 200  # streams listed on one page, the newest first
+MAX_STREAMS_SHOWN = 200  # streams listed on one page, the newest first
 
 
 @blueprint.get("/connections")
@@ -21,23 +21,23 @@ CONNECTIONS = 200  # streams listed on one page, the newest first
 def connections():
     """Who is connected, to which worker, since when, and how far behind."""
     presence = PRESENCE.current
-    streams = sorted(presence.streams(), key=lambda stream: stream.since, reverse=True)
-    shown = streams[:CONNECTIONS]
-    names = users.names([stream.user_id for stream in shown])
-    listed = [
+    streams = sorted(presence.list_streams(), key=lambda stream: stream.since, reverse=True)
+    displayed = streams[:MAX_STREAMS_SHOWN]
+    names = users.get_names([stream.user_id for stream in displayed])
+    rows = [
         {
             "stream": stream,
             "person": names.get(stream.user_id, f"person {stream.user_id}"),
-            "since": clock.from_wire(stream.since),
+            "since": clock.parse_rfc3339(stream.since),
         }
-        for stream in shown
+        for stream in displayed
     ]
-    figures = {
+    counts = {
         "streams": len(streams),
         "people": len({s.user_id for s in streams}),
         "workers": len({s.worker for s in streams}),
     }
-    return page("console/connections.html", rows=listed, figures=figures)
+    return render_page("console/connections.html", rows=rows, figures=counts)
 
 
 @blueprint.post("/connections/<connection_id>/close")
@@ -47,5 +47,5 @@ def close_connection(connection_id: str):
     user_id = request.form.get("userId", "")
     if not (user_id.isascii() and user_id.isdigit() and len(user_id) < 19):
         raise Invalid({"userId": "Which person's stream it is must be told."})
-    notify.disconnect(int(user_id), connection_id[:100])
+    notify.request_disconnect(int(user_id), connection_id[:100])
     return redirect(url_for("console.connections.connections"), 303)

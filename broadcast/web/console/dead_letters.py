@@ -7,70 +7,78 @@ from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from broadcast.actions import dead_letters as actions
-from broadcast.actions.inbound_batch import Ready, compose
+from broadcast.actions.inbound_batch import PreparedInboundEvent, build_broadcast_row
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.domain.inbound import VALUE_BYTES, Publish, Rejected
+from broadcast.domain.inbound import MAX_VALUE_BYTES, PublishCommand, Rejection
 from broadcast.domain.permissions import Permission
 from broadcast.ingest import redrive
 from broadcast.store import dead_letters, system_identity
-from broadcast.store.models.ingest import DeadLetter, LetterStatus
+from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.web.console.broadcasts import review
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import CardView, is_htmx, page
-from broadcast.web.core.resumable_forms import resumable
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import CardView, is_htmx, render_page
+from broadcast.web.core.resumable_forms import resumable_form
 
 blueprint = Blueprint("dead_letters", __name__)
 
-PAGE = 30
+PAGE_SIZE = 30
 
 
 @blueprint.get("/dead-letters")
 @allow(Permission.OPERATE)
 def listing():
-    status, after = request.args.get("status", LetterStatus.WAITING.value), request.args.get("after", "")
-    status = status if status in set(LetterStatus) else LetterStatus.WAITING.value
+    status, after = request.args.get("status", DeadLetterStatus.WAITING.value), request.args.get("after", "")
+    status = status if status in set(DeadLetterStatus) else DeadLetterStatus.WAITING.value
     before = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else None
-    found = dead_letters.page(LetterStatus(status), before=before, limit=PAGE + 1, whole=False)
-    next = str(found[PAGE - 1].id) if len(found) > PAGE else None
-    values = {"letters": found[:PAGE], "next": next, "status": status}
+    fetched = dead_letters.list_page(
+        DeadLetterStatus(status), before=before, limit=PAGE_SIZE + 1, should_load_payload=False
+    )
+    next_cursor = str(fetched[PAGE_SIZE - 1].id) if len(fetched) > PAGE_SIZE else None
+    values = {"letters": fetched[:PAGE_SIZE], "next": next_cursor, "status": status}
     if is_htmx() and before:
-        return page("console/dead_letters/_rows.html", **values)
-    values |= {"counts": dead_letters.counts(), "through": dead_letters.newest_id(), "told": _told_of_all()}
-    return page("console/dead_letters/list.html", **values)
+        return render_page("console/dead_letters/_rows.html", **values)
+    values |= {
+        "counts": dead_letters.count_by_status(),
+        "through": dead_letters.get_newest_id(),
+        "told": _read_bulk_result(),
+    }
+    return render_page("console/dead_letters/list.html", **values)
 
 
 @blueprint.get("/dead-letters/<int:letter_id>")
 @allow(Permission.OPERATE)
-def one(letter_id: int):
-    letter = found(letter_id)
-    return _page(letter, typed=shown(letter.value))
+def detail(letter_id: int):
+    letter = get_letter_or_404(letter_id)
+    return _render_letter(letter, typed=decode_for_display(letter.value))
 
 
 @blueprint.post("/dead-letters/<int:letter_id>/redrive")
-@resumable
+@resumable_form
 @allow(Permission.OPERATE)
-def again(letter_id: int):
+def redrive_one(letter_id: int):
     """Redrive a letter, with its value as it was typed; with `check` only show what would come of it."""
-    letter, now = found(letter_id), clock.now()
+    letter, now = get_letter_or_404(letter_id), clock.now()
     typed = request.form.get("value", "").replace("\r\n", "\n")
     if request.form.get("resume"):
-        return _page(letter, typed=typed)
-    value = None if typed == shown(letter.value) else typed.encode("utf-8", "surrogatepass")
+        return _render_letter(letter, typed=typed)
+    value = None if typed == decode_for_display(letter.value) else typed.encode("utf-8", "surrogatepass")
     if "check" in request.form:
-        return _page(letter, typed=typed, ready=redrive.rehearse(letter, value, now=now))
-    outcome = redrive.redrive(letter, value, by=me().actor, now=now, confirmed=review.given(request.form))
-    if outcome.rejected is not None:
-        return _page(found(letter_id), typed=typed, error=outcome.rejected.reason), 422
-    return redirect(url_for("console.dead_letters.one", letter_id=letter_id), 303)
+        return _render_letter(letter, typed=typed, ready=redrive.preview_redrive(letter, value, now=now))
+    outcome = redrive.redrive(
+        letter, value, by=current_identity().actor, now=now, confirmed=review.read_confirmation(request.form)
+    )
+    if outcome.rejection is not None:
+        return _render_letter(get_letter_or_404(letter_id), typed=typed, error=outcome.rejection.reason), 422
+    return redirect(url_for("console.dead_letters.detail", letter_id=letter_id), 303)
 
 
 @blueprint.post("/dead-letters/<int:letter_id>/purge")
 @allow(Permission.OPERATE)
 def purge(letter_id: int):
-    actions.purge(letter_id, by=me().actor, now=clock.now())
+    actions.purge(letter_id, by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.dead_letters.listing"), 303)
 
 
@@ -78,70 +86,70 @@ def purge(letter_id: int):
 @allow(Permission.OPERATE)
 def redrive_all():
     """All that were waiting when the page was made, some hundred at a time; tells how many went out and how many did not."""
-    how = redrive.redrive_all(through=_through(), by=me().actor, now=clock.now())
-    told = {"done": how.done, "rejected": how.rejected, "left": how.left, "unconfirmed": how.unconfirmed}
-    return redirect(url_for("console.dead_letters.listing", **told), 303)
+    result = redrive.redrive_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
+    counts = {"done": result.done, "rejected": result.rejected, "left": result.left, "unconfirmed": result.unconfirmed}
+    return redirect(url_for("console.dead_letters.listing", **counts), 303)
 
 
 @blueprint.post("/dead-letters/purge")
 @allow(Permission.OPERATE)
 def purge_all():
-    count = actions.purge_all(through=_through(), by=me().actor, now=clock.now())
+    count = actions.purge_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.dead_letters.listing", purged=count), 303)
 
 
-def found(letter_id: int) -> DeadLetter:
+def get_letter_or_404(letter_id: int) -> DeadLetter:
     """Raises NotFound."""
-    letter = dead_letters.by_id(letter_id) if letter_id < 2**63 else None
+    letter = dead_letters.get(letter_id) if letter_id < 2**63 else None
     if letter is None:
         raise NotFound("There is no such dead letter.")
     return letter
 
 
-def shown(value: bytes | None) -> str:
+def decode_for_display(value: bytes | None) -> str:
     """A value as a page can hold it: what no text can be, or no form would give back, is a replacement character."""
     text = (value or b"").decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     return "".join(c if c in "\n\t" or ord(c) >= 32 else "�" for c in text).removeprefix("\ufeff")
 
 
-def rehearsed(ready: Ready, by: Actor, now: datetime) -> CardView | None:
+def build_preview_card(ready: PreparedInboundEvent, by: Actor, now: datetime) -> CardView | None:
     """The card that people would get; None for what is no new broadcast."""
-    if not isinstance(ready.arrival.reading, Publish):
+    if not isinstance(ready.inbound_event.command, PublishCommand):
         return None
-    row = compose(ready, by=by, now=now)
+    row = build_broadcast_row(ready, by=by, now=now)
     row.id, row.published_at = 0, now
-    return CardView(row.as_card(), seq=0, is_read=False)
+    return CardView(row.to_card(), seq=0, is_read=False)
 
 
-def _page(
-    letter: DeadLetter, *, typed: str, ready: Ready | None = None, error: str | None = None
+def _render_letter(
+    letter: DeadLetter, *, typed: str, ready: PreparedInboundEvent | None = None, error: str | None = None
 ) -> ResponseReturnValue:
-    reading = ready and ready.arrival.reading
-    return page(
+    command = ready and ready.inbound_event.command
+    return render_page(
         "console/dead_letters/detail.html",
         letter=letter,
         arrived_at=letter.created_at,
-        headers=[(name, shown(base64.b64decode(value))) for name, value in letter.headers],
-        key=shown(letter.key) if letter.key else None,
+        headers=[(name, decode_for_display(base64.b64decode(value))) for name, value in letter.headers],
+        key=decode_for_display(letter.key) if letter.key else None,
         typed=typed,
-        group=SETTINGS.current.kafka_group_id or system_identity.kafka_group(),
-        is_cut=letter.size > VALUE_BYTES,
-        error=reading.reason if isinstance(reading, Rejected) else error,
-        card=rehearsed(ready, me().actor, clock.now()) if ready else None,
-        reach=ready.reach if ready else None,
-        is_fit=ready is not None and not isinstance(reading, Rejected),
+        group=SETTINGS.current.kafka_group_id or system_identity.get_kafka_group(),
+        is_cut=letter.size > MAX_VALUE_BYTES,
+        error=command.reason if isinstance(command, Rejection) else error,
+        card=build_preview_card(ready, current_identity().actor, clock.now()) if ready else None,
+        reach=ready.recipient_count if ready else None,
+        is_fit=ready is not None and not isinstance(command, Rejection),
     )
 
 
-def _through() -> int:
+def _read_through_id() -> int:
     through = request.form.get("through", "")
     if not (through.isascii() and through.isdigit() and len(through) < 19):
         raise Invalid({"through": "Which letters are meant must be told: load the page anew."})
     return int(through)
 
 
-def _told_of_all() -> dict[str, int] | None:
+def _read_bulk_result() -> dict[str, int] | None:
     """What the redrive or purge of all said on its way here."""
     numbers = {name: request.args.get(name, "") for name in ("done", "rejected", "left", "unconfirmed", "purged")}
-    told = {name: int(text) for name, text in numbers.items() if text.isascii() and text.isdigit() and len(text) < 10}
-    return told or None
+    result = {name: int(text) for name, text in numbers.items() if text.isascii() and text.isdigit() and len(text) < 10}
+    return result or None

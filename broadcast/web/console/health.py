@@ -6,22 +6,22 @@ from broadcast.domain.permissions import Permission
 from broadcast.maintenance import doctor
 from broadcast.streams.hub import HUB
 from broadcast.web.core.identity import allow
-from broadcast.web.core.rendering import page
+from broadcast.web.core.rendering import render_page
 from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("health", __name__)
 
-_WORST_FIRST = ("failure", "warning", "ok")
+_SEVERITY_ORDER = ("failure", "warning", "ok")
 
 
 @blueprint.get("/health")
 @allow(Permission.OPERATE)
 def health():
     """The page looks for itself whether a proxy holds streams back: only the browser can see that."""
-    findings = doctor.examine(current_app._get_current_object())
-    findings.sort(key=lambda finding: _WORST_FIRST.index(finding.state))
+    findings = doctor.run_checks(current_app._get_current_object())
+    findings.sort(key=lambda finding: _SEVERITY_ORDER.index(finding.state))
     runtime, hub = RUNTIME.current, HUB.current
-    return page(
+    return render_page(
         "console/health.html",
         findings=findings,
         problems=sorted(runtime.problems.items()),

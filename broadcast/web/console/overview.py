@@ -8,98 +8,105 @@ from flask import Blueprint, request, url_for
 
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
-from broadcast.domain.overdue_schedules import Reason
+from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.permissions import Permission
-from broadcast.domain.time_zones import read_zone, start_of_day
+from broadcast.domain.time_zones import get_start_of_day, parse_zone
 from broadcast.store import broadcast_query, broadcasts, dead_letters, overdue_schedules, users
-from broadcast.store.broadcast_query import Look
-from broadcast.store.dead_letters import LetterStatus
+from broadcast.store.broadcast_query import BroadcastQuery
+from broadcast.store.dead_letters import DeadLetterStatus
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console import viewer_stats
-from broadcast.web.console.broadcasts.list_rows import rows
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import page
+from broadcast.web.console.broadcasts.list_rows import load_list_items
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import render_page
 from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("overview", __name__)
 
-_OVERDUE = 3  # of them are named; their own pages tell the rest
+_MAX_ITEMS_LISTED = 3  # of them are named; their own pages tell the rest
 
 
-class Need(NamedTuple):
+class ActionItem(NamedTuple):
     """Something that waits for a person, and where it is seen to."""
 
     sentence: str
-    address: str
-    press: str
+    url: str
+    link_text: str
 
 
 @blueprint.get("/")
 @allow(Permission.SEE)
 def overview():
     now, presence = clock.now(), PRESENCE.current
-    zone = read_zone(users.preferences(me().id).time_zone)
-    counts = broadcast_query.counts(Look())
-    figures = {
+    zone = parse_zone(users.get_preferences(current_identity().id).time_zone)
+    counts = broadcast_query.count_by_tab(BroadcastQuery())
+    summary = {
         "people": users.count_all(),
-        "online": len(presence.online_ids()),
+        "online": len(presence.get_online_ids()),
         "live": counts["active"],
         "scheduled": counts["scheduled"],
         "drafts": counts["draft"],
-        "sent_today": broadcasts.published_since(start_of_day(now, zone)),
+        "sent_today": broadcasts.count_published_since(get_start_of_day(now, zone)),
     }
-    live, due = rows(broadcast_query.page(Look(tab="active", size=5))), rows(overdue_schedules.due_next(limit=5))
-    return page(
+    live_rows, due_rows = (
+        load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
+        load_list_items(overdue_schedules.list_next_due(limit=5)),
+    )
+    return render_page(
         "console/overview.html",
-        live=live,
-        due=due,
-        figures=figures,
+        live=live_rows,
+        due=due_rows,
+        figures=summary,
         day_in=zone.key,
-        needs=list(_needs(now)),
+        needs=list(_list_action_items(now)),
         base_url=request.host_url.rstrip("/"),
     )
 
 
-def _needs(now: datetime) -> Iterator[Need]:
-    yield from _decisions()
-    overdue = broadcasts.overdue(now, limit=_OVERDUE)
-    figures = viewer_stats.of(overdue)
+def _list_action_items(now: datetime) -> Iterator[ActionItem]:
+    yield from _list_waiting_decisions()
+    overdue = broadcasts.list_overdue(now, limit=_MAX_ITEMS_LISTED)
+    stats_by_id = viewer_stats.load_stats(overdue)
     for broadcast in overdue:
-        if (missing := figures[broadcast.id].missing) != 0:
-            yield Need(
-                _past_its_day(broadcast.title, missing), url_for("figures.show", broadcast_id=broadcast.id), "Who"
+        if (missing := stats_by_id[broadcast.id].missing) != 0:
+            yield ActionItem(
+                _describe_overdue(broadcast.title, missing), url_for("figures.show", broadcast_id=broadcast.id), "Who"
             )
-    if me().actor.may(Permission.OPERATE):
-        yield from _troubles()
+    if current_identity().actor.may(Permission.OPERATE):
+        yield from _list_problems()
 
 
-def _decisions() -> Iterator[Need]:
+def _list_waiting_decisions() -> Iterator[ActionItem]:
     """Plans that do not go out by themselves any more."""
-    for broadcast in overdue_schedules.waiting(limit=_OVERDUE):
-        sentence = f"“{broadcast.title}” was not sent. {Reason(broadcast.decision_reason).sentence}"
-        yield Need(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
-    if (more := overdue_schedules.count_waiting() - _OVERDUE) > 0:
-        words = "1 more plan waits" if more == 1 else f"{more:,} more plans wait"
-        yield Need(f"{words} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled")
+    for broadcast in overdue_schedules.list_waiting(limit=_MAX_ITEMS_LISTED):
+        sentence = f"“{broadcast.title}” was not sent. {DecisionReason(broadcast.decision_reason).sentence}"
+        yield ActionItem(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
+    if (remaining := overdue_schedules.count_waiting() - _MAX_ITEMS_LISTED) > 0:
+        subject = "1 more plan waits" if remaining == 1 else f"{remaining:,} more plans wait"
+        yield ActionItem(
+            f"{subject} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled"
+        )
 
 
-def _past_its_day(title: str, missing: int | None) -> str:
+def _describe_overdue(title: str, missing: int | None) -> str:
     """Where no figure of persons may be told, not even whether somebody is missing."""
     if missing is None:
         return f"“{title}” is past its day of acknowledgement."
     return f"“{title}” is past its day: {missing:,} {'has' if missing == 1 else 'have'} not acknowledged it."
 
 
-def _troubles() -> Iterator[Need]:
+def _list_problems() -> Iterator[ActionItem]:
     """What the operator would find on the health page, without the slow questions of the doctor."""
     runtime, settings = RUNTIME.current, SETTINGS.current
-    health = url_for("console.health.health")
-    if waiting := dead_letters.counts()[LetterStatus.WAITING.value]:
-        word = "event waits" if waiting == 1 else "events wait"
-        yield Need(f"{waiting:,} {word} that could not become broadcasts.", "/console/dead-letters", "Dead letters")
+    health_url = url_for("console.health.health")
+    if waiting := dead_letters.count_by_status()[DeadLetterStatus.WAITING.value]:
+        subject = "event waits" if waiting == 1 else "events wait"
+        yield ActionItem(
+            f"{waiting:,} {subject} that could not become broadcasts.", "/console/dead-letters", "Dead letters"
+        )
     for name, problem in sorted(runtime.problems.items()):
-        yield Need(f"The loop “{name}” failed and is being restarted: {problem}", health, "Health")
-    if settings.redis_url and not runtime.bus.healthy:
-        yield Need("Redis does not answer this worker: messages take up to a second.", health, "Health")
+        yield ActionItem(f"The loop “{name}” failed and is being restarted: {problem}", health_url, "Health")
+    if settings.redis_url and not runtime.bus.is_healthy:
+        yield ActionItem("Redis does not answer this worker: messages take up to a second.", health_url, "Health")
     if runtime.bridge and runtime.bridge.problem:
-        yield Need(f"Kafka: {runtime.bridge.problem}", health, "Health")
+        yield ActionItem(f"Kafka: {runtime.bridge.problem}", health_url, "Health")

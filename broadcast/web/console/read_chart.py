@@ -2,43 +2,46 @@
 
 from dataclasses import dataclass
 
-from broadcast.store.broadcast_stats import STEPS, Pace
+from broadcast.store.broadcast_stats import CURVE_OFFSETS, ReadLatency
 
 WIDTH, HEIGHT = 600, 160
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 30  # room for the words of the axes
-_WORDS = ("1 min", "5 min", "15 min", "1 h", "4 h", "12 h", "1 day", "3 days", "7 days", "30 days")
+_STEP_LABELS = ("1 min", "5 min", "15 min", "1 h", "4 h", "12 h", "1 day", "3 days", "7 days", "30 days")
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
     x: float
-    words: str
+    label: str
     delivered: int
     read: int
 
 
-class Curve:
+class ReadChart:
     """Drawn by `_curve.html`. The time axis has one even step for each of STEPS that has passed, and one for now."""
 
     width, height, bottom, left, right = WIDTH, HEIGHT, HEIGHT - BOTTOM, LEFT, WIDTH - RIGHT
 
-    def __init__(self, pace: Pace, targeted: int):
-        words = [*_WORDS[: len(pace.read) - 1], "now"]
-        assert len(_WORDS) == len(STEPS)
-        self.top = max(targeted, 1)
-        step = (WIDTH - LEFT - RIGHT) / len(words)
+    def __init__(self, pace: ReadLatency, targeted: int):
+        labels = [*_STEP_LABELS[: len(pace.read) - 1], "now"]
+        assert len(_STEP_LABELS) == len(CURVE_OFFSETS)
+        self.max_count = max(targeted, 1)
+        step = (WIDTH - LEFT - RIGHT) / len(labels)
         self.ticks = [
             Tick(round(LEFT + step * n, 1), word, delivered, read)
-            for n, (word, delivered, read) in enumerate(zip(words, pace.delivered, pace.read, strict=True), 1)
+            for n, (word, delivered, read) in enumerate(zip(labels, pace.delivered, pace.read, strict=True), 1)
         ]
-        self.delivered = self._points(pace.delivered)
-        self.read = self._points(pace.read)
+        self.delivered = self._build_points(pace.delivered)
+        self.read = self._build_points(pace.read)
 
-    def _points(self, counts: list[int]) -> str:
+    def _build_points(self, counts: list[int]) -> str:
         """`x,y x,y …`, from nobody at the moment of sending."""
-        points = [(LEFT, self.y(0)), *((tick.x, self.y(count)) for tick, count in zip(self.ticks, counts, strict=True))]
+        points = [
+            (LEFT, self.to_y(0)),
+            *((tick.x, self.to_y(count)) for tick, count in zip(self.ticks, counts, strict=True)),
+        ]
         return " ".join(f"{x:g},{y:g}" for x, y in points)
 
-    def y(self, count: float) -> float:
-        room = HEIGHT - TOP - BOTTOM
-        return round(TOP + room * (1 - min(1.0, count / self.top)), 1)
+    def to_y(self, count: float) -> float:
+        plot_height = HEIGHT - TOP - BOTTOM
+        return round(TOP + plot_height * (1 - min(1.0, count / self.max_count)), 1)

@@ -6,80 +6,86 @@ from flask import Blueprint
 
 from broadcast.base.errors import NotFound
 from broadcast.config.settings import SETTINGS
-from broadcast.domain.inbound import Publish, Rejected
+from broadcast.domain.inbound import PublishCommand, Rejection
 from broadcast.domain.message import Priority
 from broadcast.domain.permissions import Permission
 from broadcast.ingest import dry_run
-from broadcast.ingest.dry_run import Tried
-from broadcast.ingest.rules import ANYTHING, RULES, Rule, Rules
+from broadcast.ingest.dry_run import DryRunResult
+from broadcast.ingest.rules import ALLOW_ALL_RULE, RULES, Rule, Rules
 from broadcast.store import event_sources
-from broadcast.web.console.dead_letters import rehearsed
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import page
+from broadcast.web.console.dead_letters import build_preview_card
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import render_page
 
 blueprint = Blueprint("rules", __name__)
 
-_SPOKEN = {"targetType": "audience", "targetIds": "who gets it", "requiresAck": "acknowledgement"}
-_TEMPLATES = {"title": "Title", "content": "Text", "collapse_key": "Collapse key"}
+_FIELD_LABELS = {"targetType": "audience", "targetIds": "who gets it", "requiresAck": "acknowledgement"}
+_TEMPLATE_LABELS = {"title": "Title", "content": "Text", "collapse_key": "Collapse key"}
 
 
 @blueprint.get("/rules")
 @allow(Permission.OPERATE)
 def listing():
     """Every rule with who may send under it, and what becomes of what none is for."""
-    rules = [_told(rule, number) for number, rule in enumerate(_rules(), 1)]
+    rules = [_rule_to_context(rule, number) for number, rule in enumerate(_get_rules(), 1)]
     settings = SETTINGS.current
     is_open = settings.event_rules_others == "allow"
-    return page("console/rules/list.html", rules=rules, path=settings.event_rules, is_open=is_open)
+    return render_page("console/rules/list.html", rules=rules, path=settings.event_rules, is_open=is_open)
 
 
 @blueprint.get("/rules/<int:number>")
 @allow(Permission.OPERATE)
-def one(number: int):
+def detail(number: int):
     """The rule, and its dry run."""
-    rules = _rules()
+    rules = _get_rules()
     if not 0 < number <= len(rules):
         raise NotFound("There is no such rule. Rules are numbered as they stand in the file.")
     rule = rules[number - 1]
-    tried = [_shown(one) for one in dry_run.try_rule(rules, number)]
-    figures = event_sources.figures(dry_run.sources_of(rule))
-    return page("console/rules/detail.html", rule=_told(rule, number), tried=tried, figures=figures, most=dry_run.MOST)
+    tried_events = [_dry_run_to_context(one) for one in dry_run.try_rule(rules, number)]
+    source_stats = event_sources.list_source_stats(dry_run.get_rule_sources(rule))
+    return render_page(
+        "console/rules/detail.html",
+        rule=_rule_to_context(rule, number),
+        tried=tried_events,
+        figures=source_stats,
+        most=dry_run.MAX_SAMPLES,
+    )
 
 
-def _rules() -> Rules:
+def _get_rules() -> Rules:
     """Those of the file: the one for all the rest, where that is let through, is no rule to look at."""
-    return tuple(rule for rule in RULES.current if rule is not ANYTHING)
+    return tuple(rule for rule in RULES.current if rule is not ALLOW_ALL_RULE)
 
 
-def _told(rule: Rule, number: int) -> dict[str, Any]:
+def _rule_to_context(rule: Rule, number: int) -> dict[str, Any]:
     """A rule in words for a page."""
     return {
         "number": number,
-        "fits": sorted(rule.fits.items()),
+        "fits": sorted(rule.patterns.items()),
         "senders": rule.senders,
-        "sender": rule.sender,
-        "defaults": [(_SPOKEN.get(name, name), _words(value)) for name, value in rule.defaults.items()],
-        "texts": [(_TEMPLATES[name], text.typed) for name, text in rule.templates.items()],
+        "sender": rule.sender_name,
+        "defaults": [(_FIELD_LABELS.get(name, name), _to_text(value)) for name, value in rule.defaults.items()],
+        "texts": [(_TEMPLATE_LABELS[name], text.source_text) for name, text in rule.templates.items()],
         "audiences": rule.audiences and sorted(rule.audiences),
         "priorities": rule.priorities and [one for one in Priority if one in rule.priorities],
-        "cap": rule.cap,
-        "draft": rule.draft,
+        "rate_cap": rule.rate_cap,
+        "draft": rule.is_draft_only,
     }
 
 
-def _words(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _shown(tried: Tried) -> dict[str, Any]:
-    reading = tried.ready.arrival.reading
+def _dry_run_to_context(dry_run_result: DryRunResult) -> dict[str, Any]:
+    command = dry_run_result.prepared.inbound_event.command
     return {
-        "at": tried.at,
-        "source": tried.source,
-        "id": reading.source_id,
-        "reach": tried.ready.reach,
-        "refusal": reading.reason if isinstance(reading, Rejected) else None,
-        "collapse_key": reading.collapse_key if isinstance(reading, Publish) else None,
-        "is_draft": isinstance(reading, Publish) and reading.draft.keep_as_draft,
-        "card": rehearsed(tried.ready, me().actor, tried.at),
+        "at": dry_run_result.at,
+        "source": dry_run_result.source,
+        "id": command.source_id,
+        "reach": dry_run_result.prepared.recipient_count,
+        "refusal": command.reason if isinstance(command, Rejection) else None,
+        "collapse_key": command.collapse_key if isinstance(command, PublishCommand) else None,
+        "is_draft": isinstance(command, PublishCommand) and command.draft.keep_as_draft,
+        "card": build_preview_card(dry_run_result.prepared, current_identity().actor, dry_run_result.at),
     }

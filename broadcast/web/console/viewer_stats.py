@@ -1,7 +1,7 @@
 """The figures of broadcasts as the person asking may see them: the only way from what is counted to a page, a file or JSON.
 
 Figures from which one person's reading can be told are for those who may see who has read, and for nobody where the system
-tells totals only (`domain.figures.disclose`).
+tells totals only (`domain.stats.disclose_stats`).
 """
 
 from collections.abc import Sequence
@@ -9,59 +9,73 @@ from typing import Any
 
 from broadcast.config.settings import SETTINGS
 from broadcast.domain.permissions import Permission
-from broadcast.domain.stats import STEPS, Figures, coarse, disclose, of_forgotten
+from broadcast.domain.stats import (
+    FUNNEL_STEPS,
+    BroadcastStats,
+    disclose_stats,
+    make_stats_without_receipts,
+    round_to_group,
+)
 from broadcast.store import broadcast_totals
-from broadcast.store.broadcast_stats import Pace
+from broadcast.store.broadcast_stats import ReadLatency
 from broadcast.store.models import Broadcast
-from broadcast.web.core.identity import me
+from broadcast.web.core.identity import current_identity
 
 
-def tells_persons() -> bool:
+def has_per_recipient_stats() -> bool:
     """Whether this system tells anybody who has read what."""
     return SETTINGS.current.figures_per_person
 
 
-def shows_persons() -> bool:
+def may_see_per_recipient_stats() -> bool:
     """Whether the person asking may see who has read what."""
-    return tells_persons() and me().actor.may(Permission.FIGURES)
+    return has_per_recipient_stats() and current_identity().actor.may(Permission.FIGURES)
 
 
-def of(rows: Sequence[Broadcast], *, per_person: bool | None = None) -> dict[int, Figures]:
-    """By the id of each broadcast. `per_person`: what `shows_persons` said, for whoever writes after the request is over."""
-    per_person = shows_persons() if per_person is None else per_person
-    counted = broadcast_totals.totals([row for row in rows if not row.receipts_deleted_at])
-    forgotten = {row.id: of_forgotten(row.audience_count) for row in rows if row.receipts_deleted_at}
-    return {id: disclose(totals, per_person=per_person) for id, totals in counted.items()} | forgotten
+def load_stats(rows: Sequence[Broadcast], *, per_recipient: bool | None = None) -> dict[int, BroadcastStats]:
+    """By the id of each broadcast. `per_recipient`: what `may_see_per_recipient_stats` said, for whoever writes after
+    the request is over.
+    """
+    per_recipient = may_see_per_recipient_stats() if per_recipient is None else per_recipient
+    totals_by_id = broadcast_totals.count_totals([row for row in rows if not row.receipts_deleted_at])
+    stats_without_receipts = {
+        row.id: make_stats_without_receipts(row.audience_count) for row in rows if row.receipts_deleted_at
+    }
+    return {
+        id: disclose_stats(totals, per_recipient=per_recipient) for id, totals in totals_by_id.items()
+    } | stats_without_receipts
 
 
-def of_one(row: Broadcast) -> Figures:
-    return of([row])[row.id]
+def load_broadcast_stats(row: Broadcast) -> BroadcastStats:
+    return load_stats([row])[row.id]
 
 
-def of_new(row: Broadcast) -> Figures:
+def load_new_broadcast_stats(row: Broadcast) -> BroadcastStats:
     """Of a broadcast that was stored a moment ago."""
-    return disclose(broadcast_totals.of_new(row), per_person=shows_persons())
+    return disclose_stats(broadcast_totals.build_new_totals(row), per_recipient=may_see_per_recipient_stats())
 
 
-def of_pace(pace: Pace, figures: Figures) -> Pace | None:
+def disclose_pace(pace: ReadLatency, broadcast_stats: BroadcastStats) -> ReadLatency | None:
     """The curve under the same rule; None where nothing of it may be told. A percentile is the moment of one reader."""
-    if figures.is_exact:
+    if broadcast_stats.is_exact:
         return pace
-    if figures.is_kept_back:
+    if broadcast_stats.is_suppressed:
         return None
-    delivered, read = ([coarse(count, figures.targeted) for count in line] for line in (pace.delivered, pace.read))
-    return Pace(None, None, delivered, read)
+    delivered, read = (
+        [round_to_group(count, broadcast_stats.targeted) for count in line] for line in (pace.delivered, pace.read)
+    )
+    return ReadLatency(None, None, delivered, read)
 
 
-def as_json(figures: Figures) -> dict[str, Any]:
+def stats_to_json(broadcast_stats: BroadcastStats) -> dict[str, Any]:
     """As the API has it."""
-    counted = {"targeted": figures.targeted} | {step: getattr(figures, step) for step in STEPS}
-    rates = {step: figures.rate(step) for step in STEPS}
-    return counted | {
+    counts = {"targeted": broadcast_stats.targeted} | {step: getattr(broadcast_stats, step) for step in FUNNEL_STEPS}
+    rates = {step: broadcast_stats.rate(step) for step in FUNNEL_STEPS}
+    return counts | {
         "rates": {step: None if rate is None else round(rate, 4) for step, rate in rates.items()},
-        "missing": figures.missing,
-        "noLongerHere": figures.gone,
-        "sentTo": figures.sent_to,
-        "wouldReach": figures.would_reach,
-        "roundedTo": figures.rounded_to,
+        "missing": broadcast_stats.missing,
+        "noLongerHere": broadcast_stats.gone,
+        "sentTo": broadcast_stats.sent_to,
+        "wouldReach": broadcast_stats.would_reach,
+        "roundedTo": broadcast_stats.rounded_to,
     }

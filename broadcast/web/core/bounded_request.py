@@ -12,7 +12,7 @@ from flask import Flask, Request, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from broadcast.base.cooperative import Breath
+from broadcast.base.cooperative import Yielder
 
 MAX_FORM_PARTS = 2000  # fields of one form: the 1,000 ids that one act may name, and as many again
 MAX_QUERY_PARAMETERS = 200
@@ -44,27 +44,27 @@ class _FormParser(FormDataParser):
         body = stream.read()
         if self.max_form_parts is not None and body.count(b"&") >= self.max_form_parts:
             raise TooManyFields()
-        return stream, self.cls(_pairs(body)), self.cls()
+        return stream, self.cls(_parse_pairs(body)), self.cls()
 
 
-def _pairs(body: bytes) -> Iterator[tuple[str, str]]:
+def _parse_pairs(body: bytes) -> Iterator[tuple[str, str]]:
     """Name and value of each field, as `urllib.parse.parse_qsl` reads them. Lets other greenlets run when they are long."""
-    breath = Breath()
+    yielder = Yielder()
     for field in body.split(b"&"):
         if field:
             name, _, value = field.partition(b"=")
-            yield _unquote(name, breath), _unquote(value, breath)
+            yield _unquote(name, yielder), _unquote(value, yielder)
 
 
-def _unquote(quoted: bytes, breath: Breath) -> str:
-    parts, start = [], 0
+def _unquote(quoted: bytes, yielder: Yielder) -> str:
+    chunks, start = [], 0
     while start < len(quoted):
         end = start + _SLICE_BYTES
         end -= next((cut for cut in (1, 2) if quoted[end - cut : end - cut + 1] == b"%"), 0)  # not within an escape
-        parts.append(unquote_to_bytes(quoted[start:end].replace(b"+", b" ")))
+        chunks.append(unquote_to_bytes(quoted[start:end].replace(b"+", b" ")))
         start = end
-        breath.take()
-    return b"".join(parts).decode("utf-8", "werkzeug.url_quote")
+        yielder.maybe_yield()
+    return b"".join(chunks).decode("utf-8", "werkzeug.url_quote")
 
 
 class BoundedRequest(Request):
@@ -75,9 +75,9 @@ class BoundedRequest(Request):
 
 def init_app(app: Flask) -> None:
     app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
-    app.before_request(_refuse_long_query)
+    app.before_request(_reject_long_query)
 
 
-def _refuse_long_query() -> None:
+def _reject_long_query() -> None:
     if request.query_string.count(b"&") >= MAX_QUERY_PARAMETERS:
         raise TooManyParameters()

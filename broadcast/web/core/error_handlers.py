@@ -1,6 +1,7 @@
 """The one translation of errors: a page for people, a short text for htmx, `application/problem+json` (RFC 9457) for programs.
 
-A stream is answered differently: 429 or 503 would end a browser's EventSource for good, so it gets 200 with one block that
+A stream is answered differently: 429 or 503 would end a browser's InboundSourceStats for good, so it gets 200 with one
+block that
 says when to come back.
 """
 
@@ -16,14 +17,14 @@ from werkzeug.exceptions import HTTPException, SecurityError
 from broadcast.base.app_parts import AppPart
 from broadcast.base.errors import (
     BroadcastError,
-    Busy,
-    ConfirmationNeeded,
+    CommitOutcomeUnknown,
+    ConfirmationRequired,
     Conflict,
-    Flooded,
     Invalid,
     NotSignedIn,
+    TemporarilyUnavailable,
+    TooManyEvents,
     TooManyRequests,
-    Unsure,
 )
 from broadcast.store.availability import is_unavailable
 from broadcast.streams import sse
@@ -32,9 +33,9 @@ from broadcast.web.core.bounded_request import TooManyFields, TooManyParameters
 
 _log = structlog.get_logger(__name__)
 
-_NOT_REPEATED = {"csrf_token", "understood", "typedCount", "password"}  # what is asked for anew
-_PASSING = {409, 429, 500, 503, 504}  # what stood in the way of a form then may be gone in a moment
-_SENTENCES = {
+_UNREPEATED_FIELDS = {"csrf_token", "understood", "typedCount", "password"}  # what is asked for anew
+_TRANSIENT_STATUSES = {409, 429, 500, 503, 504}  # what stood in the way of a form then may be gone in a moment
+_DETAILS_BY_STATUS = {
     400: "The request could not be understood.",
     404: "There is nothing at this address.",
     405: "This address does not accept that kind of request.",
@@ -43,118 +44,139 @@ _SENTENCES = {
 
 
 def init_app(app: Flask) -> None:
-    app.register_error_handler(BroadcastError, _broadcast_error)
-    app.register_error_handler(DBAPIError, _database_error)
-    app.register_error_handler(PoolTimeout, _database_error)
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _bug)
-    app.before_request(_nothing_written)
+    app.register_error_handler(BroadcastError, _handle_broadcast_error)
+    app.register_error_handler(DBAPIError, _handle_database_error)
+    app.register_error_handler(PoolTimeout, _handle_database_error)
+    app.register_error_handler(HTTPException, _handle_http_error)
+    app.register_error_handler(Exception, _handle_unexpected_error)
+    app.before_request(_reset_write_flag)
 
 
-def _nothing_written() -> None:
-    g.has_written = False  # until `store.database.writing` has committed for this request
+def _reset_write_flag() -> None:
+    g.has_written = False  # until `store.database.write_transaction` has committed for this request
 
 
-def _broadcast_error(problem: BroadcastError) -> Response:
-    if isinstance(problem, Busy) and g.get("has_written"):
-        problem = Unsure()
-    if isinstance(problem, Unsure):
+def _handle_broadcast_error(problem: BroadcastError) -> Response:
+    if isinstance(problem, TemporarilyUnavailable) and g.get("has_written"):
+        problem = CommitOutcomeUnknown()
+    if isinstance(problem, CommitOutcomeUnknown):
         _log.warning("request.unsure", method=request.method, path=request.path)
-    if isinstance(problem, NotSignedIn) and not wants_json() and not is_stream():
-        return _to_sign_in(problem)
-    if isinstance(problem, ConfirmationNeeded):
-        return _confirmation(problem)
+    if isinstance(problem, NotSignedIn) and not wants_json() and not is_stream_request():
+        return _require_login(problem)
+    if isinstance(problem, ConfirmationRequired):
+        return _request_confirmation(problem)
     fields = problem.fields if isinstance(problem, Invalid) else None
-    retry_after = problem.retry_after_seconds if isinstance(problem, Busy | Flooded | TooManyRequests) else None
-    return answer(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
+    retry_after = (
+        problem.retry_after_seconds
+        if isinstance(problem, TemporarilyUnavailable | TooManyEvents | TooManyRequests)
+        else None
+    )
+    return make_error_response(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
 
 
-def _confirmation(problem: ConfirmationNeeded) -> Response:
+def _request_confirmation(problem: ConfirmationRequired) -> Response:
     """For a program, what to send as `confirm`; for a person, the same form once more with what to fill in."""
     if wants_json():
-        wanted = {"people": problem.reach, "password": problem.wanted.password}
-        return answer(problem.status, problem.title, str(problem), fields={"confirm": str(problem)}, confirm=wanted)
-    kept = [(name, value) for name, value in request.form.items(multi=True) if name not in _NOT_REPEATED]
+        required = {"people": problem.recipient_count, "password": problem.requirement.needs_password}
+        return make_error_response(
+            problem.status, problem.title, str(problem), fields={"confirm": str(problem)}, confirm=required
+        )
+    repeated_fields = [
+        (name, value) for name, value in request.form.items(multi=True) if name not in _UNREPEATED_FIELDS
+    ]
     is_first = not any(request.form.get(name) for name in ("understood", "typedCount", "password"))
-    page = render_template(
+    html = render_template(
         "console/broadcasts/confirm.html",
         form_token=True,
         action=request.full_path.rstrip("?"),
-        back=_back_in_console(),
-        fields=kept,
-        confirmation=problem.wanted,
-        n=problem.reach,
-        urgent=problem.wanted.password,
+        back=_get_parent_path(),
+        fields=repeated_fields,
+        confirmation=problem.requirement,
+        n=problem.recipient_count,
+        urgent=problem.requirement.needs_password,
         errors={} if is_first else problem.fields,
     )
-    return current_app.make_response((page, problem.status))
+    return current_app.make_response((html, problem.status))
 
 
-def _back_in_console() -> str:
+def _get_parent_path() -> str:
     """The page of the broadcast or the dead letter that the form stood on."""
     return request.path.rpartition("/")[0]
 
 
-def _to_sign_in(problem: NotSignedIn) -> Response:
+def _require_login(problem: NotSignedIn) -> Response:
     """The sign-in page. A part of a page is left to the page's script: there may be a text in it that is not saved."""
     if request.headers.get("HX-Request"):
         return Response(str(problem), status=401, mimetype="text/plain")
-    if kept := resumable_forms.of_stranger():
-        return SIGN_IN_PAGE.current(kept)
-    return redirect(url_for("auth.login", next=_here()), 303)
+    if saved_form := resumable_forms.capture_from_signed_out():
+        return SIGN_IN_PAGE.current(saved_form)
+    return redirect(url_for("auth.login", next=_get_return_path()), 303)
 
 
-def _database_error(problem: DBAPIError | PoolTimeout) -> Response:
+def _handle_database_error(problem: DBAPIError | PoolTimeout) -> Response:
     if isinstance(problem, IntegrityError):  # what was there when it was looked up is gone, or the other way round
         _log.warning("request.crossed", method=request.method, path=request.path, problem=type(problem.orig).__name__)
-        return _broadcast_error(Conflict("Something changed at the same moment. Nothing was saved; please try again."))
-    return _broadcast_error(Busy()) if is_unavailable(problem) else _bug(problem)
+        return _handle_broadcast_error(
+            Conflict("Something changed at the same moment. Nothing was saved; please try again.")
+        )
+    return (
+        _handle_broadcast_error(TemporarilyUnavailable())
+        if is_unavailable(problem)
+        else _handle_unexpected_error(problem)
+    )
 
 
-def _http_error(problem: HTTPException) -> Response:
+def _handle_http_error(problem: HTTPException) -> Response:
     if isinstance(problem, SecurityError):  # of a host that is not ours no address can be made, so no page either
         return Response("This host is not answered here.\n", status=400, mimetype="text/plain")
-    detail = _SENTENCES.get(problem.code, problem.description or "")
+    detail = _DETAILS_BY_STATUS.get(problem.code, problem.description or "")
     if isinstance(problem, TooManyFields | TooManyParameters):
         detail = problem.description
     elif problem.code == 413:
         detail = f"This is more than the {request.max_content_length // 1024:,} KiB that this request may carry."
     if problem.code is None or problem.code < 400:
         return problem.get_response()
-    response = answer(problem.code, problem.name, detail)
+    response = make_error_response(problem.code, problem.name, detail)
     if problem.code == 405:
         response.headers["Allow"] = ", ".join(getattr(problem, "valid_methods", None) or [])
     return response
 
 
-def _bug(problem: Exception) -> Response:
+def _handle_unexpected_error(problem: Exception) -> Response:
     _log.exception("request.failed", method=request.method, path=request.path)
-    return answer(500, "Something went wrong", "That is our mistake, not yours. It has been logged; please try again.")
+    return make_error_response(
+        500, "Something went wrong", "That is our mistake, not yours. It has been logged; please try again."
+    )
 
 
-def answer(
+def make_error_response(
     status: int,
     title: str,
     detail: str,
     *,
     fields: dict[str, str] | None = None,
     retry_after: int | None = None,
-    **more: Any,
+    **extension_members: Any,
 ) -> Response:
-    """An error in the form that the asker understands; `more` are members for programs."""
-    if is_stream() and status not in (401, 403):
-        return stream_refusal("BUSY")
-    if is_stream() and status == 401 and not wants_json():
-        return stream_refusal("SIGNED_OUT")
+    """An error in the form that the asker understands; `extension_members` are members for programs."""
+    if is_stream_request() and status not in (401, 403):
+        return make_stream_refusal("BUSY")
+    if is_stream_request() and status == 401 and not wants_json():
+        return make_stream_refusal("SIGNED_OUT")
     if wants_json():
         body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        response = jsonify(body | ({"fields": fields} if fields else {}) | more)
+        response = jsonify(body | ({"fields": fields} if fields else {}) | extension_members)
         response.mimetype = "application/problem+json"
     else:
         template = "core/error.html"
         response = current_app.make_response(
             render_template(
-                template, status=status, title=title, detail=detail, retry_after=retry_after, kept=_given_back(status)
+                template,
+                status=status,
+                title=title,
+                detail=detail,
+                retry_after=retry_after,
+                kept=_capture_refused_form(status),
             )
         )
     response.status_code = status
@@ -163,18 +185,18 @@ def answer(
     return response
 
 
-def _given_back(status: int) -> resumable_forms.Kept | None:
+def _capture_refused_form(status: int) -> resumable_forms.SavedForm | None:
     """The form that was refused, when the same person may get further with it than now."""
-    may_pass = status in _PASSING or (status == 403 and not g.get("csrf_valid"))
-    return resumable_forms.of_asker() if may_pass else None
+    may_retry = status in _TRANSIENT_STATUSES or (status == 403 and not g.get("csrf_valid"))
+    return resumable_forms.capture_from_current_user() if may_retry else None
 
 
-def stream_refusal(event: str) -> Response:
+def make_stream_refusal(event_name: str) -> Response:
     """One block and the end."""
-    return Response(sse.refusal(event), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+    return Response(sse.encode_refusal(event_name), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-def is_stream() -> bool:
+def is_stream_request() -> bool:
     return request.endpoint in ("stream.inbox_stream", "stream.connect")
 
 
@@ -183,8 +205,8 @@ def wants_json() -> bool:
     return request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json"
 
 
-def _here() -> str | None:
+def _get_return_path() -> str | None:
     return request.full_path.rstrip("?") if request.method == "GET" else None
 
 
-SIGN_IN_PAGE = AppPart[Callable[[resumable_forms.Kept], Response]]("sign_in_page")
+SIGN_IN_PAGE = AppPart[Callable[[resumable_forms.SavedForm], Response]]("sign_in_page")

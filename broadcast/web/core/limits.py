@@ -15,149 +15,148 @@ from limits import RateLimitItem, parse_many
 from broadcast.base.errors import Invalid, TooManyRequests
 from broadcast.bus.redis_client import REDIS
 from broadcast.config.settings import SETTINGS, Settings
-from broadcast.domain import usernames
-from broadcast.domain.client_address import client_of
-from broadcast.web.core.error_handlers import is_stream, stream_refusal
-from broadcast.web.core.redis_limit_storage import Counters
-from broadcast.web.core.request_parsing import json_object
+from broadcast.domain import client_address, usernames
+from broadcast.web.core.error_handlers import is_stream_request, make_stream_refusal
+from broadcast.web.core.redis_limit_storage import RedisLimitStorage
+from broadcast.web.core.request_parsing import read_json_object
 
-limiter = Limiter(key_func=lambda: person_or_client(), headers_enabled=False, key_prefix="broadcast")
+limiter = Limiter(key_func=lambda: get_user_or_client_key(), headers_enabled=False, key_prefix="broadcast")
 
 
-def address() -> str:
+def get_remote_address() -> str:
     """Where the request comes from, to be shown."""
     return request.remote_addr or "unknown"
 
 
-def client() -> str:
+def get_client_key() -> str:
     """The same, to be counted: all addresses that one client may use are one."""
-    return client_of(address())
+    return client_address.get_client_key(get_remote_address())
 
 
-def person_or_client() -> str:
-    return f"user:{g.identity.id}" if getattr(g, "identity", None) else f"address:{client()}"
+def get_user_or_client_key() -> str:
+    return f"user:{g.identity.id}" if getattr(g, "identity", None) else f"address:{get_client_key()}"
 
 
-def _account() -> str:
+def _get_account_key() -> str:
     # with the client, so that a stranger elsewhere cannot lock the owner out
-    return f"login:{usernames.normalize(request.form.get('username', ''))}:{client()}"
+    return f"login:{usernames.normalize_username(request.form.get('username', ''))}:{get_client_key()}"
 
 
 class Bucket(NamedTuple):
     """What is counted together: under `name`, up to the limit of that setting, for each key by itself."""
 
     name: str
-    setting: str
-    key: Callable[[], str] = person_or_client
+    setting_name: str
+    key: Callable[[], str] = get_user_or_client_key
 
 
 Buckets = tuple[Bucket, ...]
 
-_EVERYTHING_ELSE: Buckets = (Bucket("default", "limit_default"),)
-_NOTHING: Buckets = ()
-_SENDING: Buckets = (Bucket("publish", "limit_publish_per_user"),)
-_SIGNING_IN: Buckets = (
-    Bucket("login-address", "limit_login_per_address", client),
-    Bucket("login", "limit_login_per_account", _account),
+_DEFAULT_BUCKETS: Buckets = (Bucket("default", "limit_default"),)
+_NO_BUCKETS: Buckets = ()
+_PUBLISH_BUCKETS: Buckets = (Bucket("publish", "limit_publish_per_user"),)
+_LOGIN_BUCKETS: Buckets = (
+    Bucket("login-address", "limit_login_per_address", get_client_key),
+    Bucket("login", "limit_login_per_account", _get_account_key),
 )
-_COMING_BACK: Buckets = (
-    Bucket("sign-in", "limit_login_per_address", client),
+_CALLBACK_BUCKETS: Buckets = (
+    Bucket("sign-in", "limit_login_per_address", get_client_key),
 )  # from the provider, or by an invitation
-_SETTING_UP: Buckets = (Bucket("setup", "limit_login_per_account", client),)
-_GUESSING: Buckets = (Bucket("password", "limit_login_per_account"),)
-_STREAMING: Buckets = (
-    Bucket("stream-address", "limit_stream_per_address", client),
+_SETUP_BUCKETS: Buckets = (Bucket("setup", "limit_login_per_account", get_client_key),)
+_PASSWORD_BUCKETS: Buckets = (Bucket("password", "limit_login_per_account"),)
+_STREAM_BUCKETS: Buckets = (
+    Bucket("stream-address", "limit_stream_per_address", get_client_key),
     Bucket("stream", "limit_stream_per_user"),
 )
 
 
-def _composing() -> Buckets:
+def _select_compose_buckets() -> Buckets:
     """A form that is only saved, checked or looked at is no sending; whatever else its button may say is."""
-    return _EVERYTHING_ELSE if request.form.get("do", "send") in ("save", "review", "keep") else _SENDING
+    return _DEFAULT_BUCKETS if request.form.get("do", "send") in ("save", "review", "keep") else _PUBLISH_BUCKETS
 
 
-def _editing() -> Buckets:
+def _select_edit_buckets() -> Buckets:
     """A change by a program that may alarm people again, or that tries a password, is a sending."""
     try:
-        body = json_object()
+        body = read_json_object()
     except Invalid:
-        return _EVERYTHING_ELSE
-    is_loud = any(
+        return _DEFAULT_BUCKETS
+    may_alert = any(
         body.get(name) not in (None, False) for name in ("notifyAgain", "acknowledgeAgain", "priority", "confirm")
     )
-    return _SENDING if is_loud else _EVERYTHING_ELSE
+    return _PUBLISH_BUCKETS if may_alert else _DEFAULT_BUCKETS
 
 
-def _redriving() -> Buckets:
-    return _EVERYTHING_ELSE if "check" in request.form else _SENDING
+def _select_redrive_buckets() -> Buckets:
+    return _DEFAULT_BUCKETS if "check" in request.form else _PUBLISH_BUCKETS
 
 
-_COUNTS_AS: dict[str, Buckets | Callable[[], Buckets]] = {
-    "ops.alive": _NOTHING,
-    "ops.ready": _NOTHING,
-    "ops.prometheus": _NOTHING,
-    "stream.inbox_stream": _STREAMING,
-    "stream.connect": _STREAMING,
-    "auth.sign_in": _SIGNING_IN,
-    "auth.ask_organisation": _COMING_BACK,
-    "auth.organisation_answered": _COMING_BACK,
-    "auth.organisation_ended": _COMING_BACK,
-    "invitations.show": _COMING_BACK,
-    "invitations.accept": _SETTING_UP,
-    "first_run.make": _SETTING_UP,
-    "account.change_password": _GUESSING,
-    "api.create": _SENDING,
-    "api.edit": _editing,
-    "figures.remind": _SENDING,
-    "figures.remind_by_program": _SENDING,
-    "console.compose.create": _composing,
-    "console.compose.save": _composing,
-    "console.one.send": _SENDING,
-    "console.one.duplicate": _SENDING,
-    "console.listing.several": _SENDING,
-    "console.dead_letters.again": _redriving,
-    "console.dead_letters.redrive_all": _SENDING,
-    "dlt.again": _SENDING,
-    "dlt.redrive_all": _SENDING,
+_BUCKETS_BY_ENDPOINT: dict[str, Buckets | Callable[[], Buckets]] = {
+    "ops.alive": _NO_BUCKETS,
+    "ops.ready": _NO_BUCKETS,
+    "ops.prometheus": _NO_BUCKETS,
+    "stream.inbox_stream": _STREAM_BUCKETS,
+    "stream.connect": _STREAM_BUCKETS,
+    "auth.sign_in": _LOGIN_BUCKETS,
+    "auth.oidc_login": _CALLBACK_BUCKETS,
+    "auth.oidc_callback": _CALLBACK_BUCKETS,
+    "auth.oidc_backchannel_logout": _CALLBACK_BUCKETS,
+    "invitations.show": _CALLBACK_BUCKETS,
+    "invitations.accept": _SETUP_BUCKETS,
+    "first_run.create_administrator": _SETUP_BUCKETS,
+    "account.change_password": _PASSWORD_BUCKETS,
+    "api.create": _PUBLISH_BUCKETS,
+    "api.edit": _select_edit_buckets,
+    "figures.remind": _PUBLISH_BUCKETS,
+    "figures.remind_via_api": _PUBLISH_BUCKETS,
+    "console.compose.create": _select_compose_buckets,
+    "console.compose.save": _select_compose_buckets,
+    "console.one.send": _PUBLISH_BUCKETS,
+    "console.one.duplicate": _PUBLISH_BUCKETS,
+    "console.listing.bulk_action": _PUBLISH_BUCKETS,
+    "console.dead_letters.redrive_one": _select_redrive_buckets,
+    "console.dead_letters.redrive_all": _PUBLISH_BUCKETS,
+    "dlt.redrive_one": _PUBLISH_BUCKETS,
+    "dlt.redrive_all": _PUBLISH_BUCKETS,
 }
 
 
-def _buckets() -> Buckets:
+def _select_buckets() -> Buckets:
     """What this request counts as. What is refused anyway is nothing special, and its body is not read."""
     if g.refusal is not None:
-        return _EVERYTHING_ELSE
-    counts_as = _COUNTS_AS.get(request.endpoint, _EVERYTHING_ELSE)
-    return counts_as() if callable(counts_as) else counts_as
+        return _DEFAULT_BUCKETS
+    buckets = _BUCKETS_BY_ENDPOINT.get(request.endpoint, _DEFAULT_BUCKETS)
+    return buckets() if callable(buckets) else buckets
 
 
-def _count() -> Response | None:
+def _enforce_limits() -> Response | None:
     """Count the request, and refuse it when it is one too many. Raises TooManyRequests."""
     settings = SETTINGS.current
     if not settings.ratelimit_enabled or request.endpoint is None or request.endpoint == "static":
         return None
-    for bucket in _buckets():
-        limit, key = getattr(settings, bucket.setting), bucket.key()
-        for item in _items(limit):
+    for bucket in _select_buckets():
+        limit, key = getattr(settings, bucket.setting_name), bucket.key()
+        for item in _parse_limits(limit):
             if limiter.limiter.hit(item, bucket.name, key):
                 continue
-            if is_stream():
-                return stream_refusal("BUSY")
+            if is_stream_request():
+                return make_stream_refusal("BUSY")
             raise TooManyRequests(str(item), min(60, item.get_expiry()))
     return None
 
 
 @cache
-def _items(limit: str) -> list[RateLimitItem]:
-    return parse_many(limit)
+def _parse_limits(limits_text: str) -> list[RateLimitItem]:
+    return parse_many(limits_text)
 
 
 def init_app(app: Flask, settings: Settings) -> None:
     app.config.update(
         RATELIMIT_ENABLED=settings.ratelimit_enabled,
         RATELIMIT_STRATEGY="fixed-window",
-        RATELIMIT_STORAGE_URI=f"{Counters.STORAGE_SCHEME[0]}://" if settings.redis_url else "memory://",
+        RATELIMIT_STORAGE_URI=f"{RedisLimitStorage.STORAGE_SCHEME[0]}://" if settings.redis_url else "memory://",
     )
     if settings.redis_url:
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"redis": REDIS.of(app)}
     limiter.init_app(app)
-    app.before_request(_count)
+    app.before_request(_enforce_limits)

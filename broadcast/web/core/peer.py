@@ -5,18 +5,18 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from flask import Request
 
-_FORWARDED = ("FORWARDED", "VIA", "X-REAL-IP")
+_FORWARDING_HEADERS = ("FORWARDED", "VIA", "X-REAL-IP")
 
 
-def peer(request: Request) -> str:
+def get_peer_address(request: Request) -> str:
     """The address of whoever connected; empty for a socket without addresses."""
-    before = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
-    return before.get("REMOTE_ADDR") or ""
+    environ = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
+    return environ.get("REMOTE_ADDR") or ""
 
 
 def is_peer_in(request: Request, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
     try:
-        address = ip_address(peer(request))
+        address = ip_address(get_peer_address(request))
     except ValueError:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
@@ -26,4 +26,4 @@ def is_peer_in(request: Request, networks: Sequence[IPv4Network | IPv6Network]) 
 def is_forwarded(request: Request) -> bool:
     """Whether a proxy says that it asks for somebody else. One that says nothing looks like whoever runs on its machine."""
     names = [name.upper() for name, _ in request.headers]
-    return any(name in _FORWARDED or name.startswith("X-FORWARDED-") for name in names)
+    return any(name in _FORWARDING_HEADERS or name.startswith("X-FORWARDED-") for name in names)

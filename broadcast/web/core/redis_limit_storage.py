@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 from limits.storage import MemoryStorage, Storage
 
 from broadcast.base import untrusted_json
-from broadcast.bus.redis_client import AWAY, Quick
+from broadcast.bus.redis_client import CONNECTION_ERRORS, CircuitBreaker
 from broadcast.observability import metrics
 
 T = TypeVar("T")
-_PREFIX = "broadcast:limit:"
-_MANY = 500
+_KEY_PREFIX = "broadcast:limit:"
+_SCAN_COUNT = 500
 # in one step, so that no counter stays without an end and shuts somebody out for ever
 # What stands there may be of another kind, no number, or without an end: somebody else wrote it, and it is replaced or ended.
-_COUNT = """
+_INCREMENT_SCRIPT = """
 local count = redis.pcall("INCRBY", KEYS[1], ARGV[2])
 local is_ours = 1
 if type(count) == "table" then
@@ -38,64 +38,64 @@ return {count, is_ours}
 """
 
 
-class Counters(Storage):
+class RedisLimitStorage(Storage):
     """A `limits` storage for its fixed-window strategy."""
 
     STORAGE_SCHEME = ["broadcast+redis"]
 
-    def __init__(self, uri: str, *, redis: Quick, wrap_exceptions: bool = False, **_: Any):
+    def __init__(self, uri: str, *, redis: CircuitBreaker, wrap_exceptions: bool = False, **_: Any):
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        self._redis, self._memory = redis, MemoryStorage()
+        self._redis, self._fallback = redis, MemoryStorage()
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
-        return AWAY
+        return CONNECTION_ERRORS
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count and return the count; it ends `expiry` seconds after the first."""
-        count, is_ours = self._ask(
-            lambda redis: redis.eval(_COUNT, 1, _PREFIX + key, expiry, amount),
+        count, is_valid = self._call(
+            lambda redis: redis.eval(_INCREMENT_SCRIPT, 1, _KEY_PREFIX + key, expiry, amount),
             lambda memory: (memory.incr(key, expiry, amount), True),
         )
-        if not is_ours:
-            untrusted_json.reject("limit", "a counter that is no number")
+        if not is_valid:
+            untrusted_json.record_rejection("limit", "a counter that is no number")
         return int(count)
 
     def get(self, key: str) -> int:
-        found = self._ask(lambda redis: redis.get(_PREFIX + key), lambda memory: memory.get(key))
+        value = self._call(lambda redis: redis.get(_KEY_PREFIX + key), lambda memory: memory.get(key))
         try:
-            return int(found or 0)
+            return int(value or 0)
         except ValueError as problem:  # the next count replaces it
-            untrusted_json.reject("limit", problem)
+            untrusted_json.record_rejection("limit", problem)
             return 0
 
     def get_expiry(self, key: str) -> float:
         """When the count ends, as a time of this machine; now if there is none."""
-        return self._ask(
-            lambda redis: time.time() + max(0, redis.ttl(_PREFIX + key)), lambda memory: memory.get_expiry(key)
+        return self._call(
+            lambda redis: time.time() + max(0, redis.ttl(_KEY_PREFIX + key)), lambda memory: memory.get_expiry(key)
         )
 
     def check(self) -> bool:
         try:
-            return bool(self._redis.ask(lambda redis: redis.ping()))
-        except AWAY:
+            return bool(self._redis.call(lambda redis: redis.ping()))
+        except CONNECTION_ERRORS:
             return False
 
     def reset(self) -> int:
         """Forget every count; return how many there were."""
-        keys = self._redis.ask(lambda redis: list(redis.scan_iter(f"{_PREFIX}*", count=_MANY)))
+        keys = self._redis.call(lambda redis: list(redis.scan_iter(f"{_KEY_PREFIX}*", count=_SCAN_COUNT)))
         for key in keys:
-            self._redis.ask(lambda redis, key=key: redis.delete(key))
-        return len(keys) + self._memory.reset()
+            self._redis.call(lambda redis, key=key: redis.delete(key))
+        return len(keys) + self._fallback.reset()
 
     def clear(self, key: str) -> None:
-        self._ask(lambda redis: redis.delete(_PREFIX + key), lambda memory: memory.clear(key))
+        self._call(lambda redis: redis.delete(_KEY_PREFIX + key), lambda memory: memory.clear(key))
 
-    def _ask(self, redis: Callable[[Any], T], memory: Callable[[MemoryStorage], T]) -> T:
+    def _call(self, redis_call: Callable[[Any], T], fallback_call: Callable[[MemoryStorage], T]) -> T:
         try:
-            answer = self._redis.ask(redis)
-        except AWAY:
+            result = self._redis.call(redis_call)
+        except CONNECTION_ERRORS:
             metrics.limiter_in_memory.set(1)
-            return memory(self._memory)
+            return fallback_call(self._fallback)
         metrics.limiter_in_memory.set(0)
-        return answer
+        return result

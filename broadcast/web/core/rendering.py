@@ -8,7 +8,7 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
 
-from broadcast.base.errors import Busy
+from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.card import Card
@@ -16,7 +16,7 @@ from broadcast.domain.events import Event
 from broadcast.domain.preferences import Preferences
 from broadcast.store import inbox, users
 from broadcast.store.database import db
-from broadcast.store.inbox import Item
+from broadcast.store.inbox import InboxItem
 from broadcast.streams import sse
 
 
@@ -26,7 +26,7 @@ class CardView:
     Without `item`, as in the stream, which is rendered once for everybody: nothing done yet, or read as told.
     """
 
-    def __init__(self, card: Card, *, seq: int, is_read: bool = False, item: Item | None = None):
+    def __init__(self, card: Card, *, seq: int, is_read: bool = False, item: InboxItem | None = None):
         self._card, self.seq = card, seq
         self.is_read = item.is_read if item else is_read
         self.is_back = item is not None and item.is_back
@@ -42,22 +42,22 @@ class CardView:
         return getattr(self._card, name)
 
 
-def card_view(item: Item) -> CardView:
+def to_card_view(item: InboxItem) -> CardView:
     return CardView(item.card, seq=item.seq, item=item)
 
 
-def html_encoder(app: Flask):
+def make_html_encoder(app: Flask):
     """The HTML representation for the hub: the same card partial that pages show, without anything of one person's."""
 
     def encode(event: Event) -> bytes:
         payload = event.payload  # of an update, with the place in the inbox, and whether it is shown once more
         if payload.keys() == {"id", "reason"}:
-            return sse.encode_json(event)
+            return sse.encode_event_json(event)
         card = CardView(Card.from_payload(payload), seq=payload.get("seq", event.seq))
         template = app.jinja_env.get_template("inbox/_card.html")
         flags = {"again": payload.get("again", False), "reminder": bool(payload.get("reminder"))}
         html = template.render(card=card, form_token=None, now=clock.now(), **flags)
-        return sse.frame(event.type.value, html, id=str(event.cursor))
+        return sse.encode_frame(event.type.value, html, id=str(event.cursor))
 
     return encode
 
@@ -66,7 +66,7 @@ def is_htmx() -> bool:
     return request.headers.get("HX-Request") == "true"
 
 
-def page(template: str, **values) -> str:
+def render_page(template: str, **values) -> str:
     """Render a page or a partial of a request: forms in it carry the CSRF token."""
     return render_template(template, form_token=True, **values)
 
@@ -78,35 +78,35 @@ def init_app(app: Flask, settings: Settings) -> None:
     app.jinja_env.policies["ext.i18n.trimmed"] = True
     app.jinja_env.install_null_translations(newstyle=True)  # English as it stands in the templates; `_()` finds it
     filters = {
-        "when": when,
-        "o_clock": o_clock,
-        "exactly": exactly,
-        "thousands": thousands,
-        "people": in_people,
-        "badge": badge,
-        "percent": percent,
-        "span": span,
+        "when": format_relative_time,
+        "o_clock": format_clock_time,
+        "exactly": format_exact_time,
+        "thousands": format_number,
+        "people": format_people_count,
+        "badge": format_badge,
+        "percent": format_percent,
+        "span": format_duration,
     }
     app.jinja_env.filters.update(filters)
-    app.jinja_env.globals.update(icon=_icon_of(app), app_name=settings.app_name)
-    app.context_processor(_everywhere)
+    app.jinja_env.globals.update(icon=_make_icon_renderer(app), app_name=settings.app_name)
+    app.context_processor(_build_template_context)
 
 
-def _everywhere() -> dict:
+def _build_template_context() -> dict:
     identity = getattr(g, "identity", None)
     now = clock.now()
     values = {"viewer": identity, "now": now, "preferences": Preferences()}
     if identity is not None:
         try:
-            values["preferences"] = users.preferences(identity.id)
-            values["unread"] = g.get("unread") or inbox.unread(identity.actor.viewer, now=now)
-        except (SQLAlchemyError, Busy):  # the page that says that the database is away has a bell too
+            values["preferences"] = users.get_preferences(identity.id)
+            values["unread"] = g.get("unread") or inbox.count_unread(identity.actor.viewer, now=now)
+        except (SQLAlchemyError, TemporarilyUnavailable):  # the page that says that the database is away has a bell too
             db.session.rollback()
-            values["unread"] = inbox.Unread(0, 0)
+            values["unread"] = inbox.UnreadCount(0, 0)
     return values
 
 
-def _icon_of(app: Flask):
+def _make_icon_renderer(app: Flask):
     @cache
     def icon(name: str, label: str | None = None) -> Markup:
         return app.jinja_env.get_template("core/_icons.html").module.icon(name, label)  # seven on each card of a page
@@ -114,31 +114,31 @@ def _icon_of(app: Flask):
     return icon
 
 
-def when(moment: datetime | None) -> Markup:
+def format_relative_time(moment: datetime | None) -> Markup:
     """A `<time>` element in words: how long ago, or the moment itself when it lies ahead."""
     if moment is None:
         return Markup("")
     exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
     ago = clock.now() - moment
-    words = exact if ago < timedelta(seconds=-30) else _ago(ago, exact)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(clock.to_wire(moment), exact, words)
+    text = exact if ago < timedelta(seconds=-30) else _format_ago(ago, exact)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(clock.to_rfc3339(moment), exact, text)
 
 
-def o_clock(moment: datetime) -> Markup:
+def format_clock_time(moment: datetime) -> Markup:
     """A `<time>` element that says the time of the day, and the day unless it is today; page.js makes it local."""
     local = moment.astimezone(UTC)
-    words = local.strftime("%H:%M" if local.date() == clock.now().date() else "%-d %b, %H:%M")
+    text = local.strftime("%H:%M" if local.date() == clock.now().date() else "%-d %b, %H:%M")
     exact = local.strftime("%a %-d %b %Y, %H:%M UTC")
-    return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(clock.to_wire(moment), exact, words)
+    return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(clock.to_rfc3339(moment), exact, text)
 
 
-def exactly(moment: datetime) -> Markup:
+def format_exact_time(moment: datetime) -> Markup:
     """A `<time>` element that says the moment itself, however long ago; page.js makes it local."""
     exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
-    return Markup('<time datetime="{}" title="{}" data-exact>{}</time>').format(clock.to_wire(moment), exact, exact)
+    return Markup('<time datetime="{}" title="{}" data-exact>{}</time>').format(clock.to_rfc3339(moment), exact, exact)
 
 
-def _ago(ago: timedelta, exact: str) -> str:
+def _format_ago(ago: timedelta, exact: str) -> str:
     minutes = int(ago.total_seconds() // 60)
     if minutes < 1:
         return "just now"
@@ -152,11 +152,11 @@ def _ago(ago: timedelta, exact: str) -> str:
     return exact
 
 
-def span(length: timedelta | None) -> str:
+def format_duration(duration: timedelta | None) -> str:
     """A length of time in words, in one unit and its half-way partner: "45 s", "3 min", "2 h 10 min", "4 days"."""
-    if length is None:
+    if duration is None:
         return "–"
-    seconds = int(length.total_seconds())
+    seconds = int(duration.total_seconds())
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
@@ -167,17 +167,17 @@ def span(length: timedelta | None) -> str:
     return f"{hours // 24} day{'s' if hours >= 48 else ''}"
 
 
-def thousands(number: int) -> str:
+def format_number(number: int) -> str:
     return f"{number:,}"
 
 
-def in_people(count: int) -> str:
+def format_people_count(count: int) -> str:
     return "1 person" if count == 1 else f"{count:,} people"
 
 
-def badge(number: int) -> str:
+def format_badge(number: int) -> str:
     return "99+" if number > 99 else str(number)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     return f"{share * 100:.0f} %"

@@ -14,24 +14,26 @@ _log = structlog.get_logger(__name__)
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    app.before_request(lambda: _begin(is_behind_proxy=settings.forwarded_hops > 0))
-    app.after_request(_end)
+    app.before_request(lambda: _begin_request(is_behind_proxy=settings.forwarded_hops > 0))
+    app.after_request(_finish_request)
 
 
-def _begin(*, is_behind_proxy: bool) -> None:
+def _begin_request(*, is_behind_proxy: bool) -> None:
     g.began = time.monotonic()
-    given = request.headers.get("X-Request-ID", "")
-    correlation.begin(given if is_behind_proxy and correlation.is_safe(given) else secrets.token_hex(8))
+    received_id = request.headers.get("X-Request-ID", "")
+    correlation.set_current_id(
+        received_id if is_behind_proxy and correlation.is_safe_id(received_id) else secrets.token_hex(8)
+    )
 
 
-def _end(response: Response) -> Response:
-    response.headers["X-Request-ID"] = correlation.current() or ""
+def _finish_request(response: Response) -> Response:
+    response.headers["X-Request-ID"] = correlation.current_id() or ""
     seconds = time.monotonic() - g.get("began", time.monotonic())
     if response.mimetype != "text/event-stream":
         metrics.request_seconds.labels(f"{response.status_code // 100}xx").observe(seconds)
-    say = _log.debug if request.method in ("GET", "HEAD", "OPTIONS") else _log.info
+    log_request = _log.debug if request.method in ("GET", "HEAD", "OPTIONS") else _log.info
     identity = g.get("identity")
-    say(
+    log_request(
         "request.done",
         method=request.method,
         path=request.path,

@@ -8,13 +8,13 @@ from typing import Any
 from flask import request
 
 from broadcast.base.errors import Invalid
-from broadcast.domain.confirmation import Given
+from broadcast.domain.confirmation import ConfirmationInput
 
-MOST = 200  # items in a page
-_MOST_FIELDS = 200  # of a body; each that is unknown is told by name
+MAX_PAGE_SIZE = 200  # items in a page
+_MAX_FIELDS = 200  # of a body; each that is unknown is told by name
 
 
-def json_object() -> dict[str, Any]:
+def read_json_object() -> dict[str, Any]:
     """The body as a JSON object. Raises Invalid for any other body; a body that is too large stays a 413."""
     try:
         body = request.get_json(silent=True) if request.is_json else None
@@ -22,50 +22,52 @@ def json_object() -> dict[str, Any]:
         body = None
     if not isinstance(body, Mapping):
         raise Invalid({"body": "Send one JSON object, with Content-Type: application/json."})
-    if len(body) > _MOST_FIELDS:
-        raise Invalid({"body": f"Send one JSON object of at most {_MOST_FIELDS} fields."})
+    if len(body) > _MAX_FIELDS:
+        raise Invalid({"body": f"Send one JSON object of at most {_MAX_FIELDS} fields."})
     return dict(body)
 
 
-def choice(name: str, choices: Collection[str], default: str) -> str:
+def read_choice(field_name: str, choices: Collection[str], default: str) -> str:
     """What a form says by its button or its ticked choice; `default` when it says nothing. Raises Invalid for anything else."""
-    chosen = request.form.get(name) or default
+    chosen = request.form.get(field_name) or default
     if chosen not in choices:
-        raise Invalid({name: "This form asks for something that is not known here. Load the page again and repeat."})
+        raise Invalid(
+            {field_name: "This form asks for something that is not known here. Load the page again and repeat."}
+        )
     return chosen
 
 
-def confirmation(body: dict[str, Any]) -> Given | None:
+def pop_confirmation(body: dict[str, Any]) -> ConfirmationInput | None:
     """Take `confirm` out of a body: `{people, password}`, as a refusal asked for it. Raises Invalid."""
-    given = body.pop("confirm", None)
-    if given is None:
+    raw = body.pop("confirm", None)
+    if raw is None:
         return None
-    people, password = (given.get("people"), given.get("password", "")) if isinstance(given, Mapping) else (None, None)
-    is_known = isinstance(given, Mapping) and not given.keys() - {"people", "password"}
+    people, password = (raw.get("people"), raw.get("password", "")) if isinstance(raw, Mapping) else (None, None)
+    has_known_fields = isinstance(raw, Mapping) and not raw.keys() - {"people", "password"}
     if (
-        not is_known
+        not has_known_fields
         or not isinstance(password, str)
         or not is_encodable(password)
         or not (people is None or type(people) is int)
     ):
         raise Invalid({"confirm": "confirm is an object: {people: a number, password: text}."})
-    return Given(people=people, password=password)
+    return ConfirmationInput(typed_count=people, password=password)
 
 
 def is_encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def paging() -> tuple[int | None, int]:
+def read_paging() -> tuple[int | None, int]:
     after, limit = request.args.get("after"), request.args.get("limit")
-    before = whole_number(after, "after") if after is not None else None
-    size = whole_number(limit, "limit") if limit is not None else 30
-    if not 0 < size <= MOST:
-        raise Invalid({"limit": f"The limit is a number from 1 to {MOST}."})
-    return before, size
+    before = parse_whole_number(after, "after") if after is not None else None
+    page_size = parse_whole_number(limit, "limit") if limit is not None else 30
+    if not 0 < page_size <= MAX_PAGE_SIZE:
+        raise Invalid({"limit": f"The limit is a number from 1 to {MAX_PAGE_SIZE}."})
+    return before, page_size
 
 
-def whole_number(text: str | None, name: str) -> int:
+def parse_whole_number(text: str | None, field_name: str) -> int:
     if not (text and text.isascii() and text.isdigit() and len(text) < 19):
-        raise Invalid({name: f"{name} must be a whole number."})
+        raise Invalid({field_name: f"{field_name} must be a whole number."})
     return int(text)

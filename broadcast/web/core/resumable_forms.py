@@ -2,7 +2,7 @@
 
 The CSRF token of every form says whose page it stood in, and is signed. So a form that is refused can be given back: in the
 answer itself, as hidden fields, and only to the person who wrote it. Nothing of it is done before they press its button again:
-a form that comes back is drawn (`pause_if_resumed`), and CSRF is demanded as ever. Passwords are never given back.
+a form that comes back is drawn (`raise_if_resumed`), and CSRF is demanded as ever. Passwords are never given back.
 """
 
 import secrets
@@ -15,13 +15,13 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from broadcast.base.errors import Invalid
 
-_TOKEN = "csrf_token"  # the form's field, and the session's
-_SIGNED_BYTES = 200 * 1024  # what the sign-in form can carry
-_UNREAD_BYTES = 256 * 1024  # of a form that is read before it is known who asks
-_MOST_FIELDS = 2000
+_CSRF_FIELD = "csrf_token"  # the form's field, and the session's
+_MAX_SIGNED_BYTES = 200 * 1024  # what the sign-in form can carry
+_MAX_UNAUTHENTICATED_BYTES = 256 * 1024  # of a form that is read before it is known who asks
+_MAX_FIELDS = 2000
 _DAY_SECONDS = 86400
-_DROPPED = {
-    _TOKEN,
+_EXCLUDED_FIELDS = {
+    _CSRF_FIELD,
     "resume",
     "do",
     "act",
@@ -37,10 +37,10 @@ _DROPPED = {
 
 
 def init_app(app: Flask) -> None:
-    app.after_request(_tell_script_where)
+    app.after_request(_replace_redirect_for_script)
 
 
-class Kept(NamedTuple):
+class SavedForm(NamedTuple):
     """A form that can be given back: where it goes, whose it is, and its fields."""
 
     path: str
@@ -48,7 +48,7 @@ class Kept(NamedTuple):
     fields: list[tuple[str, str]]
 
 
-class Resumed(Invalid):
+class FormResumed(Invalid):
     """A form comes back to be gone on with: it is drawn as it was typed, and nothing is wrong with it."""
 
     status = 200
@@ -57,58 +57,58 @@ class Resumed(Invalid):
         super().__init__({})
 
 
-def resumable(view: Callable) -> Callable:
+def resumable_form(view: Callable) -> Callable:
     """Say that a view draws its form when it is posted with `resume`: its text may then be given back."""
     view.is_resumable = True
     return view
 
 
-def pause_if_resumed() -> None:
+def raise_if_resumed() -> None:
     """Raises Resumed for a form that is only to be drawn once more; a view handles it as it handles mistakes."""
     if request.form.get("resume") == "yes":
-        raise Resumed
+        raise FormResumed
 
 
-def name_author(user_id: int) -> None:
+def bind_csrf_token(user_id: int) -> None:
     """Let the CSRF tokens of this session say whose pages they stand in; a session that has such tokens keeps them."""
-    if _TOKEN not in flask.session:
-        flask.session[_TOKEN] = f"{user_id}-{secrets.token_hex(20)}"
+    if _CSRF_FIELD not in flask.session:
+        flask.session[_CSRF_FIELD] = f"{user_id}-{secrets.token_hex(20)}"
 
 
-def of_stranger() -> Kept | None:
+def capture_from_signed_out() -> SavedForm | None:
     """The posted form of somebody who has no session any more; None when it cannot be given back."""
-    if not _is_resumable() or not 0 < (request.content_length or 0) <= _UNREAD_BYTES:
+    if not _is_resumable() or not 0 < (request.content_length or 0) <= _MAX_UNAUTHENTICATED_BYTES:
         return None
-    if request.mimetype != "multipart/form-data" and request.get_data(cache=True).count(b"&") > _MOST_FIELDS:
+    if request.mimetype != "multipart/form-data" and request.get_data(cache=True).count(b"&") > _MAX_FIELDS:
         return None
-    author = _author()
-    return author and _kept(author)
+    author_id = _read_csrf_author()
+    return author_id and _capture_form(author_id)
 
 
-def of_asker() -> Kept | None:
+def capture_from_current_user() -> SavedForm | None:
     """The posted form of the person asking, which was refused; None when it cannot be given back, or is somebody else's."""
     identity = g.get("identity")
     if identity is None or identity.session_id is None or not _is_resumable():
         return None
-    return _kept(identity.id) if _author() == identity.id or g.get("csrf_valid") else None
+    return _capture_form(identity.id) if _read_csrf_author() == identity.id or g.get("csrf_valid") else None
 
 
-def sign(kept: Kept) -> str:
+def sign(saved_form: SavedForm) -> str:
     """A form as one field of the sign-in form; empty when it is too long for that."""
-    text = _serializer("kept-form").dumps(kept)
-    return text if len(text) <= _SIGNED_BYTES else ""
+    text = _make_serializer("kept-form").dumps(saved_form)
+    return text if len(text) <= _MAX_SIGNED_BYTES else ""
 
 
-def read(text: str | None) -> Kept | None:
+def read(text: str | None) -> SavedForm | None:
     """What `sign` made within the last day."""
     try:
-        path, user_id, fields = _serializer("kept-form").loads(text or "", max_age=_DAY_SECONDS)
+        path, user_id, fields = _make_serializer("kept-form").loads(text or "", max_age=_DAY_SECONDS)
     except BadData:
         return None
-    return Kept(path, user_id, [(name, value) for name, value in fields])
+    return SavedForm(path, user_id, [(name, value) for name, value in fields])
 
 
-def _tell_script_where(response: Response) -> Response:
+def _replace_redirect_for_script(response: Response) -> Response:
     """The page's script posts such a form and then goes where it is sent: it cannot read where a redirect leads."""
     if request.headers.get("X-Form") == "script" and response.location and response.status_code == 303:
         response.headers["X-Location"] = response.headers.pop("Location")
@@ -121,22 +121,22 @@ def _is_resumable() -> bool:
     return request.method == "POST" and getattr(view, "is_resumable", False)
 
 
-def _kept(user_id: int) -> Kept:
-    fields = [(name, value) for name, value in request.form.items(multi=True) if name not in _DROPPED]
-    return Kept(request.path, user_id, fields)
+def _capture_form(user_id: int) -> SavedForm:
+    fields = [(name, value) for name, value in request.form.items(multi=True) if name not in _EXCLUDED_FIELDS]
+    return SavedForm(request.path, user_id, fields)
 
 
-def _author() -> int | None:
+def _read_csrf_author() -> int | None:
     """Whose page the form stood in, as its CSRF token says."""
-    token = request.form.get(_TOKEN) or request.headers.get("X-CSRFToken", "")
+    token = request.form.get(_CSRF_FIELD) or request.headers.get("X-CSRFToken", "")
     try:
-        secret: Any = _serializer("wtf-csrf-token").loads(token)
+        secret: Any = _make_serializer("wtf-csrf-token").loads(token)
     except BadData:
         return None
-    user_id, dash, _ = str(secret).partition("-")
-    return int(user_id) if dash and user_id.isascii() and user_id.isdigit() else None
+    user_id, separator, _ = str(secret).partition("-")
+    return int(user_id) if separator and user_id.isascii() and user_id.isdigit() else None
 
 
-def _serializer(salt: str) -> URLSafeTimedSerializer:
+def _make_serializer(salt: str) -> URLSafeTimedSerializer:
     keys = [*(current_app.config["SECRET_KEY_FALLBACKS"] or ()), current_app.secret_key]  # the newest signs
     return URLSafeTimedSerializer(keys, salt=salt)

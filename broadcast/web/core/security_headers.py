@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from broadcast.config.settings import Settings
 
-_POLICY = "; ".join(
+_CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
         "script-src 'self'",
@@ -23,18 +23,18 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # the launcher and health checks ask from this machine
-_ONE_YEAR = 31_536_000
-LARGE_BYTES = 8 * 1024 * 1024  # 50,000 rows of a table
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")  # the launcher and health checks ask from this machine
+_ONE_YEAR_SECONDS = 31_536_000
+MAX_LARGE_BODY_BYTES = 8 * 1024 * 1024  # 50,000 rows of a table
 
 
-def large(view: Callable) -> Callable:
+def allow_large_body(view: Callable) -> Callable:
     """Let a view take LARGE_BYTES: a table of people. It must not be open to everybody."""
     view.is_large = True
     return view
 
 
-class _Sessions(SecureCookieSessionInterface):
+class _LazySessionInterface(SecureCookieSessionInterface):
     """Flask's own, which makes what checks a cookie's signature only for a request that brings a cookie."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
@@ -50,7 +50,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_PATH="/",
-        TRUSTED_HOSTS=[*settings.trusted_hosts, *_LOOPBACK] if settings.trusted_hosts else None,
+        TRUSTED_HOSTS=[*settings.trusted_hosts, *_LOOPBACK_HOSTS] if settings.trusted_hosts else None,
         SECRET_KEY_FALLBACKS=settings.secret_key_fallbacks or None,
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session
         WTF_CSRF_CHECK_DEFAULT=False,  # `identity` asks for it, once it knows who is there
@@ -59,26 +59,26 @@ def init_app(app: Flask, settings: Settings) -> None:
     if settings.forwarded_hops:
         # each proxy appends an address, but the scheme is one word that the nearest proxy sets
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.forwarded_hops, x_proto=1, x_host=0)
-    app.session_interface = _Sessions()
-    app.before_request(_make_room)
+    app.session_interface = _LazySessionInterface()
+    app.before_request(_raise_body_limit)
     app.after_request(lambda response: _add_headers(response, settings))
 
 
-def _make_room() -> None:
+def _raise_body_limit() -> None:
     if request.endpoint and getattr(current_app.view_functions[request.endpoint], "is_large", False):
-        request.max_content_length = request.max_form_memory_size = LARGE_BYTES
+        request.max_content_length = request.max_form_memory_size = MAX_LARGE_BODY_BYTES
 
 
 def _add_headers(response: Response, settings: Settings) -> Response:
     headers = response.headers
-    headers.setdefault("Content-Security-Policy", _POLICY)
+    headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
     if settings.is_production:
-        headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR}; includeSubDomains"
+        headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR_SECONDS}; includeSubDomains"
     else:
         headers["X-Worker"] = str(os.getpid())  # which worker answered: for tests, and for whoever looks for a fault
     if request.endpoint != "static" and (getattr(g, "identity", None) is not None or response.mimetype == "text/html"):

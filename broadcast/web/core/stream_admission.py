@@ -11,32 +11,32 @@ from flask import Flask, Response, g
 from gevent.lock import BoundedSemaphore
 
 from broadcast.config.settings import Settings
-from broadcast.web.core.error_handlers import is_stream, stream_refusal
+from broadcast.web.core.error_handlers import is_stream_request, make_stream_refusal
 
-_ON_SQLITE = 2  # one asks while the other writes its answer
-_ON_A_SERVER = 6  # fewer than the database connections of one worker, so that pages always find one
-_PATIENCE_SECONDS = 20.0  # a database that is away is no reason to keep a client in doubt
+_MAX_OPENINGS_ON_SQLITE = 2  # one asks while the other writes its answer
+_MAX_OPENINGS_ON_SERVER = 6  # fewer than the database connections of one worker, so that pages always find one
+_ADMISSION_TIMEOUT_SECONDS = 20.0  # a database that is away is no reason to keep a client in doubt
 
 
-def at_once(settings: Settings) -> int:
+def get_max_concurrent_openings(settings: Settings) -> int:
     """How many streams of one worker are opened at a time."""
-    return _ON_SQLITE if settings.database_uri.startswith("sqlite") else _ON_A_SERVER
+    return _MAX_OPENINGS_ON_SQLITE if settings.database_uri.startswith("sqlite") else _MAX_OPENINGS_ON_SERVER
 
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Put the turnstile before everything that a stream asks the database; it opens again when the request is answered."""
-    turnstile = BoundedSemaphore(at_once(settings))
+    semaphore = BoundedSemaphore(get_max_concurrent_openings(settings))
 
     @app.before_request
-    def _enter() -> Response | None:
-        if not is_stream():
+    def _acquire_slot() -> Response | None:
+        if not is_stream_request():
             return None
-        if not turnstile.acquire(timeout=_PATIENCE_SECONDS):
-            return stream_refusal("BUSY")
+        if not semaphore.acquire(timeout=_ADMISSION_TIMEOUT_SECONDS):
+            return make_stream_refusal("BUSY")
         g.is_through = True
         return None
 
     @app.teardown_request
-    def _leave(_problem: BaseException | None) -> None:
+    def _release_slot(_problem: BaseException | None) -> None:
         if g.pop("is_through", False):
-            turnstile.release()
+            semaphore.release()

@@ -10,119 +10,119 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal, NamedTuple
 
-MOST_COMPARISONS = 30_000  # for two texts, some 15 ms: a text of 16 KiB in which eighty words were changed
-MOST_CHARACTERS = 100_000  # of both texts; longer ones (pasted lists of people) are not compared
-_WORDS = re.compile(r"\s+|[^\s]+")
+MAX_COMPARISONS = 30_000  # for two texts, some 15 ms: a text of 16 KiB in which eighty words were changed
+MAX_CHARACTERS = 100_000  # of both texts; longer ones (pasted lists of people) are not compared
+_WORD_PATTERN = re.compile(r"\s+|[^\s]+")
 
 
-class Part(NamedTuple):
+class DiffPart(NamedTuple):
     """A piece of text that both have, or only the old or the new one."""
 
     kind: Literal["same", "old", "new"]
     text: str
 
 
-class Difference(NamedTuple):
+class TextDiff(NamedTuple):
     """`parts` in order: without those of kind "new" they are the old text, without "old" the new one.
 
     `is_coarse` when more of them is told as changed than is, as finding out would take too long.
     """
 
-    parts: list[Part]
+    parts: list[DiffPart]
     is_coarse: bool
 
 
-def compare(old: str, new: str) -> Difference:
+def compare(old: str, new: str) -> TextDiff:
     """What turns `old` into `new`. Keeps the loop for at most some 20 ms, whatever the texts."""
-    if len(old) + len(new) > MOST_CHARACTERS:
-        return Difference(_readable([Part("old", old), Part("new", new)]), is_coarse=True)
-    comparisons = _Comparisons()
+    if len(old) + len(new) > MAX_CHARACTERS:
+        return TextDiff(_merge_parts([DiffPart("old", old), DiffPart("new", new)]), is_coarse=True)
+    budget = _ComparisonBudget()
     parts = []
-    for piece in _changes(old.splitlines(keepends=True), new.splitlines(keepends=True), comparisons):
+    for piece in _diff_sequences(old.splitlines(keepends=True), new.splitlines(keepends=True), budget):
         if piece.old == piece.new:
-            parts.append(Part("same", "".join(piece.old)))
+            parts.append(DiffPart("same", "".join(piece.old)))
         else:
-            parts += _words("".join(piece.old), "".join(piece.new), comparisons)
-    return Difference(_readable(parts), is_coarse=comparisons.are_used_up)
+            parts += _diff_words("".join(piece.old), "".join(piece.new), budget)
+    return TextDiff(_merge_parts(parts), is_coarse=budget.is_exhausted)
 
 
-class _Comparisons:
+class _ComparisonBudget:
     """How many are left."""
 
     def __init__(self) -> None:
-        self._left = MOST_COMPARISONS
-        self.are_used_up = False
+        self._remaining = MAX_COMPARISONS
+        self.is_exhausted = False
 
-    def use(self, count: int) -> bool:
+    def spend(self, count: int) -> bool:
         """Whether there are so many left."""
-        self._left -= count
-        self.are_used_up = self.are_used_up or self._left < 0
-        return not self.are_used_up
+        self._remaining -= count
+        self.is_exhausted = self.is_exhausted or self._remaining < 0
+        return not self.is_exhausted
 
 
-class _Piece(NamedTuple):
+class _AlignedPiece(NamedTuple):
     """Items of both sequences that stand for each other: the same, or the old ones and what replaces them."""
 
     old: Sequence[str]
     new: Sequence[str]
 
 
-def _words(old: str, new: str, comparisons: _Comparisons) -> Iterator[Part]:
-    for piece in _changes(_WORDS.findall(old), _WORDS.findall(new), comparisons):
+def _diff_words(old: str, new: str, budget: _ComparisonBudget) -> Iterator[DiffPart]:
+    for piece in _diff_sequences(_WORD_PATTERN.findall(old), _WORD_PATTERN.findall(new), budget):
         before, after = "".join(piece.old), "".join(piece.new)
         if before == after:
-            yield Part("same", before)
+            yield DiffPart("same", before)
         else:
-            yield Part("old", before)
-            yield Part("new", after)
+            yield DiffPart("old", before)
+            yield DiffPart("new", after)
 
 
-def _changes(old: Sequence[str], new: Sequence[str], comparisons: _Comparisons) -> Iterator[_Piece]:
+def _diff_sequences(old: Sequence[str], new: Sequence[str], budget: _ComparisonBudget) -> Iterator[_AlignedPiece]:
     """The pieces in order. Without comparisons left, all between the common beginning and end is one."""
-    start = _common(old, new)
-    end = _common(old[: start - 1 if start else None : -1], new[: start - 1 if start else None : -1])
-    comparisons.use(start + end)
+    start = _count_common_prefix(old, new)
+    end = _count_common_prefix(old[: start - 1 if start else None : -1], new[: start - 1 if start else None : -1])
+    budget.spend(start + end)
     old_end, new_end = len(old) - end, len(new) - end
-    yield _Piece(old[:start], new[:start])
-    yield from _replaced(old[start:old_end], new[start:new_end], comparisons)
-    yield _Piece(old[old_end:], new[new_end:])
+    yield _AlignedPiece(old[:start], new[:start])
+    yield from _diff_replaced(old[start:old_end], new[start:new_end], budget)
+    yield _AlignedPiece(old[old_end:], new[new_end:])
 
 
-def _common(old: Sequence[str], new: Sequence[str]) -> int:
+def _count_common_prefix(old: Sequence[str], new: Sequence[str]) -> int:
     """How many items are the same from the beginning."""
     return next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
 
 
-def _replaced(old: Sequence[str], new: Sequence[str], comparisons: _Comparisons) -> Iterator[_Piece]:
-    reached = _reached(old, new, comparisons) if old and new else None
+def _diff_replaced(old: Sequence[str], new: Sequence[str], budget: _ComparisonBudget) -> Iterator[_AlignedPiece]:
+    trace = _trace_edits(old, new, budget) if old and new else None
     x = y = 0
-    for start, other_start, length in _runs(len(old), len(new), reached) if reached else ():
-        yield _Piece(old[x:start], new[y:other_start])
+    for start, other_start, length in _backtrack_runs(len(old), len(new), trace) if trace else ():
+        yield _AlignedPiece(old[x:start], new[y:other_start])
         x, y = start + length, other_start + length
-        yield _Piece(old[start:x], new[other_start:y])
-    yield _Piece(old[x:], new[y:])
+        yield _AlignedPiece(old[start:x], new[other_start:y])
+    yield _AlignedPiece(old[x:], new[y:])
 
 
-def _reached(old: Sequence[str], new: Sequence[str], comparisons: _Comparisons) -> list[dict[int, int]] | None:
+def _trace_edits(old: Sequence[str], new: Sequence[str], budget: _ComparisonBudget) -> list[dict[int, int]] | None:
     """For each number of edits the furthest place in `old`, by diagonal (place in `old` less place in `new`), until its end."""
-    reached: list[dict[int, int]] = []
+    trace: list[dict[int, int]] = []
     furthest = {1: 0}
     for edits in range(len(old) + len(new) + 1):
-        reached.append(dict(furthest))
+        trace.append(dict(furthest))
         for diagonal in range(-edits, edits + 1, 2):
-            x = _after_edit(furthest, diagonal, edits)
-            first = x
+            x = _advance_edit(furthest, diagonal, edits)
+            run_start = x
             while x < len(old) and 0 <= x - diagonal < len(new) and old[x] == new[x - diagonal]:
                 x += 1
             furthest[diagonal] = x
             if x >= len(old) and x - diagonal >= len(new):
-                return reached
-            if not comparisons.use(1 + x - first):
+                return trace
+            if not budget.spend(1 + x - run_start):
                 return None
     return None
 
 
-def _after_edit(furthest: dict[int, int], diagonal: int, edits: int) -> int:
+def _advance_edit(furthest: dict[int, int], diagonal: int, edits: int) -> int:
     """The place in `old` after one more edit: an insertion comes from the diagonal above, a deletion from the one below."""
     if _is_insertion(furthest, diagonal, edits):
         return furthest[diagonal + 1]
@@ -133,12 +133,12 @@ def _is_insertion(furthest: dict[int, int], diagonal: int, edits: int) -> bool:
     return diagonal == -edits or (diagonal != edits and furthest[diagonal - 1] < furthest[diagonal + 1])
 
 
-def _runs(x: int, y: int, reached: list[dict[int, int]]) -> list[tuple[int, int, int]]:
+def _backtrack_runs(x: int, y: int, trace: list[dict[int, int]]) -> list[tuple[int, int, int]]:
     """The common runs on the way back from the end: places in `old` and `new`, and length, in order."""
     runs = []
-    for edits in range(len(reached) - 1, -1, -1):
-        diagonal, furthest = x - y, reached[edits]
-        start = _after_edit(furthest, diagonal, edits)
+    for edits in range(len(trace) - 1, -1, -1):
+        diagonal, furthest = x - y, trace[edits]
+        start = _advance_edit(furthest, diagonal, edits)
         if x > start:
             runs.append((start, start - diagonal, x - start))
         diagonal += 1 if _is_insertion(furthest, diagonal, edits) else -1
@@ -147,13 +147,15 @@ def _runs(x: int, y: int, reached: list[dict[int, int]]) -> list[tuple[int, int,
     return runs[::-1]
 
 
-def _readable(parts: list[Part]) -> list[Part]:
+def _merge_parts(parts: list[DiffPart]) -> list[DiffPart]:
     """Neighbours of a kind as one; the spaces between two changed words belong to both."""
     parts = [part for part in parts if part.text]
-    whole: list[Part] = []
+    merged: list[DiffPart] = []
     old = new = ""
-    for part, after in zip_longest(parts, parts[1:]):
-        is_between = (old or new) and after and after.kind != "same" and part.text.isspace() and "\n" not in part.text
+    for part, next_part in zip_longest(parts, parts[1:]):
+        is_between = (
+            (old or new) and next_part and next_part.kind != "same" and part.text.isspace() and "\n" not in part.text
+        )
         if part.kind == "old":
             old += part.text
         elif part.kind == "new":
@@ -161,14 +163,14 @@ def _readable(parts: list[Part]) -> list[Part]:
         elif is_between:
             old, new = old + part.text, new + part.text
         else:
-            whole += _told(old, new)
+            merged += _make_changed_parts(old, new)
             old = new = ""
-            if whole and whole[-1].kind == "same":
-                whole[-1] = Part("same", whole[-1].text + part.text)
+            if merged and merged[-1].kind == "same":
+                merged[-1] = DiffPart("same", merged[-1].text + part.text)
             else:
-                whole.append(part)
-    return whole + _told(old, new)
+                merged.append(part)
+    return merged + _make_changed_parts(old, new)
 
 
-def _told(old: str, new: str) -> list[Part]:
-    return [part for part in (Part("old", old), Part("new", new)) if part.text]
+def _make_changed_parts(old: str, new: str) -> list[DiffPart]:
+    return [part for part in (DiffPart("old", old), DiffPart("new", new)) if part.text]

@@ -4,9 +4,9 @@ from flask import Flask
 from werkzeug.routing import IntegerConverter
 
 
-class _Id(IntegerConverter):
+class _IdConverter(IntegerConverter):
     regex = r"\d{1,18}"  # fits into 63 bits
 
 
 def init_app(app: Flask) -> None:
-    app.url_map.converters["int"] = _Id
+    app.url_map.converters["int"] = _IdConverter

@@ -14,33 +14,33 @@ from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 
 from broadcast.actions import embed_sessions as actions
-from broadcast.actions.embed_sessions import Lasts, Site
+from broadcast.actions.embed_sessions import EmbeddingSite, SessionLifetime
 from broadcast.base.errors import Forbidden, Invalid, NotFound
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.domain import clock
-from broadcast.web.core.identity import allow, is_embedded, me
-from broadcast.web.core.request_parsing import json_object
+from broadcast.web.core.identity import allow, current_identity, is_embeddable
+from broadcast.web.core.request_parsing import read_json_object
 from broadcast.web.embed import tokens as embed_tokens
 
 blueprint = Blueprint("embedding", __name__)
 
-_SHARED = ("shared/leadership", "shared/stream_health")
-_PARTS = (*_SHARED, "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
+_SHARED_SCRIPTS = ("shared/leadership", "shared/stream_health")
+_SCRIPT_PARTS = (*_SHARED_SCRIPTS, "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
 _PREFLIGHT_SECONDS = 600
 _SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
 
 
 def init_app(app: Flask) -> None:
     app.before_request(_answer_preflight)
-    app.after_request(_invite)
+    app.after_request(_add_cors_headers)
 
 
 @blueprint.get("/embed.js")
 @allow("anyone")
 def script() -> Response:
-    if not _settings().embed_origins:
+    if not _get_settings().embed_origins:
         raise NotFound("There is nothing at this address.")
-    response = Response(_script(Path(current_app.static_folder)), mimetype="text/javascript")
+    response = Response(_build_script(Path(current_app.static_folder)), mimetype="text/javascript")
     response.headers["Cache-Control"] = f"public, max-age={_SCRIPT_SECONDS}"
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.add_etag()
@@ -48,20 +48,20 @@ def script() -> Response:
 
 
 @cache
-def _script(folder: Path) -> str:
+def _build_script(folder: Path) -> str:
     """One file from several: a page that loads modules of another site would need CORS for them."""
-    sheet = json.dumps((folder / "embed/sheet.css").read_text())
-    parts = [(folder / f"{name}.js").read_text() for name in _PARTS]
-    return "\n".join(['"use strict";', "(() => {", f"const SHEET = {sheet};", *parts, "})();", ""])
+    stylesheet = json.dumps((folder / "embed/sheet.css").read_text())
+    scripts = [(folder / f"{name}.js").read_text() for name in _SCRIPT_PARTS]
+    return "\n".join(['"use strict";', "(() => {", f"const SHEET = {stylesheet};", *scripts, "})();", ""])
 
 
 @blueprint.post("/api/embed/tokens")
 @allow("embed")
-def mint():
+def create_token():
     """`{username, origin}` for a site's server: a token for that person in that site's pages; a lone origin may be left out."""
     if request.headers.get("Origin") or request.headers.get("Sec-Fetch-Site"):
         raise Forbidden("Ask for this from your server. The key that you used must never be in a page.")
-    body, origins = json_object(), _settings().embed_origins
+    body, origins = read_json_object(), _get_settings().embed_origins
     if not origins:
         raise NotFound("Embedding is off: EMBED_ORIGINS names no site.")
     username, origin = body.pop("username", None), body.pop("origin", origins[0] if len(origins) == 1 else None)
@@ -71,28 +71,32 @@ def mint():
         raise Invalid({"username": "Say for whom: a username."})
     if origin not in origins:
         raise Invalid({"origin": "Name one of the origins in EMBED_ORIGINS."})
-    return _mint(username, origin, clock.now()), 201
+    return _issue_token(username, origin, clock.now()), 201
 
 
-def _mint(username: str, origin: str, now: datetime) -> Response:
-    settings, program = _settings(), me()
-    lasts = Lasts(timedelta(hours=settings.session_idle_hours), timedelta(hours=settings.session_max_hours))
-    begun = actions.begin(username, Site(origin, program.token_id), lasts, now=now)
-    until = min(now + embed_tokens.LIFE, begun.ends_at, program.until or begun.ends_at)
-    token = embed_tokens.sign(begun.session_id, until=until)
-    return jsonify(token=token, expiresAt=clock.to_wire(until), expiresIn=int((until - now).total_seconds()))
+def _issue_token(username: str, origin: str, now: datetime) -> Response:
+    settings, caller = _get_settings(), current_identity()
+    session_limits = SessionLifetime(
+        timedelta(hours=settings.session_idle_hours), timedelta(hours=settings.session_max_hours)
+    )
+    embed_session = actions.begin_session(username, EmbeddingSite(origin, caller.token_id), session_limits, now=now)
+    expires_at = min(now + embed_tokens.LIFETIME, embed_session.ends_at, caller.expires_at or embed_session.ends_at)
+    token = embed_tokens.sign(embed_session.session_id, expires_at=expires_at)
+    return jsonify(
+        token=token, expiresAt=clock.to_rfc3339(expires_at), expiresIn=int((expires_at - now).total_seconds())
+    )
 
 
 def _answer_preflight() -> Response | None:
     """A browser asks whether a page of that origin may make the request that it names (Fetch standard, 3.2.2)."""
     method = request.headers.get("Access-Control-Request-Method")
-    if request.method != "OPTIONS" or not method or request.headers.get("Origin") not in _settings().embed_origins:
+    if request.method != "OPTIONS" or not method or request.headers.get("Origin") not in _get_settings().embed_origins:
         return None
     try:
         endpoint, _ = request_ctx.url_adapter.match(method=method)
     except HTTPException:
         return None
-    if not is_embedded(endpoint):
+    if not is_embeddable(endpoint):
         return None
     response = Response(status=204)
     response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
@@ -103,13 +107,13 @@ def _answer_preflight() -> Response | None:
     return response
 
 
-def _invite(response: Response) -> Response:
-    if _settings().embed_origins and is_embedded(request.endpoint):
+def _add_cors_headers(response: Response) -> Response:
+    if _get_settings().embed_origins and is_embeddable(request.endpoint):
         response.vary.add("Origin")
         if g.get("embedded_in") and g.embedded_in == request.headers.get("Origin"):
             response.headers["Access-Control-Allow-Origin"] = g.embedded_in
     return response
 
 
-def _settings() -> Settings:
+def _get_settings() -> Settings:
     return SETTINGS.current

@@ -10,27 +10,27 @@ from flask import current_app
 from itsdangerous import BadData, URLSafeSerializer
 
 PREFIX = "bme_"
-LIFE = timedelta(minutes=15)
-_MOST_CHARACTERS = 300
+LIFETIME = timedelta(minutes=15)
+_MAX_CHARACTERS = 300
 
 
-def sign(session_id: int, *, until: datetime) -> str:
+def sign(session_id: int, *, expires_at: datetime) -> str:
     """A token that opens this embedded session until then (whole seconds)."""
-    return PREFIX + _signer().dumps([session_id, int(until.timestamp())])
+    return PREFIX + _make_signer().dumps([session_id, int(expires_at.timestamp())])
 
 
 def read(token: str) -> tuple[int, datetime] | None:
     """The session's id, and until when the token is good, which may be past; None for what nobody here signed."""
-    if not token.startswith(PREFIX) or len(token) > _MOST_CHARACTERS:
+    if not token.startswith(PREFIX) or len(token) > _MAX_CHARACTERS:
         return None
     try:
-        session_id, until = _signer().loads(token.removeprefix(PREFIX))
+        session_id, expires_at = _make_signer().loads(token.removeprefix(PREFIX))
     except BadData:
         return None
-    return session_id, datetime.fromtimestamp(until, UTC)
+    return session_id, datetime.fromtimestamp(expires_at, UTC)
 
 
-def _signer() -> URLSafeSerializer:
+def _make_signer() -> URLSafeSerializer:
     keys = [*(current_app.config["SECRET_KEY_FALLBACKS"] or ()), current_app.secret_key]  # the last one signs
-    how = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
-    return URLSafeSerializer(keys, salt="broadcast embed", signer_kwargs=how)
+    signer_options = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+    return URLSafeSerializer(keys, salt="broadcast embed", signer_kwargs=signer_options)

@@ -12,20 +12,20 @@ from flask import Blueprint, flash, g, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from broadcast.actions import receipts as actions
-from broadcast.actions.receipts import Done
-from broadcast.base.errors import Invalid, TextChanged
+from broadcast.actions.receipts import ReceiptResult
+from broadcast.base.errors import AcknowledgedTextChanged, Invalid
 from broadcast.domain import clock, time_zones
 from broadcast.domain.actor import Actor
 from broadcast.store import inbox as stored
 from broadcast.store import users
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.error_handlers import wants_json
-from broadcast.web.core.identity import allow, me
-from broadcast.web.inbox.pages import query_of, read_filters, told, whole_number
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.inbox.pages import counts_to_json, parse_number_or_zero, read_filters, to_query_args
 
 blueprint = Blueprint("marks", __name__, url_prefix="/inbox")
 
-VERBS: dict[str, Callable[..., Done]] = {
+ACTIONS_BY_VERB: dict[str, Callable[..., ReceiptResult]] = {
     "read": actions.mark_read,
     "unread": actions.mark_unread,
     "archive": actions.archive,
@@ -33,16 +33,16 @@ VERBS: dict[str, Callable[..., Done]] = {
     "acknowledge": actions.acknowledge,
     "dismiss": actions.dismiss,
 }
-_MOST_IDS = 1000
-_LONGEST_BACK = 2000  # characters: an address of the inbox with all its filters
+_MAX_IDS = 1000
+_MAX_BACK_CHARACTERS = 2000  # characters: an address of the inbox with all its filters
 
 
-def _one(verb: str) -> Callable[[int], ResponseReturnValue]:
+def _make_action_view(verb: str) -> Callable[[int], ResponseReturnValue]:
     @allow("person")
     def view(broadcast_id: int) -> ResponseReturnValue:
         try:
-            return _answer(_do(verb, [broadcast_id]))
-        except TextChanged:
+            return _respond(_apply_action(verb, [broadcast_id]))
+        except AcknowledgedTextChanged:
             if wants_json():
                 raise
             return redirect(url_for("inbox.message", broadcast_id=broadcast_id, done="changed"), 303)
@@ -50,100 +50,102 @@ def _one(verb: str) -> Callable[[int], ResponseReturnValue]:
     return view
 
 
-for _verb in (*VERBS, "snooze"):
-    blueprint.add_url_rule(f"/<int:broadcast_id>/{_verb}", _verb, _one(_verb), methods=["POST"])
+for _verb in (*ACTIONS_BY_VERB, "snooze"):
+    blueprint.add_url_rule(f"/<int:broadcast_id>/{_verb}", _verb, _make_action_view(_verb), methods=["POST"])
 
 
 @blueprint.post("/chosen")
 @allow("person")
-def chosen():
+def bulk_action():
     """One verb for the messages that are ticked."""
-    ids = [number for number in map(whole_number, request.form.getlist("ids")) if number]
-    if not 0 < len(ids) <= _MOST_IDS:
+    ids = [number for number in map(parse_number_or_zero, request.form.getlist("ids")) if number]
+    if not 0 < len(ids) <= _MAX_IDS:
         raise Invalid({"ids": "Choose at least one message, and at most 1,000."})
-    return _answer(_do(request.form.get("verb", ""), ids))
+    return _respond(_apply_action(request.form.get("verb", ""), ids))
 
 
 @blueprint.post("/read-all")
 @allow("person")
 def mark_all_read():
     filters = read_filters(request.form)
-    through = whole_number(request.form.get("through"))
-    done = actions.mark_all_read(filters, through=through, by=me().actor, now=clock.now())
-    return _answer(done, url_for("inbox.index", **query_of(filters)))
+    through = parse_number_or_zero(request.form.get("through"))
+    result = actions.mark_all_read(filters, through=through, by=current_identity().actor, now=clock.now())
+    return _respond(result, url_for("inbox.index", **to_query_args(filters)))
 
 
 @blueprint.post("/undo")
 @allow("person")
 def undo():
-    return _answer(actions.undo(request.form.get("key", "")[:32], by=me().actor, now=clock.now()))
+    return _respond(actions.undo(request.form.get("key", "")[:32], by=current_identity().actor, now=clock.now()))
 
 
 @blueprint.post("/seen")
 @allow("person")
-def seen():
+def mark_seen():
     """What was in the viewport, as pages tell it now and then. Written down in batches, like deliveries.
 
     `aside`: an alert was put away, as by the verb "dismiss".
     """
-    ids = [number for number in map(whole_number, request.form.get("ids", "").split(",")[:_MOST_IDS]) if number]
+    ids = [number for number in map(parse_number_or_zero, request.form.get("ids", "").split(",")[:_MAX_IDS]) if number]
     if ids:
-        visible = stored.visible_ids(me().actor.viewer, ids, now=clock.now())
+        visible = stored.filter_visible_ids(current_identity().actor.viewer, ids, now=clock.now())
         for broadcast_id in visible:
-            RECEIPT_BUFFER.current.add(broadcast_id, [me().id], mark="first_seen_at")
+            RECEIPT_BUFFER.current.add(broadcast_id, [current_identity().id], mark="first_seen_at")
         if visible and "aside" in request.form:
-            actions.dismiss(visible, by=me().actor, now=clock.now())
+            actions.dismiss(visible, by=current_identity().actor, now=clock.now())
     return "", 204
 
 
-def _read_until(now: datetime) -> tuple[datetime, ZoneInfo]:
+def _read_snooze_end(now: datetime) -> tuple[datetime, ZoneInfo]:
     """When a snooze ends, by a preset's name or a local time, and the zone that it is meant in. Raises Invalid.
 
     Of a time that comes twice the first is meant: nobody minds a message that is back an hour early.
     """
     form = request.form
     try:
-        zone = time_zones.zone_of(users.preferences(me().id).time_zone, form.get("timeZone", ""))
+        zone = time_zones.resolve_zone(users.get_preferences(current_identity().id).time_zone, form.get("timeZone", ""))
         if preset := form.get("preset", ""):
-            return time_zones.preset(preset, now, zone), zone
+            return time_zones.resolve_snooze_preset(preset, now, zone), zone
         text = form.get("until", "")
-        which = time_zones.FIRST if time_zones.comes_twice(text, zone) else ""
-        return time_zones.read_local(text, zone, which=which), zone
+        which = time_zones.FIRST_OCCURRENCE if time_zones.is_ambiguous_local_time(text, zone) else ""
+        return time_zones.parse_local_time(text, zone, occurrence=which), zone
     except ValueError as problem:
         raise Invalid({"until": str(problem)}) from None
 
 
-def _do(verb: str, ids: Sequence[int]) -> Done:
-    by: Actor = me().actor
+def _apply_action(verb: str, ids: Sequence[int]) -> ReceiptResult:
+    by: Actor = current_identity().actor
     now = clock.now()
     if verb == "snooze":
-        until, zone = _read_until(now)
-        g.snoozed = {"until": clock.to_wire(until), "timeZone": zone.key}  # told with the answer
+        until, zone = _read_snooze_end(now)
+        g.snoozed = {"until": clock.to_rfc3339(until), "timeZone": zone.key}  # told with the answer
         return actions.snooze(ids, until=until, by=by, now=now)
-    if verb not in VERBS:
+    if verb not in ACTIONS_BY_VERB:
         raise Invalid({"verb": "Choose what to do with the messages."})
-    if verb == "acknowledge" and (revision := whole_number(request.form.get("revision"))):
-        return actions.acknowledge(ids, by=by, now=now, seen=dict.fromkeys(ids[:1], revision))
-    return VERBS[verb](ids, by=by, now=now)
+    if verb == "acknowledge" and (revision := parse_number_or_zero(request.form.get("revision"))):
+        return actions.acknowledge(ids, by=by, now=now, seen_revisions=dict.fromkeys(ids[:1], revision))
+    return ACTIONS_BY_VERB[verb](ids, by=by, now=now)
 
 
-def _answer(done: Done, back: str | None = None) -> ResponseReturnValue:
+def _respond(result: ReceiptResult, return_url: str | None = None) -> ResponseReturnValue:
     if wants_json():
-        counts = stored.counts(me().actor.viewer, now=clock.now())
-        what = {"kind": done.kind, "ids": done.ids, "version": done.version, "undo": done.undo}
-        what |= {"left": len(done.refused), "because": done.because} if done.refused else {}
-        return jsonify(told(counts) | what | g.get("snoozed", {}))
-    back = back or _back()
-    if left := len(done.refused):
-        flash(f"{left} left as {'it was' if left == 1 else 'they were'}: {done.because}")
-    if done.undo:
-        back += ("&" if "?" in back else "?") + urlencode({"done": f"{done.kind}-{len(done.ids)}-{done.undo}"})
-    return redirect(back, 303)
+        counts = stored.count_views(current_identity().actor.viewer, now=clock.now())
+        changes = {"kind": result.kind, "ids": result.ids, "version": result.version, "undo": result.undo_key}
+        changes |= {"left": len(result.refused_ids), "because": result.refusal_reason} if result.refused_ids else {}
+        return jsonify(counts_to_json(counts) | changes | g.get("snoozed", {}))
+    return_url = return_url or _get_return_url()
+    if left_count := len(result.refused_ids):
+        flash(f"{left_count} left as {'it was' if left_count == 1 else 'they were'}: {result.refusal_reason}")
+    if result.undo_key:
+        return_url += ("&" if "?" in return_url else "?") + urlencode(
+            {"done": f"{result.kind}-{len(result.ids)}-{result.undo_key}"}
+        )
+    return redirect(return_url, 303)
 
 
-def _back() -> str:
+def _get_return_url() -> str:
     """The list that the form stood on, as it says itself; only ever a page of the inbox."""
-    asked = urlsplit(request.form.get("back", "")[:_LONGEST_BACK])
-    if asked.netloc or asked.scheme or asked.path != "/inbox":
+    address = urlsplit(request.form.get("back", "")[:_MAX_BACK_CHARACTERS])
+    if address.netloc or address.scheme or address.path != "/inbox":
         return url_for("inbox.index")
-    return url_for("inbox.index", **query_of(read_filters(dict(parse_qsl(asked.query)))))
+    return url_for("inbox.index", **to_query_args(read_filters(dict(parse_qsl(address.query)))))

@@ -8,80 +8,83 @@ from flask import Blueprint, g, jsonify, request
 from broadcast.base.errors import NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
-from broadcast.domain.alerts import Alert, choose
+from broadcast.domain.alerts import Alert, select_alerts
 from broadcast.domain.audience import Viewer
 from broadcast.domain.events import Cursor
 from broadcast.domain.preferences import Preferences
 from broadcast.store import ended_inbox, log, users
 from broadcast.store import inbox as stored
-from broadcast.store.inbox import Counts, Filters, Unread
+from broadcast.store.inbox import InboxFilters, UnreadCount, ViewCounts
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import card_view, is_htmx, page
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import is_htmx, render_page, to_card_view
 
 blueprint = Blueprint("inbox", __name__, url_prefix="/inbox")
 
-PAGE = 30
-_PINNED = 50  # messages to acknowledge that stand above the list; any more stay in the list
-_MOST_IDS = 100
-_MOST_WAITING = 200  # alerts that preferences may silence before those that are raised are chosen
+PAGE_SIZE = 30
+_MAX_PINNED = 50  # messages to acknowledge that stand above the list; any more stay in the list
+_MAX_IDS = 100
+_MAX_WAITING_ALERTS = 200  # alerts that preferences may silence before those that are raised are chosen
 
 
 @blueprint.get("", strict_slashes=False)
 @allow("person")
 def index():
     if is_htmx() and request.args.get("after"):
-        return page("inbox/_cards.html", **listed())
-    return page("inbox/page.html", **listed())
+        return render_page("inbox/_cards.html", **build_list_context())
+    return render_page("inbox/page.html", **build_list_context())
 
 
 @blueprint.get("/list")
 @allow("person")
 def listing():
-    return page("inbox/_list.html", **listed())
+    return render_page("inbox/_list.html", **build_list_context())
 
 
 @blueprint.get("/cards")
 @allow("person")
 def cards():
     """Those of `?ids=1,2` that the view and its filters show now: how an open page follows what was done elsewhere."""
-    ids = [number for number in map(whole_number, request.args.get("ids", "").split(",")[:_MOST_IDS]) if number]
+    ids = [number for number in map(parse_number_or_zero, request.args.get("ids", "").split(",")[:_MAX_IDS]) if number]
     filters = read_filters(request.args)
-    viewer, now = me().actor.viewer, clock.now()
-    answer = told(stored.counts(viewer, now=now))
-    answer["counts"]["ended"] = ended_inbox.count(viewer, now=now)
-    if filters.narrow:
-        answer["counts"]["toMark"] = stored.count_filtered(viewer, filters, now=now)
-    items = source_of(filters).some(viewer, filters, ids, now=now)
-    note_shown(items, me().id)
-    return page("inbox/_given_cards.html", cards=[card_view(item) for item in items], told=answer)
+    viewer, now = current_identity().actor.viewer, clock.now()
+    payload = counts_to_json(stored.count_views(viewer, now=now))
+    payload["counts"]["ended"] = ended_inbox.count(viewer, now=now)
+    if filters.is_narrowed:
+        payload["counts"]["toMark"] = stored.count_unread_filtered(viewer, filters, now=now)
+    items = select_store(filters).list_by_ids(viewer, filters, ids, now=now)
+    record_deliveries(items, current_identity().id)
+    return render_page("inbox/_given_cards.html", cards=[to_card_view(item) for item in items], told=payload)
 
 
 @blueprint.get("/count")
 @allow("person")
 def count():
     """The counts of all views, and up to where they are current."""
-    cursor, viewer, now = log.head(), me().actor.viewer, clock.now()
-    answer = told(stored.counts(viewer, now=now))
-    answer["counts"]["ended"] = ended_inbox.count(viewer, now=now)
-    return jsonify(answer | {"cursor": str(cursor)})
+    cursor, viewer, now = log.get_head(), current_identity().actor.viewer, clock.now()
+    payload = counts_to_json(stored.count_views(viewer, now=now))
+    payload["counts"]["ended"] = ended_inbox.count(viewer, now=now)
+    return jsonify(payload | {"cursor": str(cursor)})
 
 
 @blueprint.get("/alerts")
 @allow("person")
 def alerts():
     """What raises an alert and when, as a page's script needs it; and which messages still wait to be told of, since when."""
-    now, wanted = clock.now(), users.preferences(me().id)
-    held_until = wanted.held_until(now)
-    waiting = alerts_for(me().actor.viewer, wanted, now=now)
+    now, user_preferences = clock.now(), users.get_preferences(current_identity().id)
+    held_until = user_preferences.get_quiet_end(now)
+    waiting = choose_alerts(current_identity().actor.viewer, user_preferences, now=now)
     return jsonify(
-        wanted.as_json()
+        user_preferences.to_json()
         | {
-            "mandatory": mandatory_categories(),
-            "quiet": [[clock.to_wire(start), clock.to_wire(end)] for start, end in wanted.quiet_spans(now)],
-            "heldUntil": clock.to_wire(held_until),
+            "mandatory": get_mandatory_categories(),
+            "quiet": [
+                [clock.to_rfc3339(start), clock.to_rfc3339(end)]
+                for start, end in user_preferences.get_quiet_periods(now)
+            ],
+            "heldUntil": clock.to_rfc3339(held_until),
             "waiting": [alert.id for alert in waiting],
-            "since": {str(alert.id): clock.to_wire(alert.since) for alert in waiting},
+            "since": {str(alert.id): clock.to_rfc3339(alert.raised_at) for alert in waiting},
         }
     )
 
@@ -89,50 +92,52 @@ def alerts():
 @blueprint.get("/<int:broadcast_id>")
 @allow("person")
 def message(broadcast_id: int):
-    viewer, now = me().actor.viewer, clock.now()
-    item = stored.one(viewer, broadcast_id, now=now) or ended_inbox.one(viewer, broadcast_id, now=now)
+    viewer, now = current_identity().actor.viewer, clock.now()
+    item = stored.find(viewer, broadcast_id, now=now) or ended_inbox.find(viewer, broadcast_id, now=now)
     if item is None:
         raise NotFound("This message is not addressed to you, or it was recalled.")
-    return page("inbox/message.html", card=card_view(item), cursor=str(log.head()), done=request.args.get("done"))
+    return render_page(
+        "inbox/message.html", card=to_card_view(item), cursor=str(log.get_head()), done=request.args.get("done")
+    )
 
 
-def alerts_for(viewer: Viewer, wanted: Preferences, *, now: datetime) -> list[Alert]:
+def choose_alerts(viewer: Viewer, user_preferences: Preferences, *, now: datetime) -> list[Alert]:
     """What a page that is opened now raises, in this order."""
-    waiting = stored.alerting(viewer, now=now, limit=_MOST_WAITING)
-    return choose(waiting, wanted, mandatory=mandatory_categories())
+    waiting = stored.list_alerts(viewer, now=now, limit=_MAX_WAITING_ALERTS)
+    return select_alerts(waiting, user_preferences, mandatory=get_mandatory_categories())
 
 
-def mandatory_categories() -> list[str]:
+def get_mandatory_categories() -> list[str]:
     return SETTINGS.current.mandatory_categories
 
 
-def told(counts: Counts) -> dict:
+def counts_to_json(counts: ViewCounts) -> dict:
     """Counts as pages hear of them."""
     views = {"inbox": counts.inbox, "unread": counts.unread, "archived": counts.archived, "snoozed": counts.snoozed}
     return {"unread": counts.unread, "asOf": counts.as_of, "version": counts.version, "counts": views}
 
 
-def read_filters(values) -> Filters:
+def read_filters(values) -> InboxFilters:
     """Filters of a query or a form; what is not known is ignored, as a link from elsewhere may carry it."""
     view = values.get("view", "inbox")
-    return Filters(
+    return InboxFilters(
         view=view if view in stored.VIEWS else "inbox",
-        category=_text(values, "category", 40),
-        priority=_text(values, "priority", 16),
-        q=_text(values, "q", 200),
+        category=_read_text(values, "category", 40),
+        priority=_read_text(values, "priority", 16),
+        q=_read_text(values, "q", 200),
     )
 
 
-def _text(values, name: str, most: int) -> str:
-    return values.get(name, "").replace("\0", "").strip()[:most]  # PostgreSQL has no text with NUL
+def _read_text(values, name: str, max_characters: int) -> str:
+    return values.get(name, "").replace("\0", "").strip()[:max_characters]  # PostgreSQL has no text with NUL
 
 
-def source_of(filters: Filters) -> ModuleType:
+def select_store(filters: InboxFilters) -> ModuleType:
     """The module of the store that reads this view: what is over is another question."""
     return ended_inbox if filters.view == "ended" else stored
 
 
-def note_shown(items: list[stored.Item], user_id: int) -> None:
+def record_deliveries(items: list[stored.InboxItem], user_id: int) -> None:
     """A page that shows a message has delivered it, as a stream does. What has ended was delivered before."""
     for item in items:
         if item.ended_at:
@@ -140,48 +145,48 @@ def note_shown(items: list[stored.Item], user_id: int) -> None:
         RECEIPT_BUFFER.current.add(item.card.id, [user_id])
 
 
-def listed(filters: Filters | None = None) -> dict:
+def build_list_context(filters: InboxFilters | None = None) -> dict:
     """What the list's templates need, of one page of it: the first, or the one after `?after=`."""
-    identity, now = me(), clock.now()
+    identity, now = current_identity(), clock.now()
     viewer = identity.actor.viewer
     filters = filters or read_filters(request.args)
-    cursor: Cursor = log.head()  # before the list is read: what comes in between is streamed, and merged by id
-    counts = stored.counts(viewer, now=now)
-    g.unread = Unread(counts.unread, counts.as_of, counts.version)
-    before = whole_number(request.args.get("after")) or None
+    cursor: Cursor = log.get_head()  # before the list is read: what comes in between is streamed, and merged by id
+    counts = stored.count_views(viewer, now=now)
+    g.unread = UnreadCount(counts.unread, counts.as_of, counts.version)
+    before = parse_number_or_zero(request.args.get("after")) or None
     pinned = []
     if filters.view in ("inbox", "unread"):
-        pinned = stored.to_acknowledge(viewer, filters, now=now, limit=_PINNED)
-    without = [item.card.id for item in pinned]
+        pinned = stored.list_to_acknowledge(viewer, filters, now=now, limit=_MAX_PINNED)
+    pinned_ids = [item.card.id for item in pinned]
     if filters.view == "ended":
-        items = ended_inbox.page(viewer, filters, now=now, before=before, limit=PAGE + 1)
+        items = ended_inbox.list_page(viewer, filters, now=now, before=before, limit=PAGE_SIZE + 1)
     else:
-        items = stored.page(viewer, filters, now=now, before=before, limit=PAGE + 1, without=without)
-    shown, more = items[:PAGE], len(items) > PAGE
-    note_shown(shown if before else pinned + shown, identity.id)
+        items = stored.list_page(viewer, filters, now=now, before=before, limit=PAGE_SIZE + 1, excluded_ids=pinned_ids)
+    displayed, has_more = items[:PAGE_SIZE], len(items) > PAGE_SIZE
+    record_deliveries(displayed if before else pinned + displayed, identity.id)
     return {
-        "pinned": [card_view(item) for item in pinned],
-        "cards": [card_view(item) for item in shown],
-        "next": str(shown[-1].seq) if more else None,
+        "pinned": [to_card_view(item) for item in pinned],
+        "cards": [to_card_view(item) for item in displayed],
+        "next": str(displayed[-1].seq) if has_more else None,
         "view": filters.view,
         "filters": filters,
-        "categories": source_of(filters).categories(viewer, now=now),
+        "categories": select_store(filters).list_categories(viewer, now=now),
         "counts": counts,
         "ended": ended_inbox.count(viewer, now=now),
-        "to_mark": stored.count_filtered(viewer, filters, now=now) if filters.narrow else counts.unread,
-        "newest": max((item.seq for item in pinned + shown), default=0),
+        "to_mark": stored.count_unread_filtered(viewer, filters, now=now) if filters.is_narrowed else counts.unread,
+        "newest": max((item.seq for item in pinned + displayed), default=0),
         "cursor": str(cursor),
         "done": request.args.get("done"),
     }
 
 
-def query_of(filters: Filters) -> dict[str, str]:
+def to_query_args(filters: InboxFilters) -> dict[str, str]:
     """The filters as a query, without what is empty."""
     view = "" if filters.view == "inbox" else filters.view
     query = {"view": view, "category": filters.category, "priority": filters.priority, "q": filters.q}
     return {name: value for name, value in query.items() if value}
 
 
-def whole_number(text: str | None) -> int:
+def parse_number_or_zero(text: str | None) -> int:
     """A sequence number or an id of a query or a form; 0 for anything else."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0

@@ -11,28 +11,30 @@ from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
 from broadcast.domain.preferences import Preferences
 from broadcast.store import inbox, users
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import page
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import render_page
 
 blueprint = Blueprint("preferences", __name__, url_prefix="/preferences")
 
-_PAUSES = {"30": timedelta(minutes=30), "60": timedelta(hours=1)}
+_PAUSE_LENGTHS = {"30": timedelta(minutes=30), "60": timedelta(hours=1)}
 
 
 @blueprint.get("", strict_slashes=False)
 @allow("person")
 def show():
-    return _page(users.preferences(me().id).as_json(), {}, saved="saved" in request.args)
+    return _render_preferences(
+        users.get_preferences(current_identity().id).to_json(), {}, saved="saved" in request.args
+    )
 
 
 @blueprint.post("", strict_slashes=False)
 @allow("person")
 def save():
-    typed = _typed()
+    typed = _read_form()
     try:
-        actions.save(typed, by=me().actor, now=clock.now())
+        actions.save(typed, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
-        return _page(typed, invalid.fields), 422
+        return _render_preferences(typed, invalid.fields), 422
     return redirect(url_for("preferences.show", saved=1), 303)
 
 
@@ -40,42 +42,46 @@ def save():
 @allow("person")
 def pause():
     """Do not disturb for a while, or no longer: `for` is 30, 60 (minutes), tomorrow or off."""
-    now, wanted = clock.now(), users.preferences(me().id)
-    until = _until(request.form.get("for", ""), wanted)
-    actions.save(wanted.as_json() | {"doNotDisturbUntil": clock.to_wire(until)}, by=me().actor, now=now)
+    now, user_preferences = clock.now(), users.get_preferences(current_identity().id)
+    until = _read_pause_end(request.form.get("for", ""), user_preferences)
+    actions.save(
+        user_preferences.to_json() | {"doNotDisturbUntil": clock.to_rfc3339(until)},
+        by=current_identity().actor,
+        now=now,
+    )
     return redirect(url_for("preferences.show", saved=1), 303)
 
 
-def _until(name: str, wanted: Preferences):
+def _read_pause_end(choice: str, user_preferences: Preferences):
     now = clock.now()
-    if name == "off":
+    if choice == "off":
         return None
-    if name == "tomorrow":
-        return time_zones.preset("tomorrow", now, _zone(wanted))
-    if name not in _PAUSES:
+    if choice == "tomorrow":
+        return time_zones.resolve_snooze_preset("tomorrow", now, _read_zone(user_preferences))
+    if choice not in _PAUSE_LENGTHS:
         raise Invalid({"for": "Choose for how long."})
-    return now + _PAUSES[name]
+    return now + _PAUSE_LENGTHS[choice]
 
 
-def _zone(wanted: Preferences) -> ZoneInfo:
+def _read_zone(user_preferences: Preferences) -> ZoneInfo:
     try:
-        return time_zones.zone_of(wanted.time_zone, request.form.get("timeZone", ""))
+        return time_zones.resolve_zone(user_preferences.time_zone, request.form.get("timeZone", ""))
     except ValueError as problem:
         raise Invalid({"timeZone": str(problem)}) from None
 
 
-def _typed() -> dict:
+def _read_form() -> dict:
     """The form as `domain.preferences.read` takes it; a pause is left as it is."""
     form = request.form
-    until = users.preferences(me().id).do_not_disturb_until
+    until = users.get_preferences(current_identity().id).do_not_disturb_until
     until = until if until and until > clock.now() else None
-    quiet = {"from": form.get("from", ""), "to": form.get("to", "")} if form.get("quiet") else None
+    quiet_hours = {"from": form.get("from", ""), "to": form.get("to", "")} if form.get("quiet") else None
     return {
         "mutedCategories": form.getlist("muted"),
         "minimumPriority": form.get("minimumPriority", "LOW"),
-        "quietHours": quiet,
+        "quietHours": quiet_hours,
         "timeZone": form.get("timeZone", ""),
-        "doNotDisturbUntil": clock.to_wire(until),
+        "doNotDisturbUntil": clock.to_rfc3339(until),
         "theme": form.get("theme", "system"),
         "desktop": bool(form.get("desktop")),
         "sound": bool(form.get("sound")),
@@ -84,12 +90,12 @@ def _typed() -> dict:
     }
 
 
-def _page(typed: dict, problems: dict[str, str], *, saved: bool = False) -> str:
+def _render_preferences(typed: dict, problems: dict[str, str], *, saved: bool = False) -> str:
     mandatory = SETTINGS.current.mandatory_categories
-    found = inbox.categories(me().actor.viewer, now=clock.now())
-    categories = sorted({*found, *typed["mutedCategories"], *mandatory})
-    held_until = users.preferences(me().id).held_until(clock.now())
-    return page(
+    used_categories = inbox.list_categories(current_identity().actor.viewer, now=clock.now())
+    categories = sorted({*used_categories, *typed["mutedCategories"], *mandatory})
+    held_until = users.get_preferences(current_identity().id).get_quiet_end(clock.now())
+    return render_page(
         "inbox/preferences.html",
         form=typed,
         problems=problems,

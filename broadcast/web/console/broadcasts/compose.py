@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 from broadcast.actions import audiences as audience_actions
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import edits
-from broadcast.base.errors import Conflict, Invalid, NotFound, Outdated
+from broadcast.base.errors import Conflict, Invalid, NotFound, VersionConflict
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
@@ -26,62 +26,62 @@ from broadcast.store import audiences, broadcasts, users
 from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import compose_form, live_edit
 from broadcast.web.console.broadcasts import review as reviewing
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import page
-from broadcast.web.core.request_parsing import choice
-from broadcast.web.core.resumable_forms import Resumed, pause_if_resumed, resumable
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import render_page
+from broadcast.web.core.request_parsing import read_choice
+from broadcast.web.core.resumable_forms import FormResumed, raise_if_resumed, resumable_form
 
 blueprint = Blueprint("compose", __name__)
 
 CATEGORIES = ["Incident", "Maintenance", "News", "Policy", "Sales"]
-_MOST_BYTES = 4 * 1024 * 1024
+_MAX_BODY_BYTES = 4 * 1024 * 1024
 _TEST_HOURS = 1
 
 
 @blueprint.url_value_preprocessor
-def allow_long_lists(endpoint: str | None, values: dict | None) -> None:
+def raise_body_limit(endpoint: str | None, values: dict | None) -> None:
     """Before anything reads the body: 50,000 names are more than other requests may carry."""
-    request.max_content_length = request.max_form_memory_size = _MOST_BYTES
+    request.max_content_length = request.max_form_memory_size = _MAX_BODY_BYTES
 
 
 @blueprint.get("/broadcasts/new")
 @allow(Permission.WRITE)
 def compose():
-    form, saved_id = compose_form.empty(), request.args.get("audience", "")
-    if saved_id.isascii() and saved_id.isdigit() and len(saved_id) < 19:
-        saved = audiences.saved_by_id(int(saved_id))
-        form |= with_audience(saved.target) if saved else {}
-    return draw(form, {})
+    form, audience_id = compose_form.build_empty_form(), request.args.get("audience", "")
+    if audience_id.isascii() and audience_id.isdigit() and len(audience_id) < 19:
+        saved_audience = audiences.get_saved(int(audience_id))
+        form |= audience_to_form(saved_audience.target) if saved_audience else {}
+    return render_form(form, {})
 
 
 @blueprint.post("/broadcasts")
-@resumable
+@resumable_form
 @allow(Permission.WRITE)
 def create():
-    return _act(None)
+    return _handle_action(None)
 
 
 @blueprint.get("/broadcasts/<int:broadcast_id>/edit")
 @allow(Permission.WRITE)
 def edit(broadcast_id: int):
-    broadcast = found(broadcast_id)
-    lifecycle.after(broadcast.status, "edited")
+    broadcast = get_broadcast_or_404(broadcast_id)
+    lifecycle.transition(broadcast.status, "edited")
     if broadcast.is_live:
-        return live_edit.draw(broadcast, stored_form(broadcast), {})
-    return draw(stored_form(broadcast), {}, broadcast=broadcast)
+        return live_edit.render_form(broadcast, load_form(broadcast), {})
+    return render_form(load_form(broadcast), {}, broadcast=broadcast)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/edit")
-@resumable
+@resumable_form
 @allow(Permission.WRITE)
 def save(broadcast_id: int):
-    broadcast = found(broadcast_id)
+    broadcast = get_broadcast_or_404(broadcast_id)
     try:
         if "live" in request.form:
             return live_edit.save(broadcast)
-        return _act(broadcast)
-    except Outdated:
-        return _conflict(found(broadcast_id)), 409
+        return _handle_action(broadcast)
+    except VersionConflict:
+        return _render_conflict(get_broadcast_or_404(broadcast_id)), 409
 
 
 @blueprint.post("/drafts")
@@ -89,7 +89,7 @@ def save(broadcast_id: int):
 def autosave():
     """Keep the form as it is, in the background; the answer says where, and which version it is now."""
     try:
-        saved = _save_draft(_number(request.form.get("broadcastId")))
+        saved = _save_draft(_parse_number(request.form.get("broadcastId")))
     except Conflict as conflict:
         return jsonify(problem=str(conflict)), 409
     except Invalid as invalid:
@@ -98,93 +98,114 @@ def autosave():
     return jsonify(id=saved.id, version=saved.version, edit=edit_url)
 
 
-def _act(broadcast: Broadcast | None) -> Any:
-    """Do what the pressed button means. Raises Outdated."""
+def _handle_action(broadcast: Broadcast | None) -> Any:
+    """Do what the pressed button means. Raises VersionConflict."""
     broadcast_id = broadcast.id if broadcast else None
     try:
-        pause_if_resumed()
-        match choice("do", ("send", "save", "review", "keep", "test"), "send"):
+        raise_if_resumed()
+        match read_choice("do", ("send", "save", "review", "keep", "test"), "send"):
             case "save":
                 saved = _save_draft(broadcast_id)
                 return redirect(url_for("console.compose.edit", broadcast_id=saved.id, saved=""), 303)
             case "review":
-                return draw(
-                    compose_form.as_typed(request.form), {}, broadcast=broadcast, review=reviewing.review(request.form)
+                return render_form(
+                    compose_form.collect_values(request.form),
+                    {},
+                    broadcast=broadcast,
+                    review=reviewing.build_review(request.form),
                 )
             case "keep":
-                note = _keep_audience()
-                return draw(compose_form.as_typed(request.form), {}, broadcast=broadcast, note=note)
+                note = _save_audience()
+                return render_form(compose_form.collect_values(request.form), {}, broadcast=broadcast, notice=note)
             case "test":
                 _send_test()
-                return draw(compose_form.as_typed(request.form), {}, broadcast=broadcast, tested=True)
-        return _send(broadcast_id)
-    except Resumed:
-        return draw(compose_form.as_typed(request.form), {}, broadcast=broadcast)
+                return render_form(
+                    compose_form.collect_values(request.form), {}, broadcast=broadcast, is_test_sent=True
+                )
+        return _send_broadcast(broadcast_id)
+    except FormResumed:
+        return render_form(compose_form.collect_values(request.form), {}, broadcast=broadcast)
     except Invalid as invalid:
-        errors = compose_form.on_form(invalid, request.form).fields
-        review = reviewing.review(request.form)
-        return draw(compose_form.as_typed(request.form), errors, broadcast=broadcast, review=review), invalid.status
+        errors = compose_form.map_to_form_fields(invalid, request.form).fields
+        review = reviewing.build_review(request.form)
+        return render_form(
+            compose_form.collect_values(request.form), errors, broadcast=broadcast, review=review
+        ), invalid.status
 
 
-def _send(broadcast_id: int | None) -> Response:
-    form, now, by = request.form, clock.now(), me().actor
-    draft = _with_sign_out(compose_form.read(form, now=now), broadcast_id)
-    key = form.get("idempotencyKey", "").replace("\0", "")[:200] or None
-    earlier = actions.earlier_with(by, key, draft) if key else None
-    if earlier is None:
-        confirmed = reviewing.given(form)
+def _send_broadcast(broadcast_id: int | None) -> Response:
+    form, now, actor = request.form, clock.now(), current_identity().actor
+    draft = _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
+    idempotency_key = form.get("idempotencyKey", "").replace("\0", "")[:200] or None
+    sent = actions.find_by_idempotency_key(actor, idempotency_key, draft) if idempotency_key else None
+    if sent is None:
+        confirmed = reviewing.read_confirmation(form)
         hold_seconds = SETTINGS.current.undo_seconds
         if broadcast_id is None:
-            earlier = actions.publish(draft, by=by, now=now, key=key, hold_seconds=hold_seconds, confirmed=confirmed)
+            sent = actions.publish(
+                draft,
+                by=actor,
+                now=now,
+                idempotency_key=idempotency_key,
+                undo_seconds=hold_seconds,
+                confirmed=confirmed,
+            )
         else:
             version = form.get("version", "")
-            earlier = edits.send(
+            sent = edits.send(
                 broadcast_id,
                 draft,
                 version=version,
-                by=by,
+                by=actor,
                 now=now,
-                key=key,
-                hold_seconds=hold_seconds,
+                idempotency_key=idempotency_key,
+                undo_seconds=hold_seconds,
                 confirmed=confirmed,
             )
-    return redirect(url_for("console.one.show", broadcast_id=earlier.id), 303)
+    return redirect(url_for("console.one.show", broadcast_id=sent.id), 303)
 
 
-def _save_draft(broadcast_id: int | None) -> edits.Saved:
+def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
     form, now = request.form, clock.now()
-    version, typed = form.get("version", "") if broadcast_id else None, compose_form.as_typed(form)
-    compose_form.check_fits(typed)
+    version, typed = form.get("version", "") if broadcast_id else None, compose_form.collect_values(form)
+    compose_form.check_lengths(typed)
     return edits.save_draft(
-        typed, _finished(form, now, broadcast_id), broadcast_id=broadcast_id, version=version, by=me().actor, now=now
+        typed,
+        _parse_finished_draft(form, now, broadcast_id),
+        broadcast_id=broadcast_id,
+        version=version,
+        by=current_identity().actor,
+        now=now,
     )
 
 
-def _finished(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
+def _parse_finished_draft(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
     """What the form says when all of it is in order."""
     try:
-        draft = _with_sign_out(compose_form.read(form, now=now), broadcast_id)
-        actions.resolve(draft.target)
+        draft = _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
+        actions.resolve_audience(draft.target)
     except Invalid:
         return None
     return draft
 
 
-def _with_sign_out(draft: Draft, broadcast_id: int | None) -> Draft:
+def _preserve_close_sessions(draft: Draft, broadcast_id: int | None) -> Draft:
     """Keep that a stored broadcast signs its people out, which the form cannot say. Raises Invalid for others than people."""
-    broadcast = broadcasts.by_id(broadcast_id) if broadcast_id else None
+    broadcast = broadcasts.get(broadcast_id) if broadcast_id else None
     if broadcast is None or not broadcast.close_sessions:
         return draft
-    if not draft.target.is_plain_people:
+    if not draft.target.is_users_only:
         raise Invalid({"targetType": "It signs people out when it is sent: choose them by name, without exceptions."})
     return replace(draft, close_sessions=True)
 
 
-def _keep_audience() -> str:
+def _save_audience() -> str:
     """Keep the chosen audience under a name; return what to say. Raises Invalid."""
     name = request.form.get("audienceName", "")
     try:
-        audience_actions.save(name, compose_form.audience_fields(request.form), by=me().actor, now=clock.now())
+        audience_actions.save(
+            name, compose_form.collect_audience_fields(request.form), by=current_identity().actor, now=clock.now()
+        )
     except Conflict as conflict:
         raise Invalid({"audienceName": str(conflict)}) from None
     except Invalid as invalid:
@@ -196,98 +217,98 @@ def _keep_audience() -> str:
 
 def _send_test() -> None:
     """Send the words to oneself alone, for an hour, marked as a test. Raises Invalid."""
-    now, by = clock.now(), me().actor
-    words = request.form.copy()
-    words.setlist("targetType", ["ALL"])
-    words["when"] = "now"
-    if not is_blank(words.get("title", "")):
-        words["title"] = f"Test: {words['title']}"[:200]
+    now, actor = clock.now(), current_identity().actor
+    test_form = request.form.copy()
+    test_form.setlist("targetType", ["ALL"])
+    test_form["when"] = "now"
+    if not is_blank(test_form.get("title", "")):
+        test_form["title"] = f"Test: {test_form['title']}"[:200]
     for name in ("exceptRoles", "exceptPeople", "expiresAt", "draft", "targetMatch", "snapshot"):
-        words.pop(name, None)
-    draft = compose_form.read(words, now=now)
-    to_me = Target(TargetType.SELECTED, (by.user_id,))
-    test = replace(draft, target=to_me, expires_at=now + timedelta(hours=_TEST_HOURS), scheduled_at=None)
-    actions.publish(test, by=by, now=now, test=True)
+        test_form.pop(name, None)
+    draft = compose_form.parse_form(test_form, now=now)
+    own_target = Target(TargetType.SELECTED, (actor.user_id,))
+    test = replace(draft, target=own_target, expires_at=now + timedelta(hours=_TEST_HOURS), scheduled_at=None)
+    actions.publish(test, by=actor, now=now, is_test=True)
 
 
-def draw(
+def render_form(
     form: dict[str, Any],
     errors: dict[str, str],
     *,
     broadcast: Broadcast | None = None,
     review: reviewing.Review | None = None,
-    tested: bool = False,
-    note: str = "",
+    is_test_sent: bool = False,
+    notice: str = "",
 ) -> str:
     """The whole page, filled in. `broadcast` is the draft or plan that the form belongs to."""
-    counted = [{"name": name, "people": count} for name, count in users.people_by_role().items()]
-    return page(
+    role_counts = [{"name": name, "people": count} for name, count in users.count_users_by_role().items()]
+    return render_page(
         "console/broadcasts/compose.html",
         form=form,
-        utc=compose_form.utc_of(form),
-        twice=compose_form.twice_of(form),
+        utc=compose_form.convert_times_to_utc(form),
+        twice=compose_form.find_ambiguous_times(form),
         errors=errors,
-        roles=counted,
+        roles=role_counts,
         priorities=[priority.value for priority in Priority],
         categories=CATEGORIES,
         nonce_key=request.form.get("idempotencyKey") or secrets.token_urlsafe(16),
         broadcast=broadcast,
         version=request.form.get("version") or (broadcast.version if broadcast else ""),
         is_draft=broadcast is None or broadcast.status == Status.DRAFT,
-        saved_audiences=audiences.saved(),
+        saved_audiences=audiences.list_saved(),
         review=review,
-        tested=tested,
-        note=note,
+        tested=is_test_sent,
+        note=notice,
         undo_seconds=SETTINGS.current.undo_seconds,
     )
 
 
-def stored_form(broadcast: Broadcast) -> dict[str, Any]:
+def load_form(broadcast: Broadcast) -> dict[str, Any]:
     """The form of what is stored: as it was typed, or as the broadcast says."""
     if broadcast.typed is not None:
         return compose_form.from_typed(broadcast.typed)
-    fields = edits.as_fields(broadcast)
+    fields = edits.to_public_fields(broadcast)
     ids = [n for n in (*fields["targetIds"], *fields["exceptIds"]) if isinstance(n, int)]
-    return compose_form.from_fields(fields, users.usernames(ids))
+    return compose_form.from_fields(fields, users.get_usernames(ids))
 
 
-def with_audience(target: dict[str, Any]) -> dict[str, Any]:
+def audience_to_form(target: dict[str, Any]) -> dict[str, Any]:
     """The part of the form that a named audience fills in."""
-    by_role = target["targetType"] == "ROLE"
+    is_by_role = target["targetType"] == "ROLE"
     ids = target.get("targetIds", [])
     return {
         "targetType": target["targetType"],
         "targetMatch": target.get("targetMatch", "ANY"),
-        "roles": ids if by_role else [],
-        "people": "" if by_role else "\n".join(map(str, ids)),
+        "roles": ids if is_by_role else [],
+        "people": "" if is_by_role else "\n".join(map(str, ids)),
         "exceptRoles": target.get("exceptRoles", []),
         "exceptPeople": "\n".join(map(str, target.get("exceptIds", []))),
         "snapshot": bool(target.get("snapshot")),
     }
 
 
-def found(broadcast_id: int) -> Broadcast:
-    broadcast = broadcasts.by_id(broadcast_id)
+def get_broadcast_or_404(broadcast_id: int) -> Broadcast:
+    broadcast = broadcasts.get(broadcast_id)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
     return broadcast
 
 
-def _conflict(broadcast: Broadcast) -> str:
+def _render_conflict(broadcast: Broadcast) -> str:
     """Both texts, side by side, and what may be done: nothing was saved over anything."""
-    theirs, mine = stored_form(broadcast), compose_form.as_typed(request.form)
+    theirs, mine = load_form(broadcast), compose_form.collect_values(request.form)
     if "live" in request.form:
-        mine = live_edit.as_shown(theirs, mine)
-    return page(
+        mine = live_edit.overlay_editable_fields(theirs, mine)
+    return render_page(
         "console/broadcasts/conflict.html",
         broadcast=broadcast,
-        texts=reviewing.both(theirs, mine),
-        mine=compose_form.to_multi(mine),
+        texts=reviewing.diff_forms(theirs, mine),
+        mine=compose_form.to_multidict(mine),
         is_live="live" in request.form,
-        may_edit=lifecycle.may(broadcast.status, "edited") and broadcast.is_live == ("live" in request.form),
-        who=broadcasts.timeline(broadcast.id)[-1:],
+        may_edit=lifecycle.can_transition(broadcast.status, "edited") and broadcast.is_live == ("live" in request.form),
+        who=broadcasts.list_audit_entries(broadcast.id)[-1:],
     )
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -12,19 +12,19 @@ from broadcast.base.errors import Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.overdue_schedules import Reason
+from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.permissions import Permission
 from broadcast.store import broadcasts, users
 from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import review, revisions
-from broadcast.web.console.broadcasts.list_rows import Row, rows
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import CardView, page
-from broadcast.web.core.resumable_forms import pause_if_resumed, resumable
+from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import CardView, render_page
+from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("one", __name__)
 
-_DONE = {
+_ACTION_PHRASES = {
     "broadcast.drafted": "wrote a draft",
     "broadcast.saved": "went on writing it",
     "broadcast.edited": "edited it",
@@ -43,35 +43,41 @@ _DONE = {
 }
 
 
-_SPOKEN = {"content": "text", "expiresAt": "end", "actions": "buttons", "requiresAck": "acknowledgement"}
-_SPOKEN |= {"ackDueAt": "due date", "scheduledAt": "start", "targetType": "audience", "targetIds": "who gets it"}
-_SPOKEN |= {"exceptRoles": "roles left out", "exceptIds": "people left out", "targetMatch": "how roles are joined"}
-_AGAIN = ", and showed it again"
-_ASKED_AGAIN = ", and asked for a new acknowledgement"
+_FIELD_LABELS = {"content": "text", "expiresAt": "end", "actions": "buttons", "requiresAck": "acknowledgement"}
+_FIELD_LABELS |= {"ackDueAt": "due date", "scheduledAt": "start", "targetType": "audience", "targetIds": "who gets it"}
+_FIELD_LABELS |= {
+    "exceptRoles": "roles left out",
+    "exceptIds": "people left out",
+    "targetMatch": "how roles are joined",
+}
+_NOTIFIED_AGAIN_SUFFIX = ", and showed it again"
+_ACKNOWLEDGE_AGAIN_SUFFIX = ", and asked for a new acknowledgement"
 
 
 @blueprint.get("/broadcasts/<int:broadcast_id>")
 @allow(Permission.SEE)
 def show(broadcast_id: int):
-    return _shown(_found(broadcast_id))
+    return _render_broadcast(_get_broadcast_or_404(broadcast_id))
 
 
 @blueprint.get("/broadcasts/<int:broadcast_id>/stats")
 @allow(Permission.SEE)
 def stats(broadcast_id: int):
-    return page("console/broadcasts/_stats.html", **_told(_found(broadcast_id)))
+    return render_page("console/broadcasts/_stats.html", **_build_context(_get_broadcast_or_404(broadcast_id)))
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/cancel")
-@resumable
+@resumable_form
 @allow(Permission.WRITE)
 def cancel(broadcast_id: int):
     reason = request.form.get("reason", "")
     try:
-        pause_if_resumed()
-        actions.cancel(broadcast_id, reason=reason, by=me().actor, now=clock.now())
+        raise_if_resumed()
+        actions.cancel(broadcast_id, reason=reason, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
-        return _shown(_found(broadcast_id), str(invalid) or None, reason=reason), invalid.status
+        return _render_broadcast(
+            _get_broadcast_or_404(broadcast_id), str(invalid) or None, reason=reason
+        ), invalid.status
     return redirect(url_for("console.one.show", broadcast_id=broadcast_id), 303)
 
 
@@ -79,15 +85,15 @@ def cancel(broadcast_id: int):
 @allow(Permission.WRITE)
 def send(broadcast_id: int):
     """Send a finished draft or a plan now. What was never reviewed, and needs more than a click, is reviewed first."""
-    broadcast, now, by = _found(broadcast_id), clock.now(), me().actor
+    broadcast, now, by = _get_broadcast_or_404(broadcast_id), clock.now(), current_identity().actor
     undo_seconds = SETTINGS.current.undo_seconds
     if broadcast.status == Status.DRAFT and review.needs_review(broadcast):
         return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id, _anchor="step-review"), 303)
     if undo_seconds:
         until = now + timedelta(seconds=undo_seconds)
-        edits.hold(broadcast_id, by=by, now=now, until=until, confirmed=review.given(request.form))
+        edits.send_delayed(broadcast_id, by=by, now=now, until=until, confirmed=review.read_confirmation(request.form))
     else:
-        actions.release(broadcast_id, by=by, now=now, confirmed=review.given(request.form))
+        actions.release(broadcast_id, by=by, now=now, confirmed=review.read_confirmation(request.form))
     return redirect(url_for("console.one.show", broadcast_id=broadcast_id), 303)
 
 
@@ -95,14 +101,14 @@ def send(broadcast_id: int):
 @allow(Permission.WRITE)
 def undo(broadcast_id: int):
     """Take back what has not gone out: it is a draft again, and open for editing."""
-    edits.withdraw(broadcast_id, by=me().actor, now=clock.now())
+    edits.withdraw(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id), 303)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/duplicate")
 @allow(Permission.WRITE)
 def duplicate(broadcast_id: int):
-    copy = copies.duplicate(broadcast_id, by=me().actor, now=clock.now())
+    copy = copies.duplicate(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.compose.edit", broadcast_id=copy.id), 303)
 
 
@@ -110,49 +116,51 @@ def duplicate(broadcast_id: int):
 @allow(Permission.WRITE)
 def delete(broadcast_id: int):
     """Delete a draft."""
-    copies.discard(broadcast_id, by=me().actor, now=clock.now())
+    copies.discard_draft(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.listing.listing", filter="draft"), 303)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/archive")
 @allow(Permission.WRITE)
 def archive(broadcast_id: int):
-    copies.archive(broadcast_id, by=me().actor, now=clock.now())
+    copies.archive(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.listing.listing", filter="ended"), 303)
 
 
-def _found(broadcast_id: int) -> Broadcast:
-    broadcast = broadcasts.by_id(broadcast_id)
+def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
+    broadcast = broadcasts.get(broadcast_id)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
     return broadcast
 
 
-def _told(broadcast: Broadcast) -> dict[str, Any]:
+def _build_context(broadcast: Broadcast) -> dict[str, Any]:
     """What the page of one broadcast, and its live figures, are drawn from."""
-    [row] = rows([broadcast])
-    told = {name: getattr(row, name) for name in Row.__slots__} | {
+    [row] = load_list_items([broadcast])
+    fields = {name: getattr(row, name) for name in BroadcastListItem.__slots__} | {
         "content_html": Markup(broadcast.content_html),
-        "card": CardView(broadcast.as_card(), seq=broadcast.seq or 0, is_read=True),
+        "card": CardView(broadcast.to_card(), seq=broadcast.seq or 0, is_read=True),
         "expires_at": broadcast.expires_at,
         "cancelled_at": broadcast.ended_at if broadcast.status == "CANCELLED" else None,
         "cancel_reason": broadcast.cancel_reason,
         "is_live": broadcast.is_live,
-        "can_cancel": lifecycle.may(broadcast.status, "cancelled"),
-        "can_send": lifecycle.may(broadcast.status, "published") and broadcast.typed is None and _is_idle(broadcast),
-        "can_edit": lifecycle.may(broadcast.status, "edited") and _is_idle(broadcast),
-        "can_discard": lifecycle.may(broadcast.status, "discarded"),
-        "can_archive": lifecycle.may(broadcast.status, "archived") and broadcast.archived_at is None,
-        "can_withdraw": lifecycle.may(broadcast.status, "withdrawn"),
+        "can_cancel": lifecycle.can_transition(broadcast.status, "cancelled"),
+        "can_send": lifecycle.can_transition(broadcast.status, "published")
+        and broadcast.typed is None
+        and _is_idle(broadcast),
+        "can_edit": lifecycle.can_transition(broadcast.status, "edited") and _is_idle(broadcast),
+        "can_discard": lifecycle.can_transition(broadcast.status, "discarded"),
+        "can_archive": lifecycle.can_transition(broadcast.status, "archived") and broadcast.archived_at is None,
+        "can_withdraw": lifecycle.can_transition(broadcast.status, "withdrawn"),
         "is_held": not _is_idle(broadcast),
-        "is_past": broadcast.decision_reason in (Reason.ENDED, Reason.ACK_PASSED),
-        "seconds_left": _seconds_left(broadcast),
+        "is_past": broadcast.decision_reason in (DecisionReason.ENDED, DecisionReason.ACK_PASSED),
+        "seconds_left": _get_seconds_left(broadcast),
         "is_archived": broadcast.archived_at is not None,
         "why": broadcast.why,
         **{name: getattr(broadcast, name) for name in ("source", "source_id", "collapse_key")},
-        "sent_by": broadcast.source and _sent_by(broadcast),
+        "sent_by": broadcast.source and _describe_sender(broadcast),
     }
-    return {"broadcast": told, "figures": row.figures}
+    return {"broadcast": fields, "figures": row.stats}
 
 
 def _is_idle(broadcast: Broadcast) -> bool:
@@ -160,42 +168,52 @@ def _is_idle(broadcast: Broadcast) -> bool:
     return not broadcast.is_held or broadcast.decision_reason is not None
 
 
-def _seconds_left(broadcast: Broadcast) -> float:
+def _get_seconds_left(broadcast: Broadcast) -> float:
     """Until a held broadcast goes out."""
     if _is_idle(broadcast):
         return 0
     return max(0.0, round((broadcast.scheduled_at - clock.now()).total_seconds(), 1))
 
 
-def _shown(broadcast: Broadcast, error: str | None = None, *, reason: str = "") -> str:
-    told = _told(broadcast)
-    history = revisions.of(broadcast.id) if broadcast.revision > 1 and broadcast.seq else []
-    return page(
+def _render_broadcast(broadcast: Broadcast, error: str | None = None, *, reason: str = "") -> str:
+    context = _build_context(broadcast)
+    history_revisions = revisions.list_revisions(broadcast.id) if broadcast.revision > 1 and broadcast.seq else []
+    return render_page(
         "console/broadcasts/detail.html",
-        **told,
-        timeline=_timeline(broadcast.id),
-        history=history,
+        **context,
+        timeline=_build_timeline(broadcast.id),
+        history=history_revisions,
         error=error,
         reason=reason,
     )
 
 
-def _timeline(broadcast_id: int) -> list[dict[str, Any]]:
+def _build_timeline(broadcast_id: int) -> list[dict[str, Any]]:
     return [
-        {"at": act.at, "who": act.actor_name, "what": _DONE.get(act.action, act.action) + _because(act.detail)}
-        for act in broadcasts.timeline(broadcast_id)
+        {
+            "at": act.at,
+            "who": act.actor_name,
+            "what": _ACTION_PHRASES.get(act.action, act.action) + _describe_detail(act.detail),
+        }
+        for act in broadcasts.list_audit_entries(broadcast_id)
     ]
 
 
-def _because(detail: dict[str, Any]) -> str:
-    again = _ASKED_AGAIN if detail.get("acknowledgeAgain") else _AGAIN if detail.get("again") else ""
+def _describe_detail(detail: dict[str, Any]) -> str:
+    suffix = (
+        _ACKNOWLEDGE_AGAIN_SUFFIX
+        if detail.get("acknowledgeAgain")
+        else _NOTIFIED_AGAIN_SUFFIX
+        if detail.get("again")
+        else ""
+    )
     if detail.get("fields"):
-        return ": " + ", ".join(_SPOKEN.get(name, name) for name in detail["fields"]) + again
-    return f": “{detail['reason']}”" if detail.get("reason") else again
+        return ": " + ", ".join(_FIELD_LABELS.get(name, name) for name in detail["fields"]) + suffix
+    return f": “{detail['reason']}”" if detail.get("reason") else suffix
 
 
-def _sent_by(broadcast: Broadcast) -> str:
+def _describe_sender(broadcast: Broadcast) -> str:
     """The account or topic that an event came from, which its source is not: that is what it calls itself."""
     if (broadcast.source_owner or "").startswith("topic:"):
         return f"Topic {broadcast.source_owner.removeprefix('topic:')}"
-    return users.names([broadcast.sender_id]).get(broadcast.sender_id, "Not known")
+    return users.get_names([broadcast.sender_id]).get(broadcast.sender_id, "Not known")

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from broadcast.domain.overdue_schedules import Reason
-from broadcast.domain.stats import Figures
+from broadcast.domain.overdue_schedules import DecisionReason
+from broadcast.domain.stats import BroadcastStats
 from broadcast.store import broadcasts
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
-from broadcast.web.core.rendering import in_people
+from broadcast.web.core.rendering import format_people_count
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back, `waits` while a plan waits.
+class BroadcastListItem:
+    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back, `waiting_reason` while
+    a plan waits.
 
     `read` is None when that is not known any more: its receipts were deleted at `receipts_deleted_at`.
     """
@@ -30,53 +31,58 @@ class Row:
     published_at: datetime | None
     scheduled_at: datetime | None
     ends_at: datetime | None
-    figures: Figures
+    stats: BroadcastStats
     times: int
     quarantine_reason: str | None
     receipts_deleted_at: datetime | None
-    waits: str | None
+    waiting_reason: str | None
 
 
-def rows(found: list[Broadcast], *, per_person: bool | None = None) -> list[Row]:
-    """The lines of these broadcasts; `per_person` as in `told_figures.of`."""
-    chosen = broadcasts.chosen_counts([b.id for b in found if b.audience_kind == "users"])
-    figures = viewer_stats.of(found, per_person=per_person)
-    return [_row(broadcast, chosen.get(broadcast.id, 0), figures[broadcast.id]) for broadcast in found]
+def load_list_items(
+    listed_broadcasts: list[Broadcast], *, per_recipient: bool | None = None
+) -> list[BroadcastListItem]:
+    """The lines of these broadcasts; `per_recipient` as in `told_figures.of`."""
+    chosen_counts = broadcasts.count_selected_users([b.id for b in listed_broadcasts if b.audience_kind == "users"])
+    stats_by_id = viewer_stats.load_stats(listed_broadcasts, per_recipient=per_recipient)
+    return [
+        _to_list_item(broadcast, chosen_counts.get(broadcast.id, 0), stats_by_id[broadcast.id])
+        for broadcast in listed_broadcasts
+    ]
 
 
-def _row(broadcast: Broadcast, chosen: int, figures: Figures) -> Row:
-    return Row(
+def _to_list_item(broadcast: Broadcast, chosen_count: int, broadcast_stats: BroadcastStats) -> BroadcastListItem:
+    return BroadcastListItem(
         id=broadcast.id,
         title=broadcast.title,
         status=broadcast.status,
         priority=broadcast.priority,
         category=broadcast.category,
-        audience=_audience_words(broadcast, chosen),
+        audience=_describe_audience(broadcast, chosen_count),
         sender_name=broadcast.sender_name,
         is_from_source=broadcast.source is not None,
         created_at=broadcast.created_at,
         published_at=broadcast.published_at,
         scheduled_at=broadcast.scheduled_at,
         ends_at=broadcast.ended_at or broadcast.expires_at,
-        figures=figures,
+        stats=broadcast_stats,
         times=broadcast.times,
         quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
         receipts_deleted_at=broadcast.receipts_deleted_at,
-        waits=Reason(broadcast.decision_reason).sentence if broadcast.decision_reason else None,
+        waiting_reason=DecisionReason(broadcast.decision_reason).sentence if broadcast.decision_reason else None,
     )
 
 
-def _audience_words(broadcast: Broadcast, chosen: int) -> str:
-    left_out = ", with exceptions" if broadcast.has_exceptions else ""
+def _describe_audience(broadcast: Broadcast, chosen_count: int) -> str:
+    exclusion_suffix = ", with exceptions" if broadcast.has_exceptions else ""
     match broadcast.audience_kind:
         case "everyone":
-            return f"Everyone{left_out}"
+            return f"Everyone{exclusion_suffix}"
         case "roles":
-            names = broadcast.role_names
-            joined = (" + " if broadcast.match_all else ", ").join(names)
-            return f"Role{'s' if len(names) > 1 else ''}: {joined}{left_out}"
+            role_names = broadcast.role_names
+            joined = (" + " if broadcast.match_all else ", ").join(role_names)
+            return f"Role{'s' if len(role_names) > 1 else ''}: {joined}{exclusion_suffix}"
     if broadcast.receipts_deleted_at:  # and perhaps who was chosen, in part
-        chosen = broadcast.audience_count or 0
-    if not chosen:
+        chosen_count = broadcast.audience_count or 0
+    if not chosen_count:
         return "Not chosen yet"
-    return in_people(chosen) + left_out
+    return format_people_count(chosen_count) + exclusion_suffix

@@ -6,32 +6,32 @@ from typing import Any
 from flask import redirect, request, url_for
 
 from broadcast.actions import edits
-from broadcast.base.errors import ConfirmationNeeded, Invalid
+from broadcast.base.errors import ConfirmationRequired, Invalid
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
 from broadcast.web.console.broadcasts import compose_form, review
-from broadcast.web.core.identity import me
-from broadcast.web.core.rendering import page
-from broadcast.web.core.request_parsing import choice
+from broadcast.web.core.identity import current_identity
+from broadcast.web.core.rendering import render_page
+from broadcast.web.core.request_parsing import read_choice
 
 
-def draw(
+def render_form(
     broadcast: Broadcast,
     form: dict[str, Any],
     errors: dict[str, str],
     *,
     changed: list | None = None,
-    needed: ConfirmationNeeded | None = None,
+    needed: ConfirmationRequired | None = None,
 ) -> str:
     """The form of a live broadcast; `changed` is the difference, once it was asked for; `needed` what must be confirmed."""
-    return page(
+    return render_page(
         "console/broadcasts/live_edit.html",
         broadcast=broadcast,
         form=form,
-        utc=compose_form.utc_of(form),
-        twice=compose_form.twice_of(form),
+        utc=compose_form.convert_times_to_utc(form),
+        twice=compose_form.find_ambiguous_times(form),
         errors=errors,
         priorities=[priority.value for priority in Priority],
         version=request.form.get("version") or broadcast.version,
@@ -39,65 +39,67 @@ def draw(
         acknowledge_again=request.form.get("acknowledgeAgain", ""),
         changed=changed,
         needed=needed,
-        reach=viewer_stats.of_one(broadcast).here,
+        reach=viewer_stats.load_broadcast_stats(broadcast).remaining,
     )
 
 
 def save(broadcast: Broadcast) -> Any:
-    """Save the posted form, or show what it would change. Raises Outdated, IllegalTransition."""
+    """Save the posted form, or show what it would change. Raises VersionConflict, IllegalTransition."""
     form = request.form
     try:
-        if choice("do", ("send", "review"), "send") == "review" or form.get("resume"):
-            return draw(broadcast, _typed(), {}, changed=difference_to(broadcast))
+        if read_choice("do", ("send", "review"), "send") == "review" or form.get("resume"):
+            return render_form(broadcast, _read_form_values(), {}, changed=diff_posted_form(broadcast))
         fields = compose_form.read_content(form)
         edits.edit(
             broadcast.id,
             fields,
             version=form.get("version", ""),
-            by=me().actor,
+            by=current_identity().actor,
             now=clock.now(),
             notify_again=bool(form.get("notifyAgain")),
-            acknowledge_again=_asks_again(broadcast, fields),
-            confirmed=review.given(form),
+            acknowledge_again=_read_acknowledge_again(broadcast, fields),
+            confirmed=review.read_confirmation(form),
         )
-    except ConfirmationNeeded as needed:
-        return draw(broadcast, _typed(), needed.fields, needed=needed), needed.status
+    except ConfirmationRequired as needed:
+        return render_form(broadcast, _read_form_values(), needed.fields, needed=needed), needed.status
     except Invalid as invalid:
-        return draw(broadcast, _typed(), invalid.fields), invalid.status
+        return render_form(broadcast, _read_form_values(), invalid.fields), invalid.status
     return redirect(url_for("console.one.show", broadcast_id=broadcast.id), 303)
 
 
-def _asks_again(broadcast: Broadcast, fields: Mapping[str, Any]) -> bool:
+def _read_acknowledge_again(broadcast: Broadcast, fields: Mapping[str, Any]) -> bool:
     """What the author chose: acknowledgements stand, or everybody is asked anew. Raises Invalid where that must be chosen."""
     if not (broadcast.requires_ack and fields["requiresAck"]):
         return False
-    choice = request.form.get("acknowledgeAgain", "")
-    before = edits.as_fields(broadcast)
-    if choice not in ("no", "yes") and any(_plain(fields[name]) != _plain(before[name]) for name in _WORDS):
+    chosen = request.form.get("acknowledgeAgain", "")
+    stored_fields = edits.to_public_fields(broadcast)
+    if chosen not in ("no", "yes") and any(
+        _normalize(fields[name]) != _normalize(stored_fields[name]) for name in _ACKNOWLEDGED_FIELDS
+    ):
         raise Invalid({"acknowledgeAgain": "Choose whether the acknowledgements given so far stand."})
-    return choice == "yes"
+    return chosen == "yes"
 
 
-def _plain(value: Any) -> Any:
+def _normalize(value: Any) -> Any:
     """As a browser may post what it was given: with other line ends, and nothing for an empty list."""
     return "\n".join(value.split("\r\n")).strip() if isinstance(value, str) else value or None
 
 
-def difference_to(broadcast: Broadcast) -> list[review.Both]:
+def diff_posted_form(broadcast: Broadcast) -> list[review.FieldDiff]:
     """What the posted form would change."""
-    now = compose_form.from_fields(edits.as_fields(broadcast), {})
-    return review.both(now, as_shown(now, _typed()))
+    stored_form = compose_form.from_fields(edits.to_public_fields(broadcast), {})
+    return review.diff_forms(stored_form, overlay_editable_fields(stored_form, _read_form_values()))
 
 
-def as_shown(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
+def overlay_editable_fields(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
     """What the form of a live broadcast can say, times in UTC; of the rest nothing was posted, so nothing differs."""
-    times = {name: compose_form.utc_of(mine).get(name, "")[:16] for name in ("expiresAt", "ackDueAt")}
-    return theirs | {name: value for name, value in mine.items() if name in _SHOWN} | times
+    times = {name: compose_form.convert_times_to_utc(mine).get(name, "")[:16] for name in ("expiresAt", "ackDueAt")}
+    return theirs | {name: value for name, value in mine.items() if name in _EDITABLE_FIELDS} | times
 
 
-_WORDS = ("title", "content", "actions")  # what a person acknowledges
-_SHOWN = ("title", "content", "priority", "category", "label1", "url1", "label2", "url2", "requiresAck")
+_ACKNOWLEDGED_FIELDS = ("title", "content", "actions")  # what a person acknowledges
+_EDITABLE_FIELDS = ("title", "content", "priority", "category", "label1", "url1", "label2", "url2", "requiresAck")
 
 
-def _typed() -> dict[str, Any]:
-    return compose_form.as_typed(request.form)
+def _read_form_values() -> dict[str, Any]:
+    return compose_form.collect_values(request.form)

@@ -5,23 +5,23 @@ from typing import Any, NamedTuple
 
 from werkzeug.datastructures import MultiDict
 
-from broadcast.actions.audiences import resolve
-from broadcast.base.cooperative import Breath
+from broadcast.actions.audiences import resolve_audience
+from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.content import markdown
 from broadcast.domain import clock, confirmation
-from broadcast.domain.audience import Audience, Everyone, Except, Roles
-from broadcast.domain.confirmation import Confirmation, Given
+from broadcast.domain.audience import Audience, EveryoneAudience, ExclusionAudience, RoleAudience
+from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement
 from broadcast.domain.message import Draft, Priority
 from broadcast.store import audiences, mutes
 from broadcast.store.models import Broadcast
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core import text_diff
-from broadcast.web.core.rendering import in_people
+from broadcast.web.core.rendering import format_people_count
 
-_TEXTS = {
+_FIELD_LABELS = {
     "title": "Title", "content": "Text", "priority": "Priority", "category": "Category", "people": "People",
     "roles": "Roles", "exceptRoles": "Roles left out", "exceptPeople": "People left out", "scheduledAt": "Send at",
     "expiresAt": "Ends at", "ackDueAt": "Acknowledge by", "targetType": "Audience",
@@ -32,15 +32,15 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`people` and `online` now; `of_muted` says how many have muted such a message, and whether that counts.
+    """`recipient_count` and `online` now; `muted_note` says how many have muted such a message, and whether that counts.
 
     `words` name the audience; `error` says why it cannot be counted.
     """
 
     people: int = 0
     online: int = 0
-    of_muted: str = ""
-    words: str = ""
+    muted_note: str = ""
+    audience_description: str = ""
     error: str = ""
 
 
@@ -51,45 +51,45 @@ class Review:
     reach: Reach
     errors: dict[str, str] = field(default_factory=dict)
     draft: Draft | None = None
-    confirmation: Confirmation = Confirmation()  # noqa: RUF009 - frozen
+    confirmation: ConfirmationRequirement = ConfirmationRequirement()  # noqa: RUF009 - frozen
 
 
-class Both(NamedTuple):
+class FieldDiff(NamedTuple):
     """One field of two texts, and what turns theirs into mine."""
 
     name: str
     theirs: str
     mine: str
-    parts: list[text_diff.Part]
+    parts: list[text_diff.DiffPart]
     is_coarse: bool
 
 
-def review(form: MultiDict[str, str]) -> Review:
+def build_review(form: MultiDict[str, str]) -> Review:
     """Look at the whole form. Reads only, raises nothing for input."""
-    counted = reach(form)
+    counted_reach = count_reach(form)
     try:
-        draft = compose_form.read(form, now=clock.now())
+        draft = compose_form.parse_form(form, now=clock.now())
         markdown.render(draft.content)
-        resolve(draft.target)
+        resolve_audience(draft.target)
     except Invalid as invalid:
-        return Review(counted, compose_form.on_form(invalid, form).fields)
-    if not counted.people:
-        place = "roles" if form.get("targetType") == "ROLE" else "people"
-        return Review(counted, {place: "Nobody is in this audience at present: this would reach nobody."})
-    return Review(counted, {}, draft, confirmation.needed(draft, counted.people))
+        return Review(counted_reach, compose_form.map_to_form_fields(invalid, form).fields)
+    if not counted_reach.people:
+        field_name = "roles" if form.get("targetType") == "ROLE" else "people"
+        return Review(counted_reach, {field_name: "Nobody is in this audience at present: this would reach nobody."})
+    return Review(counted_reach, {}, draft, confirmation.get_requirement(draft, counted_reach.people))
 
 
-def reach(form: MultiDict[str, str]) -> Reach:
+def count_reach(form: MultiDict[str, str]) -> Reach:
     """Whom the form reaches as it stands."""
     try:
-        audience = resolve(compose_form.read_audience(form))
+        audience = resolve_audience(compose_form.read_audience(form))
     except Invalid as invalid:
         return Reach(error=str(invalid))
-    online = audiences.count(audience, among=PRESENCE.current.online_ids())
-    return Reach(audiences.count(audience), online, _of_muted(audience, form), in_words(audience))
+    online = audiences.count(audience, among_ids=PRESENCE.current.get_online_ids())
+    return Reach(audiences.count(audience), online, _describe_muted(audience, form), describe_audience(audience))
 
 
-def _of_muted(audience: Audience, form: MultiDict[str, str]) -> str:
+def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
     """How many have muted what the form says, and whether that counts."""
     category = " ".join(form.get("category", "").replace("\0", "").split()) or None
     if (priority := form.get("priority") or Priority.NORMAL) == Priority.URGENT:
@@ -97,17 +97,17 @@ def _of_muted(audience: Audience, form: MultiDict[str, str]) -> str:
     if priority not in set(Priority):
         return ""
     mandatory = SETTINGS.current.mandatory_categories
-    if count := mutes.count(audience, priority=priority, category=category, mandatory=mandatory):
-        what = f"{category} or this priority" if category else "this priority"
-        return f"{in_people(count)} muted {what}: it is in their inbox, and does not alert them."
+    if count := mutes.count_muted(audience, priority=priority, category=category, mandatory_categories=mandatory):
+        muted_kinds = f"{category} or this priority" if category else "this priority"
+        return f"{format_people_count(count)} muted {muted_kinds}: it is in their inbox, and does not alert them."
     return f"Nobody can mute {category}." if category in mandatory else ""
 
 
-def given(form: MultiDict[str, str]) -> Given:
+def read_confirmation(form: MultiDict[str, str]) -> ConfirmationInput:
     """What the sender did besides the click, as the form says it."""
     typed = form.get("typedCount", "").replace(",", "").replace(" ", "").strip()
     is_number = typed.isascii() and typed.isdigit() and len(typed) < 19
-    return Given(bool(form.get("understood")), int(typed) if is_number else None, form.get("password", ""))
+    return ConfirmationInput(bool(form.get("understood")), int(typed) if is_number else None, form.get("password", ""))
 
 
 def needs_review(broadcast: Broadcast) -> bool:
@@ -115,42 +115,47 @@ def needs_review(broadcast: Broadcast) -> bool:
     if broadcast.typed is not None:
         return True
     is_for_all = broadcast.audience_kind == "everyone"
-    people = audiences.count(audiences.of(broadcast))
-    return not confirmation.needed_for(Priority(broadcast.priority), people, is_for_all=is_for_all).is_click
+    recipient_count = audiences.count(audiences.get_audience(broadcast))
+    return not confirmation.get_requirement_for(
+        Priority(broadcast.priority), recipient_count, is_for_everyone=is_for_all
+    ).is_click_enough
 
 
-def in_words(audience: Audience) -> str:
+def describe_audience(audience: Audience) -> str:
     """The audience as a line of the review."""
-    base = audience.base if isinstance(audience, Except) else audience
+    base = audience.base if isinstance(audience, ExclusionAudience) else audience
     match base:
-        case Everyone():
-            words = "Everyone"
-        case Roles():
-            words = (
+        case EveryoneAudience():
+            description = "Everyone"
+        case RoleAudience():
+            description = (
                 "All of the roles " if base.match_all else "Any of the roles " if len(base.names) > 1 else "The role "
             )
-            words += ", ".join(sorted(base.names))
+            description += ", ".join(sorted(base.names))
         case _:
-            words = f"{in_people(len(base.ids))} by name"
-    if isinstance(audience, Except):
-        left_out = [f"the role {name}" for name in sorted(audience.roles)]
-        left_out += [in_people(len(audience.ids)) + " by name"] if audience.ids else []
-        words += ", without " + " and ".join(left_out)
-    return words
+            description = f"{format_people_count(len(base.ids))} by name"
+    if isinstance(audience, ExclusionAudience):
+        exclusions = [f"the role {name}" for name in sorted(audience.roles)]
+        exclusions += [format_people_count(len(audience.ids)) + " by name"] if audience.ids else []
+        description += ", without " + " and ".join(exclusions)
+    return description
 
 
-def both(theirs: dict[str, Any], mine: dict[str, Any]) -> list[Both]:
+def diff_forms(theirs: dict[str, Any], mine: dict[str, Any]) -> list[FieldDiff]:
     """The fields in which two forms differ. Lets other greenlets run."""
-    pairs = [(name, _shown(theirs.get(key)), _shown(mine.get(key))) for key, name in _TEXTS.items()]
-    differing, breath = [], Breath()
+    pairs = [
+        (name, _to_displayed_text(theirs.get(key)), _to_displayed_text(mine.get(key)))
+        for key, name in _FIELD_LABELS.items()
+    ]
+    diffs, yielder = [], Yielder()
     for name, old, new in pairs:
         if old != new:
-            differing.append(Both(name, old, new, *text_diff.compare(old, new)))
-            breath.take()
-    return differing
+            diffs.append(FieldDiff(name, old, new, *text_diff.compare(old, new)))
+            yielder.maybe_yield()
+    return diffs
 
 
-def _shown(value: Any) -> str:
+def _to_displayed_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(value) if isinstance(value, list) else str(value or "").replace("\r\n", "\n")

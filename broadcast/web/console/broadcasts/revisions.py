@@ -7,99 +7,101 @@ from typing import NamedTuple
 
 from flask import Blueprint
 
-from broadcast.base.cooperative import Breath
+from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import NotFound
 from broadcast.domain.card import Card
 from broadcast.domain.permissions import Permission
 from broadcast.store import broadcasts, log
 from broadcast.web.core import text_diff
 from broadcast.web.core.identity import allow
-from broadcast.web.core.rendering import is_htmx, page
+from broadcast.web.core.rendering import is_htmx, render_page
 
 blueprint = Blueprint("revisions", __name__)
 
-MOST = 20  # newest revisions shown; the log has the others
+MAX_REVISIONS = 20  # newest revisions shown; the log has the others
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """`names` are the fields in which it differs from the one before it."""
+    """`changed_fields` are the fields in which it differs from the one before it."""
 
     number: int
     at: datetime
-    names: list[str]
-    again: bool
+    changed_fields: list[str]
+    is_notified_again: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FieldChange:
     name: str
-    parts: list[text_diff.Part]
+    parts: list[text_diff.DiffPart]
     is_coarse: bool
 
 
-class _Text(NamedTuple):
+class _TextVersion(NamedTuple):
     at: datetime
     card: Card
-    again: bool
+    is_notified_again: bool
 
 
 @blueprint.get("/broadcasts/<int:broadcast_id>/revisions/<int:number>")
 @allow(Permission.SEE)
 def revision(broadcast_id: int, number: int):
     """What one revision changed, word by word: a part of the broadcast's page, or a page of its own."""
-    broadcast = broadcasts.by_id(broadcast_id)
-    texts = pairwise(_texts(broadcast_id)) if broadcast else ()
-    found = next(((before, after) for before, after in texts if after.card.revision == number), None)
-    if found is None:
+    broadcast = broadcasts.get(broadcast_id)
+    texts = pairwise(_load_texts(broadcast_id)) if broadcast else ()
+    pair = next(((before, after) for before, after in texts if after.card.revision == number), None)
+    if pair is None:
         raise NotFound("There is no such revision, or it is older than those that are kept.")
-    before, after = found
-    changed = _changes(before.card, after.card)
+    before, after = pair
+    changed = _diff_cards(before.card, after.card)
     if is_htmx():
-        return page("console/broadcasts/_difference.html", changed=changed)
-    return page("console/broadcasts/revision.html", broadcast=broadcast, number=number, at=after.at, changed=changed)
+        return render_page("console/broadcasts/_difference.html", changed=changed)
+    return render_page(
+        "console/broadcasts/revision.html", broadcast=broadcast, number=number, at=after.at, changed=changed
+    )
 
 
-def of(broadcast_id: int) -> list[Revision]:
+def list_revisions(broadcast_id: int) -> list[Revision]:
     """The newest revisions, newest first; the text it was sent with is none. Lets other greenlets run."""
-    found = [
-        Revision(after.card.revision, after.at, _names(before.card, after.card), after.again)
-        for before, after in pairwise(_texts(broadcast_id))
+    revisions = [
+        Revision(after.card.revision, after.at, _list_changed_fields(before.card, after.card), after.is_notified_again)
+        for before, after in pairwise(_load_texts(broadcast_id))
     ]
-    return found[::-1]
+    return revisions[::-1]
 
 
-def _texts(broadcast_id: int) -> list[_Text]:
+def _load_texts(broadcast_id: int) -> list[_TextVersion]:
     """The text it was sent with and those of the newest revisions, in order."""
-    breath, texts = Breath(), []
-    for event in log.texts_of(broadcast_id, limit=MOST + 1):
+    yielder, texts = Yielder(), []
+    for event in log.list_text_events(broadcast_id, limit=MAX_REVISIONS + 1):
         payload = event.payload
-        texts.append(_Text(event.at, Card.from_payload(payload), bool(payload.get("again"))))
-        breath.take()
+        texts.append(_TextVersion(event.at, Card.from_payload(payload), bool(payload.get("again"))))
+        yielder.maybe_yield()
     return texts
 
 
-def _names(old: Card, new: Card) -> list[str]:
-    return [name for key, name in _FIELDS if getattr(old, key) != getattr(new, key)]
+def _list_changed_fields(old: Card, new: Card) -> list[str]:
+    return [name for key, name in _FIELD_LABELS if getattr(old, key) != getattr(new, key)]
 
 
-def _changes(old: Card, new: Card) -> list[Change]:
-    changes, breath = [], Breath()
-    for key, name in _FIELDS:
-        before, after = _words(old, key), _words(new, key)
+def _diff_cards(old: Card, new: Card) -> list[FieldChange]:
+    changes, yielder = [], Yielder()
+    for key, name in _FIELD_LABELS:
+        before, after = _to_text(old, key), _to_text(new, key)
         if before != after:
-            changes.append(Change(name, *text_diff.compare(before, after)))
-            breath.take()
+            changes.append(FieldChange(name, *text_diff.compare(before, after)))
+            yielder.maybe_yield()
     return changes
 
 
-_FIELDS = [
+_FIELD_LABELS = [
     ("title", "Title"), ("content", "Text"), ("priority", "Priority"), ("category", "Category"), ("expires_at", "Ends at"),
     ("actions", "Buttons"), ("requires_ack", "Acknowledgement"), ("ack_due_at", "Acknowledge by"),
 ]  # fmt: skip
 
 
-def _words(card: Card, name: str) -> str:
+def _to_text(card: Card, name: str) -> str:
     value = getattr(card, name)
     match value:
         case None:

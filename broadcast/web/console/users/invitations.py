@@ -6,66 +6,68 @@ from flask import Blueprint, Response, current_app, flash, get_flashed_messages,
 
 from broadcast.actions import invitations as actions
 from broadcast.actions import users as people_actions
-from broadcast.actions.invitations import Invited
+from broadcast.actions.invitations import IssuedInvitation
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
-from broadcast.domain.signed_csv import SignedCsv
+from broadcast.domain.signed_csv import SignedCsvEncoder
 from broadcast.store import invitations, users
 from broadcast.web.auth import login
 from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core import limits
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import page
-from broadcast.web.core.resumable_forms import pause_if_resumed, resumable
-from broadcast.web.core.security_headers import large
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import render_page
+from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
+from broadcast.web.core.security_headers import allow_large_body
 
 blueprint = Blueprint("invitations", __name__)
 
-PAGE = 50
-SHOWN = 200  # links told on a page; more of them as a file alone
-_UNKNOWN = 5  # usernames told in one sentence
+PAGE_SIZE = 50
+MAX_LINKS_SHOWN = 200  # links told on a page; more of them as a file alone
+_MAX_UNKNOWN_NAMES = 5  # usernames told in one sentence
 
 
 @blueprint.get("/console/people/invitations")
 @allow(Permission.PEOPLE)
 def listing():
-    return _list()
+    return _render_list()
 
 
 @blueprint.post("/console/people/invitations")
-@large
-@resumable
+@allow_large_body
+@resumable_form
 @allow(Permission.PEOPLE)
 def invite():
     """For those ticked, those named, or all who could not sign in yet. The answer tells the links this once."""
     form = request.form
     try:
-        pause_if_resumed()
-        _refuse_without_passwords()
-        made = actions.invite(_chosen(), valid_for=_valid_for(), by=me().actor, now=clock.now())
+        raise_if_resumed()
+        _require_password_login()
+        created = actions.invite_users(
+            _read_user_ids(), valid_for=_get_validity(), by=current_identity().actor, now=clock.now()
+        )
     except Invalid as invalid:
-        return _list(typed=form.get("usernames", ""), error=str(invalid) or None), invalid.status
-    if form.get("as") == "csv" or len(made) > SHOWN:
-        return _csv(made)
-    return page("console/users/invited.html", made=[(one, _link(one.token)) for one in made])
+        return _render_list(typed=form.get("usernames", ""), error=str(invalid) or None), invalid.status
+    if form.get("as") == "csv" or len(created) > MAX_LINKS_SHOWN:
+        return _render_csv(created)
+    return render_page("console/users/invited.html", made=[(one, _build_link(one.token)) for one in created])
 
 
 @blueprint.post("/console/people/<int:user_id>/invitation/revoke")
 @allow(Permission.PEOPLE)
 def revoke(user_id: int):
-    actions.revoke(user_id, by=me().actor, now=clock.now())
+    actions.revoke_invitation(user_id, by=current_identity().actor, now=clock.now())
     flash("The invitation is revoked.")
     if request.form.get("back") == "list":
         return redirect(url_for("invitations.listing"), 303)
-    return redirect(url_for("people.one", user_id=user_id), 303)
+    return redirect(url_for("people.detail", user_id=user_id), 303)
 
 
 @blueprint.get("/invitation/<token>")
 @allow("anyone")
 def show(token: str):
-    return _accept_page(token, {})
+    return _render_acceptance(token, {})
 
 
 @blueprint.post("/invitation/<token>")
@@ -75,29 +77,33 @@ def accept(token: str):
     try:
         if password != request.form.get("again"):
             raise Invalid({"again": "This is not the same password as above."})
-        username = actions.accept(token, password, now=now)
+        username = actions.accept_invitation(token, password, now=now)
     except Invalid as invalid:
-        return _accept_page(token, invalid.fields), invalid.status
+        return _render_acceptance(token, invalid.fields), invalid.status
     session_token, _ = people_actions.sign_in(
-        username, password, address=limits.address(), agent=request.user_agent.string, now=now
+        username, password, address=limits.get_remote_address(), user_agent=request.user_agent.string, now=now
     )
-    login.enter(session_token)
+    login.start_session(session_token)
     return redirect(url_for("inbox.index"), 303)
 
 
-def _accept_page(token: str, errors: dict[str, str]) -> str:
-    return page("auth/invitation.html", guest=actions.look_up(token, now=clock.now()), token=token, errors=errors)
+def _render_acceptance(token: str, errors: dict[str, str]) -> str:
+    return render_page(
+        "auth/invitation.html", guest=actions.get_invitee(token, now=clock.now()), token=token, errors=errors
+    )
 
 
-def _list(*, typed: str = "", error: str | None = None) -> str:
+def _render_list(*, typed: str = "", error: str | None = None) -> str:
     after = request.args.get("after", "")
-    found = invitations.page(after=int(after) if after.isdecimal() and len(after) < 19 else 0, limit=PAGE + 1)
-    return page(
+    fetched = invitations.list_page(
+        after=int(after) if after.isdecimal() and len(after) < 19 else 0, limit=PAGE_SIZE + 1
+    )
+    return render_page(
         "console/users/invitations.html",
-        rows=found[:PAGE],
-        next=found[PAGE - 1].user.id if len(found) > PAGE else None,
+        rows=fetched[:PAGE_SIZE],
+        next=fetched[PAGE_SIZE - 1].user.id if len(fetched) > PAGE_SIZE else None,
         count=invitations.count(),
-        uninvited=invitations.uninvited_count(),
+        uninvited=invitations.count_uninvited(),
         days=SETTINGS.current.invitation_days,
         typed=typed,
         error=error,
@@ -105,37 +111,37 @@ def _list(*, typed: str = "", error: str | None = None) -> str:
     )
 
 
-def _chosen() -> list[int]:
+def _read_user_ids() -> list[int]:
     """User ids. Raises Invalid for usernames that are nobody's."""
     form = request.form
     if form.get("whom") == "all":
-        return invitations.uninvited_ids(limit=actions.MOST_AT_ONCE)
+        return invitations.list_uninvited_ids(limit=actions.MAX_INVITATIONS)
     ids = [int(text) for text in form.getlist("ids") if text.isascii() and text.isdigit() and len(text) < 19]
-    names = [name.lower() for name in compose_form.split_names(form.get("usernames", "").replace("\0", " "))]
-    found = users.ids_by_name(names)
-    if unknown := [name for name in dict.fromkeys(names) if name not in found]:
-        more = f" and {len(unknown) - _UNKNOWN} more" if len(unknown) > _UNKNOWN else ""
-        told = ", ".join(name[:64] for name in unknown[:_UNKNOWN])
-        raise Invalid({"usernames": f"There is nobody called {told}{more}, or the account is disabled."})
-    return [*ids, *found.values()]
+    names = [name.lower() for name in compose_form.split_usernames(form.get("usernames", "").replace("\0", " "))]
+    ids_by_name = users.resolve_ids(names)
+    if unknown := [name for name in dict.fromkeys(names) if name not in ids_by_name]:
+        suffix = f" and {len(unknown) - _MAX_UNKNOWN_NAMES} more" if len(unknown) > _MAX_UNKNOWN_NAMES else ""
+        named = ", ".join(name[:64] for name in unknown[:_MAX_UNKNOWN_NAMES])
+        raise Invalid({"usernames": f"There is nobody called {named}{suffix}, or the account is disabled."})
+    return [*ids, *ids_by_name.values()]
 
 
-def _refuse_without_passwords() -> None:
+def _require_password_login() -> None:
     if SETTINGS.current.password_sign_in == "administrators":
         raise Invalid({"ids": "Only administrators have passwords here: your organisation signs the others in."})
 
 
-def _valid_for() -> timedelta:
+def _get_validity() -> timedelta:
     return timedelta(days=SETTINGS.current.invitation_days)
 
 
-def _link(token: str) -> str:
+def _build_link(token: str) -> str:
     return url_for("invitations.show", token=token, _external=True)
 
 
-def _csv(made: list[Invited]) -> Response:
-    file = SignedCsv(current_app.secret_key)
-    rows = [(one.username, one.name, _link(one.token), clock.to_wire(one.expires_at)) for one in made]
-    body = file.encode([("username", "name", "link", "good until")]) + file.encode(rows) + file.end()
+def _render_csv(created: list[IssuedInvitation]) -> Response:
+    writer = SignedCsvEncoder(current_app.secret_key)
+    rows = [(one.username, one.name, _build_link(one.token), clock.to_rfc3339(one.expires_at)) for one in created]
+    body = writer.encode([("username", "name", "link", "good until")]) + writer.encode(rows) + writer.finish()
     headers = {"Content-Disposition": f'attachment; filename="invitations-{clock.now():%Y-%m-%d}.csv"'}
     return Response(body, mimetype="text/csv", headers=headers)

@@ -11,112 +11,116 @@ from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.ingest.rules import RULES
 from broadcast.store import roles, users
 from broadcast.store.models import Broadcast
-from broadcast.web.core.identity import allow, me
-from broadcast.web.core.rendering import page
-from broadcast.web.core.resumable_forms import pause_if_resumed, resumable
+from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import render_page
+from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("roles", __name__, url_prefix="/console/roles")
 
-SHOWN = 50  # broadcasts listed on the page of one role
+MAX_BROADCASTS_SHOWN = 50  # broadcasts listed on the page of one role
 
 
 @blueprint.get("")
 @allow(Permission.PEOPLE)
 def listing():
-    return _list("", {})
+    return _render_list("", {})
 
 
 @blueprint.post("")
-@resumable
+@resumable_form
 @allow(Permission.PEOPLE)
 def create():
     name = request.form.get("name", "")
     try:
-        pause_if_resumed()
-        name = actions.create(name, by=me().actor, now=clock.now())
+        raise_if_resumed()
+        name = actions.create(name, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
-        return _list(name, invalid.fields), invalid.status
+        return _render_list(name, invalid.fields), invalid.status
     flash(f"The role {name} is made. Give it to people on their pages.")
     return redirect(url_for("roles.listing"), 303)
 
 
 @blueprint.get("/<name>")
 @allow(Permission.PEOPLE)
-def one(name: str):
-    return _one(name, name, {})
+def detail(name: str):
+    return _render_role(name, name, {})
 
 
 @blueprint.post("/<name>/rename")
-@resumable
+@resumable_form
 @allow(Permission.PEOPLE)
 def rename(name: str):
     typed = request.form.get("name", "")
     try:
-        pause_if_resumed()
-        to = actions.rename(name, typed, by=me().actor, now=clock.now())
+        raise_if_resumed()
+        new_name = actions.rename(name, typed, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
-        return _one(name, typed, _on_form(problem)), problem.status
-    flash(f"The role {name} is called {to} now, wherever it was named.")
-    return redirect(url_for("roles.one", name=to), 303)
+        return _render_role(name, typed, _to_form_errors(problem)), problem.status
+    flash(f"The role {name} is called {new_name} now, wherever it was named.")
+    return redirect(url_for("roles.detail", name=new_name), 303)
 
 
 @blueprint.post("/<name>/delete")
 @allow(Permission.PEOPLE)
 def delete(name: str):
     """Where anybody has the role, or a broadcast names it, the tick below what that means is needed."""
-    _refuse_unknown(name)
+    _require_known_role(name)
     if _is_used(name) and not request.form.get("understood"):
-        return _one(name, name, {"understood": "Tick that you have read what this means."}), Invalid.status
-    actions.delete(name, by=me().actor, now=clock.now())
+        return _render_role(name, name, {"understood": "Tick that you have read what this means."}), Invalid.status
+    actions.delete(name, by=current_identity().actor, now=clock.now())
     flash(f"The role {name} is deleted.")
     return redirect(url_for("roles.listing"), 303)
 
 
-def _list(typed: str, errors: dict[str, str]) -> str:
-    counts, unended = users.people_by_role(), roles.unended_counts()
+def _render_list(typed: str, errors: dict[str, str]) -> str:
+    counts, unended = users.count_users_by_role(), roles.count_unended_broadcasts()
     names = sorted({*counts, *CONSOLE_ROLES}, key=lambda name: (name not in CONSOLE_ROLES, name))
     rows = [
         {
             "name": name,
             "people": counts.get(name, 0),
-            "may": _may(name),
+            "may": _list_permissions(name),
             "is_built_in": name in CONSOLE_ROLES,
             "unended": unended.get(name, {}),
         }
         for name in names
     ]
-    return page("console/users/roles.html", rows=rows, typed=typed, errors=errors, notices=get_flashed_messages())
+    return render_page(
+        "console/users/roles.html", rows=rows, typed=typed, errors=errors, notices=get_flashed_messages()
+    )
 
 
-def _one(name: str, typed: str, errors: dict[str, str]) -> str:
-    _refuse_unknown(name)
-    named = roles.broadcasts_of(name, limit=SHOWN + 1)
-    return page(
+def _render_role(name: str, typed: str, errors: dict[str, str]) -> str:
+    _require_known_role(name)
+    naming_broadcasts = roles.list_broadcasts(name, limit=MAX_BROADCASTS_SHOWN + 1)
+    return render_page(
         "console/users/role.html",
         name=name,
         typed=typed,
         errors=errors,
         is_built_in=name in CONSOLE_ROLES,
-        may=_may(name),
-        people=users.people_by_role().get(name, 0),
-        broadcasts=[(broadcast, _fate(broadcast, name)) for broadcast in named[:SHOWN]],
-        more=len(named) > SHOWN,
-        saved=roles.saved_audiences_of(name),
-        rules=_rules_of(name),
+        may=_list_permissions(name),
+        people=users.count_users_by_role().get(name, 0),
+        broadcasts=[
+            (broadcast, _describe_effect(broadcast, name)) for broadcast in naming_broadcasts[:MAX_BROADCASTS_SHOWN]
+        ],
+        more=len(naming_broadcasts) > MAX_BROADCASTS_SHOWN,
+        saved=roles.list_saved_audiences(name),
+        rules=_find_rules_naming(name),
         notices=get_flashed_messages(),
     )
 
 
-def _refuse_unknown(name: str) -> None:
-    if name not in CONSOLE_ROLES and roles.by_name(name) is None:
+def _require_known_role(name: str) -> None:
+    if name not in CONSOLE_ROLES and roles.get(name) is None:
         raise NotFound("There is no such role.")
 
 
 def _is_used(name: str) -> bool:
-    return bool(users.people_by_role().get(name)) or bool(roles.broadcasts_of(name, limit=1))
+    return bool(users.count_users_by_role().get(name)) or bool(roles.list_broadcasts(name, limit=1))
 
 
-def _fate(broadcast: Broadcast, name: str) -> str:
+def _describe_effect(broadcast: Broadcast, name: str) -> str:
     """What deleting the role means for a broadcast, in a sentence."""
     if name in broadcast.except_role_names:
         return "Leaves it out: whoever has it now stays left out, by name."
@@ -129,20 +133,22 @@ def _fate(broadcast: Broadcast, name: str) -> str:
     return "Leaves the inboxes of those who have it through this role alone."
 
 
-def _rules_of(name: str) -> list[int]:
+def _find_rules_naming(name: str) -> list[int]:
     """Numbers of the rules of sources that name the role: they stand in a file."""
     rules = enumerate(RULES.current, 1)
-    return [number for number, rule in rules if f"role:{name}" in (rule.audiences or ()) or _is_default(rule, name)]
+    return [
+        number for number, rule in rules if f"role:{name}" in (rule.audiences or ()) or _is_default_target(rule, name)
+    ]
 
 
-def _is_default(rule: Any, name: str) -> bool:
+def _is_default_target(rule: Any, name: str) -> bool:
     targets = rule.defaults.get("targetIds") if rule.defaults.get("targetType") == "ROLE" else None
     return name in [*(targets or ()), *(rule.defaults.get("exceptRoles") or ())]
 
 
-def _may(name: str) -> list[str]:
-    return [str(permission) for permission in Permission if permission in permissions.of_roles([name])]
+def _list_permissions(name: str) -> list[str]:
+    return [str(permission) for permission in Permission if permission in permissions.get_role_permissions([name])]
 
 
-def _on_form(problem: Invalid | Conflict) -> dict[str, str]:
+def _to_form_errors(problem: Invalid | Conflict) -> dict[str, str]:
     return problem.fields if isinstance(problem, Invalid) else {"name": str(problem)}
