@@ -32,7 +32,7 @@ test-services: $(VENV)/.installed-dev ## Run again, on DATABASE_URL and REDIS_UR
 	@test -n "$$DATABASE_URL" && test -n "$$REDIS_URL" || { echo "Set DATABASE_URL and REDIS_URL to the servers to test against." >&2; exit 1; }
 	@$(PYTEST) -m "not alike" $(ON_SERVERS) $(ARGS)
 
-chaos: $(VENV)/.installed-dev ## Break the real system in every way of docs/quality.md and judge what everybody saw (ARGS="F09 --seed 7")
+chaos: $(VENV)/.installed-dev ## Break the real system in every way of docs/verification.md and judge what everybody saw (ARGS="F09 --seed 7")
 	@$(PY) -m tests.chaos.run $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Minutes of faults drawn by chance, one on top of the other, for HOURS (ARGS="--seed 7")

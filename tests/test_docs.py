@@ -78,10 +78,10 @@ def _record(value: bytes) -> InboundRecord:
     return InboundRecord(value, key=b"key", position=RecordPosition("topic", 0, 0))
 
 
-def test_quality_names_only_tests_that_exist():
+def test_verification_names_only_tests_that_exist():
     """A file, a folder, or `file::test`; `::test` alone is in the file before it."""
     file = TOP
-    for name, test in re.findall(r"`(tests/[\w/.]+)?(?:::(test_\w+))?`", (TOP / "docs/quality.md").read_text()):
+    for name, test in re.findall(r"`(tests/[\w/.]+)?(?:::(test_\w+))?`", (TOP / "docs/verification.md").read_text()):
         file = TOP / name if name else file
         assert file.exists(), name
         assert not test or f"def {test}(" in file.read_text(), f"{name}::{test}"
