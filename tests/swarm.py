@@ -22,7 +22,7 @@ from tests.system import wait_for
 
 _LOGGED = {b"MESSAGE", b"MESSAGE_UPDATED", b"MESSAGE_REMOVED"}
 _REFUSALS = {b"BUSY", b"CONNECTION_LIMIT_REACHED"}
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 4.0  # as `live.js`, which goes on to 30
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 4.0  # as `inbox/live.js`, which goes on to 30
 _TURN_SECONDS = 0.01
 _ROOM = 65536
 

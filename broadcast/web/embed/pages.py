@@ -25,7 +25,7 @@ from broadcast.web.embed import tokens as embed_tokens
 blueprint = Blueprint("embedding", __name__)
 
 _SHARED = ("shared/leadership", "shared/stream_health")
-_PARTS = (*_SHARED, "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
+_PARTS = (*_SHARED, "embed/tools", "embed/api_client", "embed/cards", "embed/stream", "embed/inbox")
 _PREFLIGHT_SECONDS = 600
 _SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
 
@@ -50,7 +50,7 @@ def script() -> Response:
 @cache
 def _script(folder: Path) -> str:
     """One file from several: a page that loads modules of another site would need CORS for them."""
-    sheet = json.dumps((folder / "embed/sheet.css").read_text())
+    sheet = json.dumps((folder / "embed/inbox.css").read_text())
     parts = [(folder / f"{name}.js").read_text() for name in _PARTS]
     return "\n".join(['"use strict";', "(() => {", f"const SHEET = {sheet};", *parts, "})();", ""])
 
