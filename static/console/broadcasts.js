@@ -7,19 +7,19 @@
 
   const form = document.getElementById("several");
   if (!form) return;
-  const words = form.querySelector("[data-ticked]"), bar = document.getElementById("several-bar"), all = document.getElementById("tick-all");
-  const boxes = () => [...form.querySelectorAll("[name=ids]")];
-  all.closest("label").hidden = false;
+  const countLabel = form.querySelector("[data-ticked]"), bulkBar = document.getElementById("several-bar"), selectAllBox = document.getElementById("tick-all");
+  const findCheckboxes = () => [...form.querySelectorAll("[name=ids]")];
+  selectAllBox.closest("label").hidden = false;
 
-  const tell = () => {
-    const ticked = boxes().filter((box) => box.checked).length;
-    words.textContent = ticked ? `With the ${ticked} ticked` : "With those that are ticked";
-    all.checked = ticked > 0 && ticked === boxes().length;
-    if (ticked) bar.open = true;
+  const updateSelection = () => {
+    const checkedCount = findCheckboxes().filter((box) => box.checked).length;
+    countLabel.textContent = checkedCount ? `With the ${checkedCount} ticked` : "With those that are ticked";
+    selectAllBox.checked = checkedCount > 0 && checkedCount === findCheckboxes().length;
+    if (checkedCount) bulkBar.open = true;
   };
   form.addEventListener("change", ({ target }) => {
-    if (target === all) for (const box of boxes()) box.checked = all.checked;
-    tell();
+    if (target === selectAllBox) for (const box of findCheckboxes()) box.checked = selectAllBox.checked;
+    updateSelection();
   });
-  tell(); // a browser that comes back has kept the ticks
+  updateSelection(); // a browser that comes back has kept the ticks
 })();

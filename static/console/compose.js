@@ -2,14 +2,14 @@
 // Everything here is a comfort: without it the form is whole, its buttons say what they do, and its times are UTC.
 "use strict";
 
-let composing = null; // ends what listens to a form that was drawn anew
+let listenerController = null; // ends what listens to a form that was drawn anew
 
-function compose() {
-  composing?.abort();
+function initComposeForm() {
+  listenerController?.abort();
   const form = document.getElementById("compose");
   if (!form) return;
-  composing = new AbortController();
-  const { signal } = composing, page = window.broadcastPage;
+  listenerController = new AbortController();
+  const { signal } = listenerController, page = window.broadcastPage;
 
   // ---- steps: one at a time; where a mistake is told, that step is shown
 
@@ -21,29 +21,29 @@ function compose() {
     review.dispatchEvent(new Event("review"));
   }
 
-  const ORDER = ["write", "audience", "when", "review"];
-  const steps = document.getElementById("steps");
+  const STEP_ORDER = ["write", "audience", "when", "review"];
+  const stepNav = document.getElementById("steps");
 
-  function show(step, { focus = true } = {}) {
+  function showStep(step, { focus = true } = {}) {
     form.dataset.step = step;
-    for (const link of steps.querySelectorAll("a")) {
+    for (const link of stepNav.querySelectorAll("a")) {
       if (link.dataset.to === step) link.setAttribute("aria-current", "step");
       else link.removeAttribute("aria-current");
     }
-    const at = ORDER.indexOf(step);
-    document.getElementById("back").hidden = at === 0;
-    document.getElementById("next").hidden = at === ORDER.length - 1;
-    document.getElementById("send").hidden = at !== ORDER.length - 1;
+    const index = STEP_ORDER.indexOf(step);
+    document.getElementById("back").hidden = index === 0;
+    document.getElementById("next").hidden = index === STEP_ORDER.length - 1;
+    document.getElementById("send").hidden = index !== STEP_ORDER.length - 1;
     if (step === "review") loadReview(document.getElementById("review"));
     if (focus) (form.querySelector(`#step-${step} h2, #step-${step} input`) ?? form).focus({ preventScroll: true });
     if (focus) document.getElementById("main").scrollIntoView({ block: "start" });
   }
 
-  function reveal(id) {
+  function revealField(id) {
     const field = document.getElementById(id);
     if (!field) return false;
     const step = field.closest(".step");
-    if (step && steps) show(step.dataset.step, { focus: false });
+    if (step && stepNav) showStep(step.dataset.step, { focus: false });
     field.closest("details")?.setAttribute("open", "");
     const target = field.matches("input, textarea, select, [tabindex]") ? field : field.querySelector("input, textarea");
     (target ?? field).focus();
@@ -51,164 +51,164 @@ function compose() {
     return true;
   }
 
-  if (steps) {
+  if (stepNav) {
     document.addEventListener("click", (event) => {
       const link = event.target.closest("#steps a, #errors a, .summary a");
       if (!link) return;
       event.preventDefault();
-      if (link.dataset.to) show(link.dataset.to);
-      else reveal(link.hash.slice(1));
+      if (link.dataset.to) showStep(link.dataset.to);
+      else revealField(link.hash.slice(1));
     }, { signal });
-    const move = (by) => show(ORDER[ORDER.indexOf(form.dataset.step) + by]);
-    document.getElementById("next").addEventListener("click", () => move(1));
-    document.getElementById("back").addEventListener("click", () => move(-1));
+    const moveStep = (offset) => showStep(STEP_ORDER[STEP_ORDER.indexOf(form.dataset.step) + offset]);
+    document.getElementById("next").addEventListener("click", () => moveStep(1));
+    document.getElementById("back").addEventListener("click", () => moveStep(-1));
     form.addEventListener("keydown", (event) => {
       const isField = event.target.matches("input:not([type=checkbox], [type=radio], [type=file])");
       if (event.key !== "Enter" || !isField || form.dataset.step === "review") return;
       event.preventDefault();
-      if (event.target.id !== "pick") move(1);
+      if (event.target.id !== "pick") moveStep(1);
     });
-    const first = form.querySelector(".step:has([aria-invalid=true])")?.dataset.step;
-    const asked = location.hash.startsWith("#step-") ? location.hash.slice(6) : form.dataset.begin;
-    show(first && document.getElementById("errors") ? first : ORDER.includes(asked) ? asked : "write", { focus: false });
+    const firstInvalidStep = form.querySelector(".step:has([aria-invalid=true])")?.dataset.step;
+    const requestedStep = location.hash.startsWith("#step-") ? location.hash.slice(6) : form.dataset.begin;
+    showStep(firstInvalidStep && document.getElementById("errors") ? firstInvalidStep : STEP_ORDER.includes(requestedStep) ? requestedStep : "write", { focus: false });
   } else {
     document.addEventListener("click", (event) => {
       const link = event.target.closest("#errors a");
-      if (link && reveal(link.hash.slice(1))) event.preventDefault();
+      if (link && revealField(link.hash.slice(1))) event.preventDefault();
     }, { signal });
   }
 
   // ---- times: in the writer's own zone, with UTC and the distance beside them
 
-  const zoneField = form.querySelector("[data-time-zone]");
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+  const timeZoneField = form.querySelector("[data-time-zone]");
+  const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
   const pad = (number) => String(number).padStart(2, "0");
-  const local = (date) =>
+  const toLocalInput = (date) =>
     `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}T${pad(date.getHours())}:${pad(date.getMinutes())}`;
-  const distance = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+  const relativeTime = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
-  if (zoneField.value !== zone) {
-    const times = [...form.querySelectorAll("input[type=datetime-local]")].filter((field) => field.value);
-    if (times.every((field) => field.dataset.utc)) { // a time that is none in its zone stays as it was typed there
-      for (const field of times) field.value = local(new Date(field.dataset.utc));
-      zoneField.value = zone;
+  if (timeZoneField.value !== timeZone) {
+    const timeFields = [...form.querySelectorAll("input[type=datetime-local]")].filter((field) => field.value);
+    if (timeFields.every((field) => field.dataset.utc)) { // a time that is none in its zone stays as it was typed there
+      for (const field of timeFields) field.value = toLocalInput(new Date(field.dataset.utc));
+      timeZoneField.value = timeZone;
     }
   }
 
   // The moments at which clocks show the field's time: two when they go back over it (by an hour, or by half of one).
-  function momentsOf(field) {
-    const one = new Date(field.value);
-    if (!field.value || isNaN(one)) return [];
-    const near = [-60, -30, 0, 30, 60].map((minutes) => new Date(one.getTime() + minutes * 60000));
-    const shown = near.filter((moment) => local(moment) === field.value.slice(0, 16));
-    return shown.length ? shown : [one];
+  function findMoments(field) {
+    const parsed = new Date(field.value);
+    if (!field.value || isNaN(parsed)) return [];
+    const candidates = [-60, -30, 0, 30, 60].map((minutes) => new Date(parsed.getTime() + minutes * 60000));
+    const matching = candidates.filter((moment) => toLocalInput(moment) === field.value.slice(0, 16));
+    return matching.length ? matching : [parsed];
   }
 
-  function chosen(field, moments) {
-    const which = form.elements[`${field.name}Which`].value;
-    const kept = new Date(form.elements[`${field.name}Kept`].value || field.dataset.utc);
-    if (which) return moments[which === "second" ? moments.length - 1 : 0];
-    return moments.find((moment) => Math.abs(kept - moment) < 60000) ?? moments[0];
+  function chooseMoment(field, moments) {
+    const occurrence = form.elements[`${field.name}Which`].value;
+    const previous = new Date(form.elements[`${field.name}Kept`].value || field.dataset.utc);
+    if (occurrence) return moments[occurrence === "second" ? moments.length - 1 : 0];
+    return moments.find((moment) => Math.abs(previous - moment) < 60000) ?? moments[0];
   }
 
-  function explain(field) {
+  function updateTimeHint(field) {
     const hint = form.querySelector(`[data-time-hint=${field.name}]`);
-    const moments = momentsOf(field);
+    const moments = findMoments(field);
     form.querySelector(`[data-which=${field.name}]`).hidden = moments.length < 2;
     if (moments.length < 2) form.elements[`${field.name}Which`].value = "";
-    const moment = chosen(field, moments);
+    const moment = chooseMoment(field, moments);
     if (!moment) {
-      hint.textContent = `${hint.dataset.hint}Times are in ${zoneField.value}.`;
+      hint.textContent = `${hint.dataset.hint}Times are in ${timeZoneField.value}.`;
       return;
     }
     const hours = (moment - Date.now()) / 3600000;
-    const away = Math.abs(hours) < 1 ? distance.format(Math.round(hours * 60), "minute")
-      : Math.abs(hours) < 48 ? distance.format(Math.round(hours), "hour") : distance.format(Math.round(hours / 24), "day");
-    const gap = local(moment) !== field.value.slice(0, 16) ? " The clocks go forward then: this time does not exist." : "";
-    hint.textContent = `${zoneField.value}; ${moment.toISOString().slice(0, 16).replace("T", " ")} UTC, ${away}.${gap}`;
+    const away = Math.abs(hours) < 1 ? relativeTime.format(Math.round(hours * 60), "minute")
+      : Math.abs(hours) < 48 ? relativeTime.format(Math.round(hours), "hour") : relativeTime.format(Math.round(hours / 24), "day");
+    const gap = toLocalInput(moment) !== field.value.slice(0, 16) ? " The clocks go forward then: this time does not exist." : "";
+    hint.textContent = `${timeZoneField.value}; ${moment.toISOString().slice(0, 16).replace("T", " ")} UTC, ${away}.${gap}`;
   }
 
   for (const presets of form.querySelectorAll(".presets[data-for]")) {
     const field = form.elements[presets.dataset.for];
     presets.hidden = false;
-    field.addEventListener("input", () => explain(field));
-    form.elements[`${field.name}Which`].addEventListener("change", () => explain(field));
-    explain(field);
+    field.addEventListener("input", () => updateTimeHint(field));
+    form.elements[`${field.name}Which`].addEventListener("change", () => updateTimeHint(field));
+    updateTimeHint(field);
     presets.addEventListener("click", ({ target }) => {
       if (!(target instanceof HTMLButtonElement)) return;
-      const start = field.name !== "scheduledAt" && form.elements.when?.value === "later" && form.elements.scheduledAt.value;
-      const date = start ? new Date(start) : new Date();
+      const startValue = field.name !== "scheduledAt" && form.elements.when?.value === "later" && form.elements.scheduledAt.value;
+      const date = startValue ? new Date(startValue) : new Date();
       if (target.dataset.hours) date.setHours(date.getHours() + Number(target.dataset.hours));
       if (target.dataset.morning) { date.setDate(date.getDate() + 1); date.setHours(9, 0); }
       if (target.dataset.monday) { date.setDate(date.getDate() + ((8 - date.getDay()) % 7 || 7)); date.setHours(9, 0); }
-      field.value = target.dataset.never ? "" : local(date);
-      tellChanged(field);
+      field.value = target.dataset.never ? "" : toLocalInput(date);
+      dispatchChange(field);
     });
   }
 
-  function tellChanged(field) {
+  function dispatchChange(field) {
     field.dispatchEvent(new Event("input", { bubbles: true }));
     field.dispatchEvent(new Event("change", { bubbles: true }));
   }
 
   // ---- people: a search that adds to the list, a file that is judged row by row, audiences with a name
 
-  const people = form.elements.people;
+  const recipientsField = form.elements.people;
   for (const picker of form.querySelectorAll("[data-picker]")) picker.hidden = false;
 
-  function add(names) {
-    const known = people.value.split(/[\s,;]+/).filter(Boolean);
-    people.value = [...new Set([...known, ...names])].join("\n");
-    tellChanged(people);
+  function addRecipients(usernames) {
+    const existing = recipientsField.value.split(/[\s,;]+/).filter(Boolean);
+    recipientsField.value = [...new Set([...existing, ...usernames])].join("\n");
+    dispatchChange(recipientsField);
   }
 
   form.addEventListener("click", (event) => {
-    const found = event.target.closest("[data-add]");
-    if (found) {
-      add([found.dataset.add]);
+    const resultButton = event.target.closest("[data-add]");
+    if (resultButton) {
+      addRecipients([resultButton.dataset.add]);
       document.getElementById("found").replaceChildren();
-      const pick = document.getElementById("pick");
-      pick.value = "";
-      pick.focus();
+      const searchField = document.getElementById("pick");
+      searchField.value = "";
+      searchField.focus();
     }
-    const saved = event.target.closest("[data-audience]");
-    if (saved) {
+    const audienceLink = event.target.closest("[data-audience]");
+    if (audienceLink) {
       event.preventDefault();
-      fetch(saved.dataset.audience).then((answer) => answer.json()).then(fillAudience, () => { location.assign(saved.href); });
+      fetch(audienceLink.dataset.audience).then((response) => response.json()).then(fillAudience, () => { location.assign(audienceLink.href); });
     }
   });
 
   form.querySelector("[data-names]")?.addEventListener("change", async ({ target }) => {
     const report = document.getElementById("names-report"), body = new FormData();
     body.set("file", target.files[0]);
-    const answer = await fetch(target.dataset.names, { method: "POST", body, headers: { "X-CSRFToken": form.elements.csrf_token.value } }).catch(() => null);
-    if (!answer?.ok) {
-      report.textContent = answer?.status === 413 ? "This file is too large: 4 MB are the most." : "The file could not be read. Please try again.";
+    const response = await fetch(target.dataset.names, { method: "POST", body, headers: { "X-CSRFToken": form.elements.csrf_token.value } }).catch(() => null);
+    if (!response?.ok) {
+      report.textContent = response?.status === 413 ? "This file is too large: 4 MB are the most." : "The file could not be read. Please try again.";
       return;
     }
-    report.innerHTML = await answer.text();
-    add(report.querySelector("[data-good]").dataset.good.split(" ").filter(Boolean));
+    report.innerHTML = await response.text();
+    addRecipients(report.querySelector("[data-good]").dataset.good.split(" ").filter(Boolean));
     target.value = "";
   });
 
-  function fillAudience(target) {
-    const names = (target.targetIds ?? []).map(String), without = target.exceptRoles ?? [];
-    form.elements.targetType.value = target.targetType;
-    for (const box of form.querySelectorAll("[name=roles]")) box.checked = target.targetType === "ROLE" && names.includes(box.value);
-    for (const box of form.querySelectorAll("[name=exceptRoles]")) box.checked = without.includes(box.value);
-    form.elements.targetMatch.checked = target.targetMatch === "ALL";
-    form.elements.snapshot.checked = Boolean(target.snapshot);
-    people.value = target.targetType === "SELECTED" ? names.join("\n") : "";
-    form.elements.exceptPeople.value = (target.exceptIds ?? []).join("\n");
-    if (without.length || target.exceptIds?.length || target.snapshot) form.querySelector(".left-out").open = true;
-    tellChanged(people);
+  function fillAudience(audience) {
+    const targetIds = (audience.targetIds ?? []).map(String), excludedRoles = audience.exceptRoles ?? [];
+    form.elements.targetType.value = audience.targetType;
+    for (const checkbox of form.querySelectorAll("[name=roles]")) checkbox.checked = audience.targetType === "ROLE" && targetIds.includes(checkbox.value);
+    for (const checkbox of form.querySelectorAll("[name=exceptRoles]")) checkbox.checked = excludedRoles.includes(checkbox.value);
+    form.elements.targetMatch.checked = audience.targetMatch === "ALL";
+    form.elements.snapshot.checked = Boolean(audience.snapshot);
+    recipientsField.value = audience.targetType === "SELECTED" ? targetIds.join("\n") : "";
+    form.elements.exceptPeople.value = (audience.exceptIds ?? []).join("\n");
+    if (excludedRoles.length || audience.exceptIds?.length || audience.snapshot) form.querySelector(".left-out").open = true;
+    dispatchChange(recipientsField);
   }
 
   // ---- the preview as on a phone, and in the other theme
 
-  const looks = document.querySelector("[data-looks]"), preview = document.getElementById("preview");
-  looks.hidden = false;
-  looks.addEventListener("change", ({ target }) => {
+  const previewOptions = document.querySelector("[data-looks]"), preview = document.getElementById("preview");
+  previewOptions.hidden = false;
+  previewOptions.addEventListener("change", ({ target }) => {
     if (target.dataset.look === "phone") preview.classList.toggle("phone", target.checked);
     const isDark = document.documentElement.dataset.theme
       ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -217,81 +217,81 @@ function compose() {
 
   // ---- the draft saves itself: one request at a time, and nothing over somebody else's text
 
-  const line = document.getElementById("saved");
-  const PAUSE_MS = 1500;
-  let changed = false, conflicting = false, saving = null, timer = 0, waiting = false;
-  signal.addEventListener("abort", () => clearTimeout(timer));
+  const saveStatus = document.getElementById("saved");
+  const AUTOSAVE_DELAY_MS = 1500;
+  let hasChanges = false, hasConflict = false, pendingSave = null, saveTimer = 0, isSubmitQueued = false;
+  signal.addEventListener("abort", () => clearTimeout(saveTimer));
 
-  async function save() {
-    clearTimeout(timer);
+  async function saveDraft() {
+    clearTimeout(saveTimer);
     if (signal.aborted) return;
-    if (saving || !changed || conflicting) return saving;
-    changed = false;
-    saving = post();
-    await saving;
-    saving = null;
-    if (changed) plan();
+    if (pendingSave || !hasChanges || hasConflict) return pendingSave;
+    hasChanges = false;
+    pendingSave = postDraft();
+    await pendingSave;
+    pendingSave = null;
+    if (hasChanges) scheduleSave();
   }
 
-  async function post() {
+  async function postDraft() {
     const headers = { Accept: "application/json", "X-CSRFToken": form.elements.csrf_token.value };
-    const answer = await fetch("/console/drafts", { method: "POST", body: new FormData(form), headers }).catch(() => null);
-    if (answer?.status === 409) {
-      conflicting = true;
-      line.textContent = "Somebody else changed this draft. Press Save draft to see both.";
-    } else if (answer?.status === 422) {
-      line.textContent = `Not saved: ${(await answer.json()).problem}`;
-    } else if (answer?.status === 401) {
-      changed = true;
-      line.textContent = "Not saved: you are signed out.";
+    const response = await fetch("/console/drafts", { method: "POST", body: new FormData(form), headers }).catch(() => null);
+    if (response?.status === 409) {
+      hasConflict = true;
+      saveStatus.textContent = "Somebody else changed this draft. Press Save draft to see both.";
+    } else if (response?.status === 422) {
+      saveStatus.textContent = `Not saved: ${(await response.json()).problem}`;
+    } else if (response?.status === 401) {
+      hasChanges = true;
+      saveStatus.textContent = "Not saved: you are signed out.";
       page.leave("/signed-out");
-    } else if (!answer?.ok || answer.redirected) {
-      changed = true;
-      line.textContent = "Not saved: the server could not be reached. It is tried again.";
-      timer = setTimeout(save, 4 * PAUSE_MS);
+    } else if (!response?.ok || response.redirected) {
+      hasChanges = true;
+      saveStatus.textContent = "Not saved: the server could not be reached. It is tried again.";
+      saveTimer = setTimeout(saveDraft, 4 * AUTOSAVE_DELAY_MS);
     } else {
-      const { id, version, edit } = await answer.json();
+      const { id, version, edit: editUrl } = await response.json();
       form.elements.broadcastId.value = id;
       form.elements.version.value = version;
-      form.setAttribute("action", edit);
-      form.dataset.keep = edit;
-      if (!changed) page.saved(form);
-      if (location.pathname !== edit) history.replaceState(null, "", edit);
-      line.textContent = `Saved ${new Date().toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`;
+      form.setAttribute("action", editUrl);
+      form.dataset.keep = editUrl;
+      if (!hasChanges) page.markSaved(form);
+      if (location.pathname !== editUrl) history.replaceState(null, "", editUrl);
+      saveStatus.textContent = `Saved ${new Date().toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`;
     }
   }
 
-  function plan() {
-    clearTimeout(timer);
-    timer = setTimeout(save, PAUSE_MS);
+  function scheduleSave() {
+    clearTimeout(saveTimer);
+    saveTimer = setTimeout(saveDraft, AUTOSAVE_DELAY_MS);
   }
 
-  const NOT_KEPT = ["pick", "asWhom", "audienceName", "understood", "typedCount", "password"];
+  const NOT_SAVED = ["pick", "asWhom", "audienceName", "understood", "typedCount", "password"];
   form.addEventListener("input", ({ target }) => {
-    if (NOT_KEPT.includes(target.name) || target.type === "file") return;
-    changed = true;
-    if ("autosave" in form.dataset) plan();
+    if (NOT_SAVED.includes(target.name) || target.type === "file") return;
+    hasChanges = true;
+    if ("autosave" in form.dataset) scheduleSave();
   });
 
   document.addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "s") return;
     event.preventDefault();
-    if ("autosave" in form.dataset) { changed = true; save(); }
+    if ("autosave" in form.dataset) { hasChanges = true; saveDraft(); }
   }, { signal });
 
   // no press past a draft that is still being saved: its version would be old. forms.js posts, and lets nobody press twice
   form.addEventListener("submit", (event) => {
-    clearTimeout(timer);
-    if (!saving) return;
+    clearTimeout(saveTimer);
+    if (!pendingSave) return;
     event.preventDefault();
     const button = event.submitter;
-    if (!waiting) saving.then(() => { waiting = false; form.requestSubmit(button); });
-    waiting = true;
+    if (!isSubmitQueued) pendingSave.then(() => { isSubmitQueued = false; form.requestSubmit(button); });
+    isSubmitQueued = true;
   });
-  form.addEventListener("form:failed", () => { if (changed && "autosave" in form.dataset) plan(); });
+  form.addEventListener("form:failed", () => { if (hasChanges && "autosave" in form.dataset) scheduleSave(); });
 
   document.getElementById("errors")?.focus();
 }
 
-compose();
-document.addEventListener("page:drawn", compose);
+initComposeForm();
+document.addEventListener("page:drawn", initComposeForm);

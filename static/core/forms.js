@@ -6,86 +6,86 @@
 {
   const page = window.broadcastPage;
   const user = document.body.dataset.user;
-  const ASK_MS = 30000; // longer than the server takes for anything; what it did then is asked for by the same key
-  const NEVER_KEPT = ["csrf_token", "resume"];
-  const MOST_BYTES = 256 * 1024; // what a form may carry, if it does not say more
-  const changed = new Set(), sending = new Set();
-  let leaving = false;
+  const REQUEST_TIMEOUT_MS = 30000; // longer than the server takes for anything; what it did then is asked for by the same key
+  const NEVER_STORED = ["csrf_token", "resume"];
+  const MAX_BODY_BYTES = 256 * 1024; // what a form may carry, if it does not say more
+  const changedForms = new Set(), pendingForms = new Set();
+  let isLeaving = false;
 
-  const kept = (root = document) => [...root.querySelectorAll("form[data-keep]")];
-  const isChanged = (form) => form.isConnected && changed.has(form);
-  const where = (form) => form.dataset.keep || location.pathname;
-  const key = (form) => `form ${user} ${where(form)} ${form.getAttribute("action")}`;
+  const findKeptForms = (root = document) => [...root.querySelectorAll("form[data-keep]")];
+  const isChanged = (form) => form.isConnected && changedForms.has(form);
+  const getPageAddress = (form) => form.dataset.keep || location.pathname;
+  const getStorageKey = (form) => `form ${user} ${getPageAddress(form)} ${form.getAttribute("action")}`;
 
-  page.hasChanges = () => [...changed].some(isChanged);
-  page.saved = (form) => changed.delete(form);
+  page.hasChanges = () => [...changedForms].some(isChanged);
+  page.markSaved = (form) => changedForms.delete(form);
 
   // Go elsewhere because something happened, not because the person wants it: never away from a form with changes.
   page.leave = (address) => {
-    const form = [...changed].find(isChanged);
-    if (form) tellSignedOut(form);
+    const form = [...changedForms].find(isChanged);
+    if (form) showSignedOut(form);
     else location.assign(address);
   };
 
-  document.addEventListener("input", ({ target }) => note(target));
-  document.addEventListener("change", ({ target }) => note(target));
-  function note(field) {
+  document.addEventListener("input", ({ target }) => markChanged(target));
+  document.addEventListener("change", ({ target }) => markChanged(target));
+  function markChanged(field) {
     const form = field.form?.matches("[data-keep]") ? field.form : null;
-    if (form && field.name) changed.add(form);
+    if (form && field.name) changedForms.add(form);
   }
 
   window.addEventListener("beforeunload", (event) => {
-    if (!leaving && [...changed].some((form) => isChanged(form) && form.querySelector("textarea"))) event.preventDefault();
+    if (!isLeaving && [...changedForms].some((form) => isChanged(form) && form.querySelector("textarea"))) event.preventDefault();
   });
-  window.addEventListener("pageshow", () => { leaving = false; sending.clear(); });
+  window.addEventListener("pageshow", () => { isLeaving = false; pendingForms.clear(); });
 
   // ---- posting
 
   document.addEventListener("submit", (event) => {
     const form = event.target, button = event.submitter;
     if (event.defaultPrevented || !form.matches("form[data-keep]")) return;
-    if (button?.matches("[data-plain]")) { leaving = true; setTimeout(() => { leaving = false; }, 1000); return; } // a file: the page stays
+    if (button?.matches("[data-plain]")) { isLeaving = true; setTimeout(() => { isLeaving = false; }, 1000); return; } // a file: the page stays
     event.preventDefault();
-    if (!sending.has(form)) post(form, button);
+    if (!pendingForms.has(form)) submitForm(form, button);
   });
 
-  async function post(form, button, isSecond = false) {
-    sending.add(form);
+  async function submitForm(form, button, isRetry = false) {
+    pendingForms.add(form);
     button?.setAttribute("aria-busy", "true");
-    const answer = await ask(form, button);
-    const again = answer.status === 403 && !isSecond && await renewToken(form);
-    if (!again) button?.removeAttribute("aria-busy");
-    sending.delete(form);
-    if (again) return post(form, button, true);
-    if (answer.to) return go(form, answer.to);
-    if (answer.html && draw(form, answer.html)) return;
+    const result = await sendForm(form, button);
+    const shouldRetry = result.status === 403 && !isRetry && await renewToken(form);
+    if (!shouldRetry) button?.removeAttribute("aria-busy");
+    pendingForms.delete(form);
+    if (shouldRetry) return submitForm(form, button, true);
+    if (result.to) return navigateTo(form, result.to);
+    if (result.html && replaceMain(form, result.html)) return;
     form.dispatchEvent(new CustomEvent("form:failed"));
-    if (answer.status === 401) tellSignedOut(form, button);
-    else tell(form, `${answer.sentence} Nothing you wrote is lost.`, button);
+    if (result.status === 401) showSignedOut(form, button);
+    else showProblem(form, `${result.sentence} Nothing you wrote is lost.`, button);
   }
 
   // What came back: an address to go to, a page to show, or a sentence and a status. Never throws.
-  async function ask(form, button) {
-    const data = new FormData(form, button ?? null);
+  async function sendForm(form, button) {
+    const formData = new FormData(form, button ?? null);
     const isFile = form.enctype === "multipart/form-data";
-    const body = isFile ? data : new URLSearchParams([...data].filter(([, value]) => typeof value === "string"));
-    const most = Number(form.dataset.mostBytes || MOST_BYTES);
-    if (!isFile && body.toString().length > most) {
-      return { status: 413, sentence: `This is more than the ${Math.floor(most / 1024).toLocaleString("en")} KiB that can be sent at once.` };
+    const body = isFile ? formData : new URLSearchParams([...formData].filter(([, value]) => typeof value === "string"));
+    const maxBytes = Number(form.dataset.mostBytes || MAX_BODY_BYTES);
+    if (!isFile && body.toString().length > maxBytes) {
+      return { status: 413, sentence: `This is more than the ${Math.floor(maxBytes / 1024).toLocaleString("en")} KiB that can be sent at once.` };
     }
     const headers = { Accept: "application/json, text/html;q=0.9", "X-Form": "script" };
-    const options = { method: "POST", body, headers, redirect: "manual", signal: AbortSignal.timeout(ASK_MS) };
+    const options = { method: "POST", body, headers, redirect: "manual", signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) };
     const response = await fetch(form.action, options).catch(() => null);
     if (!response) return { status: 0, sentence: "The server could not be reached. Please try again." };
     const text = await response.text().catch(() => "");
-    const { status } = response, kind = response.headers.get("Content-Type") ?? "";
+    const { status } = response, contentType = response.headers.get("Content-Type") ?? "";
     if (response.headers.has("X-Location")) return { status, to: response.headers.get("X-Location") };
     if (response.type === "opaqueredirect") return { status: 401 };
-    const isPage = kind.startsWith("text/html") && (response.ok || [409, 422].includes(status));
-    return { status, html: isPage ? text : "", sentence: detail(text) ?? SENTENCES[status] ?? "That did not work. Please try again." };
+    const isPage = contentType.startsWith("text/html") && (response.ok || [409, 422].includes(status));
+    return { status, html: isPage ? text : "", sentence: parseDetail(text) ?? STATUS_MESSAGES[status] ?? "That did not work. Please try again." };
   }
 
-  const SENTENCES = {
+  const STATUS_MESSAGES = {
     409: "That had changed meanwhile.",
     413: "This is more than can be sent at once.",
     429: "That was too often. Please wait a moment.",
@@ -94,14 +94,14 @@
     504: "It is not known whether this was saved. Look before you try again.",
   };
 
-  function detail(text) {
+  function parseDetail(text) {
     try { return JSON.parse(text).detail; } catch { return null; }
   }
 
   // The page was opened in an earlier session of the same person: take the token of the present one, and try once more.
   async function renewToken(form) {
-    const answer = await fetch("/session", { headers: { Accept: "application/json" } }).catch(() => null);
-    const session = answer?.ok ? await answer.json().catch(() => null) : null;
+    const response = await fetch("/session", { headers: { Accept: "application/json" } }).catch(() => null);
+    const session = response?.ok ? await response.json().catch(() => null) : null;
     if (!session || String(session.user) !== user || session.csrf === form.elements.csrf_token.value) return false;
     document.body.dataset.csrf = session.csrf;
     document.body.setAttribute("hx-headers:inherited", JSON.stringify({ "X-CSRFToken": session.csrf }));
@@ -109,100 +109,100 @@
     return true;
   }
 
-  function go(form, address) {
-    changed.delete(form);
-    leaving = true;
+  function navigateTo(form, address) {
+    changedForms.delete(form);
+    isLeaving = true;
     location.assign(address);
   }
 
   // Show the page that the server drew of this form, with its mistakes or with what it was asked to show.
-  function draw(form, html) {
-    const fresh = new DOMParser().parseFromString(html, "text/html"), main = document.getElementById("main");
-    const drawn = fresh.getElementById("main");
-    if (!drawn) return false;
-    const wasChanged = changed.delete(form), action = form.getAttribute("action");
-    main.replaceChildren(...drawn.childNodes);
-    document.title = fresh.title;
-    const isSame = (other) => other.getAttribute("action") === action && [...other.querySelectorAll("textarea")].some((field) => field.value);
-    for (const other of kept(main)) if (wasChanged && isSame(other)) changed.add(other); // what was done empties its form
+  function replaceMain(form, html) {
+    const newDocument = new DOMParser().parseFromString(html, "text/html"), main = document.getElementById("main");
+    const newMain = newDocument.getElementById("main");
+    if (!newMain) return false;
+    const wasChanged = changedForms.delete(form), action = form.getAttribute("action");
+    main.replaceChildren(...newMain.childNodes);
+    document.title = newDocument.title;
+    const isSameForm = (other) => other.getAttribute("action") === action && [...other.querySelectorAll("textarea")].some((field) => field.value);
+    for (const other of findKeptForms(main)) if (wasChanged && isSameForm(other)) changedForms.add(other); // what was done empties its form
     window.htmx?.process(main);
-    page.tellTimes(main);
+    page.updateTimes(main);
     document.dispatchEvent(new Event("page:drawn"));
-    const first = ["#errors", "[aria-invalid=true]", "[role=alert]", "h1"].map((one) => main.querySelector(one)).find(Boolean);
-    if (first && !first.matches("input, textarea, select")) first.tabIndex = -1;
-    first?.focus();
+    const focusTarget = ["#errors", "[aria-invalid=true]", "[role=alert]", "h1"].map((selector) => main.querySelector(selector)).find(Boolean);
+    if (focusTarget && !focusTarget.matches("input, textarea, select")) focusTarget.tabIndex = -1;
+    focusTarget?.focus();
     return true;
   }
 
   // ---- what is said, beside the button that was pressed
 
-  function tell(form, sentence, button = null, link = null) {
+  function showProblem(form, sentence, button = null, link = null) {
     form.querySelector("[data-problem]")?.remove();
-    const notice = document.createElement("div"), words = document.createElement("p");
+    const notice = document.createElement("div"), paragraph = document.createElement("p");
     notice.className = "notice bad";
     notice.dataset.problem = "";
     notice.tabIndex = -1;
     notice.setAttribute("role", "alert");
-    words.textContent = sentence;
-    if (link) words.append(" ", link);
-    notice.append(words);
-    const place = button ?? [...form.querySelectorAll("button:not([type=button])")].find((one) => one.offsetParent) ?? form.lastElementChild;
-    const bar = form.querySelector(".send-bar") ?? place?.closest(".send-bar, .actions, .several-acts") ?? place;
-    if (bar && form.contains(bar)) bar.before(notice);
+    paragraph.textContent = sentence;
+    if (link) paragraph.append(" ", link);
+    notice.append(paragraph);
+    const anchor = button ?? [...form.querySelectorAll("button:not([type=button])")].find((candidate) => candidate.offsetParent) ?? form.lastElementChild;
+    const actionBar = form.querySelector(".send-bar") ?? anchor?.closest(".send-bar, .actions, .several-acts") ?? anchor;
+    if (actionBar && form.contains(actionBar)) actionBar.before(notice);
     else form.append(notice);
     notice.scrollIntoView({ block: "nearest" });
   }
 
-  function tellSignedOut(form, button = null) {
+  function showSignedOut(form, button = null) {
     if (form.querySelector("[data-problem] a")) return; // it is told already
     const link = document.createElement("a");
-    link.href = `/login?${new URLSearchParams({ next: where(form) })}`;
+    link.href = `/login?${new URLSearchParams({ next: getPageAddress(form) })}`;
     link.textContent = "Sign in";
     link.addEventListener("click", () => {
-      leaving = store(form);
+      isLeaving = storeForm(form);
     });
-    tell(form, "You are signed out. Nothing you wrote is lost: sign in, and it comes back.", button, link);
+    showProblem(form, "You are signed out. Nothing you wrote is lost: sign in, and it comes back.", button, link);
   }
 
   // ---- over a sign-in: kept for this tab and this person alone, until it is filled in again
 
-  function store(form) {
-    const fields = [...new FormData(form)].filter(([name, value]) => typeof value === "string" && isKept(form, name));
+  function storeForm(form) {
+    const fields = [...new FormData(form)].filter(([name, value]) => typeof value === "string" && mayStoreField(form, name));
     try {
-      sessionStorage.setItem(key(form), JSON.stringify(fields));
+      sessionStorage.setItem(getStorageKey(form), JSON.stringify(fields));
       return true;
     } catch {
       return false; // full, or not allowed: the browser asks before it leaves
     }
   }
 
-  const isKept = (form, name) => !NEVER_KEPT.includes(name) && form.elements[name]?.type !== "password";
+  const mayStoreField = (form, name) => !NEVER_STORED.includes(name) && form.elements[name]?.type !== "password";
 
-  function restore(form) {
+  function restoreForm(form) {
     let fields = null;
     try {
-      fields = JSON.parse(sessionStorage.getItem(key(form)));
-      sessionStorage.removeItem(key(form));
+      fields = JSON.parse(sessionStorage.getItem(getStorageKey(form)));
+      sessionStorage.removeItem(getStorageKey(form));
     } catch { /* nothing is kept */ }
     if (!fields) return;
     const values = new Map();
     for (const [name, value] of fields) values.set(name, [...(values.get(name) ?? []), value]);
     for (const field of form.elements) {
-      if (!field.name || field.type === "file" || !isKept(form, field.name)) continue;
-      const given = values.get(field.name) ?? [];
-      if (["checkbox", "radio"].includes(field.type)) field.checked = given.includes(field.value);
-      else if (field.tagName !== "BUTTON" && given.length) field.value = given[0];
+      if (!field.name || field.type === "file" || !mayStoreField(form, field.name)) continue;
+      const storedValues = values.get(field.name) ?? [];
+      if (["checkbox", "radio"].includes(field.type)) field.checked = storedValues.includes(field.value);
+      else if (field.tagName !== "BUTTON" && storedValues.length) field.value = storedValues[0];
     }
-    for (const fold of form.querySelectorAll("details")) if (fold.querySelector("textarea, input:not([type=hidden])")) fold.open = true;
+    for (const details of form.querySelectorAll("details")) if (details.querySelector("textarea, input:not([type=hidden])")) details.open = true;
     form.closest("details")?.setAttribute("open", "");
-    changed.add(form);
-    tell(form, "What you wrote before you signed in again is back. Nothing of it was sent.");
+    changedForms.add(form);
+    showProblem(form, "What you wrote before you signed in again is back. Nothing of it was sent.");
     window.addEventListener("load", () => form.querySelector("textarea, input:not([type=hidden])")?.dispatchEvent(new Event("input", { bubbles: true })));
   }
 
-  kept().forEach(restore);
+  findKeptForms().forEach(restoreForm);
   // what another person of this browser kept is nobody's business
   try {
-    for (const name of Object.keys(sessionStorage)) if (name.startsWith("form ") && !name.startsWith(`form ${user} `)) sessionStorage.removeItem(name);
+    for (const storageKey of Object.keys(sessionStorage)) if (storageKey.startsWith("form ") && !storageKey.startsWith(`form ${user} `)) sessionStorage.removeItem(storageKey);
   } catch { /* not allowed */ }
 }

@@ -4,33 +4,33 @@
 "use strict";
 
 {
-  const PAUSES_MS = [300, 1000, 3000];
-  const MOST = 5, WITHIN_MS = 600000; // reloads: a file that never comes is no reason to load for ever
-  const KEY = "broadcast-reloaded";
-  const missing = new Set();
+  const RETRY_DELAYS_MS = [300, 1000, 3000];
+  const MAX_RELOADS = 5, RELOAD_WINDOW_MS = 600000; // reloads: a file that never comes is no reason to load for ever
+  const STORAGE_KEY = "broadcast-reloaded";
+  const missingFiles = new Set();
 
-  const has = (address) => fetch(address, { cache: "reload" }).then((answer) => answer.ok, () => false);
-  const isTyped = (field) => ("checked" in field && field.checked !== field.defaultChecked) || (field.type !== "hidden" && "defaultValue" in field && field.value !== field.defaultValue);
+  const isAvailable = (address) => fetch(address, { cache: "reload" }).then((response) => response.ok, () => false);
+  const isEdited = (field) => ("checked" in field && field.checked !== field.defaultChecked) || (field.type !== "hidden" && "defaultValue" in field && field.value !== field.defaultValue);
 
-  const reload = () => {
-    if ([...document.querySelectorAll("input, textarea")].some(isTyped)) return; // the page works without scripts, too
+  const reloadPage = () => {
+    if ([...document.querySelectorAll("input, textarea")].some(isEdited)) return; // the page works without scripts, too
     try {
-      const lately = JSON.parse(sessionStorage.getItem(KEY) ?? "[]").filter((at) => Math.abs(Date.now() - at) < WITHIN_MS);
-      if (lately.length >= MOST) return;
-      sessionStorage.setItem(KEY, JSON.stringify([...lately, Date.now()]));
+      const recentReloads = JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "[]").filter((reloadedAt) => Math.abs(Date.now() - reloadedAt) < RELOAD_WINDOW_MS);
+      if (recentReloads.length >= MAX_RELOADS) return;
+      sessionStorage.setItem(STORAGE_KEY, JSON.stringify([...recentReloads, Date.now()]));
     } catch {
       return; // without a memory there would be no end to it
     }
     location.reload();
   };
 
-  const recover = async () => {
-    for (const pause of PAUSES_MS) {
-      await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
-      const found = await Promise.all([...missing].map(has));
-      if (found.every(Boolean)) break;
+  const waitForFiles = async () => {
+    for (const delayMs of RETRY_DELAYS_MS) {
+      await new Promise((resolve) => setTimeout(resolve, delayMs * (0.75 + Math.random() / 2)));
+      const availability = await Promise.all([...missingFiles].map(isAvailable));
+      if (availability.every(Boolean)) break;
     }
-    reload();
+    reloadPage();
   };
 
   addEventListener(
@@ -38,8 +38,8 @@
     ({ target }) => {
       const address = target instanceof HTMLScriptElement ? target.src : target instanceof HTMLLinkElement && target.rel === "stylesheet" ? target.href : "";
       if (!address.startsWith(`${location.origin}/static/`)) return;
-      missing.add(address);
-      if (missing.size === 1) recover();
+      missingFiles.add(address);
+      if (missingFiles.size === 1) waitForFiles();
     },
     true, // it does not bubble
   );

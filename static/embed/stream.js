@@ -5,181 +5,181 @@
 // A page that joins says up to where it is current; the leader answers with what came since, or that the list must be loaded. Until
 // then the joining page takes no events: they would move its cursor past those it lacks.
 
-const LOGGED = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
-const KEPT = 300, HELLO_MS = 1000;
+const LOGGED_EVENTS = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
+const MAX_BUFFERED_EVENTS = 300, HELLO_INTERVAL_MS = 1000;
 
-class Line {
-  #server;
-  #page;
+class InboxStream {
+  #api;
+  #host;
   #channel;
   #leadership;
-  #me = Math.random().toString(36).slice(2);
+  #pageId = Math.random().toString(36).slice(2);
   #hasJoined = false;
-  #hello = 0;
-  #kept = []; // logged events since #keptFrom, for pages that join
-  #keptFrom = null;
-  #visit = null; // aborted when the stream is to be let go; another one for each time that this page leads
-  #wake = null; // ends the present pause
-  #cut = null; // ends the present stream
+  #helloTimer = 0;
+  #bufferedEvents = []; // logged events since #keptFrom, for pages that join
+  #bufferStart = null;
+  #term = null; // aborted when the stream is to be let go; another one for each time that this page leads
+  #retryNow = null; // ends the present pause
+  #disconnect = null; // ends the present stream
   #health;
-  #leaving = 0;
-  #shown = { state: "start", isHeld: false, ms: 0 };
+  #stepDownTimer = 0;
+  #connectionState = { state: "start", isHeld: false, ms: 0 };
 
   // `page`: {cursor(), unread(), hear(name, data, id), load(), showState(shown)}; until `signal` is aborted.
-  constructor(server, name, page, signal) {
-    this.#server = server;
-    this.#page = page;
+  constructor(api, name, host, signal) {
+    this.#api = api;
+    this.#host = host;
     this.#health = new StreamHealth({
-      ask: (signal) => server.ask("/api/user/messages?limit=1", { signal }).then((answer) => answer.json()),
-      catchUp: (told) => this.#catchUp(told),
-      cut: () => this.#cut?.(),
-      show: (state, isHeld) => this.#show({ state, isHeld, ms: 0 }),
+      poll: (signal) => api.request("/api/user/messages?limit=1", { signal }).then((response) => response.json()),
+      catchUp: (latest) => this.#catchUp(latest),
+      disconnect: () => this.#disconnect?.(),
+      showState: (state, isHeld) => this.#showState({ state, isHeld, ms: 0 }),
     });
     this.#channel = "BroadcastChannel" in window ? new BroadcastChannel(name) : null;
-    this.#leadership = new Leadership(name, { lead: () => this.#lead(), resign: () => this.#letGo() });
-    if (this.#channel) this.#channel.onmessage = ({ data }) => this.#onMessage[data.type]?.(data);
-    on(document, "visibilitychange", () => this.#attend(), { signal });
-    window.addEventListener("online", () => this.#wake?.(), { signal });
+    this.#leadership = new Leadership(name, { lead: () => this.#startLeading(), resign: () => this.#stopLeading() });
+    if (this.#channel) this.#channel.onmessage = ({ data }) => this.#messageHandlers[data.type]?.(data);
+    addListener(document, "visibilitychange", () => this.#updateVisibility(), { signal });
+    window.addEventListener("online", () => this.#retryNow?.(), { signal });
     window.addEventListener("pagehide", () => this.#leadership.stepDown(), { signal });
-    window.addEventListener("pageshow", () => this.#attend(), { signal });
+    window.addEventListener("pageshow", () => this.#updateVisibility(), { signal });
     signal.addEventListener("abort", () => this.#close());
-    this.#attend();
+    this.#updateVisibility();
   }
 
   #close() {
-    clearTimeout(this.#leaving);
-    clearInterval(this.#hello);
+    clearTimeout(this.#stepDownTimer);
+    clearInterval(this.#helloTimer);
     this.#leadership.stepDown();
     this.#channel?.close();
   }
 
-  #attend() {
-    clearTimeout(this.#leaving);
-    if (own("visibilityState") === "hidden") {
-      this.#leaving = setTimeout(() => this.#leadership.stepDown(), HIDDEN_MS);
+  #updateVisibility() {
+    clearTimeout(this.#stepDownTimer);
+    if (readDocumentProperty("visibilityState") === "hidden") {
+      this.#stepDownTimer = setTimeout(() => this.#leadership.stepDown(), HIDDEN_STREAM_MS);
       return;
     }
-    this.#leadership.stand();
-    this.#wake?.();
-    if (!this.#leadership.isLeading) this.#join();
+    this.#leadership.standForElection();
+    this.#retryNow?.();
+    if (!this.#leadership.isLeading) this.#joinLeader();
   }
 
   // ---- leading
 
-  async #lead() {
-    const visit = (this.#visit = new AbortController()), { signal } = visit;
-    let pause = FIRST_MS;
-    this.#tell({ type: "leader" });
+  async #startLeading() {
+    const term = (this.#term = new AbortController()), { signal } = term;
+    let delayMs = INITIAL_DELAY_MS;
+    this.#postMessage({ type: "leader" });
     while (!signal.aborted) {
-      const [ms, wasLive] = await this.#listen(signal);
+      const [serverDelayMs, wasLive] = await this.#readStream(signal);
       if (signal.aborted) return;
-      this.#health.fail();
-      if (wasLive) pause = FIRST_MS;
-      const next = ms ?? within(pause); // the server's time is spread over all clients already
-      if (ms === null) pause = Math.min(pause * 2, MOST_MS);
-      if (this.#health.state === "wait") this.#show({ state: "wait", isHeld: false, ms: next });
-      await Promise.race([wait(next, signal), new Promise((done) => { this.#wake = done; })]);
+      this.#health.recordEnd();
+      if (wasLive) delayMs = INITIAL_DELAY_MS;
+      const waitMs = serverDelayMs ?? addJitter(delayMs); // the server's time is spread over all clients already
+      if (serverDelayMs === null) delayMs = Math.min(delayMs * 2, MAX_DELAY_MS);
+      if (this.#health.state === "wait") this.#showState({ state: "wait", isHeld: false, ms: waitMs });
+      await Promise.race([sleep(waitMs, signal), new Promise((resolve) => { this.#retryNow = resolve; })]);
     }
   }
 
   // One stream, to its end. Returns when the server wants to be asked again, or null, and whether it had been live.
-  async #listen(signal) {
+  async #readStream(signal) {
     const connection = new AbortController();
-    const cut = (this.#cut = () => connection.abort());
-    signal.addEventListener("abort", cut);
-    let retry = null, wasLive = false;
-    this.#health.begin();
+    const disconnect = (this.#disconnect = () => connection.abort());
+    signal.addEventListener("abort", disconnect);
+    let serverDelayMs = null, wasLive = false;
+    this.#health.startAttempt();
     try {
-      const wanted = await this.#server.ask("/api/user/preferences", { signal: connection.signal });
-      this.#pass({ name: "PREFERENCES", data: await wanted.text(), id: null });
-      const query = new URLSearchParams({ after: this.#page.cursor(), connectionId: "embedded" });
-      const answer = await this.#server.ask(`/api/sse/connect?${query}`, { signal: connection.signal });
-      await readEvents(answer.body, (name, data, id) => {
+      const preferences = await this.#api.request("/api/user/preferences", { signal: connection.signal });
+      this.#forwardEvent({ name: "PREFERENCES", data: await preferences.text(), id: null });
+      const query = new URLSearchParams({ after: this.#host.cursor(), connectionId: "embedded" });
+      const response = await this.#api.request(`/api/sse/connect?${query}`, { signal: connection.signal });
+      await readEvents(response.body, (name, data, id) => {
         if (name === "CONNECTED") wasLive = true;
-        if (!signal.aborted) this.#health.hear(name, name === "CONNECTED" ? JSON.parse(data).heartbeatSeconds : undefined);
-        if (name !== "HEARTBEAT" && !signal.aborted) this.#pass({ name, data, id });
-      }, (ms) => { retry = ms; });
-    } catch (problem) {
-      if (problem instanceof TypeError) this.#server.forgetToken(); // refused without a word, perhaps for the token's sake
+        if (!signal.aborted) this.#health.recordEvent(name, name === "CONNECTED" ? JSON.parse(data).heartbeatSeconds : undefined);
+        if (name !== "HEARTBEAT" && !signal.aborted) this.#forwardEvent({ name, data, id });
+      }, (ms) => { serverDelayMs = ms; });
+    } catch (error) {
+      if (error instanceof TypeError) this.#api.forgetToken(); // refused without a word, perhaps for the token's sake
     }
-    this.#cut = null;
-    signal.removeEventListener("abort", cut);
-    return [retry, wasLive];
+    this.#disconnect = null;
+    signal.removeEventListener("abort", disconnect);
+    return [serverDelayMs, wasLive];
   }
 
   #catchUp({ cursor, unread }) {
-    if (cursor === this.#page.cursor() && unread === this.#page.unread()) return;
-    this.#tell({ type: "load" });
-    this.#reload();
+    if (cursor === this.#host.cursor() && unread === this.#host.unread()) return;
+    this.#postMessage({ type: "load" });
+    this.#reloadList();
   }
 
-  #letGo() {
-    this.#visit?.abort();
+  #stopLeading() {
+    this.#term?.abort();
     this.#health.stop();
   }
 
-  #pass(event) {
-    this.#tell({ type: "event", event });
-    this.#apply(event);
+  #forwardEvent(event) {
+    this.#postMessage({ type: "event", event });
+    this.#applyEvent(event);
   }
 
-  #show(shown) {
-    this.#shown = shown;
-    this.#page.showState(shown);
-    this.#tell({ type: "state", shown });
+  #showState(shown) {
+    this.#connectionState = shown;
+    this.#host.showState(shown);
+    this.#postMessage({ type: "state", shown });
   }
 
   // ---- following
 
-  #join() {
+  #joinLeader() {
     this.#hasJoined = false;
-    clearInterval(this.#hello);
-    const ask = () => this.#tell({ type: "hello", after: this.#page.cursor() });
-    ask();
-    this.#hello = setInterval(() => { if (this.#hasJoined || this.#leadership.isLeading) clearInterval(this.#hello); else ask(); }, HELLO_MS);
+    clearInterval(this.#helloTimer);
+    const sendHello = () => this.#postMessage({ type: "hello", after: this.#host.cursor() });
+    sendHello();
+    this.#helloTimer = setInterval(() => { if (this.#hasJoined || this.#leadership.isLeading) clearInterval(this.#helloTimer); else sendHello(); }, HELLO_INTERVAL_MS);
   }
 
-  #tell(message) {
-    this.#channel?.postMessage({ ...message, from: this.#me });
+  #postMessage(message) {
+    this.#channel?.postMessage({ ...message, from: this.#pageId });
   }
 
-  #onMessage = {
+  #messageHandlers = {
     hello: ({ after, from }) => {
       if (!this.#leadership.isLeading) return;
-      const isKnown = this.#keptFrom && epochOf(after) === epochOf(this.#keptFrom) && seqOf(after) >= seqOf(this.#keptFrom);
-      const events = isKnown ? this.#kept.filter(({ id }) => seqOf(id) > seqOf(after)) : null;
-      this.#tell({ type: "welcome", to: from, events, shown: this.#shown });
+      const isBuffered = this.#bufferStart && parseEpoch(after) === parseEpoch(this.#bufferStart) && parseSeq(after) >= parseSeq(this.#bufferStart);
+      const events = isBuffered ? this.#bufferedEvents.filter(({ id }) => parseSeq(id) > parseSeq(after)) : null;
+      this.#postMessage({ type: "welcome", to: from, events, shown: this.#connectionState });
     },
     welcome: ({ to, events, shown }) => {
-      if (to !== this.#me || this.#hasJoined || this.#leadership.isLeading) return;
+      if (to !== this.#pageId || this.#hasJoined || this.#leadership.isLeading) return;
       this.#hasJoined = true;
-      this.#page.showState((this.#shown = shown));
-      if (events) events.forEach((event) => this.#apply(event));
-      else this.#reload();
+      this.#host.showState((this.#connectionState = shown));
+      if (events) events.forEach((event) => this.#applyEvent(event));
+      else this.#reloadList();
     },
-    event: ({ event }) => { if (this.#hasJoined && !this.#leadership.isLeading) this.#apply(event); },
-    state: ({ shown }) => { if (!this.#leadership.isLeading) this.#page.showState((this.#shown = shown)); },
-    load: () => { if (!this.#leadership.isLeading) this.#page.load(); },
-    leader: () => { if (!this.#leadership.isLeading) this.#join(); },
+    event: ({ event }) => { if (this.#hasJoined && !this.#leadership.isLeading) this.#applyEvent(event); },
+    state: ({ shown }) => { if (!this.#leadership.isLeading) this.#host.showState((this.#connectionState = shown)); },
+    load: () => { if (!this.#leadership.isLeading) this.#host.loadList(); },
+    leader: () => { if (!this.#leadership.isLeading) this.#joinLeader(); },
   };
 
-  async #reload() {
-    this.#kept = [];
-    this.#keptFrom = null;
-    await this.#page.load();
-    this.#keptFrom = this.#page.cursor();
+  async #reloadList() {
+    this.#bufferedEvents = [];
+    this.#bufferStart = null;
+    await this.#host.loadList();
+    this.#bufferStart = this.#host.cursor();
   }
 
-  #apply(event) {
-    if (LOGGED.includes(event.name)) {
-      this.#kept.push(event);
-      if (this.#kept.length > KEPT) this.#keptFrom = this.#kept.shift().id;
+  #applyEvent(event) {
+    if (LOGGED_EVENTS.includes(event.name)) {
+      this.#bufferedEvents.push(event);
+      if (this.#bufferedEvents.length > MAX_BUFFERED_EVENTS) this.#bufferStart = this.#bufferedEvents.shift().id;
     }
-    if (event.name === "CONNECTED") this.#keptFrom ??= event.id;
+    if (event.name === "CONNECTED") this.#bufferStart ??= event.id;
     if (event.name === "RESET") {
-      this.#kept = [];
-      this.#keptFrom = event.id;
+      this.#bufferedEvents = [];
+      this.#bufferStart = event.id;
     }
-    this.#page.hear(event.name, JSON.parse(event.data), event.id);
+    this.#host.handleEvent(event.name, JSON.parse(event.data), event.id);
   }
 }

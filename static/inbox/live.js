@@ -14,171 +14,171 @@
   const user = document.body.dataset.user;
   if (!user) return;
 
-  const FIRST_MS = 500, MOST_MS = 30000; // the growing pause between tries; it never gives up
+  const INITIAL_DELAY_MS = 500, MAX_DELAY_MS = 30000; // the growing pause between tries; it never gives up
   const SPREAD_MS = 3000; // over which what all browsers would ask at once is spread
-  const KEPT = 300; // newest logged events that a leader keeps for tabs that join
-  const LOGGED = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
-  const OTHERS = ["CONNECTED", "READ_RECEIPT", "HEARTBEAT", "RESET", "BUSY", "CONNECTION_LIMIT_REACHED", "SERVER_SHUTDOWN", "SIGNED_OUT"];
+  const MAX_BUFFERED_EVENTS = 300; // newest logged events that a leader keeps for tabs that join
+  const LOGGED_EVENTS = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
+  const OTHER_EVENTS = ["CONNECTED", "READ_RECEIPT", "HEARTBEAT", "RESET", "BUSY", "CONNECTION_LIMIT_REACHED", "SERVER_SHUTDOWN", "SIGNED_OUT"];
 
-  const list = () => document.getElementById("inbox-list");
-  const parse = (text) => {
+  const getList = () => document.getElementById("inbox-list");
+  const parseCursor = (text) => {
     const [, epoch, seq] = /^(\w+)-(\d+)$/.exec(text || "") ?? [];
     return epoch ? { epoch, seq: Number(seq), text } : null;
   };
-  const within = (ms) => ms * (0.7 + 0.6 * Math.random());
+  const addJitter = (ms) => ms * (0.7 + 0.6 * Math.random());
 
   // ---- this tab: apply what happened to the page
 
-  let cursor = parse(list()?.dataset.cursor); // null on pages without a list, until the server told it
-  let kept = [], keptFrom = cursor; // logged events since `keptFrom`, for tabs that join later
-  let reloading = false, postponed = [];
+  let cursor = parseCursor(getList()?.dataset.cursor); // null on pages without a list, until the server told it
+  let bufferedEvents = [], bufferStart = cursor; // logged events since `keptFrom`, for tabs that join later
+  let isReloading = false, postponedEvents = [];
 
-  function apply(event) {
-    if (reloading) { postponed.push(event); return; }
-    const at = parse(event.id);
-    if (LOGGED.includes(event.name)) {
-      if (cursor && at.epoch === cursor.epoch && at.seq <= cursor.seq) return;
-      kept.push(event);
-      if (kept.length > KEPT) keptFrom = parse(kept.shift().id);
+  function applyEvent(event) {
+    if (isReloading) { postponedEvents.push(event); return; }
+    const eventCursor = parseCursor(event.id);
+    if (LOGGED_EVENTS.includes(event.name)) {
+      if (cursor && eventCursor.epoch === cursor.epoch && eventCursor.seq <= cursor.seq) return;
+      bufferedEvents.push(event);
+      if (bufferedEvents.length > MAX_BUFFERED_EVENTS) bufferStart = parseCursor(bufferedEvents.shift().id);
     }
-    if (at) cursor = at;
-    handlers[event.name]?.(event.data, at?.seq);
+    if (eventCursor) cursor = eventCursor;
+    eventHandlers[event.name]?.(event.data, eventCursor?.seq);
   }
 
-  const handlers = {
-    MESSAGE: (html, seq) => page.list.merge(html, seq, true),
-    MESSAGE_UPDATED: (html, seq) => page.list.merge(html, seq, false),
-    MESSAGE_REMOVED: (data, seq) => page.list.drop(JSON.parse(data).id, seq, JSON.parse(data).reason),
-    RESET: () => { reload(); setTimeout(page.readPreferences, SPREAD_MS * Math.random()); }, // alerts may have been missed too
+  const eventHandlers = {
+    MESSAGE: (html, seq) => page.list.mergeMessage(html, seq, true),
+    MESSAGE_UPDATED: (html, seq) => page.list.mergeMessage(html, seq, false),
+    MESSAGE_REMOVED: (data, seq) => page.list.removeMessage(JSON.parse(data).id, seq, JSON.parse(data).reason),
+    RESET: () => { reloadList(); setTimeout(page.loadPreferences, SPREAD_MS * Math.random()); }, // alerts may have been missed too
     SIGNED_OUT: () => page.leave("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
-    READ_RECEIPT(data) { if (page.list.follow(JSON.parse(data))) reload(); },
+    READ_RECEIPT(data) { if (page.list.applyReceipt(JSON.parse(data))) reloadList(); },
 
     CONNECTED(data) {
-      const told = JSON.parse(data);
-      if (told.version > page.version) return reload(); // something was done while nothing was heard
-      page.setCounts({ unread: told.unread }, told.asOf);
+      const connected = JSON.parse(data);
+      if (connected.version > page.version) return reloadList(); // something was done while nothing was heard
+      page.setCounts({ unread: connected.unread }, connected.asOf);
     },
   };
 
   // What the person did in this very tab goes the way of a receipt.
-  page.follow = (told) => apply({ name: "READ_RECEIPT", data: JSON.stringify(told), id: null });
-  page.reload = () => reload();
+  page.applyReceipt = (receipt) => applyEvent({ name: "READ_RECEIPT", data: JSON.stringify(receipt), id: null });
+  page.reloadList = () => reloadList();
 
   // Load the list (or only the counts) anew and go on from its cursor; what comes meanwhile waits, as the answer may or may not
   // hold it already.
-  async function reload(pause = FIRST_MS) {
-    if (reloading && pause === FIRST_MS) return;
-    reloading = true;
-    const fresh = parse(await page.list.load());
-    if (!fresh) {
-      setTimeout(reload, within(pause), Math.min(pause * 2, MOST_MS));
+  async function reloadList(delayMs = INITIAL_DELAY_MS) {
+    if (isReloading && delayMs === INITIAL_DELAY_MS) return;
+    isReloading = true;
+    const newCursor = parseCursor(await page.list.loadList());
+    if (!newCursor) {
+      setTimeout(reloadList, addJitter(delayMs), Math.min(delayMs * 2, MAX_DELAY_MS));
       return;
     }
-    cursor = keptFrom = fresh;
-    kept = [];
-    reloading = false;
-    for (const event of postponed.splice(0)) apply(event);
+    cursor = bufferStart = newCursor;
+    bufferedEvents = [];
+    isReloading = false;
+    for (const event of postponedEvents.splice(0)) applyEvent(event);
     page.recheckAlerts();
   }
 
   // ---- the connection, in words
 
   const chip = document.getElementById("connection");
-  let liveAt = null, countdown = 0, shown = { state: "start" };
+  let lastLiveAt = null, countdownTimer = 0, connectionState = { state: "start" };
 
   // `until`: when the stream is tried again, by this machine's clock.
-  function show(state, { isHeld = false, until = Date.now() } = {}) {
-    clearInterval(countdown);
-    if (state === "live" && ["wait", "poll"].includes(chip.dataset.state)) page.say("Live again");
-    if (state === "live") liveAt = new Date();
-    shown = { state, isHeld, until };
-    const draw = () => {
+  function showState(state, { isHeld = false, until = Date.now() } = {}) {
+    clearInterval(countdownTimer);
+    if (state === "live" && ["wait", "poll"].includes(chip.dataset.state)) page.announce("Live again");
+    if (state === "live") lastLiveAt = new Date();
+    connectionState = { state, isHeld, until };
+    const renderChip = () => {
       chip.hidden = false;
       chip.dataset.state = state;
-      chip.querySelector(".chip-text").textContent = StreamHealth.words(state, { isHeld, ms: until - Date.now(), asOf: liveAt });
+      chip.querySelector(".chip-text").textContent = StreamHealth.describe(state, { isHeld, ms: until - Date.now(), asOf: lastLiveAt });
       chip.querySelector(".chip-retry").hidden = state === "live" || state === "start";
       document.body.dataset.connection = navigator.onLine === false && state !== "live" ? "offline" : state;
     };
-    draw();
-    if (state === "wait") countdown = setInterval(draw, 1000);
-    tell({ type: "state", ...shown });
+    renderChip();
+    if (state === "wait") countdownTimer = setInterval(renderChip, 1000);
+    postToTabs({ type: "state", ...connectionState });
   }
 
   // Load the list only when something happened: doing so each time would take the pages from whoever reads them.
-  function catchUp(told) {
-    if (reloading || document.visibilityState === "hidden") return;
-    if (told.cursor !== cursor?.text || told.version > page.version) reload();
+  function catchUp(latest) {
+    if (isReloading || document.visibilityState === "hidden") return;
+    if (latest.cursor !== cursor?.text || latest.version > page.version) reloadList();
   }
 
   // A tab that follows asks too while the leader is not told anything; it may be the only one that somebody looks at.
-  async function check() {
-    clearTimeout(check.next);
-    check.next = setTimeout(check, within(StreamHealth.ASK_MS));
-    if (leading || shown.state !== "poll" || document.visibilityState === "hidden") return;
-    const told = await page.askCounts();
-    if (told) catchUp(told);
+  async function pollAsFollower() {
+    clearTimeout(pollAsFollower.next);
+    pollAsFollower.next = setTimeout(pollAsFollower, addJitter(StreamHealth.POLL_INTERVAL_MS));
+    if (isLeading || connectionState.state !== "poll" || document.visibilityState === "hidden") return;
+    const latest = await page.fetchCounts();
+    if (latest) catchUp(latest);
   }
 
   // ---- the leader: one EventSource
 
-  let source = null, retry = 0, pause = FIRST_MS, heardAt = 0, leading = false;
-  const health = new StreamHealth({ ask: (signal) => page.askCounts(signal), catchUp, cut: () => { source.close(); failed(); }, show: (state, isHeld) => show(state, { isHeld }) });
+  let eventSource = null, reconnectTimer = 0, reconnectDelayMs = INITIAL_DELAY_MS, lastEventAt = 0, isLeading = false;
+  const health = new StreamHealth({ poll: (signal) => page.fetchCounts(signal), catchUp, disconnect: () => { eventSource.close(); handleDisconnect(); }, showState: (state, isHeld) => showState(state, { isHeld }) });
 
   function connect() {
-    clearTimeout(retry);
-    source?.close();
-    heardAt = Date.now();
-    health.begin();
+    clearTimeout(reconnectTimer);
+    eventSource?.close();
+    lastEventAt = Date.now();
+    health.startAttempt();
     const query = new URLSearchParams({ label: document.title.slice(0, 40) });
     if (cursor) query.set("after", cursor.text);
-    source = new EventSource(`/inbox/stream?${query}`);
-    for (const name of [...LOGGED, ...OTHERS]) source.addEventListener(name, (event) => hear(name, event));
-    source.onerror = failed;
+    eventSource = new EventSource(`/inbox/stream?${query}`);
+    for (const name of [...LOGGED_EVENTS, ...OTHER_EVENTS]) eventSource.addEventListener(name, (event) => handleEvent(name, event));
+    eventSource.onerror = handleDisconnect;
   }
 
-  function hear(name, { data, lastEventId }) {
-    heardAt = Date.now();
-    if (name === "CONNECTED") pause = FIRST_MS;
-    health.hear(name, name === "CONNECTED" ? JSON.parse(data).heartbeatSeconds : undefined);
+  function handleEvent(name, { data, lastEventId }) {
+    lastEventAt = Date.now();
+    if (name === "CONNECTED") reconnectDelayMs = INITIAL_DELAY_MS;
+    health.recordEvent(name, name === "CONNECTED" ? JSON.parse(data).heartbeatSeconds : undefined);
     if (name === "HEARTBEAT") return;
-    const event = { name, data, id: LOGGED.includes(name) || name === "RESET" || name === "CONNECTED" ? lastEventId : null };
-    tell({ type: "event", event });
-    apply(event);
+    const event = { name, data, id: LOGGED_EVENTS.includes(name) || name === "RESET" || name === "CONNECTED" ? lastEventId : null };
+    postToTabs({ type: "event", event });
+    applyEvent(event);
   }
 
   // The stream ended or could not be opened. After a clean end the browser returns by itself at the time the server chose
   // (`retry:`, spread over all clients), and the first time it may. An HTTP error ends an EventSource for good, and a server that is
   // away would be asked at that same short pause for ever: from then on the pauses are ours and grow.
-  function failed() {
-    const byItself = source.readyState === EventSource.CONNECTING && pause === FIRST_MS;
-    const wait = byItself ? 10000 : within(pause);
-    pause = Math.min(pause * 2, MOST_MS);
-    if (!byItself) source.close();
-    clearTimeout(retry);
-    retry = setTimeout(connect, wait); // also if the browser's own try hangs
-    health.fail();
-    if (health.state === "wait") show("wait", { until: byItself ? Date.now() : Date.now() + wait });
+  function handleDisconnect() {
+    const isBrowserRetrying = eventSource.readyState === EventSource.CONNECTING && reconnectDelayMs === INITIAL_DELAY_MS;
+    const delayMs = isBrowserRetrying ? 10000 : addJitter(reconnectDelayMs);
+    reconnectDelayMs = Math.min(reconnectDelayMs * 2, MAX_DELAY_MS);
+    if (!isBrowserRetrying) eventSource.close();
+    clearTimeout(reconnectTimer);
+    reconnectTimer = setTimeout(connect, delayMs); // also if the browser's own try hangs
+    health.recordEnd();
+    if (health.state === "wait") showState("wait", { until: isBrowserRetrying ? Date.now() : Date.now() + delayMs });
   }
 
-  function tryNow() {
-    health.doubt();
-    pause = FIRST_MS;
+  function reconnectNow() {
+    health.markDoubtful();
+    reconnectDelayMs = INITIAL_DELAY_MS;
     connect();
   }
 
-  function wake() {
+  function checkConnection() {
     if (document.visibilityState === "hidden") return;
-    if (!leading) return void check();
+    if (!isLeading) return void pollAsFollower();
     // offline for a moment, a stream may go on as if nothing had been; only a new one proves that it does
-    const isDoubtful = shown.state === "wait" || Date.now() - heardAt > 0.8 * health.silenceMs;
-    if (source?.readyState !== EventSource.OPEN || isDoubtful) { pause = FIRST_MS; connect(); }
+    const isDoubtful = connectionState.state === "wait" || Date.now() - lastEventAt > 0.8 * health.silenceMs;
+    if (eventSource?.readyState !== EventSource.OPEN || isDoubtful) { reconnectDelayMs = INITIAL_DELAY_MS; connect(); }
   }
 
-  for (const name of ["online", "pageshow", "focus"]) window.addEventListener(name, wake);
-  window.addEventListener("offline", () => { if (leading) health.doubt(); });
-  document.addEventListener("visibilitychange", wake);
+  for (const name of ["online", "pageshow", "focus"]) window.addEventListener(name, checkConnection);
+  window.addEventListener("offline", () => { if (isLeading) health.markDoubtful(); });
+  document.addEventListener("visibilitychange", checkConnection);
   chip.querySelector(".chip-retry").addEventListener("click", () => {
-    if (leading) tryNow(); else tell({ type: "retry" });
+    if (isLeading) reconnectNow(); else postToTabs({ type: "retry" });
   });
 
   // ---- between tabs. A tab that joins says up to where its page is current; the leader answers with what came since, or, when it
@@ -186,73 +186,73 @@
   // past those it still lacks. Messages of one sender arrive in order, so after the answer nothing is missing.
 
   const channel = "BroadcastChannel" in window ? new BroadcastChannel(`broadcast-${user}`) : null;
-  const me = Math.random().toString(36).slice(2);
-  let joined = false, hello = 0;
+  const tabId = Math.random().toString(36).slice(2);
+  let hasJoined = false, helloTimer = 0;
 
-  function tell(message) {
-    if (channel && leading) channel.postMessage({ ...message, from: me });
-    else if (channel && message.type !== "event" && message.type !== "state") channel.postMessage({ ...message, from: me });
+  function postToTabs(message) {
+    if (channel && isLeading) channel.postMessage({ ...message, from: tabId });
+    else if (channel && message.type !== "event" && message.type !== "state") channel.postMessage({ ...message, from: tabId });
   }
 
-  function join() {
-    joined = false;
-    clearInterval(hello);
-    const ask = () => tell({ type: "hello", after: cursor?.text });
-    ask();
-    hello = setInterval(() => { if (joined || leading) clearInterval(hello); else ask(); }, 1000); // a leader may only be starting
+  function joinLeader() {
+    hasJoined = false;
+    clearInterval(helloTimer);
+    const sendHello = () => postToTabs({ type: "hello", after: cursor?.text });
+    sendHello();
+    helloTimer = setInterval(() => { if (hasJoined || isLeading) clearInterval(helloTimer); else sendHello(); }, 1000); // a leader may only be starting
   }
 
-  const onMessage = {
+  const messageHandlers = {
     hello({ after, from }) {
-      if (!leading) return;
-      const at = parse(after);
-      const known = at && keptFrom && at.epoch === keptFrom.epoch && at.seq >= keptFrom.seq;
-      tell({ type: "welcome", to: from, events: known ? kept.filter((event) => parse(event.id).seq > at.seq) : null });
-      tell({ type: "state", ...shown });
+      if (!isLeading) return;
+      const tabCursor = parseCursor(after);
+      const isBuffered = tabCursor && bufferStart && tabCursor.epoch === bufferStart.epoch && tabCursor.seq >= bufferStart.seq;
+      postToTabs({ type: "welcome", to: from, events: isBuffered ? bufferedEvents.filter((event) => parseCursor(event.id).seq > tabCursor.seq) : null });
+      postToTabs({ type: "state", ...connectionState });
     },
     welcome({ to, events }) {
-      if (to !== me || joined || leading) return;
-      joined = true;
-      if (events) events.forEach(apply);
-      else reload();
+      if (to !== tabId || hasJoined || isLeading) return;
+      hasJoined = true;
+      if (events) events.forEach(applyEvent);
+      else reloadList();
     },
-    event({ event }) { if (joined && !leading) apply(event); },
-    state({ state, ...more }) {
-      if (leading) return;
-      show(state, more);
-      if (state === "poll") check();
+    event({ event }) { if (hasJoined && !isLeading) applyEvent(event); },
+    state({ state, ...details }) {
+      if (isLeading) return;
+      showState(state, details);
+      if (state === "poll") pollAsFollower();
     },
-    leader() { if (!leading) join(); },
-    retry() { if (leading) tryNow(); },
+    leader() { if (!isLeading) joinLeader(); },
+    retry() { if (isLeading) reconnectNow(); },
   };
-  if (channel) channel.onmessage = ({ data }) => onMessage[data.type]?.(data);
+  if (channel) channel.onmessage = ({ data }) => messageHandlers[data.type]?.(data);
 
-  async function lead() {
-    leading = true;
-    if (!cursor) await new Promise((done) => { reload(); const check = setInterval(() => { if (cursor) { clearInterval(check); done(); } }, 50); });
-    if (!leading) return;
+  async function startLeading() {
+    isLeading = true;
+    if (!cursor) await new Promise((resolve) => { reloadList(); const cursorTimer = setInterval(() => { if (cursor) { clearInterval(cursorTimer); resolve(); } }, 50); });
+    if (!isLeading) return;
     connect();
-    tell({ type: "leader" });
+    postToTabs({ type: "leader" });
   }
 
-  function resign() {
-    leading = false;
-    clearTimeout(retry);
+  function stopLeading() {
+    isLeading = false;
+    clearTimeout(reconnectTimer);
     health.stop();
-    source?.close();
-    join();
+    eventSource?.close();
+    joinLeader();
   }
 
-  show("start");
-  check();
+  showState("start");
+  pollAsFollower();
   if (channel) {
-    join();
-    const leadership = new Leadership(`broadcast-stream-${user}`, { lead, resign });
-    leadership.stand();
+    joinLeader();
+    const leadership = new Leadership(`broadcast-stream-${user}`, { lead: startLeading, resign: stopLeading });
+    leadership.standForElection();
     // a tab that sleeps in the back-forward cache must not lead
     window.addEventListener("pagehide", () => leadership.stepDown());
     window.addEventListener("pageshow", (event) => { if (event.persisted && !page.hasChanges()) location.reload(); });
   } else {
-    lead();
+    startLeading();
   }
 })();

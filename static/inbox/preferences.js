@@ -2,21 +2,21 @@
 "use strict";
 
 {
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   for (const field of document.querySelectorAll("[data-time-zone]")) {
-    if (!field.value && (field.type === "hidden" || [...field.options].some((one) => one.value === zone || one.text === zone))) field.value = zone;
+    if (!field.value && (field.type === "hidden" || [...field.options].some((option) => option.value === timeZone || option.text === timeZone))) field.value = timeZone;
   }
 
-  const desktop = document.getElementById("desktop");
-  const note = document.getElementById("desktop-note");
-  const tell = () => {
-    if (!("Notification" in window)) note.textContent = "This browser has none.";
-    else if (Notification.permission === "denied") note.textContent = "The browser was told never to allow them here; its site settings can change that.";
-    else if (Notification.permission === "granted") note.textContent = "This browser allows them.";
+  const desktopCheckbox = document.getElementById("desktop");
+  const permissionNote = document.getElementById("desktop-note");
+  const showPermission = () => {
+    if (!("Notification" in window)) permissionNote.textContent = "This browser has none.";
+    else if (Notification.permission === "denied") permissionNote.textContent = "The browser was told never to allow them here; its site settings can change that.";
+    else if (Notification.permission === "granted") permissionNote.textContent = "This browser allows them.";
   };
-  desktop.addEventListener("change", async () => {
-    if (desktop.checked && "Notification" in window && Notification.permission === "default") await Notification.requestPermission();
-    tell();
+  desktopCheckbox.addEventListener("change", async () => {
+    if (desktopCheckbox.checked && "Notification" in window && Notification.permission === "default") await Notification.requestPermission();
+    showPermission();
   });
-  tell();
+  showPermission();
 }
