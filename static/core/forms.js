@@ -1,14 +1,14 @@
-// Forms whose text must survive (`data-keep`, with the address of the page they stand in): they are posted from here, so that the
-// page stays as it is while the server is away, says "later", or wants a new sign-in. Then their buttons can be pressed again.
-// Without this script such a form is posted as any other, and the server gives it back in its answer.
+// Forms whose text must not be lost (`data-keep`, with the address of their page). They are posted with fetch, so that the page
+// stays as it is when the server is unreachable, busy, or wants a new sign-in, and the user can try again. Without this script the
+// browser posts such a form, and the server returns it filled in.
 "use strict";
 
 {
   const page = window.broadcastPage;
   const user = document.body.dataset.user;
-  const REQUEST_TIMEOUT_MS = 30000; // longer than the server takes for anything; what it did then is asked for by the same key
+  const REQUEST_TIMEOUT_MS = 30000; // longer than any request takes; a retry sends the same idempotency key
   const NEVER_STORED = ["csrf_token", "resume"];
-  const MAX_BODY_BYTES = 256 * 1024; // what a form may carry, if it does not say more
+  const MAX_BODY_BYTES = 256 * 1024; // unless the form allows more (data-most-bytes)
   const changedForms = new Set(), pendingForms = new Set();
   let isLeaving = false;
 
@@ -20,7 +20,7 @@
   page.hasChanges = () => [...changedForms].some(isChanged);
   page.markSaved = (form) => changedForms.delete(form);
 
-  // Go elsewhere because something happened, not because the person wants it: never away from a form with changes.
+  // Leave the page without the user's doing; but never leave a form with changes, which says so instead.
   page.leave = (address) => {
     const form = [...changedForms].find(isChanged);
     if (form) showSignedOut(form);
@@ -44,7 +44,7 @@
   document.addEventListener("submit", (event) => {
     const form = event.target, button = event.submitter;
     if (event.defaultPrevented || !form.matches("form[data-keep]")) return;
-    if (button?.matches("[data-plain]")) { isLeaving = true; setTimeout(() => { isLeaving = false; }, 1000); return; } // a file: the page stays
+    if (button?.matches("[data-plain]")) { isLeaving = true; setTimeout(() => { isLeaving = false; }, 1000); return; } // a download: the page stays
     event.preventDefault();
     if (!pendingForms.has(form)) submitForm(form, button);
   });
@@ -64,7 +64,7 @@
     else showProblem(form, `${result.sentence} Nothing you wrote is lost.`, button);
   }
 
-  // What came back: an address to go to, a page to show, or a sentence and a status. Never throws.
+  // Resolves to {status, to} (an address to go to) or {status, html, sentence}. Never rejects.
   async function sendForm(form, button) {
     const formData = new FormData(form, button ?? null);
     const isFile = form.enctype === "multipart/form-data";
@@ -98,7 +98,7 @@
     try { return JSON.parse(text).detail; } catch { return null; }
   }
 
-  // The page was opened in an earlier session of the same person: take the token of the present one, and try once more.
+  // If the page belongs to an earlier session of the same user, take the CSRF token of the current one. Resolves to whether it did.
   async function renewToken(form) {
     const response = await fetch("/session", { headers: { Accept: "application/json" } }).catch(() => null);
     const session = response?.ok ? await response.json().catch(() => null) : null;
@@ -115,7 +115,7 @@
     location.assign(address);
   }
 
-  // Show the page that the server drew of this form, with its mistakes or with what it was asked to show.
+  // Replace the main part of the page by the one that the server rendered, say with validation errors. Returns whether there was one.
   function replaceMain(form, html) {
     const newDocument = new DOMParser().parseFromString(html, "text/html"), main = document.getElementById("main");
     const newMain = newDocument.getElementById("main");
@@ -124,7 +124,7 @@
     main.replaceChildren(...newMain.childNodes);
     document.title = newDocument.title;
     const isSameForm = (other) => other.getAttribute("action") === action && [...other.querySelectorAll("textarea")].some((field) => field.value);
-    for (const other of findKeptForms(main)) if (wasChanged && isSameForm(other)) changedForms.add(other); // what was done empties its form
+    for (const other of findKeptForms(main)) if (wasChanged && isSameForm(other)) changedForms.add(other); // a form that succeeded comes back empty
     window.htmx?.process(main);
     page.updateTimes(main);
     document.dispatchEvent(new Event("page:drawn"));
@@ -134,7 +134,7 @@
     return true;
   }
 
-  // ---- what is said, beside the button that was pressed
+  // ---- problems, shown beside the button that was pressed
 
   function showProblem(form, sentence, button = null, link = null) {
     form.querySelector("[data-problem]")?.remove();
@@ -154,7 +154,7 @@
   }
 
   function showSignedOut(form, button = null) {
-    if (form.querySelector("[data-problem] a")) return; // it is told already
+    if (form.querySelector("[data-problem] a")) return; // it is shown already
     const link = document.createElement("a");
     link.href = `/login?${new URLSearchParams({ next: getPageAddress(form) })}`;
     link.textContent = "Sign in";
@@ -164,7 +164,7 @@
     showProblem(form, "You are signed out. Nothing you wrote is lost: sign in, and it comes back.", button, link);
   }
 
-  // ---- over a sign-in: kept for this tab and this person alone, until it is filled in again
+  // ---- across a sign-in: the form is stored for this tab and this user only, until it is filled in again
 
   function storeForm(form) {
     const fields = [...new FormData(form)].filter(([name, value]) => typeof value === "string" && mayStoreField(form, name));
@@ -172,7 +172,7 @@
       sessionStorage.setItem(getStorageKey(form), JSON.stringify(fields));
       return true;
     } catch {
-      return false; // full, or not allowed: the browser asks before it leaves
+      return false; // storage is full or forbidden: the browser asks before leaving
     }
   }
 
@@ -183,7 +183,7 @@
     try {
       fields = JSON.parse(sessionStorage.getItem(getStorageKey(form)));
       sessionStorage.removeItem(getStorageKey(form));
-    } catch { /* nothing is kept */ }
+    } catch { /* nothing is stored */ }
     if (!fields) return;
     const values = new Map();
     for (const [name, value] of fields) values.set(name, [...(values.get(name) ?? []), value]);
@@ -201,8 +201,8 @@
   }
 
   findKeptForms().forEach(restoreForm);
-  // what another person of this browser kept is nobody's business
+  // remove what another user of this browser stored
   try {
     for (const storageKey of Object.keys(sessionStorage)) if (storageKey.startsWith("form ") && !storageKey.startsWith(`form ${user} `)) sessionStorage.removeItem(storageKey);
-  } catch { /* not allowed */ }
+  } catch { /* storage is forbidden */ }
 }

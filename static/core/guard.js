@@ -1,5 +1,5 @@
-// Between what appears by itself and a hand that was on its way to something else: what cannot be undone takes no click and no
-// key in its first second, nothing takes the focus from somebody who types, and the focus never falls to the top of the page.
+// Protects against accidental input when something appears by itself: an irreversible control ignores clicks and keys during its
+// first second, nothing takes the focus while the user types, and the focus never falls back to the top of the page.
 "use strict";
 
 {
@@ -7,13 +7,13 @@
   const DISABLE_MS = 1000;
   const CONTROL_SELECTOR = "button, a[href]";
   const TEXT_FIELD_SELECTOR = "input:not([type=checkbox], [type=radio], [type=button], [type=submit], [type=reset], [type=file]), textarea, [contenteditable=true]";
-  const IRREVERSIBLE_SELECTOR = "[data-final]"; // buttons of forms that cannot be taken back: see the templates
+  const IRREVERSIBLE_SELECTOR = "[data-final]"; // buttons of forms that cannot be undone: see the templates
 
-  // ---- holding: aria-disabled, so that it is seen, heard and keeps its focus
+  // ---- disabling for a moment: by aria-disabled, which is visible, announced, and keeps the focus
 
   const enableTimers = new WeakMap();
 
-  // Let the controls of `root` (or only those that match) do nothing for a second from now.
+  // Disable the controls in `root` that match `selector` for one second.
   page.disableBriefly = (root, selector = CONTROL_SELECTOR) => {
     const controls = [...root.querySelectorAll(selector), ...(root.matches(selector) ? [root] : [])];
     for (const control of controls) {
@@ -33,7 +33,7 @@
   }
   for (const name of ["click", "auxclick", "submit"]) window.addEventListener(name, blockEvent, true);
 
-  // Whenever such a button comes into view: with its page, its step, or the part that was folded up.
+  // Disable an irreversible button whenever it becomes visible: with its page, its step, or a `details` that opens.
   const visibilityObserver = new MutationObserver((records) => { for (const { target } of records) if (!target.hidden) page.disableBriefly(target); });
   for (const control of document.querySelectorAll(IRREVERSIBLE_SELECTOR)) {
     page.disableBriefly(control);
@@ -53,8 +53,8 @@
   page.isTyping = () => isTextField(document.activeElement) && (isComposing || performance.now() - typedAt < DISABLE_MS);
   page.runAfterTyping = (callback) => { if (page.isTyping()) setTimeout(page.runAfterTyping, DISABLE_MS / 4, callback); else callback(); };
 
-  // Open a dialog that nobody asked for: its heading gets the focus, its buttons wait, and who typed on without looking finds the
-  // text where it was meant to go.
+  // Open a dialog that the user did not ask for: its heading gets the focus, its buttons are disabled for a moment, and what the user
+  // keeps typing goes to the field that they were in.
   page.openUnsolicitedDialog = (dialog, heading) => {
     const field = isTextField(document.activeElement) ? document.activeElement : null;
     dialog.showModal();
@@ -70,11 +70,11 @@
     dialog.addEventListener("keydown", redirectKey, true);
   };
 
-  // What the key would have done to a text field that has the focus. Returns whether it was a key of text.
+  // Do to `field` what the key does in a focused text field. Returns whether the key edits text.
   function insertKey(field, { key }) {
     const isNewline = key === "Enter" && field.matches("textarea"), isBackspace = key === "Backspace";
     if (!(key.length === 1 || isNewline || isBackspace)) return false;
-    if (typeof field.selectionStart !== "number") return true; // a date or a number has no place for it
+    if (typeof field.selectionStart !== "number") return true; // a date or number field has no selection to insert at
     const start = isBackspace && field.selectionStart === field.selectionEnd ? Math.max(0, field.selectionStart - 1) : field.selectionStart;
     field.setRangeText(isNewline ? "\n" : isBackspace ? "" : key, start, field.selectionEnd, "end");
     field.dispatchEvent(new Event("input", { bubbles: true }));
@@ -85,7 +85,8 @@
 
   const focusMovedAt = new WeakMap();
 
-  // Put the focus where nobody put it: it does not scroll, and the next key is perhaps still meant for what was there before.
+  // Move the focus without the user's doing: without scrolling, and a control is disabled for a moment, since the next key may be meant
+  // for the previous focus.
   page.moveFocus = (element) => {
     if (!element.matches("a[href], button, input, select, textarea, summary, [tabindex]")) element.tabIndex = -1;
     element.focus({ preventScroll: true });
@@ -94,16 +95,16 @@
   };
   page.hasJustReceivedFocus = (element) => performance.now() - (focusMovedAt.get(element) ?? -Infinity) < DISABLE_MS;
 
-  // Where it rests when there is nothing nearer: the heading of what the page shows.
+  // Where the focus goes if nothing nearer is left: the heading of the page's content.
   page.findFallbackFocus = () => document.getElementById("list-title") ?? document.querySelector(".card.alone, main h1") ?? document.getElementById("main");
 
-  // What had the focus and went (was removed, hidden, closed with its dialog) leaves it to its card, else to the resting place.
+  // If the focused element goes away (removed, hidden, closed with its dialog), its card gets the focus, else the fallback.
   let lastFocused = null, lastFocusedCard = null, pendingFrame = 0;
   const isLastFocusedGone = () => lastFocused && !(lastFocused.isConnected && lastFocused.checkVisibility({ visibilityProperty: true }));
 
   document.addEventListener("focusin", ({ target }) => { lastFocused = target; lastFocusedCard = target.closest(".card"); });
   document.addEventListener("focusout", () => queueMicrotask(() => {
-    if (document.hasFocus() && document.activeElement === document.body && !isLastFocusedGone()) lastFocused = null; // somebody left it on purpose
+    if (document.hasFocus() && document.activeElement === document.body && !isLastFocusedGone()) lastFocused = null; // the user left it on purpose
   }));
 
   function restoreFocus() {

@@ -1,34 +1,34 @@
-// What every page of a signed-in person does: the status line, the unread count, times in words, "Show more", errors of htmx.
-// Shared with live.js through one object, because versioned addresses (?v=hash) and imports between files do not go together.
+// What every page of a signed-in user needs: the status line, the unread counts, relative times, "Show more", errors of htmx.
+// The other scripts use it through `window.broadcastPage`: an import would name a file without its hash (?v=…).
 "use strict";
 
 const page = (window.broadcastPage = {});
-const COUNTS_TIMEOUT_MS = 8000; // counts that come later than that are no longer waited for
+const COUNTS_TIMEOUT_MS = 8000; // a count that takes longer is treated as no answer
 
-// ---- the time, by the server's clock: this machine's may be an hour off, and "5 min ago" and quiet hours would be too
+// ---- the time by the server's clock: if this machine's is an hour off, "5 min ago" and quiet hours would be off as well
 
 {
-  const TOLERANCE_MS = 30000; // a difference that the way of the answer may explain
+  const TOLERANCE_MS = 30000; // network latency may explain a smaller difference
   const [navigation] = performance.getEntriesByType("navigation");
-  // not by performance.timeOrigin, which does not hear of it when this machine sleeps or its clock is put right
+  // not performance.timeOrigin, which ignores sleep and corrections of the clock
   const answeredAt = Date.now() - performance.now() + (navigation?.responseStart ?? 0);
   const differenceMs = answeredAt - Date.parse(document.body.dataset.now);
   const clockSkewMs = Math.abs(differenceMs) > TOLERANCE_MS ? differenceMs : 0;
   page.now = () => Date.now() - clockSkewMs;
 }
 
-// ---- on a phone the console's navigation is wider than the screen: where one is must be seen
+// ---- on a phone the console's navigation is wider than the screen: scroll the current page's link into view
 
 for (const currentLink of document.querySelectorAll(".subbar-in a[aria-current]:not(.button)")) currentLink.scrollIntoView({ block: "nearest", inline: "center" });
 
-// ---- how high the bar is, which stays in view: it grows with a banner, and what sticks or is scrolled to stands below it
+// ---- the height of the sticky header, which grows with a banner: sticky elements and scroll targets are placed below it
 
 {
   const headerBar = document.querySelector(".bar");
   new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${headerBar.offsetHeight}px`)).observe(headerBar);
 }
 
-// ---- the status line: one polite sentence at a time, at most one in five seconds, and the newest wins
+// ---- the status line (a polite live region): at most one sentence in five seconds, and the newest wins
 
 {
   const statusLine = document.getElementById("status");
@@ -49,24 +49,24 @@ for (const currentLink of document.querySelectorAll(".subbar-in a[aria-current]:
     timer = setTimeout(showPending, MIN_INTERVAL_MS);
   };
 
-  // `shown`: also visible, for what a person did or must know; what merely arrived is only read out.
+  // Announce to screen readers; with `isVisible` also on screen, for what the user did or must know.
   page.announce = (sentence, isVisible = false) => {
     pending = { sentence, shown: isVisible };
     if (Date.now() >= silentUntil) { clearTimeout(timer); showPending(); }
   };
 
-  // What came since the line last spoke, in one sentence.
+  // Announce all arrivals since the last announcement in one sentence.
   page.announceArrivals = (count) => {
     arrivedCount += count;
     page.announce(arrivedCount === 1 ? "1 new message" : `${arrivedCount} new messages`);
   };
 }
 
-// ---- the counts: numbers of the server, in the bell, the title, the views and the app's icon
+// ---- the counts from the server, in the bell, the title, the views and the app's icon
 
 page.counts = { unread: Number(document.body.dataset.unread || 0) };
-page.asOf = Number(document.body.dataset.asOf || 0); // the counts hold every event of the log up to this seq, none above
-page.version = Number(document.body.dataset.version || 0); // of the person's inbox: which of their own acts this page shows
+page.asOf = Number(document.body.dataset.asOf || 0); // the counts include exactly the events of the log up to this seq
+page.version = Number(document.body.dataset.version || 0); // of the user's inbox: which of their own actions this page shows
 
 // `counts` may hold only some of inbox, unread, archived, snoozed and toMark (what "Mark N read" is about, when filtered).
 page.setCounts = (counts, asOf = page.asOf) => {
@@ -85,7 +85,7 @@ page.setCounts = (counts, asOf = page.asOf) => {
   const readAll = document.querySelector(".read-all");
   if (readAll) readAll.hidden = (readAll.querySelector("[data-count=to-mark]") ? page.counts.toMark : unread) === 0;
   document.title = (unread ? `(${badge}) ` : "") + document.title.replace(/^\(\d+\+?\) /, "");
-  // installed as an app, where the browser can show it there
+  // the badge of an installed app, where the browser supports it
   (unread ? navigator.setAppBadge?.(unread) : navigator.clearAppBadge?.())?.catch(() => {});
 
   function writeCount(name, count) {
@@ -93,13 +93,13 @@ page.setCounts = (counts, asOf = page.asOf) => {
   }
 };
 
-// What the server counts, and up to where; null when no answer came in time.
+// The server's counts and the seq that they include; null if no answer came in time.
 page.fetchCounts = async (signal = AbortSignal.timeout(COUNTS_TIMEOUT_MS)) => {
   const response = await fetch("/inbox/count", { headers: { Accept: "application/json" }, signal }).catch(() => null);
   return response?.ok ? response.json().catch(() => null) : null;
 };
 
-// Ask the server, for when the counts cannot be known here. Failing is fine: the stream tells them again.
+// Fetch the counts when they cannot be computed here. Failure is harmless: the stream sends them again.
 page.refreshCounts = async () => {
   const result = await page.fetchCounts();
   if (!result) return null;
@@ -108,10 +108,10 @@ page.refreshCounts = async () => {
   return result;
 };
 
-// Send a form as the page's script does; the answer as an object, or null after a sentence to the person.
+// POST a form. Resolves to the JSON of the response; null after an error that the user was told.
 page.post = async (path, form) => {
   form.set("csrf_token", document.body.dataset.csrf);
-  const options = { method: "POST", body: form, headers: { Accept: "application/json" }, keepalive: true }; // what was done survives leaving the page
+  const options = { method: "POST", body: form, headers: { Accept: "application/json" }, keepalive: true }; // keepalive: the request survives leaving the page
   const response = await fetch(path, options).catch(() => null);
   if (response?.ok) return response.status === 204 ? {} : response.json();
   const problem = await response?.json().catch(() => null);
@@ -119,7 +119,7 @@ page.post = async (path, form) => {
   return null;
 };
 
-// ---- times: "5 min ago" grows older by itself; the exact moment is told in the person's own zone
+// ---- times: "5 min ago" is kept up to date; the title shows the exact time in the user's time zone
 
 {
   const exactFormat = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
@@ -137,7 +137,7 @@ page.post = async (path, form) => {
     return `${days} day${days > 1 ? "s" : ""} ago`;
   };
 
-  // "10:42" today, with the day before that
+  // "10:42" for today, with the date for any other day
   const formatClock = (moment) => {
     const time = moment.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
     const isToday = moment.toDateString() === new Date(page.now()).toDateString();
@@ -161,7 +161,7 @@ page.post = async (path, form) => {
   setInterval(page.updateTimes, 60000);
 }
 
-// ---- clicks: "Show more" opens a card in place; the menu closes when something else is pressed
+// ---- clicks: "Show more" opens a card in place; a click elsewhere closes the menu
 
 document.addEventListener("click", (event) => {
   const moreButton = event.target.closest("[data-more]");
@@ -182,7 +182,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// ---- htmx: what it put in is told apart here; of errors only a sentence reaches the person (layout.html: noSwap)
+// ---- htmx: times in swapped content are updated; an error is only announced, never swapped in (layout.html: noSwap)
 
 document.addEventListener("htmx:after:swap", (event) => {
   page.updateTimes();
@@ -190,7 +190,7 @@ document.addEventListener("htmx:after:swap", (event) => {
 
 document.addEventListener("htmx:response:error", (event) => {
   const status = event.detail?.ctx?.response?.status;
-  if (status === 422) return; // a form with its mistakes, which is shown
+  if (status === 422) return; // a form with its validation errors, which is swapped in
   if (status === 401) return page.leave(`/login?${new URLSearchParams({ next: location.pathname + location.search })}`);
   page.announce(
     {

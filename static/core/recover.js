@@ -1,11 +1,11 @@
-// While nodes are upgraded one after the other, a page of one version may ask a node of the other for its files, which are not
-// there: 404. This waits until a node has them and loads the page again. It is the first script, and in no version's name, so
-// that it comes from every node.
+// During a rolling upgrade a page of one version may request its files from a node of the other version, which answers 404. This
+// script waits until a node has the files and reloads the page. It is the first script, and its address carries no hash, so that
+// every node can serve it.
 "use strict";
 
 {
   const RETRY_DELAYS_MS = [300, 1000, 3000];
-  const MAX_RELOADS = 5, RELOAD_WINDOW_MS = 600000; // reloads: a file that never comes is no reason to load for ever
+  const MAX_RELOADS = 5, RELOAD_WINDOW_MS = 600000; // a file that never comes must not cause an endless loop of reloads
   const STORAGE_KEY = "broadcast-reloaded";
   const missingFiles = new Set();
 
@@ -13,13 +13,13 @@
   const isEdited = (field) => ("checked" in field && field.checked !== field.defaultChecked) || (field.type !== "hidden" && "defaultValue" in field && field.value !== field.defaultValue);
 
   const reloadPage = () => {
-    if ([...document.querySelectorAll("input, textarea")].some(isEdited)) return; // the page works without scripts, too
+    if ([...document.querySelectorAll("input, textarea")].some(isEdited)) return; // keep what was typed: the page works without scripts
     try {
       const recentReloads = JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "[]").filter((reloadedAt) => Math.abs(Date.now() - reloadedAt) < RELOAD_WINDOW_MS);
       if (recentReloads.length >= MAX_RELOADS) return;
       sessionStorage.setItem(STORAGE_KEY, JSON.stringify([...recentReloads, Date.now()]));
     } catch {
-      return; // without a memory there would be no end to it
+      return; // without storage the reloads cannot be counted, and might never end
     }
     location.reload();
   };
@@ -41,6 +41,6 @@
       missingFiles.add(address);
       if (missingFiles.size === 1) waitForFiles();
     },
-    true, // it does not bubble
+    true, // capture: the error event does not bubble
   );
 }
