@@ -1,4 +1,4 @@
-// The list of broadcasts: filters apply as they are chosen, and the bar for several says how many are ticked.
+// The list of broadcasts: a changed filter applies at once, and the bar of bulk actions says how many broadcasts are selected.
 "use strict";
 
 (() => {
@@ -21,5 +21,5 @@
     if (target === selectAllBox) for (const box of findCheckboxes()) box.checked = selectAllBox.checked;
     updateSelection();
   });
-  updateSelection(); // a browser that comes back has kept the ticks
+  updateSelection(); // browsers restore the checkboxes on going back
 })();

@@ -1,8 +1,8 @@
-// The compose page: four steps, a draft that saves itself, times in the writer's own zone, and questions before something is lost.
-// Everything here is a comfort: without it the form is whole, its buttons say what they do, and its times are UTC.
+// The compose page: four steps, autosave, times in the writer's time zone, and warnings before something is lost. All of it is
+// progressive enhancement: without this script the form is complete on one page, and its times are UTC.
 "use strict";
 
-let listenerController = null; // ends what listens to a form that was drawn anew
+let listenerController = null; // removes the listeners of the previous form after the page was re-rendered
 
 function initComposeForm() {
   listenerController?.abort();
@@ -11,13 +11,13 @@ function initComposeForm() {
   listenerController = new AbortController();
   const { signal } = listenerController, page = window.broadcastPage;
 
-  // ---- steps: one at a time; where a mistake is told, that step is shown
+  // ---- steps: one at a time; a validation error shows the step of its field
 
-  // Until the fresh review is there nothing can be ticked in the old one: the tick would be lost.
+  // The old review is inert until the new one has loaded: a checkbox ticked in the old one would be lost.
   function loadReview(review) {
     review.inert = true;
     document.addEventListener("htmx:after:swap", () => { review.inert = false; }, { once: true });
-    setTimeout(() => { review.inert = false; }, 3000); // the server may be away
+    setTimeout(() => { review.inert = false; }, 3000); // the server may be unreachable
     review.dispatchEvent(new Event("review"));
   }
 
@@ -78,7 +78,7 @@ function initComposeForm() {
     }, { signal });
   }
 
-  // ---- times: in the writer's own zone, with UTC and the distance beside them
+  // ---- times: in the writer's time zone, with UTC and the relative time beside them
 
   const timeZoneField = form.querySelector("[data-time-zone]");
   const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
@@ -89,13 +89,13 @@ function initComposeForm() {
 
   if (timeZoneField.value !== timeZone) {
     const timeFields = [...form.querySelectorAll("input[type=datetime-local]")].filter((field) => field.value);
-    if (timeFields.every((field) => field.dataset.utc)) { // a time that is none in its zone stays as it was typed there
+    if (timeFields.every((field) => field.dataset.utc)) { // a time that does not exist in its own zone stays as it was typed
       for (const field of timeFields) field.value = toLocalInput(new Date(field.dataset.utc));
       timeZoneField.value = timeZone;
     }
   }
 
-  // The moments at which clocks show the field's time: two when they go back over it (by an hour, or by half of one).
+  // The moments at which clocks show the field's time: two if clocks go back over it (by an hour, or by half an hour).
   function findMoments(field) {
     const parsed = new Date(field.value);
     if (!field.value || isNaN(parsed)) return [];
@@ -151,7 +151,7 @@ function initComposeForm() {
     field.dispatchEvent(new Event("change", { bubbles: true }));
   }
 
-  // ---- people: a search that adds to the list, a file that is judged row by row, audiences with a name
+  // ---- recipients: a search that adds to the list, an imported file that is checked row by row, saved audiences
 
   const recipientsField = form.elements.people;
   for (const picker of form.querySelectorAll("[data-picker]")) picker.hidden = false;
@@ -204,7 +204,7 @@ function initComposeForm() {
     dispatchChange(recipientsField);
   }
 
-  // ---- the preview as on a phone, and in the other theme
+  // ---- the preview at phone width, and in the other theme
 
   const previewOptions = document.querySelector("[data-looks]"), preview = document.getElementById("preview");
   previewOptions.hidden = false;
@@ -215,7 +215,7 @@ function initComposeForm() {
     if (target.dataset.look === "dark") preview.dataset.theme = target.checked === isDark ? "light" : "dark";
   });
 
-  // ---- the draft saves itself: one request at a time, and nothing over somebody else's text
+  // ---- autosave: one request at a time, and never over somebody else's changes
 
   const saveStatus = document.getElementById("saved");
   const AUTOSAVE_DELAY_MS = 1500;
@@ -279,7 +279,7 @@ function initComposeForm() {
     if ("autosave" in form.dataset) { hasChanges = true; saveDraft(); }
   }, { signal });
 
-  // no press past a draft that is still being saved: its version would be old. forms.js posts, and lets nobody press twice
+  // a submit waits for a running save, or its version would be outdated. forms.js posts the form, and prevents double submits
   form.addEventListener("submit", (event) => {
     clearTimeout(saveTimer);
     if (!pendingSave) return;

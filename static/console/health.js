@@ -1,5 +1,5 @@
-// Tries the way from the server to this browser: opens the same stream as the inbox and times its first event. A proxy that
-// buffers sends nothing until its buffer is full, which a quiet stream never does.
+// Checks the path from the server to this browser: opens the same stream as the inbox and times its first event. A proxy that
+// buffers responses sends nothing until its buffer is full, which a quiet stream never fills.
 "use strict";
 
 {

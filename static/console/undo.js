@@ -1,4 +1,4 @@
-// The moment in which a broadcast can still be undone: counts down, then shows the page as it is by then.
+// The time in which sending a broadcast can still be undone: counts down, then reloads the page.
 "use strict";
 
 (() => {
@@ -17,7 +17,7 @@
     reloadWhenSent(0);
   };
 
-  // the clock fires within a second; a page that is still held then looks again
+  // the scheduler sends within about a second; if the page still shows the banner, check again
   const reloadWhenSent = async (tries) => {
     await new Promise((resolve) => setTimeout(resolve, 700));
     const response = await fetch(location.href).catch(() => null);

@@ -1,16 +1,16 @@
-// The server, asked with the person's token. It is sent as a header only, got when it is needed, and got anew before it is over.
+// Requests to the server with the user's token, which is sent only as a header, fetched when needed, and renewed before it expires.
 
 class ApiClient {
   #getToken;
   #token = null;
-  #tokenExpiresAt = 0; // performance.now(): no clock of anybody's is compared with another's
+  #tokenExpiresAt = 0; // performance.now(), so that no two machines' clocks are compared
 
   // `getToken`: async () => ({token, expiresIn}), in seconds.
   constructor(getToken) {
     this.#getToken = getToken;
   }
 
-  // Resolves to the answer of a GET, or of a POST with a `body`. Throws Refused, or a TypeError when no answer came.
+  // Resolves to the response of a GET, or of a POST if there is a `body`. Rejects with RequestRefused, or a TypeError if no response came.
   async request(path, { body, signal, mayRetry = true } = {}) {
     const headers = { Authorization: `Bearer ${await this.#getFreshToken()}` };
     if (body) headers["Content-Type"] = "application/json";
@@ -30,12 +30,12 @@ class ApiClient {
     if (this.#token && performance.now() < this.#tokenExpiresAt) return this.#token;
     const grant = await this.#getToken();
     this.#token = grant.token;
-    this.#tokenExpiresAt = performance.now() + 1000 * ((grant.expiresIn ?? 60) - 30); // before it is over, not after
+    this.#tokenExpiresAt = performance.now() + 1000 * ((grant.expiresIn ?? 60) - 30); // 30 s early: renewed before it expires
     return this.#token;
   }
 }
 
-// What `token-url` names: an address of the page's own site.
+// `url` is the element's `token-url`: an address of the embedding site.
 async function fetchTokenFromPage(url) {
   const response = await fetch(url, { method: "POST", credentials: "same-origin", headers: { Accept: "application/json" } });
   if (!response.ok) throw new RequestRefused(response.status, "This page could not open your messages. Sign in to it again.");

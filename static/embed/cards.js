@@ -1,14 +1,14 @@
-// A message as elements: its text, its article, its banner. No HTML is trusted here, and nothing is asked of the server.
+// Renders a message: its text, its article, its banner. No HTML is trusted here, and no requests are made.
 
 const PRIORITIES = ["LOW", "NORMAL", "HIGH", "URGENT"];
 const BELL_ICON = "M10.268 21a2 2 0 0 0 3.464 0M3.262 15.326A1 1 0 0 0 4 17h16a1 1 0 0 0 .74-1.673C19.41 13.956 18 12.499 18 8A6 6 0 0 0 6 8c0 4.499-1.411 5.956-2.738 7.326";
 const ALERT_ICON = "m21.73 18-8-14a2 2 0 0 0-3.48 0l-8 14A2 2 0 0 0 4 21h16a2 2 0 0 0 1.73-3M12 9v4M12 17h.01";
 const CLOSE_ICON = "M18 6 6 18M6 6l12 12";
 
-// The server cleaned it (nh3); here it is read into a document that runs nothing, and only what is in this list is built anew.
+// The server sanitised the HTML (nh3); here it is parsed into an inert document, and only these elements are rebuilt from it.
 const ALLOWED_TAGS = new Set("p br hr strong em s code pre blockquote ul ol li a h3 h4 h5 h6 table thead tbody tr th td".split(" "));
 let htmlPolicy = { createHTML: (html) => html };
-try { htmlPolicy = window.trustedTypes?.createPolicy("broadcast-inbox", htmlPolicy) ?? htmlPolicy; } catch { /* the page forbids it: see below */ }
+try { htmlPolicy = window.trustedTypes?.createPolicy("broadcast-inbox", htmlPolicy) ?? htmlPolicy; } catch { /* the page's policy forbids it: see createBody */ }
 
 function createBody({ content, contentHtml }) {
   const body = createElement("div", { class: "text", dir: "auto" });
@@ -16,7 +16,7 @@ function createBody({ content, contentHtml }) {
     const parsed = new DOMParser().parseFromString(htmlPolicy.createHTML(contentHtml), "text/html");
     body.append(...[...readDocumentProperty("body", parsed).childNodes].map(copyNode));
   } catch {
-    body.append(createElement("p", { class: "plain" }, content)); // Trusted Types without our policy: the text as it was typed
+    body.append(createElement("p", { class: "plain" }, content)); // Trusted Types forbid our policy: show the plain text
   }
   return body;
 }
@@ -47,7 +47,7 @@ function createTime(text) {
   return createElement("time", { datetime: text, title: exact }, formatAge(moment));
 }
 
-// ---- a message: its article in the list, its banner above the page. `does` has a function of the id for each act.
+// ---- a message: its article in the list, its banner above the page. `actions` has a function of the message id for each action.
 
 const formatDate = (moment) => new Date(moment).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const mustAcknowledge = (card) => card.requiresAck && !card.acknowledgedAt;
@@ -85,8 +85,8 @@ function createMeta(card) {
   );
 }
 
-// Make `list` hold the articles of `cards`, then `last`. What did not change keeps its place and its element, so that neither focus nor
-// scrolling is lost; a focus whose article went goes on to the next one, or to `refuge`.
+// Make `list` contain the articles of `cards`, then `lastElement`. An unchanged article keeps its element, so that focus and scroll
+// position are kept; if the focused article is removed, the next one gets the focus, else `fallbackFocus`.
 function renderCards(list, cards, { openIds, actions, lastElement, fallbackFocus }) {
   const root = list.getRootNode(), existing = new Map([...list.querySelectorAll("article")].map((article) => [Number(article.dataset.id), article]));
   const elements = [...cards.map((card) => renderCard(card, existing.get(card.id), openIds.has(card.id), actions, root)), lastElement];
@@ -126,7 +126,7 @@ function createBanner(card, { show, dismiss }) {
   );
 }
 
-// Whether this person wants no banner of it now; only URGENT breaks through.
+// Whether the user's preferences silence the banner of this message now; only URGENT breaks through.
 function isSilenced({ category, priority }, { mutedCategories, mandatory, minimumPriority, heldUntil }) {
   if (priority === "URGENT") return false;
   const isMuted = mutedCategories.includes(category) && !mandatory.includes(category);

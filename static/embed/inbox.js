@@ -1,30 +1,30 @@
-// <broadcast-inbox token-url="/broadcast-token">: bell, banners and inbox in the page of another site (docs/embedding.md).
+// <broadcast-inbox token-url="/broadcast-token">: bell, banners and inbox in a page of another site (docs/embedding.md).
 //
-// Everything is in a shadow root, so that the page's styles and ours leave each other alone; the styles are a constructed sheet
-// and nothing is inline, so the page's content policy needs no 'unsafe-inline'. The token comes from the page's own server and is
-// sent as a header only, which EventSource cannot do: the stream is read with fetch (line.js). Which messages interrupt, the server
-// decides, and that one was put away is a receipt there: other pages, other sites and the application hear of it.
+// Everything is in a shadow root, so that the page's styles and ours do not affect each other; the styles are a constructed sheet and
+// nothing is inline, so the page's content security policy needs no 'unsafe-inline'. The token comes from the page's own server and is
+// sent only as a header, which EventSource cannot do, so the stream is read with fetch (stream.js). The server decides which messages
+// raise a banner, and a dismissal is a receipt, so that other pages, other sites and the application follow it.
 
 class BroadcastInbox extends HTMLElement {
   #getToken = null;
   #api = new ApiClient(() => (this.#getToken ?? fetchTokenFromPage)(this.getAttribute("token-url")));
-  #cards = new Map(); // by id, as the server told them
-  #openIds = new Set(); // ids
-  #nextPage = null; // where the next page of the list begins
-  #cursor = null; // up to where the stream was heard
+  #cards = new Map(); // message id → message, as the API sends it
+  #openIds = new Set(); // of expanded messages
+  #nextPage = null; // the `after` parameter of the next page
+  #cursor = null; // of the last event that was applied
   #unread = 0;
-  #asOf = 0; // `unread` counts every message up to this seq
-  #version = 0; // of the person's inbox: which of their own acts this page shows
-  #preferences = null; // preferences: what raises a banner, and when
-  #lifetime = null; // aborted when the element leaves the page, or the person was signed out
-  #retryNow = null; // ends the pause before the list is asked for again
+  #asOf = 0; // `unread` includes every message up to this seq
+  #version = 0; // of the user's inbox: which of their own actions this page shows
+  #preferences = null; // what raises a banner, and when
+  #lifetime = null; // AbortController: aborted when the element leaves the page, or the user is signed out
+  #retryNow = null; // ends the pause before the next attempt
   #reloadTimer = 0;
   #hasStarted = false;
-  #isSignedOut = false; // signed out
+  #isSignedOut = false;
   #lastLiveAt = null;
-  #pendingLoad = null; // a promise while the list is asked for
-  #postponedEvents = []; // what the stream said until it came
-  #announce = null; // the status line
+  #pendingLoad = null; // a promise while the list is loading
+  #postponedEvents = []; // events that arrive while the list is loading
+  #announce = null; // function that writes to the status line
   #elements = {};
   #actions = { open: (id) => this.#toggleMessage(id), read: (id) => this.#markRead(id), acknowledge: (id) => this.#acknowledge(id) };
 
@@ -39,7 +39,7 @@ class BroadcastInbox extends HTMLElement {
     this.#start();
   }
 
-  // For pages that ask for tokens in their own way: async () => ({token, expiresIn}), in seconds.
+  // For pages that fetch tokens in their own way: async () => ({token, expiresIn}), in seconds.
   set getToken(fetchToken) {
     this.#getToken = fetchToken;
     this.#start();
@@ -56,7 +56,7 @@ class BroadcastInbox extends HTMLElement {
     this.#hasStarted = false;
   }
 
-  // ---- asking
+  // ---- requests
 
   async #postAction(path, body = {}) {
     try {
@@ -70,8 +70,8 @@ class BroadcastInbox extends HTMLElement {
 
   // ---- the list
 
-  // The first page anew, with where the stream goes on; or the next page. What the stream says meanwhile waits, as the answer may
-  // or may not hold it already.
+  // Load the first page, with the cursor from which the stream continues; or the next page. Events that arrive meanwhile are
+  // postponed, since the response may or may not include them.
   #loadList(isNextPage = false) {
     this.#pendingLoad ??= this.#fetchPage(isNextPage).finally(() => {
       this.#pendingLoad = null;
@@ -86,23 +86,23 @@ class BroadcastInbox extends HTMLElement {
     if (!isNextPage) {
       this.#cards.clear();
       this.#cursor = result.cursor;
-      this.#asOf = result.asOf; // a message that came after the cursor was taken may be counted already
+      this.#asOf = result.asOf; // a message after the cursor may be counted already
     }
     for (const card of result.items) this.#cards.set(card.id, card);
     this.#nextPage = result.next;
     this.#setUnread(result.unread);
     this.#render();
-    if (!isNextPage) this.#raiseAlerts().catch(() => {}); // the stream and the list go on without
+    if (!isNextPage) this.#raiseAlerts().catch(() => {}); // the stream and the list work without it
     return result.userId;
   }
 
-  // What interrupts somebody who comes to the page now: the first of it is on top.
+  // Raise the alerts for a user who opens the page now, the first on top.
   async #raiseAlerts() {
     const { items } = await (await this.#api.request("/api/user/alerts")).json();
     for (const card of items.reverse()) this.#showBanner(card);
   }
 
-  // ---- the stream, for as long as the element is in the page
+  // ---- the stream, while the element is in the page
 
   async #openStream(signal) {
     let delayMs = INITIAL_DELAY_MS;
@@ -114,7 +114,7 @@ class BroadcastInbox extends HTMLElement {
         if (!signal.aborted) new InboxStream(this.#api, `broadcast-inbox ${SERVER_ORIGIN} ${userId}`, host, signal);
         return;
       } catch (error) {
-        if (error instanceof TypeError) this.#api.forgetToken(); // refused without a word, perhaps for the token's sake
+        if (error instanceof TypeError) this.#api.forgetToken(); // CORS hides the status: the token may be the reason
         if (signal.aborted) return;
         this.#showError(error);
       }
@@ -128,7 +128,7 @@ class BroadcastInbox extends HTMLElement {
   #handleEvent(name, data, id) {
     if (this.#pendingLoad) return void this.#postponedEvents.push([name, data, id]);
     const seq = parseSeq(id);
-    // a page that joined, or whose list came later than the stream began, has it already
+    // already included, if the page joined late or its list is newer than the start of the stream
     if (LOGGED_EVENTS.includes(name) && parseEpoch(id) === parseEpoch(this.#cursor) && seq <= parseSeq(this.#cursor)) return;
     if (name === "MESSAGE") this.#addMessage(data, seq);
     else if (name === "MESSAGE_UPDATED") this.#updateMessage(data);
@@ -161,8 +161,8 @@ class BroadcastInbox extends HTMLElement {
     const existing = this.#cards.get(card.id);
     if (existing && existing.revision <= card.revision) this.#cards.set(card.id, { ...existing, ...card, read: existing.read && !card.again });
     this.#render();
-    if (existing && existing.ackRevision !== card.ackRevision) this.#scheduleReload(); // whether the acknowledgement stands, the server knows
-    if (card.again) this.#scheduleReload(); // whether it counts as unread now
+    if (existing && existing.ackRevision !== card.ackRevision) this.#scheduleReload(); // only the server knows whether the acknowledgement is still valid
+    if (card.again) this.#scheduleReload(); // only the server knows whether it counts as unread
     if (card.again || card.reminder || this.#findBanner(card.id)) this.#showBanner(card);
   }
 
@@ -185,7 +185,7 @@ class BroadcastInbox extends HTMLElement {
     this.#render();
   }
 
-  #scheduleReload() { // for what only the server knows; not all browsers at once
+  #scheduleReload() { // spread over time, so that not all browsers load at once
     clearTimeout(this.#reloadTimer);
     this.#reloadTimer = setTimeout(() => this.#loadList().catch(() => {}), 1000 * Math.random());
   }
@@ -209,7 +209,7 @@ class BroadcastInbox extends HTMLElement {
     this.#elements.state.textContent = "Signed out";
   }
 
-  // ---- what a person does
+  // ---- the user's actions
 
   async #markRead(id) {
     if (this.#cards.get(id)?.read) return;
@@ -229,7 +229,7 @@ class BroadcastInbox extends HTMLElement {
   }
 
   async #markAllRead() {
-    const through = Math.max(this.#asOf, ...[...this.#cards.values()].map((card) => card.seq)); // what the bell counts
+    const through = Math.max(this.#asOf, ...[...this.#cards.values()].map((card) => card.seq)); // all messages that the bell counts
     if (!await this.#postAction("/api/user/messages/read-all", { through })) return;
     for (const id of this.#cards.keys()) this.#updateCard(id, { read: true });
     this.#render();
@@ -237,7 +237,7 @@ class BroadcastInbox extends HTMLElement {
     this.#announce("All messages are marked read");
   }
 
-  // A banner that is put away is away on every page, here and elsewhere; the message keeps its card.
+  // Close the banner on every page, here and elsewhere; the message keeps its card.
   #dismissMessage(id) {
     this.#closeBanner(id);
     this.#postAction("/api/user/messages/dismiss", { broadcastIds: [id] });
@@ -253,10 +253,10 @@ class BroadcastInbox extends HTMLElement {
     if (hadFocus) (this.#elements.banners.querySelector(".title") ?? this.#elements.bell).focus({ preventScroll: true });
   }
 
-  // ---- what is shown
+  // ---- rendering
 
   #buildElements() {
-    const root = this.attachShadow({ mode: "open" }); // open: the page holds the token anyway, and its tests can look
+    const root = this.attachShadow({ mode: "open" }); // open: the page has the token anyway, and its tests can look inside
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(SHEET);
     root.adoptedStyleSheets = [sheet];
@@ -291,9 +291,9 @@ class BroadcastInbox extends HTMLElement {
     panel.hidden = !isOpen;
     bell.setAttribute("aria-expanded", String(isOpen));
     const { left, right } = bell.getBoundingClientRect();
-    panel.classList.toggle("to-end", (left + right) / 2 < innerWidth / 2); // to the side that has room
+    panel.classList.toggle("to-end", (left + right) / 2 < innerWidth / 2); // to the side that has more room
     if (isOpen) panel.focus({ preventScroll: true });
-    if (isOpen) disableBriefly(this.#elements.list, "[data-does=acknowledge]"); // it may be the second press of a double one
+    if (isOpen) disableBriefly(this.#elements.list, "[data-does=acknowledge]"); // against the second click of a double click
     else if (shouldFocusBell) bell.focus();
   }
 
@@ -352,7 +352,7 @@ class BroadcastInbox extends HTMLElement {
     this.#showEmpty(text, createElement("button", { type: "button", class: "button", onclick: () => this.#retryNow?.() }, "Retry"));
   }
 
-  // A banner for what is HIGH or URGENT, unless the person wants none now. One that is there already shows the text as it is now.
+  // Show a banner for a HIGH or URGENT message unless the preferences silence it. A banner that is shown already is updated.
   #showBanner(card) {
     const { banners } = this.#elements, isImportant = ["HIGH", "URGENT"].includes(card.priority), existing = this.#findBanner(card.id);
     if (existing && !isImportant) this.#closeBanner(card.id);
@@ -366,7 +366,7 @@ class BroadcastInbox extends HTMLElement {
     while (banners.children.length > MAX_BANNERS) banners.lastElementChild.remove();
   }
 
-  // ---- what is said
+  // ---- the connection state
 
   #showState({ state, isHeld, ms }) {
     if (state === "live") this.#lastLiveAt = new Date();
@@ -375,4 +375,4 @@ class BroadcastInbox extends HTMLElement {
   }
 }
 
-if (!customElements.get("broadcast-inbox")) customElements.define("broadcast-inbox", BroadcastInbox); // loaded twice, say
+if (!customElements.get("broadcast-inbox")) customElements.define("broadcast-inbox", BroadcastInbox); // the script may be loaded twice

@@ -1,9 +1,9 @@
-// How a page hears: from a stream of its own when it leads, else from the page of this site that does. So a browser has one stream
-// for all pages of a site, and a page that nobody looks at lets it go. Everything between pages goes through a BroadcastChannel,
-// which like the lock belongs to this site; its name says whose messages these are.
+// The event stream of an embedded inbox: the leading page opens it and forwards its events to the other pages of the site, so a
+// browser has one stream for all pages of a site. A page that stays hidden gives up the lead. Pages talk through a BroadcastChannel,
+// which like the Web Lock belongs to the embedding site; its name contains the user.
 //
-// A page that joins says up to where it is current; the leader answers with what came since, or that the list must be loaded. Until
-// then the joining page takes no events: they would move its cursor past those it lacks.
+// A joining page sends its cursor; the leader replays the events after it, or tells the page to reload its list. Until then the page
+// ignores events, which would move its cursor past those it still misses.
 
 const LOGGED_EVENTS = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
 const MAX_BUFFERED_EVENTS = 300, HELLO_INTERVAL_MS = 1000;
@@ -16,16 +16,16 @@ class InboxStream {
   #pageId = Math.random().toString(36).slice(2);
   #hasJoined = false;
   #helloTimer = 0;
-  #bufferedEvents = []; // logged events since #keptFrom, for pages that join
+  #bufferedEvents = []; // logged events after #bufferStart, for pages that join
   #bufferStart = null;
-  #term = null; // aborted when the stream is to be let go; another one for each time that this page leads
-  #retryNow = null; // ends the present pause
-  #disconnect = null; // ends the present stream
+  #term = null; // AbortController of the present term of leadership
+  #retryNow = null; // ends the pause before the next attempt
+  #disconnect = null; // closes the present stream
   #health;
   #stepDownTimer = 0;
   #connectionState = { state: "start", isHeld: false, ms: 0 };
 
-  // `page`: {cursor(), unread(), hear(name, data, id), load(), showState(shown)}; until `signal` is aborted.
+  // `host`: {cursor(), unread(), handleEvent(name, data, id), loadList(), showState({state, isHeld, ms})}. Runs until `signal` aborts.
   constructor(api, name, host, signal) {
     this.#api = api;
     this.#host = host;
@@ -75,14 +75,14 @@ class InboxStream {
       if (signal.aborted) return;
       this.#health.recordEnd();
       if (wasLive) delayMs = INITIAL_DELAY_MS;
-      const waitMs = serverDelayMs ?? addJitter(delayMs); // the server's time is spread over all clients already
+      const waitMs = serverDelayMs ?? addJitter(delayMs); // the server spreads its `retry:` over all clients already
       if (serverDelayMs === null) delayMs = Math.min(delayMs * 2, MAX_DELAY_MS);
       if (this.#health.state === "wait") this.#showState({ state: "wait", isHeld: false, ms: waitMs });
       await Promise.race([sleep(waitMs, signal), new Promise((resolve) => { this.#retryNow = resolve; })]);
     }
   }
 
-  // One stream, to its end. Returns when the server wants to be asked again, or null, and whether it had been live.
+  // Read one stream to its end. Resolves to [the server's `retry:` in ms or null, whether the stream was live].
   async #readStream(signal) {
     const connection = new AbortController();
     const disconnect = (this.#disconnect = () => connection.abort());
@@ -100,7 +100,7 @@ class InboxStream {
         if (name !== "HEARTBEAT" && !signal.aborted) this.#forwardEvent({ name, data, id });
       }, (ms) => { serverDelayMs = ms; });
     } catch (error) {
-      if (error instanceof TypeError) this.#api.forgetToken(); // refused without a word, perhaps for the token's sake
+      if (error instanceof TypeError) this.#api.forgetToken(); // CORS hides the status: the token may be the reason
     }
     this.#disconnect = null;
     signal.removeEventListener("abort", disconnect);

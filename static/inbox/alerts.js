@@ -1,13 +1,13 @@
-// Alerts: what is told above the page besides the card in the list, by priority: a toast, a banner (HIGH), a dialog (URGENT), a
-// desktop notice. All are surfaces of the one message: dismissing one keeps the card, and is a receipt, so that no other page shows
-// it again. Preferences hold or silence alerts and never messages; only URGENT breaks through. When quiet hours begin and end is
-// reckoned by the server, in the person's zone; and what a page that is opened raises, the server decides as well.
+// Alerts: besides its card in the list a message may show a toast, a banner (HIGH), a dialog (URGENT) and a desktop notification.
+// Dismissing an alert keeps the card, and sends a receipt, so that no other page shows the alert again. Preferences hold or silence
+// alerts, never messages; only URGENT breaks through. The server computes quiet hours, in the user's time zone, and decides which
+// alerts a newly opened page raises.
 "use strict";
 
 {
   const page = window.broadcastPage;
-  const MAX_VISIBLE = 3; // toasts at a time
-  const NOTIFY_DELAY_MS = 400; // how long a tab in the background waits for one in front to say that it shows an alert
+  const MAX_VISIBLE = 3; // toasts, or banners, at a time
+  const NOTIFY_DELAY_MS = 400; // a background tab waits so long for a foreground tab to say that it shows the alert
   const PRIORITIES = ["LOW", "NORMAL", "HIGH", "URGENT"];
   const toastContainer = document.getElementById("toasts");
   const user = document.body.dataset.user;
@@ -15,8 +15,8 @@
 
   // ---- toasts
 
-  // Show a line of text for `ms`, with a button if there is something to press; it waits while the pointer or the focus is on it.
-  // Of one `group` only the newest is shown. Returns {close}.
+  // Show a line of text for `durationMs`, with an optional `button`; it stays while the pointer or the focus is on it. Only the newest
+  // toast of a `group` is shown. Returns {close}.
   page.showToast = ({ text, button, onPress, href, durationMs = 6000, group = "", onClose }) => {
     if (group) toastContainer.querySelectorAll(`[data-group="${group}"]`).forEach((other) => other.remove());
     while (toastContainer.children.length >= MAX_VISIBLE) toastContainer.firstElementChild.remove();
@@ -51,10 +51,10 @@
     return button;
   }
 
-  // ---- whether and when
+  // ---- whether and when to alert
 
   let preferences = null, heldIds = [], heldTimer = 0;
-  const alertedAt = new Map(); // when, by id
+  const alertedAt = new Map(); // page.now() of the last alert, by message id
 
   const isUrgent = (card) => card.dataset.priority === "URGENT";
   const mustAcknowledge = (card) => isUrgent(card) && card.hasAttribute("data-ack") && !card.hasAttribute("data-acked");
@@ -74,7 +74,7 @@
 
   const isRepeated = (card) => card.hasAttribute("data-again") || card.hasAttribute("data-reminder");
 
-  // A new message came, or one that is told once more; its card as the stream brought it.
+  // Raise the alert of a message that is new or repeated (reminder, important edit). `card` comes from the stream.
   page.showAlert = (card) => {
     if (!preferences || (alertedAt.has(card.dataset.id) && !isRepeated(card)) || isSilenced(card)) return;
     alertedAt.set(card.dataset.id, page.now());
@@ -109,14 +109,14 @@
     statusLine.querySelector(".held-text").textContent = `Alerts held until ${timeText}` + (heldIds.length ? ` (${heldIds.length} waiting)` : "");
   }
 
-  // ---- surfaces
+  // ---- toast, banner, dialog, notification
 
   function displayAlert(card, { isRepeated, breaksThrough }) {
     const isInFront = document.visibilityState === "visible" && document.hasFocus();
     const { id, priority } = card.dataset;
     if (isUrgent(card)) queueDialog(card, breaksThrough);
     else if (priority === "HIGH") showBanner(card);
-    // a new message is seen in the list; one that is told once more may stand far down in it, and is told until it was shown
+    // a new message shows on top of the list; a repeated one may be far down in it, so its toast is dismissed only after it was shown
     else if (isInFront && priority === "NORMAL" && isRepeated) page.showToast({ text: getTitle(card), href: `/inbox/${id}`, durationMs: 12000, onClose: () => dismissMessage(id) });
     else if (isInFront && priority === "NORMAL" && !document.getElementById("inbox-list")) page.showToast({ text: getTitle(card), href: `/inbox/${id}` });
     if (isInFront) {
@@ -140,7 +140,7 @@
     fillBanner(banner, card);
     bannerContainer.prepend(banner);
     while (bannerContainer.children.length > MAX_VISIBLE) bannerContainer.lastElementChild.remove();
-    // everything below has moved: a press may be meant for what was there before
+    // everything below has moved: a click may be meant for what was there before
     page.disableBriefly(bannerContainer);
     page.disableBriefly(document.getElementById("main"), "[data-final], form[data-act=acknowledge] button");
   }
@@ -153,11 +153,11 @@
     banner.querySelector("button").setAttribute("aria-label", `Dismiss: ${getTitle(card)}`);
   }
 
-  // ---- the dialog: one at a time, in the order in which they came, and never while somebody types
+  // ---- the urgent dialog: one at a time, in order of arrival, and never while the user types
 
   const urgentDialog = document.getElementById("urgent");
   const urgentHeading = document.getElementById("urgent-title");
-  const dialogQueue = []; // [card, breaksThrough] of those that are not open yet
+  const dialogQueue = []; // [card, breaksThrough] of messages that still wait for the dialog
   let isWaitingForTyping = false;
 
   function queueDialog(card, breaksThrough) {
@@ -171,7 +171,7 @@
   function openNextDialog() {
     if (urgentDialog.open || isWaitingForTyping || !dialogQueue.length) return;
     if (page.isTyping()) {
-      for (const [card] of dialogQueue) showBanner(card); // seen at once all the same
+      for (const [card] of dialogQueue) showBanner(card); // visible at once, without taking the focus
       isWaitingForTyping = true;
       page.runAfterTyping(() => { isWaitingForTyping = false; openNextDialog(); });
       return;
@@ -184,11 +184,11 @@
 
   function fillDialog(card, breaksThrough) {
     urgentDialog.dataset.of = card.dataset.id;
-    urgentDialog.dataset.revision = card.dataset.revision; // whoever acknowledges here acknowledges these words
+    urgentDialog.dataset.revision = card.dataset.revision; // an acknowledgement is of the revision that is shown
     urgentDialog.dataset.must = mustAcknowledge(card) ? "yes" : "no";
     urgentDialog.setAttribute("closedby", mustAcknowledge(card) ? "none" : "closerequest");
     urgentHeading.textContent = getTitle(card);
-    urgentDialog.querySelector("#urgent-body").innerHTML = card.querySelector(".card-body").innerHTML; // the server cleaned it
+    urgentDialog.querySelector("#urgent-body").innerHTML = card.querySelector(".card-body").innerHTML; // the server sanitised it
     urgentDialog.querySelector("#urgent-from").textContent = card.querySelector(".card-from").textContent.trim();
     urgentDialog.querySelector("#urgent-through").hidden = !breaksThrough;
     urgentDialog.querySelector("[data-urgent=acknowledge]").hidden = !mustAcknowledge(card);
@@ -206,7 +206,7 @@
     else if (action) postAction(urgentDialog.dataset.of, action, urgentDialog.dataset.revision);
   });
 
-  // ---- putting away: the message counts as seen, and the card stays
+  // ---- dismissing: the message counts as seen, and the card stays
 
   async function postAction(id, action, revision = "") {
     const body = new FormData();
@@ -231,7 +231,7 @@
     if (urgentDialog.open && urgentDialog.dataset.of === String(id)) urgentDialog.close();
   };
 
-  // The text of a message that is told just now is another one: a banner or a dialog shows what a reload would show.
+  // A message was edited: its banner or dialog shows what a reload would show.
   page.updateAlert = (card) => {
     const { id, priority } = card.dataset, banner = findBanner(id);
     if (banner && !["HIGH", "URGENT"].includes(priority)) page.closeAlert(id);
@@ -243,7 +243,7 @@
     else if (isOpen) fillDialog(card, !urgentDialog.querySelector("#urgent-through").hidden);
   };
 
-  // After a gap in what was heard: whether what is told just now still is to be.
+  // After a gap in the stream: close or update the alerts that are shown.
   page.recheckAlerts = async () => {
     const ids = [...[...bannerContainer.children].map((banner) => banner.dataset.of), ...dialogQueue.map(([card]) => card.dataset.id), ...(urgentDialog.open ? [urgentDialog.dataset.of] : [])];
     const cards = ids.length ? await fetchCards(ids) : null;
@@ -256,7 +256,7 @@
     }
   };
 
-  // ---- desktop notices and sound: both only where the person asked for them
+  // ---- desktop notifications and sound: only if the user turned them on
 
   const shownInOtherTabs = new Set();
 
@@ -264,7 +264,7 @@
     const isAllowed = preferences.desktop && "Notification" in window && Notification.permission === "granted";
     if (!isAllowed || shownInOtherTabs.has(card.dataset.id)) return;
     const text = card.querySelector(".card-body").textContent.trim().slice(0, 140);
-    // one tag for all tabs: the browser shows it once
+    // all tabs use the same tag, so that the browser shows it once
     const notification = new Notification(getTitle(card), { body: text, tag: `broadcast-${card.dataset.id}`, silent: !preferences.sound });
     notification.onclick = () => { window.focus(); location.assign(`/inbox/${card.dataset.id}`); };
   }
@@ -285,7 +285,7 @@
     if (data.shown) shownInOtherTabs.add(data.shown);
   };
 
-  // ---- at the start, and when the preferences were changed elsewhere
+  // ---- preferences: at the start, and when they change on another page
 
   page.loadPreferences = async () => {
     const response = await fetch("/inbox/alerts").catch(() => null);
@@ -305,15 +305,15 @@
     const cards = await fetchCards(ids);
     for (const id of ids) {
       const card = cards?.find((candidate) => candidate.dataset.id === String(id));
-      const isShownAlone = document.querySelector(`#card-${id}.alone`); // one is reading it
+      const isShownAlone = document.querySelector(`#card-${id}.alone`); // the user is reading it
       if (!card || isShownAlone || isSilenced(card) || (alertedAt.get(card.dataset.id) ?? 0) >= Date.parse(since[id])) continue;
-      if (getHeldUntil() && !isUrgent(card)) continue; // the next page after that raises it
+      if (getHeldUntil() && !isUrgent(card)) continue; // the next page that is opened after quiet hours raises it
       alertedAt.set(card.dataset.id, page.now());
       displayAlert(card, { isRepeated: true, breaksThrough: Boolean(getHeldUntil()) });
     }
   }
 
-  // Their cards as they are now for this person, or null when the server could not be asked.
+  // Resolves to the current cards of `ids` that this user has, or null if the server did not answer.
   async function fetchCards(ids) {
     const response = await fetch(`/inbox/cards?view=all&ids=${ids.join(",")}`).catch(() => null);
     if (!response?.ok || response.redirected) return null;

@@ -1,14 +1,14 @@
-// What a person does in the inbox: read, archive, snooze, acknowledge, undo, by press or by key; and what they had in view.
-// Every act is a plain form; here it is sent without leaving the page, and the answer goes the way of a receipt (live.js).
+// The user's actions in the inbox: read, archive, snooze, acknowledge, undo, by mouse or keyboard; and which messages they have seen.
+// Every action is a plain form; this script posts it without leaving the page, and applies the response as a receipt (live.js).
 "use strict";
 
 {
   const page = window.broadcastPage;
-  const DWELL_MS = 1500; // an opened message that stays in view this long is read
-  const SEEN_MS = 1000; // and one that is half in view this long is seen
-  const REPORT_DELAY_MS = 2000, REPORT_SPREAD_MS = 8000; // seen ones are told in batches, at different moments in different browsers
+  const DWELL_MS = 1500; // an expanded message that stays on the page this long is read
+  const SEEN_MS = 1000; // a message that is half in view this long is seen
+  const REPORT_DELAY_MS = 2000, REPORT_SPREAD_MS = 8000; // seen messages are reported in batches, spread over all browsers
 
-  // ---- acts
+  // ---- actions
 
   const optimisticUpdates = {
     read: (card) => card.removeAttribute("data-unread"),
@@ -23,7 +23,7 @@
     if (form.dataset.act === "chosen" && !body.has("ids")) return page.announce("Select at least one message.", true);
     const timeZoneField = form.querySelector("[data-time-zone]");
     if (timeZoneField && !timeZoneField.value) body.set("timeZone", Intl.DateTimeFormat().resolvedOptions().timeZone);
-    // all that its number counts, also what still waits behind the pill; what arrives from now on stays unread
+    // all that the button's number counts, including messages behind the pill; what arrives from now on stays unread
     if (form.dataset.act === "read-all") body.set("through", Math.max(page.asOf, page.countedThrough ?? 0));
     const card = form.closest(".card");
     if (card) optimisticUpdates[form.dataset.act]?.(card);
@@ -38,7 +38,7 @@
     if (document.querySelector(".card.alone") && ["archived", "snoozed"].includes(receipt.kind)) goBack(receipt);
   }
 
-  // From the page of one message to the list, which offers to undo it (as without scripts).
+  // From the page of one message to the list, which offers to undo the action (as without scripts).
   function goBack(receipt) {
     const query = new URLSearchParams({ done: `${receipt.kind}-${receipt.ids.length}-${receipt.undo}` });
     location.assign(receipt.undo ? `/inbox?${query}` : "/inbox");
@@ -56,7 +56,7 @@
     if (form?.checkVisibility()) form.requestSubmit();
   }
 
-  // " until Mon 2 Dec, 08:00 (Europe/Berlin)", in the zone of the preferences, which need not be the browser's
+  // " until Mon 2 Dec, 08:00 (Europe/Berlin)", in the time zone of the preferences, which may not be the browser's
   function formatUntil({ until, timeZone }) {
     if (!until) return "";
     const format = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZone };
@@ -84,7 +84,7 @@
     pendingUndo = undoAction;
   }
 
-  // ---- snooze: one dialog for all cards
+  // ---- snooze: all cards share one dialog
 
   for (const field of document.querySelectorAll("form.snooze [data-time-zone]")) {
     if (!field.value) field.form.querySelector("[data-zone-name]").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -102,7 +102,7 @@
     dialog.showModal();
   });
 
-  // ---- seen, and read by dwelling on it
+  // ---- seen, and read by dwelling
 
   let seenIds = new Set(), reportTimer = 0;
   const reportedIds = new Set(), seenTimers = new Map();
@@ -148,16 +148,16 @@
   if (singleCard) readAfterDwell(singleCard);
   document.addEventListener("click", (event) => {
     const card = event.target.closest("[data-more]")?.closest(".card");
-    // in "Unread" a read message leaves the list, which must not happen under somebody's eyes
+    // in "Unread" a message that is read leaves the list, which must not happen while the user reads it
     if (card?.hasAttribute("data-open") && document.getElementById("inbox-list")?.dataset.view !== "unread") readAfterDwell(card);
   });
 
-  // ---- keys
+  // ---- keyboard shortcuts
 
   const findCards = () => [...document.querySelectorAll("#inbox-list article.card")];
   const getFocusedCard = () => document.activeElement?.closest?.("article.card") ?? null;
 
-  let isLoadingNext = false; // on to what is only being loaded
+  let isLoadingNext = false; // the focus moves on to the next page once it is loaded
   function moveCardFocus(offset) {
     const allCards = findCards(), index = allCards.indexOf(getFocusedCard());
     const next = allCards[index < 0 ? (offset > 0 ? 0 : allCards.length - 1) : index + offset];
@@ -186,12 +186,12 @@
   document.addEventListener("keydown", (event) => {
     if (document.body.dataset.keys === "off" || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable], dialog, summary")) return;
-    // a key that is held down repeats only its steps, and a card that got the focus by itself is no answer to the key before
+    // a key held down repeats only movement; and a card that has just received the focus by itself ignores irreversible keys
     if (!REPEATABLE_KEYS.includes(event.key) && event.repeat) return event.preventDefault();
     if (IRREVERSIBLE_KEYS.includes(event.key) && page.hasJustReceivedFocus(getFocusedCard())) return event.preventDefault();
     const isArrow = event.key.startsWith("Arrow");
-    if (isArrow && !getFocusedCard()) return; // the page scrolls as ever until somebody is in the list
-    if (event.key === "Enter" && document.activeElement !== getFocusedCard()) return; // a button or link has its own Enter
+    if (isArrow && !getFocusedCard()) return; // arrows scroll the page unless a card has the focus
+    if (event.key === "Enter" && document.activeElement !== getFocusedCard()) return; // Enter on a button or link is its own
     if (event.key === "Escape" && event.target.closest(".menu")) return;
     const handleKey = keyHandlers[event.key];
     if (!handleKey || !document.getElementById("inbox-list")) return;
@@ -203,9 +203,9 @@
     if (event.target.closest("[data-keys-sheet]")) document.getElementById("keys-sheet").showModal();
   });
 
-  // ---- the focus after what makes the list another one
+  // ---- the focus after the list changes
 
-  // "Load more", by press or by key: the first of what came. When it came by itself (on scrolling) the focus stays where it is.
+  // After "Load more" the first new card gets the focus; after loading on scroll the focus stays where it is.
   let cardCountBefore = null;
   document.addEventListener("htmx:before:request", ({ target }) => {
     if (target.id === "load-more") cardCountBefore = findCards().length;
@@ -219,8 +219,8 @@
     isLoadingNext = false;
   });
 
-  // A list that was narrowed or widened is a new page, and what one wants of it is the list: its links say so (#list-title). After
-  // "Undo" was offered by the address, that is said once: a list that is loaded anew has nothing to undo.
+  // A filtered list is a new page, whose links lead to the list itself (#list-title): move the focus there. "done" in the address
+  // offers "Undo" only once: after a reload there is nothing to undo.
   const currentUrl = new URL(location.href);
   if (currentUrl.hash === "#list-title" || currentUrl.searchParams.has("done")) {
     page.moveFocus(page.findFallbackFocus());

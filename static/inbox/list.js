@@ -1,26 +1,26 @@
-// The list of an open inbox: merges what arrives, follows what was done elsewhere, and is always what a reload would show.
+// The list of an open inbox: merges arriving messages, applies receipts, and always shows what a reload would show.
 //
-// Merging goes by id and revision, so streaming, paging and reloading may cross in any order. What somebody did with a message
-// (in this tab or another) is not worked out here: the server is asked for those cards as the view and its filters show them
-// now, and whatever it does not send leaves the list. One such question at a time, so that the last answer is the newest.
+// Merging is by id and revision, so streaming, paging and reloading may overlap in any order. The effect of an action (in this tab
+// or another) is not computed here: the server is asked for those cards as the current view and filters show them, and a card that
+// it does not send leaves the list. One such request runs at a time, so that the last response is the newest.
 "use strict";
 
 {
-  const LOAD_TIMEOUT_MS = 20000; // a list that comes later than that is asked for again
+  const LOAD_TIMEOUT_MS = 20000; // after which the list is requested again
   const page = window.broadcastPage;
   const getRegion = () => document.getElementById("inbox-list");
   const getFeed = () => document.getElementById("feed");
   const getPinned = () => document.getElementById("pinned");
   const findCard = (id) => document.getElementById(`card-${id}`);
   const getArticles = (container) => [...container.children].filter((child) => child.matches("article"));
-  const HANDLED_KINDS = ["read", "acknowledged", "archived", "snoozed", "dismissed"]; // nothing that needs an alert any more
-  const PERSONAL_ATTRIBUTES = ["data-unread", "data-acked", "data-archived", "data-asleep"]; // what belongs to this person, not to the message
+  const HANDLED_KINDS = ["read", "acknowledged", "archived", "snoozed", "dismissed"]; // kinds of receipts after which a message needs no alert
+  const PERSONAL_ATTRIBUTES = ["data-unread", "data-acked", "data-archived", "data-asleep"]; // the state of this user, not of the message
 
-  let heldCards = []; // cards that came while the person was reading further down
+  let heldCards = []; // cards that arrived while the user was reading further down
   let insertTimer = 0, lastInsertAt = -Infinity;
-  const INSERT_INTERVAL_MS = 400; // between two insertions; longer than the sliding of one
+  const INSERT_INTERVAL_MS = 400; // between two insertions; longer than the animation of one
   let requestedIds = new Set(), isRequesting = false;
-  const endedIds = new Set(); // ended: an answer that is older must not bring them back
+  const endedIds = new Set(); // an older response must not bring these back
 
   page.list = { mergeMessage, removeMessage, applyReceipt, loadList };
 
@@ -42,22 +42,22 @@
     if (!list) return isNew && page.announceArrivals(1);
     const isUnfiltered = isNew && list.dataset.filtered === "no" && ["inbox", "unread"].includes(list.dataset.view);
     if (isUnfiltered) holdCards([card]);
-    else setTimeout(requestCards, 300 * Math.random(), [card.dataset.id], holdCards); // which of them the view shows, the server knows
+    else setTimeout(requestCards, 300 * Math.random(), [card.dataset.id], holdCards); // only the server knows whether the view shows it
   }
 
-  // The sender reminds those who have not read it: it is in their list and counted already, so only attention is asked for.
+  // A reminder from the sender: the message is in the list and counted already, so it only raises an alert.
   function showReminder(card) {
     findCard(card.dataset.id)?.setAttribute("data-reminder", "");
     page.showAlert?.(card);
     page.announce(`Reminder: ${card.querySelector(".card-title").textContent.trim()}`, true);
   }
 
-  // An edit that is shown again to those who have read it: what it is for this person now, the server knows.
+  // An important edit, shown again to those who have read it: only the server knows its state for this user.
   function alertAgain(card) {
     page.showAlert?.(card);
     const existing = findCard(card.dataset.id);
-    heldCards = heldCards.filter((other) => other !== existing); // it is placed anew, with its state for this person
-    if (existing?.classList.contains("alone")) return reloadSingleCard(existing); // its text is another one too
+    heldCards = heldCards.filter((other) => other !== existing); // it is inserted again, with its state for this user
+    if (existing?.classList.contains("alone")) return reloadSingleCard(existing); // its text has changed as well
     if (getRegion() || document.querySelector(".card.alone")) setTimeout(requestCards, 300 * Math.random(), [card.dataset.id]);
     else setTimeout(page.refreshCounts, 1000 * Math.random());
   }
@@ -65,7 +65,7 @@
   function replaceCard(existing, card) {
     if (Number(existing.dataset.revision) >= Number(card.dataset.revision)) return;
     if (existing.classList.contains("alone")) return reloadSingleCard(existing);
-    // acknowledgements were asked for anew: whether this person's stands, the server knows
+    // a new acknowledgement may be required: only the server knows whether this user's is still valid
     if (existing.dataset.ackRevision !== card.dataset.ackRevision && getRegion()) return setTimeout(requestCards, 300 * Math.random(), [card.dataset.id]);
     for (const name of PERSONAL_ATTRIBUTES) card.toggleAttribute(name, existing.hasAttribute(name));
     card.dataset.seq = existing.dataset.seq;
@@ -81,7 +81,7 @@
     page.announce(announcement);
   }
 
-  // What has ended by its time moves to the view "Ended"; what was recalled is nowhere.
+  // An expired message moves to the view "Ended"; a recalled one disappears.
   function removeMessage(id, seq, reason) {
     const isOver = reason === "EXPIRED", isEndedView = getRegion()?.dataset.view === "ended";
     if (isOver && isEndedView) setTimeout(requestCards, 300 * Math.random(), [id]);
@@ -94,7 +94,7 @@
       const unread = page.counts.unread - card.hasAttribute("data-unread");
       page.setCounts({ unread, inbox: (page.counts.inbox ?? 1) - 1, ...(isOver && page.counts.ended < 100 && { ended: page.counts.ended + 1 }) });
     } else {
-      setTimeout(page.refreshCounts, Math.random() * 3000); // it may have been counted on a later page, or in another view
+      setTimeout(page.refreshCounts, Math.random() * 3000); // it may be counted on a later page or in another view
     }
     if (!card?.classList.contains("alone")) animateRemoval(card);
     else if (isOver) reloadSingleCard(card, "This message has ended");
@@ -113,7 +113,7 @@
     page.moveFocus(note);
   }
 
-  // ---- what this person did, here or elsewhere. Returns true when the list must be loaded anew.
+  // ---- receipts: what this user did, here or elsewhere. `applyReceipt` returns true if the list must be reloaded.
 
   function applyReceipt(receipt) {
     if (receipt.version <= page.version) return false;
@@ -123,7 +123,7 @@
     for (const id of receipt.ids) if (HANDLED_KINDS.includes(receipt.kind)) page.closeAlert?.(id);
     if (receipt.kind === "preferences") page.loadPreferences?.();
     if (hasGap || !receipt.ids.length) return true;
-    if (receipt.kind === "dismissed") return false; // of an alert; the card stays as it is
+    if (receipt.kind === "dismissed") return false; // an alert was dismissed; the card stays as it is
     if (receipt.kind === "read") for (const id of receipt.ids) findCard(id)?.removeAttribute("data-unread");
     if (receipt.kind === "returned") page.announce(receipt.ids.length === 1 ? "A message came back" : `${receipt.ids.length} messages came back`, true);
     if (getRegion()) requestCards(receipt.ids);
@@ -164,7 +164,7 @@
     return query;
   }
 
-  // ---- places
+  // ---- inserting and replacing cards
 
   function placeCards(cards) {
     for (const card of cards) {
@@ -176,7 +176,7 @@
       if (isSingle) {
         for (const name of PERSONAL_ATTRIBUTES) existing.toggleAttribute(name, card.hasAttribute(name));
       } else if (!getRegion()) {
-        continue; // the page of one message has no place for another
+        continue; // the page of one message shows no other
       } else if (existing && existing.parentElement === chooseContainer(card) && existing.dataset.seq === card.dataset.seq) {
         if (existing.hasAttribute("data-open")) card.setAttribute("data-open", "");
         swapCard(existing, card);
@@ -191,7 +191,7 @@
     focusRestoredCard();
   }
 
-  // What came back by "Undo" gets the focus, unless the person has gone elsewhere meanwhile.
+  // A card restored by "Undo" gets the focus, unless the user has moved it meanwhile.
   let restoredIds = null;
   page.list.focusWhenRestored = (ids) => { restoredIds = ids; };
 
@@ -208,7 +208,7 @@
   function insertCard(card) {
     const container = chooseContainer(card);
     const before = getArticles(container).find((other) => Number(other.dataset.seq) < Number(card.dataset.seq));
-    // older than all that is shown, and more to load: it comes with its page
+    // older than every card that is loaded: it comes with its page of the list
     if (!before && container === getFeed() && container.children.length && document.getElementById("load-more")) return;
     container.insertBefore(card, before ?? null);
     initCard(card);
@@ -240,8 +240,8 @@
     setTimeout(() => animateChange(() => { card.remove(); updateContainers(); }), 200);
   }
 
-  // Change the list so that what is in view slides to its new place from where it was, and does not jump under somebody's eyes.
-  // What still slides from the last time goes on from where it is seen.
+  // Apply a change to the list so that the cards in view slide to their new position instead of jumping. A card that still slides
+  // from the previous change continues from its visible position.
   const slideStops = new WeakMap();
   function animateChange(applyChange) {
     if (document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return applyChange();
@@ -253,13 +253,13 @@
     applyChange();
     for (const [element] of inView) {
       slideStops.get(element)?.();
-      element.classList.remove("arriving"); // its animation would outweigh the place where the card is held
+      element.classList.remove("arriving"); // its animation would override the transform
     }
     const offsets = inView.map(([element, top]) => [element, top - element.getBoundingClientRect().top]);
     for (const [element, offset] of offsets) if (offset) animateSlide(element, offset);
   }
 
-  // Held where it was for the first frame: an animation that only begins by then would let it jump there and back.
+  // The transform keeps the element in its old position for the first frame: the animation only starts after it.
   function animateSlide(element, offset) {
     let frame = 0, animation = null;
     slideStops.set(element, () => { cancelAnimationFrame(frame); animation?.cancel(); element.style.transform = ""; });
@@ -279,19 +279,19 @@
     if (!getFeed().children.length && document.getElementById("load-more")) page.reloadList?.();
   }
 
-  // ---- arrivals: on top at once when the list is at its top and nobody is in it, else behind a pill
+  // ---- arrivals: inserted at once if the list is scrolled to its top and has no focus, else held behind a pill
 
   function holdCards(cards) {
     const newCards = cards.filter((card) => !findCard(card.dataset.id));
     heldCards.push(...newCards);
     if (newCards.length) page.announceArrivals(newCards.length);
-    // in a burst, several together: each insertion costs a layout, and the last one is still sliding
+    // insert a burst together: each insertion costs a layout, and the previous one is still sliding
     if (!insertTimer) insertTimer = setTimeout(insertOrWait, Math.max(0, lastInsertAt + INSERT_INTERVAL_MS - performance.now()));
   }
 
   function insertOrWait() {
     insertTimer = 0;
-    const isPressing = getRegion()?.querySelector(".act-acknowledge button:hover"); // which must not move away under the hand
+    const isPressing = getRegion()?.querySelector(".act-acknowledge button:hover"); // must not move away under the pointer
     const isReading = window.scrollY > 160 || isPressing || getFeed()?.contains(document.activeElement) || getPinned()?.contains(document.activeElement);
     if (isReading) showPill();
     else insertHeldCards();
@@ -317,19 +317,19 @@
   function showPill() {
     const pill = document.getElementById("pill");
     if (!pill) return;
-    pill.hidden = heldCards.length === 0 || insertTimer > 0; // what goes in within the second needs no pill
+    pill.hidden = heldCards.length === 0 || insertTimer > 0; // cards that are inserted within a second need no pill
     pill.querySelector(".pill-text").textContent = `${heldCards.length} new`;
   }
 
   document.addEventListener("click", (event) => {
     if (!event.target.closest("#pill")) return;
     const newest = heldCards.reduce((a, b) => (Number(a.dataset.seq) > Number(b.dataset.seq) ? a : b));
-    insertHeldCards((applyChange) => applyChange()); // what still slides has no place yet that one could scroll to
+    insertHeldCards((applyChange) => applyChange()); // without animation: a sliding card has no final position to scroll to
     newest.scrollIntoView({ block: "start" });
     page.moveFocus(newest);
   });
 
-  // ---- the whole list anew. Returns its cursor, null when it could not be had.
+  // ---- reloading the whole list. Resolves to its cursor, or null if it could not be loaded.
 
   async function loadList() {
     if (!getRegion()) return (await page.refreshCounts())?.cursor ?? null;

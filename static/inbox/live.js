@@ -1,12 +1,12 @@
-// Keeps an open page fresh: one stream for the whole browser, told to every tab. What it does to the list is in list.js.
+// Keeps an open page up to date: one event stream for all tabs of a browser. How events change the list: list.js.
 //
-// One tab, the leader, holds the EventSource (HTTP/1.1 allows six connections to a site, and the seventh tab would hang); it
-// tells the others through a BroadcastChannel. Who leads: shared/leadership.js. Where there is no BroadcastChannel every tab leads
-// itself. Whether the stream is heard, and what is done while it is not: shared/stream_health.js.
+// One tab, the leader, holds the EventSource (browsers allow six HTTP/1.1 connections to a site, so the seventh tab would hang) and
+// forwards its events to the other tabs through a BroadcastChannel. Leader election: shared/leadership.js. Without BroadcastChannel
+// every tab opens its own stream. Detection of a broken stream, and polling meanwhile: shared/stream_health.js.
 //
-// Every tab knows up to where its page is current: its cursor, "epoch-seq", which came with the list it shows. So nothing is
-// kept over reloads, and there is nothing to clear when somebody signs out. A logged event at or below the cursor is skipped.
-// What the person did has no place in that order; it has the version of their inbox instead, and a gap in it loads the list.
+// Every tab has a cursor, "epoch-seq", which comes with its list: the page includes all events up to it. So nothing is stored across
+// reloads, and nothing needs clearing on sign-out. A logged event at or below the cursor is skipped. The user's own actions are not
+// in that order; they carry the version of the user's inbox, and a gap in the versions reloads the list.
 "use strict";
 
 (() => {
@@ -14,9 +14,9 @@
   const user = document.body.dataset.user;
   if (!user) return;
 
-  const INITIAL_DELAY_MS = 500, MAX_DELAY_MS = 30000; // the growing pause between tries; it never gives up
-  const SPREAD_MS = 3000; // over which what all browsers would ask at once is spread
-  const MAX_BUFFERED_EVENTS = 300; // newest logged events that a leader keeps for tabs that join
+  const INITIAL_DELAY_MS = 500, MAX_DELAY_MS = 30000; // exponential backoff between attempts, which never end
+  const SPREAD_MS = 3000; // spreads requests that all browsers would send at once
+  const MAX_BUFFERED_EVENTS = 300; // the newest logged events, replayed to tabs that join
   const LOGGED_EVENTS = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
   const OTHER_EVENTS = ["CONNECTED", "READ_RECEIPT", "HEARTBEAT", "RESET", "BUSY", "CONNECTION_LIMIT_REACHED", "SERVER_SHUTDOWN", "SIGNED_OUT"];
 
@@ -27,10 +27,10 @@
   };
   const addJitter = (ms) => ms * (0.7 + 0.6 * Math.random());
 
-  // ---- this tab: apply what happened to the page
+  // ---- this tab: apply events to the page
 
-  let cursor = parseCursor(getList()?.dataset.cursor); // null on pages without a list, until the server told it
-  let bufferedEvents = [], bufferStart = cursor; // logged events since `keptFrom`, for tabs that join later
+  let cursor = parseCursor(getList()?.dataset.cursor); // null on pages without a list, until the server sends one
+  let bufferedEvents = [], bufferStart = cursor; // logged events after `bufferStart`, for tabs that join later
   let isReloading = false, postponedEvents = [];
 
   function applyEvent(event) {
@@ -49,23 +49,23 @@
     MESSAGE: (html, seq) => page.list.mergeMessage(html, seq, true),
     MESSAGE_UPDATED: (html, seq) => page.list.mergeMessage(html, seq, false),
     MESSAGE_REMOVED: (data, seq) => page.list.removeMessage(JSON.parse(data).id, seq, JSON.parse(data).reason),
-    RESET: () => { reloadList(); setTimeout(page.loadPreferences, SPREAD_MS * Math.random()); }, // alerts may have been missed too
-    SIGNED_OUT: () => page.leave("/signed-out"),  // which leads on to the sign-in page, or says where else to sign out
+    RESET: () => { reloadList(); setTimeout(page.loadPreferences, SPREAD_MS * Math.random()); }, // alerts may have been missed as well
+    SIGNED_OUT: () => page.leave("/signed-out"),  // redirects to the sign-in page, or says where else to sign out
     READ_RECEIPT(data) { if (page.list.applyReceipt(JSON.parse(data))) reloadList(); },
 
     CONNECTED(data) {
       const connected = JSON.parse(data);
-      if (connected.version > page.version) return reloadList(); // something was done while nothing was heard
+      if (connected.version > page.version) return reloadList(); // the user did something while the stream was down
       page.setCounts({ unread: connected.unread }, connected.asOf);
     },
   };
 
-  // What the person did in this very tab goes the way of a receipt.
+  // An action in this tab is applied like a receipt from the stream.
   page.applyReceipt = (receipt) => applyEvent({ name: "READ_RECEIPT", data: JSON.stringify(receipt), id: null });
   page.reloadList = () => reloadList();
 
-  // Load the list (or only the counts) anew and go on from its cursor; what comes meanwhile waits, as the answer may or may not
-  // hold it already.
+  // Reload the list (or only the counts) and continue from its cursor. Events that arrive meanwhile are postponed, since the response
+  // may or may not include them.
   async function reloadList(delayMs = INITIAL_DELAY_MS) {
     if (isReloading && delayMs === INITIAL_DELAY_MS) return;
     isReloading = true;
@@ -81,12 +81,12 @@
     page.recheckAlerts();
   }
 
-  // ---- the connection, in words
+  // ---- the connection indicator
 
   const chip = document.getElementById("connection");
   let lastLiveAt = null, countdownTimer = 0, connectionState = { state: "start" };
 
-  // `until`: when the stream is tried again, by this machine's clock.
+  // `until`: when the next attempt starts (Date.now() of this machine).
   function showState(state, { isHeld = false, until = Date.now() } = {}) {
     clearInterval(countdownTimer);
     if (state === "live" && ["wait", "poll"].includes(chip.dataset.state)) page.announce("Live again");
@@ -104,13 +104,13 @@
     postToTabs({ type: "state", ...connectionState });
   }
 
-  // Load the list only when something happened: doing so each time would take the pages from whoever reads them.
+  // Reload the list only if something changed: every reload drops the further pages that the user has loaded.
   function catchUp(latest) {
     if (isReloading || document.visibilityState === "hidden") return;
     if (latest.cursor !== cursor?.text || latest.version > page.version) reloadList();
   }
 
-  // A tab that follows asks too while the leader is not told anything; it may be the only one that somebody looks at.
+  // A follower polls as well while there is no stream: it may be the only visible tab.
   async function pollAsFollower() {
     clearTimeout(pollAsFollower.next);
     pollAsFollower.next = setTimeout(pollAsFollower, addJitter(StreamHealth.POLL_INTERVAL_MS));
@@ -146,16 +146,16 @@
     applyEvent(event);
   }
 
-  // The stream ended or could not be opened. After a clean end the browser returns by itself at the time the server chose
-  // (`retry:`, spread over all clients), and the first time it may. An HTTP error ends an EventSource for good, and a server that is
-  // away would be asked at that same short pause for ever: from then on the pauses are ours and grow.
+  // The stream ended or could not be opened. After a clean end the browser reconnects by itself after the server's `retry:` (which is
+  // spread over all clients); the first such attempt is left to it. But an HTTP error closes an EventSource for good, and while the
+  // server is down the browser would retry at that same short interval for ever: then this script reconnects, with backoff.
   function handleDisconnect() {
     const isBrowserRetrying = eventSource.readyState === EventSource.CONNECTING && reconnectDelayMs === INITIAL_DELAY_MS;
     const delayMs = isBrowserRetrying ? 10000 : addJitter(reconnectDelayMs);
     reconnectDelayMs = Math.min(reconnectDelayMs * 2, MAX_DELAY_MS);
     if (!isBrowserRetrying) eventSource.close();
     clearTimeout(reconnectTimer);
-    reconnectTimer = setTimeout(connect, delayMs); // also if the browser's own try hangs
+    reconnectTimer = setTimeout(connect, delayMs); // also if the browser's own attempt hangs
     health.recordEnd();
     if (health.state === "wait") showState("wait", { until: isBrowserRetrying ? Date.now() : Date.now() + delayMs });
   }
@@ -169,7 +169,7 @@
   function checkConnection() {
     if (document.visibilityState === "hidden") return;
     if (!isLeading) return void pollAsFollower();
-    // offline for a moment, a stream may go on as if nothing had been; only a new one proves that it does
+    // after a moment offline the old stream may or may not still work; only a new one proves it
     const isDoubtful = connectionState.state === "wait" || Date.now() - lastEventAt > 0.8 * health.silenceMs;
     if (eventSource?.readyState !== EventSource.OPEN || isDoubtful) { reconnectDelayMs = INITIAL_DELAY_MS; connect(); }
   }
@@ -181,9 +181,9 @@
     if (isLeading) reconnectNow(); else postToTabs({ type: "retry" });
   });
 
-  // ---- between tabs. A tab that joins says up to where its page is current; the leader answers with what came since, or, when it
-  // cannot know, that the list must be loaded. Until that answer the joining tab takes no events: they would move its cursor
-  // past those it still lacks. Messages of one sender arrive in order, so after the answer nothing is missing.
+  // ---- between tabs. A joining tab sends its cursor; the leader replays the events after it or, if its buffer does not reach back so
+  // far, tells the tab to reload its list. Until that reply the tab ignores events, which would move its cursor past those it still
+  // misses. Messages of one sender arrive in order, so after the reply nothing is missing.
 
   const channel = "BroadcastChannel" in window ? new BroadcastChannel(`broadcast-${user}`) : null;
   const tabId = Math.random().toString(36).slice(2);
@@ -199,7 +199,7 @@
     clearInterval(helloTimer);
     const sendHello = () => postToTabs({ type: "hello", after: cursor?.text });
     sendHello();
-    helloTimer = setInterval(() => { if (hasJoined || isLeading) clearInterval(helloTimer); else sendHello(); }, 1000); // a leader may only be starting
+    helloTimer = setInterval(() => { if (hasJoined || isLeading) clearInterval(helloTimer); else sendHello(); }, 1000); // repeat: a leader may only just be starting
   }
 
   const messageHandlers = {
@@ -249,7 +249,7 @@
     joinLeader();
     const leadership = new Leadership(`broadcast-stream-${user}`, { lead: startLeading, resign: stopLeading });
     leadership.standForElection();
-    // a tab that sleeps in the back-forward cache must not lead
+    // a tab in the back-forward cache must not lead
     window.addEventListener("pagehide", () => leadership.stepDown());
     window.addEventListener("pageshow", (event) => { if (event.persisted && !page.hasChanges()) location.reload(); });
   } else {

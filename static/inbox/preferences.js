@@ -1,4 +1,4 @@
-// The preferences page: the browser's own time zone where none was chosen, and its permission for desktop notices.
+// The preferences page: suggests the browser's time zone if none is chosen, and asks for permission for desktop notifications.
 "use strict";
 
 {

@@ -1,39 +1,39 @@
-// Whether the stream is heard, and what is done while it is not. Used by the application's pages and by embed.js, so it is a class
-// and nothing more.
+// Detects a broken stream, and polls while there is none. The application's pages and embed.js share this file, so it contains only
+// the class.
 //
-// The server writes at least once per heartbeat, and says with CONNECTED how long that is. A missed one plus some grace is a dead
-// line that nobody reported: the stream is opened anew at once. While no stream is heard the server is asked every ten seconds. If
-// that is not answered either, the line is silent: the tries go on, with growing pauses. If it is, only streams do not come through,
-// because something holds them back or refuses them: then the page lives from asking, and says so, until a stream is heard again.
+// The server sends at least one heartbeat per interval, which CONNECTED announces. If one is missing after a grace period, the
+// connection is dead although nothing reported it: the stream is reopened at once. While no stream is live, the server is polled every
+// ten seconds. If polling gets no answer either, the network or the server is down: attempts continue with backoff. If it does, only
+// streams fail, because a proxy buffers or refuses them: then the page is updated by polling, and says so, until a stream is live.
 "use strict";
 
 class StreamHealth {
-  static POLL_INTERVAL_MS = 10000; // around which the server is asked; the words below say so
-  static #POLL_TIMEOUT_MS = 8000; // an answer that takes longer is none
-  static #DEFAULT_HEARTBEAT_MS = 15000; // until the server says it
+  static POLL_INTERVAL_MS = 10000; // on average, while no stream is live; shown to the user
+  static #POLL_TIMEOUT_MS = 8000; // a slower answer counts as none
+  static #DEFAULT_HEARTBEAT_MS = 15000; // until CONNECTED announces it
   static #GRACE_MS = 5000;
-  static #HELD_BACK_AFTER_MS = 5000; // a stream that says nothing for so long is held back; a refusal comes sooner
-  static #MAX_HELD_ATTEMPT_MS = 60000; // how long one that is held back is kept before another is tried: the way may be another by now
-  static #FAILURES_BEFORE_POLL = 3; // in a row, before the server is asked without waiting
-  static #MAX_SILENT_STREAMS = 2; // streams in a row that opened and then said nothing more: a proxy lets only the beginning through
+  static #HELD_BACK_AFTER_MS = 5000; // an attempt without an event for so long is held back by a proxy; a refusal comes sooner
+  static #MAX_HELD_ATTEMPT_MS = 60000; // after which a held back attempt is replaced: the route may have changed
+  static #FAILURES_BEFORE_POLL = 3; // failures in a row after which the server is polled without waiting
+  static #MAX_SILENT_STREAMS = 2; // streams in a row that opened and then fell silent: a proxy lets only the beginning through
   #poll;
   #catchUp;
   #disconnect;
   #showState;
   #heartbeatMs = StreamHealth.#DEFAULT_HEARTBEAT_MS;
-  #attemptStartedAt = null; // when the present try began, null between tries
-  #isConnected = false; // the present stream
-  #failures = 0; // tries that came to nothing since the server last did not answer
+  #attemptStartedAt = null; // performance.now(), null between attempts
+  #isConnected = false; // whether the present stream has sent CONNECTED
+  #failures = 0; // failed attempts since a stream was live or polling failed
   #silentStreams = 0;
   #isHeld = false;
   #silenceTimer = 0;
   #pollTimer = 0;
-  #pollRound = 0; // an answer to a question of an earlier round is too late
+  #pollRound = 0; // an answer to an earlier poll is ignored
 
-  state = "start"; // live, wait, or poll
+  state = "start"; // start, live, wait, or poll
 
-  // `ask(signal)` resolves to what the server answers, null for nothing; `catchUp(answer)` makes the page current by it; `cut()` ends the
-  // present try, after which the page calls `fail`; `show(state, isHeld)` tells the person.
+  // `poll(signal)` resolves to the server's answer, or null; `catchUp(answer)` updates the page from it; `disconnect()` ends the present
+  // attempt, after which the page calls `recordEnd`; `showState(state, isHeld)` shows the state to the user.
   constructor({ poll, catchUp, disconnect, showState }) {
     this.#poll = poll;
     this.#catchUp = catchUp;
@@ -41,9 +41,9 @@ class StreamHealth {
     this.#showState = showState;
   }
 
-  // Milliseconds without a word after which a stream is dead.
+  // Milliseconds without an event after which a stream is dead.
   get silenceMs() {
-    return 1.2 * this.#heartbeatMs + StreamHealth.#GRACE_MS; // heartbeats come ± 20 %
+    return 1.2 * this.#heartbeatMs + StreamHealth.#GRACE_MS; // heartbeats have a jitter of ± 20 %
   }
 
   static describe(state, { isHeld, ms, asOf }) {
@@ -55,7 +55,7 @@ class StreamHealth {
     return ms > 0 ? `Reconnecting in ${Math.ceil(ms / 1000)} s` : "Reconnecting…";
   }
 
-  // A stream is asked for.
+  // An attempt to open a stream starts.
   startAttempt() {
     clearTimeout(this.#silenceTimer);
     this.#attemptStartedAt = performance.now();
@@ -63,28 +63,28 @@ class StreamHealth {
     if (!this.#pollTimer) this.#schedulePoll();
   }
 
-  // The stream said something; `heartbeatSeconds` comes with CONNECTED.
+  // The stream sent an event; `heartbeatSeconds` comes with CONNECTED.
   recordEvent(name, heartbeatSeconds) {
     const isOpening = !this.#isConnected;
     if (name === "CONNECTED") {
       this.#isConnected = true;
       this.#heartbeatMs = 1000 * heartbeatSeconds || StreamHealth.#DEFAULT_HEARTBEAT_MS;
     }
-    if (!this.#isConnected) return; // what was missed, or a refusal
+    if (!this.#isConnected) return; // replayed events, or a refusal
     clearTimeout(this.#silenceTimer);
     this.#silenceTimer = setTimeout(() => this.#handleSilence(isOpening), this.silenceMs);
     if (!isOpening) this.#silentStreams = 0;
     if (this.#silentStreams < StreamHealth.#MAX_SILENT_STREAMS) this.#markLive();
   }
 
-  // Nothing proves any more that the stream is heard: the network went, or a person asks for another try.
+  // The stream may be broken: the browser went offline, or the user asks for another attempt.
   markDoubtful() {
     this.#failures = 0;
     this.#setState("wait");
     if (!this.#pollTimer) this.#schedulePoll();
   }
 
-  // The try, or the stream, came to its end.
+  // The attempt failed, or the stream ended.
   recordEnd() {
     clearTimeout(this.#silenceTimer);
     if (!this.#isConnected) {
@@ -98,7 +98,7 @@ class StreamHealth {
     if (this.state === "wait" && this.#failures === StreamHealth.#FAILURES_BEFORE_POLL) this.#pollNow();
   }
 
-  // This page holds no stream any more.
+  // This page no longer holds the stream.
   stop() {
     clearTimeout(this.#silenceTimer);
     this.#stopPolling();
