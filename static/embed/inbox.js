@@ -5,6 +5,9 @@
 // sent only as a header, which EventSource cannot do, so the stream is read with fetch (stream.js). The server decides which messages
 // raise a banner, and a dismissal is a receipt, so that other pages, other sites and the application follow it.
 
+const MAX_BANNERS = 3;
+const PAGE_SIZE = 20; // messages
+
 class BroadcastInbox extends HTMLElement {
   #getToken = null;
   #api = new ApiClient(() => (this.#getToken ?? fetchTokenFromPage)(this.getAttribute("token-url")));
@@ -153,7 +156,7 @@ class BroadcastInbox extends HTMLElement {
     this.#cards.set(card.id, { ...card, seq, read: false });
     if (seq > this.#asOf) this.#setUnread(this.#unread + 1);
     this.#render();
-    this.#announce.arrived();
+    this.#announce.addArrival();
     this.#showBanner(card);
   }
 
@@ -179,7 +182,7 @@ class BroadcastInbox extends HTMLElement {
     this.#asOf = asOf;
     this.#setUnread(unread);
     if (kind === "read" && !isGap) for (const id of ids) this.#updateCard(id, { read: true });
-    else if (kind === "preferences") this.#learnPreferences();
+    else if (kind === "preferences") this.#loadPreferences();
     else if (kind !== "dismissed" || isGap) this.#scheduleReload();
     if (["read", "acknowledged", "archived", "snoozed", "dismissed"].includes(kind)) for (const id of ids) this.#closeBanner(id);
     this.#render();
@@ -190,7 +193,7 @@ class BroadcastInbox extends HTMLElement {
     this.#reloadTimer = setTimeout(() => this.#loadList().catch(() => {}), 1000 * Math.random());
   }
 
-  async #learnPreferences() {
+  async #loadPreferences() {
     this.#preferences = await (await this.#api.request("/api/user/preferences").catch(() => null))?.json() ?? this.#preferences;
   }
 

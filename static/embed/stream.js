@@ -7,6 +7,7 @@
 
 const LOGGED_EVENTS = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
 const MAX_BUFFERED_EVENTS = 300, HELLO_INTERVAL_MS = 1000;
+const HIDDEN_STREAM_MS = 30000; // after which a hidden page gives up the lead
 
 class InboxStream {
   #api;

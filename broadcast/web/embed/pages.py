@@ -25,7 +25,16 @@ from broadcast.web.embed import tokens as embed_tokens
 blueprint = Blueprint("embedding", __name__)
 
 _SHARED = ("shared/leadership", "shared/stream_health")
-_PARTS = (*_SHARED, "embed/tools", "embed/api_client", "embed/cards", "embed/stream", "embed/inbox")
+_PARTS = (
+    *_SHARED,
+    "embed/dom",
+    "embed/event_stream",
+    "embed/status_line",
+    "embed/api_client",
+    "embed/cards",
+    "embed/stream",
+    "embed/inbox",
+)
 _PREFLIGHT_SECONDS = 600
 _SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
 
