@@ -83,8 +83,8 @@
 
   // An expired message moves to the view "Ended"; a recalled one disappears.
   function removeMessage(id, seq, reason) {
-    const isOver = reason === "EXPIRED", isEndedView = getRegion()?.dataset.view === "ended";
-    if (isOver && isEndedView) setTimeout(requestCards, 300 * Math.random(), [id]);
+    const isExpired = reason === "EXPIRED", isEndedView = getRegion()?.dataset.view === "ended";
+    if (isExpired && isEndedView) setTimeout(requestCards, 300 * Math.random(), [id]);
     else endedIds.add(String(id));
     const card = findCard(id) ?? heldCards.find((other) => other.dataset.id === String(id));
     heldCards = heldCards.filter((other) => other !== card);
@@ -92,12 +92,12 @@
     page.closeAlert?.(id);
     if (card && seq > page.asOf && !card.hasAttribute("data-archived") && !card.hasAttribute("data-asleep")) {
       const unread = page.counts.unread - card.hasAttribute("data-unread");
-      page.setCounts({ unread, inbox: (page.counts.inbox ?? 1) - 1, ...(isOver && page.counts.ended < 100 && { ended: page.counts.ended + 1 }) });
+      page.setCounts({ unread, inbox: (page.counts.inbox ?? 1) - 1, ...(isExpired && page.counts.ended < 100 && { ended: page.counts.ended + 1 }) });
     } else {
       setTimeout(page.refreshCounts, Math.random() * 3000); // it may be counted on a later page or in another view
     }
     if (!card?.classList.contains("alone")) animateRemoval(card);
-    else if (isOver) reloadSingleCard(card, "This message has ended");
+    else if (isExpired) reloadSingleCard(card, "This message has ended");
     else showWithdrawn(card);
   }
 
