@@ -22,7 +22,7 @@ from tests.system import wait_for
 
 _LOGGED_EVENTS = {b"MESSAGE", b"MESSAGE_UPDATED", b"MESSAGE_REMOVED"}
 _REFUSAL_EVENTS = {b"BUSY", b"CONNECTION_LIMIT_REACHED"}
-_INITIAL_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 4.0  # as `live.js`, which goes on to 30
+_INITIAL_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 4.0  # as `inbox/live.js`, which goes on to 30
 _POLL_TIMEOUT_SECONDS = 0.01
 _RECEIVE_BYTES = 65536
 

@@ -52,7 +52,7 @@ def test_publishing_and_its_deliveries_in_every_worker_are_one_trace(traced, exp
 def test_requests_are_named_by_their_route_and_health_checks_are_left_out(traced, exporter):
     app = traced()
     browser = app.test_client()
-    for path in ("/healthz", "/readyz", "/metrics", "/static/app.css", "/nothing", "/inbox/5"):
+    for path in ("/healthz", "/readyz", "/metrics", "/static/core/app.css", "/nothing", "/inbox/5"):
         browser.get(path).close()
     assert [span.name for span in exporter.get_finished_spans()] == ["GET /inbox/<int:broadcast_id>"]
 

@@ -1,39 +1,39 @@
-// A message as elements: its text, its article, its banner. No HTML is trusted here, and nothing is asked of the server.
+// Renders a message: its text, its article, its banner. No HTML is trusted here, and no requests are made.
 
-const RANK = ["LOW", "NORMAL", "HIGH", "URGENT"];
-const BELL = "M10.268 21a2 2 0 0 0 3.464 0M3.262 15.326A1 1 0 0 0 4 17h16a1 1 0 0 0 .74-1.673C19.41 13.956 18 12.499 18 8A6 6 0 0 0 6 8c0 4.499-1.411 5.956-2.738 7.326";
-const ALERT = "m21.73 18-8-14a2 2 0 0 0-3.48 0l-8 14A2 2 0 0 0 4 21h16a2 2 0 0 0 1.73-3M12 9v4M12 17h.01";
-const CLOSE = "M18 6 6 18M6 6l12 12";
+const PRIORITIES = ["LOW", "NORMAL", "HIGH", "URGENT"];
+const BELL_ICON = "M10.268 21a2 2 0 0 0 3.464 0M3.262 15.326A1 1 0 0 0 4 17h16a1 1 0 0 0 .74-1.673C19.41 13.956 18 12.499 18 8A6 6 0 0 0 6 8c0 4.499-1.411 5.956-2.738 7.326";
+const ALERT_ICON = "m21.73 18-8-14a2 2 0 0 0-3.48 0l-8 14A2 2 0 0 0 4 21h16a2 2 0 0 0 1.73-3M12 9v4M12 17h.01";
+const CLOSE_ICON = "M18 6 6 18M6 6l12 12";
 
-// The server cleaned it (nh3); here it is read into a document that runs nothing, and only what is in this list is built anew.
-const TAGS = new Set("p br hr strong em s code pre blockquote ul ol li a h3 h4 h5 h6 table thead tbody tr th td".split(" "));
-let reader = { createHTML: (html) => html };
-try { reader = window.trustedTypes?.createPolicy("broadcast-inbox", reader) ?? reader; } catch { /* the page forbids it: see below */ }
+// The server sanitised the HTML (nh3); here it is parsed into an inert document, and only these elements are rebuilt from it.
+const ALLOWED_TAGS = new Set("p br hr strong em s code pre blockquote ul ol li a h3 h4 h5 h6 table thead tbody tr th td".split(" "));
+let htmlPolicy = { createHTML: (html) => html };
+try { htmlPolicy = window.trustedTypes?.createPolicy("broadcast-inbox", htmlPolicy) ?? htmlPolicy; } catch { /* the page's policy forbids it: see createBody */ }
 
-function textOf({ content, contentHtml }) {
-  const body = element("div", { class: "text", dir: "auto" });
+function createBody({ content, contentHtml }) {
+  const body = createElement("div", { class: "text", dir: "auto" });
   try {
-    const read = new DOMParser().parseFromString(reader.createHTML(contentHtml), "text/html");
-    body.append(...[...own("body", read).childNodes].map(copy));
+    const parsed = new DOMParser().parseFromString(htmlPolicy.createHTML(contentHtml), "text/html");
+    body.append(...[...readDocumentProperty("body", parsed).childNodes].map(copyNode));
   } catch {
-    body.append(element("p", { class: "plain" }, content)); // Trusted Types without our policy: the text as it was typed
+    body.append(createElement("p", { class: "plain" }, content)); // Trusted Types forbid our policy: show the plain text
   }
   return body;
 }
 
-function copy(node) {
-  if (node.nodeType !== Node.ELEMENT_NODE) return textNode(node.nodeType === Node.TEXT_NODE ? node.data : "");
-  const children = [...node.childNodes].map(copy), name = node.localName;
-  if (!TAGS.has(name)) return textNode(node.textContent);
-  return name === "a" ? link(node.getAttribute("href"), null, ...children) : element(name, {}, ...children);
+function copyNode(node) {
+  if (node.nodeType !== Node.ELEMENT_NODE) return createTextNode(node.nodeType === Node.TEXT_NODE ? node.data : "");
+  const children = [...node.childNodes].map(copyNode), name = node.localName;
+  if (!ALLOWED_TAGS.has(name)) return createTextNode(node.textContent);
+  return name === "a" ? createLink(node.getAttribute("href"), null, ...children) : createElement(name, {}, ...children);
 }
 
-function link(href, style, ...children) {
+function createLink(href, style, ...children) {
   const isSafe = /^(https?:|mailto:)/i.test(href ?? "");
-  return element("a", { href: isSafe && href, class: style, target: "_blank", rel: "noopener noreferrer nofollow" }, ...children);
+  return createElement("a", { href: isSafe && href, class: style, target: "_blank", rel: "noopener noreferrer nofollow" }, ...children);
 }
 
-function ago(moment) {
+function formatAge(moment) {
   const minutes = Math.floor((Date.now() - moment) / 60000);
   if (minutes < 1) return "just now";
   if (minutes < 60) return `${minutes} min ago`;
@@ -41,94 +41,94 @@ function ago(moment) {
   return moment.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
 }
 
-function timeOf(text) {
+function createTime(text) {
   const moment = new Date(text);
   const exact = moment.toLocaleString("en-GB", { dateStyle: "full", timeStyle: "short" });
-  return element("time", { datetime: text, title: exact }, ago(moment));
+  return createElement("time", { datetime: text, title: exact }, formatAge(moment));
 }
 
-// ---- a message: its article in the list, its banner above the page. `does` has a function of the id for each act.
+// ---- a message: its article in the list, its banner above the page. `actions` has a function of the message id for each action.
 
-const dayOf = (moment) => new Date(moment).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
-const mustAck = (card) => card.requiresAck && !card.acknowledgedAt;
+const formatDate = (moment) => new Date(moment).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const mustAcknowledge = (card) => card.requiresAck && !card.acknowledgedAt;
 
-function articleOf(card, isOpen, does) {
-  const press = (act, words, style) => element("button", { type: "button", class: `button ${style}`, "data-does": act, onclick: () => does[act](card.id) }, words, element("span", { class: "sr" }, `: ${card.title}`));
-  const title = element("button", { type: "button", class: "title", dir: "auto", "data-does": "open", "aria-expanded": String(isOpen), onclick: () => does.open(card.id) }, card.title);
-  return element(
+function createArticle(card, isOpen, actions) {
+  const createActionButton = (action, text, style) => createElement("button", { type: "button", class: `button ${style}`, "data-does": action, onclick: () => actions[action](card.id) }, text, createElement("span", { class: "sr" }, `: ${card.title}`));
+  const title = createElement("button", { type: "button", class: "title", dir: "auto", "data-does": "open", "aria-expanded": String(isOpen), onclick: () => actions.open(card.id) }, card.title);
+  return createElement(
     "article", { "data-id": card.id, "data-unread": !card.read, class: isOpen && "opened", "aria-labelledby": `title-${card.id}` },
-    metaOf(card),
-    element("h3", { id: `title-${card.id}` }, title),
-    textOf(card),
-    mustAck(card) && card.earlierAcknowledgedAt ? element("p", { class: "earlier" }, `You acknowledged an earlier version on ${dayOf(card.earlierAcknowledgedAt)}. Please read it again.`) : null,
-    card.actions.length ? element("p", { class: "acts" }, ...card.actions.map(({ label, url }) => link(url, "button", label))) : null,
-    isOpen ? element("details", {}, element("summary", {}, "Why am I seeing this?"), `${card.why}.`) : null,
-    element(
+    createMeta(card),
+    createElement("h3", { id: `title-${card.id}` }, title),
+    createBody(card),
+    mustAcknowledge(card) && card.earlierAcknowledgedAt ? createElement("p", { class: "earlier" }, `You acknowledged an earlier version on ${formatDate(card.earlierAcknowledgedAt)}. Please read it again.`) : null,
+    card.actions.length ? createElement("p", { class: "acts" }, ...card.actions.map(({ label, url }) => createLink(url, "button", label))) : null,
+    isOpen ? createElement("details", {}, createElement("summary", {}, "Why am I seeing this?"), `${card.why}.`) : null,
+    createElement(
       "div", { class: "acts" },
-      element("span", { class: "from" }, `From ${card.senderName}`),
-      mustAck(card) ? press("acknowledge", "I have read and understood", "primary") : null,
-      card.read ? null : press("read", "Mark read", "quiet"),
+      createElement("span", { class: "from" }, `From ${card.senderName}`),
+      mustAcknowledge(card) ? createActionButton("acknowledge", "I have read and understood", "primary") : null,
+      card.read ? null : createActionButton("read", "Mark read", "quiet"),
     ),
   );
 }
 
-function metaOf(card) {
-  const loud = { URGENT: "Urgent", HIGH: "High" }[card.priority];
-  const due = card.ackDueAt && dayOf(card.ackDueAt);
-  return element(
+function createMeta(card) {
+  const priorityLabel = { URGENT: "Urgent", HIGH: "High" }[card.priority];
+  const dueText = card.ackDueAt && formatDate(card.ackDueAt);
+  return createElement(
     "p", { class: "meta" },
-    card.read ? null : element("span", { class: "dot" }, element("span", { class: "sr" }, "Unread")),
-    loud ? element("span", { class: card.priority }, icon(ALERT), loud) : null,
-    mustAck(card) ? element("span", {}, due ? `To acknowledge by ${due}` : "To acknowledge") : null,
-    card.category ? element("span", {}, card.category) : null,
-    timeOf(card.publishedAt ?? card.createdAt),
+    card.read ? null : createElement("span", { class: "dot" }, createElement("span", { class: "sr" }, "Unread")),
+    priorityLabel ? createElement("span", { class: card.priority }, createIcon(ALERT_ICON), priorityLabel) : null,
+    mustAcknowledge(card) ? createElement("span", {}, dueText ? `To acknowledge by ${dueText}` : "To acknowledge") : null,
+    card.category ? createElement("span", {}, card.category) : null,
+    createTime(card.publishedAt ?? card.createdAt),
   );
 }
 
-// Make `list` hold the articles of `cards`, then `last`. What did not change keeps its place and its element, so that neither focus nor
-// scrolling is lost; a focus whose article went goes on to the next one, or to `refuge`.
-function drawCards(list, cards, { opened, does, last, refuge }) {
-  const root = list.getRootNode(), known = new Map([...list.querySelectorAll("article")].map((one) => [Number(one.dataset.id), one]));
-  const wanted = [...cards.map((card) => redrawn(card, known.get(card.id), opened.has(card.id), does, root)), last];
-  for (const one of [...list.children]) {
-    if (wanted.includes(one)) continue;
-    if (one.contains(root.activeElement)) (one.nextElementSibling?.querySelector(".title") ?? refuge).focus({ preventScroll: true });
-    one.remove();
+// Make `list` contain the articles of `cards`, then `lastElement`. An unchanged article keeps its element, so that focus and scroll
+// position are kept; if the focused article is removed, the next one gets the focus, else `fallbackFocus`.
+function renderCards(list, cards, { openIds, actions, lastElement, fallbackFocus }) {
+  const root = list.getRootNode(), existing = new Map([...list.querySelectorAll("article")].map((article) => [Number(article.dataset.id), article]));
+  const elements = [...cards.map((card) => renderCard(card, existing.get(card.id), openIds.has(card.id), actions, root)), lastElement];
+  for (const child of [...list.children]) {
+    if (elements.includes(child)) continue;
+    if (child.contains(root.activeElement)) (child.nextElementSibling?.querySelector(".title") ?? fallbackFocus).focus({ preventScroll: true });
+    child.remove();
   }
-  let at = list.firstElementChild;
-  for (const one of wanted) {
-    if (one === at) at = at.nextElementSibling;
-    else list.insertBefore(one, at);
+  let position = list.firstElementChild;
+  for (const wantedElement of elements) {
+    if (wantedElement === position) position = position.nextElementSibling;
+    else list.insertBefore(wantedElement, position);
   }
 }
 
-function redrawn(card, known, isOpen, does, root) {
-  const look = JSON.stringify([card.revision, card.read, card.acknowledgedAt, card.earlierAcknowledgedAt, isOpen]);
-  if (known?.dataset.look === look) return known;
-  const fresh = articleOf(card, isOpen, does), focused = known?.contains(root.activeElement) && root.activeElement;
-  fresh.dataset.look = look;
-  known?.replaceWith(fresh);
-  if (focused) (fresh.querySelector(`[data-does="${focused.dataset.does}"]`) ?? fresh.querySelector(".title")).focus({ preventScroll: true });
-  return fresh;
+function renderCard(card, existing, isOpen, actions, root) {
+  const signature = JSON.stringify([card.revision, card.read, card.acknowledgedAt, card.earlierAcknowledgedAt, isOpen]);
+  if (existing?.dataset.look === signature) return existing;
+  const article = createArticle(card, isOpen, actions), focusedElement = existing?.contains(root.activeElement) && root.activeElement;
+  article.dataset.look = signature;
+  existing?.replaceWith(article);
+  if (focusedElement) (article.querySelector(`[data-does="${focusedElement.dataset.does}"]`) ?? article.querySelector(".title")).focus({ preventScroll: true });
+  return article;
 }
 
-function bannerOf(card, { show, dismiss }) {
+function createBanner(card, { show, dismiss }) {
   const isUrgent = card.priority === "URGENT";
-  return element(
+  return createElement(
     "div", { class: isUrgent ? "banner urgent" : "banner", "data-of": card.id, role: isUrgent && "alert" },
-    icon(ALERT),
-    element(
+    createIcon(ALERT_ICON),
+    createElement(
       "p", {},
-      element("span", { class: "sr" }, isUrgent ? "Urgent: " : "High priority: "),
-      element("button", { type: "button", class: "title", dir: "auto", onclick: show }, card.title),
+      createElement("span", { class: "sr" }, isUrgent ? "Urgent: " : "High priority: "),
+      createElement("button", { type: "button", class: "title", dir: "auto", onclick: show }, card.title),
     ),
-    element("button", { type: "button", class: "close", "aria-label": `Dismiss: ${card.title}`, onclick: dismiss }, icon(CLOSE)),
+    createElement("button", { type: "button", class: "close", "aria-label": `Dismiss: ${card.title}`, onclick: dismiss }, createIcon(CLOSE_ICON)),
   );
 }
 
-// Whether this person wants no banner of it now; only URGENT breaks through.
+// Whether the user's preferences silence the banner of this message now; only URGENT breaks through.
 function isSilenced({ category, priority }, { mutedCategories, mandatory, minimumPriority, heldUntil }) {
   if (priority === "URGENT") return false;
   const isMuted = mutedCategories.includes(category) && !mandatory.includes(category);
-  return isMuted || RANK.indexOf(priority) < RANK.indexOf(minimumPriority) || Date.parse(heldUntil) > Date.now();
+  return isMuted || PRIORITIES.indexOf(priority) < PRIORITIES.indexOf(minimumPriority) || Date.parse(heldUntil) > Date.now();
 }

@@ -1,101 +1,102 @@
-// Which page of a browser holds the stream for all of them: HTTP/1.1 allows six connections to a site, and the seventh would hang.
+// Leader election between the pages of a browser: one holds the stream for all of them, since browsers allow six HTTP/1.1
+// connections to a site and the seventh would hang.
 //
-// A Web Lock says it, so that a leader that is closed is followed within milliseconds. Where there is none (plain http on another
-// machine), a lease in localStorage that the leader renews: two pages may lead for a moment, and the one that finds another's name
-// in it lets go. Where there is neither, every page leads itself. Used by the application's pages and by embed.js, so it is a
-// class and nothing more.
+// A Web Lock elects the leader, so that another page takes over within milliseconds when the leader is closed. Without Web Locks
+// (plain http from another machine) the leader renews a lease in localStorage: two pages may lead for a moment, until one finds the
+// other's id in the lease and resigns. Without either, every page leads itself. The application's pages and embed.js share this file,
+// so it contains only the class.
 "use strict";
 
 class Leadership {
-  static BEAT_MS = 1000; // how often the lease is looked at; a page in the background is granted that much
-  static LEASE_MS = 4000; // how long it holds; longer than a busy page may be late
+  static CHECK_INTERVAL_MS = 1000; // between checks of the lease; the shortest timer that background pages get
+  static LEASE_DURATION_MS = 4000; // longer than a busy page may be late with renewing it
   #name;
   #lead;
   #resign;
-  #me = Math.random().toString(36).slice(2);
-  #candidacy = null; // aborted when this page no longer stands
-  #wasMine = false; // the lease, at the last look
+  #id = Math.random().toString(36).slice(2);
+  #candidacy = null; // AbortController while this page is a candidate or leads
+  #wasHolder = false; // whether this page held the lease at the last check
 
   isLeading = false;
 
-  // `lead` and `resign` are called when this page begins and ceases to lead. Nothing happens before `stand`.
+  // `lead` and `resign` are called when this page starts and stops leading. Nothing happens before `standForElection`.
   constructor(name, { lead, resign }) {
     this.#name = name;
     this.#lead = lead;
     this.#resign = resign;
   }
 
-  // From now on this page leads as soon as no other does.
-  stand() {
+  // Become a candidate: this page leads as soon as no other does.
+  standForElection() {
     if (this.#candidacy) return;
     this.#candidacy = new AbortController();
-    if (navigator.locks) this.#queue(this.#candidacy.signal);
+    if (navigator.locks) this.#requestLock(this.#candidacy.signal);
     else this.#watchLease(this.#candidacy.signal);
   }
 
-  // Lead no more, and let another page do it at once.
+  // Stop leading, or being a candidate; another page takes over at once.
   stepDown() {
     this.#candidacy?.abort();
     this.#candidacy = null;
-    this.#wasMine = false;
-    this.#cease();
+    this.#wasHolder = false;
+    this.#stopLeading();
   }
 
-  #queue(signal) {
-    const held = () => new Promise((release) => {
+  #requestLock(signal) {
+    const holdLock = () => new Promise((release) => {
       if (signal.aborted) return release();
       signal.addEventListener("abort", release, { once: true });
-      this.#begin();
+      this.#startLeading();
     });
-    navigator.locks.request(this.#name, { signal }, held).catch(() => {}); // aborted while it waited
+    navigator.locks.request(this.#name, { signal }, holdLock).catch(() => {}); // aborted while it was queued
   }
 
   #watchLease(signal) {
-    const look = () => this.#look();
-    const beat = setInterval(look, Leadership.BEAT_MS);
-    window.addEventListener("storage", ({ key, newValue }) => { if (key === this.#name && !newValue) look(); }, { signal });
+    const checkLease = () => this.#checkLease();
+    const timer = setInterval(checkLease, Leadership.CHECK_INTERVAL_MS);
+    window.addEventListener("storage", ({ key, newValue }) => { if (key === this.#name && !newValue) checkLease(); }, { signal });
     signal.addEventListener("abort", () => {
-      clearInterval(beat);
-      if (this.#read()?.by === this.#me) this.#write(null);
+      clearInterval(timer);
+      if (this.#readLease()?.by === this.#id) this.#writeLease(null);
     }, { once: true });
-    look();
+    checkLease();
   }
 
-  #look() {
-    const lease = this.#read(), now = Date.now();
-    if (lease === undefined) return this.#begin(); // storage is forbidden
-    const isMine = lease?.by === this.#me;
-    const isOver = !lease || lease.until < now || lease.until > now + 2 * Leadership.LEASE_MS; // or the clock was put back
-    if (isMine || isOver) this.#write({ by: this.#me, until: now + Leadership.LEASE_MS });
-    if (isMine && this.#wasMine) this.#begin(); // nobody wrote over it since the last look
-    else if (!isMine) this.#cease();
-    this.#wasMine = isMine || isOver;
-    if (isOver && !isMine) setTimeout(() => { if (this.#candidacy) this.#look(); }, Leadership.BEAT_MS / 4);
+  #checkLease() {
+    const lease = this.#readLease(), now = Date.now();
+    if (lease === undefined) return this.#startLeading(); // storage is forbidden
+    const isMine = lease?.by === this.#id;
+    const isExpired = !lease || lease.until < now || lease.until > now + 2 * Leadership.LEASE_DURATION_MS; // or the clock was set back
+    if (isMine || isExpired) this.#writeLease({ by: this.#id, until: now + Leadership.LEASE_DURATION_MS });
+    if (isMine && this.#wasHolder) this.#startLeading(); // no other page has overwritten it since the last check
+    else if (!isMine) this.#stopLeading();
+    this.#wasHolder = isMine || isExpired;
+    if (isExpired && !isMine) setTimeout(() => { if (this.#candidacy) this.#checkLease(); }, Leadership.CHECK_INTERVAL_MS / 4);
   }
 
-  // The lease, null for none, undefined when it cannot be read.
-  #read() {
+  // The lease; null if there is none, undefined if storage cannot be read.
+  #readLease() {
     try {
       return JSON.parse(localStorage.getItem(this.#name));
-    } catch (problem) {
-      return problem instanceof SyntaxError ? null : undefined;
+    } catch (error) {
+      return error instanceof SyntaxError ? null : undefined;
     }
   }
 
-  #write(lease) {
+  #writeLease(lease) {
     try {
       if (lease) localStorage.setItem(this.#name, JSON.stringify(lease));
       else localStorage.removeItem(this.#name);
-    } catch { /* full or forbidden: then it cannot be read either, or another writes it */ }
+    } catch { /* full or forbidden: reading fails as well, or another page writes the lease */ }
   }
 
-  #begin() {
+  #startLeading() {
     if (this.isLeading) return;
     this.isLeading = true;
     this.#lead();
   }
 
-  #cease() {
+  #stopLeading() {
     if (!this.isLeading) return;
     this.isLeading = false;
     this.#resign();

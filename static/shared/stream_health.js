@@ -1,174 +1,174 @@
-// Whether the stream is heard, and what is done while it is not. Used by the application's pages and by embed.js, so it is a class
-// and nothing more.
+// Detects a broken stream, and polls while there is none. The application's pages and embed.js share this file, so it contains only
+// the class.
 //
-// The server writes at least once per heartbeat, and says with CONNECTED how long that is. A missed one plus some grace is a dead
-// line that nobody reported: the stream is opened anew at once. While no stream is heard the server is asked every ten seconds. If
-// that is not answered either, the line is silent: the tries go on, with growing pauses. If it is, only streams do not come through,
-// because something holds them back or refuses them: then the page lives from asking, and says so, until a stream is heard again.
+// The server sends at least one heartbeat per interval, which CONNECTED announces. If one is missing after a grace period, the
+// connection is dead although nothing reported it: the stream is reopened at once. While no stream is live, the server is polled every
+// ten seconds. If polling gets no answer either, the network or the server is down: attempts continue with backoff. If it does, only
+// streams fail, because a proxy buffers or refuses them: then the page is updated by polling, and says so, until a stream is live.
 "use strict";
 
 class StreamHealth {
-  static ASK_MS = 10000; // around which the server is asked; the words below say so
-  static #ANSWER_MS = 8000; // an answer that takes longer is none
-  static #HEARTBEAT_MS = 15000; // until the server says it
+  static POLL_INTERVAL_MS = 10000; // on average, while no stream is live; shown to the user
+  static #POLL_TIMEOUT_MS = 8000; // a slower answer counts as none
+  static #DEFAULT_HEARTBEAT_MS = 15000; // until CONNECTED announces it
   static #GRACE_MS = 5000;
-  static #HELD_MS = 5000; // a stream that says nothing for so long is held back; a refusal comes sooner
-  static #TRY_MS = 60000; // how long one that is held back is kept before another is tried: the way may be another by now
-  static #FAILURES = 3; // in a row, before the server is asked without waiting
-  static #MUTED = 2; // streams in a row that opened and then said nothing more: a proxy lets only the beginning through
-  #ask;
+  static #HELD_BACK_AFTER_MS = 5000; // an attempt without an event for so long is held back by a proxy; a refusal comes sooner
+  static #MAX_HELD_ATTEMPT_MS = 60000; // after which a held back attempt is replaced: the route may have changed
+  static #FAILURES_BEFORE_POLL = 3; // failures in a row after which the server is polled without waiting
+  static #MAX_SILENT_STREAMS = 2; // streams in a row that opened and then fell silent: a proxy lets only the beginning through
+  #poll;
   #catchUp;
-  #cut;
-  #show;
-  #heartbeatMs = StreamHealth.#HEARTBEAT_MS;
-  #tryAt = null; // when the present try began, null between tries
-  #isConnected = false; // the present stream
-  #failures = 0; // tries that came to nothing since the server last did not answer
-  #muted = 0;
+  #disconnect;
+  #showState;
+  #heartbeatMs = StreamHealth.#DEFAULT_HEARTBEAT_MS;
+  #attemptStartedAt = null; // performance.now(), null between attempts
+  #isConnected = false; // whether the present stream has sent CONNECTED
+  #failures = 0; // failed attempts since a stream was live or polling failed
+  #silentStreams = 0;
   #isHeld = false;
-  #silence = 0;
-  #asking = 0;
-  #round = 0; // an answer to a question of an earlier round is too late
+  #silenceTimer = 0;
+  #pollTimer = 0;
+  #pollRound = 0; // an answer to an earlier poll is ignored
 
-  state = "start"; // live, wait, or poll
+  state = "start"; // start, live, wait, or poll
 
-  // `ask(signal)` resolves to what the server answers, null for nothing; `catchUp(answer)` makes the page current by it; `cut()` ends the
-  // present try, after which the page calls `fail`; `show(state, isHeld)` tells the person.
-  constructor({ ask, catchUp, cut, show }) {
-    this.#ask = ask;
+  // `poll(signal)` resolves to the server's answer, or null; `catchUp(answer)` updates the page from it; `disconnect()` ends the present
+  // attempt, after which the page calls `recordEnd`; `showState(state, isHeld)` shows the state to the user.
+  constructor({ poll, catchUp, disconnect, showState }) {
+    this.#poll = poll;
     this.#catchUp = catchUp;
-    this.#cut = cut;
-    this.#show = show;
+    this.#disconnect = disconnect;
+    this.#showState = showState;
   }
 
-  // Milliseconds without a word after which a stream is dead.
+  // Milliseconds without an event after which a stream is dead.
   get silenceMs() {
-    return 1.2 * this.#heartbeatMs + StreamHealth.#GRACE_MS; // heartbeats come ± 20 %
+    return 1.2 * this.#heartbeatMs + StreamHealth.#GRACE_MS; // heartbeats have a jitter of ± 20 %
   }
 
-  static words(state, { isHeld, ms, asOf }) {
+  static describe(state, { isHeld, ms, asOf }) {
     if (state === "live") return "Live";
     if (state === "start") return "Connecting…";
-    const at = (asOf ?? new Date()).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-    if (navigator.onLine === false) return `Offline, as of ${at}`;
-    if (state === "poll") return `Live updates are ${isHeld ? "held back" : "unavailable"}; checking every ${StreamHealth.ASK_MS / 1000} s`;
+    const asOfText = (asOf ?? new Date()).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+    if (navigator.onLine === false) return `Offline, as of ${asOfText}`;
+    if (state === "poll") return `Live updates are ${isHeld ? "held back" : "unavailable"}; checking every ${StreamHealth.POLL_INTERVAL_MS / 1000} s`;
     return ms > 0 ? `Reconnecting in ${Math.ceil(ms / 1000)} s` : "Reconnecting…";
   }
 
-  // A stream is asked for.
-  begin() {
-    clearTimeout(this.#silence);
-    this.#tryAt = performance.now();
+  // An attempt to open a stream starts.
+  startAttempt() {
+    clearTimeout(this.#silenceTimer);
+    this.#attemptStartedAt = performance.now();
     this.#isConnected = false;
-    if (!this.#asking) this.#askLater();
+    if (!this.#pollTimer) this.#schedulePoll();
   }
 
-  // The stream said something; `heartbeatSeconds` comes with CONNECTED.
-  hear(name, heartbeatSeconds) {
+  // The stream sent an event; `heartbeatSeconds` comes with CONNECTED.
+  recordEvent(name, heartbeatSeconds) {
     const isOpening = !this.#isConnected;
     if (name === "CONNECTED") {
       this.#isConnected = true;
-      this.#heartbeatMs = 1000 * heartbeatSeconds || StreamHealth.#HEARTBEAT_MS;
+      this.#heartbeatMs = 1000 * heartbeatSeconds || StreamHealth.#DEFAULT_HEARTBEAT_MS;
     }
-    if (!this.#isConnected) return; // what was missed, or a refusal
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => this.#fallSilent(isOpening), this.silenceMs);
-    if (!isOpening) this.#muted = 0;
-    if (this.#muted < StreamHealth.#MUTED) this.#live();
+    if (!this.#isConnected) return; // replayed events, or a refusal
+    clearTimeout(this.#silenceTimer);
+    this.#silenceTimer = setTimeout(() => this.#handleSilence(isOpening), this.silenceMs);
+    if (!isOpening) this.#silentStreams = 0;
+    if (this.#silentStreams < StreamHealth.#MAX_SILENT_STREAMS) this.#markLive();
   }
 
-  // Nothing proves any more that the stream is heard: the network went, or a person asks for another try.
-  doubt() {
+  // The stream may be broken: the browser went offline, or the user asks for another attempt.
+  markDoubtful() {
     this.#failures = 0;
-    this.#become("wait");
-    if (!this.#asking) this.#askLater();
+    this.#setState("wait");
+    if (!this.#pollTimer) this.#schedulePoll();
   }
 
-  // The try, or the stream, came to its end.
-  fail() {
-    clearTimeout(this.#silence);
+  // The attempt failed, or the stream ended.
+  recordEnd() {
+    clearTimeout(this.#silenceTimer);
     if (!this.#isConnected) {
       this.#failures += 1;
-      this.#isHeld = this.#pendingMs > StreamHealth.#HELD_MS;
+      this.#isHeld = this.#attemptMs > StreamHealth.#HELD_BACK_AFTER_MS;
     }
-    this.#tryAt = null;
+    this.#attemptStartedAt = null;
     this.#isConnected = false;
-    if (this.state !== "poll") this.#become("wait");
-    if (!this.#asking) this.#askLater();
-    if (this.state === "wait" && this.#failures === StreamHealth.#FAILURES) this.#look();
+    if (this.state !== "poll") this.#setState("wait");
+    if (!this.#pollTimer) this.#schedulePoll();
+    if (this.state === "wait" && this.#failures === StreamHealth.#FAILURES_BEFORE_POLL) this.#pollNow();
   }
 
-  // This page holds no stream any more.
+  // This page no longer holds the stream.
   stop() {
-    clearTimeout(this.#silence);
-    this.#settle();
-    this.#tryAt = null;
+    clearTimeout(this.#silenceTimer);
+    this.#stopPolling();
+    this.#attemptStartedAt = null;
     this.#isConnected = false;
     this.state = "start";
   }
 
-  get #pendingMs() {
-    return this.#tryAt === null ? 0 : performance.now() - this.#tryAt;
+  get #attemptMs() {
+    return this.#attemptStartedAt === null ? 0 : performance.now() - this.#attemptStartedAt;
   }
 
-  #fallSilent(wasMuted) {
-    if (wasMuted) this.#muted += 1;
-    if (this.state !== "poll") this.#become("wait");
-    this.#cut();
+  #handleSilence(wasOpening) {
+    if (wasOpening) this.#silentStreams += 1;
+    if (this.state !== "poll") this.#setState("wait");
+    this.#disconnect();
   }
 
-  #live() {
-    this.#settle();
+  #markLive() {
+    this.#stopPolling();
     this.#failures = 0;
-    if (this.state !== "live") this.#become("live");
+    if (this.state !== "live") this.#setState("live");
   }
 
-  #settle() {
-    clearTimeout(this.#asking);
-    this.#asking = 0;
-    this.#round += 1;
+  #stopPolling() {
+    clearTimeout(this.#pollTimer);
+    this.#pollTimer = 0;
+    this.#pollRound += 1;
   }
 
-  #become(state) {
+  #setState(state) {
     this.state = state;
-    this.#show(state, this.#isHeld);
+    this.#showState(state, this.#isHeld);
   }
 
-  #askLater() {
-    clearTimeout(this.#asking);
-    this.#asking = setTimeout(() => this.#look(), StreamHealth.ASK_MS * (0.8 + 0.3 * Math.random()));
+  #schedulePoll() {
+    clearTimeout(this.#pollTimer);
+    this.#pollTimer = setTimeout(() => this.#pollNow(), StreamHealth.POLL_INTERVAL_MS * (0.8 + 0.3 * Math.random()));
   }
 
-  async #look() {
-    clearTimeout(this.#asking);
-    const round = ++this.#round;
-    const answer = navigator.onLine === false ? undefined : await this.#answer();
-    if (round !== this.#round) return;
-    this.#askLater();
+  async #pollNow() {
+    clearTimeout(this.#pollTimer);
+    const pollRound = ++this.#pollRound;
+    const answer = navigator.onLine === false ? undefined : await this.#fetchAnswer();
+    if (pollRound !== this.#pollRound) return;
+    this.#schedulePoll();
     if (answer === undefined) return;
-    if (answer === null) this.#findSilent();
-    else this.#findAnswering(answer);
+    if (answer === null) this.#handleNoAnswer();
+    else this.#handleAnswer(answer);
   }
 
-  #answer() {
-    const signal = AbortSignal.timeout(StreamHealth.#ANSWER_MS);
-    return new Promise((done) => {
-      signal.addEventListener("abort", () => done(null));
-      this.#ask(signal).then(done, () => done(null));
+  #fetchAnswer() {
+    const signal = AbortSignal.timeout(StreamHealth.#POLL_TIMEOUT_MS);
+    return new Promise((resolve) => {
+      signal.addEventListener("abort", () => resolve(null));
+      this.#poll(signal).then(resolve, () => resolve(null));
     });
   }
 
-  #findSilent() {
+  #handleNoAnswer() {
     this.#failures = 0;
-    if (this.state !== "wait") this.#become("wait");
-    if (this.#tryAt !== null) this.#cut();
+    if (this.state !== "wait") this.#setState("wait");
+    if (this.#attemptStartedAt !== null) this.#disconnect();
   }
 
-  #findAnswering(answer) {
-    const isPending = this.#pendingMs > StreamHealth.#HELD_MS;
-    this.#isHeld ||= isPending;
-    if (isPending || this.#failures) this.#become("poll");
+  #handleAnswer(answer) {
+    const isStalled = this.#attemptMs > StreamHealth.#HELD_BACK_AFTER_MS;
+    this.#isHeld ||= isStalled;
+    if (isStalled || this.#failures) this.#setState("poll");
     this.#catchUp(answer);
-    if (this.#pendingMs > StreamHealth.#TRY_MS) this.#cut();
+    if (this.#attemptMs > StreamHealth.#MAX_HELD_ATTEMPT_MS) this.#disconnect();
   }
 }

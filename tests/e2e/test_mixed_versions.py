@@ -32,7 +32,7 @@ def until(page: Page, condition: Callable[[], bool]) -> None:
     raise AssertionError("it never happened")
 
 
-@pytest.mark.parametrize("file", ["page.js", "live.js", "vendor/htmx-4.0.1.min.js", "app.css"])
+@pytest.mark.parametrize("file", ["core/page.js", "inbox/live.js", "vendor/htmx-4.0.1.min.js", "core/app.css"])
 def test_page_comes_up_once_a_node_has_its_file(system, sit_down, file):
     desk, loads = sit_down("bob"), []
     desk.page.on("load", lambda page: loads.append(page))
@@ -50,7 +50,7 @@ def test_page_that_never_gets_its_file_stops_loading_itself(system, sit_down):
     desk.page.add_init_script(
         "for (const real of [window.setTimeout]) window.setTimeout = (what, ms) => real(what, ms / 50)"
     )
-    refused = answer_of_another_version(desk, "**/static/live.js?v=*", times=10**6)
+    refused = answer_of_another_version(desk, "**/static/inbox/live.js?v=*", times=10**6)
     desk.page.goto("/inbox")
     until(desk.page, lambda: len(refused) == (1 + 5) * (1 + 3))  # it was loaded six times, and asked four times in each
     desk.page.wait_for_timeout(500)  # in which nothing is to happen
@@ -61,7 +61,7 @@ def test_page_that_never_gets_its_file_stops_loading_itself(system, sit_down):
 
 def test_text_that_is_typed_meanwhile_is_not_lost(system, sit_down):
     desk = sit_down("alice")
-    refused = answer_of_another_version(desk, "**/static/compose.js?v=*", times=10**6)
+    refused = answer_of_another_version(desk, "**/static/console/compose.js?v=*", times=10**6)
     desk.page.goto("/console/broadcasts/new")
     desk.page.locator("[name=title]").fill("Half a sentence")
     until(desk.page, lambda: len(refused) == 4)

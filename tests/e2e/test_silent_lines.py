@@ -181,9 +181,9 @@ def test_silence_is_measured_by_the_heartbeat_that_the_server_told(gated):
     bob, _ = gated
     bob.open_inbox()
     silent = bob.page.evaluate("""() => [1, 15, 60].map((seconds) => {
-        const told = new StreamHealth({ ask: async () => null, catchUp() {}, cut() {}, show() {} });
-        told.begin();
-        told.hear("CONNECTED", seconds);
+        const told = new StreamHealth({ poll: async () => null, catchUp() {}, disconnect() {}, showState() {} });
+        told.startAttempt();
+        told.recordEvent("CONNECTED", seconds);
         return told.silenceMs;
     })""")
     assert silent == [6200, 23_000, 77_000]
@@ -196,18 +196,18 @@ def test_stream_of_which_only_the_beginning_comes_through_is_held_back(gated):
     states = bob.page.evaluate("""() => {
         window.shown = [];
         const health = new StreamHealth({
-            ask: async () => ({}), catchUp() {}, show: (state, isHeld) => window.shown.push([state, isHeld]),
-            cut() { health.fail(); health.begin(); health.hear("CONNECTED", 15); },
+            poll: async () => ({}), catchUp() {}, showState: (state, isHeld) => window.shown.push([state, isHeld]),
+            disconnect() { health.recordEnd(); health.startAttempt(); health.recordEvent("CONNECTED", 15); },
         });
         window.health = health;
-        health.begin();
-        health.hear("CONNECTED", 15);
+        health.startAttempt();
+        health.recordEvent("CONNECTED", 15);
         return window.shown;
     }""")
     assert states == [["live", False]]
     bob.page.clock.run_for(120_000)
     bob.wait_until(lambda: bob.page.evaluate("window.shown.at(-1)") == ["poll", True], description="the page to ask")
-    bob.page.evaluate("window.health.hear('HEARTBEAT')")
+    bob.page.evaluate("window.health.recordEvent('HEARTBEAT')")
     assert bob.page.evaluate("window.health.state") == "live"
 
 

@@ -27,7 +27,7 @@ def test_file_under_its_own_hash_is_kept_for_ever(client):
 
 @pytest.mark.parametrize("v", ["1", "", "0" * 12, "missing", "%00", "x" * 2000])
 @pytest.mark.parametrize(
-    "name", ["app.css", "live.js", "vendor/htmx-4.0.1.min.js", "nothing.js", "vendor", "../app.py"]
+    "name", ["core/app.css", "inbox/live.js", "vendor/htmx-4.0.1.min.js", "nothing.js", "vendor", "../app.py"]
 )
 def test_no_other_content_stands_under_a_hash(client, name: str, v: str):
     answer = client().get(f"/static/{name}?v={v}")
@@ -41,7 +41,7 @@ def test_two_hashes_are_none(client):
 
 
 def test_file_without_a_hash_is_kept_for_minutes_and_one_that_is_missing_not_at_all(client):
-    assert client().get("/static/app.css").headers["Cache-Control"] == "public, max-age=300"
+    assert client().get("/static/core/app.css").headers["Cache-Control"] == "public, max-age=300"
     assert client().get("/static/nothing.css").headers["Cache-Control"] == "no-store"
 
 
@@ -51,11 +51,11 @@ def test_node_of_another_version_gives_nothing_out_under_the_name_of_ours(make_a
     [same] = [address for address in addresses(page) if "/live.js" in address]
     folder = tmp_path / "static"
     shutil.copytree(make_app().static_folder, folder)
-    (folder / "app.css").write_text("body { color: red }")
+    (folder / "core/app.css").write_text("body { color: red }")
     monkeypatch.setattr("broadcast.factory._STATIC_FOLDER", str(folder))
     other = make_app().test_client()
     assert (other.get(ours).status_code, other.get(ours).headers["Cache-Control"]) == (404, "no-store")
-    assert other.get("/static/app.css").text == "body { color: red }"
+    assert other.get("/static/core/app.css").text == "body { color: red }"
     assert "immutable" in other.get(same).headers["Cache-Control"]
 
 

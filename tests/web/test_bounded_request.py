@@ -48,7 +48,7 @@ def test_form_of_too_many_parts_is_refused_with_the_same_sentence(client):
     assert "more than 2,000 fields" in answer.get_data(as_text=True)
 
 
-@pytest.mark.parametrize("path", ["/login", "/static/app.css", "/api/user/messages", "/no/such/page"])
+@pytest.mark.parametrize("path", ["/login", "/static/core/app.css", "/api/user/messages", "/no/such/page"])
 def test_address_of_too_many_parameters_is_refused(client, path):
     answer = client("bob").http.get(f"{path}?{'a=b&' * 1000}", headers={"Accept": "text/html"})
     assert answer.status_code == 400

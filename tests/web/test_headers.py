@@ -21,7 +21,7 @@ def test_every_answer_has_the_strict_headers(app, client, routes):
         broadcast_id = publish_message(load_actor("alice"))
     paths = [build_route_path(rule, broadcast_id) for rule in routes if get_route_method(rule) == "GET"]
     for browser in (alice, nobody):
-        for path in [*paths, "/nothing", "/api/nothing", "/static/app.css", "/static/nothing"]:
+        for path in [*paths, "/nothing", "/api/nothing", "/static/core/app.css", "/static/nothing"]:
             response = browser.get(path, buffered=False)
             response.close()
             policy = policy_of(response)

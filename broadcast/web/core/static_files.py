@@ -1,8 +1,8 @@
-"""Static files under names that carry their content's hash (`app.css?v=…`), which browsers keep for ever.
+"""Static files under names that carry their content's hash (`core/app.css?v=…`), which browsers keep for ever.
 
 Only the content with that hash may stand under such a name. While nodes are upgraded one after the other, a page of one
 asks another for its files; answered with what that node has, the wrong script would stay in the browser for a year. So it
-answers 404, and the page waits until a node has the file (`static/recover.js`).
+answers 404, and the page waits until a node has the file (`static/core/recover.js`).
 """
 
 import hashlib

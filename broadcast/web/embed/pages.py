@@ -25,7 +25,16 @@ from broadcast.web.embed import tokens as embed_tokens
 blueprint = Blueprint("embedding", __name__)
 
 _SHARED_SCRIPTS = ("shared/leadership", "shared/stream_health")
-_SCRIPT_PARTS = (*_SHARED_SCRIPTS, "embed/tools", "embed/server", "embed/cards", "embed/line", "embed/inbox")
+_SCRIPT_PARTS = (
+    *_SHARED_SCRIPTS,
+    "embed/dom",
+    "embed/event_stream",
+    "embed/status_line",
+    "embed/api_client",
+    "embed/cards",
+    "embed/stream",
+    "embed/inbox",
+)
 _PREFLIGHT_SECONDS = 600
 _SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
 
@@ -50,7 +59,7 @@ def script() -> Response:
 @cache
 def _build_script(folder: Path) -> str:
     """One file from several: a page that loads modules of another site would need CORS for them."""
-    stylesheet = json.dumps((folder / "embed/sheet.css").read_text())
+    stylesheet = json.dumps((folder / "embed/inbox.css").read_text())
     scripts = [(folder / f"{name}.js").read_text() for name in _SCRIPT_PARTS]
     return "\n".join(['"use strict";', "(() => {", f"const SHEET = {stylesheet};", *scripts, "})();", ""])
 

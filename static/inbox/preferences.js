@@ -1,0 +1,22 @@
+// The preferences page: suggests the browser's time zone if none is chosen, and asks for permission for desktop notifications.
+"use strict";
+
+{
+  const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  for (const field of document.querySelectorAll("[data-time-zone]")) {
+    if (!field.value && (field.type === "hidden" || [...field.options].some((option) => option.value === timeZone || option.text === timeZone))) field.value = timeZone;
+  }
+
+  const desktopCheckbox = document.getElementById("desktop");
+  const permissionNote = document.getElementById("desktop-note");
+  const showPermission = () => {
+    if (!("Notification" in window)) permissionNote.textContent = "This browser has none.";
+    else if (Notification.permission === "denied") permissionNote.textContent = "The browser was told never to allow them here; its site settings can change that.";
+    else if (Notification.permission === "granted") permissionNote.textContent = "This browser allows them.";
+  };
+  desktopCheckbox.addEventListener("change", async () => {
+    if (desktopCheckbox.checked && "Notification" in window && Notification.permission === "default") await Notification.requestPermission();
+    showPermission();
+  });
+  showPermission();
+}
