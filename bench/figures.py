@@ -67,7 +67,7 @@ def fill_database(people_count: int) -> None:
         receipts // 2 // (broadcasts - POPULAR_BROADCASTS),
     )
     values = {
-        "people": people_count, "broadcasts": broadcasts, "roles": ROLE_COUNT, "chosen": CHOSEN_USERS, 
+        "people": people_count, "broadcasts": broadcasts, "roles": ROLE_COUNT, "chosen": CHOSEN_USERS,
         "quiet": receipts_per_other,
         "loud": receipts_per_popular, "first_loud": broadcasts - POPULAR_BROADCASTS + 1, "now": clock.now(),
     }  # fmt: skip

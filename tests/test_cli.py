@@ -52,13 +52,13 @@ def test_created_person_can_sign_in(app, run):
         (["create-user", "--username", "dana", "--password-stdin"], "short", "password"),
         (["create-user", "--username", "dana", "--password-stdin"], "", "password"),
         (["create-user", "--username", "dana", "--role", "a b", "--password-stdin"], PASSWORD, "role"),
-        (["create-token", "--user", "nobody"], "", "nobody called nobody"),
-        (["create-token", "--user", "bob", "--scope", "admin"], "", "no administrator"),
+        (["create-token", "--user", "nobody"], "", "no user called nobody"),
+        (["create-token", "--user", "bob", "--scope", "admin"], "", "has no access to the console"),
         (["publish", "--title", "T", "--content", "C", "--role", "nosuch"], "", "no role nosuch"),
         (["publish", "--title", "", "--content", "C"], "", "title is missing"),
-        (["publish", "--title", "T", "--content", "C", "--as", "bob"], "", "may not"),
-        (["set-roles", "--username", "nobody"], "", "nobody called nobody"),
-        (["setup-code"], "", "There is an administrator already"),
+        (["publish", "--title", "T", "--content", "C", "--as", "bob"], "", "do not have permission"),
+        (["set-roles", "--username", "nobody"], "", "no user called nobody"),
+        (["setup-code"], "", "There is already an administrator"),
     ],
 )
 def test_failure_is_a_sentence_and_status_1(app, run, words, given, told):
@@ -159,7 +159,7 @@ def test_audit_is_verified_and_what_to_note_is_printed(app, run):
 def test_exported_csv_is_verified(app, run, client, tmp_path):
     file = tmp_path / "audit.csv"
     file.write_bytes(data := client("alice").get("/console/audit/csv").data)
-    assert "is what was exported" in run("verify-csv", str(file))
+    assert "is unchanged since its export" in run("verify-csv", str(file))
     file.write_bytes(data.replace(b"person.created", b"person.deleted"))
     assert "was changed" in run("verify-csv", str(file), status=1)
 
@@ -169,9 +169,9 @@ def test_rules_are_read_before_they_take_their_place(run, tmp_path):
     good.write_text('[[rule]]\nsource = "x"\n')
     wrong.write_text('[[rule]]\nsource = "x"\ncolour = "red"\n')
     told = run("check-rules", str(good))
-    assert "1 rule, nothing wrong." in told
+    assert "1 rule, no problems found." in told
     assert "May be sent by every account and topic" in told
-    assert "What no rule is for is refused." in told
+    assert "Events that match no rule are refused." in told
     good.write_text('[[rule]]\nsource = ["x", "y"]\nfrom = ["account:grid-bot", "topic:grid.*"]\n')
     told = run("check-rules", str(good))
     assert "source x, y\n  May be sent by account:grid-bot, topic:grid.*.\n  There is no account grid-bot yet." in told

@@ -290,7 +290,7 @@ class Histories(RuleBasedStateMachine):
         shown = dict(re.findall(r'>([A-Z][a-z ]+) <span class="num">([\d,]+)</span></a>', page))
         done = "Acknowledged" if sent.asks_ack else "Read"
         assert shown[done] == str(len(here & sent.done))
-        assert shown["No longer here"] == str(told["noLongerHere"])
+        assert shown["No longer recipients"] == str(told["noLongerHere"])
         assert ("Complete" in page) == (sent.asks_ack and bool(here) and not here - sent.done)
 
     def _rows_are_the_model(self, id: int, sent: Sent) -> None:

@@ -45,7 +45,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
         if typed_username.strip().lower() != user.username:
-            raise Invalid({"typedUsername": f"Type {user.username}, to say that you mean this account."})
+            raise Invalid({"typedUsername": f"Type {user.username} to confirm."})
         ensure_admin_remains(session, user)
         user_details = {"username": user.username, "name": user.name}
         audit.record(session, by, "person.deleted", "person", user.id, now=now, **user_details)

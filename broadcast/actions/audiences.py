@@ -37,7 +37,7 @@ def resolve_audience(target: Target) -> Audience:
         problems["exceptRoles"] = f"There is no role {_join_names(set(map(display_role_name, missing_names)))}."
     excluded_ids = people.resolve_ids(target.except_people)
     if missing_names := {str(name) for name in target.except_people if name not in excluded_ids}:
-        problems["exceptIds"] = f"There is nobody called {_join_names(missing_names)}, or the account is disabled."
+        problems["exceptIds"] = f"There is no user called {_join_names(missing_names)}, or the account is disabled."
     if problems:
         raise Invalid(problems)
     return exclude(base_audience, target.except_roles, excluded_ids.values())
@@ -53,7 +53,7 @@ def _resolve_base(target: Target, problems: dict[str, str]) -> EveryoneAudience 
         return make_role_audience(names, match_all=target.match_all)
     ids_by_name = people.resolve_ids(target.names)
     if missing_names := {str(name) for name in target.names if name not in ids_by_name}:
-        problems["targetIds"] = f"There is nobody called {_join_names(missing_names)}, or the account is disabled."
+        problems["targetIds"] = f"There is no user called {_join_names(missing_names)}, or the account is disabled."
         return None
     return make_user_audience(ids_by_name.values())
 
@@ -66,7 +66,7 @@ def save(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -> int:
     by.require(Permission.WRITE)
     name = " ".join(name.split())
     if not 0 < len(name) <= 80 or not is_single_line(name) or is_blank(name):
-        raise Invalid({"name": "Give it a name of 1 to 80 characters."})
+        raise Invalid({"name": "Enter a name of 1 to 80 characters."})
     resolve_audience(parse_target(raw))
     try:
         with write_transaction() as session:

@@ -68,7 +68,7 @@ def _draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
 def refuse_unreviewed(broadcast: Broadcast) -> None:
     """Raise Conflict for a draft that is kept as it was typed: what it will say, nobody has confirmed."""
     if broadcast.typed is not None:
-        raise Conflict("This draft is as it was typed. Open it, review it, and send it from there.")
+        raise Conflict("This draft has not been reviewed. Open it, review it and send it from there.")
 
 
 def check_draft_quota(by: Actor) -> None:
@@ -77,7 +77,7 @@ def check_draft_quota(by: Actor) -> None:
     if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= max_drafts:
         raise Invalid(
             {
-                "draft": f"You have as many drafts as one person can keep ({max_drafts:,}). Send or delete "
+                "draft": f"You have reached the limit for drafts ({max_drafts:,}). Send or delete "
                 "some, then save this one."
             }
         )
@@ -132,10 +132,10 @@ def set_audience(
     broadcast.is_snapshot = is_snapshot
     broadcast.audience_count = audiences.count(audience)
     if not broadcast.audience_count and not may_be_empty:
-        raise Invalid({"targetIds": "Nobody is in this audience at present: this would reach nobody."})
+        raise Invalid({"targetIds": "There is nobody in this audience now. Choose another audience."})
     if is_snapshot and broadcast.audience_count > MAX_SNAPSHOT_RECIPIENTS:
         raise Invalid(
-            {"snapshot": f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Leave the audience dynamic."}
+            {"snapshot": f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Turn the snapshot off."}
         )
     session.add(broadcast)
     session.flush()  # a new row gets its id

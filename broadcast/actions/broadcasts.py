@@ -201,7 +201,7 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
     by.require(Permission.WRITE)
     reason = " ".join(reason.split())
     if not 0 < len(reason) <= 500 or not is_single_line(reason) or is_blank(reason):
-        raise Invalid({"reason": "Say why it is recalled, in at most 500 characters."})
+        raise Invalid({"reason": "Give a reason for the recall, in at most 500 characters."})
     with write_transaction() as session:
         broadcast = get_broadcast_for_update(session, broadcast_id)
         broadcast.cancel_reason = reason

@@ -111,7 +111,7 @@ def _get_waiting_letter(session: Session, letter_id: int) -> DeadLetter:
     if letter is None:
         raise NotFound("There is no such dead letter.")
     if letter.status != DeadLetterStatus.WAITING:
-        raise Conflict("This dead letter is waiting no more: somebody has redriven or purged it.")
+        raise Conflict("This dead letter is no longer waiting. Somebody has redriven or purged it.")
     return letter
 
 

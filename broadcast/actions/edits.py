@@ -311,11 +311,11 @@ def _apply_changes(
     editable_fields = _CONTENT_FIELDS if broadcast.is_live else (*_CONTENT_FIELDS, *_AUDIENCE_FIELDS, "scheduledAt")
     problems = {name: _explain_refusal(name, broadcast) for name in changes if name not in editable_fields}
     if notify_again and not broadcast.is_live:
-        problems["notifyAgain"] = "Only what is live can be shown again."
+        problems["notifyAgain"] = "Only a live broadcast can be shown again."
     if acknowledge_again and not broadcast.is_live:
-        problems["acknowledgeAgain"] = "Only what is live can be acknowledged again."
+        problems["acknowledgeAgain"] = "Only a live broadcast can ask for acknowledgement again."
     if broadcast.status == Status.SCHEDULED and changes.get("scheduledAt", "") is None:
-        problems["scheduledAt"] = "Give the time at which it is sent, or send it now."
+        problems["scheduledAt"] = "Choose when to send it, or send it now."
     new_fields = old_fields | dict(changes)
     if broadcast.is_live:  # these are not up for change, and were judged when it was sent
         new_fields = {name: value for name, value in new_fields.items() if name in _CONTENT_FIELDS} | {
@@ -332,7 +332,7 @@ def _apply_changes(
     if problems:
         raise Invalid(problems)
     if acknowledge_again and not draft.requires_ack:
-        raise Invalid({"acknowledgeAgain": "This message asks for no acknowledgement."})
+        raise Invalid({"acknowledgeAgain": "This message does not ask for an acknowledgement."})
     if broadcast.is_live and "ackDueAt" not in new_fields:
         return replace(draft, ack_due_at=broadcast.ack_due_at)
     return draft
@@ -340,7 +340,7 @@ def _apply_changes(
 
 def _explain_refusal(name: str, broadcast: Broadcast) -> str:
     if broadcast.is_live and name in (*_AUDIENCE_FIELDS, "scheduledAt"):
-        return "It is live: who gets it, and since when, cannot change any more. Recall it and send another."
+        return "The audience and send time of a live broadcast cannot change. Recall it and send a new one."
     return "There is no such field, or it cannot be changed."
 
 

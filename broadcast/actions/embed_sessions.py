@@ -49,7 +49,7 @@ def begin_session(username: str, site: EmbeddingSite, lifetime: SessionLifetime,
     # what is merely compatible with a name may be somebody else's name at the site
     user = users.get_by_username(username) if username.isascii() else None
     if user is None or user.disabled_at:
-        raise Invalid({"username": "There is nobody with this username, or the account is disabled."})
+        raise Invalid({"username": "There is no user with this username, or the account is disabled."})
     return _find_open_session(user.id, site, lifetime, now) or _create_session(user.id, site, lifetime, now)
 
 

@@ -66,9 +66,7 @@ def _sign_in_once(
         _refuse_ended_session(session, external_identity)
         user = _find_user(session, external_identity, trust, now) or _add_user(session, external_identity, trust, now)
         if user.disabled_at:
-            raise SignInRefused(
-                f"The account of {user.username} is closed here. Ask an administrator to open it again."
-            )
+            raise SignInRefused(f"The account of {user.username} is disabled. Ask an administrator to enable it.")
         has_log_events = external_identity.roles is not None and _sync_roles(session, user, external_identity, now)
         has_log_events |= end_replaced_session(session, replaced_token, now)
         token = begin_session(
@@ -95,7 +93,7 @@ def _refuse_ended_session(session: Session, external_identity: ExternalIdentity)
         provider_session=external_identity.provider_session,
         authenticated_at=external_identity.asserted_at,
     ):
-        raise SignInRefused("You were signed out at your organisation meanwhile. Please sign in again.")
+        raise SignInRefused("You were signed out at your organisation. Please sign in again.")
 
 
 def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
@@ -120,7 +118,9 @@ def _find_user(
     if (
         not external_identity.username.isascii()
     ):  # some such letters become plain ones in lower case, and so another's name
-        raise SignInRefused("You signed in, but your username has letters that no username has here.")
+        raise SignInRefused(
+            "You signed in, but your username has letters that are not allowed here. Ask an administrator for help."
+        )
     if external_identity.subject is not None:
         user_id = users.get_id_by_external_identity(session, external_identity.issuer, external_identity.subject)
         if user_id is not None:
@@ -132,10 +132,10 @@ def _find_user(
         return user_by_name and get_user_for_update(session, user_by_name.id)
     user = get_user_for_update(session, user_by_name.id)
     if users.get_external_identity(user.id, external_identity.issuer):
-        raise SignInRefused(f"{user.username} is somebody else's account here. Ask an administrator to look into it.")
+        raise SignInRefused(f"{user.username} is somebody else's account here. Ask an administrator for help.")
     if user.password_hash and not trust.may_link_accounts:
         raise SignInRefused(
-            f"{user.username} has a password here: sign in with it, or ask an administrator to join the two accounts."
+            f"{user.username} has a password here. Sign in with it, or ask an administrator to link the two accounts."
         )
     _link_identity(session, user, external_identity, now)
     return user
@@ -143,11 +143,11 @@ def _find_user(
 
 def _add_user(session: Session, external_identity: ExternalIdentity, trust: ProviderTrust, now: datetime) -> User:
     if not trust.may_create_users:
-        raise SignInRefused("You signed in, but are not known here. Ask an administrator to add you.")
+        raise SignInRefused("You signed in, but you do not have an account here. Ask an administrator to add you.")
     try:
         username, name, _ = read_user_fields(external_identity.username, external_identity.name, ())
     except Invalid as invalid:
-        raise SignInRefused(f"You signed in, but cannot be added here. {invalid}") from None
+        raise SignInRefused(f"You signed in, but no account could be created for you here. {invalid}") from None
     user = add_user(session, username, name, set(), password_hash=None, now=now)
     audit.record(
         session,

@@ -14,8 +14,8 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.store.database import write_transaction
 from broadcast.store.models import setup
 
-_WRONG_CODE = "That is not the code. It was printed when the system started; the newest one is good, and only once."
-_ALREADY_SET_UP = "There is an administrator already. Sign in; whoever administers this system makes more accounts."
+_WRONG_CODE = "This setup code is not valid. Use the newest code that was printed. Each code works once."
+_ALREADY_SET_UP = "There is an administrator already. Sign in, or ask an administrator for an account."
 
 
 def create_setup_code(*, now: datetime) -> str | None:
@@ -49,4 +49,4 @@ def create_first_administrator(code: str, username: str, password: str, *, name:
             audit.record(session, SYSTEM, "person.first_administrator", "person", user.id, now=now, username=username)
             return user.id
     except IntegrityError:
-        raise Invalid({"username": f"There is a person called {username} already."}) from None
+        raise Invalid({"username": f"There is a user called {username} already."}) from None

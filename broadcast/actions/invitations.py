@@ -20,7 +20,7 @@ from broadcast.store.models import User
 
 MAX_INVITATIONS = 50_000  # as many as one import makes
 _BATCH_SIZE = 100  # people of one transaction: it holds SQLite's only write lock for some milliseconds
-_LINK_INVALID = "This link is no longer good. Ask whoever sent it to you for a new one."
+_LINK_INVALID = "This link is no longer valid. Ask the person who sent it for a new one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, no
     by.require(Permission.PEOPLE)
     ids = sorted(set(user_ids))
     if len(ids) > MAX_INVITATIONS:
-        raise Invalid({"ids": f"At most {MAX_INVITATIONS:,} people are invited at once."})
+        raise Invalid({"ids": f"At most {MAX_INVITATIONS:,} users can be invited at once."})
     issued: list[IssuedInvitation] = []
     for start in range(0, len(ids), _BATCH_SIZE):
         issued += _invite_batch(ids[start : start + _BATCH_SIZE], now + valid_for, by, now)
     if not issued:
-        raise Invalid({"ids": "Nobody to invite: those who have a password sign in with it."})
+        raise Invalid({"ids": "Nobody to invite: these users already have a password."})
     return issued
 
 

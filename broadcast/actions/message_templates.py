@@ -65,11 +65,11 @@ def _read_variables(fields: dict[str, str | None]) -> list[str]:
     """What is to be filled in. Raises Invalid for a template that cannot become a message."""
     problems = {}
     if not 0 < len(fields["name"]) <= 80 or not is_single_line(fields["name"]) or is_blank(fields["name"]):
-        problems["name"] = "Give it a name of 1 to 80 characters."
+        problems["name"] = "Enter a name of 1 to 80 characters."
     if not 0 < len(fields["title"]) <= 400 or not is_single_line(fields["title"]) or is_blank(fields["title"]):
-        problems["title"] = "A title of 1 to 400 characters is needed."
+        problems["title"] = "Enter a title of 1 to 400 characters."
     if is_blank(fields["content"]) or len(fields["content"].encode("utf-8", "replace")) > MAX_CONTENT_BYTES:
-        problems["content"] = f"A text of at most {MAX_CONTENT_BYTES:,} bytes is needed."
+        problems["content"] = f"Enter a text of at most {MAX_CONTENT_BYTES:,} bytes."
     if fields["priority"] not in set(Priority):
         problems["priority"] = "Choose one of the priorities."
     if fields["category"] and (

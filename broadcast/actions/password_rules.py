@@ -50,16 +50,16 @@ def check(password: str, *, username: str, names: Iterable[str] = ()) -> None:
     if len(password) > MAX_TYPED_LENGTH or not MIN_LENGTH <= len(text) <= MAX_LENGTH:
         raise Invalid({"password": f"Use a password of {MIN_LENGTH} to {MAX_LENGTH} characters."})
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise Invalid({"password": "This password has a character that is none. Use another."})
+        raise Invalid({"password": "This password contains an invalid character. Use another."})
     text = text.casefold()
     if _is_common(text):
-        raise Invalid({"password": "This password is one of the first that would be tried. Use another."})
+        raise Invalid({"password": "This password is too common. Use another."})
     if _is_made_of_names(text, [username, *names]):
-        raise Invalid({"password": "This password is made of a name that others know. Use another."})
+        raise Invalid({"password": "This password is based on your name, or on the name of this system. Use another."})
     if _is_repetition(text):
-        raise Invalid({"password": "This password is the same few characters again and again. Use another."})
+        raise Invalid({"password": "This password repeats the same few characters. Use another."})
     if _is_keyboard_run(text):
-        raise Invalid({"password": "This password follows a row of the keyboard or the alphabet. Use another."})
+        raise Invalid({"password": "This password follows the order of the keyboard or the alphabet. Use another."})
 
 
 def _is_common(text: str) -> bool:

@@ -15,7 +15,7 @@ from broadcast.store import provider_sessions
 from broadcast.store.database import write_transaction
 
 _LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a notice is good, and than a sign-in takes
-_LOGOUT_TOKEN_REUSED = "This logout token was used before."
+_LOGOUT_TOKEN_REUSED = "This logout token has already been used."
 
 
 def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:

@@ -95,7 +95,7 @@ def acknowledge(
     def find_refusal(item: InboxItem) -> Conflict | None:
         card = item.card
         if not card.requires_ack:
-            return Conflict("This message asks for no acknowledgement.")
+            return Conflict("This message does not ask for an acknowledgement.")
         revision = revision_by_id.get(card.id, card.revision)
         may_acknowledge_old = (
             is_acknowledgement_valid(revision, card.ack_revision)
@@ -147,19 +147,23 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
     be acknowledged at once or before it, TemporarilyUnavailable.
     """
     if not now < until <= now + MAX_SNOOZE:
-        raise Invalid({"until": "Choose a time ahead, within a year."})
+        raise Invalid({"until": "Choose a time in the future, within a year."})
 
     def find_refusal(item: InboxItem) -> Conflict | None:
         if item.card.expires_at and item.card.expires_at <= until:
             return Conflict(
-                "This message ends before that time, and would not come back. Choose an earlier time, or archive it."
+                "This message ends before that time and would not return. Choose an earlier time, or archive it."
             )
         if not item.needs_ack:
             return None
         if item.card.priority == Priority.URGENT:
-            return Conflict("This message is urgent and must be acknowledged; it cannot wait.")
+            return Conflict("This message is urgent. Acknowledge it instead of snoozing it.")
         ack_due_at = item.card.ack_due_at
-        return Conflict("It must be acknowledged before that time.") if ack_due_at and ack_due_at < until else None
+        return (
+            Conflict("This message must be acknowledged before that time.")
+            if ack_due_at and ack_due_at < until
+            else None
+        )
 
     write_receipts = _build_receipt_writer(
         by, now, snoozed_until=until, snoozed_at=now, unread_at=now, archived_at=None, returned_at=None
@@ -287,7 +291,7 @@ def _apply_action(
         receipts.lock_user(session, by.user_id)
         items = inbox.list_by_ids(by.viewer, InboxFilters("all"), ids, now=now)
         if not items and ended_inbox.list_by_ids(by.viewer, InboxFilters("ended"), ids, now=now):
-            raise Conflict("This message has ended: it can be read, and nothing else can be done with it.")
+            raise Conflict("This message has ended. You can only read it.")
         if not items:
             raise NotFound()
         refusals = {item.card.id: refusal for item in items if (refusal := find_refusal(item))}

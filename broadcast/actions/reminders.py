@@ -37,7 +37,7 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
         broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
         _check_may_remind(broadcast, now)
         if may_count_missing and not missing_ids:
-            raise Conflict("Nobody is missing: everybody has done it.")
+            raise Conflict("There is nobody to remind: everyone has already responded.")
         broadcast.reminded_at = now
         payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "reminder": True}
         chunks = [
@@ -62,7 +62,7 @@ def get_next_reminder_at(broadcast: Broadcast) -> datetime | None:
 
 def _check_may_remind(broadcast: Broadcast, now: datetime) -> None:
     if not broadcast.is_live:
-        raise Conflict("Only a broadcast that is live can be reminded of.")
+        raise Conflict("You can send reminders only for a live broadcast.")
     if (earliest := get_next_reminder_at(broadcast)) and now < earliest:
         minutes = -(-(earliest - now) // timedelta(minutes=1))
-        raise Conflict(f"People were reminded within the hour. The next reminder is possible in {minutes} min.")
+        raise Conflict(f"A reminder was sent within the last hour. You can send the next one in {minutes} min.")

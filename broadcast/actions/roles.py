@@ -22,7 +22,7 @@ from broadcast.store import log, roles, users
 from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, Role
 
-_BUILT_IN_ROLE = "The role {} belongs to the console: it is always there, under this name."
+_BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
 _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one row of the audit
 
 
@@ -63,7 +63,9 @@ def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
             roles.rename(session, role, new_name)
             _append_role_changed_event(session, name, new_name, now)
     except IntegrityError:
-        raise Conflict("This role was used at the same moment. Nothing has changed; please try again.") from None
+        raise Conflict(
+            "Somebody else used this role at the same time. Nothing has changed. Please try again."
+        ) from None
     notify.notify_workers()
     return new_name
 
@@ -91,7 +93,9 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
             roles.retire(session, role, make_retired_role_name(name, secrets.token_hex(4)), at=now)
             _append_role_changed_event(session, name, None, now)
     except IntegrityError:
-        raise Conflict("This role was used at the same moment. Nothing has changed; please try again.") from None
+        raise Conflict(
+            "Somebody else used this role at the same time. Nothing has changed. Please try again."
+        ) from None
     notify.notify_workers()
 
 

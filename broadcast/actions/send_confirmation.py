@@ -14,9 +14,9 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement
 from broadcast.store import users
 
-_PASSWORD_MISSING = "Type your password to confirm: this interrupts everybody."
-_PASSWORD_WRONG = "That is not your password. Please try again."
-_NO_PASSWORD = "You have no password here. Save the draft, sign out and in again, and send it within ten minutes."
+_PASSWORD_MISSING = "Enter your password to confirm: this interrupts everyone."
+_PASSWORD_WRONG = "The password is incorrect. Try again."
+_NO_PASSWORD = "You have no password here. Save the draft, sign in again, and send it within 10 minutes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def require_proof(proof: ConfirmationProof, required: ConfirmationRequirement, r
     people_text = "1 person" if recipient_count == 1 else f"{recipient_count:,} people"
     is_count_correct = proof.given.typed_count == recipient_count
     if required.needs_tick and not (proof.given.has_understood or is_count_correct):
-        problems["understood"] = f"Tick that you understand that this reaches {people_text}."
+        problems["understood"] = f"Tick the box to confirm that this reaches {people_text}."
     if required.needs_typed_count and not is_count_correct:
         problems["typedCount"] = f"Type the number of people this reaches: {recipient_count:,}."
     if required.needs_password and not proof.is_reauthenticated:

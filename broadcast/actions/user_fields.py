@@ -15,7 +15,7 @@ def read_display_name(name: str) -> str:
     """A person's name as it is kept. Raises Invalid for one that cannot be."""
     name = " ".join(name.split())
     if not 0 < len(name) <= 200 or not is_single_line(name):
-        raise Invalid({"name": "A name has 1 to 200 characters."})
+        raise Invalid({"name": "A name must have 1 to 200 characters."})
     return name
 
 
@@ -24,7 +24,7 @@ def read_user_fields(username: str, name: str | None, roles: Iterable[str]) -> t
     problems: dict[str, str] = {}
     username = username.strip().lower()
     if not _USERNAME_PATTERN.fullmatch(username):
-        problems["username"] = "A username begins with a letter and has up to 64 letters, digits, dots, -, _ or @."
+        problems["username"] = "A username starts with a letter and has up to 64 letters, digits, dots, -, _ or @."
     name = " ".join((name or "").split()) or username.capitalize()
     try:
         name = name if "username" in problems else read_display_name(name)

@@ -150,9 +150,9 @@ def _drop_taken(batch: list[_Row], seen_usernames: set[str], report: ImportRepor
     for row in batch:
         username = row.user_fields[0]
         if username in existing_usernames:
-            report.reject_row(row.record, f"There is a person called {username} already.")
+            report.reject_row(row.record, f"There is a user called {username} already.")
         elif username in seen_usernames:
-            report.reject_row(row.record, f"{username} stands in this table twice.")
+            report.reject_row(row.record, f"{username} appears in this table twice.")
         else:
             seen_usernames.add(username)
             new_rows.append(row)
@@ -169,7 +169,7 @@ def _create_users(new_rows: list[_Row], report: ImportReport, by: Actor, now: da
             audit.record(session, by, "people.imported", "people", None, now=now, usernames=usernames)
     except IntegrityError:  # somebody made one of them meanwhile
         for row in new_rows:
-            report.reject_row(row.record, "This row crossed with another change. Repeat it.")
+            report.reject_row(row.record, "This row conflicted with another change. Import it again.")
         return
     report.made += len(new_rows)
 

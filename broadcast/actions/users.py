@@ -31,7 +31,7 @@ TOKEN_SCOPES = ("inbox", "admin", "events", "metrics", "embed")
 MAX_LABEL_CHARACTERS = 100
 _MAX_USERS_PER_EVENT = 5000  # people in one event of the log
 RECENT_SIGN_IN = timedelta(minutes=10)  # for whoever has no password here to confirm something with
-_WRONG_CURRENT_PASSWORD = "That is not your present password."
+_WRONG_CURRENT_PASSWORD = "Your current password is incorrect."
 
 
 def hash_token(token: str) -> str:
@@ -65,7 +65,7 @@ def create_user(
 
 
 def _username_conflict(username: str) -> Conflict:
-    return Conflict(f"There is a person called {username} already.")
+    return Conflict(f"There is a user called {username} already.")
 
 
 def add_user(
@@ -214,10 +214,10 @@ def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> No
     """
     by.require(Permission.PEOPLE)
     if by.user_id == user_id:
-        raise Conflict("Change your own password under “My account”, where you are asked for the present one.")
+        raise Conflict("Change your own password under “My account”, where you are asked for your current password.")
     user = people.get(user_id)
     if user is None:
-        raise NotFound("There is no such person.")
+        raise NotFound("There is no such user.")
     check_password(password, username=user.username, name=user.name)
     password_hash = passwords.hash_password(password)
     with write_transaction() as session:
@@ -338,18 +338,18 @@ def create_token(
     by.require(Permission.PEOPLE)
     scopes, label = sorted(set(scopes)), " ".join(label.split())
     if unknown_scopes := set(scopes) - set(TOKEN_SCOPES):
-        raise Invalid({"scope": f"{', '.join(sorted(unknown_scopes))} is no scope; use {', '.join(TOKEN_SCOPES)}."})
+        raise Invalid({"scope": f"{', '.join(sorted(unknown_scopes))} is not a scope; use {', '.join(TOKEN_SCOPES)}."})
     if not scopes:
-        raise Invalid({"scope": f"Choose what the token is for: {', '.join(TOKEN_SCOPES)}."})
+        raise Invalid({"scope": f"Choose at least one scope: {', '.join(TOKEN_SCOPES)}."})
     if not 0 < len(label) <= MAX_LABEL_CHARACTERS or not is_single_line(label):
-        raise Invalid({"label": f"Say what the token is for, in at most {MAX_LABEL_CHARACTERS} characters."})
+        raise Invalid({"label": f"Enter a description of at most {MAX_LABEL_CHARACTERS} characters."})
     token = "bms_" + secrets.token_urlsafe(32)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
         if user.disabled_at:
             raise Invalid({"username": f"The account of {user.username} is disabled."})
         if "admin" in scopes and not permissions.get_role_permissions(user.roles):
-            sentence = f"{user.username} is no administrator and has no other part in the console: not the scope admin."
+            sentence = f"{user.username} has no access to the console, so the token cannot have the scope admin."
             raise Invalid({"scope": sentence})
         expires_at = now + valid_for if valid_for else None
         row = ApiToken(
@@ -430,7 +430,7 @@ def get_user_for_update(session: Session, user_id: int) -> User:
     """The person's row, read under its lock. Raises NotFound, also for a deleted account."""
     user = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User})
     if user is None:
-        raise NotFound("There is no such person.")
+        raise NotFound("There is no such user.")
     if user.deleted_at:
         raise NotFound("This account was deleted.")
     return user

@@ -67,7 +67,7 @@ class SignInRefused(BroadcastError):
     status = 401
     title = "Please try again"
 
-    def __init__(self, sentence: str = "That name and password do not go together. Please try again.") -> None:
+    def __init__(self, sentence: str = "Wrong username or password. Please try again.") -> None:
         super().__init__(sentence)
 
 
@@ -76,14 +76,14 @@ class IdentityProviderUnavailable(BroadcastError):
     title = "Please try again"
 
     def __init__(self) -> None:
-        super().__init__("Your organisation's sign-in does not answer at present. Please try again in a moment.")
+        super().__init__("Your organisation's sign-in service does not answer. Please try again in a moment.")
 
 
 class Forbidden(BroadcastError):
     status = 403
     title = "Not allowed"
 
-    def __init__(self, sentence: str = "Your account may not do this. Ask an administrator for the role."):
+    def __init__(self, sentence: str = "You do not have permission to do this. Ask an administrator for access."):
         super().__init__(sentence)
 
 
@@ -91,7 +91,7 @@ class NotFound(BroadcastError):
     status = 404
     title = "Not found"
 
-    def __init__(self, sentence: str = "There is nothing here, or it is not addressed to you."):
+    def __init__(self, sentence: str = "This does not exist, or you do not have access to it."):
         super().__init__(sentence)
 
 
@@ -114,13 +114,13 @@ _STATUS_LABELS = {
     "DRAFT": "a draft",
     "SCHEDULED": "scheduled",
     "ACTIVE": "live",
-    "EXPIRED": "over",
+    "EXPIRED": "ended",
     "CANCELLED": "recalled",
 }
 _REFUSAL_SENTENCES = {
-    "withdrawn": "It has gone out already, or was called off. Look at it again; what is live can be recalled.",
-    "discarded": "Only a draft can be deleted. What is scheduled or live can be recalled, what has ended archived.",
-    "archived": "Only what has ended can be archived. Recall it first.",
+    "withdrawn": "This broadcast has already been sent or cancelled. Refresh the page. If it is live, you can recall it.",
+    "discarded": "Only a draft can be deleted. Recall a broadcast that is scheduled or live; archive one that has ended.",
+    "archived": "Only a broadcast that has ended can be archived. Recall it first.",
 }
 
 
@@ -129,24 +129,24 @@ class VersionConflict(Conflict):
 
     def __init__(self, version: str):
         self.version = version
-        super().__init__("Somebody else changed this broadcast meanwhile. Nothing of yours was saved over it.")
+        super().__init__("Someone else has changed this broadcast since you opened it. Your changes were not saved.")
 
 
 class AcknowledgedTextChanged(Conflict):
     """Somebody acknowledged a message as they saw it, and it says something else by now. Nothing was written for it."""
 
-    title = "It has changed"
+    title = "Message changed"
 
     def __init__(self) -> None:
-        super().__init__("This message has changed since you opened it. Read it as it is now, then acknowledge it.")
+        super().__init__("This message has changed since you opened it. Read the new version, then acknowledge it.")
 
 
 class VersionRequired(BroadcastError):
     status = 428
-    title = "Say which version you edit"
+    title = "If-Match required"
 
     def __init__(self) -> None:
-        super().__init__("Send the ETag of the version you edited as If-Match, so that nobody's change is lost.")
+        super().__init__("Send the ETag of the version you edited in If-Match, so that no changes are overwritten.")
 
 
 class TooManyEvents(BroadcastError):
@@ -165,7 +165,7 @@ class TooManyRequests(BroadcastError):
 
     def __init__(self, limit: str, retry_after_seconds: int):
         self.retry_after_seconds = retry_after_seconds
-        super().__init__(f"That was more than {limit} allow. Please wait a moment.")
+        super().__init__(f"The limit is {limit}. Please wait a moment.")
 
 
 class TemporarilyUnavailable(BroadcastError):
@@ -188,5 +188,8 @@ class CommitOutcomeUnknown(TemporarilyUnavailable):
     """The database was lost during a commit, or before the answer was made: what was asked for may be done or not."""
 
     status = 504
-    title = "Not known"
-    sentence = "The database went away while this was being saved. It may be saved or not: look before you try again."
+    title = "Outcome unknown"
+    sentence = (
+        "The connection to the database was lost while saving. Your change may or may not have been "
+        "saved. Check before you try again."
+    )

@@ -40,30 +40,34 @@ def init_app(app: Flask) -> None:
 def _get_user(username: str):
     user = known.get_by_username(username)
     if user is None:
-        raise click.ClickException(f"There is nobody called {username}.")
+        raise click.ClickException(f"There is no user called {username}.")
     return user
 
 
 @click.command("setup-code")
-@click.option("--if-needed", is_flag=True, help="Print nothing when there is an administrator, instead of failing.")
+@click.option(
+    "--if-needed", is_flag=True, help="Print nothing if there is already an administrator, instead of failing."
+)
 @report_errors
 def print_setup_code(if_needed: bool) -> None:
-    """Print a code with which the first administrator is made, in a browser at /setup; it is good once."""
+    """Print a one-time code to create the first administrator in a browser at /setup."""
     code = initial_setup.create_setup_code(now=clock.now())
     if code is None and not if_needed:
-        raise click.ClickException("There is an administrator already. Make more people in the console.")
+        raise click.ClickException("There is already an administrator. Add more users in the console.")
     if code:
         click.echo(code)
 
 
 @click.command("create-user")
 @click.option("--username", required=True)
-@click.option("--name", help="Shown as the sender; the username by default.")
-@click.option("--role", "roles", multiple=True, help="May be given several times; `admin` runs the console.")
+@click.option("--name", help="Name shown as the sender. Default: the username.")
+@click.option(
+    "--role", "roles", multiple=True, help="Can be given several times; `admin` gives full access to the console."
+)
 @click.option("--password-stdin", is_flag=True, required=True, help="Read the password from standard input.")
 @report_errors
 def create_user(username: str, name: str | None, roles: tuple[str, ...], password_stdin: bool) -> None:
-    """Add a person."""
+    """Add a user."""
     password = sys.stdin.readline().rstrip("\r\n")
     users.create_user(username, password, roles=roles, name=name, by=SYSTEM, now=clock.now())
     click.echo(f"Created {username.lower()}.")
@@ -71,10 +75,10 @@ def create_user(username: str, name: str | None, roles: tuple[str, ...], passwor
 
 @click.command("set-roles")
 @click.option("--username", required=True)
-@click.option("--role", "roles", multiple=True, help="The roles from now on; none takes all away.")
+@click.option("--role", "roles", multiple=True, help="The new roles; without any, all roles are removed.")
 @report_errors
 def set_roles(username: str, roles: tuple[str, ...]) -> None:
-    """Replace a person's roles; open pages follow within a second."""
+    """Replace a user's roles; open pages update within a second."""
     users.set_roles(_get_user(username).id, roles, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} has {', '.join(sorted(roles)) or 'no role'} now.")
 
@@ -83,37 +87,37 @@ def set_roles(username: str, roles: tuple[str, ...]) -> None:
 @click.option("--username", required=True)
 @report_errors
 def disable_user(username: str) -> None:
-    """Close an account and everything it has open."""
+    """Disable an account and end its sessions and streams."""
     users.disable_user(_get_user(username).id, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} is disabled.")
 
 
 @click.command("rename-user")
 @click.option("--username", required=True)
-@click.option("--name", required=True, help="Shown as the sender from now on.")
+@click.option("--name", required=True, help="New name, shown as the sender from now on.")
 @report_errors
 def rename_user(username: str, name: str) -> None:
-    """Correct a person's name; what was sent keeps the name it was sent with."""
+    """Change a user's name; broadcasts that have already been sent keep the old name."""
     accounts.rename(_get_user(username).id, name, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} is called {' '.join(name.split())} now.")
 
 
 @click.command("delete-user")
 @click.option("--username", required=True)
-@click.option("--yes", is_flag=True, required=True, help="Say that you mean it: this cannot be taken back.")
+@click.option("--yes", is_flag=True, required=True, help="Confirm the deletion: it cannot be undone.")
 @report_errors
 def delete_user(username: str, yes: bool) -> None:
-    """Delete an account for good; its receipts stay, as those of a former user."""
+    """Delete an account; its receipts are kept, as those of a former user."""
     accounts.delete(_get_user(username).id, typed_username=username, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} is deleted.")
 
 
 @click.command("invite-user")
 @click.option("--username", required=True)
-@click.option("--days", type=click.IntRange(1, 90), help="How long it is good; INVITATION_DAYS by default.")
+@click.option("--days", type=click.IntRange(1, 90), help="How long it is valid. Default: INVITATION_DAYS.")
 @report_errors
 def invite_user(username: str, days: int | None) -> None:
-    """Print the path of a link with which somebody who has no password chooses one. It is shown this once."""
+    """Print the path of a link with which a user who has no password chooses one. It is shown only once."""
     valid_for = timedelta(days=days or SETTINGS.current.invitation_days)
     [invitation] = invitations.invite_users([_get_user(username).id], valid_for=valid_for, by=SYSTEM, now=clock.now())
     click.echo(f"/invitation/{invitation.token}")
@@ -125,10 +129,10 @@ def invite_user(username: str, days: int | None) -> None:
     "--scope", "scopes", multiple=True, type=click.Choice(users.TOKEN_SCOPES), default=("inbox",), show_default=True
 )
 @click.option("--label", default="command line", show_default=True)
-@click.option("--days", type=click.IntRange(1, 3650), help="How long it is valid; for ever by default.")
+@click.option("--days", type=click.IntRange(1, 3650), help="How long it is valid. Default: no expiration.")
 @report_errors
 def create_token(username: str, scopes: tuple[str, ...], label: str, days: int | None) -> None:
-    """Make a token for programs and print it, and nothing else. It is shown this once."""
+    """Create a token for programs and print only the token. It is shown only once."""
     valid_for = timedelta(days=days) if days else None
     user_id = _get_user(username).id
     click.echo(users.create_token(user_id, scopes=scopes, label=label, by=SYSTEM, now=clock.now(), valid_for=valid_for))
@@ -137,10 +141,10 @@ def create_token(username: str, scopes: tuple[str, ...], label: str, days: int |
 @click.command("publish")
 @click.option("--title", required=True)
 @click.option("--content", required=True, help="Markdown.")
-@click.option("--role", "roles", multiple=True, help="Only to people with this role; everyone without it.")
+@click.option("--role", "roles", multiple=True, help="Send only to users with this role. Default: everyone.")
 @click.option("--priority", type=click.Choice([p.value for p in Priority]), default="NORMAL", show_default=True)
 @click.option("--category")
-@click.option("--as", "username", default=None, help="The sender; by default the first administrator.")
+@click.option("--as", "username", default=None, help="The sender. Default: the first administrator.")
 @report_errors
 def publish(
     title: str, content: str, roles: tuple[str, ...], priority: str, category: str | None, username: str | None
@@ -148,7 +152,7 @@ def publish(
     """Send a broadcast and print its id."""
     sender = _get_user(username) if username else known.get_first_admin()
     if sender is None:
-        raise click.ClickException("There is no administrator yet. Make one with create-user --role admin.")
+        raise click.ClickException("There is no administrator yet. Create one with create-user --role admin.")
     fields = {
         "title": title,
         "content": content,
@@ -163,22 +167,24 @@ def publish(
 @click.command("seed-demo")
 @report_errors
 def seed_demo() -> None:
-    """Make the demo people and a few broadcasts, and print the logins."""
+    """Create the demo users and a few broadcasts, and print the logins."""
     if SETTINGS.current.is_production:
-        raise click.ClickException("Demo people have public passwords and are refused when APP_ENV=production.")
+        raise click.ClickException("Demo users have public passwords and are refused when APP_ENV=production.")
     demo.seed()
-    click.echo("Demo people (never use them in production):")
+    click.echo("Demo users (never use them in production):")
     for demo_user in demo.DEMO_USERS:
         click.echo(f"  {demo_user.username:<8} {demo_user.password:<15} {', '.join(demo_user.roles) or 'no role'}")
 
 
 @click.command("new-epoch")
-@click.option("--plans-go-on", is_flag=True, help="Nothing was sent since the copy was made: plans stay as they are.")
+@click.option(
+    "--plans-go-on", is_flag=True, help="Nothing was sent since the copy was made: keep schedules as they are."
+)
 @report_errors
 def new_epoch(plans_go_on: bool) -> None:
-    """After restoring an older database: begin a new epoch, so that every open page loads its list anew.
+    """After restoring an older database: begin a new epoch, so that every open page reloads its list.
 
-    Plans wait for somebody to decide, since they may have gone out after the copy was made.
+    Scheduled broadcasts wait for a decision, since they may have been sent after the copy was made.
     """
     with write_transaction() as session:
         epoch = log.start_epoch(session)
@@ -193,10 +199,10 @@ def audit_group() -> None:
 
 
 @audit_group.command("verify")
-@click.option("--noted", metavar="ID:HASH", help="A row and its hash that you wrote down earlier, elsewhere.")
+@click.option("--noted", metavar="ID:HASH", help="A row and its hash that you noted earlier, outside this system.")
 @report_errors
 def verify_audit(noted: str | None) -> None:
-    """Walk the whole chain and name the first broken row; note what it prints, to prove more next time."""
+    """Check the whole hash chain and print the first broken row. Note the output, to check against it next time."""
     row_id, _, row_hash = (noted or "").partition(":")
     if noted and not (row_id.isdigit() and row_hash):
         raise click.BadParameter("give it as printed: the row's number, a colon, and its hash", param_hint="--noted")
@@ -213,8 +219,8 @@ def verify_audit(noted: str | None) -> None:
 @click.argument("file", type=click.File("rb"))
 @report_errors
 def verify_csv(file: IO[bytes]) -> None:
-    """Say whether a CSV that was exported here is still what was exported."""
+    """Check that an exported CSV is unchanged."""
     keys = [current_app.secret_key, *(current_app.config["SECRET_KEY_FALLBACKS"] or ())]
     if not signed_csv.has_valid_signature(file.read(), keys):
-        raise click.ClickException("This file was changed, or cut off, or was not exported here.")
-    click.echo("This file is what was exported here.")
+        raise click.ClickException("This file was changed or truncated, or was not exported by this system.")
+    click.echo("This file is unchanged since its export.")

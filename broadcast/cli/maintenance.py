@@ -19,7 +19,9 @@ from broadcast.maintenance import doctor, public_check
 from broadcast.store import users
 
 _STATE_LABELS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
-retention_group = AppGroup("retention", help="Forget what ended long ago (RETENTION_… in docs/settings.md).")
+retention_group = AppGroup(
+    "retention", help="Delete old events, broadcasts and receipts (RETENTION_… in docs/settings.md)."
+)
 
 
 def init_app(app: Flask) -> None:
@@ -31,9 +33,9 @@ def init_app(app: Flask) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @report_errors
 def check_rules(file: Path | None) -> None:
-    """Read FILE as EVENT_RULES is read at a start, before it takes that place; without FILE, EVENT_RULES itself.
+    """Check FILE as EVENT_RULES is checked at start, before you use it; without FILE, check EVENT_RULES itself.
 
-    A mistake is told, with status 1. Do it before a reload: a system does not start with rules it cannot read.
+    Errors are printed, with exit code 1. Run it before a reload: the system does not start with rules it cannot read.
     """
     path = file or SETTINGS.current.event_rules
     try:
@@ -42,14 +44,14 @@ def check_rules(file: Path | None) -> None:
         raise click.ClickException(str(problem)) from None
     for number, rule in enumerate(rules, 1):
         patterns = "; ".join(f"{name} {', '.join(patterns)}" for name, patterns in sorted(rule.patterns.items()))
-        senders = ", ".join(rule.senders) if rule.senders else "every account and topic (name some in `from`)"
+        senders = ", ".join(rule.senders) if rule.senders else "every account and topic (restrict this with `from`)"
         click.echo(f"Rule {number}: {patterns}\n  May be sent by {senders}.")
         for username in _unknown_accounts(rule):
             click.echo(f"  There is no account {username} yet.")
-    click.echo(f"{path or 'EVENT_RULES is not set'}: {len(rules)} rule{'s' * (len(rules) != 1)}, nothing wrong.")
+    click.echo(f"{path or 'EVENT_RULES is not set'}: {len(rules)} rule{'s' * (len(rules) != 1)}, no problems found.")
     if path:
         is_refused = SETTINGS.current.event_rules_others == "refuse"
-        click.echo(f"What no rule is for is {'refused' if is_refused else 'let through (EVENT_RULES_OTHERS)'}.")
+        click.echo(f"Events that match no rule are {'refused' if is_refused else 'allowed (EVENT_RULES_OTHERS)'}.")
 
 
 def _unknown_accounts(rule: Rule) -> list[str]:
@@ -65,10 +67,10 @@ def _unknown_accounts(rule: Rule) -> list[str]:
 @retention_group.command("run")
 @report_errors
 def run_retention() -> None:
-    """Delete what is older than the settings keep, now; every worker does it once an hour as well."""
+    """Delete now what is older than the settings keep; workers also do this once an hour."""
     deleted = retention.delete_expired(retention.RetentionPolicy.from_settings(SETTINGS.current), now=clock.now())
     click.echo(
-        f"Forgot {deleted.events:,} events, {deleted.broadcasts:,} broadcasts and {deleted.receipts:,} receipts."
+        f"Deleted {deleted.events:,} events, {deleted.broadcasts:,} broadcasts and {deleted.receipts:,} receipts."
     )
 
 
@@ -76,11 +78,11 @@ def run_retention() -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @report_errors
 def export_dump(file: Path) -> None:
-    """Write everything but sessions into FILE, as lines of JSON; only its owner may read it."""
+    """Write everything except sessions to FILE, as JSON lines; only its owner may read it."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as problem:
-        raise click.ClickException(f"{file} cannot be made: {problem.strerror}.") from None
+        raise click.ClickException(f"{file} cannot be created: {problem.strerror}.") from None
     count = -2  # the first and the last line are no rows
     with open(descriptor, "w", encoding="utf-8") as output:
         for line in transfer.export_dump(now=clock.now()):
@@ -92,22 +94,24 @@ def export_dump(file: Path) -> None:
 @click.command("import")
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option(
-    "--plans-go-on", is_flag=True, help="The old system sent nothing since the export: plans stay as they are."
+    "--plans-go-on", is_flag=True, help="The old system sent nothing since the export: keep schedules as they are."
 )
 @report_errors
 def import_dump(file: TextIO, plans_go_on: bool) -> None:
-    """Take an export into an empty, migrated database, and begin a new epoch. Plans wait for somebody to decide."""
+    """Import an export into an empty, migrated database and begin a new epoch. Scheduled broadcasts wait for a decision."""
     count = transfer.import_dump(file, now=clock.now(), may_resume_schedules=plans_go_on)
     notify.notify_workers()
-    click.echo(f"Took in {count:,} rows. Everybody signs in anew.")
+    click.echo(f"Imported {count:,} rows. All users must sign in again.")
 
 
 @click.command("doctor")
-@click.option("--url", help="The address that people use: what is in front of it is tried too.")
-@click.option("--token", envvar="BROADCAST_TOKEN", help="Of the scope inbox: whether a stream comes through in time.")
+@click.option("--url", help="The public address: also checks the proxy in front of it.")
+@click.option(
+    "--token", envvar="BROADCAST_TOKEN", help="A token with the scope inbox: also checks that a stream gets through."
+)
 @report_errors
 def run_doctor(url: str | None, token: str | None) -> None:
-    """Look at settings, database, Redis, Kafka, clock, files and disk, and at the proxy. Exit code 1 on a failure."""
+    """Check settings, database, Redis, Kafka, clock, files and disk, and the proxy. Exit code 1 on a failure."""
     findings = doctor.run_checks(current_app._get_current_object(), is_thorough=True)
     if url:
         findings += public_check.check_public_url(url, token=token)

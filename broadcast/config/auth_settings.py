@@ -24,7 +24,7 @@ def check_networks(setting: str, networks: list[str]) -> list[str]:
         try:
             ip_network(network)
         except ValueError:
-            hints.append(f"{setting}: {network!r} is no address and no network such as 10.0.0.0/24.")
+            hints.append(f"{setting}: {network!r} is not an address or a network such as 10.0.0.0/24.")
     return hints
 
 
@@ -33,63 +33,63 @@ class SignInSettings(BaseSettings):
 
     password_sign_in: Literal["everybody", "administrators"] = Field(
         "everybody",
-        description="Who may sign in with a password of this system. `administrators`: nobody else, and the form is one click away.",
+        description="Who may sign in with a password of this system. `administrators`: only they may, and the form is one click away.",
     )
     oidc_issuer: str | None = Field(
-        None, description="Address of the OpenID provider that people sign in at, as it names itself; empty: none."
+        None, description="Issuer URL of the OpenID provider that people sign in at; empty: none."
     )
-    oidc_client_id: str | None = Field(None, description="What the provider calls this system.")
+    oidc_client_id: str | None = Field(None, description="Client ID of this system at the provider.")
     oidc_client_secret: str | None = Field(
-        None, repr=False, description="The secret that the provider gave out with it; without it, PKCE alone."
+        None, repr=False, description="Client secret of this system at the provider; without it, PKCE alone."
     )
-    oidc_scopes: str = Field("openid profile email", description="What the provider is asked for.")
+    oidc_scopes: str = Field("openid profile email", description="Scopes to request from the provider.")
     oidc_username_claim: str = Field(
         "preferred_username",
-        description="Where it says the username, which people cannot choose there; `a.b` is b inside a.",
+        description="Claim with the username, which people must not be able to choose there; `a.b` is b inside a.",
     )
     oidc_roles_claim: str | None = Field(
-        None, description="Where it says the roles, for instance `groups`; empty: roles are given by hand here."
+        None, description="Claim with the roles, for instance `groups`; empty: roles are assigned in the console."
     )
     oidc_role_map: Annotated[dict[str, str], NoDecode] = Field(
         {},
-        description="`theirs=ours`, comma-separated; a role of theirs that is not named gives nothing. Empty: as they are.",
+        description="`theirs=ours`, comma-separated; roles that are not listed are ignored. Empty: used unchanged.",
     )
-    oidc_create_people: bool = Field(False, description="1 adds whoever signs in there and is not known here.")
+    oidc_create_people: bool = Field(False, description="1 creates an account for unknown people who sign in there.")
     oidc_link_people: Literal["without-password", "everybody"] = Field(
         "without-password",
-        description="Whose account the first sign-in with its username takes over; later ones go by what the provider never changes.",
+        description="Which existing accounts a first sign-in is linked to by username; later ones use the provider's permanent ID.",
     )
     oidc_addresses_are_verified: bool = Field(
         False,
-        description="1: who signs in there owns the address that is the username, though the provider sends no `email_verified` (Entra ID does not).",
+        description="1 trusts the e-mail address that is the username, though the provider sends no `email_verified` (Entra ID does not).",
     )
     oidc_session_hours: float = Field(
         24,
         gt=0,
         le=24 * 365,
-        description="A session that the provider vouched for ends after this long; signing in again asks the provider anew.",
+        description="A session that began at the provider ends after this long; signing in again asks the provider.",
     )
     oidc_label: str = Field(
-        "Sign in with your organisation", min_length=1, max_length=60, description="What the button says."
+        "Sign in with your organisation", min_length=1, max_length=60, description="Label of the sign-in button."
     )
     proxy_sign_in_header: str | None = Field(
         None,
         pattern=_HEADER_PATTERN,
-        description="Header in which a reverse proxy says who signed in at it; empty: none.",
+        description="Header in which a reverse proxy sends the username; empty: none.",
     )
     proxy_sign_in_from: Annotated[list[str], NoDecode] = Field(
-        [], description="Addresses or networks of the proxies that are believed this, comma-separated."
+        [], description="Addresses or networks of the proxies that are trusted with it, comma-separated."
     )
     proxy_roles_header: str | None = Field(
         None,
         pattern=_HEADER_PATTERN,
-        description="Header with their roles, comma-separated; empty: roles are given by hand here.",
+        description="Header with the roles, comma-separated; empty: roles are assigned in the console.",
     )
-    proxy_create_people: bool = Field(False, description="1 adds whoever a proxy names and is not known here.")
+    proxy_create_people: bool = Field(False, description="1 creates an account for unknown usernames from a proxy.")
     proxy_sign_out_url: str | None = Field(
         None,
         pattern=r"^(https?:/)?/[^/\\\s]\S*$",
-        description="Where one signs out at the proxy: an address, or a path.",
+        description="Where to sign out at the proxy: an address, or a path.",
     )
 
     @model_validator(mode="before")
@@ -120,7 +120,7 @@ class SignInSettings(BaseSettings):
                 "OIDC_ISSUER: must begin with https://, so that nobody on the way can answer for the provider."
             )
         if not self.oidc_client_id:
-            hints.append("OIDC_CLIENT_ID: the provider gives one out when this system is registered there.")
+            hints.append("OIDC_CLIENT_ID: register this system at the provider to get one.")
         if "openid" not in self.oidc_scopes.split():
             hints.append("OIDC_SCOPES: `openid` must be among them.")
         if not all(theirs and ours for theirs, ours in self.oidc_role_map.items()):
@@ -136,7 +136,5 @@ class SignInSettings(BaseSettings):
                 "PROXY_SIGN_IN_HEADER: needs FORWARDED_HOPS of at least 1; without a proxy anybody could send it."
             )
         if self.proxy_sign_in_header and not self.proxy_sign_in_from:
-            hints.append(
-                "PROXY_SIGN_IN_FROM: name the addresses of the proxies that are believed PROXY_SIGN_IN_HEADER."
-            )
+            hints.append("PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER.")
         return hints + check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)

@@ -107,7 +107,7 @@ def _parse_servers(text: str, options: list[tuple[str, str]]) -> tuple[list[str]
     if not option_ports:
         return hosts, ports
     if not all(map(_is_port, option_ports)):
-        raise ValueError("a port is a number from 1 to 65535.")
+        raise ValueError("a port must be a number from 1 to 65535.")
     option_ports = option_ports * len(hosts) if len(option_ports) == 1 else option_ports
     if len(option_ports) != len(hosts):
         raise ValueError("name as many ports as hosts, or one port for all.")

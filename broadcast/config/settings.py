@@ -48,7 +48,7 @@ class Settings(SignInSettings):
 
     app_env: Literal["development", "production", "test"] = Field(
         "development",
-        description="What this system is for. `production` refuses demo people, a weak key and plain-HTTP cookies.",
+        description="Environment. `production` refuses demo users, a weak key and plain-HTTP cookies.",
     )
     app_name: str = Field("Broadcast", max_length=60, description="The name shown on every page.")
     host: str = Field("127.0.0.1", description="Address that gunicorn listens on.")
@@ -58,16 +58,14 @@ class Settings(SignInSettings):
         0,
         ge=0,
         le=1_000_000_000,
-        description="A worker is replaced after about this many requests; 0 keeps it. Its streams are told and return.",
+        description="A worker is replaced after about this many requests; 0 never. Its streams reconnect.",
     )
     access_log: bool = Field(False, description="1 writes a line for each request to standard output.")
-    data_dir: Path = Field(
-        Path("var"), description="Folder for what the embedded defaults keep: database, key, Redis socket, metrics."
-    )
+    data_dir: Path = Field(Path("var"), description="Folder for local data: database, key, Redis socket, metrics.")
     demo: bool = Field(
-        False, description="Make demo people and a few broadcasts at start (`make run` sets 1). Refused in production."
+        False, description="Create demo users and a few broadcasts at start (`make run` sets 1). Refused in production."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
 
     otel_exporter_otlp_endpoint: str | None = Field(
@@ -100,10 +98,10 @@ class Settings(SignInSettings):
         [], description="Older keys still accepted while rotating, comma-separated."
     )
     trusted_hosts: Annotated[list[str], NoDecode] = Field(
-        [], description="Host names answered to, comma-separated; empty answers to all."
+        [], description="Host names accepted, comma-separated; empty accepts all."
     )
     forwarded_hops: int = Field(
-        0, ge=0, le=5, description="Reverse proxies in front whose X-Forwarded-For and -Proto are believed."
+        0, ge=0, le=5, description="Number of reverse proxies in front whose X-Forwarded-For and -Proto are trusted."
     )
     metrics_from: Annotated[list[str], NoDecode] = Field(
         [],
@@ -117,11 +115,11 @@ class Settings(SignInSettings):
         24 * 7, gt=0, le=_HOURS_PER_YEAR, description="A session unused for this long ends."
     )
     session_max_hours: float = Field(
-        24 * 30, gt=0, le=_HOURS_PER_YEAR, description="A session ends after this long whatever happens."
+        24 * 30, gt=0, le=_HOURS_PER_YEAR, description="A session ends after this long even if it is used."
     )
 
     invitation_days: float = Field(
-        7.0, gt=0, le=90, description="An invitation with which somebody chooses a first password is good for so long."
+        7.0, gt=0, le=90, description="How long an invitation to choose a first password is valid."
     )
 
     mandatory_categories: Annotated[list[str], NoDecode] = Field(
@@ -130,28 +128,28 @@ class Settings(SignInSettings):
 
     figures_per_person: bool = Field(
         True,
-        description="0 shows in groups of people how many have read a broadcast, and to nobody who; of fewer than ten people nothing.",
+        description="0 hides who has read a broadcast and rounds how many have; below ten recipients nothing is shown.",
     )
 
     ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")
     limit_stream_per_user: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "200/minute", description="Streams one person may open."
+        "200/minute", description="Streams one user may open."
     )
     limit_stream_per_address: Annotated[str, _RATE_LIMIT_FIELD] = Field(
         "500/minute", description="Streams one address may open; an IPv6 /64 is one address."
     )
     limit_publish_per_user: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "10/minute", description="Sendings of one person: creating, sending, alarming again, reminding, redriving."
+        "10/minute", description="Send requests of one user: creating, sending, showing again, reminding, redriving."
     )
     limit_login_per_account: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "10/minute", description="Sign-ins tried with one name from one address."
+        "10/minute", description="Sign-in attempts with one username from one address."
     )
     limit_login_per_address: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "60/minute", description="Sign-ins tried from one address; an IPv6 /64 is one address."
+        "60/minute", description="Sign-in attempts from one address; an IPv6 /64 is one address."
     )
     limit_default: Annotated[str, _RATE_LIMIT_FIELD] = Field(
         "1200/minute",
-        description="All other requests together, of one person, or of one address while nobody is signed in.",
+        description="All other requests together, of one user, or of one address when not signed in.",
     )
 
     undo_seconds: float = Field(
@@ -160,23 +158,23 @@ class Settings(SignInSettings):
         le=60,
         description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
     )
-    drafts_per_person: int = Field(100, ge=1, le=10000, description="Drafts that one person may keep at a time.")
+    drafts_per_person: int = Field(100, ge=1, le=10000, description="Drafts that one user may have at a time.")
 
     plan_grace_minutes: float = Field(
         15.0,
         ge=1,
         le=10080,
-        description="How late a plan is still sent by itself; what is later waits for somebody to decide.",
+        description="How late a scheduled broadcast is still sent automatically; later ones wait for a decision.",
     )
 
     tail_poll_seconds: float = Field(
-        1.0, gt=0, le=60, description="Longest time the log goes unread when no ring comes."
+        1.0, gt=0, le=60, description="Longest time between reads of the log when no notification comes."
     )
     heartbeat_seconds: float = Field(
         15.0, gt=0, le=300, description="Silence after which a stream gets a HEARTBEAT, ± 20 %."
     )
     stream_max_age_seconds: float = Field(
-        600.0, gt=0, le=86400, description="A stream ends after this long, ± 20 %, and is opened anew."
+        600.0, gt=0, le=86400, description="A stream ends after this long, ± 20 %, and is reopened."
     )
     stream_backlog_bytes: int = Field(
         65536,
@@ -187,7 +185,7 @@ class Settings(SignInSettings):
     streams_per_worker: int = Field(
         12000, ge=1, le=1_000_000, description="Open streams a worker holds before it answers BUSY."
     )
-    streams_per_user: int = Field(8, ge=1, le=1_000_000, description="Open streams of one person in one worker.")
+    streams_per_user: int = Field(8, ge=1, le=1_000_000, description="Open streams of one user in one worker.")
     streams_per_address: int = Field(1000, ge=1, le=1_000_000, description="Open streams of one address in one worker.")
     replay_events: int = Field(
         10000,
@@ -197,11 +195,11 @@ class Settings(SignInSettings):
     )
 
     event_rules: Path | None = Field(
-        None, description="TOML file with the rules of sources of events; without it, the contract alone holds."
+        None, description="TOML file with the source rules; without it, only the contract applies."
     )
     event_rules_others: Literal["refuse", "allow"] = Field(
         "refuse",
-        description="What becomes of an event that no rule of `EVENT_RULES` is for. `allow` lets it ask for anything.",
+        description="What happens to an event that matches no rule of `EVENT_RULES`. `allow` lets it use any audience and priority.",
     )
     kafka_bootstrap_servers: Annotated[list[str], NoDecode] = Field(
         [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
@@ -213,7 +211,7 @@ class Settings(SignInSettings):
         None,
         min_length=1,
         max_length=200,
-        description="Group under which offsets are kept at the brokers; by itself one of this system's own, made with its database.",
+        description="Consumer group under which the brokers keep offsets; by default one generated for this database.",
     )
     kafka_bridge: Literal["elected", "every-worker"] = Field(
         "elected",
@@ -222,15 +220,18 @@ class Settings(SignInSettings):
     kafka_dlt: bool = Field(False, description="Write dead letters to the topic `<topic>.dlt` as well.")
     kafka_auto_offset_reset: Literal["earliest", "latest"] = Field(
         "earliest",
-        description="Where a group without offsets begins; also where it goes on when its offsets have expired.",
+        description="Where a group without offsets starts; also where it continues when its offsets have expired.",
     )
     kafka_max_poll_records: int = Field(
-        500, ge=1, le=500, description="Most events in one transaction; also the most that come again after a crash."
+        500,
+        ge=1,
+        le=500,
+        description="Most events in one transaction; also the most that are read again after a crash.",
     )
     kafka_api_version: str = Field(
         "2.3",
         pattern=r"^\d+(\.\d+)+$",
-        description="Version of the protocol that is spoken; Kafka 2.3 to 4 understand 2.3.",
+        description="Version of the Kafka protocol; 2.3 works with Kafka 2.3 to 4.",
     )
     kafka_session_timeout_ms: int = Field(
         10000, ge=1000, le=300000, description="With `every-worker`: how long the brokers wait for a dead worker."
@@ -239,23 +240,23 @@ class Settings(SignInSettings):
         10000, ge=1000, le=300000, description="How long one request to a broker may take."
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How brokers are spoken to."
+        "PLAINTEXT", description="Protocol of the connection to the brokers."
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="How this system signs in to brokers, with a SASL protocol."
+        "PLAIN", description="SASL mechanism used to sign in to the brokers."
     )
-    kafka_sasl_username: str | None = Field(None, description="Name to sign in to brokers with.")
+    kafka_sasl_username: str | None = Field(None, description="Username to sign in to brokers with.")
     kafka_sasl_password: str | None = Field(None, repr=False, description="Password to sign in to brokers with.")
-    kafka_ssl_cafile: Path | None = Field(None, description="Certificates of who vouches for the brokers (PEM).")
-    kafka_ssl_certfile: Path | None = Field(None, description="Certificate of this system (PEM).")
-    kafka_ssl_keyfile: Path | None = Field(None, description="Private key of this system (PEM).")
+    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates to verify the brokers with (PEM).")
+    kafka_ssl_certfile: Path | None = Field(None, description="Client certificate of this system (PEM).")
+    kafka_ssl_keyfile: Path | None = Field(None, description="Private key of the client certificate (PEM).")
     kafka_ssl_check_hostname: bool = Field(True, description="0 accepts a broker's certificate for another host.")
 
     retention_log_days: int = Field(
         30,
         ge=0,
         le=3650,
-        description="Events older than this leave the log; a client away for longer gets RESET. 0 keeps all.",
+        description="Events older than this are deleted from the log; a client away for longer gets RESET. 0 keeps all.",
     )
     retention_ended_days: int = Field(
         0, ge=0, le=36500, description="Broadcasts that ended longer ago are deleted with their receipts. 0 keeps all."
@@ -300,7 +301,7 @@ class Settings(SignInSettings):
         hints += self._check_kafka()
         hints += self.check_sign_in(is_production=self.is_production, proxy_hops=self.forwarded_hops)
         if self.app_env == "production" and self.demo:
-            hints.append("DEMO: demo people have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
+            hints.append("DEMO: demo users have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
         if self.otel_exporter_otlp_endpoint and find_spec("opentelemetry") is None:
             hints.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: {MISSING_PACKAGES_HINT.format('otel')}")
         if hints:
@@ -328,7 +329,7 @@ class Settings(SignInSettings):
             match = _ORIGIN_PATTERN.fullmatch(origin)
             if not match or match[2] == _DEFAULT_PORTS[match[1]] or int(match[2] or 0) > 65535:
                 return [
-                    f"EMBED_ORIGINS: {origin!r} is no origin; write it as browsers do: https://intranet.example or "
+                    f"EMBED_ORIGINS: {origin!r} is not an origin; write it as browsers do: https://intranet.example or "
                     "http://localhost:5000, in lower case, without a path or the scheme's own port."
                 ]
             if self.is_production and not origin.startswith("https:"):
@@ -376,7 +377,7 @@ class Settings(SignInSettings):
             except (OSError, ssl.SSLError) as problem:
                 hints.append(_describe_unreadable_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
         if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
-            hints.append("KAFKA_SSL_KEYFILE: a key is of no use without KAFKA_SSL_CERTFILE.")
+            hints.append("KAFKA_SSL_KEYFILE: a key also needs KAFKA_SSL_CERTFILE.")
         if self.kafka_ssl_certfile:
             try:
                 context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password="")
@@ -401,7 +402,7 @@ class Settings(SignInSettings):
     def misspelling_warnings(self) -> list[str]:
         """A sentence for each name in the environment that is no setting but nearly one."""
         return [
-            f"{name} is no setting and does nothing. Did you mean {nearest}?"
+            f"{name} is not a setting and does nothing. Did you mean {nearest}?"
             for name, nearest in self._misspelt.items()
         ]
 
@@ -416,7 +417,7 @@ class Settings(SignInSettings):
         """What is said at start and by the doctor of who may announce anything."""
         if self.event_rules is None or self.event_rules_others == "refuse":
             return []
-        return ["EVENT_RULES_OTHERS is allow: an event that no rule is for may name any audience and priority."]
+        return ["EVENT_RULES_OTHERS is allow: an event that matches no rule may use any audience and priority."]
 
     @property
     def is_production(self) -> bool:
@@ -431,10 +432,10 @@ class Settings(SignInSettings):
             key = path.read_text().strip()
         except OSError:
             raise SettingsError(
-                f"SECRET_KEY: not set, and {path} cannot be read. `make run` makes that file."
+                f"SECRET_KEY: not set, and {path} cannot be read. `make run` creates that file."
             ) from None
         if problem := self._find_key_weakness(key):
-            raise SettingsError(f"SECRET_KEY: the key in {path} {problem}. Delete it; `make run` makes another.")
+            raise SettingsError(f"SECRET_KEY: the key in {path} {problem}. Delete it; `make run` creates another.")
         return key
 
     @property
@@ -446,7 +447,7 @@ def _describe_unreadable_file(names: str, path: Path, problem: Exception) -> str
     reason = (
         problem.strerror
         if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
-        else "it is no PEM that fits"
+        else "it is not a matching PEM file"
     )
     return f"{names}: {path} cannot be read: {reason}."
 

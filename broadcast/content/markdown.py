@@ -77,9 +77,7 @@ def _render_markdown(markdown: str) -> str:
     parser.normalizeLink = budget.normalize_link
     tokens = parser.parse(markdown, {"work": budget})
     if not any(map(_has_visible_text, tokens)):
-        raise Invalid(
-            {"content": "The message has no text that can be seen. Images are not shown, nor links without words."}
-        )
+        raise Invalid({"content": "The message has no visible text. Images and links without text are not shown."})
     for token in tokens:
         if token.tag in ("h1", "h2"):  # the page has its own h1, the card its title
             token.tag = "h3"

@@ -19,7 +19,7 @@ class _StructureLimit(NamedTuple):
 _LIMITS = (
     _StructureLimit(re.compile(r"\n"), 2000, "line breaks"),
     _StructureLimit(re.compile(r"\["), 1000, "opening square brackets"),
-    _StructureLimit(re.compile(r"[*_~]"), 3000, "signs of emphasis (* _ ~)"),
+    _StructureLimit(re.compile(r"[*_~]"), 3000, "emphasis characters (* _ ~)"),
     _StructureLimit(re.compile(r"`+"), 2000, "backticks"),
     _StructureLimit(re.compile(r"<"), 2000, "opening angle brackets"),
     _StructureLimit(re.compile(r"&"), 2000, "ampersands"),
@@ -42,7 +42,7 @@ def check_structure(markdown: str) -> None:
     lines = markdown.split("\n")
     for line in lines:
         if _count_markers(line) > _MAX_MARKERS:
-            raise _make_error(f"A line begins with more than {_MAX_MARKERS} signs of lists and quotes.")
+            raise _make_error(f"A line begins with more than {_MAX_MARKERS} list and quote markers.")
     if (cells := _count_cells(lines)) > _MAX_CELLS:
         raise _make_error(f"Its tables have {cells:,} cells; at most {_MAX_CELLS:,} fit.")
 
@@ -69,18 +69,16 @@ def _count_cells(lines: list[str]) -> int:
 
 
 def make_link_count_error(max_count: int) -> Invalid:
-    return _make_error(f"It has more than {max_count:,} web and mail addresses, and each would become a link.")
+    return _make_error(f"It has more than {max_count:,} web and email addresses, and each would become a link.")
 
 
 def make_nesting_error(lists: int, quotes: int) -> Invalid:
-    return _make_error(f"At most {lists} lists, or {quotes} quotes, fit in one another.")
+    return _make_error(f"At most {lists} lists, or {quotes} quotes, can be nested.")
 
 
 def make_complexity_error() -> Invalid:
-    return _make_error("It has too many links, brackets and other signs of formatting in one another.")
+    return _make_error("Its links, brackets or other formatting are nested too deeply.")
 
 
 def _make_error(detail: str) -> Invalid:
-    return Invalid(
-        {"content": f"The message is too intricate to be shown. {detail} Make it simpler, or send it in parts."}
-    )
+    return Invalid({"content": f"The message is too complex to show. {detail} Simplify it, or send it in parts."})

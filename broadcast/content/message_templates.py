@@ -47,7 +47,7 @@ def fill_template(text: str, values: Mapping[str, str]) -> str:
     try:
         return evaluation.render(tree)
     except TemplateBudgetExceeded as error:
-        raise Invalid({"content": f"This template becomes too long: {error}."}) from None
+        raise Invalid({"content": f"This template cannot be filled in: {error}."}) from None
     except (TemplateError, TypeError, ValueError, ArithmeticError) as problem:
         raise Invalid({"content": f"This template cannot be filled in: {problem}."}) from None
 
@@ -57,8 +57,8 @@ def _parse_template(text: str) -> nodes.Template:
         _check_size(text)
         tree = ENVIRONMENT.parse(text)
     except (TemplateSyntaxError, RecursionError, ValueError) as problem:
-        line_hint = f" in line {problem.lineno}" if isinstance(problem, TemplateSyntaxError) else ""
-        raise Invalid({"content": f"This is no template{line_hint}: {problem}."}) from None
+        line_hint = f" on line {problem.lineno}" if isinstance(problem, TemplateSyntaxError) else ""
+        raise Invalid({"content": f"This template has an error{line_hint}: {problem}."}) from None
     if (forbidden := _find_forbidden(tree, 0)) is not None:
         raise Invalid({"content": f"A template cannot use {forbidden}."})
     return tree
@@ -70,22 +70,18 @@ def _check_size(text: str) -> None:
         raise Invalid({"content": f"This has {len(text):,} characters; at most {MAX_CHARACTERS:,} fit in a template."})
     if (placeholder_count := text.count("{{") + text.count("{%")) > MAX_PLACEHOLDERS:
         raise Invalid(
-            {
-                "content": f"This has {placeholder_count:,} places to fill in; at most {MAX_PLACEHOLDERS:,} fit in a template."
-            }
+            {"content": f"This has {placeholder_count:,} placeholders; at most {MAX_PLACEHOLDERS:,} fit in a template."}
         )
     for token_count, _ in enumerate(ENVIRONMENT.lex(text), 1):
         if token_count > 2 * MAX_TOKENS:  # half of what is lexed is the space between
-            raise Invalid(
-                {"content": f"This has more than {MAX_TOKENS:,} words and signs of a template; make it simpler."}
-            )
+            raise Invalid({"content": f"This has more than {MAX_TOKENS:,} template elements. Simplify it."})
 
 
 def _find_forbidden(node: nodes.Node, depth: int) -> str | None:
     """What in this part of the tree is not allowed; None when all of it is."""
     node_name = type(node).__name__.lower()
     if not isinstance(node, _ALLOWED_NODES) or depth > MAX_DEPTH:
-        return node_name if depth <= MAX_DEPTH else "so many parts in one another"
+        return node_name if depth <= MAX_DEPTH else "so many nested parts"
     children = list(node.iter_child_nodes())
     match node:
         case nodes.Call():
@@ -103,7 +99,7 @@ def _find_forbidden(node: nodes.Node, depth: int) -> str | None:
         case nodes.Name() if node.name.startswith("_") or node.name in ("self", "loop", "range"):
             return f"the name {node.name}"
         case nodes.For() if node.recursive or node.test is not None:
-            return "loops with a condition of their own; put an if inside"
+            return "loops with their own condition; put an if inside"
     return next((found for child in children if (found := _find_forbidden(child, depth + 1)) is not None), None)
 
 

@@ -28,7 +28,7 @@ ENVIRONMENT = ImmutableSandboxedEnvironment(
 class TemplateBudgetExceeded(Exception):
     """A template costs more than is given to one; says what there was too much of."""
 
-    def __init__(self, reason: str = "its loops go round too often"):
+    def __init__(self, reason: str = "its loops run too many times"):
         super().__init__(reason)
 
 
@@ -57,7 +57,7 @@ def _join(parts: Iterable[Any], separator: str = "") -> str:
 
 def _trim(value: Any, chars: str | None = None) -> str:
     if chars is not None and len(chars) > _MAX_TRIM_CHARACTERS:
-        raise ValueError(f"trim takes at most {_MAX_TRIM_CHARACTERS} characters away")
+        raise ValueError(f"trim removes at most {_MAX_TRIM_CHARACTERS} characters")
     return filters.do_trim(value, chars)
 
 

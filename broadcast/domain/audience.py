@@ -118,9 +118,9 @@ class ExclusionAudience:
 
     def explain(self, viewer: Viewer) -> AudienceVerdict:
         if viewer.user_id in self.ids:
-            return AudienceVerdict(False, "they are left out by name")
+            return AudienceVerdict(False, "they are excluded by name")
         if excluded_roles := self.roles & viewer.roles:
-            return AudienceVerdict(False, f"people with {_describe_roles(excluded_roles)} are left out")
+            return AudienceVerdict(False, f"people with {_describe_roles(excluded_roles)} are excluded")
         return self.base.explain(viewer)
 
     def to_json(self) -> dict[str, Any]:

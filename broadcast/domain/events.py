@@ -48,7 +48,7 @@ class Event:
     audience: Audience
     payload_json: str
     at: datetime
-    correlation_id: str | None = None  # what it was done for: see `base.correlation`
+    correlation_id: str | None = None  # what it was done for: see `base.correlation_id`
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
     _check_times(draft, reader.problems, now)
     if draft.close_sessions and draft.target and not draft.target.is_users_only:
         reader.problems["closeSessions"] = (
-            "Only people chosen by name can be signed out: use SELECTED, without exceptions."
+            "Only people chosen by name can be signed out. Use SELECTED, without exclusions."
         )
     if reader.problems:
         raise Invalid(reader.problems)
@@ -150,16 +150,16 @@ class _FieldReader:
 _FIELD_LABELS = {
     "targetType": "The audience",
     "targetIds": "The audience",
-    "targetMatch": "The way roles are joined",
-    "exceptRoles": "Who is left out",
-    "exceptIds": "Who is left out",
-    "snapshot": "The wish for a snapshot",
+    "targetMatch": "The field targetMatch",
+    "exceptRoles": "The exclusion list",
+    "exceptIds": "The exclusion list",
+    "snapshot": "The field snapshot",
     "content": "The message",
-    "scheduledAt": "The start",
-    "expiresAt": "The expiry",
+    "scheduledAt": "The send time",
+    "expiresAt": "The end time",
     "ackDueAt": "The due date",
-    "requiresAck": "The wish for an acknowledgement",
-    "actions": "The links",
+    "requiresAck": "The field requiresAck",
+    "actions": "The buttons",
 }
 
 
@@ -175,7 +175,7 @@ def _parse_text(value: Any) -> str:
     except UnicodeEncodeError:
         raise ValueError("has characters that are not valid Unicode") from None
     if "\0" in value:
-        raise ValueError("must not hold a NUL character")
+        raise ValueError("must not contain a NUL character")
     return value
 
 
@@ -191,9 +191,9 @@ def _parse_title(value: Any) -> str:
     if len(title) > MAX_TITLE_CHARACTERS:
         raise ValueError(f"has {len(title)} characters; at most {MAX_TITLE_CHARACTERS} fit")
     if not is_single_line(title):
-        raise ValueError("must not hold control characters")
+        raise ValueError("must not contain control characters")
     if is_blank(title):
-        raise ValueError("has no character that can be seen")
+        raise ValueError("has no visible characters")
     return title
 
 
@@ -203,7 +203,7 @@ def parse_content(value: Any) -> str:
     if not content.strip():
         raise ValueError("is missing")
     if is_blank(content):
-        raise ValueError("has no character that can be seen")
+        raise ValueError("has no visible characters")
     if (size := len(content.encode())) > MAX_CONTENT_BYTES:
         raise ValueError(f"has {size:,} bytes; at most {MAX_CONTENT_BYTES:,} fit")
     return content
@@ -212,11 +212,11 @@ def parse_content(value: Any) -> str:
 def _parse_category(value: Any) -> str | None:
     category = " ".join(_parse_text(value).split())
     if category and is_blank(category):
-        raise ValueError("has no character that can be seen")
+        raise ValueError("has no visible characters")
     if len(category) > MAX_CATEGORY_CHARACTERS:
         raise ValueError(f"has {len(category)} characters; at most {MAX_CATEGORY_CHARACTERS} fit")
     if not is_single_line(category):
-        raise ValueError("must not hold control characters")
+        raise ValueError("must not contain control characters")
     return category or None
 
 
@@ -240,7 +240,7 @@ def _parse_time(value: Any) -> datetime:
     try:
         return clock.parse_rfc3339(_parse_text(value))
     except (ValueError, OverflowError):
-        raise ValueError("must be a time with its zone, such as 2026-11-04T10:42:00Z") from None
+        raise ValueError("must be a time with a time zone, such as 2026-11-04T10:42:00Z") from None
 
 
 def _parse_links(value: Any) -> tuple[Link, ...]:
@@ -251,12 +251,12 @@ def _parse_links(value: Any) -> tuple[Link, ...]:
 
 def _parse_link(value: Any) -> Link:
     if not isinstance(value, Mapping) or value.keys() != {"label", "url"}:
-        raise ValueError("need a label and a url each")
+        raise ValueError("each need a label and a URL")
     label, url = " ".join(_parse_text(value["label"]).split()), _parse_text(value["url"]).strip()
     if not 0 < len(label) <= MAX_LABEL_CHARACTERS or not is_single_line(label) or is_blank(label):
-        raise ValueError(f"need a label of 1 to {MAX_LABEL_CHARACTERS} characters that can be seen")
+        raise ValueError(f"need a label of 1 to {MAX_LABEL_CHARACTERS} visible characters")
     if not _is_web_address(url):
-        raise ValueError("need a url that begins with https:// or http://")
+        raise ValueError("need a URL that starts with https:// or http://")
     return Link(label, url)
 
 
@@ -295,16 +295,16 @@ def _parse_target_fields(reader: _FieldReader) -> Target | None:
     if target_type is None or "targetIds" in reader.problems:
         return None
     if target_type is TargetType.ALL and names:
-        reader.problems["targetIds"] = "The audience is everyone; leave targetIds away, or choose ROLE or SELECTED."
+        reader.problems["targetIds"] = "The audience is everyone. Leave out targetIds, or choose ROLE or SELECTED."
     if target_type is not TargetType.ALL and not names:
         target_noun = "role" if target_type is TargetType.ROLE else "person"
         reader.problems["targetIds"] = f"Choose at least one {target_noun}: this would reach nobody."
     if target_type is not TargetType.ROLE and match is RoleMatch.ALL:
-        reader.problems["targetMatch"] = "Only roles can be asked for all together; choose ROLE."
+        reader.problems["targetMatch"] = "Only roles can be combined with ALL. Choose ROLE."
     if target_type is TargetType.ROLE and (
         conflicting := {str(name) for name in names} & {str(name) for name in except_roles}
     ):
-        reader.problems["exceptRoles"] = f"{sorted(conflicting)[0]} is asked for and left out at the same time."
+        reader.problems["exceptRoles"] = f"{sorted(conflicting)[0]} is both included and excluded."
     return Target(target_type, names, match is RoleMatch.ALL, tuple(map(str, except_roles)), except_people, snapshot)
 
 
@@ -320,10 +320,10 @@ def _parse_name(value: Any) -> int | str:
     """Digits are an id, as a number or as text: every username begins with a letter, and a form has only text."""
     name = value if isinstance(value, int) and not isinstance(value, bool) else _parse_text(value).strip().lower()
     if isinstance(name, str) and not 0 < len(name) <= 64:
-        raise ValueError("has an entry that is no name")
+        raise ValueError("has an entry that is not a name")
     name = parse_id_or_username(name)
     if isinstance(name, int) and not 0 < name < 2**63:
-        raise ValueError("has an id that cannot exist")
+        raise ValueError("has an invalid ID")
     return name
 
 
@@ -335,10 +335,10 @@ def parse_id_or_username(name: int | str) -> int | str:
 def _check_times(draft: Draft, problems: dict[str, str], now: datetime) -> None:
     start = draft.scheduled_at or now
     if draft.scheduled_at and draft.scheduled_at < now - SCHEDULE_TOLERANCE:
-        problems.setdefault("scheduledAt", "The start is in the past. Leave it empty to send now.")
+        problems.setdefault("scheduledAt", "The send time is in the past. Leave it empty to send now.")
     if draft.expires_at and draft.expires_at <= start:
-        problems.setdefault("expiresAt", "The expiry must be after the start, and in the future.")
+        problems.setdefault("expiresAt", "The end time must be after the send time and in the future.")
     if draft.ack_due_at and not draft.requires_ack:
         problems.setdefault("ackDueAt", "A due date needs requiresAck.")
     elif draft.ack_due_at and draft.ack_due_at <= start:
-        problems.setdefault("ackDueAt", "The due date must be after the start, and in the future.")
+        problems.setdefault("ackDueAt", "The due date must be after the send time and in the future.")

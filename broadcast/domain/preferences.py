@@ -118,10 +118,10 @@ def parse_preferences(raw: Any, *, now: datetime | None = None, mandatory: Colle
             problems[name] = str(problem)
     problems |= {str(name)[:60]: "There is no such field." for name in remaining_fields}
     if unmutable := sorted(set(values.get("muted_categories", ())) & set(mandatory)):
-        problems["mutedCategories"] = f"{', '.join(unmutable)} cannot be muted here: everybody must hear of it."
+        problems["mutedCategories"] = f"{', '.join(unmutable)} cannot be muted: everyone must be alerted."
     paused_until = values.get("do_not_disturb_until")
     if paused_until and now and not now < paused_until <= now + MAX_DO_NOT_DISTURB:
-        problems["doNotDisturbUntil"] = "Choose a time ahead, within a month."
+        problems["doNotDisturbUntil"] = "Choose a time in the future, within a month."
     if problems:
         raise Invalid(problems)
     return Preferences(**values)
@@ -155,11 +155,11 @@ def _parse_quiet_hours(value: Any) -> QuietHours:
     match value:
         case {"from": str(start), "to": str(end), **others} if not others:
             if not (_CLOCK_TIME_PATTERN.fullmatch(start) and _CLOCK_TIME_PATTERN.fullmatch(end)):
-                raise ValueError("Quiet hours are two times like 22:00 and 07:00.")
+                raise ValueError("Quiet hours need two times, like 22:00 and 07:00.")
             if start == end:
-                raise ValueError("Quiet hours that end when they begin would hold nothing, or everything.")
+                raise ValueError("Quiet hours must start and end at different times.")
             return QuietHours(time.fromisoformat(start), time.fromisoformat(end))
-    raise ValueError("Quiet hours are two times like 22:00 and 07:00.")
+    raise ValueError("Quiet hours need two times, like 22:00 and 07:00.")
 
 
 def _parse_time_zone(value: Any) -> str:
@@ -172,7 +172,7 @@ def _parse_time(value: Any) -> datetime:
     try:
         return clock.parse_rfc3339(value)
     except (TypeError, ValueError):
-        raise ValueError("This is not a time with its zone.") from None
+        raise ValueError("This is not a time with a time zone.") from None
 
 
 def _make_choice_parser(*choices: str) -> Any:
@@ -186,7 +186,7 @@ def _make_choice_parser(*choices: str) -> Any:
 
 def _parse_bool(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("This is true or false.")
+        raise ValueError("This must be true or false.")
     return value
 
 

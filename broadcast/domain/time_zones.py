@@ -50,7 +50,7 @@ def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", origina
         return original
     if _is_ambiguous(local) and not occurrence:
         raise ValueError(
-            f"The clocks go back then: {local:%H:%M} comes twice in {zone.key}. Choose which one is meant."
+            f"The clocks go back then: {local:%H:%M} comes twice in {zone.key}. Choose which one you mean."
         )
     return moment
 
@@ -113,4 +113,4 @@ def resolve_snooze_preset(preset_name: str, now: datetime, zone: ZoneInfo) -> da
             return local_to_utc(today + timedelta(days=1), SNOOZE_MORNING)
         case "monday":
             return local_to_utc(today + timedelta(days=7 - today.weekday()), SNOOZE_MORNING)
-    raise ValueError("Choose when it returns.")
+    raise ValueError("Choose when the message returns.")

@@ -10,7 +10,7 @@ _INVISIBLE_CHARACTERS = frozenset("\u115f\u1160\u3164\uffa0\ufffc\u2800\U0001d15
 
 
 def is_blank(text: str) -> bool:
-    """True when `text` has no character that can be seen. Characters newer than Python's Unicode count as seen."""
+    """True when `text` has no visible characters. Characters newer than Python's Unicode count as seen."""
     return not any(map(_is_visible, text))
 
 

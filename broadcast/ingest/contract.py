@@ -59,7 +59,7 @@ def read_command(
     except Exception as problem:  # a mistake of ours: one event pays for it, not all that come after it
         _log.error("event.unreadable", place=str(record.position), exc_info=problem)
         return Rejection(
-            "failed", f"This event could not be read ({type(problem).__name__}). The server's log says more."
+            "failed", f"This event could not be read ({type(problem).__name__}). The server's log has the details."
         )
 
 
@@ -101,7 +101,7 @@ def open_envelope(record: InboundRecord) -> Envelope:
         if content_type != _STRUCTURED_CONTENT_TYPE:
             _reject(
                 "envelope",
-                f"The type {_abbreviate(content_type)} is not read; send one event as {_STRUCTURED_CONTENT_TYPE}.",
+                f"The type {_abbreviate(content_type)} is not supported; send one event as {_STRUCTURED_CONTENT_TYPE}.",
             )
         return _from_structured(_decode_json(record.value), record)
     attributes = {name[3:]: value for name, value in headers.items() if name[:3] in ("ce_", "ce-")}
@@ -141,7 +141,7 @@ def _decode_json(value: bytes | None, content_type: str = "") -> Any:
     if value is None or not value.strip():
         _reject("empty", f"The event has no value. To recall a broadcast, send {CANCEL_TYPE}.")
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
-        _reject("content-type", f"The data is {_abbreviate(content_type)}; only JSON is read.")
+        _reject("content-type", f"The data is {_abbreviate(content_type)}; only JSON is supported.")
     try:
         return _decode_strict_json(value.decode("utf-8-sig"))  # some producers on Windows begin with a byte order mark
     except UnicodeDecodeError:
@@ -153,7 +153,7 @@ def _decode_json(value: bytes | None, content_type: str = "") -> Any:
 
 
 def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _build_unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _build_unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique: dict[str, Any] = {}
     for name, value in pairs:
         if name in unique:
-            raise ValueError(f"the key {_abbreviate(name, 40)} stands twice in one object")
+            raise ValueError(f"the key {_abbreviate(name, 40)} appears twice in one object")
         unique[name] = value
     return unique
 
@@ -171,7 +171,7 @@ _decode_strict_json = json.JSONDecoder(parse_constant=_reject_constant, object_p
 
 def _from_structured(body: Any, record: InboundRecord) -> Envelope:
     if not isinstance(body, Mapping):
-        _reject("envelope", "A structured CloudEvent is one JSON object.")
+        _reject("envelope", "A structured CloudEvent must be one JSON object.")
     if "data_base64" in body:
         _reject("envelope", "Send data as JSON in the field data, not in data_base64.")
     attributes = {name: value for name, value in body.items() if name != "data"}
@@ -183,10 +183,15 @@ def _from_attributes(attributes: Mapping[str, Any], data: Any, record: InboundRe
         if name not in attributes:
             _reject("envelope", f"The CloudEvent has no {name}.")
     if attributes["specversion"] != "1.0":
-        _reject("envelope", f"The CloudEvent's specversion is {_abbreviate(attributes['specversion'])}; 1.0 is read.")
+        _reject(
+            "envelope",
+            f"The CloudEvent's specversion is {_abbreviate(attributes['specversion'])}; only 1.0 is supported.",
+        )
     event_time = attributes.get("time")
     if event_time is not None and not _is_event_time(event_time):
-        _reject("envelope", f"The CloudEvent's time is {_abbreviate(event_time)}, no time with its zone.")
+        _reject(
+            "envelope", f"The CloudEvent's time is {_abbreviate(event_time)}, which is not a time with a time zone."
+        )
     names = {name: _read_name(name, attributes[name]) for name in ("id", "source", "type")}
     topic = record.position and record.position.topic
     names["source"] = event_source.canonicalize_source(source_as_written := names["source"])
@@ -198,7 +203,7 @@ def _from_attributes(attributes: Mapping[str, Any], data: Any, record: InboundRe
     if names["source"].startswith(_BARE_SOURCE_PREFIX) and names["source"] != f"{_BARE_SOURCE_PREFIX}{topic}":
         _reject(
             "not-allowed",
-            f"A source that begins with {_BARE_SOURCE_PREFIX} is what bare JSON on that topic is called; use another.",
+            f"A source that begins with {_BARE_SOURCE_PREFIX} is reserved for bare JSON on a topic; use another.",
         )
     return Envelope(**names, data=data, topic=topic, source_as_written=source_as_written)
 
@@ -274,7 +279,7 @@ def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwn
     except TemplateRenderError as problem:
         _reject("template", f"{_abbreviate(str(problem), 300)}.")
     if draft.close_sessions:
-        _reject("not-allowed", "An event from outside signs nobody out; a person who manages people may.")
+        _reject("not-allowed", "Inbound events cannot sign users out. Only a person who manages users can.")
     if (refusal := rule.find_refusal(draft)) is not None:
         _reject("not-allowed", refusal)
     if rule.is_draft_only:
@@ -299,10 +304,10 @@ def _split_collapse_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None
     data = envelope.data
     own_key = data.get("collapseKey") if isinstance(data, Mapping) and not rule.has_message_templates else None
     if own_key is not None and (not isinstance(own_key, str) or not own_key.strip()):
-        _reject("fields", f"collapseKey is text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
+        _reject("fields", f"collapseKey must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
     collapse_key = own_key.strip() if own_key else rule.render_collapse_key(data, envelope.type)
     if collapse_key is not None and not (len(collapse_key) <= MAX_NAME_CHARACTERS and is_single_line(collapse_key)):
-        _reject("fields", f"A collapse key is text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
+        _reject("fields", f"A collapse key must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
     if isinstance(data, Mapping) and not rule.has_message_templates:
         data = {name: value for name, value in data.items() if name != "collapseKey"}
     return data, collapse_key
@@ -329,16 +334,18 @@ def _drop_past_start(data: Any, now: datetime) -> Any:
 def _read_cancel(envelope: Envelope, owner: EventOwner) -> CancelCommand:
     data = envelope.data
     if not isinstance(data, Mapping) or not data.keys() <= {"id", "source", "reason"} or "id" not in data:
-        _reject("fields", "The data of a cancel is {id, reason}: the id under which the broadcast was announced.")
+        _reject(
+            "fields", "The data of a cancel must be {id, reason}, with the id under which the broadcast was published."
+        )
     if (named_source := data.get("source")) is not None and (
         not isinstance(named_source, str) or event_source.canonicalize_source(named_source) != envelope.source
     ):
-        _reject("not-allowed", "A source recalls its own broadcasts only.")
+        _reject("not-allowed", "A source can recall only its own broadcasts.")
     cancelled_id = _read_name("id", data["id"])
     reason = data.get("reason", "Recalled by its source")
     reason = " ".join(reason.split()) if isinstance(reason, str) else ""
     if not 0 < len(reason) <= MAX_REASON_CHARACTERS or not is_single_line(reason):
-        _reject("fields", f"The reason is text of 1 to {MAX_REASON_CHARACTERS} characters.")
+        _reject("fields", f"The reason must be text of 1 to {MAX_REASON_CHARACTERS} characters.")
     return CancelCommand(
         envelope.source,
         envelope.id,

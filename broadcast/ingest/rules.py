@@ -132,9 +132,9 @@ def find_rule(rules: Rules, *, source: str, topic: str | None, type: str, owner:
             return rule
     if is_reserved:
         raise NoMatchingRule(
-            f"{owner.name or 'Its sender'} may not send as {source}. The rule of this source names who may."
+            f"{owner.name or 'Its sender'} may not send as {source}. The rule for this source lists who may."
         )
-    raise NoMatchingRule(f"No rule is for what {owner.name or 'its sender'} sends as {source}, so it is refused.")
+    raise NoMatchingRule(f"No rule matches what {owner.name or 'its sender'} sends as {source}, so it is refused.")
 
 
 def _list_audiences(draft: Draft) -> set[str]:

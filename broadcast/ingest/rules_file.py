@@ -88,13 +88,11 @@ def load_rules(path: Path | None, *, should_allow_others: bool = False) -> Rules
     if document:
         name = sorted(document)[0]
         hint = _suggest_nearest(name, ("rule",))
-        raise SettingsError(
-            f"EVENT_RULES: {path}: {name} is not read{hint} The file holds [[rule]] tables and nothing else."
-        )
+        raise SettingsError(f"EVENT_RULES: {path}: {name} is not read{hint} The file may contain only [[rule]] tables.")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SettingsError(f"EVENT_RULES: {path}: write each rule as a table that begins with [[rule]].")
     if not tables:
-        raise SettingsError(f"EVENT_RULES: {path} holds no [[rule]], so that every event would be refused.")
+        raise SettingsError(f"EVENT_RULES: {path} has no [[rule]], so every event would be refused.")
     lines = _LineLocator(text, len(tables))
     rules = tuple(_read_rule(table, n, path, lines) for n, table in enumerate(tables, 1))
     return (*rules, ALLOW_ALL_RULE) if should_allow_others else rules
@@ -137,7 +135,7 @@ def _parse_rule(table: dict[str, Any]) -> Rule:
             raise _RuleError(name, f"is not a field of a rule{_suggest_nearest(name, _RULE_FIELDS)}")
     patterns = {name: _read_one_or_more(name, table[name], _read_pattern) for name in _PATTERN_FIELDS if name in table}
     if not patterns:
-        raise _RuleError(None, "say what it is for: source, topic or type.")
+        raise _RuleError(None, "say which events it matches: source, topic or type.")
     rule = Rule(
         patterns=patterns | {"source": tuple(map(event_source.canonicalize_source, patterns["source"]))}
         if "source" in patterns
@@ -152,7 +150,7 @@ def _parse_rule(table: dict[str, Any]) -> Rule:
         rate_cap=_read_rate_cap(table, patterns),
     )
     if ("title" in rule.templates) != ("content" in rule.templates):
-        raise _RuleError(None, "title and content are templates together, or neither is.")
+        raise _RuleError(None, "set both title and content, or neither.")
     _check_defaults(rule)
     return rule
 
@@ -160,7 +158,7 @@ def _parse_rule(table: dict[str, Any]) -> Rule:
 def _suggest_nearest(name: str, known: tuple[str, ...]) -> str:
     known_by_spelling = {one.lower().replace("_", ""): one for one in known}
     matches = get_close_matches(name.lower().replace("_", "").replace("-", ""), known_by_spelling, n=1, cutoff=0.6)
-    return f"; did you mean {known_by_spelling[matches[0]]}?" if matches else f"; there are {', '.join(known)}."
+    return f"; did you mean {known_by_spelling[matches[0]]}?" if matches else f"; use one of {', '.join(known)}."
 
 
 def _abbreviate(value: Any) -> str:
@@ -170,9 +168,9 @@ def _abbreviate(value: Any) -> str:
 
 def _read_line(name: str, value: Any, max_characters: int) -> str:
     if not isinstance(value, str):
-        raise _RuleError(name, f"must be text in quotes, and is {_abbreviate(value)}.")
+        raise _RuleError(name, f"must be text in quotes, but is {_abbreviate(value)}.")
     if not 0 < len(value) <= max_characters or not value.strip() or not is_single_line(value):
-        raise _RuleError(name, f"must be 1 to {max_characters} characters in one line, and is {_abbreviate(value)}.")
+        raise _RuleError(name, f"must be 1 to {max_characters} characters in one line, but is {_abbreviate(value)}.")
     return value
 
 
@@ -184,7 +182,7 @@ def _read_one_or_more(name: str, value: Any, read: Callable[[str, Any], str]) ->
     if not isinstance(value, list):
         return (read(name, value),)
     if not value:
-        raise _RuleError(name, "is an empty list, so that the rule would fit nothing.")
+        raise _RuleError(name, "is an empty list, so the rule would match nothing.")
     return tuple(read(name, one) for one in value)
 
 
@@ -193,25 +191,25 @@ def _read_senders(value: Any) -> tuple[str, ...]:
     senders = _read_one_or_more("from", value, _read_pattern)
     for sender in senders:
         if not _SENDER_PATTERN.fullmatch(sender):
-            raise _RuleError("from", f"{requirement}, and has {_abbreviate(sender)}.")
+            raise _RuleError("from", f"{requirement}, but has {_abbreviate(sender)}.")
     return tuple(one.lower() if one.startswith("account:") else one for one in senders)
 
 
 def _read_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _RuleError(name, f"must be true or false, without quotes, and is {_abbreviate(value)}.")
+        raise _RuleError(name, f"must be true or false, without quotes, but is {_abbreviate(value)}.")
     return value
 
 
 def _read_template(name: str, value: Any) -> TextTemplate:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEMPLATE_CHARACTERS or not value.strip():
         raise _RuleError(
-            name, f"must be text of 1 to {_MAX_TEMPLATE_CHARACTERS:,} characters, and is {_abbreviate(value)}."
+            name, f"must be text of 1 to {_MAX_TEMPLATE_CHARACTERS:,} characters, but is {_abbreviate(value)}."
         )
     try:
         return TextTemplate(value, _environment.from_string(value))
     except (TemplateError, RecursionError, ValueError, ArithmeticError) as problem:
-        raise _RuleError(name, f"is no template: {problem}".rstrip(".") + ".") from None
+        raise _RuleError(name, f"is not a valid template: {problem}".rstrip(".") + ".") from None
 
 
 def _read_choices(
@@ -221,10 +219,10 @@ def _read_choices(
         return None
     values = table[name]
     if not isinstance(values, list) or not values:
-        raise _RuleError(name, f"must be a list of {requirement}, and is {_abbreviate(values)}.")
+        raise _RuleError(name, f"must be a list of {requirement}, but is {_abbreviate(values)}.")
     for value in values:
         if not isinstance(value, str) or not is_valid(value):
-            raise _RuleError(name, f"must be a list of {requirement}, and has {_abbreviate(value)}.")
+            raise _RuleError(name, f"must be a list of {requirement}, but has {_abbreviate(value)}.")
     return frozenset(values)
 
 
@@ -236,10 +234,10 @@ def _read_rate_cap(table: Mapping[str, Any], match_patterns: Mapping[str, tuple[
     for name, value in values.items():
         if type(value) is not int or not 0 < value <= _MAX_CAP_VALUES[name]:
             raise _RuleError(
-                name, f"must be a whole number from 1 to {_MAX_CAP_VALUES[name]:,}, and is {_abbreviate(value)}."
+                name, f"must be a whole number from 1 to {_MAX_CAP_VALUES[name]:,}, but is {_abbreviate(value)}."
             )
     if not {"limit", "window_seconds"} <= values.keys():
-        raise _RuleError(sorted(values)[0], "makes a cap only together with limit and window_seconds.")
+        raise _RuleError(sorted(values)[0], "can only be used together with limit and window_seconds.")
     if values.get("sender_limit", values["limit"]) < values["limit"]:
         raise _RuleError("sender_limit", f"must be at least limit, which is {values['limit']:,}.")
     normalised_patterns = [
@@ -251,10 +249,12 @@ def _read_rate_cap(table: Mapping[str, Any], match_patterns: Mapping[str, tuple[
 
 def _read_defaults(table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise _RuleError("defaults", f'must be a table, like {{ priority = "LOW" }}, and is {_abbreviate(table)}.')
+        raise _RuleError("defaults", f'must be a table, like {{ priority = "LOW" }}, but is {_abbreviate(table)}.')
     for name in table:
         if name not in _DEFAULT_FIELDS:
-            raise _RuleError("defaults", f"has {name}, which is no default{_suggest_nearest(name, _DEFAULT_FIELDS)}")
+            raise _RuleError(
+                "defaults", f"has {name}, which is not a valid default{_suggest_nearest(name, _DEFAULT_FIELDS)}"
+            )
     return table
 
 
@@ -274,4 +274,4 @@ def _check_defaults(rule: Rule) -> None:
     ]
     limiting_rule = Rule(**{name: getattr(rule, name) for name in limit_fields})
     if (refusal := limiting_rule.find_refusal(draft)) is not None:
-        raise _RuleError("defaults", f"asks for what the rule refuses. {refusal}")
+        raise _RuleError("defaults", f"conflicts with the rule. {refusal}")

@@ -86,7 +86,9 @@ def print_line(line: str) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="broadcast.launcher", description="Start everything, and end it together.")
+    parser = argparse.ArgumentParser(
+        prog="broadcast.launcher", description="Start all processes and stop them together."
+    )
     parser.add_argument(
         "--end-with-parent",
         action="store_true",
@@ -115,7 +117,7 @@ def _start_private_redis(
 ) -> dict[str, str]:
     server = find_server()
     if server is None:
-        print_line("No Redis was found, so messages take up to a second. Install redis-server, or set REDIS_URL.")
+        print_line("Redis was not found, so messages take up to a second. Install redis-server, or set REDIS_URL.")
         return {}
     url = start_redis(server, redis_socket, folder, children=children, environ=environ)
     print_line(f"Redis: {server} on {redis_socket}")
@@ -128,7 +130,7 @@ def _prepare_database(settings: "Settings", folder: Path, children: ChildProcess
         with _show_output_on_failure() as output:
             children.run("Bringing the database up to date", [*flask, "db", "upgrade"], environ=environ, output=output)
     if settings.demo:
-        children.run("Making the demo data", [*flask, "seed-demo"], environ=environ)
+        children.run("Creating the demo data", [*flask, "seed-demo"], environ=environ)
 
 
 @contextmanager
@@ -160,10 +162,10 @@ def _print_setup_code(address: str, children: ChildProcesses, environ: Mapping[s
     """Print the code that makes the first administrator, while there is none; it is kept nowhere but as a hash."""
     command = [sys.executable, "-m", "flask", "--app", "app", "setup-code", "--if-needed"]
     with _show_output_on_failure() as output:
-        children.run("Making the setup code", command, environ=environ, output=output)
+        children.run("Creating the setup code", command, environ=environ, output=output)
         output.seek(0)
         if match := _SETUP_CODE.search(output.read().decode(errors="replace")):
-            print_line(f"First run: there is no administrator yet. Open {address}/setup and type the code {match[0]}")
+            print_line(f"First run: there is no administrator yet. Open {address}/setup and enter the code {match[0]}")
 
 
 def is_ready(host: str, port: int) -> bool:

@@ -61,7 +61,7 @@ def _check_settings(settings: Settings) -> Iterator[Finding]:
     warnings = settings.misspelling_warnings
     if settings.is_production and not settings.trusted_hosts:
         warnings.append(
-            "TRUSTED_HOSTS is empty, so every Host header is answered. Name your hosts, unless the proxy refuses others."
+            "TRUSTED_HOSTS is empty, so every Host header is accepted. List your host names, unless the proxy refuses others."
         )
     if settings.is_production and not settings.forwarded_hops:
         warnings.append(
@@ -74,7 +74,7 @@ def _check_settings(settings: Settings) -> Iterator[Finding]:
         )
     if any(ip_network(network).prefixlen < _MIN_PREFIX_BITS for network in settings.proxy_sign_in_from):
         warnings.append(
-            "PROXY_SIGN_IN_FROM names a large network, and all in it can sign in as anyone. Name the proxy's own address."
+            "PROXY_SIGN_IN_FROM names a large network, and anyone in it can sign in as anybody. Use the proxy's own address."
         )
     if settings.is_production and not settings.ratelimit_enabled:
         warnings.append("RATELIMIT_ENABLED is 0, so passwords can be guessed without limit. Set it to 1.")
@@ -129,7 +129,7 @@ def _check_database(is_thorough: bool) -> Iterator[Finding]:
         f"The database answers and takes writes. Its newest event is {head.seq:,} of epoch {head.epoch}.",
     )
     if not fitness.notice:
-        yield Finding("schema", "ok", "The tables are those of this version.")
+        yield Finding("schema", "ok", "The tables match this version.")
     if is_thorough and (damage := schema.find_corruption()):
         yield Finding(
             "database", "failure", f"The database file is damaged: {damage}. Stop the system and restore a backup."
@@ -149,9 +149,10 @@ def _check_clock(database_time: datetime, due_at: datetime | None) -> Finding:
         return Finding(
             "clock",
             "failure",
-            f"A planned broadcast is {overdue_seconds:.0f} s overdue. Check that a node runs, and its log for clock.failed.",
+            f"A scheduled broadcast is {overdue_seconds:.0f} s overdue. Check that a node runs, and look for "
+            "clock.failed in its log.",
         )
-    return Finding("clock", "ok", "The clock agrees with the database's, and nothing planned is overdue.")
+    return Finding("clock", "ok", "The clock agrees with the database's, and no scheduled broadcast is overdue.")
 
 
 def _check_redis(settings: Settings) -> Finding:
@@ -170,7 +171,7 @@ def _check_redis(settings: Settings) -> Finding:
     return Finding(
         "redis",
         "warning",
-        "There is no Redis: messages take up to a second, and each worker counts limits by itself. `make run` brings one; "
+        "Redis is not set up: messages take up to a second, and each worker counts limits by itself. `make run` starts one; "
         "elsewhere, set REDIS_URL.",
     )
 

@@ -8,7 +8,7 @@ from broadcast.store.availability import is_driver_unavailable
 def describe(problem: Exception) -> str:
     match problem:
         case TemporarilyUnavailable():
-            return "The database is locked or away."
+            return "The database is locked or unavailable."
         case BroadcastError():
             return str(problem)
         case OSError():
@@ -16,5 +16,5 @@ def describe(problem: Exception) -> str:
     if isinstance(problem, CONNECTION_ERRORS):
         return f"Redis {describe_failure(problem)}."
     if is_driver_unavailable(problem):
-        return "The database is locked or away."
+        return "The database is locked or unavailable."
     return "An unexpected error. The log has it under loop.failed."

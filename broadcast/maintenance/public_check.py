@@ -47,9 +47,9 @@ def _check_stream(url: str, token: str) -> Iterator[Finding]:
         return
     elapsed_seconds = time.monotonic() - started_at
     if status == 401:
-        yield Finding("stream", "failure", "The token is not valid. Make one with `flask --app app create-token`.")
+        yield Finding("stream", "failure", "The token is not valid. Create one with `flask --app app create-token`.")
     elif status == 403:
-        yield Finding("stream", "failure", "The token may not open streams. Make one of the scope inbox.")
+        yield Finding("stream", "failure", "The token may not open streams. Create one with the scope inbox.")
     elif status != 200 or b"event: CONNECTED" not in body:
         yield Finding("stream", "failure", f"No stream was opened (status {status}). The log of the node says why.")
     elif elapsed_seconds > _MAX_FIRST_EVENT_SECONDS:
@@ -66,7 +66,7 @@ def _describe_error(problem: Exception) -> str:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not trusted ({problem.verify_message})"
         case ssl.SSLError():
-            return "what answers there does not speak TLS"
+            return "the server there does not speak TLS"
         case TimeoutError():
             return f"nothing answers within {_TIMEOUT_SECONDS:.0f} s"
         case ConnectionRefusedError():
@@ -76,7 +76,7 @@ def _describe_error(problem: Exception) -> str:
         case http.client.RemoteDisconnected() | http.client.IncompleteRead() | ConnectionError():
             return "the connection was closed"
         case http.client.HTTPException():
-            return "what answers there does not speak HTTP"
+            return "the server there does not speak HTTP"
         case ValueError():
             return "the address or the token cannot be read"
     return (problem.strerror if isinstance(problem, OSError) else None) or "the connection failed"

@@ -28,7 +28,7 @@ def ready():
     if not runtime.is_started:
         failing["tail"] = "The log has not been read yet."
     if settings.redis_url and not runtime.bus.is_healthy:
-        degraded["redis"] = "No link; the log is polled instead."
+        degraded["redis"] = "Redis is not connected; the log is polled instead."
     if runtime.bridge and runtime.bridge.problem:
         degraded["kafka"] = runtime.bridge.problem
     degraded |= dict.fromkeys(runtime.problems, "This loop failed and is being restarted; see the log.")

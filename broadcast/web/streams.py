@@ -84,7 +84,7 @@ def inbox_stream():
 @allow("person", may_be_embedded=True)
 def connect():
     if request.args.get("userId", str(current_identity().id)) != str(current_identity().id):
-        raise Forbidden("A stream can only be opened for yourself.")
+        raise Forbidden("You can only open your own stream.")
     return _open_stream("json", label=request.args.get("connectionId", ""))
 
 

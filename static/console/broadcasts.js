@@ -13,7 +13,7 @@
 
   const updateSelection = () => {
     const checkedCount = findCheckboxes().filter((box) => box.checked).length;
-    countLabel.textContent = checkedCount ? `With the ${checkedCount} ticked` : "With those that are ticked";
+    countLabel.textContent = checkedCount ? `With the ${checkedCount} ticked` : "Selected:";
     selectAllBox.checked = checkedCount > 0 && checkedCount === findCheckboxes().length;
     if (checkedCount) bulkBar.open = true;
   };

@@ -124,7 +124,7 @@ function initComposeForm() {
     const hours = (moment - Date.now()) / 3600000;
     const away = Math.abs(hours) < 1 ? relativeTime.format(Math.round(hours * 60), "minute")
       : Math.abs(hours) < 48 ? relativeTime.format(Math.round(hours), "hour") : relativeTime.format(Math.round(hours / 24), "day");
-    const gap = toLocalInput(moment) !== field.value.slice(0, 16) ? " The clocks go forward then: this time does not exist." : "";
+    const gap = toLocalInput(moment) !== field.value.slice(0, 16) ? " The clocks go forward then, so this time does not exist." : "";
     hint.textContent = `${timeZoneField.value}; ${moment.toISOString().slice(0, 16).replace("T", " ")} UTC, ${away}.${gap}`;
   }
 
@@ -183,7 +183,7 @@ function initComposeForm() {
     body.set("file", target.files[0]);
     const response = await fetch(target.dataset.names, { method: "POST", body, headers: { "X-CSRFToken": form.elements.csrf_token.value } }).catch(() => null);
     if (!response?.ok) {
-      report.textContent = response?.status === 413 ? "This file is too large: 4 MB are the most." : "The file could not be read. Please try again.";
+      report.textContent = response?.status === 413 ? "This file is too large. The limit is 4 MB." : "The file could not be read. Try again.";
       return;
     }
     report.innerHTML = await response.text();
@@ -238,7 +238,7 @@ function initComposeForm() {
     const response = await fetch("/console/drafts", { method: "POST", body: new FormData(form), headers }).catch(() => null);
     if (response?.status === 409) {
       hasConflict = true;
-      saveStatus.textContent = "Somebody else changed this draft. Press Save draft to see both.";
+      saveStatus.textContent = "Someone else changed this draft. Press Save draft to see both versions.";
     } else if (response?.status === 422) {
       saveStatus.textContent = `Not saved: ${(await response.json()).problem}`;
     } else if (response?.status === 401) {
@@ -247,7 +247,7 @@ function initComposeForm() {
       page.leave("/signed-out");
     } else if (!response?.ok || response.redirected) {
       hasChanges = true;
-      saveStatus.textContent = "Not saved: the server could not be reached. It is tried again.";
+      saveStatus.textContent = "Not saved: the server could not be reached. Retrying…";
       saveTimer = setTimeout(saveDraft, 4 * AUTOSAVE_DELAY_MS);
     } else {
       const { id, version, edit: editUrl } = await response.json();

@@ -7,17 +7,17 @@
   const result = document.getElementById("stream-result");
   const startedAt = performance.now();
   const source = new EventSource(result.dataset.url);
-  const timer = setTimeout(() => showResult("Nothing came through in 10 s: something in front holds streams back. See docs/operations.md, Proxies."), TIMEOUT_MS);
+  const timer = setTimeout(() => showResult("No event arrived in 10 s: a proxy may be buffering streams. See docs/operations.md, Proxies."), TIMEOUT_MS);
 
-  result.textContent = "Trying a stream…";
+  result.textContent = "Testing a stream…";
   source.addEventListener("CONNECTED", () => {
     const elapsedMs = Math.round(performance.now() - startedAt);
     const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol;
-    const protocolNotice = protocol === "h2" || protocol === "h3" ? "" : " The page came over HTTP/1.1; with HTTP/2 tabs share one connection.";
-    showResult(`A stream comes through at once: the first event after ${elapsedMs} ms.${protocolNotice}`, elapsedMs > SLOW_MS && `The first event took ${elapsedMs} ms: something in front is slow, or holds streams back for a while.`);
+    const protocolNotice = protocol === "h2" || protocol === "h3" ? "" : " This page was loaded over HTTP/1.1. With HTTP/2, tabs share one connection.";
+    showResult(`Streams arrive without delay: the first event took ${elapsedMs} ms.${protocolNotice}`, elapsedMs > SLOW_MS && `The first event took ${elapsedMs} ms: a proxy may be slow, or may be buffering streams.`);
   });
   for (const eventName of ["BUSY", "CONNECTION_LIMIT_REACHED"]) {
-    source.addEventListener(eventName, () => showResult("No stream to spare: the server refused another one."));
+    source.addEventListener(eventName, () => showResult("The server refused the stream: too many are open."));
   }
 
   function showResult(sentence, warning) {

@@ -61,7 +61,7 @@
     if (result.html && replaceMain(form, result.html)) return;
     form.dispatchEvent(new CustomEvent("form:failed"));
     if (result.status === 401) showSignedOut(form, button);
-    else showProblem(form, `${result.sentence} Nothing you wrote is lost.`, button);
+    else showProblem(form, `${result.sentence} Your text is kept.`, button);
   }
 
   // Resolves to {status, to} (an address to go to) or {status, html, sentence}. Never rejects.
@@ -71,7 +71,7 @@
     const body = isFile ? formData : new URLSearchParams([...formData].filter(([, value]) => typeof value === "string"));
     const maxBytes = Number(form.dataset.mostBytes || MAX_BODY_BYTES);
     if (!isFile && body.toString().length > maxBytes) {
-      return { status: 413, sentence: `This is more than the ${Math.floor(maxBytes / 1024).toLocaleString("en")} KiB that can be sent at once.` };
+      return { status: 413, sentence: `This is larger than the limit of ${Math.floor(maxBytes / 1024).toLocaleString("en")} KiB.` };
     }
     const headers = { Accept: "application/json, text/html;q=0.9", "X-Form": "script" };
     const options = { method: "POST", body, headers, redirect: "manual", signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) };
@@ -82,16 +82,16 @@
     if (response.headers.has("X-Location")) return { status, to: response.headers.get("X-Location") };
     if (response.type === "opaqueredirect") return { status: 401 };
     const isPage = contentType.startsWith("text/html") && (response.ok || [409, 422].includes(status));
-    return { status, html: isPage ? text : "", sentence: parseDetail(text) ?? STATUS_MESSAGES[status] ?? "That did not work. Please try again." };
+    return { status, html: isPage ? text : "", sentence: parseDetail(text) ?? STATUS_MESSAGES[status] ?? "Something went wrong. Please try again." };
   }
 
   const STATUS_MESSAGES = {
-    409: "That had changed meanwhile.",
-    413: "This is more than can be sent at once.",
-    429: "That was too often. Please wait a moment.",
+    409: "This has changed since you opened the page.",
+    413: "This is too large to send.",
+    429: "Too many requests. Please wait a moment.",
     502: "The server is busy. Please try again.",
     503: "The server is busy. Please try again.",
-    504: "It is not known whether this was saved. Look before you try again.",
+    504: "This may or may not have been saved. Check before you try again.",
   };
 
   function parseDetail(text) {
@@ -161,7 +161,7 @@
     link.addEventListener("click", () => {
       isLeaving = storeForm(form);
     });
-    showProblem(form, "You are signed out. Nothing you wrote is lost: sign in, and it comes back.", button, link);
+    showProblem(form, "You are signed out. Sign in to continue. Your text is kept.", button, link);
   }
 
   // ---- across a sign-in: the form is stored for this tab and this user only, until it is filled in again
@@ -196,7 +196,7 @@
     for (const details of form.querySelectorAll("details")) if (details.querySelector("textarea, input:not([type=hidden])")) details.open = true;
     form.closest("details")?.setAttribute("open", "");
     changedForms.add(form);
-    showProblem(form, "What you wrote before you signed in again is back. Nothing of it was sent.");
+    showProblem(form, "Your text from before you signed in again is restored. Nothing has been sent.");
     window.addEventListener("load", () => form.querySelector("textarea, input:not([type=hidden])")?.dispatchEvent(new Event("input", { bubbles: true })));
   }
 

@@ -194,14 +194,14 @@ document.addEventListener("htmx:response:error", (event) => {
   if (status === 401) return page.leave(`/login?${new URLSearchParams({ next: location.pathname + location.search })}`);
   page.announce(
     {
-      403: "That was refused. Load the page again, then repeat it.",
-      404: "That message is no longer there.",
-      409: "That had changed meanwhile. Load the page again.",
-      413: "This is more than can be sent at once.",
-    429: "That was too often. Please wait a moment.",
+      403: "The request was refused. Reload the page and try again.",
+      404: "This message no longer exists.",
+      409: "This has changed since you opened the page. Reload the page.",
+      413: "This is too large to send.",
+    429: "Too many requests. Please wait a moment.",
       503: "The server is busy. Nothing was saved; please try again.",
-      504: "The server lost its database while it saved this. Look whether it is saved before you try again.",
-    }[status] ?? "That did not work. Please try again.",
+      504: "The server lost its database connection while saving. Check whether your change was saved before you try again.",
+    }[status] ?? "Something went wrong. Please try again.",
     true,
   );
 });

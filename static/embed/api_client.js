@@ -38,7 +38,7 @@ class ApiClient {
 // `url` is the element's `token-url`: an address of the embedding site.
 async function fetchTokenFromPage(url) {
   const response = await fetch(url, { method: "POST", credentials: "same-origin", headers: { Accept: "application/json" } });
-  if (!response.ok) throw new RequestRefused(response.status, "This page could not open your messages. Sign in to it again.");
+  if (!response.ok) throw new RequestRefused(response.status, "Your messages could not be loaded. Sign in to this page again.");
   return response.json();
 }
 

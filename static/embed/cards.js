@@ -79,7 +79,7 @@ function createMeta(card) {
     "p", { class: "meta" },
     card.read ? null : createElement("span", { class: "dot" }, createElement("span", { class: "sr" }, "Unread")),
     priorityLabel ? createElement("span", { class: card.priority }, createIcon(ALERT_ICON), priorityLabel) : null,
-    mustAcknowledge(card) ? createElement("span", {}, dueText ? `To acknowledge by ${dueText}` : "To acknowledge") : null,
+    mustAcknowledge(card) ? createElement("span", {}, dueText ? `Acknowledge by ${dueText}` : "To acknowledge") : null,
     card.category ? createElement("span", {}, card.category) : null,
     createTime(card.publishedAt ?? card.createdAt),
   );

@@ -208,7 +208,7 @@ class BroadcastInbox extends HTMLElement {
     this.#cards.clear();
     this.#setUnread(0);
     this.#elements.banners.replaceChildren();
-    this.#elements.list.replaceChildren(createElement("p", { class: "empty" }, "You were signed out. Load the page again to see your messages."));
+    this.#elements.list.replaceChildren(createElement("p", { class: "empty" }, "You were signed out. Reload the page to see your messages."));
     this.#elements.state.textContent = "Signed out";
   }
 
@@ -237,7 +237,7 @@ class BroadcastInbox extends HTMLElement {
     for (const id of this.#cards.keys()) this.#updateCard(id, { read: true });
     this.#render();
     this.#elements.bell.focus();
-    this.#announce("All messages are marked read");
+    this.#announce("All messages marked read");
   }
 
   // Close the banner on every page, here and elsewhere; the message keeps its card.
@@ -280,7 +280,7 @@ class BroadcastInbox extends HTMLElement {
       "section", { id: "panel", class: "panel", part: "panel", role: "dialog", "aria-label": "Messages", tabindex: "-1", hidden: true },
       createElement("div", { class: "head" }, createElement("h2", {}, "Messages"), elements.readAll, createElement("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.#setOpen(false, true) }, createIcon(CLOSE_ICON))),
       elements.list,
-      createElement("div", { class: "foot" }, elements.state, createElement("a", { href: `${SERVER_ORIGIN}/inbox`, target: "_blank", rel: "noopener" }, "Open the whole inbox")),
+      createElement("div", { class: "foot" }, elements.state, createElement("a", { href: `${SERVER_ORIGIN}/inbox`, target: "_blank", rel: "noopener" }, "Open full inbox")),
     );
     root.append(elements.bell, elements.panel, elements.banners, elements.status);
     this.#announce = createAnnouncer(elements.status);
@@ -327,7 +327,7 @@ class BroadcastInbox extends HTMLElement {
   #render() {
     const { list, more, end, panel } = this.#elements;
     const cards = [...this.#cards.values()].sort((a, b) => mustAcknowledge(b) - mustAcknowledge(a) || b.seq - a.seq);
-    if (!cards.length) return this.#showEmpty("No messages yet. New ones appear here by themselves.");
+    if (!cards.length) return this.#showEmpty("No messages yet. New messages appear here automatically.");
     renderCards(list, cards, { openIds: this.#openIds, actions: this.#actions, lastElement: this.#nextPage ? more : end, fallbackFocus: panel });
     list.setAttribute("aria-busy", "false");
   }
@@ -351,7 +351,7 @@ class BroadcastInbox extends HTMLElement {
   }
 
   #showError(error) {
-    const text = navigator.onLine === false ? "You are offline. Nothing is lost: messages appear when the connection is back." : error instanceof RequestRefused ? error.message : "The messages could not be loaded.";
+    const text = navigator.onLine === false ? "You are offline. New messages appear when you are back online." : error instanceof RequestRefused ? error.message : "The messages could not be loaded.";
     this.#showEmpty(text, createElement("button", { type: "button", class: "button", onclick: () => this.#retryNow?.() }, "Retry"));
   }
 

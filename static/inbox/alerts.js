@@ -93,7 +93,7 @@
   function releaseHeld() {
     showHeldStatus();
     if (getHeldUntil() || !heldIds.length) return;
-    const text = heldIds.length === 1 ? "1 message came while alerts were held" : `${heldIds.length} messages came while alerts were held`;
+    const text = heldIds.length === 1 ? "1 message arrived while alerts were held" : `${heldIds.length} messages arrived while alerts were held`;
     heldIds = [];
     page.showToast({ text, href: "/inbox?view=unread", durationMs: 12000 });
   }

@@ -107,7 +107,7 @@
     note.tabIndex = -1;
     link.href = "/inbox";
     link.textContent = "Back to the inbox";
-    note.append("This message was withdrawn. ", link);
+    note.append("This message was recalled. ", link);
     document.getElementById("snooze")?.remove();
     card.replaceWith(note);
     page.moveFocus(note);
@@ -125,7 +125,7 @@
     if (hasGap || !receipt.ids.length) return true;
     if (receipt.kind === "dismissed") return false; // an alert was dismissed; the card stays as it is
     if (receipt.kind === "read") for (const id of receipt.ids) findCard(id)?.removeAttribute("data-unread");
-    if (receipt.kind === "returned") page.announce(receipt.ids.length === 1 ? "A message came back" : `${receipt.ids.length} messages came back`, true);
+    if (receipt.kind === "returned") page.announce(receipt.ids.length === 1 ? "A snoozed message is back" : `${receipt.ids.length} snoozed messages are back`, true);
     if (getRegion()) requestCards(receipt.ids);
     else if (document.querySelector(".card.alone")) requestCards(receipt.ids);
     return false;

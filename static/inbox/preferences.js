@@ -10,9 +10,9 @@
   const desktopCheckbox = document.getElementById("desktop");
   const permissionNote = document.getElementById("desktop-note");
   const showPermission = () => {
-    if (!("Notification" in window)) permissionNote.textContent = "This browser has none.";
-    else if (Notification.permission === "denied") permissionNote.textContent = "The browser was told never to allow them here; its site settings can change that.";
-    else if (Notification.permission === "granted") permissionNote.textContent = "This browser allows them.";
+    if (!("Notification" in window)) permissionNote.textContent = "This browser does not support desktop notifications.";
+    else if (Notification.permission === "denied") permissionNote.textContent = "Your browser blocks notifications from this site. You can change this in its site settings.";
+    else if (Notification.permission === "granted") permissionNote.textContent = "Your browser allows notifications from this site.";
   };
   desktopCheckbox.addEventListener("change", async () => {
     if (desktopCheckbox.checked && "Notification" in window && Notification.permission === "default") await Notification.requestPermission();

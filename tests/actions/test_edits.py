@@ -299,7 +299,7 @@ def test_held_broadcast_is_in_no_log_until_its_moment_has_passed(cast):
     scheduler.tick(NOW + timedelta(seconds=10))
     broadcast = found(held.id)
     assert (broadcast.status, broadcast.is_held, broadcast.scheduled_at) == ("ACTIVE", False, None)
-    with pytest.raises(IllegalTransition, match="gone out"):
+    with pytest.raises(IllegalTransition, match="already been sent"):
         edits.withdraw(held.id, by=cast["alice"], now=NOW)
 
 

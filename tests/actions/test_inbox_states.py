@@ -120,7 +120,7 @@ def test_what_must_be_acknowledged_is_neither_archived_before_nor_snoozed_past_i
         actions.snooze([calm], until=NOW + 2 * HOUR, by=bob, now=NOW)
     with pytest.raises(Conflict, match="urgent"):
         actions.snooze([urgent], until=NOW + timedelta(minutes=5), by=bob, now=NOW)
-    with pytest.raises(Conflict, match="no acknowledgement"):
+    with pytest.raises(Conflict, match="does not ask for an acknowledgement"):
         actions.acknowledge([plain], by=bob, now=NOW)
     actions.snooze([calm], until=NOW + HOUR / 2, by=bob, now=NOW)
     assert actions.archive([urgent, plain], by=bob, now=NOW).ids == [plain]  # of many, the others are done

@@ -71,8 +71,8 @@ def test_leaving_out_always_wins():
         (make_role_audience(["a", "b"]), False, "they lack the roles a, b"),
         (make_user_audience([2]), True, "they are chosen by name"),
         (make_user_audience([3]), False, "they are not among the chosen people"),
-        (exclude(EveryoneAudience(), ["ops"], []), False, "people with the role ops are left out"),
-        (exclude(make_role_audience(["ops"]), [], [2]), False, "they are left out by name"),
+        (exclude(EveryoneAudience(), ["ops"], []), False, "people with the role ops are excluded"),
+        (exclude(make_role_audience(["ops"]), [], [2]), False, "they are excluded by name"),
     ],
 )
 def test_answer_to_would_this_person_get_it(audience, included, because):

@@ -109,13 +109,13 @@ def test_d11_held_alerts_are_told_once_at_the_end_and_only_urgent_breaks_through
     for n in range(2):
         alice.publish(f"Held {n} {secrets.token_hex(4)}", priority="HIGH")
     alice.publish(f"Not held {secrets.token_hex(4)}", priority="URGENT")
-    expect(page.get_by_role("dialog")).to_contain_text("shown although alerts are held")
+    expect(page.get_by_role("dialog")).to_contain_text("Shown while alerts are held")
     page.get_by_role("button", name="Read later").click()
     desk.expect_unread_bell(3)
     expect(page.locator(".banner")).to_have_count(0)
     expect(page.locator("#held")).to_contain_text("2 waiting")
     page.clock.fast_forward("10:05")
-    expect(page.locator(".toast")).to_contain_text("2 messages came while alerts were held")
+    expect(page.locator(".toast")).to_contain_text("2 messages arrived while alerts were held")
     expect(page.locator("#held")).to_be_hidden()
 
 

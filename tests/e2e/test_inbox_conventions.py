@@ -70,8 +70,8 @@ def test_what_is_empty_says_why(sit_down, dora: str):
     for path, words in {
         "/inbox": "No messages yet",
         "/inbox?view=unread": "You have read everything",
-        "/inbox?view=archived": "Nothing is archived",
-        "/inbox?view=snoozed": "Nothing is asleep",
+        "/inbox?view=archived": "No archived messages",
+        "/inbox?view=snoozed": "No snoozed messages",
         "/inbox?q=marmalade": "Nothing matches",
     }.items():
         page.goto(path)

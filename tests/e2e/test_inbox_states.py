@@ -171,7 +171,7 @@ def test_views_follow_what_is_done_elsewhere(sit_down, alice: HttpSession):
     press(desk, one, "Archive")
     expect(desk.card(one, archived)).to_be_visible()
     expect(desk.card(one, unread)).to_have_count(0)
-    desk.card(one, archived).get_by_role("button", name=re.compile("^Back to the inbox")).click()
+    desk.card(one, archived).get_by_role("button", name=re.compile("^Move to inbox")).click()
     expect(desk.card(one, archived)).to_have_count(0)
     for page in (desk.page, unread):
         expect(desk.card(one, page)).to_be_visible()

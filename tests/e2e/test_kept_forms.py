@@ -60,7 +60,7 @@ def sent(system: System, words: str) -> list[str]:
 
 
 def expect_unsent(page: Page, words: str) -> None:
-    expect(page.locator("[data-problem]")).to_contain_text("Nothing you wrote is lost")
+    expect(page.locator("[data-problem]")).to_contain_text("Your text is kept")
     expect(page.locator("[data-problem]")).to_be_visible()
     expect(page.locator("#title")).to_have_value(words)
     expect(page.locator("#content")).to_have_value(TEXT)
@@ -210,8 +210,8 @@ def test_edit_of_a_live_message_survives_and_a_conflict_shows_both(writer: UserB
     theirs = {"content": "Theirs"}
     alice.send("PATCH", f"/api/admin/broadcasts/{broadcast_id}", theirs, **{"If-Match": stored.headers["ETag"]})
     page.locator("#send").click()
-    expect(page.locator("main")).to_contain_text("It changed while you were writing")
-    page.get_by_role("button", name="Go on with mine").click()
+    expect(page.locator("main")).to_contain_text("This broadcast changed while you were editing it")
+    page.get_by_role("button", name="Overwrite with mine").click()
     expect(page.locator("#content")).to_have_value(TEXT)
 
 
@@ -222,9 +222,9 @@ def test_other_forms_keep_their_text_in_the_page_and_over_a_sign_in(
     page, username = writer.page, name_of(writer)
     broadcast_id = alice.publish(title(), targetType="SELECTED", targetIds=["charlie"])
     address, field, button = {
-        "template": ("/console/library/templates/new", "#content", "Keep the template"),
+        "template": ("/console/library/templates/new", "#content", "Save template"),
         "reason": (f"/console/broadcasts/{broadcast_id}", "#reason", "Recall from"),
-        "person": ("/console/people/new", "#name", "Add the person"),
+        "person": ("/console/people/new", "#name", "Add user"),
     }[place]
     page.goto(address)
     if place == "reason":
@@ -238,7 +238,7 @@ def test_other_forms_keep_their_text_in_the_page_and_over_a_sign_in(
     sign_in_by(page, username)
     expect(page.locator(field)).to_be_visible()
     expect(page.locator(field)).to_have_value(TEXT)
-    expect(page.locator("[data-problem]")).to_contain_text("is back")
+    expect(page.locator("[data-problem]")).to_contain_text("is restored")
 
 
 def test_text_comes_back_after_a_sign_in_without_scripts(sit_down, system: System):
@@ -252,9 +252,9 @@ def test_text_comes_back_after_a_sign_in_without_scripts(sit_down, system: Syste
         "title": "Sign in again", "content": "x", "targetType": "SELECTED", "targetIds": [username], "closeSessions": True,
     })  # fmt: skip
     page.locator("#send").click()
-    expect(page.locator(".notice")).to_contain_text("what you wrote is not lost")
+    expect(page.locator(".notice")).to_contain_text("Your text is kept")
     sign_in_by(page, username)
-    page.get_by_role("button", name="Go back to what you wrote").click()
+    page.get_by_role("button", name="Back to your form").click()
     expect(page.locator("#title")).to_have_value(words)
     expect(page.locator("#content")).to_have_value(TEXT)
     page.locator("#send").click()

@@ -46,7 +46,7 @@ def test_person_signs_in_there_listens_here_and_signs_out_of_both(sit_down, orga
     page.get_by_label("Account of Bob").click()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
-    page.get_by_role("link", name="Sign out there too").click()
+    page.get_by_role("link", name="Sign out of your organisation too").click()
     expect(page).to_have_title("Left")
     page.goto("/inbox")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

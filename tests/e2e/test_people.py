@@ -18,12 +18,12 @@ def test_person_is_added_given_a_password_signs_in_and_is_disabled_while_looking
     page, username = sit_down("alice").page, f"erin{secrets.token_hex(3)}"
     page.goto("/console/people/new")
     page.get_by_label("Username").fill(username)
-    page.get_by_label("Name as others see it").fill("Erin Evans")
+    page.get_by_label("Name shown to others").fill("Erin Evans")
     page.locator("input[name=roles][value=ops]").check()
-    page.get_by_role("button", name="Add the person").click()
+    page.get_by_role("button", name="Add user").click()
     expect(page.locator("h1")).to_have_text("Erin Evans")
-    page.get_by_text("Reset the password").click()
-    page.get_by_role("button", name="Make a new password").click()
+    page.get_by_text("Reset password").click()
+    page.get_by_role("button", name="Generate new password").click()
     password = page.locator(".secret-value").inner_text()
 
     erin = sit_down(None)
@@ -33,7 +33,7 @@ def test_person_is_added_given_a_password_signs_in_and_is_disabled_while_looking
     erin.page.get_by_role("button", name="Sign in", exact=True).click()
     erin.expect_live()
 
-    page.get_by_text("Disable the account").click()
+    page.get_by_text("Disable account").click()
     page.get_by_role("button", name="Disable Erin Evans").click()
     expect(page.locator("main .eyebrow")).to_contain_text("Disabled")
     expect(erin.page).to_have_url(re.compile("/login"))
@@ -42,11 +42,11 @@ def test_person_is_added_given_a_password_signs_in_and_is_disabled_while_looking
 def test_table_is_checked_then_imported(sit_down):
     page, name = sit_down("alice").page, f"f{secrets.token_hex(3)}"
     page.goto("/console/people/import")
-    page.get_by_label("or the rows themselves").fill(f"username,name,roles\n{name},Frank,ops\nbob,,\n")
+    page.get_by_label("Or paste the rows").fill(f"username,name,roles\n{name},Frank,ops\nbob,,\n")
     page.get_by_role("button", name="Check only").click()
-    expect(page.locator("#report")).to_contain_text("would be added")
+    expect(page.locator("#report")).to_contain_text("will be added")
     expect(page.locator("#report")).to_contain_text("called bob already")
-    page.get_by_role("button", name="Add the people").click()
+    page.get_by_role("button", name="Import users").click()
     expect(page.locator("#report")).to_contain_text("was added")
     page.goto(f"/console/people?q={name}")
     expect(page.locator(".person")).to_have_count(1)
@@ -55,11 +55,11 @@ def test_table_is_checked_then_imported(sit_down):
 def test_token_is_made_and_revoked(sit_down):
     page, label = sit_down("alice").page, f"Dashboard {secrets.token_hex(3)}"
     page.goto("/console/tokens?user=bob")
-    page.get_by_label("What it is for").fill(label)
-    page.get_by_role("button", name="Make the token").click()
+    page.get_by_label("Description").fill(label)
+    page.get_by_role("button", name="Create token").click()
     expect(page.locator(".secret-value")).to_have_text(re.compile("^bms_"))
     row = page.get_by_role("row", name=label)
-    expect(row).to_contain_text("Good")
+    expect(row).to_contain_text("Active")
     row.get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("row", name=label)).to_contain_text("Revoked")
 
@@ -89,7 +89,7 @@ def test_funnel_follows_the_reader_and_the_reminder_reaches_only_who_has_not_rea
     expect(page.get_by_role("table").last).not_to_contain_text("Bob")
     page.get_by_role("button", name="Remind 1 person").click()
     expect(page.locator(".notice")).to_contain_text("Reminded 1 person")
-    expect(page.locator(".remind")).to_contain_text("at the earliest")
+    expect(page.locator(".remind")).to_contain_text("You can send another one")
     expect(charlie.card(sent)).to_have_attribute("data-reminder", "")
     expect(charlie.page.locator("#status")).to_contain_text(f"Reminder: {title}")
     charlie.expect_unread(1)
@@ -99,12 +99,12 @@ def test_funnel_follows_the_reader_and_the_reminder_reaches_only_who_has_not_rea
 def test_audit_is_filtered_and_loaded_further(sit_down, system: System):
     page = sit_down("alice").page
     page.goto("/console/audit")
-    page.get_by_label("Act begins with").fill("person.created")
+    page.get_by_label("Action starts with").fill("person.created")
     page.get_by_role("button", name="Filter").click()
     expect(page.locator("tbody tr").first).to_contain_text("person.created")
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
-    assert "is what was exported" in system.run_flask("verify-csv", str(download.value.path()))
+    assert "is unchanged since its export" in system.run_flask("verify-csv", str(download.value.path()))
     assert "none changed" in system.run_flask("audit", "verify")
 
 

@@ -27,7 +27,7 @@ def test_health_page_sees_the_stream_come_through_nginx_over_http_2(two_nodes: N
     freeze_performance_clock(desk.page)
     desk.page.goto("/console/health")
     result = desk.page.locator("#stream-result[data-done]")
-    expect(result).to_contain_text("A stream comes through")
+    expect(result).to_contain_text("Streams arrive without delay")
     expect(result).not_to_contain_text("HTTP/1.1")
 
 

@@ -251,7 +251,7 @@ def test_key_that_is_none_is_refused_with_a_sentence(key):
     reading = read(build_cloud_event(data=build_message() | {"collapseKey": key}), ())
     assert isinstance(reading, Rejection)
     assert reading.code == "fields"
-    assert reading.reason.startswith(("collapseKey is", "A collapse key is"))
+    assert reading.reason.startswith(("collapseKey must", "A collapse key must"))
 
 
 def test_key_that_cannot_be_rendered_refuses_its_event(load):
@@ -306,10 +306,10 @@ def test_rule_may_calculate_and_format(load):
 
 
 WRONG = {
-    'draft = "true"': "draft must be true or false, without quotes, and is 'true'.",
-    "draft = 1": "draft must be true or false, without quotes, and is 1.",
-    'draft = "yes"': "draft must be true or false, without quotes, and is 'yes'.",
-    "draft = []": "draft must be true or false, without quotes, and is [].",
+    'draft = "true"': "draft must be true or false, without quotes, but is 'true'.",
+    "draft = 1": "draft must be true or false, without quotes, but is 1.",
+    'draft = "yes"': "draft must be true or false, without quotes, but is 'yes'.",
+    "draft = []": "draft must be true or false, without quotes, but is [].",
     "drafts = true": "drafts is not a field of a rule; did you mean draft?",
     "Draft = true": "Draft is not a field of a rule; did you mean draft?",
     "most = 3": "most is now limit.",
@@ -317,35 +317,35 @@ WRONG = {
     "windowSeconds = 3": "windowSeconds is not a field of a rule; did you mean window_seconds?",
     "priority = ['LOW']": "priority is not a field of a rule; did you mean priorities?",
     "colour = 'red'": "colour is not a field of a rule",
-    "sender = 7": "sender must be text in quotes, and is 7.",
+    "sender = 7": "sender must be text in quotes, but is 7.",
     "sender = '  '": "sender must be 1 to 100 characters in one line",
     'sender = "a\\nb"': "sender must be 1 to 100 characters in one line",
     "topic = []": "topic is an empty list",
-    "topic = ['a', 7]": "topic must be text in quotes, and is 7.",
-    "audiences = []": "audiences must be a list of everyone, people, or role:NAME, and is [].",
-    "audiences = ['role:']": "audiences must be a list of everyone, people, or role:NAME, and has 'role:'.",
+    "topic = ['a', 7]": "topic must be text in quotes, but is 7.",
+    "audiences = []": "audiences must be a list of everyone, people, or role:NAME, but is [].",
+    "audiences = ['role:']": "audiences must be a list of everyone, people, or role:NAME, but has 'role:'.",
     "audiences = ['role:Night Shift']": "audiences must be a list of everyone, people, or role:NAME",
-    "priorities = 'LOW'": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, and is 'LOW'.",
-    "priorities = ['low']": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, and has 'low'.",
-    "priorities = [true]": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, and has true.",
+    "priorities = 'LOW'": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, but is 'LOW'.",
+    "priorities = ['low']": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, but has 'low'.",
+    "priorities = [true]": "priorities must be a list of LOW, NORMAL, HIGH, URGENT, but has true.",
     "from = 'grid-bot'": "from must name accounts and topics",
     "from = []": "from is an empty list",
-    "limit = '3'\nwindow_seconds = 3": "limit must be a whole number from 1 to 1,000,000, and is '3'.",
-    "limit = 3.0\nwindow_seconds = 3": "limit must be a whole number from 1 to 1,000,000, and is 3.0.",
+    "limit = '3'\nwindow_seconds = 3": "limit must be a whole number from 1 to 1,000,000, but is '3'.",
+    "limit = 3.0\nwindow_seconds = 3": "limit must be a whole number from 1 to 1,000,000, but is 3.0.",
     "limit = 3\nwindow_seconds = 60\nsender_limit = 2": "sender_limit must be at least limit, which is 3.",
-    "sender_limit = 2": "sender_limit makes a cap only together with limit and window_seconds.",
+    "sender_limit = 2": "sender_limit can only be used together with limit and window_seconds.",
     "defaults = 'LOW'": "defaults must be a table",
     "defaults = { priority = 'LOUD' }": "defaults has priority = 'LOUD'. The priority must be one of",
-    "defaults = { requiresAck = 'true' }": "requiresAck = 'true'. The wish for an acknowledgement must be true or false.",
+    "defaults = { requiresAck = 'true' }": "requiresAck = 'true'. The field requiresAck must be true or false.",
     "defaults = { requiresAck = 1 }": "defaults has requiresAck = 1.",
     "defaults = { targetType = 'ROLE' }": "defaults has targetIds = None. Choose at least one role",
     "defaults = { targetIds = ['ops'] }": "defaults has targetIds without a targetType.",
     "defaults = { targetType = 'ALL', targetIds = ['ops'] }": "defaults has targetIds = ['ops'].",
     "defaults = { category = 7 }": "defaults has category = 7. The category must be text.",
-    "defaults = { Priority = 'LOW' }": "defaults has Priority, which is no default; did you mean priority?",
-    "defaults = { priority = 'HIGH' }\npriorities = ['LOW']": "defaults asks for what the rule refuses.",
-    "title = 'x'": "title and content are templates together, or neither is.",
-    "title = '{{'\ncontent = 'x'": "title is no template:",
+    "defaults = { Priority = 'LOW' }": "defaults has Priority, which is not a valid default; did you mean priority?",
+    "defaults = { priority = 'HIGH' }\npriorities = ['LOW']": "defaults conflicts with the rule.",
+    "title = 'x'": "set both title and content, or neither.",
+    "title = '{{'\ncontent = 'x'": "title is not a valid template:",
     "collapse_key = ''": "collapse_key must be text of 1 to 10,000 characters",
 }
 
@@ -363,7 +363,7 @@ def test_every_wrong_value_is_refused_with_file_line_and_sentence(load, lines):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("[[rules]]\nsource = 'x'", "rules is not read; did you mean rule? The file holds"), ("", "holds no [[rule]]"),
+    [("[[rules]]\nsource = 'x'", "rules is not read; did you mean rule? The file may contain"), ("", "has no [[rule]]"),
      ("[rule]\nsource = 'x'", "begins with [[rule]]"), ("rule = [7]", "begins with [[rule]]"),
      ("[[rule]]\nsource = 'x'\nsource = 'y'", "cannot be read"), ("\ufeff[[rule]]\nsource = 'x'", "cannot be read")],
 )  # fmt: skip

@@ -179,7 +179,9 @@ def test_first_run_prints_a_code_that_makes_the_administrator_and_later_starts_a
     launcher = start(on_empty=True)
     launcher.wait_until_ready()
     assert eventually(lambda: launcher.says("First run: "))
-    [code] = re.findall(rf"http://127.0.0.1:{launcher.port}/setup and type the code (\S+)", launcher.output.read_text())
+    [code] = re.findall(
+        rf"http://127.0.0.1:{launcher.port}/setup and enter the code (\S+)", launcher.output.read_text()
+    )
     browser = build_opener(HTTPCookieProcessor())
     page = browser.open(f"http://127.0.0.1:{launcher.port}/", timeout=20).read().decode()
     assert 'href="/setup"' in page

@@ -25,10 +25,10 @@ def production(**changes) -> list[doctor.Finding]:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"trusted_hosts": []}, "Name your hosts"),
+        ({"trusted_hosts": []}, "List your host names"),
         ({"forwarded_hops": 0}, "set it to the number of proxies"),
         ({"ratelimit_enabled": False}, "Set it to 1."),
-        ({"proxy_sign_in_from": ["0.0.0.0/0"]}, "Name the proxy's own address."),
+        ({"proxy_sign_in_from": ["0.0.0.0/0"]}, "Use the proxy's own address."),
         ({}, "set DATABASE_URL to PostgreSQL"),
     ],
 )
@@ -89,8 +89,8 @@ def server() -> Iterator[ThreadingHTTPServer]:
     ("statuses", "says"),
     [
         ((502, 200), "/healthz answers 502 instead of 200. Check the proxy and the nodes."),
-        ((200, 401), "The token is not valid. Make one with `flask --app app create-token`."),
-        ((200, 403), "The token may not open streams. Make one of the scope inbox."),
+        ((200, 401), "The token is not valid. Create one with `flask --app app create-token`."),
+        ((200, 403), "The token may not open streams. Create one with the scope inbox."),
         ((200, 500), "No stream was opened (status 500). The log of the node says why."),
     ],
 )
@@ -104,7 +104,7 @@ def test_answer_of_a_proxy_becomes_a_sentence(server, statuses: tuple[int, int],
 def test_address_that_cannot_be_reached_says_why(server):
     server.statuses = (200, 200)
     [tls] = public_check.check_public_url(f"https://127.0.0.1:{server.server_port}", token=None)
-    assert tls.sentence.endswith("cannot be reached: what answers there does not speak TLS.")
+    assert tls.sentence.endswith("cannot be reached: the server there does not speak TLS.")
     [nobody] = public_check.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
     assert nobody.sentence.endswith("cannot be reached: nothing listens there.")
     [unknown] = public_check.check_public_url("http://nowhere.invalid", token=None)

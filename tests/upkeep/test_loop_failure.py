@@ -19,9 +19,9 @@ def locked() -> sqlite3.OperationalError:
 @pytest.mark.parametrize(
     ("problem", "sentence"),
     [
-        (TemporarilyUnavailable(), "The database is locked or away."),
-        (locked(), "The database is locked or away."),
-        (OperationalError("SELECT 1", {}, locked()), "The database is locked or away."),
+        (TemporarilyUnavailable(), "The database is locked or unavailable."),
+        (locked(), "The database is locked or unavailable."),
+        (OperationalError("SELECT 1", {}, locked()), "The database is locked or unavailable."),
         (Invalid({"title": "It is missing."}), "It is missing."),
         (OSError(28, "No space left on device"), "No space left on device."),
         (redis.exceptions.ConnectionError("Error 111 connecting"), "Redis does not answer."),

@@ -111,9 +111,9 @@ def test_pages_say_that_receipts_are_deleted(ended, client):
     alice, path = client("alice"), f"/console/broadcasts/{ended[0]}"
     for page in (path, f"{path}/figures"):
         shown = alice.get(page).get_data(as_text=True)
-        assert "There are no figures any more." in shown
+        assert "Statistics are no longer available." in shown
         assert "have acknowledged" not in shown
-    assert "its receipts are not kept any more" in alice.get("/console/broadcasts").get_data(as_text=True)
+    assert "its receipts have been deleted" in alice.get("/console/broadcasts").get_data(as_text=True)
     assert alice.get(f"{path}/figures.csv").status_code == 404
     assert alice.get(f"/api/admin/broadcasts/{ended[0]}").json["receiptsDeletedAt"]
 

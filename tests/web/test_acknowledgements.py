@@ -83,7 +83,7 @@ def test_after_a_correction_the_card_says_that_an_earlier_version_was_acknowledg
     edit(app, asked)
     page = text_of(bob.get(f"/inbox/{asked}"))
     assert "You acknowledged an earlier version" in page
-    assert "It was corrected since, and you need not do it again." in page
+    assert "It has been corrected since. You do not need to acknowledge it again." in page
     [item] = bob.get("/api/user/messages").json["items"]
     assert (item["acknowledgedRevision"], item["revision"]) == (1, 2)
 
@@ -143,7 +143,7 @@ def test_author_must_choose_whether_acknowledgements_stand(app, client, asked):
     alice = client("alice")
     client("bob").post(f"/inbox/{asked}/acknowledge")
     page = text_of(alice.get(f"/console/broadcasts/{asked}/edit"))
-    assert "A correction: they stand" in page
+    assert "Keep them: this is a correction" in page
     form = {
         "live": "yes",
         "version": "1-ACTIVE",
@@ -154,7 +154,7 @@ def test_author_must_choose_whether_acknowledgements_stand(app, client, asked):
     }
     unsaid = alice.post(f"/console/broadcasts/{asked}/edit", form | {"content": "Other"})
     assert unsaid.status_code == 422
-    assert "Choose whether the acknowledgements given so far stand." in text_of(unsaid)
+    assert "Choose whether existing acknowledgements still count." in text_of(unsaid)
     untouched = form | {"content": "First words\r\n", "category": "News"}
     assert alice.post(f"/console/broadcasts/{asked}/edit", untouched).status_code == 303, "no word of it changed"
     chosen = form | {"version": "2-ACTIVE", "content": "Other", "acknowledgeAgain": "yes"}
@@ -170,7 +170,7 @@ def test_sender_sees_which_text_was_acknowledged_by_whom(app, client, asked):
     client("charlie").post(f"/inbox/{asked}/acknowledge")
     page = text_of(alice.get(f"/console/broadcasts/{asked}/figures?show=done"))
     assert re.search(r"Bob</a>.*?Acknowledged revision 1</td>", page, re.S)
-    assert re.search(r"Charlie</a>.*?Acknowledged revision 2, as it is now</td>", page, re.S)
+    assert re.search(r"Charlie</a>.*?Acknowledged revision 2 \(current\)</td>", page, re.S)
     text = text_of(alice.get(f"/console/broadcasts/{asked}/acknowledged/1"))
     assert "First words" in text
     assert hash_text("Lifts", "First words", []) in text

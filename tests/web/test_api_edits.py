@@ -80,7 +80,7 @@ def test_a14_preview_counts_names_and_explains(client):
     told = ask(targetType="ALL", exceptRoles=["ops"], user="bob").json
     assert (told["people"], told["online"]) == (2, 0)
     assert [person["username"] for person in told["sample"]] == ["alice", "charlie"]
-    assert (told["user"]["included"], told["user"]["because"]) == (False, "people with the role ops are left out")
+    assert (told["user"]["included"], told["user"]["because"]) == (False, "people with the role ops are excluded")
     assert ask(targetType="ROLE", targetIds=["ops"], user="BOB ").json["user"]["included"] is True
     assert ask(targetType="ROLE", targetIds=["ops", "admin"], targetMatch="ALL").json["people"] == 0
     for wrong in (

@@ -111,7 +111,7 @@ def test_a8_mandatory_category_cannot_be_muted(make_app, client):
     problem = is_problem(
         bob.send("PUT", "/api/user/preferences", {"mutedCategories": ["Safety"]}), 422, "mutedCategories"
     )
-    assert "everybody must hear" in problem["fields"]["mutedCategories"]
+    assert "everyone must be alerted" in problem["fields"]["mutedCategories"]
     assert "Cannot be muted" in bob.get("/preferences").get_data(as_text=True)
 
 

@@ -94,7 +94,7 @@ def test_sent_today_counts_the_day_of_whoever_looks(app, client, zone):
         edits.withdraw(held, by=by, now=now)
         broadcasts.publish(draft, by=by, now=now, undo_seconds=60)
     page = " ".join(html.unescape(alice.get("/console/").get_data(as_text=True)).split())
-    assert f'<dd>2 <span class="hint">since 00:00 in {zone}, recalled ones too</span></dd>' in page
+    assert f'<dd>2 <span class="hint">since 00:00 ({zone}), including recalled</span></dd>' in page
 
 
 LIMITS = {

@@ -69,7 +69,7 @@ def test_list_shows_each_letter_with_its_reason_and_place(app, alice):
 
 
 def test_nothing_waits_in_an_empty_list(alice):
-    assert "Nothing is waiting" in alice.get("/console/dead-letters").get_data(as_text=True)
+    assert "No dead letters waiting" in alice.get("/console/dead-letters").get_data(as_text=True)
 
 
 def test_list_goes_on_after_a_page(app, alice):
@@ -179,7 +179,7 @@ def test_all_are_redriven_with_partial_success_told(app, alice):
     page = alice.get("/console/dead-letters").get_data(as_text=True)
     through = re.search(r'name="through" value="(\d+)"', page)[1]
     answer = alice.post("/console/dead-letters/redrive", {"through": through})
-    assert "0 went out, 1 were refused again" in alice.get(answer.location).get_data(as_text=True)
+    assert "0 redriven, 1 refused again" in alice.get(answer.location).get_data(as_text=True)
 
 
 def test_purged_letter_is_empty_and_does_not_return(app, alice):

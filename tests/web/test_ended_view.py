@@ -15,7 +15,7 @@ from broadcast.store.models import Broadcast
 from tests.acts import build_message, build_role_message, expire_broadcast, load_actor, publish_message
 
 ENDED = "/inbox?view=ended"
-SENTENCE = "This message has ended: it can be read, and nothing else can be done with it."
+SENTENCE = "This message has ended. You can only read it."
 
 
 def receive(app, client) -> None:
@@ -167,4 +167,4 @@ def test_retention_takes_it_out_of_the_view(app, bob, shift):
 
 
 def test_empty_view_says_what_will_be_there(bob):
-    assert "Nothing has ended yet" in bob.get(ENDED).get_data(as_text=True)
+    assert "No ended messages" in bob.get(ENDED).get_data(as_text=True)

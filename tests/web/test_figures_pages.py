@@ -38,7 +38,7 @@ def test_page_tells_the_funnel_the_pace_and_who_is_missing(app, client):
     assert re.search(r">Read <[^>]*>[^<]*</span></dt><dd>1 <span class=\"muted\">33 %", page)
     assert '<polyline class="curve-read" points="' in page
     assert "Remind 2 people" in page
-    rows = page[page.index("How far") :]
+    rows = page[page.index("Progress") :]
     assert rows.index("Alice") < rows.index("Charlie")
     assert not re.search(r"\bBob\b", rows)  # a token may have these three letters
     part = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures", headers={"HX-Request": "true"}))
@@ -119,8 +119,8 @@ def test_totals_only_where_the_system_is_set_so(make_app):
         add_test_users()
     alice, broadcast_id = BrowserClient.for_user(app, "alice"), publish(app)
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
-    assert "only totals are told" in page
-    assert "Remind whoever is missing" in page
+    assert "shows totals only" in page
+    assert "Remind everyone who has not read it" in page
     assert not re.search(r"\bbob\b", page, re.I)
     assert ">ops<" not in page  # a role of one person
     for path in (
@@ -136,12 +136,12 @@ def test_viewer_sees_totals_and_no_names(app, client):
     with app.app_context():
         actions.set_roles(load_actor("bob").user_id, ["viewer"], by=SYSTEM, now=NOW)
     page = text_of(client("bob").get(f"/console/broadcasts/{broadcast_id}/figures"))
-    assert "only totals are told" in page
+    assert "shows totals only" in page
     assert "Charlie" not in page
     assert "Remind" not in page
 
 
-@pytest.mark.parametrize(("due", "told"), [(-1, "Overdue"), (1, "To acknowledge")])
+@pytest.mark.parametrize(("due", "told"), [(-1, "Overdue"), (1, "Awaiting acknowledgement")])
 def test_acknowledgements_that_are_late_are_marked(app, client, due, told):
     raw = build_message(requiresAck=True, ackDueAt=clock.to_rfc3339(NOW + timedelta(days=due)))
     alice = client("alice")
@@ -175,7 +175,7 @@ def test_reminder_goes_to_those_who_have_not_read_and_to_nobody_else(app, client
     assert (frame.event, "data-reminder" in frame.data) == ("MESSAGE_UPDATED", True)
     for stream in (*streams.values(), page):
         stream.close()
-    assert "reminded those who were missing" in text_of(alice.get(f"/console/broadcasts/{broadcast_id}"))
+    assert "sent a reminder" in text_of(alice.get(f"/console/broadcasts/{broadcast_id}"))
 
 
 def test_whoever_was_away_is_reminded_on_return(app, client):
@@ -192,7 +192,7 @@ def test_whoever_was_away_is_reminded_on_return(app, client):
 def test_reminder_is_possible_once_an_hour(cast):
     broadcast_id, alice = publish_message(cast["alice"]), cast["alice"]
     assert reminders.remind(broadcast_id, by=alice, now=NOW) == 3
-    with pytest.raises(Conflict, match="possible in 1 min"):
+    with pytest.raises(Conflict, match="next one in 1 min"):
         reminders.remind(broadcast_id, by=alice, now=NOW + timedelta(minutes=59, seconds=30))
     assert reminders.remind(broadcast_id, by=alice, now=NOW + timedelta(hours=1)) == 3
 
@@ -250,7 +250,7 @@ def test_what_was_never_sent_would_reach_people_and_was_sent_to_none(app, client
     if recalled:
         page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}"))
         assert "It was never sent." in page
-        assert "It has left every inbox." not in page
+        assert "It has been removed from every inbox." not in page
     assert in_list in text_of(alice.get("/console/broadcasts"))
     told = alice.get(f"/api/admin/broadcasts/{broadcast_id}/stats").json
     assert (told["targeted"], told["wouldReach"], told["sentTo"], told["missing"]) == (0, 3, None, 0)
@@ -286,5 +286,5 @@ def test_complete_never_stands_beside_somebody_who_is_missing(app, client):
     with app.app_context():
         actions.disable_user(load_actor("bob").user_id, by=SYSTEM, now=clock.now())
     page = text_of(alice.get(f"/console/broadcasts/{role}/figures?show=gone"))
-    assert re.search(r"1 is no longer here; 1 of them had acknowledged", page)
+    assert re.search(r"1 is no longer a recipient; 1 of them had acknowledged", page)
     assert "Account disabled" in page

@@ -113,7 +113,7 @@ def test_old_code_stays_void_when_nobody_is_administrator_any_more(app, nobody, 
 def test_name_that_somebody_has_is_told_and_leaves_the_code_good(app, nobody, code):
     with app.app_context():
         users.create_user("ada", None, by=SYSTEM, now=clock.now())
-    assert "There is a person called ada already" in fill_in(nobody, code).get_data(as_text=True)
+    assert "There is a user called ada already" in fill_in(nobody, code).get_data(as_text=True)
     assert fill_in(nobody, code, username="bea").status_code == 303
 
 

@@ -9,7 +9,7 @@ from tests.ports import find_free_port
 
 def test_page_names_every_part(app, client):
     page = client("alice").get("/console/health").get_data(as_text=True)
-    for part in ("database", "schema", "clock", "redis", "disk", "streams", "bell"):
+    for part in ("database", "schema", "clock", "redis", "disk", "streams", "notifications"):
         assert f'<th scope="row">{part}</th>' in page
 
 

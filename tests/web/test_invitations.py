@@ -76,7 +76,7 @@ def test_revoked_invitation_says_to_ask_for_another(app, client):
     assert alice.post(f"/console/people/{bob}/invitation/revoke").status_code == 303
     gone = client().get(link)
     assert gone.status_code == 404
-    assert "no longer good" in text_of(gone)
+    assert "no longer valid" in text_of(gone)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_where_the_organisation_signs_people_in_nobody_is_invited(make_app, sett
             actions.create_user(name, None, roles=roles, by=SYSTEM, now=clock.now())
     refused = BrowserClient.for_user(app, "dora").post("/console/people/invitations", {"usernames": "emil"})
     assert refused.status_code == 422
-    assert "your organisation signs the others in" in text_of(refused)
+    assert "Other users sign in through your organisation" in text_of(refused)
 
 
 def test_person_is_renamed_and_deleted_by_their_page(app, client):
@@ -140,7 +140,7 @@ def test_person_whose_username_is_taken_keeps_the_form(app, client):
     assert 'value="Another Bob"' in page
     assert re.search(r'value="ops" checked', page)
     assert re.search(r'value="night" checked', page)
-    assert "There is a person called bob already" in page
+    assert "There is a user called bob already" in page
     assert PASSWORD not in page
 
 

@@ -252,7 +252,7 @@ def test_text_of_a_plan_that_went_out_meanwhile_survives(app, alice, live):
         broadcasts.release(draft, by=load_actor("alice"), now=clock.now())
     refused = alice.post(f"/console/broadcasts/{draft}/edit", form)
     assert refused.status_code == 409
-    assert "can no longer be edited" in text_of(refused)
+    assert "You can no longer edit it" in text_of(refused)
     assert "<ins>" in text_of(refused)
 
 

@@ -66,9 +66,9 @@ def test_named_audiences_are_listed_without_the_people_they_name(app, client, st
         audiences.save("All", {"targetType": "ALL", "exceptRoles": ["ops"]}, by=by, now=now)
     statements.clear()
     shown = " ".join(alice.get("/console/library").get_data(as_text=True).split())
-    assert "2 by name" in shown
-    assert "Any of the roles ops, without 1 by name" in shown
-    assert "Everyone, without the roles ops" in shown
+    assert "2 people by name" in shown
+    assert "Any of the roles ops, except 1 person by name" in shown
+    assert "Everyone, except the roles ops" in shown
     page = alice.get(f"{URL}/new").get_data(as_text=True)
     assert "charlie" not in page
     assert 'data-audience="/console/library/audiences/1"' in page
@@ -89,11 +89,11 @@ def test_drafts_of_one_person_are_bounded_with_a_sentence_and_nothing_typed_is_l
     assert alice.post("/console/drafts", FORM | saved).status_code == 200  # the same one, once more
     refused = alice.post("/console/drafts", FORM)
     assert refused.status_code == 422
-    assert "as many drafts as one person can keep" in refused.json["problem"]
+    assert "reached the limit for drafts" in refused.json["problem"]
     page = alice.post(URL, FORM | {"title": "Kept words", "do": "save"})
     assert page.status_code == 422
     assert "Kept words" in page.get_data(as_text=True)
-    assert "as many drafts as one person can keep" in page.get_data(as_text=True)
+    assert "reached the limit for drafts" in page.get_data(as_text=True)
     assert alice.send("POST", "/api/admin/broadcasts", json=build_message(draft=True)).status_code == 422
     assert alice.send("POST", "/api/admin/broadcasts", json=build_message()).status_code == 201
     assert alice.post(f"{URL}/{first.json['id']}/duplicate").status_code == 422

@@ -124,11 +124,11 @@ def test_several_are_recalled_and_what_was_refused_is_told(app, client, several)
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        ({"act": "cancel", "ids": ["live"]}, "Say why"),
+        ({"act": "cancel", "ids": ["live"]}, "Give a reason"),
         ({"act": "archive", "ids": ["live", "ended"]}, "1 archived."),
         ({"act": "delete", "ids": ["draft", "live"]}, "1 deleted."),
-        ({"act": "archive"}, "Tick what is meant"),
-        ({"act": "archive", "ids": ["nonsense"]}, "Tick what is meant"),
+        ({"act": "archive"}, "Select up to 100 broadcasts"),
+        ({"act": "archive", "ids": ["nonsense"]}, "Select up to 100 broadcasts"),
     ],
 )
 def test_acts_on_several_say_what_they_did(app, client, several, form, words):

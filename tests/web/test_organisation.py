@@ -184,7 +184,7 @@ def test_form_is_out_of_sight_and_opens_for_administrators_alone(organised):
     assert 'name="password"' not in browser.get("/login").get_data(as_text=True)
     assert 'name="password"' in browser.get("/login?with=password").get_data(as_text=True)
     form = {"username": "bob", "password": "correct horse battery"}
-    assert "do not go together" in expect_login_refused(browser.post("/login", form))
+    assert "Wrong username or password" in expect_login_refused(browser.post("/login", form))
     assert browser.post("/login", form | {"username": "alice"}).status_code == 303
 
 

@@ -18,12 +18,12 @@ def test_disabled_person_stays_out(organised):
     app = organised()
     with app.app_context():
         actions.disable_user(load_actor("bob").user_id, by=SYSTEM, now=clock.now())
-    assert "bob is closed here" in expect_login_refused(sign_in_with_provider(app))
+    assert "bob is disabled" in expect_login_refused(sign_in_with_provider(app))
 
 
 def test_stranger_is_added_only_if_told_so(organised, openid):
     openid.user_claims = {"sub": "7", "preferred_username": "Dana", "name": "Dana Scully"}
-    assert "not known here" in expect_login_refused(sign_in_with_provider(organised()))
+    assert "do not have an account here" in expect_login_refused(sign_in_with_provider(organised()))
 
 
 def test_stranger_is_added_without_a_role(organised, openid):

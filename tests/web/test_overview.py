@@ -21,7 +21,7 @@ def look(client: BrowserClient) -> str:
 
 def test_quiet_system_needs_nobody(client):
     page = look(client("alice"))
-    assert "Nothing needs you" in page
+    assert "Nothing needs attention" in page
     assert "Send your first broadcast" in page
 
 
@@ -39,7 +39,7 @@ def test_overdue_acknowledgement_is_named_with_how_many_are_missing(app, client)
             build_message(title="Early", requiresAck=True, ackDueAt=clock.to_rfc3339(now + timedelta(days=1))),
         )
     page = look(alice)
-    assert "“<Late>” is past its day: 3 have not acknowledged it." in page
+    assert "“<Late>” is overdue: 3 have not acknowledged it." in page
     assert f"/console/broadcasts/{late}/figures" in page
     assert "“Early”" not in page
 
@@ -50,9 +50,9 @@ def test_troubles_are_told_to_whoever_runs_the_system_and_to_nobody_else(make_ap
     app.extensions["runtime"].problems["clock"] = "Busy: <b>locked</b>"
     bury(app, POISON_RECORDS[0][1])
     page = look(BrowserClient.for_user(app, "alice"))
-    for sentence in ("1 event waits that could not", "The loop “clock” failed", "Redis does not answer this worker"):
+    for sentence in ("1 dead letter is waiting.", "The loop “clock” failed", "This worker cannot reach Redis"):
         assert sentence in page
     with app.app_context():
         users.create_user("vera", None, roles=["viewer"], by=SYSTEM, now=clock.now())
-    assert "Nothing needs you" in look(BrowserClient.for_user(app, "vera"))
+    assert "Nothing needs attention" in look(BrowserClient.for_user(app, "vera"))
     assert "Redis" not in look(BrowserClient.for_user(app, "vera"))

@@ -72,7 +72,7 @@ def test_refused_form_comes_back_as_it_was_typed(app, client):
     fixed = typed | {"title": "ok", "when": "now"}
     response = alice.post("/console/broadcasts", fixed)
     assert response.status_code == 422
-    assert "There is nobody called nobody" in text_of(response)
+    assert "There is no user called nobody" in text_of(response)
     with app.app_context():
         after = count_rows()
         assert {name for name in before if after[name] != before[name]} <= {"sessions"}
@@ -129,7 +129,7 @@ def test_preview_is_the_card_and_writes_nothing(app, client):
         ({"targetType": "ROLE", "roles": "ops"}, "1 person will get this"),
         ({"targetType": "ROLE", "roles": ["ops", "admin"]}, "2 people will get this"),
         ({"targetType": "SELECTED", "people": "bob charlie"}, "2 people will get this"),
-        ({"targetType": "SELECTED", "people": "bob nobody"}, "nobody called nobody"),
+        ({"targetType": "SELECTED", "people": "bob nobody"}, "no user called nobody"),
         ({"targetType": "ROLE", "roles": "nosuch"}, "no role nosuch"),
         ({"targetType": "ROLE"}, "at least one role"),
         ({"targetType": "nonsense"}, "must be one of"),
@@ -169,7 +169,7 @@ def test_recall_from_the_console(app, client, raw):
 def test_refused_recall_says_why(app, client):
     broadcast_id = publish(app)
     response = client("alice").post(f"/console/broadcasts/{broadcast_id}/cancel", {"reason": "  "})
-    assert "Say why it is recalled" in text_of(response)
+    assert "Give a reason for the recall" in text_of(response)
 
 
 def test_draft_is_sent_from_the_console_once(app, client):

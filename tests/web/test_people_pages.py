@@ -32,13 +32,13 @@ def test_list_is_searched_filtered_and_paged(app, client):
             actions.create_user(f"p{n:02}", None, name=f"Person {n}", roles=["sales"], by=SYSTEM, now=clock.now())
         actions.disable_user(users.get_by_username("p07").id, by=SYSTEM, now=clock.now())
     page = text_of(alice.get("/console/people"))
-    assert "63 people" in page
+    assert "63 users" in page
     following = re.search(r'hx-get="(/console/people\?[^"]*after=[^"]+)"', page)[1].replace("&amp;", "&")
     rest = text_of(alice.get(following, headers={"HX-Request": "true"}))
     assert "<html" not in rest
     assert len(re.findall(r'class="person"', page + rest)) == 63
     for query, found in [("q=PERSON+5", 11), ("role=ops", 1), ("role=sales&state=disabled", 1), ("q=100%25", 0)]:
-        assert f"{found} {'person' if found == 1 else 'people'}" in text_of(alice.get(f"/console/people?{query}"))
+        assert f"{found} {'user' if found == 1 else 'users'}" in text_of(alice.get(f"/console/people?{query}"))
 
 
 @pytest.mark.parametrize("query", ["q=%00", "state=x", "role=%27", "after=%00", "after=" + "z" * 200, "q=%5C%25_"])
@@ -83,7 +83,7 @@ def test_roles_are_replaced_and_the_page_says_so(app, client):
     response = alice.post(f"/console/people/{bob.id}/roles", {"roles": ["author", "ops"]})
     assert response.status_code == 303
     assert user(app, "bob").roles == {"author", "ops"}
-    assert "The roles are changed" in text_of(alice.get(response.location))
+    assert "Roles saved" in text_of(alice.get(response.location))
     assert alice.post(f"/console/people/{bob.id}/roles", {"newRoles": "1st"}).status_code == 422
     assert user(app, "bob").roles == {"author", "ops"}
 
@@ -137,14 +137,14 @@ def test_person_who_does_not_exist_is_not_found(client, act):
 def test_table_is_checked_then_imported_from_text_and_from_a_file(app, client):
     alice, table = client("alice"), "username,name,roles\ndana,Dana,ops\nbob,,\n"
     checked = text_of(alice.post("/console/people/import", {"table": table, "act": "check"}))
-    assert "would be added" in checked
+    assert "will be added" in checked
     assert "dana,Dana,ops" in checked  # kept, to import it next
     assert user(app, "dana") is None
     file = (io.BytesIO(b"\xef\xbb\xbf" + table.encode()), "people.csv")
     done = text_of(
         alice.post("/console/people/import", {"file": file, "act": "import"}, content_type="multipart/form-data")
     )
-    assert "There is a person called bob already" in done
+    assert "There is a user called bob already" in done
     assert user(app, "dana").roles == {"ops"}
 
 
@@ -270,7 +270,7 @@ def test_audit_is_shown_filtered_and_downloaded(app, client):
     alice = client("alice")
     page = text_of(alice.get("/console/audit?who=system&what=person.created"))
     assert page.count("person.created</code>") == 3
-    assert "Nothing matches" in text_of(alice.get("/console/audit?objectType=broadcast"))
+    assert "No matching entries" in text_of(alice.get("/console/audit?objectType=broadcast"))
     response = alice.get("/console/audit/csv?what=person.")
     assert response.mimetype == "text/csv"
     lines = response.get_data(as_text=True).splitlines()

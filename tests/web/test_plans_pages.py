@@ -36,10 +36,10 @@ def test_waiting_plan_is_on_the_overview_in_the_list_on_its_page_and_in_the_api(
     page = text_of(alice.get(f"/console/broadcasts/{id}"))
     assert "“Lifts at nine” was not sent." in overview
     assert f'href="/console/broadcasts/{id}">Decide</a>' in overview
-    assert "Waits for a decision." in listed
-    assert "Nothing is scheduled." in overview, "it is not due next any more"
+    assert "Waiting for a decision." in listed
+    assert "No scheduled broadcasts." in overview, "it is not due next any more"
     for words in (
-        "it waits for a decision",
+        "waiting for a decision",
         "Its time passed while it could not be sent",
         "Send now",
         "Recall",
@@ -53,7 +53,7 @@ def test_many_that_wait_are_counted(app, client):
     client()
     for _ in range(5):
         plan(app)
-    assert "2 more plans wait for a decision." in text_of(client("alice").get("/console/"))
+    assert "2 more scheduled broadcasts are waiting for a decision." in text_of(client("alice").get("/console/"))
 
 
 @pytest.mark.parametrize("past", ["expiresAt", "ackDueAt"])
@@ -61,7 +61,7 @@ def test_what_says_something_that_is_past_cannot_be_sent_as_it_is(app, client, p
     client()
     id, alice = plan(app, is_to_be_acknowledged=True, **{past: 30}), client("alice")
     page = text_of(alice.get(f"/console/broadcasts/{id}"))
-    assert "give it another date" in page
+    assert "choose another date" in page
     assert "Send now" not in page
     assert alice.post(f"/console/broadcasts/{id}/send").status_code == 409
 
@@ -71,4 +71,4 @@ def test_decision_is_made_on_the_page(app, client):
     id, alice = plan(app), client("alice")
     assert alice.post(f"/console/broadcasts/{id}/send").status_code == 303
     assert alice.get(f"/api/admin/broadcasts/{id}").json["status"] == "ACTIVE"
-    assert "held it back until somebody decides" in text_of(alice.get(f"/console/broadcasts/{id}"))
+    assert "put it on hold until someone decides" in text_of(alice.get(f"/console/broadcasts/{id}"))

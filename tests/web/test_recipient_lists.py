@@ -74,7 +74,7 @@ def test_role_that_does_not_exist_is_made_from_the_report(app, client):
     table = re.search(r"<textarea id=\"table\"[^>]*>(.*?)</textarea>", report, re.DOTALL)[1]
     assert table == "username,roles\ndana,nurses"
     done = text_of(alice.post("/console/people/import", {"table": table, "newRoles": "nurses", "act": "import"}))
-    assert "<strong>1</strong> person was added" in done
+    assert "<strong>1</strong> user was added" in done
     with app.app_context():
         assert users.get_by_username("dana").roles == {"nurses"}
 

@@ -101,7 +101,7 @@ def test_new_time_that_comes_twice_is_asked_for_on_the_page_and_kept_in_the_draf
     asked = alice.post("/console/broadcasts", form)
     assert asked.status_code == 422
     page = html.unescape(asked.get_data(as_text=True))
-    assert "comes twice in Europe/Berlin. Choose which one is meant." in page
+    assert "comes twice in Europe/Berlin. Choose which one you mean." in page
     assert re.search(r'data-which="scheduledAt">', page), "the choice is shown"
     assert re.search(r'data-which="expiresAt" hidden>', page)
     saved = alice.post("/console/broadcasts", form | {"do": "save", "scheduledAtWhich": "second"})

@@ -49,7 +49,7 @@ def test_built_in_role_is_refused_with_a_sentence(app, client, path):
     alice = client("alice")
     refused = alice.post(f"/console/roles/admin/{path}", {"name": "x", "understood": "yes"})
     assert refused.status_code == 409
-    assert "belongs to the console" in text_of(refused)
+    assert "cannot be renamed or deleted" in text_of(refused)
     assert f"/console/roles/admin/{path}" not in text_of(alice.get("/console/roles/admin"))
 
 
@@ -60,11 +60,11 @@ def test_page_names_what_deleting_means_and_asks_for_a_tick(app, client):
         publish_message(load_actor("alice"), build_message(title="To all but ops", exceptRoles=["ops"]))
         before = count_rows()
     page = text_of(alice.get("/console/roles/ops"))
-    assert re.search(r"To ops alone.*?Leaves every inbox", page, re.S)
-    assert re.search(r"To all but ops.*?stays left out, by name", page, re.S)
+    assert re.search(r"To ops alone.*?Removed from every inbox", page, re.S)
+    assert re.search(r"To all but ops.*?stay excluded by name", page, re.S)
     refused = alice.post("/console/roles/ops/delete")
     assert refused.status_code == 422
-    assert "Tick that you have read" in text_of(refused)
+    assert "Confirm that you understand" in text_of(refused)
     with app.app_context():
         assert count_rows() == before
     assert alice.post("/console/roles/ops/delete", {"understood": "yes"}).status_code == 303

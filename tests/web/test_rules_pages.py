@@ -77,7 +77,7 @@ def test_page_tells_every_rule_and_where_they_are_changed(ruled):
         "https://grid.example.com/*",
         "Grid control",
         "role:ops",
-        "2 of one source and 2 of one account or topic in 60 s",
+        "2 per source and 2 per account or topic in 60 s",
         "{{ data.check }} fails",
     ):
         assert text in html, text
@@ -85,7 +85,7 @@ def test_page_tells_every_rule_and_where_they_are_changed(ruled):
 
 def test_without_rules_the_page_says_what_holds_and_how_to_begin(app, client):
     html = client("alice").get("/console/rules").get_data(as_text=True)
-    assert "No rules are set" in html
+    assert "No source rules" in html
     assert "EVENT_RULES" in html
 
 
@@ -98,7 +98,7 @@ def test_dry_run_shows_the_card_and_the_reach_of_real_events(ruled):
     assert "Disk fails" in html
     assert "<em>web-1</em>" in html
     assert "<strong>1 person</strong>" in html
-    assert "it waits as a draft" in html
+    assert "Kept as a draft" in html
 
 
 def test_dry_run_tells_why_an_event_would_be_refused(ruled):
@@ -227,7 +227,7 @@ def test_quarantine_is_told_in_the_list_and_on_the_page_of_the_draft(ruled):
     )
     assert arrive(ruled, *distinct) == ["published", "published", "quarantined"]
     listed = page(ruled, "/console/broadcasts?filter=draft")
-    assert "<strong>Quarantine.</strong> Its source sent more than 2 broadcasts in 60 s." in listed
+    assert "<strong>Quarantined.</strong> Its source sent more than 2 broadcasts in 60 s." in listed
     assert "Grid control" in listed
     [link] = set(re.findall(r"/console/broadcasts/\d+(?=\")", listed))
     one = page(ruled, link)
@@ -245,10 +245,10 @@ def test_card_says_how_often_it_came(ruled):
     ]
     assert arrive(ruled, *same) == ["published", "collapsed", "collapsed"]
     html = BrowserClient.for_user(ruled, "bob").get("/inbox").get_data(as_text=True)
-    assert '<span aria-hidden="true">×3</span><span class="sr">Came 3 times</span>' in html
+    assert '<span aria-hidden="true">×3</span><span class="sr">Received 3 times</span>' in html
     assert "Last <time" in html
     arrive(
         ruled,
         build_structured_record(build_cloud_event("4", data=build_role_message("ops", category="Other")), offset=4),
     )
-    assert BrowserClient.for_user(ruled, "bob").get("/inbox").get_data(as_text=True).count("Came") == 1
+    assert BrowserClient.for_user(ruled, "bob").get("/inbox").get_data(as_text=True).count("Received ") == 1

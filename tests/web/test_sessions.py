@@ -44,7 +44,7 @@ def test_wrong_sign_in_keeps_the_name_and_never_the_password(app, dana, form):
     response = dana.post("/login", given)
     page = response.get_data(as_text=True)
     assert response.status_code == 401
-    assert "do not go together" in page
+    assert "Wrong username or password" in page
     assert given["username"].replace("\0", "") in page.replace("\0", "")
     assert given["password"] not in page
     with app.app_context():

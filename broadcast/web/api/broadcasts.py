@@ -60,7 +60,7 @@ def create():
     if idempotency_key is not None and not (
         0 < len(idempotency_key) <= 200 and idempotency_key.isascii() and idempotency_key.isprintable()
     ):
-        raise Invalid({"Idempotency-Key": "The key has 1 to 200 printable ASCII characters."})
+        raise Invalid({"Idempotency-Key": "Idempotency-Key must be 1 to 200 printable ASCII characters."})
     now, body = clock.now(), read_json_object()
     confirmed = pop_confirmation(body)
     published = actions.publish(
@@ -86,7 +86,7 @@ def create():
 def listing():
     filter_name = request.args.get("filter", "all")
     if filter_name not in broadcasts.STATUS_FILTERS:
-        raise Invalid({"filter": f"The filter must be one of {', '.join(broadcasts.STATUS_FILTERS)}."})
+        raise Invalid({"filter": f"filter must be one of {', '.join(broadcasts.STATUS_FILTERS)}."})
     before, limit = read_paging()
     q = request.args.get("q", "").strip()[:200].replace("\0", "")
     fetched = broadcasts.list_page(filter_name, q=q, before=before, limit=limit + 1)
@@ -159,7 +159,7 @@ def preview_audience():
             users.find(requested_user) if isinstance(requested_user, str) or type(requested_user) is int else None
         )
         if target_user is None:
-            raise Invalid({"user": "There is nobody with this name or id, or the account is disabled."})
+            raise Invalid({"user": "There is no user with this username or ID, or the account is disabled."})
         included, reason = audience.explain(target_user.as_viewer)
         preview["user"] = {
             "id": target_user.id,
@@ -180,7 +180,7 @@ def cancel(broadcast_id: int):
     if unknown := body.keys() - {"reason"}:
         raise Invalid(dict.fromkeys(unknown, "There is no such field."))
     if not isinstance(reason, str):
-        raise Invalid({"reason": "The reason must be text."})
+        raise Invalid({"reason": "reason must be text."})
     actions.cancel(broadcast_id, reason=reason, by=current_identity().actor, now=clock.now())
     return jsonify(_to_json(_get_broadcast_or_404(broadcast_id)))
 

@@ -27,10 +27,10 @@ def listing():
     """Newest first; `?status=WAITING|REDRIVEN|PURGED`, WAITING without it."""
     status = request.args.get("status", DeadLetterStatus.WAITING.value)
     if status not in set(DeadLetterStatus):
-        raise Invalid({"status": f"The status must be one of {', '.join(DeadLetterStatus)}."})
+        raise Invalid({"status": f"status must be one of {', '.join(DeadLetterStatus)}."})
     before, limit = _read_number("after", None), _read_number("limit", 30)
     if not 0 < limit <= _MAX_PAGE_SIZE:
-        raise Invalid({"limit": f"The limit is a number from 1 to {_MAX_PAGE_SIZE}."})
+        raise Invalid({"limit": f"limit must be a number from 1 to {_MAX_PAGE_SIZE}."})
     letters = dead_letters.list_page(DeadLetterStatus(status), before=before, limit=limit + 1)
     items = [_to_json(letter) for letter in letters[:limit]]
     return jsonify(
@@ -51,7 +51,7 @@ def redrive_one(letter_id: int):
     letter, body = get_letter_or_404(letter_id), _read_body()
     value, confirmed = body.get("value"), pop_confirmation(body)
     if body.keys() - {"value"} or not isinstance(value, str | None):
-        raise Invalid({"value": "Send {value: text}, or nothing to redrive what came."})
+        raise Invalid({"value": "Send {value: text}, or nothing to redrive the original event."})
     encoded_value = None if value is None else value.encode("utf-8", "surrogatepass")
     outcome = redrive.redrive(letter, encoded_value, by=current_identity().actor, now=clock.now(), confirmed=confirmed)
     if outcome.rejection is not None:

@@ -51,7 +51,7 @@ def _read_body() -> bytes:
     try:
         return decompress(body, limit=MAX_VALUE_BYTES)
     except TooLarge:
-        detail = f"The event has more than {MAX_VALUE_BYTES:,} bytes once it is decompressed; at most as many are read."
+        detail = f"The event has more than {MAX_VALUE_BYTES:,} bytes once it is decompressed, which is the limit."
         raise Invalid({"size": detail}) from None
     except Undecodable as problem:
         raise Invalid({"content-encoding": f"The body cannot be decompressed: {problem}."}) from None

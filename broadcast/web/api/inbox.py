@@ -35,7 +35,7 @@ def messages():
     now, identity = clock.now(), current_identity()
     view = request.args.get("view", "inbox")
     if view not in inbox.VIEWS:
-        raise Invalid({"view": f"The view must be one of {', '.join(inbox.VIEWS)}."})
+        raise Invalid({"view": f"view must be one of {', '.join(inbox.VIEWS)}."})
     before, limit = read_paging()
     cursor = log.get_head()
     filters = read_filters(request.args)
@@ -99,7 +99,7 @@ def snooze():
     try:
         until = clock.parse_rfc3339(read_json_object()["until"])
     except (KeyError, TypeError, ValueError):
-        raise Invalid({"until": "until is a time with its zone, like 2026-11-30T08:00:00Z."}) from None
+        raise Invalid({"until": "until must be a time with a time zone, like 2026-11-30T08:00:00Z."}) from None
     result = actions.snooze(ids, until=until, by=current_identity().actor, now=clock.now())
     zone = time_zones.resolve_zone(users.get_preferences(current_identity().id).time_zone, "")
     return jsonify(
@@ -119,16 +119,16 @@ def read_all():
     body = read_json_object() if request.content_length else {}
     through = body.pop("through", None)
     if through is not None and (type(through) is not int or not 0 <= through < 2**63):
-        raise Invalid({"through": "through is the seq of a message."})
+        raise Invalid({"through": "through must be the seq of a message."})
     _reject_unknown_fields(body, {"view", "category", "priority", "q"})
     if invalid_fields := [
         name for name, value in body.items() if not isinstance(value, str) or not is_encodable(value)
     ]:
         raise Invalid(dict.fromkeys(invalid_fields, "This must be text."))
     if body.get("view", "inbox") not in inbox.VIEWS:
-        raise Invalid({"view": f"The view must be one of {', '.join(inbox.VIEWS)}."})
+        raise Invalid({"view": f"view must be one of {', '.join(inbox.VIEWS)}."})
     if body.get("view") == "ended":
-        raise Invalid({"view": "What has ended can be read, and not marked any more."})
+        raise Invalid({"view": "Ended messages can be read, but no longer marked."})
     through = log.get_head().seq if through is None else through
     actions.mark_all_read(read_filters(body), through=through, by=current_identity().actor, now=clock.now())
     return jsonify(unread=_count_unread())
@@ -163,7 +163,7 @@ def _read_revisions(ids: list[int]) -> dict[int, int]:
     is_valid = isinstance(revisions, dict) and all(type(n) is int and 0 < n < 2**63 for n in revisions.values())
     if not is_valid or not revisions.keys() <= ids_by_text.keys():
         raise Invalid(
-            {"revisions": "revisions names for ids of broadcastIds the revision that was shown, as a number."}
+            {"revisions": "revisions must map ids in broadcastIds to the revision that was shown, as a number."}
         )
     return {ids_by_text[text]: revision for text, revision in revisions.items()}
 

@@ -35,7 +35,7 @@ def build_document(app_name: str) -> Schema:
         "paths": _PATHS,
         "components": {
             "schemas": _SCHEMAS,
-            "responses": {"Problem": _response("An error, in words for people.", _ref("Problem"), "application/problem+json")},
+            "responses": {"Problem": _response("An error, described for people.", _ref("Problem"), "application/problem+json")},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "cookie": {"type": "apiKey", "in": "cookie", "name": "broadcast"},
@@ -45,12 +45,13 @@ def build_document(app_name: str) -> Schema:
 
 
 _DESCRIPTION = (
-    "Errors are application/problem+json (RFC 9457). After 503 nothing was done: send it again. After 504 it may be "
-    "done or not: send it again with the same `Idempotency-Key`, or, where there is none, look first. "
-    "Lists are `{items, next}`; `next` is `after` of the next page. "
-    "With a session (not with a token), what reaches many people or interrupts everybody must be confirmed: the answer is 422, "
-    "with `confirm: {people, password}`, how many people it reaches and whether the password is needed. Send the request once "
-    "more with `confirm: {people: that number, password: …}`."
+    "Errors are application/problem+json (RFC 9457). After 503 nothing was done: retry. After 504 it may be "
+    "done or not: retry with the same `Idempotency-Key`, or, where there is none, check first. "
+    "Lists are `{items, next}`; pass `next` as `after` to get the next page. "
+    "With a session (not with a token), a broadcast that reaches many people or interrupts everyone must be "
+    "confirmed: the response is 422, "
+    "with `confirm: {people, password}`, the number of people it reaches and whether the password is needed. Send the request "
+    "again with `confirm: {people: that number, password: …}`."
 )
 
 
@@ -85,7 +86,7 @@ _IDS = _object("broadcastIds", closed=True, broadcastIds=_list(_ID, minItems=1, 
 _UNREAD = _object("unread", unread=_COUNT)
 _STEPS = ("delivered", "seen", "read", "acknowledged")
 _WITHHELD_DESCRIPTION = (
-    "Null where figures of persons are not told; then the others are lower bounds in groups of `roundedTo`"
+    "Null where per-person statistics are not disclosed; the others are then lower bounds in steps of `roundedTo`"
 )
 _TARGET = {
     "targetType": {"enum": [kind.value for kind in TargetType]},
@@ -119,7 +120,7 @@ _CARD |= {
     "ackRevision": {
         "type": "integer",
         "minimum": 1,
-        "description": "Acknowledgements of earlier revisions do not stand",
+        "description": "Acknowledgements of earlier revisions do not count",
     }
 }
 _CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME), "fromSource": _BOOLEAN}
@@ -127,7 +128,8 @@ _DRAFT = _MESSAGE_FIELDS | _TARGET | {"draft": _or_null(_BOOLEAN)}
 _CONFIRM = _or_null(
     _object(closed=True, people=_or_null(_COUNT), password=_text())
     | {
-        "description": "Only asked of a session: what a 422 with `confirm` names, to send the same request once more with."
+        "description": "Only for sessions: the values that a 422 with `confirm` asks for. Send the same "
+        "request again with them."
     }
 )
 _BROADCAST_FIELDS = {
@@ -137,7 +139,8 @@ _BROADCAST_FIELDS = {
     "receiptsDeletedAt": _or_null(_TIME),
 }
 _BROADCAST_FIELDS["decisionReason"] = {"enum": [*(reason.value for reason in DecisionReason), None]} | {
-    "description": "Why a plan is not sent by itself any more: it waits until somebody sends, edits or recalls it."
+    "description": "Why a scheduled broadcast is no longer sent automatically: it waits until someone sends, "
+    "edits or recalls it."
 }
 _ACKNOWLEDGED = dict.fromkeys(("acknowledgedAt", "earlierAcknowledgedAt"), _or_null(_TIME))
 _ACKNOWLEDGED |= dict.fromkeys(("acknowledgedRevision", "earlierAcknowledgedRevision"), _or_null(_COUNT))
@@ -154,9 +157,9 @@ _SCHEMAS: dict[str, Schema] = {
         targeted=_COUNT,
         rates=_ANY_OBJECT,
         **dict.fromkeys((*_STEPS, "missing"), _or_null(_COUNT) | {"description": _WITHHELD_DESCRIPTION}),
-        noLongerHere=_COUNT | {"description": "Of the targeted, disabled or no longer in the audience"},
+        noLongerHere=_COUNT | {"description": "Targeted people who are disabled or no longer in the audience"},
         sentTo=_or_null(_COUNT) | {"description": "People at the moment of sending"},
-        wouldReach=_or_null(_COUNT) | {"description": "Of what was never sent; null once it was"},
+        wouldReach=_or_null(_COUNT) | {"description": "Only for broadcasts that were never sent; otherwise null"},
         roundedTo=_COUNT,
     ),
     "Delivery": _object(
@@ -222,12 +225,12 @@ _CANCEL_BODY = _object(closed=True, reason=_text(500, 1))
 
 _ACKNOWLEDGE_AGAIN = _BOOLEAN | {
     "default": False,
-    "description": "Of a live broadcast: true asks everybody for the acknowledgement anew and shows it again; false is a "
-    "correction, after which acknowledgements stand",
+    "description": "For a live broadcast: true asks everyone to acknowledge again and shows it again; false is a "
+    "correction that keeps existing acknowledgements",
 }
 
 _PATHS: dict[str, Schema] = {
-    "/api/openapi.json": {"get": _operation("This description", _200=_ANY_OBJECT) | {"security": []}},
+    "/api/openapi.json": {"get": _operation("This API description", _200=_ANY_OBJECT) | {"security": []}},
     "/api/sse/connect": {
         "get": _stream_operation(
             "The stream of your messages",
@@ -267,14 +270,14 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/user/alerts": {
         "get": _operation(
-            "Messages that interrupt you when you come, the most urgent first",
+            "Messages to show as alerts when you arrive, most urgent first",
             _200=_object(items=_list(_ref("Message"))),
         )
     },
     "/api/user/messages/acknowledge": {
         "post": _operation(
-            "To acknowledge messages, as of the `revisions` that were shown, by their ids; without, as of the present ones. "
-            "What says something else by now is refused: alone with 409, of several it is named in `refused`",
+            "Acknowledge messages at the `revisions` that were shown, by message id, or at the current ones. "
+            "A message whose text has changed is refused: with 409 if it is the only one, otherwise listed in `refused`",
             body=_object(
                 "broadcastIds",
                 closed=True,
@@ -301,7 +304,7 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/user/messages/read-all": {
         "post": _operation(
-            "Mark read what a filter shows",
+            "Mark all messages that match a filter read",
             may_be_empty=True,
             body=_object(
                 closed=True,
@@ -315,8 +318,8 @@ _PATHS: dict[str, Schema] = {
         )
     },
     "/api/user/preferences": {
-        "get": _operation("When you want to be alerted", _200=_ref("Preferences")),
-        "put": _operation("Save that", body=_ref("Preferences"), _200=_ref("Preferences")),
+        "get": _operation("Your alert preferences", _200=_ref("Preferences")),
+        "put": _operation("Replace your alert preferences", body=_ref("Preferences"), _200=_ref("Preferences")),
     },
     "/api/admin/broadcasts": {
         "get": _operation(
@@ -365,11 +368,11 @@ _PATHS: dict[str, Schema] = {
         )
     },
     "/api/admin/broadcasts/{broadcast_id}/stats": {
-        "get": _operation("How far it came (admin)", _BROADCAST_ID, _200=_ref("Stats"))
+        "get": _operation("Delivery statistics of a broadcast (admin)", _BROADCAST_ID, _200=_ref("Stats"))
     },
     "/api/admin/broadcasts/{broadcast_id}/deliveries": {
         "get": _operation(
-            "How far it came, person by person (admin)",
+            "Delivery statistics by recipient (admin)",
             _BROADCAST_ID,
             _parameter("sort", _text()),
             _AFTER,
@@ -399,31 +402,33 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/admin/broadcasts/{broadcast_id}/remind": {
         "post": _operation(
-            "Show it again to those who have not read it (admin)",
+            "Remind recipients who have not read it (admin)",
             _BROADCAST_ID,
             _200=_object("reminded", reminded=_or_null(_COUNT)),
         )
     },
     "/api/admin/dlt": {
         "get": _operation(
-            "Events that could not be published (admin)",
+            "Dead letters: events that could not be published (admin)",
             _parameter("status", _text()),
             _AFTER,
             _LIMIT,
             _200=_page_schema(_ANY_OBJECT),
         ),
         "delete": _operation(
-            "Purge all that wait (admin)", _parameter("through", _COUNT), _200=_object("purged", purged=_COUNT)
+            "Purge all waiting dead letters (admin)",
+            _parameter("through", _COUNT),
+            _200=_object("purged", purged=_COUNT),
         ),
     },
-    "/api/admin/dlt/redrive": {"post": _operation("Hand in again what waits (admin)", _200=_ANY_OBJECT)},
+    "/api/admin/dlt/redrive": {"post": _operation("Redrive all waiting dead letters (admin)", _200=_ANY_OBJECT)},
     "/api/admin/dlt/{letter_id}": {
-        "get": _operation("One of them (admin)", _LETTER_ID, _200=_ANY_OBJECT),
-        "delete": _operation("Purge it (admin)", _LETTER_ID, _204=None),
+        "get": _operation("One dead letter (admin)", _LETTER_ID, _200=_ANY_OBJECT),
+        "delete": _operation("Purge a dead letter (admin)", _LETTER_ID, _204=None),
     },
     "/api/admin/dlt/{letter_id}/redrive": {
         "post": _operation(
-            "Hand it in again, as it came or as `value` (admin)",
+            "Redrive a dead letter, unchanged or with `value` (admin)",
             _LETTER_ID,
             body=_REDRIVE_BODY,
             may_be_empty=True,
@@ -432,19 +437,19 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/admin/audience/preview": {
         "post": _operation(
-            "Whom it would reach (admin)",
+            "Preview an audience (admin)",
             body=_object("targetType", closed=True, **_TARGET, user={"type": ["string", "integer", "null"]}),
             _200=_object(people=_COUNT, online=_COUNT),
         )
     },
     "/api/embed/tokens": {
         "post": _operation(
-            "A token for the inbox of one person in the pages of a site (scope embed; from the site's server)",
+            "Create a token for one user's embedded inbox (scope embed; from the site's server)",
             body=_object("username", closed=True, username=_text(64, 1), origin=_text()),
             _201=_object("token expiresAt expiresIn", token=_text(), expiresAt=_TIME, expiresIn=_COUNT),
         )
     },
     "/api/events": {
-        "post": _operation("Hand in one external event", body=_ref("Event"), _200=_ANY_OBJECT, _202=_ANY_OBJECT)
+        "post": _operation("Send one external event", body=_ref("Event"), _200=_ANY_OBJECT, _202=_ANY_OBJECT)
     },
 }

@@ -25,7 +25,7 @@ def change_password():
     form, identity = request.form, current_identity()
     try:
         if form.get("new") != form.get("again"):
-            raise Invalid({"again": "This is not the same password as above."})
+            raise Invalid({"again": "The passwords do not match."})
         flask.session["token"] = actions.change_password(
             form.get("current", ""),
             form.get("new", ""),
@@ -36,7 +36,7 @@ def change_password():
     except Invalid as invalid:
         fields = {"new" if name == "password" else name: sentence for name, sentence in invalid.fields.items()}
         return _render_account(fields), invalid.status
-    return _redirect_with_notice("Your password is changed. You are signed out everywhere else.")
+    return _redirect_with_notice("Password changed. You are signed out everywhere else.")
 
 
 @blueprint.post("/sessions/<int:session_id>/end")
@@ -47,7 +47,7 @@ def end_session(session_id: int):
     if session_id not in {row.id for row in users.list_open_sessions(identity.id)}:
         raise NotFound("There is no such session.")
     actions.end_session(session_id, by=identity.actor, now=clock.now())
-    return _redirect_with_notice("That session is ended.")
+    return _redirect_with_notice("Session ended.")
 
 
 @blueprint.post("/sessions/end-others")

@@ -96,7 +96,7 @@ def get_session_token() -> str | None:
 def _render_resume_login(saved_form: SavedForm) -> Response:
     """The sign-in page for a form that was posted without a session: signing in comes back to it, as it was typed."""
     signed_form = resumable_forms.sign(saved_form)
-    error = "Your session has ended. Sign in again: what you wrote is not lost."
+    error = "Your session has ended. Sign in again to continue. Your text is kept."
     body = _render_login(error=error, signed_form=signed_form, saved_form=saved_form)
     return current_app.make_response((body, NotSignedIn.status))
 

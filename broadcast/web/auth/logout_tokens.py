@@ -18,15 +18,15 @@ def validate(claims: dict[str, Any], *, settings: Settings, issuer: str) -> Prov
     now, issued_at = clock.now(), _read_time(claims, "iat")
     audience = claims.get("aud")
     if claims.get("iss") != issuer:
-        raise ValueError("it is of another issuer")
+        raise ValueError("it has another issuer")
     if settings.oidc_client_id not in (audience if isinstance(audience, list) else [audience]):
-        raise ValueError("it is for somebody else")
+        raise ValueError("its audience is another client")
     if issued_at is None or not now - _MAX_AGE <= issued_at <= now + _LEEWAY:
-        raise ValueError("its time is not now")
+        raise ValueError("its iat is not recent")
     if "exp" in claims and ((expires_at := _read_time(claims, "exp")) is None or expires_at < now - _LEEWAY):
-        raise ValueError("it is over")
+        raise ValueError("it has expired")
     if not isinstance(claims.get("events"), dict) or not isinstance(claims["events"].get(_LOGOUT_EVENT), dict):
-        raise ValueError("it does not say that a session is over")
+        raise ValueError("it has no back-channel logout event")
     if "nonce" in claims:
         raise ValueError("it has a nonce")
     subject, session, token_id = (_read_name(claims, name) for name in ("sub", "sid", "jti"))
@@ -48,5 +48,5 @@ def _read_name(claims: dict[str, Any], name: str) -> str | None:
     if value is not None and not (
         isinstance(value, str) and 0 < len(value) <= _MAX_NAME_CHARACTERS and value.isprintable()
     ):
-        raise ValueError(f"its {name} is no name")
+        raise ValueError(f"its {name} is not a valid name")
     return value

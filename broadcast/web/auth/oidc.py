@@ -93,7 +93,7 @@ class OidcProvider:
             claims = self._decode_signed(logout_token)
         except self._refusal_errors as problem:
             _log.warning("oidc.logout_refused", problem=f"{type(problem).__name__}: {problem}"[:300])
-            raise Invalid({"logout_token": "The provider did not sign this."}) from problem
+            raise Invalid({"logout_token": "This was not signed by the provider."}) from problem
         except self._unavailable_errors as problem:
             raise self._to_unavailable_error(problem) from problem
         try:
@@ -102,7 +102,7 @@ class OidcProvider:
             )
         except ValueError as problem:
             _log.warning("oidc.logout_refused", problem=str(problem)[:300])
-            raise Invalid({"logout_token": f"This is no logout token: {problem}."}) from None
+            raise Invalid({"logout_token": f"This is not a valid logout token: {problem}."}) from None
 
     def _decode_signed(self, text: str) -> dict[str, Any]:
         """The claims of what the provider signed, by a key that it has published."""
@@ -146,7 +146,7 @@ class OidcProvider:
         loaded = self._client.load_server_metadata()
         if loaded.get("issuer", "").rstrip("/") != self._settings.oidc_issuer.rstrip("/"):
             metadata.clear()
-            raise ValueError("the provider calls itself by another name than OIDC_ISSUER")
+            raise ValueError("the provider's issuer is not OIDC_ISSUER")
         # a token signed with what both sides know (HS256), or with nothing, is no proof
         algorithms = set(loaded.get("id_token_signing_alg_values_supported", ["RS256"])) & _SIGNATURE_ALGORITHMS
         metadata["id_token_signing_alg_values_supported"] = sorted(algorithms)
@@ -170,7 +170,7 @@ class OidcProvider:
         if is_incomplete and "userinfo_endpoint" in self._client.server_metadata:
             userinfo = self._client.userinfo(token=token)
             if userinfo.get("sub") != claims["sub"]:  # OpenID Connect Core 1.0, section 5.3.2
-                raise ValueError("userinfo speaks of somebody else")
+                raise ValueError("userinfo is about another subject")
             claims = {**userinfo, **claims}
         return claims
 
@@ -181,9 +181,7 @@ class OidcProvider:
         has_valid_subject = isinstance(subject, str) and 0 < len(subject) <= _MAX_CHARACTERS and subject.isprintable()
         if not has_valid_subject or not isinstance(username, str) or not username:
             _log.warning("oidc.incomplete", claim=settings.oidc_username_claim)
-            raise SignInRefused(
-                "Your organisation does not say what your username is. Ask whoever looks after this system."
-            )
+            raise SignInRefused("Your organisation did not send your username. Ask an administrator for help.")
         roles = self._map_roles(claims) if settings.oidc_roles_claim else None
         session = id_token_claims.get("sid")
         return ExternalIdentity(

@@ -64,7 +64,7 @@ def missing(broadcast_id: int):
 @allow(Permission.WRITE)
 def remind(broadcast_id: int):
     count = _remind(broadcast_id)
-    flash("Whoever was missing has been reminded." if count is None else f"Reminded {format_people_count(count)}.")
+    flash("Reminder sent." if count is None else f"Reminded {format_people_count(count)}.")
     return redirect(url_for("figures.show", broadcast_id=broadcast_id), 303)
 
 
@@ -96,7 +96,9 @@ def deliveries(broadcast_id: int):
     _require_receipts(broadcast)
     sort = request.args.get("sort", "user")
     if sort.removeprefix("-") not in broadcast_stats.SORTS:
-        raise Invalid({"sort": f"Sort by one of {', '.join(broadcast_stats.SORTS)}; with - before it, downwards."})
+        raise Invalid(
+            {"sort": f"Sort by one of {', '.join(broadcast_stats.SORTS)}; prefix it with - for descending order."}
+        )
     offset, limit = _read_number("after", 0, _MAX_OFFSET), _read_number("limit", 30, _MAX_ROWS, minimum=1)
     if broadcast.seq is None:  # nobody was targeted
         return jsonify(items=[], next=None)
@@ -128,7 +130,7 @@ def acknowledged_text(broadcast_id: int, revision: int):
     _require_per_recipient_stats()
     broadcast, text = _get_broadcast_or_404(broadcast_id), revisions.get_text(broadcast_id, revision)
     if text is None or not text.is_acknowledged:
-        raise NotFound("The text of this revision is not kept: nobody acknowledged it.")
+        raise NotFound("The text of this revision was not kept, because nobody acknowledged it.")
     return render_page("console/analytics/text.html", broadcast=broadcast, text=text)
 
 
@@ -275,12 +277,12 @@ def _list_recipients(broadcast: Broadcast, list_name: str) -> tuple[list[Recipie
 
 def _require_per_recipient_stats() -> None:
     if not viewer_stats.has_per_recipient_stats():
-        raise Forbidden("This system tells how many have read a broadcast, and not who.")
+        raise Forbidden("This system shows how many people have read a broadcast, but not who.")
 
 
 def _require_receipts(broadcast: Broadcast) -> None:
     if broadcast.receipts_deleted_at:
-        raise NotFound("The receipts of this broadcast were deleted: this system keeps them for a time only.")
+        raise NotFound("The receipts of this broadcast were deleted at the end of their retention period.")
 
 
 def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
@@ -293,5 +295,5 @@ def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
 def _read_number(name: str, default: int, maximum: int, *, minimum: int = 0) -> int:
     text = request.args.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and minimum <= int(text) <= maximum):
-        raise Invalid({name: f"{name} is a number from {minimum} to {maximum:,}."})
+        raise Invalid({name: f"{name} must be a number from {minimum} to {maximum:,}."})
     return int(text)

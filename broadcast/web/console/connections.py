@@ -46,6 +46,6 @@ def close_connection(connection_id: str):
     """Close one stream, wherever it is. Its page comes back by itself: this is for a stream that hangs."""
     user_id = request.form.get("userId", "")
     if not (user_id.isascii() and user_id.isdigit() and len(user_id) < 19):
-        raise Invalid({"userId": "Which person's stream it is must be told."})
+        raise Invalid({"userId": "The request does not say whose stream to close. Refresh the page and try again."})
     notify.request_disconnect(int(user_id), connection_id[:100])
     return redirect(url_for("console.connections.connections"), 303)

@@ -144,7 +144,7 @@ def _render_letter(
 def _read_through_id() -> int:
     through = request.form.get("through", "")
     if not (through.isascii() and through.isdigit() and len(through) < 19):
-        raise Invalid({"through": "Which letters are meant must be told: load the page anew."})
+        raise Invalid({"through": "The request does not say which dead letters. Refresh the page and try again."})
     return int(through)
 
 

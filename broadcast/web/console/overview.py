@@ -70,7 +70,9 @@ def _list_action_items(now: datetime) -> Iterator[ActionItem]:
     for broadcast in overdue:
         if (missing := stats_by_id[broadcast.id].missing) != 0:
             yield ActionItem(
-                _describe_overdue(broadcast.title, missing), url_for("figures.show", broadcast_id=broadcast.id), "Who"
+                _describe_overdue(broadcast.title, missing),
+                url_for("figures.show", broadcast_id=broadcast.id),
+                "View recipients",
             )
     if current_identity().actor.may(Permission.OPERATE):
         yield from _list_problems()
@@ -82,7 +84,11 @@ def _list_waiting_decisions() -> Iterator[ActionItem]:
         sentence = f"“{broadcast.title}” was not sent. {DecisionReason(broadcast.decision_reason).sentence}"
         yield ActionItem(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
     if (remaining := overdue_schedules.count_waiting() - _MAX_ITEMS_LISTED) > 0:
-        subject = "1 more plan waits" if remaining == 1 else f"{remaining:,} more plans wait"
+        subject = (
+            "1 more scheduled broadcast is waiting"
+            if remaining == 1
+            else f"{remaining:,} more scheduled broadcasts are waiting"
+        )
         yield ActionItem(
             f"{subject} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled"
         )
@@ -91,8 +97,8 @@ def _list_waiting_decisions() -> Iterator[ActionItem]:
 def _describe_overdue(title: str, missing: int | None) -> str:
     """Where no figure of persons may be told, not even whether somebody is missing."""
     if missing is None:
-        return f"“{title}” is past its day of acknowledgement."
-    return f"“{title}” is past its day: {missing:,} {'has' if missing == 1 else 'have'} not acknowledged it."
+        return f"“{title}” is past its acknowledgement deadline."
+    return f"“{title}” is overdue: {missing:,} {'has' if missing == 1 else 'have'} not acknowledged it."
 
 
 def _list_problems() -> Iterator[ActionItem]:
@@ -100,13 +106,11 @@ def _list_problems() -> Iterator[ActionItem]:
     runtime, settings = RUNTIME.current, SETTINGS.current
     health_url = url_for("console.health.health")
     if waiting := dead_letters.count_by_status()[DeadLetterStatus.WAITING.value]:
-        subject = "event waits" if waiting == 1 else "events wait"
-        yield ActionItem(
-            f"{waiting:,} {subject} that could not become broadcasts.", "/console/dead-letters", "Dead letters"
-        )
+        subject = "dead letter is" if waiting == 1 else "dead letters are"
+        yield ActionItem(f"{waiting:,} {subject} waiting.", "/console/dead-letters", "Dead letters")
     for name, problem in sorted(runtime.problems.items()):
         yield ActionItem(f"The loop “{name}” failed and is being restarted: {problem}", health_url, "Health")
     if settings.redis_url and not runtime.bus.is_healthy:
-        yield ActionItem("Redis does not answer this worker: messages take up to a second.", health_url, "Health")
+        yield ActionItem("This worker cannot reach Redis. Messages may take up to a second.", health_url, "Health")
     if runtime.bridge and runtime.bridge.problem:
         yield ActionItem(f"Kafka: {runtime.bridge.problem}", health_url, "Health")

@@ -19,7 +19,7 @@ from broadcast.web.core.rendering import render_page
 
 blueprint = Blueprint("rules", __name__)
 
-_FIELD_LABELS = {"targetType": "audience", "targetIds": "who gets it", "requiresAck": "acknowledgement"}
+_FIELD_LABELS = {"targetType": "audience", "targetIds": "recipients", "requiresAck": "acknowledgement"}
 _TEMPLATE_LABELS = {"title": "Title", "content": "Text", "collapse_key": "Collapse key"}
 
 
@@ -39,7 +39,7 @@ def detail(number: int):
     """The rule, and its dry run."""
     rules = _get_rules()
     if not 0 < number <= len(rules):
-        raise NotFound("There is no such rule. Rules are numbered as they stand in the file.")
+        raise NotFound("There is no such rule. Rules are numbered in the order of the file.")
     rule = rules[number - 1]
     tried_events = [_dry_run_to_context(one) for one in dry_run.try_rule(rules, number)]
     source_stats = event_sources.list_source_stats(dry_run.get_rule_sources(rule))

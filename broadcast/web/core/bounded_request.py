@@ -22,7 +22,7 @@ _SLICE_BYTES = 32 * 1024  # decoded at once: 2 ms when every character is escape
 class TooManyFields(RequestEntityTooLarge):
     """A form of more than MAX_FORM_PARTS fields. 413, as for one of too many bytes."""
 
-    description = f"This form has more than {MAX_FORM_PARTS:,} fields, which is more than one request may carry."
+    description = f"This form has more than {MAX_FORM_PARTS:,} fields, more than one request may have."
 
 
 class TooManyParameters(BadRequest):

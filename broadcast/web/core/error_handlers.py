@@ -38,7 +38,7 @@ _TRANSIENT_STATUSES = {409, 429, 500, 503, 504}  # what stood in the way of a fo
 _DETAILS_BY_STATUS = {
     400: "The request could not be understood.",
     404: "There is nothing at this address.",
-    405: "This address does not accept that kind of request.",
+    405: "This address does not accept this request method.",
     415: "Send application/json.",
 }
 
@@ -117,7 +117,7 @@ def _handle_database_error(problem: DBAPIError | PoolTimeout) -> Response:
     if isinstance(problem, IntegrityError):  # what was there when it was looked up is gone, or the other way round
         _log.warning("request.crossed", method=request.method, path=request.path, problem=type(problem.orig).__name__)
         return _handle_broadcast_error(
-            Conflict("Something changed at the same moment. Nothing was saved; please try again.")
+            Conflict("Someone else made a change at the same time. Nothing was saved. Please try again.")
         )
     return (
         _handle_broadcast_error(TemporarilyUnavailable())
@@ -128,12 +128,12 @@ def _handle_database_error(problem: DBAPIError | PoolTimeout) -> Response:
 
 def _handle_http_error(problem: HTTPException) -> Response:
     if isinstance(problem, SecurityError):  # of a host that is not ours no address can be made, so no page either
-        return Response("This host is not answered here.\n", status=400, mimetype="text/plain")
+        return Response("This server does not serve this host.\n", status=400, mimetype="text/plain")
     detail = _DETAILS_BY_STATUS.get(problem.code, problem.description or "")
     if isinstance(problem, TooManyFields | TooManyParameters):
         detail = problem.description
     elif problem.code == 413:
-        detail = f"This is more than the {request.max_content_length // 1024:,} KiB that this request may carry."
+        detail = f"This is larger than the limit of {request.max_content_length // 1024:,} KiB."
     if problem.code is None or problem.code < 400:
         return problem.get_response()
     response = make_error_response(problem.code, problem.name, detail)
@@ -144,9 +144,7 @@ def _handle_http_error(problem: HTTPException) -> Response:
 
 def _handle_unexpected_error(problem: Exception) -> Response:
     _log.exception("request.failed", method=request.method, path=request.path)
-    return make_error_response(
-        500, "Something went wrong", "That is our mistake, not yours. It has been logged; please try again."
-    )
+    return make_error_response(500, "Something went wrong", "The error has been logged. Please try again.")
 
 
 def make_error_response(

@@ -34,7 +34,7 @@ from broadcast.web.embed import tokens as embed_tokens
 AccessRule = Literal["anyone", "person", "account", "operator", "events", "embed", "provider"] | Permission
 csrf = CSRFProtect()
 _MISSING_SCOPE_MESSAGES = {
-    "events": "Events need a token with the scope events. Ask an administrator for one.",
+    "events": "Sending events needs a token with the scope events. Ask an administrator for one.",
     "embed": "This needs a token with the scope embed. Ask an administrator for one.",
 }
 
@@ -43,7 +43,7 @@ class PageExpired(Forbidden):
     """The page that a form stood in is of an earlier session, or the browser keeps no cookies. Nothing was done."""
 
     def __init__(self) -> None:
-        super().__init__("This page was open for too long, or cookies are off. Load it again and repeat.")
+        super().__init__("This page has expired, or cookies are off. Reload it and try again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +208,13 @@ def _authenticate_embed_token(token: str, now: datetime) -> Identity:
     claims = embed_tokens.read(token)
     credential = claims and credentials.find_by_embedded_session(claims[0])
     if credential is None:
-        raise NotSignedIn("This token is not known here. Ask your server for a new one.")
+        raise NotSignedIn("This token is not valid. Ask your server for a new one.")
     settings = SETTINGS.current
     if credential.origin not in settings.embed_origins or request.headers.get("Origin") != credential.origin:
-        raise Forbidden("This token is for the pages of another site.")
+        raise Forbidden("This token is for another site.")
     g.embedded_in, g.scopes = credential.origin, set()
     if claims[1] <= now or not _touch_if_active(credential, now):
-        raise NotSignedIn("This token is over. Ask your server for a new one.")
+        raise NotSignedIn("This token has expired. Ask your server for a new one.")
     session_name = f"{actions.format_session_key(credential.id)} {actions.format_token_key(credential.token_id)}"
     actor = _build_actor(credential, may_use_console=False)
     return Identity(
@@ -231,9 +231,9 @@ def _authenticate_embed_token(token: str, now: datetime) -> Identity:
 def _authenticate_token(token: str, now: datetime) -> Identity:
     credential = credentials.find_by_api_token(actions.hash_token(token))
     if credential is None:
-        raise NotSignedIn("This token is not known. Ask an administrator for a new one.")
+        raise NotSignedIn("This token is not valid. Ask an administrator for a new one.")
     if credential.ended_at or credential.disabled_at or (credential.expires_at and credential.expires_at <= now):
-        raise NotSignedIn("This token has ended. Ask an administrator for a new one.")
+        raise NotSignedIn("This token has expired or was revoked. Ask an administrator for a new one.")
     LAST_USED_BUFFER.current.note_token(credential.id, credential.used_at, now=now)
     g.scopes = set(credential.scopes.split())
     actor, token_name = (
@@ -292,7 +292,7 @@ def _check_rule(rule: AccessRule | None) -> None:
     if g.identity and g.identity.origin:
         if rule == "person" and is_embeddable(request.endpoint):
             return
-        raise Forbidden("An inbox in another site's page may not do this.")
+        raise Forbidden("An embedded inbox is not allowed to do this.")
     if rule in ("anyone", "provider") or (rule == "operator" and _is_trusted_scraper()):
         return
     identity = current_identity()

@@ -31,9 +31,7 @@ def read_choice(field_name: str, choices: Collection[str], default: str) -> str:
     """What a form says by its button or its ticked choice; `default` when it says nothing. Raises Invalid for anything else."""
     chosen = request.form.get(field_name) or default
     if chosen not in choices:
-        raise Invalid(
-            {field_name: "This form asks for something that is not known here. Load the page again and repeat."}
-        )
+        raise Invalid({field_name: "This form asks for an unknown action. Reload the page and try again."})
     return chosen
 
 
@@ -50,7 +48,7 @@ def pop_confirmation(body: dict[str, Any]) -> ConfirmationInput | None:
         or not is_encodable(password)
         or not (people is None or type(people) is int)
     ):
-        raise Invalid({"confirm": "confirm is an object: {people: a number, password: text}."})
+        raise Invalid({"confirm": "confirm must be an object: {people: a number, password: text}."})
     return ConfirmationInput(typed_count=people, password=password)
 
 
@@ -63,7 +61,7 @@ def read_paging() -> tuple[int | None, int]:
     before = parse_whole_number(after, "after") if after is not None else None
     page_size = parse_whole_number(limit, "limit") if limit is not None else 30
     if not 0 < page_size <= MAX_PAGE_SIZE:
-        raise Invalid({"limit": f"The limit is a number from 1 to {MAX_PAGE_SIZE}."})
+        raise Invalid({"limit": f"limit must be a number from 1 to {MAX_PAGE_SIZE}."})
     return before, page_size
 
 

@@ -52,7 +52,7 @@ def init_app(app: Flask) -> None:
     @app.before_request
     def _reject_other_versions() -> None:
         if request.endpoint == "static" and "v" in request.args and not _is_requested_version(assets):
-            raise NotFound("This file is of another version.")
+            raise NotFound("This file belongs to another version.")
 
     @app.after_request
     def _set_cache_control(response: Response) -> Response:

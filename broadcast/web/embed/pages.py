@@ -69,17 +69,17 @@ def _build_script(folder: Path) -> str:
 def create_token():
     """`{username, origin}` for a site's server: a token for that person in that site's pages; a lone origin may be left out."""
     if request.headers.get("Origin") or request.headers.get("Sec-Fetch-Site"):
-        raise Forbidden("Ask for this from your server. The key that you used must never be in a page.")
+        raise Forbidden("Request this from your server. Never put the key that you used into a web page.")
     body, origins = read_json_object(), _get_settings().embed_origins
     if not origins:
-        raise NotFound("Embedding is off: EMBED_ORIGINS names no site.")
+        raise NotFound("Embedding is off: EMBED_ORIGINS is empty.")
     username, origin = body.pop("username", None), body.pop("origin", origins[0] if len(origins) == 1 else None)
     if body:
         raise Invalid({str(name)[:60]: "There is no such field." for name in body})
     if not isinstance(username, str) or not 0 < len(username) <= 64:
-        raise Invalid({"username": "Say for whom: a username."})
+        raise Invalid({"username": "Send the username of the user."})
     if origin not in origins:
-        raise Invalid({"origin": "Name one of the origins in EMBED_ORIGINS."})
+        raise Invalid({"origin": "origin must be one of the origins in EMBED_ORIGINS."})
     return _issue_token(username, origin, clock.now()), 201
 
 

@@ -60,7 +60,7 @@ def bulk_action():
     """One verb for the messages that are ticked."""
     ids = [number for number in map(parse_number_or_zero, request.form.getlist("ids")) if number]
     if not 0 < len(ids) <= _MAX_IDS:
-        raise Invalid({"ids": "Choose at least one message, and at most 1,000."})
+        raise Invalid({"ids": "Select at least one message, and at most 1,000."})
     return _respond(_apply_action(request.form.get("verb", ""), ids))
 
 

@@ -95,7 +95,7 @@ def message(broadcast_id: int):
     viewer, now = current_identity().actor.viewer, clock.now()
     item = stored.find(viewer, broadcast_id, now=now) or ended_inbox.find(viewer, broadcast_id, now=now)
     if item is None:
-        raise NotFound("This message is not addressed to you, or it was recalled.")
+        raise NotFound("This message was recalled, or it is not addressed to you.")
     return render_page(
         "inbox/message.html", card=to_card_view(item), cursor=str(log.get_head()), done=request.args.get("done")
     )

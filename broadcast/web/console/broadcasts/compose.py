@@ -195,7 +195,7 @@ def _preserve_close_sessions(draft: Draft, broadcast_id: int | None) -> Draft:
     if broadcast is None or not broadcast.close_sessions:
         return draft
     if not draft.target.is_users_only:
-        raise Invalid({"targetType": "It signs people out when it is sent: choose them by name, without exceptions."})
+        raise Invalid({"targetType": "This broadcast signs people out. Choose them by name, without exclusions."})
     return replace(draft, close_sessions=True)
 
 
@@ -212,7 +212,7 @@ def _save_audience() -> str:
         raise Invalid(
             {"audienceName" if field == "name" else field: says for field, says in invalid.fields.items()}
         ) from None
-    return f"The audience is kept as “{' '.join(name.split())}”."
+    return f"Audience saved as “{' '.join(name.split())}”."
 
 
 def _send_test() -> None:

@@ -235,7 +235,7 @@ def _parse_zone(name: str, problems: dict[str, str]) -> ZoneInfo:
     try:
         return parse_zone(name)
     except ValueError:
-        problems["timeZone"] = "This time zone is not known; times are read as UTC."
+        problems["timeZone"] = "Unknown time zone. Times are read as UTC."
         return ZoneInfo("UTC")
 
 

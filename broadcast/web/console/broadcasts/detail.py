@@ -25,26 +25,31 @@ from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 blueprint = Blueprint("one", __name__)
 
 _ACTION_PHRASES = {
-    "broadcast.drafted": "wrote a draft",
-    "broadcast.saved": "went on writing it",
+    "broadcast.drafted": "created a draft",
+    "broadcast.saved": "saved the draft",
     "broadcast.edited": "edited it",
     "broadcast.held": "pressed Send",
-    "broadcast.withdrawn": "took it back before it went out",
+    "broadcast.withdrawn": "moved it back to draft before it was sent",
     "broadcast.discarded": "deleted the draft",
     "broadcast.archived": "archived it",
     "broadcast.scheduled": "scheduled it",
     "broadcast.published": "sent it",
     "broadcast.cancelled": "recalled it",
-    "broadcast.reminded": "reminded those who were missing",
-    "broadcast.expired": "ended it: its time was over",
-    "broadcast.quarantined": "sent too much: this was held back",
-    "broadcast.repeated": "sent it once more",
-    "broadcast.waits": "held it back until somebody decides",
+    "broadcast.reminded": "sent a reminder",
+    "broadcast.expired": "ended it at its end time",
+    "broadcast.quarantined": "sent too many messages: this one was quarantined",
+    "broadcast.repeated": "sent it again",
+    "broadcast.waits": "put it on hold until someone decides",
 }
 
 
-_FIELD_LABELS = {"content": "text", "expiresAt": "end", "actions": "buttons", "requiresAck": "acknowledgement"}
-_FIELD_LABELS |= {"ackDueAt": "due date", "scheduledAt": "start", "targetType": "audience", "targetIds": "who gets it"}
+_FIELD_LABELS = {"content": "text", "expiresAt": "end time", "actions": "buttons", "requiresAck": "acknowledgement"}
+_FIELD_LABELS |= {
+    "ackDueAt": "due date",
+    "scheduledAt": "send time",
+    "targetType": "audience",
+    "targetIds": "recipients",
+}
 _FIELD_LABELS |= {
     "exceptRoles": "roles left out",
     "exceptIds": "people left out",
@@ -216,4 +221,4 @@ def _describe_sender(broadcast: Broadcast) -> str:
     """The account or topic that an event came from, which its source is not: that is what it calls itself."""
     if (broadcast.source_owner or "").startswith("topic:"):
         return f"Topic {broadcast.source_owner.removeprefix('topic:')}"
-    return users.get_names([broadcast.sender_id]).get(broadcast.sender_id, "Not known")
+    return users.get_names([broadcast.sender_id]).get(broadcast.sender_id, "Unknown")

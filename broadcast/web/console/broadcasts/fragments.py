@@ -52,7 +52,7 @@ def audience():
     reach = reviewing.count_reach(form)
     sentence = f"{format_people_count(reach.people)} will get this"
     if not reach.people:
-        sentence = "Nobody is in this audience at present: this would reach nobody."
+        sentence = "There is nobody in this audience now. Choose another audience."
     return render_page(
         "console/broadcasts/_audience.html",
         reach=None if reach.error else reach.people,
@@ -129,7 +129,7 @@ def _preview_as_user() -> dict | None:
         return None
     user = users.find(name)
     if user is None:
-        return {"name": name, "included": None, "because": "there is nobody with this username"}
+        return {"name": name, "included": None, "because": "no user has this username"}
     try:
         verdict = resolve_audience(compose_form.read_audience(request.form)).explain(user.as_viewer)
     except Invalid as invalid:

@@ -75,7 +75,7 @@ def save_template(template_id: int):
 @allow(Permission.WRITE)
 def delete_template(template_id: int):
     actions.delete(template_id, by=current_identity().actor, now=clock.now())
-    flash("The template is deleted.")
+    flash("Template deleted.")
     return redirect(url_for("console.library.index"), 303)
 
 
@@ -127,7 +127,7 @@ def create_draft(template_id: int):
 @allow(Permission.WRITE)
 def delete_audience(saved_id: int):
     audience_actions.delete(saved_id, by=current_identity().actor, now=clock.now())
-    flash("The audience is deleted. Broadcasts made with it stay as they are.")
+    flash("Audience deleted. Existing broadcasts are not affected.")
     return redirect(url_for("console.library.index"), 303)
 
 
@@ -140,7 +140,7 @@ def _save_template(template_id: int | None) -> Any:
         return _render_form(form, invalid.fields, template_id), invalid.status
     except Conflict as conflict:
         return _render_form(form, {"name": str(conflict)}, template_id), conflict.status
-    flash("The template is kept.")
+    flash("Template saved.")
     return _redirect_to_index()
 
 

@@ -73,7 +73,7 @@ def _to_list_item(broadcast: Broadcast, chosen_count: int, broadcast_stats: Broa
 
 
 def _describe_audience(broadcast: Broadcast, chosen_count: int) -> str:
-    exclusion_suffix = ", with exceptions" if broadcast.has_exceptions else ""
+    exclusion_suffix = ", with exclusions" if broadcast.has_exceptions else ""
     match broadcast.audience_kind:
         case "everyone":
             return f"Everyone{exclusion_suffix}"

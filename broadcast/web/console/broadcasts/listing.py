@@ -101,7 +101,7 @@ def bulk_action():
         [int(n) for n in request.form.getlist("ids") if _is_number(n)],
     )
     if not ids or len(ids) > MAX_BULK_BROADCASTS:
-        flash("Tick what is meant first, then press what is to be done.")
+        flash("Select up to 100 broadcasts, then choose an action.")
         return _redirect_to_list()
     done, refused = _apply_to_each(_make_action(action_name), ids)
     notice = f"{format_number(done)} {_PAST_TENSES[action_name]}."
@@ -190,9 +190,9 @@ def _build_filter_choices() -> dict[str, Any]:
         ("newest", "Newest"),
         ("oldest", "Oldest"),
         ("title", "Title"),
-        ("start", "Sent or due"),
-        ("due", "Due first"),
-        ("end", "Ends first"),
+        ("start", "Send time"),
+        ("due", "Due soonest"),
+        ("end", "Ends soonest"),
         ("reach", "Largest reach"),
     ]
     return {

@@ -76,7 +76,7 @@ def _read_acknowledge_again(broadcast: Broadcast, fields: Mapping[str, Any]) -> 
     if chosen not in ("no", "yes") and any(
         _normalize(fields[name]) != _normalize(stored_fields[name]) for name in _ACKNOWLEDGED_FIELDS
     ):
-        raise Invalid({"acknowledgeAgain": "Choose whether the acknowledgements given so far stand."})
+        raise Invalid({"acknowledgeAgain": "Choose whether existing acknowledgements still count."})
     return chosen == "yes"
 
 

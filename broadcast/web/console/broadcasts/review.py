@@ -23,10 +23,10 @@ from broadcast.web.core.rendering import format_people_count
 
 _FIELD_LABELS = {
     "title": "Title", "content": "Text", "priority": "Priority", "category": "Category", "people": "People",
-    "roles": "Roles", "exceptRoles": "Roles left out", "exceptPeople": "People left out", "scheduledAt": "Send at",
+    "roles": "Roles", "exceptRoles": "Excluded roles", "exceptPeople": "Excluded people", "scheduledAt": "Send at",
     "expiresAt": "Ends at", "ackDueAt": "Acknowledge by", "targetType": "Audience",
-    "label1": "First link", "url1": "Its address",
-    "label2": "Second link", "url2": "Its address", "requiresAck": "Acknowledgement", "snapshot": "Snapshot",
+    "label1": "Button 1 label", "url1": "Button 1 URL",
+    "label2": "Button 2 label", "url2": "Button 2 URL", "requiresAck": "Acknowledgement", "snapshot": "Snapshot",
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def build_review(form: MultiDict[str, str]) -> Review:
         return Review(counted_reach, compose_form.map_to_form_fields(invalid, form).fields)
     if not counted_reach.people:
         field_name = "roles" if form.get("targetType") == "ROLE" else "people"
-        return Review(counted_reach, {field_name: "Nobody is in this audience at present: this would reach nobody."})
+        return Review(counted_reach, {field_name: "There is nobody in this audience now. Choose another audience."})
     return Review(counted_reach, {}, draft, confirmation.get_requirement(draft, counted_reach.people))
 
 
@@ -93,13 +93,13 @@ def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
     """How many have muted what the form says, and whether that counts."""
     category = " ".join(form.get("category", "").replace("\0", "").split()) or None
     if (priority := form.get("priority") or Priority.NORMAL) == Priority.URGENT:
-        return "Urgent: it alerts everybody, whatever they have muted."
+        return "Urgent: alerts everyone, even people who have muted it."
     if priority not in set(Priority):
         return ""
     mandatory = SETTINGS.current.mandatory_categories
     if count := mutes.count_muted(audience, priority=priority, category=category, mandatory_categories=mandatory):
         muted_kinds = f"{category} or this priority" if category else "this priority"
-        return f"{format_people_count(count)} muted {muted_kinds}: it is in their inbox, and does not alert them."
+        return f"{format_people_count(count)} muted {muted_kinds}: they get it in their inbox without an alert."
     return f"Nobody can mute {category}." if category in mandatory else ""
 
 
@@ -137,7 +137,7 @@ def describe_audience(audience: Audience) -> str:
     if isinstance(audience, ExclusionAudience):
         exclusions = [f"the role {name}" for name in sorted(audience.roles)]
         exclusions += [format_people_count(len(audience.ids)) + " by name"] if audience.ids else []
-        description += ", without " + " and ".join(exclusions)
+        description += ", except " + " and ".join(exclusions)
     return description
 
 

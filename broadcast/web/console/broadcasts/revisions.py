@@ -52,7 +52,7 @@ def revision(broadcast_id: int, number: int):
     texts = pairwise(_load_texts(broadcast_id)) if broadcast else ()
     pair = next(((before, after) for before, after in texts if after.card.revision == number), None)
     if pair is None:
-        raise NotFound("There is no such revision, or it is older than those that are kept.")
+        raise NotFound("There is no such revision, or it is too old and no longer kept.")
     before, after = pair
     changed = _diff_cards(before.card, after.card)
     if is_htmx():

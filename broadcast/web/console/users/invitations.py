@@ -58,7 +58,7 @@ def invite():
 @allow(Permission.PEOPLE)
 def revoke(user_id: int):
     actions.revoke_invitation(user_id, by=current_identity().actor, now=clock.now())
-    flash("The invitation is revoked.")
+    flash("Invitation revoked.")
     if request.form.get("back") == "list":
         return redirect(url_for("invitations.listing"), 303)
     return redirect(url_for("people.detail", user_id=user_id), 303)
@@ -76,7 +76,7 @@ def accept(token: str):
     password, now = request.form.get("password", ""), clock.now()
     try:
         if password != request.form.get("again"):
-            raise Invalid({"again": "This is not the same password as above."})
+            raise Invalid({"again": "The passwords do not match."})
         username = actions.accept_invitation(token, password, now=now)
     except Invalid as invalid:
         return _render_acceptance(token, invalid.fields), invalid.status
@@ -122,13 +122,13 @@ def _read_user_ids() -> list[int]:
     if unknown := [name for name in dict.fromkeys(names) if name not in ids_by_name]:
         suffix = f" and {len(unknown) - _MAX_UNKNOWN_NAMES} more" if len(unknown) > _MAX_UNKNOWN_NAMES else ""
         named = ", ".join(name[:64] for name in unknown[:_MAX_UNKNOWN_NAMES])
-        raise Invalid({"usernames": f"There is nobody called {named}{suffix}, or the account is disabled."})
+        raise Invalid({"usernames": f"There is no user called {named}{suffix}, or the account is disabled."})
     return [*ids, *ids_by_name.values()]
 
 
 def _require_password_login() -> None:
     if SETTINGS.current.password_sign_in == "administrators":
-        raise Invalid({"ids": "Only administrators have passwords here: your organisation signs the others in."})
+        raise Invalid({"ids": "Only administrators can use a password. Other users sign in through your organisation."})
 
 
 def _get_validity() -> timedelta:

@@ -36,7 +36,7 @@ def create():
         name = actions.create(name, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
         return _render_list(name, invalid.fields), invalid.status
-    flash(f"The role {name} is made. Give it to people on their pages.")
+    flash(f"The role {name} has been created. Assign it to users on their pages.")
     return redirect(url_for("roles.listing"), 303)
 
 
@@ -56,7 +56,7 @@ def rename(name: str):
         new_name = actions.rename(name, typed, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         return _render_role(name, typed, _to_form_errors(problem)), problem.status
-    flash(f"The role {name} is called {new_name} now, wherever it was named.")
+    flash(f"The role {name} is called {new_name} now. Everything that uses it has been updated.")
     return redirect(url_for("roles.detail", name=new_name), 303)
 
 
@@ -66,7 +66,7 @@ def delete(name: str):
     """Where anybody has the role, or a broadcast names it, the tick below what that means is needed."""
     _require_known_role(name)
     if _is_used(name) and not request.form.get("understood"):
-        return _render_role(name, name, {"understood": "Tick that you have read what this means."}), Invalid.status
+        return _render_role(name, name, {"understood": "Confirm that you understand what this means."}), Invalid.status
     actions.delete(name, by=current_identity().actor, now=clock.now())
     flash(f"The role {name} is deleted.")
     return redirect(url_for("roles.listing"), 303)
@@ -123,14 +123,14 @@ def _is_used(name: str) -> bool:
 def _describe_effect(broadcast: Broadcast, name: str) -> str:
     """What deleting the role means for a broadcast, in a sentence."""
     if name in broadcast.except_role_names:
-        return "Leaves it out: whoever has it now stays left out, by name."
+        return "Excludes this role: users who have it now stay excluded by name."
     if actions.would_reach_nobody(broadcast, name):
         return {
-            "DRAFT": "Would reach nobody: give it another audience.",
-            "SCHEDULED": "Would reach nobody: it becomes a draft again.",
-            "ACTIVE": "Leaves every inbox: it addresses nobody else.",
+            "DRAFT": "Would reach nobody. Choose another audience.",
+            "SCHEDULED": "Would reach nobody. It becomes a draft again.",
+            "ACTIVE": "Removed from every inbox, as it has no other recipients.",
         }[broadcast.status]
-    return "Leaves the inboxes of those who have it through this role alone."
+    return "Removed from the inboxes of users who received it only through this role."
 
 
 def _find_rules_naming(name: str) -> list[int]:

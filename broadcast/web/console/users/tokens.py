@@ -53,9 +53,9 @@ def revoke(token_id: int):
 def _create_token(typed: dict) -> str:
     user = users.get_by_username(typed["username"])
     if user is None:
-        raise Invalid({"username": "There is nobody with this username."})
+        raise Invalid({"username": "There is no user with this username."})
     if typed["days"] not in VALIDITY_DAYS:
-        raise Invalid({"days": "Choose how long it is valid."})
+        raise Invalid({"days": "Choose an expiration."})
     days = VALIDITY_DAYS[typed["days"]]
     valid_for = timedelta(days=days) if days else None
     return actions.create_token(

@@ -98,7 +98,7 @@ def rename(user_id: int):
         return render_page(
             "console/users/detail.html", **_build_context(_get_user_or_404(user_id), errors=invalid.fields, name=typed)
         ), invalid.status
-    return _redirect_with_notice(user_id, "The name is corrected. What was sent keeps the name it was sent with.")
+    return _redirect_with_notice(user_id, "Name saved. Broadcasts that have already been sent keep the old name.")
 
 
 @blueprint.post("/<int:user_id>/delete")
@@ -131,21 +131,21 @@ def set_roles(user_id: int):
             _get_user_or_404(user_id), errors=_to_form_errors(problem, "roles"), roles=_read_roles()
         )
         return render_page("console/users/detail.html", **context), problem.status
-    return _redirect_with_notice(user_id, "The roles are changed; open pages follow within a second.")
+    return _redirect_with_notice(user_id, "Roles saved. Open pages update within a second.")
 
 
 @blueprint.post("/<int:user_id>/disable")
 @allow(Permission.PEOPLE)
 def disable(user_id: int):
     actions.disable_user(user_id, by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "The account is closed, with everything it had open.")
+    return _redirect_with_notice(user_id, "Account disabled. All sessions and streams have ended.")
 
 
 @blueprint.post("/<int:user_id>/enable")
 @allow(Permission.PEOPLE)
 def enable(user_id: int):
     actions.enable_user(user_id, by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "The account is open again.")
+    return _redirect_with_notice(user_id, "Account enabled.")
 
 
 @blueprint.post("/<int:user_id>/password")
@@ -160,14 +160,14 @@ def reset_password(user_id: int):
 @allow(Permission.PEOPLE)
 def end_sessions(user_id: int):
     actions.end_sessions(user_id, by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "Every session is ended, and every stream is closed.")
+    return _redirect_with_notice(user_id, "Signed out everywhere. All sessions and streams have ended.")
 
 
 @blueprint.post("/<int:user_id>/unlink")
 @allow(Permission.PEOPLE)
 def unlink(user_id: int):
     external_login.unlink_identity(user_id, _get_issuer(), by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "The two accounts are parted.")
+    return _redirect_with_notice(user_id, "Identity provider account unlinked.")
 
 
 @blueprint.get("/import")
@@ -283,7 +283,7 @@ def _redirect_with_notice(user_id: int, notice: str):
 def _get_user_or_404(user_id: int) -> User:
     user = users.get(user_id)
     if user is None:
-        raise NotFound("There is no such person.")
+        raise NotFound("There is no such user.")
     if user.deleted_at:
         raise NotFound("This account was deleted.")
     return user
