@@ -55,6 +55,7 @@ def migrate() -> None:
                 take_turns(connection)
             context.run_migrations()
             schema.save_oldest_code(connection, context.script)
+        connection.commit()  # on SQLite each migration ends its own transaction, and what follows them is in another
 
 
 def run() -> None:

@@ -78,7 +78,7 @@ STANDARD_LIBRARY_ONLY: dict[str, set[str]] = {
     "streams.connection_index": set(),
     "streams.control_events": set(),
     "streams.hub": {"gevent"},
-    "streams.replay_buffer": set(),
+    "streams.replay_buffer": {"structlog"},
     "streams.socket_transport": {"gevent"},
     "streams.sse": set(),
     "streams.wsgi_transport": {"gevent"},

@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import islice
 
 import gevent
-from gevent.event import Event as Flag
+from gevent.event import Event as GeventEvent
 
 from broadcast.base.app_parts import AppPart
 from broadcast.base.cooperative import yield_to_loop
@@ -25,7 +25,7 @@ from broadcast.streams import sse
 from broadcast.streams.connection import COALESCED_BYTES, Connection, Transport
 from broadcast.streams.connection_index import HEARTBEAT_SLOTS, ConnectionIndex
 from broadcast.streams.control_events import invalidates_identity, matches_session
-from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer
+from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer, reset_if_not_encodable
 
 SEND_BATCH_SIZE = 128  # sends between two looks at the clock
 FANOUT_SLICE_SECONDS = 0.003  # after sending this long, the other requests of the worker have their turn
@@ -77,13 +77,14 @@ class Hub:
         *,
         on_delivered: Callable[[Event, list[int]], None] = lambda event, user_ids: None,
     ):
-        self.encoders, self.limits, self.on_delivered = encoders, limits, on_delivered
-        self.replay_buffer = ReplayBuffer(encoders, limits.replay_events)
+        self.encoders = {name: reset_if_not_encodable(encode) for name, encode in encoders.items()}
+        self.limits, self.on_delivered = limits, on_delivered
+        self.replay_buffer = ReplayBuffer(self.encoders, limits.replay_events)
         self.is_draining = False
         self.counters: Counter[str] = Counter()
         self.changed_user_ids: set[int] = set()  # whose streams came or went; whoever publishes presence takes them out
         self.send_many: SendMany = self._send_one_by_one
-        self.fanout_idle = Flag()  # no message is on its way to streams: the moment for work that can wait
+        self.fanout_idle = GeventEvent()  # no message is on its way to streams: the moment for work that can wait
         self.fanout_idle.set()
         self._index = ConnectionIndex()
         self._future_cursor: set[Connection] = set()  # brought a cursor that this worker's tail has not reached yet
@@ -210,7 +211,8 @@ class Hub:
     def deliver(self, events: Sequence[Event]) -> None:
         """Hand consecutive events of the log to the streams of their audiences. Lets other greenlets run.
 
-        Called by one greenlet, the tail, in the order of the log.
+        Called by one greenlet, the tailer, in the order of the log. Whatever it raises, continuity is not lost in silence:
+        the head is past these events by then, so every stream is told to load its list anew.
         """
         self.fanout_idle.clear()
         self._lagging.clear()
@@ -223,6 +225,9 @@ class Hub:
                     self._apply_control_event(batch[0].event)
                 if batch[-1].event is not events[-1]:
                     self._wait_for_lagging()
+        except Exception:
+            self.reset_all_streams()
+            raise
         finally:
             self.fanout_idle.set()
 

@@ -68,7 +68,7 @@ def _append_connected(
     data = {"connectionId": connection.id, "cursor": cursor}
     data |= {"unread": unread.count, "asOf": unread.as_of, "version": unread.version}
     data["heartbeatSeconds"] = heartbeat_seconds  # so that a client knows when silence is no silence of the server's
-    # the id here too, though CONNECTED is not in the log: a plain InboundSourceStats that is cut off before its first message
+    # the id here too, though CONNECTED is not in the log: a plain EventSource that is cut off before its first message
     # would otherwise come back without a cursor and miss what was published meanwhile
     yield sse.encode_json_frame("CONNECTED", data, id=cursor)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import islice
 
 import gevent
-from gevent.event import Event as Flag
+from gevent.event import Event as GeventEvent
 from sqlalchemy.exc import IntegrityError
 
 from broadcast.base.app_parts import AppPart
@@ -37,7 +37,7 @@ class ReceiptBuffer:
         """The same, as the hub tells it."""
         self.add(event.broadcast_id, user_ids)
 
-    def flush(self, now: datetime, *, fanout_idle: Flag | None = None) -> None:
+    def flush(self, now: datetime, *, fanout_idle: GeventEvent | None = None) -> None:
         """Write everything that waits. Lets other greenlets run between batches. Raises TemporarilyUnavailable;
         nothing is lost by that.
 

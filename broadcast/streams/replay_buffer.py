@@ -4,7 +4,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
+import structlog
+
 from broadcast.domain.events import Cursor, Event
+from broadcast.streams import sse
+
+_log = structlog.get_logger(__name__)
 
 Encoder = Callable[[Event], bytes]
 MAX_BYTES = 32 * 1024 * 1024
@@ -82,3 +87,16 @@ class ReplayBuffer:
             if buffered.event.seq <= seq:
                 return
             yield buffered.event
+
+
+def reset_if_not_encodable(encode: Encoder) -> Encoder:
+    """An event that cannot be encoded goes out as RESET with its cursor: it costs a list loaded anew, and no other event."""
+
+    def encode_or_reset(event: Event) -> bytes:
+        try:
+            return encode(event)
+        except Exception:
+            _log.exception("event.not_encodable", seq=event.seq, type=event.type.value)
+            return sse.encode_json_frame("RESET", {"cursor": str(event.cursor)}, id=str(event.cursor))
+
+    return encode_or_reset

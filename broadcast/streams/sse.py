@@ -38,7 +38,7 @@ def encode_event_json(event: Event) -> bytes:
 
 
 def encode_refusal(event_name: str) -> bytes:
-    """The one block of a stream that cannot be opened now: a 429 or 503 would end a browser's InboundSourceStats for good."""
+    """The one block of a stream that cannot be opened now: a 429 or 503 would end a browser's EventSource for good."""
     return encode_json_frame(event_name, {}, retry_ms=jitter_ms(5000))
 
 

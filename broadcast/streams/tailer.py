@@ -9,7 +9,7 @@ from datetime import datetime
 
 import structlog
 from flask import Flask
-from gevent.event import Event as Bell
+from gevent.event import Event as GeventEvent
 
 from broadcast.domain import clock
 from broadcast.domain.events import Cursor, Event
@@ -31,7 +31,7 @@ class Tailer:
         self._checked_connection_count = (
             0  # how many connections there had been when `_last_delivered` was last looked for in the log
         )
-        self._wakeup = Bell()
+        self._wakeup = GeventEvent()
         self.on_event_logged: Callable[[Event, datetime], None] | None = (
             None  # told of each delivered event that is logged
         )

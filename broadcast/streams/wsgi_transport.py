@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gevent.event import Event as Wakeup
+from gevent.event import Event as GeventEvent
 
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub
@@ -12,7 +12,7 @@ class WsgiTransport:
     """A Wire whose bytes are pulled by the server. One per stream; costs the server a greenlet or thread."""
 
     def __init__(self) -> None:
-        self._wakeup = Wakeup()
+        self._wakeup = GeventEvent()
 
     def write(self, connection: Connection, data: bytes) -> None:
         connection.set_unsent(data)

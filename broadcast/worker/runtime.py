@@ -29,7 +29,7 @@ from typing import Any
 import gevent
 import structlog
 from flask import Flask
-from gevent.event import Event as Bell
+from gevent.event import Event as GeventEvent
 
 from broadcast.actions import log_epochs as epochs
 from broadcast.actions import retention
@@ -84,8 +84,8 @@ class Runtime:
         self.receipt_sync = ReceiptSync(app, hub)
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
-        self.scheduler_wakeup = SCHEDULER_WAKEUP.attach(app, Bell())
-        self.first_read_attempted = Bell()  # set when the log has been read for the first time, or could not be
+        self.scheduler_wakeup = SCHEDULER_WAKEUP.attach(app, GeventEvent())
+        self.first_read_attempted = GeventEvent()  # set when the log has been read for the first time, or could not be
         self._greenlets: list[gevent.Greenlet] = []
 
     @property

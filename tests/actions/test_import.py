@@ -30,7 +30,7 @@ def test_good_rows_become_people_and_bad_rows_are_told_with_their_line(cast):
     told = {bad.line: bad.problem for bad in report.bad}
     assert sorted(told) == [4, 5, 6, 7, 9, 11]
     assert "bob already" in told[4]
-    assert "begins with a letter" in told[5]
+    assert "starts with a letter" in told[5]
     assert "no role nosuch" in told[6]
     assert "twice" in told[7]
     assert "4 cells for 3 columns" in told[9]

@@ -9,6 +9,7 @@ from tests.chaos.checker import Violation
 from tests.chaos.elsewhere import EXTERNAL_FAULTS, ExternalFault
 from tests.chaos.faults import FAULT_REQUIREMENTS, FAULTS, SERVER_FAULTS, SQLITE_FAULTS, STANDALONE_FAULTS
 from tests.chaos.world import Verdict
+from tests.judges import proxies  # noqa: F401 - it adds its judge
 from tests.judges.judges import AUDITS
 from tests.system import PROJECT_ROOT
 
@@ -55,7 +56,7 @@ def test_runs_are_repeated_with_the_seeds_that_follow_and_added_up(monkeypatch, 
             fault, seed, frame_count=100, convergence_seconds=None if seed == 9 else 1.5, violations=violations
         )
 
-    monkeypatch.setattr(run, "a_place", lambda folder, **options: nullcontext())
+    monkeypatch.setattr(run, "start_environment", lambda folder, **options: nullcontext())
     monkeypatch.setattr(run, "run_scenario", run_one)
     monkeypatch.setattr("sys.argv", ["chaos", "minute", "F01", "--seed", "7", "--times", "3"])
     assert run.main() == 1

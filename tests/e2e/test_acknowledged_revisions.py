@@ -36,7 +36,7 @@ def test_open_page_asks_again_and_then_sends_the_new_revision(sit_down, alice: H
     button.click()
     expect(bob.card(sent)).to_contain_text("You acknowledged this")
     bob.wait_until(
-        lambda: given(alice, sent)["acknowledgedRevision"] == 2, what="the acknowledgement of the second text"
+        lambda: given(alice, sent)["acknowledgedRevision"] == 2, description="the acknowledgement of the second text"
     )
     assert len(given(alice, sent)["earlierAcknowledgements"]) == 1
 

@@ -52,14 +52,14 @@ def test_silent_line_is_noticed_by_the_missed_heartbeat(embedding, alice, visit,
     clock = PageClock(page)
     wait_for(lambda: has_loaded(page, site.url), description="the site")
     expect(page.locator("broadcast-inbox")).to_have_attribute("data-state", "live")
-    for worker in embedding.workers():
+    for worker in embedding.get_worker_pids():
         os.kill(worker, signal.SIGSTOP)
     try:
         page.clock.run_for(25_000)
         expect(page.locator("broadcast-inbox")).to_have_attribute("data-state", "wait")
         expect(page.locator("broadcast-inbox .foot")).to_contain_text("Reconnecting")
     finally:
-        for worker in embedding.workers():
+        for worker in embedding.get_worker_pids():
             os.kill(worker, signal.SIGCONT)
     alice.publish("After the silence")
     clock.advance_until(is_state(page, "live"), description="the stream")

@@ -49,7 +49,7 @@ def test_what_is_done_elsewhere_and_recalled_is_followed(embedding, alice, visit
     page = visit()
     read, gone = alice.publish("Read elsewhere"), alice.publish("Recalled")
     page.get_by_role("button", name="Messages, 2 unread").click()
-    embedding.call("POST", f"/api/sse/read?messageId={read}", token=embedding.token("bob"))
+    embedding.call("POST", f"/api/sse/read?messageId={read}", token=embedding.get_token("bob"))
     expect(locate_message(page, read)).not_to_have_attribute("data-unread", "")
     alice.send("DELETE", f"/api/admin/broadcasts/{gone}", {"reason": "A mistake"})
     expect(locate_message(page, gone)).to_have_count(0)
@@ -82,12 +82,12 @@ def test_banner_that_was_put_away_stays_away_and_the_card_stays(alice, visit):
 
 def test_quiet_hours_hold_the_banner_and_never_the_message(embedding, alice, visit):
     until = clock.to_rfc3339(clock.now() + timedelta(hours=1))
-    embedding.call("PUT", "/api/user/preferences", token=embedding.token("bob"), body={"doNotDisturbUntil": until})
+    embedding.call("PUT", "/api/user/preferences", token=embedding.get_token("bob"), body={"doNotDisturbUntil": until})
     page = visit()
     alice.publish("Storm that waits", priority="HIGH")
     expect(page.get_by_role("button", name="Messages, 1 unread")).to_be_visible()
     expect(page.locator("broadcast-inbox .banner")).to_have_count(0)
-    embedding.call("PUT", "/api/user/preferences", token=embedding.token("bob"), body={})
+    embedding.call("PUT", "/api/user/preferences", token=embedding.get_token("bob"), body={})
 
 
 def test_keys_open_walk_and_close_and_the_focus_is_never_lost(alice, visit):

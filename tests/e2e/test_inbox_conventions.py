@@ -199,7 +199,7 @@ def test_connection_is_told_in_words_and_recovery_once(sit_down, alice: HttpSess
     sent = [alice.publish(title("Meanwhile")) for _ in range(2)]
     tried = len(refused)
     page.locator("#connection").get_by_role("button", name="Retry").click()
-    desk.wait_until(lambda: len(refused) > tried, what="another try")
+    desk.wait_until(lambda: len(refused) > tried, description="another try")
     page.unroute("**/inbox/count")
     page.unroute("**/inbox/stream*")
     expect(chip).to_have_text("Live")
@@ -214,7 +214,7 @@ def test_without_a_channel_between_them_every_tab_has_its_own_stream(sit_down, a
     desk.open_inbox()
     other = desk.context.new_page()
     desk.open_inbox(other)
-    desk.wait_until(lambda: set(desk.stream_pages) == {desk.page, other}, what="a stream of each tab")
+    desk.wait_until(lambda: set(desk.stream_pages) == {desk.page, other}, description="a stream of each tab")
     sent = alice.publish(title("Both"))
     for page in (desk.page, other):
         expect(desk.card(sent, page)).to_be_visible()

@@ -98,7 +98,7 @@ def test_keys_can_be_turned_off(sit_down, system: System, alice: HttpSession):
     expect(desk.card(sent)).to_be_focused()
     assert system.call("PUT", "/api/user/preferences", token=token, body={})[0] == 200
     desk.page.keyboard.press("e")  # the open page has heard of it, or will when it is pressed again
-    desk.wait_until(lambda: _archived(desk, sent), what="the key to work again")
+    desk.wait_until(lambda: _archived(desk, sent), description="the key to work again")
 
 
 def focus(desk: UserBrowser, broadcast_id: int) -> None:

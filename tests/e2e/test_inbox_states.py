@@ -222,10 +222,10 @@ def test_message_in_view_is_seen_and_stays_unread_until_it_is_opened(sit_down, a
     def figures() -> dict:
         return alice.send("GET", f"/api/admin/broadcasts/{one}/stats").json
 
-    desk.wait_until(lambda: figures()["seen"] == 1, seconds=25, what="the message to be seen")
+    desk.wait_until(lambda: figures()["seen"] == 1, seconds=25, description="the message to be seen")
     assert figures()["read"] == 0
     expect(desk.card(one)).to_have_attribute("data-unread", "")
     desk.card(one).locator(".card-title a").click()
-    desk.wait_until(lambda: figures()["read"] == 1, what="the opened message to be read")
+    desk.wait_until(lambda: figures()["read"] == 1, description="the opened message to be read")
     desk.page.go_back()
     desk.expect_unread(0)

@@ -40,7 +40,7 @@ def test_compose_undo_and_send_again(sit_down, own_system):
     card = bob.card(id_of(boss))
     expect(card).to_be_visible()
     expect(card.locator(".card-title")).to_have_text("Like this")
-    head = system.call("GET", "/api/user/messages", token=system.token("bob"))[1]["cursor"]
+    head = system.call("GET", "/api/user/messages", token=system.get_token("bob"))[1]["cursor"]
     assert head.endswith("-1"), "the first attempt left nothing in the log"
     bob.expect_cards([id_of(boss)])
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_different_workers):
     system = own_system()
     bob, charlie = sit_at_different_workers("bob", "charlie", at=system)
-    alice = HttpSession.connect_to_worker(system, charlie.worker, token=system.token("alice", "admin"))
+    alice = HttpSession.connect_to_worker(system, charlie.worker, token=system.get_token("alice", "admin"))
     sent = [alice.publish(f"Before {n}") for n in range(3)]
     expect(bob.card(sent[-1])).to_be_visible()
     killed = bob.worker
@@ -40,7 +40,7 @@ def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_
 def test_page_catches_up_after_the_whole_system_was_restarted(own_system, sit_down):
     system = own_system()
     bob = sit_down("bob", at=system).open_inbox()
-    alice = HttpSession(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     sent = [alice.publish("Before")]
     expect(bob.card(sent[0])).to_be_visible()
     system.stop()
@@ -82,7 +82,7 @@ def test_two_tabs_use_one_stream_and_closing_the_leader_hands_over(sit_down, ali
     desk.page.close()
     second = alice.publish(f"While the lead is handed over {secrets.token_hex(4)}")
     expect(desk.card(second, follower)).to_be_visible()
-    desk.wait_until(lambda: desk.stream_pages[-1] == follower, what="the second tab to lead")
+    desk.wait_until(lambda: desk.stream_pages[-1] == follower, description="the second tab to lead")
     desk.expect_first_cards([second, first], follower)
     desk.expect_unread(2, follower)
 

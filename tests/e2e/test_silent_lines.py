@@ -117,7 +117,7 @@ def test_page_without_streams_says_so_stays_current_and_goes_back_by_itself(gate
     gate.clock.advance_until(bob.card(sent).count, description="the message")
     state(bob.page, "poll")
     gate.open()
-    gate.clock.advance_until(is_state(bob.page, "live"), what="the stream")
+    gate.clock.advance_until(is_state(bob.page, "live"), description="the stream")
     live = alice.publish(f"By the stream {secrets.token_hex(4)}")
     expect(bob.card(live)).to_be_visible(timeout=_PATIENCE_MS)
 
@@ -129,11 +129,11 @@ def test_end_of_a_held_stream_leaves_no_gap_in_the_asking(gated, alice: HttpSess
     gate.clock.advance_until(is_state(bob.page, "poll"), description="the page to ask")
     expect(chip(bob.page)).to_have_text(_HELD)
     for _ in range(3):
-        bob.wait_until(lambda: gate.waiting, seconds=60, what="a stream that is held back")
+        bob.wait_until(lambda: gate.waiting, seconds=60, description="a stream that is held back")
         counted = gate.counts
         gate.end_waiting()
         bob.page.clock.run_for(_LOOKED_MS)
-        bob.wait_until(lambda counted=counted: gate.counts > counted, seconds=60, what="a count")
+        bob.wait_until(lambda counted=counted: gate.counts > counted, seconds=60, description="a count")
         expect(chip(bob.page)).to_have_text(_HELD)
     sent = alice.publish(f"By asking {secrets.token_hex(4)}")
     gate.clock.advance_until(bob.card(sent).count, description="the message")
@@ -149,7 +149,7 @@ def test_live_stream_that_ends_at_a_proxy_without_streams_leaves_no_gap(gated, s
     sent = alice.publish(f"Between {secrets.token_hex(4)}")
     counted = gate.counts
     bob.page.clock.run_for(_LOOKED_MS)
-    bob.wait_until(lambda: gate.counts > counted, seconds=60, what="a count")
+    bob.wait_until(lambda: gate.counts > counted, seconds=60, description="a count")
     expect(bob.card(sent)).to_be_visible(timeout=_PATIENCE_MS)
     expect(chip(bob.page)).to_have_text(_UNAVAILABLE, timeout=_PATIENCE_MS)
 
@@ -159,7 +159,7 @@ def test_server_that_does_not_answer_at_all_is_no_proxy_that_lacks_streams(gated
     gate.refuse(**_REFUSALS["502"])
     bob.page.route("**/inbox/count", lambda route: route.fulfill(status=502))
     bob.page.goto("/inbox")
-    gate.clock.advance_until(lambda: gate.counts >= 2, what="two questions")
+    gate.clock.advance_until(lambda: gate.counts >= 2, description="two questions")
     state(bob.page, "wait")
 
 

@@ -78,6 +78,12 @@ class Recorder:
         pass
 
 
+def _record_bytes(written: list[bytes]) -> Recorder:
+    transport = Recorder([])
+    transport.write = lambda _connection, data: written.append(data)
+    return transport
+
+
 def test_hub_is_calm_except_while_a_message_is_on_its_way():
     hub, seen = make_hub(), []
     wire = Recorder([])
@@ -89,12 +95,30 @@ def test_hub_is_calm_except_while_a_message_is_on_its_way():
     assert hub.fanout_idle.is_set()
 
 
-def test_hub_is_calm_again_when_a_fan_out_fails():
-    hub = make_hub()
-    hub.encoders["json"] = lambda _event: 1 / 0
+def test_fan_out_that_fails_tells_every_stream_to_load_its_list_anew(monkeypatch):
+    hub, written = make_hub(), []
+    hub.attach_transport(subscribe(hub, BOB), _record_bytes(written))
+    monkeypatch.setattr(hub, "send_many", lambda _connections, _data: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        hub.deliver([make_message_event(1)])
+        hub.deliver([make_message_event(1), make_message_event(2)])
     assert hub.fanout_idle.is_set()
+    assert [data.split(b"event: ")[1].split(b"\n")[0] for data in written] == [b"RESET"]
+
+
+def test_event_that_cannot_be_encoded_is_a_reset_and_costs_no_other_event():
+    def encode(event: Event) -> bytes:
+        return sse.encode_event_json(event) if event.seq != 2 else 1 / 0
+
+    hub, written = Hub({"json": encode, "html": sse.encode_event_json}), []
+    hub.start(Cursor("e", 0))
+    hub.attach_transport(subscribe(hub, BOB), _record_bytes(written))
+    hub.deliver([make_message_event(seq) for seq in (1, 2, 3)])
+    [frames] = written
+    assert [frame.split(b"\n")[:2] for frame in frames.split(b"\n\n") if frame] == [
+        [b"id: e-1", b"event: MESSAGE"],
+        [b"id: e-2", b"event: RESET"],
+        [b"id: e-3", b"event: MESSAGE"],
+    ]
 
 
 def test_role_broadcast_touches_only_the_streams_of_that_role():

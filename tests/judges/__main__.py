@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.judges import proxies  # noqa: F401 - it adds its judge
 from tests.judges.judges import AUDITS, AuditResult, AuditUnavailable
 from tests.system import System
 

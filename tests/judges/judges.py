@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -15,9 +14,7 @@ from pathlib import Path
 
 from tests.chaos.servers import TcpProxy
 from tests.judges.frames import build_frame_corpus
-from tests.ports import find_free_port
 from tests.servers import make_nginx, make_self_signed_certificate
-from tests.streams import StreamClient
 from tests.system import PROJECT_ROOT, System, wait_for
 from tests.visitor import HttpSession
 
@@ -69,7 +66,6 @@ _LIGHTHOUSE_METRICS = (
     "total-blocking-time",
     "cumulative-layout-shift",
 )
-_IDLE_SECONDS = 12  # of a proxied stream, before it must still be open
 
 
 class AuditUnavailable(Exception):
@@ -94,7 +90,7 @@ def register_audit(name: str) -> Callable[[Audit], Audit]:
     return register
 
 
-def _find_program(path: Path | str) -> str:
+def find_program(path: Path | str) -> str:
     program_path = shutil.which(str(path))
     if program_path is None:
         raise AuditUnavailable(Path(path).name)
@@ -123,14 +119,14 @@ def _last_line(text: str) -> str:
 @register_audit("sse-python")
 def check_frames_with_python(system: System, folder: Path) -> AuditResult:
     result = _run_program(
-        _find_program(_PYTHON_BIN_DIR / "python"), "readers.py", stdin="\n".join(build_frame_corpus(3000))
+        find_program(_PYTHON_BIN_DIR / "python"), "readers.py", stdin="\n".join(build_frame_corpus(3000))
     )
     return AuditResult(result.returncode == 0, "; ".join(result.stdout.strip().splitlines()))
 
 
 @register_audit("eventsource-parser")
 def check_frames_with_node(system: System, folder: Path) -> AuditResult:
-    result = _run_program(_find_program("node"), "read_back.mjs", stdin="\n".join(build_frame_corpus(3000)))
+    result = _run_program(find_program("node"), "read_back.mjs", stdin="\n".join(build_frame_corpus(3000)))
     return AuditResult(result.returncode == 0, _last_line(result.stdout))
 
 
@@ -142,7 +138,7 @@ def check_resume_with_eventsource(system: System, folder: Path) -> AuditResult:
     output_path = folder / "eventsource.jsonl"
     with output_path.open("w") as output:
         process = subprocess.Popen(
-            [_find_program("node"), "resume.mjs", f"http://127.0.0.1:{proxy.port}/api/sse/connect", system.get_token("bob")],
+            [find_program("node"), "resume.mjs", f"http://127.0.0.1:{proxy.port}/api/sse/connect", system.get_token("bob")],
             cwd=AUDITS_DIR, stdin=subprocess.PIPE, stdout=output,
         )  # fmt: skip
         wait_for(lambda: "CONNECTED" in output_path.read_text(), seconds=20, description="CONNECTED in eventsource")
@@ -178,7 +174,7 @@ def check_resume_with_eventsource(system: System, folder: Path) -> AuditResult:
 def run_schemathesis(system: System, folder: Path) -> AuditResult:
     """Without the streams, which do not end, and as an administrator whose requests are not limited."""
     result = _run_program(
-        _find_program(_PYTHON_BIN_DIR / "schemathesis"), "--config-file", AUDITS_DIR / "schemathesis.toml", "run",
+        find_program(_PYTHON_BIN_DIR / "schemathesis"), "--config-file", AUDITS_DIR / "schemathesis.toml", "run",
         f"{system.url}/api/openapi.json", "--url", system.url,
         "-H", f"Authorization: Bearer {system.get_token('alice', 'admin')}", "--exclude-path", "/api/sse/connect",
         "--exclude-checks", "positive_data_acceptance",
@@ -215,7 +211,7 @@ def _save_pages(system: System, folder: Path) -> dict[str, Path]:
 def run_html_validate(system: System, folder: Path) -> AuditResult:
     files = _save_pages(system, folder)
     result = _run_program(
-        _find_program(_NODE_BIN_DIR / "html-validate"), "--config", AUDITS_DIR / "htmlvalidate.json", *files.values()
+        find_program(_NODE_BIN_DIR / "html-validate"), "--config", AUDITS_DIR / "htmlvalidate.json", *files.values()
     )
     match = re.search(r"(\d+) problems?", result.stdout)
     return AuditResult(result.returncode == 0, f"{len(files)} pages and fragments, {match[1] if match else 0} problems")
@@ -239,7 +235,7 @@ def run_lighthouse(system: System, folder: Path) -> AuditResult:
 @register_audit("lighthouse_10000")
 def run_lighthouse_with_10000_unread(system: System, folder: Path) -> AuditResult:
     """Performance ≥ 95 of an inbox with 10,000 unread messages, as Lighthouse sees a phone and a desktop."""
-    _find_program(_NODE_BIN_DIR / "lighthouse")  # before it takes the trouble
+    find_program(_NODE_BIN_DIR / "lighthouse")  # before it takes the trouble
     system.run_module("tests.judges.fill", "10000")
     scores = {}
     for device, options in {"phone": (), "desktop": ("--preset=desktop",)}.items():
@@ -254,7 +250,7 @@ def _score_page(
     system: System, folder: Path, username: str | None, path: str, *categories: str, options: tuple[str, ...] = ()
 ) -> list[int] | AuditResult:
     """The scores of one page in the order of `categories`; a verdict when there are none. Prints what fails and the figures."""
-    chromium, program = _find_program("chromium"), _find_program(_NODE_BIN_DIR / "lighthouse")
+    chromium, program = find_program("chromium"), find_program(_NODE_BIN_DIR / "lighthouse")
     headers, report = folder / "headers.json", folder / f"report{path.replace('/', '-')}.json"
     headers.write_text(
         json.dumps({"Cookie": HttpSession.sign_in(system, username).headers["Cookie"]} if username else {})
@@ -287,14 +283,14 @@ def _score_page(
 @register_audit("csp_evaluator")
 def run_csp_evaluator(system: System, folder: Path) -> AuditResult:
     policy = HttpSession(system).get("/login").headers["Content-Security-Policy"]
-    result = _run_program(_find_program("node"), "policy.mjs", policy)
+    result = _run_program(find_program("node"), "policy.mjs", policy)
     return AuditResult(result.returncode == 0, _last_line(result.stdout))
 
 
 @register_audit("observatory")
 def run_observatory(system: System, folder: Path) -> AuditResult:
     """MDN's, as its site runs it, but on a system as an operator has it: in production, behind `deploy/nginx.conf`."""
-    node, _, _ = map(_find_program, ("node", "nginx", "openssl"))
+    node, _, _ = map(find_program, ("node", "nginx", "openssl"))
     package_dir = AUDITS_DIR / "node_modules/@mdn/mdn-http-observatory"
     if not package_dir.exists():
         raise AuditUnavailable(package_dir.name)
@@ -322,7 +318,7 @@ def run_observatory(system: System, folder: Path) -> AuditResult:
 @register_audit("slowhttptest")
 def run_slowhttptest(system: System, folder: Path) -> AuditResult:
     """Slow heads (-H), slow bodies (-B) and slow readers (-X) by 500 connections; meanwhile others are served."""
-    program, slowest_seconds, lines = _find_program("slowhttptest"), 0.0, []
+    program, slowest_seconds, lines = find_program("slowhttptest"), 0.0, []
     for attack in ("-H", "-B", "-X"):
         process = subprocess.Popen(
             [program, attack, "-c", "500", "-r", "200", "-i", "2", "-l", "12", "-u", f"{system.url}/login", "-p", "3"],
@@ -342,74 +338,3 @@ def run_slowhttptest(system: System, folder: Path) -> AuditResult:
         lines.append(f"{attack} worst {worst_seconds:.1f} s, {failed_count} failed")
         print(lines[-1])
     return AuditResult(all(line.endswith(" 0 failed") for line in lines), "; ".join(lines))
-
-
-_PROXIES = {
-    "nginx": (
-        ["nginx", "-p", "{folder}", "-c", "{conf}", "-e", "stderr"],
-        """daemon off; pid nginx.pid; error_log stderr; events {{}}
-        http {{ access_log off; client_body_temp_path b; proxy_temp_path p;
-        fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
-        server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{target}; proxy_buffering on;
-        proxy_read_timeout 8s; proxy_http_version 1.1; }} }} }}""",
-    ),
-    "haproxy": (
-        ["haproxy", "-db", "-f", "{conf}"],
-        "defaults\n mode http\n timeout connect 5s\n timeout client 8s\n timeout server 8s\n option http-buffer-request\n"
-        "frontend f\n bind 127.0.0.1:{port}\n default_backend b\nbackend b\n server s 127.0.0.1:{target}\n",
-    ),
-    "caddy": (
-        ["caddy", "run", "--adapter", "caddyfile", "--config", "{conf}"],
-        "{{\n admin off\n auto_https off\n}}\nhttp://127.0.0.1:{port} {{\n reverse_proxy 127.0.0.1:{target}\n}}\n",
-    ),
-}
-
-
-@register_audit("proxies")
-def check_proxies(system: System, folder: Path) -> AuditResult:
-    """Behind nginx (buffering on), haproxy and caddy, idle timeouts of 8 s and heartbeats of 5: first byte, and still open."""
-    lines, has_passed = [], True
-    (folder / "proxied").mkdir()
-    with System(folder / "proxied", HEARTBEAT_SECONDS="5") as target_system:
-        for name, (command, config_template) in _PROXIES.items():
-            try:
-                first_seconds, is_open = _stream_through_proxy(name, command, config_template, target_system, folder)
-            except AuditUnavailable:
-                lines.append(f"{name} not here")
-                continue
-            has_passed &= is_open
-            lines.append(
-                f"{name}: CONNECTED after {1000 * first_seconds:.0f} ms, {'open' if is_open else 'cut'} for {_IDLE_SECONDS} s"
-            )
-            print(lines[-1])
-    return AuditResult(has_passed, "; ".join(lines))
-
-
-def _stream_through_proxy(
-    name: str, command: list[str], config_template: str, system: System, folder: Path
-) -> tuple[float, bool]:
-    """Seconds until CONNECTED, and whether the same connection is still open after _SILENCE_SECONDS without a message."""
-    _find_program(command[0])
-    port, conf = find_free_port(), folder / f"{name}.conf"
-    conf.write_text(config_template.format(port=port, target=system.port))
-    filled_command = [word.format(folder=folder, conf=conf) for word in command]
-    process = subprocess.Popen(filled_command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: _is_listening(port), seconds=15, description=f"{name} to listen")
-        started_at = time.monotonic()
-        stream = StreamClient(
-            f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {system.get_token('bob')}"}
-        )
-        first_seconds = stream.wait_for("CONNECTED", seconds=20).received_at - started_at
-        time.sleep(_IDLE_SECONDS)
-        is_open = len(stream.response_headers) == 1
-        stream.close()
-        return first_seconds, is_open
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _is_listening(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0

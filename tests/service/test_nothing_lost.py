@@ -68,7 +68,9 @@ def test_hang_up_of_the_master_replaces_the_workers_within_seconds_and_loses_not
     def hang_up() -> None:
         began = time.monotonic()
         os.kill(system.master_pid, signal.SIGHUP)
-        wait_for(lambda: not set(old) & set(system.workers()), seconds=15, description="the old workers to leave")
+        wait_for(
+            lambda: not set(old) & set(system.get_worker_pids()), seconds=15, description="the old workers to leave"
+        )
         stopped_after.append(time.monotonic() - began)
 
     sent = _publish(system, 300, at_count={100: hang_up})
@@ -86,7 +88,7 @@ def test_stop_is_told_to_every_stream_and_after_the_next_start_nothing_is_missin
     readers = _readers(system, streams)
     sent = _publish(system, 20)
     began = time.monotonic()
-    old = system.workers()
+    old = system.get_worker_pids()
     os.kill(system.master_pid, signal.SIGTERM)
     wait_for(lambda: not any(map(is_running, old)), seconds=15, description="the workers to leave")
     took = time.monotonic() - began

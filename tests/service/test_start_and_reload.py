@@ -96,9 +96,9 @@ def test_reload_has_somebody_who_serves_all_the_time(own_system, slow_path):
     old = set(wait_for_workers(system))
     with Asking(system) as asking:
         os.kill(system.master_pid, signal.SIGHUP)
-        wait_for(lambda: len(set(system.workers()) - old) == 2, description="the new workers to be there")
-        assert old <= set(system.workers()), "the old workers left before the new ones served"
-        wait_for(lambda: not old & set(system.workers()), seconds=60, description="the old workers to leave")
+        wait_for(lambda: len(set(system.get_worker_pids()) - old) == 2, description="the new workers to be there")
+        assert old <= set(system.get_worker_pids()), "the old workers left before the new ones served"
+        wait_for(lambda: not old & set(system.get_worker_pids()), seconds=60, description="the old workers to leave")
         count = len(asking.answers)
         wait_for(lambda: len(asking.answers) > count + 20, description="some more answers")
     assert set(asking.answers) == {"200"}
@@ -111,7 +111,7 @@ def test_stop_during_a_reload_is_no_slower(own_system, slow_path):
     system.start()
     old = set(wait_for_workers(system))
     os.kill(system.master_pid, signal.SIGHUP)
-    wait_for(lambda: len(set(system.workers()) - old) == 2, description="the new workers to be there")
+    wait_for(lambda: len(set(system.get_worker_pids()) - old) == 2, description="the new workers to be there")
     system.process.send_signal(signal.SIGINT)
     assert system.process.wait(30) == 0
     assert "killed" not in system.output.read_text().lower()
@@ -141,10 +141,10 @@ def test_workers_live_when_there_is_no_room_in_memory_for_their_metrics(own_syst
     system = own_system()
     workers = wait_for_workers(system)
     system.stop()
-    system.prefix = alone
+    system.command_prefix = alone
     system.start()
     workers = wait_for_workers(system)
     metrics = urllib.request.urlopen(f"{system.url}/metrics", timeout=10).read().decode()
     assert "broadcast_log_seq" in metrics
-    assert system.workers() == workers
+    assert system.get_worker_pids() == workers
     assert (system.folder / "var/metrics").is_dir()

@@ -74,7 +74,7 @@ def test_redis_lost_in_the_middle_costs_a_moment_and_no_message(
     redis_server.start()
     system = own_system(redis_url=redis_server.url, RATELIMIT_ENABLED="1", LIMIT_PUBLISH_PER_USER="1000/minute")
     both = streams.open_at_each_worker(system, lambda: streams.open(system, "bob"))
-    alice = HttpSession(system, token=system.token("alice", "admin"))
+    alice = HttpSession(system, token=system.get_token("alice", "admin"))
     sent = [alice.publish("Heard")]
     redis_server.send_signal(how)
     for n in range(3):

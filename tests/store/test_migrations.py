@@ -37,6 +37,17 @@ def test_people_of_an_older_database_are_found_by_their_words_and_keep_their_mut
 
 
 @pytest.mark.usefixtures("in_app")
+def test_what_a_migration_says_of_older_code_is_committed():
+    """On SQLite too, where each migration ends its own transaction."""
+    with db.engine.begin() as connection:
+        said = connection.scalar(sqlalchemy.text("SELECT oldest_code FROM schema_support"))
+        connection.execute(sqlalchemy.text("UPDATE schema_support SET oldest_code = 'another'"))
+    flask_migrate.upgrade()
+    with db.engine.connect() as connection:
+        assert connection.scalar(sqlalchemy.text("SELECT oldest_code FROM schema_support")) == said
+
+
+@pytest.mark.usefixtures("in_app")
 def test_indexes_of_the_models_are_those_that_the_migrations_made():
     inspector = sqlalchemy.inspect(db.engine)
     for table in db.metadata.sorted_tables:

@@ -107,7 +107,7 @@ def test_head_request_and_early_leaver_hold_no_stream(app, client, path):
 
 
 def test_many_tabs_are_limited_politely(make_app, client):
-    """A refusal is 200 with one block: 429 would end a browser's InboundSourceStats for good."""
+    """A refusal is 200 with one block: 429 would end a browser's EventSource for good."""
     client()
     app = make_app(streams_per_user=2)
     bob = BrowserClient.for_user(app, "bob")

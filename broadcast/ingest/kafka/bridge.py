@@ -20,7 +20,7 @@ import gevent
 import structlog
 from flask import Flask
 from gevent import Greenlet
-from gevent.event import Event as Bell
+from gevent.event import Event as GeventEvent
 
 from broadcast.actions import inbound_events
 from broadcast.base.cooperative import Yielder
@@ -67,7 +67,7 @@ class KafkaBridge:
     def __init__(self, app: Flask, settings: Settings, leader_lock: LeaderLock | None):
         """`leader_lock` makes one of all workers the reader of every partition; with None the brokers share them out."""
         self._app, self._settings, self._leader_lock = app, settings, leader_lock
-        self._stop_event = Bell()
+        self._stop_event = GeventEvent()
         self.problem: str | None = _NOT_CONNECTED_YET  # well is only what has been seen to be well
 
     def stop(self) -> None:
@@ -146,7 +146,13 @@ class _ConsumerSession:
     """The life of one consumer."""
 
     def __init__(
-        self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, stop_event: Bell, is_sole_reader: bool
+        self,
+        app: Flask,
+        settings: Settings,
+        consumer: "KafkaConsumer",
+        *,
+        stop_event: GeventEvent,
+        is_sole_reader: bool,
     ):
         self._app, self._settings, self._consumer = app, settings, consumer
         self._stop_event, self._is_sole_reader = stop_event, is_sole_reader

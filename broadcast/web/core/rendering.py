@@ -51,7 +51,7 @@ def make_html_encoder(app: Flask):
 
     def encode(event: Event) -> bytes:
         payload = event.payload  # of an update, with the place in the inbox, and whether it is shown once more
-        if payload.keys() == {"id", "reason"}:
+        if "title" not in payload:  # no card: a removal, say
             return sse.encode_event_json(event)
         card = CardView(Card.from_payload(payload), seq=payload.get("seq", event.seq))
         template = app.jinja_env.get_template("inbox/_card.html")
