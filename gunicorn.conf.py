@@ -83,7 +83,8 @@ control_socket_disable = True  # it would be made in the home folder, one path f
 if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # the heartbeat file: on a disk, a slow fsync of others can get a worker killed
 umask = 0o077  # of this process and its workers too, as below
-# Whom a request is for, where it was asked for and who asks: the application decides that (FORWARDED_HOPS, PROXY_SIGN_IN_FROM).
+# Whom a request is for, where it was asked for and who asks: the application decides that (TRUSTED_PROXY_HOPS,
+# PROXY_SIGN_IN_FROM).
 # By itself gunicorn believes these headers from 127.0.0.1, where a proxy passes on what anybody sends, and from unix sockets.
 forwarded_allow_ips = ""
 forwarder_headers = ""  # SCRIPT_NAME, PATH_INFO

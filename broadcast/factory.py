@@ -136,7 +136,7 @@ def _add_database(app: Flask, settings: Settings) -> None:
     db.init_app(app)
     migrate.init_app(app, directory=str(_PROJECT_ROOT / "migrations"))
     with app.app_context():
-        database.prepare_engine(db.engine, lock_timeout_seconds=settings.database_busy_seconds)
+        database.prepare_engine(db.engine, lock_timeout_seconds=settings.database_lock_timeout_seconds)
 
 
 def _add_streams(app: Flask, settings: Settings) -> None:
@@ -165,7 +165,7 @@ def _add_streams(app: Flask, settings: Settings) -> None:
 
 
 def _add_ingest(app: Flask, settings: Settings) -> None:
-    is_unmatched_allowed = settings.event_rules_others == "allow"
+    is_unmatched_allowed = settings.event_rules_default == "allow"
     RULES.attach(app, rules_file.load_rules(settings.event_rules, should_allow_others=is_unmatched_allowed))
     for sentence in settings.list_event_rule_warnings():
         structlog.get_logger(__name__).warning("events.rules", doubt=sentence)

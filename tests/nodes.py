@@ -56,7 +56,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         find_program_or_skip(name, name)
     folder = tmp_path_factory.mktemp("nodes")
     with ExitStack() as stack:
-        settings = stack.enter_context(shared_servers(folder)) | {"FORWARDED_HOPS": "1"}
+        settings = stack.enter_context(shared_servers(folder)) | {"TRUSTED_PROXY_HOPS": "1"}
         first, second = _make_node(folder / "first", settings), _make_node(folder / "second", settings)
         stack.enter_context(first)  # brings the database up to date, and adds the cast
         stack.push(second)

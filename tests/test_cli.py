@@ -133,7 +133,7 @@ def test_new_epoch_ends_the_cursors_given_before(app, run):
         assert log.get_head().epoch == epoch != before.epoch
 
 
-@pytest.mark.parametrize(("options", "expected"), [((), "RESTORED"), (("--plans-go-on",), None)])
+@pytest.mark.parametrize(("options", "expected"), [((), "RESTORED"), (("--resume-schedules",), None)])
 def test_plans_wait_after_a_restore_unless_nothing_was_sent_since(app, run, options, expected):
     with app.app_context():
         plan = publish_message(load_actor("alice"), build_message(scheduledAt="2030-01-01T10:00:00Z"))
@@ -151,9 +151,9 @@ def test_disabled_person_is_out(app, run):
 def test_audit_is_verified_and_what_to_note_is_printed(app, run):
     noted = run("audit", "verify").rpartition(" ")[2]
     run("disable-user", "--username", "bob")
-    assert "4 rows" in run("audit", "verify", "--noted", noted)
-    assert "row 3" in run("audit", "verify", "--noted", "3:" + "0" * 64, status=1)
-    run("audit", "verify", "--noted", "nonsense", status=2)
+    assert "4 rows" in run("audit", "verify", "--checkpoint", noted)
+    assert "row 3" in run("audit", "verify", "--checkpoint", "3:" + "0" * 64, status=1)
+    run("audit", "verify", "--checkpoint", "nonsense", status=2)
 
 
 def test_exported_csv_is_verified(app, run, client, tmp_path):

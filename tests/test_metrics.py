@@ -12,9 +12,10 @@ import yaml
 from structlog.testing import capture_logs
 
 from broadcast.domain import clock
+from broadcast.observability import metrics
 from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast
-from broadcast.worker import gauges, metrics
+from broadcast.worker import gauges
 from tests.acts import load_actor, publish_message
 from tests.cast import BrowserClient
 from tests.conftest import deliver_new_events
@@ -127,12 +128,12 @@ def test_overdue_clock_shows(app, client):
     client()
     with app.app_context():
         measure(app)
-        assert value("broadcast_clock_lag_seconds") == 0
+        assert value("broadcast_scheduler_lag_seconds") == 0
         sent = publish_message(by=load_actor("alice"))
         with write_transaction() as session:
             session.get(Broadcast, sent).expires_at = clock.now() - timedelta(seconds=90)
     measure(app)
-    assert value("broadcast_clock_lag_seconds") >= 90
+    assert value("broadcast_scheduler_lag_seconds") >= 90
 
 
 def test_slow_client_shows_as_backlog(app, client):
@@ -142,14 +143,14 @@ def test_slow_client_shows_as_backlog(app, client):
     connection.backlog = bytearray(1000)
     measure(app)
     assert (value("broadcast_backlog_bytes"), value("broadcast_backlog_streams")) == (1000, 1)
-    assert value("broadcast_people_online") == 1
+    assert value("broadcast_users_online") == 1
     connection.backlog = None
     stream.close()
 
 
 def test_one_id_goes_from_the_request_through_the_log_to_the_delivery(make_app, client):
     client()
-    app = make_app(forwarded_hops=1, log_level="info")
+    app = make_app(trusted_proxy_hops=1, log_level="info")
     alice = BrowserClient.for_user(app, "alice")
     draft = {"title": "Traced", "content": "Text", "targetType": "ALL"}
     with capture_logs() as lines:
@@ -165,5 +166,5 @@ def test_one_id_goes_from_the_request_through_the_log_to_the_delivery(make_app, 
     ("hops", "given"), [(0, "from-a-stranger"), (1, "with\x0bcontrol"), (1, "x" * 65), (1, "short")]
 )
 def test_id_of_a_stranger_or_with_odd_characters_is_replaced(make_app, hops: int, given: str):
-    answer = make_app(forwarded_hops=hops).test_client().get("/healthz", headers={"X-Request-ID": given})
+    answer = make_app(trusted_proxy_hops=hops).test_client().get("/healthz", headers={"X-Request-ID": given})
     assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["X-Request-ID"])

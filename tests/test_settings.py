@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from broadcast.config.settings import Settings, SettingsError
+from broadcast.config.unknown_settings import RENAMED
 
 KEY = "9f2c61d07be84a35c1f0e7d8362b94a5"
 
@@ -44,7 +45,7 @@ def test_empty_value_counts_as_unset():
         ("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "1.5"),
         ("APP_ENV", "prod"), ("LOG_LEVEL", "loud"), ("DEMO", "perhaps"), ("RATELIMIT_ENABLED", "2"),
         ("DATABASE_URL", "mysql://x"), ("REDIS_URL", "http://x"), ("REDIS_URL", "redis+sentinel://host"),
-        ("SECRET_KEY", "short"), ("FORWARDED_HOPS", "-1"),
+        ("SECRET_KEY", "short"), ("TRUSTED_PROXY_HOPS", "-1"),
         ("LIMIT_PUBLISH_PER_USER", "many"), ("LIMIT_LOGIN_PER_ADDRESS", "10"), ("HEARTBEAT_SECONDS", "0"),
         ("EMBED_ORIGINS", "*"), ("EMBED_ORIGINS", "https://a.example/"), ("EMBED_ORIGINS", "a.example"),
         ("EMBED_ORIGINS", "https://A.example"), ("EMBED_ORIGINS", "https://a.example:443"), ("EMBED_ORIGINS", "null"),
@@ -52,7 +53,7 @@ def test_empty_value_counts_as_unset():
         ("MAX_REQUESTS", "lots"), ("MAX_REQUESTS", "-1"), ("SESSION_IDLE_HOURS", "inf"), ("SESSION_MAX_HOURS", "1e300"),
         ("UNDO_SECONDS", "nan"), ("STREAM_MAX_AGE_SECONDS", "inf"), ("STREAMS_PER_WORKER", "9" * 30), ("ACCESS_LOG", "loud"),
         ("DATABASE_URL", "sqlite://"), ("DATABASE_URL", "postgresql://h:x/d"), ("DATABASE_URL", "sqlite:///a?mode=ro"),
-        ("DATABASE_BUSY_SECONDS", "0"), ("STREAM_BACKLOG_BYTES", "1"), ("SESSION_IDLE_HOURS", "-1"),
+        ("DATABASE_LOCK_TIMEOUT_SECONDS", "0"), ("STREAM_BACKLOG_BYTES", "1"), ("SESSION_IDLE_HOURS", "-1"),
     ],
 )  # fmt: skip
 def test_wrong_value_stops_the_program_and_is_named(name, value):
@@ -194,3 +195,10 @@ def test_random_keys_are_taken():
 def test_networks_are_networks():
     assert refused(METRICS_FROM="prometheus").startswith("METRICS_FROM: ")
     assert len(Settings.load({"METRICS_FROM": "127.0.0.1, 10.0.0.0/8,::1"}).metrics_networks) == 3
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_setting_of_an_earlier_version_is_refused_with_its_new_name(old, new):
+    with pytest.raises(SettingsError, match=f"^{old} is now {new}\\.$"):
+        Settings.load({old: "1"})
+    assert new.lower() in Settings.model_fields

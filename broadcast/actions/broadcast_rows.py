@@ -73,7 +73,7 @@ def refuse_unreviewed(broadcast: Broadcast) -> None:
 
 def check_draft_quota(by: Actor) -> None:
     """Raise Invalid when `by` keeps as many drafts as one person may."""
-    max_drafts = SETTINGS.current.drafts_per_person
+    max_drafts = SETTINGS.current.drafts_per_user
     if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= max_drafts:
         raise Invalid(
             {

@@ -178,17 +178,17 @@ def seed_demo() -> None:
 
 @click.command("new-epoch")
 @click.option(
-    "--plans-go-on", is_flag=True, help="Nothing was sent since the copy was made: keep schedules as they are."
+    "--resume-schedules", is_flag=True, help="Nothing was sent since the copy was made: keep schedules as they are."
 )
 @report_errors
-def new_epoch(plans_go_on: bool) -> None:
+def new_epoch(resume_schedules: bool) -> None:
     """After restoring an older database: begin a new epoch, so that every open page reloads its list.
 
     Scheduled broadcasts wait for a decision, since they may have been sent after the copy was made.
     """
     with write_transaction() as session:
         epoch = log.start_epoch(session)
-        count = 0 if plans_go_on else overdue_schedules.suspend_all(session, now=clock.now())
+        count = 0 if resume_schedules else overdue_schedules.suspend_all(session, now=clock.now())
     notify.notify_workers()
     click.echo(f"The epoch is {epoch} now. {count:,} plan{'s' * (count != 1)} wait{'s' * (count == 1)} for a decision.")
 
@@ -199,14 +199,16 @@ def audit_group() -> None:
 
 
 @audit_group.command("verify")
-@click.option("--noted", metavar="ID:HASH", help="A row and its hash that you noted earlier, outside this system.")
+@click.option("--checkpoint", metavar="ID:HASH", help="A row and its hash that you noted earlier, outside this system.")
 @report_errors
-def verify_audit(noted: str | None) -> None:
+def verify_audit(checkpoint: str | None) -> None:
     """Check the whole hash chain and print the first broken row. Note the output, to check against it next time."""
-    row_id, _, row_hash = (noted or "").partition(":")
-    if noted and not (row_id.isdigit() and row_hash):
-        raise click.BadParameter("give it as printed: the row's number, a colon, and its hash", param_hint="--noted")
-    verification = audit.verify_chain(checkpoint=(int(row_id), row_hash) if noted else None)
+    row_id, _, row_hash = (checkpoint or "").partition(":")
+    if checkpoint and not (row_id.isascii() and row_id.isdigit() and row_hash):
+        raise click.BadParameter(
+            "give it as printed: the row's number, a colon, and its hash", param_hint="--checkpoint"
+        )
+    verification = audit.verify_chain(checkpoint=(int(row_id), row_hash) if checkpoint else None)
     if verification.broken_id is not None:
         raise click.ClickException(f"The chain breaks at row {verification.broken_id}. {verification.problem}")
     click.echo(

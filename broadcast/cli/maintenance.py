@@ -50,8 +50,8 @@ def check_rules(file: Path | None) -> None:
             click.echo(f"  There is no account {username} yet.")
     click.echo(f"{path or 'EVENT_RULES is not set'}: {len(rules)} rule{'s' * (len(rules) != 1)}, no problems found.")
     if path:
-        is_refused = SETTINGS.current.event_rules_others == "refuse"
-        click.echo(f"Events that match no rule are {'refused' if is_refused else 'allowed (EVENT_RULES_OTHERS)'}.")
+        is_refused = SETTINGS.current.event_rules_default == "refuse"
+        click.echo(f"Events that match no rule are {'refused' if is_refused else 'allowed (EVENT_RULES_DEFAULT)'}.")
 
 
 def _unknown_accounts(rule: Rule) -> list[str]:
@@ -94,12 +94,12 @@ def export_dump(file: Path) -> None:
 @click.command("import")
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option(
-    "--plans-go-on", is_flag=True, help="The old system sent nothing since the export: keep schedules as they are."
+    "--resume-schedules", is_flag=True, help="The old system sent nothing since the export: keep schedules as they are."
 )
 @report_errors
-def import_dump(file: TextIO, plans_go_on: bool) -> None:
+def import_dump(file: TextIO, resume_schedules: bool) -> None:
     """Import an export into an empty, migrated database and begin a new epoch. Scheduled broadcasts wait for a decision."""
-    count = transfer.import_dump(file, now=clock.now(), may_resume_schedules=plans_go_on)
+    count = transfer.import_dump(file, now=clock.now(), may_resume_schedules=resume_schedules)
     notify.notify_workers()
     click.echo(f"Imported {count:,} rows. All users must sign in again.")
 

@@ -54,8 +54,8 @@ class SignInSettings(BaseSettings):
         {},
         description="`theirs=ours`, comma-separated; roles that are not listed are ignored. Empty: used unchanged.",
     )
-    oidc_create_people: bool = Field(False, description="1 creates an account for unknown people who sign in there.")
-    oidc_link_people: Literal["without-password", "everybody"] = Field(
+    oidc_create_users: bool = Field(False, description="1 creates an account for unknown people who sign in there.")
+    oidc_link_users: Literal["without-password", "everybody"] = Field(
         "without-password",
         description="Which existing accounts a first sign-in is linked to by username; later ones use the provider's permanent ID.",
     )
@@ -85,7 +85,7 @@ class SignInSettings(BaseSettings):
         pattern=_HEADER_PATTERN,
         description="Header with the roles, comma-separated; empty: roles are assigned in the console.",
     )
-    proxy_create_people: bool = Field(False, description="1 creates an account for unknown usernames from a proxy.")
+    proxy_create_users: bool = Field(False, description="1 creates an account for unknown usernames from a proxy.")
     proxy_sign_out_url: str | None = Field(
         None,
         pattern=r"^(https?:/)?/[^/\\\s]\S*$",
@@ -103,7 +103,7 @@ class SignInSettings(BaseSettings):
         return values
 
     def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> list[str]:
-        """One sentence for each thing that could not work, or would let anybody in; `proxy_hops` are FORWARDED_HOPS."""
+        """One sentence for each thing that could not work, or would let anybody in; `proxy_hops` are TRUSTED_PROXY_HOPS."""
         return [*self._check_oidc(is_production), *self._check_proxy(proxy_hops)]
 
     def _check_oidc(self, is_production: bool) -> list[str]:
@@ -133,7 +133,7 @@ class SignInSettings(BaseSettings):
         hints = []
         if self.proxy_sign_in_header and not proxy_hops:
             hints.append(
-                "PROXY_SIGN_IN_HEADER: needs FORWARDED_HOPS of at least 1; without a proxy anybody could send it."
+                "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
             )
         if self.proxy_sign_in_header and not self.proxy_sign_in_from:
             hints.append("PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER.")

@@ -22,7 +22,7 @@ from broadcast.base.app_parts import AppPart
 from broadcast.config import database_url
 from broadcast.config.auth_settings import MISSING_PACKAGES_HINT, SignInSettings, check_networks, split_list
 from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
-from broadcast.config.unknown_settings import find_misspelt
+from broadcast.config.unknown_settings import RENAMED, find_misspelt
 
 _HOST_AND_PORT = re.compile(r"[^\s,/]+:\d{1,5}")
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
@@ -82,7 +82,7 @@ class Settings(SignInSettings):
     database_pool_size: int = Field(
         10, ge=1, le=200, description="Database connections that a worker keeps; as many again under load."
     )
-    database_busy_seconds: float = Field(
+    database_lock_timeout_seconds: float = Field(
         2.5, gt=0, le=30, description="How long a write waits for a locked database before it answers 503."
     )
     redis_url: str | None = Field(
@@ -100,7 +100,7 @@ class Settings(SignInSettings):
     trusted_hosts: Annotated[list[str], NoDecode] = Field(
         [], description="Host names accepted, comma-separated; empty accepts all."
     )
-    forwarded_hops: int = Field(
+    trusted_proxy_hops: int = Field(
         0, ge=0, le=5, description="Number of reverse proxies in front whose X-Forwarded-For and -Proto are trusted."
     )
     metrics_from: Annotated[list[str], NoDecode] = Field(
@@ -126,7 +126,7 @@ class Settings(SignInSettings):
         [], description="Categories whose alerts nobody can mute, comma-separated."
     )
 
-    figures_per_person: bool = Field(
+    stats_per_recipient: bool = Field(
         True,
         description="0 hides who has read a broadcast and rounds how many have; below ten recipients nothing is shown.",
     )
@@ -158,9 +158,9 @@ class Settings(SignInSettings):
         le=60,
         description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
     )
-    drafts_per_person: int = Field(100, ge=1, le=10000, description="Drafts that one user may have at a time.")
+    drafts_per_user: int = Field(100, ge=1, le=10000, description="Drafts that one user may have at a time.")
 
-    plan_grace_minutes: float = Field(
+    schedule_grace_minutes: float = Field(
         15.0,
         ge=1,
         le=10080,
@@ -197,7 +197,7 @@ class Settings(SignInSettings):
     event_rules: Path | None = Field(
         None, description="TOML file with the source rules; without it, only the contract applies."
     )
-    event_rules_others: Literal["refuse", "allow"] = Field(
+    event_rules_default: Literal["refuse", "allow"] = Field(
         "refuse",
         description="What happens to an event that matches no rule of `EVENT_RULES`. `allow` lets it use any audience and priority.",
     )
@@ -299,7 +299,7 @@ class Settings(SignInSettings):
         hints += self._check_embed_origins()
         hints += self._check_redis_url()
         hints += self._check_kafka()
-        hints += self.check_sign_in(is_production=self.is_production, proxy_hops=self.forwarded_hops)
+        hints += self.check_sign_in(is_production=self.is_production, proxy_hops=self.trusted_proxy_hops)
         if self.app_env == "production" and self.demo:
             hints.append("DEMO: demo users have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
         if self.otel_exporter_otlp_endpoint and find_spec("opentelemetry") is None:
@@ -390,6 +390,8 @@ class Settings(SignInSettings):
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read the settings from `environ` (default: the process's). Raises SettingsError naming every problem."""
         environ = os.environ if environ is None else environ
+        if renamed := [f"{old} is now {RENAMED[old]}." for old in RENAMED if environ.get(old)]:
+            raise SettingsError("\n".join(renamed))
         values = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
         try:
             settings = cls(**values)
@@ -415,9 +417,9 @@ class Settings(SignInSettings):
 
     def list_event_rule_warnings(self) -> list[str]:
         """What is said at start and by the doctor of who may announce anything."""
-        if self.event_rules is None or self.event_rules_others == "refuse":
+        if self.event_rules is None or self.event_rules_default == "refuse":
             return []
-        return ["EVENT_RULES_OTHERS is allow: an event that matches no rule may use any audience and priority."]
+        return ["EVENT_RULES_DEFAULT is allow: an event that matches no rule may use any audience and priority."]
 
     @property
     def is_production(self) -> bool:

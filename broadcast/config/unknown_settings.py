@@ -1,8 +1,19 @@
-"""Names in the environment that look like settings and are none: a setting that is misspelt does nothing, in silence."""
+"""Names in the environment that look like settings and are none: misspelt, or of an earlier version. Both do nothing."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
+RENAMED = {  # in 0.2.0: the old names are refused at start, for one version
+    "FORWARDED_HOPS": "TRUSTED_PROXY_HOPS",
+    "FIGURES_PER_PERSON": "STATS_PER_RECIPIENT",
+    "DATABASE_BUSY_SECONDS": "DATABASE_LOCK_TIMEOUT_SECONDS",
+    "DRAFTS_PER_PERSON": "DRAFTS_PER_USER",
+    "PLAN_GRACE_MINUTES": "SCHEDULE_GRACE_MINUTES",
+    "EVENT_RULES_OTHERS": "EVENT_RULES_DEFAULT",
+    "OIDC_CREATE_PEOPLE": "OIDC_CREATE_USERS",
+    "OIDC_LINK_PEOPLE": "OIDC_LINK_USERS",
+    "PROXY_CREATE_PEOPLE": "PROXY_CREATE_USERS",
+}
 _MIN_SIMILARITY = 0.84  # HEARTBEAT_SECOND and HEARTBEAT_SECONDS are 0.97 alike, HOSTNAME and HOST 0.67
 _MIN_NAME_CHARACTERS = 6  # PORTS or HOSTS may be anybody's
 

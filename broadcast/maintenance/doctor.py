@@ -63,10 +63,10 @@ def _check_settings(settings: Settings) -> Iterator[Finding]:
         warnings.append(
             "TRUSTED_HOSTS is empty, so every Host header is accepted. List your host names, unless the proxy refuses others."
         )
-    if settings.is_production and not settings.forwarded_hops:
+    if settings.is_production and not settings.trusted_proxy_hops:
         warnings.append(
-            "FORWARDED_HOPS is 0. Behind a proxy, all clients share the proxy's address and its limits: set it to the number "
-            "of proxies."
+            "TRUSTED_PROXY_HOPS is 0. Behind a proxy, all clients share the proxy's address and its limits: "
+            "set it to the number of proxies."
         )
     if settings.is_production and settings.database_uri.startswith("sqlite"):
         warnings.append(

@@ -14,7 +14,7 @@ stream_writes = Counter("broadcast_stream_writes", "Writes of events to streams"
 streams_opened = Counter("broadcast_streams_opened", "Streams opened")
 streams_closed = Counter("broadcast_streams_closed", "Streams closed, by reason", ["reason"])
 people_online = Gauge(
-    "broadcast_people_online", "People with an open stream, counted once in each worker", multiprocess_mode="livesum"
+    "broadcast_users_online", "People with an open stream, counted once in each worker", multiprocess_mode="livesum"
 )
 backlog_bytes = Gauge("broadcast_backlog_bytes", "Bytes that wait for slow clients", multiprocess_mode="livesum")
 backlog_streams = Gauge("broadcast_backlog_streams", "Streams with bytes that wait", multiprocess_mode="livesum")
@@ -30,13 +30,13 @@ tail_lag_seconds = Gauge(
     "broadcast_tail_lag_seconds", "Age of the oldest event not delivered yet", multiprocess_mode="livemax"
 )
 redis_silence_seconds = Gauge(
-    "broadcast_ring_age_seconds", "Since a worker last heard from Redis, at worst", multiprocess_mode="livemax"
+    "broadcast_redis_silence_seconds", "Since a worker last heard from Redis, at worst", multiprocess_mode="livemax"
 )
 scheduler_lag_seconds = Gauge(
-    "broadcast_clock_lag_seconds", "How long the oldest due broadcast is overdue", multiprocess_mode="livemax"
+    "broadcast_scheduler_lag_seconds", "How long the oldest due broadcast is overdue", multiprocess_mode="livemax"
 )
 plans_waiting = Gauge(
-    "broadcast_plans_waiting", "Plans that wait for somebody to decide", multiprocess_mode="livemostrecent"
+    "broadcast_schedules_waiting", "Plans that wait for somebody to decide", multiprocess_mode="livemostrecent"
 )
 database_connections = Gauge(
     "broadcast_database_connections", "Database connections, by state", ["state"], multiprocess_mode="livesum"
@@ -58,7 +58,9 @@ log_epochs = Counter("broadcast_log_epochs", "Times committed events were found 
 log_seq = Gauge("broadcast_log_seq", "Newest event that the slowest worker has delivered", multiprocess_mode="livemin")
 
 inbound_events = Counter(
-    "broadcast_events", "Events from outside, by their door and what became of them", ["door", "outcome"]
+    "broadcast_events",
+    "Events from outside, by their source (Kafka, webhook) and what became of them",
+    ["source", "outcome"],
 )
 kafka_records = Counter("broadcast_kafka_records", "Records read from Kafka and done with")
 kafka_failures = Counter("broadcast_kafka_failures", "Times the bridge began anew after an error")

@@ -157,7 +157,7 @@ def build_engine_options(settings: Settings) -> dict[str, Any]:
     if settings.database_uri.startswith("sqlite"):
         connect_args = {"timeout": 0, "check_same_thread": False, "factory": ThreadedCommitConnection}
         return {"connect_args": connect_args, "pool_size": settings.database_pool_size, "hide_parameters": True}
-    lock_timeout_ms = int(settings.database_busy_seconds * 1000)
+    lock_timeout_ms = int(settings.database_lock_timeout_seconds * 1000)
     user_arguments = make_driver_arguments(settings.database_uri)
     # no compiling of queries: the inbox's, of many small parts, took 12 ms to run and 130 to be compiled
     server_options = f"-c lock_timeout={lock_timeout_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off"
@@ -165,7 +165,7 @@ def build_engine_options(settings: Settings) -> dict[str, Any]:
         "hide_parameters": True,  # what people wrote does not belong into a log
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_pool_size,
-        "pool_timeout": settings.database_busy_seconds,
+        "pool_timeout": settings.database_lock_timeout_seconds,
         "pool_recycle": 1800,
         # what DATABASE_URL says stays, and wins
         "connect_args": {
@@ -315,7 +315,7 @@ def write_transaction() -> Iterator[Session]:
     session, disconnect_error = db.session(), TemporarilyUnavailable
     session.rollback()  # ends the read transaction of this request: SQLite cannot turn a read into a write
     is_sqlite = db.engine.dialect.name == "sqlite"
-    if is_sqlite and not _writer_lock.acquire(timeout=SETTINGS.current.database_busy_seconds):
+    if is_sqlite and not _writer_lock.acquire(timeout=SETTINGS.current.database_lock_timeout_seconds):
         raise TemporarilyUnavailable
     try:
         session.connection(execution_options={_WRITE_OPTION: True})

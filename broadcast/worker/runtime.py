@@ -207,7 +207,7 @@ class Runtime:
         if (epoch := self._find_rolled_back_epoch()) is not None:
             _log.error("database.set_back", epoch=epoch)
             self._begin_epoch(epoch)
-        grace = timedelta(minutes=SETTINGS.of(self.app).plan_grace_minutes)
+        grace = timedelta(minutes=SETTINGS.of(self.app).schedule_grace_minutes)
         next_at = tick(now, grace=grace)
         self.high_water_mark.record(log.get_head())
         return next_at

@@ -27,7 +27,7 @@ def a_thousand(alice) -> list[int]:
 
 
 def run_two_clocks(make_app, at: datetime) -> None:
-    app = make_app(database_busy_seconds=20)
+    app = make_app(database_lock_timeout_seconds=20)
     failed: list[BaseException] = []
 
     def run() -> None:

@@ -191,7 +191,7 @@ def test_edit_against_the_clock_is_told_that_it_went_out(cast):
 def test_parallel_edits_from_one_version_let_one_through(cast, make_app):
     """F20: twenty editors at the same moment."""
     broadcast_id = publish_message(cast["alice"])
-    app = make_app(database_busy_seconds=25, database_pool_size=30)
+    app = make_app(database_lock_timeout_seconds=25, database_pool_size=30)
     start, answers = threading.Barrier(20), []
 
     def save(n: int) -> None:

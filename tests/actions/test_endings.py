@@ -237,7 +237,7 @@ def test_two_clocks_fire_each_due_broadcast_once(cast, make_app):
     """F18: two workers see the same due rows."""
     ids = [publish_message(cast["alice"], due_in(10)) for _ in range(20)]
     later = clock.now() + timedelta(minutes=20)
-    app = make_app(database_busy_seconds=20)
+    app = make_app(database_lock_timeout_seconds=20)
     start = threading.Barrier(2)
     failed: list[BaseException] = []
 

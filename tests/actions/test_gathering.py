@@ -347,7 +347,7 @@ def until_written(records, *, by) -> None:
 
 def test_two_at_once_show_no_more_than_the_cap_and_one_card(outside, make_app):
     """Two workers with batches of one source: each must know what the other has shown."""
-    app, failed, start = make_app(database_busy_seconds=2), [], threading.Barrier(2)
+    app, failed, start = make_app(database_lock_timeout_seconds=2), [], threading.Barrier(2)
 
     def run(worker: int) -> None:
         try:

@@ -183,7 +183,7 @@ def test_refused_message_does_not_use_up_its_key(cast):
 
 def test_fifty_parallel_posts_with_one_key_make_one_broadcast(cast, make_app):
     """F19: every answer points to the one that exists."""
-    app = make_app(database_busy_seconds=25, database_pool_size=30)
+    app = make_app(database_lock_timeout_seconds=25, database_pool_size=30)
     start = threading.Barrier(50)
     answers: list[actions.PublishResult | BaseException] = []
 

@@ -122,7 +122,7 @@ def hold_database_lock(scenario: Scenario, scale: float) -> None:
         measure_slowest_publish(scenario, "slowest answer s"),
         scenario.readiness.may_report("database"),
     ):
-        time.sleep(max(5.0, 10 * scale))  # longer than DATABASE_BUSY_SECONDS
+        time.sleep(max(5.0, 10 * scale))  # longer than DATABASE_LOCK_TIMEOUT_SECONDS
     refusals = [outcome for outcome in scenario.publish_outcomes[known_count:] if outcome.result == "fail"]
     scenario.measurements["answered 503"] = len(refusals)
     assert {answered.status for answered in refusals} <= {503}, {answered.status for answered in refusals}

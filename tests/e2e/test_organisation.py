@@ -24,7 +24,7 @@ def openid() -> Iterator[OidcProvider]:
 @pytest.fixture
 def organised(own_system, openid: OidcProvider) -> System:
     settings = {"OIDC_ISSUER": openid.issuer, "OIDC_CLIENT_ID": CLIENT_ID, "OIDC_CLIENT_SECRET": CLIENT_SECRET}
-    return own_system(**settings, OIDC_LINK_PEOPLE="everybody", OIDC_LABEL="Sign in at Example & Sons")
+    return own_system(**settings, OIDC_LINK_USERS="everybody", OIDC_LABEL="Sign in at Example & Sons")
 
 
 def test_person_signs_in_there_listens_here_and_signs_out_of_both(sit_down, organised: System, openid: OidcProvider):

@@ -295,7 +295,7 @@ def run_observatory(system: System, folder: Path) -> AuditResult:
     if not package_dir.exists():
         raise AuditUnavailable(package_dir.name)
     (package_dir / "conf/hsts-preload.json").write_text("{}")  # what browsers know beforehand; none knows localhost
-    settings = {"APP_ENV": "production", "FORWARDED_HOPS": "1", "SECRET_KEY": secrets.token_hex(32)}
+    settings = {"APP_ENV": "production", "TRUSTED_PROXY_HOPS": "1", "SECRET_KEY": secrets.token_hex(32)}
     (folder / "observed").mkdir()
     with ExitStack() as stack:
         target_system = System(folder / "observed", **settings)

@@ -46,8 +46,16 @@ def code_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(code: Path, folder: Path, **settings: str) -> System:
     folder.mkdir()
     system = System(folder, **settings)
-    system.code_dir = code
+    use_code(system, code)
     return system
+
+
+def use_code(system: System, code: Path) -> None:
+    """Run this version from now on, with the setting under the name that it has there."""
+    names = ("FORWARDED_HOPS", "TRUSTED_PROXY_HOPS")
+    if hops := system.environ.pop(names[0], "") or system.environ.pop(names[1], ""):
+        system.environ[names[code == PROJECT_ROOT]] = hops
+    system.code_dir = code
 
 
 def begin(system: System) -> None:
@@ -58,14 +66,15 @@ def begin(system: System) -> None:
 
 def migrate(system: System, code: Path) -> None:
     """Run the migrations of that version, as its image would; the node itself stays what it is."""
-    before, system.code_dir = system.code_dir, code
+    before = system.code_dir
+    use_code(system, code)
     system.run_module("flask", "--app", "app", "db", "upgrade")
-    system.code_dir = before
+    use_code(system, before)
 
 
 def replace(node: System) -> None:
     node.stop()
-    node.code_dir = PROJECT_ROOT
+    use_code(node, PROJECT_ROOT)
     node.start()
 
 
@@ -111,7 +120,7 @@ def two_nodes_before(code_before: Path, tmp_path: Path) -> Iterator[Nodes]:
     for name in ("nginx", "redis-server", "openssl"):
         find_program_or_skip(name, name)
     with ExitStack() as stack:
-        settings = stack.enter_context(shared_servers(tmp_path)) | {"FORWARDED_HOPS": "1"}
+        settings = stack.enter_context(shared_servers(tmp_path)) | {"TRUSTED_PROXY_HOPS": "1"}
         first, second = (prepared(code_before, tmp_path / name, **settings) for name in ("first", "second"))
         begin(first)
         second._tokens = first._tokens

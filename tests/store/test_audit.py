@@ -127,7 +127,7 @@ def test_savepoint_takes_its_own_rows_back_and_no_others(cast):
 @pytest.fixture
 def patient_app(make_app) -> Iterator[Flask]:
     """With its context pushed. Its writers wait for each other longer than any machine is slow."""
-    app = make_app(database_busy_seconds=25)
+    app = make_app(database_lock_timeout_seconds=25)
     with app.app_context():
         yield app
 

@@ -87,7 +87,7 @@ def test_server_that_is_lost_while_it_commits_leaves_us_unsure_and_before_that_n
 @pytest.mark.skipif(not DATABASE_URL, reason="a file has one lock for all")
 def test_lock_waited_for_in_vain_within_the_commit_is_busy(make_app):
     """The audit's, which is taken last of all; the server is there, so nothing was written."""
-    with make_app(database_busy_seconds=0.2).app_context(), db.engine.connect() as other:
+    with make_app(database_lock_timeout_seconds=0.2).app_context(), db.engine.connect() as other:
         other.exec_driver_sql("SELECT * FROM audit_head FOR UPDATE")
         with pytest.raises(TemporarilyUnavailable) as raised:
             users.create_user("dana", None, by=SYSTEM, now=clock.now())

@@ -123,7 +123,7 @@ def test_one_number_cannot_be_used_twice(in_app):
 
 def test_later_number_is_never_visible_before_an_earlier_one(make_app):
     """F22: A takes its number and dawdles; B must not be able to commit a greater one meanwhile."""
-    app = make_app(database_busy_seconds=10)
+    app = make_app(database_lock_timeout_seconds=10)
     taken, may_commit = threading.Event(), threading.Event()
     order: list[str] = []
 
@@ -158,7 +158,7 @@ def test_later_number_is_never_visible_before_an_earlier_one(make_app):
 
 def test_reader_that_follows_many_writers_sees_every_number_in_order(make_app):
     """F22: five writers in odd order, some of them rolling back; the reader only ever sees the next number."""
-    app = make_app(database_busy_seconds=20)
+    app = make_app(database_lock_timeout_seconds=20)
     stop = threading.Event()
     failed: list[BaseException] = []
 
@@ -196,7 +196,7 @@ def test_reader_that_follows_many_writers_sees_every_number_in_order(make_app):
 
 
 def test_locked_database_is_busy_and_nothing_is_written(make_app):
-    app = make_app(database_busy_seconds=0.2)
+    app = make_app(database_lock_timeout_seconds=0.2)
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:

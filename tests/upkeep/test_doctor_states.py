@@ -26,7 +26,7 @@ def production(**changes) -> list[doctor.Finding]:
     ("changes", "says"),
     [
         ({"trusted_hosts": []}, "List your host names"),
-        ({"forwarded_hops": 0}, "set it to the number of proxies"),
+        ({"trusted_proxy_hops": 0}, "set it to the number of proxies"),
         ({"ratelimit_enabled": False}, "Set it to 1."),
         ({"proxy_sign_in_from": ["0.0.0.0/0"]}, "Use the proxy's own address."),
         ({}, "set DATABASE_URL to PostgreSQL"),

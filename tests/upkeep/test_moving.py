@@ -62,14 +62,14 @@ def test_everything_but_sessions_arrives(app, lines, elsewhere):
     assert here == there
 
 
-@pytest.mark.parametrize(("plans_go_on", "expected"), [(False, "RESTORED"), (True, None)])
-def test_plans_wait_unless_it_is_said_that_nothing_was_sent_since(app, client, elsewhere, plans_go_on, expected):
+@pytest.mark.parametrize(("resume_schedules", "expected"), [(False, "RESTORED"), (True, None)])
+def test_plans_wait_unless_it_is_said_that_nothing_was_sent_since(app, client, elsewhere, resume_schedules, expected):
     client()
     with app.app_context():
         plan = publish_message(load_actor("alice"), build_message(scheduledAt="2030-01-01T10:00:00Z"))
         lines = list(transfer.export_dump(now=clock.now()))
     with elsewhere("new").app_context():
-        transfer.import_dump(lines, now=clock.now(), may_resume_schedules=plans_go_on)
+        transfer.import_dump(lines, now=clock.now(), may_resume_schedules=resume_schedules)
         assert broadcasts.get(plan).decision_reason == expected
 
 

@@ -240,7 +240,7 @@ def test_metrics_are_for_operators_and_nearness_is_no_proof(app, client):
 )  # fmt: skip
 def test_metrics_are_open_to_the_addresses_that_are_named(make_app, client, address, headers, hops, status):
     client()
-    http = make_app(metrics_from=["10.1.0.0/16"], forwarded_hops=hops).test_client()
+    http = make_app(metrics_from=["10.1.0.0/16"], trusted_proxy_hops=hops).test_client()
     assert http.get("/metrics", headers=headers, environ_base={"REMOTE_ADDR": address}).status_code == status
 
 

@@ -24,7 +24,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 def app(make_app) -> Flask:
-    return make_app(database_busy_seconds=0.2)
+    return make_app(database_lock_timeout_seconds=0.2)
 
 
 @contextmanager

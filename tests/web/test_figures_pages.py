@@ -114,7 +114,7 @@ def test_totals_only_where_the_system_is_set_so(make_app):
     from tests.cast import BrowserClient
     from tests.conftest import add_test_users
 
-    app = make_app(figures_per_person=False)
+    app = make_app(stats_per_recipient=False)
     with app.app_context():
         add_test_users()
     alice, broadcast_id = BrowserClient.for_user(app, "alice"), publish(app)

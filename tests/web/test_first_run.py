@@ -119,7 +119,7 @@ def test_name_that_somebody_has_is_told_and_leaves_the_code_good(app, nobody, co
 
 def test_two_who_hold_the_code_make_one_administrator(make_app, code, monkeypatch):
     monkeypatch.setattr(passwords, "hash_password", lambda password: "x")  # its threads belong to the main thread
-    app, start, made = make_app(database_busy_seconds=25), threading.Barrier(2), []
+    app, start, made = make_app(database_lock_timeout_seconds=25), threading.Barrier(2), []
 
     def make(username: str) -> None:
         with app.app_context():

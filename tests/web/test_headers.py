@@ -109,7 +109,7 @@ def test_forwarded_headers_are_believed_for_named_hops_only(make_app, client):
     """The address counts for limits and for /metrics; a client must not choose its own."""
     client()
     headers = {"X-Forwarded-For": "203.0.113.9, 127.0.0.1"}
-    plain, behind = make_app(), make_app(forwarded_hops=1)
+    plain, behind = make_app(), make_app(trusted_proxy_hops=1)
     for app, address in [(plain, "192.0.2.1"), (behind, "127.0.0.1")]:
         bob = BrowserClient.for_user(app, "bob")
         stream = bob.get("/api/sse/connect", headers=headers, environ_base={"REMOTE_ADDR": "192.0.2.1"}, buffered=False)
@@ -119,7 +119,7 @@ def test_forwarded_headers_are_believed_for_named_hops_only(make_app, client):
 
 
 def test_scheme_behind_two_proxies_is_the_one_that_the_nearer_passed_on(make_app):
-    app = make_app(forwarded_hops=2)
+    app = make_app(trusted_proxy_hops=2)
     headers = {"X-Forwarded-For": "203.0.113.9, 192.0.2.7", "X-Forwarded-Proto": "https"}
     with app.test_client() as client:
         client.get("/login", headers=headers)

@@ -31,7 +31,7 @@ def statements(app) -> Iterator[list[str]]:
 
 @pytest.fixture
 def one_draft(make_app):
-    return make_app(drafts_per_person=1)
+    return make_app(drafts_per_user=1)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_stranger_is_added_only_if_told_so(organised, openid):
 
 def test_stranger_is_added_without_a_role(organised, openid):
     openid.user_claims = {"sub": "7", "preferred_username": "Dana", "name": "Dana Scully"}
-    app = organised(oidc_create_people=True)
+    app = organised(oidc_create_users=True)
     assert sign_in_with_provider(app).status_code == 303
     with app.app_context():
         dana = users.get_by_username("dana")
@@ -38,7 +38,7 @@ def test_stranger_is_added_without_a_role(organised, openid):
 @pytest.mark.parametrize("username", ["4711", "a b", "mi\u212ae", "x" * 65, "", 5, ["bob"], None, "a\0b", "<b>"])
 def test_name_that_cannot_be_a_username_is_refused(organised, openid, username):
     openid.user_claims = {"sub": "7", "preferred_username": username}
-    expect_login_refused(sign_in_with_provider(organised(oidc_create_people=True)))
+    expect_login_refused(sign_in_with_provider(organised(oidc_create_users=True)))
 
 
 def test_letter_that_becomes_a_plain_one_in_lower_case_opens_nobodys_account(organised, openid):
@@ -78,7 +78,7 @@ def test_account_with_a_password_is_taken_over_only_if_told_so(organised, openid
     with app.app_context():
         actions.set_password(load_actor("bob").user_id, "correct horse battery", by=SYSTEM, now=clock.now())
     assert "has a password here" in expect_login_refused(sign_in_with_provider(app))
-    app.extensions["settings"] = app.extensions["settings"].model_copy(update={"oidc_link_people": "everybody"})
+    app.extensions["settings"] = app.extensions["settings"].model_copy(update={"oidc_link_users": "everybody"})
     assert sign_in_with_provider(app).status_code == 303
 
 
@@ -135,7 +135,7 @@ def test_claims_that_the_token_lacks_are_asked_of_userinfo(organised, openid):
 
 
 def test_email_that_was_not_verified_is_no_username(organised, openid):
-    app = organised(oidc_username_claim="email", oidc_create_people=True)
+    app = organised(oidc_username_claim="email", oidc_create_users=True)
     openid.user_claims = {"sub": "9", "email": "dana@example.org", "email_verified": False}
     assert "not verified" in expect_login_refused(sign_in_with_provider(app))
     openid.user_claims["email_verified"] = True

@@ -227,7 +227,7 @@ def test_stream_ends_with_its_session(organised, openid):
 @pytest.mark.parametrize("verified", [None, False, "false", 0, 1, "1", "True", "yes", [True], {}])
 @pytest.mark.parametrize("claim", ["email", "preferred_username", "upn"])
 def test_address_that_is_not_verified_names_no_account_and_makes_none(organised, openid, claim, verified):
-    app = organised(oidc_username_claim=claim, oidc_create_people=True, oidc_link_people="everybody")
+    app = organised(oidc_username_claim=claim, oidc_create_users=True, oidc_link_users="everybody")
     address = "bob@example.org"
     with app.app_context(), write_transaction() as session:
         session.get(User, load_actor("bob").user_id).username = address
@@ -243,26 +243,26 @@ def test_address_that_is_not_verified_names_no_account_and_makes_none(organised,
 
 @pytest.mark.parametrize("verified", [True, "true"])
 def test_address_that_is_verified_names_its_account(organised, openid, verified):
-    app = organised(oidc_username_claim="email", oidc_create_people=True)
+    app = organised(oidc_username_claim="email", oidc_create_users=True)
     openid.user_claims = {"sub": "9", "email": "dana@example.org", "email_verified": verified}
     assert sign_in_with_provider(app).status_code == 303
 
 
 def test_verified_address_is_no_proof_of_another(organised, openid):
-    app = organised(oidc_username_claim="upn", oidc_create_people=True)
+    app = organised(oidc_username_claim="upn", oidc_create_users=True)
     openid.user_claims = {"sub": "9", "upn": "ceo@example.org", "email": "me@example.org", "email_verified": True}
     assert "not verified" in expect_login_refused(sign_in_with_provider(app))
 
 
 def test_verification_is_found_where_only_userinfo_tells_it(organised, openid):
-    app = organised(oidc_username_claim="email", oidc_create_people=True)
+    app = organised(oidc_username_claim="email", oidc_create_users=True)
     openid.user_claims = {"sub": "9", "email": "dana@example.org"}
     openid.userinfo_overrides = {"email_verified": True}
     assert sign_in_with_provider(app).status_code == 303
 
 
 def test_account_that_is_known_by_its_subject_needs_no_address(organised, openid):
-    app = organised(oidc_username_claim="email", oidc_create_people=True)
+    app = organised(oidc_username_claim="email", oidc_create_users=True)
     openid.user_claims = {"sub": "9", "email": "dana@example.org", "email_verified": True}
     assert sign_in_with_provider(app).status_code == 303
     openid.user_claims["email_verified"] = False
@@ -270,7 +270,7 @@ def test_account_that_is_known_by_its_subject_needs_no_address(organised, openid
 
 
 def test_provider_that_says_nothing_of_addresses_may_be_believed(organised, openid):
-    app = organised(oidc_create_people=True, oidc_addresses_are_verified=True)
+    app = organised(oidc_create_users=True, oidc_addresses_are_verified=True)
     openid.user_claims = {"sub": "9", "preferred_username": "dana@example.org"}
     assert sign_in_with_provider(app).status_code == 303
     openid.user_claims = {"sub": "10", "preferred_username": "erin@example.org", "email_verified": False}

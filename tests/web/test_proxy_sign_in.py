@@ -19,7 +19,7 @@ from tests.conftest import add_test_users
 
 PROXY, ELSEWHERE = "10.1.2.3", "192.0.2.66"
 SETTINGS = {
-    "forwarded_hops": 1,
+    "trusted_proxy_hops": 1,
     "proxy_sign_in_header": "X-Forwarded-User",
     "proxy_sign_in_from": ["10.1.0.0/16", "::1"],
 }
@@ -92,7 +92,7 @@ def test_networks_are_of_both_kinds(behind, peer):
 
 
 def test_without_the_setting_the_header_is_nothing(make_app):
-    app = make_app(forwarded_hops=1)
+    app = make_app(trusted_proxy_hops=1)
     with app.app_context():
         add_test_users()
     browser = BrowserClient.for_user(app, None)
@@ -152,7 +152,7 @@ def test_who_is_not_known_is_told_so(behind, user):
 
 
 def test_people_are_added_only_if_told_so_and_disabled_ones_stay_out(behind):
-    app = behind(proxy_create_people=True)
+    app = behind(proxy_create_users=True)
     assert come(BrowserClient.for_user(app, None), "/login", "Dana").status_code == 303
     with app.app_context():
         assert users.get_by_username("dana").roles == frozenset()
@@ -180,7 +180,7 @@ def test_signing_out_shows_the_way_out_of_the_proxy(behind):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"FORWARDED_HOPS": "0"}, "PROXY_SIGN_IN_HEADER"),
+        ({"TRUSTED_PROXY_HOPS": "0"}, "PROXY_SIGN_IN_HEADER"),
         ({"PROXY_SIGN_IN_FROM": ""}, "PROXY_SIGN_IN_FROM"),
         ({"PROXY_SIGN_IN_FROM": "10.0.0.1/8"}, "PROXY_SIGN_IN_FROM"),
         ({"PROXY_SIGN_IN_FROM": "proxy"}, "PROXY_SIGN_IN_FROM"),
@@ -191,7 +191,11 @@ def test_signing_out_shows_the_way_out_of_the_proxy(behind):
     ],
 )
 def test_settings_that_would_let_anybody_in_stop_the_start(changes, named):
-    given = {"FORWARDED_HOPS": "1", "PROXY_SIGN_IN_HEADER": "X-Forwarded-User", "PROXY_SIGN_IN_FROM": "10.0.0.0/8,::1"}
+    given = {
+        "TRUSTED_PROXY_HOPS": "1",
+        "PROXY_SIGN_IN_HEADER": "X-Forwarded-User",
+        "PROXY_SIGN_IN_FROM": "10.0.0.0/8,::1",
+    }
     assert Settings.load(given).proxy_sign_in_from == ["10.0.0.0/8", "::1"]
     with pytest.raises(SettingsError, match=f"^{named}: "):
         Settings.load(given | changes)

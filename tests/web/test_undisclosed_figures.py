@@ -1,4 +1,4 @@
-"""FIGURES_PER_PERSON=0: what the console says is the same whether one person has read a message or not, wherever one looks."""
+"""STATS_PER_RECIPIENT=0: what the console says is the same whether one person has read a message or not, wherever one looks."""
 
 import re
 from datetime import timedelta
@@ -53,7 +53,7 @@ _CHANGES = [
 
 @pytest.fixture
 def app(make_app) -> Flask:
-    app = make_app(figures_per_person=False)
+    app = make_app(stats_per_recipient=False)
     app.extensions["counted"] = CountCache(clock=lambda: 0.0)
     with app.app_context():
         add_test_users()
@@ -143,7 +143,7 @@ def test_roles_are_not_told_beside_the_whole(app):
 
 def test_viewer_who_may_not_see_who_has_read_is_told_as_little(app):
     """The same rule where the system tells persons, but not to everybody."""
-    app.extensions["settings"] = app.extensions["settings"].model_copy(update={"figures_per_person": True})
+    app.extensions["settings"] = app.extensions["settings"].model_copy(update={"stats_per_recipient": True})
     with app.app_context():
         actions.set_roles(load_actor("bob").user_id, ["viewer"], by=SYSTEM, now=clock.now())
     broadcast_id = publish(app, "p0")

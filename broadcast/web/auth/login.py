@@ -55,7 +55,7 @@ def login():
     try:
         return _sign_in_externally(
             external_identity,
-            ProviderTrust(may_create_users=_get_settings().proxy_create_people),
+            ProviderTrust(may_create_users=_get_settings().proxy_create_users),
             target,
             is_by_proxy=True,
         )
@@ -127,7 +127,7 @@ def oidc_callback():
     """Back from the provider. Nothing is written unless this browser was sent there, as its cookie proves."""
     provider, settings, target = _get_provider_or_404(), _get_settings(), flask.session.get("next", "")
     trust = ProviderTrust(
-        may_create_users=settings.oidc_create_people, may_link_accounts=settings.oidc_link_people == "everybody"
+        may_create_users=settings.oidc_create_users, may_link_accounts=settings.oidc_link_users == "everybody"
     )
     try:
         return _sign_in_externally(provider.complete_login(), trust, target)

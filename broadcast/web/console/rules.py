@@ -29,7 +29,7 @@ def listing():
     """Every rule with who may send under it, and what becomes of what none is for."""
     rules = [_rule_to_context(rule, number) for number, rule in enumerate(_get_rules(), 1)]
     settings = SETTINGS.current
-    is_open = settings.event_rules_others == "allow"
+    is_open = settings.event_rules_default == "allow"
     return render_page("console/rules/list.html", rules=rules, path=settings.event_rules, is_open=is_open)
 
 

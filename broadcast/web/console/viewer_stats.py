@@ -24,7 +24,7 @@ from broadcast.web.core.identity import current_identity
 
 def has_per_recipient_stats() -> bool:
     """Whether this system tells anybody who has read what."""
-    return SETTINGS.current.figures_per_person
+    return SETTINGS.current.stats_per_recipient
 
 
 def may_see_per_recipient_stats() -> bool:

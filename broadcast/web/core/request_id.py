@@ -14,7 +14,7 @@ _log = structlog.get_logger(__name__)
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    app.before_request(lambda: _begin_request(is_behind_proxy=settings.forwarded_hops > 0))
+    app.before_request(lambda: _begin_request(is_behind_proxy=settings.trusted_proxy_hops > 0))
     app.after_request(_finish_request)
 
 

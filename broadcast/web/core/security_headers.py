@@ -56,9 +56,9 @@ def init_app(app: Flask, settings: Settings) -> None:
         WTF_CSRF_CHECK_DEFAULT=False,  # `identity` asks for it, once it knows who is there
         WTF_CSRF_SSL_STRICT=False,  # `identity` looks at Origin and Sec-Fetch-Site, which say more than Referer
     )
-    if settings.forwarded_hops:
+    if settings.trusted_proxy_hops:
         # each proxy appends an address, but the scheme is one word that the nearest proxy sets
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.forwarded_hops, x_proto=1, x_host=0)
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxy_hops, x_proto=1, x_host=0)
     app.session_interface = _LazySessionInterface()
     app.before_request(_raise_body_limit)
     app.after_request(lambda response: _add_headers(response, settings))
