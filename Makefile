@@ -7,8 +7,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet install --require-hashes
 UV := uv pip compile --universal --generate-hashes --no-header --quiet -p 3.11
 LOCK_NOTE := \# The lock: every package with its hashes, from pyproject.toml by `make lock`. Do not edit.
-ON_SERVERS := $(if $(KAFKA_BOOTSTRAP_SERVERS),tests/kafka) tests/chaos/test_faults.py tests/e2e tests/service \
-	tests/actions tests/ingest/test_batches.py tests/store $(addprefix tests/web/test_,api_inbox.py marks.py stream.py)
+ON_SERVERS := $(if $(KAFKA_BOOTSTRAP_SERVERS),tests/e2e/kafka) tests/chaos/test_faults.py tests/e2e/browser tests/e2e/system \
+	tests/integration/actions tests/integration/ingest/test_bridge_batches.py tests/integration/store \
+	tests/integration/web/api/test_api_inbox.py tests/integration/web/inbox/test_inbox_actions.py tests/integration/web/streams/test_stream.py
 JOBS ?= 2
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 ARGS ?=
@@ -23,7 +24,7 @@ help: ## Say what each target does
 
 run: export DEMO ?= 1
 run: $(VENV)/.installed ## Start the whole system on http://127.0.0.1:8000 (PORT, DATA_DIR, DEMO=0, … as in docs/settings.md; KAFKA=1 brings Apache Kafka too, on KAFKA_PORT or 9092)
-	@$(if $(filter 1,$(KAFKA)),$(PY) -m tests.kafka.server --port $(or $(KAFKA_PORT),9092) --) $(PY) -m broadcast.launcher --end-with-parent
+	@$(if $(filter 1,$(KAFKA)),$(PY) -m tests.support.kafka.server --port $(or $(KAFKA_PORT),9092) --) $(PY) -m broadcast.launcher --end-with-parent
 
 test: $(VENV)/.installed-dev ## Run every test, JOBS at a time (2); what this machine cannot run (browser, PostgreSQL) is skipped by name (ARGS="-k hub")
 	@$(PYTEST) $(ARGS)
@@ -38,17 +39,17 @@ chaos: $(VENV)/.installed-dev ## Break the real system in every way of docs/veri
 soak: $(VENV)/.installed-dev ## Minutes of faults drawn by chance, one on top of the other, for HOURS (ARGS="--seed 7")
 	@$(PY) -m tests.chaos.run minute --hours $(or $(HOURS),1) --people 50 --streams 3 $(ARGS)
 
-judge: $(VENV)/.installed-dev .venv-judges/.installed tests/judges/node_modules/.installed ## Let programs nobody here wrote judge the system (ARGS="schemathesis")
-	@$(PY) -m tests.judges $(ARGS)
+judge: $(VENV)/.installed-dev .venv-judges/.installed tests/support/external_audits/node_modules/.installed ## Let programs nobody here wrote judge the system (ARGS="schemathesis")
+	@$(PY) -m tests.support.external_audits $(ARGS)
 
 bench: $(VENV)/.installed-dev ## Measure the streams beside C, nchan and greenlets (needs cc; minutes; bench/README.md)
 	@$(PY) -m bench.run $(ARGS)
 
 test-kafka: $(VENV)/.installed-dev ## Run the tests of the bridge on Apache Kafka 4 (needs Java 17, and Maven the first time)
-	@$(PY) -m tests.kafka.server -- $(PY) -m pytest tests/kafka $(ARGS)
+	@$(PY) -m tests.support.kafka.server -- $(PY) -m pytest tests/e2e/kafka $(ARGS)
 
 kafka: $(VENV)/.installed-dev ## Run Apache Kafka 4 on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT)
-	@$(PY) -m tests.kafka.server --port $(or $(KAFKA_PORT),9092)
+	@$(PY) -m tests.support.kafka.server --port $(or $(KAFKA_PORT),9092)
 
 check: $(VENV)/.installed-dev ## Check style and formatting (ruff)
 	@$(PY) -m ruff check .
@@ -76,14 +77,14 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@$(PIP) -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
-.venv-judges/.installed: tests/judges/requirements.txt
+.venv-judges/.installed: tests/support/external_audits/requirements.txt
 	@$(PYTHON) -m venv --clear .venv-judges
 	@.venv-judges/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
-tests/judges/node_modules/.installed: tests/judges/package-lock.json
+tests/support/external_audits/node_modules/.installed: tests/support/external_audits/package-lock.json
 	@command -v npm >/dev/null || { echo "make judge needs Node.js with npm." >&2; exit 1; }
-	@cd tests/judges && npm ci --silent --ignore-scripts
+	@cd tests/support/external_audits && npm ci --silent --ignore-scripts
 	@touch $@
 
 # A half-made environment is removed: it would pass for a whole one next time.

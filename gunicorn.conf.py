@@ -31,7 +31,8 @@ def _read_int_setting(name: str, default: str) -> int:
     return int(value)
 
 
-# A third of what a worker imports has nothing that gevent patches (`tests/test_master.py` looks). Loaded here once, it is there
+# A third of what a worker imports has nothing that gevent patches (`tests/integration/worker/test_gunicorn_master.py`
+# looks). Loaded here once, it is there
 # when a worker begins, and in memory once for all of them.
 for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic_settings", "sqlalchemy.orm"):
     importlib.import_module(_name)

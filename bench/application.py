@@ -23,7 +23,7 @@ from broadcast.factory import create_app
 from broadcast.store import log
 from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken, Role, User, UserRole
-from tests.system import System
+from tests.support.system import System
 
 OPS_USERS = 100  # people with the role ops; everybody else has none
 

@@ -25,7 +25,7 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 from broadcast.store.database import db
-from tests.cast import BrowserClient
+from tests.support.users import BrowserClient
 
 ROLE_COUNT, CHOSEN_USERS, POPULAR_BROADCASTS = (
     100,

@@ -10,7 +10,8 @@ mock cluster. Events are of 1 KB, distinct, to the role ops. Tells:
 3. the longest stall of a ticker of 10 ms inside the worker, during each; what an event cost it of its processor, which a busy
    machine changes less than the time; and the most memory it ever held, before the backlog and after it.
 With --waiting so many events wait before the system starts, and only the memory is told while it reads for --seconds. The mock
-cluster forgets most of a million, so name real ones: python -m tests.kafka.server -- python -m bench.ingest --waiting 1000000
+cluster forgets most of a million, so name real ones: python -m tests.support.kafka.server -- python -m bench.ingest
+--waiting 1000000
 """
 
 import argparse
@@ -23,10 +24,10 @@ import time
 from pathlib import Path
 
 from bench.client import LoadClient, build
-from tests.ingest.records import build_cloud_event
-from tests.kafka.brokers import Brokers
-from tests.streams import StreamClient
-from tests.system import System, wait_for
+from tests.support.inbound_records import build_cloud_event
+from tests.support.kafka.brokers import Brokers
+from tests.support.stream_client import StreamClient
+from tests.support.system import System, wait_for
 
 _TICKER = Path(__file__).resolve().parent / "ticker"
 _FILLER = "All trains towards the harbour are late; please allow for twenty minutes more. "

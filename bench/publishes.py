@@ -19,9 +19,9 @@ from broadcast.domain.message import parse_draft
 from broadcast.factory import create_app
 from broadcast.store import log, users
 from broadcast.store.database import write_transaction
-from tests.databases import temporary_database
-from tests.servers import run_postgres
-from tests.system import System
+from tests.support.databases import temporary_database
+from tests.support.servers import run_postgres
+from tests.support.system import System
 
 PROCESS_COUNTS = (1, 4, 8)
 BATCH_EVENTS, RUN_SECONDS = 500, 5.0

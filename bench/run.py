@@ -22,7 +22,7 @@ from bench import peers, stall, storm
 from bench.application import OPS_USERS, Application, run_application
 from bench.client import LoadClient, build, read_cpu_seconds, read_private_bytes
 from broadcast.worker import gauges
-from tests.ports import find_free_port
+from tests.support.ports import find_free_port
 
 ROUNDS, BURST_ROUNDS, BURST_MESSAGES = 200, 3, 100
 REPLAYED_EVENTS = 20

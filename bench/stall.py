@@ -17,7 +17,7 @@ from broadcast.domain.events import Cursor, Event, EventType, encode_compact_jso
 from broadcast.streams import sse
 from broadcast.streams.hub import Hub, StreamLimits
 from broadcast.streams.socket_transport import SocketTransport
-from tests.ports import find_free_port
+from tests.support.ports import find_free_port
 
 EVENT_COUNT = 20
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"

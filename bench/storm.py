@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.application import Application, run_application
 from bench.client import LoadClient, read_cpu_seconds
-from tests.visitor import HttpSession
+from tests.support.http_session import HttpSession
 
 MISSED_EVENTS = 20  # events published while everybody was away
 

@@ -24,12 +24,12 @@ from broadcast.factory import create_app
 from broadcast.store import database, log
 from broadcast.store import users as known
 from broadcast.store.database import db
-from tests import figures
-from tests.cast import TEST_USERS, BrowserClient
-from tests.compiled import share_compiled_queries, share_compiled_routes
-from tests.databases import DATABASE_URL, REDIS_URL, temporary_database
-from tests.redis_server import own_redis  # noqa: F401 - a fixture
-from tests.system import TIMEOUT_FACTOR, System
+from tests.support import measurements as figures
+from tests.support.compilation_cache import share_compiled_queries, share_compiled_routes
+from tests.support.databases import DATABASE_URL, REDIS_URL, temporary_database
+from tests.support.redis_server import own_redis  # noqa: F401 - a fixture
+from tests.support.system import TIMEOUT_FACTOR, System
+from tests.support.users import TEST_USERS, BrowserClient
 
 # how long an example takes is the machine's affair
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

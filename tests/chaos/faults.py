@@ -17,12 +17,12 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy
 from redis import Redis
 
-from tests.chaos.client import RequestOutcome, send_request
-from tests.chaos.world import Scenario
-from tests.failpoints.sitecustomize import FAILPOINT_NAMES
-from tests.processes import wait_for_workers
-from tests.streams import StreamClient
-from tests.system import wait_for
+from tests.chaos.page_client import RequestOutcome, send_request
+from tests.chaos.scenario import Scenario
+from tests.support.failpoints.sitecustomize import FAILPOINT_NAMES
+from tests.support.process_fixtures import wait_for_workers
+from tests.support.stream_client import StreamClient
+from tests.support.system import wait_for
 
 Fault = Callable[[Scenario, float], None]
 FAULTS: dict[str, tuple[str, Fault]] = {}
@@ -35,7 +35,7 @@ WORKER_FAILPOINTS = [point for point in FAILPOINT_NAMES if point != "offsets"]
 
 
 def register_fault(id: str, name: str, *, requirement: str = "") -> Callable[[Fault], Fault]:
-    """Add it to the table. `requirement` is what its place has besides, see `tests.chaos.place`."""
+    """Add it to the table. `requirement` is what its place has besides, see `tests.chaos.environment`."""
 
     def register(function: Fault) -> Fault:
         FAULTS[id] = (name, function)

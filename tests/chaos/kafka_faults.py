@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 from confluent_kafka import Producer
 
 from broadcast.config.settings import Settings
-from tests.acts import build_message
 from tests.chaos.faults import allow_worker_starts, register_fault
-from tests.chaos.kafka import PARTITIONS, TOPIC
+from tests.chaos.kafka_environment import PARTITIONS, TOPIC
 from tests.chaos.readiness import ExpectedProblem
-from tests.chaos.world import Scenario
-from tests.ingest.batches import build_batch, build_gzip_bomb
-from tests.ingest.test_brokers import a_web_server, answering
-from tests.kafka.server import PASSWORD, USER
-from tests.system import wait_for
+from tests.chaos.scenario import Scenario
+from tests.integration.ingest.test_brokers import a_web_server, answering
+from tests.support.builders import build_message
+from tests.support.kafka.server import PASSWORD, USER
+from tests.support.kafka_batches import build_batch, build_gzip_bomb
+from tests.support.system import wait_for
 
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 _EVENTS_PER_BATCH = 5

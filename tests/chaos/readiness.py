@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.chaos.checker import Violation
-from tests.chaos.client import RequestOutcome, send_request
+from tests.chaos.page_client import RequestOutcome, send_request
 
 _POLL_INTERVAL_SECONDS = 0.1
 MAX_DETECTION_SECONDS = 5.0  # from the beginning of a fault to the first answer that must name it

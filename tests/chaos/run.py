@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.chaos import fail_over, kafka_faults  # noqa: F401 - they add theirs to the table
-from tests.chaos.elsewhere import EXTERNAL_FAULTS
-from tests.chaos.elsewhere import run_tests as run_elsewhere
+from tests.chaos import failover_faults, kafka_faults  # noqa: F401 - they add theirs to the table
+from tests.chaos.environment import start_environment
+from tests.chaos.external_faults import EXTERNAL_FAULTS
+from tests.chaos.external_faults import run_tests as run_elsewhere
 from tests.chaos.faults import FAULT_REQUIREMENTS, FAULTS
-from tests.chaos.minute import run_random_faults
-from tests.chaos.place import start_environment
-from tests.chaos.world import ChaosEnvironment, Scenario, Verdict
-from tests.databases import DATABASE_URL
+from tests.chaos.random_faults import run_random_faults
+from tests.chaos.scenario import ChaosEnvironment, Scenario, Verdict
+from tests.support.databases import DATABASE_URL
 
 SCENARIOS = FAULTS | {"minute": ("of faults drawn by chance", run_random_faults)}
 _TABLE_HEADER = ("fault", "seed", "events", "lost", "doubled", "leaked", "other", "converged s", "measured")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.checker import check_history
-from tests.chaos.healthy import HealthyHistory
+from tests.chaos.healthy_history import HealthyHistory
 from tests.chaos.history import History, HistoryEvent, is_in_audience, read_history
 
 SEEDS = range(40)

@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-from tests.system import PROJECT_ROOT
+from tests.support.system import PROJECT_ROOT
 
-_POINTS = {"PYTHONPATH": str(PROJECT_ROOT / "tests/failpoints"), "FAILPOINTS": "/nonexistent"}
+_POINTS = {"PYTHONPATH": str(PROJECT_ROOT / "tests/support/failpoints"), "FAILPOINTS": "/nonexistent"}
 
 
 def start(**environ: str) -> subprocess.CompletedProcess:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import figures
-from tests.chaos import fail_over, kafka_faults  # noqa: F401 - they add theirs to the table
+from tests.chaos import failover_faults, kafka_faults  # noqa: F401 - they add theirs to the table
+from tests.chaos.environment import start_environment
 from tests.chaos.faults import FAULT_REQUIREMENTS, FAULTS, SERVER_FAULTS, SQLITE_FAULTS, STANDALONE_FAULTS
-from tests.chaos.place import start_environment
-from tests.chaos.world import ChaosEnvironment, Scenario
-from tests.databases import DATABASE_URL
+from tests.chaos.scenario import ChaosEnvironment, Scenario
+from tests.support import measurements as figures
+from tests.support.databases import DATABASE_URL
 
 pytestmark = [pytest.mark.service, pytest.mark.chaos, pytest.mark.timeout(240)]
 

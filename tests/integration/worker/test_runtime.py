@@ -1,0 +1,63 @@
+"""What a loop failed on is told until the loop is well again, and not for a moment longer than that."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+from broadcast.actions import retention
+from broadcast.worker import gauges, runtime
+from tests.support.hub_clients import wait_until
+
+_WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
+    "tail": lambda worker: (worker.tailer, "catch_up"),
+    "bus": lambda worker: (worker.bus, "listen"),
+    "clock": lambda worker: (runtime, "tick"),
+    "heartbeat": lambda worker: (worker.hub, "send_heartbeats"),
+    "notes": lambda worker: (worker.receipt_buffer, "flush"),
+    "receipts": lambda worker: (worker.receipt_sync, "send_missed"),
+    "presence": lambda worker: (worker.presence, "renew_lease"),
+    "gauges": lambda worker: (gauges, "update_all"),
+    "retention": lambda worker: (retention, "delete_expired"),
+}
+
+
+@pytest.fixture
+def worker(make_app, monkeypatch) -> runtime.Runtime:
+    worker = make_app(heartbeat_seconds=0.5).extensions["runtime"]
+    monkeypatch.setattr(runtime, "_FLUSH_INTERVAL_SECONDS", 0.05)
+    return worker
+
+
+def test_every_loop_is_looked_at(worker, monkeypatch):
+    named: list[str] = []
+    monkeypatch.setattr(worker, "_supervise", lambda name, loop: named.append(name))
+    worker.start(should_adopt_sockets=False)
+    wait_until(lambda: len(named) == len(_WORK))
+    assert sorted(named) == sorted(_WORK)
+
+
+@pytest.mark.parametrize("name", _WORK)
+def test_problem_of_a_loop_is_over_when_it_has_done_its_work_again(worker, monkeypatch, name: str):
+    place, attribute = _WORK[name](worker)
+    real, failed = getattr(place, attribute), []
+
+    def work(*values: Any, **named: Any) -> Any:
+        if failed:
+            return real(*values, **named)
+        monkeypatch.setattr(runtime, "_RETENTION_INTERVAL_SECONDS", 3600)
+        failed.append(name)
+        raise RuntimeError("once")
+
+    monkeypatch.setattr(place, attribute, work)
+    monkeypatch.setattr(runtime, "_RETENTION_INTERVAL_SECONDS", 0.05)
+    ready = worker.app.test_client()
+    worker.start(should_adopt_sockets=False)
+    try:
+        wait_until(lambda: name in worker.problems)
+        assert name in ready.get("/readyz").json["degraded"]
+        wait_until(lambda: name not in worker.problems, seconds=10)
+        assert name not in ready.get("/readyz").json["degraded"]
+    finally:
+        gevent.killall(worker._greenlets)

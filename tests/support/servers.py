@@ -1,0 +1,211 @@
+"""Servers of other makers as Debian packages them: each on loopback, on a free port, in a folder of its own, ended by pid.
+
+What the machine does not have skips the test that asks for it, by name.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import find_free_port
+from tests.support.system import PROJECT_ROOT, wait_for
+
+_IS_ROOT = os.geteuid() == 0  # PostgreSQL refuses to run as root
+
+
+def find_program_or_skip(name: str, package: str) -> str:
+    """Where that program is; skips the test when it is not installed."""
+    if path := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin"):
+        return path
+    pytest.skip(f"{name} is not installed: apt-get install {package}")
+
+
+class ServerProcess:
+    """One process that listens on `port`; `signal(SIGKILL)` waits for its end."""
+
+    def __init__(self, command: Sequence[str | Path], port: int, log: Path):
+        self.port, self._command, self._log = port, command, log
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start and wait until the port is open."""
+        with self._log.open("ab") as output:
+            self.process = subprocess.Popen(self._command, cwd="/", stdout=output, stderr=output)
+        wait_for(self._is_open, seconds=30, description=f"{self._command[0]} on port {self.port}; see {self._log}")
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            self.process.wait()
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.send_signal(signal.SIGKILL)
+
+    def _is_open(self) -> bool:
+        assert self.process.poll() is None, self._log.read_text()
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class RedisServer(ServerProcess):
+    """A Redis with the options given; `--cluster-enabled yes`, for instance."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None):
+        port = port or find_free_port()
+        data_dir = folder / f"redis-{port}"
+        data_dir.mkdir(exist_ok=True)
+        base_options = [
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(data_dir),
+        ]
+        super().__init__(
+            [find_program_or_skip("redis-server", "redis-server"), *base_options, *options], port, data_dir / "log"
+        )
+
+
+def make_nginx(folder: Path, node_ports: Sequence[int], *, certificate: tuple[Path, Path]) -> ServerProcess:
+    """`deploy/nginx.conf` as it is, but for ports, nodes, paths and the certificate. `server.port` is the one with TLS."""
+    port = find_free_port()
+    folder.mkdir()
+    shutil.copytree(certificate[0].parent, folder / "tls")
+    replacements = {
+        "listen 8080;": f"listen 127.0.0.1:{find_free_port()};",
+        "listen 8443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "server node1:8000 ": f"server 127.0.0.1:{node_ports[0]} ",
+        "server node2:8000 ": f"server 127.0.0.1:{node_ports[1]} ",
+        "/tmp/nginx": f"{folder}/nginx",
+        "/dev/stdout": str(folder / "access.log"),
+        "/dev/stderr": str(folder / "error.log"),
+    }
+    text = (PROJECT_ROOT / "deploy/nginx.conf").read_text()
+    for old, new in replacements.items():
+        assert old in text, f"deploy/nginx.conf no longer says {old}"
+        text = text.replace(old, new)
+    (folder / "nginx.conf").write_text(text)
+    command = [
+        find_program_or_skip("nginx", "nginx"),
+        "-c",
+        str(folder / "nginx.conf"),
+        "-e",
+        str(folder / "error.log"),
+    ]
+    return ServerProcess([*command, "-g", "daemon off;"], port, folder / "output.txt")
+
+
+def make_self_signed_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that nobody signed, and its key: `folder`/cert.pem and key.pem."""
+    folder.mkdir()
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = [
+        find_program_or_skip("openssl", "openssl"),
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+class PostgresServer:
+    """A cluster of one's own in a folder of its own, ended by `pg_ctl`: runuser would pass no signal on."""
+
+    def __init__(self, *, durable: bool = False):
+        bin_dir = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
+        if bin_dir is None:
+            pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        self.folder, self.port = Path(tempfile.mkdtemp(prefix="broadcast-postgres-")), find_free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        self._bin_dir, self._as_postgres = bin_dir, ["runuser", "-u", "postgres", "--"] if _IS_ROOT else []
+        self._options = [
+            "listen_addresses=127.0.0.1", f"fsync={'on' if durable else 'off'}", "max_connections=200",
+            f"unix_socket_directories={self.folder}", f"port={self.port}",
+        ]  # fmt: skip
+        if _IS_ROOT:
+            shutil.chown(self.folder, "postgres")
+
+    def initialize(self) -> None:
+        self._run_command(
+            "initdb", "-D", self.folder / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8"
+        )
+
+    def initialize_as_standby(self, primary: "PostgresServer") -> None:
+        """A copy that follows the primary's log, asynchronously, until it is promoted."""
+        self._run_command(
+            "pg_basebackup", "-D", self.folder / "data", "-R", "-X", "stream", "-c", "fast", "-d", primary.url
+        )
+
+    def start(self) -> None:
+        self._run_pg_ctl("-o", " ".join(f"-c {option}" for option in self._options), "start")
+
+    def stop(self) -> None:
+        """As when its machine loses its power."""
+        self._run_pg_ctl("-m", "immediate", "stop", check=False)
+
+    def promote(self) -> None:
+        self._run_pg_ctl("promote")
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run_pg_ctl(self, *args: str, check: bool = True) -> None:
+        self._run_command("pg_ctl", "-D", self.folder / "data", "-l", self.folder / "log", "-w", *args, check=check)
+
+    def _run_command(self, name: str, *args: str | Path, check: bool = True) -> None:
+        command = [*self._as_postgres, self._bin_dir / name, *args]
+        subprocess.run(
+            command, cwd="/", check=check, stdout=subprocess.DEVNULL, stderr=None if check else subprocess.DEVNULL
+        )
+
+
+@contextmanager
+def run_postgres(*, durable: bool = False) -> Iterator[str]:
+    """A PostgreSQL of one's own; yields the URL of its database `run_postgres`. `durable`: a commit waits for the disk."""
+    server = PostgresServer(durable=durable)
+    try:
+        server.initialize()
+        server.start()
+        yield server.url
+    finally:
+        server.remove()
+
+
+@contextmanager
+def run_primary_and_standby() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """Two servers, of which the second follows the first."""
+    primary, standby = PostgresServer(), PostgresServer()
+    try:
+        primary.initialize()
+        primary.start()
+        standby.initialize_as_standby(primary)
+        standby.start()
+        yield primary, standby
+    finally:
+        standby.remove()
+        primary.remove()

@@ -1,0 +1,108 @@
+"""Servers that a test breaks: a Redis of its own, and a link that can be held, cut and closed."""
+
+import selectors
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.support.ports import find_free_port
+
+
+class RedisServer:
+    """On a port of its own; it is started, signalled and started again by the test."""
+
+    def __init__(self, program: str, folder: Path):
+        self.port = find_free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+
+class TcpProxy:
+    """A TCP proxy to (host, port). `pause` delays every byte, `disconnect` breaks what is connected, `close` refuses
+    until `open`.
+    """
+
+    def __init__(self, host: str, port: int):
+        self.port = find_free_port()
+        self._target = (host, port)
+        self._is_flowing = threading.Event()
+        self._is_flowing.set()
+        self._connections: set[tuple[socket.socket, socket.socket]] = set()
+        self._listener: socket.socket | None = None
+        self.open()
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=200)
+        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def pause(self) -> None:
+        self._is_flowing.clear()
+
+    def resume(self) -> None:
+        self._is_flowing.set()
+
+    def disconnect(self) -> None:
+        for pair in list(self._connections):
+            for sock in pair:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+        self.disconnect()
+        self.resume()
+
+    @contextmanager
+    def refuse_connections(self) -> Iterator[None]:
+        self.close()
+        try:
+            yield
+        finally:
+            self.open()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client_sock, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._forward_connection, args=[client_sock], daemon=True).start()
+
+    def _forward_connection(self, client_sock: socket.socket) -> None:
+        try:
+            server_sock = socket.create_connection(self._target, timeout=10)
+        except OSError:
+            client_sock.close()
+            return
+        self._connections.add((client_sock, server_sock))
+        with client_sock, server_sock, selectors.DefaultSelector() as selector, suppress(OSError):
+            selector.register(client_sock, selectors.EVENT_READ, server_sock)
+            selector.register(server_sock, selectors.EVENT_READ, client_sock)
+            while self._forward_once(selector):
+                pass
+        self._connections.discard((client_sock, server_sock))
+
+    def _forward_once(self, selector: selectors.BaseSelector) -> bool:
+        """Wait for bytes and hand them over; False at the end of either side."""
+        for key, _ in selector.select():
+            data = key.fileobj.recv(65536)
+            if not data:
+                return False
+            self._is_flowing.wait()
+            key.data.sendall(data)
+        return True
