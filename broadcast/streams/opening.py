@@ -4,7 +4,9 @@
 its list. A message that was recalled or has expired since is not shown once more on the way to its removal.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,12 +17,66 @@ from broadcast.store import inbox, log
 from broadcast.store.inbox import UnreadCount
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection
-from broadcast.streams.hub import Hub
+from broadcast.streams.hub import Hub, StaleIdentity, StreamLimitExceeded
 
 INITIAL_UNREAD_LIMIT = 200  # unread messages sent to a client that brings no cursor
 LOG_REPLAY_LIMIT = (
-    200  # events read from the database for a client whom memory cannot serve; beyond, loading its list is quicker
+    200  # events read from the log for a client whom the replay buffer cannot serve; beyond, a list is quicker
 )
+_MAX_ATTEMPTS = 3  # when roles change again and again while a stream opens
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """Who opens a stream, as read when the hub was at `as_of_seq`. The stream ends with the session, at `expires_at`."""
+
+    viewer: Viewer
+    session: str
+    expires_at: datetime | None
+    as_of_seq: int
+
+
+def open_stream(
+    hub: Hub,
+    read_subscriber: Callable[[bool], Subscriber],
+    *,
+    cursor_text: str | None,
+    representation: str,
+    address: str,
+    label: str,
+) -> Connection:
+    """Subscribe, then prepare what the client has missed since its cursor; reads the database.
+
+    `read_subscriber(is_retry)` says who asks; on a retry their roles or session have changed meanwhile, so it reads them anew.
+    Raises StreamLimitExceeded: over a limit, or BUSY.
+    """
+    resume_point = resolve_resume_point(cursor_text, hub)
+    for attempt in range(_MAX_ATTEMPTS):
+        subscriber, now = read_subscriber(attempt > 0), clock.now()
+        with suppress(StaleIdentity):
+            connection = hub.subscribe(
+                subscriber.viewer,
+                representation=representation,
+                session=subscriber.session,
+                address=address,
+                label=label,
+                after=resume_point.after,
+                viewer_as_of_seq=subscriber.as_of_seq,
+                now=now,
+            )
+            break
+    else:
+        raise StreamLimitExceeded("BUSY")
+    try:
+        if subscriber.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
+            seconds_left = (subscriber.expires_at - now).total_seconds()
+            connection.ends_at = min(connection.ends_at, time.monotonic() + seconds_left)
+        unread = inbox.count_unread(subscriber.viewer, now=now)
+        connection.preamble = build_preamble(hub, connection, resume_point, unread=unread, now=now)
+    except BaseException:
+        hub.close(connection, "failed to open")
+        raise
+    return connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +94,7 @@ class ResumePoint:
 
 
 def resolve_resume_point(text: str | None, hub: Hub) -> ResumePoint:
-    """Judge a client's cursor. Unknown, future, and other epochs' cursors are not honest; never raises for input."""
+    """Judge a client's cursor. Unknown, future, and other epochs' cursors are not resumable; never raises for input."""
     if not text:
         return ResumePoint(None, is_resumable=True)
     cursor, head = parse_cursor(text), hub.head
@@ -52,7 +108,7 @@ def resolve_resume_point(text: str | None, hub: Hub) -> ResumePoint:
 def build_preamble(
     hub: Hub, connection: Connection, resume_point: ResumePoint, *, unread: UnreadCount, now: datetime
 ) -> Iterator[bytes]:
-    """The prelude of a subscribed stream: replay or RESET, then CONNECTED. Reads the database now; iterating does not."""
+    """The preamble of a subscribed stream: replay or RESET, then CONNECTED. Reads the database now; iterating does not."""
     epoch, through_seq = hub.head.epoch, connection.skip_through
     cursor = str(Cursor(epoch, through_seq))
     frames = _replay_missed(hub, connection, resume_point, through_seq, now) if resume_point.is_resumable else None

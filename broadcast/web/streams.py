@@ -6,7 +6,6 @@ keeps its socket (TLS, HTTP/2, the test client) the same response is an ordinary
 """
 
 import socket
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,12 +15,10 @@ from flask import Blueprint, Response, g, request
 
 from broadcast.actions import notify
 from broadcast.base.errors import Forbidden
-from broadcast.domain import clock
-from broadcast.store import inbox
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection
-from broadcast.streams.hub import HUB, Hub, StaleIdentity, StreamLimitExceeded
-from broadcast.streams.opening import build_preamble, resolve_resume_point
+from broadcast.streams.hub import HUB, Hub, StreamLimitExceeded
+from broadcast.streams.opening import Subscriber, open_stream
 from broadcast.streams.socket_transport import SocketTransport
 from broadcast.streams.wsgi_transport import WsgiTransport
 from broadcast.web.core import identity, limits
@@ -106,30 +103,22 @@ def _open_stream(representation: str, *, label: str) -> Response:
     if request.headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none") and not current_identity().origin:
         raise Forbidden("A stream cannot be opened from another site.")
     hub = HUB.current
-    resume_point = resolve_resume_point(request.headers.get("Last-Event-ID") or request.args.get("after"), hub)
-    for _ in range(3):
-        caller, now = current_identity(), clock.now()
-        try:
-            connection = hub.subscribe(
-                caller.actor.viewer,
-                representation=representation,
-                session=caller.session_name,
-                address=limits.get_remote_address(),
-                label=label[:100],
-                after=resume_point.after,
-                viewer_as_of_seq=g.hub_seq,
-                now=now,
-            )
-            break
-        except StreamLimitExceeded as problem:
-            return make_stream_refusal(problem.event_name)
-        except StaleIdentity:
-            identity.recheck_access()
-    else:
-        return make_stream_refusal("BUSY")
-    g.subscribed = connection
-    if caller.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
-        connection.ends_at = min(connection.ends_at, time.monotonic() + (caller.expires_at - now).total_seconds())
-    unread = inbox.count_unread(caller.actor.viewer, now=now)
-    connection.preamble = build_preamble(hub, connection, resume_point, unread=unread, now=now)
+    try:
+        connection = g.subscribed = open_stream(
+            hub,
+            _read_subscriber,
+            cursor_text=request.headers.get("Last-Event-ID") or request.args.get("after"),
+            representation=representation,
+            address=limits.get_remote_address(),
+            label=label[:100],
+        )
+    except StreamLimitExceeded as problem:
+        return make_stream_refusal(problem.event_name)
     return StreamResponse(hub, connection, RUNTIME.current.socket_transport)
+
+
+def _read_subscriber(is_retry: bool) -> Subscriber:
+    if is_retry:
+        identity.recheck_access()
+    caller = current_identity()
+    return Subscriber(caller.actor.viewer, caller.session_name, caller.expires_at, g.hub_seq)

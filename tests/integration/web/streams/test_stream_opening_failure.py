@@ -16,10 +16,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epo
 def sockets(app, client):
     client()
     runtime = app.extensions["runtime"]
-    runtime.sockets = SocketTransport(runtime.hub)
-    yield runtime.sockets
-    runtime.sockets.close()
-    runtime.sockets = None
+    runtime.socket_transport = SocketTransport(runtime.hub)
+    yield runtime.socket_transport
+    runtime.socket_transport.close()
+    runtime.socket_transport = None
 
 
 @pytest.mark.parametrize("path", ["/api/sse/connect", "/inbox/stream"])
@@ -35,7 +35,7 @@ def test_client_is_told_when_to_return_when_the_worker_has_no_descriptor_left(ap
     assert answer.text.startswith("retry: ")
     assert "event: BUSY\n" in answer.text
     assert len(app.extensions["hub"]) == 0
-    assert app.extensions["hub"].users() == {}
+    assert app.extensions["hub"].count_streams_by_user() == {}
 
 
 def test_stream_is_let_go_when_its_answer_fails_on_the_way_out(app, client):
