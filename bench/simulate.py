@@ -1,9 +1,8 @@
 """What N open pages need, from what one worker was measured to do: `python -m bench.simulate [--pages …] [--publishes …]`.
 
-A simulation, not a formula, because of the queue: messages come at random, each takes a worker as long as its streams take to
-write to, and one that comes while the worker still writes waits. Only what was measured goes in (`WorkerCapacity`); a
-test holds
-the simulation to the measured points. What it leaves out: the network, the kernel's memory, and proxies.
+A simulation, not a formula, because of the queue: messages come at random, each takes a worker as long as its streams take
+to write to, and one that comes while the worker still writes waits. Only what was measured goes in (`WorkerCapacity`); a
+test holds the simulation to the measured points. What it leaves out: the network, the kernel's memory, and proxies.
 """
 
 import argparse

@@ -63,10 +63,10 @@ def publish(
     """Store a draft: live at once, scheduled, or kept as a draft, as it asks.
 
     With `undo_seconds`, what would go out at once waits that long, unseen, and can be withdrawn until then. A `is_test` is
-    kept out of the console's lists. `idempotency_key` makes repeats harmless: the second call with the same key and
-    draft returns the
-    first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown role or person, nobody reached, a text that is
-    not shown), ConfirmationRequired, Conflict (the key was used for something else), TemporarilyUnavailable.
+    kept out of the console's lists. `idempotency_key` makes repeats harmless: the second call with the same key and draft
+    returns the first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown role or person, nobody
+    reached, a text that is not shown), ConfirmationRequired, Conflict (the key was used for something else),
+    TemporarilyUnavailable.
     """
     check_may_write(draft, by)
     if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
@@ -179,10 +179,9 @@ def release(
 def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> list[int] | None:
     """Send those of these plans that are due, in this order and in one transaction; return which were dealt with.
 
-    What is overdue by more than `grace`, or may not go out by itself for another reason (`domain.overdue_schedules`),
-    is not sent but
-    waits for a decision. Left out is what changed meanwhile or is being changed. None: another worker's clock is at it. Raises
-    TemporarilyUnavailable, and for one that cannot be sent whatever that raises: then none was.
+    What is overdue by more than `grace`, or may not go out by itself for another reason (`domain.overdue_schedules`), is
+    not sent but waits for a decision. Left out is what changed meanwhile or is being changed. None: another worker's clock
+    is at it. Raises TemporarilyUnavailable, and for one that cannot be sent whatever that raises: then none was.
     """
     with write_transaction() as session:
         due_broadcasts = broadcasts.lock_due(session, Status.SCHEDULED, ids, now)

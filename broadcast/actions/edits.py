@@ -133,9 +133,8 @@ def send(
 ) -> PublishResult:
     """Give a draft or a plan its final words, and send or schedule it as they say.
 
-    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired, VersionConflict,
-    IllegalTransition, Conflict
-    (see `publish`), TemporarilyUnavailable.
+    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired, VersionConflict, IllegalTransition,
+    Conflict (see `publish`), TemporarilyUnavailable.
     """
     broadcast_rows.check_may_write(draft, by)
     if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):

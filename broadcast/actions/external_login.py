@@ -45,8 +45,7 @@ def sign_in(
 
     Roles become what that system says, if it says any; a role that is not known here is left out and logged, and the last
     administrator stays one. `replaced_token` is the token of the session that this browser has had; it ends. Raises
-    SignInRefused
-    with the reason, TemporarilyUnavailable.
+    SignInRefused with the reason, TemporarilyUnavailable.
     """
     try:
         return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)

@@ -66,8 +66,7 @@ def ingest(inbound_events: Sequence[InboundEvent], *, by: Actor, now: datetime) 
     """Do what at most MOST arrivals ask for, in order; return what became of each. Lets other greenlets run.
 
     What is rejected and came from Kafka is kept as a dead letter in the same transaction. Raises Forbidden,
-    TemporarilyUnavailable (nothing of
-    a part was written: hand it in again, what was written before is found as repeated).
+    TemporarilyUnavailable (nothing of a part was written: hand it in again, what was written before is found as repeated).
     """
     by.require_event_ingestion()
     try:

@@ -12,8 +12,7 @@ from broadcast.store.database import write_transaction
 
 def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
     """Begin a new epoch because committed events of `lost_epoch` are gone, as after a fail-over to a standby that was
-    behind, or
-    when an older database was put in its place.
+    behind, or when an older database was put in its place.
 
     Many workers find out at the same time: the first begins it, for the others it has begun. Returns whether this call did.
     Raises TemporarilyUnavailable.

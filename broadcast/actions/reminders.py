@@ -24,9 +24,9 @@ _MAX_IDS_PER_EVENT = 5_000  # ids: decoding one event stays below a millisecond
 def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bool = True) -> int | None:
     """Alert once more whoever is missing; return how many that are.
 
-    Without `may_count_missing` nothing may tell whether anybody is missing: it is done without a word of how many, and
-    None returned.
-    Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the hour), TemporarilyUnavailable.
+    Without `may_count_missing` nothing may tell whether anybody is missing: it is done without a word of how many, and None
+    returned. Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the hour),
+    TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
     broadcast = broadcasts.get(broadcast_id)

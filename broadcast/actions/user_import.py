@@ -45,9 +45,8 @@ class BadRow:
 class ImportReport:
     """What became of a table. `made` counts people who were made, or would be when only checking.
 
-    `missing_roles` are those that rows were left out for, with how many rows each, the first thousand; `rejected_table`
-    is a table of the
-    rows left out.
+    `missing_roles` are those that rows were left out for, with how many rows each, the first thousand; `rejected_table` is
+    a table of the rows left out.
     """
 
     made: int = 0

@@ -139,8 +139,7 @@ def end_sessions(user_id: int, *, by: Actor, now: datetime, kept_session_id: int
     """Sign a person out everywhere, and close their streams at every worker; everybody may do that to themselves.
 
     `kept_session_id` is a session that goes on; without it the streams of tokens end too (a program comes back, as its
-    token is good).
-    Raises Forbidden, NotFound, TemporarilyUnavailable.
+    token is good). Raises Forbidden, NotFound, TemporarilyUnavailable.
     """
     if by.user_id != user_id:
         by.require(Permission.PEOPLE)
@@ -189,9 +188,8 @@ def check_password(password: str, *, username: str, name: str) -> None:
 
 
 def change_password(current_password: str, new_password: str, *, by: Actor, now: datetime, kept_session_id: int) -> str:
-    """Change one's own password, knowing the old one; every session but `kept_session_id` ends, and that one gets
-    another token, which is
-    returned: a copy of the cookie is worth nothing any more. Raises Invalid, TemporarilyUnavailable.
+    """Change one's own password, knowing the old one; every session but `kept_session_id` ends, and that one gets another
+    token, which is returned: a copy of the cookie is worth nothing any more. Raises Invalid, TemporarilyUnavailable.
     """
     user = people.get(by.user_id)
     old_hash = user.password_hash

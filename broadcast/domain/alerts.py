@@ -1,8 +1,7 @@
 """Which messages interrupt somebody who opens a page: the rule of what, how many, and in what order.
 
 Which of them still want to be told at all, the database knows (`store.inbox.list_alerts`); when they are held (quiet
-hours), the
-page does, as it stays open.
+hours), the page does, as it stays open.
 """
 
 from collections.abc import Collection, Iterable

@@ -8,13 +8,11 @@ PROXY_ISSUER = "proxy"
 
 @dataclass(frozen=True, slots=True)
 class ExternalIdentity:
-    """`issuer` is who says it: an issuer's address, or PROXY. `subject` is what that system calls the person for
-    ever; None when
-    it has nothing better than the username. `roles` are their names here; None when it says nothing about roles.
-    `provider_session` is
-    what that system calls the session there, `at` when it said all this. Unless `is_username_verified`, the username
-    may be that of
-    somebody else (an e-mail address that nobody has verified): then it finds no account and makes none.
+    """`issuer` is who says it: an issuer's address, or PROXY. `subject` is what that system calls the person for ever; None
+    when it has nothing better than the username. `roles` are their names here; None when it says nothing about roles.
+    `provider_session` is what that system calls the session there, `at` when it said all this. Unless
+    `is_username_verified`, the username may be that of somebody else (an e-mail address that nobody has verified): then it
+    finds no account and makes none.
     """
 
     issuer: str
@@ -37,9 +35,8 @@ class ProviderTrust:
 
 @dataclass(frozen=True, slots=True)
 class ProviderLogout:
-    """A provider says that a session there is over (OpenID Connect Back-Channel Logout 1.0): that `provider_session`,
-    or every one of
-    `subject`; at least one of the two is told. `token_id` is another for every notice of this provider.
+    """A provider says that a session there is over (OpenID Connect Back-Channel Logout 1.0): that `provider_session`, or
+    every one of `subject`; at least one of the two is told. `token_id` is another for every notice of this provider.
     """
 
     issuer: str

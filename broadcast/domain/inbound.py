@@ -69,9 +69,8 @@ class RateCap:
 
 @dataclass(frozen=True, slots=True)
 class PublishCommand:
-    """Send this draft. `sender_name` is shown on the card. `owner` is the key of who sent it
-    (`event_source.EventOwner`): the id is
-    theirs. `source_as_written` is how they wrote the source.
+    """Send this draft. `sender_name` is shown on the card. `owner` is the key of who sent it (`event_source.EventOwner`):
+    the id is theirs. `source_as_written` is how they wrote the source.
 
     With a `collapse_key`, it becomes the newest text of the live card of its source that has the same key, if there is one.
     With `acknowledge_again` whoever acknowledged that card is asked anew; without, it is a correction of it.

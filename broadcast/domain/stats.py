@@ -124,11 +124,10 @@ class BroadcastStats:
 def disclose_stats(totals: BroadcastTotals, *, per_recipient: bool) -> BroadcastStats:
     """Say what may be told: everything where figures of persons may be seen, else only what speaks of groups.
 
-    Without `per_recipient` a step is told in whole groups, none below one group of people and none that would leave
-    less than one:
-    neither "nobody", "everybody" nor the last few can be told, and of fewer than two groups nothing. Coarse steps hide one
-    person's reading also from who looks twice. What is missing, and how far those came who are no longer here, is not told at
-    all: the difference to the whole, before and after one person leaves, would tell of that person.
+    Without `per_recipient` a step is told in whole groups, none below one group of people and none that would leave less
+    than one: neither "nobody", "everybody" nor the last few can be told, and of fewer than two groups nothing. Coarse steps
+    hide one person's reading also from who looks twice. What is missing, and how far those came who are no longer here, is
+    not told at all: the difference to the whole, before and after one person leaves, would tell of that person.
     """
     steps = {step: getattr(totals.targeted, step) for step in FUNNEL_STEPS}
     if not per_recipient:

@@ -26,10 +26,9 @@ def resolve_zone(preferred: str, reported: str) -> ZoneInfo:
 def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", original: datetime | None = None) -> datetime:
     """When clocks in `zone` show `text` (ISO, no zone).
 
-    A time that comes twice, as the clocks go back, is the one that `occurrence` names (FIRST or SECOND). `original` is
-    the moment that
-    was shown to whoever edits: as long as its clock time is still there, it is that moment, to the second. Raises ValueError
-    with a sentence for a time that never comes, or comes twice with nothing to tell which.
+    A time that comes twice, as the clocks go back, is the one that `occurrence` names (FIRST or SECOND). `original` is the
+    moment that was shown to whoever edits: as long as its clock time is still there, it is that moment, to the second.
+    Raises ValueError with a sentence for a time that never comes, or comes twice with nothing to tell which.
     """
     try:
         local = datetime.fromisoformat(text).replace(tzinfo=zone, fold=int(occurrence == SECOND_OCCURRENCE))

@@ -1,9 +1,8 @@
 """The contract with whoever announces events: CloudEvents 1.0, or bare JSON (docs/events.md).
 
-`read_command` never raises: what cannot be understood is `Rejection` with a sentence. It is pure and quick, so a batch
-of records is
-read before a transaction begins. The CloudEvents SDK is not used: it invents an id where one is missing, and an event
-without an id can neither be told from its repeat nor be recalled.
+`read_command` never raises: what cannot be understood is `Rejection` with a sentence. It is pure and quick, so a batch of
+records is read before a transaction begins. The CloudEvents SDK is not used: it invents an id where one is missing, and an
+event without an id can neither be told from its repeat nor be recalled.
 """
 
 import json
@@ -35,8 +34,7 @@ _REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """One event: who says so, its name there, what kind it is, and its data as decoded JSON. `source` is canonical,
-    `source_as_written` is
-    how it was written.
+    `source_as_written` is how it was written.
     """
 
     source: str

@@ -111,8 +111,8 @@ def is_member_of(broadcast: Broadcast, *, should_start_from_roles: bool = False)
     """The condition that a User is in the audience of this broadcast now.
 
     `should_start_from_roles` is for a query that needs every member: SQLite then begins with the people of the roles.
-    Without it, it walks
-    through all people and asks of each, which is quicker for the first fifty. (PostgreSQL decides for itself.)
+    Without it, it walks through all people and asks of each, which is quicker for the first fifty. (PostgreSQL decides for
+    itself.)
     """
     conditions = [true()]
     if broadcast.audience_kind == "roles":

@@ -307,10 +307,9 @@ def get_pool_usage() -> tuple[int, int]:
 def write_transaction() -> Iterator[Session]:
     """One write transaction: commits at the end of the block, rolls back when it raises.
 
-    Raises TemporarilyUnavailable when the database is locked or away; then nothing was written. Raises
-    CommitOutcomeUnknown when a server is lost while it
-    commits; then nobody knows. Objects loaded before the block are read anew inside it. Not reentrant: an action that calls
-    another passes it the session.
+    Raises TemporarilyUnavailable when the database is locked or away; then nothing was written. Raises CommitOutcomeUnknown
+    when a server is lost while it commits; then nobody knows. Objects loaded before the block are read anew inside it. Not
+    reentrant: an action that calls another passes it the session.
     """
     session, disconnect_error = db.session(), TemporarilyUnavailable
     session.rollback()  # ends the read transaction of this request: SQLite cannot turn a read into a write

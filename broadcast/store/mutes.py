@@ -1,8 +1,7 @@
 """Who is not alerted of what: a row for each category a person has muted and each priority they have set aside.
 
-The same as their preferences say (`domain.preferences.Preferences.is_alert_muted`), kept so that a sender can be told
-how many of a
-million people it concerns.
+The same as their preferences say (`domain.preferences.Preferences.is_alert_muted`), kept so that a sender can be told how
+many of a million people it concerns.
 """
 
 from collections.abc import Collection

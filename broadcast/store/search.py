@@ -1,8 +1,7 @@
 """Full text of broadcasts: one question, answered by FTS5 on SQLite and by a tsvector on PostgreSQL.
 
 Both index `broadcasts.build_search_words`, the words as `domain.search_tokens` folds them, so that both find the same.
-Every word asked for
-must begin a word of the message; signs are looked for as typed.
+Every word asked for must begin a word of the message; signs are looked for as typed.
 """
 
 from sqlalchemy import ColumnElement, and_, literal, or_, text

@@ -34,12 +34,9 @@ class Connection:
     `skip_through`: events up to this seq are part of the prelude, so the live ones are skipped. What waits goes out in this
     order: `unsent`, the end of a write that the client took only in part; `preamble`, replay and CONNECTED, pulled at the
     pace of the client (it must not block); `backlog`, live frames. Each is None when empty. `transport` is None from
-    subscribing
-    until the stream is opened, `fd` is the descriptor of a socket wire. `close_reason` says why the stream ended, None
-    while it is
-    open. `has_pending` is the one thing fan-out looks at: False while the stream is open and nothing waits, so that the
-    next bytes
-    may be written at once.
+    subscribing until the stream is opened, `fd` is the descriptor of a socket wire. `close_reason` says why the stream
+    ended, None while it is open. `has_pending` is the one thing fan-out looks at: False while the stream is open and
+    nothing waits, so that the next bytes may be written at once.
     """
 
     id: str

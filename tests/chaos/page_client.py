@@ -84,8 +84,7 @@ class InboxPage(StreamClient):
     """Loads its list, follows its stream from there, and loads it anew on RESET; notes all of it.
 
     `card_ids` is what it shows, `current_since` the moment from which it has shown that over a stream that is open, by
-    `time.monotonic`;
-    None while it has none.
+    `time.monotonic`; None while it has none.
     """
 
     def __init__(

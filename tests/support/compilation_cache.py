@@ -35,9 +35,8 @@ def share_compiled_routes(patch: pytest.MonkeyPatch) -> None:
 
 
 def share_compiled_queries(patch: pytest.MonkeyPatch, source_engine: Engine) -> None:
-    """Engines made from here on have the compiled queries of `source_engine`, which has been connected: its dialect
-    has asked then
-    what the database can do. Queries are compiled for a dialect, so they have that as well.
+    """Engines made from here on have the compiled queries of `source_engine`, which has been connected: its dialect has
+    asked then what the database can do. Queries are compiled for a dialect, so they have that as well.
     """
     make_engine = SQLAlchemy._make_engine
 

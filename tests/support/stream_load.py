@@ -1,9 +1,9 @@
 """Thousands of streams in one thread: sockets in one epoll, each coming back with its cursor as a browser's does.
 
-A stream here keeps counts and the newest id, no frames; `tests.support.stream_client` is for tests that look at what
-was sent. It comes back
-after the pause that the server asked for (`retry`), and after growing pauses of its own when nobody answers. Numbers are
-counted as holes and doubles by the log's `seq`: that holds while everything in the log is for everybody.
+A stream here keeps counts and the newest id, no frames; `tests.support.stream_client` is for tests that look at what was
+sent. It comes back after the pause that the server asked for (`retry`), and after growing pauses of its own when nobody
+answers. Numbers are counted as holes and doubles by the log's `seq`: that holds while everything in the log is for
+everybody.
 """
 
 import heapq
@@ -30,9 +30,8 @@ _RECEIVE_BYTES = 65536
 
 @dataclass(slots=True)
 class Disconnection:
-    """One end of a stream, and its way back. Times are `time.monotonic()`; `was_announced` if SERVER_SHUTDOWN came
-    before it, `pause`
-    the seconds that the server asked for.
+    """One end of a stream, and its way back. Times are `time.monotonic()`; `was_announced` if SERVER_SHUTDOWN came before
+    it, `pause` the seconds that the server asked for.
     """
 
     disconnected_at: float

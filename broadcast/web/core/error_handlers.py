@@ -1,7 +1,6 @@
 """The one translation of errors: a page for people, a short text for htmx, `application/problem+json` (RFC 9457) for programs.
 
-A stream is answered differently: 429 or 503 would end a browser's EventSource for good, so it gets 200 with one
-block that
+A stream is answered differently: 429 or 503 would end a browser's EventSource for good, so it gets 200 with one block that
 says when to come back.
 """
 

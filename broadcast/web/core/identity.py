@@ -49,8 +49,7 @@ class PageExpired(Forbidden):
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The person asking. `session_name` names the session or token for the hub; `session_id` is None for tokens.
-    `authenticated_at`: when they
-    signed in, or when their token was made.
+    `authenticated_at`: when they signed in, or when their token was made.
 
     `token_id` is the token's, `expires_at` when all this ends at the latest. `origin` is the site in whose pages this person's
     inbox is embedded.

@@ -1,9 +1,9 @@
 """`python -m tests.support.external_audits [NAME …]`: programs nobody here wrote judge the running system; each
 prints its own verdict.
 
-They have an environment of their own (`.venv-judges`, `tests/support/external_audits/node_modules`; `make judge`
-installs both). A judge that is
-not on this machine is named and counted; the exit code is 1 when any of those that ran is not content.
+They have an environment of their own (`.venv-judges`, `tests/support/external_audits/node_modules`; `make judge` installs
+both). A judge that is not on this machine is named and counted; the exit code is 1 when any of those that ran is not
+content.
 """
 
 import sys

@@ -1,11 +1,10 @@
 """A Kafka cluster of one broker in a process of its own: the mock inside librdkafka, which the confluent-kafka wheel brings.
 
 `python -m tests.support.kafka.mock_cluster` prints its address, then obeys lines on standard input: `topic NAME
-PARTITIONS`, `down`,
-`up`, `rtt MILLISECONDS`, each answered by `ok`; it ends with its input. It speaks Kafka 2.3 at most, keeps everything in
-memory, and stays at its port through `down` and `up`. Its groups are simpler than a broker's: whoever waits to join is counted
-as dead after its session's timeout and then never answered; and a member that syncs after the leader is refused (error 42) and
-joins again, so that a group of two takes a few tries.
+PARTITIONS`, `down`, `up`, `rtt MILLISECONDS`, each answered by `ok`; it ends with its input. It speaks Kafka 2.3 at most,
+keeps everything in memory, and stays at its port through `down` and `up`. Its groups are simpler than a broker's: whoever
+waits to join is counted as dead after its session's timeout and then never answered; and a member that syncs after the
+leader is refused (error 42) and joins again, so that a group of two takes a few tries.
 """
 
 import ctypes
