@@ -1,4 +1,4 @@
-"""For the command line: `flask --app app …`. Named in full, because bare `flask` would take `wsgi.py` first."""
+"""For the command line: `flask --app app …`. The option is needed because bare `flask` would prefer `wsgi.py`."""
 
 import sys
 
@@ -6,7 +6,7 @@ from broadcast.config.settings import SettingsError
 
 try:
     from wsgi import app
-except SettingsError as problem:  # a sentence for who typed the command, no traceback
+except SettingsError as problem:  # a sentence for the caller, no traceback
     sys.exit(str(problem))
 
 __all__ = ["app"]

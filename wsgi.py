@@ -1,4 +1,4 @@
-"""For gunicorn: `gunicorn -c gunicorn.conf.py wsgi:app`. No monkey patching: the gevent worker has done it before."""
+"""For gunicorn: `gunicorn -c gunicorn.conf.py wsgi:app`. No monkey patching here: the gevent worker does it before."""
 
 from broadcast.base import private_files
 from broadcast.config.settings import Settings

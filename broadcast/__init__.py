@@ -1,4 +1,4 @@
-"""A broadcast messaging system: composed once, shown on every screen of its audience, and on no other.
+"""A broadcast messaging system: a message is written once and shown on every screen of its audience, and on no other.
 
-`docs/architecture.md` says what each room is for and follows one message through all of them.
+`docs/architecture.md` describes each package and follows one message through all of them.
 """

@@ -1,4 +1,4 @@
-"""`create_app` wires the rooms together; nothing else does."""
+"""The application factory: `create_app` is the only place that wires the packages together."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -80,16 +80,16 @@ _BLUEPRINTS = (*_PAGES, api_broadcasts, api_inbox, api_events, api_dead_letters,
 
 
 class _Application(Flask):
-    """Flask without what no request here needs, and every one of thousands of returning streams would pay for."""
+    """Flask without per-request work that is never needed here and that thousands of reconnects would pay for."""
 
     request_class = bounded_request.BoundedRequest
 
     def ensure_sync(self, func: Callable) -> Callable:
-        return func  # Flask looks at each of a dozen functions, for every request, whether it is a coroutine
+        return func  # Flask checks a dozen functions per request for being coroutines
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build the application; without `settings`, from the environment. Raises SettingsError. Starts nothing."""
+    """Build the application from `settings`, by default from the environment. Raises SettingsError. Starts nothing."""
     settings = settings or Settings.load()
     app = _Application(
         "broadcast", root_path=str(_PROJECT_ROOT), template_folder="templates", static_folder=_STATIC_FOLDER
@@ -105,20 +105,20 @@ def create_app(settings: Settings | None = None) -> Flask:
     _add_database(app, settings)
     _add_streams(app, settings)
     _add_ingest(app, settings)
-    request_id.init_app(app, settings)  # first: whatever is said about a request carries its id
-    if traces := tracing.init_app(app, settings):  # second, as it needs the id
+    request_id.init_app(app, settings)  # first, so that every log line of a request carries its id
+    if traces := tracing.init_app(app, settings):  # second: needs the id
         RUNTIME.of(app).tailer.on_event_logged = traces.record_delivery
     security_headers.init_app(app, settings)
-    bounded_request.init_app(app)  # before anybody reads a field
+    bounded_request.init_app(app)  # before anything reads a field
     rendering.init_app(app, settings)
     static_files.init_app(app)
     error_handlers.init_app(app)
     url_ids.init_app(app)
-    stream_admission.init_app(app, settings)  # before the first question to the database
-    embed_pages.init_app(app)  # a preflight carries no token, so it is answered before anybody is asked for one
-    identity.init_app(app, settings)  # before the limits, which count per person
+    stream_admission.init_app(app, settings)  # before the first database query
+    embed_pages.init_app(app)  # before authentication: a preflight carries no token
+    identity.init_app(app, settings)  # before the limits, which count per user
     limits.init_app(app, settings)
-    identity.init_refusals(app)  # after the limits, which count what is refused too
+    identity.init_refusals(app)  # after the limits, which count refused requests too
     login.init_app(app)
     resumable_forms.init_app(app)
     for module in _BLUEPRINTS:
@@ -180,5 +180,5 @@ def _add_ingest(app: Flask, settings: Settings) -> None:
 def _create_presence(hub: Hub, settings: Settings, redis: CircuitBreaker | None) -> Presence:
     if redis is None:
         return LocalPresence(hub)
-    # three heartbeats: a busy worker may miss one, a dead one is forgotten within the third
+    # three heartbeats: a busy worker may miss one, and a dead one is forgotten within the third
     return RedisPresence(hub, settings.redis_url, redis, lease_seconds=3 * settings.heartbeat_seconds)

@@ -1,8 +1,9 @@
-"""Runs migrations on the application's own engine (`flask --app app db upgrade`). They add and change; they never drop data.
+"""Runs migrations on the application's own engine (`flask --app app db upgrade`). They add and change; they never drop
+data.
 
-Each migration names in `oldest_code` the newest migration that code must have to work on the schema it makes: its own if it
-takes away or changes what older code uses (it contracts), otherwise that of the migration before it (it expands). The database
-keeps it for code that does not have the migration yet: see `broadcast.store.schema`.
+Each migration names in `oldest_code` the newest migration that code must have to work on its schema: its own if it
+removes or changes what older code uses (contract), otherwise its predecessor (expand). The database stores it for code
+that does not have the migration yet: see `broadcast.store.schema`.
 """
 
 import random
@@ -18,16 +19,16 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from broadcast.store import schema
 
 _log = structlog.get_logger(__name__)
-_PATIENCE = "500ms"  # below PostgreSQL's deadlock_timeout: it is the migration that gives way, and nobody waits longer
+_PATIENCE = "500ms"  # below PostgreSQL's deadlock_timeout: the migration gives way, and nobody waits longer
 _IN_THE_WAY = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 _TRIES, _PAUSE_SECONDS = 120, (0.2, 1.0)
-_LOCK = zlib.crc32(b"migrations")  # of the advisory locks of this database, named as `store.leader_lock` names its own
+_LOCK = zlib.crc32(b"migrations")  # an advisory lock of this database, named as in `store.leader_lock`
 extension = current_app.extensions["migrate"]
 
 
 def take_turns(connection: Connection) -> None:
-    """Let no other node migrate this database until this transaction ends: of nodes that are upgraded together one does the
-    work, and the others find it done. Then be patient for a moment only, as nodes of the version before go on writing.
+    """Allow one node at a time to migrate this database, until this transaction ends: nodes upgraded together find the
+    work done. Set a short lock timeout, as nodes of the previous version still write.
     """
     set_patience = text("SELECT set_config('lock_timeout', :value, true)")
     connection.execute(set_patience, {"value": "0"})
@@ -45,7 +46,7 @@ def connect() -> Connection:
 
 
 def migrate() -> None:
-    """All migrations in one transaction where the database can, or none."""
+    """Run all migrations in one transaction where the database supports it."""
     with connect() as connection:
         if problem := schema.find_encoding_problem():
             raise SystemExit(problem)
@@ -59,7 +60,7 @@ def migrate() -> None:
 
 
 def run() -> None:
-    """Migrate; while those who write hold a lock that is needed, undo it all, let them pass and begin anew."""
+    """Migrate. While writers hold a needed lock, roll back, let them finish and retry."""
     for left in reversed(range(_TRIES)):
         try:
             migrate()

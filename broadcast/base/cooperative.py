@@ -1,22 +1,22 @@
-"""A pause that costs two microseconds, for work that must not keep the other greenlets of the worker waiting.
+"""Yielding to other greenlets for two microseconds, for work that must not block the worker's event loop.
 
-`gevent.sleep(0)` lets no timer run, and the shortest real sleep takes a millisecond, the resolution of libev's epoll: a tenth
-of a fan-out would be spent asleep. Work on SQLite needs such pauses above all: it never waits, so nothing else gives one.
+`gevent.sleep(0)` runs no timers, and the shortest real sleep takes a millisecond (the resolution of libev's epoll),
+which would cost a tenth of a fan-out. Work on SQLite needs explicit yields most: it never waits, so it never switches.
 """
 
 import time
 
 import gevent
 
-_IDLE_PRIORITY, _LAST_PRIORITY = -2, -1  # priorities of libev; 0 is everybody's
+_IDLE_PRIORITY, _LAST_PRIORITY = -2, -1  # libev priorities; the default is 0
 _MAX_WORK_SECONDS = 0.004
 
 
 def yield_to_loop() -> None:
-    """Return after one turn of the event loop, in which all that was ready, and every timer that was due, has run."""
+    """Run one turn of the event loop: everything that is ready and every due timer runs before this returns."""
     hub = gevent.get_hub()
     idle_watcher, check_watcher = hub.loop.idle(priority=_IDLE_PRIORITY), hub.loop.check(priority=_LAST_PRIORITY)
-    idle_watcher.start(_do_nothing)  # an idle watcher keeps the loop from waiting for something to happen
+    idle_watcher.start(_do_nothing)  # an idle watcher keeps the loop from blocking
     try:
         hub.wait(check_watcher)
     finally:
@@ -30,13 +30,13 @@ def _do_nothing() -> None:
 
 
 class Yielder:
-    """Gives other greenlets a turn after every few milliseconds of work, wherever the work says that it can."""
+    """Yields to other greenlets after every few milliseconds of work, at points that the caller chooses."""
 
     def __init__(self) -> None:
         self._last_yield_at = time.monotonic()
 
     def maybe_yield(self) -> None:
-        """Let others run if the work since the last turn was long. Not for a place where what others do matters."""
+        """Let other greenlets run if the last yield was long ago. Not for code that must not be interleaved."""
         if time.monotonic() - self._last_yield_at > _MAX_WORK_SECONDS:
             yield_to_loop()
             self._last_yield_at = time.monotonic()

@@ -1,39 +1,39 @@
-"""Every error that a person may be told about.
+"""Every error that may be shown to a user.
 
     BroadcastError
-    ├── Invalid            422  the input; `fields` has a sentence for each field
-    │   └── ConfirmationRequired  somebody at a browser must confirm first that this reaches many people
-    ├── NotSignedIn        401
-    ├── SignInRefused      401  one sentence for an unknown name and for a wrong password
-    ├── IdentityProviderUnavailable       503  the organisation's sign-in does not answer, or not as it should
-    ├── Forbidden          403
-    ├── NotFound           404  also for what exists but is not the asker's to see
-    ├── Conflict           409
-    │   ├── IllegalTransition   a broadcast in this status cannot do that
-    │   ├── VersionConflict            somebody else changed it meanwhile; `version` is the one that is true now
-    │   └── AcknowledgedTextChanged         an acknowledgement of words that are no longer the ones to acknowledge
-    ├── TooManyEvents            429  a source sent more than its rule lets out, and more than may wait
-    ├── TooManyRequests    429  a person or a client asked more often than the limits allow
-    ├── VersionRequired     428  an edit that does not say which version it was made from
-    └── TemporarilyUnavailable               503  the database is locked or away; nothing was written
-        └── CommitOutcomeUnknown         504  it went away during or after a commit: written, or not
+    ├── Invalid                          422  the input; `fields` has a sentence for each field
+    │   └── ConfirmationRequired              a user must first confirm that this reaches many recipients
+    ├── NotSignedIn                      401
+    ├── SignInRefused                    401  the same sentence for an unknown name and for a wrong password
+    ├── IdentityProviderUnavailable      503  the OpenID provider does not answer, or not correctly
+    ├── Forbidden                        403
+    ├── NotFound                         404  also for what exists but may not be seen by this user
+    ├── Conflict                         409
+    │   ├── IllegalTransition                 the broadcast's status does not allow the action
+    │   ├── VersionConflict                   someone else changed it meanwhile; `version` is the current one
+    │   └── AcknowledgedTextChanged           the acknowledged text is not the current one
+    ├── TooManyEvents                    429  a source exceeded its rate cap and its quarantine is full
+    ├── TooManyRequests                  429  a user or client exceeded a rate limit
+    ├── VersionRequired                  428  an edit without the version that it was made from
+    └── TemporarilyUnavailable           503  the database is locked or down; nothing was written
+        └── CommitOutcomeUnknown         504  the connection was lost during or after a commit
 
-The message is a sentence fit for a person: what happened, and what to do. `broadcast.web.core.error_handlers` turns each
-into a page, an htmx reply or `application/problem+json`; no other place does.
+The message is a sentence for users: what happened, and what to do. Only `broadcast.web.core.error_handlers` turns
+errors into a page, an htmx reply or `application/problem+json`.
 """
 
 from typing import Any
 
 
 class BroadcastError(Exception):
-    """Base of the tree. `status` is the HTTP status, `title` the short name of the kind of problem."""
+    """Base of the tree. `status` is the HTTP status, `title` a short name for the kind of problem."""
 
     status = 500
     title = "Something went wrong"
 
 
 class Invalid(BroadcastError):
-    """Input that cannot be accepted. `fields` maps a field's public name to one sentence; nothing was written."""
+    """Input that cannot be accepted. `fields` maps a field's public name to one sentence. Nothing was written."""
 
     status = 422
     title = "Please check the form"
@@ -44,9 +44,7 @@ class Invalid(BroadcastError):
 
 
 class ConfirmationRequired(Invalid):
-    """Nothing was done: somebody must confirm first. `requirement` says how (`domain.pop_confirmation`),
-    `recipient_count` how many people.
-    """
+    """Nothing was done: the user must confirm first. `requirement` (`domain.confirmation`) says how."""
 
     title = "Please confirm"
 
@@ -101,7 +99,7 @@ class Conflict(BroadcastError):
 
 
 class IllegalTransition(Conflict):
-    """A broadcast in `status` cannot do `action` (see `broadcast.domain.lifecycle`)."""
+    """A broadcast in `current_status` does not allow `action` (see `broadcast.domain.lifecycle`)."""
 
     def __init__(self, current_status: str, action: str):
         self.current_status, self.action = current_status, action
@@ -125,7 +123,7 @@ _REFUSAL_SENTENCES = {
 
 
 class VersionConflict(Conflict):
-    """An edit was made from a version that is no longer the newest. Nothing was written."""
+    """An edit was made from an outdated version. Nothing was written."""
 
     def __init__(self, version: str):
         self.version = version
@@ -133,7 +131,7 @@ class VersionConflict(Conflict):
 
 
 class AcknowledgedTextChanged(Conflict):
-    """Somebody acknowledged a message as they saw it, and it says something else by now. Nothing was written for it."""
+    """A user acknowledged a text that has changed since they saw it. No acknowledgement was stored."""
 
     title = "Message changed"
 
@@ -150,7 +148,7 @@ class VersionRequired(BroadcastError):
 
 
 class TooManyEvents(BroadcastError):
-    """What came from outside is too much. Nothing was kept; `retry_after_seconds` says when to come back."""
+    """Too many inbound events. Nothing was stored; retry after `retry_after_seconds`."""
 
     status = 429
     title = "Too many events"
@@ -158,7 +156,7 @@ class TooManyEvents(BroadcastError):
 
 
 class TooManyRequests(BroadcastError):
-    """One request too many; `retry_after_seconds` says when to come back."""
+    """A rate limit was exceeded; retry after `retry_after_seconds`."""
 
     status = 429
     title = "Too many requests"
@@ -169,10 +167,10 @@ class TooManyRequests(BroadcastError):
 
 
 class TemporarilyUnavailable(BroadcastError):
-    """The database could not be asked or written in time; `retry_after_seconds` says when to come back.
+    """The database could not be read or written in time; retry after `retry_after_seconds`.
 
-    Nothing was written, unless it is CommitOutcomeUnknown: who catches TemporarilyUnavailable and tries again must do
-    what can be done twice.
+    Nothing was written, except perhaps with the subclass CommitOutcomeUnknown: code that catches TemporarilyUnavailable
+    and retries must be idempotent.
     """
 
     status = 503
@@ -185,7 +183,7 @@ class TemporarilyUnavailable(BroadcastError):
 
 
 class CommitOutcomeUnknown(TemporarilyUnavailable):
-    """The database was lost during a commit, or before the answer was made: what was asked for may be done or not."""
+    """The database connection was lost during a commit or before the response: the change may or may not be stored."""
 
     status = 504
     title = "Outcome unknown"

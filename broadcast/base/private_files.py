@@ -1,7 +1,7 @@
-"""Whatever this program writes is for its own user only: database, keys, locks and logs hold what everybody was told.
+"""Makes the program's files private to its own user: database, keys, locks and logs hold everybody's messages.
 
-The folder itself may be open to others on purpose, so the files are private by themselves: new ones by the umask, those that an
-older version made by taking away what others may do with them. Standard library only: the launcher begins with it.
+The data folder may be shared on purpose, so each file is private: new ones by the umask, those of an older version by a
+change of mode. Standard library only: the launcher imports it first.
 """
 
 import os
@@ -18,11 +18,11 @@ _PRIVATE_FILE_PATTERNS = (
     "*.lock",
     "*.log",
     "metrics/*",
-)  # in DATA_DIR, which may hold others' too
+)  # in DATA_DIR, which may hold other programs' files too
 
 
 def restrict_permissions(data_dir: Path, database_uri: str = "") -> None:
-    """Make every file of this process private from now on, and those that are there already."""
+    """Make every file that this process creates private from now on, and fix the existing ones."""
     os.umask(UMASK)
     files = [path for pattern in _PRIVATE_FILE_PATTERNS for path in data_dir.glob(pattern)]
     if database_uri.startswith("sqlite:///"):
@@ -33,7 +33,7 @@ def restrict_permissions(data_dir: Path, database_uri: str = "") -> None:
 
 def _restrict_files(files: Iterable[Path]) -> None:
     for path in files:
-        with suppress(OSError):  # not there, or somebody else's: then it is theirs to close
+        with suppress(OSError):  # missing, or owned by another user
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 status = os.fstat(descriptor)

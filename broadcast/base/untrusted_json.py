@@ -1,5 +1,7 @@
-"""What is read from Redis may have been written by anybody who reaches it: it is bounded, checked, and never raises more than
-ValueError. What does not pass is left out, counted for `/metrics`, and told in the log once a minute for each place.
+"""Bounded parsing of data from Redis, which anyone with access to the server may have written.
+
+Nothing here raises more than ValueError. Rejected data is skipped, counted for `/metrics`, and logged once a minute per
+source.
 """
 
 import json
@@ -9,15 +11,15 @@ from typing import Any
 
 import structlog
 
-MAX_VALUE_BYTES = 64 * 1024  # of one value: eight streams of a person take 3 kB, a signal 1 kB
+MAX_VALUE_BYTES = 64 * 1024  # of one value: eight streams of a user take 3 kB, a signal 1 kB
 _LOG_INTERVAL_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
-rejection_counts: Counter[str] = Counter()  # by place; `gauges` copies them
+rejection_counts: Counter[str] = Counter()  # by source; `gauges` copies them
 _logged_at: dict[str, float] = {}
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for whatever is none, is too large, or lies deeper than Python goes."""
+    """Parse a JSON text. Raises ValueError if it is invalid, too large, or nested too deeply for Python."""
     if len(text) > MAX_VALUE_BYTES:
         raise ValueError(f"{len(text)} bytes")
     try:
@@ -27,7 +29,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def record_rejection(source: str, problem: object) -> None:
-    """Say that something was left out. `source` is one of a few names; `problem` goes into the log, cut short."""
+    """Count and log rejected data. `source` is one of a few names; `problem` is cut to 200 characters in the log."""
     rejection_counts[source] += 1
     now = time.monotonic()
     if now - _logged_at.get(source, -_LOG_INTERVAL_SECONDS) >= _LOG_INTERVAL_SECONDS:

@@ -1,1 +1,1 @@
-"""The doorbell between workers. It says that there is something to read; it never carries what is read."""
+"""Notification between workers. It says that there is something to read, and never carries the data itself."""

@@ -1,4 +1,4 @@
-"""The bus of a worker that has no Redis: it rings its own bell; the others find the news by their poll."""
+"""The bus of a worker without Redis: it notifies only this worker; the others find new events by polling."""
 
 import gevent
 

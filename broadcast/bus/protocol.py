@@ -1,4 +1,4 @@
-"""What every bus does, and what it may fail at."""
+"""The interface of every bus, and what may fail."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from broadcast.base.app_parts import AppPart
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What a worker does when the bell rings. Each is called from the bus's own greenlet and must not raise.
+    """A worker's callbacks. Each is called from the bus's own greenlet and must not raise.
 
-    `on_notify()`: the log may have grown. `on_signal(name, body)`: a fact that needs no durability. `on_connected()`: the
-    listener was deaf until now; whatever was rung before is unknown, so read the log.
+    `on_notify()`: the log may have grown. `on_signal(name, body)`: a fact that needs no durability. `on_connected()`:
+    the listener has just (re)connected and may have missed notifications, so read the log.
     """
 
     on_notify: Callable[[], None]
@@ -21,11 +21,11 @@ class Listener:
 
 
 class Bus(Protocol):
-    """Rings reach every worker, the sender's own included, and perhaps never, or twice: the poll is the retry.
+    """Notifications reach every worker, including the sender, but may be lost or repeated. Polling is the retry.
 
-    `notify` and `signal` return within 0.3 s and never raise, whatever the server does. `listen` runs until the
-    greenlet is killed and reconnects by itself. `is_healthy` is False while this worker hears nothing.
-    `silent_seconds` says for how long it has heard nothing, not even the answer to a ping.
+    `notify` and `send_signal` return within 0.3 s and never raise, whatever the server does. `listen` runs until its
+    greenlet is killed, and reconnects on its own. `is_healthy` is False while this worker is not connected.
+    `silent_seconds` is the time since it last received anything, including the answer to a ping.
     """
 
     @property

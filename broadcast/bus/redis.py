@@ -1,11 +1,12 @@
 """The bus over Redis pub/sub, on redis-py 8.
 
-Two things about redis-py decide this file. Its default client retries for more than 25 s when a server is frozen, so ringing
-goes by a client that gives up soon and never retries; this worker then rings for itself. And its pub/sub health check sends a
-PING but never looks for the answer, so the listener sends its own and drops a link that stays silent.
+Two properties of redis-py shape this file. Its default client retries for more than 25 s when a server is frozen, so
+notifications go through a client that gives up soon and never retries; this worker then notifies itself. And its
+pub/sub health check sends a PING but never checks for the answer, so the listener sends its own and drops a silent
+connection.
 
-A ring says nothing, so anybody may ring. A signal says what somebody did, so it is signed: one that was not sent by a worker
-of this system is not heard. What it told is found in the database all the same.
+A notification carries nothing, so anyone may send one. A signal says what a user did, so it is signed, and one that no
+worker of this system signed is ignored. What a signal reports is also in the database.
 """
 
 import hashlib
@@ -24,16 +25,16 @@ from broadcast.bus.redis_client import CONNECTION_ERRORS, CircuitBreaker, get_da
 
 _log = structlog.get_logger(__name__)
 
-_PING_INTERVAL_SECONDS = 1.0  # how often a silent link is pinged
-_SILENCE_TIMEOUT_SECONDS = 3.0  # a link that answers nothing for this long is dropped
-_SIGNATURE_CHARACTERS = 64  # characters before a signal's text: its signature
+_PING_INTERVAL_SECONDS = 1.0  # how often a silent connection is pinged
+_SILENCE_TIMEOUT_SECONDS = 3.0  # a connection that is silent for this long is dropped
+_SIGNATURE_CHARACTERS = 64  # length of the signature before a signal's text
 
 
 class RedisBus:
-    """A Bus. Channels are of a whole server, whatever its databases: so the number of the database is in their names (but 0,
-    which was in none), and systems that share one server each with a database of its own do not hear each other.
+    """A Bus. Pub/sub channels span all databases of a server, so their names contain the database number (except 0, for
+    compatibility). Systems that share one server, each with its own database, do not hear each other.
 
-    `keys` sign signals, the first of them; a signal of another is heard as well, as while keys are changed.
+    The first of `keys` signs signals; signals signed with any of them are accepted, so that keys can be rotated.
     """
 
     def __init__(self, url: str, circuit_breaker: CircuitBreaker | None = None, *, keys: Sequence[str]):
@@ -96,7 +97,7 @@ class RedisBus:
                 self._handle_message(message, listener)
 
     def _handle_message(self, message: dict, listener: Listener) -> None:
-        if message["type"] == "subscribe":  # also the only sign that redis-py reconnected by itself
+        if message["type"] == "subscribe":  # also the only sign that redis-py reconnected on its own
             self.is_healthy = True
             listener.on_connected()
         elif message["type"] == "message" and message["channel"] == self._notify_channel.encode():
@@ -110,7 +111,7 @@ class RedisBus:
                 listener.on_signal(str(name), body)
 
     def _verify_signal(self, data: bytes) -> tuple[str, dict]:
-        """Name and body. Raises ValueError or TypeError for what no worker of this system sent."""
+        """Name and body of a signal. Raises ValueError or TypeError if no worker of this system sent it."""
         signature, text = data[:_SIGNATURE_CHARACTERS], data[_SIGNATURE_CHARACTERS:]
         if not any(hmac.compare_digest(_sign(key, text).encode(), signature) for key in self._signing_keys):
             raise ValueError("not signed by this system")

@@ -1,10 +1,10 @@
-"""From REDIS_URL to a client, whatever stands behind it: one server, Sentinels that name the server, or a cluster.
+"""Redis clients from REDIS_URL: one server, a master found through Sentinels, or a cluster.
 
     redis://host:6379/0    rediss://…    unix:///path          one server
     redis+sentinel://[user:password@]host:26379,host:26379/name[/db]    the master that the Sentinels agree on
-    redis+cluster://[user:password@]host:6379,host:6379        a cluster, found by any of these nodes
+    redis+cluster://[user:password@]host:6379,host:6379        a cluster, discovered from any of these nodes
 
-Making a client asks no server, so the program starts while Redis is away.
+Making a client connects to nothing, so the program starts while Redis is down.
 """
 
 import time
@@ -31,13 +31,13 @@ CONNECTION_ERRORS = (
     RedisError,
     RedisClusterException,
     OSError,
-)  # all that a client raises when there is no server to ask
+)  # everything a client raises when the server is unreachable
 
 
 def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
-    """A client of redis-py that gives up after `timeout_seconds` and does not try again; the caller knows when to.
+    """A redis-py client that gives up after `timeout_seconds` and never retries; the caller decides when to.
 
-    Raises ValueError for an address that names no server. `options` are redis-py's (`decode_responses`).
+    Raises ValueError for a URL that names no server. `options` are redis-py's (`decode_responses`).
     """
     options |= {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
     url_parts = urlsplit(url)
@@ -51,12 +51,12 @@ def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:
 
 
 def is_wrong_type_error(problem: Exception) -> bool:
-    """Whether a key holds something else than what was asked for, a text instead of a hash, say."""
+    """Whether the key holds another type than the command expects, such as a string instead of a hash."""
     return isinstance(problem, ResponseError) and "WRONGTYPE" in str(problem)
 
 
 def describe_failure(problem: Exception) -> str:
-    """What an error of AWAY means, as the rest of a sentence that begins with "Redis"."""
+    """What one of CONNECTION_ERRORS means, as the rest of a sentence that begins with "Redis"."""
     match problem:
         case AuthenticationError() | NoPermissionError():
             return "refuses the user name or password in REDIS_URL"
@@ -72,15 +72,15 @@ def describe_failure(problem: Exception) -> str:
 
 
 def get_database_number(client: Any) -> int:
-    """The number of the database that a client of `make_client` asks; a cluster has only 0. Asks no server."""
+    """The database number that a client of `make_client` uses; 0 for a cluster. Connects to nothing."""
     return 0 if isinstance(client, LazyCluster) else client.get_connection_kwargs().get("db") or 0
 
 
 class CircuitBreaker:
-    """A client for what a request waits for. It gives up soon, and then answers "away" by itself for some seconds.
+    """A client for calls that a request waits for. After a failure it stays open (fails at once) for some seconds.
 
-    One for a whole worker, so that a request that asks several things waits for a frozen server once, and most do not wait.
-    Whoever hears the server again says so by `reset`.
+    One per worker, so that a request with several calls waits for a frozen server once, and most requests not at all.
+    Code that hears from the server again calls `reset`.
     """
 
     def __init__(self, url: str):
@@ -88,24 +88,24 @@ class CircuitBreaker:
         self._open_until = 0.0
 
     def call(self, command: Callable[[Any], T]) -> T:
-        """Return `question(client)`. Raises one of AWAY, within 0.3 s."""
+        """Return `command(client)`. Raises one of CONNECTION_ERRORS, within 0.3 s."""
         if time.monotonic() < self._open_until:
             raise ConnectionError("Redis did not answer a moment ago.")
         try:
             return command(self._client)
         except ResponseError:
-            raise  # read-only, or out of memory: it refuses, and at once
+            raise  # read-only or out of memory: the server refuses at once
         except CONNECTION_ERRORS:
             self._open_until = time.monotonic() + _OPEN_SECONDS
             raise
 
     def reset(self) -> None:
-        """Ask it again: it has answered somebody."""
+        """Close the breaker: the server has answered elsewhere."""
         self._open_until = 0.0
 
 
 class LazyCluster:
-    """A RedisCluster that is made at its first use, because making one asks the cluster."""
+    """A RedisCluster that is made at first use, because making one connects to the cluster."""
 
     def __init__(self, connect: Callable[[], RedisCluster]):
         self._connect = connect
@@ -117,7 +117,7 @@ class LazyCluster:
         return getattr(self._cluster, name)
 
     def pubsub(self, **options: Any) -> Any:
-        """A subscription to the cluster as it is now: a listener comes here after a loss, and the nodes it knew may be gone."""
+        """A subscription to the cluster as it is now: a listener reconnects here, and known nodes may be gone."""
         self._cluster = self._connect()
         return self._cluster.pubsub(**options)
 
@@ -133,8 +133,8 @@ def _make_sentinel_client(url_parts: SplitResult, options: dict[str, Any]) -> Re
 
 def _make_cluster(url_parts: SplitResult, options: dict[str, Any]) -> RedisCluster:
     nodes = [ClusterNode(host, port) for host, port in _parse_hosts(url_parts, 6379)]
-    retry_once = Retry(NoBackoff(), 1)  # after an error the map of the slots was read anew; the second try follows it
-    # a cluster that lost some of its slots still rings
+    retry_once = Retry(NoBackoff(), 1)  # an error reloads the slot map; the second try uses it
+    # a cluster that lost some of its slots still delivers notifications
     return RedisCluster(
         startup_nodes=nodes, require_full_coverage=False, retry=retry_once, **options, **_parse_credentials(url_parts)
     )

@@ -83,7 +83,7 @@ def export_dump(file: Path) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as problem:
         raise click.ClickException(f"{file} cannot be created: {problem.strerror}.") from None
-    count = -2  # the first and the last line are no rows
+    count = -2  # the first and last line are not rows
     with open(descriptor, "w", encoding="utf-8") as output:
         for line in transfer.export_dump(now=clock.now()):
             output.write(line + "\n")

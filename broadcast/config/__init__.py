@@ -1,1 +1,1 @@
-"""What the environment says, read and checked before anything else runs."""
+"""Settings from the environment, read and checked before anything else runs."""

@@ -1,4 +1,4 @@
-"""The settings of signing in: with a password, at an OpenID provider, at a reverse proxy. Part of `config.settings.Settings`."""
+"""Sign-in settings: password, OpenID provider, reverse proxy. Part of `config.settings.Settings`."""
 
 from importlib.util import find_spec
 from ipaddress import ip_network
@@ -13,12 +13,12 @@ _HEADER_PATTERN = r"^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$"  # without _, which 
 
 
 def split_list(text: str) -> list[str]:
-    """What commas separate, without the blanks around it."""
+    """The non-empty items of a comma-separated list, stripped."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def check_networks(setting: str, networks: list[str]) -> list[str]:
-    """One sentence for each that is no network."""
+    """One sentence for each item that is not a network."""
     hints = []
     for network in networks:
         try:
@@ -29,7 +29,7 @@ def check_networks(setting: str, networks: list[str]) -> list[str]:
 
 
 class SignInSettings(BaseSettings):
-    """Fields, and what they do wrong together."""
+    """Fields, and checks of their combinations."""
 
     password_sign_in: Literal["everybody", "administrators"] = Field(
         "everybody",
@@ -103,7 +103,7 @@ class SignInSettings(BaseSettings):
         return values
 
     def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> list[str]:
-        """One sentence for each thing that could not work, or would let anybody in; `proxy_hops` are TRUSTED_PROXY_HOPS."""
+        """One sentence per combination that cannot work or lets anyone in. `proxy_hops` is TRUSTED_PROXY_HOPS."""
         return [*self._check_oidc(is_production), *self._check_proxy(proxy_hops)]
 
     def _check_oidc(self, is_production: bool) -> list[str]:

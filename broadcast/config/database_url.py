@@ -1,12 +1,12 @@
-"""DATABASE_URL: from what people and libpq write to what SQLAlchemy reads, and to what the driver alone reads.
+"""DATABASE_URL: from the form of users and libpq to that of SQLAlchemy, and to the arguments of the driver.
 
     postgresql://user:password@host:5432/name?sslmode=require
-    postgresql://user@first:5432,second:5432/name     the writable one of several servers, whichever that is at present
-    sqlite:////var/lib/broadcast/broadcast.sqlite3    an absolute path; after sqlite:/// one below the working directory
+    postgresql://user@first:5432,second:5432/name     the writable one of several servers, whichever that is now
+    sqlite:////var/lib/broadcast/broadcast.sqlite3    an absolute path; with three slashes, below the working directory
 
 Several hosts are libpq's form (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS);
-SQLAlchemy wants them as `?host=first,second&port=5432,5432`. Standard library only: the launcher asks before anything
-heavy is imported.
+SQLAlchemy wants them as `?host=first,second&port=5432,5432`. Standard library only: the launcher uses this before
+anything heavy is imported.
 """
 
 import re
@@ -26,7 +26,7 @@ _UNREADABLE_SERVER_SENTENCE = (
 
 
 def normalize_url(url: str) -> str:
-    """Return the URL as SQLAlchemy reads it. Raises ValueError with a sentence that says what is wrong with it."""
+    """Return the URL in SQLAlchemy's form. Raises ValueError with a sentence that says what is wrong with it."""
     if url.startswith("sqlite:"):
         return _normalize_sqlite_url(url)
     match = _POSTGRESQL_URL.fullmatch(url)
@@ -48,7 +48,7 @@ def normalize_url(url: str) -> str:
 
 
 def make_driver_arguments(uri: str) -> dict[str, Any]:
-    """What psycopg's `connect` takes for a normalized PostgreSQL URL."""
+    """Arguments of psycopg's `connect` for a normalized PostgreSQL URL."""
     credentials, servers, name, query = _POSTGRESQL_URL.fullmatch(uri).groups()
     user, _, password = (credentials or "").partition(":")
     hosts, ports = _parse_servers(servers, [])
@@ -65,12 +65,12 @@ def make_driver_arguments(uri: str) -> dict[str, Any]:
 
 
 def get_sqlite_path(uri: str) -> Path:
-    """The file of a normalized SQLite URL."""
+    """The path of a normalized SQLite URL."""
     return Path(unquote(uri.removeprefix("sqlite:///")))
 
 
 def make_sqlite_url(path: Path) -> str:
-    """The normalized URL of that file, whatever its name: SQLAlchemy decodes the path."""
+    """The normalized URL of a path. Quoted, because SQLAlchemy decodes the path."""
     return f"sqlite:///{quote(str(path.absolute()))}"
 
 
@@ -86,21 +86,19 @@ def _normalize_sqlite_url(url: str) -> str:
 
 
 def _parse_servers(text: str, options: list[tuple[str, str]]) -> tuple[list[str], list[str | None]]:
-    """Hosts and their ports, wherever they stand: before the path, or in the options as libpq or SQLAlchemy have them."""
+    """Hosts and their ports, from before the path or from the options (libpq's or SQLAlchemy's form)."""
     option_hosts = ",".join(value for key, value in options if key == "host")
     option_ports = [port for key, value in options if key == "port" for port in value.split(",")]
     hosts, ports = [], []
     for server in (option_hosts or text).split(",") if option_hosts or text else ():
-        if server.startswith(("/", "%2F", "%2f")):  # a folder with the server's socket
+        if server.startswith(("/", "%2F", "%2f")):  # a directory with the server's socket
             host, port = unquote(server), None
-        elif server.count(":") > 1 and not server.startswith(
-            "["
-        ):  # an IPv6 address by itself, as libpq takes it in options
+        elif server.count(":") > 1 and not server.startswith("["):  # a bare IPv6 address, as libpq accepts in options
             host, port = server, None
         else:
             match = _HOST_AND_PORT.fullmatch(server)
             if not match or not match[1] or not _is_port(match[2]):
-                raise ValueError(_UNREADABLE_SERVER_SENTENCE)  # without the text: it may be a part of the password
+                raise ValueError(_UNREADABLE_SERVER_SENTENCE)  # without the text: it may be part of the password
             host, port = match[1].strip("[]"), match[2] or None
         hosts.append(host)
         ports.append(port)
@@ -119,7 +117,7 @@ def _is_port(text: str | None) -> bool:
 
 
 def _normalize_credentials(text: str | None) -> str:
-    """User and password as SQLAlchemy reads them: a character that libpq lets stand may be a separator there."""
+    """User and password, percent-encoded: some characters that libpq accepts are separators for SQLAlchemy."""
     if not text:
         return ""
     user, colon, password = text.partition(":")

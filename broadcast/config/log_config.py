@@ -1,4 +1,4 @@
-"""The log of a process: structlog to standard error, each line with the correlation id of what it is about."""
+"""Logging: structlog to standard error, each line with the current correlation id."""
 
 import logging
 import re
@@ -9,11 +9,11 @@ import structlog
 
 from broadcast.base.correlation import current_id as current_correlation
 
-_UNFIT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")  # ends a line, or steers a terminal
+_UNFIT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")  # ends a line or controls a terminal
 
 
 def configure(format: str, level: str) -> None:
-    """Log to standard error, as JSON lines (`format` "json") or as text, from `level` on."""
+    """Log to standard error, as JSON lines (`format` "json") or as text, from `level` up."""
     renderer = structlog.processors.JSONRenderer() if format == "json" else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
@@ -38,7 +38,7 @@ def _add_correlation(_logger: object, _method: str, line: dict) -> dict:
 
 
 def _escape(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Keep what visitors sent within its line of the log; a traceback keeps its lines."""
+    """Keep user-supplied text on its log line; only a traceback keeps its line breaks."""
     for name, value in event.items():
         if isinstance(value, str):
             value = value if name == "exception" else value.replace("\n", "\\n")

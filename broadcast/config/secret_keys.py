@@ -1,8 +1,8 @@
-"""Whether a key that signs cookies can be guessed. Whoever guesses it is anybody they like."""
+"""Checks whether a cookie-signing key can be guessed. Anyone who guesses it can sign in as any user."""
 
-MIN_KEY_CHARACTERS = 32  # characters
-_MIN_DISTINCT_CHARACTERS = 8  # 32 random hexadecimal digits have fewer once in some millions of millions
-_MIN_PERIOD_CHARACTERS = 16  # a shorter text, again and again, is no longer than itself
+MIN_KEY_CHARACTERS = 32
+_MIN_DISTINCT_CHARACTERS = 8  # 32 random hexadecimal digits have fewer once in 28 million
+_MIN_PERIOD_CHARACTERS = 16  # a repeated shorter text is no stronger than the text itself
 _GUESSABLE_WORDS = (
     *(
         "changeme",
@@ -28,7 +28,7 @@ _GUESSABLE_WORDS = (
         "1234567890",
     ),
 )
-# from the documentation of Flask and of FastAPI, and the SHA-256 of nothing: copied into many systems
+# from the documentation of Flask and FastAPI, and the SHA-256 of the empty string: copied into many systems
 _PUBLISHED_KEYS = (
     "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
     "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
@@ -37,7 +37,7 @@ _PUBLISHED_KEYS = (
 
 
 def find_weakness(key: str) -> str | None:
-    """What is wrong with it, as the end of a sentence about it; None when nothing is."""
+    """What is wrong with a key, as the end of a sentence about it; None if nothing is."""
     text = key.strip().casefold()
     if len(text) < MIN_KEY_CHARACTERS:
         return f"has fewer than {MIN_KEY_CHARACTERS} characters"

@@ -1,7 +1,7 @@
 """Every setting: its name is the environment variable, its description the sentence in `docs/settings.md`.
 
-Read once, at start, by `Settings.load`; a wrong value stops the program with a hint for each problem instead of failing
-later in a request. Nothing else in the project reads the environment (`gunicorn.conf.py` excepted: it runs before the
+Read once, at start, by `Settings.load`. Invalid values stop the program with a hint for each, instead of failing later
+in a request. Nothing else in the project reads the environment (except `gunicorn.conf.py`, which runs before the
 program is loaded).
 """
 
@@ -25,7 +25,7 @@ from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
 from broadcast.config.unknown_settings import RENAMED, find_misspelt
 
 _HOST_AND_PORT = re.compile(r"[^\s,/]+:\d{1,5}")
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # with room for ".dlt"
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # leaves room for ".dlt"
 _ORIGIN_PATTERN = re.compile(
     r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?"
 )
@@ -36,11 +36,11 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
 class SettingsError(Exception):
-    """The environment does not make a system that can run; the message has one line for each problem."""
+    """The settings are invalid. The message has one line for each problem."""
 
 
 class Settings(SignInSettings):
-    """Strict and frozen. Durations carry their unit in the name; sizes are bytes."""
+    """Strict and frozen. Names of durations end in their unit; sizes are in bytes."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False)
 
@@ -272,7 +272,7 @@ class Settings(SignInSettings):
         init_settings: PydanticBaseSettingsSource,
         **_: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # `load` hands the environment in, so that a test can hand in another
+        return (init_settings,)  # `load` passes the environment, so that a test can pass another
 
     @model_validator(mode="before")
     @classmethod
@@ -309,7 +309,7 @@ class Settings(SignInSettings):
         return self
 
     def _check_secret_keys(self) -> list[str]:
-        """Never repeats a key."""
+        """Hints never contain a key."""
         named_keys = [("SECRET_KEY", self.secret_key)] if self.secret_key is not None else []
         named_keys += [("SECRET_KEY_FALLBACKS", key) for key in self.secret_key_fallbacks if self.is_production]
         return [
@@ -319,12 +319,12 @@ class Settings(SignInSettings):
         ]
 
     def _find_key_weakness(self, key: str) -> str | None:
-        """What is wrong with a key; outside production only one that is too short."""
+        """What is wrong with a key; outside production, only whether it is too short."""
         problem = find_weakness(key)
         return problem if self.is_production or len(key) < MIN_KEY_CHARACTERS else None
 
     def _check_embed_origins(self) -> list[str]:
-        """An origin is compared with what browsers send, so it must be written as they write it (RFC 6454)."""
+        """An origin is compared with what browsers send, so it must be written in their form (RFC 6454)."""
         for origin in self.embed_origins:
             match = _ORIGIN_PATTERN.fullmatch(origin)
             if not match or match[2] == _DEFAULT_PORTS[match[1]] or int(match[2] or 0) > 65535:
@@ -366,7 +366,7 @@ class Settings(SignInSettings):
         return hints + self._check_kafka_certificates()
 
     def _check_kafka_certificates(self) -> list[str]:
-        """Looked for at start: a file that is not there would only be missed with each connection."""
+        """Checked at start: otherwise a missing file fails only with each connection."""
         if not self.kafka_bootstrap_servers or not self.kafka_security_protocol.endswith("SSL"):
             return []
         context = ssl.create_default_context()
@@ -388,7 +388,7 @@ class Settings(SignInSettings):
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Read the settings from `environ` (default: the process's). Raises SettingsError naming every problem."""
+        """Read the settings from `environ` (default: the process's). Raises SettingsError that names every problem."""
         environ = os.environ if environ is None else environ
         if renamed := [f"{old} is now {RENAMED[old]}." for old in RENAMED if environ.get(old)]:
             raise SettingsError("\n".join(renamed))
@@ -402,7 +402,7 @@ class Settings(SignInSettings):
 
     @property
     def misspelling_warnings(self) -> list[str]:
-        """A sentence for each name in the environment that is no setting but nearly one."""
+        """A sentence for each environment variable that is nearly, but not exactly, a setting."""
         return [
             f"{name} is not a setting and does nothing. Did you mean {nearest}?"
             for name, nearest in self._misspelt.items()
@@ -416,7 +416,7 @@ class Settings(SignInSettings):
         return database_url.make_sqlite_url(self.data_dir / "broadcast.sqlite3")
 
     def list_event_rule_warnings(self) -> list[str]:
-        """What is said at start and by the doctor of who may announce anything."""
+        """Warnings, at start and from `doctor`, when events without a matching rule are allowed."""
         if self.event_rules is None or self.event_rules_default == "refuse":
             return []
         return ["EVENT_RULES_DEFAULT is allow: an event that matches no rule may use any audience and priority."]
@@ -426,7 +426,7 @@ class Settings(SignInSettings):
         return self.app_env == "production"
 
     def read_secret_key(self) -> str:
-        """Return SECRET_KEY or the content of its file. Raises SettingsError when there is neither."""
+        """Return SECRET_KEY or the content of its file. Raises SettingsError if there is neither."""
         if self.secret_key:
             return self.secret_key
         path = self.data_dir / "secret_key"

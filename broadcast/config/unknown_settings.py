@@ -1,9 +1,9 @@
-"""Names in the environment that look like settings and are none: misspelt, or of an earlier version. Both do nothing."""
+"""Environment variables that look like settings but have no effect: misspelt, or of an earlier version."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-RENAMED = {  # in 0.2.0: the old names are refused at start, for one version
+RENAMED = {  # in 0.2.0; the old names are refused at start for one version
     "FORWARDED_HOPS": "TRUSTED_PROXY_HOPS",
     "FIGURES_PER_PERSON": "STATS_PER_RECIPIENT",
     "DATABASE_BUSY_SECONDS": "DATABASE_LOCK_TIMEOUT_SECONDS",
@@ -14,12 +14,12 @@ RENAMED = {  # in 0.2.0: the old names are refused at start, for one version
     "OIDC_LINK_PEOPLE": "OIDC_LINK_USERS",
     "PROXY_CREATE_PEOPLE": "PROXY_CREATE_USERS",
 }
-_MIN_SIMILARITY = 0.84  # HEARTBEAT_SECOND and HEARTBEAT_SECONDS are 0.97 alike, HOSTNAME and HOST 0.67
-_MIN_NAME_CHARACTERS = 6  # PORTS or HOSTS may be anybody's
+_MIN_SIMILARITY = 0.84  # HEARTBEAT_SECOND and HEARTBEAT_SECONDS score 0.97, HOSTNAME and HOST 0.67
+_MIN_NAME_CHARACTERS = 6  # PORTS or HOSTS may belong to another program
 
 
 def find_misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Return the names that are no setting but nearly one, each with the nearest setting. Both in upper case."""
+    """Return the names that are nearly a setting, each with the nearest one. Both in upper case."""
     nearest_settings = {}
     for name in names:
         if name in known or len(name) < _MIN_NAME_CHARACTERS:

@@ -1,1 +1,1 @@
-"""What people and programs write, and how it reads: Markdown as HTML, message templates as text."""
+"""Rendering of user and program input: Markdown to HTML, message templates to text."""

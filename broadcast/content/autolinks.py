@@ -1,18 +1,18 @@
-"""Addresses in plain text that become links by themselves: http and https, hosts of well-known domains, and mail.
+"""Finds addresses in plain text to turn into links: http and https, hosts of well-known domains, and mail.
 
-Written here because the patterns of linkify-it take time that grows with the square of a word: seconds for 2,000 characters.
-These read each character a fixed number of times. A candidate begins only where no part of another one stands before it, and
-whatever a part of a pattern has read it does not give back (`++`, `*+`).
+Replaces linkify-it, whose patterns take time quadratic in the length of a word: seconds for 2,000 characters. These
+read each character a fixed number of times: a candidate begins only where no part of another one precedes it, and the
+quantifiers are possessive (`++`, `*+`).
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-MAX_ADDRESS_CHARACTERS = 2000  # characters, as of the address of a button
+MAX_ADDRESS_CHARACTERS = 2000  # the same as for a button's URL
 _MAX_HOST_CHARACTERS = 253  # RFC 1035
 _HOST_LABEL = r"\w++(?:-++\w++)*+"
-# As linkify-it has them: without a scheme, `notes.txt` must not be taken for a host
+# As in linkify-it: without a scheme, `notes.txt` must not count as a host
 _WELL_KNOWN_TLDS = "biz|com|edu|gov|net|org|pro|web|xxx|aero|asia|coop|info|museum|name|shop|рф|[a-z]{2}"
 _ADDRESS_PATTERN = re.compile(
     rf"""(?<![\w@/.:+-])
@@ -30,7 +30,7 @@ _BRACKET_PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 class Address(NamedTuple):
-    """A part of a text, from `index` to `last_index`, and where it leads; the names are those that markdown-it asks for."""
+    """An address in a text, from `index` to `last_index`, and its URL. markdown-it expects these field names."""
 
     url: str
     text: str
@@ -40,7 +40,7 @@ class Address(NamedTuple):
 
 
 def find_addresses(text: str) -> Iterator[Address]:
-    """The addresses in `text`, in order; in linear time."""
+    """The addresses in `text`, in order, in linear time."""
     position = 0
     while (match := _ADDRESS_PATTERN.search(text, position)) is not None:
         position = match.end()
@@ -50,14 +50,14 @@ def find_addresses(text: str) -> Iterator[Address]:
 
 
 def match_address_at_start(text: str) -> Address | None:
-    """The address with a scheme with which `text` begins."""
+    """The address with a scheme that `text` begins with."""
     match = _ADDRESS_PATTERN.match(text)
     return _parse_address(match) if match and match["scheme"] else None
 
 
 def _parse_address(match: re.Match[str]) -> Address | None:
     start, end = match.span()
-    if match["mail"]:  # what follows the host of a mail address is text
+    if match["mail"]:  # whatever follows the host of a mail address is text
         end = match.end("at")
     else:
         end = start + _get_trimmed_length(match[0], match.start("rest") - start)
@@ -78,7 +78,7 @@ def _parse_address(match: re.Match[str]) -> Address | None:
 
 
 def _get_trimmed_length(text: str, min_length: int) -> int:
-    """The length of an address without the punctuation, and the brackets of its sentence, that stand behind it."""
+    """The length of an address without the punctuation and unmatched closing brackets that follow it."""
     unmatched = {closing: text.count(opening) - text.count(closing) for closing, opening in _BRACKET_PAIRS.items()}
     end = len(text)
     while end > min_length:

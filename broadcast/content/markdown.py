@@ -1,11 +1,11 @@
-"""Markdown as typed → HTML that is safe in anybody's page.
+"""Renders Markdown to HTML that is safe on every page.
 
-Two well-kept libraries, one behind the other: markdown-it-py makes no raw HTML, nh3 (ammonia) keeps a short list of tags
-whatever the first one did. No images, no classes, no ids; links only to http, https and mailto.
+Two maintained libraries in sequence: markdown-it-py emits no raw HTML, and nh3 (ammonia) then allows only a short list
+of tags. No images, no classes, no ids; links only to http, https and mailto.
 
-No text within 16 KiB keeps a worker's loop. `markdown_limits` refuses what has too much of one structure, before anything is
-parsed. Each step of the parser is counted, so that what the counts do not foresee ends as well, and after every few
-milliseconds of steps the other greenlets have their turn.
+No text within 16 KiB blocks a worker's event loop. `markdown_limits` rejects texts with too much of one structure
+before parsing. Every parser step is counted, so that work which the limits do not foresee ends too, and after every few
+milliseconds of steps other greenlets run.
 """
 
 import copy
@@ -25,10 +25,10 @@ from broadcast.content import autolinks, markdown_limits
 from broadcast.content.autolinks import Address
 from broadcast.domain.visible_text import is_blank
 
-MAX_STEPS = 40_000  # of the parser in one text: some 100 ms; a newsletter with a hundred links takes 10,000
-MAX_LEVELS = 20  # of quotes and lists in one another; a list is two
-MAX_LINKS = 500  # addresses that become links by themselves
-_MAX_SCHEME_CHARACTERS = 32  # characters before `://`
+MAX_STEPS = 40_000  # per text: some 100 ms of parsing; a newsletter with a hundred links takes 10,000
+MAX_LEVELS = 20  # of nested quotes and lists; a list counts as two
+MAX_LINKS = 500  # addresses that become links automatically
+_MAX_SCHEME_CHARACTERS = 32  # before `://`
 
 _ALLOWED_TAGS = {
     "p",
@@ -51,18 +51,18 @@ _ALLOWED_TAGS = {
 }
 _ALLOWED_TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
 
-# One line in which no character means anything to Markdown, nor could be part of a link. Programs write such lines, thousands
-# in a second, and both libraries together take 0.3 ms for each. A test compares this with what they say. Nothing is given back
-# when a part does not fit (`++`, `*+`), as no character fits two of them.
+# One line without characters that are special in Markdown or could be part of a link. Programs send thousands of such
+# lines per second, and both libraries together take 0.3 ms for each. A test compares this pattern with the libraries.
+# It does not backtrack (`++`, `*+`), as no character matches two of its parts.
 _PLAIN_LINE = re.compile(r"[A-Za-z](?:[A-Za-z0-9,;!?'\"() ]++|[.:](?= |\Z)|(?<=[A-Za-z0-9])-(?=[A-Za-z0-9]))*+(?<! )")
 _MAY_BE_ADDRESS = re.compile(r"\w[.@]\w|://")
 _LONG_HOST = re.compile(r"(?:[a-z]+:)?(?://)?[^/?#]{320}", re.IGNORECASE)
 
 
 def render(markdown: str) -> str:
-    """Make HTML of a message of at most 16 KiB. Lets other greenlets run, so never call it inside a write transaction.
+    """Render a message of at most 16 KiB. Lets other greenlets run, so never call it inside a write transaction.
 
-    Raises Invalid, about the field `content`: nothing of it can be seen, or it has more of a structure than is rendered.
+    Raises Invalid for the field `content` if no text is visible, or if it has more of a structure than is rendered.
     """
     if _PLAIN_LINE.fullmatch(markdown):
         return f"<p>{markdown}</p>\n"
@@ -79,7 +79,7 @@ def _render_markdown(markdown: str) -> str:
     if not any(map(_has_visible_text, tokens)):
         raise Invalid({"content": "The message has no visible text. Images and links without text are not shown."})
     for token in tokens:
-        if token.tag in ("h1", "h2"):  # the page has its own h1, the card its title
+        if token.tag in ("h1", "h2"):  # the page and the card have their own h1 and h2
             token.tag = "h3"
     html = "".join(_render_tokens(tokens, budget))
     return nh3.clean(
@@ -93,33 +93,33 @@ def _render_markdown(markdown: str) -> str:
 
 
 class _WorkBudget:
-    """What one text has cost so far."""
+    """The work that one text has cost so far."""
 
     def __init__(self) -> None:
         self._steps, self._links, self._yielder = 0, 0, Yielder()
 
     def count_step(self) -> None:
-        """Count a step of the parser, and let others run when many have passed. Raises Invalid."""
+        """Count a parser step, and let other greenlets run after many. Raises Invalid."""
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise markdown_limits.make_complexity_error()
         self._yielder.maybe_yield()
 
     def count_link(self) -> None:
-        """Count an address that became a link by itself. Raises Invalid."""
+        """Count an automatic link. Raises Invalid."""
         self.count_step()
         self._links += 1
         if self._links > MAX_LINKS:
             raise markdown_limits.make_link_count_error(MAX_LINKS)
 
     def normalize_link(self, url: str) -> str:
-        """As the library does; some hundred lines of it for each address."""
+        """Like the library's function, which runs some hundred lines per address."""
         self.count_step()
         return _base_parser.normalizeLink(url)
 
 
 class _AddressMatcher:
-    """What the library asks for addresses; they are counted, with the words that may be some."""
+    """The library's linkify interface. Counts the addresses, and the words that may be addresses."""
 
     def __init__(self, budget: _WorkBudget):
         self._budget = budget
@@ -144,7 +144,7 @@ class _AddressMatcher:
 
 
 class _StepCountingInlineParser(ParserInline):
-    """Looking ahead for the end of a link costs a step for each sign, also where its result is remembered."""
+    """Counts a step for each character of the look-ahead for the end of a link, even where its result is cached."""
 
     def skipToken(self, state: StateInline) -> None:  # noqa: N802 - a name of the library
         state.env["work"].count_step()
@@ -157,7 +157,7 @@ def _count_inline_step(state: StateInline, silent: bool) -> bool:
 
 
 def _linkify_bounded(state: StateInline, silent: bool) -> bool:
-    """The library's rule for `://`, which looks for the scheme in all the text since the last sign: here in its end alone."""
+    """The library's rule for `://`. It searches all text since the last special character; here only its end."""
     if not state.src.startswith("://", state.pos):
         return False
     pending = state.pending
@@ -165,7 +165,7 @@ def _linkify_bounded(state: StateInline, silent: bool) -> bool:
         return linkify(state, silent)
     if not silent:
         state.pending = pending[:-_MAX_SCHEME_CHARACTERS]
-        state.pushPending()  # the library joins texts that stand side by side
+        state.pushPending()  # the library joins adjacent texts
         state.pending = pending[-_MAX_SCHEME_CHARACTERS:]
         return linkify(state, silent)
     state.pending = pending[-_MAX_SCHEME_CHARACTERS:]
@@ -175,12 +175,12 @@ def _linkify_bounded(state: StateInline, silent: bool) -> bool:
 
 
 def _is_url_too_long(url: str) -> bool:
-    """Such an address is left as text. Writing a host in Punycode takes time that grows with the square of its length."""
+    """Such an address stays text. Encoding a host in Punycode takes time quadratic in its length."""
     return len(url) > autolinks.MAX_ADDRESS_CHARACTERS or _LONG_HOST.match(url) is not None
 
 
 def _count_block_step(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A rule that never fits: it counts. What is nested too deeply, the library would drop without a word."""
+    """A rule that never matches and only counts. It rejects nesting that the library would silently drop."""
     state.env["work"].count_step()
     if state.level > MAX_LEVELS:
         raise markdown_limits.make_nesting_error(MAX_LEVELS // 2, MAX_LEVELS)
@@ -194,7 +194,7 @@ def _has_visible_text(token: Token) -> bool:
 
 
 def _render_tokens(tokens: Sequence[Token], budget: _WorkBudget) -> Iterator[str]:
-    """The HTML of tokens, piece by piece, as the renderer of the library makes it in one go."""
+    """Render tokens to HTML piece by piece; the library's renderer does it in one go."""
     for index, token in enumerate(tokens):
         budget.count_step()
         if token.type == "inline":
@@ -206,9 +206,9 @@ def _render_tokens(tokens: Sequence[Token], budget: _WorkBudget) -> Iterator[str
 
 
 def _make_parser() -> MarkdownIt:
-    # Deeper than MOST_LEVELS can be: `_count_block_step` refuses before the library leaves anything away
+    # Deeper than MAX_LEVELS: `_count_block_step` rejects the text before the library drops anything
     parser = MarkdownIt("js-default", {"html": False, "linkify": True, "breaks": True, "maxNesting": MAX_LEVELS + 10})
-    # nh3 judges schemes but lets an address without one pass: `//elsewhere`, or a path of this site
+    # nh3 checks schemes but allows URLs without one: `//elsewhere`, or a path of this site
     parser.validateLink = lambda url: url.lower().startswith(("http://", "https://", "mailto:"))
     normalize_link = parser.normalizeLink
     parser.normalizeLink = lambda url: "" if _is_url_too_long(url) else normalize_link(url)

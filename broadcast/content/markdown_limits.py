@@ -1,7 +1,7 @@
-"""How much structure one message may have, told before anything is parsed, in sentences that name what there is too much of.
+"""Limits of structure in one message, checked before parsing; the error names what there is too much of.
 
-The figures are several times what people write in 16 KiB: a newsletter with a hundred links and a table of two hundred rows
-has a third of each.
+The limits are several times what people write in 16 KiB: a newsletter with a hundred links and a table of two hundred
+rows has a third of each.
 """
 
 import re
@@ -26,16 +26,14 @@ _LIMITS = (
     _StructureLimit(re.compile(r"\\"), 2000, "backslashes"),
     _StructureLimit(re.compile(r"\|"), 4000, "vertical bars of tables"),
 )
-_MAX_CELLS = 4000  # of all tables, with those that Markdown fills up because a row is shorter than the head
-_MAX_MARKERS = 100  # of quotes and lists at the beginning of one line; a line drawn as `- - -` is as wide as a page
+_MAX_CELLS = 4000  # of all tables, including those that Markdown adds when a row is shorter than the head
+_MAX_MARKERS = 100  # quote and list markers at the start of one line; a line drawn as `- - -` is as wide as a page
 _MARKER_PATTERN = re.compile(r"[ \t]*+(?:[-+*>]|\d{1,9}[.)])(?=[ \t>])")
-_TABLE_DELIMITER_ROW = re.compile(
-    r"[ \t>*+\d.)|:-]++"
-)  # the line of a table below its head, in a list or a quote perhaps
+_TABLE_DELIMITER_ROW = re.compile(r"[ \t>*+\d.)|:-]++")  # the row below a table's head, perhaps in a list or a quote
 
 
 def check_structure(markdown: str) -> None:
-    """Raise Invalid, about the field `content`, for a message with more of a structure than is rendered; in linear time."""
+    """Raise Invalid for the field `content` if a message has more of a structure than is rendered. Linear time."""
     for limit in _LIMITS:
         if (count := sum(1 for _ in limit.pattern.finditer(markdown))) > limit.max_count:
             raise _make_error(f"It has {count:,} {limit.label}; at most {limit.max_count:,} fit.")
@@ -55,7 +53,7 @@ def _count_markers(line: str) -> int:
 
 
 def _count_cells(lines: list[str]) -> int:
-    """The cells of all tables, or more: each row has as many as the head, down to the next blank line."""
+    """An upper bound of the cells of all tables: each row counts as many as the head, down to the next blank line."""
     cells = columns = 0
     for line in lines:
         if not line.strip(" \t>"):

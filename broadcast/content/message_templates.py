@@ -1,9 +1,9 @@
-"""Message templates: text with variables, in a small and harmless part of Jinja.
+"""Message templates: text with variables, in a small, safe subset of Jinja.
 
-What may be written is a list of allowed pieces, not a list of forbidden ones: variables, a few filters, conditions, and loops
-over what was filled in or over `range`. Nothing can be called, reached into or assigned, so text grows only by loops, and
-those are counted. Jinja reads a template, of a bounded number of pieces; nothing is compiled, so nothing is worked out before
-it is asked for, and `template_evaluation` counts what that costs. Whatever somebody writes, it ends within milliseconds.
+An allow list, not a deny list: variables, a few filters, conditions, and loops over values or `range`. No calls,
+attribute access or assignments, so text grows only by loops, and those are counted. Jinja only parses a template, of a
+bounded number of tokens. Nothing is compiled, so nothing is constant-folded, and `template_evaluation` counts the cost
+of evaluation. Any template ends within milliseconds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,11 +20,11 @@ from broadcast.content.template_evaluation import (
     TemplateEvaluator,
 )
 
-MAX_PLACEHOLDERS = 200  # of variables, conditions and loops
-MAX_TOKENS = 1200  # words, signs and texts that Jinja reads: some 20 ms, and it is read twice
-MAX_VALUE_CHARACTERS = 2_000  # characters of one variable
+MAX_PLACEHOLDERS = 200  # variables, conditions and loops
+MAX_TOKENS = 1200  # tokens of Jinja: some 20 ms, and each template is parsed twice
+MAX_VALUE_CHARACTERS = 2_000  # of one variable
 MAX_VARIABLES = 20
-MAX_DEPTH = 40  # of parts in one another
+MAX_DEPTH = 40  # of nested nodes
 _ALLOWED_NODES = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.If, nodes.For, nodes.Filter,
     nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Test, nodes.Add, nodes.Sub, nodes.Call,
@@ -33,7 +33,7 @@ _ALLOWED_NODES = (
 
 
 def list_variables(*texts: str) -> list[str]:
-    """Names that must be filled in, in alphabetical order. Raises Invalid when a text is no template."""
+    """The variables to fill in, in alphabetical order. Raises Invalid if a text is not a valid template."""
     names = {name for text in texts for name in _find_free_names(_parse_template(text), frozenset())}
     if len(names) > MAX_VARIABLES:
         raise Invalid({"content": f"This has {len(names)} variables; at most {MAX_VARIABLES} fit."})
@@ -41,7 +41,7 @@ def list_variables(*texts: str) -> list[str]:
 
 
 def fill_template(text: str, values: Mapping[str, str]) -> str:
-    """The text with its variables filled in. Raises Invalid with a sentence, also when it would grow without end."""
+    """The text with its variables filled in. Raises Invalid with a sentence, also if it exceeds the limits."""
     tree = _parse_template(text)
     evaluation = TemplateEvaluator({name: value[:MAX_VALUE_CHARACTERS] for name, value in values.items()})
     try:
@@ -65,7 +65,7 @@ def _parse_template(text: str) -> nodes.Template:
 
 
 def _check_size(text: str) -> None:
-    """Raise Invalid for what has more pieces than are read; the pieces are counted one by one, and no further than that."""
+    """Raise Invalid if a text has too many tokens. The count stops at the limit."""
     if len(text) > MAX_CHARACTERS:
         raise Invalid({"content": f"This has {len(text):,} characters; at most {MAX_CHARACTERS:,} fit in a template."})
     if (placeholder_count := text.count("{{") + text.count("{%")) > MAX_PLACEHOLDERS:
@@ -73,12 +73,12 @@ def _check_size(text: str) -> None:
             {"content": f"This has {placeholder_count:,} placeholders; at most {MAX_PLACEHOLDERS:,} fit in a template."}
         )
     for token_count, _ in enumerate(ENVIRONMENT.lex(text), 1):
-        if token_count > 2 * MAX_TOKENS:  # half of what is lexed is the space between
+        if token_count > 2 * MAX_TOKENS:  # half of the tokens are the whitespace in between
             raise Invalid({"content": f"This has more than {MAX_TOKENS:,} template elements. Simplify it."})
 
 
 def _find_forbidden(node: nodes.Node, depth: int) -> str | None:
-    """What in this part of the tree is not allowed; None when all of it is."""
+    """What in this subtree is not allowed; None if everything is."""
     node_name = type(node).__name__.lower()
     if not isinstance(node, _ALLOWED_NODES) or depth > MAX_DEPTH:
         return node_name if depth <= MAX_DEPTH else "so many nested parts"
@@ -104,7 +104,7 @@ def _find_forbidden(node: nodes.Node, depth: int) -> str | None:
 
 
 def _find_free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
-    """Names that no loop around them gives a value."""
+    """Names that are not bound by an enclosing loop."""
     match node:
         case nodes.Name():
             if node.name not in bound:

@@ -1,7 +1,7 @@
-"""Filling in a message template: its tree is walked, and every step, round of a loop and character is counted.
+"""Evaluates message templates by walking the tree, counting every step, loop iteration and output character.
 
-Values and filters mean what they mean in Jinja. A filter that could make much of little (`round` to many digits, `join`,
-`odd` of a text with a `%` in it) is written here, with a bound.
+Values and filters behave as in Jinja. Filters and tests that could turn little input into much work (`round` to many
+digits, `join`, `odd` of a text with a `%`) are reimplemented with bounds.
 """
 
 import operator
@@ -16,17 +16,17 @@ MAX_ITERATIONS = 500  # of all loops together
 MAX_STEPS = 20_000  # some 20 ms
 MAX_NUMBER = 10**9
 _MAX_ROUND_DIGITS = 15  # after the point; a float has no more
-_MAX_TRIM_CHARACTERS = 100  # characters that `trim` may be told to take away
+_MAX_TRIM_CHARACTERS = 100  # in the argument of `trim`
 _CHARACTERS_PER_STEP = 16
 
-# Reads templates and compiles none; what may be written is checked by `message_templates`
+# Only parses templates; `message_templates` checks what they may contain
 ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True, optimized=False, cache_size=0
 )
 
 
 class TemplateBudgetExceeded(Exception):
-    """A template costs more than is given to one; says what there was too much of."""
+    """A template exceeds a limit; the message says which."""
 
     def __init__(self, reason: str = "its loops run too many times"):
         super().__init__(reason)
@@ -77,7 +77,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 
 def _is_odd(value: Any) -> bool:
-    if not _is_number(value):  # `%` of a text would write it in a given width
+    if not _is_number(value):  # `%` on a text would format it, to any width
         raise ValueError("only numbers are odd or even")
     return tests.test_odd(value)
 
@@ -106,7 +106,7 @@ def _range(*numbers: Any) -> range:
 
 
 class TemplateEvaluator:
-    """One filling in. `values` are the variables; what a template raises is Spent, or an error of Jinja or of Python."""
+    """Evaluates one template with `values`. Raises TemplateBudgetExceeded, or an error of Jinja or Python."""
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = dict(values)
@@ -217,7 +217,7 @@ class TemplateEvaluator:
 
 
 def _measure_size(value: Any) -> int:
-    """Characters or parts of a value; a number has its digits."""
+    """Characters or items of a value; for an integer, its bits."""
     if isinstance(value, str | list | range):
         return len(value)
     return value.bit_length() if isinstance(value, int) else 1

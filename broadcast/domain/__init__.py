@@ -1,1 +1,1 @@
-"""What a broadcast is and may do: plain Python, the standard library only, no input or output."""
+"""The rules of broadcasts: plain Python, standard library only, no I/O."""

@@ -1,4 +1,4 @@
-"""Who acts. Built from a session, a token or the command line; never from what a request says about itself."""
+"""Who performs an action. Built from a session, a token or the command line, never from what a request claims."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +10,11 @@ from broadcast.domain.permissions import Permission
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person, a program, or the system itself (`user_id` None).
+    """A user, a program, or the system itself (`user_id` None).
 
     `may_administer` gives every permission, `permissions` gives some; both already account for a token's scopes.
-    `may_ingest_events` is the scope `events`: to send what happens outside. `signed_in_at` is when the session began by which a
-    person acts; None for a program, whom nothing is asked (`domain.pop_confirmation`).
+    `may_ingest_events` is the scope `events`: sending inbound events. `signed_in_at` is the start of a user's session;
+    None for a program, which is never asked to confirm (`domain.confirmation`).
     """
 
     user_id: int | None
@@ -39,7 +39,7 @@ class Actor:
             raise Forbidden()
 
     def require_event_ingestion(self) -> None:
-        """Raises Forbidden unless this actor may hand in events from outside."""
+        """Raises Forbidden unless this actor may send inbound events."""
         if not self.may_ingest_events:
             raise Forbidden()
 

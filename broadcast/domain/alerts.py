@@ -1,7 +1,7 @@
-"""Which messages interrupt somebody who opens a page: the rule of what, how many, and in what order.
+"""Which messages alert a user who opens a page: which, how many, and in what order.
 
-Which of them still want to be told at all, the database knows (`store.inbox.list_alerts`); when they are held (quiet
-hours), the page does, as it stays open.
+The database knows which messages still need an alert (`store.inbox.list_alerts`). The page itself holds alerts back
+during quiet hours, because it stays open.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,7 +18,7 @@ _PRIORITY_ORDER = (Priority.URGENT, Priority.HIGH, Priority.NORMAL, Priority.LOW
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A message that wants to be told. `raised_at` is when it was sent, shown again or reminded of, whichever came last."""
+    """A message that should alert. `raised_at` is when it was sent, shown again or reminded of, whichever came last."""
 
     id: int
     seq: int
@@ -28,7 +28,7 @@ class Alert:
 
 
 def select_alerts(alerts: Iterable[Alert], preferences: Preferences, *, mandatory: Collection[str]) -> list[Alert]:
-    """What a page raises: the highest priority first, and of one priority the oldest first, as they would have come in."""
+    """The alerts that a page raises: highest priority first, then oldest first, as they would have come in."""
     unmuted = [
         a
         for a in alerts

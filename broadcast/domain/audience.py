@@ -1,8 +1,8 @@
-"""Who a broadcast is for. One rule, used for the live stream, the inbox, the replay, every receipt, and the answer to "why".
+"""Who a broadcast is for. One rule for the live stream, the inbox, replay, receipts, and the answer to "why".
 
-An empty set would reach nobody, so it cannot be made; an unknown role or person is refused where an audience is read from
-input (`broadcast.actions.audiences`), never taken for "everybody". The store says the same rule once more in SQL, because a
-million people cannot be asked one by one; a test compares the two for random audiences.
+An empty set would reach nobody, so it cannot be made. An unknown role or user is refused where an audience is read from
+input (`broadcast.actions.audiences`), never taken as "everyone". The store repeats the rule in SQL, because a million
+users cannot be checked one by one; a test compares the two for random audiences.
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 _NO_USER_IDS: frozenset[int] = frozenset()
-_RETIRED_SEPARATOR = "~"  # in no name of a role that can be given to somebody
+_RETIRED_SEPARATOR = "~"  # appears in no role name that can be assigned
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """A person looking: user id and role names at the moment of the look."""
+    """The user at an inbox or a stream: id and current role names."""
 
     user_id: int
     roles: frozenset[str] = field(default_factory=frozenset)
@@ -44,9 +44,9 @@ class EveryoneAudience:
 
 @dataclass(frozen=True, slots=True)
 class RoleAudience:
-    """People who have at least one of these roles, or all of them, when they look.
+    """Users who have at least one of these roles, or all of them, when they look.
 
-    Who gets the role later is included from then on.
+    Users who get the role later are included from then on.
     """
 
     names: frozenset[str]
@@ -97,9 +97,7 @@ class UserAudience:
 
 @dataclass(frozen=True, slots=True)
 class ExclusionAudience:
-    """`base` without people who have one of `make_role_audience`, and without the people `user_ids`. Leaving out
-    always wins.
-    """
+    """`base` without the users who have one of `roles` and the users in `ids`. Exclusion always wins."""
 
     base: EveryoneAudience | RoleAudience | UserAudience
     roles: frozenset[str] = frozenset()
@@ -127,7 +125,7 @@ class ExclusionAudience:
         return self.base.to_json() | {"except": {"roles": sorted(self.roles), "users": sorted(self.ids)}}
 
 
-# `named_user_ids` are the people whom an audience knows by id: for everybody else, roles alone decide. The hub relies on it.
+# `named_user_ids` are the users that an audience names by id; for all others, roles alone decide. The hub relies on it.
 Audience = EveryoneAudience | RoleAudience | UserAudience | ExclusionAudience
 
 
@@ -142,7 +140,7 @@ def make_user_audience(user_ids: Iterable[int]) -> UserAudience:
 def exclude(
     base: EveryoneAudience | RoleAudience | UserAudience, roles: Iterable[str], user_ids: Iterable[int]
 ) -> Audience:
-    """`base` itself when nobody is left out."""
+    """`base` without the given roles and users; `base` itself if both are empty."""
     roles, user_ids = frozenset(roles), frozenset(user_ids)
     return ExclusionAudience(base, roles, user_ids) if roles or user_ids else base
 
@@ -172,12 +170,12 @@ def _parse_base_audience(value: dict[str, Any]) -> EveryoneAudience | RoleAudien
 
 
 def make_retired_role_name(name: str, suffix: str) -> str:
-    """The name under which a deleted role stays: no role can be called so, and `display_role_name` knows what it was."""
+    """The name that a deleted role keeps. No role can be created with it; `display_role_name` recovers the original."""
     return f"{name[: 63 - len(suffix)]}{_RETIRED_SEPARATOR}{suffix}"
 
 
 def display_role_name(name: str) -> str:
-    """A role's name for a sentence; that of a deleted one without what tells it from a later role of the same name."""
+    """A role's name for display; a deleted role's without its suffix, which tells it from a later namesake."""
     return name.partition(_RETIRED_SEPARATOR)[0]
 
 

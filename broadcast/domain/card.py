@@ -1,6 +1,6 @@
-"""One message as its audience sees it: the payload of the log, the data of the stream, and what the card partial renders.
+"""A message as its audience sees it: the payload in the log, the data of the stream, and the input of the card partial.
 
-Nothing here depends on the person looking, so one encoding serves every client; read or unread is added by the page.
+Nothing here depends on the viewer, so one encoding serves every client; the page adds read or unread.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from broadcast.domain.message import Link
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`content` is the Markdown as typed, `content_html` the sanitised HTML made from it; `edited_at` is None until an edit.
+    """`content` is the Markdown as typed, `content_html` the sanitised HTML made from it; `edited_at` is None until an
+    edit.
 
-    `times` is the number of events that the card stands for, `repeated_at` the moment of the newest of several. It
-    `is_from_source` when another system announced it, and no person. Acknowledgements of revisions before `ack_revision` do
-    not stand any more.
+    `times` is the number of inbound events that the card stands for, `repeated_at` the time of the newest if there are
+    several. `is_from_source` is True if another system sent it, not a user. Acknowledgements of revisions before
+    `ack_revision` no longer count.
     """
 
     id: int
@@ -88,7 +89,7 @@ class Card:
             actions=tuple(Link(**link) for link in payload["actions"]),
             target_type=payload["targetType"],
             why=payload["why"],
-            times=payload.get("times", 1),  # the log of an earlier version has none of these
+            times=payload.get("times", 1),  # log events of an earlier version lack these
             repeated_at=_parse_optional_time(payload.get("repeatedAt")),
             ack_revision=payload.get("ackRevision", 1),
             is_from_source=payload.get("fromSource", False),

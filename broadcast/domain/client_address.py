@@ -1,4 +1,4 @@
-"""Which client an address on the network belongs to, for whoever counts or limits by address."""
+"""Maps network addresses to clients, for counting and limiting by address."""
 
 import re
 from functools import lru_cache
@@ -6,20 +6,20 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 _ADDRESS_WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")  # as some proxies write X-Forwarded-For
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-_CLIENT_PREFIX_BITS = 64  # what one household or one machine is given (RFC 6177): it has 2^64 addresses to come from
+_CLIENT_PREFIX_BITS = 64  # what one household or machine is assigned (RFC 6177); it can use 2^64 addresses
 
 
 @lru_cache(4096)
 def get_client_key(address: str) -> str:
-    """One name for all addresses that one client may use: an IPv4 address, or the /64 of an IPv6 address.
+    """One key for all addresses that a client may use: an IPv4 address, or the /64 of an IPv6 address.
 
-    An IPv4 address that is written as IPv6 (mapped, or by NAT64) is that IPv4 address. What is no address, such as the name
-    of a unix socket, stands for itself.
+    An IPv4 address written as IPv6 (mapped, or NAT64) counts as that IPv4 address. Anything else, such as the name of a
+    unix socket, is its own key.
     """
     match = _ADDRESS_WITH_PORT.fullmatch(address.strip())
     text = (match[1] if match[1] is not None else match[2]) if match else address.strip()
     try:
-        ip = ip_address(text.partition("%")[0])  # a link-local address names its interface
+        ip = ip_address(text.partition("%")[0])  # a link-local address may carry its interface
     except ValueError:
         return address
     if isinstance(ip, IPv6Address):

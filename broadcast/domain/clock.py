@@ -1,21 +1,21 @@
-"""Times on the wire and in the store. Everything is aware UTC; input without a zone is refused, never guessed."""
+"""Times in JSON and in the database. Everything is aware UTC; input without a zone is refused, never guessed."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 _MAX_SKEW = timedelta(seconds=1)  # asking another clock takes time too
-_offset = timedelta()  # the shared clock of this machine's
+_offset = timedelta()  # of the shared clock from this machine's
 
-YEAR_LIMIT = 3000  # and none of it
+YEAR_LIMIT = 3000  # exclusive
 
 
 def now() -> datetime:
-    """The time by the clock that all machines share, once it was asked (`synchronize`)."""
+    """The current time by the shared clock of all machines, once `synchronize` has read it."""
     return datetime.now(UTC) + _offset
 
 
 def synchronize(read_shared_clock: Callable[[], datetime]) -> datetime:
-    """Return what the shared clock says, and go by it from now on if this machine's is more than a second away."""
+    """Return the shared clock's time; use it from now on if this machine's clock differs by more than a second."""
     global _offset
     started_at = datetime.now(UTC)
     shared_time, finished_at = read_shared_clock(), datetime.now(UTC)
@@ -32,7 +32,7 @@ def to_rfc3339(moment: datetime | None) -> str | None:
 
 
 def parse_rfc3339(text: str) -> datetime:
-    """Parse RFC 3339. Raises ValueError without a zone, for no date at all, and outside the years 2000 to 2999."""
+    """Parse RFC 3339. Raises ValueError for no date, for a time without a zone, and outside the years 2000 to 2999."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs its zone")

@@ -1,7 +1,6 @@
-"""How much effort sending takes: it grows with how many people are reached, and how loudly.
+"""How much confirmation sending needs: it grows with the number of recipients and with the priority.
 
-It is asked of people, whatever they send with: a form, a page's script, the JSON interface with their session. A program with a
-token is not asked.
+Users are asked in every interface: form, page script, JSON API with a session. A program with a token is not.
 """
 
 from dataclasses import dataclass, field
@@ -9,15 +8,15 @@ from dataclasses import dataclass, field
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, TargetType
 
-MIN_RECIPIENTS_TO_TICK = 50  # from here on, a moment's thought
-MIN_RECIPIENTS_TO_TYPE_COUNT = 1000  # from here on, the number itself is typed, so that it is read
-MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT = 200  # the same for what rings everywhere
+MIN_RECIPIENTS_TO_TICK = 50  # from here on, tick a box
+MIN_RECIPIENTS_TO_TYPE_COUNT = 1000  # from here on, type the number, so that it is read
+MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT = 200  # the same for urgent broadcasts
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationRequirement:
-    """`needs_tick`: "I understand…" is ticked. `needs_typed_count`: the reach is typed. `needs_password`: the sender
-    proves to be there.
+    """`needs_tick`: tick "I understand…". `needs_typed_count`: type the number of recipients. `needs_password`: enter
+    the sender's password.
     """
 
     needs_tick: bool = False
@@ -31,7 +30,7 @@ class ConfirmationRequirement:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationInput:
-    """What somebody did besides the click, as they say: ticked, typed the number of people, given their password."""
+    """What the user gave besides the click: a tick, the typed number of recipients, their password."""
 
     has_understood: bool = False
     typed_count: int | None = None
@@ -41,9 +40,10 @@ class ConfirmationInput:
 def needs_reconfirmation(
     status: Status, old_priority: Priority, new_priority: Priority, *, is_shown_again: bool
 ) -> bool:
-    """Whether changing what is in `status` must be confirmed as sending it must.
+    """Whether editing a broadcast in `status` needs the same confirmation as sending it.
 
-    A draft reaches nobody. A plan was confirmed as it was. What is live alarms anew when it is shown again or gets louder.
+    A draft reaches nobody. A scheduled broadcast was confirmed as it was. A live one alerts again if it is shown again
+    or its priority rises.
     """
     ranks = list(Priority)
     match Status(status):
@@ -55,7 +55,7 @@ def needs_reconfirmation(
 
 
 def get_requirement(draft: Draft, recipient_count: int) -> ConfirmationRequirement:
-    """What the sender of this draft to this many people must do besides the click."""
+    """What the sender of this draft must do, besides the click, to send it to this many recipients."""
     return get_requirement_for(draft.priority, recipient_count, is_for_everyone=draft.target.type is TargetType.ALL)
 
 

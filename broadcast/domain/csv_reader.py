@@ -1,9 +1,10 @@
-"""Tables as people get them out of spreadsheets: which encoding, which delimiter, and the cells of each record.
+"""Reads tables exported from spreadsheets: detects encoding and delimiter, and yields the cells of each record.
 
-The one reader of CSV: for the recipients of a broadcast, pasted or uploaded, and for the import of people. Excel writes commas
-in some countries and semicolons in others, tabs and UTF-16 as "Unicode text", and Windows-1252 unless it is asked for UTF-8.
+The only CSV reader: for a broadcast's recipients (pasted or uploaded) and for the import of users. Excel writes commas
+in some countries and semicolons in others, tabs and UTF-16 as "Unicode text", and Windows-1252 unless told UTF-8.
 
-Records are made one by one, each bounded before it is taken apart, so that whoever walks through them can pause in between.
+Records are yielded one by one and bounded before they are parsed, so the caller can yield to other greenlets in
+between.
 """
 
 import csv
@@ -19,7 +20,7 @@ from broadcast.domain.signed_csv import SIGNATURE_PREFIX
 MAX_ROWS = 50_000
 _MAX_LINES = 4 * MAX_ROWS  # blank lines included
 _DELIMITERS = ";\t,"
-_MAX_RECORD_LINES = 20  # lines over which the quotation marks of one record may reach
+_MAX_RECORD_LINES = 20  # lines that a quoted record may span
 _MAX_RECORD_CHARACTERS = 10_000
 _MAX_RECORD_CELLS = 1000
 _NOT_TEXT_SENTENCE = "This is not a text file. In Excel, save it as “CSV UTF-8” and choose that file."
@@ -29,9 +30,9 @@ _QUOTED_TEXT = re.compile(r'"[^"]*"')
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row. `line` counts from 1; `cells` are stripped, and empty for a blank line or where `problem` says what is wrong.
+    """One row. `line` counts from 1; `cells` are stripped, and empty for a blank line or if `problem` is set.
 
-    `text` is how it stands in the table, without its line end.
+    `text` is the row as written, without its line ending.
     """
 
     line: int
@@ -41,9 +42,9 @@ class TableRow:
 
 
 def decode_table(data: bytes) -> tuple[str, str | None]:
-    """The text of a file; and the name of its encoding when that was a guess, which somebody should look at.
+    """The text of a file, and the name of its encoding if that was guessed and should be checked.
 
-    Raises Invalid for a workbook, and for what is no text.
+    Raises Invalid for a workbook, and for anything that is not text.
     """
     if data.startswith(_WORKBOOK_SIGNATURES):
         raise Invalid(
@@ -63,7 +64,7 @@ def decode_table(data: bytes) -> tuple[str, str | None]:
 
 
 def _detect_utf_16(data: bytes) -> str | None:
-    """UTF-16 with its mark, as "Unicode text" has it, or without, which ASCII in it gives away."""
+    """UTF-16 with a byte order mark, as in "Unicode text", or without one but with the zero bytes of ASCII."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     beginning = data[:200]
@@ -74,7 +75,7 @@ def _detect_utf_16(data: bytes) -> str | None:
 
 
 def split_single_line(text: str) -> list[str] | None:
-    """The cells of a text that is one line, at most one more than MAX_ROWS of them; None when it has several lines."""
+    """The cells of a single-line text, at most MAX_ROWS + 1; None if it has several lines."""
     line = text.lstrip("\ufeff").strip()
     if "\n" in line or "\r" in line:
         return None
@@ -83,9 +84,10 @@ def split_single_line(text: str) -> list[str] | None:
 
 
 def parse_rows(text: str, *, max_rows: int = MAX_ROWS) -> Iterator[TableRow]:
-    """The records of a table, blank ones included; after a heading and `max_rows` others a last one tells that there were more.
+    """The records of a table, blank ones included. After a heading and `max_rows` others, a last one says that there
+    were more.
 
-    The delimiter is the one that the first line with any has most of, or what a line "sep=;" says.
+    The delimiter is the most frequent one in the first line that has any, or the one that a line "sep=;" declares.
     """
     lines, row_count = _LineReader(text.removeprefix("\ufeff")), 0
     delimiter = lines.read_separator_directive()
@@ -104,12 +106,12 @@ def parse_rows(text: str, *, max_rows: int = MAX_ROWS) -> Iterator[TableRow]:
 
 
 def make_too_many_row(line_number: int, max_rows: int = MAX_ROWS) -> TableRow:
-    """What is said in the place of all rows from this line on."""
+    """The row that stands for all rows from this line on."""
     return TableRow(line_number, "", [], f"At most {max_rows:,} rows are read; the rest was left out.")
 
 
 class _LineReader:
-    """The lines of a text, with a look at those to come. Only \\n, \\r and \\r\\n end a line."""
+    """The lines of a text, with lookahead. Only \\n, \\r and \\r\\n end a line."""
 
     def __init__(self, text: str):
         self._source, self._lookahead, self.line_number = io.StringIO(text, newline=""), deque(), 0
@@ -128,7 +130,7 @@ class _LineReader:
         return self._lookahead[distance]
 
     def read_separator_directive(self) -> str | None:
-        """The delimiter that Excel's own first line names: "sep=;"."""
+        """The delimiter from Excel's own first line, "sep=;"."""
         first_line = (self.peek_line(0) or "").rstrip("\r\n")
         if len(first_line) != 5 or not first_line.lower().startswith("sep="):
             return None
@@ -143,7 +145,7 @@ def _guess_delimiter(line: str) -> str | None:
 
 
 def _read_row(first_line: str, lines: _LineReader, delimiter: str) -> TableRow:
-    """The record that begins with this line. If no quotation mark ends what one begins, the line stands for itself."""
+    """The record that begins with this line. If its quotation mark is never closed, the line is its own record."""
     line_number, text, extra_lines = lines.line_number, first_line, 0
     while text.count('"') % 2 and extra_lines < _MAX_RECORD_LINES and len(text) <= _MAX_RECORD_CHARACTERS:
         next_line = lines.peek_line(extra_lines)

@@ -1,6 +1,6 @@
-"""Names of sources compared as what they mean, not as how they are written (RFC 3986, 6.2), and whose an event is.
+"""Compares event sources by meaning rather than spelling (RFC 3986, 6.2), and names the owner of an event.
 
-`https://GRID.example.com:443/./a` is `https://grid.example.com/a`: without this, a rule for one would say nothing of the other.
+`https://GRID.example.com:443/./a` equals `https://grid.example.com/a`; otherwise a rule for one would miss the other.
 """
 
 import re
@@ -17,9 +17,10 @@ _ABSOLUTE_URI = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class EventOwner:
-    """Who sent an event: an account by its token, or whoever may write to a topic. Ids and recalls are the owner's alone.
+    """Who sent an event: the account of the token, or everyone who may write to a topic. Event ids and recalls are per
+    owner.
 
-    `key` is stored and never changes; `name` is what rules and people call it: `account:grid-bot`, `topic:grid.events`.
+    `key` is stored and never changes; `name` is used in rules and on pages: `account:grid-bot`, `topic:grid.events`.
     """
 
     key: str
@@ -35,7 +36,7 @@ class EventOwner:
 
 
 def canonicalize_source(source: str) -> str:
-    """The one way to write a source, out of all that RFC 3986 calls equivalent. Patterns with `*` and `[]` are kept as such."""
+    """The canonical form of a source among all that RFC 3986 calls equivalent. Keeps `*` and `[]` of patterns."""
     scheme, authority, path, query, fragment = _URI_PARTS.fullmatch(unicodedata.normalize("NFC", source)).groups()
     scheme = scheme and scheme.lower()
     path = _normalize_percent_encoding(path)
@@ -43,7 +44,7 @@ def canonicalize_source(source: str) -> str:
         authority = _normalize_authority(_normalize_percent_encoding(authority), scheme)
         path = _remove_dot_segments(path) or "/"
         if path == "/" and authority.endswith("*") and not (query or fragment):
-            path = ""  # a pattern of hosts, whatever follows
+            path = ""  # a host pattern that matches any path
     elif scheme and path.startswith("/"):
         path = _remove_dot_segments(path)
     elif scheme == "urn":
@@ -59,9 +60,9 @@ def canonicalize_source(source: str) -> str:
 
 
 def matches_pattern(pattern: str, source: str) -> bool:
-    """Whether a canonical source is one of those that a canonical pattern, as of a shell, means.
+    """Whether a canonical source matches a canonical shell-style pattern.
 
-    What stands for a host never reaches beyond it: `https://*.example.com/*` is not `https://elsewhere/.example.com/`.
+    The host part never matches beyond the host: `https://*.example.com/*` is not `https://elsewhere/.example.com/`.
     """
     if "://" not in pattern:
         return fnmatchcase(source, pattern)
@@ -82,12 +83,12 @@ def matches_pattern(pattern: str, source: str) -> bool:
 
 
 def is_uri(source: str) -> bool:
-    """Whether a canonical source is so plainly an address that nobody takes it for a person's name."""
+    """Whether a canonical source is so clearly a URI that it cannot be mistaken for a person's name."""
     return bool(_ABSOLUTE_URI.fullmatch(source))
 
 
 def to_sender_name(source: str) -> str:
-    """A source as the sender of a message: never like a person, whatever it calls itself."""
+    """A source as the sender of a message; never looks like a person, whatever the source is called."""
     if is_uri(source):
         return source
     name = "".join(c for c in unicodedata.normalize("NFKC", source) if unicodedata.category(c) != "Cf")
@@ -116,7 +117,7 @@ def _normalize_authority(authority: str, scheme: str | None) -> str:
 
 
 def _normalize_host(host: str) -> str:
-    """In lower case and without the root's dot; a name in any script as DNS has it."""
+    """Lower case, without the root dot; a non-ASCII name in its DNS form (IDNA)."""
     if not host.isascii():
         try:
             host = host.encode("idna").decode()

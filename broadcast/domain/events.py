@@ -1,4 +1,4 @@
-"""Facts in the log, and the cursor that says how far a reader has come."""
+"""Events of the log, and the cursor that says how far a client has read."""
 
 import json
 import re
@@ -11,34 +11,32 @@ from broadcast.domain.audience import Audience
 
 
 class EventType(StrEnum):
-    """What the log holds. The first three reach clients under the same name; the others steer the hubs themselves."""
+    """Types of events. The first three reach clients under the same name; the others are control events."""
 
     MESSAGE = "MESSAGE"
     MESSAGE_UPDATED = "MESSAGE_UPDATED"
     MESSAGE_REMOVED = "MESSAGE_REMOVED"
-    VIEWER_CHANGED = "VIEWER_CHANGED"  # payload {roles, disabled}: open streams of that person are re-indexed or closed
-    ROLE_CHANGED = "ROLE_CHANGED"  # payload {role, to}: it has another name from here on; `to` None: nobody has it
-    SESSION_ENDED = "SESSION_ENDED"  # payload {session}: open streams of that session, or of EVERY_SESSION, are closed
-    UNKNOWN = (
-        "UNKNOWN"  # never written: what a newer version wrote and this one cannot read, so nothing is known for sure
-    )
+    VIEWER_CHANGED = "VIEWER_CHANGED"  # payload {roles, disabled}: that user's open streams are re-indexed or closed
+    ROLE_CHANGED = "ROLE_CHANGED"  # payload {role, to}: the role is renamed; `to` None: it is deleted
+    SESSION_ENDED = "SESSION_ENDED"  # payload {session}: open streams of that session, or of ALL_SESSIONS, are closed
+    UNKNOWN = "UNKNOWN"  # never written: stands for a newer version's event that this version cannot read
 
 
-ALL_SESSIONS = "*"  # tokens' streams too
+ALL_SESSIONS = "*"  # includes tokens' streams
 CLIENT_EVENT_TYPES = frozenset({EventType.MESSAGE, EventType.MESSAGE_UPDATED, EventType.MESSAGE_REMOVED})
 
 
 encode_compact_json = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":")
-).encode  # payloads, as the log and the streams have them
+).encode  # for payloads in the log and on streams
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of the log. `seq` has no gaps and rises in commit order within an epoch.
+    """One row of the log. Within an epoch, `seq` has no gaps and rises in commit order.
 
-    `payload_json` is the payload as text in one line: it is encoded where it is written, and goes from there through the log
-    to every stream as it is.
+    `payload_json` is the payload as one line of JSON. It is encoded once, when written, and passes unchanged through
+    the log to every stream.
     """
 
     seq: int
@@ -48,7 +46,7 @@ class Event:
     audience: Audience
     payload_json: str
     at: datetime
-    correlation_id: str | None = None  # what it was done for: see `base.correlation_id`
+    correlation_id: str | None = None  # of the work that caused it: see `base.correlation`
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -65,7 +63,7 @@ class Event:
 
 
 class Cursor(NamedTuple):
-    """`epoch-seq`. An epoch ends when an older database is restored: numbers are then given out a second time."""
+    """`epoch-seq`. Restoring an older database ends the epoch, because its numbers are then assigned again."""
 
     epoch: str
     seq: int
@@ -78,6 +76,6 @@ _CURSOR_PATTERN = re.compile(r"([0-9a-z]{1,16})-(0|[1-9][0-9]{0,17})")
 
 
 def parse_cursor(text: str | None) -> Cursor | None:
-    """Read a client's cursor; None for anything that this system cannot have written. Never raises."""
+    """Parse a client's cursor; None for anything that this system cannot have written. Never raises."""
     match = _CURSOR_PATTERN.fullmatch(text or "")
     return Cursor(match[1], int(match[2])) if match else None

@@ -1,4 +1,4 @@
-"""Somebody whom another system knows: what an OpenID provider or a reverse proxy says of a person who signed in there."""
+"""What an OpenID provider or a reverse proxy says about a user who signed in there."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,11 +8,11 @@ PROXY_ISSUER = "proxy"
 
 @dataclass(frozen=True, slots=True)
 class ExternalIdentity:
-    """`issuer` is who says it: an issuer's address, or PROXY. `subject` is what that system calls the person for ever; None
-    when it has nothing better than the username. `roles` are their names here; None when it says nothing about roles.
-    `provider_session` is what that system calls the session there, `at` when it said all this. Unless
-    `is_username_verified`, the username may be that of somebody else (an e-mail address that nobody has verified): then it
-    finds no account and makes none.
+    """`issuer` is the issuer's URL, or PROXY_ISSUER. `subject` is the provider's permanent id for the user; None if it
+    has nothing better than the username. `roles` are role names of this system; None if the provider says nothing about
+    roles. `provider_session` is the id of the session there, `asserted_at` when all this was asserted. If
+    `is_username_verified` is False, the username may be someone else's (an e-mail address that nobody has verified), so
+    it neither matches nor creates an account.
     """
 
     issuer: str
@@ -27,7 +27,7 @@ class ExternalIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ProviderTrust:
-    """How far that goes: whether it may add people, and whether it may take over an account that has a password."""
+    """What the provider may do: create accounts, and link accounts that have a password."""
 
     may_create_users: bool = False
     may_link_accounts: bool = False
@@ -35,8 +35,8 @@ class ProviderTrust:
 
 @dataclass(frozen=True, slots=True)
 class ProviderLogout:
-    """A provider says that a session there is over (OpenID Connect Back-Channel Logout 1.0): that `provider_session`, or
-    every one of `subject`; at least one of the two is told. `token_id` is another for every notice of this provider.
+    """A provider's notice that a session ended there (OpenID Connect Back-Channel Logout 1.0): that `provider_session`,
+    or all sessions of `subject`; at least one of the two is set. `token_id` is unique for each notice of this provider.
     """
 
     issuer: str

@@ -1,21 +1,21 @@
-"""What came from outside: a record as it arrived, and what the contract made of it.
+"""Inbound events: the record as received, and the command made from it.
 
-Owner, source and id together name an event; the second arrival of the same name is a repeat. The source is what an event says
-of itself, in its canonical form; the owner is the account or topic that it came from.
+Owner, source and id together identify an event; a second one with the same three is a repeat. The source is what the
+event says about its origin, in canonical form; the owner is the account or topic that it came from.
 """
 
 from dataclasses import dataclass, replace
 
 from broadcast.domain.message import Draft
 
-MAX_VALUE_BYTES = 64 * 1024  # more is refused, and only this much of it is kept
+MAX_VALUE_BYTES = 64 * 1024  # larger values are rejected, and only this much of them is kept
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPosition:
-    """Where in Kafka a record lies: no two records share one. `timestamp_ms` is the broker's, since 1970.
+    """The position of a record in Kafka; unique. `timestamp_ms` is the broker's, since 1970.
 
-    `last_offset` is of a whole batch that cannot be read, and so is kept as one.
+    `last_offset` is set for a batch that cannot be read and is therefore kept as a whole.
     """
 
     topic: str
@@ -29,7 +29,7 @@ class RecordPosition:
 
 
 def format_offsets(first: int, last: int | None) -> str:
-    """`17`, or `17-42` of a whole batch."""
+    """`17`, or `17-42` for a whole batch."""
     return str(first) if last in (None, first) else f"{first}-{last}"
 
 
@@ -37,7 +37,7 @@ def format_offsets(first: int, last: int | None) -> str:
 class InboundRecord:
     """One event as raw bytes, from Kafka (`position`) or from the webhook (None). Header names are lower case.
 
-    `full_size_bytes` is the size of the whole value where only its beginning is in `value`.
+    `full_size_bytes` is the size of the whole value if `value` holds only its beginning.
     """
 
     value: bytes | None
@@ -53,14 +53,14 @@ class InboundRecord:
 
 @dataclass(frozen=True, slots=True)
 class RateCap:
-    """At most `limit` broadcasts of one source in `window_seconds`, and `sender_limit` of one account or topic whatever sources
-    it names; counted for each `rule` by itself.
+    """At most `limit` broadcasts per source in `window_seconds`, and `sender_limit` per account or topic over all its
+    sources. Counted separately for each `rule`.
     """
 
     limit: int
     window_seconds: int
     rule: str
-    sender_limit: int | None = None  # None: no more than of one source
+    sender_limit: int | None = None  # None: the same as `limit`
 
     @property
     def effective_sender_limit(self) -> int:
@@ -69,11 +69,12 @@ class RateCap:
 
 @dataclass(frozen=True, slots=True)
 class PublishCommand:
-    """Send this draft. `sender_name` is shown on the card. `owner` is the key of who sent it (`event_source.EventOwner`):
-    the id is theirs. `source_as_written` is how they wrote the source.
+    """Publish this draft. `sender_name` is shown on the card. `owner` is the key of the sender
+    (`event_source.EventOwner`), in whose namespace the id is. `source_as_written` is the source before
+    canonicalization.
 
-    With a `collapse_key`, it becomes the newest text of the live card of its source that has the same key, if there is one.
-    With `acknowledge_again` whoever acknowledged that card is asked anew; without, it is a correction of it.
+    With a `collapse_key`, it becomes the newest text of the live card of its source with the same key, if there is one.
+    With `acknowledge_again`, users who acknowledged that card are asked again; without, it is a correction.
     """
 
     source: str
@@ -89,7 +90,7 @@ class PublishCommand:
 
 @dataclass(frozen=True, slots=True)
 class CancelCommand:
-    """Recall what the same owner announced as `cancelled_source_id` in the name of the same source."""
+    """Recall what the same owner published as `cancelled_source_id` for the same source."""
 
     source: str
     source_id: str
@@ -101,9 +102,10 @@ class CancelCommand:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What cannot be understood or is not allowed. `code` is for machines and metrics, `reason` a sentence for people.
+    """An inbound event that is invalid or not allowed. `code` is for programs and metrics, `reason` a sentence for
+    users.
 
-    `source` and `source_id` are None when the record was not even understood that far.
+    `source` and `source_id` are None if the record could not be read that far.
     """
 
     code: str

@@ -1,10 +1,10 @@
-"""What a broadcast may do next: one table.
+"""The status transitions of a broadcast, as one table.
 
 DRAFT ──scheduled, held──▶ SCHEDULED ──published──▶ ACTIVE ──expired──▶ EXPIRED
   ▲ └─────────published────────┼─────────────────▶  │ └──cancelled──▶ CANCELLED
   └──────────withdrawn─────────┘
-(a draft may be discarded and a scheduled one cancelled: it then never reached anybody. "edited" and "archived" change no
-status.)
+(A draft may be discarded and a scheduled broadcast cancelled; neither has reached anybody. "edited" and "archived" keep
+the status.)
 """
 
 from enum import StrEnum
@@ -44,7 +44,7 @@ _TRANSITIONS = {
 
 
 def transition(current: Status, action: str) -> Status:
-    """The status after `action` (a past participle: "published"). Raises IllegalTransition if the table has no such move."""
+    """The status after `action` (a past participle: "published"). Raises IllegalTransition."""
     try:
         return _TRANSITIONS[Status(current), action]
     except KeyError:
@@ -56,5 +56,5 @@ def can_transition(current: Status, action: str) -> bool:
 
 
 def list_source_statuses(action: str) -> list[Status]:
-    """Statuses from which `action` is legal: what a conditional UPDATE claims from."""
+    """Statuses that allow `action`, for the WHERE clause of a conditional UPDATE."""
     return [status for status, allowed_action in _TRANSITIONS if allowed_action == action]

@@ -1,7 +1,7 @@
-"""What may be published. One reader of input for the form, the API, the command line and events from outside.
+"""Validation of messages. One parser for the form, the API, the command line and inbound events.
 
-Field names are the public ones; each problem is one sentence under its field's name, and all problems are told
-at once. Whether roles and people exist is not known here: `broadcast.actions.broadcasts` resolves a `Target`.
+Field names are the public ones. Each problem is one sentence under its field's name, and all problems are reported at
+once. Whether roles and users exist is not checked here: `broadcast.actions.audiences` resolves a `Target`.
 """
 
 import re
@@ -22,11 +22,11 @@ MAX_CATEGORY_CHARACTERS = 40
 MAX_LABEL_CHARACTERS = 40
 MAX_URL_CHARACTERS = 2000
 MAX_ACTIONS = 2
-MAX_TARGETS = 50_000  # people by name in one broadcast; beyond that a role is the right tool
-# Not str.isprintable: that refuses the joiners that Persian and many emoji are written with, and every newer character.
-# The two overrides make a reader see another text than was written; lone surrogates cannot be encoded.
+MAX_TARGETS = 50_000  # users named in one broadcast; beyond that, use a role
+# Not str.isprintable: it refuses the joiners of Persian and of many emoji, and every newer character. The two overrides
+# make the displayed text differ from the written one; lone surrogates cannot be encoded.
 _FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")
-SCHEDULE_TOLERANCE = timedelta(minutes=1)  # a schedule this little in the past is a slow form, not a mistake
+SCHEDULE_TOLERANCE = timedelta(minutes=1)  # a send time this little in the past is a slow form, not a mistake
 
 
 class Priority(StrEnum):
@@ -49,14 +49,14 @@ class RoleMatch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An audience as asked for: role names, or people by user id (int) or username (str); nothing resolved yet."""
+    """An unresolved audience: role names, or users by id (int) or username (str)."""
 
     type: TargetType
     names: tuple[int | str, ...] = ()
-    match_all: bool = False  # of several roles, all are needed and not any one
+    match_all: bool = False  # users need all of the roles, not any one
     except_roles: tuple[str, ...] = ()
     except_people: tuple[int | str, ...] = ()
-    snapshot: bool = False  # who is in the audience at the moment of sending, and nobody who joins later
+    snapshot: bool = False  # fixed at the moment of sending; excludes users who join later
 
     @property
     def is_users_only(self) -> bool:
@@ -90,7 +90,7 @@ class Draft:
 
 
 def parse_draft(raw: Any, *, now: datetime) -> Draft:
-    """Make a Draft of a JSON object. Raises Invalid with a sentence for each field that is wrong, and for unknown fields."""
+    """Parse a JSON object into a Draft. Raises Invalid with a sentence for each wrong or unknown field."""
     if not isinstance(raw, Mapping):
         raise Invalid({"body": "Send one JSON object."})
     reader = _FieldReader(raw)
@@ -123,7 +123,7 @@ _REQUIRED = object()
 
 
 class _FieldReader:
-    """Takes fields one by one and gathers what is wrong with them."""
+    """Reads fields one by one and collects their problems."""
 
     def __init__(self, raw: Mapping[str, Any]):
         self.raw, self.problems, self.known_names = raw, {}, set()
@@ -180,7 +180,7 @@ def _parse_text(value: Any) -> str:
 
 
 def is_single_line(text: str) -> bool:
-    """True when `text` can stand in a line of any page: no control characters, nothing that turns the line around."""
+    """Whether `text` fits on one line of any page: no control characters, nothing that reverses the text direction."""
     return not _FORBIDDEN_CHARACTERS.search(text)
 
 
@@ -198,7 +198,7 @@ def _parse_title(value: Any) -> str:
 
 
 def parse_content(value: Any) -> str:
-    """The text of a message as it is kept. Raises ValueError, whose sentence goes on after "The message"."""
+    """Normalize the text of a message. Raises ValueError whose message continues "The message"."""
     content = _parse_text(value).replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     if not content.strip():
         raise ValueError("is missing")
@@ -274,7 +274,7 @@ def _is_web_address(url: str) -> bool:
 
 
 def parse_target(raw: Any) -> Target:
-    """Make a Target of the audience fields of a message alone. Raises Invalid."""
+    """Parse an object that has only the audience fields of a message. Raises Invalid."""
     if not isinstance(raw, Mapping):
         raise Invalid({"body": "Send one JSON object."})
     reader = _FieldReader(raw)
@@ -317,7 +317,7 @@ def _parse_names(value: Any) -> tuple[int | str, ...]:
 
 
 def _parse_name(value: Any) -> int | str:
-    """Digits are an id, as a number or as text: every username begins with a letter, and a form has only text."""
+    """Digits are an id, as a number or as text: every username begins with a letter, and a form sends only text."""
     name = value if isinstance(value, int) and not isinstance(value, bool) else _parse_text(value).strip().lower()
     if isinstance(name, str) and not 0 < len(name) <= 64:
         raise ValueError("has an entry that is not a name")
@@ -328,7 +328,7 @@ def _parse_name(value: Any) -> int | str:
 
 
 def parse_id_or_username(name: int | str) -> int | str:
-    """A person as somebody named them: a user id when it is all digits, as every username begins with a letter."""
+    """A user id if `name` is all digits, since every username begins with a letter; else the username."""
     return int(name) if isinstance(name, str) and name.isascii() and name.isdigit() else name
 
 

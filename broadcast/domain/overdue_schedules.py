@@ -1,7 +1,7 @@
-"""When a plan that is due is not sent by itself any more, and somebody has to decide: send it, give it another time, stop it.
+"""When a due scheduled broadcast is not sent automatically, so that a user must decide: send, reschedule or cancel it.
 
-Late news may be wrong news, and what a restored database calls a plan may have gone out already. So a plan goes out by itself
-only about when it was meant to, when it says nothing that has passed, and when whoever planned it could still send it.
+Late news may be wrong, and a broadcast that a restored database calls scheduled may have been sent already. So it is
+sent automatically only near its time, if its end and due date have not passed, and if its planner may still send it.
 """
 
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ SCHEDULE_GRACE = timedelta(minutes=15)
 
 
 class DecisionReason(StrEnum):
-    """Why a plan waits for a decision."""
+    """Why a scheduled broadcast waits for a decision."""
 
     OVERDUE = "OVERDUE"
     ENDED = "ENDED"
@@ -45,7 +45,7 @@ def get_decision_reason(
     now: datetime,
     grace: timedelta,
 ) -> DecisionReason | None:
-    """Why a plan that is due at `due_at` must wait for a decision; None when it may go out."""
+    """Why a scheduled broadcast that is due at `due_at` must wait for a decision; None if it may be sent."""
     if reason := get_expiry_reason(ends_at=ends_at, ack_due_at=ack_due_at, now=now):
         return reason
     if now - due_at > grace:
@@ -54,7 +54,7 @@ def get_decision_reason(
 
 
 def get_expiry_reason(*, ends_at: datetime | None, ack_due_at: datetime | None, now: datetime) -> DecisionReason | None:
-    """What a message says of the future and is past. It cannot be sent at all then, by nobody."""
+    """Why a message cannot be sent at all: its end or its due date has passed. None if neither has."""
     if ends_at and ends_at <= now:
         return DecisionReason.ENDED
     return DecisionReason.ACK_PASSED if ack_due_at and ack_due_at <= now else None

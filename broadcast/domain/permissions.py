@@ -1,7 +1,7 @@
-"""Who may do what in the console: one table from roles to permissions.
+"""Console permissions: one table from roles to permissions.
 
-A role that is not in the table gives no part in the console; it only says what somebody receives. `@allow`, `Actor` and the
-entries of the console's navigation all ask here.
+A role that is not in the table gives no access to the console; it only decides what its users receive. `@allow`,
+`Actor` and the console's navigation all use this table.
 """
 
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from enum import StrEnum
 class Permission(StrEnum):
     SEE = "see"  # broadcasts, their totals, who is connected
     WRITE = "write"  # compose, send, edit, recall, remind
-    FIGURES = "figures"  # who has received and read what, person by person
+    FIGURES = "figures"  # who has received and read what, per user
     PEOPLE = "people"  # accounts, roles, sessions, tokens
-    AUDIT = "audit"  # read what everybody did
+    AUDIT = "audit"  # read the audit log
     OPERATE = "operate"  # close connections, dead letters
 
 
@@ -27,5 +27,5 @@ CONSOLE_ROLES = tuple(_ROLE_PERMISSIONS)
 
 
 def get_role_permissions(roles: Iterable[str]) -> frozenset[Permission]:
-    """Everything that these roles allow together."""
+    """The union of these roles' permissions."""
     return frozenset().union(*(_ROLE_PERMISSIONS.get(role, frozenset()) for role in roles))

@@ -1,7 +1,7 @@
-"""What a person wants to be alerted of, and when. An alert is a toast, a banner, a dialog, a desktop notice or a sound.
+"""What alerts a user wants, and when. An alert is a toast, a banner, a dialog, a desktop notification or a sound.
 
-Preferences never touch a message: it is in the inbox at once, whatever is muted or held. Only URGENT messages break through
-quiet hours, do not disturb, a mute and the minimum priority.
+Preferences never affect the message itself: it is in the inbox at once, whatever is muted or held back. Only URGENT
+messages override quiet hours, do not disturb, mutes and the minimum priority.
 """
 
 import re
@@ -20,14 +20,14 @@ MAX_DO_NOT_DISTURB = timedelta(days=31)
 THEMES = ("system", "light", "dark")
 READING_MODES = ("automatic", "manual")
 _CLOCK_TIME_PATTERN = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
-_QUIET_LOOKAHEAD_DAYS = 8  # how far quiet hours are told to a page; a page older than that has reconnected many times
+_QUIET_LOOKAHEAD_DAYS = 8  # sent to a page; it reconnects many times within these days
 
 Period = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """From one wall-clock time to another, over midnight if need be, every day in the person's zone."""
+    """A daily period in the user's time zone, given in wall-clock times; it may cross midnight."""
 
     start: time
     end: time
@@ -35,7 +35,7 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """`time_zone` is "" until the person's browser or the person has told it; then UTC is meant."""
+    """`time_zone` is "" (UTC) until the user or their browser has set it."""
 
     muted_categories: tuple[str, ...] = ()
     minimum_priority: Priority = Priority.LOW
@@ -49,14 +49,14 @@ class Preferences:
     reading: str = "automatic"
 
     def is_alert_muted(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
-        """True when such a message raises no alert at any time. `mandatory` are categories that nobody can mute."""
+        """Whether such a message never raises an alert. `mandatory` are categories that nobody can mute."""
         if priority == Priority.URGENT:
             return False
         is_muted = category in self.muted_categories and category not in mandatory
         return is_muted or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[self.minimum_priority]
 
     def get_quiet_end(self, now: datetime) -> datetime | None:
-        """When alerts that come now are shown; None when they are shown at once."""
+        """When an alert raised now is shown; None if at once."""
         quiet_end = now
         for start, end in self.get_quiet_periods(now):
             if start <= quiet_end < end:
@@ -64,7 +64,7 @@ class Preferences:
         return None if quiet_end == now else quiet_end
 
     def get_quiet_periods(self, now: datetime) -> list[Period]:
-        """When alerts are held in the coming days, as moments, in order. A span that has begun is among them."""
+        """The periods of the coming days in which alerts are held back, in order; includes one that has begun."""
         periods: list[Period] = []
         if self.do_not_disturb_until and self.do_not_disturb_until > now:
             periods.append((now, self.do_not_disturb_until))
@@ -72,14 +72,14 @@ class Preferences:
             today = now.astimezone(parse_zone(self.time_zone))
             for day in (today + timedelta(days=day_offset) for day_offset in range(-1, _QUIET_LOOKAHEAD_DAYS)):
                 start, end = self.quiet_hours.start, self.quiet_hours.end
-                # of a time that comes twice, quiet begins with the first and ends with the second
+                # of a time that occurs twice, quiet hours start at the first and end at the second
                 ends_at = local_to_utc(day + timedelta(days=1) if end < start else day, end, use_second_occurrence=True)
                 if ends_at > now:
                     periods.append((local_to_utc(day, start), ends_at))
         return sorted(periods)
 
     def to_json(self) -> dict[str, Any]:
-        """As stored and as the API shows it."""
+        """As stored, and as the API shows it."""
         quiet_hours = self.quiet_hours
         return {
             "mutedCategories": list(self.muted_categories),
@@ -99,10 +99,10 @@ _PRIORITY_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 def parse_preferences(raw: Any, *, now: datetime | None = None, mandatory: Collection[str] = ()) -> Preferences:
-    """Make Preferences of a JSON object; what is missing has its default.
+    """Parse a JSON object into Preferences; missing fields have their defaults.
 
-    Raises Invalid with a sentence for each field that is wrong or unknown. `now` None reads what was stored: a pause that is
-    over is then no mistake.
+    Raises Invalid with a sentence for each wrong or unknown field. `now` None reads stored preferences, in which a past
+    pause is no error.
     """
     if not isinstance(raw, Mapping):
         raise Invalid({"body": "Send one JSON object."})
@@ -128,7 +128,7 @@ def parse_preferences(raw: Any, *, now: datetime | None = None, mandatory: Colle
 
 
 def parse_stored_preferences(raw: Mapping[str, Any]) -> Preferences:
-    """Read back what `to_json` wrote; what another version wrote differently counts as not set. Never raises."""
+    """Read back what `to_json` wrote; fields that another version wrote differently count as not set. Never raises."""
     try:
         return parse_preferences(raw)
     except Invalid as invalid:

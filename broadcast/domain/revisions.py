@@ -1,7 +1,7 @@
-"""Which words of a broadcast somebody acknowledged, and whether that still counts.
+"""Which text of a broadcast a user acknowledged, and whether that still counts.
 
-A broadcast has a revision, which every edit raises. An edit is a correction, after which acknowledgements stand, or it asks for
-them anew: then only those of its own revision and later ones stand (`required_revision`).
+Every edit raises a broadcast's revision. An edit is either a correction, after which acknowledgements still count, or
+it asks for new ones: then only those of its own and later revisions count (`required_revision`).
 """
 
 import hashlib
@@ -10,14 +10,14 @@ from collections.abc import Iterable
 
 from broadcast.domain.message import Link
 
-MAX_UNACKNOWLEDGED_TEXTS = 20  # texts that nobody acknowledged and that may still be on somebody's screen
+MAX_UNACKNOWLEDGED_TEXTS = 20  # unacknowledged texts that may still be on somebody's screen
 
 
 def hash_text(title: str, content: str, actions: Iterable[Link]) -> str:
-    """SHA-256 in hexadecimal of what a person confirms: the title, the Markdown as it was typed, and the links.
+    """SHA-256 in hexadecimal of what a user acknowledges: the title, the Markdown as typed, and the links.
 
-    Of the JSON object {"actions": [{"label", "url"}…], "content", "title"} in UTF-8, without blanks and with its names in
-    this order, so that whoever has the text can work it out (docs/acknowledgements.md).
+    The input is the JSON object {"actions": [{"label", "url"}…], "content", "title"} in UTF-8, without spaces and with
+    keys in this order, so that anyone who has the text can compute it (docs/acknowledgements.md).
     """
     links = [{"label": link.label, "url": link.url} for link in actions]
     document = {"actions": links, "content": content, "title": title}
@@ -26,5 +26,5 @@ def hash_text(title: str, content: str, actions: Iterable[Link]) -> str:
 
 
 def is_acknowledgement_valid(acked_revision: int | None, required_revision: int) -> bool:
-    """Whether an acknowledgement of this revision counts. One whose revision is not known counts as of the first."""
+    """Whether an acknowledgement of this revision counts. An unknown revision counts as the first."""
     return (acked_revision or 1) >= required_revision

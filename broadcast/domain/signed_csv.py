@@ -1,6 +1,6 @@
-"""CSV that says whether it is still what was exported: its last line signs every byte before it.
+"""CSV exports with a signature: the last line signs every byte before it.
 
-A spreadsheet takes a cell that begins with = + - or @ for a formula, so such cells get an apostrophe before them.
+Spreadsheets treat a cell that begins with = + - or @ as a formula, so such cells get a leading apostrophe.
 """
 
 import csv
@@ -19,7 +19,7 @@ _SIGNATURE_PREFIX_BYTES = SIGNATURE_PREFIX.encode()
 
 
 class SignedCsvEncoder:
-    """Encodes rows piece by piece. Call `finish` once, after the last row."""
+    """Encodes rows in batches. Call `finish` once, after the last row."""
 
     def __init__(self, key: str):
         self._mac = _new_mac(key)
@@ -36,7 +36,7 @@ class SignedCsvEncoder:
 
 
 def has_valid_signature(data: bytes, keys: Iterable[str]) -> bool:
-    """True if `data` is a whole export signed with one of `keys`, unchanged."""
+    """Whether `data` is a complete, unchanged export signed with one of `keys`."""
     body, prefix, signature = data.rpartition(_SIGNATURE_PREFIX_BYTES)
     return bool(prefix) and any(_is_signed_with(body, key, signature.strip()) for key in keys)
 

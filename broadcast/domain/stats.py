@@ -1,29 +1,29 @@
-"""What the figures of a broadcast mean. One definition, asked by page, CSV, API, list, overview and reminder.
+"""What the statistics of a broadcast mean. One definition for page, CSV, API, list, overview and reminder.
 
-- **Targeted**: everybody who could see it at some moment between its sending and its end, and everybody whom it reached.
-- **Delivered, seen, read, acknowledged**: of the targeted. A later step counts for the earlier ones. What was read before the
-  broadcast was shown again does not count as read, an acknowledgement of an earlier revision than the one that is asked for
-  not as acknowledged.
-- **No longer here**: targeted, but disabled or no longer in the audience. They keep what they did; nothing is asked of them.
-- **Missing**: targeted, still here, and not done. Done is acknowledged where that is asked for, else read.
+- **Targeted**: everybody who could see it at some time between its sending and its end, and everybody it reached.
+- **Delivered, seen, read, acknowledged**: of the targeted. A later step implies the earlier ones. What was read before
+  the broadcast was shown again does not count as read; an acknowledgement of an earlier revision than the required one
+  does not count as acknowledged.
+- **No longer here**: targeted, but disabled or no longer in the audience. Their receipts stay; nothing more is asked.
+- **Missing**: targeted, still here, and not done. Done means acknowledged where that is asked for, else read.
 
-So targeted = done and here + missing + no longer here, always. What has not been sent has targeted nobody; it *would reach*
-people.
+So targeted = done and here + missing + no longer here, always. A broadcast that has not been sent has targeted nobody;
+it *would reach* users.
 
-Where figures must not tell of persons, `disclose_stats` is the one place that decides what is left of them.
+Where statistics must not reveal individuals, `disclose_stats` alone decides what is shown.
 """
 
 from dataclasses import dataclass
 
-# People of whom a figure may speak together. Five is what statistical offices take as the least for a table cell; with fewer,
-# whoever knows the others knows the one.
+# The smallest group that a number may describe. Five is the minimum of statistical offices for a table cell; with
+# fewer, anyone who knows the others knows the one.
 MIN_GROUP_SIZE = 5
 FUNNEL_STEPS = ("delivered", "seen", "read", "acknowledged")
 
 
 @dataclass(frozen=True, slots=True)
 class FunnelCounts:
-    """Distinct people, and how many of them came how far; never more at a step than at the one before."""
+    """Distinct users, and how many reached each step; never more at a step than at the one before."""
 
     recipients: int = 0
     delivered: int = 0
@@ -37,9 +37,10 @@ class FunnelCounts:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastTotals:
-    """All that is counted of one broadcast: everybody targeted, and of these who is no longer here.
+    """All counts of one broadcast: everybody targeted, and of these who is no longer here.
 
-    `sent_to` is the number of people at the moment of sending, None until then. `would_reach` is None once it was sent.
+    `sent_to` is the number of recipients at the moment of sending, None until then. `would_reach` is None once it was
+    sent.
     """
 
     targeted: FunnelCounts
@@ -65,9 +66,9 @@ class BroadcastTotals:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastStats:
-    """What may be told of the Totals. None is a figure that is kept back.
+    """What may be shown of the BroadcastTotals. None is a number that is withheld.
 
-    With `rounded_to` above 1 the steps are lower bounds, in whole groups of so many people.
+    With `rounded_to` above 1, the steps are lower bounds, rounded down to multiples of it.
     """
 
     targeted: int
@@ -92,12 +93,12 @@ class BroadcastStats:
 
     @property
     def is_suppressed(self) -> bool:
-        """Whether nothing is told of how far people came."""
+        """Whether the steps are withheld."""
         return self.delivered is None
 
     @property
     def joined_later(self) -> int:
-        """How many came into the audience after it was sent."""
+        """How many users joined the audience after it was sent."""
         return max(0, self.targeted - (self.sent_to or 0)) if self.is_sent else 0
 
     @property
@@ -110,11 +111,11 @@ class BroadcastStats:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everybody who is here has done it, as far as may be told."""
+        """Whether every user who is still here has done it, as far as may be shown."""
         return self.missing == 0 and self.remaining > 0
 
     def rate(self, step: str) -> float | None:
-        """Share of the targeted people, 0 to 1; None where it would tell more than the figures do."""
+        """Share of the targeted users, 0 to 1; None where it would reveal more than the counts do."""
         count = getattr(self, step)
         if count is None or not self.is_exact:
             return None
@@ -122,12 +123,12 @@ class BroadcastStats:
 
 
 def disclose_stats(totals: BroadcastTotals, *, per_recipient: bool) -> BroadcastStats:
-    """Say what may be told: everything where figures of persons may be seen, else only what speaks of groups.
+    """The statistics that may be shown: all of them, or without `per_recipient` only those about groups.
 
-    Without `per_recipient` a step is told in whole groups, none below one group of people and none that would leave less
-    than one: neither "nobody", "everybody" nor the last few can be told, and of fewer than two groups nothing. Coarse steps
-    hide one person's reading also from who looks twice. What is missing, and how far those came who are no longer here, is
-    not told at all: the difference to the whole, before and after one person leaves, would tell of that person.
+    Without `per_recipient`, each step is a lower bound in whole groups, at most the total less one group: it never says
+    "nobody", "everybody" or the last few, and below two groups it is withheld. Coarse steps also hide one user's
+    reading from someone who looks twice. Missing, and the steps of those no longer here, are withheld: the difference
+    before and after one user leaves would reveal that user's step.
     """
     steps = {step: getattr(totals.targeted, step) for step in FUNNEL_STEPS}
     if not per_recipient:
@@ -145,13 +146,13 @@ def disclose_stats(totals: BroadcastTotals, *, per_recipient: bool) -> Broadcast
 
 
 def make_stats_without_receipts(sent_to: int | None) -> BroadcastStats:
-    """What is left when the receipts of a broadcast are no longer kept: how many people it was sent to."""
+    """What is left when a broadcast's receipts were deleted: how many recipients it was sent to."""
     unknown_stats = dict.fromkeys((*FUNNEL_STEPS, "gone_done", "missing", "would_reach"))
     return BroadcastStats(targeted=sent_to or 0, gone=0, sent_to=sent_to, **unknown_stats)
 
 
 def round_to_group(count: int, recipient_count: int) -> int | None:
-    """`count` of `people` in whole groups, as a lower bound; None where the people are too few for two groups."""
+    """`count` of `recipient_count`, rounded down to whole groups; None if there are fewer than two groups."""
     if recipient_count < 2 * MIN_GROUP_SIZE:
         return None
     return min(count, recipient_count - MIN_GROUP_SIZE) // MIN_GROUP_SIZE * MIN_GROUP_SIZE

@@ -1,14 +1,14 @@
-"""Local times of people: a zone by name, a wall-clock time that may not exist or exist twice, and when a snooze ends."""
+"""Users' local times: named zones, wall-clock times that do not exist or occur twice, and when a snooze ends."""
 
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 SNOOZE_MORNING, SNOOZE_EVENING = time(8), time(18)
-FIRST_OCCURRENCE, SECOND_OCCURRENCE = "first", "second"  # of a time that comes twice
+FIRST_OCCURRENCE, SECOND_OCCURRENCE = "first", "second"  # of a local time that occurs twice
 
 
 def parse_zone(name: str) -> ZoneInfo:
-    """The zone of that name, UTC for an empty one. Raises ValueError for a name that is not known."""
+    """The zone of that name, UTC for an empty one. Raises ValueError for an unknown name."""
     try:
         return ZoneInfo(name or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -16,19 +16,19 @@ def parse_zone(name: str) -> ZoneInfo:
 
 
 def resolve_zone(preferred: str, reported: str) -> ZoneInfo:
-    """The zone that somebody's times are meant in: the one of their preferences, or what their browser told, or UTC.
+    """The zone of a user's times: from their preferences, else as reported by their browser, else UTC.
 
-    Raises ValueError for a zone that is not known.
+    Raises ValueError for an unknown zone.
     """
     return parse_zone(preferred or reported)
 
 
 def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", original: datetime | None = None) -> datetime:
-    """When clocks in `zone` show `text` (ISO, no zone).
+    """The moment when clocks in `zone` show `text` (ISO, no zone).
 
-    A time that comes twice, as the clocks go back, is the one that `occurrence` names (FIRST or SECOND). `original` is the
-    moment that was shown to whoever edits: as long as its clock time is still there, it is that moment, to the second.
-    Raises ValueError with a sentence for a time that never comes, or comes twice with nothing to tell which.
+    For a time that occurs twice, when clocks go back, `occurrence` is FIRST_OCCURRENCE or SECOND_OCCURRENCE. `original`
+    is the moment that the edit form showed; if its clock time is unchanged, it is returned, to the second. Raises
+    ValueError with a sentence for a time that does not exist, or that occurs twice without an `occurrence`.
     """
     try:
         local = datetime.fromisoformat(text).replace(tzinfo=zone, fold=int(occurrence == SECOND_OCCURRENCE))
@@ -55,7 +55,7 @@ def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", origina
 
 
 def is_ambiguous_local_time(text: str, zone: ZoneInfo) -> bool:
-    """Whether clocks in `zone` show that time twice. False for what is no time."""
+    """Whether clocks in `zone` show that time twice. False if `text` is not a time."""
     try:
         return _is_ambiguous(datetime.fromisoformat(text).replace(tzinfo=zone))
     except (ValueError, OverflowError):
@@ -63,12 +63,12 @@ def is_ambiguous_local_time(text: str, zone: ZoneInfo) -> bool:
 
 
 def _is_ambiguous(local: datetime) -> bool:
-    """Whether the clocks go back over that time: before they do, they are further ahead of UTC."""
+    """Whether the clocks go back over that time: its first occurrence is then further ahead of UTC."""
     return local.replace(fold=0).utcoffset() > local.replace(fold=1).utcoffset()
 
 
 def _is_displayed_as(original: datetime, local: datetime) -> bool:
-    """Whether a form, which knows no seconds, shows `original` as that time."""
+    """Whether a form, which shows no seconds, shows `original` as that time."""
     return _truncate_to_minute(original).astimezone(local.tzinfo).replace(tzinfo=None) == local.replace(
         tzinfo=None, second=0
     )
@@ -79,21 +79,23 @@ def _truncate_to_minute(moment: datetime) -> datetime:
 
 
 def local_to_utc(day: datetime, wall_time: time, *, use_second_occurrence: bool = False) -> datetime:
-    """The moment at which clocks show `wall_time` on that day (whose zone counts); in a gap of the clocks, the moment after it.
+    """The moment when clocks show `wall_time` on that day (in the zone of `day`); if clocks skip it, the moment after
+    the gap.
 
-    Of a time that comes twice the first, or with `use_second_occurrence` the second.
+    For a time that occurs twice, the first, or with `use_second_occurrence` the second.
     """
     local = day.replace(hour=wall_time.hour, minute=wall_time.minute, second=0, microsecond=0, fold=0)
     return local.replace(fold=int(use_second_occurrence and _is_ambiguous(local))).astimezone(UTC)
 
 
 def get_start_of_day(now: datetime, zone: ZoneInfo) -> datetime:
-    """When the day began that it is in that zone; where the clocks skip midnight, the first moment after it."""
+    """When the current day began in that zone; where clocks skip midnight, the first moment after it."""
     return local_to_utc(now.astimezone(zone), time())
 
 
 def resolve_snooze_preset(preset_name: str, now: datetime, zone: ZoneInfo) -> datetime:
-    """When a snooze of that name ends: in an hour, at 18:00 (tomorrow's once it is evening), tomorrow or Monday at 8:00.
+    """When a snooze of that name ends: in an hour, at 18:00 (tomorrow's once it is evening), tomorrow or Monday at
+    8:00.
 
     Raises ValueError for another name.
     """

@@ -1,11 +1,11 @@
-"""How a username that somebody typed is read: the same for looking the person up and for counting attempts."""
+"""Normalizes typed usernames, the same for looking up the user and for counting attempts."""
 
 import unicodedata
 
-_MAX_CHARACTERS = 256  # characters; no username is longer than 64, and normalising costs time
+_MAX_CHARACTERS = 256  # no username is longer than 64, and normalizing costs time
 
 
 def normalize_username(raw: str) -> str:
-    """The username that `raw` means: without spaces around it, in one case, and compatible characters as one (NFKC)."""
+    """`raw` without surrounding spaces, case-folded, and with compatible characters unified (NFKC)."""
     text = unicodedata.normalize("NFKC", raw.strip()[:_MAX_CHARACTERS]).casefold()
     return unicodedata.normalize("NFKC", text).strip()

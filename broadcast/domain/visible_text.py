@@ -1,16 +1,16 @@
-"""Which characters a reader can see: a text of spaces, joiners and fillers alone says nothing, however long it is."""
+"""Which characters are visible: a text of only spaces, joiners and fillers is blank, however long it is."""
 
 import unicodedata
 
-# White space, controls, format characters, surrogates, and marks that only combine with what is not there
+# White space, controls, format characters, surrogates, and combining marks
 _INVISIBLE_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})
-# Letters and symbols without a picture: the Hangul fillers, the object replacement character, the empty pattern of Braille, and
-# the empty note head of music. No category tells them.
+# Letters and symbols without a glyph, which no category identifies: the Hangul fillers, the object replacement
+# character, the blank Braille pattern, and the null note head of music.
 _INVISIBLE_CHARACTERS = frozenset("\u115f\u1160\u3164\uffa0\ufffc\u2800\U0001d159")
 
 
 def is_blank(text: str) -> bool:
-    """True when `text` has no visible characters. Characters newer than Python's Unicode count as seen."""
+    """Whether `text` has no visible characters. Characters newer than Python's Unicode count as visible."""
     return not any(map(_is_visible, text))
 
 
@@ -21,7 +21,7 @@ def _is_visible(character: str) -> bool:
 
 
 def _is_default_ignorable(code_point: int) -> bool:
-    """Unassigned code points that are ignored by default (Unicode, DerivedCoreProperties), and those that are no characters."""
+    """Unassigned code points that are ignored by default (Unicode, DerivedCoreProperties), and noncharacters."""
     return (
         code_point == 0x2065
         or 0xFFF0 <= code_point <= 0xFFF8

@@ -1,1 +1,1 @@
-"""Events from outside: the contract that reads them, the rules of each source, the bridge from Kafka."""
+"""Inbound events: the contract, the rules of each source, the Kafka bridge."""

@@ -1,8 +1,8 @@
-"""The contract with whoever announces events: CloudEvents 1.0, or bare JSON (docs/events.md).
+"""The contract for inbound events: CloudEvents 1.0, or bare JSON (docs/events.md).
 
-`read_command` never raises: what cannot be understood is `Rejection` with a sentence. It is pure and quick, so a batch of
-records is read before a transaction begins. The CloudEvents SDK is not used: it invents an id where one is missing, and an
-event without an id can neither be told from its repeat nor be recalled.
+`read_command` never raises: a record it cannot read becomes a `Rejection` with a sentence. It is pure and fast, so a
+batch is read before its transaction begins. The CloudEvents SDK is not used: it generates missing ids, and without its
+own id an event can neither be deduplicated nor recalled.
 """
 
 import json
@@ -33,9 +33,7 @@ _REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One event: who says so, its name there, what kind it is, and its data as decoded JSON. `source` is canonical,
-    `source_as_written` is how it was written.
-    """
+    """One event: source, id, type and decoded JSON data. `source` is canonical, `source_as_written` is as received."""
 
     source: str
     id: str
@@ -48,13 +46,13 @@ class Envelope:
 def read_command(
     record: InboundRecord, *, now: datetime, rules: Rules = (), owner: EventOwner | None = None
 ) -> Command:
-    """Make of a record what it asks for, under the rule of its source. Never raises.
+    """Read the command in a record, under the rule of its source. Never raises.
 
-    `owner` is who handed it in; by itself whoever may write to its topic.
+    `owner` is the sender, by default the writers of the topic.
     """
     try:
         return _read_record(record, now, rules, owner or get_record_owner(record))
-    except Exception as problem:  # a mistake of ours: one event pays for it, not all that come after it
+    except Exception as problem:  # a bug of ours costs this event, not all that follow
         _log.error("event.unreadable", place=str(record.position), exc_info=problem)
         return Rejection(
             "failed", f"This event could not be read ({type(problem).__name__}). The server's log has the details."
@@ -62,7 +60,7 @@ def read_command(
 
 
 def get_record_owner(record: InboundRecord) -> EventOwner:
-    """Whoever may write to the topic of a record; nobody for one of no topic."""
+    """The sender of a record from a topic: its writers. Nobody for a record without a topic."""
     return EventOwner.for_topic(record.position.topic) if record.position else EventOwner("", "")
 
 
@@ -82,7 +80,7 @@ def _read_record(record: InboundRecord, now: datetime, rules: Rules, owner: Even
 
 
 def try_open_envelope(record: InboundRecord) -> Envelope | None:
-    """Source, id, type and data of a record; None for what cannot be understood that far. Never raises."""
+    """Source, id, type and data of a record; None if they cannot be read. Never raises."""
     try:
         return open_envelope(record)
     except _RejectionError:
@@ -90,7 +88,7 @@ def try_open_envelope(record: InboundRecord) -> Envelope | None:
 
 
 def open_envelope(record: InboundRecord) -> Envelope:
-    """Find source, id, type and data of a record: structured, binary or bare, by its content type and headers."""
+    """Source, id, type and data of a record: structured, binary or bare, by its content type and headers."""
     if record.size > MAX_VALUE_BYTES:
         _reject("size", f"The event has {record.size:,} bytes; at most {MAX_VALUE_BYTES:,} are read.")
     headers = _decode_headers(record)
@@ -106,7 +104,7 @@ def open_envelope(record: InboundRecord) -> Envelope:
     if attributes:
         return _from_attributes(attributes, _decode_json(record.value, content_type), record)
     body = _decode_json(record.value, content_type)
-    if isinstance(body, Mapping) and "specversion" in body:  # structured, by a producer that sets no headers
+    if isinstance(body, Mapping) and "specversion" in body:  # structured, from a producer that sets no headers
         return _from_structured(body, record)
     return _from_bare_json(body, record)
 
@@ -121,7 +119,7 @@ def _reject(code: str, reason: str) -> NoReturn:
 
 
 def _decode_headers(record: InboundRecord) -> dict[str, str]:
-    """Headers of interest as text; percent-encoding is of the HTTP binding alone."""
+    """The relevant headers as text. Only the HTTP binding percent-encodes them."""
     decoded: dict[str, str] = {}
     for name, value in record.headers:
         name = name.lower()
@@ -141,7 +139,7 @@ def _decode_json(value: bytes | None, content_type: str = "") -> Any:
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
         _reject("content-type", f"The data is {_abbreviate(content_type)}; only JSON is supported.")
     try:
-        return _decode_strict_json(value.decode("utf-8-sig"))  # some producers on Windows begin with a byte order mark
+        return _decode_strict_json(value.decode("utf-8-sig"))  # some producers on Windows write a byte order mark
     except UnicodeDecodeError:
         _reject("not-json", "The value is not UTF-8.")
     except RecursionError:
@@ -155,7 +153,7 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _build_unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key that stands twice would mean one thing here and another to whoever wrote or checked it."""
+    """A JSON object without duplicate keys, which parsers interpret differently."""
     unique: dict[str, Any] = {}
     for name, value in pairs:
         if name in unique:
@@ -207,7 +205,7 @@ def _from_attributes(attributes: Mapping[str, Any], data: Any, record: InboundRe
 
 
 def _from_bare_json(body: Any, record: InboundRecord) -> Envelope:
-    """JSON without an envelope: the key is its id, else its place. It is from its topic, since it names no source."""
+    """JSON without an envelope. The key is its id, else its position; the source is its topic."""
     position = record.position
     if position is None:
         _reject("envelope", "The event has no CloudEvents envelope: specversion, id, source and type.")
@@ -249,7 +247,7 @@ def _is_time(value: Any) -> bool:
 
 
 def _is_event_time(value: Any) -> bool:
-    """When an event happened: with its zone, and no farther ahead than any time here. A device without a clock says 1970."""
+    """A time with its zone, no farther in the future than any time here. A device without a clock says 1970."""
     try:
         moment = datetime.fromisoformat(value)
         return moment.tzinfo is not None and moment.year < clock.YEAR_LIMIT
@@ -259,7 +257,7 @@ def _is_event_time(value: Any) -> bool:
 
 def _read_by_type(envelope: Envelope, now: datetime, rules: Rules, owner: EventOwner) -> Command:
     if envelope.type == CANCEL_TYPE:
-        return _read_cancel(envelope, owner)  # needs no rule: nobody recalls but what they have sent
+        return _read_cancel(envelope, owner)  # needs no rule: senders can recall only their own
     try:
         rule = find_rule(rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=owner)
     except NoMatchingRule as no_rule:
@@ -298,7 +296,7 @@ def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwn
 
 
 def _split_collapse_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None]:
-    """The data without its collapse key, and that key; without one, the one of its rule. Raises TemplateRenderError."""
+    """The data without its collapse key, and that key or else its rule's. Raises TemplateRenderError."""
     data = envelope.data
     own_key = data.get("collapseKey") if isinstance(data, Mapping) and not rule.has_message_templates else None
     if own_key is not None and (not isinstance(own_key, str) or not own_key.strip()):
@@ -312,7 +310,7 @@ def _split_collapse_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None
 
 
 def _split_acknowledge_again(data: Any, rule: Rule) -> tuple[Any, bool]:
-    """The data without `acknowledgeAgain`, and what it says."""
+    """The data without `acknowledgeAgain`, and its value."""
     if not isinstance(data, Mapping) or rule.has_message_templates or "acknowledgeAgain" not in data:
         return data, False
     requested = data["acknowledgeAgain"]
@@ -322,7 +320,7 @@ def _split_acknowledge_again(data: Any, rule: Rule) -> tuple[Any, bool]:
 
 
 def _drop_past_start(data: Any, now: datetime) -> Any:
-    """An event may wait in Kafka beyond its start, which a person's form cannot: then it is sent at once."""
+    """Drop a start that has passed, so that the event is sent at once. Unlike a form, an event may wait in Kafka."""
     scheduled_at = data.get("scheduledAt") if isinstance(data, Mapping) else None
     if not _is_time(scheduled_at) or clock.parse_rfc3339(scheduled_at) > now:
         return data
@@ -355,6 +353,6 @@ def _read_cancel(envelope: Envelope, owner: EventOwner) -> CancelCommand:
 
 
 def _abbreviate(value: Any, max_characters: int = 80) -> str:
-    """Foreign text as it may stand in a sentence: short, and in one line."""
+    """Foreign text for an error message: short, and in one line."""
     text = value if isinstance(value, str) else repr(value)
     return "".join(character if is_single_line(character) else "�" for character in text[:max_characters])

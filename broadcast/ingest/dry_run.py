@@ -1,4 +1,4 @@
-"""What a rule would make of the newest real events of its sources. Reads only: nothing is published, counted or kept."""
+"""Dry run: what a rule would make of the newest real events of its sources. Read-only: publishes and counts nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from broadcast.ingest.rules import NoMatchingRule, Rule, Rules, find_rule
 from broadcast.store import event_sources, users
 from broadcast.store.models.ingest import InboundEventSample
 
-MAX_SAMPLES = 20  # events that are tried
+MAX_SAMPLES = 20  # events per dry run
 
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """One event, when it came, and what would be written of it: a card with its reach, or a refusal."""
+    """One event, when it arrived, and its result: a card with its recipient count, or a rejection."""
 
     at: datetime
     source: str
@@ -27,7 +27,7 @@ class DryRunResult:
 
 
 def try_rule(rules: Rules, number: int) -> list[DryRunResult]:
-    """Read the newest events for which rule `number` (from 1) holds anew, each as of the moment at which it came."""
+    """Read the newest events of rule `number` (from 1) again, each as of its time of arrival."""
     rule = rules[number - 1]
     covered_samples = (
         sample for sample in event_sources.iterate_samples(get_rule_sources(rule)) if _is_covered(rules, rule, sample)
@@ -38,7 +38,7 @@ def try_rule(rules: Rules, number: int) -> list[DryRunResult]:
 
 
 def get_rule_sources(rule: Rule) -> Sequence[str]:
-    """The sources whose newest events are kept and which the rule is for."""
+    """The sources with stored events that the rule matches."""
     return [
         source for source in event_sources.list_sampled_sources() if rule.matches_source(canonicalize_source(source))
     ]
@@ -63,7 +63,7 @@ def _is_covered(rules: Rules, rule: Rule, sample: InboundEventSample) -> bool:
 
 
 def _get_owner(sample: InboundEventSample) -> EventOwner:
-    """Who sent it, under the name that they have now."""
+    """The sender, under its current name."""
     if sample.topic is not None:
         return EventOwner.for_topic(sample.topic)
     kind, _, number = (sample.owner or "").partition(":")

@@ -1,4 +1,4 @@
-"""Dead letters on their way back: read again under the contract, as at a first arrival, with their bytes or corrected ones."""
+"""Redrives dead letters: reads them again under the contract, with their original or corrected bytes."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,12 +17,12 @@ from broadcast.ingest.rules import RULES
 from broadcast.store import dead_letters
 from broadcast.store.models.ingest import DeadLetter
 
-BATCH_SIZE = 200  # letters redriven by one request
+BATCH_SIZE = 200  # letters per request
 
 
 @dataclass(frozen=True, slots=True)
 class RedriveResult:
-    """How a redrive of many went. `unconfirmed` are those that must be redriven one by one, as they must be confirmed."""
+    """The result of a bulk redrive. `unconfirmed` counts those that need confirmation one by one."""
 
     done: int
     rejected: int
@@ -31,10 +31,10 @@ class RedriveResult:
 
 
 def read_letter(letter: DeadLetter, value: bytes | None, *, now: datetime) -> InboundEvent:
-    """Read a letter anew; with `value`, as if that had been sent instead. Never raises."""
+    """Read a letter again, with `value` instead of its own if given. Never raises."""
     record = dead_letters.to_record(letter)
     is_complete = letter.last_offset is None and letter.size == len(letter.value or b"")
-    if value is None and not is_complete:  # what is left of it is another message, or none
+    if value is None and not is_complete:  # an incomplete letter is a different message, or none
         return InboundEvent(record, Rejection(letter.code, letter.reason, letter.source, letter.source_id))
     if value is not None:
         record = replace(record, value=value)
@@ -42,7 +42,7 @@ def read_letter(letter: DeadLetter, value: bytes | None, *, now: datetime) -> In
 
 
 def preview_redrive(letter: DeadLetter, value: bytes | None, *, now: datetime) -> PreparedInboundEvent:
-    """What a redrive would be given to write: the draft with its audience, or why not. Writes nothing."""
+    """Preview a redrive: the draft with its audience, or why not. Writes nothing."""
     [prepared] = inbound_events.prepare([read_letter(letter, value, now=now)])
     return prepared
 
@@ -56,7 +56,7 @@ def redrive(
 
 
 def redrive_all(*, through: int, by: Actor, now: datetime) -> RedriveResult:
-    """Redrive waiting letters up to id `through`, oldest first, at most AT_ONCE. Raises Forbidden, TemporarilyUnavailable."""
+    """Redrive at most BATCH_SIZE letters up to id `through`, oldest first. Raises Forbidden, TemporarilyUnavailable."""
     by.require(Permission.OPERATE)
     done = rejected = unconfirmed = 0
     for letter_id in dead_letters.list_waiting_ids(through=through, limit=BATCH_SIZE):
@@ -64,7 +64,7 @@ def redrive_all(*, through: int, by: Actor, now: datetime) -> RedriveResult:
         try:
             outcome = redrive(letter, None, by=by, now=now)
         except Conflict:
-            continue  # somebody else was faster
+            continue  # handled by somebody else meanwhile
         except ConfirmationRequired:
             unconfirmed += 1
             continue

@@ -1,9 +1,9 @@
-"""Rules of sources: who may send as which source, what an event may leave out and ask for, how it reads, how much goes out
+"""Rules of sources: who may send as which source, what an event may omit and request, its templates and rate cap
 (docs/events.md). `rules_file` reads them, strictly and once, at start.
 
-The first rule that fits an event, and whose `from` names its sender, holds for it. Where there are rules, what none fits is
-refused; and what a rule keeps for its own senders, no later rule for everybody lets through. Templates are the operator's,
-their values a stranger's: the sandbox lets values be shown and nothing else.
+The first rule that matches an event, and whose `from` names its sender, applies. Where rules exist, an event that
+matches none is rejected. A rule that reserves a source for its senders also hides it from later rules for everybody.
+Templates are the operator's, their values are untrusted: the sandbox only renders values.
 """
 
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ AUDIENCE_FIELDS = ("targetType", "targetIds")
 
 
 class TemplateRenderError(Exception):
-    """The data does not have what the template of its rule shows; the message says what."""
+    """The data lacks what its rule's template shows. The message says what."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextTemplate:
-    """A template, and how it was `source_text`."""
+    """A compiled template and its `source_text`."""
 
     source_text: str
     template: Template
@@ -37,16 +37,16 @@ class TextTemplate:
         """Raises TemplateRenderError."""
         try:
             return self.template.render(values)
-        except Exception as problem:  # whatever a template does with a stranger's values, their event alone pays for it
+        except Exception as problem:  # any template error costs only this event
             raise TemplateRenderError(f"The data does not fit the template of its rule: {problem}"[:300]) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`patterns` are patterns of source, topic and type, of each of which one must fit; `senders` who may send under this rule,
-    None for everybody. `audiences` and `priorities` are what may be used; None allows all.
+    """`patterns` are of source, topic and type: one of each must match. `senders` may use this rule, None for
+    everybody. `audiences` and `priorities` are the allowed ones; None allows all.
 
-    `templates` are title, content and collapse key, of which the first two come together; `rate_cap` limits what goes out.
+    `templates` are title, content and collapse key; the first two come together. `rate_cap` limits publishing.
     """
 
     patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Rule:
 
     @property
     def has_message_templates(self) -> bool:
-        """Whether it makes messages of data that knows nothing of messages."""
+        """Whether templates build the message from arbitrary data."""
         return "title" in self.templates
 
     def matches_event(self, *, source: str, topic: str | None, type: str) -> bool:
@@ -73,7 +73,7 @@ class Rule:
         )
 
     def matches_source(self, source: str) -> bool:
-        """Whether this canonical source is one that the rule is for."""
+        """Whether the rule matches this canonical source."""
         patterns = self.patterns.get("source")
         return patterns is None or any(event_source.matches_pattern(pattern, source) for pattern in patterns)
 
@@ -81,7 +81,7 @@ class Rule:
         return self.senders is None or any(fnmatchcase(owner.name, pattern) for pattern in self.senders)
 
     def build_message_fields(self, data: Any) -> Any:
-        """The fields of a message, of an event's data: rendered if there are templates, and with what it left out.
+        """The message fields of an event's data: rendered from templates, if any, and completed with defaults.
 
         Raises TemplateRenderError.
         """
@@ -90,14 +90,14 @@ class Rule:
         if not isinstance(data, Mapping):
             return data
         event_fields = {name: value for name, value in data.items() if value is not None}
-        has_own_audience = "targetType" in event_fields  # then the default's names are of another audience
+        has_own_audience = "targetType" in event_fields  # then the default's names belong to another audience
         applied_defaults = {
             name: value for name, value in self.defaults.items() if not (has_own_audience and name in AUDIENCE_FIELDS)
         }
         return applied_defaults | event_fields
 
     def find_refusal(self, draft: Draft) -> str | None:
-        """Why this source may not send this; None if it may."""
+        """Why this source may not send this draft; None if it may."""
         if self.priorities is not None and draft.priority not in self.priorities:
             return f"Its source may not use the priority {draft.priority}."
         requested = _list_audiences(draft)
@@ -106,23 +106,23 @@ class Rule:
         return None
 
     def render_collapse_key(self, data: Any, type: str) -> str | None:
-        """The key under which events of this rule share a card, None without one. Raises TemplateRenderError."""
+        """The collapse key of an event under this rule, None without one. Raises TemplateRenderError."""
         if "collapse_key" not in self.templates:
             return None
         return self.templates["collapse_key"].render(data=data, type=type).strip() or None
 
 
-ALLOW_ALL_RULE = Rule()  # last of the rules where what none of them fits is let through
+ALLOW_ALL_RULE = Rule()  # the last rule, where unmatched events are allowed
 Rules = tuple[Rule, ...]
 
 
 class NoMatchingRule(Exception):
-    """No rule lets this sender send this; the message is the sentence for them."""
+    """No rule allows this sender to send this. The message is a sentence for the sender."""
 
 
 def find_rule(rules: Rules, *, source: str, topic: str | None, type: str, owner: EventOwner) -> Rule:
-    """The rule that holds for an event. Without any rules, one that changes nothing. Raises NoMatchingRule."""
-    is_reserved = False  # for the senders of a rule that fits: then what is for everybody is not for this
+    """The rule that applies to an event; without rules, one that changes nothing. Raises NoMatchingRule."""
+    is_reserved = False  # a matching rule names senders: then rules for everybody do not apply
     for rule in rules or (ALLOW_ALL_RULE,):
         if not rule.matches_event(source=source, topic=topic, type=type):
             continue

@@ -1,6 +1,6 @@
-"""The TOML file of EVENT_RULES: every value is what its field wants, or the file is refused, with the line and a sentence.
+"""Reads the TOML file of EVENT_RULES. An invalid value rejects the whole file, with the line and a sentence.
 
-Half a rule is worse than none: a misspelt `draft` publishes what somebody was to look at first.
+A partly read rule is worse than none: a misspelt `draft` would publish what needs a review.
 """
 
 import hashlib
@@ -42,13 +42,13 @@ _MAX_PATTERN_CHARACTERS, _MAX_SENDER_CHARACTERS, _MAX_TEMPLATE_CHARACTERS = 250,
 _AUDIENCE_PATTERN = re.compile(r"everyone|people|role:[a-z][a-z0-9_-]{0,63}")
 _SENDER_PATTERN = re.compile(r"account:\S{1,64}|topic:[A-Za-z0-9._*?\[\]!-]{1,249}")
 _RULE_HEADING_PATTERN = re.compile(r"\s*\[\[\s*(rule|\"rule\"|'rule')\s*\]\]")
-_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)  # defaults hold no times, so that any does
-_MAX_NUMBER, _MAX_POWER = 10**18, 100  # that a template calculates with
-_FORMAT_WIDTH_PATTERN = re.compile(r"%[^%a-zA-Z]*(?:\d{4}|\*)")  # of a value in a format
+_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)  # defaults contain no times, so any time will do
+_MAX_NUMBER, _MAX_POWER = 10**18, 100  # in a template's arithmetic
+_FORMAT_WIDTH_PATTERN = re.compile(r"%[^%a-zA-Z]*(?:\d{4}|\*)")  # width or precision in a format
 
 
 class _SafeEnvironment(ImmutableSandboxedEnvironment):
-    """Multiplies numbers only: an event that sends a text where its rule expects a number would fill any memory."""
+    """Limits `*`, `**` and `%`: an event with a text where its rule expects a number could fill any memory."""
 
     intercepted_binops = frozenset(["*", "**", "%"])
 
@@ -66,16 +66,16 @@ _environment = _SafeEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
 class _RuleError(Exception):
-    """A field, if it is one field's fault, and a sentence without its name."""
+    """A field, if one field is wrong, and a sentence without its name."""
 
     def __init__(self, name: str | None, sentence: str):
         self.name, self.sentence = name, sentence
 
 
 def load_rules(path: Path | None, *, should_allow_others: bool = False) -> Rules:
-    """Read the rules; none without a file. With `should_allow_others`, the last is one for all that the file says nothing of.
+    """Read the rules; none without a file. With `should_allow_others`, the last rule allows unmatched events.
 
-    Raises SettingsError naming the file, the line, the rule and the field, and what is wrong with it.
+    Raises SettingsError with file, line, rule, field and problem.
     """
     if path is None:
         return ()
@@ -99,15 +99,15 @@ def load_rules(path: Path | None, *, should_allow_others: bool = False) -> Rules
 
 
 class _LineLocator:
-    """Where rules and their fields stand in the file: tomllib does not say."""
+    """The lines of rules and fields in the file, which tomllib does not report."""
 
     def __init__(self, text: str, count: int):
         self._lines = text.splitlines()
         self._rule_starts = [n for n, line in enumerate(self._lines) if _RULE_HEADING_PATTERN.match(line)]
-        self._is_reliable = len(self._rule_starts) == count  # else one stands inside a text of several lines
+        self._is_reliable = len(self._rule_starts) == count  # else a multi-line string contains a rule header
 
     def describe_line(self, rule: int, field: str | None) -> str:
-        """`, line 7`, or nothing when that cannot be told."""
+        """`, line 7`, or nothing when it is unknown."""
         if not self._is_reliable:
             return ""
         start = self._rule_starts[rule - 1]
@@ -227,7 +227,7 @@ def _read_choices(
 
 
 def _read_rate_cap(table: Mapping[str, Any], match_patterns: Mapping[str, tuple[str, ...]]) -> RateCap | None:
-    """Counted under the patterns of its rule, so that the count outlives a change of anything else in the file."""
+    """A rate cap, counted under its rule's patterns, so that the count survives other changes of the file."""
     values = {name: table[name] for name in _MAX_CAP_VALUES if name in table}
     if not values:
         return None
@@ -259,7 +259,7 @@ def _read_defaults(table: Any) -> dict[str, Any]:
 
 
 def _check_defaults(rule: Rule) -> None:
-    """A default is what an event may leave out, so it must be what the event could have said, and may say by this rule."""
+    """Check that an event could have sent the defaults itself, and that this rule allows them."""
     if not rule.defaults:
         return
     if "targetIds" in rule.defaults and "targetType" not in rule.defaults:

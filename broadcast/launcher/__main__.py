@@ -1,12 +1,12 @@
 """`python -m broadcast.launcher`: from a fresh clone to a serving system.
 
-1. Check the settings.         5. Start Redis, unless there is one.
-2. Claim the data folder.      6. Bring the database up to date; fill it with demo data if DEMO=1.
-3. Check that the port is free. 7. Start gunicorn and wait for /readyz.
-4. Make the key that signs.    8. Say `Ready: …`, and how to begin while there is no administrator; then watch
-                                  until someone asks to stop or a child ends.
+1. Check the settings.           5. Start Redis, unless REDIS_URL is set.
+2. Lock the data folder.         6. Migrate the database; fill it with demo data if DEMO=1.
+3. Check that the port is free.  7. Start gunicorn and wait for /readyz.
+4. Create the secret key.        8. Print `Ready: …`, and the setup code if there is no administrator; then watch
+                                    until someone asks to stop or a child ends.
 
-Whatever ends it, gunicorn is ended first, then Redis.
+On every exit gunicorn is stopped first, then Redis.
 """
 
 import argparse
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 _READY_TIMEOUT_SECONDS = 60.0
 _SETUP_CODE = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}")
-_GUNICORN_GRACE_SECONDS = 15.0  # its own graceful_timeout is 10; then it kills its workers and needs a moment to leave
+_GUNICORN_GRACE_SECONDS = 15.0  # its own graceful_timeout is 10; then it kills its workers and needs a moment to exit
 LOOPBACK_OF_WILDCARD = {
     "0.0.0.0": "127.0.0.1",
     "::": "::1",
     "": "127.0.0.1",
-}  # what to ask when gunicorn listens everywhere
+}  # the host to query when gunicorn listens on all addresses
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Launch, and return the exit code: 0 when asked to stop, 1 when something is wrong."""
+    """Launch, and return the exit code: 0 when asked to stop, 1 on failure."""
     signals = StopSignals.install()
     options = _make_parser().parse_args(arguments)
     if options.end_with_parent:
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
-    """Do the steps above. Never returns: raises StopRequested or LaunchFailed, with every child ended."""
+    """Do the steps above. Never returns: raises StopRequested or LaunchFailed, with every child stopped."""
     settings = _read_settings(environ)
     with lock_data_dir(settings.data_dir) as folder:
         private_files.restrict_permissions(folder, settings.database_uri)  # here and in every child
@@ -78,7 +78,7 @@ def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
 
 
 def print_line(line: str) -> None:
-    """Print for a person and for a program that waits for the line; a reader that left (`| head`) stops nothing."""
+    """Print a line for users and for programs that wait for it; a closed pipe (`| head`) stops nothing."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
@@ -98,7 +98,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _read_settings(environ: Mapping[str, str]) -> "Settings":
-    from broadcast.config.settings import (  # late: takes 0.2 s, and Ctrl-C is already looked after
+    from broadcast.config.settings import (  # late: takes 0.2 s, and Ctrl-C is handled by now
         Settings,
         SettingsError,
     )
@@ -135,7 +135,7 @@ def _prepare_database(settings: "Settings", folder: Path, children: ChildProcess
 
 @contextmanager
 def _show_output_on_failure() -> Iterator[tempfile.SpooledTemporaryFile]:
-    """Yield a file for a step's output, which matters only when the step fails: then it goes to stderr."""
+    """Yield a file for a step's output, which is copied to stderr only if the step fails."""
     with tempfile.TemporaryFile() as output:
         try:
             yield output
@@ -159,7 +159,7 @@ def _start_gunicorn(settings: "Settings", children: ChildProcesses, environ: Map
 
 
 def _print_setup_code(address: str, children: ChildProcesses, environ: Mapping[str, str]) -> None:
-    """Print the code that makes the first administrator, while there is none; it is kept nowhere but as a hash."""
+    """Print the setup code for the first administrator while there is none; only its hash is stored."""
     command = [sys.executable, "-m", "flask", "--app", "app", "setup-code", "--if-needed"]
     with _show_output_on_failure() as output:
         children.run("Creating the setup code", command, environ=environ, output=output)
@@ -169,7 +169,7 @@ def _print_setup_code(address: str, children: ChildProcesses, environ: Mapping[s
 
 
 def is_ready(host: str, port: int) -> bool:
-    """Say whether /readyz answers 200, within two seconds. Not urllib: it would ask a configured proxy for it."""
+    """Whether /readyz answers 200 within two seconds. Not urllib, which would use a configured proxy."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/readyz")

@@ -1,12 +1,12 @@
-"""The processes that the launcher started: each in its own session, all ended in reverse order, none left behind.
+"""The launcher's child processes: each in its own session, all stopped in reverse order, none left behind.
 
-A session of its own keeps the terminal's Ctrl-C from reaching a child: only the launcher hears it, and ends gunicorn
-before the Redis that gunicorn's workers still talk to. It also makes the child's pid the name of its process group, so
-that workers orphaned by a crashed master can be ended too.
+Its own session keeps the terminal's Ctrl-C from a child: only the launcher gets it, and stops gunicorn before the Redis
+that gunicorn's workers still use. It also makes the child's pid the id of its process group, so that workers orphaned
+by a crashed master can be stopped too.
 
 When the launcher itself is killed (SIGKILL), the kernel sends each child SIGTERM (`prctl(PR_SET_PDEATHSIG)`); gunicorn
-passes it on to its workers. The signal comes when the *thread* that started the child ends, so children are started
-from the main thread only. macOS has no such call: there a killed launcher leaves its children to be ended by hand.
+passes it on to its workers. The signal is sent when the *thread* that started the child ends, so children are started
+from the main thread only. macOS has no such call: there a killed launcher leaves its children running.
 """
 
 import ctypes
@@ -24,13 +24,13 @@ from typing import IO, Self
 from broadcast.launcher.errors import LaunchFailed
 from broadcast.launcher.signals import StopSignals
 
-ROOT = Path(__file__).resolve().parents[2]  # where app.py, wsgi.py and migrations/ are; children run here
+ROOT = Path(__file__).resolve().parents[2]  # contains app.py, wsgi.py and migrations/; children run here
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: no imports between fork and exec
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel send this process SIGTERM when its parent, the process `parent_pid`, is gone. Survives exec."""
+    """Have the kernel send this process SIGTERM when its parent, the process `parent_pid`, ends. Survives exec."""
     if _libc is None:
         return
     _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), *[ctypes.c_ulong(0)] * 3)
@@ -40,12 +40,12 @@ def die_with_parent(parent_pid: int) -> None:
 
 @dataclass(frozen=True)
 class ChildProcess:
-    """One running process, the leader of its session. After `grace_seconds` a polite end becomes SIGKILL."""
+    """A running process, the leader of its session. It gets SIGTERM, and after `grace_seconds` SIGKILL."""
 
     name: str
     process: subprocess.Popen
     grace_seconds: float
-    log: Path | None = None  # where it writes what it has to say; None: to the terminal
+    log: Path | None = None  # its log file; None if it writes to the terminal
 
     @property
     def has_ended(self) -> bool:
@@ -53,7 +53,7 @@ class ChildProcess:
 
 
 class ChildProcesses:
-    """Starts, watches and ends processes; a context manager that leaves none running."""
+    """Starts, watches and stops processes; a context manager that leaves none running."""
 
     def __init__(self, signals: StopSignals):
         self._signals = signals
@@ -76,8 +76,8 @@ class ChildProcesses:
         output: IO | None = None,
         log: Path | None = None,
     ) -> ChildProcess:
-        """Start `command` and return at once. `output` takes stdout and stderr; None leaves both to the terminal. `log` is
-        its file, if it has a name: whoever reads that the child ended is told to look there.
+        """Start `command` and return at once. `output` receives stdout and stderr; with None both go to the terminal.
+        `log` is the path of `output`, if it has one: the error about an ended child names it.
         """
         launcher_pid = os.getpid()
         try:
@@ -101,7 +101,7 @@ class ChildProcesses:
     def run(
         self, name: str, command: Sequence[str | Path], *, environ: Mapping[str, str], output: IO | None = None
     ) -> None:
-        """Run `command` to its end. Raises LaunchFailed when it fails or when another child ends meanwhile."""
+        """Run `command` to its end. Raises LaunchFailed if it fails or another child ends meanwhile."""
         child = self.start(name, command, environ=environ, grace_seconds=5, output=output)
         others = [other for other in self._running if other is not child]
         while not child.has_ended:
@@ -112,7 +112,7 @@ class ChildProcesses:
             raise LaunchFailed(f"{name} failed ({_describe_exit(child)}). The messages above say why.")
 
     def wait_until(self, condition: Callable[[], bool], *, seconds: float) -> bool:
-        """Ask `condition` every 50 ms for at most `seconds`; False when time ran out. A dead child ends the wait."""
+        """Check `condition` every 50 ms; False after `seconds`. Raises LaunchFailed if a child ends."""
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
@@ -122,7 +122,7 @@ class ChildProcesses:
         return True
 
     def watch(self) -> None:
-        """Block until a child ends by itself (raises LaunchFailed) or someone asks to stop (raises StopRequested)."""
+        """Block until a child ends on its own (raises LaunchFailed) or someone asks to stop (raises StopRequested)."""
         while True:
             _check_running(self._running)
             self._signals.wait_unless_stopped(None)
@@ -134,7 +134,7 @@ class ChildProcesses:
         while not child.has_ended and time.monotonic() < deadline:
             self._signals.wait(max(0.0, deadline - time.monotonic()))
         with suppress(ProcessLookupError):
-            os.killpg(child.process.pid, signal.SIGKILL)  # what is left of the group, the child itself if it must be
+            os.killpg(child.process.pid, signal.SIGKILL)  # what is left of the group, perhaps the child itself
         child.process.wait()
 
 

@@ -1,4 +1,4 @@
-"""What a launcher claims before it starts anything: its data folder, alone, and its port, free."""
+"""What a launcher secures before it starts anything: an exclusive lock on its data folder, and a free port."""
 
 import errno
 import fcntl
@@ -13,10 +13,10 @@ from broadcast.launcher.errors import LaunchFailed
 
 @contextmanager
 def lock_data_dir(path: Path) -> Iterator[Path]:
-    """Make the folder (0700), hold it for this launcher alone, and yield its absolute path.
+    """Create the folder (0700), lock it for this launcher, and yield its absolute path.
 
-    A folder that is already there keeps its mode: it may be shared on purpose, and the files in it are private by
-    themselves (`private_files`). The lock goes with the process, however it ends, so there is no stale lock to clean up.
+    An existing folder keeps its mode: it may be shared on purpose, and its files are private anyway (`private_files`).
+    The lock ends with the process, however that ends, so there is no stale lock to clean up.
     """
     folder = path.absolute()
     try:
@@ -44,8 +44,8 @@ def _acquire_lock(descriptor: int, folder: Path) -> None:
 
 
 def check_port_is_free(host: str, port: int) -> None:
-    """Raise LaunchFailed unless gunicorn will be able to listen there. It would find out too, but only after Redis,
-    the migration and the demo data, and with a traceback for each of five tries.
+    """Raise LaunchFailed unless gunicorn will be able to listen there. Gunicorn would find out too, but only after
+    Redis, the migration and the demo data, and with a traceback for each of five tries.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -1,6 +1,6 @@
-"""What a start asks the database, without the application: importing that takes a second, the answer a millisecond.
+"""Database checks at start, without importing the application: that takes a second, a query a millisecond.
 
-Where there is nothing to do, the process that would do it is spared.
+If there is nothing to do, the process that would do it is not started.
 """
 
 import re
@@ -19,18 +19,18 @@ _TIMEOUT_SECONDS = 3
 
 
 def is_migrated(database_uri: str, *, versions: Path = ROOT / "migrations" / "versions") -> bool:
-    """Say whether the newest migration of this version is the one the database has. False for whatever cannot be read."""
+    """Whether the database is at the newest migration of this version. False if anything cannot be read."""
     try:
         return {name for (name,) in _query(database_uri, _APPLIED_REVISIONS_SQL)} == _find_head_revisions(versions)
-    except Exception:  # no database yet, or one that does not answer: the command that migrates says what is wrong
+    except Exception:  # no database yet, or it is down: the migration command reports the cause
         return False
 
 
 def has_administrator(database_uri: str) -> bool:
-    """Say whether anybody is or was one, as `store.models.setup` does. False for whatever cannot be read."""
+    """Whether there is or was an administrator, as in `store.models.setup`. False if anything cannot be read."""
     try:
         return bool(_query(database_uri, _ADMINISTRATOR_SQL))
-    except Exception:  # the command that makes the code says what is wrong
+    except Exception:  # the setup-code command reports the cause
         return False
 
 
@@ -45,9 +45,9 @@ def _query(database_uri: str, sql: str) -> list[tuple]:
         path = quote(str(get_sqlite_path(database_uri)))
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return connection.execute(sql).fetchall()
-    import psycopg  # late: only where it is the database
+    import psycopg  # late: only needed for PostgreSQL
 
-    # bounded, as a signal to stop is not heard meanwhile
+    # bounded, as stop signals are not handled meanwhile
     arguments = make_driver_arguments(database_uri)
     options = f"{arguments.pop('options', '')} -c statement_timeout={1000 * _TIMEOUT_SECONDS}"
     timeouts = {"connect_timeout": _TIMEOUT_SECONDS, "tcp_user_timeout": 1000 * _TIMEOUT_SECONDS, "options": options}

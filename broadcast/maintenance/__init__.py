@@ -1,1 +1,1 @@
-"""A look at the system: the doctor, why loops fail, and the system as people reach it."""
+"""Diagnosis: the doctor, loop failures, and the check of the public URL."""

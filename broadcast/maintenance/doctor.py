@@ -1,6 +1,6 @@
-"""Looks at the system from inside and says what is wrong and what to do, for `flask doctor` and the console's health page.
+"""Checks the system and says what is wrong and how to fix it, for `flask doctor` and the console's health page.
 
-Changes nothing. Every question has a deadline of its own, so a part that hangs is a finding and not a wait.
+Changes nothing. Every check has a timeout, so a part that hangs is a finding and does not block.
 """
 
 import json
@@ -25,17 +25,17 @@ from broadcast.store import broadcasts, database, log, schema
 
 FindingState = Literal["ok", "warning", "failure"]
 
-_DESCRIPTOR_HEADROOM = 1000  # descriptors of a worker beside its streams
+_DESCRIPTOR_HEADROOM = 1000  # descriptors of a worker besides its streams
 _CLOCK_WARNING_SECONDS, _CLOCK_FAILURE_SECONDS = 1.0, 30.0
 _OVERDUE_FAILURE_SECONDS = 30.0
-_MIN_FREE_SHARE = 0.05  # of the disk that DATA_DIR is on
+_MIN_FREE_SHARE = 0.05  # of the disk with DATA_DIR
 _TIMEOUT_SECONDS = 2.0
-_MIN_PREFIX_BITS = 8  # a network with fewer fixed bits is no network of proxies
+_MIN_PREFIX_BITS = 8  # a network with a shorter prefix is too large for proxies
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one part, in a sentence for people."""
+    """The result of one check, as a sentence for people."""
 
     part: str
     state: FindingState
@@ -43,9 +43,9 @@ class Finding:
 
 
 def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
-    """Everything that can be asked from here. Inside an application context.
+    """Run every check. Needs an application context.
 
-    `is_thorough` also reads the whole of a SQLite file, which takes seconds and lets nothing else run.
+    `is_thorough` also checks the whole SQLite file, which takes seconds and blocks other greenlets.
     """
     settings = SETTINGS.of(app)
     findings = [
@@ -177,7 +177,7 @@ def _check_redis(settings: Settings) -> Finding:
 
 
 def _find_redis_problem(url: str) -> str | None:
-    """Why the Redis there is of no use, as the rest of a sentence; None when it answers."""
+    """Why Redis at `url` is unusable, as the rest of a sentence; None when it answers."""
     try:
         make_client(url, timeout_seconds=_TIMEOUT_SECONDS).ping()
     except CONNECTION_ERRORS as problem:

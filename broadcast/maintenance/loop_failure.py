@@ -1,4 +1,4 @@
-"""Why a background loop failed, in a sentence for the console. The log has the program's own words (`loop.reject_failed`)."""
+"""Describes why a background loop failed, as a sentence for the console. The log has the original error."""
 
 from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.redis_client import CONNECTION_ERRORS, describe_failure

@@ -1,4 +1,4 @@
-"""The system as people reach it: does it answer through what stands in front, and does a stream come through in time?"""
+"""Checks the public URL: does the system answer through its proxy, and does a stream arrive in time?"""
 
 import http.client
 import socket
@@ -10,13 +10,11 @@ from urllib.parse import urlsplit
 from broadcast.maintenance.doctor import Finding
 
 _TIMEOUT_SECONDS = 5.0
-_MAX_FIRST_EVENT_SECONDS = (
-    2.0  # CONNECTED is the first thing on a stream; a proxy that holds it back holds everything back
-)
+_MAX_FIRST_EVENT_SECONDS = 2.0  # CONNECTED comes first on a stream; a proxy that delays it buffers everything
 
 
 def check_public_url(url: str, *, token: str | None) -> list[Finding]:
-    """Ask /healthz at `url`, and with a token open a stream. Changes nothing."""
+    """Request /healthz at `url`, and with a token open a stream. Changes nothing."""
     try:
         status, _ = _fetch(url, "/healthz", {})
     except (OSError, http.client.HTTPException, ValueError) as problem:
@@ -61,7 +59,7 @@ def _check_stream(url: str, token: str) -> Iterator[Finding]:
 
 
 def _describe_error(problem: Exception) -> str:
-    """An error of a connection, as the end of a sentence."""
+    """A connection error, as the end of a sentence."""
     match problem:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not trusted ({problem.verify_message})"
@@ -83,7 +81,7 @@ def _describe_error(problem: Exception) -> str:
 
 
 def _fetch(url: str, path: str, headers: dict[str, str], *, until: bytes = b"") -> tuple[int, bytes]:
-    """Status and body, or as much of it as it takes to hold `until`. The certificate is checked."""
+    """Status and body, read until it contains `until`. Verifies the certificate."""
     url_parts = urlsplit(url)
     if url_parts.scheme == "https":
         context = ssl.create_default_context()

@@ -1,1 +1,1 @@
-"""What operators see of a running system: Prometheus metrics, gauges and OpenTelemetry spans."""
+"""Observability: Prometheus metrics, gauges and OpenTelemetry spans."""

@@ -1,6 +1,7 @@
-"""Prometheus metrics, right over all workers: each writes its own file, a scrape of any adds them up.
+"""Prometheus metrics, correct over all workers: each writes its own file, and a scrape of any worker adds them up.
 
-The hub counts in plain integers (it knows no Prometheus); `gauges` copies them. `docs/operations.md` says what each one means.
+The hub counts in plain integers and does not know Prometheus; `gauges` copies them. `docs/operations.md` explains each
+metric.
 """
 
 import os
@@ -75,22 +76,22 @@ kafka_lag = Gauge(
 
 
 def preallocate_files() -> None:
-    """Take the room of this worker's files now. They are mapped and sparse: if the disk or /dev/shm is full when a page is
-    first touched, the process is ended by SIGBUS.
+    """Allocate this worker's metric files on disk now. They are mapped and sparse: if the disk or /dev/shm is full when
+    a page is first touched, SIGBUS kills the process.
     """
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         for path in Path(folder).glob(f"*_{os.getpid()}.db"):
-            with path.open("r+b") as file, suppress(OSError):  # full since: they are as they were
+            with path.open("r+b") as file, suppress(OSError):  # full by now: the files stay as they are
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def render_metrics() -> bytes:
-    """The text that Prometheus scrapes."""
+    """The metrics in Prometheus' text format."""
     return generate_latest(_build_registry())
 
 
 def sum_counter(name: str, **labels: str) -> int:
-    """A counter added up over all workers, by its sample name (`…_total`); the values of `labels` narrow it."""
+    """A counter summed over all workers, by its sample name (`…_total`); `labels` narrow it."""
     return int(
         sum(
             sample.value

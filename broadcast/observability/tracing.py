@@ -1,8 +1,8 @@
-"""Spans for OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT says where to: one for each request, one for each event that a
-worker delivers. Elsewhere nothing of OpenTelemetry is imported, and nothing is asked on any path.
+"""OpenTelemetry spans, if OTEL_EXPORTER_OTLP_ENDPOINT is set: one per request, and one per event that a worker
+delivers. Otherwise nothing of OpenTelemetry is imported, and no request pays for it.
 
-What ties them together is the correlation id, which the log carries to every worker: trace and span ids are computed from it,
-so the request and the deliveries that it caused in other processes are one trace, and each delivery links to the request.
+The correlation id ties them together; the log carries it to every worker. Trace and span ids are derived from it, so a
+request and the deliveries that it caused in other processes are one trace, and each delivery links to the request.
 """
 
 import hashlib
@@ -16,15 +16,13 @@ from broadcast.base import correlation
 from broadcast.config.settings import Settings
 from broadcast.domain.events import Event
 
-_UNTRACED_ENDPOINTS = {None, "static", "ops.alive", "ops.ready", "ops.prometheus"}  # asked every few seconds, by nobody
-_EXPORT_TIMEOUT_SECONDS = (
-    2.0  # with a collector that is away: a worker that ends has patience too, and is killed after ten
-)
+_UNTRACED_ENDPOINTS = {None, "static", "ops.alive", "ops.ready", "ops.prometheus"}  # polled every few seconds
+_EXPORT_TIMEOUT_SECONDS = 2.0  # an ending worker waits for an absent collector too, and is killed after ten
 _span_ids: ContextVar[tuple[int, int] | None] = ContextVar("span ids", default=None)
 
 
 def init_app(app: Flask, settings: Settings) -> "SpanRecorder | None":
-    """Begin to trace if the settings say so; return what traces deliveries then."""
+    """Enable tracing if configured; return the recorder of deliveries then."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
     recorder = SpanRecorder(settings.otel_exporter_otlp_endpoint)
@@ -35,15 +33,15 @@ def init_app(app: Flask, settings: Settings) -> "SpanRecorder | None":
 
 
 class SpanRecorder:
-    """The spans of one worker. Those that were not sent yet are sent when the process ends."""
+    """The spans of one worker. Unsent spans are sent when the process ends."""
 
     def __init__(self, endpoint: str):
-        # here, not above: who traces nothing needs no OpenTelemetry
+        # imported here, so that OpenTelemetry is needed only for tracing
         from opentelemetry import trace
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
 
-        resource = Resource.create()  # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are read by it
+        resource = Resource.create()  # reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
         if str(resource.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: "broadcast"}))
         provider = TracerProvider(resource=resource, id_generator=_build_id_generator())
@@ -51,7 +49,7 @@ class SpanRecorder:
         self._trace, self._tracer = trace, provider.get_tracer("broadcast")
 
     def start_request_span(self) -> None:
-        """Open the span of a request, once it has its correlation id."""
+        """Start the span of a request, once it has its correlation id."""
         if request.endpoint in _UNTRACED_ENDPOINTS:
             return
         correlation_id = correlation.current_id()
@@ -70,7 +68,7 @@ class SpanRecorder:
             _span_ids.reset(token)
 
     def record_response(self, response: Response) -> Response:
-        """Note how the request was answered. Of a stream that is its beginning: the span is not open as long as it is."""
+        """Record the response's status. A stream's span ends when it is opened, not when the stream ends."""
         if span := g.get("span"):
             span.set_attribute("http.response.status_code", response.status_code)
             if response.status_code >= 500:
@@ -82,7 +80,7 @@ class SpanRecorder:
             span.end()
 
     def record_delivery(self, event: Event, now: datetime) -> None:
-        """A span from the event's moment to its last write in this worker, in the trace of the request that it came from."""
+        """Record a span from the event's time to its last write in this worker, in the trace of its request."""
         trace, links = self._trace, []
         if event.correlation_id:
             trace_id, span_id = _derive_ids(event.correlation_id)
@@ -109,8 +107,8 @@ class SpanRecorder:
 
 
 def _build_span_processor(endpoint: str) -> Any:
-    """Sends spans a few seconds later, many at once. Its thread is a greenlet, as gunicorn has patched before this is loaded,
-    and waits for the network without anybody waiting for it.
+    """Exports spans in batches, some seconds later. Its thread is a greenlet, as gunicorn patches threading before this
+    module is loaded, and nothing waits for its network calls.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -119,7 +117,7 @@ def _build_span_processor(endpoint: str) -> Any:
 
 
 def _derive_ids(correlation_id: str) -> tuple[int, int]:
-    """Trace id and span id of what is done for `correlation_id`. Evenly spread, so that sampling by trace id stays fair."""
+    """Trace id and span id for `correlation_id`. Evenly distributed, so that sampling by trace id stays fair."""
     digest = hashlib.sha256(correlation_id.encode()).digest()
     return int.from_bytes(digest[:16]) or 1, int.from_bytes(digest[16:24]) or 1
 
@@ -128,7 +126,7 @@ def _build_id_generator() -> Any:
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
     class CorrelationIdGenerator(RandomIdGenerator):
-        """What `_span_ids` says, or by chance; 0 is by chance as well."""
+        """Uses the ids in `_span_ids`; random ones where it has none or 0."""
 
         def generate_trace_id(self) -> int:
             return (_span_ids.get() or (0, 0))[0] or super().generate_trace_id()

@@ -1,4 +1,4 @@
-"""One open stream: who looks, how far they are, and the bytes that wait for them."""
+"""One open stream: its viewer, its position, and the bytes that wait for the client."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,36 +7,37 @@ from typing import Protocol
 
 from broadcast.domain.audience import Viewer
 
-COALESCED_BYTES = 16 * 1024  # frames that wait are joined up to about this size, so that one send carries them
+COALESCED_BYTES = 16 * 1024  # waiting frames are joined up to about this size, so that one send carries them
 
 
 class Transport(Protocol):
-    """What carries bytes to a client. Two stand behind this: the generator of a WSGI response, and a socket taken over.
+    """Carries bytes to a client. Two implementations: the generator of a WSGI response, and an adopted socket.
 
-    Called in the worker's own thread, never waits, never raises. A wire that finds its client gone calls `hub.close_consumer`.
+    Called in the worker's own thread; never waits, never raises. A transport whose client is gone calls `Hub.close`.
     """
 
     def write(self, connection: "Connection", data: bytes) -> None:
-        """Send `data`, then whatever `connection.take` gives, as far as the client takes it now; keep the rest as `unsent`.
+        """Send `data`, then what `connection.next_chunk` returns, as far as the client accepts it now; keep the rest as
+        `unsent`.
 
-        The hub calls it only while nothing waits.
+        The hub calls this only while nothing waits.
         """
 
     def end(self, connection: "Connection") -> None:
-        """The connection left the hub; let go of the client once nothing waits (at once if it does not read)."""
+        """The connection left the hub: release the client once nothing waits (at once if it does not read)."""
 
 
 @dataclass(slots=True, eq=False)
 class Connection:
     """State of one stream, owned by the hub.
 
-    `session` names the session or token it was opened with; with spaces between, several whose end is its end too.
-    `skip_through`: events up to this seq are part of the prelude, so the live ones are skipped. What waits goes out in this
-    order: `unsent`, the end of a write that the client took only in part; `preamble`, replay and CONNECTED, pulled at the
-    pace of the client (it must not block); `backlog`, live frames. Each is None when empty. `transport` is None from
-    subscribing until the stream is opened, `fd` is the descriptor of a socket wire. `close_reason` says why the stream
-    ended, None while it is open. `has_pending` is the one thing fan-out looks at: False while the stream is open and
-    nothing waits, so that the next bytes may be written at once.
+    `session` names the session or token that opened the stream, or several, separated by spaces; the stream ends with
+    any of them. `skip_through`: events up to this seq are in the preamble, so their live copies are skipped. Waiting
+    bytes go out in this order: `unsent`, the rest of a partial write; `preamble`, replay and CONNECTED, pulled at the
+    client's pace (it must not block); `backlog`, live frames. Each is None when empty. `transport` is None from
+    subscribing until the stream is opened; `fd` is the descriptor of an adopted socket. `close_reason` says why the
+    stream ended, None while it is open. `has_pending` is the only field that fan-out checks: False while the stream is
+    open and nothing waits, so that the next bytes may be written at once.
     """
 
     id: str
@@ -71,14 +72,14 @@ class Connection:
         return len(self.unsent or b"") + len(self.backlog or b"")
 
     def set_unsent(self, data: bytes) -> None:
-        """`data` is what the client did not take."""
+        """Keep `data`, which the client did not accept yet."""
         self.unsent, self.has_pending = data, True
 
     def enqueue(self, data: bytes, max_bytes: int) -> bool:
-        """Let live bytes wait. False when more than `max_bytes` wait already: then nothing does any more, the client
-        is too slow.
+        """Append live bytes to the backlog. If more than `max_bytes` wait already, the client is too slow: discard
+        everything and return False.
         """
-        if self.backlog is None:  # one write of any size may wait: a single long message is no slow client
+        if self.backlog is None:  # one write of any size may wait: a single long message does not make a slow client
             self.backlog = bytearray(data)
         elif len(self.backlog) > max_bytes:
             self.discard()
@@ -88,7 +89,7 @@ class Connection:
         return True
 
     def next_chunk(self) -> bytes:
-        """Take the next bytes to write; b"" when nothing waits any more."""
+        """Remove and return the next bytes to write; b"" when nothing waits any more."""
         if self.unsent is not None:
             data, self.unsent = self.unsent, None
             return data
@@ -101,7 +102,7 @@ class Connection:
         return b""
 
     def _next_preamble_chunk(self) -> bytes:
-        """The next frames of the prelude as one write; b"" when it is over."""
+        """The next frames of the preamble as one write; b"" when it is finished."""
         frames, size = [], 0
         for frame in self.preamble:
             frames.append(frame)
@@ -112,5 +113,5 @@ class Connection:
         return b"".join(frames)
 
     def discard(self) -> None:
-        """Forget what waits: the client is gone, or returns with its cursor."""
+        """Drop what waits: the client is gone, or will return with its cursor."""
         self.unsent = self.preamble = self.backlog = None

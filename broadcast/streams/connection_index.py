@@ -1,4 +1,4 @@
-"""Who is connected, found in every way the hub asks."""
+"""Indexes of open connections, for every lookup of the hub."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,16 +9,17 @@ from broadcast.domain.audience import Viewer
 from broadcast.domain.client_address import get_client_key
 from broadcast.streams.connection import Connection
 
-HEARTBEAT_SLOTS = 15  # heartbeats are spread over this many moments of the period
+HEARTBEAT_SLOTS = 15  # heartbeats are spread over this many slots per period
 
-FanoutGroup = tuple[str, frozenset[str]]  # representation and roles: what decides which bytes a stream gets
+FanoutGroup = tuple[str, frozenset[str]]  # representation and roles; they decide which bytes a stream gets
 
 
 class ConnectionIndex:
-    """Open connections by id, person, kind and heartbeat slot, and how many each client has.
+    """Open connections by id, user, fan-out group and heartbeat slot, and the number per client address.
 
-    Fan-out goes by kind: there are few of them, every member gets the same bytes, and one membership test answers for all.
-    Members are kept in the order in which they came (a dict without values): neighbours in memory, here and in the kernel.
+    Fan-out goes group by group: there are few, every member gets the same bytes, and one audience check answers for
+    all. Members keep their order of arrival (a dict without values), so neighbours are adjacent in memory, here and in
+    the kernel.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class ConnectionIndex:
         self.by_user: dict[int, set[Connection]] = {}
         self.fanout_groups: dict[FanoutGroup, dict[Connection, None]] = {}
         self.heartbeat_slots: list[set[Connection]] = [set() for _ in range(HEARTBEAT_SLOTS)]
-        self.client_counts: Counter[str] = Counter()  # by address, as `client_of` reads it
+        self.client_counts: Counter[str] = Counter()  # keyed by `get_client_key`
 
     def add(self, connection: Connection) -> None:
         self.by_id[connection.id] = connection
@@ -51,9 +52,10 @@ class ConnectionIndex:
         self._add_to_group(connection)
 
     def replace_role(self, role: str, new_role: str | None) -> Iterator[Connection]:
-        """Give everybody who has a role `new_role` instead, or nothing, and yield their streams. Lets other greenlets run.
+        """Replace a role by `new_role`, or remove it, for every viewer, and yield their streams. Lets other greenlets
+        run.
 
-        A stream that opens meanwhile has read its roles after the change: `Hub.subscribe` refuses others.
+        A stream that opens meanwhile has read its roles after the change; `Hub.subscribe` refuses others.
         """
         yielder = Yielder()
         for connection in list(self.by_id.values()):
@@ -68,12 +70,12 @@ class ConnectionIndex:
         return list(self.by_user.get(user_id, ()))
 
     def count_client_connections(self, address: str) -> int:
-        """How many connections the client at this address has open."""
+        """Number of open connections of the client at this address."""
         return self.client_counts[get_client_key(address)]
 
     def _add_to_group(self, connection: Connection) -> None:
         members = self.fanout_groups.setdefault(connection.fanout_group, {})
-        if members:  # thousands of people have the same roles: one set of names serves them all
+        if members:  # thousands of users have the same roles: share one set of names
             connection.viewer = Viewer(connection.viewer.user_id, next(iter(members)).viewer.roles)
         members[connection] = None
 

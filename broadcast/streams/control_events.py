@@ -1,10 +1,10 @@
-"""Which streams an event of the log is about that steers the hub itself."""
+"""Which streams a control event of the log affects."""
 
 from broadcast.domain.events import ALL_SESSIONS, Event, EventType
 
 
 def invalidates_identity(event: Event, user_id: int, session: str) -> bool:
-    """Whether what was looked up about this person or session before the event may no longer be true."""
+    """Whether this event may outdate what was read about this user or session before it."""
     if event.type in (EventType.ROLE_CHANGED, EventType.UNKNOWN):
         return True
     if event.type not in (EventType.VIEWER_CHANGED, EventType.SESSION_ENDED) or user_id not in event.audience.ids:

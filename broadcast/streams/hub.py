@@ -1,7 +1,7 @@
-"""The hub: fan-out, heartbeats, and the beginning and the end of every stream of this worker.
+"""The hub: all open streams of this worker, their fan-out, heartbeats, opening and closing.
 
-Everything here runs in one thread. A method that may let other greenlets run says so; between two such points the indexes
-do not change.
+Everything runs in one thread. A method that may let other greenlets run says so; between two such points the indexes do
+not change.
 """
 
 import math
@@ -27,20 +27,20 @@ from broadcast.streams.connection_index import HEARTBEAT_SLOTS, ConnectionIndex
 from broadcast.streams.control_events import invalidates_identity, matches_session
 from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer, reset_if_not_encodable
 
-SEND_BATCH_SIZE = 128  # sends between two looks at the clock
-FANOUT_SLICE_SECONDS = 0.003  # after sending this long, the other requests of the worker have their turn
-LAGGING_POLL_SECONDS, LAGGING_TIMEOUT_SECONDS = 0.0005, 0.005  # between joined batches, while a client is behind
+SEND_BATCH_SIZE = 128  # sends between two time checks
+FANOUT_SLICE_SECONDS = 0.003  # after sending for this long, other greenlets run
+LAGGING_POLL_SECONDS, LAGGING_TIMEOUT_SECONDS = 0.0005, 0.005  # between joined batches, while a client lags
 _RECONNECT_SPREAD_FACTOR = (
-    5  # clients return over this many times the drain: after 2 s of it, a tenth of them in each second
+    5  # clients reconnect over this many times the drain: after a drain of 2 s, a tenth of them each second
 )
-NO_USER_ID = 0  # no user id: stands for all people with the same roles
+NO_USER_ID = 0  # not a user id: stands for all users with the same roles
 
 SendMany = Callable[[Sequence[Connection], bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """How much one worker carries. See `Settings` for the meaning of each."""
+    """Limits of one worker. See `Settings` for the meaning of each."""
 
     streams: int = 12000
     per_user: int = 8
@@ -52,7 +52,7 @@ class StreamLimits:
 
 
 class StreamLimitExceeded(Exception):
-    """A stream more than a limit allows. `event_name` is what the refused client is told: BUSY or CONNECTION_LIMIT_REACHED."""
+    """A stream exceeds a limit. `event_name` is sent to the refused client: BUSY or CONNECTION_LIMIT_REACHED."""
 
     def __init__(self, event_name: str):
         self.event_name = event_name
@@ -60,14 +60,14 @@ class StreamLimitExceeded(Exception):
 
 
 class StaleIdentity(Exception):
-    """The person's roles or session changed after the caller looked them up: look again and subscribe anew."""
+    """The user's roles or session changed after the caller read them: read them again and subscribe again."""
 
 
 class Hub:
     """Open streams of this worker. `encoders` maps a representation's name to its encoder.
 
-    `on_delivered(event, user_ids)` is told of every MESSAGE handed to people's streams; it must not block. `send_many` may be
-    replaced by a wire that can write the same bytes to many of its streams faster than one by one.
+    `on_delivered(event, user_ids)` is called for every MESSAGE handed to users' streams; it must not block. A transport
+    may replace `send_many` if it can write the same bytes to many streams faster than one by one.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Hub:
         self.replay_buffer = ReplayBuffer(self.encoders, limits.replay_events)
         self.is_draining = False
         self.counters: Counter[str] = Counter()
-        self.changed_user_ids: set[int] = set()  # whose streams came or went; whoever publishes presence takes them out
+        self.changed_user_ids: set[int] = set()  # streams opened or closed; presence removes what it publishes
         self.send_many: SendMany = self._send_one_by_one
-        self.fanout_idle = GeventEvent()  # no message is on its way to streams: the moment for work that can wait
+        self.fanout_idle = GeventEvent()  # set while no message is being sent: the moment for work that can wait
         self.fanout_idle.set()
         self._index = ConnectionIndex()
-        self._future_cursor: set[Connection] = set()  # brought a cursor that this worker's tail has not reached yet
-        self._lagging: set[Connection] = set()  # had not taken what came before when more came
+        self._future_cursor: set[Connection] = set()  # came with a cursor that this worker's tailer has not reached yet
+        self._lagging: set[Connection] = set()  # still had unsent bytes when more came
         self._heartbeat_slot = 0
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class Hub:
 
     @property
     def head(self) -> Cursor | None:
-        """The newest event handed to the streams; None before `start`."""
+        """Cursor of the newest event handed to the streams; None before `start`."""
         return self.replay_buffer.head
 
     @property
@@ -104,7 +104,7 @@ class Hub:
         return list(self._index.by_id.values())
 
     def count_streams_by_user(self) -> dict[int, int]:
-        """Open streams of each person who has any."""
+        """Number of open streams per user, for users who have any."""
         return {user_id: len(streams) for user_id, streams in self._index.by_user.items()}
 
     def get_user_connections(self, user_id: int) -> list[Connection]:
@@ -114,7 +114,7 @@ class Hub:
         return self._index.by_id.get(connection_id)
 
     def start(self, head: Cursor, recent: Iterable[Event] = ()) -> None:
-        """Begin at `head`, remembering `recent` (consecutive, ending at head). Also after a change of epoch."""
+        """Start at `head` and buffer `recent` (consecutive, ending at head). Also after a change of epoch."""
         self.replay_buffer.start(head, recent)
 
     # ---- opening and closing
@@ -131,10 +131,10 @@ class Hub:
         viewer_as_of_seq: int,
         now: datetime,
     ) -> Connection:
-        """Register a stream; from here on its live events wait for it. The caller opens it or closes it.
+        """Register a stream; from now on its live events wait in its backlog. The caller must open or close it.
 
-        `after` is the validated seq of the client's cursor, `viewer_as_of_seq` the hub's seq before the caller read the roles
-        of `viewer`. Raises StreamLimitExceeded or Stale; nothing is registered then.
+        `after` is the validated seq of the client's cursor, `viewer_as_of_seq` the hub's seq before the caller read the
+        roles of `viewer`. Raises StreamLimitExceeded or StaleIdentity; then nothing is registered.
         """
         self._check_limits(viewer, address)
         if any(
@@ -171,18 +171,18 @@ class Hub:
             raise StreamLimitExceeded("CONNECTION_LIMIT_REACHED")
 
     def attach_transport(self, connection: Connection, transport: Transport) -> None:
-        """Attach the wire of a subscribed stream; its prelude and whatever came meanwhile goes out first."""
+        """Attach the transport of a subscribed stream. Its preamble and what has queued up goes out first."""
         connection.transport = transport
         if first_chunk := connection.next_chunk():
             transport.write(connection, first_chunk)
 
     def close(self, connection: Connection, reason: str, final_frame: bytes = b"") -> None:
-        """End a stream: out of every index at once, then `final_frame` is sent if nothing else waits. Safe to call twice."""
+        """Close a stream and remove it from every index. `final_frame` is sent if nothing else waits. Idempotent."""
         if not connection.is_open:
             return
         if final_frame:
             self.send(connection, final_frame)
-            if not connection.is_open:  # the write found the client gone
+            if not connection.is_open:  # the write found that the client is gone
                 return
         connection.close_reason, connection.has_pending = reason, True
         self._index.remove(connection)
@@ -209,16 +209,16 @@ class Hub:
     # ---- fan-out
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Hand consecutive events of the log to the streams of their audiences. Lets other greenlets run.
+        """Fan out consecutive events of the log to the streams of their audiences. Lets other greenlets run.
 
-        Called by one greenlet, the tailer, in the order of the log. Whatever it raises, continuity is not lost in silence:
-        the head is past these events by then, so every stream is told to load its list anew.
+        Called only by the tailer's greenlet, in log order. If this raises, no event is lost silently: the head is
+        already past these events, so every stream gets RESET.
         """
         self.fanout_idle.clear()
         self._lagging.clear()
         try:
             for batch in self._buffer_in_batches(events):
-                # no pause before this: a stream that opened now would have the batch in its replay, and then once more
+                # no yield before this: a stream that opened now would get the batch in its replay, and then once more
                 if batch[0].event.is_for_clients:
                     self._fan_out(batch)
                 else:
@@ -232,7 +232,7 @@ class Hub:
             self.fanout_idle.set()
 
     def _wait_for_lagging(self) -> None:
-        """Between joined batches: whoever has not taken the one before yet gets a moment, as healthy clients need one."""
+        """Between joined batches: wait briefly for lagging clients, as healthy ones need a moment too."""
         yield_to_loop()
         deadline = time.monotonic() + LAGGING_TIMEOUT_SECONDS
         while self._lagging and time.monotonic() < deadline:
@@ -241,7 +241,7 @@ class Hub:
         self._lagging.clear()
 
     def _buffer_in_batches(self, events: Sequence[Event]) -> Iterator[list[BufferedEvent]]:
-        """Remember events just before they are sent, joined up to JOINED_BYTES; steering events stand alone."""
+        """Buffer events just before sending, joined up to COALESCED_BYTES; a control event is its own batch."""
         batch: list[BufferedEvent] = []
         size = 0
         for event in events:
@@ -259,7 +259,7 @@ class Hub:
             yield batch
 
     def _fan_out(self, batch: list[BufferedEvent]) -> None:
-        """Write a batch to all it is for: kind by kind where all members get the same, alone where a person is meant."""
+        """Write a batch to its audience: by group if all members get the same, individually if users are named."""
         individual = self._find_individual(batch)
         pause_at = time.monotonic() + FANOUT_SLICE_SECONDS
         for members, data in self._build_group_writes(batch, individual):
@@ -279,8 +279,9 @@ class Hub:
     def _build_group_writes(
         self, batch: list[BufferedEvent], individual: set[Connection]
     ) -> list[tuple[list[Connection], bytes]]:
-        """Who gets which bytes. All of it is settled before the first write: a stream that opens during a pause of the
-        fan-out has this batch in its replay already."""
+        """The members and bytes per group. All of it is decided before the first write: a stream that opens while the
+        fan-out yields has this batch in its replay already.
+        """
         group_writes = []
         for (representation, roles), members in self._index.fanout_groups.items():
             if data := self._join_frames(batch, representation, Viewer(NO_USER_ID, roles)):
@@ -290,7 +291,7 @@ class Hub:
         return group_writes
 
     def _find_individual(self, batch: list[BufferedEvent]) -> set[Connection]:
-        """Streams for which their kind does not say what they get: of people known by name, and those ahead of this worker."""
+        """Streams whose group does not decide what they get: of users named by id, or ahead of this worker."""
         individual = set(self._future_cursor)
         self._future_cursor = {c for c in self._future_cursor if c.skip_through > batch[-1].event.seq}
         online = self._index.by_user
@@ -331,20 +332,20 @@ class Hub:
         return list(reached - named_online | included)
 
     def report_delivered(self, events: Iterable[Event], viewer: Viewer) -> None:
-        """Report the MESSAGEs among `events` as handed to this person: what a replay shows."""
+        """Report the MESSAGEs among `events` as delivered to this user, for a replay."""
         for event in events:
             if event.type is EventType.MESSAGE:
                 self.on_delivered(event, [viewer.user_id])
 
     def send_to_user(self, user_id: int, data: bytes) -> None:
-        """Write to every stream of one person: facts that are not in the log, such as a receipt."""
+        """Write to every stream of one user: facts that are not in the log, such as a receipt."""
         for connection in self.get_user_connections(user_id):
             self.send(connection, data)
 
-    # ---- people change
+    # ---- control events
 
     def _apply_control_event(self, event: Event) -> None:
-        """Follow a change of people; its audience is the person concerned. A role's concerns many: lets other greenlets run."""
+        """Apply a change of one user (the event's audience) or of a role. The latter lets other greenlets run."""
         if event.type is EventType.ROLE_CHANGED:
             for connection in self._index.replace_role(event.payload["role"], event.payload["to"]):
                 self.send(connection, self._encode_reset())
@@ -352,7 +353,7 @@ class Hub:
         if event.type is EventType.UNKNOWN:
             self.reset_all_streams(
                 ends_at=time.monotonic()
-            )  # roles and sessions may have changed: they are looked up anew
+            )  # roles and sessions may have changed, so they are read again
             return
         for user_id in event.audience.ids:
             if event.type is EventType.VIEWER_CHANGED:
@@ -368,7 +369,7 @@ class Hub:
                 self.close(connection, "signed out", sse.encode_json_frame("SIGNED_OUT", {}))
 
     def change_viewer(self, viewer: Viewer, *, is_disabled: bool = False) -> None:
-        """Give a person's open streams new roles and tell them to load their list anew; disabled people's are closed."""
+        """Give a user's open streams new roles and send them RESET; a disabled user's are closed."""
         for connection in self.get_user_connections(viewer.user_id):
             if is_disabled:
                 self.close(connection, "signed out", sse.encode_json_frame("SIGNED_OUT", {}))
@@ -377,7 +378,7 @@ class Hub:
                 self.send(connection, self._encode_reset())
 
     def reset_all_streams(self, *, ends_at: float = math.inf) -> None:
-        """Tell every client to load its list anew: continuity was lost. Streams end at the first heartbeat after `ends_at`."""
+        """Send RESET to every client: continuity was lost. Streams end at the first heartbeat after `ends_at`."""
         for connection in self.connections:
             connection.ends_at = min(connection.ends_at, ends_at)
             self.send(connection, self._encode_reset())
@@ -385,10 +386,10 @@ class Hub:
     def _encode_reset(self) -> bytes:
         return sse.encode_json_frame("RESET", {"cursor": str(self.head)}, id=str(self.head))
 
-    # ---- life
+    # ---- heartbeats and shutdown
 
     def send_heartbeats(self) -> None:
-        """One of the SLOTS moments of a heartbeat period: write to that slot's streams, end those that are old."""
+        """Process the next of HEARTBEAT_SLOTS: write to its streams, and close those past their maximum age."""
         self._heartbeat_slot = (self._heartbeat_slot + 1) % HEARTBEAT_SLOTS
         now = time.monotonic()
         for connection in list(self._index.heartbeat_slots[self._heartbeat_slot]):
@@ -397,7 +398,7 @@ class Hub:
             else:
                 self.send(connection, sse.HEARTBEAT_FRAME)
                 if connection.backlog_bytes:
-                    self.changed_user_ids.add(connection.viewer.user_id)  # so that the console sees who lags
+                    self.changed_user_ids.add(connection.viewer.user_id)  # so that the console shows who lags
 
     @property
     def heartbeat_slot_seconds(self) -> float:
@@ -405,7 +406,7 @@ class Hub:
         return self.limits.heartbeat_seconds / HEARTBEAT_SLOTS
 
     def drain(self, seconds: float) -> None:
-        """Tell every client that this worker ends and close it, spread over about `seconds`. Lets other greenlets run."""
+        """Send every client SERVER_SHUTDOWN and close it, spread over about `seconds`. Lets other greenlets run."""
         self.is_draining = True
         streams = self.connections
         random.shuffle(streams)

@@ -1,7 +1,7 @@
-"""How a stream begins: subscribe first, then what was missed, then CONNECTED, then live.
+"""Opening a stream: subscribe first, then replay what was missed, then CONNECTED, then live events.
 
-(Replay and then subscribe loses what is published in between.) Continuity that cannot be proved gives RESET: the page loads
-its list. A message that was recalled or has expired since is not shown once more on the way to its removal.
+(Replaying before subscribing would lose what is published in between.) If continuity cannot be proved, the client gets
+RESET and reloads its list. Messages that were recalled or have expired meanwhile are not replayed.
 """
 
 import time
@@ -19,16 +19,16 @@ from broadcast.streams import sse
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub, StaleIdentity, StreamLimitExceeded
 
-INITIAL_UNREAD_LIMIT = 200  # unread messages sent to a client that brings no cursor
+INITIAL_UNREAD_LIMIT = 200  # unread messages sent to a client without a cursor
 LOG_REPLAY_LIMIT = (
-    200  # events read from the log for a client whom the replay buffer cannot serve; beyond, a list is quicker
+    200  # events read from the log if the replay buffer cannot serve a client; above that, a list is quicker
 )
-_MAX_ATTEMPTS = 3  # when roles change again and again while a stream opens
+_MAX_ATTEMPTS = 3  # if roles keep changing while a stream opens
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """Who opens a stream, as read when the hub was at `as_of_seq`. The stream ends with the session, at `expires_at`."""
+    """Who opens a stream, as read when the hub was at `as_of_seq`. It ends with the session, at `expires_at`."""
 
     viewer: Viewer
     session: str
@@ -45,10 +45,10 @@ def open_stream(
     address: str,
     label: str,
 ) -> Connection:
-    """Subscribe, then prepare what the client has missed since its cursor; reads the database.
+    """Subscribe, then prepare what the client has missed since its cursor. Reads the database.
 
-    `read_subscriber(is_retry)` says who asks; on a retry their roles or session have changed meanwhile, so it reads them anew.
-    Raises StreamLimitExceeded: over a limit, or BUSY.
+    `read_subscriber(is_retry)` returns the current identity; on a retry, roles or session have changed, so it reads
+    them again. Raises StreamLimitExceeded: over a limit, or BUSY.
     """
     resume_point = resolve_resume_point(cursor_text, hub)
     for attempt in range(_MAX_ATTEMPTS):
@@ -81,9 +81,7 @@ def open_stream(
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a client wants to go on. `cursor` is None for a client without one; `is_resumable` False when RESET is
-    the answer.
-    """
+    """Where a client continues. `cursor` is None if it sent none; with `is_resumable` False it gets RESET."""
 
     cursor: Cursor | None
     is_resumable: bool
@@ -94,13 +92,13 @@ class ResumePoint:
 
 
 def resolve_resume_point(text: str | None, hub: Hub) -> ResumePoint:
-    """Judge a client's cursor. Unknown, future, and other epochs' cursors are not resumable; never raises for input."""
+    """Validate a client's cursor. Unknown, future, and other epochs' cursors are not resumable. Never raises."""
     if not text:
         return ResumePoint(None, is_resumable=True)
     cursor, head = parse_cursor(text), hub.head
     if cursor is None or head is None or cursor.epoch != head.epoch:
         return ResumePoint(cursor, is_resumable=False)
-    if cursor.seq > head.seq and cursor.seq > log.get_head().seq:  # this worker's tail may lag behind another's
+    if cursor.seq > head.seq and cursor.seq > log.get_head().seq:  # this worker's tailer may lag behind another's
         return ResumePoint(cursor, is_resumable=False)
     return ResumePoint(cursor, is_resumable=True)
 
@@ -108,7 +106,7 @@ def resolve_resume_point(text: str | None, hub: Hub) -> ResumePoint:
 def build_preamble(
     hub: Hub, connection: Connection, resume_point: ResumePoint, *, unread: UnreadCount, now: datetime
 ) -> Iterator[bytes]:
-    """The preamble of a subscribed stream: replay or RESET, then CONNECTED. Reads the database now; iterating does not."""
+    """The preamble of a stream: replay or RESET, then CONNECTED. Reads the database now; iterating does not."""
     epoch, through_seq = hub.head.epoch, connection.skip_through
     cursor = str(Cursor(epoch, through_seq))
     frames = _replay_missed(hub, connection, resume_point, through_seq, now) if resume_point.is_resumable else None
@@ -123,9 +121,9 @@ def _append_connected(
     yield from frames
     data = {"connectionId": connection.id, "cursor": cursor}
     data |= {"unread": unread.count, "asOf": unread.as_of, "version": unread.version}
-    data["heartbeatSeconds"] = heartbeat_seconds  # so that a client knows when silence is no silence of the server's
-    # the id here too, though CONNECTED is not in the log: a plain EventSource that is cut off before its first message
-    # would otherwise come back without a cursor and miss what was published meanwhile
+    data["heartbeatSeconds"] = heartbeat_seconds  # so that a client knows how long a silence is normal
+    # CONNECTED is not in the log but has an id: otherwise a plain EventSource that is cut off before its first message
+    # returns without a cursor and misses what was published meanwhile
     yield sse.encode_json_frame("CONNECTED", data, id=cursor)
 
 
@@ -172,14 +170,14 @@ def _build_unread_events(hub: Hub, viewer: Viewer, through: int, now: datetime) 
 
 
 def _read_from_log(after: int, through: int, *, max_events: int) -> list[Event] | None:
-    """Everything in (after, through] if the log still has all of it and it is not too much, else None."""
+    """Everything in (after, through] if the log still has all of it and it is at most `max_events`, else None."""
     if through - after > max_events:
         return None
     events: list[Event] = []
     while after < through:
         page = log.read_events(after, through=through)
         if not page or page[0].seq != after + 1:
-            return None  # retention has taken the beginning
+            return None  # retention has deleted the beginning
         events += page
         after = page[-1].seq
     return events
@@ -197,16 +195,16 @@ def _filter_for_viewer(events: Sequence[Event], viewer: Viewer, now: datetime) -
 
 
 def _is_expired(event: Event, now: datetime) -> bool:
-    if '"expiresAt":null' in event.payload_json:  # thousands may be replayed; inside a text the quotes have backslashes
+    if '"expiresAt":null' in event.payload_json:  # thousands may be replayed; inside a text the quotes are escaped
         return False
     expires_at = event.payload.get("expiresAt")
     return expires_at is not None and clock.parse_rfc3339(expires_at) <= now
 
 
 def _changes_roles(event: Event, viewer: Viewer) -> bool:
-    """The person's roles changed here, so what they missed cannot be told from these events alone.
+    """Whether the viewer's roles changed here, so that what they missed cannot be derived from these events alone.
 
-    Whether they had a role that has changed since nobody knows any more, nor what an event says that cannot be read.
+    Whether they had a role that has changed since is not known, nor what an unreadable event changed.
     """
     return event.type in (EventType.ROLE_CHANGED, EventType.UNKNOWN) or (
         event.type is EventType.VIEWER_CHANGED and viewer.user_id in event.audience.ids

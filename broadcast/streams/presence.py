@@ -1,11 +1,11 @@
-"""Who is online anywhere: each worker writes its own people into Redis, under a lease.
+"""Who is online anywhere: each worker writes its own users into Redis, under a lease.
 
-One hash for each worker (user id → its open streams) and one sorted set of workers by the end of their lease. Changes are
-written in batches, the lease is renewed once per heartbeat and worker, not per stream. A worker that dies is forgotten when its
-lease ends; a server that was emptied is filled again at the next renewal. Without Redis a worker knows its own people only.
+One hash per worker (user id → its open streams) and one sorted set of workers by the end of their lease. Changes are
+written in batches; the lease is renewed once per heartbeat and worker, not per stream. A dead worker is forgotten when
+its lease ends; an emptied server is refilled at the next renewal. Without Redis a worker knows only its own users.
 
-This is a figure for people to look at. Nothing that must be right, such as an audience, is decided by it. Redis may be written
-by others: what does not look like what is written here is left out, and a key of another kind in our place is taken away.
+Presence is informational: nothing that must be right, such as an audience, depends on it. Others may write to the
+Redis: entries in another format are skipped, and a key of the wrong type is deleted.
 """
 
 import json
@@ -28,10 +28,10 @@ from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub
 
 _TIMEOUT_SECONDS = 0.5
-_CHUNK_USERS = 200  # people in one write: a millisecond or two of this worker's time
+_CHUNK_USERS = 200  # users in one write: a millisecond or two of this worker's time
 _PAUSE_SECONDS = 0.002
 _MAX_WORKERS = 1000
-_MAX_USERS_PER_WORKER = 100_000  # at one worker
+_MAX_USERS_PER_WORKER = 100_000
 _MAX_TEXT_CHARACTERS = 200
 _WORKER_NAME = re.compile(rb"\d{1,10}-[0-9a-f]{6}")
 _USER_ID = re.compile(rb"[1-9]\d{0,17}")
@@ -53,21 +53,21 @@ class StreamInfo:
 
 
 class Presence(Protocol):
-    """Never raises: without the server, what cannot be asked counts as offline, and what cannot be written waits.
+    """Never raises: while the server is down, users count as offline, and changes wait.
 
-    A read of a server that is away takes 0.3 s at most.
+    A read takes 0.3 s at most if the server is down.
     """
 
     worker: str
 
     def write_changes(self) -> None:
-        """Write whose streams changed since the last call that reached the server."""
+        """Write the users whose streams changed since the last successful call."""
 
     def renew_lease(self) -> None:
-        """Renew the lease, once per heartbeat; a server that was emptied is filled by the next `write_changes`."""
+        """Renew the lease, once per heartbeat; the next `write_changes` refills a server that was emptied."""
 
     def remove_worker(self) -> None:
-        """This worker ends: forget its people at once."""
+        """This worker ends: remove its users at once."""
 
     def get_online_ids(self) -> set[int]: ...
 
@@ -77,7 +77,7 @@ class Presence(Protocol):
 
 
 class LocalPresence:
-    """The people of this worker, from its hub."""
+    """The users of this worker, from its hub."""
 
     def __init__(self, hub: Hub):
         self._hub = hub
@@ -103,7 +103,7 @@ class LocalPresence:
 
 
 class RedisPresence:
-    """The people of all workers that share a Redis."""
+    """The users of all workers that share a Redis."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class RedisPresence:
         prefix: str = "broadcast:presence",
     ):
         self._hub, self._lease_seconds, self._prefix = hub, lease_seconds, prefix
-        self._circuit_breaker = circuit_breaker or CircuitBreaker(url)  # for what a page asks
+        self._circuit_breaker = circuit_breaker or CircuitBreaker(url)  # for reads that a page waits for
         self._redis = make_client(url, timeout_seconds=_TIMEOUT_SECONDS)
         self.worker = f"{os.getpid()}-{secrets.token_hex(3)}"
 
@@ -155,12 +155,12 @@ class RedisPresence:
         except CONNECTION_ERRORS as problem:
             self._delete_wrong_type_key(self._prefix, problem)
             has_users, is_new = False, True
-        # the server is away or was emptied (somebody may have been written since, so both are looked at), or nobody was here
+        # the server is down or was emptied (it may be refilled since, so check both), or nobody was here
         if is_new or not has_users:
             self._hub.changed_user_ids.update(self._hub.count_streams_by_user())
 
     def remove_worker(self) -> None:
-        self._try_command(self._redis.delete, self._key(self.worker))  # if that fails, the lease ends by itself
+        self._try_command(self._redis.delete, self._key(self.worker))  # if that fails, the lease runs out
         self._try_command(self._redis.zrem, self._prefix, self.worker)
 
     def get_online_ids(self) -> set[int]:
@@ -184,7 +184,7 @@ class RedisPresence:
 
     @property
     def _ttl_seconds(self) -> int:
-        """How long the server keeps this worker's people without a word from it."""
+        """How long the server keeps this worker's users without a renewal."""
         return int(self._lease_seconds) + 1
 
     def _list_other_workers(self) -> list[str]:
@@ -193,7 +193,7 @@ class RedisPresence:
         return [worker for worker in self._parse_all(_parse_worker_name, workers) if worker != self.worker]
 
     def _query_worker_users(self, command: str, worker: str) -> Any:
-        """The people of a worker, unless there are more of them than a worker could hold."""
+        """The users of a worker, unless there are more than one worker can have."""
         key = self._key(worker)
         if (count := self._query("hlen", key) or 0) > _MAX_USERS_PER_WORKER:
             untrusted_json.record_rejection("presence", f"{count} people at one worker")
@@ -201,7 +201,7 @@ class RedisPresence:
         return self._query(command, key)
 
     def _parse_all(self, parse: Callable[[Any], T], values: Iterable[Any] | None) -> Iterator[T]:
-        """Each value as `parse` gives it, without those that it refuses: they were written by somebody else."""
+        """Each value parsed by `parse`; values that it rejects were written by someone else and are skipped."""
         yielder = Yielder()
         for value in values or ():
             yielder.maybe_yield()
@@ -211,13 +211,13 @@ class RedisPresence:
                 untrusted_json.record_rejection("presence", problem)
 
     def _delete_wrong_type_key(self, key: str, problem: Exception) -> None:
-        """What is in our place and is of another kind, if that is the problem; the next try writes what belongs there."""
+        """Delete our key if `problem` says that it has the wrong type; the next try writes it anew."""
         if is_wrong_type_error(problem):
             untrusted_json.record_rejection("presence", problem)
             self._try_command(self._redis.delete, key)
 
     def _query(self, command: str, *arguments: Any) -> Any:
-        """What a page asks, and waits for."""
+        """A read that a page waits for."""
         return self._try_command(self._circuit_breaker.call, lambda redis: getattr(redis, command)(*arguments))
 
     def _try_command(self, command: Any, *arguments: Any) -> Any:
@@ -246,21 +246,21 @@ def _to_stream_info(connection: Connection, worker: str) -> StreamInfo:
 
 
 def _parse_worker_name(name: bytes) -> str:
-    """The name of a worker, as `RedisPresence` makes them. Raises ValueError."""
+    """A worker's name, as `RedisPresence` makes it. Raises ValueError."""
     if not _WORKER_NAME.fullmatch(name):
         raise ValueError(f"no worker: {name[:40]!r}")
     return name.decode()
 
 
 def _parse_user_id(text: bytes) -> int:
-    """Raises ValueError for what is no id of a person."""
+    """A user id. Raises ValueError for anything else."""
     if not _USER_ID.fullmatch(text):
         raise ValueError(f"nobody: {text[:40]!r}")
     return int(text)
 
 
 def _parse_streams(user_id: bytes, text: bytes, worker: str) -> list[StreamInfo]:
-    """The streams of one person at one worker. Raises ValueError or TypeError when they are not as `_to_json` tells them."""
+    """The streams of one user at one worker. Raises ValueError or TypeError if `_to_json` did not write them."""
     streams = [
         StreamInfo(_parse_user_id(user_id), worker=worker, **fields) for fields in untrusted_json.parse_json(text)
     ]

@@ -1,4 +1,4 @@
-"""Remembers who was shown what and who had it in view, and writes that down later, in batches that let others run."""
+"""Buffers delivered and seen receipts, and writes them later, in batches that let other greenlets run."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,14 +16,14 @@ from broadcast.store.receipts import ReceiptTimestamp
 
 _BATCH_ROWS = 200  # rows in one transaction: it holds SQLite's only write lock for a few milliseconds
 _PAUSE_SECONDS = 0.006  # longer than a batch: streams come first
-_IDLE_TIMEOUT_SECONDS = 0.25  # with fan-outs one after another a mark is late, never lost
-_MAX_DEFERRED_KEYS = 1000  # with marks of more broadcasts than this they would only become more
+_IDLE_TIMEOUT_SECONDS = 0.25  # with one fan-out after another a receipt is late, never lost
+_MAX_DEFERRED_KEYS = 1000  # with more keys than this, waiting would only add to them
 
 
 class ReceiptBuffer:
-    """(broadcast, person) pairs of one worker that are not written yet, by mark.
+    """(broadcast, user) pairs of one worker that are not written yet, by receipt timestamp.
 
-    What is lost with a worker that dies is a mark, which the person's next page or stream makes good.
+    A worker that dies loses only receipts that the user's next page or stream sets again.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class ReceiptBuffer:
             self._pending.setdefault((mark, broadcast_id), set()).update(ids)
 
     def add_delivered(self, event: Event, user_ids: Iterable[int]) -> None:
-        """The same, as the hub tells it."""
+        """`add` with the signature of the hub's `on_delivered`."""
         self.add(event.broadcast_id, user_ids)
 
     def flush(self, now: datetime, *, fanout_idle: GeventEvent | None = None) -> None:
-        """Write everything that waits. Lets other greenlets run between batches. Raises TemporarilyUnavailable;
-        nothing is lost by that.
+        """Write everything that is buffered. Lets other greenlets run between batches. Raises TemporarilyUnavailable,
+        which loses nothing.
 
-        `fanout_idle` is set while no message is on its way to streams: each batch waits for it, but not for long, and not while
-        very much waits. Two may flush at once; what both write is the same.
+        `fanout_idle` is set while no message is being sent to streams: each batch waits for it, but not for long, and
+        not if very much is buffered. Concurrent flushes are safe: both write the same.
         """
         while batch := self._next_batch():
             if fanout_idle is not None and not fanout_idle.is_set() and len(self._pending) <= _MAX_DEFERRED_KEYS:
@@ -53,7 +53,7 @@ class ReceiptBuffer:
                     receipts.set_timestamp(session, pairs, mark, at=now)
             except (
                 IntegrityError
-            ):  # retention took one of the broadcasts meanwhile: its marks must not hold up the others
+            ):  # retention deleted one of the broadcasts meanwhile; its receipts must not block the others
                 deleted_ids = {broadcast_id for broadcast_id, _ in pairs if broadcasts.get(broadcast_id) is None}
                 if not deleted_ids:
                     raise
@@ -69,7 +69,7 @@ class ReceiptBuffer:
                 self._pending.pop((mark, broadcast_id), None)
 
     def _next_batch(self) -> tuple[ReceiptTimestamp, list[tuple[int, int]]] | None:
-        """A batch of pairs, of as many broadcasts as fit: hundreds may come in a second from Kafka, to few people each."""
+        """A batch of pairs from as many broadcasts as fit: Kafka may bring hundreds per second, to few users each."""
         mark = next((mark for mark, _ in self._pending), None)
         pairs = (
             (broadcast_id, user_id)

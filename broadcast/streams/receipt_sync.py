@@ -1,8 +1,8 @@
-"""Keeps the tabs and devices of a person in step: what was done in one is told to the streams of the others.
+"""Keeps a user's tabs and devices in step: sends what was done in one to the streams of the others.
 
-A receipt comes as a signal of the bus, within milliseconds. Signals may get lost, so the database is looked at as well: whose
-inbox has a version that was not told here is told now, and the page, which knows its own version, loads its list. It lives in
-a worker, beside the tail, and like it needs no Redis to be right.
+A receipt arrives as a signal of the bus, within milliseconds. Signals may be lost, so the database is polled too: users
+whose inbox version was not sent yet get it now, and the page, which knows its own version, reloads its list. It runs in
+a worker, beside the tailer, and like it does not depend on Redis.
 """
 
 from datetime import datetime, timedelta
@@ -16,14 +16,12 @@ from broadcast.store import users as people
 from broadcast.streams import sse
 from broadcast.streams.hub import Hub
 
-_SIGNAL_GRACE = timedelta(seconds=1)  # younger changes are left to the signal
-_QUERY_OVERLAP = timedelta(
-    seconds=30
-)  # how much later than its moment a change may be committed, and clocks may differ
+_SIGNAL_GRACE = timedelta(seconds=1)  # newer changes are left to the signal
+_QUERY_OVERLAP = timedelta(seconds=30)  # how late a change may be committed, and how far clocks may differ
 
 
 class ReceiptSync:
-    """For one hub. `told` holds the newest version that the streams here know, of people who did something lately."""
+    """For one hub. `_sent_versions` is the newest version sent to the streams here, per recently active user."""
 
     def __init__(self, app: Flask, hub: Hub):
         self._app, self._hub = app, hub
@@ -31,11 +29,11 @@ class ReceiptSync:
         self._queried_at: datetime | None = None
 
     def handle_signal(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
-        """A signal came. Returns at once."""
+        """Handle a signal. Returns at once."""
         gevent.spawn(self._send_receipt, user_id, kind, ids, version)
 
     def send_missed(self, now: datetime) -> None:
-        """Tell what no signal told. Raises when the database is away; the next look makes up for it."""
+        """Send what no signal reported. Raises if the database is down; the next call makes up for it."""
         since = (self._queried_at or now) - _QUERY_OVERLAP
         with self._app.app_context():
             changed = inbox.list_version_changes(since, until=now - _SIGNAL_GRACE)

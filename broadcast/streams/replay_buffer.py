@@ -1,4 +1,4 @@
-"""The newest events with their frames, so that a client that was away for a moment costs no query, and no encoding either."""
+"""The newest events with their frames, so that a client that was away briefly costs no query and no encoding."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ MAX_BYTES = 32 * 1024 * 1024
 class BufferedEvent:
     """An event in memory; each representation is encoded once, when it is first needed.
 
-    `is_buffered` is False once memory has forgotten it: a replay that goes out at the pace of a slow client may still have it.
+    `is_buffered` is False once the buffer has evicted it; a replay to a slow client may still hold it.
     """
 
     __slots__ = ("event", "frames", "is_buffered")
@@ -30,7 +30,7 @@ class BufferedEvent:
 
 
 class ReplayBuffer:
-    """Consecutive events ending at `head`: at most `max_events`, and about MOST_BYTES of frames."""
+    """Consecutive events ending at `head`: at most `max_events`, and about MAX_BYTES of frames."""
 
     def __init__(self, encoders: Mapping[str, Encoder], max_events: int):
         self._encoders, self._max_events = encoders, max_events
@@ -40,7 +40,7 @@ class ReplayBuffer:
         self.head: Cursor | None = None
 
     def start(self, head: Cursor, recent: Iterable[Event] = ()) -> None:
-        """Begin anew at `head`, holding `recent`: consecutive events that end at head, or none."""
+        """Start again at `head` with `recent`: consecutive events that end at head, or none."""
         while self._events:
             self._evict_oldest()
         self._starts_after_seq = head.seq
@@ -51,7 +51,7 @@ class ReplayBuffer:
         self.head = head
 
     def append(self, event: Event) -> BufferedEvent:
-        """Remember the next event; the oldest are forgotten."""
+        """Buffer the next event; evicts the oldest."""
         buffered = BufferedEvent(event)
         self._events.append(buffered)
         self.head = event.cursor
@@ -66,7 +66,7 @@ class ReplayBuffer:
         self._starts_after_seq = oldest.event.seq
 
     def get_frame(self, buffered: BufferedEvent, representation: str) -> bytes:
-        """The bytes of an event. They count while memory holds it: what was forgotten is never subtracted again."""
+        """The frame of an event. Its bytes count only while it is buffered: after eviction nothing subtracts them."""
         encoded = buffered.frames.get(representation)
         if encoded is None:
             encoded = buffered.frames[representation] = self._encoders[representation](buffered.event)
@@ -75,14 +75,14 @@ class ReplayBuffer:
         return encoded
 
     def slice(self, after: int, through: int) -> list[BufferedEvent] | None:
-        """Events with after < seq ≤ through, or None when memory does not reach back that far."""
+        """Events with after < seq ≤ through, or None if the buffer does not reach back that far."""
         if self.head is None or after < self._starts_after_seq or through > self.head.seq:
             return None
         skip = after - self._starts_after_seq
         return list(islice(self._events, skip, skip + through - after))
 
     def iter_newer_than(self, seq: int) -> Iterator[Event]:
-        """Events above `seq`, newest first, as far as memory reaches."""
+        """Buffered events above `seq`, newest first."""
         for buffered in reversed(self._events):
             if buffered.event.seq <= seq:
                 return
@@ -90,7 +90,7 @@ class ReplayBuffer:
 
 
 def reset_if_not_encodable(encode: Encoder) -> Encoder:
-    """An event that cannot be encoded goes out as RESET with its cursor: it costs a list loaded anew, and no other event."""
+    """Send RESET with the event's cursor if it cannot be encoded: costs a reload of the list, but no other event."""
 
     def encode_or_reset(event: Event) -> bytes:
         try:

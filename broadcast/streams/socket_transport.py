@@ -1,8 +1,8 @@
-"""The socket wire: all handed-over sockets of a worker in one epoll, watched by one gevent watcher.
+"""The socket transport: all adopted sockets of a worker in one epoll, watched by one gevent watcher.
 
-A stream costs no greenlet here, only its Connection and a file descriptor. Writes happen where the bytes are made; EPOLLOUT
-is asked for only while something waits, and EPOLLRDHUP tells at once that a client left. (`gunicorn.conf.py` sets the send
-buffer and the timeout for half-open clients on the listening socket, which every accepted one inherits.)
+A stream costs no greenlet, only its Connection and a file descriptor. Writes happen where the bytes are made; EPOLLOUT
+is registered only while something waits, and EPOLLRDHUP reports at once that a client left. (`gunicorn.conf.py` sets
+the send buffer and the timeout for half-open clients on the listening socket, which every accepted one inherits.)
 """
 
 import os
@@ -16,11 +16,11 @@ from gevent.monkey import get_original
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub
 
-_MAX_EPOLL_EVENTS = 512  # descriptors told by one look
+_MAX_EPOLL_EVENTS = 512  # descriptors per poll
 
 
 class SocketTransport:
-    """A Wire. Runs in the hub of gevent for its callbacks: nothing here waits or switches greenlets."""
+    """A Transport. Its callbacks run in gevent's hub: nothing here waits or switches greenlets."""
 
     def __init__(self, hub: Hub):
         originals = get_original("select", ["epoll", "EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLHUP", "EPOLLERR"])
@@ -34,10 +34,10 @@ class SocketTransport:
         self._watcher.start(self._handle_ready)
 
     def adopt(self, connection: Connection, sock: socket.socket, response_head: bytes) -> None:
-        """Carry on with a duplicate of `sock`, beginning with the response `response_head`. The caller closes its own copy.
+        """Take over a duplicate of `sock`, beginning with the response `response_head`. The caller closes its own copy.
 
-        Raises what goes wrong, OSError when there is no descriptor or no room in the epoll. The stream has left the hub then,
-        and not a byte was sent of it.
+        Raises any error, such as OSError for no free descriptor or no room in the epoll. The stream has then left the
+        hub, and none of its bytes were sent.
         """
         try:
             connection.fd = self._register_duplicate(sock)
@@ -74,10 +74,10 @@ class SocketTransport:
             data = connection.next_chunk()
 
     def write_many(self, connections: Sequence[Connection], data: bytes) -> None:
-        """The inner loop of every fan-out: a system call for each stream, and as little as can be around it."""
+        """The inner loop of every fan-out: one system call per stream, and as little as possible around it."""
         write, size = os.write, len(data)
         for connection in connections:
-            if connection.has_pending or connection.fd < 0:  # behind, not open yet, closed, or on another wire
+            if connection.has_pending or connection.fd < 0:  # lagging, not open yet, closed, or on another transport
                 self._hub.send(connection, data)
                 continue
             try:
@@ -122,6 +122,6 @@ class SocketTransport:
         try:
             self._epoll.modify(connection.fd, self._rdhup_mask)
             self.write(connection, connection.next_chunk())
-        except BaseException:  # a replay that cannot be made would keep its client waiting; gevent prints the traceback
+        except BaseException:  # a replay that fails would leave its client waiting; gevent prints the traceback
             self._hub.close(connection, "failed to replay")
             raise

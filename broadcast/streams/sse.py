@@ -1,7 +1,7 @@
 """Server-sent events as bytes (WHATWG HTML, section 9.2).
 
-`id` and `event_name` are written by this program and never hold a line break; data may hold anything, and every line of it gets
-its own `data:`.
+`id` and `event` come from this program and never contain a line break; `data` may contain anything, and each of its
+lines gets its own `data:`.
 """
 
 import random
@@ -17,7 +17,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def encode_frame(event: str, data: str, *, id: str | None = None, retry_ms: int | None = None) -> bytes:
-    """Encode one event. Raises ValueError for a control character in `event_name` or `id`."""
+    """Encode one event. Raises ValueError for a control character in `event` or `id`."""
     if _CONTROL_CHARACTER.search(event) or _CONTROL_CHARACTER.search(id or ""):
         raise ValueError("control characters cannot be in the event or the id of a frame")
     lines = [] if id is None else [f"id: {id}"]
@@ -38,7 +38,7 @@ def encode_event_json(event: Event) -> bytes:
 
 
 def encode_refusal(event_name: str) -> bytes:
-    """The one block of a stream that cannot be opened now: a 429 or 503 would end a browser's EventSource for good."""
+    """The only frame of a refused stream: a 429 or 503 would stop a browser's EventSource for good."""
     return encode_json_frame(event_name, {}, retry_ms=jitter_ms(5000))
 
 

@@ -1,6 +1,6 @@
-"""The one way from the log to this worker's streams: read what is new, hand it to the hub, in order.
+"""The only path from the log to this worker's streams: read new events and hand them to the hub, in order.
 
-Rung by the bus, by every (re)connection of the bus, and by its own clock at least once a second; a ring that gets lost
+Woken by the bus, by every (re)connection of the bus, and by its own timeout at least once a second; a lost notification
 therefore costs time, never a message. The worker that published takes the same path.
 """
 
@@ -18,8 +18,8 @@ from broadcast.store import database, log
 from broadcast.streams.hub import Hub
 
 _log = structlog.get_logger(__name__)
-_MAX_LOGGED_EVENTS = 20  # of one read, one by one; more of them get one line
-_WARMUP_EVENTS = 2000  # read back at start, so that clients of the worker before can resume from memory
+_MAX_LOGGED_EVENTS = 20  # of one read, one line each; more of them get one line together
+_WARMUP_EVENTS = 2000  # read back at start, so that clients of the previous worker can resume from memory
 
 
 class Tailer:
@@ -27,13 +27,13 @@ class Tailer:
 
     def __init__(self, app: Flask, hub: Hub, *, poll_seconds: float, begin_epoch: Callable[[str], None]):
         self._app, self._hub, self._poll_seconds, self._begin_epoch = app, hub, poll_seconds, begin_epoch
-        self._last_delivered: Event | None = None  # of those delivered
+        self._last_delivered: Event | None = None
         self._checked_connection_count = (
-            0  # how many connections there had been when `_last_delivered` was last looked for in the log
+            0  # `count_connections_made` when `_last_delivered` was last checked against the log
         )
         self._wakeup = GeventEvent()
         self.on_event_logged: Callable[[Event, datetime], None] | None = (
-            None  # told of each delivered event that is logged
+            None  # called for each delivered event that is logged
         )
 
     def notify(self) -> None:
@@ -41,7 +41,7 @@ class Tailer:
         self._wakeup.set()
 
     def start(self) -> None:
-        """Give the hub its first head, and the newest events to remember. Raises when the database is away."""
+        """Give the hub its first head and the newest events for its replay buffer. Raises if the database is down."""
         with self._app.app_context():
             head = log.get_head()
             recent: list[Event] = []
@@ -54,21 +54,21 @@ class Tailer:
         self._hub.start(head, recent)
 
     def run(self) -> None:
-        """Read for ever. An error of the database is raised; call again to go on where it stopped."""
+        """Read forever. Raises database errors; call again to continue where it stopped."""
         while True:
             self._wakeup.wait(self._poll_seconds)
             self._wakeup.clear()
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Deliver everything committed until now. Lets other greenlets run."""
+        """Deliver everything committed so far. Lets other greenlets run."""
         while events := self._read_new_events():
             self._hub.deliver(events)
             self._last_delivered = events[-1]
             self._report_delivered(events)
 
     def _read_new_events(self) -> list[Event]:
-        with self._app.app_context():  # its end gives the connection back before anything is delivered
+        with self._app.app_context():  # leaving it releases the connection before anything is delivered
             head = log.get_head()
             hub_head = self._hub.head
             if head.epoch == hub_head.epoch and not self._is_log_intact(head):
@@ -84,8 +84,9 @@ class Tailer:
             return log.read_events(hub_head.seq) if head.seq > hub_head.seq else []
 
     def _is_log_intact(self, head: Cursor) -> bool:
-        """Whether the log still holds what was delivered. After a fail-over to a standby that was behind, or a restore, it does
-        not: its head is behind ours, or other events have our numbers. The second is looked for after every new connection.
+        """Whether the log still contains what was delivered. After a restore, or a failover to a standby that was
+        behind, it does not: its head is behind ours, or other events have our numbers. The latter is checked after
+        every new connection.
         """
         if head.seq < self._hub.head.seq:
             return False
@@ -96,7 +97,7 @@ class Tailer:
         return log.has_event(self._last_delivered)
 
     def _report_delivered(self, events: list[Event]) -> None:
-        """Say what was delivered, for what, and how long after its moment."""
+        """Log and measure what was delivered, with correlation id and latency."""
         now = clock.now()
         for event in events:
             if event.is_for_clients:

@@ -1,4 +1,4 @@
-"""The generator wire: a stream as the body of an ordinary WSGI response, for every server that keeps its socket to itself."""
+"""The WSGI transport: a stream as the body of an ordinary WSGI response, for servers that do not hand over sockets."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from broadcast.streams.hub import Hub
 
 
 class WsgiTransport:
-    """A Wire whose bytes are pulled by the server. One per stream; costs the server a greenlet or thread."""
+    """A Transport whose bytes the server pulls. One per stream; costs the server a greenlet or thread."""
 
     def __init__(self) -> None:
         self._wakeup = GeventEvent()
@@ -22,7 +22,7 @@ class WsgiTransport:
         self._wakeup.set()
 
     def generate_body(self, hub: Hub, connection: Connection) -> Iterator[bytes]:
-        """The response body; closing it, or the client leaving, ends the stream."""
+        """The response body. The stream ends when the body is closed or the client leaves."""
         hub.attach_transport(connection, self)
         try:
             while True:

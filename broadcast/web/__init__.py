@@ -1,4 +1,4 @@
-"""HTTP: one module per blueprint. A view does four things: who are you, parse, one action, answer.
+"""HTTP: one module per blueprint. A view authenticates, parses the request, calls one action and responds.
 
-Pages, htmx replies and the stream render the same card partial; a plain form post and a 303 always work.
+Pages, htmx responses and the stream render the same card partial. A plain form post with a 303 always works.
 """

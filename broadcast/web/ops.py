@@ -1,4 +1,4 @@
-"""For operators and their machines: alive, ready, metrics."""
+"""Endpoints for operators and monitoring: liveness, readiness, metrics."""
 
 from flask import Blueprint, Response, jsonify
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,14 +15,14 @@ blueprint = Blueprint("ops", __name__)
 @blueprint.get("/healthz")
 @allow("anyone")
 def alive():
-    """This process answers; nothing else is asked."""
+    """Liveness: the process responds. Nothing else is checked."""
     return jsonify(status="ok")
 
 
 @blueprint.get("/readyz")
 @allow("anyone")
 def ready():
-    """200 when this worker can serve, 503 when it cannot; `degraded` names what is missing but not needed to serve."""
+    """Readiness: 200 when this worker can serve, else 503. `degraded` names parts that fail but are not required."""
     runtime, settings = RUNTIME.current, SETTINGS.current
     failing, degraded = _check_database()
     if not runtime.is_started:
@@ -37,7 +37,7 @@ def ready():
 
 
 def _check_database() -> tuple[dict[str, str], dict[str, str]]:
-    """What fails of the database, and what is amiss with it but keeps nobody from working."""
+    """Failures of the database, and its problems that do not prevent serving."""
     if problem := schema.find_database_problem():
         return {"database": problem}, {}
     try:

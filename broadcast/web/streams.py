@@ -1,8 +1,8 @@
-"""The two streams: HTML cards for the inbox, JSON for programs. One opening, one hub, two wires.
+"""The two stream endpoints: HTML cards for the inbox, JSON for programs. Both use one hub, over either transport.
 
-`StreamResponse` hands gunicorn's plain socket to the hub and raises StopIteration, which gunicorn's async workers take as
-"this connection is done": they close their copy, the greenlet ends, and the stream lives on in the hub. Where the server
-keeps its socket (TLS, HTTP/2, the test client) the same response is an ordinary generator.
+`StreamResponse` hands gunicorn's plain socket to the hub and raises StopIteration, which gunicorn's async workers treat
+as a finished connection: they close their copy, the greenlet ends, and the stream continues in the hub. Where the
+server keeps its socket (TLS, HTTP/2, the test client) the same response is an ordinary generator.
 """
 
 import socket
@@ -31,20 +31,20 @@ _log = structlog.get_logger(__name__)
 
 
 class StreamResponse(Response):
-    """A subscribed stream, opened when the server asks for it."""
+    """A subscribed stream, opened when the server iterates the response."""
 
     def __init__(self, hub: Hub, connection: Connection, socket_transport: SocketTransport | None):
         self._transport = WsgiTransport()
         super().__init__(self._transport.generate_body(hub, connection), mimetype="text/event-stream")
         self.headers["X-Accel-Buffering"] = "no"
         self._connection, self._socket_transport = connection, socket_transport
-        # the body ends the stream itself, but one that was never begun (HEAD, an early leaver) has no end
+        # the body ends the stream, but a body that was never started (HEAD, early disconnect) does not
         self.call_on_close(lambda: hub.close(connection, "left"))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
         sock = environ.get("gunicorn.socket")
         may_detach = self._socket_transport is not None and environ["REQUEST_METHOD"] == "GET" and is_plain_socket(sock)
-        g.pop("subscribed", None)  # from here on the stream ends with its wire, or with this response
+        g.pop("subscribed", None)  # from here on the transport or this response ends the stream
         if not may_detach or not self._connection.is_open:
             return super().__call__(environ, start_response)
         head = "".join(f"{name}: {value}\r\n" for name, value in self.get_wsgi_headers(environ))
@@ -52,7 +52,7 @@ class StreamResponse(Response):
             self._socket_transport.adopt(
                 self._connection, sock, f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n".encode("latin-1")
             )
-        except OSError as problem:  # this worker has no descriptor left, say: another may have
+        except OSError as problem:  # for example no file descriptor left in this worker; another may have one
             _log.warning("stream.not_taken_over", problem=str(problem))
             self.response = [sse.encode_refusal("BUSY")]
             return super().__call__(environ, start_response)
@@ -61,13 +61,13 @@ class StreamResponse(Response):
 
 @blueprint.teardown_app_request
 def _close_unanswered(_problem: BaseException | None) -> None:
-    """A stream that was subscribed, and whose response never came to be asked for: something failed in between."""
+    """Close a stream that was subscribed, but whose response never started because of an error."""
     if connection := g.pop("subscribed", None):
         HUB.current.close(connection, "failed to open")
 
 
 def is_plain_socket(sock: Any) -> bool:
-    """True for a bare TCP or unix socket, whose bytes are the response's bytes; False for TLS and for none at all."""
+    """True for a bare TCP or unix socket, whose bytes are the response's bytes; False for TLS or no socket."""
     return type(sock) in (gevent.socket.socket, socket.socket)
 
 
@@ -88,7 +88,7 @@ def connect():
 @blueprint.post("/api/sse/disconnect")
 @allow("person")
 def disconnect():
-    """Closes that stream if it is the caller's, in whichever worker it lives."""
+    """Close that stream if it is the caller's, in any worker."""
     hub = HUB.current
     connection_id = request.args.get("connectionId", "")[:100]
     connection = hub.find(connection_id)

@@ -1,1 +1,1 @@
-"""A worker's life beside its requests: when it may serve, when it may leave."""
+"""A worker's lifecycle besides requests: readiness, background loops, shutdown."""

@@ -1,6 +1,6 @@
-"""What a worker measures about itself every few seconds, by a loop of its own: a loop that is stuck does not report itself.
+"""Gauges that a worker updates every few seconds, in a loop of its own, because a stuck loop does not report itself.
 
-Figures of the moment only; counters are counted where things happen (`metrics`).
+Current values only; counters are incremented where things happen (`metrics`).
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _seen: dict[str, int] = {}
 
 
 def update_all(hub: Hub, bus: Bus) -> None:
-    """Set every gauge. Inside an application context; raises when the database is away, the hub's own figures being set."""
+    """Set every gauge. Needs an application context. Raises when the database is away, after the hub's gauges."""
     observe_hub(hub)
     observe_unreadable(untrusted_json.rejection_counts)
     backlogs = [size for connection in hub.connections if (size := connection.backlog_bytes)]
@@ -35,7 +35,7 @@ def update_all(hub: Hub, bus: Bus) -> None:
 def _update_tail_lag(hub: Hub) -> None:
     hub_head, head = hub.head, log.get_head()
     if hub_head is None or hub_head.epoch != head.epoch:
-        return  # not begun, or about to begin anew
+        return  # not started, or about to begin a new epoch
     metrics.tail_lag_events.set(max(0, head.seq - hub_head.seq))
     undelivered = log.read_events(hub_head.seq, limit=1)
     metrics.tail_lag_seconds.set(_seconds_since(undelivered[0].at) if undelivered else 0)
@@ -52,7 +52,7 @@ def _seconds_since(at: datetime) -> float:
 
 
 def observe_hub(hub: Hub) -> None:
-    """Bring the metrics up to the hub's own counters. Does not block."""
+    """Copy the hub's counters to the metrics. Does not block."""
     metrics.open_streams.set(len(hub))
     if hub.head:
         metrics.log_seq.set(hub.head.seq)
@@ -68,7 +68,7 @@ def observe_hub(hub: Hub) -> None:
 
 
 def observe_unreadable(counts: Mapping[str, int]) -> None:
-    """Bring the counter of what was left out up to `counts`, by place."""
+    """Copy the counts of rejected data, by place, to the counter."""
     for place, total in counts.items():
         metrics.redis_unreadable.labels(place).inc(total - _seen.get(f"unreadable {place}", 0))
         _seen[f"unreadable {place}"] = total

@@ -1,7 +1,8 @@
-"""Connections on which nobody asks: kept for the next request, closed when their worker is told to go.
+"""Idle connections: kept for the next request, closed when their worker must exit.
 
-gunicorn waits for every connection when a worker ends, for idle ones too, and a browser keeps its own for minutes. Each reload
-would then take all of `graceful_timeout`, and at a stop the master would kill the worker before it wrote down what it knew.
+gunicorn waits for every connection when a worker ends, even for idle ones, and browsers keep theirs for minutes. Each
+reload would take all of `graceful_timeout`, and at a stop the master would kill the worker before it had flushed its
+buffers.
 """
 
 from types import TracebackType
@@ -11,20 +12,18 @@ import gevent
 
 
 class KeepAlive:
-    """The connections of one worker that wait for a request. `wait` stands in for gunicorn's `timeout_ctx`."""
+    """The idle connections of one worker. `idle_timeout` replaces gunicorn's `timeout_ctx`."""
 
     def __init__(self, seconds: float):
         self._seconds = seconds
         self._idle: dict[_IdleTimeout, Any] = {}
 
     def idle_timeout(self) -> "_IdleTimeout":
-        """A context in which one connection waits; it is left without an error when the time is over, or at the
-        `close_idle`.
-        """
+        """A context in which one connection waits; it ends without an error at the timeout or at `close_idle`."""
         return _IdleTimeout(self._seconds, self._idle)
 
     def close_idle(self) -> None:
-        """Let no connection wait any longer. One that has its request by then is served."""
+        """Stop waiting on all connections. One whose request has arrived by then is served."""
         for timeout in list(self._idle):
             gevent.get_hub().loop.run_callback(self._throw_timeout, timeout)
 
@@ -34,7 +33,7 @@ class KeepAlive:
 
 
 class _IdleTimeout(gevent.Timeout):
-    """A Timeout that also says whose it is, so that it can be thrown before its time."""
+    """A Timeout that knows its greenlet, so that it can be thrown early."""
 
     def __init__(self, seconds: float, idle: dict[Self, Any]):
         super().__init__(seconds, False)

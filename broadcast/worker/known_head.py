@@ -1,8 +1,9 @@
-"""How far the log has come, remembered outside the database: what tells that an older database was put in its place.
+"""The newest known head of the log, stored outside the database, to detect that an older database was restored.
 
-A database cannot know that it is a copy. So every worker notes the newest number of the log in DATA_DIR and in Redis; a
-database whose log ends before that, in the same epoch, has been restored. Either place is enough, and neither is needed:
-without both, a restore is noticed by its standstill (`actions.overdue_schedules`), or told by the command `new-epoch`.
+A database cannot know that it is a copy. So every worker records the newest seq in DATA_DIR and in Redis; a database
+whose log ends before it, in the same epoch, was restored. Either place is enough, and neither is required: without
+both, a restore is noticed by the standstill of its schedules (`actions.overdue_schedules`), or declared with the
+command `new-epoch`.
 """
 
 import json
@@ -16,9 +17,9 @@ from broadcast.domain.events import Cursor
 
 _log = structlog.get_logger(__name__)
 _KEY_PREFIX = "broadcast:log-head:"
-_TTL_SECONDS = 180 * 24 * 3600  # an epoch that nobody works in is forgotten
+_TTL_SECONDS = 180 * 24 * 3600  # an unused epoch expires
 _MAX_EPOCHS = 20
-# in one step, so that a slower worker does not set it back
+# Atomic, so that a slower worker does not lower the value.
 _RAISE_SCRIPT = """
 local known = tonumber(redis.call("GET", KEYS[1]) or "0")
 if tonumber(ARGV[1]) > known then redis.call("SET", KEYS[1], ARGV[1]) end
@@ -27,18 +28,18 @@ redis.call("EXPIRE", KEYS[1], ARGV[2])
 
 
 class HighWaterMark:
-    """One worker's. Neither method raises: a place that does not answer is left out."""
+    """One worker's high-water mark. No method raises: a place that does not answer is skipped."""
 
     def __init__(self, folder: Path, redis: CircuitBreaker | None):
         self._file, self._redis = folder / "log_head.json", redis
         self._last_recorded: Cursor | None = None
 
     def get_seq(self, epoch: str) -> int:
-        """The highest number that was noted in this epoch, 0 for none."""
+        """The highest seq recorded in this epoch, 0 for none."""
         return max(self._read_file().get(epoch, 0), self._read_redis(epoch))
 
     def record(self, head: Cursor) -> None:
-        """Remember that the log has come to `head`."""
+        """Record the head of the log."""
         if head == self._last_recorded:
             return
         self._last_recorded = head
@@ -53,7 +54,7 @@ class HighWaterMark:
                     lambda redis: redis.eval(_RAISE_SCRIPT, 1, _KEY_PREFIX + head.epoch, head.seq, _TTL_SECONDS)
                 )
             except CONNECTION_ERRORS:
-                self._last_recorded = None  # at the next turn
+                self._last_recorded = None  # retry at the next call
 
     def _read_file(self) -> dict[str, int]:
         try:
@@ -64,7 +65,7 @@ class HighWaterMark:
         return seq_by_epoch if is_valid else {}
 
     def _write_file(self, seq_by_epoch: dict[str, int]) -> None:
-        """Another worker may write at the same moment; the file is always one or the other, whole."""
+        """Write the file atomically, as other workers may write at the same moment."""
         newest_epochs = dict(list(seq_by_epoch.items())[-_MAX_EPOCHS:])
         temporary = self._file.with_suffix(f".{os.getpid()}")
         try:

@@ -1,18 +1,18 @@
-"""One worker's background loops: started once the worker is ready, each restarted with a growing pause when it fails.
+"""A worker's background loops: started once the worker is ready, each restarted with a growing pause after a failure.
 
-    listen      the bus: rings and signals
     tail        the log → the hub
-    clock       what is due, what is over
+    bus         notifications and signals
+    clock       the scheduler
     heartbeat   keeps streams alive, ends old ones
-    notes       who was shown what, which sessions were used → the database, in batches
-    receipts    what people did elsewhere and no signal told → their streams
-    presence    who is online here → Redis
-    retention   what ended long ago is forgotten
-    gauges      figures of the moment → /metrics
-    kafka       events from outside → broadcasts, if there are brokers
+    notes       delivered and seen receipts, last use of sessions → the database, in batches
+    receipts    receipts from elsewhere that no signal announced → the user's streams
+    presence    users online here → Redis
+    retention   deletes what ended long ago
+    gauges      current values → /metrics
+    kafka       inbound events → broadcasts, if there are brokers
 
-A loop never dies of one bad item; what it failed on last is in `problems`, and so in `/readyz`, until it has done its work
-once more: every loop says so by `_clear_problem`.
+A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again and calls
+`_clear_problem`.
 """
 
 import contextvars
@@ -58,16 +58,14 @@ from broadcast.worker.scheduler import tick
 
 _log = structlog.get_logger(__name__)
 
-_SCHEDULER_POLL_SECONDS = (
-    5.0  # without anything due; a signal wakes the clock earlier, this is for a signal that got lost
-)
-_SCHEDULER_POLL_WITHOUT_BUS_SECONDS = 1.0  # the same while the bus is away, and no signal can come
+_SCHEDULER_POLL_SECONDS = 5.0  # a signal wakes the scheduler earlier; this is for a lost signal
+_SCHEDULER_POLL_WITHOUT_BUS_SECONDS = 1.0  # while the bus is away, and no signal can come
 _FLUSH_INTERVAL_SECONDS = 1.0
 _PRESENCE_INTERVAL_SECONDS = 0.5
 _RECEIPT_SYNC_INTERVAL_SECONDS = 1.0
 _RETENTION_INTERVAL_SECONDS = 3600.0
-_FIRST_READ_TIMEOUT_SECONDS = 10.0  # a database that does not answer by then may take long
-_HANDOVER_TIMEOUT_SECONDS = 60.0  # workers that take longer to start never will
+_FIRST_READ_TIMEOUT_SECONDS = 10.0  # do not wait longer for a database that does not answer
+_HANDOVER_TIMEOUT_SECONDS = 60.0  # workers that need longer to start never will
 _DRAIN_SECONDS = 2.0  # well within gunicorn's graceful_timeout
 
 
@@ -80,12 +78,12 @@ class Runtime:
         self.app, self.hub, self.bus, self.receipt_buffer, self.presence = app, hub, bus, receipt_buffer, presence
         self.tailer = Tailer(app, hub, poll_seconds=poll_seconds, begin_epoch=self._begin_epoch)
         self.high_water_mark = HighWaterMark(SETTINGS.of(app).data_dir, REDIS.of(app))
-        self.bridge: KafkaBridge | None = None  # where there are brokers
+        self.bridge: KafkaBridge | None = None  # None without brokers
         self.receipt_sync = ReceiptSync(app, hub)
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
         self.scheduler_wakeup = SCHEDULER_WAKEUP.attach(app, GeventEvent())
-        self.first_read_attempted = GeventEvent()  # set when the log has been read for the first time, or could not be
+        self.first_read_attempted = GeventEvent()  # set after the first read of the log, successful or not
         self._greenlets: list[gevent.Greenlet] = []
 
     @property
@@ -93,7 +91,7 @@ class Runtime:
         return self.hub.head is not None
 
     def start(self, *, should_adopt_sockets: bool) -> None:
-        """Start all loops and return at once. `sockets`: take sockets over from a server that lets go of them."""
+        """Start all loops and return at once. `should_adopt_sockets`: take over sockets that the server releases."""
         if should_adopt_sockets:
             self.socket_transport = SocketTransport(self.hub)
         for name, loop in (
@@ -112,10 +110,10 @@ class Runtime:
             self._greenlets.append(gevent.spawn(context.run, self._supervise, name, loop))
 
     def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
-        """Tell every client that the worker ends, write what waits, stop the loops."""
+        """Notify every client that the worker ends, flush the buffers, stop the loops."""
         self.stop_bridge()
         self.hub.drain(drain_seconds)
-        with suppress(gevent.Timeout):  # whoever is at a transaction ends with it
+        with suppress(gevent.Timeout):  # a greenlet inside a transaction ends after it
             gevent.killall(self._greenlets, timeout=1)
         self.presence.remove_worker()
         try:
@@ -125,7 +123,7 @@ class Runtime:
             _log.warning("notes.lost", problem=str(problem))
 
     def stop_bridge(self) -> None:
-        """Let another worker read from Kafka now, while the streams of this one are still being ended."""
+        """Let another worker read from Kafka now, while this one still ends its streams."""
         if self.bridge:
             self.bridge.stop()
 
@@ -148,7 +146,7 @@ class Runtime:
             gevent.sleep(pause_seconds * random.uniform(0.7, 1))
 
     def _clear_problem(self, name: str) -> None:
-        """This loop did its work: whatever it failed on before is over."""
+        """Clear this loop's failure after it succeeded."""
         self.problems.pop(name, None)
 
     def _run_tailer(self) -> None:
@@ -203,7 +201,7 @@ class Runtime:
             self.scheduler_wakeup.wait(wait_seconds)
 
     def run_scheduler_once(self, now: datetime) -> datetime | None:
-        """One turn of the scheduler, in a database that is the newest this system has seen; return when the next is due."""
+        """One run of the scheduler, if the database is the newest known one; return when the next is due."""
         if (epoch := self._find_rolled_back_epoch()) is not None:
             _log.error("database.set_back", epoch=epoch)
             self._begin_epoch(epoch)
@@ -213,8 +211,8 @@ class Runtime:
         return next_at
 
     def _find_rolled_back_epoch(self) -> str | None:
-        """The epoch of the log, when it ends before what is remembered of it. What is remembered was committed, so the log is
-        read once more: it may have grown while the memory was asked.
+        """The epoch of the log, if the log ends before its known head, which was committed. Reads the log once more, as
+        it may have grown meanwhile.
         """
         known_head = log.get_head()
         newest_seq = self.high_water_mark.get_seq(known_head.epoch)
@@ -248,7 +246,7 @@ class Runtime:
 
     def _run_retention(self) -> None:
         while True:
-            if "retention" not in self.problems:  # what failed is tried again now, and not in an hour
+            if "retention" not in self.problems:  # a failure is retried now, not in an hour
                 gevent.sleep(_RETENTION_INTERVAL_SECONDS * random.uniform(0.5, 1.5))  # not all workers at once
             with self.app.app_context():
                 retention.delete_expired(
@@ -269,14 +267,13 @@ class Runtime:
 
 
 def start_worker(worker: Any) -> None:
-    """gunicorn's `post_worker_init`: the process is patched and the application loaded. Returns when the log was read, or when
-    that failed: then `/readyz` says why.
+    """gunicorn's `post_worker_init`, in a patched process with the application loaded. Returns after the first read of
+    the log, successful or not; `/readyz` reports a failure.
     """
     app: Flask = worker.wsgi
     runtime = RUNTIME.of(app)
-    runtime.start(
-        should_adopt_sockets=sys.platform == "linux"
-    )  # elsewhere there is no epoll, and streams are generators
+    # elsewhere there is no epoll, and streams are generators
+    runtime.start(should_adopt_sockets=sys.platform == "linux")
     keepalive = KeepAlive(worker.cfg.keepalive)
     worker.timeout_ctx = keepalive.idle_timeout
     gevent.spawn(_drain_on_shutdown, worker, runtime, keepalive)
@@ -288,7 +285,7 @@ def start_worker(worker: Any) -> None:
 
 
 def _exit_after_handover(worker: Any) -> None:
-    """End when told to, but at a reload not before the workers that follow serve. gunicorn says it again every second."""
+    """Exit when told to, but at a reload not before the successors serve. gunicorn repeats the signal every second."""
     deadline = time.monotonic() + _HANDOVER_TIMEOUT_SECONDS
     while worker.alive and not readiness.may_exit(worker) and time.monotonic() < deadline:
         gevent.sleep(0.05)
@@ -296,8 +293,8 @@ def _exit_after_handover(worker: Any) -> None:
 
 
 def freeze_gc() -> None:
-    """Have the garbage collector leave alone what was loaded by now: it is never garbage, and going through its 150,000 objects
-    took 70 ms, in which no stream of the worker was served.
+    """Exclude all objects loaded so far from garbage collection: they are never garbage, and scanning 150,000 of them
+    took 70 ms, in which the worker served no stream.
     """
     gc.collect()
     gc.freeze()
@@ -305,17 +302,17 @@ def freeze_gc() -> None:
 
 
 def stop_worker(worker: Any) -> None:
-    """gunicorn's `worker_exit`: handed-over sockets are outside its pool, so they are drained here."""
+    """gunicorn's `worker_exit`: adopted sockets are outside its pool, so they are drained here."""
     app: Flask | None = getattr(worker, "wsgi", None)
-    if app is None:  # it failed to start, and has said why
+    if app is None:  # it failed to start, and has logged why
         return
     RUNTIME.of(app).stop()
-    gc.freeze()  # the interpreter's last collections look at every object, for seconds of a busy processor
+    gc.freeze()  # the interpreter's last collections scan every object, for seconds on a busy processor
 
 
 def _drain_on_shutdown(worker: Any, runtime: Runtime, keepalive: KeepAlive) -> None:
-    """End what gunicorn would wait for when the worker is told to go (TERM, HUP, max_requests): streams that are
-    generators, and idle connections, which are given the time of the drain to send what they were about to.
+    """End what gunicorn would wait for when the worker is told to exit (TERM, HUP, max_requests): streams that are
+    generators, and idle connections. These get the drain time to send what they were about to.
     """
     while worker.alive:
         gevent.sleep(0.2)

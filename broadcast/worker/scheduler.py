@@ -1,7 +1,8 @@
-"""The clock: what is due goes out, what is over ends, what slept comes back. Every worker runs it; who gets the rows does it.
+"""The scheduler: sends due broadcasts, expires ended ones, brings snoozed messages back. Every worker runs it; whoever
+claims the rows does the work.
 
-Many go in one transaction, with one lock of the log and one write to the disk. They are claimed inside it (who is due is
-looked at under the lock), by one worker at a time: so each fires once, and in the order of its time.
+Many broadcasts go in one transaction, with one lock of the log and one disk write. They are claimed inside it, under
+the lock, by one worker at a time: so each is sent once, in the order of its time.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +22,17 @@ from broadcast.store import broadcasts, receipts
 
 _log = structlog.get_logger(__name__)
 
-_RETRY_DELAY = timedelta(seconds=2)  # what is due still: it failed, is being edited, or another worker is at it
-_BATCH_PAUSE_SECONDS = 0.02  # between two batches: a writer of another worker looks for SQLite's lock about as often
+_RETRY_DELAY = timedelta(seconds=2)  # for what is still due: it failed, is being edited, or another worker processes it
+_BATCH_PAUSE_SECONDS = 0.02  # between batches: another worker's writer polls for SQLite's lock about as often
 
 
 def tick(now: datetime, *, grace: timedelta = SCHEDULE_GRACE) -> datetime | None:
-    """Do what is due at `now`; return when there is something to do next, None when nothing is planned. Raises
+    """Process what is due at `now`; return when something is due next, None when nothing is scheduled. Raises
     TemporarilyUnavailable.
 
-    What is overdue by more than `grace` is not sent by itself any more, nor what fell due in a standstill that was longer.
+    A broadcast overdue by more than `grace` is not sent automatically, nor one that fell due in a longer standstill.
 
-    Runs inside an application context. One broadcast that fails does not hold up the others. Lets other greenlets run.
+    Needs an application context. A failing broadcast does not delay the others. Lets other greenlets run.
     """
     overdue_schedules.record_scheduler_run(now=now, grace=grace)
     _process_due(actions.expire_due, Status.ACTIVE, now)
@@ -47,7 +48,7 @@ def tick(now: datetime, *, grace: timedelta = SCHEDULE_GRACE) -> datetime | None
 
 
 def _process_due(action: Callable[..., list[int] | None], status: Status, now: datetime) -> None:
-    """Act on all that is due in this status, oldest first, until nothing is left or another worker's clock is at it."""
+    """Process all that is due in this status, oldest first, until nothing is left or another worker processes it."""
     failed_ids: list[int] = []
     while ids := broadcasts.list_due_ids(status, now, excluded_ids=failed_ids):
         done_ids = _process_batch(action, ids, now)
@@ -58,7 +59,7 @@ def _process_due(action: Callable[..., list[int] | None], status: Status, now: d
 
 
 def _process_batch(action: Callable[..., list[int] | None], ids: Sequence[int], now: datetime) -> list[int] | None:
-    """Act on these together; if that fails, on one after the other, so that one bad row does not hold up the rest."""
+    """Process a batch; if that fails, one by one, so that a bad row does not block the rest."""
     try:
         return action(ids, now=now)
     except TemporarilyUnavailable:

@@ -1,1 +1,1 @@
-"""The bridge from Kafka: what brokers answer, record by record, into batches of inbound events."""
+"""The Kafka bridge: from a broker's bytes, record by record, to batches of inbound events."""

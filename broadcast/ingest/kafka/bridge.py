@@ -1,13 +1,15 @@
-"""The bridge: records of Kafka become broadcasts.
+"""The Kafka bridge: records become broadcasts.
 
-1. Be the one that reads (`elected`), or join the group (`every-worker`).
-2. Poll at most 500 records as raw bytes.      4. Write them in one transaction (`actions.inbound_events`).
-3. Read each under the contract.               5. Commit the offsets. Not before: what a crash leaves uncommitted comes again,
-                                                  and is found as repeated.
-While one batch is written the next is polled and read, unless the brokers share the partitions out: there each poll may begin a
-rebalance.
+1. Become the only reader (`elected`), or join the group (`every-worker`).
+2. Poll at most 500 records as raw bytes.
+3. Read each under the contract.
+4. Write them in one transaction (`actions.inbound_events`).
+5. Commit the offsets, only now: after a crash uncommitted records are delivered again, and recognised as duplicates.
 
-After any error the consumer is thrown away and a new one begins at the committed offsets: no record is ever skipped.
+While one batch is written the next is polled and read, except when the brokers assign the partitions: then each poll
+may begin a rebalance.
+
+After any error the consumer is discarded, and a new one begins at the committed offsets: no record is ever skipped.
 """
 
 import contextvars
@@ -43,39 +45,39 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _POLL_TIMEOUT_MS = 400
-_LINGER_SECONDS = 0.03  # what follows a batch this closely waits this long for more
-_ELECTION_INTERVAL_SECONDS = 0.25  # a successor begins this long after the end of the one before, at the latest
-_CHECK_INTERVAL_SECONDS = 1.0  # between looks at the link, the lease and the lag
-_TOPICS_INTERVAL_SECONDS = 10.0  # between looks for new topics and partitions
-_PROBE_INTERVAL_SECONDS, _FAILED_PROBE_INTERVAL_SECONDS = 15.0, 5.0  # between looks of a worker that is not elected
-_FORWARD_RETRY_SECONDS = 30.0  # after the topic of dead letters could not be written
+_LINGER_SECONDS = 0.03  # after a batch, wait this long for more records
+_ELECTION_INTERVAL_SECONDS = 0.25  # a successor begins at most this long after its predecessor ends
+_CHECK_INTERVAL_SECONDS = 1.0  # between checks of the connection, the leader lock and the lag
+_TOPICS_INTERVAL_SECONDS = 10.0  # between checks for new topics and partitions
+_PROBE_INTERVAL_SECONDS, _FAILED_PROBE_INTERVAL_SECONDS = 15.0, 5.0  # of a worker that is not elected
+_FORWARD_RETRY_SECONDS = 30.0  # after a dead-letter topic could not be written
 _UNKNOWN_LAG = float("nan")
-_RIVAL_ALERT_SECONDS = 60.0  # it is told so long after it was last seen
+_RIVAL_ALERT_SECONDS = 60.0  # the alert stays this long after the rival was last seen
 _NOT_CONNECTED_YET = "The brokers have not been reached yet."
 _RIVAL_CONSUMER = (
     "Another system reads under the same KAFKA_GROUP_ID, or somebody has set its offsets: each "
     "misses what the other got."
 )
-_BACKOFF_SECONDS = (0.2, 2.0)  # after the first error, and at most
+_BACKOFF_SECONDS = (0.2, 2.0)  # the first and the longest
 
 _PolledRecords = dict[Any, list["DecodedRecord"]]  # by partition
 
 
 class KafkaBridge:
-    """Reads for one worker, from one greenlet. `problem` is a sentence while it cannot, None when all is well."""
+    """Reads for one worker, from one greenlet. `problem` is a sentence while it cannot, else None."""
 
     def __init__(self, app: Flask, settings: Settings, leader_lock: LeaderLock | None):
-        """`leader_lock` makes one of all workers the reader of every partition; with None the brokers share them out."""
+        """With `leader_lock` one of all workers reads every partition; with None the brokers assign them."""
         self._app, self._settings, self._leader_lock = app, settings, leader_lock
         self._stop_event = GeventEvent()
-        self.problem: str | None = _NOT_CONNECTED_YET  # well is only what has been seen to be well
+        self.problem: str | None = _NOT_CONNECTED_YET  # unhealthy until the brokers are reached
 
     def stop(self) -> None:
-        """Ask the loop to end after the batch it is at, within a second. Does not block."""
+        """Ask the loop to end after the current batch, within a second. Does not block."""
         self._stop_event.set()
 
     def run(self) -> None:
-        """Read until `stop`; errors are told in `problem` and tried again."""
+        """Read until `stop`. Errors are reported in `problem` and retried."""
         backoff_seconds = _BACKOFF_SECONDS[0]
         next_probe_at = 0.0
         while not self._stop_event.is_set():
@@ -84,17 +86,15 @@ class KafkaBridge:
                     self._read_until_change()
                     backoff_seconds = _BACKOFF_SECONDS[0]
                 elif time.monotonic() >= next_probe_at:
-                    self.problem = broker_check.check_brokers(
-                        self._settings
-                    )  # as the reader does: its /readyz must not be well blindly
+                    # probes as the reader does, so that this worker's /readyz is not blindly healthy
+                    self.problem = broker_check.check_brokers(self._settings)
                     next_probe_at = time.monotonic() + (
                         _FAILED_PROBE_INTERVAL_SECONDS if self.problem else _PROBE_INTERVAL_SECONDS
                     )
                 self._stop_event.wait(_ELECTION_INTERVAL_SECONDS)
             except Exception as problem:
-                is_public = isinstance(
-                    problem, BrokersUnavailable
-                )  # /readyz is for anyone: what a library says stays in the log
+                # /readyz is public: a library's error text stays in the log
+                is_public = isinstance(problem, BrokersUnavailable)
                 self.problem = str(problem) if is_public else f"It failed ({type(problem).__name__}); see the log."
                 _log.error(
                     "bridge.failed",
@@ -118,7 +118,7 @@ class KafkaBridge:
             return self._leader_lock.try_acquire()
 
     def _read_until_change(self) -> None:
-        """Read until something changes: asked to stop, no longer elected, other partitions. Raises what goes wrong."""
+        """Read until `stop`, a lost election or changed partitions. Raises any error."""
         settings = self._resolve_group_id()
         consumer = client.create_consumer(settings)
         is_sole_reader = self._leader_lock is not None
@@ -143,7 +143,7 @@ class KafkaBridge:
 
 
 class _ConsumerSession:
-    """The life of one consumer."""
+    """The lifetime of one consumer."""
 
     def __init__(
         self,
@@ -158,21 +158,20 @@ class _ConsumerSession:
         self._stop_event, self._is_sole_reader = stop_event, is_sole_reader
         self._connection_monitor: ConnectionMonitor | None = None
         self._forwarder = DeadLetterForwarder(app, settings) if settings.kafka_dlt else None
-        self._next_forward_at: float | None = 0.0  # at once: the worker before may have left some
+        self._next_forward_at: float | None = 0.0  # at once: the previous worker may have left some
         self._next_check_at = self._last_written_at = 0.0
         self._next_topics_check_at = time.monotonic() + _TOPICS_INTERVAL_SECONDS
         self._lag_labels: set[tuple[str, int]] = set()
-        self._committed_offsets: dict[
-            Any, int | None
-        ] = {}  # what is at the brokers, by partition, as far as it is ours
+        # by partition: the committed offset at the brokers, if this system wrote it
+        self._committed_offsets: dict[Any, int | None] = {}
         self._rival_until = 0.0
         self._missing_topics: list[str] = []
-        self._batch_in_flight: tuple[Greenlet, _PolledRecords] | None = None  # what writes a batch, and the batch
+        self._batch_in_flight: tuple[Greenlet, _PolledRecords] | None = None  # its writer, and the batch
         with app.app_context():
             self._actor = inbound_events.get_ingest_actor(now=clock.now())
 
     def start_reading(self) -> None:
-        """Take every partition, or join the group. Raises BrokersUnavailable."""
+        """Assign every partition, or join the group. Raises BrokersUnavailable."""
         self._connection_monitor = ConnectionMonitor(self._consumer, self._settings)
         partitions = self._find_partitions()
         if not partitions:
@@ -184,7 +183,7 @@ class _ConsumerSession:
             self._consumer.subscribe(self._settings.kafka_topics)
 
     def has_new_partitions(self) -> bool:
-        """Whether what is to be read has changed; a group sees that by itself."""
+        """Whether the partitions to read have changed; a group notices that itself."""
         if time.monotonic() < self._next_topics_check_at:
             return False
         self._next_topics_check_at = time.monotonic() + _TOPICS_INTERVAL_SECONDS
@@ -194,7 +193,7 @@ class _ConsumerSession:
         return self._is_sole_reader and current_partitions != self._consumer.assignment()
 
     def _detect_rival_consumer(self) -> None:
-        """Whoever else commits offsets of this group reads what is meant for this system: each misses what the other got."""
+        """Detect another consumer that commits offsets of this group: each misses the records that the other reads."""
         broker_offsets = self._fetch_committed_offsets()
         if any(offset != self._committed_offsets.get(where) for where, offset in broker_offsets.items()):
             _log.error("bridge.rival", group=self._settings.kafka_group_id)
@@ -216,16 +215,16 @@ class _ConsumerSession:
         ]
 
     def process_batch(self) -> None:
-        """One batch, one transaction, one commit of offsets; `finish_batch` ends the last.
+        """One batch, one transaction, one commit of offsets; `finish_batch` ends the last one.
 
-        Raises what went wrong with a batch.
+        Raises the error of a batch.
         """
         self._forward_dead_letters()
         polled = self._poll()
         now = clock.now()
         inbound_events = self._read_records(polled, now)
         written_records = self._await_batch_in_flight()
-        if polled and not self._stop_event.is_set():  # else it is another worker's
+        if polled and not self._stop_event.is_set():  # when stopping, they belong to the next worker
             context = contextvars.copy_context()  # as in `runtime`: a greenlet does not inherit it
             self._batch_in_flight = gevent.spawn(context.run, self._write_batch, inbound_events, now), polled
         if written_records:
@@ -234,12 +233,12 @@ class _ConsumerSession:
             self.finish_batch()
 
     def finish_batch(self) -> None:
-        """Wait until the batch under way is written, and commit its offsets. Raises what went wrong with it."""
+        """Wait for the batch in flight and commit its offsets. Raises its error."""
         if written_records := self._await_batch_in_flight():
             self._commit_offsets(written_records)
 
     def _await_batch_in_flight(self) -> _PolledRecords:
-        """What was under way, once it is written."""
+        """The records of the batch in flight, once it is written."""
         if self._batch_in_flight is None:
             return {}
         writer, polled = self._batch_in_flight
@@ -249,8 +248,8 @@ class _ConsumerSession:
         return polled
 
     def _poll(self) -> _PolledRecords:
-        """Wait for events, unless a batch is under way. Those that follow close upon a batch wait for each other: a transaction
-        for each would cost so much that a few hundred a second are never done.
+        """Wait for records, unless a batch is in flight. Records shortly after a batch are collected first: with one
+        transaction each, a few hundred a second would never be finished.
         """
         is_in_flight = self._batch_in_flight is not None
         polled = self._consumer.poll(timeout_ms=0 if is_in_flight else _POLL_TIMEOUT_MS)
@@ -270,7 +269,7 @@ class _ConsumerSession:
 
     def _forward_dead_letters(self) -> None:
         if self._forwarder and self._next_forward_at is not None and time.monotonic() >= self._next_forward_at:
-            self._next_forward_at = None  # before it: the batch under way may bring more
+            self._next_forward_at = None  # before the call: the batch in flight may bring more
             if not self._forwarder.forward_pending():
                 self._next_forward_at = time.monotonic() + _FORWARD_RETRY_SECONDS
 
@@ -283,7 +282,7 @@ class _ConsumerSession:
         return inbound_events
 
     def _write_batch(self, batch: list[InboundEvent], now: datetime) -> Exception | None:
-        """Write a batch; return what went wrong, as what a greenlet raises is printed wherever it ends."""
+        """Write a batch; return its error, because gevent prints what a greenlet raises."""
         started_at = time.monotonic()
         try:
             with self._app.app_context():
@@ -309,7 +308,7 @@ class _ConsumerSession:
         return time.monotonic() >= self._next_check_at
 
     def check_health(self) -> str | None:
-        """Measure the lag, and say what is wrong with the link, if anything is."""
+        """Measure the lag, and describe a problem of the connection, if there is one."""
         previous_check_at, self._next_check_at = self._next_check_at, time.monotonic() + _CHECK_INTERVAL_SECONDS
         for partition in self._consumer.assignment():
             self._record_lag(partition)
@@ -333,12 +332,12 @@ class _ConsumerSession:
         self._lag_labels.add((partition.topic, partition.partition))
 
     def _reset_lags(self) -> None:
-        """Nobody knows how much waits at brokers that do not answer: that is not the same as nothing."""
+        """The lag is unknown, not zero, while the brokers do not answer."""
         for topic, partition in self._lag_labels:
             metrics.kafka_lag.labels(topic, partition).set(_UNKNOWN_LAG)
 
     def close(self) -> None:
-        """Let go of the brokers, within a second of the batch under way. The lag is unknown until another worker tells it."""
+        """Close the connections, within a second of the batch in flight. The lag is then unknown."""
         if self._batch_in_flight is not None:
             self._batch_in_flight[0].join()
         client.close_consumer(self._consumer)

@@ -1,7 +1,7 @@
-"""Whether the brokers can be read, and in a sentence why not: for /readyz, the doctor and the log.
+"""Checks whether the brokers can be read, and if not, why: for /readyz, the doctor and the log.
 
-kafka-python tries again for ever and says in its log alone what went wrong, so here each connection is asked what became of it.
-The sentences are for anyone who may ask /readyz: no address, no name, and nothing of what a library says.
+kafka-python retries for ever and reports errors only in its log, so each connection is monitored here. The sentences
+are public, as /readyz is: they have no address, no name, and no text of a library.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ _NO_BROKER_ANSWERS = "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
 
 
 class BrokersUnavailable(Exception):
-    """The brokers cannot be read, or do not have the topics; the message is a sentence for people."""
+    """The brokers cannot be read, or do not have the topics. The message is a sentence for people."""
 
 
 class ConnectionMonitor:
-    """Watches the connections of a consumer. `failure_reason` says why the newest could not be made, None while they can."""
+    """Monitors a consumer's connections. `failure_reason` says why the newest one failed, None while they succeed."""
 
     def __init__(self, consumer: "KafkaConsumer", settings: Settings):
         self._consumer, self._settings = consumer, settings
@@ -38,13 +38,13 @@ class ConnectionMonitor:
             await connect(node, connection, **options)
 
         manager._connect = connect_watched
-        for node_id, connection in list(manager._conns.items()):  # begun by the consumer itself
+        for node_id, connection in list(manager._conns.items()):  # opened by the consumer's constructor
             self._watch(connection, node_id)
         for node_id, failure in list(manager._auth_failures.items()):
             self._note(_describe_failure(failure, settings), node_id, failure)
 
     def _watch(self, connection: Any, address: str) -> None:
-        """Note what becomes of a connection. A sign-in that is refused counts even when the broker hangs up meanwhile."""
+        """Record the outcome of a connection. A refused login counts even if the broker then closes the connection."""
         authenticate, made, began = connection._sasl_authenticate, connection.connection_made, []
 
         async def authenticate_noted(*arguments: Any) -> None:
@@ -69,9 +69,9 @@ class ConnectionMonitor:
         connection.init_future.add_errback(failed)
 
     def fetch_partitions(self) -> dict[str, set[int]]:
-        """The partitions of each topic of the settings, none of one that does not exist.
+        """The partitions of each configured topic; a missing topic has none.
 
-        Raises BrokersUnavailable in bounded time.
+        Raises BrokersUnavailable. Takes bounded time.
         """
         from kafka.errors import (
             InvalidTopicError,
@@ -85,14 +85,14 @@ class ConnectionMonitor:
         try:
             manager.run(self._refresh_metadata, milliseconds)
         except (UnknownTopicOrPartitionError, TopicAuthorizationFailedError, InvalidTopicError):
-            pass  # the only topic that was asked for is not there
+            pass  # the only requested topic is missing
         except KafkaError as problem:
             _log.info("kafka.away", problem=f"{type(problem).__name__}: {problem}"[:300])
             raise BrokersUnavailable(self.failure_reason or _NO_BROKER_ANSWERS) from None
         return {topic: cluster.partitions_for_topic(topic) or set() for topic in self._settings.kafka_topics}
 
     async def _refresh_metadata(self, milliseconds: int) -> None:
-        """Ask the brokers for their topics, from kafka-python's own loop."""
+        """Refresh the topics' metadata, in kafka-python's own loop."""
         manager, cluster = self._consumer._manager, self._consumer._cluster
         for topic in self._settings.kafka_topics:
             cluster.add_topic(topic)
@@ -104,7 +104,7 @@ class ConnectionMonitor:
         return bool(self._consumer.metrics()["consumer-metrics"]["connection-count"])
 
     def _prefer_known_reason(self, guess: str) -> str:
-        """Brokers that refuse a sign-in close the connection too, at times before they have said why: what they said stands."""
+        """A broker closes the connection after a refused login, at times before it is read: the refusal wins."""
         return guess if self.failure_reason in (None, _NO_BROKER_ANSWERS) else self.failure_reason
 
     def _note_success(self, _connection: Any) -> None:
@@ -117,12 +117,12 @@ class ConnectionMonitor:
 
 
 def _read_to_the_end(transport: Any) -> None:
-    """kafka-python drops what arrives together with the end of a connection; often it says why it was ended."""
+    """Read buffered data before a close: kafka-python drops it, and it often has the reason."""
     receive = transport._sock_recv
 
     def receive_before_the_end() -> tuple[bytes, Exception | None]:
         data, error = receive()
-        return data, None if data else error  # the end is found again by the next read
+        return data, None if data else error  # the next read finds the close again
 
     transport._sock_recv = receive_before_the_end
 
@@ -136,7 +136,7 @@ def describe_missing_topics(topics: Sequence[str]) -> str:
 
 
 def check_brokers(settings: Settings) -> str | None:
-    """Sign in, and look for the topics, as the bridge does; a sentence about what is wrong, or None. Takes bounded time."""
+    """Log in and look for the topics, as the bridge does. Return a problem as a sentence, or None, in bounded time."""
     consumer = client.create_consumer(settings)
     try:
         partitions_by_topic = ConnectionMonitor(consumer, settings).fetch_partitions()
@@ -149,7 +149,7 @@ def check_brokers(settings: Settings) -> str | None:
 
 
 def _describe_failure(problem: Exception, settings: Settings) -> str | None:
-    """None when it says too little: somebody answered, and not as expected."""
+    """None when the error says too little: something answered, but not as expected."""
     from kafka import errors
 
     text = str(problem).lower()

@@ -1,5 +1,5 @@
-"""How this system speaks to Kafka's brokers. kafka-python is imported late: before the worker is patched, its loop would
-stop every other greenlet for good.
+"""Kafka consumers and producers. kafka-python is imported late: before gevent patches the worker, its loop would block
+every other greenlet for good.
 """
 
 from contextlib import suppress
@@ -10,14 +10,13 @@ from broadcast.config.settings import Settings
 if TYPE_CHECKING:
     from kafka import KafkaConsumer, KafkaProducer
 
-MAX_FETCH_BYTES = 8 * 1024 * 1024  # in one answer of a broker: a million waiting events must not come at once
+MAX_FETCH_BYTES = 8 * 1024 * 1024  # per fetch response: a million waiting events must not arrive at once
 _CLOSE_TIMEOUT_MS = 500
 
 
 def create_consumer(settings: Settings) -> "KafkaConsumer":
-    """A consumer without topics yet, whose records are `record_batches.DecodedRecord`; does not block. Close it after
-    any error: in
-    3.0 its next poll may hang.
+    """A consumer without topics, whose records are `record_batches.DecodedRecord`. Does not block. Close it after any
+    error: in 3.0 its next poll may hang.
     """
     from kafka import KafkaConsumer
 
@@ -37,21 +36,20 @@ def create_consumer(settings: Settings) -> "KafkaConsumer":
         heartbeat_interval_ms=max(100, settings.kafka_session_timeout_ms // 5),
         allow_auto_create_topics=False,
     )
-    kafka_consumer._cluster.config["allow_auto_create_topics"] = False  # kafka-python 3.0 does not hand the option on
+    kafka_consumer._cluster.config["allow_auto_create_topics"] = False  # kafka-python 3.0 does not pass the option on
     install_lenient_decoder(kafka_consumer)
     return kafka_consumer
 
 
 def create_producer(settings: Settings) -> "KafkaProducer":
-    """A producer that may write one record twice but goes on after an error: an idempotent one is dead after the first."""
+    """A producer that may write a record twice but survives errors: an idempotent one is dead after the first."""
     from kafka import KafkaProducer
 
     kafka_producer = KafkaProducer(
         **_build_connection_options(settings), acks="all", enable_idempotence=False, max_block_ms=3000, linger_ms=5
     )
-    kafka_producer._metadata.config["allow_auto_create_topics"] = (
-        False  # as of a consumer: a mistyped topic stays a mistake
-    )
+    # as for a consumer: a mistyped topic stays an error
+    kafka_producer._metadata.config["allow_auto_create_topics"] = False
     return kafka_producer
 
 
@@ -61,7 +59,7 @@ def close_consumer(kafka_consumer: "KafkaConsumer") -> None:
 
 
 def close_producer(kafka_producer: "KafkaProducer") -> None:
-    """Close a producer in half a second; what it had not sent yet is not waited for."""
+    """Close a producer in half a second, without waiting for unsent records."""
     from kafka.errors import KafkaError
 
     with suppress(KafkaError):
@@ -90,8 +88,8 @@ def _build_connection_options(settings: Settings) -> dict[str, Any]:
 
 
 def _patch_heartbeat_busy_loop() -> None:
-    """With an overdue heartbeat kafka-python 3.0 waits for 0 seconds, again and again: a broker that takes connections and
-    never answers cost 87 % of a core and half a second's pause for every stream.
+    """Work around a busy loop of kafka-python 3.0: with an overdue heartbeat it waits for 0 seconds, again and again. A
+    broker that accepted connections and never answered cost 87 % of a core and half a second's pause for every stream.
     """
     from kafka.coordinator.consumer import ConsumerCoordinator
 

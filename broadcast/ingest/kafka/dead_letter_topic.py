@@ -1,8 +1,9 @@
-"""The topic of dead letters, `<topic>.dlt`, for those who watch Kafka and not the console. The table stays the truth.
+"""Writes dead letters to the topic `<topic>.dlt`, for those who monitor Kafka and not the console. The table is
+authoritative.
 
-Key, value and headers are as they came; what is added has Spring's names and encodings, which other tools read: partition
-as 4 bytes, offset and timestamp as 8, big-endian. A letter may be written twice, after a crash, and is never forgotten: it is
-marked once the brokers have it.
+Key, value and headers are as received. Added headers have Spring's names and encodings, which other tools read:
+partition as 4 bytes, offset and timestamp as 8, big-endian. Delivery is at least once: a letter is marked after the
+brokers have it, so a crash may duplicate it.
 """
 
 import struct
@@ -34,7 +35,7 @@ class DeadLetterForwarder:
         self._producer: KafkaProducer | None = None
 
     def forward_pending(self) -> bool:
-        """Write what the topics do not have yet; False after a failure, which is logged: the bridge goes on."""
+        """Write letters that the topics do not have yet. False after a failure, which is logged."""
         from kafka.errors import KafkaError
 
         with self._app.app_context():
@@ -62,7 +63,7 @@ class DeadLetterForwarder:
             dead_letters.mark_forwarded(session, ids, at=clock.now())
 
     def close(self) -> None:
-        """Let go of the brokers, within half a second."""
+        """Close the connections, within half a second."""
         producer, self._producer = self._producer, None
         if producer is not None:
             client.close_producer(producer)

@@ -1,7 +1,7 @@
-"""Decompression with a limit: a megabyte of gzip can stand for a gigabyte of memory.
+"""Decompression with a limit: a megabyte of gzip can expand to a gigabyte.
 
-Each codec of Kafka is read in pieces of at most CHUNK_BYTES and given up as soon as the whole passes the limit. Between two
-pieces the caller's `pause` runs, so that the other greenlets of the worker do.
+Each Kafka codec is read in pieces of at most CHUNK_BYTES, and stops once the total exceeds the limit. The caller's
+`pause` runs between two pieces, so that the worker's other greenlets can run.
 """
 
 import struct
@@ -9,18 +9,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-CHUNK_BYTES = 256 * 1024  # a millisecond of work
+CHUNK_BYTES = 256 * 1024  # one millisecond of work
 _INPUT_CHUNK_BYTES = 64 * 1024
-_XERIAL_MAGIC = b"\x82SNAPPY\x00"  # how Java's producers frame snappy: a header, then blocks, each after its length
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"  # Java's framing of snappy: a header, then blocks with a length each
 _XERIAL_HEADER_BYTES = 16
 
 
 class TooLarge(Exception):
-    """The data is larger than the limit once it is decompressed."""
+    """The decompressed data exceeds the limit."""
 
 
 class Undecodable(Exception):
-    """The data is not what its codec writes, or is cut off; the message says what was wrong, without a full stop."""
+    """The data is invalid for its codec, or truncated. The message says what is wrong, without a full stop."""
 
 
 def _no_pause() -> None:
@@ -35,14 +35,14 @@ def decompress_gzip(data: bytes, *, limit: int, pause: Callable[[], None] = _no_
 
 
 def decompress_deflate(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
-    """Decompress `deflate` of HTTP: zlib, or the bare stream that some clients send. Raises TooLarge, Undecodable."""
+    """Decompress HTTP's `deflate`: zlib, or the raw stream that some clients send. Raises TooLarge, Undecodable."""
     is_zlib = len(data) >= 2 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
     wbits = zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS
     return _join_pieces(_decompress_frames(data, lambda: _ZlibDecompressor(wbits)), "deflate", limit, pause)
 
 
 def decompress_snappy(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
-    """Decompress snappy, with or without Java's frame. Raises TooLarge, Undecodable."""
+    """Decompress snappy, with or without Java's framing. Raises TooLarge, Undecodable."""
     return _join_pieces(_decompress_snappy_pieces(data, limit), "snappy", limit, pause)
 
 
@@ -66,13 +66,13 @@ def _join_pieces(pieces: Iterator[bytes], codec: str, limit: int, pause: Callabl
             pause()
     except (TooLarge, Undecodable):
         raise
-    except Exception as problem:  # each library has errors of its own, and cramjam's have no common base
+    except Exception as problem:  # each library has its own errors, and cramjam's have no common base
         raise Undecodable(f"it is not {codec} ({problem})"[:200]) from None
     return bytes(joined)
 
 
 class _ZlibDecompressor:
-    """zlib with the methods of LZ4FrameDecompressor."""
+    """zlib with the interface of LZ4FrameDecompressor."""
 
     def __init__(self, wbits: int):
         self._zlib, self._unconsumed = zlib.decompressobj(wbits), b""
@@ -96,8 +96,8 @@ class _ZlibDecompressor:
 
 
 def _decompress_frames(data: bytes, new_frame: Callable[[], Any], *, padding: bytes = b"") -> Iterator[bytes]:
-    """Frames one after the other, with `padding` between them. The data is fed in small pieces: what a frame leaves over is
-    copied, and a megabyte may be fifty thousand empty frames.
+    """Decompress consecutive frames, with `padding` between them. Input is fed in small pieces: what a frame leaves
+    over is copied, and a megabyte may hold fifty thousand empty frames.
     """
     position, input_chunk, frame = 0, b"", None
     while True:
@@ -138,7 +138,7 @@ def _decompress_snappy_pieces(data: bytes, limit: int) -> Iterator[bytes]:
 def _decompress_snappy_block(block: bytes, limit: int) -> bytes:
     from cramjam import snappy
 
-    if snappy.decompress_raw_len(block) > limit:  # a block says at its beginning how large it is
+    if snappy.decompress_raw_len(block) > limit:  # a block begins with its size
         raise TooLarge
     return bytes(snappy.decompress_raw(block))
 
@@ -152,7 +152,7 @@ def _decompress_lz4_pieces(data: bytes) -> Iterator[bytes]:
 def _decompress_zstd_pieces(data: bytes, limit: int) -> Iterator[bytes]:
     from zstandard import ZstdDecompressor
 
-    # The window is memory too, and the frame itself says how much.
+    # The window uses memory too, and the frame sets its size.
     with ZstdDecompressor(max_window_size=limit).stream_reader(data, read_across_frames=True) as reader:
         while piece := reader.read(CHUNK_BYTES):
             yield piece

@@ -1,4 +1,4 @@
-"""Where kafka-python hands what a broker answered to `record_batches`: its poll never fails because of what is in a record.
+"""Makes kafka-python decode fetch responses with `record_batches`, so that no record can make its poll fail.
 
 Imported late, like kafka-python itself (see `client`).
 """
@@ -19,9 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 def install_lenient_decoder(consumer: KafkaConsumer) -> None:
-    """Let `consumer.poll` return `DecodedRecord` records, some of which are broken, instead of ending at the first
-    broken one.
-    """
+    """Make `consumer.poll` return `DecodedRecord` records, some broken, instead of failing at the first broken one."""
 
     class Records(PartitionRecords):
         get_high_watermark = staticmethod(consumer.highwater)
@@ -30,14 +28,13 @@ def install_lenient_decoder(consumer: KafkaConsumer) -> None:
 
 
 class PartitionRecords(Fetcher.PartitionRecords):
-    """The records of one answer about one partition. Of kafka-python's own, how it decodes is replaced, and nothing else."""
+    """The records of one partition in a fetch response. Replaces only kafka-python's decoding."""
 
     get_high_watermark: Callable[[TopicPartition], int | None]  # the offset after the newest record of a partition
 
     def __init__(self, fetch_offset: int, tp: TopicPartition, records: Any, *args: Any, **options: Any):
-        if (
-            records.size_in_bytes() and not records.has_next()
-        ):  # kafka-python would stop at an answer without a whole batch
+        # kafka-python would stop at a response without a whole batch
+        if records.size_in_bytes() and not records.has_next():
             records._next_slice = memoryview(records._buffer)
         super().__init__(fetch_offset, tp, records, *args, **options)
 
@@ -48,9 +45,8 @@ class PartitionRecords(Fetcher.PartitionRecords):
             try:
                 batch = RecordBatch(raw, tp.topic, tp.partition, yielder.maybe_yield)
                 end_offset = self.get_high_watermark(tp)
-                if (
-                    end_offset is not None and batch.last_offset >= end_offset
-                ):  # no checksum protects where a batch begins
+                # no checksum covers a batch's offset
+                if end_offset is not None and batch.last_offset >= end_offset:
                     raise Undecodable("it says that it lies beyond the end of its partition")
                 self.leader_epoch = batch.leader_epoch
                 if not self._is_skipped(batch):
@@ -60,14 +56,14 @@ class PartitionRecords(Fetcher.PartitionRecords):
                 self.next_fetch_offset = max(start_offset, self.next_fetch_offset, batch.last_offset + 1)
             except Exception as problem:
                 if start_offset < self.next_fetch_offset > (raw.claimed_last_offset or 0):
-                    continue  # every record that it has was read
+                    continue  # all its records were read
                 broken_record = self._build_broken_record(tp, raw, problem)
                 self._count_record(broken_record)
                 yield broken_record
         self.drain()
 
     def _is_skipped(self, batch: RecordBatch) -> bool:
-        """Whether its records were taken back by who wrote them, or it has none. Raises Undecodable."""
+        """Whether the batch was aborted or is empty. Raises Undecodable."""
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if batch.is_control_batch:
@@ -83,7 +79,7 @@ class PartitionRecords(Fetcher.PartitionRecords):
         self.next_fetch_offset = max(self.next_fetch_offset, decoded.next_offset)
 
     def _build_broken_record(self, tp: TopicPartition, raw: RawBatch, problem: Exception) -> DecodedRecord:
-        """What is left of a batch from its first record on that could not be read."""
+        """The part of a batch from its first unreadable record on."""
         first_offset, last_offset = raw.estimate_offset_range(self.next_fetch_offset, self.get_high_watermark(tp))
         if not isinstance(problem, Undecodable | TooLarge):
             _log.error(

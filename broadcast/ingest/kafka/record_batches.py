@@ -1,9 +1,9 @@
-"""Kafka's record batches, read so that what is broken in one costs that record, or at most the rest of its batch.
+"""Decodes Kafka's record batches. A broken record costs itself, or at most the rest of its batch.
 
-kafka-python gives up a whole consumer at the first byte it cannot read, and decompresses whatever it is sent. Here every
-batch has a limit in memory, and every record ends where it says, so the next one begins there even when this one is
-unreadable. The format: https://kafka.apache.org/documentation/#recordbatch; before Kafka 0.11 every batch was one message,
-which may hold others, compressed.
+kafka-python abandons the consumer at the first unreadable byte, and decompresses without a limit. Here every batch has
+a memory limit, and records have a length, so the next one is found even when this one is unreadable. The format:
+https://kafka.apache.org/documentation/#recordbatch. Before Kafka 0.11 every batch was one message, which may contain
+others, compressed.
 """
 
 import struct
@@ -20,8 +20,8 @@ from broadcast.ingest.kafka.decompression import Undecodable
 MAX_BATCH_BYTES = 32 * 1024 * 1024  # of one batch, decompressed
 MAX_HEADERS = 1_000  # of one record
 MAX_HEADER_BYTES = 64 * 1024  # of all headers of one record
-MAX_KEY_BYTES = 2 * 1024  # more of a key is neither kept nor read
-_LOG_OVERHEAD = struct.Struct(">qi")  # offset, and length of what follows: the same in every version
+MAX_KEY_BYTES = 2 * 1024  # a longer key is cut
+_LOG_OVERHEAD = struct.Struct(">qi")  # offset and length of the rest: the same in every version
 _MAGIC_POSITION = 16
 _V2_HEADER = struct.Struct(">qiibIhiqqqhii")
 _V2_CRC_START = 21
@@ -35,12 +35,12 @@ _CODECS: dict[int, Callable[..., bytes]] = {
     4: decompression.decompress_zstd,
 }
 _MAX_VARINT_BYTES = 10
-_MAX_TIMESTAMP_MS = 2**63  # what a database and Kafka's own tools can hold
+_MAX_TIMESTAMP_MS = 2**63  # fits into databases and Kafka's own tools
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRecord:
-    """One record, or a whole batch of which nothing can be read; `rejection` says why it is none. `next_offset` follows it."""
+    """One record, or an unreadable batch; `rejection` says why it is invalid. `next_offset` is the offset after it."""
 
     record: InboundRecord
     next_offset: int
@@ -53,7 +53,7 @@ class DecodedRecord:
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """The bytes of one batch. `next_batch_offset` is the offset at which the next one begins, None when it is not there."""
+    """The bytes of one batch. `next_batch_offset` is where the next one begins, None when it is missing."""
 
     data: bytes
     next_batch_offset: int | None
@@ -65,18 +65,17 @@ class RawBatch:
 
     @property
     def claimed_last_offset(self) -> int | None:
-        """The last offset by its header, which may be as broken as the rest."""
+        """The last offset by the header, which may be broken too."""
         if len(self.data) >= _V2_HEADER.size and self.data[_MAGIC_POSITION] == 2:
             fields = _V2_HEADER.unpack_from(self.data)
             return fields[0] + fields[6]
         is_old = len(self.data) > _MAGIC_POSITION and self.data[_MAGIC_POSITION] < 2
-        return self.first_offset if is_old else None  # before Kafka 0.11 a batch was numbered as its last message
+        return self.first_offset if is_old else None  # before Kafka 0.11 a batch has the offset of its last message
 
     def estimate_offset_range(self, position: int, partition_end: int | None) -> tuple[int, int]:
-        """The first and last offset that it takes up from `position` on, where `partition_end` is the partition's, if
-        that is known.
+        """The first and last offset of the batch from `position` on; `partition_end` is the partition's end, if known.
 
-        However broken it is, that is at least one offset: what its header claims is believed only where it can be true.
+        A broken batch still covers at least one offset: its header is trusted only where it can be true.
         """
         limits = [limit for limit in (self.next_batch_offset, partition_end) if limit is not None and limit > position]
         first_offset, last_offset = self.first_offset, self.claimed_last_offset
@@ -88,7 +87,7 @@ class RawBatch:
 
 
 def split_batches(data: bytes) -> Iterator[RawBatch]:
-    """The batches of one answer of a broker. The last is usually cut off, and comes again: only one that is first is told."""
+    """Split a fetch response into batches. A truncated last batch is fetched again, and reported only if first."""
     position = 0
     while position < len(data):
         end = _find_batch_end(data, position)
@@ -110,7 +109,7 @@ def _find_batch_end(data: bytes, position: int) -> int | None:
 
 
 class RecordBatch:
-    """A batch whose header and checksum are right. Raises Undecodable when it is made of one that is not."""
+    """A batch with a valid header and checksum. The constructor raises Undecodable otherwise."""
 
     def __init__(self, raw: RawBatch, topic: str, partition: int, pause: Callable[[], None]):
         self._data, self._topic, self._partition, self._pause = raw.data, topic, partition, pause
@@ -165,14 +164,14 @@ class RecordBatch:
 
     @property
     def is_control_batch(self) -> bool:
-        """Whether it marks the end of a transaction, and holds nothing to be read."""
+        """Whether it marks the end of a transaction and has no records."""
         return self.magic == 2 and bool(self._attributes & 0x20)
 
     def has_producer_id(self) -> bool:
         return self.producer_id > -1
 
     def is_abort_marker(self) -> bool:
-        """Whether this control batch takes its transaction back. Raises Undecodable."""
+        """Whether this control batch aborts its transaction. Raises Undecodable."""
         for decoded in self.records():
             key = decoded.record.key
             if decoded.rejection is None and key is not None and len(key) >= 4:
@@ -180,7 +179,7 @@ class RecordBatch:
         raise Undecodable("it does not say what becomes of its transaction")
 
     def records(self, *, start_offset: int = 0) -> Iterator[DecodedRecord]:
-        """The records from the offset `start_offset` on. Raises Undecodable and TooLarge, perhaps after some."""
+        """The records from `start_offset` on. Raises Undecodable and TooLarge, possibly after some records."""
         return self._decode_records(start_offset) if self.magic == 2 else self._decode_legacy_records(start_offset)
 
     def _decompress(self, data: bytes) -> bytes:
@@ -210,7 +209,7 @@ class RecordBatch:
             raise Undecodable("it holds more than it says")
 
     def _decode_record(self, data: bytes, position: int, end: int, *, min_offset: int) -> DecodedRecord:
-        """One record; where it cannot be read, what is left of it, with the reason."""
+        """One record; if it is unreadable, the readable part, with the reason."""
         offset, key, value, size = (
             min_offset,
             None,
@@ -289,7 +288,7 @@ class RecordBatch:
 
 
 def _decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[tuple[str, bytes], ...], str | None]:
-    """Headers, and what is wrong with them. A name that is no text is kept with marks in it."""
+    """The headers, and what is wrong with them. Undecodable names have replacement characters."""
     count, position = _decode_varint(data, position, end)
     if not 0 <= count <= MAX_HEADERS:
         return (), f"it says that it has {count:,} headers, and at most {MAX_HEADERS:,} are read"
@@ -311,7 +310,7 @@ def _decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[tuple[s
 
 
 def _decode_bytes(data: bytes, position: int, end: int, max_bytes: int) -> tuple[bytes | None, int, int]:
-    """At most `max_bytes` bytes of a field, how many it has, and where the next one begins. Raises Undecodable."""
+    """At most `max_bytes` of a field, its length, and the position after it. Raises Undecodable."""
     size, position = _decode_varint(data, position, end)
     if size < 0:
         return None, 0, position
@@ -321,8 +320,8 @@ def _decode_bytes(data: bytes, position: int, end: int, max_bytes: int) -> tuple
 
 
 def _decode_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """A zigzag number, and where the next field begins. Raises Undecodable."""
-    if position < end and data[position] < 0x80:  # most are one byte
+    """A zigzag number, and the position after it. Raises Undecodable."""
+    if position < end and data[position] < 0x80:  # most numbers are one byte
         return (data[position] >> 1) ^ -(data[position] & 1), position + 1
     raw = shift = 0
     for byte in data[position : min(end, position + _MAX_VARINT_BYTES)]:

@@ -1,6 +1,6 @@
-"""The JSON interface of administrators and of streams; what is people's own is in `api_inbox`.
+"""The JSON API for broadcasts and streams; `api.inbox` has what belongs to the user who calls.
 
-Errors are problem+json; lists are `{items, next}`, paged by `?after=&limit=`.
+Errors are problem+json. Lists are `{items, next}`, paged by `?after=&limit=`.
 """
 
 from collections import Counter
@@ -198,7 +198,7 @@ def _to_json(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def _pop_flag(changes: dict[str, Any], name: str) -> bool:
-    """Take a flag out of an edit; false when it is not there."""
+    """Remove a flag from an edit and return it; false when it is missing."""
     value = changes.pop(name, False)
     if not isinstance(value, bool):
         raise Invalid({name: f"{name} must be true or false."})

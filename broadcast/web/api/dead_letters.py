@@ -1,4 +1,4 @@
-"""Dead letters for programs: list, redrive one or all, correct, purge."""
+"""The JSON API for dead letters: list, redrive one or all, correct, purge."""
 
 import base64
 from typing import Any
@@ -111,7 +111,7 @@ def _to_json(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _encode_base64(value: bytes | None) -> str | None:
-    """Bytes that may be anything, as JSON can carry them."""
+    """Encode arbitrary bytes for JSON."""
     return None if value is None else base64.b64encode(value).decode()
 
 

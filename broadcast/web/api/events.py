@@ -1,4 +1,4 @@
-"""The webhook: one external event, under the same contract as Kafka. The caller is told what was wrong."""
+"""The webhook: one inbound event, under the same contract as Kafka. The response says what was wrong."""
 
 from flask import Blueprint, Response, jsonify, request, url_for
 
@@ -41,7 +41,7 @@ def receive():
 
 
 def _read_body() -> bytes:
-    """The body, decompressed where it says that it is compressed. Raises Invalid."""
+    """The body, decompressed if Content-Encoding says so. Raises Invalid."""
     body = request.stream.read(MAX_VALUE_BYTES + 1)
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in _DECODERS:

@@ -1,4 +1,4 @@
-"""The JSON interface to one's own inbox and preferences."""
+"""The JSON API for the user's own inbox and preferences."""
 
 from collections.abc import Callable
 from typing import Any
@@ -157,7 +157,7 @@ def _respond_with_preferences() -> ResponseReturnValue:
 
 
 def _read_revisions(ids: list[int]) -> dict[int, int]:
-    """`revisions` of the body: which revision of each message was on the screen, by its id as text. Raises Invalid."""
+    """`revisions` of the body: broadcast id (as text) to the revision that was on the screen. Raises Invalid."""
     revisions = read_json_object().get("revisions") or {}
     ids_by_text = {str(broadcast_id): broadcast_id for broadcast_id in ids}
     is_valid = isinstance(revisions, dict) and all(type(n) is int and 0 < n < 2**63 for n in revisions.values())
@@ -169,7 +169,7 @@ def _read_revisions(ids: list[int]) -> dict[int, int]:
 
 
 def _to_json(item: InboxItem) -> dict[str, Any]:
-    """A message with what the caller did with it. An acknowledgement that no longer stands is told as an earlier one."""
+    """A message with the caller's receipt. An acknowledgement that is no longer valid is reported as an earlier one."""
     acknowledgement = {"At": clock.to_rfc3339(item.acked_at), "Revision": item.acked_revision}
     unset = dict.fromkeys(acknowledgement)
     current, earlier = (acknowledgement, unset) if item.is_acknowledged else (unset, acknowledgement)
@@ -185,7 +185,7 @@ def _to_json(item: InboxItem) -> dict[str, Any]:
 
 
 def _read_broadcast_ids(*other_fields: str) -> list[int]:
-    """The `broadcastIds` of the body, which may have these other fields too. Raises Invalid."""
+    """The `broadcastIds` of the body, which may also have `other_fields`. Raises Invalid."""
     body = read_json_object()
     ids = body.pop("broadcastIds", None)
     is_list = isinstance(ids, list) and 0 < len(ids) <= 1000

@@ -1,7 +1,7 @@
-"""`/api/openapi.json`: the JSON interface described for programs (OpenAPI 3.1). A test compares it with the routes.
+"""`/api/openapi.json`: the OpenAPI 3.1 description of the JSON API. A test compares it with the routes.
 
-Written by hand, as tables: what may be sent is checked by `domain` and `web.core.request_parsing`, which answer with
-sentences for people.
+The tables are written by hand: `domain` and `web.core.request_parsing` validate requests, with error messages for
+people.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def openapi_json() -> Response:
 
 
 def build_document(app_name: str) -> Schema:
-    """The whole description of the system called `app_name`."""
+    """The OpenAPI document of the system called `app_name`."""
     return {
         "openapi": "3.1.0",
         "info": {"title": f"{app_name} API", "version": "1", "description": _DESCRIPTION},
@@ -194,7 +194,7 @@ def _operation(
     may_be_empty: bool = False,
     **schemas_by_status: Schema | None,
 ) -> Schema:
-    """One operation; `schemas_by_status` by status, `_200=…`. Any other status is a Problem."""
+    """One operation. `schemas_by_status` is keyed by status, such as `_200=…`; any other status is a Problem."""
     responses = {status.removeprefix("_"): _response("Done.", schema) for status, schema in schemas_by_status.items()}
     operation = {"summary": summary, "parameters": list(parameters), "responses": responses}
     operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}

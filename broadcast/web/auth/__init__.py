@@ -1,1 +1,1 @@
-"""Signing in and out: passwords, OpenID Connect, reverse proxies, the first administrator, one's own account."""
+"""Sign-in and sign-out: passwords, OpenID Connect, reverse proxies, initial setup, the user's own account."""

@@ -1,4 +1,4 @@
-"""One's own account: the password, and where one is signed in."""
+"""The user's own account: password and sessions."""
 
 import flask
 from flask import Blueprint, flash, get_flashed_messages, redirect, request, url_for
@@ -42,7 +42,7 @@ def change_password():
 @blueprint.post("/sessions/<int:session_id>/end")
 @allow("account")
 def end_session(session_id: int):
-    """Only one's own, also for those who may end others' on the console."""
+    """Only the user's own sessions, even for those who may end others' on the console."""
     identity = current_identity()
     if session_id not in {row.id for row in users.list_open_sessions(identity.id)}:
         raise NotFound("There is no such session.")

@@ -1,4 +1,4 @@
-"""Signing in and out: with a password, at the organisation's OpenID provider, or at a reverse proxy."""
+"""Sign-in and sign-out: by password, OpenID provider or reverse proxy."""
 
 import flask
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, redirect, request, url_for
@@ -28,7 +28,7 @@ from broadcast.web.core.rendering import render_page
 from broadcast.web.core.resumable_forms import SavedForm
 
 blueprint = Blueprint("auth", __name__)
-_MAX_LOGOUT_TOKEN_CHARACTERS = 16 * 1024  # characters of a logout token
+_MAX_LOGOUT_TOKEN_CHARACTERS = 16 * 1024  # of a logout token
 
 
 def init_app(app: Flask) -> None:
@@ -44,7 +44,7 @@ def home():
 @blueprint.get("/login")
 @allow("anyone")
 def login():
-    """The form; whom a trusted proxy names is signed in at once."""
+    """The sign-in form. A user whom a trusted proxy names is signed in at once."""
     target = request.args.get("next", "")
     if g.identity is not None:
         return redirect(url_for("inbox.index"), 303)
@@ -89,12 +89,12 @@ def sign_in():
 
 
 def get_session_token() -> str | None:
-    """The token of the session that this browser has, which a new one replaces."""
+    """The token of this browser's session, which a new session replaces."""
     return flask.session.get("token")
 
 
 def _render_resume_login(saved_form: SavedForm) -> Response:
-    """The sign-in page for a form that was posted without a session: signing in comes back to it, as it was typed."""
+    """The sign-in page for a form that was posted without a session. The form is restored as typed after sign-in."""
     signed_form = resumable_forms.sign(saved_form)
     error = "Your session has ended. Sign in again to continue. Your text is kept."
     body = _render_login(error=error, signed_form=signed_form, saved_form=saved_form)
@@ -102,8 +102,8 @@ def _render_resume_login(saved_form: SavedForm) -> Response:
 
 
 def start_session(token: str, *, is_by_proxy: bool = False) -> None:
-    """Let this browser act by the session of `token` from now on."""
-    flask.session.clear()  # a new session id and a new CSRF token for a new person
+    """Use the session of `token` in this browser from now on."""
+    flask.session.clear()  # new session id and CSRF token for the new user
     flask.session["token"] = token
     if is_by_proxy:
         flask.session["by_proxy"] = True
@@ -112,7 +112,7 @@ def start_session(token: str, *, is_by_proxy: bool = False) -> None:
 @blueprint.get("/login/organisation")
 @allow("anyone")
 def oidc_login():
-    """Off to the provider. A link and no form: the page's policy lets forms lead nowhere else."""
+    """Redirect to the provider. A link and not a form, because the page's CSP limits where forms may post."""
     provider = _get_provider_or_404()
     flask.session["next"] = request.args.get("next", "")[:500]
     try:
@@ -124,7 +124,7 @@ def oidc_login():
 @blueprint.get("/login/organisation/callback")
 @allow("anyone")
 def oidc_callback():
-    """Back from the provider. Nothing is written unless this browser was sent there, as its cookie proves."""
+    """Callback from the provider. Nothing is written unless this browser's cookie proves that it was sent there."""
     provider, settings, target = _get_provider_or_404(), _get_settings(), flask.session.get("next", "")
     trust = ProviderTrust(
         may_create_users=settings.oidc_create_users, may_link_accounts=settings.oidc_link_users == "everybody"
@@ -138,7 +138,7 @@ def oidc_callback():
 @blueprint.post("/login/organisation/logout")
 @allow("provider")
 def oidc_backchannel_logout():
-    """The provider itself says that a session there is over: no browser asks, and the signature is all that counts."""
+    """The provider reports that a session has ended. No browser is involved; only the token's signature counts."""
     try:
         logout = _get_provider_or_404().parse_logout_token(
             request.form.get("logout_token", "")[:_MAX_LOGOUT_TOKEN_CHARACTERS]
@@ -156,7 +156,7 @@ def oidc_backchannel_logout():
 @blueprint.get("/session")
 @allow("anyone")
 def session():
-    """Who is signed in in this browser now, and the token for this session's forms: for a page that was open for long."""
+    """Who is signed in in this browser, and the session's CSRF token, for a page that was open for long."""
     return jsonify(user=g.identity.id if g.identity else None, csrf=generate_csrf())
 
 
@@ -168,14 +168,14 @@ def sign_out():
         actions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
     flask.session.clear()
     response = redirect(url_for("auth.signed_out" if _has_external_login() else "auth.login"), 303)
-    response.headers["Clear-Site-Data"] = '"storage"'  # cursors of this person kept by the browser
+    response.headers["Clear-Site-Data"] = '"storage"'  # deletes this user's cursors from the browser
     return response
 
 
 @blueprint.get("/signed-out")
 @allow("anyone")
 def signed_out():
-    """Where signing out leads when one is still signed in elsewhere, which would sign one in again at the next click."""
+    """The page after sign-out when a provider or proxy would sign the user in again at the next click."""
     if g.identity is not None or not _has_external_login():
         return redirect(url_for("auth.login"), 303)
     provider: OidcProvider | None = OIDC_PROVIDER.current
@@ -219,8 +219,8 @@ def _render_login(
     signed_form: str | None = None,
     saved_form: SavedForm | None = None,
 ) -> str:
-    """The sign-in page. `kept` goes through it to the page behind; `saved_form` is posted again after a sign-in in
-    another tab.
+    """The sign-in page. `signed_form` is carried to the page after sign-in; `saved_form` is posted again after a
+    sign-in in another tab.
     """
     settings = _get_settings()
     is_password_requested = should_show_password or request.args.get("with") == "password"
@@ -239,7 +239,7 @@ def _render_login(
 
 
 def _get_provider_or_404() -> OidcProvider:
-    """Raises NotFound where no provider is configured."""
+    """Raises NotFound when no provider is configured."""
     provider = OIDC_PROVIDER.current
     if provider is None:
         raise NotFound()
@@ -255,5 +255,5 @@ def _get_settings() -> Settings:
 
 
 def _is_local_path(target: str) -> bool:
-    """True for a path on this site; `//host` and `/\\host` lead elsewhere in a browser."""
+    """True for a path on this site. Browsers treat `//host` and `/\\host` as other sites."""
     return target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()

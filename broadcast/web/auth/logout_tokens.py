@@ -1,4 +1,4 @@
-"""What a logout token must say (OpenID Connect Back-Channel Logout 1.0, sections 2.4 and 2.6), once its signature is right."""
+"""Validates the claims of a logout token (OpenID Connect Back-Channel Logout 1.0, sections 2.4 and 2.6)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,13 +8,13 @@ from broadcast.domain import clock
 from broadcast.domain.external_identity import ProviderLogout
 
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-_MAX_AGE = timedelta(minutes=10)  # after that a notice is old, whatever it says of its end
+_MAX_AGE = timedelta(minutes=10)  # older tokens are rejected, whatever their `exp`
 _LEEWAY = timedelta(seconds=30)
-_MAX_NAME_CHARACTERS = 255  # characters of a name
+_MAX_NAME_CHARACTERS = 255  # of a subject or session id
 
 
 def validate(claims: dict[str, Any], *, settings: Settings, issuer: str) -> ProviderLogout:
-    """Raises ValueError with the end of a sentence when it is an id_token, somebody else's, or too old."""
+    """Raises ValueError, with the end of a sentence, for an id_token, another party's token, or one that is too old."""
     now, issued_at = clock.now(), _read_time(claims, "iat")
     audience = claims.get("aud")
     if claims.get("iss") != issuer:
@@ -43,7 +43,7 @@ def _read_time(claims: dict[str, Any], name: str) -> datetime | None:
 
 
 def _read_name(claims: dict[str, Any], name: str) -> str | None:
-    """Raises ValueError for one that nobody could have been given."""
+    """Raises ValueError for a value that no provider could have issued."""
     value = claims.get(name)
     if value is not None and not (
         isinstance(value, str) and 0 < len(value) <= _MAX_NAME_CHARACTERS and value.isprintable()

@@ -1,8 +1,8 @@
-"""The organisation's OpenID provider, spoken to by Authlib: authorization code with PKCE, state and nonce
-(RFC 6749, RFC 7636, OpenID Connect Core 1.0).
+"""The OpenID provider, through Authlib: authorization code with PKCE, state and nonce (RFC 6749, RFC 7636, OpenID
+Connect Core 1.0).
 
-Authlib is an optional package, and is imported only where a provider is configured. No request waits for the provider longer
-than some seconds, and while one waits the worker's others go on.
+Authlib is optional and imported only where a provider is configured. Every call to the provider has a timeout of some
+seconds, and the worker's other requests go on meanwhile.
 """
 
 import time
@@ -19,22 +19,23 @@ from broadcast.config.settings import Settings
 from broadcast.domain.external_identity import ExternalIdentity, ProviderLogout
 from broadcast.web.auth import logout_tokens
 
-_TIMEOUT_SECONDS = 5.0  # for each of the questions asked of the provider
-_LEEWAY_SECONDS = 30  # by which the provider's clock and ours may differ
+_TIMEOUT_SECONDS = 5.0  # for each request to the provider
+_LEEWAY_SECONDS = 30  # allowed clock difference to the provider
 _SIGNATURE_ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-_MAX_CHARACTERS = 255  # characters of a subject, by the specification
+_MAX_CHARACTERS = 255  # of a subject, by the specification
 _CLIENT_NAME = "oidc"
-_MIN_KEY_REFRESH_SECONDS = 10.0  # between two looks for a key that is not known
+_MIN_KEY_REFRESH_SECONDS = 10.0  # between two key refreshes because of an unknown key id
 _log = structlog.get_logger(__name__)
 
 
 class OidcProvider:
-    """One provider. Its description and keys are asked for at the first sign-in, and kept; a key that is not known then is
-    asked for once more. `start_login` and `complete_login` need the request, and wait; they raise IdentityProviderUnavailable.
+    """One provider. Its metadata and keys are loaded at the first sign-in and cached; an unknown key triggers one
+    refresh. `start_login` and `complete_login` need the request context and block. They raise
+    IdentityProviderUnavailable.
     """
 
     def __init__(self, app: Flask, settings: Settings):
-        # here, not above: who has no provider needs no Authlib
+        # imported here, so that Authlib is needed only with a provider
         from authlib.common.errors import AuthlibBaseError
         from authlib.integrations.flask_client import OAuth
         from joserfc.errors import JoseError
@@ -43,7 +44,7 @@ class OidcProvider:
         self._settings = settings
         self._next_key_refresh_at = 0.0
         self._refusal_errors = (AuthlibBaseError, JoseError)
-        # away, or answering what no provider answers: then Authlib stumbles over it in one of these ways
+        # unreachable, or an invalid response: Authlib then fails with one of these
         self._unavailable_errors = (RequestException, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
         self._client = OAuth(app).register(
             _CLIENT_NAME,
@@ -54,14 +55,14 @@ class OidcProvider:
                 "scope": settings.oidc_scopes,
                 "code_challenge_method": "S256",
                 "default_timeout": _TIMEOUT_SECONDS,
-                "leeway": 0,  # an access token is used at once; with Authlib's 60 s, one of a minute would count as over
+                "leeway": 0,  # used at once; Authlib's 60 s would count a one-minute access token as expired
             },
         )
 
     def start_login(self, redirect_uri: str) -> Response:
-        """Send the browser to the provider, which sends it on to `redirect_uri`."""
+        """Redirect the browser to the provider, which redirects it to `redirect_uri`."""
         for key in [key for key in flask.session if key.startswith(f"_state_{_CLIENT_NAME}_")]:
-            del flask.session[key]  # a cookie holds 4 kB, and of several attempts the last one counts
+            del flask.session[key]  # a cookie holds 4 kB, and only the last attempt counts
         try:
             self._load_metadata()
             return self._client.authorize_redirect(redirect_uri)
@@ -69,7 +70,7 @@ class OidcProvider:
             raise self._to_unavailable_error(problem) from problem
 
     def complete_login(self) -> ExternalIdentity:
-        """Who came back: state, code, signature, issuer, audience, times and nonce are checked. Raises SignInRefused."""
+        """Who signed in. Checks state, code, signature, issuer, audience, times and nonce. Raises SignInRefused."""
         try:
             self._load_metadata()
             token = self._client.authorize_access_token(
@@ -84,7 +85,7 @@ class OidcProvider:
         return self._to_external_identity(claims, id_token_claims)
 
     def parse_logout_token(self, logout_token: str) -> ProviderLogout:
-        """What a logout token says (OpenID Connect Back-Channel Logout 1.0, section 2.6).
+        """Validate a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.6).
 
         Raises Invalid, IdentityProviderUnavailable.
         """
@@ -105,7 +106,7 @@ class OidcProvider:
             raise Invalid({"logout_token": f"This is not a valid logout token: {problem}."}) from None
 
     def _decode_signed(self, text: str) -> dict[str, Any]:
-        """The claims of what the provider signed, by a key that it has published."""
+        """The claims of a token that the provider signed with one of its published keys."""
         from joserfc import jwt
         from joserfc.errors import DecodeError, InvalidKeyIdError
         from joserfc.jwk import KeySet
@@ -118,19 +119,19 @@ class OidcProvider:
             keys = KeySet.import_key_set(self._client.fetch_jwk_set(force=force))
             try:
                 return jwt.decode(text, keys, registry=registry).claims
-            except (ValueError, TypeError, UnicodeError) as problem:  # not of the three parts that a token has
+            except (ValueError, TypeError, UnicodeError) as problem:  # not the three parts of a token
                 raise DecodeError(str(problem)) from None
 
         try:
             return decode_with_keys(force=False)
         except InvalidKeyIdError:
-            if time.monotonic() < self._next_key_refresh_at:  # anybody may send a token; not everybody may make us ask
+            if time.monotonic() < self._next_key_refresh_at:  # a forged token must not cause a request
                 raise
             self._next_key_refresh_at = time.monotonic() + _MIN_KEY_REFRESH_SECONDS
             return decode_with_keys(force=True)
 
     def build_sign_out_url(self, redirect_uri: str) -> str | None:
-        """Where one signs out at the provider as well; None when it has no such place, or is away."""
+        """The provider's sign-out URL; None when it has none or is unavailable."""
         try:
             self._load_metadata()
             parameters = {"client_id": self._settings.oidc_client_id}
@@ -139,7 +140,7 @@ class OidcProvider:
             return None
 
     def _load_metadata(self) -> None:
-        """Ask for the provider's description once. Raises ValueError for one that is another's (OpenID Discovery 4.3)."""
+        """Load the provider's metadata once. Raises ValueError for another issuer's metadata (OpenID Discovery 4.3)."""
         metadata = self._client.server_metadata
         if "_loaded_at" in metadata:
             return
@@ -147,7 +148,7 @@ class OidcProvider:
         if loaded.get("issuer", "").rstrip("/") != self._settings.oidc_issuer.rstrip("/"):
             metadata.clear()
             raise ValueError("the provider's issuer is not OIDC_ISSUER")
-        # a token signed with what both sides know (HS256), or with nothing, is no proof
+        # A token with a shared secret (HS256) or without a signature proves nothing.
         algorithms = set(loaded.get("id_token_signing_alg_values_supported", ["RS256"])) & _SIGNATURE_ALGORITHMS
         metadata["id_token_signing_alg_values_supported"] = sorted(algorithms)
         auth_methods = loaded.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
@@ -155,12 +156,12 @@ class OidcProvider:
             metadata["token_endpoint_auth_method"] = "client_secret_post"
 
     def _build_claims_options(self) -> dict[str, Any]:
-        """What an id_token must say; Authlib by itself checks the audience loosely."""
+        """The claims that an id_token must have. Authlib's own audience check is too loose."""
         audience = {"essential": True, "value": self._settings.oidc_client_id}
         return {"iss": {"essential": True, "value": self._client.server_metadata["issuer"]}, "aud": audience}
 
     def _collect_claims(self, token: dict[str, Any]) -> dict[str, Any]:
-        """What is said of the person: by the signed token, and where that is silent by the userinfo endpoint."""
+        """The claims about the user: from the id_token, completed from the userinfo endpoint."""
         claims = token.get("userinfo")
         if claims is None:
             raise ValueError("the provider sent no id_token")
@@ -175,7 +176,7 @@ class OidcProvider:
         return claims
 
     def _to_external_identity(self, claims: dict[str, Any], id_token_claims: dict[str, Any]) -> ExternalIdentity:
-        """Who that is; `id_token_claims` is what stands in the id_token itself."""
+        """Build the external identity; `id_token_claims` are the claims of the id_token itself."""
         settings, subject = self._settings, claims["sub"]
         username, name = _get_claim(claims, settings.oidc_username_claim), claims.get("name")
         has_valid_subject = isinstance(subject, str) and 0 < len(subject) <= _MAX_CHARACTERS and subject.isprintable()
@@ -196,7 +197,7 @@ class OidcProvider:
         )
 
     def _owns_username(self, claims: dict[str, Any], username: str) -> bool:
-        """Whether the username is this person's for sure. An e-mail address is what somebody typed until it is verified."""
+        """Whether the username is verified. An unverified e-mail address is only what somebody typed."""
         verified, address = claims.get("email_verified"), claims.get("email")
         if "@" not in username and self._settings.oidc_username_claim != "email":
             return True
@@ -206,7 +207,7 @@ class OidcProvider:
         return True
 
     def _map_roles(self, claims: dict[str, Any]) -> frozenset[str]:
-        """Their roles by our names. Whatever is no list of names gives no role."""
+        """The roles under local names. A value that is not a list of names gives no role."""
         claimed, role_map = _get_claim(claims, self._settings.oidc_roles_claim), self._settings.oidc_role_map
         claimed = claimed.split() if isinstance(claimed, str) else claimed if isinstance(claimed, list) else []
         names = {name for name in claimed if isinstance(name, str)}
@@ -218,7 +219,7 @@ class OidcProvider:
 
 
 def _get_claim(claims: dict[str, Any], name: str) -> Any:
-    """The claim of this name; where there is none, what lies inside: `a.b` is b inside a."""
+    """The claim called `name`; if there is none, the nested one: `a.b` is b inside a."""
     if name in claims:
         return claims[name]
     value: Any = claims

@@ -1,4 +1,4 @@
-"""Who a reverse proxy says is there. Its header is believed from the addresses that are configured, from nobody else."""
+"""Authentication by a reverse proxy. Its header is trusted only from the configured addresses."""
 
 from ipaddress import ip_network
 
@@ -10,19 +10,19 @@ from broadcast.config.settings import Settings
 from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity
 from broadcast.web.core.peer import get_peer_address, is_peer_in
 
-_MAX_HEADER_CHARACTERS = 200  # characters of a header that are looked at
+_MAX_HEADER_CHARACTERS = 200  # of a header that are read
 _log = structlog.get_logger(__name__)
 
 
 class ProxyAuthenticator:
-    """Reads the headers; begins no session."""
+    """Reads the headers. Does not create a session."""
 
     def __init__(self, settings: Settings):
         self._user_header, self._roles_header = settings.proxy_sign_in_header, settings.proxy_roles_header
         self._trusted_networks = [ip_network(network) for network in settings.proxy_sign_in_from]
 
     def read_username(self, request: Request) -> str | None:
-        """Whom the proxy names, as usernames are written here; None when it names nobody or may not."""
+        """The normalized username that the proxy sent; None when it sent none or is not trusted."""
         proxy_username = request.headers.get(self._user_header, "").strip()
         if not proxy_username:
             return None
@@ -32,7 +32,7 @@ class ProxyAuthenticator:
         return proxy_username[:_MAX_HEADER_CHARACTERS].lower()
 
     def read_external_identity(self, request: Request) -> ExternalIdentity | None:
-        """The same, with the roles that the proxy tells."""
+        """The same, with the roles that the proxy sent."""
         username = self.read_username(request)
         if username is None:
             return None

@@ -1,6 +1,6 @@
-"""First run in the browser: with the code that was printed at the start, somebody makes the first administrator.
+"""Initial setup in the browser: the code printed at start lets somebody create the first administrator.
 
-Closed for good as soon as there is one. Without a code the page only says where to find it.
+Closed for good once an administrator exists. Without a code the page only says where to find it.
 """
 
 from flask import Blueprint, redirect, request, url_for

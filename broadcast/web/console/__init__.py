@@ -1,4 +1,4 @@
-"""The console, by subject; each is a blueprint inside this one."""
+"""The console: one nested blueprint per subject."""
 
 from flask import Blueprint
 

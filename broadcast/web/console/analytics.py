@@ -1,7 +1,7 @@
-"""How a broadcast lands: the curve, by role, who is missing, reminding them, and everything as CSV.
+"""Analytics of a broadcast: read chart, roles, missing recipients, reminders, CSV.
 
-Totals are for everybody in the console; who has read what only for those with that permission, and to nobody where the system
-is set to tell totals only.
+Everyone in the console sees totals. Per-recipient figures need a permission, and nobody sees them where the system
+discloses totals only.
 """
 
 from typing import Any
@@ -26,9 +26,9 @@ from broadcast.web.core.rendering import format_people_count, is_htmx, render_pa
 blueprint = Blueprint("figures", __name__)
 
 PAGE_SIZE = 50
-RECIPIENT_LISTS = ("missing", "done", "gone")  # which people the page of figures lists
-_CHUNK_ROWS = 1000  # rows of one read of an export
-_MAX_ROWS = 200  # people in one answer of the API
+RECIPIENT_LISTS = ("missing", "done", "gone")  # the recipient lists of the analytics page
+_CHUNK_ROWS = 1000  # rows per read of an export
+_MAX_ROWS = 200  # recipients in one API response
 _MAX_OFFSET = 1_000_000
 
 
@@ -51,7 +51,7 @@ def show(broadcast_id: int):
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/missing")
 @allow(Permission.FIGURES)
 def missing(broadcast_id: int):
-    """Who is missing, or those of `?show=`, a page after `?after=`; also by itself, for those without JavaScript."""
+    """A page of the recipient list `?show=` after `?after=`; also a page of its own without JavaScript."""
     _require_per_recipient_stats()
     broadcast = _get_broadcast_or_404(broadcast_id)
     values = _build_recipients_context(broadcast)
@@ -88,7 +88,7 @@ def export(broadcast_id: int):
 @blueprint.get("/api/admin/broadcasts/<int:broadcast_id>/deliveries")
 @allow(Permission.FIGURES)
 def deliveries(broadcast_id: int):
-    """Person by person: `?sort=read` or `-read`, `?after=&limit=`; `?format=csv` gives everybody, signed."""
+    """Per recipient: `?sort=read` or `-read`, `?after=&limit=`. `?format=csv` returns all, signed."""
     broadcast = _get_broadcast_or_404(broadcast_id)
     if request.args.get("format") == "csv":
         return _export_csv(broadcast)
@@ -100,7 +100,7 @@ def deliveries(broadcast_id: int):
             {"sort": f"Sort by one of {', '.join(broadcast_stats.SORTS)}; prefix it with - for descending order."}
         )
     offset, limit = _read_number("after", 0, _MAX_OFFSET), _read_number("limit", 30, _MAX_ROWS, minimum=1)
-    if broadcast.seq is None:  # nobody was targeted
+    if broadcast.seq is None:  # it has no recipients yet
         return jsonify(items=[], next=None)
     rows = broadcast_stats.list_progress(
         broadcast, sort=sort.removeprefix("-"), descending=sort.startswith("-"), offset=offset, limit=limit + 1
@@ -113,8 +113,8 @@ def deliveries(broadcast_id: int):
 @blueprint.get("/api/admin/broadcasts/<int:broadcast_id>/revisions")
 @allow(Permission.FIGURES)
 def acknowledged_revisions(broadcast_id: int):
-    """The texts that somebody acknowledged, the newest first, with the hashes that stand in the receipts."""
-    _require_per_recipient_stats()  # that anybody has acknowledged a text may tell of one person
+    """The acknowledged revisions, newest first, with the hashes that the receipts have."""
+    _require_per_recipient_stats()  # that anybody acknowledged a revision may reveal one recipient
     broadcast = _get_broadcast_or_404(broadcast_id)
     texts = [
         {"revision": row.revision, "hash": row.hash, "title": row.title, "content": row.content, "actions": row.actions}
@@ -126,7 +126,7 @@ def acknowledged_revisions(broadcast_id: int):
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/acknowledged/<int:revision>")
 @allow(Permission.FIGURES)
 def acknowledged_text(broadcast_id: int, revision: int):
-    """What a revision said that people acknowledged."""
+    """The text of a revision that recipients acknowledged."""
     _require_per_recipient_stats()
     broadcast, text = _get_broadcast_or_404(broadcast_id), revisions.get_text(broadcast_id, revision)
     if text is None or not text.is_acknowledged:
@@ -166,7 +166,7 @@ def _export_csv(broadcast: Broadcast):
 
     def read_chunk(after: int | None):
         broadcast = broadcasts.get(broadcast_id)
-        if broadcast is None or broadcast.seq is None:  # nobody was targeted
+        if broadcast is None or broadcast.seq is None:  # it has no recipients yet
             return [], None
         rows = broadcast_stats.list_progress(broadcast, after=after or 0, limit=_CHUNK_ROWS)
         return [_to_csv_row(row) for row in rows], rows[-1].user_id if len(rows) == _CHUNK_ROWS else None
@@ -199,10 +199,10 @@ def _describe_acknowledgement(acknowledgement: Acknowledgement) -> str:
 
 
 def _build_context(broadcast: Broadcast) -> dict[str, Any]:
-    """The curve, the roles and the acknowledgements. What took long to count is up to some seconds old.
+    """The read chart, roles and acknowledgements. Expensive counts are up to some seconds old.
 
-    By role only where figures of persons may be seen: the whole less all roles but one tells of those in it, and somebody
-    with two roles of what they share, however large each is.
+    Roles are shown only where per-recipient figures may be seen: the total minus all other roles reveals the recipients
+    in one role, and users with two roles reveal the overlap, however large each role is.
     """
     count_cache = COUNT_CACHE.current
     now, broadcast_id = clock.now(), broadcast.id
@@ -242,7 +242,7 @@ def _build_context(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def _build_recipients_context(broadcast: Broadcast) -> dict[str, Any]:
-    """A page of the people of `?show=`: who is missing, has done it, or is no longer here."""
+    """A page of the recipient list `?show=`: missing, done, or gone."""
     list_name = request.args.get("show", "missing")
     list_name = list_name if list_name in RECIPIENT_LISTS else "missing"
     if broadcast.seq is None or broadcast.receipts_deleted_at or not viewer_stats.may_see_per_recipient_stats():

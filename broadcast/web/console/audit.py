@@ -1,4 +1,4 @@
-"""The audit: who did what, with filters, as a page and as CSV. That the rows are unchanged is asked by `flask audit verify`."""
+"""The audit log: who did what, with filters, as a page and as CSV. `flask audit verify` checks its integrity."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from broadcast.web.core.rendering import is_htmx, render_page
 blueprint = Blueprint("audit", __name__, url_prefix="/console/audit")
 
 PAGE_SIZE = 50
-_CHUNK_ROWS = 500  # rows of one read of an export
+_CHUNK_ROWS = 500  # rows per read of an export
 _TEXT_FILTERS = {"who": "who", "what": "what", "objectType": "object_type", "objectId": "object_id"}
 
 
@@ -39,7 +39,7 @@ def listing():
 @blueprint.get("/csv")
 @allow(Permission.AUDIT)
 def export():
-    """Everything that the filters show, newest first."""
+    """All rows that match the filters, newest first."""
     filters, _ = _read_filters()
 
     def read_chunk(before):
@@ -55,7 +55,7 @@ def export():
 
 
 def _read_filters() -> tuple[AuditFilters, dict[str, str]]:
-    """What is asked for, and how it was typed. Days are UTC; a day that is none counts as not given."""
+    """The filters, and how they were typed. Days are UTC; an invalid day is ignored."""
     typed = {
         name: request.args.get(name, "").strip()[:100].replace("\0", "") for name in (*_TEXT_FILTERS, "since", "until")
     }

@@ -13,7 +13,7 @@ from broadcast.web.core.rendering import render_page
 
 blueprint = Blueprint("connections", __name__)
 
-MAX_STREAMS_SHOWN = 200  # streams listed on one page, the newest first
+MAX_STREAMS_SHOWN = 200  # on one page, newest first
 
 
 @blueprint.get("/connections")
@@ -43,7 +43,7 @@ def connections():
 @blueprint.post("/connections/<connection_id>/close")
 @allow(Permission.OPERATE)
 def close_connection(connection_id: str):
-    """Close one stream, wherever it is. Its page comes back by itself: this is for a stream that hangs."""
+    """Close one stream, in any worker. Its page reconnects: this is for a stream that hangs."""
     user_id = request.form.get("userId", "")
     if not (user_id.isascii() and user_id.isdigit() and len(user_id) < 19):
         raise Invalid({"userId": "The request does not say whose stream to close. Refresh the page and try again."})

@@ -1,4 +1,4 @@
-"""Dead letters: what came from outside and could not become a broadcast, why, and what can be done about it."""
+"""Dead letters: inbound events that were rejected, why, and what can be done."""
 
 import base64
 from datetime import datetime
@@ -59,7 +59,7 @@ def detail(letter_id: int):
 @resumable_form
 @allow(Permission.OPERATE)
 def redrive_one(letter_id: int):
-    """Redrive a letter, with its value as it was typed; with `check` only show what would come of it."""
+    """Redrive a letter with the value as typed. With `check`, only preview the result."""
     letter, now = get_letter_or_404(letter_id), clock.now()
     typed = request.form.get("value", "").replace("\r\n", "\n")
     if request.form.get("resume"):
@@ -85,7 +85,7 @@ def purge(letter_id: int):
 @blueprint.post("/dead-letters/redrive")
 @allow(Permission.OPERATE)
 def redrive_all():
-    """All that were waiting when the page was made, some hundred at a time; tells how many went out and how many did not."""
+    """Redrive the letters that waited when the page was rendered, some hundred at a time; report the results."""
     result = redrive.redrive_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
     counts = {"done": result.done, "rejected": result.rejected, "left": result.left, "unconfirmed": result.unconfirmed}
     return redirect(url_for("console.dead_letters.listing", **counts), 303)
@@ -107,13 +107,13 @@ def get_letter_or_404(letter_id: int) -> DeadLetter:
 
 
 def decode_for_display(value: bytes | None) -> str:
-    """A value as a page can hold it: what no text can be, or no form would give back, is a replacement character."""
+    """A value as text for a form. What is not text, or would not survive a form, becomes a replacement character."""
     text = (value or b"").decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     return "".join(c if c in "\n\t" or ord(c) >= 32 else "�" for c in text).removeprefix("\ufeff")
 
 
 def build_preview_card(ready: PreparedInboundEvent, by: Actor, now: datetime) -> CardView | None:
-    """The card that people would get; None for what is no new broadcast."""
+    """The card that recipients would get; None if no new broadcast would be created."""
     if not isinstance(ready.inbound_event.command, PublishCommand):
         return None
     row = build_broadcast_row(ready, by=by, now=now)
@@ -149,7 +149,7 @@ def _read_through_id() -> int:
 
 
 def _read_bulk_result() -> dict[str, int] | None:
-    """What the redrive or purge of all said on its way here."""
+    """The result of the bulk redrive or purge that redirected here."""
     numbers = {name: request.args.get(name, "") for name in ("done", "rejected", "left", "unconfirmed", "purged")}
     result = {name: int(text) for name, text in numbers.items() if text.isascii() and text.isdigit() and len(text) < 10}
     return result or None

@@ -1,4 +1,4 @@
-"""Health: what the doctor finds, what this worker's loops say, and whether a stream comes through to this browser."""
+"""The health page: the doctor's findings, this worker's loops, and whether a stream reaches this browser."""
 
 from flask import Blueprint, current_app
 
@@ -17,7 +17,7 @@ _SEVERITY_ORDER = ("failure", "warning", "ok")
 @blueprint.get("/health")
 @allow(Permission.OPERATE)
 def health():
-    """The page looks for itself whether a proxy holds streams back: only the browser can see that."""
+    """The page itself tests whether a proxy buffers streams: only the browser can see that."""
     findings = doctor.run_checks(current_app._get_current_object())
     findings.sort(key=lambda finding: _SEVERITY_ORDER.index(finding.state))
     runtime, hub = RUNTIME.current, HUB.current

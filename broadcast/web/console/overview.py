@@ -1,4 +1,4 @@
-"""The console's first page: what is live, what is due, what needs somebody, and how to send the first one."""
+"""The console's first page: live and due broadcasts, open tasks, and how to send the first broadcast."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,11 +23,11 @@ from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("overview", __name__)
 
-_MAX_ITEMS_LISTED = 3  # of them are named; their own pages tell the rest
+_MAX_ITEMS_LISTED = 3  # items named here; their own pages list all
 
 
 class ActionItem(NamedTuple):
-    """Something that waits for a person, and where it is seen to."""
+    """A task for a user, and the page to handle it."""
 
     sentence: str
     url: str
@@ -79,7 +79,7 @@ def _list_action_items(now: datetime) -> Iterator[ActionItem]:
 
 
 def _list_waiting_decisions() -> Iterator[ActionItem]:
-    """Plans that do not go out by themselves any more."""
+    """Scheduled broadcasts that are no longer sent automatically."""
     for broadcast in overdue_schedules.list_waiting(limit=_MAX_ITEMS_LISTED):
         sentence = f"“{broadcast.title}” was not sent. {DecisionReason(broadcast.decision_reason).sentence}"
         yield ActionItem(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
@@ -95,14 +95,14 @@ def _list_waiting_decisions() -> Iterator[ActionItem]:
 
 
 def _describe_overdue(title: str, missing: int | None) -> str:
-    """Where no figure of persons may be told, not even whether somebody is missing."""
+    """Reveals nothing per recipient where that is not allowed, not even whether anybody is missing."""
     if missing is None:
         return f"“{title}” is past its acknowledgement deadline."
     return f"“{title}” is overdue: {missing:,} {'has' if missing == 1 else 'have'} not acknowledged it."
 
 
 def _list_problems() -> Iterator[ActionItem]:
-    """What the operator would find on the health page, without the slow questions of the doctor."""
+    """The problems of the health page, without the doctor's slow checks."""
     runtime, settings = RUNTIME.current, SETTINGS.current
     health_url = url_for("console.health.health")
     if waiting := dead_letters.count_by_status()[DeadLetterStatus.WAITING.value]:

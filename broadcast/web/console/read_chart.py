@@ -1,11 +1,11 @@
-"""The curve of a broadcast as points of a drawing: how many had received it, and had read it, by which time after sending."""
+"""The points of a broadcast's read chart: how many had received and read it, by time since sending."""
 
 from dataclasses import dataclass
 
 from broadcast.store.broadcast_stats import CURVE_OFFSETS, ReadLatency
 
 WIDTH, HEIGHT = 600, 160
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 30  # room for the words of the axes
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 30  # margins for the axis labels
 _STEP_LABELS = ("1 min", "5 min", "15 min", "1 h", "4 h", "12 h", "1 day", "3 days", "7 days", "30 days")
 
 
@@ -18,7 +18,7 @@ class Tick:
 
 
 class ReadChart:
-    """Drawn by `_curve.html`. The time axis has one even step for each of STEPS that has passed, and one for now."""
+    """Rendered by `_read_chart.html`. The time axis has equal steps: one per label that has passed, one for now."""
 
     width, height, bottom, left, right = WIDTH, HEIGHT, HEIGHT - BOTTOM, LEFT, WIDTH - RIGHT
 
@@ -35,7 +35,7 @@ class ReadChart:
         self.read = self._build_points(pace.read)
 
     def _build_points(self, counts: list[int]) -> str:
-        """`x,y x,y …`, from nobody at the moment of sending."""
+        """`x,y x,y …`, starting with zero at the moment of sending."""
         points = [
             (LEFT, self.to_y(0)),
             *((tick.x, self.to_y(count)) for tick, count in zip(self.ticks, counts, strict=True)),

@@ -1,4 +1,4 @@
-"""Rules of sources as the settings file says them, and what each would make of the newest real events. Changes nothing."""
+"""Rules from the rules file, and a dry run of each on the newest real events. Changes nothing."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _TEMPLATE_LABELS = {"title": "Title", "content": "Text", "collapse_key": "Collap
 @blueprint.get("/rules")
 @allow(Permission.OPERATE)
 def listing():
-    """Every rule with who may send under it, and what becomes of what none is for."""
+    """Every rule with its senders, and what happens to events that match none."""
     rules = [_rule_to_context(rule, number) for number, rule in enumerate(_get_rules(), 1)]
     settings = SETTINGS.current
     is_open = settings.event_rules_default == "allow"
@@ -36,7 +36,7 @@ def listing():
 @blueprint.get("/rules/<int:number>")
 @allow(Permission.OPERATE)
 def detail(number: int):
-    """The rule, and its dry run."""
+    """The rule and its dry run."""
     rules = _get_rules()
     if not 0 < number <= len(rules):
         raise NotFound("There is no such rule. Rules are numbered in the order of the file.")
@@ -53,12 +53,12 @@ def detail(number: int):
 
 
 def _get_rules() -> Rules:
-    """Those of the file: the one for all the rest, where that is let through, is no rule to look at."""
+    """The rules of the file, without the one that allows everything else."""
     return tuple(rule for rule in RULES.current if rule is not ALLOW_ALL_RULE)
 
 
 def _rule_to_context(rule: Rule, number: int) -> dict[str, Any]:
-    """A rule in words for a page."""
+    """A rule as template context."""
     return {
         "number": number,
         "fits": sorted(rule.patterns.items()),

@@ -1,7 +1,7 @@
-"""The figures of broadcasts as the person asking may see them: the only way from what is counted to a page, a file or JSON.
+"""Broadcast stats as the current identity may see them: the only path from stored counts to a page, file or JSON.
 
-Figures from which one person's reading can be told are for those who may see who has read, and for nobody where the system
-tells totals only (`domain.stats.disclose_stats`).
+Figures that reveal what one recipient read need a permission, and nobody sees them where the system discloses totals
+only (`domain.stats.disclose_stats`).
 """
 
 from collections.abc import Sequence
@@ -23,19 +23,17 @@ from broadcast.web.core.identity import current_identity
 
 
 def has_per_recipient_stats() -> bool:
-    """Whether this system tells anybody who has read what."""
+    """Whether this system discloses who has read what."""
     return SETTINGS.current.stats_per_recipient
 
 
 def may_see_per_recipient_stats() -> bool:
-    """Whether the person asking may see who has read what."""
+    """Whether the current identity may see who has read what."""
     return has_per_recipient_stats() and current_identity().actor.may(Permission.FIGURES)
 
 
 def load_stats(rows: Sequence[Broadcast], *, per_recipient: bool | None = None) -> dict[int, BroadcastStats]:
-    """By the id of each broadcast. `per_recipient`: what `may_see_per_recipient_stats` said, for whoever writes after
-    the request is over.
-    """
+    """Stats by broadcast id. Code that runs after the request passes an earlier `may_see_per_recipient_stats()`."""
     per_recipient = may_see_per_recipient_stats() if per_recipient is None else per_recipient
     totals_by_id = broadcast_totals.count_totals([row for row in rows if not row.receipts_deleted_at])
     stats_without_receipts = {
@@ -51,12 +49,12 @@ def load_broadcast_stats(row: Broadcast) -> BroadcastStats:
 
 
 def load_new_broadcast_stats(row: Broadcast) -> BroadcastStats:
-    """Of a broadcast that was stored a moment ago."""
+    """The stats of a broadcast stored a moment ago."""
     return disclose_stats(broadcast_totals.build_new_totals(row), per_recipient=may_see_per_recipient_stats())
 
 
 def disclose_pace(pace: ReadLatency, broadcast_stats: BroadcastStats) -> ReadLatency | None:
-    """The curve under the same rule; None where nothing of it may be told. A percentile is the moment of one reader."""
+    """The read latency under the same rule; None if undisclosed. A percentile is the moment of one reader."""
     if broadcast_stats.is_exact:
         return pace
     if broadcast_stats.is_suppressed:
@@ -68,7 +66,7 @@ def disclose_pace(pace: ReadLatency, broadcast_stats: BroadcastStats) -> ReadLat
 
 
 def stats_to_json(broadcast_stats: BroadcastStats) -> dict[str, Any]:
-    """As the API has it."""
+    """The stats as the API returns them."""
     counts = {"targeted": broadcast_stats.targeted} | {step: getattr(broadcast_stats, step) for step in FUNNEL_STEPS}
     rates = {step: broadcast_stats.rate(step) for step in FUNNEL_STEPS}
     return counts | {

@@ -1,1 +1,1 @@
-"""What every page and every answer needs: identity, limits, security headers, errors, rendering, request parsing."""
+"""What every request needs: identity, limits, security headers, errors, rendering, request parsing."""

@@ -1,7 +1,8 @@
-"""Requests whose structure is bounded before anything of it is parsed, and whose long values are decoded in slices.
+"""Requests with a bounded number of fields, checked before parsing; long values are decoded in slices.
 
-A limit in bytes alone is none for the worker's loop: 256 KiB hold 100,000 form fields, and a field of 4 MB is a million percent
-escapes. What has more fields or parameters than any page of ours sends is refused; the rest lets other greenlets run meanwhile.
+A limit in bytes alone does not protect the worker's loop: 256 KiB hold 100,000 form fields, and a field of 4 MB is a
+million percent escapes. A request with more fields or parameters than any page sends is refused; decoding the rest lets
+other greenlets run.
 """
 
 from collections.abc import Iterator
@@ -14,19 +15,19 @@ from werkzeug.formparser import FormDataParser
 
 from broadcast.base.cooperative import Yielder
 
-MAX_FORM_PARTS = 2000  # fields of one form: the 1,000 ids that one act may name, and as many again
+MAX_FORM_PARTS = 2000  # fields of one form: the 1,000 ids of a bulk action, and as many again
 MAX_QUERY_PARAMETERS = 200
 _SLICE_BYTES = 32 * 1024  # decoded at once: 2 ms when every character is escaped
 
 
 class TooManyFields(RequestEntityTooLarge):
-    """A form of more than MAX_FORM_PARTS fields. 413, as for one of too many bytes."""
+    """A form with more than MAX_FORM_PARTS fields. 413, as for too many bytes."""
 
     description = f"This form has more than {MAX_FORM_PARTS:,} fields, more than one request may have."
 
 
 class TooManyParameters(BadRequest):
-    """An address of more than MAX_QUERY_PARAMETERS parameters."""
+    """A URL with more than MAX_QUERY_PARAMETERS parameters."""
 
     description = f"This address has more than {MAX_QUERY_PARAMETERS} parameters."
 
@@ -37,7 +38,7 @@ class _FormParser(FormDataParser):
             return super()._parse_multipart(stream, mimetype, content_length, options)
         except RequestEntityTooLarge:
             if content_length is not None and content_length <= (self.max_form_memory_size or 0):
-                raise TooManyFields() from None  # it was not too large, so it had too many parts
+                raise TooManyFields() from None  # the size limit was checked before, so it has too many parts
             raise
 
     def _parse_urlencoded(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict) -> Any:
@@ -48,7 +49,7 @@ class _FormParser(FormDataParser):
 
 
 def _parse_pairs(body: bytes) -> Iterator[tuple[str, str]]:
-    """Name and value of each field, as `urllib.parse.parse_qsl` reads them. Lets other greenlets run when they are long."""
+    """Name and value of each field, as `urllib.parse.parse_qsl` reads them. Lets other greenlets run."""
     yielder = Yielder()
     for field in body.split(b"&"):
         if field:
@@ -60,7 +61,7 @@ def _unquote(quoted: bytes, yielder: Yielder) -> str:
     chunks, start = [], 0
     while start < len(quoted):
         end = start + _SLICE_BYTES
-        end -= next((cut for cut in (1, 2) if quoted[end - cut : end - cut + 1] == b"%"), 0)  # not within an escape
+        end -= next((cut for cut in (1, 2) if quoted[end - cut : end - cut + 1] == b"%"), 0)  # do not cut an escape
         chunks.append(unquote_to_bytes(quoted[start:end].replace(b"+", b" ")))
         start = end
         yielder.maybe_yield()
@@ -68,7 +69,7 @@ def _unquote(quoted: bytes, yielder: Yielder) -> str:
 
 
 class BoundedRequest(Request):
-    """The request of this application."""
+    """The application's request class."""
 
     form_data_parser_class = _FormParser
 

@@ -1,4 +1,4 @@
-"""Downloads of any length: the rows are read chunk by chunk, and no connection is held while a client takes its time."""
+"""Downloads of any length: rows are read in chunks, and no database connection is held while a slow client reads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,9 +13,10 @@ CsvRows = Sequence[Sequence[Any]]
 def stream_signed_csv(
     filename: str, header: Sequence[str], read_chunk: Callable[[Any], tuple[CsvRows, Any]]
 ) -> Response:
-    """A CSV made by calling `read(None)`, then `read_chunk` with what it returned beside its rows, until that is None.
+    """A CSV from `read_chunk(None)`, then `read_chunk(position)` with the position it returned with its rows, until
+    that is None.
 
-    Each call has an application context of its own; it runs after the request is over, so it must not ask who is there.
+    Each call has an application context of its own. It runs after the request, so it must not use the current identity.
     """
     app: Flask = current_app._get_current_object()
     response = Response(_encode_chunks(app, header, read_chunk), mimetype="text/csv")

@@ -1,7 +1,7 @@
-"""The one translation of errors: a page for people, a short text for htmx, `application/problem+json` (RFC 9457) for programs.
+"""Error responses: a page for browsers, a short text for htmx, `application/problem+json` (RFC 9457) for programs.
 
-A stream is answered differently: 429 or 503 would end a browser's EventSource for good, so it gets 200 with one block that
-says when to come back.
+A stream is different: 429 or 503 would end a browser's EventSource for good, so it gets 200 with one block that says
+when to reconnect.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ from broadcast.web.core.bounded_request import TooManyFields, TooManyParameters
 
 _log = structlog.get_logger(__name__)
 
-_UNREPEATED_FIELDS = {"csrf_token", "understood", "typedCount", "password"}  # what is asked for anew
-_TRANSIENT_STATUSES = {409, 429, 500, 503, 504}  # what stood in the way of a form then may be gone in a moment
+_UNREPEATED_FIELDS = {"csrf_token", "understood", "typedCount", "password"}  # must be entered again
+_TRANSIENT_STATUSES = {409, 429, 500, 503, 504}  # a form refused with these may succeed a moment later
 _DETAILS_BY_STATUS = {
     400: "The request could not be understood.",
     404: "There is nothing at this address.",
@@ -52,7 +52,7 @@ def init_app(app: Flask) -> None:
 
 
 def _reset_write_flag() -> None:
-    g.has_written = False  # until `store.database.write_transaction` has committed for this request
+    g.has_written = False  # until `store.database.write_transaction` commits in this request
 
 
 def _handle_broadcast_error(problem: BroadcastError) -> Response:
@@ -74,7 +74,7 @@ def _handle_broadcast_error(problem: BroadcastError) -> Response:
 
 
 def _request_confirmation(problem: ConfirmationRequired) -> Response:
-    """For a program, what to send as `confirm`; for a person, the same form once more with what to fill in."""
+    """For a program, what to send as `confirm`; for a browser, the form again with the fields to fill in."""
     if wants_json():
         required = {"people": problem.recipient_count, "password": problem.requirement.needs_password}
         return make_error_response(
@@ -99,12 +99,12 @@ def _request_confirmation(problem: ConfirmationRequired) -> Response:
 
 
 def _get_parent_path() -> str:
-    """The page of the broadcast or the dead letter that the form stood on."""
+    """The page of the broadcast or dead letter that had the form."""
     return request.path.rpartition("/")[0]
 
 
 def _require_login(problem: NotSignedIn) -> Response:
-    """The sign-in page. A part of a page is left to the page's script: there may be a text in it that is not saved."""
+    """The sign-in page. For a fragment the page's script decides: the page may contain unsaved text."""
     if request.headers.get("HX-Request"):
         return Response(str(problem), status=401, mimetype="text/plain")
     if saved_form := resumable_forms.capture_from_signed_out():
@@ -113,7 +113,7 @@ def _require_login(problem: NotSignedIn) -> Response:
 
 
 def _handle_database_error(problem: DBAPIError | PoolTimeout) -> Response:
-    if isinstance(problem, IntegrityError):  # what was there when it was looked up is gone, or the other way round
+    if isinstance(problem, IntegrityError):  # a row appeared or vanished since it was looked up
         _log.warning("request.crossed", method=request.method, path=request.path, problem=type(problem.orig).__name__)
         return _handle_broadcast_error(
             Conflict("Someone else made a change at the same time. Nothing was saved. Please try again.")
@@ -126,7 +126,7 @@ def _handle_database_error(problem: DBAPIError | PoolTimeout) -> Response:
 
 
 def _handle_http_error(problem: HTTPException) -> Response:
-    if isinstance(problem, SecurityError):  # of a host that is not ours no address can be made, so no page either
+    if isinstance(problem, SecurityError):  # no URL can be built for an untrusted host, so no page either
         return Response("This server does not serve this host.\n", status=400, mimetype="text/plain")
     detail = _DETAILS_BY_STATUS.get(problem.code, problem.description or "")
     if isinstance(problem, TooManyFields | TooManyParameters):
@@ -155,7 +155,7 @@ def make_error_response(
     retry_after: int | None = None,
     **extension_members: Any,
 ) -> Response:
-    """An error in the form that the asker understands; `extension_members` are members for programs."""
+    """An error in the format that the client understands; `extension_members` are problem+json members."""
     if is_stream_request() and status not in (401, 403):
         return make_stream_refusal("BUSY")
     if is_stream_request() and status == 401 and not wants_json():
@@ -183,13 +183,13 @@ def make_error_response(
 
 
 def _capture_refused_form(status: int) -> resumable_forms.SavedForm | None:
-    """The form that was refused, when the same person may get further with it than now."""
+    """The refused form, if the same user may succeed with it later."""
     may_retry = status in _TRANSIENT_STATUSES or (status == 403 and not g.get("csrf_valid"))
     return resumable_forms.capture_from_current_user() if may_retry else None
 
 
 def make_stream_refusal(event_name: str) -> Response:
-    """One block and the end."""
+    """A stream with one block, which then ends."""
     return Response(sse.encode_refusal(event_name), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
@@ -198,7 +198,7 @@ def is_stream_request() -> bool:
 
 
 def wants_json() -> bool:
-    """Whether a program asks, or a page's script."""
+    """Whether the client is a program or a page's script."""
     return request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json"
 
 

@@ -1,9 +1,9 @@
-"""Who asks, and whether the route is for them: decided once, before every request, denied by default.
+"""Authentication and authorization: decided once, before every request, denied by default.
 
-Identity comes from the session cookie or a Bearer token, and from nowhere else; what a trusted proxy says can only end a
-session here, and begin one at the sign-in page. Every view carries its rule (`@allow`); a view without one is refused to
-everybody, and a test walks the URL map so that none is forgotten. The token of an embedded inbox (`embed_tokens`) opens only
-views that say so besides, and only to pages of its own origin.
+Identity comes only from the session cookie or a Bearer token. A trusted proxy's header can only end a session here, or
+create one at the sign-in page. Every view declares its rule (`@allow`); a view without one is refused to everybody, and
+a test walks the URL map for missing rules. The token of an embedded inbox (`embed.tokens`) is valid only for views
+marked `may_be_embedded`, and only for pages of its own origin.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ _MISSING_SCOPE_MESSAGES = {
 
 
 class PageExpired(Forbidden):
-    """The page that a form stood in is of an earlier session, or the browser keeps no cookies. Nothing was done."""
+    """The form's page belongs to an earlier session, or the browser rejects cookies. Nothing was done."""
 
     def __init__(self) -> None:
         super().__init__("This page has expired, or cookies are off. Reload it and try again.")
@@ -48,11 +48,11 @@ class PageExpired(Forbidden):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The person asking. `session_name` names the session or token for the hub; `session_id` is None for tokens.
-    `authenticated_at`: when they signed in, or when their token was made.
+    """The authenticated user. `session_name` names the session or token for the hub; `session_id` is None for tokens.
+    `authenticated_at` is the time of sign-in, or of the token's creation.
 
-    `token_id` is the token's, `expires_at` when all this ends at the latest. `origin` is the site in whose pages this person's
-    inbox is embedded.
+    `token_id` is the token's id; `expires_at` is the latest end of this identity. `origin` is the site whose pages
+    embed the inbox.
     """
 
     actor: Actor
@@ -82,16 +82,16 @@ class Identity:
         return self.actor.may_administer
 
     def may(self, permission: str) -> bool:
-        """For templates: what is not allowed is not offered."""
+        """For templates: actions without permission are not offered."""
         return self.actor.may(Permission(permission))
 
 
 def allow(rule: AccessRule, *, may_be_embedded: bool = False) -> Callable:
-    """Say for whom a view is: anyone, a signed-in person, a person at a browser ("account": no token), who has a permission,
-    an administrator, an operator (admin, a token of the scope metrics, an address of METRICS_FROM), or a program that hands in
-    events or embeds inboxes (a token of that scope; a session never has it). "provider": for whoever proves in the request's
-    body who they are; no session counts, so no other site can use one. `may_be_embedded`: also for an inbox in another
-    site's page.
+    """Set the access rule of a view: anyone, a signed-in user, a user at a browser ("account": no token), holders of a
+    permission, an administrator, an operator (admin, a token with scope metrics, an address of METRICS_FROM), or a
+    program that sends events or embeds inboxes (a token with that scope; never a session). "provider": the caller
+    authenticates in the request's body; sessions are ignored, so that another site cannot use one. `may_be_embedded`:
+    also for an embedded inbox.
     """
 
     def set_rule(view: Callable) -> Callable:
@@ -102,12 +102,12 @@ def allow(rule: AccessRule, *, may_be_embedded: bool = False) -> Callable:
 
 
 def is_embeddable(endpoint: str | None) -> bool:
-    """Whether the view may be asked by an inbox in another site's page."""
+    """Whether an embedded inbox may call the view."""
     return getattr(current_app.view_functions.get(endpoint), "embedded", False)
 
 
 def current_identity() -> Identity:
-    """The person asking. Raises NotSignedIn."""
+    """The authenticated user. Raises NotSignedIn."""
     if g.identity is None:
         raise NotSignedIn()
     return g.identity
@@ -120,12 +120,12 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def init_refusals(app: Flask) -> None:
-    """Refuse what is not allowed. Apart, because the limits count in between: a refused request counts too."""
+    """Refuse what is not allowed. A separate step, so that limits between the two count refused requests too."""
     app.before_request(_raise_refusal)
 
 
 def _check_access() -> None:
-    """Find out who asks and whether they may; `g.refusal` says why not."""
+    """Authenticate and authorize the request; `g.refusal` says why it is not allowed."""
     g.refusal = None
     try:
         _load_identity()
@@ -141,9 +141,8 @@ def _raise_refusal() -> None:
 
 def _load_identity() -> None:
     g.identity = None
-    g.hub_seq = (
-        _get_hub_seq()
-    )  # before the roles are read: tells the hub whether they are still true when a stream opens
+    # before the roles are read, so that the hub can tell whether they are stale when a stream opens
+    g.hub_seq = _get_hub_seq()
     if request.endpoint is None or request.endpoint == "static":
         return
     authorization = request.headers.get("Authorization", "")
@@ -159,7 +158,7 @@ def _load_identity() -> None:
 
 
 def recheck_access() -> None:
-    """Read the asker's session and roles anew. Raises NotSignedIn or Forbidden when they no longer allow this."""
+    """Load the session and roles again. Raises NotSignedIn or Forbidden when they no longer allow this request."""
     db.session.rollback()
     _load_identity()
     _check_rule(current_app.view_functions[request.endpoint].rule)
@@ -185,14 +184,14 @@ def _authenticate_session(token: str, now: datetime) -> Identity | None:
 
 
 def _get_max_session_age(credential: Credential) -> timedelta:
-    """How long a session may last: one that a provider vouched for, until it is asked anew."""
+    """The maximum age of a session; one from a provider is shorter, until the provider is asked again."""
     settings = SETTINGS.current
     hours = settings.session_max_hours
     return timedelta(hours=min(hours, settings.oidc_session_hours) if credential.issuer else hours)
 
 
 def _touch_if_active(credential: Credential, now: datetime) -> bool:
-    """Whether a session has not ended; it is then noted as used."""
+    """Whether a session is still valid; if so, its use is recorded."""
     settings = SETTINGS.current
     is_idle = now - credential.used_at > timedelta(hours=settings.session_idle_hours)
     is_old = now - credential.created_at > _get_max_session_age(credential)
@@ -203,7 +202,7 @@ def _touch_if_active(credential: Credential, now: datetime) -> bool:
 
 
 def _authenticate_embed_token(token: str, now: datetime) -> Identity:
-    """Who may read the answer, `g.embedded_in`, is settled before all else: a page must learn that its token is over."""
+    """Sets `g.embedded_in` before checking expiry, so that the page may read that its token has expired."""
     claims = embed_tokens.read(token)
     credential = claims and credentials.find_by_embedded_session(claims[0])
     if credential is None:
@@ -255,7 +254,7 @@ def _get_login_details(credential: Credential) -> tuple[datetime, bool]:
 
 
 def _verify_proxy_user(identity: Identity | None) -> Identity | None:
-    """End a session when a trusted proxy names somebody else; one that it began is worth nothing when it names nobody."""
+    """End a session if a trusted proxy names another user. One that the proxy created ends if it names nobody."""
     proxy: ProxyAuthenticator | None = PROXY_SIGN_IN.current
     if proxy is None or identity is None:
         return identity
@@ -268,7 +267,7 @@ def _verify_proxy_user(identity: Identity | None) -> Identity | None:
 
 
 def _build_actor(credential: Credential, *, may_use_console: bool) -> Actor:
-    """Who acts, with what the roles allow; nothing in the console for a token whose scope is not the console."""
+    """The actor with the permissions of its roles. No console permissions for a token without the console scope."""
     may_announce = credential.scopes is not None and "events" in credential.scopes.split()
     if not may_use_console:
         return Actor(credential.user_id, credential.name, credential.roles, may_ingest_events=may_announce)
@@ -280,7 +279,7 @@ def _build_actor(credential: Credential, *, may_use_console: bool) -> Actor:
 
 def _authorize() -> None:
     if request.endpoint is None or request.endpoint == "static":
-        return  # 404 and 405 are answered by Flask; static files are for anyone
+        return  # Flask answers 404 and 405; static files are public
     rule = getattr(current_app.view_functions[request.endpoint], "rule", None)
     _check_rule(rule)
     if request.method not in ("GET", "HEAD", "OPTIONS") and rule != "provider":
@@ -313,15 +312,13 @@ def _check_rule(rule: AccessRule | None) -> None:
 
 
 def _is_trusted_scraper() -> bool:
-    """Somebody who connects from where METRICS_FROM says, and does not ask for others. "From this machine" proves nothing by
-    itself: a proxy on it connects from there for the whole world.
-    """
+    """A direct client in METRICS_FROM. The address alone proves nothing: a local proxy has it for everybody."""
     networks = SETTINGS.current.metrics_networks
     return bool(networks) and is_peer_in(request, networks) and not is_forwarded(request)
 
 
 def _check_origin() -> None:
-    """Refuse writes that another site caused. A Bearer token is never sent by a browser on its own, so it needs no check."""
+    """Refuse writes caused by another site. Browsers do not send Bearer tokens on their own, so these need no check."""
     if g.identity and g.identity.session_id is None:
         return
     site = request.headers.get("Sec-Fetch-Site")

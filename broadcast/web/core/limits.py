@@ -1,7 +1,7 @@
-"""Who may ask how often: in Redis over all workers, in the worker's own memory while Redis is away, never not at all.
+"""Rate limits: counted in Redis over all workers, and in the worker's memory while Redis is away.
 
-One table says what a request counts as. What is not in it counts with everything else that its person does, or that its client
-does while nobody is signed in, whatever the endpoint.
+One table maps requests to buckets. A request not in it counts with everything else that its user does, or its client
+when nobody is signed in, whatever the endpoint.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ limiter = Limiter(key_func=lambda: get_user_or_client_key(), headers_enabled=Fal
 
 
 def get_remote_address() -> str:
-    """Where the request comes from, to be shown."""
+    """The client's address, for display."""
     return request.remote_addr or "unknown"
 
 
 def get_client_key() -> str:
-    """The same, to be counted: all addresses that one client may use are one."""
+    """The client's address, for counting: all addresses that one client may use share a key."""
     return client_address.get_client_key(get_remote_address())
 
 
@@ -43,7 +43,7 @@ def _get_account_key() -> str:
 
 
 class Bucket(NamedTuple):
-    """What is counted together: under `name`, up to the limit of that setting, for each key by itself."""
+    """What is counted together: `name`, the setting with the limit, and the function that returns the key."""
 
     name: str
     setting_name: str
@@ -59,9 +59,8 @@ _LOGIN_BUCKETS: Buckets = (
     Bucket("login-address", "limit_login_per_address", get_client_key),
     Bucket("login", "limit_login_per_account", _get_account_key),
 )
-_CALLBACK_BUCKETS: Buckets = (
-    Bucket("sign-in", "limit_login_per_address", get_client_key),
-)  # from the provider, or by an invitation
+# sign-in from the provider, or by an invitation
+_CALLBACK_BUCKETS: Buckets = (Bucket("sign-in", "limit_login_per_address", get_client_key),)
 _SETUP_BUCKETS: Buckets = (Bucket("setup", "limit_login_per_account", get_client_key),)
 _PASSWORD_BUCKETS: Buckets = (Bucket("password", "limit_login_per_account"),)
 _STREAM_BUCKETS: Buckets = (
@@ -71,12 +70,12 @@ _STREAM_BUCKETS: Buckets = (
 
 
 def _select_compose_buckets() -> Buckets:
-    """A form that is only saved, checked or looked at is no sending; whatever else its button may say is."""
+    """Only the send button counts as sending. Saving, checking and previewing the form do not."""
     return _DEFAULT_BUCKETS if request.form.get("do", "send") in ("save", "review", "keep") else _PUBLISH_BUCKETS
 
 
 def _select_edit_buckets() -> Buckets:
-    """A change by a program that may alarm people again, or that tries a password, is a sending."""
+    """An edit by a program that may alert users again, or that tries a password, counts as sending."""
     try:
         body = read_json_object()
     except Invalid:
@@ -122,7 +121,7 @@ _BUCKETS_BY_ENDPOINT: dict[str, Buckets | Callable[[], Buckets]] = {
 
 
 def _select_buckets() -> Buckets:
-    """What this request counts as. What is refused anyway is nothing special, and its body is not read."""
+    """The buckets of this request. A request that is refused anyway uses the default ones, and its body is not read."""
     if g.refusal is not None:
         return _DEFAULT_BUCKETS
     buckets = _BUCKETS_BY_ENDPOINT.get(request.endpoint, _DEFAULT_BUCKETS)
@@ -130,7 +129,7 @@ def _select_buckets() -> Buckets:
 
 
 def _enforce_limits() -> Response | None:
-    """Count the request, and refuse it when it is one too many. Raises TooManyRequests."""
+    """Count the request, and refuse it above a limit. Raises TooManyRequests."""
     settings = SETTINGS.current
     if not settings.ratelimit_enabled or request.endpoint is None or request.endpoint == "static":
         return None

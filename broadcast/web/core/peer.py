@@ -1,4 +1,4 @@
-"""Who is at the other end of the connection: not whom it forwards for, which is what a client may write."""
+"""The peer of the connection, and not the client it forwards for, which a client may forge."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -9,7 +9,7 @@ _FORWARDING_HEADERS = ("FORWARDED", "VIA", "X-REAL-IP")
 
 
 def get_peer_address(request: Request) -> str:
-    """The address of whoever connected; empty for a socket without addresses."""
+    """The peer's address; empty for a socket without addresses."""
     environ = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
     return environ.get("REMOTE_ADDR") or ""
 
@@ -24,6 +24,6 @@ def is_peer_in(request: Request, networks: Sequence[IPv4Network | IPv6Network]) 
 
 
 def is_forwarded(request: Request) -> bool:
-    """Whether a proxy says that it asks for somebody else. One that says nothing looks like whoever runs on its machine."""
+    """Whether the request has a proxy's headers. A proxy that sends none looks like a local client."""
     names = [name.upper() for name, _ in request.headers]
     return any(name in _FORWARDING_HEADERS or name.startswith("X-FORWARDED-") for name in names)

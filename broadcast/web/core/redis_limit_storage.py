@@ -1,8 +1,8 @@
-"""Counters of the limits in Redis: one server, behind Sentinels, or a cluster.
+"""Counters of the rate limits in Redis: one server, Sentinel, or a cluster.
 
-The stores that come with `limits` connect while they are made, and a cluster's refuses to be made while the cluster is away.
-These ask as the bus does, by the client of the whole worker. While Redis does not answer or refuses, this worker counts by
-itself, from nothing; flask-limiter's own fallback would look only after up to half a minute whether Redis is back.
+The storages of `limits` connect in their constructor, and its cluster storage fails there while the cluster is away.
+This one uses the worker's own Redis client, as the bus does. While Redis is away or refuses, this worker counts in
+memory, from zero; flask-limiter's own fallback would retry Redis only after up to half a minute.
 """
 
 import time
@@ -18,8 +18,8 @@ from broadcast.observability import metrics
 T = TypeVar("T")
 _KEY_PREFIX = "broadcast:limit:"
 _SCAN_COUNT = 500
-# in one step, so that no counter stays without an end and shuts somebody out for ever
-# What stands there may be of another kind, no number, or without an end: somebody else wrote it, and it is replaced or ended.
+# Atomic, so that no counter stays without an expiry and locks somebody out. A value of another type, not a number or
+# without an expiry was written by somebody else: it is replaced, or gets an expiry.
 _INCREMENT_SCRIPT = """
 local count = redis.pcall("INCRBY", KEYS[1], ARGV[2])
 local is_ours = 1
@@ -39,7 +39,7 @@ return {count, is_ours}
 
 
 class RedisLimitStorage(Storage):
-    """A `limits` storage for its fixed-window strategy."""
+    """A `limits` storage for the fixed-window strategy."""
 
     STORAGE_SCHEME = ["broadcast+redis"]
 
@@ -52,7 +52,7 @@ class RedisLimitStorage(Storage):
         return CONNECTION_ERRORS
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count and return the count; it ends `expiry` seconds after the first."""
+        """Increment and return the counter. It expires `expiry` seconds after the first increment."""
         count, is_valid = self._call(
             lambda redis: redis.eval(_INCREMENT_SCRIPT, 1, _KEY_PREFIX + key, expiry, amount),
             lambda memory: (memory.incr(key, expiry, amount), True),
@@ -65,12 +65,12 @@ class RedisLimitStorage(Storage):
         value = self._call(lambda redis: redis.get(_KEY_PREFIX + key), lambda memory: memory.get(key))
         try:
             return int(value or 0)
-        except ValueError as problem:  # the next count replaces it
+        except ValueError as problem:  # the next increment replaces it
             untrusted_json.record_rejection("limit", problem)
             return 0
 
     def get_expiry(self, key: str) -> float:
-        """When the count ends, as a time of this machine; now if there is none."""
+        """When the counter expires, by this machine's clock; now if there is none."""
         return self._call(
             lambda redis: time.time() + max(0, redis.ttl(_KEY_PREFIX + key)), lambda memory: memory.get_expiry(key)
         )
@@ -82,7 +82,7 @@ class RedisLimitStorage(Storage):
             return False
 
     def reset(self) -> int:
-        """Forget every count; return how many there were."""
+        """Delete all counters; return how many there were."""
         keys = self._redis.call(lambda redis: list(redis.scan_iter(f"{_KEY_PREFIX}*", count=_SCAN_COUNT)))
         for key in keys:
             self._redis.call(lambda redis, key=key: redis.delete(key))

@@ -1,4 +1,4 @@
-"""What templates can use: filters, icons, and a card with what one person did with it."""
+"""Template helpers: filters, icons, and cards with the viewer's receipt."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -21,9 +21,9 @@ from broadcast.streams import sse
 
 
 class CardView:
-    """A Card for the template: its HTML marked as safe (nh3 made it), and what the person looking did with it.
+    """A Card for the template: its HTML marked as safe (nh3 sanitized it), with the viewer's receipt.
 
-    Without `item`, as in the stream, which is rendered once for everybody: nothing done yet, or read as told.
+    Without `item`, as in the stream, which is rendered once for all viewers: no receipt, and `is_read` as given.
     """
 
     def __init__(self, card: Card, *, seq: int, is_read: bool = False, item: InboxItem | None = None):
@@ -47,11 +47,11 @@ def to_card_view(item: InboxItem) -> CardView:
 
 
 def make_html_encoder(app: Flask):
-    """The HTML representation for the hub: the same card partial that pages show, without anything of one person's."""
+    """The HTML encoder for the hub: the card partial of the pages, without anything that differs between viewers."""
 
     def encode(event: Event) -> bytes:
-        payload = event.payload  # of an update, with the place in the inbox, and whether it is shown once more
-        if "title" not in payload:  # no card: a removal, say
+        payload = event.payload  # an update also has the position in the inbox, and whether it alerts again
+        if "title" not in payload:  # no card, for example a removal
             return sse.encode_event_json(event)
         card = CardView(Card.from_payload(payload), seq=payload.get("seq", event.seq))
         template = app.jinja_env.get_template("inbox/_card.html")
@@ -67,7 +67,7 @@ def is_htmx() -> bool:
 
 
 def render_page(template: str, **values) -> str:
-    """Render a page or a partial of a request: forms in it carry the CSRF token."""
+    """Render a page or fragment for a request: its forms carry the CSRF token."""
     return render_template(template, form_token=True, **values)
 
 
@@ -76,7 +76,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.policies["ext.i18n.trimmed"] = True
-    app.jinja_env.install_null_translations(newstyle=True)  # English as it stands in the templates; `_()` finds it
+    app.jinja_env.install_null_translations(newstyle=True)  # the templates are in English; `_()` works
     filters = {
         "when": format_relative_time,
         "o_clock": format_clock_time,
@@ -100,7 +100,7 @@ def _build_template_context() -> dict:
         try:
             values["preferences"] = users.get_preferences(identity.id)
             values["unread"] = g.get("unread") or inbox.count_unread(identity.actor.viewer, now=now)
-        except (SQLAlchemyError, TemporarilyUnavailable):  # the page that says that the database is away has a bell too
+        except (SQLAlchemyError, TemporarilyUnavailable):  # the error page needs the values too
             db.session.rollback()
             values["unread"] = inbox.UnreadCount(0, 0)
     return values
@@ -109,13 +109,13 @@ def _build_template_context() -> dict:
 def _make_icon_renderer(app: Flask):
     @cache
     def icon(name: str, label: str | None = None) -> Markup:
-        return app.jinja_env.get_template("core/_icons.html").module.icon(name, label)  # seven on each card of a page
+        return app.jinja_env.get_template("core/_icons.html").module.icon(name, label)  # called seven times per card
 
     return icon
 
 
 def format_relative_time(moment: datetime | None) -> Markup:
-    """A `<time>` element in words: how long ago, or the moment itself when it lies ahead."""
+    """A `<time>` element: how long ago, or the moment itself if it lies ahead."""
     if moment is None:
         return Markup("")
     exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
@@ -125,7 +125,7 @@ def format_relative_time(moment: datetime | None) -> Markup:
 
 
 def format_clock_time(moment: datetime) -> Markup:
-    """A `<time>` element that says the time of the day, and the day unless it is today; page.js makes it local."""
+    """A `<time>` element with the time of day, and the date unless it is today; page.js converts it to local time."""
     local = moment.astimezone(UTC)
     text = local.strftime("%H:%M" if local.date() == clock.now().date() else "%-d %b, %H:%M")
     exact = local.strftime("%a %-d %b %Y, %H:%M UTC")
@@ -133,7 +133,7 @@ def format_clock_time(moment: datetime) -> Markup:
 
 
 def format_exact_time(moment: datetime) -> Markup:
-    """A `<time>` element that says the moment itself, however long ago; page.js makes it local."""
+    """A `<time>` element with the exact moment, however long ago; page.js converts it to local time."""
     exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
     return Markup('<time datetime="{}" title="{}" data-exact>{}</time>').format(clock.to_rfc3339(moment), exact, exact)
 
@@ -153,7 +153,7 @@ def _format_ago(ago: timedelta, exact: str) -> str:
 
 
 def format_duration(duration: timedelta | None) -> str:
-    """A length of time in words, in one unit and its half-way partner: "45 s", "3 min", "2 h 10 min", "4 days"."""
+    """A duration in one unit, or two for hours: "45 s", "3 min", "2 h 10 min", "4 days"."""
     if duration is None:
         return "–"
     seconds = int(duration.total_seconds())

@@ -1,4 +1,4 @@
-"""Gives every request its id: what a trusted proxy sent in X-Request-ID, or a new one. The answer and the log carry it."""
+"""Sets the request id: X-Request-ID from a trusted proxy, or a new one. The response and the log carry it."""
 
 import secrets
 import time

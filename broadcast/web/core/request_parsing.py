@@ -1,6 +1,4 @@
-"""What a request asks: the body, page or number of the JSON interface, the button of a form. Each raises Invalid with a
-sentence per field.
-"""
+"""Parses JSON bodies, paging, numbers and form buttons. Raises Invalid with a sentence per field."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,14 +9,14 @@ from broadcast.base.errors import Invalid
 from broadcast.domain.confirmation import ConfirmationInput
 
 MAX_PAGE_SIZE = 200  # items in a page
-_MAX_FIELDS = 200  # of a body; each that is unknown is told by name
+_MAX_FIELDS = 200  # of a body; unknown ones are reported by name
 
 
 def read_json_object() -> dict[str, Any]:
     """The body as a JSON object. Raises Invalid for any other body; a body that is too large stays a 413."""
     try:
         body = request.get_json(silent=True) if request.is_json else None
-    except RecursionError:  # ten thousand brackets
+    except RecursionError:  # ten thousand nested brackets
         body = None
     if not isinstance(body, Mapping):
         raise Invalid({"body": "Send one JSON object, with Content-Type: application/json."})
@@ -28,7 +26,7 @@ def read_json_object() -> dict[str, Any]:
 
 
 def read_choice(field_name: str, choices: Collection[str], default: str) -> str:
-    """What a form says by its button or its ticked choice; `default` when it says nothing. Raises Invalid for anything else."""
+    """The value of a button or radio field; `default` when it is missing. Raises Invalid for any other value."""
     chosen = request.form.get(field_name) or default
     if chosen not in choices:
         raise Invalid({field_name: "This form asks for an unknown action. Reload the page and try again."})
@@ -36,7 +34,7 @@ def read_choice(field_name: str, choices: Collection[str], default: str) -> str:
 
 
 def pop_confirmation(body: dict[str, Any]) -> ConfirmationInput | None:
-    """Take `confirm` out of a body: `{people, password}`, as a refusal asked for it. Raises Invalid."""
+    """Remove `confirm` from a body and return it: `{people, password}`, as a refusal asked for it. Raises Invalid."""
     raw = body.pop("confirm", None)
     if raw is None:
         return None

@@ -1,8 +1,8 @@
-"""Forms whose text survives what comes between: an ended session, a page that was open for too long, a limit, a busy database.
+"""Keeps the text of a form across an expired session, a stale page, a rate limit or a busy database.
 
-The CSRF token of every form says whose page it stood in, and is signed. So a form that is refused can be given back: in the
-answer itself, as hidden fields, and only to the person who wrote it. Nothing of it is done before they press its button again:
-a form that comes back is drawn (`raise_if_resumed`), and CSRF is demanded as ever. Passwords are never given back.
+The CSRF token of every form is signed and names the user whose page had it. So a refused form can be returned as hidden
+fields of the response, and only to the user who wrote it. Nothing runs before the user presses its button again: a
+resumed form is only rendered (`raise_if_resumed`), and CSRF protection applies as always. Passwords are never returned.
 """
 
 import secrets
@@ -15,9 +15,9 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from broadcast.base.errors import Invalid
 
-_CSRF_FIELD = "csrf_token"  # the form's field, and the session's
-_MAX_SIGNED_BYTES = 200 * 1024  # what the sign-in form can carry
-_MAX_UNAUTHENTICATED_BYTES = 256 * 1024  # of a form that is read before it is known who asks
+_CSRF_FIELD = "csrf_token"  # the name in the form and in the session
+_MAX_SIGNED_BYTES = 200 * 1024  # what fits into the sign-in form
+_MAX_UNAUTHENTICATED_BYTES = 256 * 1024  # of a form that is read before authentication
 _MAX_FIELDS = 2000
 _DAY_SECONDS = 86400
 _EXCLUDED_FIELDS = {
@@ -41,7 +41,7 @@ def init_app(app: Flask) -> None:
 
 
 class SavedForm(NamedTuple):
-    """A form that can be given back: where it goes, whose it is, and its fields."""
+    """A form that can be returned: its target, its user, and its fields."""
 
     path: str
     user_id: int
@@ -49,7 +49,7 @@ class SavedForm(NamedTuple):
 
 
 class FormResumed(Invalid):
-    """A form comes back to be gone on with: it is drawn as it was typed, and nothing is wrong with it."""
+    """A resumed form, to be rendered as typed. Nothing is wrong with it."""
 
     status = 200
 
@@ -58,25 +58,25 @@ class FormResumed(Invalid):
 
 
 def resumable_form(view: Callable) -> Callable:
-    """Say that a view draws its form when it is posted with `resume`: its text may then be given back."""
+    """Mark a view that only renders its form when posted with `resume`, so that its text can be returned."""
     view.is_resumable = True
     return view
 
 
 def raise_if_resumed() -> None:
-    """Raises Resumed for a form that is only to be drawn once more; a view handles it as it handles mistakes."""
+    """Raise FormResumed for a form that is only to be rendered again; a view handles it like invalid input."""
     if request.form.get("resume") == "yes":
         raise FormResumed
 
 
 def bind_csrf_token(user_id: int) -> None:
-    """Let the CSRF tokens of this session say whose pages they stand in; a session that has such tokens keeps them."""
+    """Bind this session's CSRF tokens to the user; a session that has bound tokens keeps them."""
     if _CSRF_FIELD not in flask.session:
         flask.session[_CSRF_FIELD] = f"{user_id}-{secrets.token_hex(20)}"
 
 
 def capture_from_signed_out() -> SavedForm | None:
-    """The posted form of somebody who has no session any more; None when it cannot be given back."""
+    """The posted form of a user whose session has ended; None when it cannot be returned."""
     if not _is_resumable() or not 0 < (request.content_length or 0) <= _MAX_UNAUTHENTICATED_BYTES:
         return None
     if request.mimetype != "multipart/form-data" and request.get_data(cache=True).count(b"&") > _MAX_FIELDS:
@@ -86,7 +86,7 @@ def capture_from_signed_out() -> SavedForm | None:
 
 
 def capture_from_current_user() -> SavedForm | None:
-    """The posted form of the person asking, which was refused; None when it cannot be given back, or is somebody else's."""
+    """The refused form of the current user; None when it cannot be returned, or is another user's."""
     identity = g.get("identity")
     if identity is None or identity.session_id is None or not _is_resumable():
         return None
@@ -94,13 +94,13 @@ def capture_from_current_user() -> SavedForm | None:
 
 
 def sign(saved_form: SavedForm) -> str:
-    """A form as one field of the sign-in form; empty when it is too long for that."""
+    """Encode a form as one field of the sign-in form; empty when it is too long for that."""
     text = _make_serializer("kept-form").dumps(saved_form)
     return text if len(text) <= _MAX_SIGNED_BYTES else ""
 
 
 def read(text: str | None) -> SavedForm | None:
-    """What `sign` made within the last day."""
+    """Decode what `sign` made within the last day."""
     try:
         path, user_id, fields = _make_serializer("kept-form").loads(text or "", max_age=_DAY_SECONDS)
     except BadData:
@@ -109,7 +109,7 @@ def read(text: str | None) -> SavedForm | None:
 
 
 def _replace_redirect_for_script(response: Response) -> Response:
-    """The page's script posts such a form and then goes where it is sent: it cannot read where a redirect leads."""
+    """Replace a redirect in the response to the page's script, which cannot read where a redirect leads."""
     if request.headers.get("X-Form") == "script" and response.location and response.status_code == 303:
         response.headers["X-Location"] = response.headers.pop("Location")
         response.status_code, response.data = 204, b""
@@ -127,7 +127,7 @@ def _capture_form(user_id: int) -> SavedForm:
 
 
 def _read_csrf_author() -> int | None:
-    """Whose page the form stood in, as its CSRF token says."""
+    """The user whose page had the form, by its CSRF token."""
     token = request.form.get(_CSRF_FIELD) or request.headers.get("X-CSRFToken", "")
     try:
         secret: Any = _make_serializer("wtf-csrf-token").loads(token)
@@ -138,5 +138,5 @@ def _read_csrf_author() -> int | None:
 
 
 def _make_serializer(salt: str) -> URLSafeTimedSerializer:
-    keys = [*(current_app.config["SECRET_KEY_FALLBACKS"] or ()), current_app.secret_key]  # the newest signs
+    keys = [*(current_app.config["SECRET_KEY_FALLBACKS"] or ()), current_app.secret_key]  # the last key signs
     return URLSafeTimedSerializer(keys, salt=salt)

@@ -1,4 +1,4 @@
-"""Headers of every response, cookies, and which hosts are believed."""
+"""Response headers, cookies, and trusted hosts."""
 
 import os
 from collections.abc import Callable
@@ -23,19 +23,19 @@ _CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")  # the launcher and health checks ask from this machine
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")  # for the launcher and health checks on this machine
 _ONE_YEAR_SECONDS = 31_536_000
 MAX_LARGE_BODY_BYTES = 8 * 1024 * 1024  # 50,000 rows of a table
 
 
 def allow_large_body(view: Callable) -> Callable:
-    """Let a view take LARGE_BYTES: a table of people. It must not be open to everybody."""
+    """Let a view receive MAX_LARGE_BODY_BYTES, such as a table of users. The view must not be public."""
     view.is_large = True
     return view
 
 
 class _LazySessionInterface(SecureCookieSessionInterface):
-    """Flask's own, which makes what checks a cookie's signature only for a request that brings a cookie."""
+    """Flask's session interface, which creates the signature serializer only for requests with a cookie."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         return super().open_session(app, request) if "HTTP_COOKIE" in request.environ else self.session_class()
@@ -52,12 +52,12 @@ def init_app(app: Flask, settings: Settings) -> None:
         SESSION_COOKIE_PATH="/",
         TRUSTED_HOSTS=[*settings.trusted_hosts, *_LOOPBACK_HOSTS] if settings.trusted_hosts else None,
         SECRET_KEY_FALLBACKS=settings.secret_key_fallbacks or None,
-        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
-        WTF_CSRF_CHECK_DEFAULT=False,  # `identity` asks for it, once it knows who is there
-        WTF_CSRF_SSL_STRICT=False,  # `identity` looks at Origin and Sec-Fetch-Site, which say more than Referer
+        WTF_CSRF_TIME_LIMIT=None,  # valid as long as the session
+        WTF_CSRF_CHECK_DEFAULT=False,  # `identity` checks it, once the user is known
+        WTF_CSRF_SSL_STRICT=False,  # `identity` checks Origin and Sec-Fetch-Site, which say more than Referer
     )
     if settings.trusted_proxy_hops:
-        # each proxy appends an address, but the scheme is one word that the nearest proxy sets
+        # each proxy appends an address, but the scheme is one value that the nearest proxy sets
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxy_hops, x_proto=1, x_host=0)
     app.session_interface = _LazySessionInterface()
     app.before_request(_raise_body_limit)
@@ -80,7 +80,7 @@ def _add_headers(response: Response, settings: Settings) -> Response:
     if settings.is_production:
         headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR_SECONDS}; includeSubDomains"
     else:
-        headers["X-Worker"] = str(os.getpid())  # which worker answered: for tests, and for whoever looks for a fault
+        headers["X-Worker"] = str(os.getpid())  # the worker that answered, for tests and debugging
     if request.endpoint != "static" and (getattr(g, "identity", None) is not None or response.mimetype == "text/html"):
         headers["Cache-Control"] = "no-store"
     return response

@@ -1,8 +1,8 @@
-"""Static files under names that carry their content's hash (`core/app.css?v=…`), which browsers keep for ever.
+"""Static files with their content's hash in the URL (`core/app.css?v=…`), cached by browsers for a year.
 
-Only the content with that hash may stand under such a name. While nodes are upgraded one after the other, a page of one
-asks another for its files; answered with what that node has, the wrong script would stay in the browser for a year. So it
-answers 404, and the page waits until a node has the file (`static/core/recover.js`).
+A URL must only return the content with its hash. During a rolling upgrade a page of one node asks another node for its
+files, and a wrong script would stay in the browser for a year. So other hashes get 404, and the page waits until a node
+has the file (`static/core/recover.js`).
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.utils import safe_join
 
 _ONE_YEAR_SECONDS = 31_536_000
-_HASH_DIGITS = 12  # of the hash, in an address
+_HASH_DIGITS = 12  # of the hash in a URL
 
 
 class AssetHashes:
@@ -21,10 +21,10 @@ class AssetHashes:
 
     def __init__(self, folder: str):
         self._folder = folder
-        self._hash_cache: dict[str, tuple[int, int, str]] = {}  # by name: when it was changed, its size, its hash
+        self._hash_cache: dict[str, tuple[int, int, str]] = {}  # by name: mtime in ns, size, hash
 
     def get_hash(self, name: str) -> str | None:
-        """The hash that stands in the file's address; None when there is no such file."""
+        """The hash for the file's URL; None when there is no such file."""
         path = safe_join(self._folder, name)
         try:
             file_stat = Path(path).stat() if path else None
@@ -34,13 +34,13 @@ class AssetHashes:
             if (modified_ns, size) != (file_stat.st_mtime_ns, file_stat.st_size):
                 digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:_HASH_DIGITS]
                 self._hash_cache[name] = file_stat.st_mtime_ns, file_stat.st_size, digest
-        except (OSError, ValueError):  # a folder, or a name that no file can have
+        except (OSError, ValueError):  # a folder, or an invalid name
             return None
         return digest
 
     def build_url(self, name: str) -> str:
-        """For templates: the address of a file. Of one that is gone too, say because the code is being replaced just now: a
-        page without one of its scripts is better than none.
+        """For templates: the URL of a file. A missing file gets one too, as the code may be in replacement: a page
+        without one of its scripts is better than none.
         """
         return url_for("static", filename=name, v=self.get_hash(name) or "missing")
 

@@ -1,10 +1,10 @@
-"""Thousands of streams that return at once are let in a few at a time, in the order in which they came.
+"""Admission control: when thousands of streams reconnect at once, a few open at a time, in order of arrival.
 
-Opening one asks the database who it is and what is unread. Let in all together, they wait for its connections until their
-patience ends and honest clients are refused, and a page that somebody asks for meanwhile stands behind every one of them.
-Waiting here costs a greenlet and nothing else.
+Opening a stream queries the database for the session and the unread messages. All at once, they wait for database
+connections until they time out, clients are refused, and page requests queue behind them. Waiting here costs only a
+greenlet.
 
-SQLite answers within this process and never lets others run, so more than two at a time would only stand in each other's way.
+SQLite runs in this process and never lets other greenlets run, so more than two at a time would only delay each other.
 """
 
 from flask import Flask, Response, g
@@ -13,18 +13,18 @@ from gevent.lock import BoundedSemaphore
 from broadcast.config.settings import Settings
 from broadcast.web.core.error_handlers import is_stream_request, make_stream_refusal
 
-_MAX_OPENINGS_ON_SQLITE = 2  # one asks while the other writes its answer
-_MAX_OPENINGS_ON_SERVER = 6  # fewer than the database connections of one worker, so that pages always find one
-_ADMISSION_TIMEOUT_SECONDS = 20.0  # a database that is away is no reason to keep a client in doubt
+_MAX_OPENINGS_ON_SQLITE = 2  # one queries while the other writes its response
+_MAX_OPENINGS_ON_SERVER = 6  # fewer than a worker's database connections, so that pages always get one
+_ADMISSION_TIMEOUT_SECONDS = 20.0  # do not keep a client waiting for an unavailable database
 
 
 def get_max_concurrent_openings(settings: Settings) -> int:
-    """How many streams of one worker are opened at a time."""
+    """How many streams of one worker may open at a time."""
     return _MAX_OPENINGS_ON_SQLITE if settings.database_uri.startswith("sqlite") else _MAX_OPENINGS_ON_SERVER
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Put the turnstile before everything that a stream asks the database; it opens again when the request is answered."""
+    """Acquire a slot before a stream's first database query; release it at the end of the request."""
     semaphore = BoundedSemaphore(get_max_concurrent_openings(settings))
 
     @app.before_request

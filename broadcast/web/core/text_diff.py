@@ -1,8 +1,8 @@
-"""What changed between two texts: lines, and words within changed lines, in a bounded number of comparisons.
+"""Diffs two texts: by line, and by word within changed lines, with a bounded number of comparisons.
 
-The shortest edit script of Myers ("An O(ND) Difference Algorithm and Its Variations", 1986), whose cost grows with what is
-different and not with the texts. When its comparisons are used up, changed lines are shown as replaced, and at last the whole
-text: both are there to read, only not word by word.
+Myers' shortest edit script ("An O(ND) Difference Algorithm and Its Variations", 1986), whose cost grows with the
+differences and not with the texts. When the comparisons run out, changed lines are shown as replaced, and finally the
+whole text: both versions are still complete, only not compared by word.
 """
 
 import re
@@ -10,22 +10,22 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal, NamedTuple
 
-MAX_COMPARISONS = 30_000  # for two texts, some 15 ms: a text of 16 KiB in which eighty words were changed
-MAX_CHARACTERS = 100_000  # of both texts; longer ones (pasted lists of people) are not compared
+MAX_COMPARISONS = 30_000  # some 15 ms for two texts: 16 KiB with eighty changed words
+MAX_CHARACTERS = 100_000  # of both texts; longer ones (pasted lists of users) are not compared
 _WORD_PATTERN = re.compile(r"\s+|[^\s]+")
 
 
 class DiffPart(NamedTuple):
-    """A piece of text that both have, or only the old or the new one."""
+    """A piece of text that is in both versions, or only in the old or the new one."""
 
     kind: Literal["same", "old", "new"]
     text: str
 
 
 class TextDiff(NamedTuple):
-    """`parts` in order: without those of kind "new" they are the old text, without "old" the new one.
+    """`parts` are in order: without those of kind "new" they are the old text, without "old" the new one.
 
-    `is_coarse` when more of them is told as changed than is, as finding out would take too long.
+    `is_coarse`: more is marked as changed than differs, because an exact diff would take too long.
     """
 
     parts: list[DiffPart]
@@ -33,7 +33,7 @@ class TextDiff(NamedTuple):
 
 
 def compare(old: str, new: str) -> TextDiff:
-    """What turns `old` into `new`. Keeps the loop for at most some 20 ms, whatever the texts."""
+    """Diff `old` and `new`. Blocks the loop for at most some 20 ms, whatever the texts."""
     if len(old) + len(new) > MAX_CHARACTERS:
         return TextDiff(_merge_parts([DiffPart("old", old), DiffPart("new", new)]), is_coarse=True)
     budget = _ComparisonBudget()
@@ -47,21 +47,21 @@ def compare(old: str, new: str) -> TextDiff:
 
 
 class _ComparisonBudget:
-    """How many are left."""
+    """How many comparisons are left."""
 
     def __init__(self) -> None:
         self._remaining = MAX_COMPARISONS
         self.is_exhausted = False
 
     def spend(self, count: int) -> bool:
-        """Whether there are so many left."""
+        """Use up `count` comparisons; false when not so many are left."""
         self._remaining -= count
         self.is_exhausted = self.is_exhausted or self._remaining < 0
         return not self.is_exhausted
 
 
 class _AlignedPiece(NamedTuple):
-    """Items of both sequences that stand for each other: the same, or the old ones and what replaces them."""
+    """Items of both sequences that correspond: equal ones, or old ones and their replacement."""
 
     old: Sequence[str]
     new: Sequence[str]
@@ -78,7 +78,7 @@ def _diff_words(old: str, new: str, budget: _ComparisonBudget) -> Iterator[DiffP
 
 
 def _diff_sequences(old: Sequence[str], new: Sequence[str], budget: _ComparisonBudget) -> Iterator[_AlignedPiece]:
-    """The pieces in order. Without comparisons left, all between the common beginning and end is one."""
+    """The pieces in order. Without comparisons left, all between the common prefix and suffix is one piece."""
     start = _count_common_prefix(old, new)
     end = _count_common_prefix(old[: start - 1 if start else None : -1], new[: start - 1 if start else None : -1])
     budget.spend(start + end)
@@ -89,7 +89,7 @@ def _diff_sequences(old: Sequence[str], new: Sequence[str], budget: _ComparisonB
 
 
 def _count_common_prefix(old: Sequence[str], new: Sequence[str]) -> int:
-    """How many items are the same from the beginning."""
+    """How many leading items are equal."""
     return next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
 
 
@@ -104,7 +104,7 @@ def _diff_replaced(old: Sequence[str], new: Sequence[str], budget: _ComparisonBu
 
 
 def _trace_edits(old: Sequence[str], new: Sequence[str], budget: _ComparisonBudget) -> list[dict[int, int]] | None:
-    """For each number of edits the furthest place in `old`, by diagonal (place in `old` less place in `new`), until its end."""
+    """For each number of edits, the furthest `old` position by diagonal (`old` position less `new` position)."""
     trace: list[dict[int, int]] = []
     furthest = {1: 0}
     for edits in range(len(old) + len(new) + 1):
@@ -123,7 +123,7 @@ def _trace_edits(old: Sequence[str], new: Sequence[str], budget: _ComparisonBudg
 
 
 def _advance_edit(furthest: dict[int, int], diagonal: int, edits: int) -> int:
-    """The place in `old` after one more edit: an insertion comes from the diagonal above, a deletion from the one below."""
+    """The position in `old` after one more edit: an insertion is from the diagonal above, a deletion from below."""
     if _is_insertion(furthest, diagonal, edits):
         return furthest[diagonal + 1]
     return furthest[diagonal - 1] + 1
@@ -134,7 +134,7 @@ def _is_insertion(furthest: dict[int, int], diagonal: int, edits: int) -> bool:
 
 
 def _backtrack_runs(x: int, y: int, trace: list[dict[int, int]]) -> list[tuple[int, int, int]]:
-    """The common runs on the way back from the end: places in `old` and `new`, and length, in order."""
+    """The common runs, traced back from the end, in order: positions in `old` and `new`, and length."""
     runs = []
     for edits in range(len(trace) - 1, -1, -1):
         diagonal, furthest = x - y, trace[edits]
@@ -148,7 +148,7 @@ def _backtrack_runs(x: int, y: int, trace: list[dict[int, int]]) -> list[tuple[i
 
 
 def _merge_parts(parts: list[DiffPart]) -> list[DiffPart]:
-    """Neighbours of a kind as one; the spaces between two changed words belong to both."""
+    """Merge neighbours of one kind. Spaces between two changed words belong to both."""
     parts = [part for part in parts if part.text]
     merged: list[DiffPart] = []
     old = new = ""

@@ -1,4 +1,4 @@
-"""Ids in addresses: a number that no database can hold is an address where nothing is, not an error."""
+"""Ids in URLs. A number that does not fit into the database is 404, not an error."""
 
 from flask import Flask
 from werkzeug.routing import IntegerConverter

@@ -1,1 +1,1 @@
-"""An inbox in another site's pages: its script and its tokens."""
+"""The inbox embedded in another site's pages: script and tokens."""

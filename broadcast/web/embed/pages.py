@@ -1,7 +1,7 @@
-"""An inbox in another site's pages: its script, the tokens that the site's server asks for, and who may read an answer.
+"""The inbox embedded in another site's pages: its script, tokens for the site's server, and CORS.
 
-CORS is for exactly this: an allowed origin, a route marked `embedded`, and a token of that very origin, or the question
-before it (a preflight, which carries no token). Nothing is ever sent with cookies, and nothing may be framed.
+CORS headers need an allowed origin, a view with `may_be_embedded`, and a token of that origin, or a preflight, which
+carries no token. Cookies are never sent, and nothing may be framed.
 """
 
 import json
@@ -36,7 +36,7 @@ _SCRIPT_PARTS = (
     "embed/inbox",
 )
 _PREFLIGHT_SECONDS = 600
-_SCRIPT_SECONDS = 300  # its address never changes, so this is how late pages follow a new version
+_SCRIPT_SECONDS = 300  # the script's URL never changes, so pages use a new version after this time at the latest
 
 
 def init_app(app: Flask) -> None:
@@ -58,7 +58,7 @@ def script() -> Response:
 
 @cache
 def _build_script(folder: Path) -> str:
-    """One file from several: a page that loads modules of another site would need CORS for them."""
+    """Bundle several files into one: a page that loads modules of another site would need CORS for them."""
     stylesheet = json.dumps((folder / "embed/inbox.css").read_text())
     scripts = [(folder / f"{name}.js").read_text() for name in _SCRIPT_PARTS]
     return "\n".join(['"use strict";', "(() => {", f"const SHEET = {stylesheet};", *scripts, "})();", ""])
@@ -67,7 +67,7 @@ def _build_script(folder: Path) -> str:
 @blueprint.post("/api/embed/tokens")
 @allow("embed")
 def create_token():
-    """`{username, origin}` for a site's server: a token for that person in that site's pages; a lone origin may be left out."""
+    """`{username, origin}` from a site's server: a token for that user on that site; a sole origin may be left out."""
     if request.headers.get("Origin") or request.headers.get("Sec-Fetch-Site"):
         raise Forbidden("Request this from your server. Never put the key that you used into a web page.")
     body, origins = read_json_object(), _get_settings().embed_origins
@@ -97,7 +97,7 @@ def _issue_token(username: str, origin: str, now: datetime) -> Response:
 
 
 def _answer_preflight() -> Response | None:
-    """A browser asks whether a page of that origin may make the request that it names (Fetch standard, 3.2.2)."""
+    """Answer a preflight request (Fetch standard, 3.2.2)."""
     method = request.headers.get("Access-Control-Request-Method")
     if request.method != "OPTIONS" or not method or request.headers.get("Origin") not in _get_settings().embed_origins:
         return None

@@ -1,6 +1,7 @@
-"""Tokens of embedded inboxes: signed and not stored, good for some minutes. What they name is a session, which can be ended.
+"""Tokens of embedded inboxes: signed, not stored, valid for some minutes. A token names a session, which can be ended.
 
-Signed with a key made from SECRET_KEY for this one purpose, so that no cookie is a token and no token a cookie.
+The key is derived from SECRET_KEY for this purpose only, so that no cookie is valid as a token, and no token as a
+cookie.
 """
 
 import hashlib
@@ -15,12 +16,12 @@ _MAX_CHARACTERS = 300
 
 
 def sign(session_id: int, *, expires_at: datetime) -> str:
-    """A token that opens this embedded session until then (whole seconds)."""
+    """A token for this embedded session, valid until `expires_at` (whole seconds)."""
     return PREFIX + _make_signer().dumps([session_id, int(expires_at.timestamp())])
 
 
 def read(token: str) -> tuple[int, datetime] | None:
-    """The session's id, and until when the token is good, which may be past; None for what nobody here signed."""
+    """The session id and expiry of a token, which may have passed; None without a valid signature."""
     if not token.startswith(PREFIX) or len(token) > _MAX_CHARACTERS:
         return None
     try:
@@ -31,6 +32,6 @@ def read(token: str) -> tuple[int, datetime] | None:
 
 
 def _make_signer() -> URLSafeSerializer:
-    keys = [*(current_app.config["SECRET_KEY_FALLBACKS"] or ()), current_app.secret_key]  # the last one signs
+    keys = [*(current_app.config["SECRET_KEY_FALLBACKS"] or ()), current_app.secret_key]  # the last key signs
     signer_options = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     return URLSafeSerializer(keys, salt="broadcast embed", signer_kwargs=signer_options)

@@ -1,1 +1,1 @@
-"""The inbox of one user: its pages, what is done with messages, preferences."""
+"""A user's inbox: pages, actions on messages, preferences."""

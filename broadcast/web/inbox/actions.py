@@ -1,6 +1,6 @@
-"""What people do with messages: every verb as a plain form (303 back to the list) and as JSON for the page's own script.
+"""Inbox actions: each as a plain form (303 back to the list) and as JSON for the page's script.
 
-The script's answer says what changed, the new counts and the version of the inbox: the same that other tabs hear as a receipt.
+The JSON response has the changes, the new counts and the inbox version, as other tabs receive them in a receipt event.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ ACTIONS_BY_VERB: dict[str, Callable[..., ReceiptResult]] = {
     "dismiss": actions.dismiss,
 }
 _MAX_IDS = 1000
-_MAX_BACK_CHARACTERS = 2000  # characters: an address of the inbox with all its filters
+_MAX_BACK_CHARACTERS = 2000  # characters of an inbox URL with all its filters
 
 
 def _make_action_view(verb: str) -> Callable[[int], ResponseReturnValue]:
@@ -57,7 +57,7 @@ for _verb in (*ACTIONS_BY_VERB, "snooze"):
 @blueprint.post("/chosen")
 @allow("person")
 def bulk_action():
-    """One verb for the messages that are ticked."""
+    """Apply one action to the ticked messages."""
     ids = [number for number in map(parse_number_or_zero, request.form.getlist("ids")) if number]
     if not 0 < len(ids) <= _MAX_IDS:
         raise Invalid({"ids": "Select at least one message, and at most 1,000."})
@@ -82,9 +82,9 @@ def undo():
 @blueprint.post("/seen")
 @allow("person")
 def mark_seen():
-    """What was in the viewport, as pages tell it now and then. Written down in batches, like deliveries.
+    """Messages that were in the viewport, which pages report now and then. Written in batches, like deliveries.
 
-    `aside`: an alert was put away, as by the verb "dismiss".
+    `aside`: an alert was dismissed.
     """
     ids = [number for number in map(parse_number_or_zero, request.form.get("ids", "").split(",")[:_MAX_IDS]) if number]
     if ids:
@@ -97,9 +97,9 @@ def mark_seen():
 
 
 def _read_snooze_end(now: datetime) -> tuple[datetime, ZoneInfo]:
-    """When a snooze ends, by a preset's name or a local time, and the zone that it is meant in. Raises Invalid.
+    """The end of a snooze, from a preset or a local time, and its time zone. Raises Invalid.
 
-    Of a time that comes twice the first is meant: nobody minds a message that is back an hour early.
+    Of a local time that occurs twice the first counts: nobody minds a message that is back an hour early.
     """
     form = request.form
     try:
@@ -118,7 +118,7 @@ def _apply_action(verb: str, ids: Sequence[int]) -> ReceiptResult:
     now = clock.now()
     if verb == "snooze":
         until, zone = _read_snooze_end(now)
-        g.snoozed = {"until": clock.to_rfc3339(until), "timeZone": zone.key}  # told with the answer
+        g.snoozed = {"until": clock.to_rfc3339(until), "timeZone": zone.key}  # for the response
         return actions.snooze(ids, until=until, by=by, now=now)
     if verb not in ACTIONS_BY_VERB:
         raise Invalid({"verb": "Choose what to do with the messages."})
@@ -144,7 +144,7 @@ def _respond(result: ReceiptResult, return_url: str | None = None) -> ResponseRe
 
 
 def _get_return_url() -> str:
-    """The list that the form stood on, as it says itself; only ever a page of the inbox."""
+    """The list that contained the form, as the form says; always a page of the inbox."""
     address = urlsplit(request.form.get("back", "")[:_MAX_BACK_CHARACTERS])
     if address.netloc or address.scheme or address.path != "/inbox":
         return url_for("inbox.index")

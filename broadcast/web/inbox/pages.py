@@ -1,4 +1,4 @@
-"""The inbox as pages: a list that the stream keeps fresh, some cards of it, one message alone. `marks` has the verbs."""
+"""The inbox pages: a list that the stream updates, some of its cards, one message. `actions` has the actions."""
 
 from datetime import datetime
 from types import ModuleType
@@ -22,9 +22,9 @@ from broadcast.web.core.rendering import is_htmx, render_page, to_card_view
 blueprint = Blueprint("inbox", __name__, url_prefix="/inbox")
 
 PAGE_SIZE = 30
-_MAX_PINNED = 50  # messages to acknowledge that stand above the list; any more stay in the list
+_MAX_PINNED = 50  # unacknowledged messages pinned above the list; more stay in the list
 _MAX_IDS = 100
-_MAX_WAITING_ALERTS = 200  # alerts that preferences may silence before those that are raised are chosen
+_MAX_WAITING_ALERTS = 200  # read before preferences silence some of them
 
 
 @blueprint.get("", strict_slashes=False)
@@ -44,7 +44,7 @@ def listing():
 @blueprint.get("/cards")
 @allow("person")
 def cards():
-    """Those of `?ids=1,2` that the view and its filters show now: how an open page follows what was done elsewhere."""
+    """The cards of `?ids=1,2` that match the view and its filters: how an open page follows changes made elsewhere."""
     ids = [number for number in map(parse_number_or_zero, request.args.get("ids", "").split(",")[:_MAX_IDS]) if number]
     filters = read_filters(request.args)
     viewer, now = current_identity().actor.viewer, clock.now()
@@ -60,7 +60,7 @@ def cards():
 @blueprint.get("/count")
 @allow("person")
 def count():
-    """The counts of all views, and up to where they are current."""
+    """The counts of all views, and the cursor up to which they are current."""
     cursor, viewer, now = log.get_head(), current_identity().actor.viewer, clock.now()
     payload = counts_to_json(stored.count_views(viewer, now=now))
     payload["counts"]["ended"] = ended_inbox.count(viewer, now=now)
@@ -70,7 +70,7 @@ def count():
 @blueprint.get("/alerts")
 @allow("person")
 def alerts():
-    """What raises an alert and when, as a page's script needs it; and which messages still wait to be told of, since when."""
+    """What raises an alert and when, for the page's script; and which messages still wait to alert, and since when."""
     now, user_preferences = clock.now(), users.get_preferences(current_identity().id)
     held_until = user_preferences.get_quiet_end(now)
     waiting = choose_alerts(current_identity().actor.viewer, user_preferences, now=now)
@@ -102,7 +102,7 @@ def message(broadcast_id: int):
 
 
 def choose_alerts(viewer: Viewer, user_preferences: Preferences, *, now: datetime) -> list[Alert]:
-    """What a page that is opened now raises, in this order."""
+    """The alerts that a newly opened page raises, in order."""
     waiting = stored.list_alerts(viewer, now=now, limit=_MAX_WAITING_ALERTS)
     return select_alerts(waiting, user_preferences, mandatory=get_mandatory_categories())
 
@@ -112,13 +112,13 @@ def get_mandatory_categories() -> list[str]:
 
 
 def counts_to_json(counts: ViewCounts) -> dict:
-    """Counts as pages hear of them."""
+    """The counts as JSON for pages."""
     views = {"inbox": counts.inbox, "unread": counts.unread, "archived": counts.archived, "snoozed": counts.snoozed}
     return {"unread": counts.unread, "asOf": counts.as_of, "version": counts.version, "counts": views}
 
 
 def read_filters(values) -> InboxFilters:
-    """Filters of a query or a form; what is not known is ignored, as a link from elsewhere may carry it."""
+    """Filters from a query or form; unknown values are ignored, as a link from elsewhere may carry them."""
     view = values.get("view", "inbox")
     return InboxFilters(
         view=view if view in stored.VIEWS else "inbox",
@@ -129,16 +129,16 @@ def read_filters(values) -> InboxFilters:
 
 
 def _read_text(values, name: str, max_characters: int) -> str:
-    return values.get(name, "").replace("\0", "").strip()[:max_characters]  # PostgreSQL has no text with NUL
+    return values.get(name, "").replace("\0", "").strip()[:max_characters]  # PostgreSQL text cannot hold NUL
 
 
 def select_store(filters: InboxFilters) -> ModuleType:
-    """The module of the store that reads this view: what is over is another question."""
+    """The store module that reads this view: ended broadcasts have one of their own."""
     return ended_inbox if filters.view == "ended" else stored
 
 
 def record_deliveries(items: list[stored.InboxItem], user_id: int) -> None:
-    """A page that shows a message has delivered it, as a stream does. What has ended was delivered before."""
+    """Record deliveries: a page that shows a message has delivered it, as a stream does. Ended messages are skipped."""
     for item in items:
         if item.ended_at:
             continue
@@ -146,11 +146,11 @@ def record_deliveries(items: list[stored.InboxItem], user_id: int) -> None:
 
 
 def build_list_context(filters: InboxFilters | None = None) -> dict:
-    """What the list's templates need, of one page of it: the first, or the one after `?after=`."""
+    """The template context of one page of the list: the first, or the one after `?after=`."""
     identity, now = current_identity(), clock.now()
     viewer = identity.actor.viewer
     filters = filters or read_filters(request.args)
-    cursor: Cursor = log.get_head()  # before the list is read: what comes in between is streamed, and merged by id
+    cursor: Cursor = log.get_head()  # before the list is read: later events are streamed, and merged by id
     counts = stored.count_views(viewer, now=now)
     g.unread = UnreadCount(counts.unread, counts.as_of, counts.version)
     before = parse_number_or_zero(request.args.get("after")) or None
@@ -181,12 +181,12 @@ def build_list_context(filters: InboxFilters | None = None) -> dict:
 
 
 def to_query_args(filters: InboxFilters) -> dict[str, str]:
-    """The filters as a query, without what is empty."""
+    """The filters as query arguments, without empty ones."""
     view = "" if filters.view == "inbox" else filters.view
     query = {"view": view, "category": filters.category, "priority": filters.priority, "q": filters.q}
     return {name: value for name, value in query.items() if value}
 
 
 def parse_number_or_zero(text: str | None) -> int:
-    """A sequence number or an id of a query or a form; 0 for anything else."""
+    """A seq or an id from a query or form; 0 for anything else."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0

@@ -1,4 +1,4 @@
-"""The preferences page: what to be alerted of and when, how it looks, keys. Works without JavaScript."""
+"""The preferences page: alerts, quiet hours, appearance, shortcut keys. Works without JavaScript."""
 
 from datetime import timedelta
 from zoneinfo import ZoneInfo, available_timezones
@@ -41,7 +41,7 @@ def save():
 @blueprint.post("/pause")
 @allow("person")
 def pause():
-    """Do not disturb for a while, or no longer: `for` is 30, 60 (minutes), tomorrow or off."""
+    """Pause alerts or end the pause: `for` is 30, 60 (minutes), tomorrow or off."""
     now, user_preferences = clock.now(), users.get_preferences(current_identity().id)
     until = _read_pause_end(request.form.get("for", ""), user_preferences)
     actions.save(
@@ -71,7 +71,7 @@ def _read_zone(user_preferences: Preferences) -> ZoneInfo:
 
 
 def _read_form() -> dict:
-    """The form as `domain.preferences.read` takes it; a pause is left as it is."""
+    """The form as `domain.preferences.parse_preferences` expects it; a pause is unchanged."""
     form = request.form
     until = users.get_preferences(current_identity().id).do_not_disturb_until
     until = until if until and until > clock.now() else None

@@ -1,1 +1,1 @@
-"""The console's pages about broadcasts: the list, composing, review, one broadcast, its revisions."""
+"""The console's pages about broadcasts: list, compose, review, detail, revisions."""

@@ -1,7 +1,7 @@
-"""Composing: one form in four steps, kept as it is typed, reviewed, and sent.
+"""The compose page: one form in four steps, with drafts saved as typed, a review, and sending.
 
-Every button of the form posts the whole form and says in `do` what is meant: save, review, test or send. So it works the same
-by plain forms; scripts only ask for parts of the page earlier.
+Every button posts the whole form, with its action in `do`: save, review, test or send. So it works with plain forms;
+scripts only load parts of the page earlier.
 """
 
 import secrets
@@ -40,7 +40,7 @@ _TEST_HOURS = 1
 
 @blueprint.url_value_preprocessor
 def raise_body_limit(endpoint: str | None, values: dict | None) -> None:
-    """Before anything reads the body: 50,000 names are more than other requests may carry."""
+    """Raise the limit before anything reads the body: 50,000 usernames exceed the usual one."""
     request.max_content_length = request.max_form_memory_size = _MAX_BODY_BYTES
 
 
@@ -87,7 +87,7 @@ def save(broadcast_id: int):
 @blueprint.post("/drafts")
 @allow(Permission.WRITE)
 def autosave():
-    """Keep the form as it is, in the background; the answer says where, and which version it is now."""
+    """Save the form as a draft in the background. The response has its address and version."""
     try:
         saved = _save_draft(_parse_number(request.form.get("broadcastId")))
     except Conflict as conflict:
@@ -99,7 +99,7 @@ def autosave():
 
 
 def _handle_action(broadcast: Broadcast | None) -> Any:
-    """Do what the pressed button means. Raises VersionConflict."""
+    """Run the action of the pressed button. Raises VersionConflict."""
     broadcast_id = broadcast.id if broadcast else None
     try:
         raise_if_resumed()
@@ -180,7 +180,7 @@ def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
 
 
 def _parse_finished_draft(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
-    """What the form says when all of it is in order."""
+    """The draft if the form is valid, else None."""
     try:
         draft = _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
         actions.resolve_audience(draft.target)
@@ -190,7 +190,7 @@ def _parse_finished_draft(form: Any, now: datetime, broadcast_id: int | None) ->
 
 
 def _preserve_close_sessions(draft: Draft, broadcast_id: int | None) -> Draft:
-    """Keep that a stored broadcast signs its people out, which the form cannot say. Raises Invalid for others than people."""
+    """Keep `close_sessions` of a stored broadcast, which the form lacks. Raises Invalid unless users are chosen."""
     broadcast = broadcasts.get(broadcast_id) if broadcast_id else None
     if broadcast is None or not broadcast.close_sessions:
         return draft
@@ -200,7 +200,7 @@ def _preserve_close_sessions(draft: Draft, broadcast_id: int | None) -> Draft:
 
 
 def _save_audience() -> str:
-    """Keep the chosen audience under a name; return what to say. Raises Invalid."""
+    """Save the chosen audience under a name; return the notice. Raises Invalid."""
     name = request.form.get("audienceName", "")
     try:
         audience_actions.save(
@@ -216,7 +216,7 @@ def _save_audience() -> str:
 
 
 def _send_test() -> None:
-    """Send the words to oneself alone, for an hour, marked as a test. Raises Invalid."""
+    """Send the message to the sender alone, for an hour, marked as a test. Raises Invalid."""
     now, actor = clock.now(), current_identity().actor
     test_form = request.form.copy()
     test_form.setlist("targetType", ["ALL"])
@@ -240,7 +240,7 @@ def render_form(
     is_test_sent: bool = False,
     notice: str = "",
 ) -> str:
-    """The whole page, filled in. `broadcast` is the draft or plan that the form belongs to."""
+    """The whole page, filled in. `broadcast` is the draft or scheduled broadcast that is edited."""
     role_counts = [{"name": name, "people": count} for name, count in users.count_users_by_role().items()]
     return render_page(
         "console/broadcasts/compose.html",
@@ -264,7 +264,7 @@ def render_form(
 
 
 def load_form(broadcast: Broadcast) -> dict[str, Any]:
-    """The form of what is stored: as it was typed, or as the broadcast says."""
+    """The form values of a stored broadcast: as typed for a draft, else from its fields."""
     if broadcast.typed is not None:
         return compose_form.from_typed(broadcast.typed)
     fields = edits.to_public_fields(broadcast)
@@ -273,7 +273,7 @@ def load_form(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def audience_to_form(target: dict[str, Any]) -> dict[str, Any]:
-    """The part of the form that a named audience fills in."""
+    """The form fields that a saved audience fills in."""
     is_by_role = target["targetType"] == "ROLE"
     ids = target.get("targetIds", [])
     return {
@@ -295,7 +295,7 @@ def get_broadcast_or_404(broadcast_id: int) -> Broadcast:
 
 
 def _render_conflict(broadcast: Broadcast) -> str:
-    """Both texts, side by side, and what may be done: nothing was saved over anything."""
+    """Both versions side by side, and what can be done. Nothing was overwritten."""
     theirs, mine = load_form(broadcast), compose_form.collect_values(request.form)
     if "live" in request.form:
         mine = live_edit.overlay_editable_fields(theirs, mine)

@@ -1,7 +1,7 @@
-"""The compose form as the fields that `domain.message.parse_draft` understands, and its mistakes back to the form's fields.
+"""Converts the compose form to the fields of `domain.message.parse_draft`, and its errors back to form fields.
 
-A form speaks of local times and lists of usernames; the domain of UTC and targets. Nothing is validated here but the clock:
-a local time that a change to summer time leaves out has no answer, and one that it has twice needs another word.
+A form has local times and lists of usernames; the domain has UTC and targets. Only local times are validated here: one
+that a change to summer time skips does not exist, and one that occurs twice needs a choice.
 """
 
 import re
@@ -28,7 +28,7 @@ from broadcast.domain.message import (
 from broadcast.domain.time_zones import is_ambiguous_local_time, parse_local_time, parse_zone
 
 TIME_FIELDS = ("scheduledAt", "expiresAt", "ackDueAt")
-# Beside each time: the moment that it was shown for, and which one is meant of a time that comes twice.
+# Beside each time: the displayed moment, and which one is meant of a time that occurs twice.
 _TIME_COMPANION_FIELDS = tuple(f"{name}{beside}" for name in TIME_FIELDS for beside in ("Kept", "Which"))
 _TEXT_FIELDS = (
     "title", "content", "priority", "category", "timeZone", "when", "people", "exceptPeople", "targetType", "targetMatch",
@@ -37,8 +37,8 @@ _TEXT_FIELDS = (
 _LIST_FIELDS = ("roles", "exceptRoles")
 _CHECKBOX_FIELDS = ("requiresAck", "snapshot")
 _NAME_SEPARATORS = re.compile(r"[\s,;]+")
-_MAX_ROLES = 500  # roles ticked
-# characters of one field that a draft keeps: what fits in the end and room to shorten it, and 50,000 names of 20
+_MAX_ROLES = 500  # ticked roles
+# characters of a draft's field: what fits in the end and room to shorten it, and 50,000 usernames of 20
 _MAX_CHARACTERS_BY_FIELD = {
     "title": 5 * MAX_TITLE_CHARACTERS, "content": 2 * MAX_CONTENT_BYTES, "people": 1_000_000, "exceptPeople": 1_000_000,
     "url1": 2 * MAX_URL_CHARACTERS, "url2": 2 * MAX_URL_CHARACTERS,
@@ -47,14 +47,14 @@ _DEFAULT_MAX_CHARACTERS = 200
 
 
 def collect_values(form: MultiDict[str, str]) -> dict[str, Any]:
-    """The form's values, to fill it in again, or to keep them in a draft as they are."""
+    """The form's values, to fill the form in again or to save them in a draft as typed."""
     typed: dict[str, Any] = {name: _strip_nul(form.get(name, "")) for name in _TEXT_FIELDS}
     typed |= {name: [_strip_nul(value) for value in form.getlist(name)] for name in _LIST_FIELDS}
     return typed | {name: bool(form.get(name)) for name in _CHECKBOX_FIELDS}
 
 
 def check_lengths(typed: Mapping[str, Any]) -> None:
-    """Raise Invalid for a field far longer than any message has it: a draft neither keeps that nor cuts it in silence."""
+    """Raise Invalid for a field far longer than any message may have, which a draft does not store."""
     problems = {}
     for name in _TEXT_FIELDS:
         if len(typed[name]) > (maximum := _MAX_CHARACTERS_BY_FIELD.get(name, _DEFAULT_MAX_CHARACTERS)):
@@ -71,16 +71,16 @@ def build_empty_form() -> dict[str, Any]:
 
 
 def from_typed(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """A kept form with every field that the form has now."""
+    """Saved form values, completed with every field that the form has now."""
     return build_empty_form() | {
         name: value for name, value in typed.items() if name in (*_TEXT_FIELDS, *_LIST_FIELDS, *_CHECKBOX_FIELDS)
     }
 
 
 def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict[str, Any]:
-    """A stored broadcast, in its public fields, as the form that says the same; its times are in UTC.
+    """The form values of a stored broadcast given in its public fields; times are in UTC.
 
-    `usernames` are the usernames of the people it names.
+    `usernames` maps the ids of the users it names to their usernames.
     """
     form = build_empty_form() | {
         name: fields[name] or "" for name in ("title", "content", "priority", "category", "targetType")
@@ -98,7 +98,7 @@ def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict
 
 
 def to_multidict(typed: Mapping[str, Any]) -> MultiDict[str, str]:
-    """What a browser would send for these values."""
+    """What a browser would post for these values."""
     multidict = MultiDict()
     for name, value in typed.items():
         if isinstance(value, list):
@@ -109,10 +109,10 @@ def to_multidict(typed: Mapping[str, Any]) -> MultiDict[str, str]:
 
 
 def parse_form(form: MultiDict[str, str], *, now: datetime) -> Draft:
-    """Make a Draft of the compose form. Raises Invalid with the form's own field names."""
+    """Parse the compose form into a Draft. Raises Invalid with the form's own field names."""
     problems: dict[str, str] = {}
     zone = _parse_zone(form.get("timeZone", ""), problems)
-    when = form.get("when") or "later"  # a form without the choice is sent at its time, if it has one
+    when = form.get("when") or "later"  # a form without the choice is sent at its start time, if it has one
     is_later = when == "later"
     raw = _collect_content_fields(form, zone, problems) | _collect_target_fields(form)
     raw["scheduledAt"] = _parse_time(form, "scheduledAt", zone, problems) if is_later else None
@@ -131,7 +131,7 @@ def parse_form(form: MultiDict[str, str], *, now: datetime) -> Draft:
 
 
 def read_content(form: MultiDict[str, str]) -> dict[str, Any]:
-    """The words and the end of a message, in public fields, as an edit of a live one may change them. Raises Invalid."""
+    """The content and end of a message, in public fields, for an edit of a live broadcast. Raises Invalid."""
     problems: dict[str, str] = {}
     fields = _collect_content_fields(form, _parse_zone(form.get("timeZone", ""), problems), problems)
     if problems:
@@ -148,7 +148,7 @@ def read_audience(form: MultiDict[str, str]) -> Target:
 
 
 def collect_audience_fields(form: MultiDict[str, str]) -> dict[str, Any]:
-    """The audience in public fields, without those that say nothing: how a named audience is kept."""
+    """The audience in public fields, without empty ones, as a saved audience is stored."""
     return {name: value for name, value in _collect_target_fields(form).items() if value}
 
 
@@ -167,7 +167,7 @@ def _collect_content_fields(form: MultiDict[str, str], zone: ZoneInfo, problems:
 
 
 def map_to_form_fields(invalid: Invalid, form: MultiDict[str, str]) -> Invalid:
-    """The same mistakes under the names of the form's fields: `targetIds` is the roles or the people here."""
+    """The same errors under the form's field names: `targetIds` is the roles or the users here."""
     fields = dict(invalid.fields)
     if "targetIds" in fields:
         fields["roles" if form.get("targetType") == "ROLE" else "people"] = fields.pop("targetIds")
@@ -177,9 +177,9 @@ def map_to_form_fields(invalid: Invalid, form: MultiDict[str, str]) -> Invalid:
 
 
 def split_usernames(text: str) -> list[str]:
-    """Usernames as people type and paste them: between spaces, commas, semicolons or line ends.
+    """Usernames as typed or pasted: separated by spaces, commas, semicolons or line ends.
 
-    More than may be named are not taken apart to the end, only to be refused. Lets other greenlets run when they are many.
+    Stops above the allowed number, because such a list is refused anyway. Lets other greenlets run when they are many.
     """
     yielder = Yielder()
     names = [name for name in _NAME_SEPARATORS.split(text, maxsplit=MAX_TARGETS + 2) if name]
@@ -188,7 +188,7 @@ def split_usernames(text: str) -> list[str]:
 
 
 def convert_times_to_utc(form: Mapping[str, Any]) -> dict[str, str]:
-    """The times of a form in UTC, as far as they are any: for a page that shows them in the reader's own zone."""
+    """The valid times of a form in UTC, for a page that shows them in the reader's own zone."""
     multidict, problems = to_multidict(form), {}
     zone = _parse_zone(str(form["timeZone"]), problems)
     times = {name: _parse_time(multidict, name, zone, problems) for name in TIME_FIELDS}
@@ -196,7 +196,7 @@ def convert_times_to_utc(form: Mapping[str, Any]) -> dict[str, str]:
 
 
 def find_ambiguous_times(form: Mapping[str, Any]) -> set[str]:
-    """Which times of a form come twice in its zone, so that the page asks which one is meant."""
+    """The times of a form that occur twice in its zone, so that the page asks which one is meant."""
     zone = _parse_zone(str(form["timeZone"]), {})
     return {name for name in TIME_FIELDS if is_ambiguous_local_time(str(form[name]).strip(), zone)}
 
@@ -228,7 +228,7 @@ def _collect_links(form: MultiDict[str, str]) -> list[dict[str, str]] | None:
 
 
 def _strip_nul(text: str) -> str:
-    return text.replace("\0", "")  # PostgreSQL has no text with NUL
+    return text.replace("\0", "")  # PostgreSQL text cannot hold NUL
 
 
 def _parse_zone(name: str, problems: dict[str, str]) -> ZoneInfo:
@@ -255,7 +255,7 @@ def _parse_time(form: MultiDict[str, str], name: str, zone: ZoneInfo, problems: 
 
 
 def _parse_displayed_time(form: MultiDict[str, str], name: str) -> datetime | None:
-    """The moment that the form was drawn with; None for none, and for what no page of ours wrote."""
+    """The moment that the form displayed; None for an empty or invalid value."""
     try:
         return clock.parse_rfc3339(form.get(f"{name}Kept", ""))
     except (ValueError, OverflowError):

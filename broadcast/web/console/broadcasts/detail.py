@@ -1,4 +1,4 @@
-"""One broadcast: what it says, where it stands, how it lands, and what may be done with it now."""
+"""The page of one broadcast: content, status, analytics, and the actions available now."""
 
 from datetime import timedelta
 from typing import Any
@@ -89,7 +89,7 @@ def cancel(broadcast_id: int):
 @blueprint.post("/broadcasts/<int:broadcast_id>/send")
 @allow(Permission.WRITE)
 def send(broadcast_id: int):
-    """Send a finished draft or a plan now. What was never reviewed, and needs more than a click, is reviewed first."""
+    """Send a finished draft or a scheduled broadcast now, or show the review first if it needs one."""
     broadcast, now, by = _get_broadcast_or_404(broadcast_id), clock.now(), current_identity().actor
     undo_seconds = SETTINGS.current.undo_seconds
     if broadcast.status == Status.DRAFT and review.needs_review(broadcast):
@@ -105,7 +105,7 @@ def send(broadcast_id: int):
 @blueprint.post("/broadcasts/<int:broadcast_id>/undo")
 @allow(Permission.WRITE)
 def undo(broadcast_id: int):
-    """Take back what has not gone out: it is a draft again, and open for editing."""
+    """Undo a send within its delay: the broadcast is a draft again, open in the editor."""
     edits.withdraw(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id), 303)
 
@@ -140,7 +140,7 @@ def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
 
 
 def _build_context(broadcast: Broadcast) -> dict[str, Any]:
-    """What the page of one broadcast, and its live figures, are drawn from."""
+    """The template context of the detail page and its live figures."""
     [row] = load_list_items([broadcast])
     fields = {name: getattr(row, name) for name in BroadcastListItem.__slots__} | {
         "content_html": Markup(broadcast.content_html),
@@ -169,12 +169,12 @@ def _build_context(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def _is_idle(broadcast: Broadcast) -> bool:
-    """Whether it is not about to go out: what is held for a moment is, unless it waits for a decision now."""
+    """Whether it is not about to be sent. A broadcast in its undo delay is, unless it waits for a decision."""
     return not broadcast.is_held or broadcast.decision_reason is not None
 
 
 def _get_seconds_left(broadcast: Broadcast) -> float:
-    """Until a held broadcast goes out."""
+    """Seconds until a delayed broadcast is sent."""
     if _is_idle(broadcast):
         return 0
     return max(0.0, round((broadcast.scheduled_at - clock.now()).total_seconds(), 1))
@@ -218,7 +218,7 @@ def _describe_detail(detail: dict[str, Any]) -> str:
 
 
 def _describe_sender(broadcast: Broadcast) -> str:
-    """The account or topic that an event came from, which its source is not: that is what it calls itself."""
+    """The sending account or topic of an inbound event. Its source is only what it calls itself."""
     if (broadcast.source_owner or "").startswith("topic:"):
         return f"Topic {broadcast.source_owner.removeprefix('topic:')}"
     return users.get_names([broadcast.sender_id]).get(broadcast.sender_id, "Unknown")

@@ -1,4 +1,4 @@
-"""Parts of the compose page that scripts ask for while one writes: card, reach, review, people, pasted lists, difference."""
+"""Fragments of the compose page that scripts load: card, reach, review, users, pasted lists, diff."""
 
 from datetime import datetime
 
@@ -20,13 +20,13 @@ from broadcast.web.core.rendering import CardView, format_people_count, render_p
 blueprint = Blueprint("parts", __name__)
 blueprint.url_value_preprocessor(compose.raise_body_limit)
 
-_MAX_USERS_OFFERED = 8  # people offered while searching
+_MAX_USERS_OFFERED = 8  # in one search
 
 
 @blueprint.post("/preview")
 @allow(Permission.WRITE)
 def preview():
-    """The real card of a form that is still being written: what is missing is left empty, what is wrong is told."""
+    """The card of an unfinished form: missing fields stay empty, invalid ones are reported."""
     now, form = clock.now(), request.form
     title, content = form.get("title", "").strip(), form.get("content", "")
     if not title and not content.strip():
@@ -47,7 +47,7 @@ def preview():
 @blueprint.post("/audience")
 @allow(Permission.WRITE)
 def audience():
-    """How many people the form reaches as it stands."""
+    """How many users the form's audience includes now."""
     form = request.form
     reach = reviewing.count_reach(form)
     sentence = f"{format_people_count(reach.people)} will get this"
@@ -79,7 +79,7 @@ def review():
 @blueprint.get("/people-found")
 @allow(Permission.WRITE)
 def search_users():
-    """Enabled people whose name or username contains what was typed."""
+    """Enabled users whose name or username contains the query."""
     q = request.args.get("pick", "").strip()[:64].replace("\0", "")
     fetched = users.search(q, limit=_MAX_USERS_OFFERED + 1) if q else []
     return render_page(
@@ -93,7 +93,7 @@ def search_users():
 @blueprint.post("/names")
 @allow(Permission.WRITE)
 def check_names():
-    """Which rows of a pasted list or a CSV file are people, and which are not."""
+    """Check which rows of a pasted list or CSV file are users."""
     upload = request.files.get("file")
     try:
         text = csv_reader.decode_table(upload.read())[0] if upload else request.form.get("list", "")
@@ -115,7 +115,7 @@ def check_names():
 @blueprint.post("/broadcasts/<int:broadcast_id>/difference")
 @allow(Permission.WRITE)
 def difference(broadcast_id: int):
-    """What the posted form of a live broadcast would change."""
+    """The changes that the posted form would make to a live broadcast."""
     return render_page(
         "console/broadcasts/_difference.html",
         changed=live_edit.diff_posted_form(compose.get_broadcast_or_404(broadcast_id)),
@@ -123,7 +123,7 @@ def difference(broadcast_id: int):
 
 
 def _preview_as_user() -> dict | None:
-    """What the person named in `asWhom` would get, and why; None when nobody is named."""
+    """What the user named in `asWhom` would receive, and why; None when nobody is named."""
     name = request.form.get("asWhom", "").strip()[:64]
     if not name:
         return None

@@ -1,4 +1,4 @@
-"""What is kept for the next time: message templates with variables, and audiences with a name."""
+"""The library: message templates with variables, and saved audiences."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def index():
 @blueprint.get("/audiences/<int:saved_id>")
 @allow(Permission.WRITE)
 def audience(saved_id: int):
-    """The public fields of a named audience, with which the compose page fills its form in."""
+    """The public fields of a saved audience, which the compose page fills its form with."""
     saved = audiences.get_saved(saved_id)
     if saved is None:
         raise NotFound("There is no such audience.")
@@ -96,7 +96,7 @@ def fill_in(template_id: int):
 @resumable_form
 @allow(Permission.WRITE)
 def create_draft(template_id: int):
-    """Fill the variables in, and go on with a draft."""
+    """Fill in the variables and continue with a draft."""
     message_template = _get_template_or_404(template_id)
     variables = _list_variables(message_template)
     values = {name: request.form.get(f"var-{name}", "").replace("\0", "").strip() for name in variables}

@@ -1,4 +1,4 @@
-"""A broadcast as a line of a list: its audience in words, its figures in numbers."""
+"""Rows of the broadcast list: the audience in words, the figures in numbers."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +13,10 @@ from broadcast.web.core.rendering import format_people_count
 
 @dataclass(frozen=True, slots=True)
 class BroadcastListItem:
-    """A broadcast as a line of a list. `quarantine_reason` is told as long as it is held back, `waiting_reason` while
-    a plan waits.
+    """A row of the broadcast list. `quarantine_reason` is set while it is in quarantine, `waiting_reason` while a
+    scheduled broadcast waits.
 
-    `read` is None when that is not known any more: its receipts were deleted at `receipts_deleted_at`.
+    `read` is None when it is no longer known: the receipts were deleted at `receipts_deleted_at`.
     """
 
     id: int
@@ -41,7 +41,7 @@ class BroadcastListItem:
 def load_list_items(
     listed_broadcasts: list[Broadcast], *, per_recipient: bool | None = None
 ) -> list[BroadcastListItem]:
-    """The lines of these broadcasts; `per_recipient` as in `told_figures.of`."""
+    """The rows of these broadcasts; `per_recipient` as in `viewer_stats.load_stats`."""
     chosen_counts = broadcasts.count_selected_users([b.id for b in listed_broadcasts if b.audience_kind == "users"])
     stats_by_id = viewer_stats.load_stats(listed_broadcasts, per_recipient=per_recipient)
     return [
@@ -81,7 +81,7 @@ def _describe_audience(broadcast: Broadcast, chosen_count: int) -> str:
             role_names = broadcast.role_names
             joined = (" + " if broadcast.match_all else ", ").join(role_names)
             return f"Role{'s' if len(role_names) > 1 else ''}: {joined}{exclusion_suffix}"
-    if broadcast.receipts_deleted_at:  # and perhaps who was chosen, in part
+    if broadcast.receipts_deleted_at:  # some chosen users may be deleted as well
         chosen_count = broadcast.audience_count or 0
     if not chosen_count:
         return "Not chosen yet"

@@ -1,4 +1,4 @@
-"""The list of broadcasts: tabs, filters, order and page in the address; the same as CSV; acts on several at once."""
+"""The broadcast list: tabs, filters, order and page in the URL; CSV export; bulk actions."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
@@ -27,9 +27,9 @@ _COLUMNS = (
     "id", "title", "status", "priority", "category", "audience", "author", "created", "sent", "ends", "reach", "read",
     "would reach", "no longer here",
 )  # fmt: skip
-_CHUNK_ROWS = 200  # rows of a file read at once
-MAX_CSV_ROWS = 10_000  # rows of one file; a last row says so when there are more
-MAX_BULK_BROADCASTS = 100  # broadcasts of one bulk act: a page
+_CHUNK_ROWS = 200  # rows per read of an export
+MAX_CSV_ROWS = 10_000  # rows of one file; a last row says when there are more
+MAX_BULK_BROADCASTS = 100  # broadcasts of one bulk action: a page
 _PAST_TENSES = {"cancel": "recalled", "archive": "archived", "delete": "deleted"}
 
 
@@ -60,7 +60,7 @@ def listing():
 @blueprint.get("/broadcasts.csv")
 @allow(Permission.SEE)
 def download():
-    """What the list shows, all pages of it, for a spreadsheet."""
+    """All pages of the list as CSV."""
     list_query = _read_query()
     ids, total = (
         broadcast_query.list_ids(list_query, limit=MAX_CSV_ROWS),
@@ -74,7 +74,7 @@ def download():
 
 
 def _generate_csv(app: Flask, ids: list[int], total: int, per_recipient: bool) -> Iterator[str]:
-    """The lines of the file, some rows at a time; runs after the request is over, so it must not ask who is there."""
+    """The lines of the file, in chunks. Runs after the request, so it must not use the current identity."""
     yield "\ufeff" + _to_csv([_COLUMNS])
     for start in range(0, len(ids), _CHUNK_ROWS):
         with app.app_context():
@@ -95,7 +95,7 @@ def _to_csv(table: Iterable[Iterable[Any]]) -> str:
 @blueprint.post("/broadcasts/several")
 @allow(Permission.WRITE)
 def bulk_action():
-    """Recall, archive or delete what is ticked: each by itself, and what was refused is told."""
+    """Recall, archive or delete the ticked broadcasts one by one; report what was refused."""
     action_name, ids = (
         read_choice("act", _PAST_TENSES, ""),
         [int(n) for n in request.form.getlist("ids") if _is_number(n)],
@@ -125,9 +125,9 @@ def _make_action(name: str) -> Callable[[int], None]:
 
 
 def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:
-    """How many were done, and a sentence for each that was refused.
+    """The number of successes, and a sentence for each refusal.
 
-    Raises TemporarilyUnavailable: what was done until then stays done.
+    Raises TemporarilyUnavailable: what was done before stays done.
     """
     done, refused = 0, []
     for broadcast_id in ids:
@@ -153,7 +153,7 @@ def _redirect_to_list() -> Response:
 
 
 def _read_query() -> BroadcastQuery:
-    """What the address asks for; what is not known is ignored, as a link from elsewhere may carry it."""
+    """The query of the URL; unknown values are ignored, as a link from elsewhere may carry them."""
     args = request.args
     tab, sort, size = args.get("filter", "all"), args.get("sort", "newest"), args.get("size", "")
     priority, author = args.get("priority", ""), args.get("author", "")
@@ -171,7 +171,7 @@ def _read_query() -> BroadcastQuery:
 
 
 def _to_query_args(list_query: BroadcastQuery) -> dict[str, Any]:
-    """The look as an address says it, without what is usual."""
+    """The query as URL arguments, without defaults."""
     arguments = {
         "filter": list_query.tab if list_query.tab != "all" else "",
         "q": list_query.q,
@@ -220,7 +220,7 @@ def _to_csv_values(row: BroadcastListItem) -> list[Any]:
 
 
 def _escape_formula(value: Any) -> Any:
-    """A spreadsheet must not take what somebody wrote for a formula."""
+    """Prevent a spreadsheet from running user text as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 

@@ -1,4 +1,4 @@
-"""Changing a live broadcast on every open screen: the words and the end, with the difference in view."""
+"""Editing a live broadcast on every open screen: content and end, with a diff."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def render_form(
     changed: list | None = None,
     needed: ConfirmationRequired | None = None,
 ) -> str:
-    """The form of a live broadcast; `changed` is the difference, once it was asked for; `needed` what must be confirmed."""
+    """The edit form. `changed` is the diff, once requested; `needed` is what must be confirmed."""
     return render_page(
         "console/broadcasts/live_edit.html",
         broadcast=broadcast,
@@ -44,7 +44,7 @@ def render_form(
 
 
 def save(broadcast: Broadcast) -> Any:
-    """Save the posted form, or show what it would change. Raises VersionConflict, IllegalTransition."""
+    """Save the posted form, or show its diff. Raises VersionConflict, IllegalTransition."""
     form = request.form
     try:
         if read_choice("do", ("send", "review"), "send") == "review" or form.get("resume"):
@@ -68,7 +68,7 @@ def save(broadcast: Broadcast) -> Any:
 
 
 def _read_acknowledge_again(broadcast: Broadcast, fields: Mapping[str, Any]) -> bool:
-    """What the author chose: acknowledgements stand, or everybody is asked anew. Raises Invalid where that must be chosen."""
+    """Whether acknowledgements are requested again or stand. Raises Invalid where the author must choose."""
     if not (broadcast.requires_ack and fields["requiresAck"]):
         return False
     chosen = request.form.get("acknowledgeAgain", "")
@@ -81,23 +81,23 @@ def _read_acknowledge_again(broadcast: Broadcast, fields: Mapping[str, Any]) -> 
 
 
 def _normalize(value: Any) -> Any:
-    """As a browser may post what it was given: with other line ends, and nothing for an empty list."""
+    """Normalize a value as a browser may post it back: other line ends, and nothing for an empty list."""
     return "\n".join(value.split("\r\n")).strip() if isinstance(value, str) else value or None
 
 
 def diff_posted_form(broadcast: Broadcast) -> list[review.FieldDiff]:
-    """What the posted form would change."""
+    """The changes that the posted form would make."""
     stored_form = compose_form.from_fields(edits.to_public_fields(broadcast), {})
     return review.diff_forms(stored_form, overlay_editable_fields(stored_form, _read_form_values()))
 
 
 def overlay_editable_fields(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
-    """What the form of a live broadcast can say, times in UTC; of the rest nothing was posted, so nothing differs."""
+    """`theirs` with the live form's fields from `mine`, times in UTC. Others are not posted and stay equal."""
     times = {name: compose_form.convert_times_to_utc(mine).get(name, "")[:16] for name in ("expiresAt", "ackDueAt")}
     return theirs | {name: value for name, value in mine.items() if name in _EDITABLE_FIELDS} | times
 
 
-_ACKNOWLEDGED_FIELDS = ("title", "content", "actions")  # what a person acknowledges
+_ACKNOWLEDGED_FIELDS = ("title", "content", "actions")  # what a recipient acknowledges
 _EDITABLE_FIELDS = ("title", "content", "priority", "category", "label1", "url1", "label2", "url2", "requiresAck")
 
 

@@ -1,4 +1,4 @@
-"""Lists of people as they come out of spreadsheets: which rows are somebody, and which are not, and why."""
+"""Recipient lists from spreadsheets: which rows are users, which are not, and why."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ _HEADINGS = (
     "id",
     "person",
     "name",
-)  # the first of them that there is
-MAX_BAD_ROWS_SHOWN = 20  # bad rows told one by one
+)  # the first that exists is used
+MAX_BAD_ROWS_SHOWN = 20  # reported one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class BadRow:
 
 @dataclass(slots=True)
 class ImportReport:
-    """`good_usernames` are usernames, each once; `bad` the rows that are nobody, in order."""
+    """`good_usernames` has each username once; `bad` has the rows without a user, in order."""
 
     good: list[str] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
@@ -39,9 +39,10 @@ class ImportReport:
 
 
 def check_recipients(text: str) -> ImportReport:
-    """Read a pasted list or a CSV file: one person a row, by username or id, in its first column or in the one with a heading.
+    """Check a pasted list or CSV file: one user per row, by username or id, in the first column or the one with a
+    heading.
 
-    A few hundred queries for 50,000 rows, each short; never raises for input. Lets other greenlets run.
+    A few hundred short queries for 50,000 rows. Never raises for input. Lets other greenlets run.
     """
     report, yielder, lines_by_name = ImportReport(), Yielder(), {}
     for line, cell in _read_name_cells(text.replace("\0", ""), report, yielder):
@@ -59,7 +60,7 @@ def check_recipients(text: str) -> ImportReport:
             report.bad.append(BadRow(line, str(name)[:60], _describe_unknown(name)))
         else:
             username = usernames[name] if isinstance(name, int) else name
-            report.repeated += username in good_usernames  # once by name and once by id
+            report.repeated += username in good_usernames  # once by username and once by id
             good_usernames[username] = None
         yielder.maybe_yield()
     report.good = list(good_usernames)
@@ -73,7 +74,7 @@ def _describe_unknown(name: int | str) -> str:
 
 
 def _read_name_cells(text: str, report: ImportReport, yielder: Yielder) -> Iterator[tuple[int, str]]:
-    """The cell of each row that should be a name, with its line; rows that have none go into the report."""
+    """The name cell of each row, with its line number. Rows without one go into the report."""
     column = None
     for record in _read_records(text):
         yielder.maybe_yield()
@@ -95,7 +96,7 @@ def _read_name_cells(text: str, report: ImportReport, yielder: Yielder) -> Itera
 
 
 def _read_records(text: str) -> Iterator[TableRow]:
-    """The rows of a table. A list in one line is turned on its side: each cell is somebody."""
+    """The rows of a table. A list in one line is transposed: each cell is a row."""
     cells = csv_reader.split_single_line(text)
     if cells is None or len(cells) == 1 or _find_name_column(cells) is not None:
         yield from csv_reader.parse_rows(text)
@@ -107,7 +108,7 @@ def _read_records(text: str) -> Iterator[TableRow]:
 
 
 def _find_name_column(row: list[str]) -> int | None:
-    """The column that holds the people; None when the row is no heading. "Name" is one only where it stands first."""
+    """The index of the user column; None when the row is no heading. "Name" counts only as the first column."""
     headings = [cell.lower() for cell in row]
     for accepted in _HEADINGS[:-1]:
         if accepted in headings:

@@ -1,4 +1,4 @@
-"""The last look before sending: who gets it and when, what is still wrong, and what the sender must do besides the click."""
+"""The review before sending: recipients, time, errors, and the confirmation that the sender must give."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,9 +32,10 @@ _FIELD_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`recipient_count` and `online` now; `muted_note` says how many have muted such a message, and whether that counts.
+    """`recipient_count` and `online` are as of now. `muted_note` says how many have muted such a message, and whether
+    that counts.
 
-    `words` name the audience; `error` says why it cannot be counted.
+    `words` describe the audience; `error` says why it cannot be counted.
     """
 
     people: int = 0
@@ -46,7 +47,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """`draft` is None while `errors` has something."""
+    """`draft` is None if there are `errors`."""
 
     reach: Reach
     errors: dict[str, str] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Review:
 
 
 class FieldDiff(NamedTuple):
-    """One field of two texts, and what turns theirs into mine."""
+    """One field of two versions, and the diff from theirs to mine."""
 
     name: str
     theirs: str
@@ -65,7 +66,7 @@ class FieldDiff(NamedTuple):
 
 
 def build_review(form: MultiDict[str, str]) -> Review:
-    """Look at the whole form. Reads only, raises nothing for input."""
+    """Review the whole form. Reads only; never raises for input."""
     counted_reach = count_reach(form)
     try:
         draft = compose_form.parse_form(form, now=clock.now())
@@ -80,7 +81,7 @@ def build_review(form: MultiDict[str, str]) -> Review:
 
 
 def count_reach(form: MultiDict[str, str]) -> Reach:
-    """Whom the form reaches as it stands."""
+    """Count the recipients of the form's audience now."""
     try:
         audience = resolve_audience(compose_form.read_audience(form))
     except Invalid as invalid:
@@ -90,7 +91,7 @@ def count_reach(form: MultiDict[str, str]) -> Reach:
 
 
 def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
-    """How many have muted what the form says, and whether that counts."""
+    """How many have muted such a message, and whether that counts."""
     category = " ".join(form.get("category", "").replace("\0", "").split()) or None
     if (priority := form.get("priority") or Priority.NORMAL) == Priority.URGENT:
         return "Urgent: alerts everyone, even people who have muted it."
@@ -104,14 +105,14 @@ def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
 
 
 def read_confirmation(form: MultiDict[str, str]) -> ConfirmationInput:
-    """What the sender did besides the click, as the form says it."""
+    """The confirmation that the form contains."""
     typed = form.get("typedCount", "").replace(",", "").replace(" ", "").strip()
     is_number = typed.isascii() and typed.isdigit() and len(typed) < 19
     return ConfirmationInput(bool(form.get("understood")), int(typed) if is_number else None, form.get("password", ""))
 
 
 def needs_review(broadcast: Broadcast) -> bool:
-    """Whether a stored draft needs more than a click before it goes out."""
+    """Whether a stored draft needs confirmation before it is sent."""
     if broadcast.typed is not None:
         return True
     is_for_all = broadcast.audience_kind == "everyone"

@@ -1,4 +1,4 @@
-"""What was changed when: the revisions of a live broadcast, as the log has them; each is compared when it is asked for."""
+"""The revisions of a live broadcast, read from the log. Each is compared on request."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,12 +18,12 @@ from broadcast.web.core.rendering import is_htmx, render_page
 
 blueprint = Blueprint("revisions", __name__)
 
-MAX_REVISIONS = 20  # newest revisions shown; the log has the others
+MAX_REVISIONS = 20  # newest revisions shown; the log has the rest
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """`changed_fields` are the fields in which it differs from the one before it."""
+    """`changed_fields` are the fields that differ from the previous revision."""
 
     number: int
     at: datetime
@@ -47,7 +47,7 @@ class _TextVersion(NamedTuple):
 @blueprint.get("/broadcasts/<int:broadcast_id>/revisions/<int:number>")
 @allow(Permission.SEE)
 def revision(broadcast_id: int, number: int):
-    """What one revision changed, word by word: a part of the broadcast's page, or a page of its own."""
+    """The word diff of one revision: a fragment of the detail page, or a page of its own."""
     broadcast = broadcasts.get(broadcast_id)
     texts = pairwise(_load_texts(broadcast_id)) if broadcast else ()
     pair = next(((before, after) for before, after in texts if after.card.revision == number), None)
@@ -63,7 +63,7 @@ def revision(broadcast_id: int, number: int):
 
 
 def list_revisions(broadcast_id: int) -> list[Revision]:
-    """The newest revisions, newest first; the text it was sent with is none. Lets other greenlets run."""
+    """The newest revisions, newest first, without the text first sent. Lets other greenlets run."""
     revisions = [
         Revision(after.card.revision, after.at, _list_changed_fields(before.card, after.card), after.is_notified_again)
         for before, after in pairwise(_load_texts(broadcast_id))
@@ -72,7 +72,7 @@ def list_revisions(broadcast_id: int) -> list[Revision]:
 
 
 def _load_texts(broadcast_id: int) -> list[_TextVersion]:
-    """The text it was sent with and those of the newest revisions, in order."""
+    """The text first sent and those of the newest revisions, in order."""
     yielder, texts = Yielder(), []
     for event in log.list_text_events(broadcast_id, limit=MAX_REVISIONS + 1):
         payload = event.payload

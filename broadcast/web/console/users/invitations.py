@@ -1,4 +1,4 @@
-"""Invitations: made in bulk and told once, revoked, and accepted by whoever holds the link, who has no session yet."""
+"""Invitations: created in bulk and shown once, revoked, and accepted by a user without a session through the link."""
 
 from datetime import timedelta
 
@@ -24,8 +24,8 @@ from broadcast.web.core.security_headers import allow_large_body
 blueprint = Blueprint("invitations", __name__)
 
 PAGE_SIZE = 50
-MAX_LINKS_SHOWN = 200  # links told on a page; more of them as a file alone
-_MAX_UNKNOWN_NAMES = 5  # usernames told in one sentence
+MAX_LINKS_SHOWN = 200  # links on a page; more are in the file only
+_MAX_UNKNOWN_NAMES = 5  # usernames in one sentence
 
 
 @blueprint.get("/console/people/invitations")
@@ -39,7 +39,7 @@ def listing():
 @resumable_form
 @allow(Permission.PEOPLE)
 def invite():
-    """For those ticked, those named, or all who could not sign in yet. The answer tells the links this once."""
+    """Invite the ticked users, the named ones, or all who cannot sign in yet. The links are shown only this once."""
     form = request.form
     try:
         raise_if_resumed()
@@ -112,7 +112,7 @@ def _render_list(*, typed: str = "", error: str | None = None) -> str:
 
 
 def _read_user_ids() -> list[int]:
-    """User ids. Raises Invalid for usernames that are nobody's."""
+    """User ids. Raises Invalid for unknown usernames."""
     form = request.form
     if form.get("whom") == "all":
         return invitations.list_uninvited_ids(limit=actions.MAX_INVITATIONS)

@@ -1,4 +1,4 @@
-"""Roles: who has them, what refers to them, and making, renaming and deleting them."""
+"""Roles: who has them, what refers to them, and creating, renaming and deleting them."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("roles", __name__, url_prefix="/console/roles")
 
-MAX_BROADCASTS_SHOWN = 50  # broadcasts listed on the page of one role
+MAX_BROADCASTS_SHOWN = 50  # on the page of one role
 
 
 @blueprint.get("")
@@ -63,7 +63,7 @@ def rename(name: str):
 @blueprint.post("/<name>/delete")
 @allow(Permission.PEOPLE)
 def delete(name: str):
-    """Where anybody has the role, or a broadcast names it, the tick below what that means is needed."""
+    """Requires a ticked confirmation if a user has the role or a broadcast names it."""
     _require_known_role(name)
     if _is_used(name) and not request.form.get("understood"):
         return _render_role(name, name, {"understood": "Confirm that you understand what this means."}), Invalid.status
@@ -121,7 +121,7 @@ def _is_used(name: str) -> bool:
 
 
 def _describe_effect(broadcast: Broadcast, name: str) -> str:
-    """What deleting the role means for a broadcast, in a sentence."""
+    """What deleting the role means for a broadcast, as a sentence."""
     if name in broadcast.except_role_names:
         return "Excludes this role: users who have it now stay excluded by name."
     if actions.would_reach_nobody(broadcast, name):
@@ -134,7 +134,7 @@ def _describe_effect(broadcast: Broadcast, name: str) -> str:
 
 
 def _find_rules_naming(name: str) -> list[int]:
-    """Numbers of the rules of sources that name the role: they stand in a file."""
+    """The numbers of the rules in the rules file that name the role."""
     rules = enumerate(RULES.current, 1)
     return [
         number for number, rule in rules if f"role:{name}" in (rule.audiences or ()) or _is_default_target(rule, name)

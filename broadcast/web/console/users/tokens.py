@@ -1,4 +1,4 @@
-"""Tokens for programs: whose, for what, until when, last used; made and revoked."""
+"""API tokens: owner, scopes, expiry, last use; created and revoked."""
 
 from datetime import timedelta
 
@@ -32,7 +32,7 @@ def listing():
 @resumable_form
 @allow(Permission.PEOPLE)
 def create():
-    """The answer is the page itself, not a redirect: the token is shown this once and kept nowhere."""
+    """Renders the page instead of a redirect: the token is shown only once and not stored."""
     typed = {name: request.form.get(name, "").strip() for name in ("username", "label", "days")}
     typed["scopes"] = request.form.getlist("scopes")
     try:

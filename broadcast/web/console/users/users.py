@@ -1,4 +1,4 @@
-"""People and roles: the list, one person, making them by hand or from a table."""
+"""Users: the list, one user, creating them one by one or from a table."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ from broadcast.web.core.security_headers import allow_large_body
 blueprint = Blueprint("people", __name__, url_prefix="/console/people")
 
 PAGE_SIZE = 50
-MAX_COUNTED = 10_000  # people; more are "more than" these
+MAX_COUNTED = 10_000  # more are shown as "more than" this
 MAX_BAD_ROWS_SHOWN = 200
 MAX_NEW_ROLES_SHOWN = 50
 _ACCOUNT_STATES = ("", "enabled", "disabled")
@@ -151,7 +151,7 @@ def enable(user_id: int):
 @blueprint.post("/<int:user_id>/password")
 @allow(Permission.PEOPLE)
 def reset_password(user_id: int):
-    """The answer is the page itself, not a redirect: the password is shown this once and kept nowhere."""
+    """Renders the page instead of a redirect: the password is shown only once and not stored."""
     password = actions.reset_password(user_id, by=current_identity().actor, now=clock.now())
     return render_page("console/users/detail.html", **_build_context(_get_user_or_404(user_id), password=password))
 
@@ -181,7 +181,7 @@ def import_form():
 @resumable_form
 @allow(Permission.PEOPLE)
 def import_table():
-    """Check a table or import it. Rows left out come back in the field: to be put right, or once more with roles made."""
+    """Check a table or import it. Rows left out come back in the field, to be corrected, or imported with new roles."""
     only_check = read_choice("act", ("check", "import"), "check") != "import"
     table, guessed_encoding, new_roles = request.form.get("table", ""), None, request.form.getlist("newRoles")
     try:
@@ -207,7 +207,7 @@ def import_table():
 
 
 def _find_accented_line(table: str) -> str:
-    """A piece of the table by which somebody sees whether its encoding was guessed right."""
+    """A line of the table with accents, which shows whether its encoding was guessed right."""
     first_accented = re.search(r"[^\x00-\x7f]", table)
     if first_accented is None:
         return ""
@@ -220,7 +220,7 @@ def _render_new_form(typed: dict[str, Any], errors: dict[str, str]) -> str:
 
 
 def _to_form_errors(problem: Invalid | Conflict, field: str) -> dict[str, str]:
-    """The mistakes by field; what is in conflict is told at `field`."""
+    """The errors by field; a conflict is reported at `field`."""
     return problem.fields if isinstance(problem, Invalid) else {field: str(problem)}
 
 
@@ -232,7 +232,7 @@ def _build_context(
     name: str | None = None,
     roles: list[str] | None = None,
 ) -> dict[str, Any]:
-    """What the page of one person is drawn from; `name` and `roles` are what was typed."""
+    """The template context of a user's page; `name` and `roles` are what was typed."""
     return {
         "user": user,
         "name": user.name if name is None else name,
@@ -251,12 +251,12 @@ def _build_context(
 
 
 def _get_issuer() -> str:
-    """The organisation's provider; empty when there is none."""
+    """The issuer URL of the OpenID provider; empty without one."""
     return SETTINGS.current.oidc_issuer or ""
 
 
 def _list_known_roles(chosen_roles: Any) -> list[dict[str, Any]]:
-    """Every role that there is or that the console knows, with what it allows there."""
+    """Every role that exists or that the console knows, with its permissions."""
     names = sorted(
         {*users.list_role_names(), *CONSOLE_ROLES, *chosen_roles}, key=lambda name: (name not in CONSOLE_ROLES, name)
     )
@@ -271,7 +271,7 @@ def _list_known_roles(chosen_roles: Any) -> list[dict[str, Any]]:
 
 
 def _read_roles() -> list[str]:
-    """The roles ticked, and those typed into the field for new ones."""
+    """The ticked roles, and those typed into the field for new ones."""
     return [*request.form.getlist("roles"), *request.form.get("newRoles", "").replace(",", " ").split()]
 
 
