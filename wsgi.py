@@ -5,5 +5,5 @@ from broadcast.config.settings import Settings
 from broadcast.factory import create_app
 
 settings = Settings.load()
-private_files.restrict_permissions(settings.data_dir, settings.database_uri)
+private_files.restrict_permissions(settings.data_dir, settings.database_path)
 app = create_app(settings)

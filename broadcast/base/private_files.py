@@ -21,12 +21,11 @@ _PRIVATE_FILE_PATTERNS = (
 )  # in DATA_DIR, which may hold other programs' files too
 
 
-def restrict_permissions(data_dir: Path, database_uri: str = "") -> None:
+def restrict_permissions(data_dir: Path, database: Path | None = None) -> None:
     """Make every file that this process creates private from now on, and fix the existing ones."""
     os.umask(UMASK)
     files = [path for pattern in _PRIVATE_FILE_PATTERNS for path in data_dir.glob(pattern)]
-    if database_uri.startswith("sqlite:///"):
-        database = Path(database_uri.removeprefix("sqlite:///").partition("?")[0])
+    if database is not None:
         files += [database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm", "-journal"))]
     _restrict_files(files)
 

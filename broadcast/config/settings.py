@@ -415,6 +415,12 @@ class Settings(SignInSettings):
             return database_url.normalize_url(self.database_url)
         return database_url.make_sqlite_url(self.data_dir / "broadcast.sqlite3")
 
+    @property
+    def database_path(self) -> Path | None:
+        """The file of a SQLite database; None for a server."""
+        uri = self.database_uri
+        return database_url.get_sqlite_path(uri) if uri.startswith("sqlite") else None
+
     def list_event_rule_warnings(self) -> list[str]:
         """Warnings, at start and from `doctor`, when events without a matching rule are allowed."""
         if self.event_rules is None or self.event_rules_default == "refuse":

@@ -62,7 +62,7 @@ def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
     """Do the steps above. Never returns: raises StopRequested or LaunchFailed, with every child stopped."""
     settings = _read_settings(environ)
     with lock_data_dir(settings.data_dir) as folder:
-        private_files.restrict_permissions(folder, settings.database_uri)  # here and in every child
+        private_files.restrict_permissions(folder, settings.database_path)  # here and in every child
         check_port_is_free(settings.host, settings.port)
         if settings.secret_key is None:
             ensure_secret_key(folder)

@@ -3,10 +3,12 @@
 import os
 import stat
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from broadcast.base import private_files
+from broadcast.config.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,7 @@ def test_files_of_before_and_of_now_are_private(tmp_path: Path):
         path.chmod(0o666)
     (tmp_path / "data/gone.lock").symlink_to(tmp_path / "nothing")
     (tmp_path / "data/linked.lock").symlink_to(elsewhere / "notes.txt")
-    private_files.restrict_permissions(tmp_path / "data", f"sqlite:///{elsewhere / 'other.db'}")
+    private_files.restrict_permissions(tmp_path / "data", elsewhere / "other.db")
     (tmp_path / "data/new").touch()
     assert {path.name: mode(path) for path in ours} == {path.name: 0o600 for path in ours}
     assert {mode(path) for path in theirs} == {0o666}
@@ -48,5 +50,13 @@ def test_files_of_before_and_of_now_are_private(tmp_path: Path):
 
 
 def test_folder_that_is_not_there_is_no_error(tmp_path: Path):
-    private_files.restrict_permissions(tmp_path / "nothing", "postgresql://localhost/x")
-    private_files.restrict_permissions(tmp_path / "nothing", "sqlite://")
+    private_files.restrict_permissions(tmp_path / "nothing")
+    private_files.restrict_permissions(tmp_path / "nothing", tmp_path / "nothing.db")
+
+
+def test_database_file_is_found_whatever_its_name(tmp_path):
+    """Of a URL the path is decoded: a blank or a % in it hides nothing."""
+    database = tmp_path / "a b%c.db"
+    settings = Settings(database_url=f"sqlite:///{quote(str(database))}", data_dir=tmp_path)
+    assert settings.database_path == database
+    assert Settings(database_url="postgresql://localhost/x", data_dir=tmp_path).database_path is None
