@@ -1,4 +1,4 @@
-"""The verbs. Each checks who acts, writes state, log and audit in one transaction, and rings the bus after the commit.
+"""Use cases. Each checks permissions, writes state, log and audit in one transaction, and then notifies the workers.
 
-The only writers of broadcasts and the only callers of `log.measure_appends`. Every action runs inside an application context.
+The only writers of broadcasts and the only callers of `log.append`. Every action runs inside an application context.
 """

@@ -1,4 +1,4 @@
-"""What happens to an account as a whole: the person's name is corrected, the account is deleted."""
+"""Renaming and deleting accounts."""
 
 from datetime import datetime
 
@@ -19,7 +19,7 @@ from broadcast.store.models import User
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
-    """Correct a person's name. What they have sent keeps the name it was sent with.
+    """Correct a user's name. Broadcasts already sent keep the old name.
 
     Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
     """
@@ -34,10 +34,11 @@ def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
 
 
 def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> None:
-    """Delete an account for good; whoever does it types its username.
+    """Delete an account for good, after the caller has typed its username.
 
-    Nothing personal stays but the audit and the names on what was sent. Receipts stay, as those of a former user. Drafts and
-    plans stay for others to go on with; a plan that falls due waits for somebody to decide. The username is free again.
+    Personal data is removed, except in the audit and in the sender names of sent broadcasts. Receipts stay, as those of
+    a former user. Drafts and scheduled broadcasts stay for others to continue; a scheduled one that falls due waits for
+    a decision. The username becomes available again.
 
     Raises Forbidden, Invalid, NotFound, Conflict (the last administrator), TemporarilyUnavailable.
     """

@@ -1,4 +1,4 @@
-"""From names to audiences: which roles and people are meant, and audiences that are kept under a name."""
+"""Resolve role names and usernames to audiences; save and delete named audiences."""
 
 from datetime import datetime
 from typing import Any
@@ -25,12 +25,15 @@ from broadcast.store import users as people
 from broadcast.store.database import write_transaction
 from broadcast.store.models import SavedAudience
 
-_MAX_LISTED_NAMES = 5  # unknown names told in one sentence
-MAX_SNAPSHOT_RECIPIENTS = 50_000  # people frozen by name, a row each; beyond that an audience stays dynamic
+_MAX_LISTED_NAMES = 5  # unknown names listed in one error message
+MAX_SNAPSHOT_RECIPIENTS = 50_000  # users frozen by name, one row each; a larger audience stays dynamic
 
 
 def resolve_audience(target: Target) -> Audience:
-    """Make an audience of names. Raises Invalid naming the roles or people that do not exist: never "everybody" instead."""
+    """Resolve names to an audience.
+
+    Raises Invalid naming the roles or users that do not exist; it never falls back to everyone.
+    """
     problems: dict[str, str] = {}
     base_audience = _resolve_base(target, problems)
     if missing_names := people.find_missing_roles(target.except_roles):
@@ -59,7 +62,7 @@ def _resolve_base(target: Target, problems: dict[str, str]) -> EveryoneAudience 
 
 
 def save(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -> int:
-    """Keep an audience under a name; return its id.
+    """Save an audience under a name; return its id.
 
     Raises Forbidden, Invalid, Conflict (the name is taken), TemporarilyUnavailable.
     """
@@ -80,7 +83,10 @@ def save(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -> int:
 
 
 def delete(saved_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a named audience; broadcasts made with it stay as they are. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Delete a saved audience; broadcasts made with it do not change.
+
+    Raises Forbidden, NotFound, TemporarilyUnavailable.
+    """
     by.require(Permission.WRITE)
     with write_transaction() as session:
         row = session.get(SavedAudience, saved_id)

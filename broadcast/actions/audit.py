@@ -1,4 +1,4 @@
-"""One audit row for each act, in the transaction of the act."""
+"""One audit row per action, written in the action's transaction."""
 
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ def record(
     now: datetime,
     **detail: Any,
 ) -> None:
-    """Hand in the row of an act; it is chained just before the commit. `detail` is anything that JSON can hold."""
+    """Add an audit row; it is chained just before the commit. `detail` is any JSON-serialisable data."""
     store.append(
         session,
         at=now,

@@ -1,4 +1,4 @@
-"""How a message becomes a row: its columns, the rows of its audience, and the lock under which they change."""
+"""Mapping a message to its database row: the columns, the audience rows, and the row lock under which they change."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -24,7 +24,10 @@ _AUDIENCE_KINDS = {EveryoneAudience: "everyone", RoleAudience: "roles", UserAudi
 
 
 def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: str | None = None) -> Broadcast:
-    """The row, read under its lock. Raises NotFound, or VersionConflict when it is no longer at `version` (None: any)."""
+    """Return the locked row.
+
+    Raises NotFound, or VersionConflict when it is no longer at `version` (None: any).
+    """
     broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
@@ -34,12 +37,12 @@ def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: st
 
 
 def new_draft_row(by: Actor, now: datetime) -> Broadcast:
-    """An empty draft that reaches nobody."""
+    """An empty draft with an empty audience."""
     return Broadcast(**_draft_columns(by, now))
 
 
 def new_bulk_row(by: Actor, now: datetime) -> NewBroadcast:
-    """The same, for whoever inserts many at once."""
+    """The same for bulk inserts."""
     return NewBroadcast(**_draft_columns(by, now))
 
 
@@ -66,13 +69,13 @@ def _draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
 
 
 def refuse_unreviewed(broadcast: Broadcast) -> None:
-    """Raise Conflict for a draft that is kept as it was typed: what it will say, nobody has confirmed."""
+    """Raise Conflict for a draft stored as typed: nobody has confirmed what it will say."""
     if broadcast.typed is not None:
         raise Conflict("This draft has not been reviewed. Open it, review it and send it from there.")
 
 
 def check_draft_quota(by: Actor) -> None:
-    """Raise Invalid when `by` keeps as many drafts as one person may."""
+    """Raise Invalid when `by` has reached the limit of drafts per user."""
     max_drafts = SETTINGS.current.drafts_per_user
     if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= max_drafts:
         raise Invalid(
@@ -84,30 +87,30 @@ def check_draft_quota(by: Actor) -> None:
 
 
 def check_may_write(draft: Draft, by: Actor) -> None:
-    """Raise Forbidden unless `by` may send this; signing people out takes the permission for people too."""
+    """Raise Forbidden unless `by` may send this draft; one that signs users out also needs the permission for users."""
     by.require(Permission.WRITE)
     if draft.close_sessions:
         by.require(Permission.PEOPLE)
 
 
 def check_may_send(broadcast: Broadcast, by: Actor) -> None:
-    """The same for what is stored, whoever wrote it: it goes out by the right of who sends it."""
+    """The same for a stored broadcast, whoever wrote it: the sender's permissions count."""
     by.require(Permission.WRITE)
     if broadcast.close_sessions:
         by.require(Permission.PEOPLE)
 
 
 def refuse_past_dates(broadcast: Broadcast, now: datetime) -> None:
-    """Raise Conflict for what says that it ends, or is to be acknowledged by, a time that is past."""
+    """Raise Conflict when the expiry or the acknowledgement deadline is in the past."""
     reason = overdue_schedules.get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
     if reason is not None:
         raise Conflict(f"{reason.sentence} Edit it and choose another date first.")
 
 
 def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
-    """Write what a draft says into the columns; its audience goes by `set_audience`, its status by the caller.
+    """Copy a draft into the columns. `set_audience` sets the audience, the caller sets the status.
 
-    `html` is its content, rendered before the transaction: whoever waits for the database does not wait for Markdown.
+    `html` is its content, rendered before the transaction, so that nobody waits for a lock while Markdown renders.
     """
     broadcast.title = draft.title
     broadcast.content = draft.content
@@ -127,7 +130,7 @@ def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetim
 def set_audience(
     session: Session, broadcast: Broadcast, audience: Audience, *, is_snapshot: bool, may_be_empty: bool
 ) -> None:
-    """Give a row its audience, and store it. Raises Invalid when it reaches nobody, or is too large to be frozen."""
+    """Set the audience of a row and store both. Raises Invalid when it reaches nobody or is too large to be frozen."""
     set_audience_columns(broadcast, audience)
     broadcast.is_snapshot = is_snapshot
     broadcast.audience_count = audiences.count(audience)
@@ -138,13 +141,13 @@ def set_audience(
             {"snapshot": f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Turn the snapshot off."}
         )
     session.add(broadcast)
-    session.flush()  # a new row gets its id
+    session.flush()  # assigns the id of a new row
     add_named_recipients(session, broadcast, audience)
     session.flush()
 
 
 def set_audience_columns(broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
-    """Write an audience into the row of a broadcast that has none, and into its roles; people go by `add_named_recipients`."""
+    """Write an audience into the columns and roles of a row that has none; `add_named_recipients` adds the users."""
     base, exceptions = (audience.base, audience) if isinstance(audience, ExclusionAudience) else (audience, None)
     broadcast.audience_kind = _AUDIENCE_KINDS[type(base)]
     broadcast.match_all = isinstance(base, RoleAudience) and base.match_all
@@ -158,7 +161,7 @@ def set_audience_columns(broadcast: Broadcast | NewBroadcast, audience: Audience
 
 
 def add_named_recipients(session: Session, broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
-    """Write down who is chosen or left out by name; the broadcast has its id."""
+    """Store the users who are selected or excluded by name; the broadcast must have its id."""
     base, excluded_ids = (audience.base, audience.ids) if isinstance(audience, ExclusionAudience) else (audience, ())
     if isinstance(base, UserAudience):
         audiences.add_named_users(session, BroadcastUser, broadcast.id, base.ids)
@@ -166,14 +169,14 @@ def add_named_recipients(session: Session, broadcast: Broadcast | NewBroadcast, 
 
 
 def set_empty_audience(session: Session, broadcast: Broadcast) -> None:
-    """Give a draft an audience that is not chosen yet: whatever goes wrong later, it reaches nobody."""
+    """Give a draft an empty audience until one is chosen: whatever goes wrong later, it reaches nobody."""
     clear_audience(session, broadcast)
     broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
     broadcast.audience_count = None
 
 
 def freeze_audience(session: Session, broadcast: Broadcast, audience: Audience) -> Audience:
-    """Turn the audience of a broadcast that is being sent into the people who are in it now, if it asks for that."""
+    """Resolve the audience to its current users when the broadcast asks for a snapshot."""
     if not broadcast.is_snapshot or broadcast.audience_kind == "users" and not broadcast.has_exceptions:
         return audience
     ids = audiences.list_user_ids(audience)
@@ -184,7 +187,7 @@ def freeze_audience(session: Session, broadcast: Broadcast, audience: Audience) 
 
 
 def clear_audience(session: Session, broadcast: Broadcast) -> None:
-    """Take the audience of a stored broadcast away, so that another can be set."""
+    """Clear the audience of a stored broadcast, so that another can be set."""
     broadcast.role_rows, broadcast.except_role_rows = [], []
     audiences.delete_named_users(session, broadcast.id)
     session.flush()

@@ -1,4 +1,4 @@
-"""Publish, schedule, release, cancel, expire: everything that changes what people see."""
+"""Publish, schedule, release, cancel and expire broadcasts."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ from broadcast.store.models import Broadcast, IdempotencyKey
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """`is_new` is False when the idempotency key had been used for the same message before."""
+    """`is_new` is False when the idempotency key was already used for the same message."""
 
     id: int
     is_new: bool
@@ -60,13 +60,13 @@ def publish(
     is_test: bool = False,
     confirmed: ConfirmationInput | None = None,
 ) -> PublishResult:
-    """Store a draft: live at once, scheduled, or kept as a draft, as it asks.
+    """Store a draft: live at once, scheduled, or kept as a draft, as the draft says.
 
-    With `undo_seconds`, what would go out at once waits that long, unseen, and can be withdrawn until then. A `is_test` is
-    kept out of the console's lists. `idempotency_key` makes repeats harmless: the second call with the same key and draft
-    returns the first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown role or person, nobody
-    reached, a text that is not shown), ConfirmationRequired, Conflict (the key was used for something else),
-    TemporarilyUnavailable.
+    With `undo_seconds`, a broadcast that would go out at once is held for that long and can be withdrawn until then.
+    With `is_test` it does not appear in the console's lists. `idempotency_key` makes retries safe: a second call with
+    the same key and draft returns the first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown
+    role or user, no recipients, a text that is not shown), ConfirmationRequired, Conflict (the key was used for another
+    message), TemporarilyUnavailable.
     """
     check_may_write(draft, by)
     if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
@@ -98,7 +98,7 @@ def publish(
 def require_confirmation(
     draft: Draft, audience: Audience, confirmed: ConfirmationInput | None, *, by: Actor, now: datetime
 ) -> None:
-    """Raise ConfirmationRequired unless `by` confirmed what sending this draft takes. Lets other greenlets run."""
+    """Raise ConfirmationRequired unless `by` confirmed sending this draft as required. Lets other greenlets run."""
     proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
     if proof.is_required and not draft.keep_as_draft:
         recipient_count = audiences.count(audience)
@@ -106,7 +106,7 @@ def require_confirmation(
 
 
 def require_row_confirmation(broadcast: Broadcast, proof: send_confirmation.ConfirmationProof) -> None:
-    """The same for what is stored, as it is."""
+    """The same for a stored broadcast."""
     if proof.is_required:
         recipient_count = audiences.count(broadcasts.get_audience(broadcast))
         is_for_all = broadcast.audience_kind == "everyone"
@@ -126,7 +126,7 @@ def dispatch_broadcast(
     now: datetime,
     undo_seconds: float,
 ) -> None:
-    """Move a filled row to where its draft asks to be: kept, scheduled, held, or live. Raises IllegalTransition."""
+    """Move a filled row to the status its draft asks for: draft, scheduled, held, or live. Raises IllegalTransition."""
     is_later = draft.scheduled_at is not None and draft.scheduled_at > now
     action = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if undo_seconds else "published"
     broadcast.status = lifecycle.transition(broadcast.status, action).value
@@ -143,7 +143,7 @@ def dispatch_broadcast(
 def save_idempotency_key(
     session: Session, by: Actor, idempotency_key: str | None, draft: Draft, broadcast_id: int, now: datetime
 ) -> None:
-    """Write down what a key was used for; a parallel request with it fails here, before it takes a number."""
+    """Store what a key was used for; a concurrent request with the same key fails here, before it reserves a seq."""
     if idempotency_key is None:
         return
     fingerprint = _compute_fingerprint(draft)
@@ -160,8 +160,8 @@ def release(
 ) -> None:
     """Send a draft or a scheduled broadcast now.
 
-    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (a draft as it was typed, which nobody has
-    reviewed), TemporarilyUnavailable.
+    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft),
+    TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
     proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
@@ -177,11 +177,12 @@ def release(
 
 
 def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> list[int] | None:
-    """Send those of these plans that are due, in this order and in one transaction; return which were dealt with.
+    """Send those of these scheduled broadcasts that are due, in order and in one transaction; return the ids handled.
 
-    What is overdue by more than `grace`, or may not go out by itself for another reason (`domain.overdue_schedules`), is
-    not sent but waits for a decision. Left out is what changed meanwhile or is being changed. None: another worker's clock
-    is at it. Raises TemporarilyUnavailable, and for one that cannot be sent whatever that raises: then none was.
+    One overdue by more than `grace`, or not allowed to go out automatically for another reason
+    (`domain.overdue_schedules`), is not sent but waits for a decision. Rows that changed meanwhile or are locked are
+    skipped. Returns None when another worker's scheduler is already running. Raises TemporarilyUnavailable; if one
+    cannot be sent, its error is raised and none is sent.
     """
     with write_transaction() as session:
         due_broadcasts = broadcasts.lock_due(session, Status.SCHEDULED, ids, now)
@@ -193,7 +194,7 @@ def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDUL
 
 
 def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
-    """Recall a broadcast: every open screen drops it.
+    """Recall a broadcast; every open page removes it.
 
     Raises Forbidden, Invalid, NotFound, IllegalTransition, TemporarilyUnavailable.
     """
@@ -210,7 +211,7 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
 
 
 def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
-    """End those of these broadcasts whose time is over; as `release_due`."""
+    """Expire those of these broadcasts that are past their end; like `release_due`."""
     with write_transaction() as session:
         expired = broadcasts.lock_due(session, Status.ACTIVE, ids, now)
         for broadcast in expired or []:
@@ -231,7 +232,7 @@ def _add_broadcast(
 
 
 def _release_rows(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: datetime) -> None:
-    """Send rows that are locked."""
+    """Send locked rows."""
     to_publish = []
     for broadcast in rows:
         broadcast.status = lifecycle.transition(broadcast.status, "published")
@@ -241,20 +242,20 @@ def _release_rows(session: Session, rows: Sequence[Broadcast], *, by: Actor, now
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)
         to_publish.append((broadcast, broadcasts.get_audience(broadcast)))
-    count_cached, yielder = cache(users.count), Yielder()  # many go to the same audience
+    count_cached, yielder = cache(users.count), Yielder()  # many share an audience
     with session.no_autoflush:
         for broadcast, audience in to_publish:
-            broadcast.audience_count = count_cached(audience)  # people may have come and gone since it was planned
+            broadcast.audience_count = count_cached(audience)  # membership may have changed since it was scheduled
             yielder.maybe_yield()
     _publish_rows(session, to_publish, now)
 
 
 def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audience]], now: datetime) -> None:
-    """Number them and append their MESSAGEs. The log is locked from the numbers to the commit, so nothing slow follows."""
+    """Number the broadcasts and append their MESSAGE events. Locks the log until the commit, so it runs last."""
     entries: list[log.NewEvent] = []
-    broadcast_by_index: dict[int, Broadcast] = {}  # of each broadcast's MESSAGE among the entries
+    broadcast_by_index: dict[int, Broadcast] = {}  # by the index of the broadcast's MESSAGE in the entries
     yielder = Yielder()
-    with session.no_autoflush:  # each row is updated once, with its number
+    with session.no_autoflush:  # each row is updated once, with its seq
         for broadcast, audience in to_publish:
             audience = freeze_audience(session, broadcast, audience)
             broadcast.published_at = broadcast.updated_at = now
@@ -274,7 +275,7 @@ def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audien
 def _end_recipient_sessions(
     session: Session, broadcast: Broadcast, audience: Audience, now: datetime
 ) -> list[log.NewEvent]:
-    """The event that follows a broadcast which signs its chosen people out, once they are told why; their sessions end."""
+    """End the sessions of the selected users, if the broadcast signs them out; return the event to append after it."""
     if not broadcast.close_sessions or not isinstance(audience, UserAudience):
         return []
     users.end_sessions(session, sorted(audience.ids), at=now)
@@ -282,18 +283,18 @@ def _end_recipient_sessions(
 
 
 def build_message_entry(broadcast: Broadcast, audience: Audience) -> log.NewEvent:
-    """The event that brings a broadcast to its audience."""
+    """The event that publishes a broadcast to its audience."""
     return log.NewEvent(EventType.MESSAGE, broadcast.id, audience, broadcast.to_card().to_payload())
 
 
 def build_update_entry(broadcast: Broadcast, audience: Audience, *, notify_again: bool) -> log.NewEvent:
-    """The event that brings a new text of a live broadcast; with `notify_again`, to those who have read it as well."""
+    """The event with a new text of a live broadcast; with `notify_again` it alerts users who have read it too."""
     payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "again": notify_again}
     return log.NewEvent(EventType.MESSAGE_UPDATED, broadcast.id, audience, payload)
 
 
 def build_removal_entry(broadcast: Broadcast, audience: Audience, action: str) -> log.NewEvent:
-    """The event that takes a broadcast away again; `action` is "cancelled" or "expired"."""
+    """The event that removes a broadcast; `action` is "cancelled" or "expired"."""
     payload = {"id": broadcast.id, "reason": action.upper()}
     return log.NewEvent(EventType.MESSAGE_REMOVED, broadcast.id, audience, payload)
 
@@ -308,7 +309,7 @@ def _end_rows(session: Session, rows: Sequence[Broadcast], action: str, now: dat
 
 
 def find_by_idempotency_key(by: Actor, idempotency_key: str, draft: Draft) -> PublishResult | None:
-    """What this key was used for, None if for nothing yet. Raises Conflict when that was another message."""
+    """The result of an earlier request with this key, or None. Raises Conflict when that was another message."""
     row = broadcasts.get_idempotency_key(by.user_id, idempotency_key)
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""Copies, and what is put away: a draft duplicated or deleted, what has ended archived."""
+"""Duplicate and delete drafts; archive ended broadcasts."""
 
 from datetime import datetime
 
@@ -14,8 +14,9 @@ _COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "
 
 
 def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
-    """Make a draft with the words and the audience of a broadcast, and no times. Raises Forbidden, NotFound,
-    Invalid (beyond the person's quota of drafts), TemporarilyUnavailable.
+    """Create a draft with the text and the audience of a broadcast, without its times.
+
+    Raises Forbidden, NotFound, Invalid (over the user's limit of drafts), TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
     with write_transaction() as session:
@@ -28,7 +29,7 @@ def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
         session.flush()
         try:
             audience = audiences.get_audience(original)
-        except ValueError:  # a draft whose audience is not chosen yet
+        except ValueError:  # a draft without an audience yet
             audience = None
         if audience:
             broadcast_rows.set_audience(session, copy, audience, is_snapshot=original.is_snapshot, may_be_empty=True)
@@ -37,7 +38,7 @@ def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
 
 
 def discard_draft(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a draft: it leaves every list but the archive.
+    """Delete a draft: it disappears from every list but the archive.
 
     Raises Forbidden, NotFound, IllegalTransition, TemporarilyUnavailable.
     """
@@ -50,7 +51,7 @@ def discard_draft(broadcast_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def archive(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Put what has ended out of the lists; again is fine.
+    """Move an ended broadcast to the archive; idempotent.
 
     Raises Forbidden, NotFound, IllegalTransition, TemporarilyUnavailable.
     """

@@ -1,4 +1,4 @@
-"""What is done with dead letters: tried again on the path of a first arrival, or emptied. All of it is audited."""
+"""Redrive dead letters through the normal ingest path, or purge them. Every action is audited."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -28,9 +28,9 @@ def redrive(
     now: datetime,
     confirmed: ConfirmationInput | None = None,
 ) -> Outcome:
-    """Hand a letter in once more, read anew as `inbound_event`; what is still wrong stays in it with its new reason.
+    """Ingest a letter again, parsed as `inbound_event`; if it is rejected again, the letter keeps the new reason.
 
-    Raises Forbidden, NotFound, ConfirmationRequired, Conflict (it is waiting no more), TemporarilyUnavailable.
+    Raises Forbidden, NotFound, ConfirmationRequired, Conflict (it is no longer waiting), TemporarilyUnavailable.
     """
     by.require(Permission.OPERATE)
     _require_confirmation(inbound_event, send_confirmation.verify_confirmation(confirmed, by=by, now=now))
@@ -45,7 +45,7 @@ def redrive(
 
 
 def _require_confirmation(inbound_event: InboundEvent, proof: send_confirmation.ConfirmationProof) -> None:
-    """Raise ConfirmationRequired unless what would be published was confirmed as any sending is."""
+    """Raise ConfirmationRequired unless the broadcast that would be published was confirmed like any other."""
     if (
         proof.is_required
         and isinstance(inbound_event.command, PublishCommand)
@@ -69,7 +69,7 @@ def _redrive_in_transaction(
         letter.tries += 1
         letter.tried_at = now
         if outcome.rejection is not None:
-            outcome = replace(outcome, kind="rejected")  # as a record it is known already
+            outcome = replace(outcome, kind="rejected")  # its record is known already
             letter.code, letter.reason = outcome.rejection.code, outcome.rejection.reason
         else:
             letter.status, letter.broadcast_id = DeadLetterStatus.REDRIVEN.value, outcome.broadcast_id
@@ -78,7 +78,9 @@ def _redrive_in_transaction(
 
 
 def purge(letter_id: int, *, by: Actor, now: datetime) -> None:
-    """Empty a letter for good; its place stays known. Raises Forbidden, NotFound, Conflict, TemporarilyUnavailable."""
+    """Purge the contents of a letter; its position stays known. Raises Forbidden, NotFound, Conflict,
+    TemporarilyUnavailable.
+    """
     by.require(Permission.OPERATE)
     with write_transaction() as session:
         letter = _get_waiting_letter(session, letter_id)
@@ -87,10 +89,10 @@ def purge(letter_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def purge_all(*, through: int, by: Actor, now: datetime) -> int:
-    """Empty every waiting letter up to id `through`, the newest that was seen; return how many. Raises Forbidden,
-    TemporarilyUnavailable.
+    """Purge every waiting letter up to id `through`, the newest one that was seen; return how many.
 
-    In transactions of some hundred letters each, with an audit row of each: what was emptied before a failure stays so.
+    Runs in transactions of some hundred letters, each with an audit row; letters purged before a failure stay purged.
+    Raises Forbidden, TemporarilyUnavailable.
     """
     by.require(Permission.OPERATE)
     purged_total = 0

@@ -1,4 +1,4 @@
-"""People and broadcasts to look around with. Their passwords are public, so production refuses them (see `Settings`)."""
+"""Demo users and broadcasts. The passwords are public, so production refuses them (see `Settings`)."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,7 +55,7 @@ _DEMO_BROADCASTS = [
 
 
 def seed() -> None:
-    """Make the demo people, and the broadcasts if there has never been any. Safe to repeat."""
+    """Create the demo users, and the broadcasts if there has never been any. Idempotent."""
     now = clock.now()
     for demo_user in DEMO_USERS:
         if known.get_by_username(demo_user.username) is None:

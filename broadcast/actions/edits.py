@@ -1,7 +1,7 @@
-"""Changing what is there: drafts as they are typed, plans, and live broadcasts on every open screen.
+"""Edit drafts, scheduled broadcasts and live broadcasts.
 
-Every edit names the version it was made from and is refused when that is no longer the newest (VersionConflict), so that two
-editors, or an edit and the clock, never overwrite each other silently.
+Every edit names the version it was made from and raises VersionConflict when that is no longer the newest, so that two
+editors, or an edit and the scheduler, never overwrite each other silently.
 """
 
 from collections.abc import Mapping
@@ -53,11 +53,11 @@ def save_draft(
     by: Actor,
     now: datetime,
 ) -> SavedDraft:
-    """Keep a form as it was typed, finished or not, in a new draft or in the one it belongs to.
+    """Store a form as typed, complete or not, in a new draft or in its existing one.
 
-    `draft` is what the form says when it is in order, None while it is not: it then reaches nobody, as does one whose text
-    is not shown. One audit row stands for a writer's whole row of autosaves. Lets other greenlets run. Raises Forbidden,
-    NotFound, Invalid (a new one beyond the person's quota), VersionConflict, IllegalTransition, TemporarilyUnavailable.
+    `draft` is the parsed form, or None while it is invalid: the draft then reaches nobody, as does one whose text is
+    not shown. A series of autosaves by one author makes one audit row. Lets other greenlets run. Raises Forbidden,
+    NotFound, Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition, TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
     html = _render_if_valid(draft)
@@ -131,10 +131,10 @@ def send(
     undo_seconds: float = 0,
     confirmed: ConfirmationInput | None = None,
 ) -> PublishResult:
-    """Give a draft or a plan its final words, and send or schedule it as they say.
+    """Replace a draft or a scheduled broadcast with its final content, and send or schedule it accordingly.
 
-    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired, VersionConflict, IllegalTransition,
-    Conflict (see `publish`), TemporarilyUnavailable.
+    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired, VersionConflict,
+    IllegalTransition, Conflict (see `publish`), TemporarilyUnavailable.
     """
     broadcast_rows.check_may_write(draft, by)
     if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
@@ -165,9 +165,9 @@ def send(
 def send_delayed(
     broadcast_id: int, *, by: Actor, now: datetime, until: datetime, confirmed: ConfirmationInput | None = None
 ) -> None:
-    """Send a finished draft or a plan at `until`, a few seconds ahead: it can be withdrawn until then.
+    """Send a complete draft or a scheduled broadcast at `until`, a few seconds ahead; until then it can be withdrawn.
 
-    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (a draft nobody has reviewed),
+    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft),
     TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
@@ -187,7 +187,7 @@ def send_delayed(
 
 
 def withdraw(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Take a held or scheduled broadcast back before it goes out; it is a draft again.
+    """Turn a held or scheduled broadcast back into a draft before it goes out.
 
     Raises Forbidden, NotFound, IllegalTransition (it has gone out), TemporarilyUnavailable.
     """
@@ -212,13 +212,13 @@ def edit(
     acknowledge_again: bool = False,
     confirmed: ConfirmationInput | None = None,
 ) -> str:
-    """Change the named public fields of a draft, a plan or a live broadcast; return the new version.
+    """Change the given public fields of a draft, a scheduled broadcast or a live broadcast; return the new version.
 
-    A live one changes on every open screen, and with `notify_again` it is unread once more for those who had read it. Without
-    `acknowledge_again` the edit is a correction, and acknowledgements stand; with it everybody is asked anew, which shows it
-    again too. Its audience and its start are history and cannot change. `version` None means whatever is there now. Lets
-    other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired, VersionConflict, IllegalTransition,
-    TemporarilyUnavailable.
+    A live broadcast changes on every open page; with `notify_again` it becomes unread again for users who had read it.
+    Without `acknowledge_again` the edit is a correction and acknowledgements stand; with it everyone is asked again,
+    which also shows it again. The audience and the start of a live broadcast cannot change. `version` None means the
+    current version. Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired,
+    VersionConflict, IllegalTransition, TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
     rendered_text, proof = (
@@ -239,7 +239,7 @@ def edit(
             broadcast_rows.set_audience(
                 session, broadcast, audience, is_snapshot=draft.target.snapshot, may_be_empty=is_draft
             )
-        elif broadcast.requires_ack:  # somebody may be acknowledging what is still on their screen
+        elif broadcast.requires_ack:  # a user may be acknowledging the text on screen
             acknowledged_revisions.save_text(session, broadcast.to_card())
         original_scheduled_at, old_priority = broadcast.scheduled_at, Priority(broadcast.priority)
         broadcast_rows.fill_columns(broadcast, draft, now, html=_select_html(draft.content, broadcast, rendered_text))
@@ -277,13 +277,13 @@ class _RenderedText(NamedTuple):
 
 
 def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> _RenderedText | None:
-    """The new text, rendered; None when the text stays as it is stored, or is none. Raises Invalid."""
+    """The new text, rendered; None when the text is unchanged or invalid. Raises Invalid."""
     if changes.get("content") is None:
         return None
     try:
         content = parse_content(changes["content"])
     except ValueError:
-        return None  # `read_draft` says what is wrong, with all else that is
+        return None  # `parse_draft` reports it with all other errors
     stored = broadcasts.get(broadcast_id)
     if stored is None or stored.content == content:  # shown already, whatever the limits were then
         return None
@@ -293,7 +293,7 @@ def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> _Rendered
 def _select_html(content: str, broadcast: Broadcast, rendered_text: _RenderedText | None) -> str:
     if rendered_text is not None and rendered_text.markdown == content:
         return rendered_text.html
-    if broadcast.content != content:  # it was this text when the edit began
+    if broadcast.content != content:  # the text when the edit began
         raise VersionConflict(broadcast.version)
     return broadcast.content_html
 
@@ -306,7 +306,7 @@ def _apply_changes(
     notify_again: bool,
     acknowledge_again: bool,
 ) -> Draft:
-    """What the broadcast says after the changes. Raises Invalid."""
+    """The draft after the changes. Raises Invalid."""
     editable_fields = _CONTENT_FIELDS if broadcast.is_live else (*_CONTENT_FIELDS, *_AUDIENCE_FIELDS, "scheduledAt")
     problems = {name: _explain_refusal(name, broadcast) for name in changes if name not in editable_fields}
     if notify_again and not broadcast.is_live:
@@ -316,7 +316,7 @@ def _apply_changes(
     if broadcast.status == Status.SCHEDULED and changes.get("scheduledAt", "") is None:
         problems["scheduledAt"] = "Choose when to send it, or send it now."
     new_fields = old_fields | dict(changes)
-    if broadcast.is_live:  # these are not up for change, and were judged when it was sent
+    if broadcast.is_live:  # fixed once sent, and validated then
         new_fields = {name: value for name, value in new_fields.items() if name in _CONTENT_FIELDS} | {
             "targetType": "ALL"
         }
@@ -348,7 +348,7 @@ def _append_update_event(session: Session, broadcast: Broadcast, now: datetime, 
     audience = audiences.get_audience(broadcast)
     session.flush()
     first_cursor = log.reserve_seqs(session, 1)
-    if notify_again:  # the newest in every inbox, and unread: no watermark reaches up to it
+    if notify_again:  # newest in every inbox, and unread: above every watermark
         broadcast.seq, broadcast.renewed_at = first_cursor.seq, now
     log.append(
         session, [build_update_entry(broadcast, audience, notify_again=notify_again)], at=now, first_cursor=first_cursor
@@ -356,7 +356,7 @@ def _append_update_event(session: Session, broadcast: Broadcast, now: datetime, 
 
 
 def to_public_fields(broadcast: Broadcast) -> dict[str, Any]:
-    """A stored broadcast in the public fields that `read_draft` reads."""
+    """A stored broadcast as the public fields that `parse_draft` accepts."""
     target_ids = (
         audiences.list_selected_user_ids(broadcast) if broadcast.audience_kind == "users" else broadcast.role_names
     )

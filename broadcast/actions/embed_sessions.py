@@ -1,7 +1,7 @@
-"""An inbox in another site's pages begins: a session of that person which no cookie opens.
+"""Sessions for inboxes embedded in another site's pages. No cookie opens such a session.
 
-A session and not only a signature, so that whatever ends sessions ends it too: signing out everywhere, a new password, a
-disabled account, a press in "My account", the end of the site's own token.
+It is a session and not only a signature, so that whatever ends sessions ends it too: signing out everywhere, a new
+password, a disabled account, the button in "My account", the end of the site's own token.
 """
 
 import secrets
@@ -19,7 +19,7 @@ from broadcast.store.models import ApiToken, User, UserSession
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSite:
-    """Who embeds: the pages of `origin`, by the token of their server."""
+    """The embedding site: the pages of `origin`, authorised by their server's token."""
 
     origin: str
     token_id: int
@@ -27,7 +27,7 @@ class EmbeddingSite:
 
 @dataclass(frozen=True, slots=True)
 class SessionLifetime:
-    """How long a session goes on: unused, and in all."""
+    """The idle timeout and the maximum lifetime of a session."""
 
     idle_timeout: timedelta
     max_lifetime: timedelta
@@ -35,18 +35,18 @@ class SessionLifetime:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSession:
-    """`ends_at` is when the session ends whatever happens."""
+    """`ends_at` is when the session ends at the latest."""
 
     session_id: int
     ends_at: datetime
 
 
 def begin_session(username: str, site: EmbeddingSite, lifetime: SessionLifetime, *, now: datetime) -> EmbeddedSession:
-    """The session of this person in the pages of `site`: the one that is open, or else a new one, which the audit tells.
+    """Return the user's open session in the pages of `site`, or create and audit a new one.
 
-    Raises Forbidden when the site's token may not do this any more, Invalid, TemporarilyUnavailable.
+    Raises Forbidden when the site's token may no longer do this, Invalid, TemporarilyUnavailable.
     """
-    # what is merely compatible with a name may be somebody else's name at the site
+    # a name that is merely compatible (Unicode) may be another user's name at the site
     user = users.get_by_username(username) if username.isascii() else None
     if user is None or user.disabled_at:
         raise Invalid({"username": "There is no user with this username, or the account is disabled."})
@@ -70,9 +70,7 @@ def _create_session(user_id: int, site: EmbeddingSite, lifetime: SessionLifetime
         user = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User}, populate_existing=True)
         if user.disabled_at:
             raise Invalid({"username": "The account is disabled."})
-        if open_session := _find_open_session(
-            user_id, site, lifetime, now
-        ):  # another tab of the same person was faster
+        if open_session := _find_open_session(user_id, site, lifetime, now):  # another tab of the same user was faster
             return open_session
         user.first_sign_in_at = user.first_sign_in_at or now
         row = UserSession(

@@ -1,7 +1,7 @@
-"""Signing in without a password of ours: another system says who it is, and here is decided which person that is.
+"""Sign in users whom an external identity provider has authenticated, and link their identities.
 
-A person is found by what the other system never changes, then by the username; the first sign-in by name is kept, so that a
-username which is given to somebody else over there opens nobody's account here.
+A user is found by the provider's immutable identifier, then by username. The first sign-in by username links the
+identity, so that a username reassigned at the provider opens nobody's account here.
 """
 
 from datetime import datetime
@@ -41,15 +41,15 @@ def sign_in(
     now: datetime,
     replaced_token: str | None = None,
 ) -> str:
-    """Begin a session for somebody whom another system vouches for, and return its token; all of it or nothing.
+    """Start a session for an externally authenticated user, in one transaction; return its token.
 
-    Roles become what that system says, if it says any; a role that is not known here is left out and logged, and the last
-    administrator stays one. `replaced_token` is the token of the session that this browser has had; it ends. Raises
+    Roles are replaced by the provider's, if it sends any; an unknown role is skipped and logged, and the last
+    administrator keeps that role. `replaced_token` is the token of this browser's previous session, which ends. Raises
     SignInRefused with the reason, TemporarilyUnavailable.
     """
     try:
         return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
-    except IntegrityError:  # the same person for the first time, twice at once: now they are known
+    except IntegrityError:  # two concurrent first sign-ins: the identity is linked now
         return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
 
 
@@ -84,7 +84,7 @@ def _sign_in_once(
 
 
 def _refuse_ended_session(session: Session, external_identity: ExternalIdentity) -> None:
-    """Somebody may have been signed out at the provider while they came from there. Raises SignInRefused."""
+    """Refuse a user whom the provider signed out while they were on their way here. Raises SignInRefused."""
     if external_identity.asserted_at is not None and provider_sessions.has_ended(
         session,
         external_identity.issuer,
@@ -96,7 +96,7 @@ def _refuse_ended_session(session: Session, external_identity: ExternalIdentity)
 
 
 def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
-    """Forget which account at the provider is this person's; the next sign-in with the username is the first one again.
+    """Unlink a user's account at the provider; the next sign-in with the username counts as the first again.
 
     Raises Forbidden, NotFound, TemporarilyUnavailable.
     """
@@ -113,10 +113,8 @@ def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> N
 def _find_user(
     session: Session, external_identity: ExternalIdentity, trust: ProviderTrust, now: datetime
 ) -> User | None:
-    """The person, or None when nobody here is that. Raises SignInRefused when the name is somebody else's."""
-    if (
-        not external_identity.username.isascii()
-    ):  # some such letters become plain ones in lower case, and so another's name
+    """The user, or None when there is none. Raises SignInRefused when the name belongs to somebody else."""
+    if not external_identity.username.isascii():  # some such letters become ASCII in lower case, and so another's name
         raise SignInRefused(
             "You signed in, but your username has letters that are not allowed here. Ask an administrator for help."
         )
@@ -176,7 +174,7 @@ def _link_identity(session: Session, user: User, external_identity: ExternalIden
 
 
 def _sync_roles(session: Session, user: User, external_identity: ExternalIdentity, now: datetime) -> bool:
-    """Give the person the roles that were told. False when nothing changes."""
+    """Set the user's roles to those the provider sent. False when nothing changes."""
     unknown_roles = users.find_missing_roles(external_identity.roles) - set(CONSOLE_ROLES)
     if unknown_roles:
         _log.warning("sign_in.unknown_roles", user=user.id, by=external_identity.issuer, roles=sorted(unknown_roles))

@@ -1,7 +1,7 @@
-"""How events of one source gather instead of flooding: on the card that has their key, and above the cap as drafts.
+"""Collapse the events of one source: into the card with their key, and above the rate cap into drafts.
 
-One Gathering lives as long as the transaction of its batch. It asks the database once for each source, counts from there in
-memory, and writes down what was shown; so the count holds over batches, workers and crashes.
+One FloodControl lives as long as the transaction of its batch. It queries the database once per source, counts in
+memory from there, and stores what was shown, so the count holds across batches, workers and crashes.
 """
 
 from collections import Counter, defaultdict
@@ -17,24 +17,22 @@ from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast
 
-MAX_QUARANTINED_PER_SOURCE = (
-    100  # drafts of one source in quarantine: as many as the console's list deletes with one press
-)
-MAX_QUARANTINED_PER_OWNER = 300  # of one account or topic, however many names it gives itself
-OVER_CAP = "over-cap"  # the code of what is refused beyond that
+MAX_QUARANTINED_PER_SOURCE = 100  # quarantined drafts per source: as many as the console deletes at once
+MAX_QUARANTINED_PER_OWNER = 300  # per account or topic, whatever sources it names
+OVER_CAP = "over-cap"  # rejection code above that
 _Row = Broadcast | NewBroadcast
 
 
 class FloodControl:
-    """`lock_sources` and `load_cards` before the first question, `store_…` at the end."""
+    """Call `lock_sources` and `load_cards` before any query, `store_…` at the end."""
 
     def __init__(self, session: Session, sender_id: int, now: datetime):
-        """`sender_id` is the account that writes what the batch brings."""
+        """`sender_id` is the account that writes the broadcasts of the batch."""
         self._session, self._sender_id, self._now = session, sender_id, now
         self._cards_by_key: dict[tuple[str, str], list[_Row]] = {}
         self._quarantined_drafts: dict[tuple[str, str], list[_Row]] = {}  # by owner and source
         self._quarantined_counts: dict[str, int] = {}
-        self._audiences: dict[int, Audience] = {}  # by the row's place in memory: new ones have no id yet
+        self._audiences: dict[int, Audience] = {}  # by the row's `id()`: new rows have no database id yet
         self._remaining: dict[tuple[str, str, RateCap], int] = {}
         self._shown_counts: Counter[tuple[str, str, RateCap]] = Counter()
         self._collapsed_cards: dict[int, tuple[_Row, bool]] = {}
@@ -42,15 +40,15 @@ class FloodControl:
         self._event_keys: list[tuple[str, str, str, _Row]] = []
 
     def lock_sources(self, commands: Iterable[Command]) -> None:
-        """Let no other transaction judge these sources meanwhile. Before any row of a broadcast is locked, also for recalls:
-        whoever locked a card first and then waited for its source would wait for ever.
+        """Keep other transactions from judging these sources. Call before any broadcast row is locked, for recalls too:
+        a transaction that locks a card first and then waits for its source would deadlock.
         """
         controlled = [one for one in commands if isinstance(one, CancelCommand) or _needs_flood_control(one)]
         owners = {one.owner for one in controlled}
         event_sources.lock_sources(self._session, {one.source for one in controlled}, owners, at=self._now)
 
     def load_cards(self, commands: Sequence[Command]) -> None:
-        """Find the live cards that these events may join."""
+        """Load the live cards that these events may join."""
         keys_by_source: dict[str, set[str]] = defaultdict(set)
         for command in commands:
             if isinstance(command, PublishCommand) and command.collapse_key:
@@ -58,7 +56,7 @@ class FloodControl:
         self._cards_by_key = event_sources.lock_live_broadcasts(self._session, keys_by_source, now=self._now)
 
     def find_card(self, command: PublishCommand, audience: Audience) -> _Row | None:
-        """The newest live card with the event's key and the very same audience: nobody may read what was not for them."""
+        """The newest live card with the event's key and the same audience: nobody may read what was not for them."""
         cards = self._cards_by_key.get((command.source, command.collapse_key), ()) if command.collapse_key else ()
         owned_cards = (card for card in cards if card.is_live and self.get_source_owner(command).is_owner_of(card))
         return next((card for card in owned_cards if self._get_audience(card) == audience), None)
@@ -67,17 +65,17 @@ class FloodControl:
         return SourceOwner(command.owner, self._sender_id)
 
     def add_event_key(self, command: PublishCommand, card: _Row) -> None:
-        """Remember the name of an event that its broadcast cannot bear itself."""
+        """Record the key of an event that its broadcast cannot store itself."""
         self._event_keys.append((command.owner, command.source, command.source_id, card))
 
     def add_card(self, card: _Row, audience: Audience) -> None:
-        """Let later events of this batch join a card that began in it."""
+        """Let later events of this batch join a card that it created."""
         self._add_row(card, audience)
         if card.collapse_key:
             self._cards_by_key.setdefault((card.source, card.collapse_key), []).insert(0, card)
 
     def count_repeat(self, card: _Row, command: PublishCommand) -> str | None:
-        """Count an event on a card; "again" or "quiet" says how the log tells it, None that it need not be told (once more)."""
+        """Count an event on a card; return "again" or "quiet" for the log, or None when nothing (more) is logged."""
         self.add_event_key(command, card)
         card.times += 1
         card.revision += 1
@@ -93,15 +91,15 @@ class FloodControl:
         return ("again" if is_shown_again else "quiet") if card.is_live else None
 
     def is_changed_in_batch(self, card: _Row) -> bool:
-        """Whether the card says already what nobody has seen before this batch."""
+        """Whether the batch has already changed or created the card, unseen by anybody so far."""
         return id(card) in self._collapsed_cards or id(card) in self._new_row_ids
 
     def iter_collapsed(self) -> Iterator[tuple[_Row, bool]]:
-        """What was there before this batch and has changed in it, and whether that is shown again."""
+        """Cards from before this batch that it changed, each with whether it is shown again."""
         yield from self._collapsed_cards.values()
 
     def try_consume_cap(self, command: PublishCommand) -> bool:
-        """Whether the cap of its rule leaves room for one more; if so, it is taken."""
+        """Whether the rate cap of its rule leaves room for one more; if so, consume it."""
         if (rate_cap := command.rate_cap) is None:
             return True
         since = self._now - timedelta(seconds=rate_cap.window_seconds)
@@ -120,9 +118,9 @@ class FloodControl:
         return True
 
     def find_quarantined_draft(self, command: PublishCommand, audience: Audience) -> _Row | None:
-        """A draft in quarantine that this event may be counted on: by its key, without one by its text.
+        """A quarantined draft that this event may be counted on: by its collapse key, or by its text without one.
 
-        Never one that a person has worked on: their words would be lost.
+        Never a draft that a user has edited: the edits would be lost.
         """
         for draft in self._load_quarantined_drafts(command):
             if not draft.is_quarantined or not draft.is_untouched or draft.collapse_key != command.collapse_key:
@@ -136,7 +134,7 @@ class FloodControl:
         return None
 
     def reject_if_full(self, command: PublishCommand) -> Rejection | None:
-        """Why not even a draft is kept of this event; None if there is room."""
+        """The rejection when quarantine is full for this event; None if there is room."""
         if command.owner not in self._quarantined_counts:
             self._quarantined_counts[command.owner] = event_sources.count_quarantined(
                 self._session, self.get_source_owner(command)
@@ -163,7 +161,7 @@ class FloodControl:
         self._quarantined_counts[command.owner] += 1
 
     def store_tallies(self) -> None:
-        """Write down how much was shown."""
+        """Store how many were shown."""
         for (source, owner, rate_cap), shown_count in self._shown_counts.items():
             event_sources.add_shown(
                 self._session,
@@ -176,7 +174,7 @@ class FloodControl:
             )
 
     def store_event_keys(self) -> None:
-        """Write down the names that no broadcast bears; by now each card has its id."""
+        """Store the event keys that no broadcast carries; every card has its id by now."""
         event_sources.add_event_keys(self._session, ((*name, card.id) for *name, card in self._event_keys))
 
     def _add_row(self, row: _Row, audience: Audience) -> None:

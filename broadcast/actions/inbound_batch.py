@@ -1,7 +1,8 @@
-"""One transaction's events from outside: decided one after the other in memory, then stored together.
+"""One transaction's inbound events: decided one by one in memory, then stored together.
 
-An event that is published, joins a live card (`collapsed`) or waits as a draft (`quarantined`) is known by its owner, source
-and id from then on; whatever comes again under that name is `repeated`. The caller opens the transaction and rings after it.
+An event that is published, joins a live card (`collapsed`) or waits as a draft (`quarantined`) is known by its owner,
+source and id from then on; the same key again is `repeated`. The caller opens the transaction and notifies the workers
+after it.
 """
 
 from collections import Counter, defaultdict
@@ -31,13 +32,13 @@ from broadcast.store.models import Broadcast, ingest
 
 OutcomeKind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
 _Row = Broadcast | NewBroadcast
-_EventKey = tuple[str, str, str]  # owner, source, id there
+_EventKey = tuple[str, str, str]  # owner, source, source id
 _Decision = tuple[OutcomeKind, _Row | None, Rejection | None]
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedInboundEvent:
-    """An arrival and what could be found out before the transaction. `audience` is None for all but a Publish."""
+    """An inbound event with what is computed before the transaction. `audience` is set only for a PublishCommand."""
 
     inbound_event: InboundEvent
     audience: Audience | None = None
@@ -46,7 +47,7 @@ class PreparedInboundEvent:
 
 
 def build_broadcast_row(prepared: PreparedInboundEvent, *, by: Actor, now: datetime) -> NewBroadcast:
-    """The row of a Publish that is Ready, not yet in a session."""
+    """The row of a prepared PublishCommand, not yet in a session."""
     command = prepared.inbound_event.command
     broadcast = new_bulk_row(by, now)
     broadcast.sender_name = command.sender_name
@@ -65,30 +66,28 @@ def _initial_status(draft: Draft, now: datetime) -> str:
 
 
 class InboundBatch:
-    """`load_broadcasts`, `decide` each in order, `store`."""
+    """Call `load_broadcasts`, then `decide` for each event in order, then `store`."""
 
     def __init__(self, session: Session, by: Actor, now: datetime):
         self._session, self._by, self._now = session, by, now
         self.yielder = Yielder()
         self._flood_control = FloodControl(session, by.user_id, now)
         self._broadcast_by_event_key: dict[_EventKey, _Row] = {}
-        self._used_source_ids: set[tuple[str, str]] = (
-            set()
-        )  # source and id of which a broadcast has them, whoever's it is
+        # (source, source id) pairs that a broadcast of any owner has
+        self._used_source_ids: set[tuple[str, str]] = set()
         self._new_broadcasts: list[tuple[NewBroadcast, Audience]] = []
-        self._log_changes: list[tuple[_Row, Audience, str]] = []  # what goes into the log, in order, by its past
+        # log entries to write, in order: row, audience, change
+        self._log_changes: list[tuple[_Row, Audience, str]] = []
         self._cancelled: list[_Row] = []
         self._source_counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._samples: dict[str, list[tuple[InboundRecord, str | None]]] = defaultdict(list)
 
     def load_broadcasts(self, prepared: Sequence[PreparedInboundEvent]) -> None:
-        """Find the broadcasts that these events name: announced before, to be recalled, or to be joined."""
+        """Load the broadcasts that these events name: to be repeated, recalled or joined."""
         commands = [one.inbound_event.command for one in prepared]
         self._flood_control.lock_sources(commands)
         ids_by_owned_source: dict[tuple[str, str], set[str]] = defaultdict(set)
-        unowned_ids: dict[str, set[str]] = defaultdict(
-            set
-        )  # of the time before names had owners, and were kept as they were spelt
+        unowned_ids: dict[str, set[str]] = defaultdict(set)  # from before keys had owners, stored as spelt
         for command in commands:
             if isinstance(command, PublishCommand | CancelCommand):
                 source_id = command.source_id if isinstance(command, PublishCommand) else command.cancelled_source_id
@@ -105,13 +104,13 @@ class InboundBatch:
         self._flood_control.load_cards(commands)
 
     def _index_broadcast(self, row: _Row, source: str, source_id: str, owners: Sequence[str]) -> None:
-        """Keep a broadcast under the name that its event has for whoever owns it, among `owners`."""
+        """Index a broadcast under its event's key for its owner, if that is one of `owners`."""
         for owner in owners:
             if SourceOwner(owner, self._by.user_id).is_owner_of(row):
                 self._broadcast_by_event_key[owner, canonicalize_source(source), source_id] = row
 
     def decide(self, prepared: PreparedInboundEvent) -> _Decision:
-        """Decide what becomes of one event, after those before it."""
+        """Decide the outcome of one event, after those before it."""
         command = prepared.inbound_event.command
         match command:
             case PublishCommand():
@@ -140,7 +139,7 @@ class InboundBatch:
         return kind, broadcast, rejection
 
     def _place_publish(self, command: PublishCommand, prepared: PreparedInboundEvent) -> _Decision:
-        """On a live card, as a broadcast of its own, or in quarantine."""
+        """Join a live card, become a new broadcast, or go to quarantine."""
         status = _initial_status(command.draft, self._now)
         if status == Status.ACTIVE and (card := self._flood_control.find_card(command, prepared.audience)):
             self._collapse_into(card, command, prepared)
@@ -165,11 +164,10 @@ class InboundBatch:
         return broadcast
 
     def _collapse_into(self, card: _Row, command: PublishCommand, prepared: PreparedInboundEvent) -> None:
-        """Give a card the newest text. A batch changes a card once on the screens, however many of its events join it."""
+        """Give a card the newest text. A batch changes a card once on open pages, however many events join it."""
         if card.is_live and card.requires_ack and not self._flood_control.is_changed_in_batch(card):
-            acknowledged_revisions.save_text(
-                self._session, card.to_card()
-            )  # somebody may be acknowledging what is on their screen
+            # a user may be acknowledging the text on screen
+            acknowledged_revisions.save_text(self._session, card.to_card())
         change = self._flood_control.count_repeat(card, command)
         fill_columns(card, replace(command.draft, scheduled_at=card.scheduled_at), self._now, html=prepared.html)
         card.sender_name = command.sender_name
@@ -177,7 +175,7 @@ class InboundBatch:
             self._log_changes.append((card, prepared.audience, change))
 
     def _quarantine(self, command: PublishCommand, prepared: PreparedInboundEvent) -> _Decision:
-        """Keep what is above the cap as a draft; what equals one that waits already is counted on it."""
+        """Keep an event above the rate cap as a draft, or count it on an equal draft that already waits."""
         if draft := self._flood_control.find_quarantined_draft(command, prepared.audience):
             self._collapse_into(draft, command, prepared)
             return "quarantined", draft, None
@@ -201,7 +199,7 @@ class InboundBatch:
             )
             return "rejected", None, Rejection("not-found", reason, command.source, command.source_id)
         if not lifecycle.can_transition(broadcast.status, "cancelled"):
-            return "repeated", broadcast, None  # it is over already
+            return "repeated", broadcast, None  # already ended
         if broadcast.is_live:
             self._log_changes.append((broadcast, self._get_audience(broadcast), "cancelled"))
         broadcast.status = lifecycle.transition(broadcast.status, "cancelled").value
@@ -215,7 +213,7 @@ class InboundBatch:
         ) or broadcasts.get_audience(broadcast)
 
     def store(self) -> None:
-        """Write it all. The log is locked from the numbers to the commit, so the numbers come late."""
+        """Write everything. Reserving seqs locks the log until the commit, so it comes late."""
         ingest.add_source_counts(self._session, self._source_counts, at=self._now)
         event_sources.save_samples(self._session, self._samples, at=self._now)
         self._flood_control.store_tallies()
@@ -227,7 +225,7 @@ class InboundBatch:
         for broadcast, audience in self._new_broadcasts:
             add_named_recipients(self._session, broadcast, audience)
         self._flood_control.store_event_keys()
-        self._session.flush()  # people, and what was recalled or joined
+        self._session.flush()  # recipients, recalled and collapsed rows
         self._write_audit()
         entries = []
         for log_change in self._log_changes:
@@ -236,7 +234,7 @@ class InboundBatch:
         log.append(self._session, entries, at=self._now, first_cursor=first_cursor)
 
     def _write_audit(self) -> None:
-        """Who did it is the account whose token it was, or the bridge's; what the event calls itself is a detail."""
+        """The actor is the account of the token, or the Kafka account; the event's own source is only a detail."""
         for broadcast, _ in self._new_broadcasts:
             self._record_audit(f"broadcast.{_audit_action(broadcast)}", broadcast, title=broadcast.title)
         for broadcast, is_shown_again in self._flood_control.iter_collapsed():

@@ -1,10 +1,9 @@
-"""Events from outside become broadcasts: whole batches in one transaction, each event once however often it arrives.
+"""Turn inbound events into broadcasts: batches in one transaction, each event exactly once however often it arrives.
 
-1. Before the transaction: whom each draft reaches, and its Markdown as HTML, letting other greenlets run.
-2. In it (`actions.inbound_batch`): what is known already, what is new, what joins a card, what is above the cap of its
-source, what is
-   recalled; dead letters and figures; then the log's numbers, all at once, the rows and their events.
-3. A batch that fails is taken again one by one, so that one bad event does not hold up the rest.
+1. Before the transaction: resolve audiences and render Markdown, letting other greenlets run.
+2. In the transaction (`actions.inbound_batch`): decide what is a repeat, new, collapsed, above the rate cap, or a
+recall; write dead letters and statistics; then reserve all seqs at once and write the rows and their events.
+3. A batch that fails is retried one by one, so that one bad event does not block the rest.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,14 +30,14 @@ from broadcast.store.models import User
 
 MAX_BATCH_EVENTS = 500  # events in one transaction
 _STORE_FAILED = "This event could not be stored ({}). The log of the server says more."
-_ACCOUNT_USERNAME = ":events"  # nobody can be given such a name, and it has no password
+_ACCOUNT_USERNAME = ":events"  # no user can have this name, and it has no password
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one arrival; `broadcast_id` is None when it was rejected, and `rejection` says why."""
+    """The outcome of one inbound event; `broadcast_id` is None when it was rejected, and `rejection` says why."""
 
     kind: OutcomeKind
     broadcast_id: int | None = None
@@ -46,7 +45,7 @@ class Outcome:
 
 
 def get_ingest_actor(*, now: datetime) -> Actor:
-    """Who announces what comes from Kafka: an account of its own, made when first needed, that cannot sign in.
+    """The account that publishes events from Kafka. It is created on first use and cannot sign in.
 
     Raises TemporarilyUnavailable.
     """
@@ -63,18 +62,16 @@ def get_ingest_actor(*, now: datetime) -> Actor:
 
 
 def ingest(inbound_events: Sequence[InboundEvent], *, by: Actor, now: datetime) -> list[Outcome]:
-    """Do what at most MOST arrivals ask for, in order; return what became of each. Lets other greenlets run.
+    """Apply at most MAX_BATCH_EVENTS events in order; return the outcome of each. Lets other greenlets run.
 
-    What is rejected and came from Kafka is kept as a dead letter in the same transaction. Raises Forbidden,
-    TemporarilyUnavailable (nothing of a part was written: hand it in again, what was written before is found as repeated).
+    A rejected event from Kafka becomes a dead letter in the same transaction. Raises Forbidden, TemporarilyUnavailable
+    (a part was not written: pass all in again, what was written before is then `repeated`).
     """
     by.require_event_ingestion()
     try:
         outcomes = _ingest_in_transaction(inbound_events, by, now)
-    except (
-        TemporarilyUnavailable,
-        ProgrammingError,
-    ):  # away, or without a table that it should have: no event is to blame, so none is buried
+    except (TemporarilyUnavailable, ProgrammingError):
+        # database down or a table missing: not the event's fault, so no dead letter
         raise
     except Exception as problem:
         if len(inbound_events) > 1:
@@ -94,7 +91,7 @@ def _ingest_in_transaction(inbound_events: Sequence[InboundEvent], by: Actor, no
 
 
 def _retry_once(inbound_event: InboundEvent, problem: Exception, by: Actor, now: datetime) -> Outcome:
-    """If another worker announced the event a moment ago, it is found as repeated now; else it is buried."""
+    """If another worker published the event a moment ago, it is `repeated` now; otherwise it becomes a dead letter."""
     if isinstance(problem, IntegrityError):
         try:
             return _ingest_in_transaction([inbound_event], by, now)[0]
@@ -104,9 +101,10 @@ def _retry_once(inbound_event: InboundEvent, problem: Exception, by: Actor, now:
 
 
 def _store_dead_letter(inbound_event: InboundEvent, problem: Exception, by: Actor, now: datetime) -> Outcome:
-    """Keep an event that the database itself refuses as a dead letter; raise for the webhook, whose caller is told.
+    """Store an event that the database refuses as a dead letter; for the webhook raise, so that the caller is told.
 
-    What cannot even be buried as it is, is buried without its names: nothing that a record holds may come again for ever.
+    If even that fails, the dead letter is stored without source, id, key and headers: no content may make a record come
+    back endlessly.
     """
     if inbound_event.record.position is None:
         raise problem
@@ -126,7 +124,7 @@ def _store_dead_letter(inbound_event: InboundEvent, problem: Exception, by: Acto
 
 
 def reject_failed(inbound_event: InboundEvent, problem: Exception) -> Rejection:
-    """What is kept of an event that the database refused for a reason that no check foresaw."""
+    """The rejection of an event that the database refused for a reason no check foresaw."""
     _log.error("event.failed", place=str(inbound_event.record.position), exc_info=problem)
     return Rejection(
         "failed",
@@ -137,9 +135,9 @@ def reject_failed(inbound_event: InboundEvent, problem: Exception) -> Rejection:
 
 
 def prepare(inbound_events: Iterable[InboundEvent]) -> list[PreparedInboundEvent]:
-    """Step 1: find audiences and render Markdown. Lets other greenlets run.
+    """Step 1: resolve audiences and render Markdown. Lets other greenlets run.
 
-    A draft for nobody, or with a text that is not shown, becomes Rejected.
+    An event that reaches nobody, or whose text is not shown, gets a Rejection.
     """
     resolved_by_target: dict[Target, tuple[Audience, int] | Rejection] = {}
     prepared, yielder = [], Yielder()
@@ -184,7 +182,7 @@ def _resolve_target(target: Target) -> tuple[Audience, int] | Rejection:
 def write_batch(
     session: Session, prepared: Sequence[PreparedInboundEvent], *, by: Actor, now: datetime
 ) -> list[Outcome]:
-    """Step 2, inside a transaction. Raises what the database raises: then nothing of it holds."""
+    """Step 2, inside a transaction. Database errors propagate; nothing is written then."""
     batch = InboundBatch(session, by, now)
     batch.load_broadcasts(prepared)
     outcomes = []

@@ -1,6 +1,6 @@
-"""The first administrator: whoever started the system holds a code, good once, and only while there is none.
+"""Create the first administrator with a one-time setup code, valid only while there is none.
 
-The code is made where the system is started and shown there, so that a stranger who finds the page first can do nothing.
+The code is created and shown where the system is started, so that a stranger who finds the page first can do nothing.
 """
 
 import secrets
@@ -19,7 +19,10 @@ _ALREADY_SET_UP = "There is an administrator already. Sign in, or ask an adminis
 
 
 def create_setup_code(*, now: datetime) -> str | None:
-    """Make a code and return it; the one before is void. None when there is an administrator. Raises TemporarilyUnavailable."""
+    """Create a code and return it; the previous one becomes void. None when there is an administrator.
+
+    Raises TemporarilyUnavailable.
+    """
     with write_transaction() as session:
         if setup.has_administrator():
             return None
@@ -29,10 +32,10 @@ def create_setup_code(*, now: datetime) -> str | None:
 
 
 def create_first_administrator(code: str, username: str, password: str, *, name: str | None, now: datetime) -> int:
-    """Use the code up and return the id of the first administrator.
+    """Consume the code and return the id of the first administrator.
 
-    Raises Invalid (the code too), Conflict (there is an administrator, or somebody has this name),
-    TemporarilyUnavailable; nothing is made then.
+    Raises Invalid (also for the code), Conflict (there is an administrator, or the username is taken),
+    TemporarilyUnavailable; nothing is created then.
     """
     if setup.has_administrator():
         raise Conflict(_ALREADY_SET_UP)

@@ -1,6 +1,6 @@
-"""Invitations: a link of one's own with which somebody who has no password yet chooses one.
+"""Invitations: a personal link with which a user without a password chooses one.
 
-The token is random, kept as a hash, good once and for some days, and only as long as the person has no password.
+The token is random, stored as a hash, usable once and for some days, and only while the user has no password.
 """
 
 import secrets
@@ -18,14 +18,14 @@ from broadcast.store import invitations
 from broadcast.store.database import write_transaction
 from broadcast.store.models import User
 
-MAX_INVITATIONS = 50_000  # as many as one import makes
-_BATCH_SIZE = 100  # people of one transaction: it holds SQLite's only write lock for some milliseconds
+MAX_INVITATIONS = 50_000  # as many as one import creates
+_BATCH_SIZE = 100  # users per transaction: it holds SQLite's only write lock for some milliseconds
 _LINK_INVALID = "This link is no longer valid. Ask the person who sent it for a new one."
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedInvitation:
-    """Who is invited, and the token, which is shown this once."""
+    """The invited user, and the token, which is shown only once."""
 
     user_id: int
     username: str
@@ -36,17 +36,17 @@ class IssuedInvitation:
 
 @dataclass(frozen=True, slots=True)
 class Invitee:
-    """Whom an invitation is for."""
+    """The user whom an invitation is for."""
 
     username: str
     name: str
 
 
 def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, now: datetime) -> list[IssuedInvitation]:
-    """Make an invitation for each of these people who has an open account and no password; earlier ones of theirs are void.
+    """Create an invitation for each of these users who is enabled and has no password; their earlier ones become void.
 
-    Lets other greenlets run; a batch that is committed stays when a later one fails. Raises Forbidden, Invalid (nobody of
-    them can be invited, or they are too many), TemporarilyUnavailable.
+    Lets other greenlets run; a committed batch stays when a later one fails. Raises Forbidden, Invalid (none of them
+    can be invited, or there are too many), TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
     ids = sorted(set(user_ids))
@@ -76,7 +76,7 @@ def _invite_batch(ids: Sequence[int], expires_at: datetime, by: Actor, now: date
 
 
 def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Make a person's invitation void; there may be none. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Revoke a user's invitation, if there is one. Raises Forbidden, NotFound, TemporarilyUnavailable."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
@@ -85,15 +85,15 @@ def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def get_invitee(token: str, *, now: datetime) -> Invitee:
-    """Whom an invitation is for. Raises NotFound for one that is no longer good, whatever the reason."""
+    """The invited user. Raises NotFound for an invitation that is no longer valid, whatever the reason."""
     user = _get_invited_user(token, now)
     return Invitee(user.username, user.name)
 
 
 def accept_invitation(token: str, password: str, *, now: datetime) -> str:
-    """Use an invitation up: its person gets this password. Return the username.
+    """Consume an invitation and set its user's password. Return the username.
 
-    Raises NotFound (no longer good), Invalid, TemporarilyUnavailable. Lets other greenlets run.
+    Raises NotFound (no longer valid), Invalid, TemporarilyUnavailable. Lets other greenlets run.
     """
     invitee = get_invitee(token, now=now)
     check_password(password, username=invitee.username, name=invitee.name)

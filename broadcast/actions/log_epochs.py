@@ -1,5 +1,6 @@
-"""A new epoch of the log: every cursor given out before it is answered with RESET, never with silence. Plans wait for a
-decision then: they may have gone out in what was lost.
+"""Start a new epoch of the log: every earlier cursor is answered with RESET.
+
+Scheduled broadcasts then wait for a decision: they may have been sent in the part that was lost.
 """
 
 from datetime import datetime
@@ -11,11 +12,11 @@ from broadcast.store.database import write_transaction
 
 
 def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
-    """Begin a new epoch because committed events of `lost_epoch` are gone, as after a fail-over to a standby that was
-    behind, or when an older database was put in its place.
+    """Start a new epoch because committed events of `lost_epoch` are gone, as after a fail-over to a standby that
+    lagged, or after an older database was restored.
 
-    Many workers find out at the same time: the first begins it, for the others it has begun. Returns whether this call did.
-    Raises TemporarilyUnavailable.
+    Many workers notice at the same time; only the first starts it. Returns whether this call did. Raises
+    TemporarilyUnavailable.
     """
     with write_transaction() as session:
         new_epoch = log.start_epoch(session, expected_epoch=lost_epoch)

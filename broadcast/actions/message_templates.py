@@ -1,4 +1,4 @@
-"""Message templates: kept, changed and deleted by administrators."""
+"""Save and delete message templates, for administrators."""
 
 from datetime import datetime
 
@@ -26,7 +26,7 @@ def save(
     by: Actor,
     now: datetime,
 ) -> int:
-    """Keep a template, a new one for None; return its id. Lets other greenlets run.
+    """Save a template, a new one when `template_id` is None; return its id. Lets other greenlets run.
 
     Raises Forbidden, Invalid, NotFound, Conflict (the name), TemporarilyUnavailable.
     """
@@ -51,7 +51,7 @@ def save(
 
 
 def delete(template_id: int, *, by: Actor, now: datetime) -> None:
-    """Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Delete a template. Raises Forbidden, NotFound, TemporarilyUnavailable."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         row = session.get(MessageTemplate, template_id)
@@ -62,7 +62,7 @@ def delete(template_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def _read_variables(fields: dict[str, str | None]) -> list[str]:
-    """What is to be filled in. Raises Invalid for a template that cannot become a message."""
+    """The names of the template's variables. Raises Invalid for a template that cannot become a message."""
     problems = {}
     if not 0 < len(fields["name"]) <= 80 or not is_single_line(fields["name"]) or is_blank(fields["name"]):
         problems["name"] = "Enter a name of 1 to 80 characters."
@@ -80,5 +80,5 @@ def _read_variables(fields: dict[str, str | None]) -> list[str]:
         raise Invalid(problems)
     names = message_templates.list_variables(fields["title"], fields["content"])
     if not names:
-        markdown.render(fields["content"])  # what has no gaps says nothing else when it is used
+        markdown.render(fields["content"])  # without variables the text is final, so it can be checked now
     return names

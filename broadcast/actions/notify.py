@@ -1,11 +1,11 @@
-"""What is done after a commit: ring, so that every worker reads the log now and not at its next poll."""
+"""Notifications after a commit, so that every worker reads the log now and not at its next poll."""
 
 from gevent.event import Event
 
 from broadcast.base.app_parts import AppPart
 from broadcast.bus.protocol import BUS, Bus
 
-MAX_RECEIPT_IDS = 100  # of one receipt: more than a page shows
+MAX_RECEIPT_IDS = 100  # in one notification: more than a page shows
 SCHEDULER_WAKEUP = AppPart[Event]("scheduler_wakeup")
 
 
@@ -18,20 +18,20 @@ def notify_workers() -> None:
 
 
 def notify_schedulers() -> None:
-    """Wake the clocks: something may be due earlier than they knew. This worker's at once, even while Redis is away."""
+    """Wake the schedulers: something may be due earlier than they know. The local one wakes even without Redis."""
     SCHEDULER_WAKEUP.current.set()
     _get_bus().send_signal("due", {})
 
 
 def request_disconnect(user_id: int, connection_id: str) -> None:
-    """Ask the worker that holds this stream of this person, whichever it is, to close it."""
+    """Ask the worker that holds this stream of the user to close it."""
     _get_bus().send_signal("disconnect", {"user": user_id, "connection": connection_id})
 
 
 def notify_receipt(user_id: int, kind: str, ids: list[int], version: int) -> None:
-    """Tell the other tabs and devices of a person what was done just now, and which version of the inbox that made.
+    """Notify the user's other tabs and devices of an action, with the inbox version it produced.
 
-    They ask the database for the counts. Without ids (or with too many to be worth telling) they load their list.
+    They query the database for the counts. Without ids (or with too many to send) they reload their list.
     """
     sent_ids = ids if len(ids) <= MAX_RECEIPT_IDS else []
     _get_bus().send_signal("receipt", {"user": user_id, "kind": kind, "ids": sent_ids, "version": version})

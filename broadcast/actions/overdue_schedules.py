@@ -1,4 +1,4 @@
-"""Holding plans back until somebody decides: each by itself when it is due, many after a standstill or a restore."""
+"""Hold scheduled broadcasts until a user decides: single ones when they fall due, many after an outage or a restore."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ _RUN_RECORD_INTERVAL = timedelta(seconds=15)
 
 
 def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> None:
-    """Note that the scheduler runs; when none did for longer than `grace`, what fell due meanwhile waits.
+    """Record that the scheduler runs. If none ran for longer than `grace`, what fell due meanwhile awaits a decision.
 
     Raises TemporarilyUnavailable.
     """
@@ -38,13 +38,13 @@ def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) ->
             )
             _record_audit(session, suspended_ids, DecisionReason.STANDSTILL, now)
     except IntegrityError:
-        return  # two first workers at once
+        return  # two workers start for the first time at once
     if suspended_ids:
         _log.warning("scheduler.stood_still", since=last_run_at.isoformat(), plans=len(suspended_ids))
 
 
 def suspend_all(session: Session, *, now: datetime) -> int:
-    """After a restore: every plan waits, also those of later, which may have been moved and sent; return how many."""
+    """After a restore, suspend every scheduled broadcast, as it may have been moved and sent; return how many."""
     suspended_ids = overdue_schedules.require_decision(session, DecisionReason.RESTORED)
     _record_audit(session, suspended_ids, DecisionReason.RESTORED, now)
     return len(suspended_ids)
@@ -53,7 +53,7 @@ def suspend_all(session: Session, *, now: datetime) -> int:
 def suspend_unsendable(
     session: Session, due_broadcasts: Sequence[Broadcast], *, now: datetime, grace: timedelta
 ) -> list[Broadcast]:
-    """Let those of these locked plans wait that may not go out by themselves; return the others."""
+    """Suspend those of these locked broadcasts that may not go out automatically; return the others."""
     permissions_by_user = overdue_schedules.get_permissions(
         session, {row.planned_by_id for row in due_broadcasts if row.planned_by_id is not None}
     )
@@ -77,7 +77,7 @@ def suspend_unsendable(
 
 
 def _is_planner_allowed(broadcast: Broadcast, permissions_by_user: dict[int, frozenset[Permission]]) -> bool:
-    """Whether who planned it could send it still. What a source announced goes out by the right of its account."""
+    """Whether the user who scheduled it may still send it. A source's broadcast uses its account's permissions."""
     if broadcast.planned_by_id is None:
         return True
     required = {Permission.WRITE} | ({Permission.PEOPLE} if broadcast.close_sessions else set())

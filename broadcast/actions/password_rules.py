@@ -1,7 +1,7 @@
-"""What a new password may be (NIST SP 800-63B, section 5.1.1.2): long enough, and none of those that are tried first.
+"""Rules for new passwords (NIST SP 800-63B, section 5.1.1.2): long enough, and not among those attackers try first.
 
-Those are the ones that others use, with some digits behind them too; the person's own name; one sign or one short text again
-and again; and what lies side by side on a keyboard or in the alphabet. Nothing else is asked for: no digit, no capital letter.
+Refused are common passwords, also with digits appended; the user's own name; one character or one short text repeated;
+and runs on the keyboard or in the alphabet. There are no composition rules: no digit or capital letter is required.
 """
 
 import re
@@ -13,13 +13,13 @@ from pathlib import Path
 from broadcast.base.errors import Invalid
 
 MIN_LENGTH, MAX_LENGTH = 8, 200
-MAX_TYPED_LENGTH = 1000  # characters that are looked at before they are normalised; one can become eighteen
+MAX_TYPED_LENGTH = 1000  # characters considered before normalisation; one can become eighteen
 _WORD_LIST_FILES = ("zxcvbn-4.5.0.txt", "more.txt")
-_MIN_OWN_LETTERS = 4  # letters that must be left when the name is taken out
-_SHORT_LENGTH = 12  # below this a common word is one still with digits and signs behind it
-_MAX_PERIOD_LENGTH = 7  # characters: a text of up to so many, again and again, is a short one
-_MIN_DISTINCT_CHARACTERS = 4  # characters, at least
-_MIN_RUN_LENGTH = 3  # neighbours that make a run
+_MIN_OWN_LETTERS = 4  # letters that must remain without the name
+_SHORT_LENGTH = 12  # below this, a common word with digits and signs appended is refused too
+_MAX_PERIOD_LENGTH = 7  # characters: repeating a text of up to this length counts as short
+_MIN_DISTINCT_CHARACTERS = 4  # at least
+_MIN_RUN_LENGTH = 3  # adjacent characters that make a run
 _KEYBOARD_ROWS = (
     "01234567890",
     "qwertyuiop",
@@ -40,12 +40,12 @@ _WORD_BEFORE_SUFFIX = re.compile(r"^(.*?[^\W\d_])[\W\d_]*$", re.DOTALL)
 
 
 def normalise(password: str) -> str:
-    """The same for the same password, however it was typed: ä is one character or two, depending on the keyboard."""
+    """Normalise a password, so that it matches however it was typed: ä is one character or two, by keyboard."""
     return unicodedata.normalize("NFKC", password[:MAX_TYPED_LENGTH])
 
 
 def check(password: str, *, username: str, names: Iterable[str] = ()) -> None:
-    """Raise Invalid when a new password is too easy to guess. `names`: of the person, and of this system."""
+    """Raise Invalid when a new password is too easy to guess. `names`: of the user, and of this system."""
     text = normalise(password)
     if len(password) > MAX_TYPED_LENGTH or not MIN_LENGTH <= len(text) <= MAX_LENGTH:
         raise Invalid({"password": f"Use a password of {MIN_LENGTH} to {MAX_LENGTH} characters."})
@@ -77,7 +77,7 @@ def _load_common_passwords() -> frozenset[str]:
 
 
 def _is_made_of_names(text: str, names: Iterable[str]) -> bool:
-    """Whether there is hardly a letter that is not of a name, forwards or backwards."""
+    """Whether nearly every letter belongs to one of the names, forwards or backwards."""
     names = [_without_accents(name) for name in names]
     words = {word for name in names for word in (*re.split(r"[\W\d_]+", name), "".join(name.split())) if len(word) >= 3}
     text = remaining = _without_accents(text)
@@ -98,7 +98,7 @@ def _is_repetition(text: str) -> bool:
 
 
 def _is_keyboard_run(text: str) -> bool:
-    """Whether nearly every letter and digit belongs to a run of neighbours, in either direction, or of the same sign."""
+    """Whether nearly every letter and digit belongs to a run of neighbours, in either direction, or of one sign."""
     rows, characters_outside_runs, index = [*_KEYBOARD_ROWS, *(row[::-1] for row in _KEYBOARD_ROWS)], 0, 0
     while index < len(text):
         run_length = max(

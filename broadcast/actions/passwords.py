@@ -1,7 +1,7 @@
-"""Hashing passwords, and comparing them; `password_rules` says which may be used.
+"""Hash and verify passwords; `password_rules` says which are allowed.
 
-Argon2id with the OWASP parameters (m = 19 MiB, t = 2, p = 1). One verification takes tens of milliseconds of pure C, which
-would stop every stream of the worker, so it runs in the threads of gevent's hub.
+Argon2id with the OWASP parameters (m = 19 MiB, t = 2, p = 1). One verification takes tens of milliseconds of pure C,
+which would block every stream of the worker, so it runs in the thread pool of gevent's hub.
 """
 
 import gevent
@@ -11,7 +11,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from broadcast.actions.password_rules import MAX_LENGTH, normalise
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-# verified for unknown names, so that they take as long as known ones; of no known password
+# verified for unknown usernames, so that they take as long as known ones; the hash of no known password
 _DUMMY_HASH = (
     f"$argon2id$v=19$m={_hasher.memory_cost},t={_hasher.time_cost},p={_hasher.parallelism}${'A' * 22}${'A' * 43}"
 )
@@ -22,16 +22,16 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(password: str, password_hash: str | None) -> bool:
-    """True if they go together. Takes the same time when there is no hash. Lets other greenlets run."""
+    """Whether the password matches. Takes the same time when there is no hash. Lets other greenlets run."""
     return gevent.get_hub().threadpool.apply(_verify_all_spellings, (password, password_hash or _DUMMY_HASH)) and bool(
         password_hash
     )
 
 
 def _verify_all_spellings(password: str, password_hash: str) -> bool:
-    """As it is normalised, and as it was typed: so it was hashed once, and such passwords are good as long as they are kept."""
+    """Verify the password normalised and as typed: older hashes are of the typed form, and stay valid while stored."""
     spellings = dict.fromkeys((normalise(password)[:MAX_LENGTH], password[:MAX_LENGTH]))
-    results = [_matches_hash(way, password_hash) for way in spellings]  # of all, so that it takes the same time
+    results = [_matches_hash(way, password_hash) for way in spellings]  # all of them, for constant time
     return any(results)
 
 

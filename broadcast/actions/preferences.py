@@ -1,4 +1,4 @@
-"""Saving what a person wants to be alerted of."""
+"""Save a user's alert preferences."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from broadcast.store.database import write_transaction
 
 
 def save(raw: dict[str, Any], *, by: Actor, now: datetime) -> Preferences:
-    """Replace a person's preferences; their open pages hear of it. Raises Invalid, TemporarilyUnavailable."""
+    """Replace a user's preferences and notify their open pages. Raises Invalid, TemporarilyUnavailable."""
     new_preferences = preferences.parse_preferences(raw, now=now, mandatory=SETTINGS.current.mandatory_categories)
     with write_transaction() as session:
         users.set_preferences(session, by.user_id, new_preferences)

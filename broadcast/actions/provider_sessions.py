@@ -1,5 +1,6 @@
-"""A session does not outlive what the organisation's provider said: what is ended there ends here (OpenID Connect Back-Channel
-Logout 1.0), also for whoever was signing in just then.
+"""End sessions that the identity provider has ended, also of users just signing in.
+
+Implements OpenID Connect Back-Channel Logout 1.0.
 """
 
 from datetime import datetime, timedelta
@@ -14,13 +15,14 @@ from broadcast.domain.external_identity import ProviderLogout
 from broadcast.store import provider_sessions
 from broadcast.store.database import write_transaction
 
-_LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a notice is good, and than a sign-in takes
+_LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a logout token is valid, or a sign-in takes
 _LOGOUT_TOKEN_REUSED = "This logout token has already been used."
 
 
 def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
-    """End the sessions that the provider says are over, and their streams; return how many. Raises Invalid for a notice that
-    came before, TemporarilyUnavailable.
+    """End the sessions named by the provider, and their streams; return how many.
+
+    Raises Invalid for a repeated logout token, TemporarilyUnavailable.
     """
     try:
         with write_transaction() as session:
@@ -35,7 +37,7 @@ def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
                 by = Actor(None, logout.issuer[:200])
                 audit.record(session, by, "person.session_ended", "person", row.user_id, now=now, ended=row.id)
                 append_session_ended_events(session, row.user_id, [format_session_key(row.id)], now)
-    except IntegrityError:  # the same notice, twice at once
+    except IntegrityError:  # the same logout token, twice at once
         raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED}) from None
     if ended_sessions:
         notify.notify_workers()

@@ -1,7 +1,7 @@
-"""What people do with what they got: read, archive, snooze, acknowledge, and take it back. Only with what is addressed to them.
+"""What users do with messages addressed to them: read, archive, snooze, acknowledge, and undo.
 
-Each verb locks the person, looks at the messages as they are now, writes, and raises the version of the person's inbox, in one
-transaction; then the person's other tabs and devices are told. What changes nothing is neither counted nor told.
+Each action locks the user, checks the messages as they are now, writes, and increments the user's inbox version, in one
+transaction; then it notifies the user's other tabs and devices. An action without any change does none of this.
 """
 
 import secrets
@@ -23,15 +23,15 @@ from broadcast.store.inbox import InboxFilters, InboxItem
 
 UNDO_WINDOW = timedelta(seconds=60)  # pages offer it for 8 s; a form without JavaScript needs longer
 MAX_SNOOZE = timedelta(days=366)
-_MAX_UNDO_ROWS = 1000  # rows that one step remembers
-_WAKE_BATCH_SIZE = 500  # in one transaction
+_MAX_UNDO_ROWS = 1000  # rows that one undo step stores
+_WAKE_BATCH_SIZE = 500  # rows per transaction
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptResult:
-    """What an act changed. `version` is the inbox's then, 0 when nothing changed; `undo` is the key to take it back with.
+    """What an action changed. `version` is the new inbox version, 0 without a change; `undo_key` is the key for `undo`.
 
-    `refused_ids` are those of several with which it could not be done, the first of them because of what `refusal_reason` says.
+    `refused_ids` are those for which the action was refused; `refusal_reason` is the reason of the first.
     """
 
     kind: str
@@ -43,9 +43,9 @@ class ReceiptResult:
 
 
 def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Mark messages read; idempotent, the first reading stays.
+    """Mark messages read; idempotent, the first time of reading stays.
 
-    Raises NotFound when none is this person's, TemporarilyUnavailable.
+    Raises NotFound when none is addressed to this user, TemporarilyUnavailable.
     """
 
     def write_receipts(session: Session, items: list[InboxItem]) -> None:
@@ -57,7 +57,7 @@ def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
 
 
 def mark_unread(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Mark messages unread again, for this person alone: the sender's figures keep the reading.
+    """Mark messages unread for this user only: the sender's statistics keep the reading.
 
     Raises NotFound, TemporarilyUnavailable.
     """
@@ -69,11 +69,11 @@ def mark_unread(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResul
 def acknowledge(
     ids: Sequence[int], *, by: Actor, now: datetime, seen_revisions: Mapping[int, int] | None = None
 ) -> ReceiptResult:
-    """Say "I have read and understood": for ever, and it reads too. Raises NotFound, Conflict,
-    AcknowledgedTextChanged, TemporarilyUnavailable.
+    """Acknowledge messages ("I have read and understood"); permanent, and marks them read too.
 
-    `seen_revisions` are the revisions that were on the screen, by id; of the others the present one is taken. An older one is
-    acknowledged as such if its words are kept and may still be acknowledged, and refused otherwise.
+    `seen_revisions` maps ids to the revisions that were on screen; the current one is assumed for others. An older
+    revision is acknowledged as such if its text is kept and may still be acknowledged, and refused otherwise. Raises
+    NotFound, Conflict, AcknowledgedTextChanged, TemporarilyUnavailable.
     """
     revision_by_id = seen_revisions or {}
     stored_hashes = acknowledged_revisions.get_hashes(revision_by_id.items())
@@ -114,7 +114,7 @@ def acknowledge(
 
 
 def archive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Put messages away. Raises NotFound, Conflict for what must be acknowledged first, TemporarilyUnavailable."""
+    """Archive messages. Raises NotFound, Conflict for those that must be acknowledged first, TemporarilyUnavailable."""
 
     def find_refusal(item: InboxItem) -> Conflict | None:
         return Conflict("Acknowledge this message before you archive it.") if item.needs_ack else None
@@ -133,7 +133,7 @@ def archive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
 
 
 def unarchive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Put messages back into the inbox, out of the archive or out of their sleep. Raises NotFound, TemporarilyUnavailable."""
+    """Move messages back to the inbox, from the archive or from snooze. Raises NotFound, TemporarilyUnavailable."""
     write_receipts = _build_receipt_writer(by, now, archived_at=None, snoozed_until=None)
     return _apply_action(
         "unarchived", ids, lambda i: i.archived_at or _is_snoozed(i, now), write_receipts, by=by, now=now
@@ -141,10 +141,10 @@ def unarchive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
 
 
 def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> ReceiptResult:
-    """Hide messages until that time, when they return as unread by themselves.
+    """Hide messages until that time, when they return as unread.
 
-    Raises Invalid for a time in the past or more than a year ahead, NotFound, Conflict for what ends before that time, or must
-    be acknowledged at once or before it, TemporarilyUnavailable.
+    Raises Invalid for a time in the past or more than a year ahead, NotFound, Conflict for a message that ends before
+    that time or must be acknowledged at once or before it, TemporarilyUnavailable.
     """
     if not now < until <= now + MAX_SNOOZE:
         raise Invalid({"until": "Choose a time in the future, within a year."})
@@ -182,9 +182,9 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
 
 
 def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Put the alerts of messages away, on every page of this person. The messages stay as they are, and count as seen.
+    """Dismiss the alerts of messages on every page of this user. The messages stay as they are, and count as seen.
 
-    One that is shown again or reminded of later is told again. Raises NotFound, TemporarilyUnavailable.
+    A message that is shown again or reminded of later alerts again. Raises NotFound, TemporarilyUnavailable.
     """
 
     def write_receipts(session: Session, items: list[InboxItem]) -> None:
@@ -200,8 +200,8 @@ def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
 def mark_all_read(filters: InboxFilters, *, through: int, by: Actor, now: datetime) -> ReceiptResult:
     """Mark read what `filters` show up to seq `through`, so that what arrived meanwhile stays unread.
 
-    For the whole inbox this is one watermark; only messages that never had a receipt get a row, so that their senders' figures
-    count this person.
+    For the whole inbox this is one watermark; only messages without a receipt get a row, so that the sender's
+    statistics count this user.
     """
     with write_transaction() as session:
         receipts.lock_user(session, by.user_id)
@@ -234,9 +234,9 @@ def mark_all_read(filters: InboxFilters, *, through: int, by: Actor, now: dateti
 
 
 def undo(undo_key: str, *, by: Actor, now: datetime) -> ReceiptResult:
-    """Take the newest act back.
+    """Undo the newest action.
 
-    Raises Conflict when it is too late or something else was done since, TemporarilyUnavailable.
+    Raises Conflict when it is too late or another action followed, TemporarilyUnavailable.
     """
     with write_transaction() as session:
         receipts.lock_user(session, by.user_id)
@@ -255,7 +255,7 @@ def undo(undo_key: str, *, by: Actor, now: datetime) -> ReceiptResult:
 
 
 def notify_ended_snoozes(now: datetime) -> None:
-    """Tell open pages of messages whose snooze is over, each once in the whole system. (They are back already.)
+    """Notify open pages of messages whose snooze is over, each once across all workers. (They are back already.)
 
     Raises TemporarilyUnavailable.
     """
@@ -281,10 +281,10 @@ def _apply_action(
     find_refusal: Callable[[InboxItem], Conflict | None] = lambda item: None,
     undo_columns: Sequence[str] = (),
 ) -> ReceiptResult:
-    """Do something with those of `ids` that are this person's and that it would change.
+    """Apply an action to those of `ids` that are addressed to this user and that it would change.
 
-    `find_refusal` gives the error for one message with which it cannot be done; of many, the others are done. `undo` names the
-    columns that undoing puts back.
+    `find_refusal` returns the error for a message that must be refused; the others are still processed. `undo_columns`
+    names the columns that undoing restores.
     """
     undo_key = None
     with write_transaction() as session:
@@ -313,7 +313,7 @@ def _apply_action(
 
 
 def _save_undo_step(session: Session, by: Actor, undo_state: dict[str, Any], now: datetime) -> str | None:
-    """Return the key of the step, None when it touched too many messages to be remembered."""
+    """Return the key of the undo step, None when it touched too many messages to be stored."""
     if len(undo_state["rows"]) > _MAX_UNDO_ROWS:
         return None
     undo_key = secrets.token_hex(8)
@@ -322,7 +322,7 @@ def _save_undo_step(session: Session, by: Actor, undo_state: dict[str, Any], now
 
 
 def _build_receipt_writer(by: Actor, now: datetime, **columns: Any) -> Callable[[Session, list[InboxItem]], None]:
-    """Whoever does something with a message has received it, whatever the stream of it told."""
+    """A function that writes these columns and the delivery: whoever acts on a message has received it."""
 
     def write_receipts(session: Session, items: list[InboxItem]) -> None:
         ids = [item.card.id for item in items]

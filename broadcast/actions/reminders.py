@@ -1,7 +1,7 @@
-"""Reminding those who have not read a broadcast, or not acknowledged it: an event for exactly them, at most once an hour.
+"""Remind users who have not read or not acknowledged a broadcast: an event for exactly them, at most once an hour.
 
-No second broadcast: that would be a second card, counted apart. The event is MESSAGE_UPDATED with `reminder`, to chosen people,
-so who has read it hears nothing, and who is away finds it in the replay.
+A second broadcast would be a second card with its own statistics. The event is MESSAGE_UPDATED with `reminder`, to
+selected users: those who have read it get nothing, and those who are away get it in the replay.
 """
 
 from datetime import datetime, timedelta
@@ -17,16 +17,16 @@ from broadcast.store.database import ROW_LOCK, write_transaction
 from broadcast.store.models import Broadcast
 
 REMINDER_INTERVAL = timedelta(hours=1)
-MAX_RECIPIENTS = 50_000  # people reminded at once, as many as can be chosen by name; the worst come first
+MAX_RECIPIENTS = 50_000  # users reminded at once, as many as can be selected by name; worst first
 _MAX_IDS_PER_EVENT = 5_000  # ids: decoding one event stays below a millisecond
 
 
 def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bool = True) -> int | None:
-    """Alert once more whoever is missing; return how many that are.
+    """Alert the recipients who are still missing; return how many there are.
 
-    Without `may_count_missing` nothing may tell whether anybody is missing: it is done without a word of how many, and None
-    returned. Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the hour),
-    TemporarilyUnavailable.
+    Without `may_count_missing` the result must not reveal whether anybody is missing: the reminder is sent without a
+    count, and None is returned. Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the
+    hour), TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
     broadcast = broadcasts.get(broadcast_id)
@@ -56,7 +56,7 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
 
 
 def get_next_reminder_at(broadcast: Broadcast) -> datetime | None:
-    """The earliest moment of the next reminder; None when there was none yet."""
+    """The earliest time of the next reminder; None when there was none yet."""
     return broadcast.reminded_at and broadcast.reminded_at + REMINDER_INTERVAL
 
 

@@ -1,7 +1,7 @@
-"""Forgetting what ended long ago: in short transactions of a bounded number of rows, with one audit row for all of a run.
+"""Delete old data in short transactions of a bounded number of rows, with one audit row per run.
 
-Wherever a run is killed, the next one goes on: broadcasts whose receipts are being deleted are marked first, and a broadcast
-goes when nothing hangs on it any more.
+A run that is killed is continued by the next: broadcasts are marked before their receipts are deleted, and a broadcast
+is deleted once nothing depends on it any more.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _PAUSE_SECONDS = 0.02  # between transactions: other writers go first
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """For how many days what is kept; 0 is for ever."""
+    """How many days each kind of data is kept; 0 means forever."""
 
     log_days: int
     ended_days: int
@@ -49,10 +49,9 @@ class DeletedCounts:
 
 
 def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
-    """Delete everything older than `policy` says; return what was deleted. Lets others run meanwhile. Raises
-    TemporarilyUnavailable.
+    """Delete everything older than `policy` says; return what was deleted. Lets other greenlets run.
 
-    Two workers may run it at the same time: each deletes what the other has left.
+    Two workers may run it at the same time: each deletes what the other has left. Raises TemporarilyUnavailable.
     """
     deleted = DeletedCounts()
     try:
@@ -91,14 +90,14 @@ def _delete_broadcasts(ids: list[int], deleted: DeletedCounts, now: datetime) ->
     for _ in _run_in_slices(lambda session: retention.delete_dependent_rows(session, ids)):
         pass
     with write_transaction() as session:
-        while retention.delete_dependent_rows(session, ids):  # what came in between
+        while retention.delete_dependent_rows(session, ids):  # rows added meanwhile
             pass
         deleted.broadcasts += retention.delete_broadcasts(session, ids)
     gevent.sleep(_PAUSE_SECONDS)
 
 
 def _run_in_slices(delete_slice: Callable[[Session], int]) -> Iterator[int]:
-    """Call `delete_slice` in one transaction after the other until it has nothing to delete."""
+    """Call `delete_slice` in one transaction after another until it has nothing to delete."""
     while True:
         with write_transaction() as session:
             deleted_rows = delete_slice(session)

@@ -1,6 +1,6 @@
-"""Roles: made, renamed and deleted, with everything that refers to them by name.
+"""Create, rename and delete roles, with everything that refers to them by name.
 
-An open stream hears of it by one event of the log, whoever has the role: its page loads its list anew.
+One event of the log informs every open stream, whatever roles its user has: its page reloads its list.
 """
 
 import secrets
@@ -23,11 +23,11 @@ from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, Role
 
 _BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
-_MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one row of the audit
+_MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row
 
 
 def create(name: str, *, by: Actor, now: datetime) -> str:
-    """Make a role that nobody has yet; return its name.
+    """Create a role without members; return its name.
 
     Raises Forbidden, Invalid (also for a taken name), TemporarilyUnavailable.
     """
@@ -39,15 +39,15 @@ def create(name: str, *, by: Actor, now: datetime) -> str:
             users.bump_membership_version(session)
             session.flush()
             audit.record(session, by, "role.created", "role", name, now=now)
-    except IntegrityError:  # somebody else was making the same
+    except IntegrityError:  # created concurrently
         raise Invalid({"name": f"There is a role {name} already."}) from None
     return name
 
 
 def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
-    """Give a role another name wherever it is named: people, broadcasts, saved audiences, drafts. Return the name.
+    """Rename a role wherever it is named: users, broadcasts, saved audiences, drafts. Return the name.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (a role of the console, or something referred to it just now),
+    Raises Forbidden, Invalid, NotFound, Conflict (a console role, or a concurrent reference to it),
     TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
@@ -71,12 +71,12 @@ def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
 
 
 def delete(name: str, *, by: Actor, now: datetime) -> None:
-    """Take a role from everybody and delete it.
+    """Remove a role from all users and delete it.
 
-    A live broadcast to it leaves the inboxes of those who had it through the role alone; a plan that would reach nobody any
-    more becomes a draft. Whom a broadcast leaves out by the role stays left out, by name.
+    A live broadcast to it disappears for those who received it through this role alone; a scheduled one that would
+    reach nobody becomes a draft. Users whom a broadcast excludes by this role stay excluded, by name.
 
-    Raises Forbidden, NotFound, Conflict (a role of the console, or something referred to it just now), TemporarilyUnavailable.
+    Raises Forbidden, NotFound, Conflict (a console role, or a concurrent reference to it), TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
@@ -100,7 +100,7 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
 
 
 def would_reach_nobody(broadcast: Broadcast, name: str) -> bool:
-    """Whether a broadcast addresses nobody any more once nobody has this role."""
+    """Whether a broadcast reaches nobody once nobody has this role."""
     names = broadcast.role_names if broadcast.audience_kind == "roles" else []
     return name in names and (broadcast.match_all or len(names) == 1)
 

@@ -1,7 +1,7 @@
-"""Asking somebody at a browser to confirm what reaches many or interrupts everybody, before it is done.
+"""Require a signed-in user to confirm a broadcast that reaches many or interrupts everybody before it is sent.
 
-It belongs to the action, whichever page or request brings it. A program with a token is not asked: nobody is there to answer,
-and whoever gave it the scope has decided already.
+It belongs to the action, whichever page or request calls it. API tokens are exempt: nobody is there to answer, and
+whoever granted the scope has already decided.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _NO_PASSWORD = "You have no password here. Save the draft, sign in again, and se
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationProof:
-    """What somebody confirmed, with their password looked at. `is_required` is False for a program."""
+    """What the user confirmed, with the password verified. `is_required` is False for an API token."""
 
     is_required: bool
     given: ConfirmationInput = ConfirmationInput()  # noqa: RUF009 - frozen
@@ -30,7 +30,7 @@ class ConfirmationProof:
 
 
 def verify_confirmation(given: ConfirmationInput | None, *, by: Actor, now: datetime) -> ConfirmationProof:
-    """Look at what was given. Before a transaction: a password takes a while. Lets other greenlets run."""
+    """Verify what was given. Call it before a transaction: a password takes a while. Lets other greenlets run."""
     if by.signed_in_at is None:
         return ConfirmationProof(is_required=False)
     given = given or ConfirmationInput()
@@ -42,7 +42,7 @@ def verify_confirmation(given: ConfirmationInput | None, *, by: Actor, now: date
 
 
 def require_proof(proof: ConfirmationProof, required: ConfirmationRequirement, recipient_count: int) -> None:
-    """Raise ConfirmationRequired unless `proof` has what is wanted of who reaches so many people."""
+    """Raise ConfirmationRequired unless `proof` meets what a broadcast to so many recipients requires."""
     if not proof.is_required or required.is_click_enough:
         return
     problems: dict[str, str] = {}

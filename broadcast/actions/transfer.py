@@ -1,4 +1,4 @@
-"""Moving everything to another database: out as JSON lines, in as one transaction that ends every cursor given out before."""
+"""Move all data to another database: export as JSON lines, import in one transaction that invalidates old cursors."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.store import log, schema, transfer
 from broadcast.store.database import write_transaction
 
-FORMAT = "broadcast-export-2"  # 2: the last line counts the rows and has the hash of all lines before it
+FORMAT = "broadcast-export-2"  # 2: the last line has the row count and the hash of all lines before it
 _FILE_TRUNCATED = "The file ends before its last line: it was cut off. Export again, or copy the whole file."
 
 
 def export_dump(*, now: datetime) -> Iterator[str]:
-    """Lines of JSON: a head, every row, and a last line that proves the file whole.
+    """Lines of JSON: a header, every row, and a last line that proves the file complete.
 
-    It holds hashes of passwords and tokens: keep it as you keep the database.
+    It contains hashes of passwords and tokens: protect it like the database.
     """
     digest, counts = hashlib.sha256(), Counter()
 
@@ -40,10 +40,11 @@ def export_dump(*, now: datetime) -> Iterator[str]:
 
 
 def import_dump(lines: Iterable[str], *, now: datetime, may_resume_schedules: bool = False) -> int:
-    """Write an export into an empty database; return the number of rows. Raises Invalid and Conflict, and writes nothing then.
+    """Import an export into an empty database; return the number of rows.
 
-    A new epoch begins: a page that was open on the old system loads its list anew and misses nothing. Plans wait for a
-    decision, as the old system may have sent them since, unless `may_resume_schedules`.
+    Raises Invalid and Conflict, and writes nothing then. A new epoch starts: a page that was open on the old system
+    reloads its list and misses nothing. Scheduled broadcasts wait for a decision, as the old system may have sent them
+    since, unless `may_resume_schedules`.
     """
     if problem := schema.check_compatibility().problem:
         raise Conflict(problem)
@@ -91,7 +92,7 @@ def _check_header(line: str) -> None:
 
 
 def _read_rows(lines: Iterator[str], digest: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows, up to the last line. Raises Invalid when that is not there, or says something else."""
+    """The rows, up to the last line. Raises Invalid when that is missing or does not match."""
     counts: Counter[str] = Counter()
     expected_digest = digest.hexdigest()
     while line := _read_line(lines, digest):

@@ -1,4 +1,4 @@
-"""What people type about a person: username, name and roles, as they are kept."""
+"""Parse and normalise what is typed about a user: username, name and roles."""
 
 import re
 from collections.abc import Iterable
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from broadcast.base.errors import Invalid
 from broadcast.domain.message import is_single_line
 
-MAX_ROLES = 200  # of one person
-_USERNAME_PATTERN = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # begins with a letter: digits alone are a user id
+MAX_ROLES = 200  # per user
+_USERNAME_PATTERN = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # starts with a letter: digits alone are a user id
 _ROLE_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def read_display_name(name: str) -> str:
-    """A person's name as it is kept. Raises Invalid for one that cannot be."""
+    """A normalised display name. Raises Invalid."""
     name = " ".join(name.split())
     if not 0 < len(name) <= 200 or not is_single_line(name):
         raise Invalid({"name": "A name must have 1 to 200 characters."})
@@ -20,7 +20,7 @@ def read_display_name(name: str) -> str:
 
 
 def read_user_fields(username: str, name: str | None, roles: Iterable[str]) -> tuple[str, str, set[str]]:
-    """Username, name and roles as they are kept. Raises Invalid with a sentence for each that cannot be."""
+    """Normalised username, name and roles. Raises Invalid with a message for each invalid field."""
     problems: dict[str, str] = {}
     username = username.strip().lower()
     if not _USERNAME_PATTERN.fullmatch(username):
@@ -40,7 +40,7 @@ def read_user_fields(username: str, name: str | None, roles: Iterable[str]) -> t
 
 
 def read_role_names(roles: Iterable[str]) -> set[str]:
-    """Names of roles as they are kept. Raises Invalid for one that cannot be."""
+    """Normalised role names. Raises Invalid."""
     names = {role.strip().lower() for role in roles}
     if len(names) > MAX_ROLES:
         raise Invalid({"roles": f"One person can have at most {MAX_ROLES} roles."})

@@ -1,7 +1,7 @@
-"""People from a table: the good rows are made, the bad ones are told with their line and the reason.
+"""Import users from a table: valid rows are created, invalid ones are reported with their line and the reason.
 
-The table is CSV (`domain.csv_reader`) with a first line that names its columns: username, name, roles (the last two may be
-missing; roles are separated by spaces, commas or semicolons). Nobody gets a password here.
+The table is CSV (`domain.csv_reader`) with a header: username, name, roles (the last two are optional; roles are
+separated by spaces, commas or semicolons). Nobody gets a password here.
 """
 
 import re
@@ -28,9 +28,9 @@ from broadcast.store.database import write_transaction
 MAX_ROWS = csv_reader.MAX_ROWS
 COLUMNS = ("username", "name", "roles")
 _ROLE_SEPARATOR = re.compile(r"[\s,;]+")
-_MAX_LISTED_ROLES = 5  # roles of one row, told by name
+_MAX_LISTED_ROLES = 5  # roles of one row named in the error
 _MAX_MISSING_ROLES = 1000  # roles counted
-_BATCH_SIZE = 100  # rows of one transaction: it holds SQLite's only write lock for some milliseconds
+_BATCH_SIZE = 100  # rows per transaction: it holds SQLite's only write lock for some milliseconds
 _PAUSE_SECONDS = 0.0005
 
 
@@ -43,10 +43,10 @@ class BadRow:
 
 @dataclass(slots=True)
 class ImportReport:
-    """What became of a table. `made` counts people who were made, or would be when only checking.
+    """The result of an import. `made` counts users created, or that a dry run would create.
 
-    `missing_roles` are those that rows were left out for, with how many rows each, the first thousand; `rejected_table` is
-    a table of the rows left out.
+    `missing_roles` maps the unknown roles of skipped rows to the number of rows, the first thousand; `rejected_table`
+    is a table of the skipped rows.
     """
 
     made: int = 0
@@ -80,10 +80,10 @@ class _Row:
 def import_users(
     text: str, *, by: Actor, now: datetime, is_dry_run: bool = False, new_roles: Collection[str] = ()
 ) -> ImportReport:
-    """Make a person of every good row. Lets other greenlets run; a batch that is committed stays when a later one fails.
+    """Create a user for every valid row. Lets other greenlets run; a committed batch stays when a later one fails.
 
-    Roles that do not exist are bad rows, as a slip of the pen must not make a role, unless they are among `new_roles`: those
-    that good rows name are made with them. Raises Forbidden, Invalid (no such table), TemporarilyUnavailable.
+    A row with an unknown role is invalid, as a typo must not create a role, unless it is among `new_roles`: those named
+    by valid rows are created too. Raises Forbidden, Invalid (not such a table), TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
     report, seen_usernames, known_roles = ImportReport(), set(), {*users.list_role_names(), *new_roles}
@@ -100,7 +100,7 @@ def import_users(
 
 
 def _read_rows(text: str, report: ImportReport, known_roles: set[str]) -> Iterator[_Row]:
-    """Rows that could be people; the others go into the report."""
+    """Yield the valid rows; the others go into the report."""
     columns, yielder = None, Yielder()
     for record in csv_reader.parse_rows(text.replace("\0", "\ufffd"), max_rows=MAX_ROWS):
         yielder.maybe_yield()
@@ -166,7 +166,7 @@ def _create_users(new_rows: list[_Row], report: ImportReport, by: Actor, now: da
             users.insert_users(session, [row.user_fields for row in new_rows], at=now)
             usernames = [row.user_fields[0] for row in new_rows]
             audit.record(session, by, "people.imported", "people", None, now=now, usernames=usernames)
-    except IntegrityError:  # somebody made one of them meanwhile
+    except IntegrityError:  # one of them was created meanwhile
         for row in new_rows:
             report.reject_row(row.record, "This row conflicted with another change. Import it again.")
         return
@@ -174,6 +174,6 @@ def _create_users(new_rows: list[_Row], report: ImportReport, by: Actor, now: da
 
 
 def _create_roles(session: Session, names: set[str], by: Actor, now: datetime) -> None:
-    """Those that do not exist; a batch that names none but known ones asks one question."""
+    """Create those that do not exist; a batch with only known roles costs one query."""
     for name in users.add_missing_roles(session, names):
         audit.record(session, by, "role.created", "role", name, now=now)

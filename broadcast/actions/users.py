@@ -1,7 +1,7 @@
-"""People, their roles, their sessions and their tokens.
+"""Users, their roles, sessions and tokens.
 
-A change of roles and the end of a session are events of the log, not signals of the bus: open streams must follow them even
-while Redis is away.
+A change of roles and the end of a session are events of the log, not signals of the bus: open streams must follow them
+even while Redis is away.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ from broadcast.store.models import ApiToken, Role, User, UserRole, UserSession, 
 
 TOKEN_SCOPES = ("inbox", "admin", "events", "metrics", "embed")
 MAX_LABEL_CHARACTERS = 100
-_MAX_USERS_PER_EVENT = 5000  # people in one event of the log
-RECENT_SIGN_IN = timedelta(minutes=10)  # for whoever has no password here to confirm something with
+_MAX_USERS_PER_EVENT = 5000  # users in one event of the log
+RECENT_SIGN_IN = timedelta(minutes=10)  # lets users without a password here confirm something
 _WRONG_CURRENT_PASSWORD = "Your current password is incorrect."
 
 
 def hash_token(token: str) -> str:
-    """SHA-256 is enough here, unlike for passwords: a token has 256 random bits."""
+    """Hash a token. SHA-256 is enough here, unlike for passwords: a token has 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def create_user(
     username: str, password: str | None, *, roles: Iterable[str] = (), name: str | None = None, by: Actor, now: datetime
 ) -> int:
-    """Add a person and return the id; roles that do not exist yet are made.
+    """Create a user and return the id; missing roles are created.
 
     Raises Forbidden, Invalid, Conflict (the username is taken), TemporarilyUnavailable.
     """
@@ -60,7 +60,7 @@ def create_user(
                 session, by, "person.created", "person", user.id, now=now, username=username, roles=sorted(roles)
             )
             return user.id
-    except IntegrityError:  # somebody else was making the same person
+    except IntegrityError:  # the username was taken concurrently
         raise _username_conflict(username) from None
 
 
@@ -71,7 +71,10 @@ def _username_conflict(username: str) -> Conflict:
 def add_user(
     session: Session, username: str, name: str, roles: set[str], *, password_hash: str | None, now: datetime
 ) -> User:
-    """Add a row that `read_person` has read, within the caller's transaction. Raises IntegrityError for a taken name."""
+    """Add a user with fields from `read_user_fields`, within the caller's transaction.
+
+    Raises IntegrityError for a taken username.
+    """
     user = User(username=username, name=name, password_hash=password_hash, created_at=now)
     session.add(user)
     session.flush()
@@ -82,9 +85,9 @@ def add_user(
 
 
 def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -> None:
-    """Replace a person's roles; their streams and pages follow within a second.
+    """Replace a user's roles; their streams and pages follow within a second.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (nobody could administer any more), TemporarilyUnavailable.
+    Raises Forbidden, Invalid, NotFound, Conflict (no administrator would remain), TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
     roles = read_role_names(roles)
@@ -104,7 +107,7 @@ def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -
 
 
 def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Close an account: sign-in refused, sessions ended, streams closed.
+    """Disable an account: sign-in is refused, sessions end, streams close.
 
     Raises Forbidden, NotFound, Conflict, TemporarilyUnavailable.
     """
@@ -123,7 +126,7 @@ def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def enable_user(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Open a closed account again; opening an open one is fine. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Enable a disabled account; idempotent. Raises Forbidden, NotFound, TemporarilyUnavailable."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
@@ -136,10 +139,10 @@ def enable_user(user_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def end_sessions(user_id: int, *, by: Actor, now: datetime, kept_session_id: int | None = None) -> None:
-    """Sign a person out everywhere, and close their streams at every worker; everybody may do that to themselves.
+    """Sign a user out everywhere and close their streams on every worker. Users may do that to themselves.
 
-    `kept_session_id` is a session that goes on; without it the streams of tokens end too (a program comes back, as its
-    token is good). Raises Forbidden, NotFound, TemporarilyUnavailable.
+    `kept_session_id` is a session to keep; without it the streams of tokens end too (a program reconnects, as its token
+    stays valid). Raises Forbidden, NotFound, TemporarilyUnavailable.
     """
     if by.user_id != user_id:
         by.require(Permission.PEOPLE)
@@ -154,7 +157,7 @@ def end_sessions(user_id: int, *, by: Actor, now: datetime, kept_session_id: int
 
 
 def end_session(session_id: int, *, by: Actor, now: datetime) -> None:
-    """End one session of somebody and its streams; ending an ended one is fine.
+    """End one session of a user and its streams; idempotent.
 
     Raises Forbidden, NotFound, TemporarilyUnavailable.
     """
@@ -171,7 +174,7 @@ def end_session(session_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def reset_password(user_id: int, *, by: Actor, now: datetime) -> str:
-    """Give a person a password that nobody chose, end their sessions, and return it; it is shown this once.
+    """Set a random password for a user, end their sessions, and return it; it is shown only once.
 
     Raises Forbidden, NotFound, TemporarilyUnavailable.
     """
@@ -182,14 +185,16 @@ def reset_password(user_id: int, *, by: Actor, now: datetime) -> str:
 
 
 def check_password(password: str, *, username: str, name: str) -> None:
-    """Raise Invalid when somebody should not have this password."""
+    """Raise Invalid when the password is not allowed for this user."""
     names = (name, SETTINGS.current.app_name)
     password_rules.check(password, username=username, names=names)
 
 
 def change_password(current_password: str, new_password: str, *, by: Actor, now: datetime, kept_session_id: int) -> str:
-    """Change one's own password, knowing the old one; every session but `kept_session_id` ends, and that one gets another
-    token, which is returned: a copy of the cookie is worth nothing any more. Raises Invalid, TemporarilyUnavailable.
+    """Change one's own password, given the current one. Every session but `kept_session_id` ends; that one gets a new
+    token, which is returned, so that a copied cookie becomes worthless.
+
+    Raises Invalid, TemporarilyUnavailable.
     """
     user = people.get(by.user_id)
     old_hash = user.password_hash
@@ -198,7 +203,7 @@ def change_password(current_password: str, new_password: str, *, by: Actor, now:
     check_password(new_password, username=user.username, name=user.name)
     password_hash, token = passwords.hash_password(new_password), secrets.token_urlsafe(32)
     with write_transaction() as session:
-        if get_user_for_update(session, by.user_id).password_hash != old_hash:  # somebody gave them another meanwhile
+        if get_user_for_update(session, by.user_id).password_hash != old_hash:  # changed concurrently
             raise Invalid({"current": _WRONG_CURRENT_PASSWORD})
         _store_password(session, by.user_id, password_hash, by=by, now=now, kept_session_id=kept_session_id)
         session.get(UserSession, kept_session_id).token_hash = hash_token(token)
@@ -207,8 +212,9 @@ def change_password(current_password: str, new_password: str, *, by: Actor, now:
 
 
 def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> None:
-    """Give another person a new password and end all their sessions; one's own is changed by `change_password`, which asks for
-    the old one. Raises Forbidden, Invalid, NotFound, Conflict, TemporarilyUnavailable.
+    """Set another user's password and end all their sessions. For one's own, `change_password` asks for the old one.
+
+    Raises Forbidden, Invalid, NotFound, Conflict, TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
     if by.user_id == user_id:
@@ -226,7 +232,7 @@ def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> No
 def _store_password(
     session: Session, user_id: int, password_hash: str, *, by: Actor, now: datetime, kept_session_id: int | None = None
 ) -> None:
-    """Every session but `kept_session_id` ends with the password it was begun with."""
+    """Store a password hash; every session but `kept_session_id` ends."""
     user = get_user_for_update(session, user_id)
     user.password_hash = password_hash
     ended_ids = people.end_sessions(session, [user.id], at=now, kept_session_id=kept_session_id)
@@ -244,10 +250,11 @@ def sign_in(
     is_admin_only: bool = False,
     replaced_token: str | None = None,
 ) -> tuple[str, int]:
-    """Check a password and begin a session; return its token and the user id. Raises SignInRefused, TemporarilyUnavailable.
+    """Check a password and start a session; return its token and the user id. Raises SignInRefused,
+    TemporarilyUnavailable.
 
-    Unknown names, disabled accounts, wrong passwords, and people who are no administrators when only those may, get one
-    answer, after the same time. `replaced_token` is the token of the session that this browser has had; it ends.
+    Unknown names, disabled accounts, wrong passwords, and (with `is_admin_only`) users who are not administrators get
+    the same answer after the same time. `replaced_token` is the token of this browser's previous session, which ends.
     """
     user = people.get_by_username(username)
     password_hash = user.password_hash if user and not user.disabled_at else None
@@ -256,7 +263,7 @@ def sign_in(
     user_id = user.id
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
-        # what changed while the password was looked at counts: it may have been changed because somebody knows the old one
+        # check again what changed during verification: somebody else may know the old password
         if user.password_hash != password_hash or user.disabled_at or (is_admin_only and not user.is_admin):
             raise SignInRefused()
         has_ended_session = end_replaced_session(session, replaced_token, now)
@@ -267,9 +274,9 @@ def sign_in(
 
 
 def end_replaced_session(session: Session, token: str | None, now: datetime) -> bool:
-    """End the session of `token` in this transaction: its browser signs in anew, and its old cookie may have been copied.
+    """End the session of `token` in this transaction: its browser signs in again, and the old cookie may be copied.
 
-    False when there is none that goes on.
+    False when there is no such open session.
     """
     row = token and people.get_open_session(session, hash_token(token))
     if not row:
@@ -292,8 +299,8 @@ def begin_session(
     provider_session: str | None = None,
     **detail: str,
 ) -> str:
-    """A new session in this transaction; return its token, which is kept nowhere. `detail` says more in the audit. `issuer` is
-    the provider that vouches for it, and may end it.
+    """Create a session in this transaction; return its token, which is stored nowhere. `detail` goes into the audit.
+    `issuer` is the provider that authenticated it, and may end it.
     """
     token = secrets.token_urlsafe(32)
     user.first_sign_in_at = user.first_sign_in_at or now
@@ -315,7 +322,7 @@ def begin_session(
 
 
 def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:
-    """End one session and its streams. Ending an ended one is fine."""
+    """End one session and its streams; idempotent."""
     with write_transaction() as session:
         row = session.get(UserSession, session_id)
         if row is None or row.user_id != by.user_id or row.ended_at:
@@ -329,7 +336,7 @@ def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:
 def create_token(
     user_id: int, *, scopes: Iterable[str], label: str, by: Actor, now: datetime, valid_for: timedelta | None = None
 ) -> str:
-    """Make a token for programs and return it; it is shown this once.
+    """Create an API token and return it; it is shown only once.
 
     Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
     """
@@ -365,7 +372,7 @@ def create_token(
 
 
 def revoke_token(token_id: int, *, by: Actor, now: datetime) -> None:
-    """End a token, its streams, and the embedded inboxes that it began; ending an ended one is fine.
+    """Revoke a token and end its streams and its embedded sessions; idempotent.
 
     Raises Forbidden, NotFound, TemporarilyUnavailable.
     """
@@ -383,7 +390,7 @@ def revoke_token(token_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def end_token_streams(session: Session, token: ApiToken, now: datetime) -> None:
-    """End the embedded inboxes that a token began, and its streams at every worker."""
+    """End the embedded sessions that a token created, and its streams on every worker."""
     affected_ids = sorted({token.user_id, *people.end_embedded_sessions(session, token.id, at=now)})
     session.flush()
     payload = {"session": format_token_key(token.id)}
@@ -399,33 +406,33 @@ def end_token_streams(session: Session, token: ApiToken, now: datetime) -> None:
 
 
 def format_token_key(token_id: int) -> str:
-    """What a token is called in the hub and in the log."""
+    """The key of a token in the hub and in the log."""
     return f"token:{token_id}"
 
 
 def format_session_key(session_id: int) -> str:
-    """What a session is called in the hub and in the log."""
+    """The key of a session in the hub and in the log."""
     return f"session:{session_id}"
 
 
 def _ensure_admin_remains_unless_cli(session: Session, user: User, by: Actor) -> None:
-    """Refuse to take the last administrator away. The command line may: whoever has it can make another."""
+    """Refuse to remove the last administrator. The command line may: it can create another."""
     if by.user_id is None:
         return
     ensure_admin_remains(session, user)
 
 
 def ensure_admin_remains(session: Session, user: User) -> None:
-    """Raise Conflict when nobody could administer any more without this person."""
+    """Raise Conflict when no administrator would remain without this user."""
     if "admin" not in user.roles or user.disabled_at:
         return
-    people.lock_role(session, "admin")  # or two of them could remove each other at the same moment
+    people.lock_role(session, "admin")  # else two administrators could remove each other concurrently
     if people.get_first_admin(excluded_user_id=user.id) is None:
         raise Conflict(f"{user.name} is the only administrator. Give somebody else the role admin first.")
 
 
 def get_user_for_update(session: Session, user_id: int) -> User:
-    """The person's row, read under its lock. Raises NotFound, also for a deleted account."""
+    """The user's row, locked. Raises NotFound, also for a deleted account."""
     user = session.get(User, user_id, with_for_update=ROW_LOCK | {"of": User})
     if user is None:
         raise NotFound("There is no such user.")
@@ -435,9 +442,9 @@ def get_user_for_update(session: Session, user_id: int) -> User:
 
 
 def replace_roles(session: Session, user: User, roles: set[str]) -> None:
-    """Give a person exactly these roles; those that do not exist yet are made."""
+    """Set a user's roles to exactly these; missing roles are created."""
     if "admin" in roles:
-        setup.delete_code(session)  # whoever was the first, and however they were made
+        setup.delete_code(session)  # an administrator exists now, however created
     for name in sorted(people.find_missing_roles(roles)):
         session.add(Role(name=name))
     session.flush()
@@ -446,14 +453,14 @@ def replace_roles(session: Session, user: User, roles: set[str]) -> None:
 
 
 def append_viewer_changed_event(session: Session, user: User, now: datetime) -> None:
-    """Tell every worker, in the order of the log, what the person's roles are now and whether the account is open."""
+    """Append the event that tells every worker the user's current roles and whether the account is enabled."""
     payload = {"roles": sorted(user.roles), "disabled": user.disabled_at is not None}
     session.flush()
     log.append(session, [log.NewEvent(EventType.VIEWER_CHANGED, None, make_user_audience([user.id]), payload)], at=now)
 
 
 def append_session_ended_events(session: Session, user_id: int, session_keys: Iterable[str], now: datetime) -> None:
-    """Tell every worker, in the order of the log, to close the streams of these sessions of a person."""
+    """Append the events that make every worker close the streams of these sessions."""
     audience = make_user_audience([user_id])
     session.flush()
     entries = [log.NewEvent(EventType.SESSION_ENDED, None, audience, {"session": name}) for name in session_keys]

@@ -1,4 +1,5 @@
-"""The database: models, the log, and queries with names. SQLAlchemy is imported here and nowhere else.
+"""The database: models, the log, and named queries. SQLAlchemy is imported only here (elsewhere its errors and
+`Session`).
 
-Reading and writing both happen inside an application context; `database.write_transaction()` is the only way to write.
+Reads and writes both need an application context; `database.write_transaction()` is the only way to write.
 """

@@ -1,4 +1,4 @@
-"""A person's row when it gets another name, and when everything personal is taken out of it."""
+"""Rename a user's row, or remove everything personal from it."""
 
 import re
 from datetime import datetime
@@ -26,7 +26,7 @@ FORMER_USER_NAME = "A former user"
 
 
 def rename(session: Session, user: User, name: str) -> None:
-    """Give a person another name, also in the search for people and on what they have not sent yet."""
+    """Rename a user, also in the user search and on their unsent broadcasts."""
     is_unsent = Broadcast.sender_id == user.id, Broadcast.seq.is_(None), Broadcast.source.is_(None)
     for broadcast in session.scalars(select(Broadcast).where(*is_unsent, Broadcast.sender_name == user.name)):
         broadcast.sender_name = name
@@ -36,15 +36,16 @@ def rename(session: Session, user: User, name: str) -> None:
 
 
 def count_unsent_by_status(user_id: int) -> dict[str, int]:
-    """How many drafts and plans a person has, by status."""
+    """The number of drafts and scheduled broadcasts of a user, by status."""
     query = select(Broadcast.status, func.count()).group_by(Broadcast.status)
     query = query.where(Broadcast.sender_id == user_id, Broadcast.status.in_([Status.DRAFT, Status.SCHEDULED]))
     return dict(map(tuple, db.session.execute(query)))
 
 
 def anonymize(session: Session, user: User, *, at: datetime) -> None:
-    """Take everything personal out of the person's row, and everything else that is only theirs. The row itself stays, for
-    receipts, broadcasts and the audit; its username is free again.
+    """Remove everything personal from the user's row, and delete everything else that is only theirs.
+
+    The row itself stays, for receipts, broadcasts and the audit; its username becomes available again.
     """
     _replace_username_by_id(session, user)
     for table in (UserSession, ApiToken, LinkedIdentity, UndoStep, IdempotencyKey, Invitation):
@@ -58,7 +59,7 @@ def anonymize(session: Session, user: User, *, at: datetime) -> None:
 
 
 def _replace_username_by_id(session: Session, user: User) -> None:
-    """Let saved audiences and drafts that name the person by username name the id, which is never given out twice."""
+    """Replace the username by the id in saved audiences and drafts: an id is never reused."""
     for row in session.scalars(select(SavedAudience)):
         names_by_field = {key: row.target.get(key) or [] for key in ("targetIds", "exceptIds")}
         if row.target.get("targetType") == "ROLE":

@@ -1,4 +1,4 @@
-"""The texts that people acknowledged, and those that they may be acknowledging just now."""
+"""The texts that users acknowledged, and those they may be acknowledging just now."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ def hash_card_text(card: Card) -> str:
 
 
 def save_text(session: Session, card: Card, *, is_acknowledged: bool = False) -> None:
-    """Keep the words of this revision; of those that nobody acknowledged, only the newest."""
+    """Store the text of this revision; of texts nobody acknowledged, only the newest is kept."""
     links = [{"label": link.label, "url": link.url} for link in card.actions]
     row = {"broadcast_id": card.id, "revision": card.revision, "hash": hash_card_text(card), "title": card.title}
     row |= {"content": card.content, "actions": links, "is_acknowledged": is_acknowledged}
@@ -37,7 +37,7 @@ def save_text(session: Session, card: Card, *, is_acknowledged: bool = False) ->
 
 
 def mark_acknowledged(session: Session, broadcast_id: int, revision: int) -> None:
-    """From now on this text is kept as long as the receipts."""
+    """Keep this text as long as the receipts from now on."""
     session.execute(
         update(RevisionText)
         .where(RevisionText.broadcast_id == broadcast_id, RevisionText.revision == revision)
@@ -48,12 +48,12 @@ def mark_acknowledged(session: Session, broadcast_id: int, revision: int) -> Non
 
 
 def get_text(broadcast_id: int, revision: int) -> RevisionText | None:
-    """What is kept of a revision; None where nothing is."""
+    """The stored text of a revision, or None."""
     return db.session.get(RevisionText, (broadcast_id, revision)) if 0 < revision < 2**63 else None
 
 
 def get_hashes(revision_keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """Hashes of those of these revisions, as (broadcast id, revision), whose texts are kept."""
+    """Text hashes by (broadcast id, revision), for those revisions whose texts are stored."""
     by_broadcast: dict[int, set[int]] = {}
     for broadcast_id, revision in revision_keys:
         by_broadcast.setdefault(broadcast_id, set()).add(revision)
@@ -66,7 +66,7 @@ def get_hashes(revision_keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int]
 
 
 def list_acknowledged(broadcast_id: int, *, limit: int) -> list[RevisionText]:
-    """Texts of a broadcast that somebody acknowledged, the newest first."""
+    """Texts of a broadcast that somebody acknowledged, newest first."""
     query = select(RevisionText).where(RevisionText.broadcast_id == broadcast_id, RevisionText.is_acknowledged)
     return list(db.session.scalars(query.order_by(RevisionText.revision.desc()).limit(limit)))
 
@@ -74,7 +74,7 @@ def list_acknowledged(broadcast_id: int, *, limit: int) -> list[RevisionText]:
 def save_acknowledgements(
     session: Session, user_id: int, acknowledgements: Sequence[tuple[int, int, str]], *, at: datetime
 ) -> None:
-    """Write down acknowledgements as (broadcast id, revision, hash of its text); what they replace is kept as earlier."""
+    """Store acknowledgements, given as (broadcast id, revision, text hash); replaced ones are kept as earlier ones."""
     ids = [broadcast_id for broadcast_id, *_ in acknowledgements]
     is_acknowledged_by_user = (Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids), Receipt.acked_at.is_not(None))
     former_query = select(Receipt.broadcast_id, Receipt.acked_revision, Receipt.acked_hash, Receipt.acked_at).where(

@@ -1,6 +1,6 @@
-"""The rule of `broadcast.domain.audience` in SQL: for a stored broadcast and one viewer, and for an audience and all people.
+"""The rule of `broadcast.domain.audience` in SQL: a stored broadcast and one viewer, or an audience and all users.
 
-Lists of ids go in chunks, so that an audience of 50,000 people by name fits into statements of every database.
+Lists of ids are split into chunks, so that an audience of 50,000 named users fits into statements of every database.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -54,7 +54,7 @@ def _includes(
     is_selected: ColumnElement[bool],
     is_excluded: ColumnElement[bool],
 ) -> ColumnElement[bool]:
-    """The rule itself: what an audience of each kind asks of somebody's roles (has any, lacks one) and name."""
+    """The rule itself, from conditions on a user's roles (has any, lacks one) and name."""
     return and_(
         case(
             (Broadcast.audience_kind == "everyone", True),
@@ -78,14 +78,14 @@ def _is_excluded(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
 def includes_user(
     user_id: Any, role_table: Any, is_role_of_user: Callable[[Any], ColumnElement[bool]]
 ) -> ColumnElement[bool]:
-    """Whether a row of Broadcast includes the person of another row of the query.
+    """Whether a row of Broadcast includes the user of another row of the query.
 
-    `role_table` is UserRole or another table of role names, `is_role_of_user` the condition that a row of it is this person's.
+    `role_table` is UserRole or another table of role names; `is_role_of_user` limits it to this user's rows.
     """
     is_row_of_broadcast, user_role = BroadcastRole.broadcast_id == Broadcast.id, aliased(role_table)
     excluded_role, excluded_user = BroadcastExceptRole, BroadcastExceptUser
     has_this_role = and_(is_role_of_user(user_role), user_role.role_name == BroadcastRole.role_name)
-    # each says what is its own: SQLAlchemy finds by itself only what stands in the query next around it
+    # each names its own tables: SQLAlchemy correlates only with the directly enclosing query
     has_any_role = exists().where(is_row_of_broadcast, has_this_role).correlate_except(BroadcastRole, user_role)
     lacks_a_role = (
         exists()
@@ -110,8 +110,8 @@ def includes_user(
 def is_member_of(broadcast: Broadcast, *, should_start_from_roles: bool = False) -> ColumnElement[bool]:
     """The condition that a User is in the audience of this broadcast now.
 
-    `should_start_from_roles` is for a query that needs every member: SQLite then begins with the people of the roles.
-    Without it, it walks through all people and asks of each, which is quicker for the first fifty. (PostgreSQL decides for
+    `should_start_from_roles` is for a query that needs every member: SQLite then starts from the users of the roles.
+    Without it, SQLite checks all users one by one, which is faster for the first fifty. (PostgreSQL decides for
     itself.)
     """
     conditions = [true()]
@@ -138,32 +138,32 @@ def get_audience(broadcast: Broadcast) -> Audience:
 
 
 def list_selected_user_ids(broadcast: Broadcast) -> list[int]:
-    """Ids of the people whom a broadcast names."""
+    """Ids of the users selected by name."""
     return _list_named_ids(BroadcastUser, broadcast.id) if broadcast.audience_kind == "users" else []
 
 
 def list_excluded_user_ids(broadcast: Broadcast) -> list[int]:
-    """Ids of the people whom a broadcast leaves out by name."""
+    """Ids of the users excluded by name."""
     return _list_named_ids(BroadcastExceptUser, broadcast.id) if broadcast.has_exceptions else []
 
 
 def add_named_users(
     session: Session, table: type[BroadcastUser | BroadcastExceptUser], broadcast_id: int, user_ids: Iterable[int]
 ) -> None:
-    """Write down who is chosen or left out by name; the broadcast is stored. Lets other greenlets run when they are many."""
+    """Store who is selected or excluded by name, for a stored broadcast. Lets other greenlets run for long lists."""
     rows = [{"broadcast_id": broadcast_id, "user_id": user_id} for user_id in sorted(user_ids)]
     insert_many(session, table.__table__, rows)
 
 
 def delete_named_users(session: Session, broadcast_id: int) -> None:
-    """Take away who is chosen and who is left out by name."""
+    """Delete the rows of users selected or excluded by name."""
     for table in (BroadcastUser, BroadcastExceptUser):
         statement = delete(table.__table__).where(table.broadcast_id == broadcast_id)
         session.execute(statement, execution_options=RUN_IN_THREAD)
 
 
 def count(audience: Audience, *, among_ids: Iterable[int] | None = None) -> int:
-    """How many enabled people the audience has now; with `among_ids`, how many of these."""
+    """How many enabled users the audience has now; with `among_ids`, how many of these."""
     ids, excluded_ids = _split_named_ids(audience)
     if among_ids is not None:
         ids = set(among_ids) & ids if ids is not None else set(among_ids)
@@ -173,7 +173,7 @@ def count(audience: Audience, *, among_ids: Iterable[int] | None = None) -> int:
 
 
 def count_matching(audience: Audience, condition: ColumnElement[bool]) -> int:
-    """How many enabled people of the audience also meet a condition on User."""
+    """How many enabled users of the audience also meet a condition on User."""
     ids, excluded_ids = _split_named_ids(audience)
     is_counted = and_(_is_enabled_member(audience), condition)
     if ids is not None:
@@ -182,13 +182,13 @@ def count_matching(audience: Audience, condition: ColumnElement[bool]) -> int:
 
 
 def cache_until_membership_changes(cache_key: Hashable, count: Callable[[], T]) -> T:
-    """A count that takes long is kept until somebody comes, goes or has another role."""
+    """Cache an expensive count until users are added or removed, or roles change."""
     version = db.session.scalar(select(MembershipVersion.version))
     return COUNT_CACHE.current.get(("people", cache_key, version), count, is_permanent=True)
 
 
 def count_by_broadcast(rows: Iterable[Broadcast]) -> dict[int, int]:
-    """How many enabled people each of these broadcasts includes now, by its id."""
+    """How many enabled users each broadcast includes now, by its id."""
     named_ids, counts_by_audience, counts = [], {}, {}
     for row in rows:
         if row.audience_kind == "users" and not row.has_exceptions:
@@ -207,7 +207,7 @@ def count_by_broadcast(rows: Iterable[Broadcast]) -> dict[int, int]:
 
 
 def list_user_ids(audience: Audience) -> list[int]:
-    """Every enabled person of the audience now."""
+    """Ids of all enabled users of the audience now."""
     ids, excluded_ids = _split_named_ids(audience)
     query = select(User.id).where(_is_enabled_member(audience))
     if ids is None:
@@ -219,7 +219,7 @@ def list_user_ids(audience: Audience) -> list[int]:
 
 
 def list_sample(audience: Audience, limit: int = 5) -> list[User]:
-    """The first few people of the audience by id."""
+    """The first few users of the audience by id."""
     ids, excluded_ids = _split_named_ids(audience)
     query: Select = (
         select(User)
@@ -233,7 +233,7 @@ def list_sample(audience: Audience, limit: int = 5) -> list[User]:
 
 
 class SavedAudienceSummary(NamedTuple):
-    """A named audience without the people it names: how many they are. `target_type` and `target_match` as in public fields."""
+    """A saved audience, with the number of users it names. `target_type` and `target_match` as in the public fields."""
 
     id: int
     name: str
@@ -246,7 +246,7 @@ class SavedAudienceSummary(NamedTuple):
 
 
 def list_saved() -> list[SavedAudienceSummary]:
-    """Named audiences, by name."""
+    """Saved audiences, by name."""
     target, json_length = SavedAudience.target, func.json_array_length
     kind = target["targetType"].as_string()
     query = select(
@@ -267,13 +267,13 @@ def get_saved(saved_id: int) -> SavedAudience | None:
 
 
 def _split_named_ids(audience: Audience) -> tuple[set[int] | None, set[int]]:
-    """The ids to which an audience is limited (None: no limit), and the ids that are left out."""
+    """The ids to which an audience is limited (None: no limit), and the excluded ids."""
     base, excluded_ids = (audience.base, audience.ids) if isinstance(audience, ExclusionAudience) else (audience, ())
     return set(base.ids) if isinstance(base, UserAudience) else None, set(excluded_ids)
 
 
 def _is_enabled_member(audience: Audience) -> ColumnElement[bool]:
-    """The rest of it: the condition that a User is enabled, and is in it by their roles."""
+    """The role part of the rule: the condition that a User is enabled and is included by their roles."""
     base, excluded_roles = (
         (audience.base, audience.roles) if isinstance(audience, ExclusionAudience) else (audience, ())
     )
@@ -296,7 +296,7 @@ def _is_in_base(
 
 
 def _has_role(names: Iterable[str], *, should_start_from_roles: bool = False) -> ColumnElement[bool]:
-    user_role = aliased(UserRole)  # the query around may have a UserRole of its own
+    user_role = aliased(UserRole)  # the outer query may have its own UserRole
     is_named = user_role.role_name.in_(sorted(names))
     if should_start_from_roles:
         return User.id.in_(select(user_role.user_id).where(is_named))
@@ -304,7 +304,7 @@ def _has_role(names: Iterable[str], *, should_start_from_roles: bool = False) ->
 
 
 def _count_unlimited(audience: Audience, excluded_ids: set[int]) -> int:
-    """Without those left out by name. From the role's side where that is enough, less the few who are disabled."""
+    """Count members, without those excluded by name; from the role's side where possible, minus the few disabled."""
     if isinstance(audience, RoleAudience) and not audience.match_all:
         holders = select(func.count(distinct(UserRole.user_id))).where(UserRole.role_name.in_(sorted(audience.names)))
         disabled = holders.where(UserRole.user_id.in_(select_disabled_ids()))
@@ -314,7 +314,7 @@ def _count_unlimited(audience: Audience, excluded_ids: set[int]) -> int:
 
 
 def select_disabled_ids() -> Select:
-    """For IN: the database reads the few of them first, by their index."""
+    """For IN: the database reads the few disabled users first, by their index."""
     return select(User.id).where(User.disabled_at.is_not(None))
 
 
@@ -334,7 +334,7 @@ def _list_named_ids(table: type, broadcast_id: int) -> list[int]:
 
 
 def _split_into_chunks(values: Iterable[int]) -> Iterable[list[int]]:
-    """Lets other greenlets run between two of many."""
+    """Lets other greenlets run between chunks."""
     sorted_values, yielder = sorted(values), Yielder()
     for start in range(0, len(sorted_values), _CHUNK_SIZE):
         yield sorted_values[start : start + _CHUNK_SIZE]

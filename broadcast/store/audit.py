@@ -1,8 +1,8 @@
-"""The audit: rows that are only ever added, each with a hash that covers the one before.
+"""The audit: append-only rows, each with a hash that covers the previous one.
 
-Acts hand their rows in at any moment of a transaction; they are numbered and chained just before its commit, under the lock of
-one head row. That lock is the last one a transaction takes, so nobody holds it while waiting, and it is held for three
-statements whatever the act took.
+Actions add their rows at any point of a transaction; they are numbered and chained just before its commit, under the
+lock of one head row. That lock is the last one a transaction acquires, so nobody waits while holding it, and it is held
+for three statements whatever the action did.
 """
 
 import json
@@ -22,14 +22,14 @@ from broadcast.store.database import db
 from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.models import AuditEntry, AuditHead, User
 
-_PENDING_KEY = "audit_waiting"  # in Session.info: rows of this transaction that are not chained yet
-_JSON_SAFE_TYPES = {str, int, bool, NoneType}  # read back from JSON as they were
-_VERIFY_BATCH_ROWS = 1000  # rows of one step of `verify_chain`
+_PENDING_KEY = "audit_waiting"  # in Session.info: unchained rows of this transaction
+_JSON_SAFE_TYPES = {str, int, bool, NoneType}  # unchanged by a round trip through JSON
+_VERIFY_BATCH_ROWS = 1000  # rows per step of `verify_chain`
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilters:
-    """What narrows the page. Empty strings and None mean "any"; `what` is the beginning of an action's name."""
+    """Filters of the page. Empty strings and None mean "any"; `what` is a prefix of the action."""
 
     who: str = ""
     what: str = ""
@@ -41,9 +41,7 @@ class AuditFilters:
 
 @dataclass(frozen=True, slots=True)
 class ChainVerification:
-    """How far the chain holds: `broken_id` is the first row that does not fit (None: all do), `head_hash` the last
-    good hash.
-    """
+    """How far the chain is intact: `broken_id` is the first bad row (None: none), `head_hash` the last good hash."""
 
     row_count: int
     head_hash: str
@@ -52,7 +50,7 @@ class ChainVerification:
 
 
 def append(session: Session, **row: Any) -> None:
-    """Add a row to this transaction; it is dropped when the transaction, or a savepoint around the call, is rolled back."""
+    """Add a row to this transaction; it is dropped when the transaction, or a surrounding savepoint, is rolled back."""
     if not all(type(value) in _JSON_SAFE_TYPES for value in row["detail"].values()):
         row["detail"] = json.loads(json.dumps(row["detail"], default=str))  # hashed as it will be read back
     session.info.setdefault(_PENDING_KEY, []).append((row, list(_iterate_open_transactions(session))))
@@ -101,7 +99,7 @@ def list_page(filters: AuditFilters, *, before: int | None = None, limit: int = 
 
 
 def list_object_types() -> list[str]:
-    """The kinds of object that occur, by name; one step in the index for each, whatever the number of rows."""
+    """The object types that occur, by name; one index step for each, whatever the number of rows."""
     types: list[str] = []
     next_type_query = select(func.min(AuditEntry.object_type))
     while object_type := db.session.scalar(
@@ -112,9 +110,9 @@ def list_object_types() -> list[str]:
 
 
 def verify_chain(*, checkpoint: tuple[int, str] | None = None) -> ChainVerification:
-    """Walk the whole chain and name the first row that does not fit.
+    """Verify the whole chain and return the first row that does not fit.
 
-    `checkpoint` is an id and its hash written down elsewhere earlier: it tells a chain that was rewritten as a whole.
+    `checkpoint` is an earlier (id, hash) that was stored elsewhere: it detects a chain that was rewritten as a whole.
     """
     last_hash, expected_id = audit_hash.GENESIS_HASH, 0
     for rows in _iterate_batches():
@@ -163,7 +161,7 @@ def _iterate_batches() -> Iterator[Sequence[Any]]:
 
 def _apply_filters(query: Select, filters: AuditFilters) -> Select:
     if filters.who:
-        # as they were called then, or by the words of the people that there are, folded as everywhere
+        # by their names at that time, or by the folded search words of current users
         is_matching_user = AuditEntry.actor_id.in_(select(User.id).where(user_search.matches(filters.who)))
         is_matching_name = func.lower(AuditEntry.actor_name).contains(filters.who.lower(), autoescape=True)
         query = query.where(or_(is_matching_name, is_matching_user))

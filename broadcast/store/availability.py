@@ -1,12 +1,12 @@
-"""Which errors of a database pass by themselves (it is locked, away, or not the primary at present), and which say that a
-statement or the schema is wrong. The one place that knows the codes of both databases.
+"""Which database errors are temporary (locked, down, or not the primary), and which mean that a statement or the schema
+is wrong. The only module that knows the error codes of both databases.
 """
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_READ_ONLY_STATE = "25006"  # this server is a standby, or was made read-only: another one is the primary now
+_READ_ONLY_STATE = "25006"  # this server is a standby or was made read-only: another one is the primary
 _SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
 _CONNECTION_EXCEPTION_CLASS = "08"  # the class of "connection exception"
 _LIMIT_EXCEEDED_CLASS = "54"  # the class of "program limit exceeded"
@@ -15,21 +15,22 @@ _SQLITE_ERROR = 1  # SQLITE_ERROR: no such table, a syntax error (https://www.sq
 
 
 def is_unavailable(problem: DBAPIError | PoolTimeout) -> bool:
-    """Whether trying again later may succeed without anybody changing the program or the schema."""
+    """Whether a retry may succeed without a change of the program or the schema."""
     if isinstance(problem, PoolTimeout):
         return True
     return problem.connection_invalidated or _is_transient(problem.orig)
 
 
 def is_driver_unavailable(problem: Exception) -> bool:
-    """The same of what is raised where the driver is used by itself: its own errors (PEP 249), or those of the pool."""
+    """The same for errors from direct use of the driver (PEP 249) or of the pool."""
     if isinstance(problem, DBAPIError | PoolTimeout):
         return is_unavailable(problem)
-    return _is_transient(problem) or type(problem).__name__ == "InterfaceError"  # the connection was closed under it
+    # InterfaceError: the connection was closed while in use
+    return _is_transient(problem) or type(problem).__name__ == "InterfaceError"
 
 
 def is_on_wrong_server(problem: BaseException | None) -> bool:
-    """Whether the connection leads to a server that takes no writes, or ends: another one has to be made."""
+    """Whether the connection leads to a server that is read-only or shutting down, and must be replaced."""
     state = getattr(problem, "sqlstate", None) or ""
     return state == _READ_ONLY_STATE or state in _SHUTDOWN_STATES or state.startswith(_CONNECTION_EXCEPTION_CLASS)
 

@@ -1,4 +1,4 @@
-"""The console's list of broadcasts: what a look at it asks for, and the page that answers."""
+"""The console's list of broadcasts: filters, sorting and paging."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ PAGE_SIZES = (20, 50, 100)
 
 @dataclass(frozen=True, slots=True)
 class BroadcastQuery:
-    """What is asked for. Empty strings mean "any"; `number` is the page, from 1."""
+    """The filters, sort order and page of a list. Empty strings mean "any"; `number` is the page, from 1."""
 
     tab: str = "all"
     q: str = ""
@@ -46,18 +46,18 @@ class BroadcastQuery:
 
     @property
     def is_narrow(self) -> bool:
-        """True when more than the tab is asked for."""
+        """Whether any filter besides the tab is set."""
         return bool(self.q or self.category or self.author or self.priority)
 
 
 def list_page(criteria: BroadcastQuery) -> list[Broadcast]:
-    """Without their texts."""
+    """One page of broadcasts, without their texts."""
     query = _select_matching(select(Broadcast).options(*WITHOUT_TEXT), criteria).order_by(*SORTS[criteria.sort])
     return list(db.session.scalars(query.offset((criteria.number - 1) * criteria.size).limit(criteria.size)))
 
 
 def count_by_tab(criteria: BroadcastQuery) -> dict[str, int]:
-    """How many broadcasts each tab shows under the same filters."""
+    """The number of broadcasts in each tab under the same filters."""
     is_archived = Broadcast.archived_at.is_not(None)
     query = _apply_filters(select(Broadcast.status, is_archived, func.count()), criteria).group_by(
         Broadcast.status, is_archived
@@ -72,7 +72,7 @@ def count_by_tab(criteria: BroadcastQuery) -> dict[str, int]:
 
 
 def list_ids(criteria: BroadcastQuery, *, limit: int) -> list[int]:
-    """Everything that is asked for, whatever the page, at most `limit`, in its order."""
+    """Ids of all matching broadcasts in sort order, at most `limit`, on whatever page."""
     return list(
         db.session.scalars(
             _select_matching(select(Broadcast.id), criteria).order_by(*SORTS[criteria.sort]).limit(limit)
@@ -81,7 +81,7 @@ def list_ids(criteria: BroadcastQuery, *, limit: int) -> list[int]:
 
 
 def list_by_ids(ids: Sequence[int]) -> list[Broadcast]:
-    """These broadcasts, in this order, without their texts; those deleted meanwhile are left out."""
+    """These broadcasts in this order, without their texts; those deleted meanwhile are left out."""
     query = select(Broadcast).options(*WITHOUT_TEXT).where(Broadcast.id.in_(ids))
     rows_by_id = {row.id: row for row in db.session.scalars(query)}
     return [rows_by_id[broadcast_id] for broadcast_id in ids if broadcast_id in rows_by_id]
@@ -93,7 +93,7 @@ def list_categories() -> list[str]:
 
 
 def list_authors() -> list[tuple[int, str]]:
-    """Who has written a broadcast: user id and name. Not what a broadcast shows: an event from outside names itself."""
+    """Who has written a broadcast: (user id, name). Not the displayed sender: an inbound event names itself."""
     author_ids = select(Broadcast.sender_id).distinct()
     query = select(User.id, User.name).where(User.id.in_(author_ids))
     return sorted(map(tuple, db.session.execute(query)), key=lambda author: author[1].lower())

@@ -1,6 +1,7 @@
-"""How one broadcast lands: how soon, with whom, who is still missing, and who is no longer here. Distinct people everywhere.
+"""Statistics of one broadcast: how soon it is read, by which roles, who is missing, who has left. Counts distinct
+users.
 
-What each of these words means, `domain.stats` says; how many they are in all, `store.broadcast_totals` counts.
+`domain.stats` defines the terms; `store.broadcast_totals` counts the totals.
 """
 
 from collections.abc import Sequence
@@ -16,21 +17,21 @@ from broadcast.store.broadcast_totals import joined_before_end
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast, EarlierAcknowledgement, Receipt, RevisionText, User, UserRole
 
-# Moments of the curve, as time after sending; evenly spaced on its axis, as most reading happens early
+# Points of the curve, as time after sending; evenly spaced on its axis, as most reading happens early
 CURVE_OFFSETS = tuple(
     timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 240, 720, 1440, 3 * 1440, 7 * 1440, 30 * 1440)
 )
-MAX_ROLES = 20  # of the largest roles in the table by role
+MAX_ROLES = 20  # largest roles in the table by role
 STAGES = ("undelivered", "unseen", "unread", "unacknowledged")  # worst first
 SORTS = ("user", "name", "delivered", "seen", "read", "acknowledged")
-NO_ROLE, NO_LONGER_HERE = "No role", "No longer here"  # no role can be called so
+NO_ROLE, NO_LONGER_HERE = "No role", "No longer here"  # no role can have these names
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLatency:
     """How soon it was read. Half of the readers had read it after `p50`, nine in ten after `p90`; None without readers.
 
-    `delivered` and `read` count people at those of STEPS that have passed, and `now` at the end.
+    `delivered` and `read` count users at each of CURVE_OFFSETS that has passed; the last item is the number now.
     """
 
     p50: timedelta | None
@@ -41,7 +42,7 @@ class ReadLatency:
 
 @dataclass(frozen=True, slots=True)
 class RoleStats:
-    """Those who are here and have this role now; NO_ROLE and NO_LONGER_HERE stand for the others."""
+    """Current members with this role; NO_ROLE and NO_LONGER_HERE stand for the others."""
 
     name: str
     people: int
@@ -52,7 +53,7 @@ class RoleStats:
 
 @dataclass(frozen=True, slots=True)
 class MissingRecipient:
-    """Somebody who has not done yet what is asked, and how far they have come: one of STAGES."""
+    """A user who has not done yet what is asked, and how far they are: one of STAGES."""
 
     user_id: int
     username: str
@@ -63,7 +64,7 @@ class MissingRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """`revision` and `hash` are None where it is not known which text it is of."""
+    """An acknowledgement. `revision` and `hash` are None where the text is not known."""
 
     at: datetime
     revision: int | None
@@ -72,9 +73,7 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class RecipientProgress:
-    """One of the targeted people, and when they had come how far. `earlier_by_user` are acknowledgements that no
-    longer stand.
-    """
+    """One targeted user with the time of each step. `earlier_by_user` are acknowledgements that no longer stand."""
 
     user_id: int
     username: str
@@ -94,7 +93,7 @@ class RecipientProgress:
 
 @dataclass(frozen=True, slots=True)
 class RevisionStats:
-    """How many people acknowledged which text last, and whether that stands. `revision` is None where it is not known."""
+    """How many users last acknowledged this text, and whether that still stands. `revision` is None if unknown."""
 
     revision: int | None
     people: int
@@ -103,7 +102,7 @@ class RevisionStats:
 
 
 def measure_read_latency(broadcast: Broadcast, *, now: datetime) -> ReadLatency:
-    """The curve and the percentiles of a broadcast that was sent; the end of the curve is what the totals say."""
+    """The curve and the percentiles of a sent broadcast; the curve ends at the totals."""
     moments = [broadcast.published_at + step for step in CURVE_OFFSETS if broadcast.published_at + step < now]
     delivered_at, read_at = receipt_steps.delivered_at(broadcast), receipt_steps.read_at(broadcast)
     delivered_counts = [*(func.count().filter(delivered_at <= moment) for moment in moments), func.count()]
@@ -116,9 +115,9 @@ def measure_read_latency(broadcast: Broadcast, *, now: datetime) -> ReadLatency:
 
 
 def count_by_role(broadcast: Broadcast, totals: BroadcastTotals) -> list[RoleStats]:
-    """Who is here by the largest roles, who has none, and who is no longer here, as the totals `totals` have it.
+    """Statistics of the largest roles, of members without a role, and of users who left; consistent with `totals`.
 
-    Somebody with two roles counts in both.
+    A user with two roles counts in both.
     """
     member_counts, late_counts = _count_members_by_role(broadcast), _count_late_by_role(broadcast)
     read, acknowledged = receipt_steps.read_at(broadcast), receipt_steps.acknowledged_at(broadcast)
@@ -146,7 +145,7 @@ def count_by_role(broadcast: Broadcast, totals: BroadcastTotals) -> list[RoleSta
 
 
 def count_by_revision(broadcast: Broadcast) -> list[RevisionStats]:
-    """Of which revisions the acknowledgements are, the newest first; where that is not known, last."""
+    """The number of acknowledgements by revision, newest first; unknown revisions last."""
     is_standing = receipt_steps.is_acknowledged(broadcast)
     query = (
         select(Receipt.acked_revision, func.count(), func.count().filter(is_standing), func.max(RevisionText.revision))
@@ -165,7 +164,7 @@ def count_by_revision(broadcast: Broadcast) -> list[RevisionStats]:
 
 
 def _count_members_by_role(broadcast: Broadcast) -> dict[str | None, int]:
-    """How many people of the audience now have each role; under None, how many have none."""
+    """How many current members have each role; under None, how many have none."""
     is_enabled_member = and_(
         audiences.is_member_of(broadcast, should_start_from_roles=True), User.disabled_at.is_(None)
     )
@@ -197,7 +196,7 @@ def _count_without_role(condition: ColumnElement[bool]) -> int:
 
 
 def _count_late_by_role(broadcast: Broadcast) -> dict[str | None, int]:
-    """How many of these it was never for, as they came when it was over."""
+    """How many of them joined after the end, by role: it was never for them."""
     if broadcast.ended_at is None:
         return {}
     has_receipt = (
@@ -219,10 +218,10 @@ def _count_late_by_role(broadcast: Broadcast) -> dict[str | None, int]:
 
 
 def list_missing(broadcast: Broadcast, *, after: tuple[int, int] = (0, 0), limit: int) -> list[MissingRecipient]:
-    """Who has not read it, or not acknowledged it where that is asked: worst first, then by user id.
+    """Users who have not read it, or not acknowledged it where required: worst first, then by user id.
 
-    `after` is the number of the stage and the user id of the last one shown. Each stage is a walk along an index that ends
-    with the page, so a million missing people cost no more than fifty; a million who got it must be walked past, though.
+    `after` is the stage number and the user id of the last one shown. Each stage is an index scan that ends with the
+    page, so a million missing users cost no more than fifty; but a million who received it must be skipped.
     """
     recipients: list[MissingRecipient] = []
     for stage_number, stage in enumerate(_list_stages(broadcast)):
@@ -238,7 +237,7 @@ def list_missing(broadcast: Broadcast, *, after: tuple[int, int] = (0, 0), limit
 
 
 def list_missing_ids(broadcast: Broadcast, *, limit: int) -> list[int]:
-    """The same people as ids, at most `limit`."""
+    """Ids of the same users, at most `limit`."""
     return [recipient.user_id for recipient in list_missing(broadcast, limit=limit)]
 
 
@@ -252,10 +251,10 @@ def list_progress(
     limit: int,
     subset: Literal["all", "done", "gone"] = "all",
 ) -> list[RecipientProgress]:
-    """The targeted people with their moments: each once, and no others, so that the rows add up to the totals.
+    """The targeted users with the time of each step: each once, and no others, so that the rows add up to the totals.
 
-    `sort` is one of SORTS; people without the moment come last. `after` is a user id, for walking in the order of "user".
-    `subset` leaves those who have done what is asked and are here, or those who are no longer here.
+    `sort` is one of SORTS; users without that time come last. `after` is a user id, for paging in the order of "user".
+    `subset` selects current members who are done ("done"), or users who have left ("gone").
     """
     is_current_member = _is_current_member(broadcast)
     timestamps = _build_timestamps(broadcast)
@@ -275,7 +274,7 @@ def list_progress(
 
 
 def _build_timestamps(broadcast: Broadcast) -> dict[str, ColumnElement[datetime]]:
-    """Of somebody without a receipt none: it has not reached them, whatever they marked read."""
+    """All NULL without a receipt: it has not reached that user, whatever they marked read."""
     timestamps = {
         "delivered": receipt_steps.delivered_at(broadcast),
         "seen": receipt_steps.seen_at(broadcast),
@@ -297,7 +296,7 @@ def _is_in_subset(broadcast: Broadcast, subset: str) -> ColumnElement[bool]:
 
 
 def _attach_earlier(broadcast: Broadcast, rows: Sequence[Row]) -> list[RecipientProgress]:
-    """Rows with the acknowledgements that no longer stand, as some were asked again."""
+    """Build the rows with the acknowledgements that no longer stand, where users were asked again."""
     earlier_by_user: dict[int, list[Acknowledgement]] = {}
     if broadcast.ack_revision > 1:
         earlier_query = select(EarlierAcknowledgement).where(EarlierAcknowledgement.broadcast_id == broadcast.id)
@@ -347,7 +346,7 @@ def _is_current_member(broadcast: Broadcast) -> ColumnElement[bool]:
 
 
 def _was_member_in_time(broadcast: Broadcast) -> ColumnElement[bool]:
-    """Of a User in the audience now: whether it was for them while it was live."""
+    """The condition that it was for this current member while it was live."""
     has_joined_before_end = joined_before_end(broadcast)
     if broadcast.ended_at is None:
         return has_joined_before_end
@@ -369,7 +368,7 @@ def _has_completed(broadcast: Broadcast) -> ColumnElement[bool]:
 def _select_at_stage(broadcast: Broadcast, stage: str) -> Select:
     columns, is_current_member = (User.id, User.username, User.name), _is_current_member(broadcast)
     if stage == "undelivered":
-        # in the order of the index and fenced off by OFFSET: PostgreSQL 15 walked five million receipts instead (22 s)
+        # in index order and fenced off by OFFSET: PostgreSQL 15 scanned five million receipts instead (22 s)
         receipt_user_ids = select(Receipt.user_id).where(Receipt.broadcast_id == broadcast.id).order_by(Receipt.user_id)
         receipt_user_ids = receipt_user_ids.offset(0).subquery()
         query = select(*columns, None).outerjoin(receipt_user_ids, receipt_user_ids.c.user_id == User.id)

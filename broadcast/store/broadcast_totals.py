@@ -1,4 +1,4 @@
-"""The totals of broadcasts (`domain.stats.BroadcastTotals`), counted by the database for many of them together."""
+"""The totals of broadcasts (`domain.stats.BroadcastTotals`), counted by the database for many at a time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ _CountsByBroadcast = dict[int, tuple[int, ...]]
 
 
 def count_totals(rows: Sequence[Broadcast]) -> dict[int, BroadcastTotals]:
-    """Count distinct people at every step of each broadcast, by its id.
+    """Count distinct users at every step of each broadcast, by its id.
 
-    All together; what very many people did is then kept for some seconds.
+    One set of queries counts all of them; large counts are then cached for some seconds.
     """
     by_key = {("totals", row.id): row for row in rows}
     count_cache = COUNT_CACHE.current
@@ -30,7 +30,7 @@ def count_totals(rows: Sequence[Broadcast]) -> dict[int, BroadcastTotals]:
 
 
 def build_new_totals(row: Broadcast) -> BroadcastTotals:
-    """The totals of a broadcast that was stored a moment ago: nobody has received it."""
+    """The totals of a broadcast stored a moment ago: nobody has received it."""
     if row.seq is None:
         return BroadcastTotals(FunnelCounts(), FunnelCounts(), row.requires_ack, None, row.audience_count or 0)
     return BroadcastTotals(
@@ -39,7 +39,7 @@ def build_new_totals(row: Broadcast) -> BroadcastTotals:
 
 
 def joined_before_end(broadcast: Broadcast) -> ColumnElement[bool]:
-    """Of a User in the audience now: whether they came before it ended, as far as their present roles tell it."""
+    """The condition that a current member joined before the end, as far as their present roles tell."""
     if broadcast.ended_at is None:
         return User.id.is_not(None)
     joined_at = User.viewer_since
@@ -75,12 +75,12 @@ def _count_uncached(rows_by_key: Mapping[Any, Broadcast]) -> dict[Any, Broadcast
 
 
 def _build_unsent_totals(row: Broadcast, member_counts: Mapping[int, int]) -> BroadcastTotals:
-    """Whom it would reach now: people come and go after it was planned."""
+    """The users it would reach now: membership changes after it was scheduled."""
     return BroadcastTotals(FunnelCounts(), FunnelCounts(), row.requires_ack, None, member_counts[row.id])
 
 
 def _count_reached(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
-    """Delivered, seen, read and acknowledged of each."""
+    """Delivered, seen, read and acknowledged counts of each."""
     is_seen, is_read = receipt_steps.is_seen_by_receipt(), receipt_steps.opened_at(Broadcast).is_not(None)
     is_of_sent = Receipt.broadcast_id.in_([row.id for row in rows])
     counts = [
@@ -90,8 +90,8 @@ def _count_reached(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
     receipt_query = (
         select(Receipt.broadcast_id, *counts).join(Broadcast, Broadcast.id == Receipt.broadcast_id).where(is_of_sent)
     )
-    # who marked everything read; apart, because joining a million people for the few who did costs most of the time. The
-    # smallest seq is there once more as a number, from which the database can tell how few they are
+    # Users who marked everything read. A separate query, because joining a million users for those few costs most of
+    # the time. The smallest seq is repeated as a literal, from which the database can estimate how few they are.
     marked_read_query = (
         select(Receipt.broadcast_id, func.count(), func.count().filter(~is_seen))
         .join(Broadcast, Broadcast.id == Receipt.broadcast_id)
@@ -109,7 +109,7 @@ def _count_reached(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
 
 
 def _count_departed(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
-    """The same of those who are no longer here, but whom it reached."""
+    """The same counts for users who have left, but whom it reached."""
     is_seen, is_read = receipt_steps.seen_at(Broadcast).is_not(None), receipt_steps.read_at(Broadcast).is_not(None)
     counts = [
         func.count(),
@@ -124,7 +124,7 @@ def _count_departed(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
     counts_by_broadcast = _count_by_broadcast(
         base_query.where(is_of_rows, Receipt.user_id.in_(audiences.select_disabled_ids()))
     )
-    # nobody can leave an audience of everybody but by a closed account: most receipts need not be looked at
+    # an audience of everyone can be left only by disabling the account, so most receipts need not be read
     restricted_ids = [row.id for row in rows if row.audience_kind != "everyone" or row.has_exceptions]
     if not restricted_ids:
         return counts_by_broadcast
@@ -151,7 +151,7 @@ def _count_departed_unreached(rows: Sequence[Broadcast]) -> dict[int, int]:
 
 
 def _count_late_joiners(rows: Sequence[Broadcast]) -> dict[int, int]:
-    """How many are in the audience now, but came when it was over: it was never for them."""
+    """How many are in the audience now, but joined after the end: it was never for them."""
     ended_ids = [row.id for row in rows if row.ended_at is not None]
     if not ended_ids:
         return {}

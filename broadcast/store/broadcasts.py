@@ -1,4 +1,4 @@
-"""Questions about broadcasts, as the console asks them."""
+"""Broadcast queries, as the console and the scheduler need them."""
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -23,10 +23,10 @@ from broadcast.store.models import (
     IdempotencyKey,
 )
 
-WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # options of a list that shows titles
-DUE_BATCH_SIZE = 25  # due broadcasts in one transaction of the clock
-_DUE_COLUMNS = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # what ends a wait
-_NEEDS_NO_DECISION = Broadcast.decision_reason.is_(None)  # else somebody has to decide first
+WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # loader options of a list that shows titles
+DUE_BATCH_SIZE = 25  # due broadcasts per scheduler transaction
+_DUE_COLUMNS = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # when the status ends
+_NEEDS_NO_DECISION = Broadcast.decision_reason.is_(None)  # otherwise a user has to decide first
 _SCHEDULER_LOCK_KEY = zlib.crc32(b"clock")
 
 STATUS_FILTERS = {
@@ -43,7 +43,7 @@ def get(broadcast_id: int) -> Broadcast | None:
 
 
 def lock_by_source_ids(session: Session, ids_by_source: Mapping[str, Collection[str]]) -> list[Broadcast]:
-    """Broadcasts announced from outside with these sources and ids there, whoever's; locked until the transaction ends."""
+    """Broadcasts with these sources and source ids, of any owner; locked until the transaction ends."""
     rows: list[Broadcast] = []
     for source, ids in sorted(ids_by_source.items()):
         query = select(Broadcast).where(Broadcast.source == source, Broadcast.source_id.in_(ids)).order_by(Broadcast.id)
@@ -52,9 +52,9 @@ def lock_by_source_ids(session: Session, ids_by_source: Mapping[str, Collection[
 
 
 def add_many(session: Session, new_broadcasts: Sequence[NewBroadcast]) -> None:
-    """Insert broadcasts with the rows of their roles, and give each its id. Lets other greenlets run when they are many.
+    """Insert broadcasts with their role rows, and assign ids. Lets other greenlets run for long lists.
 
-    For hundreds at once: a flush of as many mapped objects took four times as long.
+    For hundreds at once: flushing as many mapped objects took four times as long.
     """
     rows, yielder = [], Yielder()
     for broadcast, broadcast_id in zip(
@@ -78,7 +78,7 @@ def get_audience(broadcast: Broadcast) -> Audience:
 
 
 def list_page(status_filter: str, *, q: str = "", before: int | None = None, limit: int = 30) -> list[Broadcast]:
-    """At most `limit` broadcasts with id < `before`, newest first. `status_filter` is a key of FILTERS."""
+    """At most `limit` broadcasts with id < `before`, newest first. `status_filter` is a key of STATUS_FILTERS."""
     query = _apply_search(select(Broadcast).where(Broadcast.status.in_(STATUS_FILTERS[status_filter])), q)
     if before is not None:
         query = query.where(Broadcast.id < before)
@@ -86,26 +86,26 @@ def list_page(status_filter: str, *, q: str = "", before: int | None = None, lim
 
 
 def count_by_filter(q: str = "") -> dict[str, int]:
-    """How many broadcasts each filter shows."""
+    """The number of broadcasts that each filter shows."""
     query = _apply_search(select(Broadcast.status, func.count()).group_by(Broadcast.status), q)
     by_status = dict(db.session.execute(query).all())
     return {name: sum(by_status.get(status, 0) for status in statuses) for name, statuses in STATUS_FILTERS.items()}
 
 
 def count_published_since(since: datetime) -> int:
-    """How many went out since then, recalled ones too. Not tests, which are archived from the beginning."""
+    """The number of broadcasts sent since then, cancelled ones included. Not tests: those are archived at once."""
     is_test = and_(Broadcast.archived_at.is_not(None), Broadcast.archived_at <= Broadcast.published_at)
     return db.session.scalar(select(func.count()).where(Broadcast.published_at >= since, ~is_test))
 
 
 def count_drafts(user_id: int) -> int:
-    """Drafts that this person keeps. Not what their source's rules held back, and nothing that is put away."""
+    """The number of this user's drafts, without quarantined and archived ones."""
     is_own_draft = (Broadcast.status == Status.DRAFT, Broadcast.sender_id == user_id, Broadcast.archived_at.is_(None))
     return db.session.scalar(select(func.count()).where(*is_own_draft, Broadcast.quarantine_reason.is_(None)))
 
 
 def count_selected_users(ids: list[int]) -> dict[int, int]:
-    """Number of chosen people of each of these broadcasts that has any."""
+    """The number of selected users of each of these broadcasts that has any."""
     if not ids:
         return {}
     query = select(BroadcastUser.broadcast_id, func.count()).where(BroadcastUser.broadcast_id.in_(ids))
@@ -117,7 +117,7 @@ def get_idempotency_key(user_id: int, key: str) -> IdempotencyKey | None:
 
 
 def list_audit_entries(broadcast_id: int) -> list[AuditEntry]:
-    """What was done to a broadcast, oldest first."""
+    """The audit of a broadcast, oldest first."""
     query = select(AuditEntry).where(
         and_(AuditEntry.object_type == "broadcast", AuditEntry.object_id == str(broadcast_id))
     )
@@ -125,7 +125,7 @@ def list_audit_entries(broadcast_id: int) -> list[AuditEntry]:
 
 
 def list_overdue(now: datetime, *, limit: int) -> list[Broadcast]:
-    """Live broadcasts whose day of acknowledgement has passed, the longest first."""
+    """Live broadcasts past their acknowledgement deadline, the most overdue first."""
     query = (
         select(Broadcast)
         .options(*WITHOUT_TEXT)
@@ -135,18 +135,18 @@ def list_overdue(now: datetime, *, limit: int) -> list[Broadcast]:
 
 
 def list_due_ids(status: Status, now: datetime, *, excluded_ids: Sequence[int] = ()) -> list[int]:
-    """Ids of scheduled broadcasts whose time has come, or of live ones whose time is over; at most AT_ONCE, oldest first."""
+    """Ids of due scheduled broadcasts, or of live ones past their end; at most DUE_BATCH_SIZE, oldest first."""
     query = select(Broadcast.id).where(_is_due(status, now), Broadcast.id.not_in(excluded_ids))
     return list(db.session.scalars(query.order_by(_DUE_COLUMNS[status], Broadcast.id).limit(DUE_BATCH_SIZE)))
 
 
 def lock_due(session: Session, status: Status, ids: Sequence[int], now: datetime) -> list[Broadcast] | None:
-    """Lock those of `ids` that are due in this status still, in this order; None while another worker's clock is at it.
+    """Lock those of `ids` that are still due in this status, in this order; None while another worker's scheduler runs.
 
-    One clock at a time, or parts of what is due would overtake each other. What somebody is changing is left out, not
-    waited for.
+    Only one scheduler at a time, or parts of what is due would overtake each other. Rows that are being changed are
+    skipped, not waited for.
     """
-    is_server_database = session.get_bind().dialect.name != "sqlite"  # there a writer has the whole database
+    is_server_database = session.get_bind().dialect.name != "sqlite"  # on SQLite a writer has the whole database
     if is_server_database and not session.scalar(select(func.pg_try_advisory_xact_lock(_SCHEDULER_LOCK_KEY))):
         return None
     query = select(Broadcast).where(Broadcast.id.in_(ids), _is_due(status, now))
@@ -161,7 +161,7 @@ def _is_due(status: Status, now: datetime) -> ColumnElement[bool]:
 
 
 def get_next_due_at() -> datetime | None:
-    """When the clock has something to do next; None when nothing is planned."""
+    """When the scheduler has something to do next; None when nothing is scheduled."""
     next_start = db.session.scalar(
         select(func.min(Broadcast.scheduled_at)).where(Broadcast.status == Status.SCHEDULED, _NEEDS_NO_DECISION)
     )

@@ -1,7 +1,7 @@
-"""Why the database is away, and what an operator can do about it.
+"""Why the database is unavailable, and what an operator can do about it.
 
-libpq gives no SQLSTATE for a connection that failed, so its words are read, in the English that servers speak unless they
-were set up otherwise. What is not recognised is passed on in those words.
+libpq gives no SQLSTATE for a failed connection, so its messages are matched, in the English that servers use by
+default. An unrecognised message is passed on as it is.
 """
 
 import re
@@ -11,14 +11,14 @@ from sqlalchemy.engine import URL
 
 
 class ConnectionFailure(NamedTuple):
-    """`public_message` names nothing of the installation, for /readyz. `operator` says where and what to do."""
+    """`public` reveals nothing about the installation, for /readyz. `operator` says where and what to do."""
 
     public: str
     operator: str
 
 
 def describe_failure(problem: BaseException, url: URL) -> ConnectionFailure:
-    """What the driver's error means for whoever set DATABASE_URL."""
+    """Explain the driver's error to the operator who set DATABASE_URL."""
     message = " ".join(str(problem).split()).rstrip(".?!")
     if url.get_backend_name() == "sqlite":
         return _describe_sqlite(message, url)
@@ -36,7 +36,7 @@ def describe_failure(problem: BaseException, url: URL) -> ConnectionFailure:
     )
 
 
-# In this order: that a server of several refuses says more than that another does not run.
+# In this order: that one of several servers refuses says more than that another is down.
 _FAILURE_PATTERNS = (
     (
         r"in a read-only transaction",
@@ -136,7 +136,7 @@ def _build_create_command(url: URL) -> str:
 
 
 def _split_hosts(url: URL) -> tuple[list[str], list[str]]:
-    """Hosts and their ports; SQLAlchemy keeps several of them in the query (`config.database_url`)."""
+    """Hosts and their ports; SQLAlchemy keeps multiple hosts in the query (`config.database_url`)."""
     hosts = str(url.query.get("host") or url.host or "localhost").split(",")
     ports = str(url.query.get("port") or url.port or "5432").split(",")
     return hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts)

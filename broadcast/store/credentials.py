@@ -1,4 +1,4 @@
-"""Who is behind a cookie or a token. Asked once for every request and every stream, so it is one question, made once."""
+"""Look up the user behind a cookie or a token. Every request and every stream needs it, so it is one prepared query."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _CHUNK_SIZE = 500  # ids in one statement
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A session or a token with its person, whether or not it is still good: the caller decides.
+    """A session or a token with its user, valid or not: the caller decides.
 
-    `expires_at` and `scopes` (space-separated) are a token's only; None for sessions. `origin` is the site whose pages an
-    embedded session is for, `issuer` the provider that vouched for a session. `has_password`: of the person's own here.
+    `expires_at` and `scopes` (space-separated) are set for tokens only. `origin` is the site of an embedded session,
+    `issuer` the provider that authenticated a session. `has_password`: whether the user has a local password.
     """
 
     id: int
@@ -91,7 +91,7 @@ def find_by_session_token(token_hash: str) -> Credential | None:
 
 
 def find_by_embedded_session(session_id: int) -> Credential | None:
-    """The session with this id, if it is an embedded one."""
+    """The embedded session with this id."""
     return _find(_embedded_session_lookup, session_id)
 
 
@@ -100,7 +100,7 @@ def find_by_api_token(token_hash: str) -> Credential | None:
 
 
 def record_use(session: Session, *, session_ids: Sequence[int], token_ids: Sequence[int], at: datetime) -> None:
-    """Note that these sessions and tokens were in use at `at`."""
+    """Record that these sessions and tokens were in use at `at`."""
     for table, column, ids in ((UserSession, "seen_at", session_ids), (ApiToken, "used_at", token_ids)):
         for start in range(0, len(ids), _CHUNK_SIZE):
             statement = update(table).where(table.id.in_(ids[start : start + _CHUNK_SIZE])).values({column: at})

@@ -1,8 +1,9 @@
 """The engine, and the two ways to use it: read with `db.session`, write inside `write_transaction()`.
 
-SQLite waits for a lock inside C and would freeze every stream of the worker with it, so its own waiting is off
-(`busy_timeout=0`) and the wait is a loop that lets the hub run. A write takes its lock at BEGIN, because a transaction that
-first reads and then writes can fail halfway instead of waiting. Its COMMIT waits for the disk, so that is done in a thread.
+SQLite waits for a lock inside C and would block every stream of the worker, so its own waiting is off
+(`busy_timeout=0`) and the wait is a loop that lets the hub run. A write takes its lock at BEGIN, because a transaction
+that first reads and then writes can fail halfway instead of waiting. Its COMMIT waits for the disk, so it runs in a
+thread.
 """
 
 import random
@@ -48,7 +49,7 @@ from broadcast.store.availability import is_driver_unavailable, is_on_wrong_serv
 
 
 class UtcDateTime(TypeDecorator):
-    """An aware UTC time. SQLite keeps none of the zone, so it is put back on reading."""
+    """An aware UTC time. SQLite does not store the zone, so it is added on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -75,13 +76,13 @@ class Base(DeclarativeBase):
                 "pk": "pk_%(table_name)s",
             }
         ),
-        # SQLite gives out row ids only for INTEGER, PostgreSQL would run out of 32 bits
+        # SQLite assigns row ids only for INTEGER; PostgreSQL would run out of 32 bits
         type_annotation_map={int: BigInteger().with_variant(Integer, "sqlite"), datetime: UtcDateTime},
     )
 
 
 class DisconnectSafeSession(FlaskSession):
-    """Closes also when the database is lost. That happens when the answer is made already, which would become a 500."""
+    """Also closes when the database is lost: the response is complete by then and would become a 500."""
 
     def close(self) -> None:
         try:
@@ -89,20 +90,20 @@ class DisconnectSafeSession(FlaskSession):
         except DBAPIError as problem:
             if not problem.connection_invalidated:
                 raise
-            self.invalidate()  # there is nothing left to roll back, nor a connection for the pool
+            self.invalidate()  # nothing to roll back, and no connection for the pool
 
 
 db = SQLAlchemy(model_class=Base, session_options={"class_": DisconnectSafeSession})
 migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_type=True)
 
-# How to lock a row that will change, for `with_for_update`: others may refer to it meanwhile. The whole lock would wait for
-# every receipt being written that names the row, and whoever writes it could wait for us: a deadlock.
+# How to lock a row that will change, for `with_for_update`: others may still reference it. The full lock would wait for
+# every receipt being written that references the row, and its writer could wait for us: a deadlock.
 ROW_LOCK = {"key_share": True}
 
-_connection_count = 0  # by this process, whatever the engine
+_connection_count = 0  # by this process, for any engine
 
 _WRITE_OPTION = "broadcast_writes"  # execution option: this transaction will write
-_THREAD_OPTION = "broadcast_long"  # execution option: SQLite is to do this statement of a write transaction in a thread
+_THREAD_OPTION = "broadcast_long"  # execution option: run this statement of a write transaction in a thread on SQLite
 RUN_IN_THREAD = {_THREAD_OPTION: True}
 _IDLE_SECONDS_BEFORE_PING = 1.0
 # one SQLite writer per worker at a time: queueing here is fair, spinning on the file lock is not
@@ -112,8 +113,8 @@ _writer_lock = BoundedSemaphore(1)
 class ThreadedCommitConnection(sqlite3.Connection):
     """A connection whose commit lets the other greenlets of a worker run until the disk has it.
 
-    COMMIT takes 2 ms on a good disk and 30 on a busy one. Only one greenlet commits at a time, so one thread serves all; it is
-    not the hub's own pool, where signing in may keep every thread busy.
+    COMMIT takes 2 ms on a good disk and 30 on a busy one. Only one greenlet commits at a time, so one thread serves
+    all; it is not the hub's own pool, where sign-ins may keep every thread busy.
     """
 
     def commit(self) -> None:
@@ -121,9 +122,9 @@ class ThreadedCommitConnection(sqlite3.Connection):
 
 
 def _run_in_thread(function: Callable[..., Any], *arguments: Any) -> None:
-    """Do what a write transaction waits for. Lets other greenlets run in a worker; a command or a test has no others.
+    """Run the blocking part of a write transaction. Lets other greenlets run in a worker; a command or a test has none.
 
-    Whoever is killed meanwhile ends only after the work: the connection would be closed under it.
+    A greenlet killed meanwhile ends only after the work: otherwise the connection would be closed during it.
     """
     if not is_module_patched("socket"):
         function(*arguments)
@@ -138,7 +139,7 @@ def _run_in_thread(function: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _capture_error(function: Callable[..., Any], arguments: Sequence[Any]) -> Exception | None:
-    """What goes wrong, returned: what is raised in a thread of gevent's is printed as well."""
+    """Return the exception instead of raising it: gevent also prints what is raised in a thread."""
     try:
         function(*arguments)
     except Exception as problem:
@@ -148,7 +149,7 @@ def _capture_error(function: Callable[..., Any], arguments: Sequence[Any]) -> Ex
 
 @cache
 def _get_thread_pool() -> ThreadPool:
-    """Made at the first commit, which is after the fork of the worker."""
+    """Created at the first commit, which is after the fork of the worker."""
     return ThreadPool(1)
 
 
@@ -159,17 +160,17 @@ def build_engine_options(settings: Settings) -> dict[str, Any]:
         return {"connect_args": connect_args, "pool_size": settings.database_pool_size, "hide_parameters": True}
     lock_timeout_ms = int(settings.database_lock_timeout_seconds * 1000)
     user_arguments = make_driver_arguments(settings.database_uri)
-    # no compiling of queries: the inbox's, of many small parts, took 12 ms to run and 130 to be compiled
+    # no JIT: the inbox query, of many small parts, took 12 ms to run and 130 to be compiled
     server_options = f"-c lock_timeout={lock_timeout_ms} -c idle_in_transaction_session_timeout=60000 -c jit=off"
     return {
-        "hide_parameters": True,  # what people wrote does not belong into a log
+        "hide_parameters": True,  # keep user content out of the logs
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_pool_size,
         "pool_timeout": settings.database_lock_timeout_seconds,
         "pool_recycle": 1800,
-        # what DATABASE_URL says stays, and wins
+        # options in DATABASE_URL are kept and take precedence
         "connect_args": {
-            "client_encoding": "UTF8",  # a database in SQL_ASCII would answer in bytes, even which encoding it has
+            "client_encoding": "UTF8",  # a SQL_ASCII database would answer in bytes, even for its encoding
             "connect_timeout": int(user_arguments.get("connect_timeout", 3)),
             "options": f"{server_options} {user_arguments.get('options', '')}".strip(),
         },
@@ -177,9 +178,7 @@ def build_engine_options(settings: Settings) -> dict[str, Any]:
 
 
 def prepare_engine(engine: Engine, *, lock_timeout_seconds: float) -> None:
-    """Give a SQLite engine its pragmas and its own BEGIN; let PostgreSQL's connections prove that they are alive, and leave a
-    server that is no longer the primary.
-    """
+    """Set up pragmas and explicit BEGIN on SQLite; on PostgreSQL ping idle connections and leave a demoted primary."""
     event.listen(engine, "connect", _count_connection)
     error_text.redact_engine_errors(engine)
     if engine.dialect.name != "sqlite":
@@ -204,7 +203,7 @@ def prepare_engine(engine: Engine, *, lock_timeout_seconds: float) -> None:
         should_run_in_thread = context.execution_options.get(_THREAD_OPTION, False)
         if should_run_in_thread:
             _run_in_thread(cursor.execute, statement, parameters)
-        return should_run_in_thread  # True: it is done
+        return should_run_in_thread  # True: handled
 
 
 def _count_connection(_connection: Any, _record: Any) -> None:
@@ -213,13 +212,13 @@ def _count_connection(_connection: Any, _record: Any) -> None:
 
 
 def count_connections_made() -> int:
-    """How many connections this process has made: whoever finds more than before may be speaking to another server."""
+    """How many connections this process has made: if the number grew, the server may be a different one."""
     return _connection_count
 
 
 def _ping_idle_connections(engine: Engine) -> None:
-    """Ask a connection whether it is alive only if nobody used it for a while: `pool_pre_ping` asks before every use, which
-    is a journey to the server for each of the thousands of questions that a storm of streams brings.
+    """Ping a connection only if it was idle for a while: `pool_pre_ping` pings before every use, which is a round trip
+    for each of the thousands of queries in a reconnect storm.
     """
 
     @event.listens_for(engine, "checkin")
@@ -233,12 +232,14 @@ def _ping_idle_connections(engine: Engine) -> None:
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as problem:
-            raise DisconnectionError from problem  # the pool replaces it and tries again
+            raise DisconnectionError from problem  # the pool replaces it and retries
 
 
 def _discard_pool_on_wrong_server(engine: Engine) -> None:
-    """Throw the whole pool away when a server says that it is read-only or ends: after a fail-over the old primary may go on
-    answering as a standby, and nothing else would ever make a new connection.
+    """Discard the whole pool when a server reports that it is read-only or shutting down.
+
+    After a fail-over the old primary may go on answering as a standby, and nothing else would ever open a new
+    connection.
     """
 
     @event.listens_for(engine, "handle_error")
@@ -248,7 +249,7 @@ def _discard_pool_on_wrong_server(engine: Engine) -> None:
 
 
 def _retry_while_locked(attempt: Callable[[], Any], timeout_seconds: float) -> None:
-    """Call `attempt` until SQLite is not locked; after `timeout_seconds` its error is raised. Other greenlets run meanwhile."""
+    """Call `attempt` until SQLite is not locked; after `timeout_seconds` raise its error. Lets other greenlets run."""
     deadline, pause_seconds = time.monotonic() + timeout_seconds, 0.001
     while True:
         try:
@@ -263,13 +264,15 @@ def _retry_while_locked(attempt: Callable[[], Any], timeout_seconds: float) -> N
 
 @contextmanager
 def raw_read_connection() -> Iterator[PoolProxiedConnection]:
-    """The driver's connection, for a single SELECT. It is in no transaction: a statement by itself is of one moment in any
-    case, and BEGIN and ROLLBACK around it would take as long as the question, on PostgreSQL two journeys more.
+    """The driver's connection, for a single SELECT, outside a transaction.
 
-    Raises TemporarilyUnavailable when the database is locked or away, whoever says so: the driver, or the pool.
+    A single statement is consistent in any case, and BEGIN and ROLLBACK around it would take as long as the query, on
+    PostgreSQL two more round trips.
+
+    Raises TemporarilyUnavailable when the database is locked or down, whether the driver or the pool reports it.
     """
     engine, connection = db.engine, None
-    has_implicit_begin = engine.dialect.name != "sqlite"  # there BEGIN is ours
+    has_implicit_begin = engine.dialect.name != "sqlite"  # SQLite has an explicit BEGIN
     try:
         connection = engine.raw_connection()
         if has_implicit_begin:
@@ -291,14 +294,14 @@ def raw_read_connection() -> Iterator[PoolProxiedConnection]:
 
 
 def get_current_time() -> datetime:
-    """The time by the clock that all workers share: the database server's, or this machine's for SQLite."""
+    """The time of the clock that all workers share: the database server's, or this machine's for SQLite."""
     if db.engine.dialect.name == "sqlite":
         return datetime.now(UTC)
     return db.session.scalar(select(func.clock_timestamp())).astimezone(UTC)
 
 
 def get_pool_usage() -> tuple[int, int]:
-    """Connections of this worker's pool: in use, and idle."""
+    """Connections of this worker's pool: (in use, idle)."""
     pool = db.engine.pool
     return pool.checkedout(), pool.checkedin()
 
@@ -307,12 +310,12 @@ def get_pool_usage() -> tuple[int, int]:
 def write_transaction() -> Iterator[Session]:
     """One write transaction: commits at the end of the block, rolls back when it raises.
 
-    Raises TemporarilyUnavailable when the database is locked or away; then nothing was written. Raises CommitOutcomeUnknown
-    when a server is lost while it commits; then nobody knows. Objects loaded before the block are read anew inside it. Not
-    reentrant: an action that calls another passes it the session.
+    Raises TemporarilyUnavailable when the database is locked or down; then nothing was written. Raises
+    CommitOutcomeUnknown when a server is lost during the commit; then nobody knows. Objects loaded before the block are
+    reloaded inside it. Not reentrant: an action that calls another passes it the session.
     """
     session, disconnect_error = db.session(), TemporarilyUnavailable
-    session.rollback()  # ends the read transaction of this request: SQLite cannot turn a read into a write
+    session.rollback()  # ends the request's read transaction: SQLite cannot upgrade it to a write
     is_sqlite = db.engine.dialect.name == "sqlite"
     if is_sqlite and not _writer_lock.acquire(timeout=SETTINGS.current.database_lock_timeout_seconds):
         raise TemporarilyUnavailable
@@ -322,7 +325,7 @@ def write_transaction() -> Iterator[Session]:
         session.flush()
         disconnect_error = TemporarilyUnavailable if is_sqlite else CommitOutcomeUnknown
         session.commit()
-        g.has_written = True  # whatever fails later in this request, "nothing was saved" would be wrong
+        g.has_written = True  # if the request fails later, "nothing was saved" would be wrong
     except (DBAPIError, PoolTimeout) as problem:
         session.rollback()
         if not is_unavailable(problem):

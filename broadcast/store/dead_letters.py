@@ -1,4 +1,4 @@
-"""Dead letters: written with the batch they came in, listed and found for the console."""
+"""Dead letters: written with the batch they came in, listed and loaded for the console."""
 
 import base64
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundRecord, RecordPosit
 from broadcast.store.database import RUN_IN_THREAD, db
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 
-PURGE_BATCH_SIZE = 200  # letters of one transaction, of 64 KiB each
+PURGE_BATCH_SIZE = 200  # letters per transaction, 64 KiB each
 _MAX_KEY_BYTES = 1024
 _MAX_HEADERS_BYTES = 8 * 1024
 _MAX_REASON_CHARACTERS = 2000
 
 
 def add(session: Session, record: InboundRecord, rejected: Rejection, *, at: datetime) -> bool:
-    """Keep a record of Kafka with the reason; False when this place is known already, as after offsets were set back."""
+    """Store a Kafka record with the reason; False when its position is known already, as after an offset reset."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     statement = insert(DeadLetter).values(
         status=DeadLetterStatus.WAITING.value,
@@ -51,8 +51,9 @@ def get(letter_id: int) -> DeadLetter | None:
 def list_page(
     status: DeadLetterStatus | None, *, before: int | None = None, limit: int = 30, should_load_payload: bool = True
 ) -> list[DeadLetter]:
-    """At most `limit` letters with id < `before`, newest first; of every status with None. `should_load_payload`:
-    with their payloads.
+    """At most `limit` letters with id < `before`, newest first; of every status when `status` is None.
+
+    `should_load_payload`: with their payloads.
     """
     query = select(DeadLetter)
     if not should_load_payload:
@@ -65,13 +66,13 @@ def list_page(
 
 
 def count_by_status() -> dict[str, int]:
-    """Number of letters of each status."""
+    """The number of letters by status."""
     counts = dict(db.session.execute(select(DeadLetter.status, func.count()).group_by(DeadLetter.status)).all())
     return {status.value: counts.get(status.value, 0) for status in DeadLetterStatus}
 
 
 def list_waiting_ids(*, through: int, limit: int) -> list[int]:
-    """Ids of waiting letters, at most `limit`, those tried least first, then the oldest."""
+    """Ids of waiting letters, at most `limit`: fewest tries first, then oldest."""
     query = select(DeadLetter.id).where(DeadLetter.status == DeadLetterStatus.WAITING, DeadLetter.id <= through)
     return list(db.session.scalars(query.order_by(DeadLetter.tries, DeadLetter.id).limit(limit)))
 
@@ -82,12 +83,12 @@ def count_waiting(*, through: int) -> int:
 
 
 def get_newest_id() -> int:
-    """Id of the newest letter, 0 without any: what "all" means to somebody who looks now."""
+    """Id of the newest letter, 0 without any: the limit of "all" for a user who looks now."""
     return db.session.scalar(select(func.max(DeadLetter.id))) or 0
 
 
 def purge(session: Session, ids: Sequence[int] | None, *, through: int = 0) -> int:
-    """Purge these waiting letters, or with None the oldest up to id `through`, at most PURGED_AT_ONCE; return how many."""
+    """Purge these waiting letters, or with None the oldest PURGE_BATCH_SIZE up to id `through`; return how many."""
     waiting_ids = select(DeadLetter.id).where(DeadLetter.status == DeadLetterStatus.WAITING, DeadLetter.id <= through)
     is_selected = DeadLetter.id.in_(
         ids if ids is not None else waiting_ids.order_by(DeadLetter.id).limit(PURGE_BATCH_SIZE)
@@ -102,7 +103,7 @@ def purge(session: Session, ids: Sequence[int] | None, *, through: int = 0) -> i
 
 
 def list_unforwarded(limit: int = 100) -> list[DeadLetter]:
-    """Waiting letters that the topic of dead letters does not have yet, oldest first."""
+    """Waiting letters that are not in the dead letter topic yet, oldest first."""
     query = select(DeadLetter).where(DeadLetter.status == DeadLetterStatus.WAITING, DeadLetter.forwarded_at.is_(None))
     return list(db.session.scalars(query.order_by(DeadLetter.id).limit(limit)))
 
@@ -113,7 +114,7 @@ def mark_forwarded(session: Session, ids: Sequence[int], *, at: datetime) -> Non
 
 
 def to_record(letter: DeadLetter) -> InboundRecord:
-    """The record as it arrived. Of a value that was too large, only the first part is left."""
+    """The record as it arrived. A value that was too large is truncated."""
     position = RecordPosition(letter.topic, letter.partition, letter.offset, letter.timestamp_ms, letter.last_offset)
     return InboundRecord(letter.value, letter.key, decode_headers(letter.headers), position)
 
@@ -123,7 +124,7 @@ def decode_headers(headers: Sequence[Sequence[str]]) -> tuple[tuple[str, bytes],
 
 
 def encode_headers(headers: Sequence[tuple[str, bytes]]) -> list[list[str]]:
-    """Headers as JSON holds them: values in base64, at most 8 KiB of them."""
+    """Headers as JSON: values in base64, at most 8 KiB in total."""
     encoded, remaining_bytes = [], _MAX_HEADERS_BYTES
     for name, value in headers:
         remaining_bytes -= len(name) + len(value)

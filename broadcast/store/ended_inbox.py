@@ -1,8 +1,7 @@
-"""The view "Ended" of one person's inbox: what they received and whose time is over, newest first, to be read again.
+"""The view "Ended" of a user's inbox: received broadcasts that have ended, newest first, to be read again.
 
-In it is what has a receipt of this person and includes them still: who joined later never had it, and who has lost the role may
-not see it any more. What was recalled was taken back, so it is not in it. Whether somebody archived or snoozed it does not
-matter.
+It shows what this user has a receipt for and is still in the audience of: a user who joined later never received it,
+and one who lost the role may no longer see it. Recalled broadcasts are not shown. It ignores archiving and snoozing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
 from broadcast.store.inbox import InboxFilters, InboxItem
 from broadcast.store.models import Broadcast, Receipt, User
 
-MAX_COUNTED = 99  # any more are "99+": counting all that ever ended would take longer every year
+MAX_COUNTED = 99  # more are "99+": counting all that ever ended would take longer every year
 
 
 def list_page(
@@ -32,18 +31,18 @@ def list_page(
 
 
 def list_by_ids(viewer: Viewer, filters: InboxFilters, ids: Sequence[int], *, now: datetime) -> list[InboxItem]:
-    """Those of `ids` that the filters show, newest first."""
+    """Those of `ids` that match the filters, newest first."""
     query = _apply_filters(_item_query, filters).where(Broadcast.id.in_(ids)).order_by(Broadcast.seq.desc())
     return _load_items(query, viewer, now)
 
 
 def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | None:
-    """The message if it has ended and this person may still see it, else None."""
+    """The message if it has ended and this user may still see it, else None."""
     return next(iter(list_by_ids(viewer, InboxFilters("ended"), [broadcast_id], now=now)), None)
 
 
 def count(viewer: Viewer, *, now: datetime) -> int:
-    """How many there are; MOST_COUNTED + 1 stands for more."""
+    """How many there are; MAX_COUNTED + 1 stands for more."""
     return db.session.scalar(_count_query, _build_parameters(viewer, now))
 
 
@@ -59,7 +58,7 @@ def _load_items(query: Select, viewer: Viewer, now: datetime) -> list[InboxItem]
         for broadcast in db.session.scalars(_broadcast_query.where(Broadcast.id.in_(ids)), parameters):
             yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.to_card()
 
-    # in a thread: SQLite sorts all that this person ever received to find the newest
+    # in a thread: SQLite sorts everything this user ever received to find the newest
     result = db.session.execute(query, parameters, execution_options=RUN_IN_THREAD)
     rows = [(CardKey(*row[:_CARD_KEY_COLUMN_COUNT]), row[_CARD_KEY_COLUMN_COUNT:]) for row in result]
     cards = CARD_CACHE.current.get_many([key for key, _ in rows], load_cards)
@@ -75,7 +74,7 @@ def _build_parameters(viewer: Viewer, now: datetime) -> dict[str, Any]:
 
 
 def _select_visible(*columns: Any) -> Select:
-    """Also what is over by its time before the clock has run: it is in no other view any more."""
+    """Also what is past its end before the scheduler has run: no other view shows it any more."""
     viewer_id, now = bindparam("viewer_id", type_=BigInteger), bindparam("now", type_=UtcDateTime)
     is_ended = or_(
         Broadcast.status == Status.EXPIRED, and_(Broadcast.status == Status.ACTIVE, Broadcast.expires_at <= now)

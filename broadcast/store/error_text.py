@@ -1,7 +1,7 @@
-"""What an error of the database says, without the values that it was given: people wrote them, and errors go into logs.
+"""Database error messages without the values: users wrote them, and errors go into logs.
 
-PostgreSQL names values in its details ("Key (username)=(bob) already exists.") and in what it says of a value that it cannot
-take; SQLite names words of a search. What kind of error it is, and of which constraint, stays.
+PostgreSQL includes values in its details ("Key (username)=(bob) already exists.") and in messages about a value that it
+cannot accept; SQLite includes search words. The kind of error and the constraint stay.
 """
 
 import re
@@ -11,11 +11,11 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 _QUOTED_TEXT = re.compile(r"\"[^\"]*\"|'[^']*'", re.DOTALL)
-_DATA_EXCEPTION_CLASS = "22"  # class of SQLSTATE: data exceptions
+_DATA_EXCEPTION_CLASS = "22"  # SQLSTATE class: data exceptions
 
 
 def redact_engine_errors(engine: Engine) -> None:
-    """Every error of this engine says no more than `redact_error` leaves."""
+    """Apply `redact_error` to every error of this engine."""
 
     @event.listens_for(engine, "handle_error")
     def _redact(context: ExceptionContext) -> None:
@@ -27,9 +27,9 @@ def redact_engine_errors(engine: Engine) -> None:
 
 
 def redact_error(problem: BaseException) -> None:
-    """Change an error of a driver in place: its first line, without what stands in quotes when that is a value.
+    """Reduce a driver's error in place to its first line, without quoted values.
 
-    What PostgreSQL says of a connection has no SQLSTATE and names no values; all of it stays.
+    PostgreSQL's connection errors have no SQLSTATE and contain no values; they stay complete.
     """
     state, is_sqlite = getattr(problem, "sqlstate", None), isinstance(problem, sqlite3.Error)
     if not (state or is_sqlite) or not problem.args or not isinstance(problem.args[0], str):

@@ -1,6 +1,6 @@
-"""What rules need to know of a source: how much it showed lately, the cards that its events may join, its newest events.
+"""What rules need to know about a source: how much it showed lately, cards that its events may join, its newest events.
 
-All of it is asked and written inside the transaction of a batch, once for each source that is in it.
+All of it is read and written inside the transaction of a batch, once per source.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ from broadcast.store.models.ingest import (
     RuleTally,
 )
 
-SAMPLES_PER_SOURCE = 20  # of the newest events of each source
+SAMPLES_PER_SOURCE = 20  # newest events kept per source
 _IS_QUARANTINED = (Broadcast.status == Status.DRAFT, Broadcast.quarantine_reason.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOwner:
-    """Whose events are looked for: an owner's, and of the time before there were owners, those that `sender_id` sent."""
+    """Whose broadcasts to find: an owner's, and from before there were owners, those that `sender_id` sent."""
 
     owner: str
     sender_id: int
@@ -40,26 +40,26 @@ class SourceOwner:
         return or_(Broadcast.source_owner == self.owner, is_legacy)
 
     def is_owner_of(self, broadcast: Any) -> bool:
-        """Whether this row is theirs."""
+        """Whether this row belongs to the owner."""
         if broadcast.source_owner is None:
             return broadcast.sender_id == self.sender_id
         return broadcast.source_owner == self.owner
 
 
 def lock_sources(session: Session, sources: Collection[str], owners: Collection[str], *, at: datetime) -> None:
-    """Let no other transaction judge these until this one ends: two must not both see room for one."""
+    """Keep other transactions from judging these sources until this one ends: two must not both see room for one."""
     ingest.lock_senders(session, owners, at=at)
     ingest.add_source_counts(session, {source: {} for source in sources}, at=at)
 
 
 def count_shown_since(session: Session, source: str, rule: str, since: datetime) -> int:
-    """How many broadcasts this rule let the source show after `since`."""
+    """How many broadcasts of the source this rule let through after `since`."""
     query = select(func.coalesce(func.sum(RuleTally.shown), 0))
     return int(session.scalar(query.where(RuleTally.source == source, RuleTally.rule == rule, RuleTally.at > since)))
 
 
 def count_shown_by_owner_since(session: Session, owner: str, rule: str, since: datetime) -> int:
-    """The same of everything that an account or topic sent, whatever sources it named."""
+    """The same for everything that an account or topic sent, under any source."""
     query = select(func.coalesce(func.sum(RuleTally.shown), 0))
     return int(session.scalar(query.where(RuleTally.owner == owner, RuleTally.rule == rule, RuleTally.at > since)))
 
@@ -67,7 +67,7 @@ def count_shown_by_owner_since(session: Session, owner: str, rule: str, since: d
 def add_shown(
     session: Session, source: str, owner: str, rule: str, shown: int, *, at: datetime, window_seconds: int
 ) -> None:
-    """Add to what both tell; what is out of its window is forgotten."""
+    """Add to both tallies; delete what has left its window."""
     is_expired = and_(RuleTally.rule == rule, RuleTally.at <= at - timedelta(seconds=window_seconds))
     session.execute(delete(RuleTally).where(RuleTally.source == source, is_expired))
     session.execute(delete(RuleTally).where(RuleTally.owner == owner, is_expired))
@@ -77,7 +77,7 @@ def add_shown(
 def lock_live_broadcasts(
     session: Session, keys_by_source: Mapping[str, Collection[str]], *, now: datetime
 ) -> dict[tuple[str, str], list[Broadcast]]:
-    """Live broadcasts by source and collapse key, whoever's, the newest first; locked until the transaction ends."""
+    """Live broadcasts by (source, collapse key), of any owner, newest first; locked until the transaction ends."""
     rows_by_key: dict[tuple[str, str], list[Broadcast]] = {}
     for source, keys in sorted(keys_by_source.items()):
         query = (
@@ -91,7 +91,7 @@ def lock_live_broadcasts(
 
 
 def lock_quarantined(session: Session, source: str, owner: SourceOwner, *, limit: int) -> list[Broadcast]:
-    """Their newest drafts of this source that wait in quarantine, at most `limit`; locked until the transaction ends."""
+    """The owner's newest quarantined drafts of this source, at most `limit`; locked until the transaction ends."""
     query = (
         select(Broadcast)
         .where(Broadcast.source == source, owner.is_owner_of_row(), *_IS_QUARANTINED)
@@ -102,14 +102,14 @@ def lock_quarantined(session: Session, source: str, owner: SourceOwner, *, limit
 
 
 def count_quarantined(session: Session, owner: SourceOwner) -> int:
-    """How many drafts of theirs wait in quarantine, whatever sources they named."""
+    """The number of the owner's quarantined drafts, of any source."""
     return session.scalar(select(func.count()).select_from(Broadcast).where(owner.is_owner_of_row(), *_IS_QUARANTINED))
 
 
 def lock_by_event_key(
     session: Session, ids_by_owner_and_source: Mapping[tuple[str, str], Collection[str]]
 ) -> dict[tuple[str, str, str], Broadcast]:
-    """The broadcasts of events whose names they do not bear, by the event's owner, source and id there; locked."""
+    """The broadcasts of stored event keys, by (owner, source, source id); locked."""
     broadcasts_by_key = {}
     for (owner, source), ids in sorted(ids_by_owner_and_source.items()):
         query = (
@@ -126,7 +126,7 @@ def lock_by_event_key(
 def lock_by_collapsed_event(
     session: Session, ids_by_source: Mapping[str, Collection[str]]
 ) -> dict[tuple[str, str], Broadcast]:
-    """The cards on which these events were counted when names had no owner, by the event's source and id; locked."""
+    """The cards that events were collapsed into before keys had owners, by (source, source id); locked."""
     broadcasts_by_key = {}
     for source, ids in sorted(ids_by_source.items()):
         query = (
@@ -141,7 +141,7 @@ def lock_by_collapsed_event(
 
 
 def add_event_keys(session: Session, event_keys: Iterable[tuple[str, str, str, int]]) -> None:
-    """Remember events whose names their broadcasts do not bear: owner, source, id there, id of the broadcast."""
+    """Store the keys of events that their broadcasts do not carry: (owner, source, source id, broadcast id)."""
     if rows := [
         dict(zip(("owner", "source", "source_id", "broadcast_id"), event_key, strict=True)) for event_key in event_keys
     ]:
@@ -151,7 +151,7 @@ def add_event_keys(session: Session, event_keys: Iterable[tuple[str, str, str, i
 def save_samples(
     session: Session, events_by_source: Mapping[str, Sequence[tuple[InboundRecord, str | None]]], *, at: datetime
 ) -> None:
-    """Keep the newest SAMPLES events of each source with their owners, these among them, and forget the older ones."""
+    """Store these events with their owners; keep the newest SAMPLES_PER_SOURCE of each source and delete the rest."""
     for source, events in sorted(events_by_source.items()):
         session.execute(
             insert(InboundEventSample), [_to_sample_row(source, *event, at) for event in events[-SAMPLES_PER_SOURCE:]]
@@ -181,7 +181,7 @@ def _to_sample_row(source: str, record: InboundRecord, owner: str | None, at: da
         "offset": position and position.offset,
         "key": record.key,
         "value": record.value and record.value[:MAX_VALUE_BYTES],
-        "headers": dead_letters.encode_headers(read_headers),  # never the others: a webhook's hold its token
+        "headers": dead_letters.encode_headers(read_headers),  # only those: a webhook's others hold its token
         "owner": owner,
         "at": at,
     }
@@ -206,7 +206,7 @@ def to_record(sample: InboundEventSample) -> InboundRecord:
 
 
 def list_source_stats(sources: Collection[str]) -> list[InboundSourceStats]:
-    """What became of the events of these sources, the one that sent last first."""
+    """Outcome counts of these sources, the one that sent last first."""
     query = (
         select(InboundSourceStats)
         .where(InboundSourceStats.source.in_(sources))

@@ -1,7 +1,7 @@
-"""What one person may see, newest first. Every query here asks `audiences.includes_viewer`: the audience is asked at each read.
+"""What one user may see, newest first. Every query checks the audience with `audiences.includes_viewer`.
 
-The order is the log's: `seq` of the broadcast's MESSAGE event. So a page of the inbox and a replay of the stream can never
-disagree, and the cursor of a list is a number.
+The order is the log's: `seq` of the broadcast's MESSAGE event. So an inbox page and a stream replay can never disagree,
+and the cursor of a list is a number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
 
 @dataclass(frozen=True, slots=True)
 class InboxFilters:
-    """What narrows a view. Empty strings mean "any"; `view` is one of VIEWS, and "inbox" for anything else.
+    """Filters of a view. Empty strings mean "any"; `view` is one of VIEWS, anything else counts as "inbox".
 
-    The inbox leaves out what is archived or asleep, "unread" is a part of the inbox, "all" is everything that is live. Of
-    "ended" nothing is found here: `store.ended_inbox` reads it.
+    "inbox" excludes archived and snoozed messages, "unread" is a part of it, "all" is everything that is live. "ended"
+    matches nothing here: `store.ended_inbox` reads it.
     """
 
     view: str = "inbox"
@@ -41,13 +41,13 @@ class InboxFilters:
 
     @property
     def is_narrowed(self) -> bool:
-        """True when more than the view itself is asked for."""
+        """Whether any filter besides the view is set."""
         return bool(self.category or self.priority or self.q)
 
 
 @dataclass(frozen=True, slots=True)
 class InboxItem:
-    """One message of one person's inbox, and what that person did with it. `is_back` after a snooze, until it is read.
+    """One message of a user's inbox, and what the user did with it. `is_back` after a snooze, until it is read.
 
     `seq` is the number of its MESSAGE event.
     """
@@ -75,7 +75,7 @@ class InboxItem:
 
 
 class UnreadCount(NamedTuple):
-    """How many messages are unread, counting every event of the log up to seq `as_of` and none above, at that `version`."""
+    """The number of unread messages at exactly seq `as_of` of the log and inbox version `version`."""
 
     count: int
     as_of: int
@@ -83,7 +83,7 @@ class UnreadCount(NamedTuple):
 
 
 class ViewCounts(NamedTuple):
-    """How many messages each view holds, as `UnreadCount` is meant."""
+    """The number of messages in each view; see `UnreadCount`."""
 
     inbox: int
     unread: int
@@ -102,7 +102,7 @@ def list_page(
     limit: int = 30,
     excluded_ids: Sequence[int] = (),
 ) -> list[InboxItem]:
-    """At most `limit` messages with seq < `before` (None: from the newest), leaving out the ids `excluded_ids`."""
+    """At most `limit` messages with seq < `before` (None: from the newest), without `excluded_ids`."""
     query = _apply_filters(_item_query, filters).order_by(Broadcast.seq.desc()).limit(limit)
     if before is not None:
         query = query.where(Broadcast.seq < before)
@@ -112,30 +112,30 @@ def list_page(
 
 
 def list_to_acknowledge(viewer: Viewer, filters: InboxFilters, *, now: datetime, limit: int) -> list[InboxItem]:
-    """What the person must still acknowledge and the filters show, the soonest due first."""
+    """Filtered messages that the user must still acknowledge, earliest deadline first."""
     query = _apply_filters(_item_query, filters).where(Broadcast.requires_ack, ~_is_acknowledged())
     order = (Broadcast.ack_due_at.is_(None), Broadcast.ack_due_at, Broadcast.seq.desc())
     return _load_items(query.order_by(*order).limit(limit), viewer, now)
 
 
 def list_by_ids(viewer: Viewer, filters: InboxFilters, ids: Sequence[int], *, now: datetime) -> list[InboxItem]:
-    """Those of `ids` that the filters show, newest first."""
+    """Those of `ids` that match the filters, newest first."""
     query = _apply_filters(_item_query, filters).where(Broadcast.id.in_(ids)).order_by(Broadcast.seq.desc())
     return _load_items(query, viewer, now)
 
 
 def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | None:
-    """The message if this person may see it now, else None."""
+    """The message if this user may see it now, else None."""
     return next(iter(list_by_ids(viewer, InboxFilters("all"), [broadcast_id], now=now)), None)
 
 
 def filter_visible_ids(viewer: Viewer, ids: Sequence[int], *, now: datetime) -> set[int]:
-    """Which of these broadcasts this person may see now."""
+    """Those of these broadcasts that this user may see now."""
     return set(db.session.scalars(_id_query.where(Broadcast.id.in_(ids)), _build_parameters(viewer, now)))
 
 
 def list_unread_ids(viewer: Viewer, filters: InboxFilters, *, now: datetime, through: int) -> list[int]:
-    """Unread messages that the filters show, up to and including seq `through`."""
+    """Ids of filtered unread messages, up to and including seq `through`."""
     query = _apply_filters(_id_query, filters).where(~_is_read(), Broadcast.seq <= through)
     return list(db.session.scalars(query, _build_parameters(viewer, now)))
 
@@ -149,27 +149,27 @@ def count_views(viewer: Viewer, *, now: datetime) -> ViewCounts:
 
 
 def count_unread_filtered(viewer: Viewer, filters: InboxFilters, *, now: datetime) -> int:
-    """How many unread messages the filters show: what "Mark N read" says."""
+    """The number of filtered unread messages, as in "Mark N read"."""
     return db.session.scalar(_apply_filters(_count_query, filters).where(~_is_read()), _build_parameters(viewer, now))
 
 
 def list_categories(viewer: Viewer, *, now: datetime) -> list[str]:
-    """Categories that occur in this person's inbox, by name."""
+    """Categories that occur in this user's inbox, by name."""
     return list(db.session.scalars(_categories_query, _build_parameters(viewer, now)))
 
 
 def list_unread_backlog(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[InboxItem]:
-    """The newest `limit` unread messages of the inbox up to seq `through`, in the order of the log."""
+    """The newest `limit` unread messages of the inbox up to seq `through`, in log order."""
     query = _apply_filters(_item_query, InboxFilters("unread")).where(Broadcast.seq <= through)
     return _load_items(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
 
 
 def list_alerts(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
-    """What this person has not done yet and has not been told of since it was sent, shown again or reminded of.
+    """What this user has neither handled nor been alerted of since it was sent, shown again or reminded of.
 
-    Told means that they had it in view, or put its alert away, on whatever page. An URGENT message that must be acknowledged
-    is told until it is. What was there before a person first signed in is told only if something is still to be done about it.
-    The most urgent first, then the newest.
+    Alerted means that they had it in view or dismissed its alert, on any page. An URGENT message that must be
+    acknowledged alerts until it is. What was there before a user first signed in alerts only if it still requires an
+    action. Most urgent first, then newest.
     """
     order = case({Priority.URGENT: 0, Priority.HIGH: 1}, value=Broadcast.priority, else_=2)
     query = _alert_query.order_by(order, Broadcast.seq.desc()).limit(limit)
@@ -178,13 +178,13 @@ def list_alerts(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
 
 
 def list_version_changes(since: datetime, *, until: datetime) -> list[tuple[int, int]]:
-    """(user id, inbox version) of everybody whose receipts last changed after `since` and not after `until`."""
+    """(user id, inbox version) of users whose receipts last changed after `since` and not after `until`."""
     query = select(User.id, User.inbox_version).where(User.inbox_changed_at > since, User.inbox_changed_at <= until)
     return [tuple(row) for row in db.session.execute(query)]
 
 
 def _load_items(query: Select, viewer: Viewer, now: datetime) -> list[InboxItem]:
-    """The items of a query for `_item_query`. Who may see a card is asked once more where it is read after its row."""
+    """Run a query for items. A card that is read after its row is checked again for visibility."""
     parameters = _build_parameters(viewer, now)
 
     def load_cards(ids: list[int]) -> Iterator[tuple[CardKey, Card]]:
@@ -199,18 +199,18 @@ def _load_items(query: Select, viewer: Viewer, now: datetime) -> list[InboxItem]
         cards = CARD_CACHE.current.get_many([key for key, _ in rows], load_cards)
         if len(cards) == len(rows):
             return [InboxItem(cards[key.id], *state) for key, state in rows]
-        # one ended in between: a page that came out short would be taken for the last
+        # one ended in between: a short page would be taken for the last
 
 
 def _build_parameters(viewer: Viewer, now: datetime) -> dict[str, Any]:
-    """Values of the parameters that every statement here has."""
+    """Parameter values that every statement here has."""
     return {"viewer_id": viewer.user_id, "viewer_roles": sorted(viewer.roles), "now": now}
 
 
 def _select_visible(*columns: Any) -> Select:
     """Live broadcasts that include the viewer, joined with their receipt and their watermark.
 
-    The viewer is a parameter, so that the statements below are made once: making them took as long as running them.
+    The viewer is a parameter, so that the statements below are built once: building them took as long as running them.
     """
     viewer_id, now = bindparam("viewer_id", type_=BigInteger), bindparam("now", type_=UtcDateTime)
     return (
@@ -239,7 +239,7 @@ def _is_acknowledged() -> ColumnElement[bool]:
 
 
 def _is_since_renewal(moment: Any) -> ColumnElement[bool]:
-    """Whether what was done at `since`, if ever, was done since the broadcast was last shown again. NULL for "never"."""
+    """Whether something done at `moment` was done since the broadcast was last shown again. NULL for "never"."""
     return or_(Broadcast.renewed_at.is_(None), moment >= Broadcast.renewed_at)
 
 
@@ -289,7 +289,7 @@ def _apply_filters(query: Select, filters: InboxFilters) -> Select:
 
 
 def _select_snapshot(*columns: Any) -> Select:
-    """Counts with the head of the log and the person's version, in one statement and so of one moment."""
+    """Counts with the log head and the inbox version, in one statement and so consistent."""
     version = select(User.inbox_version).where(User.id == bindparam("viewer_id", type_=BigInteger))
     return _select_visible(*columns, select(LogHead.seq).scalar_subquery(), func.coalesce(version.scalar_subquery(), 0))
 

@@ -1,4 +1,4 @@
-"""Invitations: who holds a link with which to choose a first password."""
+"""Queries on invitations: links with which users choose a first password."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ _CHUNK_SIZE = 500  # values in one IN list
 
 
 class OpenInvitation(NamedTuple):
-    """An invitation that nobody has used or revoked, and whose it is. It may have expired."""
+    """An invitation that is neither used nor revoked, with its user. It may have expired."""
 
     invitation: Invitation
     user: User
@@ -30,7 +30,7 @@ def get_for_user(user_id: int) -> Invitation | None:
 
 
 def list_page(*, after: int = 0, limit: int) -> list[OpenInvitation]:
-    """By user id."""
+    """One page of open invitations, by user id."""
     query = select(Invitation, User).join(User, User.id == Invitation.user_id).where(Invitation.user_id > after)
     return [OpenInvitation(*row) for row in db.session.execute(query.order_by(Invitation.user_id).limit(limit))]
 
@@ -40,17 +40,17 @@ def count() -> int:
 
 
 def count_uninvited() -> int:
-    """How many people could not sign in by a password and hold no invitation."""
+    """How many users cannot sign in with a password and have no invitation."""
     return db.session.scalar(_select_uninvited(func.count()))
 
 
 def list_uninvited_ids(*, limit: int) -> list[int]:
-    """These people, the longest here first."""
+    """Ids of these users, oldest account first."""
     return list(db.session.scalars(_select_uninvited(User.id).order_by(User.id).limit(limit)))
 
 
 def lock_invitable_users(session: Session, user_ids: Sequence[int]) -> list[User]:
-    """Those of these people who have an open account and no password, by id; locked until the transaction ends."""
+    """Those of these users who are enabled and have no password, by id; locked until the transaction ends."""
     users: list[User] = []
     for start in range(0, len(user_ids), _CHUNK_SIZE):
         query = select(User).where(User.id.in_(user_ids[start : start + _CHUNK_SIZE]), _is_invitable())
@@ -59,13 +59,13 @@ def lock_invitable_users(session: Session, user_ids: Sequence[int]) -> list[User
 
 
 def replace_for_users(session: Session, rows: Sequence[dict[str, object]]) -> None:
-    """Insert invitations; earlier ones of the same people are void."""
+    """Insert invitations; earlier ones of the same users become void."""
     delete_for_users(session, [row["user_id"] for row in rows])
     session.execute(insert(Invitation), rows)
 
 
 def delete_for_users(session: Session, user_ids: Sequence[int]) -> int:
-    """Delete the invitations of these people; return how many there were."""
+    """Delete the invitations of these users; return how many there were."""
     deleted_count = 0
     for start in range(0, len(user_ids), _CHUNK_SIZE):
         statement = delete(Invitation).where(Invitation.user_id.in_(user_ids[start : start + _CHUNK_SIZE]))

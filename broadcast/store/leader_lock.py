@@ -1,8 +1,8 @@
-"""Which of all workers does a job that only one should do. Let go by the end of the process, however it ends.
+"""Which worker does a job that only one should do. The lock is released when its process ends, however it ends.
 
-On PostgreSQL a lock of the server that lives as long as its connection, over all machines; with SQLite there is one machine,
-and the kernel's lock on a file does it. Nothing is renewed and nothing expires, so a successor need not wait for a time to
-pass: it sees the lock free as soon as the holder is gone.
+On PostgreSQL it is a server lock that lives as long as its connection, across all machines; with SQLite there is one
+machine, and a kernel file lock does it. Nothing is renewed and nothing expires, so a successor need not wait for a
+timeout: it sees the lock free as soon as the holder is gone.
 """
 
 import fcntl
@@ -14,24 +14,24 @@ from typing import Protocol
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-# So that the server sees the end of a machine that says nothing any more: 5 + 3 × 1 seconds.
+# So that the server notices a machine that died silently: after 5 + 3 × 1 seconds.
 _KEEPALIVE_SQL = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3"
 
 
 class LeaderLock(Protocol):
-    """Held by at most one process at a time. For one greenlet; `try_acquire` asks and never waits."""
+    """Held by at most one process at a time. For use by one greenlet; `try_acquire` never waits."""
 
     def try_acquire(self) -> bool:
-        """Take it, or look whether it is still held. True while this process has it."""
+        """Acquire the lock, or check that it is still held. True while this process has it."""
         ...
 
     def release(self) -> None:
-        """Let others have it. Fine when it is not held."""
+        """Release the lock; does nothing when it is not held."""
         ...
 
 
 def create_leader_lock(engine: Engine, name: str, *, folder: Path) -> LeaderLock:
-    """The lease of this name; `folder` is for the file of SQLite."""
+    """The leader lock of this name; `folder` is for the file with SQLite."""
     if engine.dialect.name == "sqlite":
         return FileLeaderLock(folder / f"{name}.lock")
     return AdvisoryLeaderLock(engine, name)
@@ -61,7 +61,7 @@ class FileLeaderLock:
 
 
 class AdvisoryLeaderLock:
-    """Needs a connection of its own: a pooler that shares connections between transactions would lose the lock."""
+    """Needs its own connection: a pooler that shares connections between transactions would lose the lock."""
 
     def __init__(self, engine: Engine, name: str):
         self._engine, self._key = engine, zlib.crc32(name.encode())

@@ -1,7 +1,8 @@
-"""The log: appended to in the transaction that changes the state, read by every worker's tail and by replay.
+"""The log: appended to in the transaction that changes the state, read by every worker's tailer and by replay.
 
-`seq` comes from one counter row, updated in the same transaction. A plain sequence can become visible out of order (A takes
-5, B takes 6 and commits, a reader moves on to 6, then A commits: 5 is never read); the row lock makes that impossible.
+`seq` comes from one counter row, updated in the same transaction. A plain sequence can become visible out of order (A
+takes 5, B takes 6 and commits, a reader moves on to 6, then A commits: 5 is never read); the row lock makes that
+impossible.
 """
 
 import json
@@ -25,21 +26,19 @@ from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.models import LogEvent, LogHead
 
 _log = structlog.get_logger(__name__)
-PAGE_EVENTS = 200  # events in one read: a few milliseconds in which no stream of the worker is served
+PAGE_EVENTS = 200  # events per read: a few milliseconds in which no stream of the worker is served
 _JSON_TEXT_COLUMNS = [
     cast(column, Text).label(f"{column.key}_json") for column in (LogEvent.audience, LogEvent.payload)
 ]
 _COLUMNS = [
     column for column in LogEvent.__table__.c if column.name not in ("audience", "payload")
 ] + _JSON_TEXT_COLUMNS
-_MAX_CACHED_AUDIENCE_CHARACTERS = (
-    1000  # characters of an audience that is worth remembering: the same few roles again and again
-)
+_MAX_CACHED_AUDIENCE_CHARACTERS = 1000  # characters of an audience worth caching: the same few roles again and again
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that has no number yet."""
+    """An event without a seq yet."""
 
     type: EventType
     broadcast_id: int | None
@@ -48,9 +47,9 @@ class NewEvent:
 
 
 def reserve_seqs(session: Session, count: int) -> Cursor:
-    """Take the next `count` numbers and return the cursor of the first. Locks the log until this transaction ends.
+    """Reserve the next `count` seqs and return the cursor of the first. Locks the log until this transaction ends.
 
-    Take them as late in a transaction as possible: every other writer waits from here to the commit.
+    Call it as late in a transaction as possible: every other writer waits from here to the commit.
     """
     statement = (
         update(LogHead)
@@ -65,9 +64,9 @@ def reserve_seqs(session: Session, count: int) -> Cursor:
 def append(
     session: Session, new_events: Sequence[NewEvent], *, at: datetime, first_cursor: Cursor | None = None
 ) -> list[Event]:
-    """Append `new_events` in order; return them numbered. `first_cursor` are numbers already taken by `reserve_seqs`.
+    """Append `new_events` in order; return them numbered. `first_cursor` is the result of an earlier `reserve_seqs`.
 
-    Lets other greenlets run when they are many.
+    Lets other greenlets run for long lists.
     """
     if not new_events:
         return []
@@ -93,10 +92,9 @@ def append(
 
 
 def get_head(*, should_refresh: bool = False) -> Cursor:
-    """The newest number that is committed; `should_refresh`: by now, where SQLite shows one moment to all reads of a
-    transaction.
+    """The newest committed seq. SQLite shows the same snapshot to all reads of a transaction.
 
-    It ends what the session has begun, then.
+    With `should_refresh`, the session's transaction ends first, so that the result is current.
     """
     if should_refresh:
         db.session.rollback()
@@ -104,7 +102,7 @@ def get_head(*, should_refresh: bool = False) -> Cursor:
 
 
 def get_oldest_seq() -> int:
-    """The first number still kept; head + 1 when the log is empty."""
+    """The oldest seq still kept; head + 1 when the log is empty."""
     oldest_seq = db.session.scalar(select(func.min(LogEvent.seq)))
     return oldest_seq if oldest_seq is not None else get_head().seq + 1
 
@@ -118,16 +116,16 @@ def read_events(after: int, *, through: int | None = None, limit: int = PAGE_EVE
 
 
 def list_text_events(broadcast_id: int, *, limit: int) -> list[Event]:
-    """The newest texts of one broadcast, in order: what it was sent with, and its updates."""
+    """The newest texts of one broadcast, in order: its MESSAGE and its updates."""
     types = (EventType.MESSAGE.value, EventType.MESSAGE_UPDATED.value)
     query = select(*_COLUMNS).where(LogEvent.broadcast_id == broadcast_id, LogEvent.type.in_(types))
     return [_to_event(row) for row in db.session.execute(query.order_by(LogEvent.seq.desc()).limit(limit))][::-1]
 
 
 def start_epoch(session: Session, *, expected_epoch: str | None = None) -> str | None:
-    """Begin a new epoch, as after restoring an older database: every cursor given out before is answered with RESET.
+    """Start a new epoch, as after restoring an older database: every earlier cursor is answered with RESET.
 
-    With `expected_epoch` only if that is still the epoch, so that many workers who see the same begin one; None: it was begun.
+    With `expected_epoch` only if that is still the epoch, so that many workers start only one; otherwise returns None.
     """
     epoch = secrets.token_hex(4)
     statement = update(LogHead).values(epoch=epoch)
@@ -137,7 +135,7 @@ def start_epoch(session: Session, *, expected_epoch: str | None = None) -> str |
 
 
 def has_event(event: Event) -> bool:
-    """Whether the log has this very event, or has forgotten it. False: another history took its number, or its end was lost."""
+    """Whether the log has this event, or has deleted it. False: its seq is another event's, or the end was lost."""
     row = db.session.execute(
         select(LogEvent.type, LogEvent.broadcast_id, LogEvent.at).where(LogEvent.seq == event.seq)
     ).one_or_none()
@@ -180,13 +178,13 @@ def _to_row(event: Event) -> dict[str, Any]:
     }
 
 
-@lru_cache  # once for each event, however often it is read
+@lru_cache  # once per event, however often it is read
 def _warn_unknown_event(seq: int, reason: str) -> None:
     _log.warning("log.unknown_event", seq=seq, reason=reason, effect="Streams begin anew at it; upgrade this node.")
 
 
 def _to_event(row: Any) -> Event:
-    """Never raises for what a newer version wrote: the readers of the log would stop at it for good."""
+    """Never raises for rows written by a newer version: the readers of the log would be stuck there for good."""
     try:
         event_type, audience = EventType(row.type), _parse_audience(row.audience_json)
     except ValueError as problem:

@@ -1,4 +1,4 @@
-"""Questions about message templates."""
+"""Queries on message templates."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from broadcast.store.models import MessageTemplate
 
 
 def list_all() -> Sequence[MessageTemplate]:
-    """All of them, by name, without their texts: only name, title and variables are loaded."""
+    """All templates by name, without their texts: only name, title and variables are loaded."""
     loaded_columns = load_only(MessageTemplate.name, MessageTemplate.title, MessageTemplate.variables)
     return db.session.scalars(
         select(MessageTemplate).options(loaded_columns).order_by(func.lower(MessageTemplate.name))

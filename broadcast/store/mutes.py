@@ -1,7 +1,7 @@
-"""Who is not alerted of what: a row for each category a person has muted and each priority they have set aside.
+"""Which alerts users have muted: a row for each muted category and each muted priority.
 
-The same as their preferences say (`domain.preferences.Preferences.is_alert_muted`), kept so that a sender can be told how
-many of a million people it concerns.
+It mirrors their preferences (`domain.preferences.Preferences.is_alert_muted`), so that a sender can be told how many of
+a million users it concerns.
 """
 
 from collections.abc import Collection
@@ -27,7 +27,7 @@ class Mute(db.Model):
 
 
 def replace_mutes(session: Session, user_id: int, preferences: Preferences) -> None:
-    """Replace what this person is not alerted of."""
+    """Replace this user's mutes."""
     session.execute(delete(Mute).where(Mute.user_id == user_id))
     mute_keys = [f"category {name}" for name in preferences.muted_categories]
     mute_keys += [
@@ -40,7 +40,7 @@ def replace_mutes(session: Session, user_id: int, preferences: Preferences) -> N
 def count_muted(
     audience: Audience, *, priority: str, category: str | None, mandatory_categories: Collection[str] = ()
 ) -> int:
-    """How many enabled people of the audience have muted such a message. URGENT ones alert them all the same."""
+    """How many enabled users of the audience have muted such a message. URGENT ones alert them all the same."""
     mute_keys = [f"priority {priority}"]
     if category and category not in mandatory_categories:
         mute_keys.append(f"category {category}")

@@ -1,4 +1,4 @@
-"""Plans that wait for a decision, and when the scheduler last ran: what tells a standstill."""
+"""Scheduled broadcasts that wait for a decision, and the scheduler's last run, which reveals an outage."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -17,7 +17,7 @@ _NEEDS_DECISION = (Broadcast.status == Status.SCHEDULED, Broadcast.decision_reas
 
 
 def list_waiting(*, limit: int) -> list[Broadcast]:
-    """Plans that wait for a decision, the one that should have gone out first at the top."""
+    """Scheduled broadcasts that wait for a decision, the most overdue first."""
     return _list_scheduled(*_NEEDS_DECISION, limit=limit)
 
 
@@ -26,7 +26,7 @@ def count_waiting() -> int:
 
 
 def list_next_due(*, limit: int) -> list[Broadcast]:
-    """Plans that go out by themselves, the next first."""
+    """Scheduled broadcasts that go out automatically, the next first."""
     needs_no_decision = (Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_(None))
     return _list_scheduled(*needs_no_decision, limit=limit)
 
@@ -37,7 +37,7 @@ def _list_scheduled(*conditions: ColumnElement[bool], limit: int) -> list[Broadc
 
 
 def require_decision(session: Session, reason: str, *, due_until: datetime | None = None) -> list[int]:
-    """Let every plan wait for a decision, or only those that are due by then; return those that did not wait before."""
+    """Make every scheduled broadcast wait for a decision, or those due by `due_until`; return those newly waiting."""
     conditions = [Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_(None)]
     if due_until is not None:
         conditions.append(Broadcast.scheduled_at <= due_until)
@@ -46,18 +46,18 @@ def require_decision(session: Session, reason: str, *, due_until: datetime | Non
 
 
 def get_permissions(session: Session, user_ids: Collection[int]) -> dict[int, frozenset[Permission]]:
-    """What these people may do now; nothing for who is disabled, and no entry for who is not there."""
+    """What these users may do now: nothing for a disabled user, and no entry for a missing one."""
     users = session.scalars(select(User).where(User.id.in_(user_ids))) if user_ids else ()
     return {user.id: frozenset() if user.disabled_at else get_role_permissions(user.roles) for user in users}
 
 
 def get_last_run() -> datetime | None:
-    """When the scheduler of any worker noted last that it runs; None when none ever did."""
+    """When the scheduler of any worker last recorded a run; None when none ever did."""
     return db.session.scalar(select(SchedulerState.ran_at))
 
 
 def record_run(session: Session, *, previous_run: datetime | None, now: datetime) -> bool:
-    """Note that the scheduler runs at `now`. False when another worker's has done so since `previous_run` was read."""
+    """Record a run at `now`. False when another worker has recorded one since `previous_run` was read."""
     if previous_run is None:
         session.add(SchedulerState(id=1, ran_at=now))
         session.flush()

@@ -1,7 +1,7 @@
-"""Who was in which audience before: the times in which people had other roles, or an open account.
+"""Who was in which audience before: the periods in which users had other roles, or an enabled account.
 
-The roles that people have now say who is in an audience now. Who could see a broadcast while it was live, and no longer can, is
-known only if what they were before is kept: a row for each time that is over.
+Current roles say who is in an audience now. Who could see a broadcast while it was live and no longer can is known only
+from the past, so each finished period has a row.
 """
 
 from datetime import datetime
@@ -16,10 +16,10 @@ from broadcast.store.models import Broadcast, LogHead, PastViewer, PastViewerRol
 
 
 def close_current_periods(session: Session, user_condition: ColumnElement[bool], *, at: datetime) -> None:
-    """Close the present time of the people for whom this condition on User holds.
+    """Close the current period of the users that match this condition on User.
 
-    To be called before their roles or their accounts change, in the transaction that changes them, with the people locked.
-    A closed account has no present time; one begins when it is opened again.
+    Call it before their roles or accounts change, in the same transaction, with the users locked. A disabled account
+    has no current period; one starts when it is enabled again.
     """
     session.flush()
     head = select(LogHead.seq).scalar_subquery()
@@ -40,15 +40,15 @@ def close_current_periods(session: Session, user_condition: ColumnElement[bool],
 
 
 def was_in_audience(user_id: Any) -> ColumnElement[bool]:
-    """Whether a person of the query was in the audience of a row of Broadcast at some moment while it was live.
+    """Whether a user of the query was in the audience of a row of Broadcast at any time while it was live.
 
-    Of the times that are over; in the present one the audience itself says it.
+    Covers past periods only; for the current one check the audience itself.
     """
     return exists().where(PastViewer.user_id == user_id, *build_overlap_conditions()).correlate_except(PastViewer)
 
 
 def select_user_ids(broadcast: Broadcast) -> Select:
-    """The people of whom `was_in_audience` is true for this broadcast, for IN."""
+    """The users for whom `was_in_audience` is true for this broadcast, for IN."""
     return (
         select(PastViewer.user_id)
         .select_from(Broadcast)
@@ -57,7 +57,7 @@ def select_user_ids(broadcast: Broadcast) -> Select:
 
 
 def build_overlap_conditions() -> list[ColumnElement[bool]]:
-    """That a row of PastViewer was in the audience of a row of Broadcast while it was live."""
+    """The conditions that a row of PastViewer was in the audience of a row of Broadcast while it was live."""
     has_left_after_start = or_(PastViewer.until > Broadcast.published_at, PastViewer.until_seq >= Broadcast.seq)
     is_still_live, started_at = Broadcast.ended_at.is_(None), PastViewer.since
     has_come_before_end = or_(

@@ -1,4 +1,4 @@
-"""Sessions that an organisation's provider vouched for, and what it has ended."""
+"""Sessions that an identity provider authenticated, and those it has ended."""
 
 from datetime import datetime
 
@@ -10,25 +10,27 @@ from broadcast.store.models import LinkedIdentity, ProviderLogoutRow, UserSessio
 
 
 def is_known_logout(session: Session, logout: ProviderLogout) -> bool:
-    """Whether this very notice came before."""
+    """Whether this logout token was received before."""
     return session.get(ProviderLogoutRow, (logout.issuer, logout.token_id)) is not None
 
 
 def save_logout(session: Session, logout: ProviderLogout) -> None:
-    """Raises IntegrityError at the next flush when it came before."""
+    """Store a logout token. A repeated one raises IntegrityError at the next flush."""
     values = {"subject": logout.subject, "provider_session": logout.provider_session, "at": logout.issued_at}
     session.add(ProviderLogoutRow(issuer=logout.issuer, token_id=logout.token_id, **values))
 
 
 def delete_expired(session: Session, *, before: datetime) -> None:
-    """Drop the notices that are too old to come again, and older than any sign-in under way."""
+    """Delete logout tokens too old to be repeated, and older than any sign-in in progress."""
     statement = delete(ProviderLogoutRow).where(ProviderLogoutRow.at < before)
     session.execute(statement.execution_options(synchronize_session=False))
 
 
 def list_affected_sessions(session: Session, logout: ProviderLogout) -> list[UserSession]:
-    """The sessions that go on and that the notice ends: those of that session at the provider; of the person at the provider,
-    those of which no such session is known, and all when the notice names none.
+    """The open sessions that the logout token ends.
+
+    These are the sessions with its provider session; of its subject those without a known provider session, or all when
+    it names no session.
     """
     user_ids = select(LinkedIdentity.user_id).where(
         LinkedIdentity.issuer == logout.issuer, LinkedIdentity.subject == logout.subject
@@ -50,7 +52,7 @@ def list_affected_sessions(session: Session, logout: ProviderLogout) -> list[Use
 def has_ended(
     session: Session, issuer: str, *, subject: str | None, provider_session: str | None, authenticated_at: datetime
 ) -> bool:
-    """Whether the provider has ended already what it vouched for at `authenticated_at`."""
+    """Whether the provider has already ended what it authenticated at `authenticated_at`."""
     row = ProviderLogoutRow
     is_affected = and_(row.provider_session.is_(None), row.subject == subject, row.at >= authenticated_at)
     if provider_session is not None:

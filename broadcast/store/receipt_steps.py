@@ -1,4 +1,4 @@
-"""`domain.stats` in SQL: how far one person came with one broadcast. Needs Receipt in the query, and User where it says so.
+"""`domain.stats` in SQL: how far one user got with one broadcast. Needs Receipt in the query, and User where noted.
 
 `broadcast` is a stored broadcast, or the class Broadcast where the query has its rows.
 """
@@ -27,15 +27,15 @@ def acknowledged_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
 
 
 def opened_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
-    """When this person read it or acknowledged it; what they marked read together with all others is not in it."""
+    """When this user read or acknowledged it individually; "mark all read" does not count."""
     read_since_renewal = _only_since_renewal(broadcast.renewed_at, Receipt.read_at)
     return func.coalesce(read_since_renewal, acknowledged_at(broadcast), type_=UtcDateTime)
 
 
 def read_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
-    """When this person had read it, at the latest; needs User.
+    """When this user had read it, at the latest; needs User.
 
-    "Mark all read" is one moment for many messages. What was read before a broadcast was shown again does not count.
+    "Mark all read" is one time for many messages. Readings before a broadcast was shown again do not count.
     """
     marked_read_at = _only_since_renewal(broadcast.renewed_at, User.read_through_at)
     passed_at = case((User.read_through_seq >= broadcast.seq, marked_read_at))
@@ -44,23 +44,23 @@ def read_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
 
 
 def seen_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
-    """When it was on this person's screen, at the latest; needs User. Being shown again takes nothing of that away."""
+    """When it was on this user's screen, at the latest; needs User. Showing it again does not reset it."""
     receipt_times = (Receipt.first_seen_at, Receipt.read_at, Receipt.acked_at)
     return func.coalesce(*receipt_times, read_at(broadcast), type_=UtcDateTime)
 
 
 def delivered_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
-    """When it had reached this person, at the latest; needs User. Whoever has a receipt was reached."""
+    """When it had reached this user, at the latest; needs User. A receipt implies delivery."""
     return func.coalesce(Receipt.delivered_at, seen_at(broadcast), type_=UtcDateTime)
 
 
 def is_seen_by_receipt() -> ColumnElement[bool]:
-    """The same as far as receipts alone tell it."""
+    """Whether it was seen, as far as receipts alone tell."""
     return or_(Receipt.first_seen_at.is_not(None), Receipt.read_at.is_not(None), Receipt.acked_at.is_not(None))
 
 
 def _only_since_renewal(renewed_at: Any, moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
-    """The moment, unless it was before the broadcast was shown again."""
+    """The time, unless it was before the broadcast was shown again."""
     if renewed_at is None:
         return moment
     if isinstance(renewed_at, datetime):

@@ -1,4 +1,4 @@
-"""Writing receipts: many rows at once, on both databases. Of what is proof, the first moment stays."""
+"""Writing receipts: many rows at once, on both databases. For evidence, the first time is kept."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -13,18 +13,18 @@ from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.models import Broadcast, Receipt, UndoStep, User
 
 ReceiptTimestamp = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
-_CHUNK_ROWS = 200  # rows in one statement: about two milliseconds on SQLite
+_CHUNK_ROWS = 200  # rows per statement: about two milliseconds on SQLite
 _KEY_COLUMNS = ["broadcast_id", "user_id"]
 _receipts_table = Receipt.__table__
 
 
 def lock_user(session: Session, user_id: int) -> None:
-    """Let nobody else change this person's receipts until the transaction ends, so that what is looked at now stays true."""
+    """Lock this user's receipts until the transaction ends, so that what was read stays true."""
     session.execute(select(User.id).where(User.id == user_id).with_for_update(**ROW_LOCK))
 
 
 def increment_inbox_version(session: Session, user_id: int, *, at: datetime) -> int:
-    """Count one change of this person's receipts; return the number."""
+    """Increment the user's inbox version; return it."""
     statement = update(User).where(User.id == user_id).returning(User.inbox_version)
     return session.scalar(
         statement.values(inbox_version=User.inbox_version + 1, inbox_changed_at=at).execution_options(
@@ -43,9 +43,9 @@ def upsert(session: Session, user_id: int, ids: Iterable[int], **columns: Any) -
 
 
 def return_snoozed(session: Session, *, now: datetime, limit: int) -> list[tuple[int, int]]:
-    """Take at most `limit` receipts whose snooze is over; return (user id, broadcast id) of those that come back thereby.
+    """Return at most `limit` receipts from an ended snooze; return the (user id, broadcast id) of those that reappear.
 
-    Each is returned to one caller only: who sets `returned_at` has it. What was shown again meanwhile came back by that.
+    Each goes to one caller only: the one that sets `returned_at`. A message shown again meanwhile reappeared by that.
     """
     is_shown_again = func.coalesce(Broadcast.renewed_at > Receipt.snoozed_at, False)
     due_query = (
@@ -68,16 +68,16 @@ def return_snoozed(session: Session, *, now: datetime, limit: int) -> list[tuple
 
 
 def get_next_snooze_end() -> datetime | None:
-    """When the next snooze ends; None when nothing sleeps."""
+    """When the next snooze ends; None when nothing is snoozed."""
     return db.session.scalar(select(func.min(Receipt.snoozed_until)))
 
 
 def set_timestamp(
     session: Session, pairs: Iterable[tuple[int, int]], column: ReceiptTimestamp, *, at: datetime
 ) -> None:
-    """Set `column` for each (broadcast id, user id) that has none yet; an earlier moment stays.
+    """Set `column` for each (broadcast id, user id) that has none yet; an earlier time is kept.
 
-    Except that a broadcast shown again is read again: what was read before that does not count.
+    Exception: a reading from before the broadcast was shown again is replaced.
     """
     is_unset = _receipts_table.c[column].is_(None)
     if column == "read_at":
@@ -87,13 +87,13 @@ def set_timestamp(
     insert = _dialect_insert(session)(_receipts_table)
     new_values = {column: insert.excluded[column]}
     statement = insert.on_conflict_do_update(index_elements=_KEY_COLUMNS, set_=new_values, where=is_unset)
-    # one order for all writers, or two of them could wait for each other for ever
+    # the same order for all writers, or two could deadlock
     rows = [{"broadcast_id": broadcast_id, "user_id": user_id, column: at} for broadcast_id, user_id in sorted(pairs)]
     _execute_in_chunks(session, statement, rows)
 
 
 def advance_watermark(session: Session, user_id: int, *, through: int, at: datetime) -> None:
-    """Count everything up to seq `through` as read by this person; never goes back."""
+    """Count everything up to seq `through` as read by this user; never moves back."""
     session.execute(
         update(User)
         .where(User.id == user_id, User.read_through_seq < through)
@@ -103,7 +103,7 @@ def advance_watermark(session: Session, user_id: int, *, through: int, at: datet
 
 
 def revert_watermark(session: Session, user_id: int, *, through: int, to: int) -> None:
-    """Undo `advance_watermark`, unless it has moved on since."""
+    """Undo `advance_watermark`, unless the watermark has moved on since."""
     session.execute(
         update(User)
         .where(User.id == user_id, User.read_through_seq == through)
@@ -117,14 +117,13 @@ def get_watermark(session: Session, user_id: int) -> int:
 
 
 def mark_archived_unread(session: Session, user_id: int, *, through: int, at: datetime) -> None:
-    """Mark archived messages that are unread so by hand, before a watermark passes them: nobody was shown them."""
+    """Mark unread archived messages explicitly unread before a watermark passes them: nobody was shown them."""
     is_unread = and_(Receipt.read_at.is_(None), Receipt.unread_at.is_(None))
     passed_ids = select(Broadcast.id).where(
         Broadcast.seq <= through,
         Broadcast.seq > get_watermark(session, user_id),
-        or_(
-            Broadcast.renewed_at.is_(None), Broadcast.renewed_at <= Receipt.archived_at
-        ),  # else it is back in the inbox
+        # otherwise it is back in the inbox
+        or_(Broadcast.renewed_at.is_(None), Broadcast.renewed_at <= Receipt.archived_at),
     )
     session.execute(
         update(Receipt)
@@ -136,13 +135,13 @@ def mark_archived_unread(session: Session, user_id: int, *, through: int, at: da
 
 
 def filter_marked_unread(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
-    """Those of `ids` that this person's `unread_at` keeps unread."""
+    """Those of `ids` that this user's `unread_at` keeps unread."""
     query = select(Receipt.broadcast_id).where(Receipt.user_id == user_id, Receipt.unread_at.is_not(None))
     return sorted(set(ids) & set(session.scalars(query)))
 
 
 def snapshot(session: Session, user_id: int, ids: Sequence[int], columns: Sequence[str]) -> dict[str, Any]:
-    """What these columns are now, as JSON, for `restore`; a message without a receipt has nothing in them."""
+    """The current values of these columns as JSON, for `restore`; empty for a message without a receipt."""
     rows: dict[int, list[str | None]] = {broadcast_id: [None] * len(columns) for broadcast_id in ids}
     query = select(Receipt.broadcast_id, *(getattr(Receipt, column) for column in columns))
     yielder = Yielder()
@@ -155,7 +154,7 @@ def snapshot(session: Session, user_id: int, ids: Sequence[int], columns: Sequen
 
 
 def restore(session: Session, user_id: int, before: dict[str, Any]) -> list[int]:
-    """Put back what `snapshot` saw; return the ids."""
+    """Restore the values of a `snapshot`; return the ids."""
     insert = _dialect_insert(session)(_receipts_table)
     columns = {name: insert.excluded[name] for name in before["columns"]}
     rows = []
@@ -168,7 +167,7 @@ def restore(session: Session, user_id: int, before: dict[str, Any]) -> list[int]
 
 
 def save_undo_step(session: Session, user_id: int, *, key: str, at: datetime, before: dict[str, Any]) -> None:
-    """Remember how to take the newest act back; the one before it can no longer be."""
+    """Store how to undo the newest action; it replaces the previous one."""
     values = {"key": key, "at": at, "before": before}
     statement = _dialect_insert(session)(UndoStep).values(user_id=user_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
@@ -179,9 +178,9 @@ def get_undo_step(session: Session, user_id: int) -> UndoStep | None:
 
 
 def _execute_in_chunks(session: Session, statement: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Row by row in the driver: a statement of all rows takes SQLAlchemy longer to write than the database to run.
+    """Execute row by row in the driver: building one large statement takes SQLAlchemy longer than running it.
 
-    Lets other greenlets run between two slices of many.
+    Lets other greenlets run between chunks.
     """
     yielder = Yielder()
     for start in range(0, len(rows), _CHUNK_ROWS):
@@ -194,7 +193,7 @@ def _dialect_insert(session: Session) -> Any:
 
 
 def filter_without_receipt(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
-    """Those of `ids` for which this person has no receipt at all."""
+    """Those of `ids` for which this user has no receipt."""
     missing_ids = set(ids)
     for start in range(0, len(ids), _CHUNK_ROWS):
         is_in_chunk = Receipt.broadcast_id.in_(ids[start : start + _CHUNK_ROWS])

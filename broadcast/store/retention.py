@@ -1,6 +1,6 @@
-"""Forgetting what ended long ago: a bounded number of rows in each call, so that no writer waits for long.
+"""Deleting old data: a bounded number of rows per call, so that no writer waits for long.
 
-A broadcast is marked (`receipts_deleted_at`) before its first receipt goes, so that nobody takes what is left for its figures.
+A broadcast is marked (`receipts_deleted_at`) before its first receipt is deleted, so that no statistics use the rest.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from broadcast.store.database import RUN_IN_THREAD, db
 from broadcast.store.models import Broadcast, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
 from broadcast.store.models.ingest import InboundEventSample
 
-BATCH_ROWS = 500  # rows of one transaction
-BATCH_BROADCASTS = 50  # broadcasts of one transaction: each has a text, its HTML and its words in the index of search
+BATCH_ROWS = 500  # rows per transaction
+BATCH_BROADCASTS = 50  # broadcasts per transaction: each has a text, its HTML and its words in the search index
 
 
 def delete_log_events(session: Session, *, before: datetime) -> int:
-    """Delete the oldest events, up to BATCH of those before the first that is not old enough; return how many.
+    """Delete the oldest events, at most BATCH_ROWS and only up to the first that is new enough; return how many.
 
-    Only ever a beginning of the log: what is left has no hole, and a cursor further back is answered with RESET.
+    Always a prefix of the log: what remains has no gaps, and an older cursor is answered with RESET.
     """
     oldest_seq = session.scalar(select(func.min(LogEvent.seq)))
     if oldest_seq is None:
@@ -34,12 +34,12 @@ def delete_log_events(session: Session, *, before: datetime) -> int:
 
 
 def delete_samples(session: Session, *, before: datetime) -> int:
-    """Delete kept events of sources that sent nothing since, up to BATCH; return how many."""
+    """Delete event samples of sources that sent nothing since, at most BATCH_ROWS; return how many."""
     return _delete_batch(session, InboundEventSample.__table__, InboundEventSample.at < before)
 
 
 def list_ended_ids(*, before: datetime) -> list[int]:
-    """Broadcasts that ended before that, the oldest first, at most AT_ONCE."""
+    """Broadcasts that ended before that, oldest first, at most BATCH_BROADCASTS."""
     return list(
         db.session.scalars(select(Broadcast.id).where(_is_ended(before)).order_by(Broadcast.id).limit(BATCH_BROADCASTS))
     )
@@ -53,18 +53,18 @@ def list_ended_ids_with_receipts(*, before: datetime) -> list[int]:
 
 
 def mark_receipts_deleted(session: Session, ids: Sequence[int], *, at: datetime) -> None:
-    """Say of these broadcasts that their receipts are not kept; an earlier moment stays."""
+    """Mark these broadcasts' receipts as deleted; an earlier mark is kept."""
     is_unmarked = and_(Broadcast.id.in_(ids), Broadcast.receipts_deleted_at.is_(None))
     session.execute(update(Broadcast.__table__).where(is_unmarked).values(receipts_deleted_at=at))
 
 
 def delete_receipts(session: Session, ids: Sequence[int]) -> int:
-    """Delete receipts of these broadcasts, at most BATCH; return how many. Zero: none is left."""
+    """Delete receipts of these broadcasts, at most BATCH_ROWS; return how many. Zero: none is left."""
     return _delete_batch(session, Receipt.__table__, Receipt.broadcast_id.in_(ids))
 
 
 def delete_acknowledgements(session: Session, ids: Sequence[int]) -> int:
-    """Delete what was acknowledged of these broadcasts, at most BATCH rows: it is kept as long as by whom."""
+    """Delete the acknowledged texts of these broadcasts, at most BATCH_ROWS: they are kept as long as the receipts."""
     tables = (EarlierAcknowledgement.__table__, RevisionText.__table__)
     return next(
         (
@@ -77,7 +77,7 @@ def delete_acknowledgements(session: Session, ids: Sequence[int]) -> int:
 
 
 def delete_dependent_rows(session: Session, ids: Sequence[int]) -> int:
-    """Delete what else hangs on these broadcasts, at most BATCH rows of one table; return how many. Zero: none is left."""
+    """Delete other dependent rows of these broadcasts, at most BATCH_ROWS of one table; return how many. Zero: done."""
     dependent_columns = (
         (table, foreign_key.parent)
         for table in _list_dependent_tables()
@@ -95,7 +95,7 @@ def delete_dependent_rows(session: Session, ids: Sequence[int]) -> int:
 
 
 def delete_broadcasts(session: Session, ids: Sequence[int]) -> int:
-    """Delete broadcasts on which nothing hangs any more; return how many."""
+    """Delete broadcasts without dependent rows; return how many."""
     statement = delete(Broadcast.__table__).where(Broadcast.__table__.c.id.in_(ids))
     return session.execute(statement, execution_options=RUN_IN_THREAD).rowcount
 
@@ -108,7 +108,7 @@ def _delete_batch(session: Session, table: Table, condition: ColumnElement[bool]
 
 
 def _list_dependent_tables() -> list[Table]:
-    """Tables with a foreign key to broadcasts, those that others hang on last."""
+    """Tables with a foreign key to broadcasts, dependent ones before those they depend on."""
     return [
         table for table in reversed(db.metadata.sorted_tables) if any(map(_references_broadcasts, table.foreign_keys))
     ]

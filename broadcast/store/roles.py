@@ -1,4 +1,4 @@
-"""Roles, and everything that refers to one by its name."""
+"""Roles, and everything that refers to one by name."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ from broadcast.store.models import (
 )
 
 _UNENDED_STATUSES = (Status.DRAFT, Status.SCHEDULED, Status.ACTIVE)
-_BULK_OPTIONS = RUN_IN_THREAD | {"synchronize_session": False}  # a role may have a million people
+_BULK_OPTIONS = RUN_IN_THREAD | {"synchronize_session": False}  # a role may have a million users
 
 
 def get(name: str) -> Role | None:
@@ -32,7 +32,7 @@ def get(name: str) -> Role | None:
 
 
 def get_for_update(session: Session, name: str) -> Role | None:
-    """The role under a lock that lets nobody refer to it anew; None when there is none."""
+    """The role, locked against new references; None when there is none."""
     if "\0" in name:
         return None
     query = select(Role).where(Role.name == name, Role.deleted_at.is_(None)).with_for_update()
@@ -40,7 +40,7 @@ def get_for_update(session: Session, name: str) -> Role | None:
 
 
 def list_broadcasts(name: str, *, limit: int | None = None) -> Sequence[Broadcast]:
-    """Drafts, plans and live broadcasts that address the role or leave it out, the newest first."""
+    """Drafts, scheduled and live broadcasts that address or exclude the role, newest first."""
     query = select(Broadcast).where(
         Broadcast.status.in_(_UNENDED_STATUSES), or_(_targets_role(name), _excludes_role(name))
     )
@@ -48,7 +48,7 @@ def list_broadcasts(name: str, *, limit: int | None = None) -> Sequence[Broadcas
 
 
 def count_unended_broadcasts() -> dict[str, dict[str, int]]:
-    """How many broadcasts of each status name each role, by role and status."""
+    """The number of unended broadcasts that name each role, by role and status."""
     counts_by_role: dict[str, dict[str, int]] = {}
     for table in (BroadcastRole, BroadcastExceptRole):
         query = (
@@ -70,7 +70,7 @@ def list_saved_audiences(name: str) -> list[SavedAudience]:
 
 
 def rename(session: Session, role: Role, name: str) -> None:
-    """Give a role that is `get_for_update` another name, wherever it is referred to."""
+    """Rename a role from `get_for_update` wherever it is referenced."""
     _move_references(session, role, Role(name=name))
     _rename_in_json(session, role.name, name)
     session.execute(delete(Role).where(Role.name == role.name).execution_options(synchronize_session=False))
@@ -78,9 +78,9 @@ def rename(session: Session, role: Role, name: str) -> None:
 
 
 def retire(session: Session, role: Role, name: str, *, at: datetime) -> None:
-    """Take a `get_for_update` role from everybody. Under `name` it stays for the broadcasts that address it or leave it out.
+    """Remove a role from `get_for_update` from all users. Broadcasts that address or exclude it keep it as `name`.
 
-    Whom an unended broadcast leaves out by the role stays left out, by name.
+    Users whom an unended broadcast excludes by the role stay excluded, by name.
     """
     excluded_users = select(BroadcastExceptRole.broadcast_id, UserRole.user_id)
     excluded_users = excluded_users.join(UserRole, UserRole.role_name == BroadcastExceptRole.role_name)
@@ -103,7 +103,7 @@ def retire(session: Session, role: Role, name: str, *, at: datetime) -> None:
 
 
 def count_users(session: Session, name: str) -> int:
-    """How many people have the role, those with a closed account too."""
+    """How many users have the role, disabled ones included."""
     return session.scalar(select(func.count()).select_from(UserRole).where(UserRole.role_name == name))
 
 
@@ -117,7 +117,7 @@ def _move_references(session: Session, old: Role, new: Role) -> None:
 
 
 def _rename_in_json(session: Session, old: str, new: str) -> None:
-    """In saved audiences, and in the forms of drafts as they were typed."""
+    """Rename a role in saved audiences, and in the typed forms of drafts."""
     for row in session.scalars(select(SavedAudience)):
         if _names_role(row.target, old):
             names = {"exceptRoles": _replace_name(row.target.get("exceptRoles"), old, new)}

@@ -1,7 +1,7 @@
-"""Whether this version can work on this database: it answers, takes writes, and has the schema that the code expects.
+"""Whether this version can work with this database: it responds, accepts writes, and has the expected schema.
 
-During a rolling upgrade older code meets a newer schema. It may go on serving while the migrations it does not know only
-expanded it; the database says so itself (`SchemaSupport`), as the code cannot know.
+During a rolling upgrade older code meets a newer schema. It may go on serving while the migrations it does not know
+only expanded the schema; the database records that (`SchemaSupport`), as the code cannot know.
 """
 
 from contextlib import closing
@@ -36,12 +36,12 @@ class SchemaCompatibility(NamedTuple):
 def find_database_problem(*, should_include_reason: bool = False) -> str | None:
     """Why the database cannot be read or written now; None when it can. Waits for no lock and writes nothing.
 
-    `should_include_reason` adds the driver's own words: hosts, users and paths, for operators only.
+    `should_include_reason` adds the driver's message: hosts, users and paths, for operators only.
     """
     try:
         if db.engine.dialect.name == "sqlite":
             return _find_sqlite_problem(should_include_reason)
-        db.session.rollback()  # so that the transaction that answers is a new one
+        db.session.rollback()  # so that the check runs in a new transaction
         may_write, has_privilege = db.session.execute(text(_WRITE_CHECK_SQL)).one()
     except SQLAlchemyError as problem:
         db.session.rollback()
@@ -60,7 +60,7 @@ def find_database_problem(*, should_include_reason: bool = False) -> str | None:
 
 
 def check_compatibility() -> SchemaCompatibility:
-    """Whether the schema is the one that this version expects. Raises SQLAlchemyError while the database is away."""
+    """Whether the schema is the one this version expects. Raises SQLAlchemyError while the database is down."""
     applied, known = list_applied_migrations(), _list_known_migrations()
     if not applied:
         return SchemaCompatibility(f"The database has no tables yet. Run `{UPGRADE_COMMAND}`.")
@@ -78,7 +78,7 @@ def check_compatibility() -> SchemaCompatibility:
 
 
 def explain_error(problem: SQLAlchemyError) -> str | None:
-    """What an operator can do about an error of the database; None for one that only the program's authors can mend."""
+    """What an operator can do about a database error; None for one that only developers can fix."""
     if not isinstance(problem, DBAPIError | PoolTimeout):
         return None
     if is_unavailable(problem):
@@ -87,13 +87,13 @@ def explain_error(problem: SQLAlchemyError) -> str | None:
 
 
 def list_applied_migrations() -> list[str]:
-    """The newest migrations of this database; empty when it has none."""
+    """The newest migrations applied to this database; empty when it has none."""
     with db.engine.connect() as connection:
         return sorted(MigrationContext.configure(connection).get_current_heads())
 
 
 def list_missing_migrations() -> list[str]:
-    """Migrations that this version has and the database has not, oldest first. Empty on the schema of a newer version."""
+    """Migrations of this version that are not applied, oldest first. Empty on the schema of a newer version."""
     known, applied = _list_known_migrations(), list_applied_migrations()
     if any(name not in known for name in applied):
         return []
@@ -101,7 +101,7 @@ def list_missing_migrations() -> list[str]:
 
 
 def find_encoding_problem() -> str | None:
-    """Why this database cannot hold every text: LATIN1 refuses most of Unicode, SQL_ASCII lets broken text in."""
+    """Why this database cannot store every text: LATIN1 rejects most of Unicode, SQL_ASCII accepts invalid text."""
     if db.engine.dialect.name != "postgresql":
         return None
     with db.engine.connect() as connection:
@@ -112,7 +112,7 @@ def find_encoding_problem() -> str | None:
 
 
 def find_corruption() -> str | None:
-    """The first thing that SQLite finds wrong with its file, None if nothing. Reads all of it, and blocks the process."""
+    """The first corruption that SQLite finds in its file, or None. Reads all of it, and blocks the process."""
     if db.engine.dialect.name != "sqlite":
         return None
     connection = db.engine.raw_connection()
@@ -126,7 +126,7 @@ def find_corruption() -> str | None:
 
 
 def save_oldest_code(connection: Connection, scripts: ScriptDirectory) -> None:
-    """After migrating: write down how old the code may be that works on this schema."""
+    """After migrating, record how old code may be that works with this schema."""
     heads = MigrationContext.configure(connection).get_current_heads()
     if heads and inspect(connection).has_table(SchemaSupport.__tablename__):
         connection.execute(update(SchemaSupport).values(oldest_code=scripts.get_revision(heads[0]).module.oldest_code))
@@ -135,13 +135,13 @@ def save_oldest_code(connection: Connection, scripts: ScriptDirectory) -> None:
 def _get_oldest_code() -> str | None:
     try:
         return db.session.scalar(select(SchemaSupport.oldest_code))
-    except DBAPIError:  # a version so new that it has no such table any more
+    except DBAPIError:  # a version so new that the table is gone
         db.session.rollback()
         return None
 
 
 def _find_sqlite_problem(should_include_reason: bool) -> str | None:
-    """Whether a write could begin: its lock is taken and given back. If another has it, that one could."""
+    """Whether a write could begin: its lock is acquired and released. If another writer has it, writing works."""
     driver_error = db.engine.dialect.loaded_dbapi.Error
     try:
         with closing(db.engine.raw_connection()) as connection:
@@ -170,7 +170,7 @@ def _describe_error(problem: SQLAlchemyError, should_include_reason: bool) -> st
 
 
 def _find_schema_problem() -> str | None:
-    """What is wrong with the schema, where a statement failed that it should allow."""
+    """What is wrong with the schema, after a statement failed that should work."""
     try:
         return check_compatibility().problem
     except SQLAlchemyError:
@@ -183,6 +183,6 @@ def _format_reason(problem: BaseException, should_include_reason: bool) -> str:
 
 @cache
 def _list_known_migrations() -> tuple[str, ...]:
-    """All of this version, oldest first. Read once: it imports every migration."""
+    """All migrations of this version, oldest first. Cached: it imports every migration."""
     directory = current_app.extensions["migrate"].directory
     return tuple(script.revision for script in ScriptDirectory(directory).walk_revisions())[::-1]

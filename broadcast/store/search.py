@@ -1,7 +1,7 @@
-"""Full text of broadcasts: one question, answered by FTS5 on SQLite and by a tsvector on PostgreSQL.
+"""Full-text search in broadcasts, with FTS5 on SQLite and a tsvector on PostgreSQL.
 
 Both index `broadcasts.build_search_words`, the words as `domain.search_tokens` folds them, so that both find the same.
-Every word asked for must begin a word of the message; signs are looked for as typed.
+Every search word must be a prefix of a word of the message; punctuation is matched as typed.
 """
 
 from sqlalchemy import ColumnElement, and_, literal, or_, text
@@ -14,7 +14,7 @@ _MAX_TOKENS = 12
 
 
 def matches(q: str) -> ColumnElement[bool]:
-    """The condition that a broadcast has all of `q`; true for an empty text."""
+    """The condition that a broadcast matches all of `q`; true for an empty text."""
     tokens = tokenize(q)[:_MAX_TOKENS]
     conditions = [contains_literal(part) for part in extract_literals(q)[:_MAX_TOKENS]]
     if tokens:
@@ -25,7 +25,7 @@ def matches(q: str) -> ColumnElement[bool]:
 
 
 def contains_literal(literal_text: str) -> ColumnElement[bool]:
-    """The condition that title or text has `literal_text` as typed. Reads every row it is asked about."""
+    """The condition that title or text contains `literal_text` as typed. Reads every candidate row."""
     pattern = "%" + literal_text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     return or_(Broadcast.title.ilike(pattern, escape="\\"), Broadcast.content.ilike(pattern, escape="\\"))
 
@@ -38,6 +38,6 @@ def _matches_on_sqlite(tokens: list[str]) -> ColumnElement[bool]:
 
 
 def _matches_on_postgresql(tokens: list[str]) -> ColumnElement[bool]:
-    # the words as they are: to_tsquery would take them apart once more, by rules of its own
+    # the words as they are: to_tsquery would split them again by its own rules
     condition = text("array_to_tsvector(string_to_array(broadcasts.search_words, ' ')) @@ CAST(:words AS tsquery)")
     return condition.bindparams(words=" & ".join(f"'{word}':*" for word in tokens))

@@ -1,4 +1,4 @@
-"""The name of this system, made once with its database: what other systems at the same brokers tell it by."""
+"""The name of this system, created once with its database: it distinguishes systems at the same brokers."""
 
 from sqlalchemy import CheckConstraint, String, select
 from sqlalchemy.orm import Mapped, mapped_column
@@ -9,7 +9,7 @@ _DEFAULT_GROUP = "broadcast.bridge"
 
 
 class SystemIdentity(db.Model):
-    """One row. `name` is empty where events were read from Kafka before systems had names: their group stays what it was."""
+    """One row. `name` is empty where Kafka was read before systems had names: their consumer group stays the same."""
 
     __tablename__ = "system_identity"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
@@ -19,6 +19,6 @@ class SystemIdentity(db.Model):
 
 
 def get_kafka_group() -> str:
-    """The group of this system at the brokers, unless a setting names another."""
+    """The Kafka consumer group of this system, unless a setting overrides it."""
     name = db.session.scalar(select(SystemIdentity.name))
     return f"{_DEFAULT_GROUP}.{name}" if name else _DEFAULT_GROUP

@@ -1,7 +1,7 @@
-"""Every row of every table as plain values, and back: the way from one database to another, SQLite or PostgreSQL.
+"""Every row of every table as plain values, and back: moves data between databases, SQLite or PostgreSQL.
 
-Sessions and setup codes stay behind: whoever moves house signs in anew. So does when the scheduler ran there. What the
-migrations wrote is there already. What a database derives from its rows (search indexes) it derives again.
+Sessions and setup codes are left out: users sign in again after a move. So is the scheduler's last run. Rows that the
+migrations write exist already. Derived data (search indexes) is derived again by the database.
 """
 
 import base64
@@ -26,7 +26,7 @@ _SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identi
 
 
 def export_rows() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Table and row, those that others refer to first. One reading transaction: all of it is of the same moment."""
+    """Yield (table, row), referenced tables first. One read transaction: all of it is consistent."""
     for table in _list_tables():
         for row in db.session.execute(
             select(table).order_by(*table.primary_key).execution_options(yield_per=_BATCH_ROWS)
@@ -42,7 +42,7 @@ def is_empty(session: Session) -> bool:
 
 
 def insert_rows(session: Session, named_rows: Iterable[tuple[str, dict[str, Any]]]) -> int:
-    """Insert rows in the order of `export_rows`; return how many. Raises ValueError for a table or column that is not known."""
+    """Insert rows in the order of `export_rows`; return how many. Raises ValueError for an unknown table or column."""
     tables, count = {table.name: table for table in _list_tables()}, 0
     for name, group in groupby(named_rows, key=lambda item: item[0]):
         if name not in tables:
@@ -82,7 +82,7 @@ def _to_typed_value(type_: Any, value: Any) -> Any:
 
 
 def _advance_sequences(session: Session) -> None:
-    """PostgreSQL counts ids beside the table: go on after the highest that came in."""
+    """PostgreSQL counts ids separately from the table: continue after the highest imported one."""
     if session.get_bind().dialect.name != "postgresql":
         return
     for table in _list_tables():

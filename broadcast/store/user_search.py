@@ -1,6 +1,6 @@
-"""Finding people by the beginnings of their words: username and name, folded as the words of messages are.
+"""Find users by the beginnings of words in username and name, folded like the words of messages.
 
-A table of words with an index, the same on both databases: reading a million names for each letter that is typed took seconds.
+An indexed table of words, the same on both databases: scanning a million names for each typed letter took seconds.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,14 @@ from broadcast.domain.search_tokens import tokenize
 from broadcast.store.database import db
 from broadcast.store.models import User
 
-_MAX_TOKENS = 6  # of a question
-_MAX_CHARACTER = "\U0010ffff"  # sorts behind every word that begins like the one before it
-_BYTE_ORDERED_STRING = String(64).with_variant(
-    String(64, collation="C"), "postgresql"
-)  # in the order of bytes, or ranges mean nothing
+_MAX_TOKENS = 6  # per query
+_MAX_CHARACTER = "\U0010ffff"  # sorts behind every word with the same prefix
+# byte order, or ranges mean nothing
+_BYTE_ORDERED_STRING = String(64).with_variant(String(64, collation="C"), "postgresql")
 
 
 class UserSearchToken(db.Model):
-    """One word of a person's username or name."""
+    """One word of a user's username or name."""
 
     __tablename__ = "person_words"
 
@@ -30,7 +29,7 @@ class UserSearchToken(db.Model):
 
 
 def build_rows(users: Iterable[tuple[int, str, str]]) -> list[dict[str, Any]]:
-    """What the table holds of people, given as (user id, username, name)."""
+    """Rows for users given as (user id, username, name)."""
     return [
         {"word": word, "user_id": user_id}
         for user_id, username, name in users
@@ -39,13 +38,13 @@ def build_rows(users: Iterable[tuple[int, str, str]]) -> list[dict[str, Any]]:
 
 
 def index_users(session: Session, users: Iterable[tuple[int, str, str]]) -> None:
-    """Make people findable that were inserted in bulk; one that the session adds is findable by itself."""
+    """Index users that were inserted in bulk; those added through the session are indexed automatically."""
     if token_rows := build_rows(users):
         session.execute(insert(UserSearchToken), token_rows)
 
 
 def reindex_user(session: Session, user: User) -> None:
-    """Make a person findable by the name they have now."""
+    """Reindex a user by their current name."""
     remove_user(session, user)
     index_users(session, [(user.id, user.username, user.name)])
 
@@ -71,11 +70,11 @@ def matches(q: str) -> ColumnElement[bool]:
 
 
 def list_candidates(q: str, *, limit: int) -> list[User]:
-    """Some enabled people who match, in the order of the word that matched: as many as it takes to choose `limit` of them."""
+    """Some enabled users who match, in the order of the matching word: enough to choose `limit` of them."""
     tokens = sorted(tokenize(q)[:_MAX_TOKENS], key=len)
     if not tokens:
         return []
-    *other_tokens, longest_token = tokens  # the rarest, most likely: its part of the index is walked
+    *other_tokens, longest_token = tokens  # the rarest, most likely: its index range is scanned
     query: Select = select(User).join(UserSearchToken, UserSearchToken.user_id == User.id)
     query = query.where(_starts_with(longest_token), User.disabled_at.is_(None), *map(matches, other_tokens))
     users = db.session.scalars(query.order_by(UserSearchToken.word, UserSearchToken.user_id).limit(limit * _MAX_TOKENS))

@@ -1,4 +1,4 @@
-"""Questions about people, roles, sessions and tokens."""
+"""Queries on users, roles, sessions and tokens."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -35,24 +35,24 @@ def get(user_id: int) -> User | None:
 
 def get_by_username(username: str) -> User | None:
     if "\0" in username:
-        return None  # PostgreSQL has no such text, and says so with an error
+        return None  # PostgreSQL cannot store such text and raises an error
     return db.session.scalar(select(User).where(User.username == normalize_username(username)))
 
 
 def get_id_by_external_identity(session: Session, issuer: str, subject: str) -> int | None:
-    """Whose account at that provider this is."""
+    """The id of the user linked to that account at the provider."""
     row = session.get(LinkedIdentity, (issuer, subject))
     return row and row.user_id
 
 
 def get_external_identity(user_id: int, issuer: str) -> LinkedIdentity | None:
-    """The person's account at that provider."""
+    """The user's linked account at that provider."""
     is_wanted = (LinkedIdentity.user_id == user_id, LinkedIdentity.issuer == issuer)
     return db.session.scalar(select(LinkedIdentity).where(*is_wanted))
 
 
 def find(name: int | str) -> User | None:
-    """The enabled person with this id or username."""
+    """The enabled user with this id or username."""
     resolved_ids = (
         resolve_ids([parse_id_or_username(name.strip().lower()) if isinstance(name, str) else name])
         if _is_storable(name)
@@ -62,7 +62,7 @@ def find(name: int | str) -> User | None:
 
 
 def get_preferences(user_id: int) -> Preferences:
-    """What this person wants to be alerted of."""
+    """The user's alert preferences."""
     return stored_preferences(db.session.scalar(select(User.preferences).where(User.id == user_id)) or {})
 
 
@@ -77,7 +77,7 @@ def set_preferences(session: Session, user_id: int, preferences: Preferences) ->
 
 
 def get_first_admin(*, excluded_user_id: int | None = None) -> User | None:
-    """The oldest enabled administrator, leaving `excluded_user_id` aside."""
+    """The oldest enabled administrator other than `excluded_user_id`."""
     query = select(User).join(UserRole).where(UserRole.role_name == "admin", User.disabled_at.is_(None))
     if excluded_user_id is not None:
         query = query.where(User.id != excluded_user_id)
@@ -89,12 +89,12 @@ def list_role_names() -> list[str]:
 
 
 def count_users_by_role() -> dict[str, int]:
-    """How many enabled people each role has, roles without anybody included, by name."""
+    """The number of enabled users of each role, by name, including roles without any."""
     return audiences.cache_until_membership_changes("by role", _count_by_role)
 
 
 def _count_by_role() -> dict[str, int]:
-    """All who have a role, without the few who are disabled: joining everybody with their roles took nine times as long."""
+    """All users with a role, minus the few disabled: joining every user with their roles took nine times as long."""
     all_query = select(UserRole.role_name, func.count()).group_by(UserRole.role_name)
     disabled_query = all_query.where(UserRole.user_id.in_(audiences.select_disabled_ids()))
     all_counts, disabled_counts = (dict(map(tuple, db.session.execute(query))) for query in (all_query, disabled_query))
@@ -110,7 +110,7 @@ def find_missing_roles(names: Iterable[str]) -> set[str]:
 
 
 def add_missing_roles(session: Session, names: Iterable[str]) -> list[str]:
-    """Make those of these roles that do not exist yet; return them, by name."""
+    """Create those of these roles that do not exist yet; return them, by name."""
     missing_names = sorted(find_missing_roles(names))
     if missing_names:
         session.execute(insert(Role), [{"name": name} for name in missing_names])
@@ -118,7 +118,7 @@ def add_missing_roles(session: Session, names: Iterable[str]) -> list[str]:
 
 
 def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
-    """Which of these user ids and usernames exist and are enabled, each with its user id."""
+    """User ids by these ids and usernames, for those that exist and are enabled."""
     ids_by_name: dict[int | str, int] = {}
     is_enabled = User.disabled_at.is_(None)
     for chunk in _split_into_chunks([name for name in names if isinstance(name, str)]):
@@ -132,7 +132,7 @@ def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
 
 
 def get_names(ids: Iterable[int]) -> dict[int, str]:
-    """Names to show, by user id."""
+    """Display names by user id."""
     names_by_id: dict[int, str] = {}
     for chunk in _split_into_chunks(sorted(set(ids))):
         names_by_id.update(map(tuple, db.session.execute(select(User.id, User.name).where(User.id.in_(chunk)))))
@@ -140,7 +140,7 @@ def get_names(ids: Iterable[int]) -> dict[int, str]:
 
 
 def get_usernames(ids: Iterable[int]) -> dict[int, str]:
-    """Usernames by user id, of disabled people too."""
+    """Usernames by user id, disabled users included."""
     usernames_by_id: dict[int, str] = {}
     for chunk in _split_into_chunks(sorted(set(ids))):
         usernames_by_id.update(map(tuple, db.session.execute(select(User.id, User.username).where(User.id.in_(chunk)))))
@@ -148,19 +148,19 @@ def get_usernames(ids: Iterable[int]) -> dict[int, str]:
 
 
 def search(q: str, *, limit: int) -> list[User]:
-    """Enabled people with a word that begins with each word of `q`, those whose username begins with it first."""
+    """Enabled users with a word beginning with each word of `q`; those whose username begins with it come first."""
     prefix = q.lower().strip()
     users = user_search.list_candidates(q, limit=limit)
     return sorted(users, key=lambda user: (not user.username.startswith(prefix), user.username))[:limit]
 
 
 def count(audience: Audience) -> int:
-    """How many enabled people the audience has now."""
+    """The number of enabled users in the audience now."""
     return audiences.count(audience)
 
 
 def bump_membership_version(session: Session) -> None:
-    """Say that people or their roles change in this transaction; every such change must."""
+    """Record that users or their roles change in this transaction; every such change must call it."""
     session.execute(update(MembershipVersion).values(version=secrets.token_hex(8)))
 
 
@@ -170,7 +170,7 @@ def count_all() -> int:
 
 @dataclass(frozen=True, slots=True)
 class UserFilters:
-    """What narrows the list of people. Empty strings mean "any"; `state` is "enabled" or "disabled"."""
+    """Filters of the list of users. Empty strings mean "any"; `state` is "enabled" or "disabled"."""
 
     q: str = ""
     role: str = ""
@@ -178,25 +178,25 @@ class UserFilters:
 
 
 def list_page(filters: UserFilters, *, after: str = "", limit: int = 50) -> list[User]:
-    """At most `limit` people with a username > `after`, by username."""
+    """At most `limit` users with a username > `after`, by username."""
     query = _apply_filters(select(User), filters).where(User.username > after).order_by(User.username)
     return list(db.session.scalars(query.limit(limit)))
 
 
 def count_matching(filters: UserFilters, *, max_count: int) -> int:
-    """How many there are; `max_count` + 1 stands for more than `max_count`, which nobody counts by hand either."""
+    """How many match; `max_count` + 1 stands for more than `max_count`."""
     matching_ids = _apply_filters(select(User.id), filters).limit(max_count + 1).subquery()
     return db.session.scalar(select(func.count()).select_from(matching_ids))
 
 
 def list_open_sessions(user_id: int) -> list[UserSession]:
-    """Sessions that nobody ended, the last used first; those that grew too old are among them."""
+    """Sessions that were not ended, last used first; expired ones are included."""
     query = select(UserSession).where(UserSession.user_id == user_id, UserSession.ended_at.is_(None))
     return list(db.session.scalars(query.order_by(UserSession.seen_at.desc())))
 
 
 def get_open_session(session: Session, token_hash: str) -> UserSession | None:
-    """The session of a browser that has this token, unless it has ended."""
+    """The session with this token hash, unless it has ended."""
     is_open_session = (
         UserSession.token_hash == token_hash,
         UserSession.ended_at.is_(None),
@@ -206,7 +206,7 @@ def get_open_session(session: Session, token_hash: str) -> UserSession | None:
 
 
 def get_last_seen(user_ids: Sequence[int]) -> dict[int, datetime]:
-    """When each of these people last used a session, by user id; without those who never did."""
+    """When each of these users last used a session, by user id; without those who never did."""
     query = select(UserSession.user_id, func.max(UserSession.seen_at)).where(UserSession.user_id.in_(user_ids))
     return dict(map(tuple, db.session.execute(query.group_by(UserSession.user_id))))
 
@@ -214,7 +214,7 @@ def get_last_seen(user_ids: Sequence[int]) -> dict[int, datetime]:
 def list_tokens(
     user_id: int | None = None, *, before: int | None = None, limit: int = 50
 ) -> list[tuple[ApiToken, User]]:
-    """Tokens with their people, the newest first; of one person, or of all."""
+    """Tokens with their users, newest first; of one user, or of all."""
     query = select(ApiToken, User).join(User, User.id == ApiToken.user_id).order_by(ApiToken.id.desc()).limit(limit)
     if user_id is not None:
         query = query.where(ApiToken.user_id == user_id)
@@ -224,12 +224,12 @@ def list_tokens(
 
 
 def list_user_tokens(session: Session, user_id: int) -> Sequence[ApiToken]:
-    """Every token of a person, those that ended too."""
+    """Every token of a user, ended ones included."""
     return session.scalars(select(ApiToken).where(ApiToken.user_id == user_id)).all()
 
 
 def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
-    """Which of these are taken, by enabled and disabled people alike."""
+    """Which of these are taken, by enabled or disabled users."""
     taken: set[str] = set()
     for chunk in _split_into_chunks(sorted(usernames)):
         taken.update(db.session.scalars(select(User.username).where(User.username.in_(chunk))))
@@ -237,7 +237,10 @@ def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
 
 
 def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> None:
-    """Add people without a password, as (username, name, roles). Roles must exist. Raises IntegrityError for a taken name."""
+    """Add users without a password, as (username, name, roles), with existing roles.
+
+    Raises IntegrityError for a taken name.
+    """
     rows = [{"username": username, "name": name, "created_at": at} for username, name, _ in users]
     ids = dict(map(tuple, session.execute(insert(User).returning(User.username, User.id), rows)))
     role_rows = [
@@ -251,7 +254,7 @@ def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *
 def end_sessions(
     session: Session, user_ids: Sequence[int], *, at: datetime, kept_session_id: int | None = None
 ) -> list[int]:
-    """End the open sessions of these people, but for the session `kept_session_id`; return the ids of those that ended."""
+    """End the open sessions of these users except `kept_session_id`; return the ids of the ended ones."""
     ended_ids: list[int] = []
     for chunk in _split_into_chunks(sorted(user_ids)):
         statement = update(UserSession).where(UserSession.user_id.in_(chunk), UserSession.ended_at.is_(None))
@@ -263,7 +266,7 @@ def end_sessions(
 
 
 def get_embedded_session(user_id: int, *, origin: str, token_id: int) -> UserSession | None:
-    """The newest open session of this person in the pages of `origin` that this token began."""
+    """The newest open session of this user in the pages of `origin` that this token created."""
     query = select(UserSession).where(
         UserSession.user_id == user_id,
         UserSession.origin == origin,
@@ -274,7 +277,7 @@ def get_embedded_session(user_id: int, *, origin: str, token_id: int) -> UserSes
 
 
 def end_embedded_sessions(session: Session, token_id: int, *, at: datetime) -> set[int]:
-    """End the sessions that this token began; return whose they were."""
+    """End the sessions that this token created; return their user ids."""
     statement = (
         update(UserSession)
         .where(UserSession.token_id == token_id, UserSession.ended_at.is_(None))
@@ -285,7 +288,7 @@ def end_embedded_sessions(session: Session, token_id: int, *, at: datetime) -> s
 
 
 def lock_role(session: Session, name: str) -> None:
-    """Let nobody else through here until this transaction ends. People may get and lose the role meanwhile."""
+    """Only one transaction at a time passes here until it ends. Users may get and lose the role meanwhile."""
     session.execute(select(Role.name).where(Role.name == name).with_for_update(**ROW_LOCK))
 
 
@@ -305,7 +308,7 @@ def _is_storable(name: int | str) -> bool:
 
 
 def _split_into_chunks(values: list) -> Iterable[list]:
-    """Lets other greenlets run between two of many."""
+    """Lets other greenlets run between chunks."""
     yielder = Yielder()
     for start in range(0, len(values), _CHUNK_SIZE):
         yield values[start : start + _CHUNK_SIZE]

@@ -1,1 +1,1 @@
-"""What is too hot for the ORM: prepared queries, bulk inserts, caches and write-behind buffers."""
+"""Code paths too hot for the ORM: prepared queries, bulk inserts, caches and write-behind buffers."""

@@ -1,7 +1,7 @@
-"""A broadcast before it is in the database, for whoever makes hundreds at once.
+"""A broadcast before it is in the database, for code that creates hundreds at once.
 
-Setting an attribute of a mapped object takes SQLAlchemy ten times as long as setting a plain one, and a broadcast has forty:
-that alone was a third of what an event from outside cost.
+Setting an attribute of a mapped object takes SQLAlchemy ten times as long as setting a plain one, and a broadcast has
+forty: that alone was a third of the cost of an inbound event.
 """
 
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ _INITIAL_VALUES = {column.key: _DEFAULTS.get(column.key) for column in Broadcast
 
 
 class RoleRow(NamedTuple):
-    """Stands where a stored broadcast has the row of a role."""
+    """Stands in for the role row of a stored broadcast."""
 
     role_name: str
 
 
 class NewBroadcast:
-    """The columns of Broadcast as plain attributes, at their defaults or None until they are set, and what can be said of them.
+    """The columns of Broadcast as plain attributes, at their defaults or None until set, with its read-only properties.
 
-    `store.broadcasts.add_many` inserts it and gives it its id; it is never in a session.
+    `store.broadcasts.add_many` inserts it and assigns its id; it is never in a session.
     """
 
     role_rows: tuple[RoleRow, ...] | list[RoleRow] = ()

@@ -1,8 +1,8 @@
-"""Rows of a batch, by the driver itself.
+"""Bulk inserts directly through the driver.
 
-SQLAlchemy writes the statement and says how values are written; that is kept. What it does around each row of a large insert
-was a third of all that an event from outside cost. SQLite gets many rows in one statement, and a thread for it: it works inside
-C all the time, beside which the worker does something else.
+SQLAlchemy's compiled statement and bind processors are cached. What it does around each row of a large insert was a
+third of the cost of an inbound event. SQLite gets many rows per statement, in a thread: it stays inside C meanwhile,
+and the worker continues.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ from broadcast.base.cooperative import Yielder
 from broadcast.store.database import RUN_IN_THREAD, UtcDateTime
 
 Row = Mapping[str, Any]
-_CACHED_TIMES = 16  # remembered as a driver takes them, of each column
-STATEMENT_ROWS = (250, 50)  # written by one statement of SQLite: 12 ms in the thread, or 2
+_CACHED_TIMES = 16  # cached driver values of times, per column
+STATEMENT_ROWS = (250, 50)  # rows per SQLite statement: 12 ms in the thread, or 2
 
 
 @dataclass(frozen=True, slots=True)
 class _CompiledInsert:
-    """The insert as one driver takes it, what turns a row into its parameters, and the insert of many rows by their number."""
+    """The insert in the driver's form, the conversion of a row to parameters, and multi-row inserts by row count."""
 
     sql: str
     build_parameters: Callable[[Row], Any]
@@ -36,9 +36,9 @@ _compiled_inserts: dict[tuple[str, Table, tuple[str, ...]], _CompiledInsert] = {
 
 
 def insert_many(session: Session, table: Table, rows: Sequence[Row]) -> None:
-    """Insert rows that all name the same columns. Defaults made by Python are not: name every column that has one.
+    """Insert rows that all have the same columns. Python-side defaults are not applied: include all columns with one.
 
-    Raises what the database raises. Nothing is flushed before. Lets other greenlets run when the rows are many.
+    Database errors propagate. Nothing is flushed before. Lets other greenlets run for long lists.
     """
     if not rows:
         return
@@ -57,7 +57,7 @@ def insert_many(session: Session, table: Table, rows: Sequence[Row]) -> None:
 
 
 def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
-    """Take `count` ids for rows of a table whose `id` the database gives out, ascending. In a write transaction."""
+    """Reserve `count` ascending ids of a table whose `id` the database assigns. Call it in a write transaction."""
     if session.get_bind().dialect.name == "sqlite":  # nobody else writes until the commit
         highest_id = session.scalar(select(func.coalesce(func.max(table.c.id), 0)))
         return list(range(highest_id + 1, highest_id + 1 + count))
@@ -75,9 +75,8 @@ def _get_compiled(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _
 
 def _get_bind_processor(column_type: TypeEngine, dialect: Dialect) -> Callable[[Any], Any] | None:
     processor = column_type.dialect_impl(dialect).bind_processor(dialect)
-    return (
-        lru_cache(_CACHED_TIMES)(processor) if isinstance(column_type, UtcDateTime) else processor
-    )  # rows of a batch have few, or None
+    # the rows of a batch have few distinct times, or None
+    return lru_cache(_CACHED_TIMES)(processor) if isinstance(column_type, UtcDateTime) else processor
 
 
 def _compile_insert(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledInsert:

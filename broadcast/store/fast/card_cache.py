@@ -1,7 +1,7 @@
-"""The cards of messages that are looked at, kept by each worker: the newest are in everybody's inbox.
+"""Each worker's cache of message cards: the newest are in everybody's inbox.
 
-To read 200 messages and make cards of them was eight of the 14 ms that a list of them took. What a person may see is asked of
-the database at each read, as ever; it answers with keys, and only cards whose keys are not kept are read.
+Reading 200 messages and building their cards took eight of the 14 ms of a list of them. The database still decides on
+each read what a user may see; it returns keys, and only cards whose keys are not cached are read.
 """
 
 from collections import OrderedDict
@@ -12,11 +12,11 @@ from typing import NamedTuple
 from broadcast.base.app_parts import AppPart
 from broadcast.domain.card import Card
 
-_MAX_CARDS = 1000  # cards kept, of 3 KB as a rule and 40 at most; the longest unused go first
+_MAX_CARDS = 1000  # of 3 KB as a rule and 40 at most; least recently used go first
 
 
 class CardKey(NamedTuple):
-    """What a card is kept by. Every edit raises the revision; `updated_at` tells rows of a restored database apart."""
+    """The cache key of a card. Every edit raises the revision; `updated_at` tells rows of a restored database apart."""
 
     id: int
     revision: int
@@ -32,9 +32,10 @@ class CardCache:
     def get_many(
         self, keys: Iterable[CardKey], load: Callable[[list[int]], Iterable[tuple[CardKey, Card]]]
     ) -> dict[int, Card]:
-        """Cards by id. `load` is called once, with the ids of those that are not kept.
+        """Cards by id. `load` is called once, with the ids that are not cached.
 
-        It answers with what is stored by then: the newer card of a message edited meanwhile, and nothing for one that ended.
+        It returns what is stored by then: the newer card of a message edited meanwhile, and nothing for one that has
+        ended.
         """
         cards, missing_ids = {}, []
         for key in keys:

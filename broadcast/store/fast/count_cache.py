@@ -1,6 +1,6 @@
-"""Remembers counts that were expensive, for as long as they are worth: counting takes at most a twentieth of a worker's time.
+"""A cache of expensive counts, limited so that counting takes at most a twentieth of a worker's time.
 
-A count that took less than a few milliseconds is never kept, so small systems always see the present.
+A count that took less than a few milliseconds is never cached, so small systems always see current numbers.
 """
 
 import math
@@ -15,8 +15,8 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 MIN_CACHED_SECONDS = 0.02
-_LIFETIME_FACTOR = 20  # times what it cost; a count of a second is renewed every twenty seconds
-_MAX_ENTRIES = 2000  # counts kept; the longest unused go first
+_LIFETIME_FACTOR = 20  # times its cost; a count that took a second is renewed every twenty seconds
+_MAX_ENTRIES = 2000  # least recently used go first
 
 
 class CountCache:
@@ -27,9 +27,9 @@ class CountCache:
         self._entries: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
 
     def get(self, key: Hashable, count: Callable[[], T], *, is_permanent: bool = False) -> T:
-        """Return what is kept under `key`, or count anew. What `count` raises is raised, and nothing is kept.
+        """Return the cached value of `key`, or count anew. An exception of `count` propagates, and nothing is cached.
 
-        `is_permanent` is for a key that names the state it was counted in: such a count never grows old.
+        `is_permanent` is for a key that contains the version it was counted at: such a count never expires.
         """
         started_at = self._clock()
         if self._has_fresh(key, started_at):
@@ -44,9 +44,9 @@ class CountCache:
     def get_many(
         self, keys: Sequence[K], count: Callable[[Sequence[K]], Mapping[K, T]], *, weigh: Callable[[T], float]
     ) -> dict[K, T]:
-        """The same for many keys whose counts are made together: `count` is called once, for those that are not kept.
+        """The same for many keys that are counted together: `count` is called once, for those that are not cached.
 
-        What it took is shared out by `weigh`: one large count among small ones is kept, the small ones are made anew.
+        Its cost is distributed by `weigh`: one large count among small ones is cached, the small ones are counted anew.
         """
         started_at = self._clock()
         counts = {key: self._entries[key][1] for key in keys if self._has_fresh(key, started_at)}

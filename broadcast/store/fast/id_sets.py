@@ -1,4 +1,4 @@
-"""Very many ids in one question: they go as one parameter, so that fifty thousand cost one journey and not a hundred."""
+"""Very many ids in one query: they go as one parameter, so that fifty thousand cost one round trip, not a hundred."""
 
 import json
 from collections.abc import Collection
@@ -8,9 +8,7 @@ from sqlalchemy import ARRAY, BigInteger, ColumnElement, Integer, any_, cast, fu
 
 from broadcast.store.database import RUN_IN_THREAD, db
 
-_THREAD_THRESHOLD_IDS = (
-    2000  # ids; for more of them SQLite is asked in a thread, as it would keep the worker from everything else
-)
+_THREAD_THRESHOLD_IDS = 2000  # ids; above that SQLite runs in a thread, as it would block the worker
 
 
 def is_one_of(column: Any, ids: Collection[int]) -> ColumnElement[bool]:

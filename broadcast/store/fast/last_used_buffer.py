@@ -1,7 +1,6 @@
-"""Remembers which sessions and tokens were used, and writes it down later, in one statement for all of them.
+"""Buffers the last use of sessions and tokens, and writes it later in one statement.
 
-Thousands of streams return in the same seconds after a restart; a write for each, to note that it was there, would be most of
-what their return costs.
+Thousands of streams return in the same seconds after a restart; one write for each would be most of that load.
 """
 
 from datetime import datetime, timedelta
@@ -10,18 +9,18 @@ from broadcast.base.app_parts import AppPart
 from broadcast.store import credentials
 from broadcast.store.database import write_transaction
 
-_MIN_INTERVAL = timedelta(minutes=5)  # finer than this nobody asks
+_MIN_INTERVAL = timedelta(minutes=5)  # nobody needs a finer resolution
 
 
 class LastUsedBuffer:
-    """Sessions and tokens of one worker whose last use is not written yet. A dying worker loses a few seconds of notes."""
+    """One worker's sessions and tokens with an unwritten last use. A dying worker loses a few seconds of them."""
 
     def __init__(self) -> None:
         self._session_ids: set[int] = set()
         self._token_ids: set[int] = set()
 
     def note_session(self, session_id: int, used_at: datetime | None, *, now: datetime) -> None:
-        """A session was used; `used_at` is what is written of it."""
+        """Note that a session was used; `used_at` is its stored last use."""
         if used_at is None or now - used_at > _MIN_INTERVAL:
             self._session_ids.add(session_id)
 
@@ -30,7 +29,7 @@ class LastUsedBuffer:
             self._token_ids.add(token_id)
 
     def flush(self, now: datetime) -> None:
-        """Write what waits. Raises TemporarilyUnavailable; then it waits on."""
+        """Write the buffer. Raises TemporarilyUnavailable; the buffer is kept then."""
         if not self._session_ids and not self._token_ids:
             return
         session_ids, token_ids = sorted(self._session_ids), sorted(self._token_ids)

@@ -1,8 +1,8 @@
-"""A SELECT of one row that every request or every stream asks, by the driver itself.
+"""A single-row SELECT that every request or every stream runs, directly through the driver.
 
-SQLAlchemy writes the statement and says how values are written and read. That is kept, once for each number of roles. What it
-does around every execution took 110 of 140 µs, and around every connection 17 of the rest; the two questions of a returning
-stream were a third of all that it cost.
+SQLAlchemy's compiled statement, bind and result processors are cached, once for each number of roles. What it does
+around every execution took 110 of 140 µs, and around every connection 17 of the rest; the two queries of a returning
+stream were a third of its cost.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Parameters = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _CompiledQuery:
-    """The statement as one driver takes it, and what turns values into its parameters and its row into values."""
+    """The statement in the driver's form, with the conversions of values to parameters and of a row to values."""
 
     sql: str
     build_parameters: Callable[[Parameters], Any]
@@ -26,14 +26,14 @@ class _CompiledQuery:
 
 
 class PreparedQuery:
-    """Made once, asked often. A parameter whose value is a list must be `expanding`."""
+    """Created once, run often. A parameter with a list value must be `expanding`."""
 
     def __init__(self, statement: Select):
         self._statement = statement
         self._compiled_queries: dict[tuple[str, ...], _CompiledQuery] = {}
 
     def fetch_first(self, values: Parameters) -> list[Any] | None:
-        """The first row, or None. Raises TemporarilyUnavailable when the database is locked or away."""
+        """The first row, or None. Raises TemporarilyUnavailable when the database is locked or down."""
         dialect = db.engine.dialect
         compiled = self._get_compiled(dialect, values)
         with raw_read_connection() as connection:
@@ -55,7 +55,7 @@ class PreparedQuery:
 
 
 def _compile_query(statement: Select, dialect: Dialect, values: Parameters) -> _CompiledQuery:
-    """The form for lists as long as those in `values`."""
+    """Compile for lists as long as those in `values`."""
     compiled = statement.compile(dialect=dialect)
     state = compiled.construct_expanded_state(dict(values))
     positions_in_lists = {
@@ -88,7 +88,7 @@ def _make_getter(
     constants: Parameters,
     convert: Callable[[Any], Any],
 ) -> Callable[[Parameters], Any]:
-    """What finds the value of one of the statement's parameters, as the driver wants it."""
+    """A function that returns the value of one of the statement's parameters in the driver's form."""
     if name in values:
         return lambda values: convert(values[name])
     if name in positions_in_lists:

@@ -1,6 +1,6 @@
-"""The tables. What comes later has its columns from the start, so that growing needs no rewrite of rows.
+"""The tables. Columns for later features exist from the start, so that growing needs no rewrite of rows.
 
-Times are aware UTC. Rows that others refer to stay: people are disabled or made anonymous, broadcasts cancelled.
+Times are aware UTC. Referenced rows stay: users are disabled or anonymized, broadcasts cancelled.
 """
 
 from broadcast.store.models.activity import (

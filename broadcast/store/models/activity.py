@@ -1,4 +1,4 @@
-"""What happened: receipts, the log, the keys of requests, the audit."""
+"""Activity: receipts, the log, idempotency keys, the audit."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -11,9 +11,7 @@ from broadcast.store.database import db
 
 
 class EncodedJson(TypeDecorator):
-    """JSON, encoded already where it is written (`domain.events.encode_compact_json`). A copy of a database hands in
-    what it read.
-    """
+    """JSON that the writer has already encoded (`domain.events.encode_compact_json`). An import passes what it read."""
 
     impl = JSON
     cache_ok = True
@@ -24,17 +22,17 @@ class EncodedJson(TypeDecorator):
 
 
 class Receipt(db.Model):
-    """What one person did with one broadcast. Seen (in the viewport), read (opened) and acknowledged are three things.
+    """What one user did with one broadcast. Seen (in the viewport), read (opened) and acknowledged are three things.
 
-    `unread_at` is the person's own "unread again": while it is set it outweighs `read_at` and the watermark, which stay as
-    they are, so that the sender's figures keep the reading. Reading takes it away. Snoozing sets it, so a message returns
-    unread at its time by itself; `returned_at` is set by the clock when that is told to open pages.
+    `unread_at` is the user's own "mark unread": while set it overrides `read_at` and the watermark, which stay as they
+    are, so that the sender's statistics keep the reading. Reading clears it. Snoozing sets it, so a message returns
+    unread in time without further writes; the scheduler sets `returned_at` when it notifies open pages of that.
 
-    `acked_revision` is the revision that was on the screen, and `acked_hash` the `domain.revisions.hash_text` of its text. Both
-    are None for an acknowledgement from before they were kept, where the log did not tell either.
+    `acked_revision` is the revision that was on screen, and `acked_hash` the `domain.revisions.hash_text` of its text.
+    Both are None for an acknowledgement from before they were stored, where the log did not tell either.
 
-    `dismissed_at` is when an alert of it was last put away, on whatever page; the card stays. What was archived, put to sleep
-    or dismissed before the broadcast was shown again does not count.
+    `dismissed_at` is when its alert was last dismissed, on any page; the card stays. What was archived, snoozed or
+    dismissed before the broadcast was shown again does not count.
     """
 
     __tablename__ = "receipts"
@@ -56,7 +54,7 @@ class Receipt(db.Model):
 
 
 class EarlierAcknowledgement(db.Model):
-    """What somebody had acknowledged before they were asked again and did so again. `revision` 0 stands for one not known."""
+    """What a user had acknowledged before being asked again and doing so. `revision` 0 stands for an unknown one."""
 
     __tablename__ = "earlier_acknowledgements"
 
@@ -68,7 +66,7 @@ class EarlierAcknowledgement(db.Model):
 
 
 class RevisionText(db.Model):
-    """The words of one revision of a broadcast that asks for acknowledgement.
+    """The text of one revision of a broadcast that requires acknowledgement.
 
     Kept as long as the receipts once somebody has acknowledged it; until then, while it may still be on a screen.
     """
@@ -85,7 +83,7 @@ class RevisionText(db.Model):
 
 
 class UndoStep(db.Model):
-    """How a person's newest "mark all read", archive or snooze is taken back: what the touched receipts were before."""
+    """How to undo a user's newest "mark all read", archive or snooze: the previous state of the receipts."""
 
     __tablename__ = "undo_steps"
 
@@ -96,7 +94,7 @@ class UndoStep(db.Model):
 
 
 class LogHead(db.Model):
-    """One row: the newest number and its epoch. Its row lock is what makes commit order equal number order."""
+    """One row: the newest seq and its epoch. Its row lock makes commit order equal seq order."""
 
     __tablename__ = "log_head"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
@@ -107,7 +105,7 @@ class LogHead(db.Model):
 
 
 class SchedulerState(db.Model):
-    """One row, once a scheduler has run: when one did last."""
+    """One row, once a scheduler has run: the time of the last run."""
 
     __tablename__ = "scheduler_state"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
@@ -128,11 +126,11 @@ class LogEvent(db.Model):
     audience: Mapped[Any] = mapped_column(EncodedJson)
     payload: Mapped[Any] = mapped_column(EncodedJson)
     at: Mapped[datetime]
-    correlation: Mapped[str | None] = mapped_column(String(64))  # the request it came from
+    correlation: Mapped[str | None] = mapped_column(String(64))  # of the request that wrote it
 
 
 class IdempotencyKey(db.Model):
-    """A caller's promise that two requests are one. `fingerprint` tells a repeat from a reuse for something else."""
+    """A caller's promise that two requests are the same. `fingerprint` tells a retry from a reuse for another one."""
 
     __tablename__ = "idempotency_keys"
 
@@ -146,7 +144,7 @@ class IdempotencyKey(db.Model):
 class AuditEntry(db.Model):
     """Who did what, written in the transaction that did it (`store.audit`). Triggers refuse to change or delete a row.
 
-    `actor_id` is no foreign key: its check would lock the person's row while the head of the chain is locked.
+    `actor_id` is no foreign key: its check would lock the user's row while the head of the chain is locked.
     """
 
     __tablename__ = "audit"
@@ -165,7 +163,7 @@ class AuditEntry(db.Model):
 
 
 class AuditHead(db.Model):
-    """One row: the newest audit row's id and hash. Its lock makes two writers chain one after the other."""
+    """One row: the newest audit row's id and hash. Its lock serialises chaining."""
 
     __tablename__ = "audit_head"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
@@ -176,7 +174,7 @@ class AuditHead(db.Model):
 
 
 class SchemaSupport(db.Model):
-    """One row: the newest migration that code must know to work with this schema. Older code refuses to serve by it."""
+    """One row: the newest migration that code must know to work with this schema. Older code refuses to serve."""
 
     __tablename__ = "schema_support"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)

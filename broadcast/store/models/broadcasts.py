@@ -1,4 +1,4 @@
-"""Broadcasts and whom they are for; audiences and texts that are kept to begin one with."""
+"""Broadcasts and their audiences; saved audiences and message templates."""
 
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from broadcast.store.database import db
 
 
 def build_search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
-    """What `store.search` looks in: each word once, as nobody asks how often or where it stands."""
+    """The text that `store.search` indexes: each word once, as frequency and position do not matter."""
     return " ".join(tokenize_distinct(f"{title} {content} {category or ''} {sender_name}"))
 
 
@@ -29,14 +29,14 @@ _IS_QUARANTINED = text("quarantine_reason IS NOT NULL AND status = 'DRAFT'")
 
 
 class Broadcast(db.Model):
-    """One message and where it stands. `seq` is the number of its MESSAGE event: the order of every inbox."""
+    """One message and its state. `seq` is the number of its MESSAGE event: the order of every inbox."""
 
     __tablename__ = "broadcasts"
     __table_args__ = (
         CheckConstraint("status IN ('DRAFT','SCHEDULED','ACTIVE','EXPIRED','CANCELLED')", name="status"),
         CheckConstraint("audience_kind IN ('everyone','roles','users')", name="audience_kind"),
         UniqueConstraint("source", "source_id"),
-        # all that counting needs, so that it reads no rows: 10,000 messages are counted in 3 ms instead of 23 on SQLite
+        # covers everything that counting needs: 10,000 messages are counted in 3 ms instead of 23 on SQLite
         Index(
             "ix_broadcasts_counting", "status", "seq", "expires_at", "audience_kind", "category",
             "match_all", "has_exceptions", "renewed_at",
@@ -66,16 +66,15 @@ class Broadcast(db.Model):
     category: Mapped[str | None] = mapped_column(String(40))
     actions: Mapped[list[dict[str, str]]] = mapped_column(JSON, default=list)
     audience_kind: Mapped[str] = mapped_column(String(16))
-    audience_count: Mapped[int | None]  # people at the moment of sending
+    audience_count: Mapped[int | None]  # users when it was sent
     requires_ack: Mapped[bool] = mapped_column(default=False)
     ack_due_at: Mapped[datetime | None]
-    ack_revision: Mapped[int] = mapped_column(
-        default=1, server_default="1"
-    )  # acknowledgements of earlier ones do not stand
+    # acknowledgements of earlier revisions do not stand
+    ack_revision: Mapped[int] = mapped_column(default=1, server_default="1")
     collapse_key: Mapped[str | None] = mapped_column(String(200))
-    source: Mapped[str | None] = mapped_column(String(200))  # who announced it, when it came from outside
+    source: Mapped[str | None] = mapped_column(String(200))  # the source of an inbound event
     source_id: Mapped[str | None] = mapped_column(String(200))
-    source_owner: Mapped[str | None] = mapped_column(String(260))  # the account or topic whose event it is
+    source_owner: Mapped[str | None] = mapped_column(String(260))  # the account or topic that sent the event
     sender_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     sender_name: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime]
@@ -87,26 +86,27 @@ class Broadcast(db.Model):
     ended_at: Mapped[datetime | None]
     cancel_reason: Mapped[str | None] = mapped_column(String(500))
     match_all: Mapped[bool] = mapped_column(default=False)  # all of the roles, not any one
-    has_exceptions: Mapped[bool] = mapped_column(default=False)  # somebody is left out: see the two tables below
-    is_snapshot: Mapped[bool] = mapped_column(default=False)  # the audience is frozen into people when it is sent
-    is_held: Mapped[bool] = mapped_column(default=False)  # sent, and waiting for the moment in which it can be undone
-    # the form of an unfinished draft, as it was typed: up to two megabytes of names, which no list reads
+    has_exceptions: Mapped[bool] = mapped_column(default=False)  # somebody is excluded: see the two tables below
+    is_snapshot: Mapped[bool] = mapped_column(default=False)  # the audience is frozen into users when it is sent
+    is_held: Mapped[bool] = mapped_column(default=False)  # sent, but still in the undo window
+    # the form of an unfinished draft, as typed: up to two megabytes of names, which no list loads
     typed: Mapped[dict[str, Any] | None] = mapped_column(JSON, deferred=True)
-    renewed_at: Mapped[datetime | None]  # shown again to those who had read it: what was read before does not count
-    archived_at: Mapped[datetime | None]  # out of the console's lists
-    receipts_deleted_at: Mapped[datetime | None]  # from when on its figures are not kept (`store.retention`)
-    # What `store.search` looks in. On SQLite triggers keep its index; a migration that builds this table anew makes them anew.
+    renewed_at: Mapped[datetime | None]  # shown again to users who had read it: earlier readings do not count
+    archived_at: Mapped[datetime | None]  # hidden from the console's lists
+    receipts_deleted_at: Mapped[datetime | None]  # since when its statistics are not kept (`store.retention`)
+    # What `store.search` indexes. On SQLite triggers maintain the index; a migration that rebuilds this table must
+    # recreate them.
     search_words: Mapped[str] = mapped_column(Text, default=_default_search_words, server_default="", deferred=True)
-    close_sessions: Mapped[bool] = mapped_column(default=False)  # sending it signs its chosen people out everywhere
+    close_sessions: Mapped[bool] = mapped_column(default=False)  # sending it signs its selected users out everywhere
     reminded_at: Mapped[datetime | None]
-    times: Mapped[int] = mapped_column(default=1, server_default="1")  # events that this one card stands for
-    repeated_at: Mapped[datetime | None]  # when the newest of them came, if there was more than one
+    times: Mapped[int] = mapped_column(default=1, server_default="1")  # events that this card stands for
+    repeated_at: Mapped[datetime | None]  # when the newest of them arrived, if there was more than one
     quarantine_reason: Mapped[str | None] = mapped_column(String(500))  # why an event waits as a draft
-    # Who planned it: it goes out by their right. None for what a source announced. No foreign key: a plan outlives an account.
+    # Who scheduled it: their permissions count when it goes out. None for a source's broadcast. No foreign key: a
+    # scheduled broadcast outlives an account.
     planned_by_id: Mapped[int | None]
-    decision_reason: Mapped[str | None] = mapped_column(
-        String(16)
-    )  # why a plan waits for somebody to decide (`domain.overdue_schedules`)
+    # why it waits for a decision (`domain.overdue_schedules`)
+    decision_reason: Mapped[str | None] = mapped_column(String(16))
 
     role_rows: Mapped[list["BroadcastRole"]] = relationship(lazy="selectin", cascade="all, delete-orphan")
     except_role_rows: Mapped[list["BroadcastExceptRole"]] = relationship(lazy="select", cascade="all, delete-orphan")
@@ -121,7 +121,7 @@ class Broadcast(db.Model):
 
     @property
     def is_untouched(self) -> bool:
-        """Whether nobody has worked on it since its source wrote it."""
+        """Whether no user has edited it since its source wrote it."""
         return self.updated_at == (self.repeated_at or self.created_at)
 
     @property
@@ -138,7 +138,7 @@ class Broadcast(db.Model):
 
     @property
     def version(self) -> str:
-        """What an edit must name as the version it was made from: changes with every edit and every move."""
+        """The version that an edit must name: changes with every edit and every transition."""
         return f"{self.revision}-{self.status}"
 
     @property
@@ -200,7 +200,7 @@ class BroadcastRole(db.Model):
 
 
 class BroadcastUser(db.Model):
-    """One row per person, and only for broadcasts to chosen people; everyone and roles need none."""
+    """One row per user, only for broadcasts to selected users; everyone and roles need none."""
 
     __tablename__ = "broadcast_users"
 
@@ -209,7 +209,7 @@ class BroadcastUser(db.Model):
 
 
 class BroadcastExceptRole(db.Model):
-    """A role whose people are left out of a broadcast."""
+    """A role excluded from a broadcast."""
 
     __tablename__ = "broadcast_except_roles"
 
@@ -218,7 +218,7 @@ class BroadcastExceptRole(db.Model):
 
 
 class BroadcastExceptUser(db.Model):
-    """A person who is left out of a broadcast."""
+    """A user excluded from a broadcast."""
 
     __tablename__ = "broadcast_except_users"
 
@@ -227,7 +227,7 @@ class BroadcastExceptUser(db.Model):
 
 
 class SavedAudience(db.Model):
-    """An audience with a name, in the public fields of a message: roles and people are looked up anew at each use."""
+    """A named audience, in the public fields of a message: roles and users are resolved anew at each use."""
 
     __tablename__ = "saved_audiences"
 
@@ -239,7 +239,7 @@ class SavedAudience(db.Model):
 
 
 class MessageTemplate(db.Model):
-    """A message with variables, to begin from."""
+    """A message template with variables."""
 
     __tablename__ = "message_templates"
 
@@ -249,15 +249,13 @@ class MessageTemplate(db.Model):
     content: Mapped[str] = mapped_column(Text)
     priority: Mapped[str] = mapped_column(String(16))
     category: Mapped[str | None] = mapped_column(String(40))
-    variables: Mapped[list[str] | None] = mapped_column(
-        JSON
-    )  # names to fill in; None: saved before this column was there
+    variables: Mapped[list[str] | None] = mapped_column(JSON)  # variable names; None: saved before this column existed
     created_by: Mapped[int] = mapped_column(ForeignKey("users.id"))
     updated_at: Mapped[datetime]
 
 
 def build_audience(broadcast: Broadcast, user_ids: list[int], except_user_ids: list[int]) -> Audience:
-    """The domain's audience of a stored broadcast; the ids are its BroadcastUser and BroadcastExceptUser rows.
+    """The audience of a stored broadcast; the ids are its BroadcastUser and BroadcastExceptUser rows.
 
     Raises ValueError for a draft whose audience is not chosen yet.
     """

@@ -1,6 +1,7 @@
-"""The tables of what comes from outside: dead letters, figures of each source, and what its rules need to know.
+"""The tables of inbound events: dead letters, statistics per source, and the state of the rules.
 
-A dead letter is never deleted: its place in Kafka is what tells a record that comes again from a new one. Purging empties it.
+A dead letter is never deleted: its Kafka position tells a redelivered record from a new one. Purging removes its
+contents.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,7 +23,7 @@ class DeadLetterStatus(StrEnum):
 
 
 class DeadLetter(db.Model):
-    """A record that could not become a broadcast, as it was; `size` is of the whole value, `value` at most 64 KiB of it."""
+    """A rejected record as it arrived; `size` is of the whole value, `value` at most 64 KiB of it."""
 
     __tablename__ = "dead_letters"
     __table_args__ = (
@@ -49,8 +50,8 @@ class DeadLetter(db.Model):
     created_at: Mapped[datetime]
     tries: Mapped[int] = mapped_column(default=0)
     tried_at: Mapped[datetime | None]
-    broadcast_id: Mapped[int | None]  # what a redrive made of it
-    forwarded_at: Mapped[datetime | None]  # when it was written to the topic of dead letters, if there is one
+    broadcast_id: Mapped[int | None]  # created by a redrive
+    forwarded_at: Mapped[datetime | None]  # when it was written to the dead letter topic, if there is one
 
     @property
     def position(self) -> str:
@@ -58,7 +59,7 @@ class DeadLetter(db.Model):
 
 
 class InboundSourceStats(db.Model):
-    """What became of the events of one source, counted in the transactions that did it."""
+    """Outcome counts of one source's events, updated in the same transactions."""
 
     __tablename__ = "event_sources"
 
@@ -73,7 +74,7 @@ class InboundSourceStats(db.Model):
 
 
 class CollapsedInboundEvent(db.Model):
-    """As InboundEventKey, before names had owners: read, and written no more."""
+    """Like InboundEventKey, from before keys had owners: read, but no longer written."""
 
     __tablename__ = "collapsed_events"
 
@@ -83,7 +84,7 @@ class CollapsedInboundEvent(db.Model):
 
 
 class InboundEventKey(db.Model):
-    """The name of an event that its broadcast cannot bear: it was counted on a card, or another owner has used the same id."""
+    """The key of an event that its broadcast cannot carry: it was collapsed, or another owner uses the same id."""
 
     __tablename__ = "event_names"
 
@@ -94,7 +95,7 @@ class InboundEventKey(db.Model):
 
 
 class InboundSender(db.Model):
-    """An account or topic that events came from; its row is locked while its events are judged."""
+    """An account or topic that sent events; its row is locked while its events are judged."""
 
     __tablename__ = "event_senders"
 
@@ -103,8 +104,9 @@ class InboundSender(db.Model):
 
 
 class RuleTally(db.Model):
-    """How many broadcasts a rule let one source of one owner show at one moment. Never more rows in its window than the rule
-    allows.
+    """How many broadcasts a rule let through for one source of one owner at one time.
+
+    A window never has more rows than the rule allows.
     """
 
     __tablename__ = "rule_tallies"
@@ -122,7 +124,7 @@ class RuleTally(db.Model):
 
 
 class InboundEventSample(db.Model):
-    """One of the newest events of a source, as it arrived: what a dry run of a rule reads. Of headers, those that are read."""
+    """One of the newest events of a source, as it arrived, for dry runs of a rule. Only the headers that are read."""
 
     __tablename__ = "event_samples"
     __table_args__ = (Index("ix_event_samples_source_id", "source", "id"),)
@@ -134,13 +136,13 @@ class InboundEventSample(db.Model):
     offset: Mapped[int | None]
     key: Mapped[bytes | None] = mapped_column(LargeBinary)
     value: Mapped[bytes | None] = mapped_column(LargeBinary)
-    headers: Mapped[list[list[str]]] = mapped_column(JSON, default=list)  # as of a dead letter
+    headers: Mapped[list[list[str]]] = mapped_column(JSON, default=list)  # as in a dead letter
     owner: Mapped[str | None] = mapped_column(String(260))
     at: Mapped[datetime]
 
 
 def lock_senders(session: Session, owners: Collection[str], *, at: datetime) -> None:
-    """Let no other transaction judge what these send until this one ends; in one order for all, as with sources."""
+    """Keep other transactions from judging these senders until this one ends. Locks in one order, as with sources."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for owner in sorted(owners):
         statement = insert(InboundSender).values(owner=owner, last_at=at)
@@ -151,7 +153,7 @@ _COUNTERS = ("published", "repeated", "cancelled", "rejected", "collapsed", "qua
 
 
 def add_source_counts(session: Session, increments: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
-    """Add to the figures of each source; sources in one order for all writers, or two could wait for each other for ever."""
+    """Add to the counts of each source; all writers use the same order of sources, or two could deadlock."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for source, counts in sorted(increments.items()):
         statement = insert(InboundSourceStats).values(

@@ -1,4 +1,4 @@
-"""The one row that lets somebody make the first administrator: the hash of a code, until it is used."""
+"""The one row that allows creating the first administrator: the hash of a setup code, until it is used."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from broadcast.store.models import UserRole
 
 
 class SetupCode(db.Model):
-    """The newest code alone is good; only its SHA-256 is kept."""
+    """Only the newest code is valid; only its SHA-256 is stored."""
 
     __tablename__ = "setup_codes"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
@@ -21,12 +21,12 @@ class SetupCode(db.Model):
 
 
 def has_administrator() -> bool:
-    """Whether anybody is or was one: a disabled administrator counts, so that closing an account opens no door."""
+    """Whether there is or was an administrator: a disabled one counts, so that disabling does not reopen setup."""
     return db.session.scalar(select(exists().where(UserRole.role_name == "admin")))
 
 
 def replace_code(session: Session, code_hash: str, *, at: datetime) -> None:
-    """Replace the code there was."""
+    """Replace the current code."""
     delete_code(session)
     session.add(SetupCode(id=1, code_hash=code_hash, created_at=at))
 
@@ -36,5 +36,5 @@ def delete_code(session: Session) -> None:
 
 
 def consume_code(session: Session, code_hash: str) -> bool:
-    """Use the code up; False when it is another one, or somebody else was faster."""
+    """Consume the code; False when it is another one or was used concurrently."""
     return session.execute(delete(SetupCode).where(SetupCode.code_hash == code_hash)).rowcount == 1

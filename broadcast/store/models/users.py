@@ -1,4 +1,4 @@
-"""People, their roles, and what lets them in: sessions, accounts elsewhere, tokens."""
+"""Users, their roles, and their credentials: sessions, linked identities, tokens."""
 
 from datetime import datetime
 from typing import Any
@@ -36,17 +36,17 @@ def _default_viewer_since(context: Any) -> datetime | None:
 
 
 class User(db.Model):
-    """A person. `read_through_seq` is the watermark of "mark all read": everything up to it counts as read.
+    """A user. `read_through_seq` is the watermark of "mark all read": everything up to it counts as read.
 
-    `inbox_version` rises with every change of the person's receipts, in its transaction: a page that shows version 7 and
-    hears of 9 knows that it missed one. `first_sign_in_at` is None for who has never signed in, or never had to.
+    `inbox_version` rises with every change of the user's receipts, in its transaction: a page that shows version 7 and
+    receives 9 knows that it missed one. `first_sign_in_at` is None for a user who has never signed in, or never had to.
 
-    `viewer_since` is when the person got the roles they have now, or the account was opened, and `viewer_since_seq` the newest
-    number of the log then; see `PastViewer`. None is for ever.
+    `viewer_since` is when the user got their current roles, or the account was enabled, and `viewer_since_seq` the head
+    of the log then; see `PastViewer`. None means since forever.
     """
 
     __tablename__ = "users"
-    # the few who are disabled, to be taken off what is counted without asking a million people one by one
+    # the few disabled users, to be subtracted from counts without checking a million users one by one
     __table_args__ = (
         Index(
             "ix_users_disabled_at",
@@ -63,7 +63,7 @@ class User(db.Model):
     created_at: Mapped[datetime]
     first_sign_in_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
-    deleted_at: Mapped[datetime | None]  # nothing personal is left in the row, which stays for receipts and broadcasts
+    deleted_at: Mapped[datetime | None]  # the row holds nothing personal; it stays for receipts and broadcasts
     read_through_seq: Mapped[int] = mapped_column(default=0, index=True)
     read_through_at: Mapped[datetime | None]
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
@@ -88,9 +88,9 @@ class User(db.Model):
 
 
 class PastViewer(db.Model):
-    """A time in which a person had exactly these roles and an open account, and that is over (`store.past_viewers`).
+    """A past period in which a user had exactly these roles and an enabled account (`store.past_viewers`).
 
-    The numbers of the log tell what came first where two moments are the same, or two clocks differ.
+    The seqs decide the order where two times are equal, or two clocks differ.
     """
 
     __tablename__ = "past_viewers"
@@ -104,7 +104,7 @@ class PastViewer(db.Model):
 
 
 class PastViewerRole(db.Model):
-    """`role_name` is no foreign key: a role may be gone since."""
+    """`role_name` is no foreign key: the role may have been deleted since."""
 
     __tablename__ = "past_viewer_roles"
 
@@ -113,7 +113,7 @@ class PastViewerRole(db.Model):
 
 
 class MembershipVersion(db.Model):
-    """One row: another text after every change of who there is or who has which role. What was counted before it is stale."""
+    """One row: a new value after every change of users or their roles. Counts made before it are stale."""
 
     __tablename__ = "people_version"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
@@ -123,10 +123,10 @@ class MembershipVersion(db.Model):
 
 
 class UserSession(db.Model):
-    """A sign-in. The cookie holds a random token; only its SHA-256 is kept, so that a copy of the table opens nothing.
+    """A sign-in. The cookie holds a random token; only its SHA-256 is stored: a copy of the table opens nothing.
 
-    With an `origin` it is an inbox in that site's pages, which the site's token `token_id` began; no cookie opens it. `issuer`
-    is the provider that vouched for it, `provider_session` what the session is called there.
+    With an `origin` it is an inbox embedded in that site's pages, created with the site's token `token_id`; no cookie
+    opens it. `issuer` is the provider that authenticated it, `provider_session` the session id there.
     """
 
     __tablename__ = "sessions"
@@ -146,7 +146,7 @@ class UserSession(db.Model):
 
 
 class ProviderLogoutRow(db.Model):
-    """What a provider has told to be over, for as long as the same notice, or somebody who was signing in then, may come."""
+    """A provider's logout token, kept while it may be repeated, or a sign-in from before it may be in progress."""
 
     __tablename__ = "provider_logouts"
 
@@ -158,8 +158,8 @@ class ProviderLogoutRow(db.Model):
 
 
 class LinkedIdentity(db.Model):
-    """An account at an OpenID provider, and whose it is here. Issuer and subject never change and are never given out twice;
-    a username may be (OpenID Connect Core 1.0, section 5.7).
+    """An account at an OpenID provider, linked to a user. Issuer and subject never change and are never reused; a
+    username may be (OpenID Connect Core 1.0, section 5.7).
     """
 
     __tablename__ = "identities"
@@ -172,9 +172,9 @@ class LinkedIdentity(db.Model):
 
 
 class Invitation(db.Model):
-    """A link with which a person who has no password chooses one; a newer one replaces it, and using it deletes it.
+    """A link with which a user without a password chooses one; a newer one replaces it, and using it deletes it.
 
-    Only the SHA-256 of its token is kept.
+    Only the SHA-256 of its token is stored.
     """
 
     __tablename__ = "invitations"
@@ -189,7 +189,7 @@ class Invitation(db.Model):
 
 
 class ApiToken(db.Model):
-    """A key for programs, acting as its person within `scopes` (space-separated)."""
+    """A key for programs, acting as its user within `scopes` (space-separated)."""
 
     __tablename__ = "api_tokens"
 
