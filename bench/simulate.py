@@ -43,7 +43,7 @@ class CapacityEstimate:
 def estimate_capacity(
     pages: int, publishes: float, capacity: WorkerCapacity = WorkerCapacity(), *, messages: int = 2000, seed: int = 1
 ) -> CapacityEstimate:
-    """Estimate for `pages` open pages that all get `publishes` messages/s. Raises ValueError beyond the log's capacity."""
+    """Estimate for `pages` open pages that all get `publishes` messages/s. Raises ValueError beyond the log's limit."""
     if publishes > capacity.publishes_per_second:
         raise ValueError(f"one log takes {capacity.publishes_per_second:,.0f} publishes a second: batch them, or shard")
     min_workers_for_streams = math.ceil(pages / capacity.streams_per_worker)

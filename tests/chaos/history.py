@@ -1,16 +1,17 @@
 """What happened in a run, one JSON line per event. The checker reads nothing else.
 
-    person   user, roles                                 a user exists, with these roles roles    user, roles, began, at
-    a change of roles, requested at `began` and answered at `at` publish  key, audience, began, at, result, id
-    one attempt: `ok`, `fail` (refused: it must not exist) or `info` end      id, why, began, at, result
-    a recall, or the expiry that was set at publishing connect  stream, user, cursor, honest, at            a stream
-    opened with that cursor; `honest` False: an invalid one frame    stream, user, turn, event, id, broadcast, key, at
-    what the client received, in order; `turn` counts connects reload   stream, user, began, at, cards, cursor      the
-    client loaded its list: at the start, and on RESET inbox    user, began, at, cards, read, final         a list:
-    broadcast ids, newest first, and which of them are read receipt  user, id, at                                marking
-    a message read was answered log      rows                                        at the end: [seq, id, key] of
-    everything that exists fault    name, phase, at                             `phase` is begin or heal current
-    stream, at                                  after the heal: this stream has everything of its audience
+    person   user, roles                                 a user exists, with these roles
+    roles    user, roles, began, at                      a change of roles, requested at `began` and answered at `at`
+    publish  key, audience, began, at, result, id        one attempt: `ok`, `fail` (refused: it must not exist) or `info`
+    end      id, why, began, at, result                  a recall, or the expiry that was set at publishing
+    connect  stream, user, cursor, honest, at            a stream opened with that cursor; not `honest`: RESET follows
+    frame    stream, user, turn, event, id, broadcast, key, at        a received frame, in order; `turn` counts connects
+    reload   stream, user, began, at, cards, cursor      the client loaded its list: at the start, and on RESET
+    inbox    user, began, at, cards, read, final         a list: broadcast ids, newest first, and which of them are read
+    receipt  user, id, at                                marking a message read was answered
+    log      rows                                        at the end: [seq, id, key] of everything that exists
+    fault    name, phase, at                             `phase` is begin or heal
+    current  stream, at                                  after the heal: this stream has everything of its audience
 
 `at` and `began` are seconds of one monotonic clock. `audience` is as in the log, with usernames instead of ids.
 """

@@ -192,7 +192,7 @@ class Scenario:
         return outcome
 
     def _open_pages(self) -> None:
-        """Open one user's pages at a time: all at once, a busy machine would answer none in time, and all would retry."""
+        """Open one user's pages at a time: a busy machine would answer none of all in time, and all would retry."""
         for user in self.roles_by_user:
             for n in range(self._streams_per_user):
                 path = "/inbox/stream" if n % 2 else "/api/sse/connect"

@@ -65,8 +65,7 @@ class LoadStream:
 
 
 class StreamLoad:
-    """`stream_count` streams for `tokens` in turn, from `cursor` on. Work runs in a thread; attributes may be read any
-    time.
+    """`stream_count` streams for `tokens` in turn, from `cursor` on, in one thread. Attributes may be read at any time.
 
     `should_reconnect`: reconnect after a disconnection. `should_read`: False for clients that stop reading once
     current. `max_pending`: the most connections that wait for a response. `on_thread_start` is called first, in the

@@ -1,4 +1,6 @@
-"""From a thought to a screen and back: undone before it went out, planned, fired, edited and recalled, two editors at once."""
+"""The life of a broadcast in a browser: undone before sending, scheduled, sent, edited, recalled; two concurrent
+editors.
+"""
 
 import re
 import secrets

@@ -1,4 +1,6 @@
-"""Events of one source gather: on the card with their key, above the cap as drafts. Each counts once, whatever happens."""
+"""Flood control: events of one source join the card with their key, and become drafts above the rate cap. Each counts
+once.
+"""
 
 import threading
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""What a signal did not tell, the database does: a person's streams hear of every change within seconds, without Redis too."""
+"""Receipt sync reads from the database what no signal delivered: a user's streams get every change within seconds, even
+without Redis.
+"""
 
 from datetime import timedelta
 

@@ -1,4 +1,6 @@
-"""Whatever a broker may hold is read: what is broken costs one record or the rest of its batch, and says where it lies."""
+"""Anything a broker may hold is read: a corrupt part costs one record or the rest of its batch, and its position is
+reported.
+"""
 
 import resource
 import struct
