@@ -97,7 +97,7 @@ def restart_misconfigured(
 
 
 def _expect_reported(scenario: Scenario, expected_text: str) -> AbstractContextManager[ExpectedProblem]:
-    """Expect the reason once a worker has tried for slightly longer than the request timeout."""
+    """Expect the reason after twice the request timeout: enough for one failed attempt of a worker."""
     return scenario.readiness.must_report(
         "kafka", expected_text=expected_text, within_seconds=2 * Settings().kafka_request_timeout_ms / 1000
     )

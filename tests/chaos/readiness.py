@@ -35,7 +35,7 @@ class ReadinessAnswer:
 
 @dataclass(slots=True)
 class ExpectedProblem:
-    """Components that are broken from `started_at` to `ended_at`. `is_required`: they must be named, else they may be."""
+    """Components that are broken from `started_at` to `ended_at`. `is_required`: they must be named, not only may."""
 
     components: tuple[str, ...]
     is_required: bool

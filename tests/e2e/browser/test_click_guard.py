@@ -1,4 +1,4 @@
-"""Elements that appear while the user is about to click something else: nothing is clicked by mistake, lost or hidden."""
+"""Elements that appear while the user is about to click something else: nothing is clicked by mistake or lost."""
 
 import secrets
 

@@ -1,4 +1,4 @@
-"""Broadcasts that end while pages are open move to the view "Ended", as after a reload, and can be marked read there."""
+"""Broadcasts that end while pages are open move to the view "Ended", as after a reload, and can be opened there."""
 
 import re
 import secrets

@@ -1,6 +1,4 @@
-"""The life of a broadcast in a browser: undone before sending, scheduled, sent, edited, recalled; two concurrent
-editors.
-"""
+"""A broadcast's lifecycle in a browser: undone before sending, scheduled, sent, edited, recalled; concurrent edits."""
 
 import re
 import secrets

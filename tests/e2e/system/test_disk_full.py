@@ -1,4 +1,4 @@
-"""F09: the disk is full. Writes fail, everything else goes on; the system recovers by itself when there is space again."""
+"""F09: the disk is full. Writes fail, everything else goes on; the system recovers by itself once there is space."""
 
 import os
 import subprocess

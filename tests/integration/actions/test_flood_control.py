@@ -1,6 +1,4 @@
-"""Flood control: events of one source join the card with their key, and become drafts above the rate cap. Each counts
-once.
-"""
+"""Flood control: a source's events join the card with their key, or become drafts above the cap. Each counts once."""
 
 import threading
 from dataclasses import replace

@@ -1,6 +1,4 @@
-"""Scheduled broadcasts that are no longer sent automatically: late, past, without a permitted sender, or after a
-restore.
-"""
+"""Scheduled broadcasts that are not sent automatically: late, past, without a permitted sender, or after a restore."""
 
 import shutil
 import sqlite3

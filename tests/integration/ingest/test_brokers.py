@@ -1,4 +1,4 @@
-"""Broker failures are reported correctly and in bounded time: by the doctor, by every worker's /readyz, and at startup."""
+"""Broker failures are reported correctly and in bounded time: by the doctor, every worker's /readyz, and at startup."""
 
 import itertools
 import math

@@ -1,6 +1,4 @@
-"""Receipt sync reads from the database what no signal delivered: a user's streams get every change within seconds, even
-without Redis.
-"""
+"""Receipt sync reads what no signal delivered: a user's streams get every change within seconds, even without Redis."""
 
 from datetime import timedelta
 

@@ -1,6 +1,4 @@
-"""Anything a broker may hold is read: a corrupt part costs one record or the rest of its batch, and its position is
-reported.
-"""
+"""Any stored batch is read: corruption costs one record or the rest of its batch, and its position is reported."""
 
 import resource
 import struct
