@@ -1,6 +1,6 @@
-"""The real application for a measurement: real launcher, real Redis, people with tokens, a worker pinned to a core.
+"""The real application for benchmarks: real launcher, real Redis, users with tokens, a worker pinned to a core.
 
-Run inside the project's environment. People and messages are written by the application's own actions, in this process.
+Run in the project's environment. Users and messages are written by the application's own actions, in this process.
 """
 
 import os
@@ -25,11 +25,11 @@ from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken, Role, User, UserRole
 from tests.support.system import System
 
-OPS_USERS = 100  # people with the role ops; everybody else has none
+OPS_USERS = 100  # users with the role ops; all others have none
 
 
 class Application:
-    """A running system with `count` people. `path` is the stream of a program."""
+    """A running system with users. `path` is the stream of an API client."""
 
     path = "/api/sse/connect"
 
@@ -43,7 +43,7 @@ class Application:
             self._broadcast_id = _publish_broadcast()
 
     def send(self, count: int, *, to_ops: bool = False) -> list[float]:
-        """Append `count` messages of about 200 bytes on the wire in one transaction; return when it was committed."""
+        """Append `count` messages of about 200 bytes each in one transaction; return the time of the commit."""
         audience = make_role_audience(["ops"]) if to_ops else EveryoneAudience()
         with self.app.app_context():
             payload = {"id": self._broadcast_id, "title": "x" * 110}
@@ -86,7 +86,7 @@ def _insert_users(count: int) -> list[str]:
 
 
 def _publish_broadcast() -> int:
-    """A broadcast for all messages to be of, so that their deliveries can be noted."""
+    """Publish the broadcast that all messages belong to, so that receipts can be recorded; return its id."""
     actor, fields = Actor(1, "Bench", frozenset(), True), {"title": "Measured", "content": "Text", "targetType": "ROLE"}
     draft = parse_draft(fields | {"targetIds": ["ops"]}, now=clock.now())
     return broadcasts.publish(draft, by=actor, now=clock.now()).id
@@ -94,7 +94,7 @@ def _publish_broadcast() -> int:
 
 @contextmanager
 def run_application(folder: Path, *, people_count: int, workers: int = 1, **settings: str) -> Iterator[Application]:
-    """Start it with limits of requests off; with one worker, that worker has core 0 for itself."""
+    """Start it without rate limits; with one worker, that worker has core 0 for itself."""
     environ = {"WEB_CONCURRENCY": str(workers), "STREAMS_PER_ADDRESS": "100000", "STREAMS_PER_WORKER": "20000"}
     system = System(folder, **environ | settings)
     system.start()

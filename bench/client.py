@@ -1,4 +1,4 @@
-"""The load client (`load.c`) as a process on core 1, and the programs built."""
+"""The load client (`load.c`) as a process on core 1, and the build of the C programs."""
 
 import os
 import subprocess
@@ -9,14 +9,14 @@ BENCH_FOLDER = Path(__file__).resolve().parent
 
 
 def build(folder: Path) -> Path:
-    """Compile the C programs into `folder` and return it. Needs a C compiler called `cc`."""
+    """Compile the C programs into `folder` and return it. Needs a C compiler named `cc`."""
     for program in ("load", "limit"):
         subprocess.run(["cc", "-O2", "-o", str(folder / program), str(BENCH_FOLDER / f"{program}.c")], check=True)
     return folder
 
 
 class LoadClient:
-    """`streams` open streams. `wait_until_open` returns when all are open; `got(n)` when the last of them had message n."""
+    """`streams` open streams. `wait_until_open` waits for all; `wait_for_message` until the last one has it."""
 
     def __init__(self, programs: Path, port: int, streams: int, path: str, *, tokens: Path, hello: str = ""):
         arguments = [
@@ -41,7 +41,7 @@ class LoadClient:
         return float(words[1])
 
     def wait_for_message(self, number: int) -> float:
-        """CLOCK_REALTIME seconds when the last stream had that message."""
+        """Return when the last stream had that message, in CLOCK_REALTIME seconds."""
         while number not in self._received_at:
             self._record_message(self._read_words())
         return self._received_at[number]
@@ -63,13 +63,13 @@ class LoadClient:
 
 
 def read_cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
+    """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def read_private_bytes(pid: int) -> int:
-    """Private bytes of a process."""
+    """Return the private memory of a process in bytes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Private_Dirty:"):
             return int(line.split()[1]) * 1024

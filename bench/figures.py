@@ -1,9 +1,9 @@
-"""How the console and the inbox do with a million people: `python -m bench.figures [--url postgresql://…] [--people 1000000]`.
+"""Console and inbox with a million users: `python -m bench.figures [--url postgresql://…] [--people 1000000]`.
 
-Fills an empty database by bulk statements (a hundredth of the people as broadcasts, five times as many receipts), then asks
-the application itself, in this process, and prints p50 and p95 of each page. Without --url: SQLite in a temporary folder, a
-tenth of the people. Half of the receipts belong to the five newest broadcasts, so that the first page of the list has the
-worst of them.
+Fills an empty database with bulk inserts (one broadcast per hundred users, five receipts per user), then requests pages
+from the application in this process, and prints p50 and p95 of each. Without --url: SQLite in a temporary folder, a
+tenth of the users. Half of the receipts belong to the five newest broadcasts, so that the first page of the list is the
+worst case.
 """
 
 import argparse
@@ -31,8 +31,8 @@ ROLE_COUNT, CHOSEN_USERS, POPULAR_BROADCASTS = (
     100,
     100,
     5,
-)  # roles; people of a broadcast to chosen ones; broadcasts that half of the receipts belong to
-LIMITS_MS = {"publish": 50, "audience preview": 300}  # of the rest: 100
+)  # roles; recipients of a broadcast to chosen users; broadcasts with half of the receipts
+LIMITS_MS = {"publish": 50, "audience preview": 300}  # of all others: 100
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def fill_database(people_count: int) -> None:
-    """People, roles, broadcasts, receipts; ids from 1 without gaps."""
+    """Insert users, roles, broadcasts and receipts, with ids from 1 without gaps."""
     alice = users.create_user("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
     assert alice == 1
     broadcasts, receipts = people_count // 100, people_count * 5
@@ -74,7 +74,7 @@ def fill_database(people_count: int) -> None:
     is_sqlite = db.engine.dialect.name == "sqlite"
     with db.engine.begin() as connection:
         if not is_sqlite:
-            connection.execute(text("SET session_replication_role = replica"))  # no check of two foreign keys a row
+            connection.execute(text("SET session_replication_role = replica"))  # skip two foreign key checks per row
         for statement in _STATEMENTS:
             parameters = {name: value for name, value in values.items() if f":{name}" in statement}
             connection.execute(text(_expand_series(statement, is_sqlite)), parameters)
@@ -86,7 +86,7 @@ def fill_database(people_count: int) -> None:
         connection.execute(text("ANALYZE" if is_sqlite else "VACUUM ANALYZE"))
 
 
-# "FROM numbers(a, b, n)" stands for the numbers a to b as column n, which the two databases spell differently
+# "FROM numbers(a, b, n)" means the numbers a to b as column n, whose syntax differs between the two databases
 _STATEMENTS = [
     "INSERT INTO roles (name) SELECT 'role' || n FROM numbers(0, :roles - 1, n)",
     """INSERT INTO users (id, username, name, created_at, read_through_seq, preferences)

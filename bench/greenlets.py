@@ -1,4 +1,4 @@
-"""The usual way to stream from Flask, to compare with: a generator, a greenlet and a queue for each client."""
+"""For comparison, the usual way to stream from Flask: a generator, a greenlet and a queue per client."""
 
 import queue
 

@@ -1,17 +1,17 @@
-"""How many events a second go from Kafka into the log and onto streams, and what it costs the worker that reads them.
+"""Events per second from Kafka into the log and onto streams, and their cost for the worker that reads them.
 
     python -m bench.ingest [--events 8000] [--seconds 20] [--rate 500] [--streams 50] [--waiting 0]
 
-One worker, started as an operator does, on the embedded defaults or DATABASE_URL; brokers: KAFKA_BOOTSTRAP_SERVERS, else the
-mock cluster. Events are of 1 KB, distinct, to the role ops. Tells:
-1. a backlog: events per second into the log, and on a stream of every client (`load.c`, which takes little of a core; the
-   mock cluster keeps about 5 MB of a partition, so it is no longer than that);
-2. a steady rate: from produced to the frame read, p50 and p99;
-3. the longest stall of a ticker of 10 ms inside the worker, during each; what an event cost it of its processor, which a busy
-   machine changes less than the time; and the most memory it ever held, before the backlog and after it.
-With --waiting so many events wait before the system starts, and only the memory is told while it reads for --seconds. The mock
-cluster forgets most of a million, so name real ones: python -m tests.support.kafka.server -- python -m bench.ingest
---waiting 1000000
+One worker, started as an operator does, on the embedded defaults or DATABASE_URL; brokers: KAFKA_BOOTSTRAP_SERVERS,
+else the mock cluster. Events have 1 KB, are distinct, and go to the role ops. Prints:
+1. backlog: events per second into the log, and to every stream (`load.c`, which needs little CPU; the mock cluster
+   keeps about 5 MB per partition, which limits the backlog);
+2. steady rate: p50 and p99 from produced to the frame read;
+3. for both, the longest stall of a 10 ms ticker in the worker; its CPU time per event, which a busy machine changes
+   less than elapsed time; and its peak memory, before and after the backlog.
+With --waiting, that many events wait before the system starts, and only memory is printed while it reads for --seconds.
+The mock cluster drops most of a million, so use real brokers:
+python -m tests.support.kafka.server -- python -m bench.ingest --waiting 1000000
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 class Worker:
-    """The process that reads: what it used since the last look."""
+    """The worker that reads: its usage since the last call."""
 
     def __init__(self, pid: int, ticks: Path):
         self._proc, self._ticks = Path(f"/proc/{pid}"), ticks
@@ -65,7 +65,7 @@ class Worker:
         self._ticks.write_text("")
 
     def describe_usage(self, events: int) -> str:
-        """In words, for so many events."""
+        """Return the usage as text, for that many events."""
         longest = max(map(float, self._ticks.read_text().split()), default=0.0)
         cpu = (self._read_cpu_seconds() - self._cpu_seconds_before) / events * 1e6
         return f"{cpu:.0f} µs of the worker's processor each, longest stall {longest:.0f} ms"
@@ -165,7 +165,7 @@ def _make_event(id: str) -> dict:
 
 
 def _get_record_key(event: dict) -> str:
-    """Spreads a backlog over the partitions; without a key one of them gets most, and the mock forgets its oldest."""
+    """Spread a backlog over the partitions; without keys one gets most of it, and the mock drops its oldest records."""
     return event["id"]
 
 

@@ -1,4 +1,4 @@
-"""What the application is measured beside, on the same machine in the same run: each starts a server on a port and sends."""
+"""Servers to compare the application with, on the same machine in the same run."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 BENCH_FOLDER = Path(__file__).resolve().parent
-MESSAGE = "x" * 180  # with its field names about 200 bytes, as the application's shortest
+MESSAGE = "x" * 180  # with its field names about 200 bytes, as the application's shortest message
 
 
 class Peer:
-    """A server whose `send(count)` sends that many messages back to back and returns when each was sent (CLOCK_REALTIME)."""
+    """A server; `send(count)` sends messages back to back and returns the time of each (CLOCK_REALTIME)."""
 
     path = "/"
 
@@ -52,7 +52,7 @@ class HttpPeer(Peer):
 
 @contextmanager
 def run_limit(programs: Path, port: int, streams: int) -> Iterator[Peer]:
-    """The C loop."""
+    """Run the C loop."""
     arguments = [str(programs / "limit"), str(port), str(streams), "200"]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     os.sched_setaffinity(process.pid, {0})
@@ -66,7 +66,7 @@ def run_limit(programs: Path, port: int, streams: int) -> Iterator[Peer]:
 
 @contextmanager
 def run_greenlets(port: int) -> Iterator[Peer]:
-    """A greenlet and a queue for each stream, as a Flask tutorial has it."""
+    """Run a Flask app with a greenlet and a queue per stream, as tutorials show it."""
     arguments = [
         "-m",
         "gunicorn",
@@ -80,7 +80,7 @@ def run_greenlets(port: int) -> Iterator[Peer]:
         "12000",
     ]
     arguments += ["--no-control-socket", "greenlets:app"]
-    # in this folder, because gunicorn would read the project's gunicorn.conf.py in the one above
+    # in this folder, because gunicorn would read gunicorn.conf.py in the project root
     process = subprocess.Popen([sys.executable, *arguments], cwd=BENCH_FOLDER, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -117,7 +117,7 @@ http {{
 
 @contextmanager
 def run_nchan(port: int) -> Iterator[Peer | None]:
-    """The nchan module of nginx; None where Debian's package is not installed."""
+    """Run nginx with its nchan module; yields None if Debian's package is not installed."""
     if not shutil.which("nginx") or not NCHAN_MODULE.exists():
         yield None
         return

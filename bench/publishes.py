@@ -1,6 +1,6 @@
-"""How many publishes a second one PostgreSQL takes: `python -m bench.publishes`. A commit waits for the disk.
+"""Publishes per second of one PostgreSQL: `python -m bench.publishes`. A commit waits for the disk.
 
-The real action, each publish its own transaction, by 1, 4 and 8 processes at once; then events appended in batches of 500.
+Runs the real action, one transaction per publish, in 1, 4 and 8 processes; then appends events in batches of 500.
 """
 
 import multiprocessing
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measure_publishes(environ: dict[str, str]) -> int:
-    """Publish for SECONDS; return how many."""
+    """Publish for SECONDS; return the number of publishes."""
     with create_app(Settings.load(environ)).app_context():
         sender = users.get_first_admin()
         actor = Actor(sender.id, sender.name, sender.roles, True)
@@ -52,7 +52,7 @@ def measure_publishes(environ: dict[str, str]) -> int:
 
 
 def measure_appends(environ: dict[str, str]) -> int:
-    """Append batches for SECONDS; return how many events."""
+    """Append batches for SECONDS; return the number of events."""
     entry = log.NewEvent(EventType.SESSION_ENDED, None, EveryoneAudience(), {"session": "measured"})
 
     def append_batch() -> None:

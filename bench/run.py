@@ -1,8 +1,9 @@
-"""`make bench`: streams of the real application, beside a plain C loop, nchan and a greenlet for each stream.
+"""`make bench`: streams of the application, compared with a plain C loop, nchan and a greenlet per stream.
 
-The server's worker has core 0 for itself, the load client core 1; how busy the client was is told too: near 1, a figure is the
-client's. Ours and one other take turns, message by message, so that a noisy moment of the machine meets both alike; the streams
-of the rest are open and idle. What is reported are ratios within one run: the absolute figures belong to this machine.
+The server's worker has core 0 for itself, the load client core 1. The client's CPU share is reported too: near 1, the
+client is the bottleneck. Ours and one other server alternate message by message, so that noise of the machine affects
+both alike; the streams of the others are open and idle. Results are ratios within one run: absolute values depend on
+the machine.
 """
 
 import argparse
@@ -30,21 +31,21 @@ REPLAYED_EVENTS = 20
 
 @dataclass
 class Contender:
-    """A server with its open streams, and what was measured of it. `sent_count` counts its messages."""
+    """A server with its open streams and its measurements. `sent_count` counts its messages."""
 
     name: str
     load: LoadClient
     send: Callable[[int], list[float]]
     sent_count: int = 0
-    connects_per_second: float = 0.0  # a second
-    delivery_seconds: list[float] = field(default_factory=list)  # sent → had by the last stream
-    burst_rates: list[float] = field(default_factory=list)  # deliveries/s, back to back
-    our_rate_ratio: float = 1.0  # our rate while we took turns with this one : its rate
+    connects_per_second: float = 0.0  # opened streams per second
+    delivery_seconds: list[float] = field(default_factory=list)  # sent → received by the last stream
+    burst_rates: list[float] = field(default_factory=list)  # deliveries/s of messages sent back to back
+    our_rate_ratio: float = 1.0  # our rate while alternating with this one : its rate
     our_burst_ratio: float = 1.0  # the same, back to back
-    client_busy_shares: list[float] = field(default_factory=list)  # share of a core that the load client used
+    client_busy_shares: list[float] = field(default_factory=list)  # CPU share of the load client
 
     def measure_message(self) -> None:
-        """One message, and wait until the last stream has it."""
+        """Send one message and wait until the last stream has it."""
         cpu_seconds_before, started_at = read_cpu_seconds(self.load.process.pid), time.monotonic()
         [sent_at] = self.send(1)
         self.sent_count += 1
@@ -54,14 +55,14 @@ class Contender:
         )
 
     def measure_burst(self, count: int) -> None:
-        """`count` messages without waiting."""
+        """Send `count` messages without waiting."""
         sent_at = self.send(count)[0]
         self.sent_count += count
         self.burst_rates.append(self.load.streams * count / (self.load.wait_for_message(self.sent_count) - sent_at))
 
     @property
     def rate(self) -> float:
-        """Deliveries/s, one at a time."""
+        """Deliveries/s of messages sent one at a time."""
         return self.load.streams / statistics.median(self.delivery_seconds)
 
 
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def compare(folder: Path, streams: int) -> None:
-    """Measure everybody with the same number of streams, and print it."""
+    """Measure every server with the same number of streams, and print the results."""
     (folder / "app").mkdir()
     with ExitStack() as stack:
         app = stack.enter_context(run_application(folder / "app", people_count=streams))
@@ -90,7 +91,7 @@ def compare(folder: Path, streams: int) -> None:
 
 
 def measure_alternately(ours: Contender, other: Contender) -> None:
-    """ROUNDS messages of each, one at a time, and BURST_ROUNDS times BURST back to back."""
+    """Send ROUNDS messages to each, one at a time, then BURST_ROUNDS bursts of BURST messages."""
     for _ in range(ROUNDS):
         ours.measure_message()
         other.measure_message()
@@ -140,7 +141,7 @@ def open_peers(stack: ExitStack, folder: Path, streams: int, tokens: Path) -> li
 
 
 def count_role_writes(app: Application) -> int:
-    """How many sockets a broadcast to the role ops touches."""
+    """Return how many sockets a broadcast to the role ops writes to."""
     wait = gauges.INTERVAL_SECONDS + 1  # until the metrics are up to date
     time.sleep(wait)
     before = read_metric(app, "broadcast_stream_writes_total")

@@ -1,8 +1,8 @@
-"""What N open pages need, from what one worker was measured to do: `python -m bench.simulate [--pages …] [--publishes …]`.
+"""What N open pages need, from measurements of one worker: `python -m bench.simulate [--pages …] [--publishes …]`.
 
-A simulation, not a formula, because of the queue: messages come at random, each takes a worker as long as its streams take
-to write to, and one that comes while the worker still writes waits. Only what was measured goes in (`WorkerCapacity`); a
-test holds the simulation to the measured points. What it leaves out: the network, the kernel's memory, and proxies.
+A simulation, not a formula, because of queueing: messages arrive at random, each keeps a worker busy while it writes to
+its streams, and a message that arrives meanwhile waits. Its only inputs are measurements (`WorkerCapacity`); a test
+compares it with measured points. It ignores the network, the kernel's memory, and proxies.
 """
 
 import argparse
@@ -14,28 +14,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerCapacity:
-    """One worker on one core of a two-core Debian box; see docs/scaling.md for where each comes from."""
+    """One worker on one core of a two-core Debian machine; docs/scaling.md has the source of each value."""
 
-    streams_per_second: float = 125_000  # streams that one message is written to in a second
-    first_write_ms: float = 2.0  # commit → ring → the log read → the first write
-    publishes_per_second: float = 60  # one PostgreSQL on a slow disk, each publish its own transaction
+    streams_per_second: float = 125_000  # writes of one message per second
+    first_write_ms: float = 2.0  # commit → notification → log read → first write
+    publishes_per_second: float = 60  # one PostgreSQL on a slow disk, one transaction per publish
     streams_per_worker: int = 12_000  # STREAMS_PER_WORKER
     workers_per_node: int = 4
-    polls_per_second: float = 1.0  # of the log, by each worker, whatever happens
+    polls_per_second: float = 1.0  # of the log, by each worker, even when idle
     page_reconnect_seconds: float = 600.0  # STREAM_MAX_AGE_SECONDS
-    openings_per_second: float = 500  # streams that one worker opens: who is it, what did they miss
+    openings_per_second: float = 500  # streams that one worker opens: authentication and replay
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityEstimate:
-    """What a number of pages takes, and how soon a message is on the last of them."""
+    """The resources for a number of pages, and the latency of a message to the last of them."""
 
     workers: int
     nodes: int
     reads_per_second: float  # of the log, by all workers
-    notifications_per_second: float  # that Redis passes on
-    openings_per_second: float  # streams that begin anew because of their age
-    busy_share: float  # share of a worker's core that writing takes
+    notifications_per_second: float  # that Redis delivers
+    openings_per_second: float  # streams that reconnect because of their maximum age
+    busy_share: float  # share of a worker's core spent on writing
     median_ms: float
     p99_ms: float
 
@@ -43,17 +43,17 @@ class CapacityEstimate:
 def estimate_capacity(
     pages: int, publishes: float, capacity: WorkerCapacity = WorkerCapacity(), *, messages: int = 2000, seed: int = 1
 ) -> CapacityEstimate:
-    """For `pages` open pages that all get `publishes` messages a second. Raises ValueError beyond what the log takes."""
+    """Estimate for `pages` open pages that all get `publishes` messages/s. Raises ValueError beyond the log's limit."""
     if publishes > capacity.publishes_per_second:
         raise ValueError(f"one log takes {capacity.publishes_per_second:,.0f} publishes a second: batch them, or shard")
     min_workers_for_streams = math.ceil(pages / capacity.streams_per_worker)
-    # no more than half of a core for writing: the other half is for pages, and for the day when a node is missing
+    # writing may take half of a core: the other half is for pages, and for when a node is down
     min_workers_for_writes = math.ceil(pages * publishes / capacity.streams_per_second / 0.5)
     workers = max(1, min_workers_for_streams, min_workers_for_writes)
     latencies_ms = simulate_latencies(pages / workers, publishes, capacity, messages=messages, seed=seed)
     return CapacityEstimate(
         workers=workers,
-        nodes=max(2, math.ceil(workers / capacity.workers_per_node) + 1),  # one may die
+        nodes=max(2, math.ceil(workers / capacity.workers_per_node) + 1),  # one may fail
         reads_per_second=workers * (capacity.polls_per_second + publishes),
         notifications_per_second=workers * publishes,
         openings_per_second=pages / capacity.page_reconnect_seconds,
@@ -66,7 +66,7 @@ def estimate_capacity(
 def simulate_latencies(
     streams: float, publishes: float, capacity: WorkerCapacity, *, messages: int, seed: int
 ) -> list[float]:
-    """Milliseconds from each message's commit to the last of a worker's streams, messages coming at random."""
+    """Return the milliseconds from each commit to the write to a worker's last stream; messages arrive at random."""
     rng, latencies_ms = random.Random(seed), []
     arrives_at = free_at = 0.0
     for _ in range(messages):

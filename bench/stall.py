@@ -1,4 +1,4 @@
-"""How long a fan-out keeps the rest of its worker waiting: the real hub and its sockets, beside a timer of one millisecond."""
+"""How long a fan-out blocks its worker: the real hub and its sockets, next to a timer of one millisecond."""
 
 import os
 import subprocess
@@ -33,14 +33,14 @@ class Stall:
 
 
 def measure(programs: Path, streams: int) -> Stall:
-    """Run in a process of its own, on core 0."""
+    """Run in a separate process on core 0."""
     arguments = [sys.executable, "-m", "bench.stall", str(programs), str(streams)]
     output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
     return Stall(streams, float(output[0]), float(output[1]))
 
 
 class Ticker:
-    """Asks to be woken after a millisecond, again and again; `longest_delay` is the worst delay."""
+    """Sleeps one millisecond repeatedly; `longest_delay` is the longest delay."""
 
     def __init__(self) -> None:
         self.longest_delay = 0.0

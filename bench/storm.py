@@ -1,4 +1,4 @@
-"""Ten thousand streams cut off at once, and back: how long until all are current, and what pages cost meanwhile."""
+"""Ten thousand streams disconnect at once and reconnect: time until all are current, and page latency meanwhile."""
 
 import statistics
 import threading
@@ -9,11 +9,11 @@ from bench.application import Application, run_application
 from bench.client import LoadClient, read_cpu_seconds
 from tests.support.http_session import HttpSession
 
-MISSED_EVENTS = 20  # events published while everybody was away
+MISSED_EVENTS = 20  # events published while all were disconnected
 
 
 def measure(programs: Path, streams: int) -> None:
-    """Two workers, `streams` people. Prints rows of the table."""
+    """Measure with two workers and `streams` users. Prints rows of the table."""
     (folder := programs / "storm").mkdir()
     with run_application(folder, people_count=streams, workers=2) as app:
         first_load = LoadClient(programs, app.port, streams, app.path, tokens=app.tokens)
@@ -35,7 +35,7 @@ def measure(programs: Path, streams: int) -> None:
 
 
 class PageLoader:
-    """Somebody who loads the inbox five times a second."""
+    """Loads the inbox five times per second."""
 
     def __init__(self, app: Application):
         self._visitor = HttpSession(app.system, token=app.tokens.read_text().split()[0])
@@ -51,7 +51,7 @@ class PageLoader:
             self._durations.append(time.monotonic() - started_at)
 
     def stop(self) -> tuple[float, float]:
-        """Stop, and return the median and the 95th percentile in seconds."""
+        """Stop; return the median and the 95th percentile in seconds."""
         self._stop_requested.set()
         self._thread.join()
         return statistics.median(self._durations), statistics.quantiles(self._durations, n=20)[-1]

@@ -1,7 +1,7 @@
-"""What every test may ask for: an application on an empty, migrated database, the cast, and the system as real processes.
+"""Shared fixtures: an application on an empty, migrated database, the test users, and the system as real processes.
 
-The database is SQLite in a temporary folder, or the server of DATABASE_URL (a database of its own is made there). pytest
-itself is never monkey-patched; what needs gunicorn workers asks for `system` and is marked `service`.
+The database is SQLite in a temporary folder, or a new database on the server of DATABASE_URL. pytest itself is never
+monkey-patched; tests that need gunicorn workers use `system` and are marked `service`.
 """
 
 import shutil
@@ -31,7 +31,7 @@ from tests.support.redis_server import own_redis  # noqa: F401 - a fixture
 from tests.support.system import TIMEOUT_FACTOR, System
 from tests.support.users import TEST_USERS, BrowserClient
 
-# how long an example takes is the machine's affair
+# how long an example takes depends on the machine
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
 _DATABASE_FILE = "broadcast.sqlite3"
@@ -55,14 +55,14 @@ def _migrate(settings: Settings) -> None:
 
 @pytest.fixture(scope="session")
 def server_database() -> Iterator[str | None]:
-    """An empty database of its own on the server of DATABASE_URL; None when the tests run on SQLite."""
+    """The URL of an empty database on the server of DATABASE_URL; None when the tests run on SQLite."""
     with temporary_database(DATABASE_URL) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def migrated(server_database: str | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a migrated SQLite file to copy; with a server, its database is migrated instead."""
+    """A folder with a migrated SQLite file to copy; on a server, the database is migrated instead."""
     folder = tmp_path_factory.mktemp("migrated")
     _migrate(_build_settings(folder, server_database))
     return folder
@@ -70,7 +70,7 @@ def migrated(server_database: str | None, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def populated(migrated: Path, compiled: FileSystemBytecodeCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a SQLite file to copy in which the cast is already."""
+    """A folder with a SQLite file to copy that has the test users already."""
     folder = tmp_path_factory.mktemp("populated")
     shutil.copy(migrated / _DATABASE_FILE, folder)
     with create_app(_build_settings(folder, None)).app_context():
@@ -81,7 +81,7 @@ def populated(migrated: Path, compiled: FileSystemBytecodeCache, tmp_path_factor
 
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, migrated: Path, server_database: str | None, tmp_path: Path) -> Settings:
-    """Settings of the application under test; a test that wants others overrides this fixture or calls `make_app`."""
+    """Settings of the application under test; a test that needs others overrides this fixture or calls `make_app`."""
     if not server_database:
         needs_users = not {"cast", "client"}.isdisjoint(request.fixturenames)
         shutil.copy((request.getfixturevalue("populated") if needs_users else migrated) / _DATABASE_FILE, tmp_path)
@@ -90,7 +90,7 @@ def settings(request: pytest.FixtureRequest, migrated: Path, server_database: st
 
 @pytest.fixture(scope="session", autouse=True)
 def turn_of_threads() -> Iterator[None]:
-    """Writers of SQLite take turns. Here they are threads, as pytest is not patched, and gevent's lock is one of greenlets."""
+    """Use a thread lock for SQLite's writers: pytest is not patched, and gevent's lock works between greenlets only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "_writer_lock", threading.BoundedSemaphore(1))
         yield
@@ -100,7 +100,7 @@ def turn_of_threads() -> Iterator[None]:
 def compiled(
     migrated: Path, server_database: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FileSystemBytecodeCache]:
-    """Compiled templates for every application of the run, which has its routes and its queries compiled once as well."""
+    """A cache of compiled templates for every application of the run; routes and queries are compiled once, too."""
     with create_app(_build_settings(migrated, server_database)).app_context():
         engine = db.engine
         engine.connect().close()
@@ -113,7 +113,7 @@ def compiled(
 
 @pytest.fixture
 def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
-    """Builds an application with changed settings: `make_app(limit_publish_per_user="2/minute")`."""
+    """Make an application with changed settings: `make_app(limit_publish_per_user="2/minute")`."""
     apps: list[Flask] = []
 
     def make(**changes) -> Flask:
@@ -134,7 +134,7 @@ def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
 
 
 def _delete_all_rows() -> None:
-    """Take all rows out of a server's database, and begin the log anew. TRUNCATE would make every file anew, for a second."""
+    """Delete all rows of a server's database and reset the log. TRUNCATE recreates every file, which takes a second."""
     kept_suffixes = ("_head", "_version", "_support", "_identity")
     tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept_suffixes)]
     with db.engine.begin() as connection:
@@ -154,25 +154,25 @@ def _delete_all_rows() -> None:
 
 @pytest.fixture
 def app(make_app) -> Flask:
-    """The application, with its hub at the head of the log and no background loops: call `tail(app)` to deliver."""
+    """The application, with its hub at the head of the log. No loops run: `deliver_new_events(app)` delivers."""
     return make_app()
 
 
 @pytest.fixture
 def in_app(app: Flask) -> Iterator[Flask]:
-    """The application, with its context pushed: for tests of the store and the actions."""
+    """The application with its context pushed, for tests of the store and the actions."""
     with app.app_context():
         yield app
 
 
 @pytest.fixture
 def cast(in_app: Flask) -> dict[str, Actor]:
-    """Alice (admin), Bob (ops), Charlie (no role) in the database, as actors by name."""
+    """Alice (admin), Bob (ops) and Charlie (no role) in the database, as actors by name."""
     return add_test_users()
 
 
 def add_test_users() -> dict[str, Actor]:
-    """Put the cast into the database of the current application, if they are not there yet."""
+    """Add the test users to the current application's database unless they exist; return them as actors by name."""
     actors = {}
     for account in TEST_USERS:
         if known.get_by_username(account.username) is None:
@@ -184,22 +184,23 @@ def add_test_users() -> dict[str, Actor]:
 
 @pytest.fixture
 def client(app: Flask) -> Iterator:
-    """Makes clients: `client("alice")` is signed in, `client()` is nobody. The cast exists."""
+    """Make test clients: `client("alice")` is signed in, `client()` is anonymous. The test users exist."""
     with app.app_context():
         add_test_users()
     return lambda username=None: BrowserClient.for_user(app, username)
 
 
 def deliver_new_events(app: Flask) -> None:
-    """Deliver what is new in the log to the open streams of `app`, as the tail of a worker does."""
+    """Deliver new events of the log to the open streams of `app`, as a worker's tailer does."""
     app.extensions["runtime"].tailer.catch_up()
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The whole system as real processes: two gunicorn workers, a Redis, the cast with passwords. Shared by its tests.
+    """The whole system as real processes: two gunicorn workers, a Redis, the test users with passwords. Shared by
+    tests.
 
-    Its database is its own: the one of `app` is emptied after each test.
+    It has its own database: the one of `app` is emptied after each test.
     """
     folder = tmp_path_factory.mktemp("system")
     with temporary_database(DATABASE_URL) as url, System(folder, database_url=url, redis_url=REDIS_URL) as started:
@@ -207,25 +208,25 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's own timeout is that of a quick machine, too."""
+    """Multiply a test's own timeout, which is meant for a fast machine, as well."""
     for item in items:
         if (marker := item.get_closest_marker("timeout")) and marker.args:
             item.add_marker(pytest.mark.timeout(TIMEOUT_FACTOR * marker.args[0]), append=False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what this process measured to the one that started it, if tests run in several at once."""
+    """Send the measurements of an xdist worker to its controller."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["figures"] = figures.measurements
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    """Take what one of these processes measured."""
+    """Collect the measurements of an xdist worker."""
     figures.measurements += getattr(node, "workeroutput", {}).get("figures", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what the run measured."""
+    """Show the measurements of the run."""
     for line in figures.measurements:
         terminalreporter.write_line(f"measured: {line}")

@@ -1,4 +1,4 @@
-"""A ticker inside every gunicorn worker: notes each wait of 10 ms that took 5 ms too long, in milliseconds, in $TICKER."""
+"""A ticker in every gunicorn worker: writes each 10 ms wait that took 5 ms too long to $TICKER, in milliseconds."""
 
 import importlib.abc
 import importlib.machinery
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-_LAST_IMPORTED = "broadcast.ingest.kafka.bridge"  # by then the worker is patched
+_LAST_IMPORTED = "broadcast.ingest.kafka.bridge"  # by then the worker is monkey-patched
 
 
 def _tick() -> None:

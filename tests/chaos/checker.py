@@ -1,8 +1,8 @@
-"""Judges a history by the invariants I1 to I11. Pure functions; a violation is a sentence with what it was found at.
+"""Checks a history against the invariants I1 to I11. Pure functions; a violation is a sentence with its evidence.
 
-Jepsen's set-full in spirit: what was answered `ok` must be there at the end, what was refused must not, and what timed out may
-be or not, but for all alike. Times of the test's own clients are late by as much as the machine is busy, so rules speak of
-order wherever order is enough.
+Like Jepsen's set-full: what was answered `ok` must exist at the end, what was refused must not, and what timed out may
+exist or not, but alike for everyone. Times from the test's own clients are late on a busy machine, so rules use order
+wherever order is enough.
 """
 
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ from functools import cached_property
 from tests.chaos.history import HistoryEvent, is_in_audience, select_events
 
 MAX_CONVERGENCE_SECONDS = 10.0
-ROLE_CHANGE_GRACE_SECONDS = 1.0  # a role taken away is felt within this
+ROLE_CHANGE_GRACE_SECONDS = 1.0  # a removed role takes effect within this
 _FOREVER = float("inf")
 
 
@@ -29,7 +29,7 @@ class Violation:
 
 
 class RunHistory:
-    """A history with what the rules ask of it again and again."""
+    """A history with the values that several rules need."""
 
     def __init__(self, events: Sequence[HistoryEvent]):
         self.events = events
@@ -61,7 +61,7 @@ class RunHistory:
 
     @cached_property
     def end_by_id(self) -> dict[int, HistoryEvent]:
-        """The first end of each broadcast that may have happened."""
+        """The first end of each broadcast that may have taken effect."""
         ends: dict[int, HistoryEvent] = {}
         for event in select_events(self.events, "end"):
             if event["result"] != "fail":
@@ -70,7 +70,7 @@ class RunHistory:
 
     @cached_property
     def _role_spans(self) -> dict[str, list[tuple[float, float, frozenset[str]]]]:
-        """(from, until, roles) of each person; while a change is under way both the old and the new ones hold."""
+        """(from, until, roles) of each user; during a change both the old and the new roles count."""
         spans: dict[str, list] = {
             event["user"]: [(0.0, _FOREVER, frozenset(event["roles"]))]
             for event in select_events(self.events, "person")
@@ -84,7 +84,7 @@ class RunHistory:
         return spans
 
     def was_in_audience(self, audience: HistoryEvent, user: str, began: float, until: float) -> bool:
-        """Whether the person was in the audience at any moment of the span."""
+        """Whether the user was in the audience at any time in the span."""
         role_sets = (roles for start, end, roles in self._role_spans.get(user, []) if start <= until and end >= began)
         return any(is_in_audience(audience, user, roles) for roles in role_sets)
 
@@ -93,27 +93,27 @@ class RunHistory:
         return attempts[0]["audience"] if attempts else None
 
     def is_always_in_audience(self, id: int, user: str) -> bool:
-        """Whether the person was in the audience of that broadcast during the whole run."""
+        """Whether the user was in the audience of that broadcast during the whole run."""
         audience = self.audience_of(id)
         role_sets = (roles for _, _, roles in self._role_spans.get(user, []))
         return audience is not None and all(is_in_audience(audience, user, roles) for roles in role_sets)
 
     @cached_property
     def surviving_ids(self) -> list[int]:
-        """Broadcasts that were answered `ok` and that nothing has ended."""
+        """Broadcasts that were answered `ok` and have not ended."""
         ids = {a["id"] for key, attempts in self.attempts_by_key.items() for a in attempts if a["result"] == "ok"}
         return sorted(ids - self.end_by_id.keys())
 
     @cached_property
     def events_by_stream(self) -> dict[str, list[HistoryEvent]]:
-        """Connects, frames and reloads of each stream, in the order in which they happened."""
+        """Connects, frames and reloads of each stream, in order."""
         events_by_stream = defaultdict(list)
         for event in select_events(self.events, "connect", "frame", "reload"):
             events_by_stream[event["stream"]].append(event)
         return events_by_stream
 
     def iterate_final_views(self) -> Iterator[tuple[str, str, set[int]]]:
-        """(stream, user, cards) as a client has them at the end."""
+        """Yield (stream, user, cards) as each client has them at the end."""
         for stream, events in self.events_by_stream.items():
             cards: set[int] = set()
             for event in events:
@@ -133,7 +133,7 @@ def parse_seq(cursor: str | None) -> int | None:
 def check_no_loss(run: RunHistory) -> Iterator[Violation]:
     for key, attempts in run.attempts_by_key.items():
         for id in {attempt["id"] for attempt in attempts if attempt["result"] == "ok"}:
-            if run.key_by_id.get(id, key) != key:  # an id that was given out again
+            if run.key_by_id.get(id, key) != key:  # an id was reused
                 yield Violation("I1", f"broadcast {id} was answered ok for {key!r} and is {run.key_by_id[id]!r}")
     finals = {event["user"]: set(event["cards"]) for event in run.inboxes if event["final"]}
     for id in run.surviving_ids:
@@ -164,7 +164,7 @@ def check_no_phantom(run: RunHistory) -> Iterator[Violation]:
 
 
 def check_no_leak(run: RunHistory, grace: float = ROLE_CHANGE_GRACE_SECONDS) -> Iterator[Violation]:
-    """Whoever was meant at no moment since the publishing never gets it; who no longer is gets it no more after `grace`."""
+    """Only users who were in the audience since publishing get a message; who has left it gets none after `grace`."""
 
     def is_leak(id: int, user: str, since: float, at: float) -> bool:
         audience = run.audience_of(id)
@@ -190,7 +190,7 @@ def check_no_leak(run: RunHistory, grace: float = ROLE_CHANGE_GRACE_SECONDS) -> 
 
 
 def check_no_duplicate(run: RunHistory) -> Iterator[Violation]:
-    """On the wire: at most once for each connection; a client that returns with its cursor may get a frame again."""
+    """A message arrives at most once per connection; after a reconnect a client may get a frame again."""
     counts = Counter((f["stream"], f["turn"], f["broadcast"]) for f in run.frames if f["event"] == "MESSAGE")
     for (stream, connection_number, id), times in counts.items():
         if times > 1:
@@ -202,7 +202,7 @@ def check_no_duplicate(run: RunHistory) -> Iterator[Violation]:
 
 
 def check_order(run: RunHistory) -> Iterator[Violation]:
-    """`seq_by_id` rises on every connection, and all say the same of a broadcast; lists are in that order too."""
+    """Seqs rise on every connection and are the same everywhere for one broadcast; lists are in that order too."""
     for stream, events in run.events_by_stream.items():
         last = -1
         for event in events:
@@ -225,7 +225,7 @@ def check_order(run: RunHistory) -> Iterator[Violation]:
 
 
 def check_no_gap(run: RunHistory) -> Iterator[Violation]:
-    """A client at `seq_by_id` n has every lasting message of its audience up to n, from where it began."""
+    """A client at seq n has every surviving message of its audience from its start up to n."""
     for stream, events in run.events_by_stream.items():
         user, received, start_seq, checked_count = events[0]["user"], set(), None, 0
         expected_seqs = sorted(
@@ -235,7 +235,7 @@ def check_no_gap(run: RunHistory) -> Iterator[Violation]:
             if event["kind"] == "reload":
                 received |= {run.seq_by_id[id] for id in event["cards"] if id in run.seq_by_id}
             seq = parse_seq(event.get("cursor") or event.get("id"))
-            if event["kind"] != "frame" or event["event"] == "RESET":  # from there on, by what the client has loaded
+            if event["kind"] != "frame" or event["event"] == "RESET":  # from there on, what the client loaded counts
                 start_seq = seq if event["kind"] == "reload" or start_seq is None else start_seq
                 continue
             if event["event"] == "MESSAGE":
@@ -304,7 +304,7 @@ def check_converged(run: RunHistory, max_seconds: float = MAX_CONVERGENCE_SECOND
 
 
 def check_page_matches_reload(run: RunHistory) -> Iterator[Violation]:
-    """What a client made of its stream is what a reload shows. Broadcasts that may have ended or not are left aside."""
+    """What a client shows from its stream is what a reload shows. Broadcasts that may have ended or not are ignored."""
     finals = {event["user"]: set(event["cards"]) for event in run.inboxes if event["final"]}
     undecided_ids = {id for id, end in run.end_by_id.items() if end["result"] != "ok"}
     for stream, user, cards in run.iterate_final_views():
@@ -320,7 +320,7 @@ RULES: list[Callable[[RunHistory], Iterator[Violation]]] = [
 
 
 def check_history(events: Sequence[HistoryEvent]) -> list[Violation]:
-    """Every violation of every rule."""
+    """Return every violation of every rule."""
     run = RunHistory(events)
     return [violation for rule in RULES for violation in rule(run)]
 

@@ -1,4 +1,4 @@
-"""A system to break: two workers, a Redis of its own behind a link, a database (PostgreSQL behind a link), and people."""
+"""A system to break: two workers, a Redis behind a proxy, a database (PostgreSQL behind a proxy), and users."""
 
 import json
 import signal
@@ -20,9 +20,9 @@ from tests.support.tcp_proxy import RedisServer, TcpProxy
 
 @contextmanager
 def start_environment(folder: Path, *, user_count: int, seed: int, requirement: str = "") -> Iterator[ChaosEnvironment]:
-    """Everything started, and ended at the end. Raises LookupError without a Redis server on this machine.
+    """Start everything; stop it at the end of the block. Raises LookupError without a Redis server on this machine.
 
-    `requirement` is "standby" for a PostgreSQL primary that has one, "kafka" for brokers that the system reads.
+    `requirement` is "standby" for a PostgreSQL primary with a standby, "kafka" for brokers that the system reads.
     """
     redis_program = find_server()
     if redis_program is None:
@@ -68,14 +68,14 @@ def _kill_redis(redis: RedisServer) -> None:
 
 
 def _create_database(postgres_pair: tuple[PostgresServer, PostgresServer]) -> str:
-    """A new database, at whichever of the two takes writes."""
+    """Create a database on the server that accepts writes; return its URL."""
     primary, standby = postgres_pair
     command(primary, "CREATE DATABASE broadcast")
     return f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/broadcast"
 
 
 def _proxy_database(database_url: str | None) -> tuple[TcpProxy | None, str | None]:
-    """The same database through a link that can be closed; (None, None) for SQLite."""
+    """Return a proxy and the database URL through it; (None, None) for SQLite."""
     if database_url is None:
         return None, None
     url = sqlalchemy.make_url(database_url)

@@ -1,4 +1,4 @@
-"""Faults of the table that are no world of their own: the tests that show them, and how `make chaos` runs these."""
+"""Faults of the table without a scenario here: the tests that cover them, and how `make chaos` runs these."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from tests.support.system import PROJECT_ROOT
 
 @dataclass(frozen=True, slots=True)
 class ExternalFault:
-    """`test_paths` are files or tests of pytest; a judge is named as `judge: name`."""
+    """`test_paths` are pytest files or tests; an external audit is written as `judge: name`."""
 
     name: str
     test_paths: tuple[str, ...]
@@ -87,7 +87,7 @@ EXTERNAL_FAULTS: dict[str, ExternalFault] = {
 
 
 def run_tests(fault: str) -> tuple[bool, str]:
-    """Run the tests of that fault; return whether they hold, and their own last line with the seconds they took."""
+    """Run the tests of that fault; return whether they pass, and their last output line with the seconds they took."""
     started_at = time.monotonic()
     test_paths = EXTERNAL_FAULTS[fault].test_paths
     audits = [name.removeprefix("judge: ") for name in test_paths if name.startswith("judge: ")]

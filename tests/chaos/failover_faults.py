@@ -1,4 +1,4 @@
-"""Faults of a PostgreSQL that has a standby: the primary becomes read-only, or it dies and takes commits with it."""
+"""Faults of a PostgreSQL with a standby: the primary becomes read-only, or it dies and commits are lost."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.support.system import wait_for
 
 @register_fault("F30", "PostgreSQL: primary read-only, then its standby promoted", requirement="standby")
 def make_primary_read_only(scenario: Scenario, scale: float) -> None:
-    """A demotion without a restart: the server answers, its connections live, and it takes no writes."""
+    """A demotion without a restart: the server answers, its connections stay open, and it accepts no writes."""
     primary, standby = scenario.environment.postgres_pair
     with scenario.readiness.must_report("database") as problem:
         command(primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
@@ -30,9 +30,9 @@ def make_primary_read_only(scenario: Scenario, scale: float) -> None:
 
 @register_fault("F31", "PostgreSQL: primary dies, its standby lacks the last commits", requirement="standby")
 def lose_commits(scenario: Scenario, scale: float) -> None:
-    """What was answered in the last seconds is gone, and its numbers are given out again: every page is told by RESET."""
+    """The commits of the last seconds are lost, and their seqs are reused: every page gets a RESET."""
     primary, standby = scenario.environment.postgres_pair
-    started_at = time.monotonic() - 1  # the standby may have been behind already
+    started_at = time.monotonic() - 1  # the standby may have lagged already
     standby.stop()
     time.sleep(1 + 5 * scale)
     with scenario.readiness.must_report("database") as problem:

@@ -1,7 +1,7 @@
-"""The faults of the table, but for those of Kafka and of a standby: each breaks something for a while, and heals it.
+"""The faults of the table, except those of Kafka and of a standby: each breaks something for a while, and heals it.
 
-`scale` shortens them: 1 is the table's length. What a fault measures it puts into `world.figures`; what it must see at once,
-and the checker cannot, it asserts.
+`scale` shortens them: 1 is the table's duration. A fault puts its measurements into `scenario.measurements`, and
+asserts what the checker cannot see.
 """
 
 import os
@@ -27,15 +27,15 @@ from tests.support.system import wait_for
 Fault = Callable[[Scenario, float], None]
 FAULTS: dict[str, tuple[str, Fault]] = {}
 FAULT_REQUIREMENTS: dict[str, str] = {}
-# the short sets: of `make test`, and of `make test-services`
+# the short sets: for `make test`, and for `make test-services`
 SQLITE_FAULTS = ("F01", "F04", "F09", "F10k", "F11", "F12", "F21", "F24", "F32")
 SERVER_FAULTS = ("F02", "F03", "F09d", "F10", "F18", "F19", "F21", "F23")
-STANDALONE_FAULTS = ("F28", "F30", "F31")  # on servers too, each in a place of its own
+STANDALONE_FAULTS = ("F28", "F30", "F31")  # on servers too, each in its own environment
 WORKER_FAILPOINTS = [point for point in FAILPOINT_NAMES if point != "offsets"]
 
 
 def register_fault(id: str, name: str, *, requirement: str = "") -> Callable[[Fault], Fault]:
-    """Add it to the table. `requirement` is what its place has besides, see `tests.chaos.environment`."""
+    """Add a fault to the table. `requirement` is what its environment needs besides, see `tests.chaos.environment`."""
 
     def register(function: Fault) -> Fault:
         FAULTS[id] = (name, function)
@@ -47,14 +47,14 @@ def register_fault(id: str, name: str, *, requirement: str = "") -> Callable[[Fa
 
 @contextmanager
 def allow_worker_starts(scenario: Scenario) -> Iterator[None]:
-    """In this block workers come and go; one that has just begun has no link to Redis or Kafka yet, and may say so."""
+    """In this block workers stop and start; a new one is not connected to Redis or Kafka yet, and may report that."""
     with scenario.readiness.may_report("redis", "kafka"):
         yield
 
 
 @contextmanager
 def measure_slowest_publish(scenario: Scenario, measurement: str) -> Iterator[None]:
-    """Note the slowest answer to a publish in this block."""
+    """Record the slowest publish response in this block."""
     known_count = len(scenario.publish_outcomes)
     yield
     scenario.measurements[measurement] = round(
@@ -112,7 +112,7 @@ def degrade_redis(scenario: Scenario, scale: float) -> None:
 
 @register_fault("F09", "database locked")
 def hold_database_lock(scenario: Scenario, scale: float) -> None:
-    """Streams stay open; writes are answered 503, never with another error, and nothing is half written."""
+    """Streams stay open; writes get 503, never another error, and nothing is half written."""
     connection_counts, known_count = (
         [len(page.response_headers) for page in scenario.pages],
         len(scenario.publish_outcomes),
@@ -224,7 +224,7 @@ def reload_workers(scenario: Scenario, scale: float) -> None:
 
 @register_fault("F32", "HUP, then stop and start: nobody waits for a node that boots")
 def reload_and_restart(scenario: Scenario, scale: float) -> None:
-    """All through the reload every request is answered; through the restart it is answered or refused at once."""
+    """During the reload every request is answered; during the restart it is answered or refused at once."""
     with allow_worker_starts(scenario):
         for _ in range(max(1, int(3 * scale))):
             with poll_health(scenario) as outcomes:
@@ -249,7 +249,7 @@ def reload_and_restart(scenario: Scenario, scale: float) -> None:
 
 @contextmanager
 def poll_health(scenario: Scenario) -> Iterator[list[RequestOutcome]]:
-    """Somebody who asks again and again, with a new connection each time."""
+    """Poll the health check in the background, with a new connection each time; yields the outcomes."""
     outcomes: list[RequestOutcome] = []
     is_stopped = threading.Event()
 

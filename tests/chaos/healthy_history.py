@@ -1,4 +1,4 @@
-"""A run in which nothing went wrong, made up: what the checker must accept, and what its tests then spoil."""
+"""A generated history of a run without errors: the checker must accept it, and its tests then corrupt it."""
 
 import random
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class _SimulatedStream:
 
 
 class HealthyHistory:
-    """Twelve people with two streams each see `broadcasts` messages, some recalled; streams come back with their cursors."""
+    """Twelve users with two streams each get messages, some recalled; streams reconnect with their cursors."""
 
     def __init__(self, seed: int, broadcasts: int = 60):
         self.rng = random.Random(seed)

@@ -1,19 +1,19 @@
-"""What happened in a run, one JSON line per event: the only thing that the checker looks at.
+"""What happened in a run, one JSON line per event. The checker reads nothing else.
 
-    person   user, roles                                 somebody exists, with these roles
-    roles    user, roles, began, at                      a change of roles, asked for at `began` and answered at `at`
+    person   user, roles                                 a user exists, with these roles
+    roles    user, roles, began, at                      a change of roles, requested at `began` and answered at `at`
     publish  key, audience, began, at, result, id        one attempt: `ok`, `fail` (refused: it must not exist) or `info`
-    end      id, why, began, at, result                  a recall, or the expiry that was announced at publishing
-    connect  stream, user, cursor, honest, at            a stream opened with that cursor; `honest` False: it proves nothing
-    frame    stream, user, turn, event, id, broadcast, key, at        what came over the wire, in order; `turn` counts connects
-    reload   stream, user, began, at, cards, cursor      the client loaded its list: at its beginning, and as RESET tells it to
-    inbox    user, began, at, cards, read, final         a list: broadcast ids from the newest, and which of them are read
-    receipt  user, id, at                                a message marked read, answered
+    end      id, why, began, at, result                  a recall, or the expiry that was set at publishing
+    connect  stream, user, cursor, honest, at            a stream opened with that cursor; not `honest`: RESET follows
+    frame    stream, user, turn, event, id, broadcast, key, at        a received frame, in order; `turn` counts connects
+    reload   stream, user, began, at, cards, cursor      the client loaded its list: at the start, and on RESET
+    inbox    user, began, at, cards, read, final         a list: broadcast ids, newest first, and which of them are read
+    receipt  user, id, at                                marking a message read was answered
     log      rows                                        at the end: [seq, id, key] of everything that exists
-    fault    name, phase, at                             begin, heal
+    fault    name, phase, at                             `phase` is begin or heal
     current  stream, at                                  after the heal: this stream has everything of its audience
 
-`at` and `began` are seconds of one monotonic clock. `audience` is as the log writes it, with usernames for ids.
+`at` and `began` are seconds of one monotonic clock. `audience` is as in the log, with usernames instead of ids.
 """
 
 import json
@@ -27,7 +27,7 @@ HistoryEvent = dict[str, Any]
 
 
 class History:
-    """Events in the order in which they were noted; from any thread. With `path` each is also a line of that file."""
+    """Events in the order of recording, from any thread. With `path` each is also written to that file as a line."""
 
     def __init__(self, path: Path | None = None):
         self.events: list[HistoryEvent] = []
@@ -48,7 +48,7 @@ class History:
 
 
 def read_history(path: Path) -> list[HistoryEvent]:
-    """Read back what a History wrote."""
+    """Read a file that a History wrote."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -57,7 +57,7 @@ def select_events(events: Iterable[HistoryEvent], *kinds: str) -> list[HistoryEv
 
 
 def is_in_audience(audience: HistoryEvent, user: str, roles: Sequence[str]) -> bool:
-    """Whether somebody of these roles is meant; written here once more, so that a slip in the product is seen."""
+    """Whether a user with these roles is in the audience; implemented again here, to find bugs in the product."""
     match audience["kind"]:
         case "everyone":
             return True

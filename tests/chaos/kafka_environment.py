@@ -1,4 +1,4 @@
-"""Kafka for a run: Apache Kafka itself where Java and Maven are, otherwise the mock cluster inside librdkafka."""
+"""Kafka for a run: Apache Kafka where Java and Maven are installed, otherwise the mock cluster inside librdkafka."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ PARTITIONS = 3
 
 @dataclass(frozen=True, slots=True)
 class KafkaEnvironment:
-    """`asking` is the address of a listener that wants that password."""
+    """`sasl_address` is the address of a listener that requires the password."""
 
     brokers: Brokers
     sasl_address: str
@@ -26,7 +26,7 @@ class KafkaEnvironment:
 
 @contextmanager
 def run_kafka() -> Iterator[KafkaEnvironment]:
-    """Brokers with the topic, ended at the end; those of KAFKA_BOOTSTRAP_SERVERS if it names any."""
+    """Run brokers with the topic until the end of the block; those of KAFKA_BOOTSTRAP_SERVERS if it names any."""
     sasl_port = find_free_port()
     with _run_apache_kafka(sasl_port) as address:
         brokers = Brokers(address or BOOTSTRAP_SERVERS)
@@ -34,7 +34,7 @@ def run_kafka() -> Iterator[KafkaEnvironment]:
         try:
             if address:
                 yield KafkaEnvironment(brokers, f"127.0.0.1:{sasl_port}")
-            else:  # neither the mock nor brokers that somebody else set up have such a listener
+            else:  # neither the mock nor external brokers have such a listener
                 with answering(a_broker(password=PASSWORD.encode(), topics=(TOPIC,))) as fake_broker_address:
                     yield KafkaEnvironment(brokers, fake_broker_address)
         finally:
@@ -43,7 +43,7 @@ def run_kafka() -> Iterator[KafkaEnvironment]:
 
 @contextmanager
 def _run_apache_kafka(sasl_port: int) -> Iterator[str | None]:
-    """The address of one that runs now; None where it cannot, or another one is given."""
+    """Yield the address of a running Apache Kafka; None if it cannot run, or other brokers are given."""
     if BOOTSTRAP_SERVERS:
         yield None
         return

@@ -1,4 +1,4 @@
-"""Faults of what comes in by Kafka: batches that cannot be read among batches of every codec, and brokers set up wrongly."""
+"""Faults of Kafka ingestion: unreadable batches among batches of every codec, and misconfigured brokers."""
 
 import json
 import time
@@ -24,7 +24,7 @@ _EVENTS_PER_BATCH = 5
 
 @register_fault("F28", "Kafka: batches of every codec among poison", requirement="kafka")
 def send_poison_among_codecs(scenario: Scenario, scale: float) -> None:
-    """Each event is published once; each poison is a dead letter; nothing is said to be wrong."""
+    """Each event is published once; each poison record is a dead letter; no problem is reported."""
     brokers, keys, initial_dead_letters = scenario.environment.kafka.brokers, [], _count_dead_letters(scenario)
     options = {"bootstrap.servers": brokers.address, "log_level": 2}
     producers = {codec: Producer(options | {"compression.type": codec}) for codec in _CODECS}
@@ -39,7 +39,7 @@ def send_poison_among_codecs(scenario: Scenario, scale: float) -> None:
             keys += new_keys
             brokers.produce(TOPIC, [b"{nope", b"\xff\xfe"], partition=0)
             poison_count += 2
-        if brokers.is_mock:  # Apache Kafka itself refuses these of a producer
+        if brokers.is_mock:  # Apache Kafka rejects these from a producer
             brokers.send_batch(TOPIC, 0, build_batch([b"a", b"b"])[:-1] + b"!")
             brokers.send_batch(TOPIC, 0, build_batch([b"x"], codec=1, compress=lambda _: build_gzip_bomb(300)))
             brokers.send_batch(TOPIC, 0, build_batch([b"x"], codec=7))
@@ -55,7 +55,7 @@ def send_poison_among_codecs(scenario: Scenario, scale: float) -> None:
 
 @register_fault("F29", "Kafka: no topic, no broker, wrong password", requirement="kafka")
 def misconfigure_brokers(scenario: Scenario, scale: float) -> None:
-    """The reason is in every answer of every worker for as long as it lasts, and events come in as soon as it is mended."""
+    """Every worker reports the reason in every response while it lasts; events come in as soon as it is fixed."""
     brokers, missing_topic = scenario.environment.kafka.brokers, f"test.missing-{scenario.seed}"
     with restart_misconfigured(scenario, scale, f"no topic {missing_topic}", KAFKA_TOPICS=missing_topic) as problem:
         brokers.create_topic(missing_topic, partitions=PARTITIONS)
@@ -84,7 +84,7 @@ def misconfigure_brokers(scenario: Scenario, scale: float) -> None:
 def restart_misconfigured(
     scenario: Scenario, scale: float, expected_text: str, **settings: str
 ) -> Iterator[ExpectedProblem]:
-    """Restart with these settings, and wait until it must have said for a while what is wrong with them."""
+    """Restart with these settings, and wait until the reason must have been reported for a while."""
     readiness = scenario.readiness
     with (
         readiness.may_report("kafka"),
@@ -97,7 +97,7 @@ def restart_misconfigured(
 
 
 def _expect_reported(scenario: Scenario, expected_text: str) -> AbstractContextManager[ExpectedProblem]:
-    """The reason is known once a worker has tried for as long as a request may take, and a little more."""
+    """Expect the reason after twice the request timeout: enough for one failed attempt of a worker."""
     return scenario.readiness.must_report(
         "kafka", expected_text=expected_text, within_seconds=2 * Settings().kafka_request_timeout_ms / 1000
     )
@@ -105,7 +105,7 @@ def _expect_reported(scenario: Scenario, expected_text: str) -> AbstractContextM
 
 @contextmanager
 def restart_with_settings(scenario: Scenario, **settings: str) -> Iterator[None]:
-    """Restart with other settings; and at the end with those of before."""
+    """Restart with other settings, and at the end with the previous ones."""
     original_environ = dict(scenario.system.environ)
     _restart(scenario, original_environ | settings)
     try:
@@ -128,7 +128,7 @@ def _expect_event_published(scenario: Scenario, topic: str) -> None:
 
 
 def _record_pending_event(scenario: Scenario) -> str:
-    """The title of an event that is about to be sent; whether it will be published is not known yet."""
+    """Record an event that is about to be sent and may or may not be published; return its title."""
     key = scenario.make_key()
     scenario.history.record_event(
         "publish", key=key, audience={"kind": "everyone"}, began=time.monotonic(), result="info", id=None
@@ -137,7 +137,7 @@ def _record_pending_event(scenario: Scenario) -> str:
 
 
 def _expect_published(scenario: Scenario, keys: list[str]) -> None:
-    """From here on they are as if each had been answered ok."""
+    """Treat them from now on as if each had been answered ok."""
 
     def find_published_ids() -> dict[str, int] | None:
         ids_by_title = {title: id for _, id, title in scenario.list_broadcasts() if title in keys}
@@ -151,7 +151,7 @@ def _expect_published(scenario: Scenario, keys: list[str]) -> None:
 
 
 def _count_dead_letters(scenario: Scenario) -> int:
-    """How many wait."""
+    """Return the number of dead letters that wait."""
     count, page_query = 0, ""
     while page_query is not None:
         page = scenario.send_request(

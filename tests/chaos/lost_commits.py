@@ -1,8 +1,8 @@
-"""Commits that a fail-over to an asynchronous standby lost: what the checker may forget of a history, and what it must see.
+"""Commits lost by a failover to an asynchronous standby: what the checker ignores in a history, and what it must see.
 
-`history_lost` has `began` (from then on nothing more came to the standby), `ended` (it was promoted), `epoch`, and the newest
-`seq` and `broadcast` that it had. Only what was answered between the two may be gone. Of each stream there must be a RESET
-afterwards: that is how its client hears that what it has may not exist.
+`history_lost` has `began` (nothing reached the standby after that), `ended` (it was promoted), `epoch`, and the newest
+`seq` and `broadcast` of the standby. Only what was answered between the two times may be gone. Every stream must get a
+RESET afterwards: it tells the client that what it has may not exist.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tests.chaos.history import HistoryEvent, select_events
 
 
 def exclude_lost_events(events: Sequence[HistoryEvent]) -> list[HistoryEvent]:
-    """The history as if what was lost had not happened; the same one when nothing was lost."""
+    """Return the history without what was lost; the same events if nothing was lost."""
     for loss in select_events(events, "history_lost"):
         existing = {key for log in select_events(events, "log") for _, _, key in log["rows"]}
         events = [kept_event for kept_event in (_filter_event(event, loss, existing) for event in events) if kept_event]
@@ -20,7 +20,7 @@ def exclude_lost_events(events: Sequence[HistoryEvent]) -> list[HistoryEvent]:
 
 
 def find_streams_without_reset(events: Sequence[HistoryEvent]) -> list[Violation]:
-    """Streams that had been open at a loss and got no RESET after it."""
+    """Return a violation for each stream that was open at a loss and got no RESET after it."""
     violations = []
     for loss in select_events(events, "history_lost"):
         streams = {event["stream"] for event in select_events(events, "connect") if event["at"] < loss["began"]}
@@ -33,7 +33,7 @@ def find_streams_without_reset(events: Sequence[HistoryEvent]) -> list[Violation
 
 
 def find_lost_keys(events: Sequence[HistoryEvent], existing: set[str]) -> set[str]:
-    """What was answered ok and is gone."""
+    """Return the keys that were answered ok and no longer exist."""
     return {event["key"] for event in select_events(events, "publish") if event["result"] == "ok"} - existing
 
 
@@ -42,7 +42,7 @@ def _is_reset_after(event: HistoryEvent, loss: HistoryEvent) -> bool:
 
 
 def _filter_event(event: HistoryEvent, loss: HistoryEvent, existing: set[str]) -> HistoryEvent | None:
-    """That event, or what is left of it, or None: it is of what was lost."""
+    """Return the event, changed if it was partly lost, or None if it was lost."""
     if not loss["began"] <= event["at"] <= loss["ended"]:
         return event
     match event["kind"]:
@@ -55,11 +55,11 @@ def _filter_event(event: HistoryEvent, loss: HistoryEvent, existing: set[str]) -
         case "end" if event["id"] > loss["broadcast"]:
             return None
         case "end" if event["why"] == "recalled":
-            return event | {"result": "info"}  # it may be one of those that were lost
+            return event | {"result": "info"}  # the recall itself may be lost
         case "frame" | "reload" | "connect" if _is_lost(event, loss):
             return None
         case "frame" if event["event"] == "MESSAGE_REMOVED":
-            return None  # the message may be back
+            return None  # the message may exist again
     return event
 
 

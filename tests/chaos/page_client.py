@@ -1,4 +1,4 @@
-"""Who takes part in a run: a page that follows its stream, and requests whose outcome is told as ok, fail or info."""
+"""The clients of a run: a page that follows its stream, and requests with the outcome ok, fail or info."""
 
 import http.client
 import json
@@ -13,13 +13,13 @@ from tests.chaos.history import History
 from tests.support.stream_client import Frame, StreamClient
 
 _CARD_ID_PATTERN = re.compile(r'id="card-(\d+)"')
-_DISPLAY_EVENTS = ("MESSAGE", "MESSAGE_REMOVED", "RESET", "CONNECTED")  # what a page shows, or that it can be trusted
-_REQUEST_TIMEOUT_SECONDS = 8.0  # longer than any promise; an answer that takes this long is "info"
+_DISPLAY_EVENTS = ("MESSAGE", "MESSAGE_REMOVED", "RESET", "CONNECTED")  # what a page shows, or that it is current
+_REQUEST_TIMEOUT_SECONDS = 8.0  # longer than any promised limit; a slower response is "info"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOutcome:
-    """`status` is None when no answer came: what was asked may have happened, or not."""
+    """`status` is None when no response came: the request may have succeeded or not."""
 
     status: int | None
     body: Any
@@ -28,13 +28,13 @@ class RequestOutcome:
 
     @property
     def result(self) -> str:
-        if self.status in (None, 504):  # the server does not know either
+        if self.status in (None, 504):  # the server does not know the outcome either
             return "info"
         return "ok" if self.status in (200, 201, 204) else "fail"
 
 
 def send_request(port: int, method: str, path: str, token: str, body: Any = None, **headers: str) -> RequestOutcome:
-    """One request over a connection of its own. Never raises for what the other side does."""
+    """Send one request over a new connection. Never raises for what the server does."""
     started_at = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_REQUEST_TIMEOUT_SECONDS)
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -53,7 +53,7 @@ def send_request(port: int, method: str, path: str, token: str, body: Any = None
 
 @dataclass(frozen=True, slots=True)
 class InboxSnapshot:
-    """A whole inbox, newest first; `card_ids` above the baseline only."""
+    """A whole inbox, newest first; `card_ids` has only ids above the baseline."""
 
     card_ids: list[int]
     read_ids: list[int]
@@ -62,7 +62,7 @@ class InboxSnapshot:
 
 
 def load_inbox(port: int, token: str, baseline: int, status_counts: Counter[int | None]) -> InboxSnapshot | None:
-    """Every page of a person's list; None when any of them could not be had. Counts how it was answered."""
+    """Load every page of a user's list; None if any page failed. Counts the response statuses."""
     started_at, items, cursor, page_query = time.monotonic(), [], None, ""
     while True:
         outcome = send_request(port, "GET", f"/api/user/messages?view=all&limit=200{page_query}", token)
@@ -81,10 +81,10 @@ def load_inbox(port: int, token: str, baseline: int, status_counts: Counter[int 
 
 
 class InboxPage(StreamClient):
-    """Loads its list, follows its stream from there, and loads it anew on RESET; notes all of it.
+    """Loads its list, follows its stream from there, and reloads the list on RESET; records all of it in the history.
 
-    `card_ids` is what it shows, `current_since` the moment from which it has shown that over a stream that is open, by
-    `time.monotonic`; None while it has none.
+    `card_ids` is what it shows; `current_since` is when it began to show that over an open stream (`time.monotonic`),
+    None while no stream is open.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class InboxPage(StreamClient):
 
 
 def parse_broadcast_id(frame: Frame) -> int | None:
-    """The broadcast of a frame in either representation."""
+    """Return the broadcast id of a frame in either representation."""
     if not frame.event.startswith("MESSAGE"):
         return None
     if match := _CARD_ID_PATTERN.search(frame.data):

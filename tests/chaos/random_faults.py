@@ -1,8 +1,9 @@
-"""A minute of faults drawn by chance, one on top of the other, as trouble comes in life.
+"""A minute of random, overlapping faults, as in a real outage.
 
-What everything rests on is unwell for a while: Redis is killed, frozen, cut off or emptied, the database locked or away. Then
-it is well for a while. Through all of it workers are killed (some at a failpoint), told to start anew, streams are cut, roles
-change, one message is posted many times at once; and when nothing else is wrong, now and then everything is killed.
+For a while a dependency is broken: Redis is killed, frozen, disconnected or flushed, the database locked or
+unreachable. Then both are healthy for a while. All the time workers are killed (some at a failpoint) and reloaded,
+streams are disconnected, roles change, and one message is posted many times at once; while the dependencies are
+healthy, sometimes everything is killed.
 """
 
 import os
@@ -25,7 +26,7 @@ _ACTION_INTERVAL_SECONDS = (1.0, 5.0)
 
 
 def run_random_faults(scenario: Scenario, scale: float) -> None:
-    """Break one thing after the other; return when all is healed. `scale` 1 is a minute."""
+    """Break one thing after another; return when everything is healed. `scale` 1 is a minute."""
     deadline, counts = time.monotonic() + RUN_SECONDS * scale, Counter()
     try:
         while (remaining_seconds := deadline - time.monotonic()) > 0:
@@ -47,7 +48,7 @@ def run_random_faults(scenario: Scenario, scale: float) -> None:
 
 
 def _run_actions(scenario: Scenario, seconds: float, counts: Counter[str], action_weights: dict["Action", int]) -> None:
-    """Do one of `action_weights` (with their weights) every few seconds, for that long."""
+    """For that many seconds, run one of the weighted actions every few seconds."""
     deadline = time.monotonic() + seconds
     while (remaining_seconds := deadline - time.monotonic()) > 0:
         pause_seconds = scenario.rng.uniform(*_ACTION_INTERVAL_SECONDS)
@@ -62,7 +63,7 @@ def _describe(function: Callable) -> str:
     return function.__name__.strip("_").replace("_", " ")
 
 
-# ---- what everything rests on
+# ---- dependencies
 
 Outage = Callable[[Scenario], AbstractContextManager]
 
@@ -115,7 +116,7 @@ def _lock_database(scenario: Scenario) -> AbstractContextManager:
 
 
 def _disconnect_database(scenario: Scenario) -> AbstractContextManager:
-    """SQLite is a file and goes nowhere; there it is locked."""
+    """Make PostgreSQL unreachable. SQLite is a file, which is locked instead."""
     return (
         lock_database(scenario)
         if scenario.environment.is_sqlite
@@ -129,13 +130,13 @@ _OUTAGES: tuple[Outage, ...] = (
 )  # fmt: skip
 
 
-# ---- what happens meanwhile
+# ---- actions
 
 Action = Callable[[Scenario], None]
 
 
 def _kill_worker(scenario: Scenario) -> None:
-    with suppress(ProcessLookupError, IndexError):  # the others may have left no worker
+    with suppress(ProcessLookupError, IndexError):  # earlier actions may have left no worker
         os.kill(scenario.rng.choice(scenario.system.get_worker_pids()), signal.SIGKILL)
 
 
@@ -172,7 +173,7 @@ _ACTIONS: dict[Action, int] = {
     _disconnect_streams: 4,
     _post_in_parallel: 2,
 }
-_DATABASE_ACTIONS: dict[Action, int] = {_change_roles: 3}  # it is an operator's command, and must succeed
+_DATABASE_ACTIONS: dict[Action, int] = {_change_roles: 3}  # it is an operator's command, which must succeed
 _HEALTHY_ACTIONS: dict[Action, int] = {**_DATABASE_ACTIONS, _kill_everything: 1}
 
 

@@ -1,7 +1,7 @@
-"""Compares what /readyz says, all through a run, with what is true: a fault that nobody is told of counts twice.
+"""Compares what /readyz reports during a run with the truth: an unreported fault is twice as bad.
 
-What lasts is named in every answer from soon after its beginning to its end; nothing is named that is not so; and when all is
-healed every answer says "ok".
+Every response names a lasting problem from soon after its start to its end; no response names a problem that does not
+exist; and when everything is healed, every response says "ok".
 """
 
 import threading
@@ -14,14 +14,14 @@ from tests.chaos.checker import Violation
 from tests.chaos.page_client import RequestOutcome, send_request
 
 _POLL_INTERVAL_SECONDS = 0.1
-MAX_DETECTION_SECONDS = 5.0  # from the beginning of a fault to the first answer that must name it
-MAX_RECOVERY_SECONDS = 15.0  # from its end to the first that must not
-_MIN_OK_ANSWERS = 10  # in a row, from whichever workers took them
+MAX_DETECTION_SECONDS = 5.0  # from the start of a fault to the first response that must name it
+MAX_RECOVERY_SECONDS = 15.0  # from its end to the first response that must not name it
+_MIN_OK_ANSWERS = 10  # in a row, from any workers
 
 
 @dataclass(frozen=True, slots=True)
 class ReadinessAnswer:
-    """One answer: what it names as failing or degraded, with its sentence; asked `asked_at`, and `answered`."""
+    """One response: what it names as failing or degraded, with its sentence, and the times of request and response."""
 
     asked_at: float
     answered_at: float
@@ -35,9 +35,7 @@ class ReadinessAnswer:
 
 @dataclass(slots=True)
 class ExpectedProblem:
-    """Parts that are broken from `started_at` to `ended_at`. `is_required`: they are to be named; otherwise they only
-    may be.
-    """
+    """Components that are broken from `started_at` to `ended_at`. `is_required`: they must be named, not only may."""
 
     components: tuple[str, ...]
     is_required: bool
@@ -45,12 +43,12 @@ class ExpectedProblem:
     started_at: float
     ended_at: float
     reason_within_seconds: float = (
-        MAX_DETECTION_SECONDS  # from when on the sentence must have the words; before that any will do
+        MAX_DETECTION_SECONDS  # after this the sentence must contain the text; before it any sentence will do
     )
 
 
 def check_answers(answers: list[ReadinessAnswer], expected_problems: list[ExpectedProblem]) -> Iterator[Violation]:
-    """What was said and is not so, and what is so and was not said."""
+    """Yield a violation for each false report and each unreported problem."""
     for answer in answers:
         active_problems = [
             problem
@@ -84,7 +82,7 @@ def _describe(answer: ReadinessAnswer) -> str:
 
 
 class ReadinessMonitor:
-    """Asks a system from the beginning to the end of a `with` block, in a thread of its own."""
+    """Polls a system from the start to the end of a `with` block, in its own thread."""
 
     def __init__(self, port: int):
         self.answers: list[ReadinessAnswer] = []
@@ -104,8 +102,8 @@ class ReadinessMonitor:
     def must_report(
         self, *components: str, expected_text: str = "", within_seconds: float = MAX_DETECTION_SECONDS
     ) -> Iterator[ExpectedProblem]:
-        """In this block these parts are broken, and it must say so; from `within_seconds` seconds on in a sentence
-        that has `expected_text`.
+        """In this block these components are broken and must be reported; after `within_seconds` in a sentence that
+        contains `expected_text`.
         """
         with self._expect_problem(components, expected_text, is_required=True) as problem:
             problem.reason_within_seconds = within_seconds
@@ -113,12 +111,12 @@ class ReadinessMonitor:
 
     @contextmanager
     def may_report(self, *components: str) -> Iterator[ExpectedProblem]:
-        """In this block it may say that these parts are broken: they are for moments, or for some of their work."""
+        """In this block these components may be reported: they are broken only briefly or partly."""
         with self._expect_problem(components, "", is_required=False) as problem:
             yield problem
 
     def wait_until_reported(self, problem: ExpectedProblem) -> None:
-        """Until every worker is obliged to have named it for a while. Whether they have, `check_answers` says."""
+        """Wait until every worker must have named it for a while. `check_answers` checks whether they have."""
         time.sleep(
             max(
                 0.0, problem.started_at + problem.reason_within_seconds + 10 * _POLL_INTERVAL_SECONDS - time.monotonic()
@@ -126,7 +124,7 @@ class ReadinessMonitor:
         )
 
     def wait_until_ok(self) -> list[Violation]:
-        """Wait until it says "ok" for a while; a violation if it never does."""
+        """Wait until it says "ok" for a while; return a violation if it never does."""
         deadline = time.monotonic() + MAX_RECOVERY_SECONDS
         known_count = len(self.answers)
         while time.monotonic() < deadline:
@@ -142,7 +140,7 @@ class ReadinessMonitor:
         ]
 
     def find_violations(self) -> list[Violation]:
-        """Each kind once."""
+        """Return the violations without duplicates."""
         return list(dict.fromkeys(check_answers(list(self.answers), self.expected_problems)))
 
     @contextmanager
@@ -165,7 +163,7 @@ class ReadinessMonitor:
 
 
 def parse_answer(outcome: RequestOutcome, asked_at: float) -> ReadinessAnswer | None:
-    """None when nobody answered, or a worker that is short of something answered with a page."""
+    """Parse a /readyz response; None without a response, or if an overloaded worker answered with a page."""
     body = outcome.body
     if outcome.status is None or not isinstance(body, dict) or "failing" not in body:
         return None

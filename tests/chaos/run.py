@@ -1,8 +1,8 @@
-"""`python -m tests.chaos.run [F01 …]`: run faults against the real system, print the table, exit 1 if anything is wrong.
+"""`python -m tests.chaos.run [F01 …]`: run faults against the real system, print the table, exit 1 if a run fails.
 
-First those that are worlds of their own (`faults`), then the tests of the others (`elsewhere`). On SQLite, or on the server of
-DATABASE_URL. `minute` is a run of faults drawn by chance; --times repeats what was chosen with the seeds that follow, --hours
-goes on for as long. Histories of runs that failed are kept in --keep, one file of JSON lines for each.
+First the faults with a scenario (`faults`), then the tests of the others (`external_faults`). On SQLite, or on the
+server of DATABASE_URL. `minute` is a run of random faults; --times repeats the chosen faults with consecutive seeds,
+--hours repeats them for that long. Histories of failed runs are kept in --keep, one JSON Lines file each.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _run_scenarios(faults: list[str], options: argparse.Namespace, seed: int) -> int:
-    """Run each and print its row, and of more than one the sum; return how many are not as they should be."""
+    """Run each fault and print its row, and a summary if there are several; return how many failed."""
     verdicts: list[Verdict] = []
     shared_faults = [fault for fault in faults if not FAULT_REQUIREMENTS.get(fault)]
     for environment, fault, run_seed in itertools.chain(
@@ -77,7 +77,7 @@ def _iterate_shared_runs(
 def _iterate_standalone_runs(
     faults: list[str], options: argparse.Namespace, seed: int
 ) -> Iterator[tuple[ChaosEnvironment, str, int]]:
-    """Those that need more than the others have, or leave it broken, once each."""
+    """Yield once each the faults that need a special environment, or leave it broken."""
     for fault in filter(FAULT_REQUIREMENTS.get, faults):
         user_count, requirement = options.people, FAULT_REQUIREMENTS[fault]
         with (
@@ -107,7 +107,7 @@ def run_scenario(environment: ChaosEnvironment, fault: str, seed: int, options: 
 
 
 def _iterate_runs(faults: list[str], options: argparse.Namespace, seed: int) -> Iterator[tuple[str, int]]:
-    """Each fault with its seed: as often as --times says, or until --hours are over."""
+    """Yield each fault with its seed: --times times, or until --hours are over."""
     deadline = time.monotonic() + 3600 * options.hours
     for round_number in itertools.count():
         for fault in faults:
@@ -117,7 +117,7 @@ def _iterate_runs(faults: list[str], options: argparse.Namespace, seed: int) -> 
 
 
 def _summarize(verdicts: list[Verdict]) -> tuple[str, ...]:
-    """The row of all runs: what was counted, added up; the 99th percentile of the seconds to converge, by nearest rank."""
+    """Return the row of all runs: sums of the counts; 99th percentile of the seconds to converge, by nearest rank."""
     counts = (sum(int(verdict.table_row[column]) for verdict in verdicts) for column in range(2, 7))
     seconds = sorted(
         math.inf if verdict.convergence_seconds is None else verdict.convergence_seconds for verdict in verdicts

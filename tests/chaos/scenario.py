@@ -1,9 +1,9 @@
-"""One run: people with their pages, somebody who publishes, recalls and reads all the time, and a fault in the middle.
+"""One run: users with open pages, a constant load that publishes, recalls and reads, and a fault in the middle.
 
-1. Pages open; a second of ordinary work.
-2. The fault, while the work goes on. It returns healed.
-3. Another second of work; then every page must come to show what a reload shows, by itself.
-4. Everybody's final inbox and all that exists are noted, and the checker judges.
+1. Pages open; one second of normal load.
+2. The fault, under load. When it returns, it is healed.
+3. Another second of load; then every page must converge on its own to what a reload shows.
+4. Every user's final inbox and all broadcasts are recorded, and the checker runs.
 """
 
 import random
@@ -29,7 +29,7 @@ from tests.support.servers import PostgresServer
 from tests.support.system import System
 from tests.support.tcp_proxy import RedisServer, TcpProxy
 
-CONVERGENCE_TIMEOUT_SECONDS = 30.0  # how long the run waits; the checker judges by less
+CONVERGENCE_TIMEOUT_SECONDS = 30.0  # how long the run waits; the checker's limit is shorter
 _WARM_UP_SECONDS = 1.0
 _RETRY_SECONDS = 0.05
 _TRANSIENT_STATUSES = (503, 504)
@@ -37,15 +37,15 @@ _TRANSIENT_STATUSES = (503, 504)
 
 @dataclass
 class ChaosEnvironment:
-    """The system under test and the ways to break it."""
+    """The system under test and the means to break it."""
 
     system: System
     redis: RedisServer
     redis_proxy: TcpProxy
     database_proxy: TcpProxy | None  # None on SQLite
-    database_url: str | None  # past the link
+    database_url: str | None  # bypasses the proxy
     failpoints_dir: Path
-    roles_by_user: dict[str, list[str]]  # of each person, as they are now
+    roles_by_user: dict[str, list[str]]  # current roles of each user
     tokens_by_user: dict[str, str]
     admin_token: str
     postgres_pair: tuple[PostgresServer, PostgresServer] | None = None  # the primary and its standby
@@ -75,7 +75,7 @@ class Verdict:
 
     @property
     def table_row(self) -> tuple[str, ...]:
-        """fault, seed, events, lost, doubled, leaked, other, seconds to converge, figures."""
+        """fault, seed, frames, lost, duplicated, leaked, other violations, seconds to converge, measurements."""
         lost_count, duplicate_count, leak_count = (
             self.count_violations("I1", "I6"),
             self.count_violations("I4", "I7"),
@@ -98,7 +98,7 @@ class Verdict:
 
 
 class Scenario:
-    """What a fault may look at and do. `rng` is the run's only source of chance."""
+    """What a fault may read and do. `rng` is the run's only source of randomness."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Scenario:
     # ---- the run
 
     def run(self, fault: Callable[["Scenario"], None]) -> Verdict:
-        """Do the steps above and judge them. What the fault itself did not find as it must be is a violation too."""
+        """Run the steps above and check the history. A failed assertion of the fault is a violation too."""
         with self.readiness:
             return self._run(fault)
 
@@ -177,7 +177,7 @@ class Scenario:
         return []
 
     def _find_server_errors(self) -> list[Violation]:
-        """Whatever is broken, nobody is answered that we made a mistake; 503 and 504 say that it will pass."""
+        """Return a violation for each server error except 503 and 504, which say that the problem is temporary."""
         error_counts = {
             status: n
             for status, n in self.status_counts.items()
@@ -186,13 +186,13 @@ class Scenario:
         return [Violation("expected", f"{n} requests were answered {status}") for status, n in error_counts.items()]
 
     def send_request(self, method: str, path: str, token: str, body: Any = None, **headers: str) -> RequestOutcome:
-        """One request of the run's own; its status is counted."""
+        """Send one request and count its status."""
         outcome = send_request(self.system.port, method, path, token, body, **headers)
         self.status_counts[outcome.status] += 1
         return outcome
 
     def _open_pages(self) -> None:
-        """One person's after the other's: all at once, a busy machine would answer none in time, and all would ask again."""
+        """Open one user's pages at a time: a busy machine would answer none of all in time, and all would retry."""
         for user in self.roles_by_user:
             for n in range(self._streams_per_user):
                 path = "/inbox/stream" if n % 2 else "/api/sse/connect"
@@ -214,7 +214,7 @@ class Scenario:
         self.pages.append(page)
         return page
 
-    # ---- the work
+    # ---- the load
 
     def _generate_traffic(self, rng: random.Random) -> None:
         known_ids: list[int] = []
@@ -248,7 +248,7 @@ class Scenario:
     def publish(
         self, audience: dict[str, Any], *, lifetime_seconds: float | None = None, max_tries: int = 40
     ) -> int | None:
-        """Publish under one key until it is answered ok; return the id, None when it never was."""
+        """Publish with one idempotency key until it is answered ok; return the id, None if it never was."""
         key = self.make_key()
         body = {"title": key, "content": f"Text of {key}", **_to_target_fields(audience)}
         expires_at = time.monotonic() + (lifetime_seconds or 0)
@@ -256,7 +256,7 @@ class Scenario:
             body["expiresAt"] = (datetime.now(UTC) + timedelta(seconds=lifetime_seconds)).isoformat()
         for _ in range(max_tries):
             if lifetime_seconds and time.monotonic() > expires_at - 0.2:
-                return None  # it would be refused, as its end lies in the past
+                return None  # it would be refused, because its expiry is in the past
             outcome, id = self.publish_once(key, audience, body)
             if id is not None:
                 if lifetime_seconds:
@@ -310,15 +310,15 @@ class Scenario:
         command_args = ("set-roles", "--username", user, *[f"--role={role}" for role in roles])
         self.system.run_module(
             "flask", "--app", "app", *command_args
-        )  # beside this process, whose threads watch the pages
+        )  # in another process; the threads of this one run the pages
         self.history.record_event("roles", user=user, roles=roles, began=started_at)
         self.roles_by_user[user] = roles
 
     # ---- the end
 
     def _wait_for_convergence(self, healed_at: float) -> float | None:
-        """Wait until every page shows what a reload shows; return how many seconds after the heal the last one began to, None
-        if one never did. The moment of our look says little: to look at everybody's list takes longer.
+        """Wait until every page shows what a reload shows; return how many seconds after the heal the last one did,
+        None if one never did. The time of this check does not count: loading all lists takes longer.
         """
         last_end = max((event["at"] for event in select_events(self.history.events, "end")), default=0.0)
         time.sleep(max(0.0, last_end - time.monotonic()))
@@ -344,7 +344,7 @@ class Scenario:
         self.history.record_event("log", rows=self.list_broadcasts())
 
     def list_broadcasts(self) -> list[tuple[int | None, int, str]]:
-        """(seq, id, title) of everything that exists."""
+        """Return (seq, id, title) of every broadcast."""
         rows, page_query = [], ""
         while page_query is not None:
             page = send_request(

@@ -1,4 +1,4 @@
-"""Run in the environment of a system: makes people with roles drawn by a seed, and prints [username, roles, token] of each."""
+"""Run in a system's environment: creates users with roles chosen by a seed; prints [username, roles, token] of each."""
 
 import json
 import random

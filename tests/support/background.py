@@ -1,4 +1,4 @@
-"""Something that goes on while a test does something else."""
+"""A repeated call in the background of a test."""
 
 import threading
 import time
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 
 class BackgroundTask:
-    """Calls `action` with 0, 1, 2 … in a thread of its own, `interval_seconds`. What it raises is raised again at the end.
+    """Calls `action` with 0, 1, 2 … every `interval_seconds` in its own thread. Its exception is raised at the end.
 
-    `began` and `durations` have the moment (`time.monotonic()`) and the seconds of each call.
+    `start_times` (`time.monotonic()`) and `durations` (seconds) have one entry per call.
     """
 
     def __init__(self, action: Callable[[int], object], *, interval_seconds: float):
@@ -34,7 +34,7 @@ class BackgroundTask:
         while not self._stopping.wait(next_call_at - time.monotonic()):
             next_call_at = max(
                 next_call_at + self._interval_seconds, time.monotonic() - 1
-            )  # a late call is made up for, a long pause is not
+            )  # catch up on late calls, but not after a long pause
             started_at = time.monotonic()
             try:
                 self._action(len(self.durations))

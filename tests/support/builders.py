@@ -1,4 +1,4 @@
-"""What tests do again and again: write a message, send it, count rows, read a stream of the test client."""
+"""Common steps of tests: build and publish a message, count rows, read a stream of the test client."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from broadcast.store.models import Broadcast
 
 
 def build_message(**changes: Any) -> dict[str, Any]:
-    """A valid message to everyone as the API takes it; `changes` replace fields, None takes one away."""
+    """Return a valid message to everyone as the API takes it; `changes` replace fields, None removes one."""
     fields = {"title": "Lifts", "content": "The lifts stand still.", "targetType": "ALL"} | changes
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -35,26 +35,26 @@ def build_user_message(*names: str, **changes: Any) -> dict[str, Any]:
 def publish_message(
     by: Actor, raw: dict[str, Any] | None = None, *, now: datetime | None = None, key: str | None = None
 ) -> int:
-    """Publish `raw`, or a message to everyone, and return its id. Inside an application context."""
+    """Publish `raw`, or a message to everyone; return its id. Needs an application context."""
     now = now or clock.now()
     return broadcasts.publish(parse_draft(raw or build_message(), now=now), by=by, now=now, idempotency_key=key).id
 
 
 def expire_broadcast(broadcast_id: int, *, now: datetime) -> None:
-    """Let the time of a live broadcast be over, as the clock finds it. Inside an application context."""
+    """Expire a live broadcast as the scheduler does. Needs an application context."""
     with write_transaction() as session:
         session.get(Broadcast, broadcast_id).expires_at = now
     assert broadcasts.expire_due([broadcast_id], now=now) == [broadcast_id]
 
 
 def load_actor(username: str) -> Actor:
-    """Who a person of the cast is now. Inside an application context."""
+    """Return a test user as an actor with its current permissions. Needs an application context."""
     user = users.get_by_username(username)
     return Actor(user.id, user.name, user.roles, user.is_admin)
 
 
 def count_rows() -> dict[str, int]:
-    """The number of rows of every table, and the newest number of the log. Inside an application context."""
+    """Return the number of rows of every table, and the head of the log. Needs an application context."""
     db.session.rollback()
     tables = db.metadata.tables.values()
     count = sqlalchemy.func.count
@@ -72,7 +72,7 @@ class Frame:
 
 
 class StreamReader:
-    """A stream of the test client, frame by frame. Asking for a frame that never comes fails: nothing else runs."""
+    """Reads a stream of the test client frame by frame. Fails if a frame never comes: nothing else runs."""
 
     def __init__(self, http: FlaskClient, path: str = "/api/sse/connect", **options: Any):
         self.response = http.get(path, buffered=False, **options)
@@ -80,11 +80,11 @@ class StreamReader:
         self._frames = self._read()
 
     def next_frame(self) -> Frame | None:
-        """The next frame, None at the end of the stream."""
+        """Return the next frame, None at the end of the stream."""
         return next(self._frames, None)
 
     def read_until(self, event: str) -> list[Frame]:
-        """Every frame up to and including the first `event`."""
+        """Return every frame up to and including the first `event`."""
         frames: list[Frame] = []
         while not frames or frames[-1].event != event:
             frame = self.next_frame()

@@ -1,5 +1,5 @@
-"""Most tests make an application of their own, and most of their time went into compiling the same again: the routes of each,
-its queries. Here each is compiled once in a process.
+"""Compiles routes and queries once per process: most tests make their own application, and compiling took most of their
+time.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _COMPILED_RULE_ATTRIBUTES = (
 
 
 def share_compiled_routes(patch: pytest.MonkeyPatch) -> None:
-    """Applications made from here on have the compiled routes of those before."""
+    """Let applications made from now on reuse the compiled routes of earlier ones."""
     compile_rule, compiled_rules = Rule.compile, {}
 
     def compile_once(rule: Rule) -> None:
@@ -35,8 +35,8 @@ def share_compiled_routes(patch: pytest.MonkeyPatch) -> None:
 
 
 def share_compiled_queries(patch: pytest.MonkeyPatch, source_engine: Engine) -> None:
-    """Engines made from here on have the compiled queries of `source_engine`, which has been connected: its dialect has
-    asked then what the database can do. Queries are compiled for a dialect, so they have that as well.
+    """Let engines made from now on reuse the compiled queries of `source_engine`. It must have been connected, so that
+    its dialect knows what the database supports; queries are compiled for a dialect, so engines share that too.
     """
     make_engine = SQLAlchemy._make_engine
 

@@ -1,4 +1,4 @@
-"""The servers that tests run against, if the environment names any, and an empty database for whoever needs one."""
+"""The servers that the environment names for tests, if any, and temporary databases."""
 
 import os
 import uuid
@@ -14,7 +14,7 @@ DATABASE_URL = os.environ.get("DATABASE_URL")
 
 
 def _redis_database_url(number: int) -> str | None:
-    """A database of the server of REDIS_URL, counted from the one named there; None without a server."""
+    """Return the URL of a database on the REDIS_URL server, counted from the one named there; None without a server."""
     if not (redis_url := os.environ.get("REDIS_URL")):
         return None
     base_number = urlsplit(redis_url).path[1:]
@@ -25,19 +25,19 @@ def _redis_database_url(number: int) -> str | None:
     )
 
 
-# Two for each process: the first has who is online at its shared system, the second is for systems of a test's own.
+# Two for each process: the first has the presence of its shared system, the second is for systems of a single test.
 REDIS_URL = _redis_database_url(2 * WORKER_INDEX)
 SECOND_REDIS_URL = _redis_database_url(2 * WORKER_INDEX + 1)
 
 
 def is_shared_redis(redis_url: str | None) -> bool:
-    """Whether that Redis is the one of REDIS_URL, where others would see what somebody left behind."""
+    """Whether that Redis is the one of REDIS_URL, where other tests would see leftover keys."""
     return redis_url is not None and redis_url in (REDIS_URL, SECOND_REDIS_URL)
 
 
 @contextmanager
 def temporary_database(server_url: str | None) -> Iterator[str | None]:
-    """An empty database on that server, dropped at the end; None (SQLite in the system's folder) without a server."""
+    """Yield the URL of an empty database on that server, dropped at the end; without one None (SQLite is used)."""
     if not server_url:
         yield None
         return

@@ -1,4 +1,4 @@
-"""A site that embeds inboxes, and people who visit it: fixtures for the tests of the embedded inbox."""
+"""A site that embeds inboxes, and its visitors: fixtures for the tests of the embedded inbox."""
 
 import os
 import subprocess
@@ -16,8 +16,7 @@ from tests.support.system import PROJECT_ROOT, System, wait_for
 
 
 class EmbeddingSite:
-    """`docs/embed/server.py` on a port of its own; `url` is its address under the name localhost: another site, not only
-    another origin."""
+    """`docs/embed/server.py` on its own port; `url` has the name localhost: cross-site, not only cross-origin."""
 
     def __init__(self, port: int, system: System):
         self.url = f"http://localhost:{port}"
@@ -40,7 +39,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def embedding(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that allows one site, and `http://elsewhere.example`, which nobody serves."""
+    """A system that allows one site, and `http://elsewhere.example`, which does not exist."""
     origins = f"http://localhost:{port},http://elsewhere.example"
     with temporary_database(DATABASE_URL) as url:
         folder = tmp_path_factory.mktemp("embedding")
@@ -57,7 +56,7 @@ def site(embedding: System, port: int) -> Iterator[EmbeddingSite]:
 
 @pytest.fixture
 def alice(embedding: System) -> Iterator[HttpSession]:
-    """Publishes, after Bob has read everything."""
+    """A session that publishes; Bob has read everything before."""
     assert embedding.call("POST", "/api/user/messages/read-all", token=embedding.get_token("bob"))[0] == 200
     session = HttpSession(embedding, token=embedding.get_token("alice", "admin"))
     yield session
@@ -68,7 +67,7 @@ def alice(embedding: System) -> Iterator[HttpSession]:
 
 @pytest.fixture
 def visit(chromium: Browser, site: EmbeddingSite) -> Iterator[Callable[..., Page]]:
-    """`visit()`: the site's page, with its inbox live. Nothing may break the page's content policy, or throw."""
+    """`visit()` opens the site's page with a live inbox. Fails on content policy violations and script errors."""
     contexts, problems = [], []
 
     def open_site(url: str = site.url, *, state: str = "live", **options) -> Page:
@@ -91,14 +90,14 @@ def visit(chromium: Browser, site: EmbeddingSite) -> Iterator[Callable[..., Page
 
 
 def is_policy_violation(text: str) -> bool:
-    return "Content Security" in text and "evil.example" not in text  # which a test puts into the page itself
+    return "Content Security" in text and "evil.example" not in text  # a test puts that one into the page itself
 
 
 def has_loaded(page: Page, url: str) -> bool:
     try:
         response = page.goto(url)
         return response is None or response.ok
-    except Exception:  # the site is only starting
+    except Exception:  # the site is still starting
         return False
 
 

@@ -1,4 +1,4 @@
-"""Somebody who asks over one kept connection, and so always asks the same worker: a program with a token, or a person."""
+"""A client that keeps one connection, and so one worker: an API client with a token, or a signed-in user."""
 
 import http.client
 import json
@@ -27,7 +27,7 @@ class HttpResponse:
 
 
 class HttpSession:
-    """`worker` is the process that answered last. A broken connection is an error of the caller's: see `publish`."""
+    """`worker` is the process that answered last. The caller handles broken connections; see `publish`."""
 
     def __init__(self, system: System, *, token: str | None = None):
         self.system = system
@@ -38,7 +38,7 @@ class HttpSession:
 
     @classmethod
     def sign_in(cls, system: System, username: str) -> "HttpSession":
-        """Sign in by the form, as a browser without JavaScript does."""
+        """Sign in with the form, as a browser without JavaScript does."""
         session = cls(system)
         session.get("/login")
         [password] = {person.password for person in TEST_USERS}
@@ -49,7 +49,7 @@ class HttpSession:
 
     @classmethod
     def connect_to_worker(cls, system: System, worker: int, *, token: str) -> "HttpSession":
-        """Connect until it is that worker that answers."""
+        """Reconnect until that worker answers."""
         for _ in range(200):
             session = cls(system, token=token)
             session.get("/healthz")
@@ -69,12 +69,12 @@ class HttpSession:
         return self._request("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded"})
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
-        """A JSON request."""
+        """Send a JSON request."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._request(method, path, json.dumps(body or {}), {"Content-Type": "application/json"} | headers)
 
     def publish(self, title: str, **draft: Any) -> int:
-        """Publish to everyone, or as `draft` says, and return the id. Asks again, with the same key, if cut off or told to."""
+        """Publish to everyone, or as `draft` says; return the id. Retries with the same key when cut off or on 503."""
         body = {"title": title, "content": f"Text of {title}", "targetType": "ALL"} | draft
         while True:
             try:
@@ -82,7 +82,7 @@ class HttpSession:
             except (OSError, http.client.HTTPException):
                 self.close()  # the next request connects anew
                 continue
-            if answer.status == 503:  # SQLite has one writer at a time, and somebody may just have been killed
+            if answer.status == 503:  # SQLite has one writer at a time, which may just have been killed
                 continue
             assert answer.status in (200, 201), answer.text
             return answer.json["id"]

@@ -1,4 +1,4 @@
-"""The two ways a stream can reach a client, behind one small door, so that one suite runs on both."""
+"""One interface for both transports, so that the same tests run on each."""
 
 import socket
 import time
@@ -34,7 +34,7 @@ def subscribe(hub: Hub, viewer: Viewer, **changes) -> Connection:
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = 5) -> None:
-    """Let the hub run until `condition` holds."""
+    """Let other greenlets run until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 5) -> None:
 
 
 class HubClient:
-    """Reads a stream. `is_paused` is a client that does not read; `disconnect` one that goes."""
+    """Reads a stream. `is_paused` stops reading; `disconnect` closes the connection."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -50,13 +50,13 @@ class HubClient:
         self.is_paused = False
 
     def get_message_ids(self) -> list[int]:
-        """Numbers of the messages received whole, in order."""
+        """Ids of the messages received completely, in order."""
         complete = self.received[: self.received.rfind(b"\n\n") + 1]
         return [int(line.partition(b"-")[2]) for line in complete.splitlines() if line.startswith(b"id: ")]
 
 
 class WsgiClient(HubClient):
-    """Pulls the body as a WSGI server does."""
+    """Iterates the response body as a WSGI server does."""
 
     def __init__(self, hub: Hub, connection: Connection):
         super().__init__()
@@ -72,7 +72,7 @@ class WsgiClient(HubClient):
         self.has_ended = True
 
     def disconnect(self) -> None:
-        """What a server does when a write fails: it closes the body."""
+        """Close the body, as a server does when a write fails."""
         self._greenlet.kill()
         self._body.close()
 
@@ -80,7 +80,7 @@ class WsgiClient(HubClient):
 
 
 class SocketClient(HubClient):
-    """The other end of a TCP connection whose server end the hub took over."""
+    """The client end of a TCP connection whose server end the hub adopted."""
 
     RESPONSE_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -119,7 +119,7 @@ class SocketClient(HubClient):
 
 
 def serve_clients(transport_kind: str, hub: Hub) -> Iterator[Callable[[Connection], HubClient]]:
-    """Gives `open(connection)` on the wire of this kind, and closes all its clients afterwards."""
+    """Yield `open(connection)` for this kind of transport; closes all its clients at the end."""
     transport = SocketTransport(hub) if transport_kind == "socket" else None
     clients: list[HubClient] = []
 

@@ -1,4 +1,4 @@
-"""Records as producers make them: structured, binary and bare, good ones and poison."""
+"""Records as producers send them: structured, binary and bare, valid and poison."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ RECORD_POSITION = RecordPosition("ext.events", 1, 42, 1_790_000_000_000)
 
 
 def build_cloud_event(id: str = "1", *, data: Any = None, **changes: Any) -> dict[str, Any]:
-    """A structured CloudEvent that publishes a message to everyone; None takes an attribute away."""
+    """Return a structured CloudEvent that publishes a message to everyone; None removes an attribute."""
     event = {"specversion": "1.0", "id": id, "source": SOURCE, "type": "broadcast.publish.v1"}
     event |= {"data": build_message() if data is None else data} | changes
     return {name: value for name, value in event.items() if value is not None}
@@ -46,7 +46,7 @@ def build_bare_record(body: Any, *, key: bytes | None = None, offset: int = 42) 
     return InboundRecord(value, key=key, position=RecordPosition("ext.events", 1, offset))
 
 
-# F08, and what else nobody should send: what it is, the record, the code of the reason.
+# F08 and other invalid records: description, record, reason code.
 POISON_RECORDS: list[tuple[str, InboundRecord, str]] = [
     ("not JSON", build_structured_record(b"{nope"), "not-json"),
     ("an array", build_structured_record([1, 2]), "envelope"),

@@ -1,8 +1,8 @@
-"""Run in the environment of a system: hands events in as the bridge from Kafka does, only without a broker.
+"""Run in a system's environment: ingests events as the Kafka bridge does, without a broker.
 
-Reads a JSON list of batches of CloudEvents, one batch for each tenth of a second, and hands in as many of them as this machine
-manages while they would take; prints what became of each event, as [kind, broadcast id, reason], and when the last batch was
-committed (`time.monotonic()`, one clock for all processes on Linux).
+Reads a JSON list of batches of CloudEvents, one batch per tenth of a second, and ingests as many of them as this
+machine can in the time they span. Prints the outcome of each event as [kind, broadcast id, reason], and when the last
+batch was committed (`time.monotonic()`, one clock for all processes on Linux).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Record batches as producers write them, whole and broken in every way."""
+"""Record batches as producers write them, valid and corrupt in every way."""
 
 import gzip
 import struct
@@ -24,7 +24,7 @@ def encode_field(value: bytes | None) -> bytes:
 
 
 class RawRecord(bytes):
-    """A record as it stands in a batch, without its length."""
+    """An encoded record of a batch, without its length."""
 
 
 def build_record(
@@ -34,7 +34,7 @@ def build_record(
     key: bytes | None = None,
     headers: Sequence[tuple[bytes, bytes | None]] = (),
 ) -> RawRecord:
-    """One record of a batch; header names are bytes, so that they can be anything."""
+    """Return one record of a batch; header names are bytes, so that they may be invalid."""
     body = (
         b"\0"
         + encode_varint(0)
@@ -58,7 +58,7 @@ def build_batch(
     magic: int = 2,
     timestamp: int = 1_790_000_000_000,
 ) -> bytes:
-    """A batch of values, or of what `build_record` made, with a right checksum."""
+    """Return a batch of values or of `build_record` results, with a correct checksum."""
     bodies = [
         record if isinstance(record, RawRecord) else build_record(record, offset_delta=index)
         for index, record in enumerate(records)
@@ -74,7 +74,7 @@ def add_batch_header(
     body: bytes, count: int, *, first: int = 0, last: int = 0, attributes: int = 0, producer_id: int = -1, magic: int = 2,
     timestamp: int = 0,
 ) -> bytes:  # fmt: skip
-    """A header of version 2 in front of anything."""
+    """Put a batch header of version 2 before any body."""
     checksummed = struct.pack(
         ">hiqqqhii",
         attributes,
@@ -92,14 +92,14 @@ def add_batch_header(
 
 
 def fix_checksum(batch: bytes) -> bytes:
-    """The batch with a checksum that is right again."""
+    """Return the batch with its checksum corrected."""
     return batch[:_CRC_OFFSET] + struct.pack(">I", calc_crc32c(batch[_ATTRIBUTES_OFFSET:])) + batch[_ATTRIBUTES_OFFSET:]
 
 
 def build_legacy_message(
     value: bytes | None, *, offset: int = 0, key: bytes | None = None, magic: int = 1, codec: int = 0
 ) -> bytes:
-    """A message as of Kafka before 0.11."""
+    """Return a message in the format before Kafka 0.11."""
 
     def encode_legacy_field(part: bytes | None) -> bytes:
         return struct.pack(">i", -1) if part is None else struct.pack(">i", len(part)) + part
@@ -114,6 +114,6 @@ def build_legacy_message(
 
 
 def build_gzip_bomb(megabytes: int = 300) -> bytes:
-    """The gzip of very much nothing, made without ever having it whole."""
+    """Return the gzip of that many megabytes of zeros, compressed in pieces."""
     compressor, zeros = zlib.compressobj(9, wbits=zlib.MAX_WBITS | 16), bytes(2**20)
     return b"".join(compressor.compress(zeros) for _ in range(megabytes)) + compressor.flush()

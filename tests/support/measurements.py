@@ -1,4 +1,4 @@
-"""Figures that a run measured. The terminal shows them at its end; no test judges them, as machines differ."""
+"""Measurements of a test run. The terminal shows them at the end; no test asserts them, because machines differ."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ measurements: list[str] = []
 
 
 def record_durations(label: str, durations: Sequence[float]) -> None:
-    """Remember the spread of a duration under the sentence `label`."""
+    """Record the distribution of a duration under `label`."""
     durations_ms = sorted(1000 * second for second in durations)
     median, p95 = statistics.median(durations_ms), durations_ms[int(0.95 * (len(durations_ms) - 1))]
     measurements.append(

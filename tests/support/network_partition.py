@@ -1,4 +1,4 @@
-"""Clients behind a cable that can be cut without a word: a network namespace, joined to this machine by a veth pair."""
+"""Clients behind a link that can silently drop packets: a network namespace, joined to this machine by a veth pair."""
 
 import ctypes
 import os
@@ -11,19 +11,19 @@ _CLONE_NEWNET = 0x40000000
 
 
 class NetworkNamespaceUnavailable(Exception):
-    """This kernel, or whoever runs the test, allows no network namespaces."""
+    """This kernel or this user may not create network namespaces."""
 
 
 class NetworkNamespace:
-    """`local_address` is this machine's address at the cable; a thread that calls `enter_namespace` makes its sockets
-    at the other end.
+    """`local_address` is this machine's address on the link; a thread that calls `enter_namespace` makes its sockets at
+    the other end.
 
-    Entering raises NoCable.
+    Entering raises NetworkNamespaceUnavailable.
     """
 
     def __init__(self) -> None:
         self._name = f"far{secrets.token_hex(4)}"
-        network = f"198.18.{secrets.randbelow(256)}.{4 * secrets.randbelow(64)}"  # RFC 2544: for tests of networks
+        network = f"198.18.{secrets.randbelow(256)}.{4 * secrets.randbelow(64)}"  # RFC 2544: reserved for network tests
         prefix, _, last = network.rpartition(".")
         self.local_address, self._remote_address = f"{prefix}.{int(last) + 1}", f"{prefix}.{int(last) + 2}"
 
@@ -45,7 +45,7 @@ class NetworkNamespace:
 
     def __exit__(self, *_: object) -> None:
         if sys.platform == "linux" and Path("/run/netns", self._name).exists():
-            # the cable by name: the namespace lives on for minutes while its closed sockets wait for answers
+            # delete the link by name: the namespace lives on for minutes while its closed sockets wait for ACKs
             for args in (["link", "delete", f"{self._name}a"], ["netns", "delete", self._name]):
                 subprocess.run(["ip", *args], check=False, capture_output=True)
 
@@ -59,7 +59,7 @@ class NetworkNamespace:
             os.close(namespace)
 
     def drop_packets(self) -> None:
-        """From now on nothing comes from the other end, not even that something arrived."""
+        """From now on drop every packet from the other end, even ACKs."""
         _run_ip("-n", self._name, "route", "add", "blackhole", f"{self.local_address}/32")
 
 

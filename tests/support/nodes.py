@@ -1,4 +1,4 @@
-"""Two nodes as an operator runs them: each with its own folder and settings, one PostgreSQL, one Redis, nginx in front."""
+"""Two nodes as an operator runs them: own folder and settings each, shared PostgreSQL and Redis, nginx in front."""
 
 import secrets
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.support.system import System
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """`via_proxy` is the system as people reach it: through nginx, with TLS. `first` and `second` answer for themselves."""
+    """`via_proxy` is the system as users reach it: nginx with TLS. `first` and `second` are reached directly."""
 
     first: System
     second: System
@@ -36,7 +36,7 @@ class Nodes:
 
 @contextmanager
 def shared_servers(folder: Path) -> Iterator[dict[str, str]]:
-    """What the nodes of one system have in common, as settings of a System: a PostgreSQL database, a Redis, a key."""
+    """Yield what the nodes share, as settings of a System: a PostgreSQL database, a Redis, a secret key."""
     with ExitStack() as stack:
         server_url = (
             DATABASE_URL if (DATABASE_URL or "").startswith("postgresql") else stack.enter_context(run_postgres())
@@ -51,14 +51,14 @@ def shared_servers(folder: Path) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Serving, with the cast; a test that ends a node starts it again. Skips by name what the machine lacks."""
+    """Two running nodes with the test users; a test that stops a node restarts it. Skips if a program is missing."""
     for name in ("nginx", "redis-server", "openssl"):
         find_program_or_skip(name, name)
     folder = tmp_path_factory.mktemp("nodes")
     with ExitStack() as stack:
         settings = stack.enter_context(shared_servers(folder)) | {"TRUSTED_PROXY_HOPS": "1"}
         first, second = _make_node(folder / "first", settings), _make_node(folder / "second", settings)
-        stack.enter_context(first)  # brings the database up to date, and adds the cast
+        stack.enter_context(first)  # migrates the database and adds the test users
         stack.push(second)
         second.start()
         proxy = make_nginx(

@@ -1,4 +1,4 @@
-"""The way to the organisation's provider and back, as a browser goes it (the application is the fixture `organised`)."""
+"""The login flow with an OpenID provider, as a browser follows it (the application is the fixture `organised`)."""
 
 import requests
 from flask import Flask
@@ -10,7 +10,7 @@ BASE_URL = "http://localhost"
 
 
 def authorize_at_provider(browser: BrowserClient, *, next_path: str = "") -> str:
-    """Go to the provider, agree there; return the address it sends the browser back to."""
+    """Go to the provider and consent; return the URL that it redirects to."""
     login_response = browser.get("/login/organisation", query_string={"next": next_path} if next_path else None)
     assert login_response.status_code == 302, login_response.get_data(as_text=True)
     provider_response = requests.get(login_response.location, allow_redirects=False, timeout=5)
@@ -19,13 +19,13 @@ def authorize_at_provider(browser: BrowserClient, *, next_path: str = "") -> str
 
 
 def sign_in_with_provider(app: Flask, *, next_path: str = "", browser: BrowserClient | None = None):
-    """The whole way; the last answer."""
+    """Follow the whole flow; return the last response."""
     browser = browser or BrowserClient.for_user(app, None)
     return browser.get(authorize_at_provider(browser, next_path=next_path))
 
 
 def expect_login_refused(response, *, status: int = 401) -> str:
-    """The sentence; signing in was refused on the sign-in page."""
+    """Assert that the sign-in page refused the login; return its message."""
     page = response.get_data(as_text=True)
     assert response.status_code == status, page
     assert 'role="alert"' in page

@@ -1,4 +1,4 @@
-"""A small OpenID provider on loopback, with real keys; what a test changes about it is what a hostile one would do."""
+"""A small OpenID provider on loopback with real keys; tests change its answers to what a hostile one would send."""
 
 import base64
 import hashlib
@@ -27,12 +27,12 @@ def generate_key() -> RSAKey:
 
 @cache
 def _shared_key() -> RSAKey:
-    return generate_key()  # making one takes a moment; every provider of a run may have the same
+    return generate_key()  # generating a key is slow; all providers of a run share it
 
 
 @dataclass
 class OidcProvider:
-    """`user_claims` is who signs in there. The rest is what it says, and may be changed at any moment."""
+    """`user_claims` are those of the user who signs in. The rest is what it answers, and may be changed at any time."""
 
     port: int = 0
     user_claims: dict[str, Any] = field(
@@ -40,15 +40,15 @@ class OidcProvider:
     )
     id_token_overrides: dict[str, Any] = field(
         default_factory=dict
-    )  # of the id_token, over what is right; None leaves one out
+    )  # claims that replace the right ones in the id_token; None removes one
     userinfo_overrides: dict[str, Any] = field(default_factory=dict)
     published_key: RSAKey = field(default_factory=_shared_key)
     signing_key: RSAKey = field(default_factory=_shared_key)
     algorithm: str = "RS256"
     discovery_overrides: dict[str, Any] = field(default_factory=dict)
     fault: str = ""  # "500", "nonsense" or "error", answered by `faulty_path`
-    faulty_path: str = ""  # the beginning of a path
-    has_consent_page: bool = False  # show a page with a button, as a person would see it, instead of agreeing at once
+    faulty_path: str = ""  # a path prefix
+    has_consent_page: bool = False  # show a page with a button instead of consenting at once
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     requested_paths: list[str] = field(default_factory=list)  # paths, in order
 
@@ -62,13 +62,13 @@ class OidcProvider:
         return {"issuer": self.issuer, **endpoints, **algorithms, **self.discovery_overrides}
 
     def authorize(self, query: dict[str, str]) -> str:
-        """Where the browser is sent after signing in."""
+        """Return the URL that the browser is redirected to after signing in."""
         code = secrets.token_urlsafe(8)
         self.codes[code] = query
         return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
 
     def build_logout_token(self, *, header: dict[str, Any] | None = None, **changes: Any) -> str:
-        """What this provider sends when somebody signs out here; `changes` are its claims, None leaves one out."""
+        """Return the token this provider sends when its user signs out; `changes` replace claims, None removes one."""
         now = int(time.time())
         claims = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 120, "jti": secrets.token_hex(8)}
         claims |= {"sub": self.user_claims["sub"], "events": {LOGOUT_EVENT: {}}} | changes
@@ -77,7 +77,7 @@ class OidcProvider:
         return jwt.encode(jwt_header, claims, self.signing_key, algorithms=[self.algorithm])
 
     def exchange_code(self, form: dict[str, str], authorization: str) -> tuple[int, dict[str, Any]]:
-        """Answer the token endpoint: the code counts once, for who asked for it (RFC 7636, section 4.6)."""
+        """Answer the token endpoint: a code is valid once, and only for its requester (RFC 7636, section 4.6)."""
         authorization_request = self.codes.pop(form.get("code", ""), None)
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
@@ -117,7 +117,7 @@ _ENDPOINTS = {
 
 @contextmanager
 def serve_oidc_provider() -> Iterator[OidcProvider]:
-    """Serve one until the end of the block."""
+    """Run a provider until the end of the block."""
     oidc = OidcProvider()
 
     class Handler(BaseHTTPRequestHandler):
@@ -166,7 +166,7 @@ def serve_oidc_provider() -> Iterator[OidcProvider]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     oidc.port = server.server_port
-    # by default it would notice its end only after half a second
+    # the default poll interval would delay shutdown by half a second
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield oidc

@@ -1,22 +1,22 @@
-"""Ports for servers of the tests."""
+"""Ports for test servers."""
 
 import itertools
 import os
 import random
 import socket
 
-# tests run in several processes at once
+# pytest-xdist runs tests in several processes
 WORKER_INDEX = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 if WORKER_INDEX > 7:
     raise RuntimeError("JOBS is 8 at most: each process has two of the 16 databases of a Redis.")
 _PORTS_PER_WORKER = 1000
-# below 32768, where Linux takes the ports of outgoing connections from
+# below 32768, where the ports of Linux's outgoing connections begin
 _FIRST_PORT = 12_000 + _PORTS_PER_WORKER * WORKER_INDEX
 _port_offsets = itertools.count(random.randrange(_PORTS_PER_WORKER))
 
 
 def find_free_port() -> int:
-    """A port that is free now, that no other process of this run is given, and that no connection takes by chance."""
+    """Return a port that is free now and that neither other processes of this run nor outgoing connections get."""
     while True:
         port = _FIRST_PORT + next(_port_offsets) % _PORTS_PER_WORKER
         with socket.socket() as sock:

@@ -1,6 +1,6 @@
-"""Fixtures for tests of real processes: systems of one's own, and streams that are closed whatever happens.
+"""Fixtures for tests of real processes: systems for one test, and streams that are always closed.
 
-`system` (in `tests.conftest`) is shared by all tests that end nothing; a test that kills asks for `own_system`.
+`system` (in `tests.conftest`) is shared by all tests that stop nothing; a test that kills processes uses `own_system`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from tests.support.system import System, wait_for
 
 @pytest.fixture
 def own_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., System]]:
-    """Starts systems that only this test uses: `own_system(redis_url=…, SOME_SETTING="…")`. Each has the cast."""
+    """Starts systems that only this test uses: `own_system(redis_url=…, SOME_SETTING="…")`. Each has the test users."""
     with ExitStack() as stack:
 
         def start(*, redis_url: str | None = SECOND_REDIS_URL, **settings: str) -> System:
@@ -28,26 +28,26 @@ def own_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
 
 class StreamOpener:
-    """Opens streams that begin now: what was published before is not replayed."""
+    """Opens streams at the head of the log: earlier messages are not replayed."""
 
     def __init__(self) -> None:
         self.opened: list[StreamClient] = []
 
     def open(self, system: System, username: str, *, path: str = "/api/sse/connect") -> StreamClient:
-        """A stream by token, once it is CONNECTED."""
+        """Open a stream by token; returns once it is CONNECTED."""
         token = system.get_token(username)
         return self._open(system, {"Authorization": f"Bearer {token}"}, _get_current_cursor(system, token), path)
 
     def open_with_session(
         self, system: System, session: HttpSession, *, path: str = "/api/sse/connect"
     ) -> StreamClient:
-        """A stream of that visitor's session, once it is CONNECTED."""
+        """Open a stream of that session; returns once it is CONNECTED."""
         return self._open(
             system, {"Cookie": session.headers["Cookie"]}, session.get("/inbox/count").json["cursor"], path
         )
 
     def resume(self, system: System, username: str, cursor: str | None) -> StreamClient:
-        """A stream that goes on at `cursor`, once it is CONNECTED."""
+        """Open a stream that resumes at `cursor`; returns once it is CONNECTED."""
         return self._open(system, {"Authorization": f"Bearer {system.get_token(username)}"}, cursor, "/api/sse/connect")
 
     def open_many(self, system: System, username: str, count: int) -> list[StreamClient]:
@@ -62,7 +62,7 @@ class StreamOpener:
         return streams
 
     def open_at_worker(self, worker: int, open_stream: Callable[[], StreamClient]) -> StreamClient:
-        """Call `open_stream` until that worker serves the stream."""
+        """Call `open_stream` until that worker serves the stream; return the stream."""
         for _ in range(200):
             stream = open_stream()
             if stream.worker == worker:
@@ -92,7 +92,7 @@ def streams() -> Iterator[StreamOpener]:
 
 
 def wait_for_workers(system: System, *, excluded: int = 0) -> list[int]:
-    """Both workers, once both answer; with `excluded`, once that one was replaced."""
+    """Return both workers once both answer; with `excluded`, once that one was replaced."""
 
     def get_answering_workers() -> list[int] | None:
         workers = system.get_worker_pids()

@@ -1,4 +1,4 @@
-"""Programs that publish through a proxy while nodes come and go, and what is true afterwards."""
+"""Clients that publish through a proxy while nodes stop and start, and checks of the result."""
 
 import http.client
 import secrets
@@ -16,11 +16,11 @@ _PUBLISHER_COUNT = 4
 
 @dataclass
 class Publisher:
-    """A program that publishes with an idempotency key and asks again when it is refused or cut off."""
+    """A client that publishes with an idempotency key and retries when it is refused or disconnected."""
 
     system: System
     token: str
-    refusal_seconds: list[float] = field(default_factory=list)  # seconds from a first refusal to the answer that counts
+    refusal_seconds: list[float] = field(default_factory=list)  # seconds from the first refusal to success
 
     def publish(self, title: str) -> int:
         """Publish to everyone; return the id. Fails after 20 s."""
@@ -38,7 +38,7 @@ class Publisher:
             assert status in (0, 429, 502, 503, 504), f"{status}: {body}"
             assert started_at < deadline, f"refused for 20 s, at last with {status}"
             refused_at = refused_at or started_at
-            time.sleep(0.05)  # between two tries, as a client would
+            time.sleep(0.05)  # a pause between retries, as a client makes
 
     def _post_broadcast(self, title: str) -> tuple[int, dict]:
         body = {"title": title, "content": f"Text of {title}", "targetType": "ALL"}
@@ -48,7 +48,7 @@ class Publisher:
 
 
 class PublishLoad:
-    """Publishers that go on until the block ends. `sent_ids` holds the ids."""
+    """Publishers that run until the block ends. `sent_ids` has the ids of their broadcasts."""
 
     def __init__(self, system: System):
         token = system.get_token("alice", "admin")
@@ -90,7 +90,7 @@ class PublishLoad:
 
 
 def list_log_ids(node: System) -> list[int]:
-    """Ids of all broadcasts in the order of the log."""
+    """Return the ids of all broadcasts in log order."""
     token, entries, page_query = node.get_token("alice", "admin"), [], ""
     while page_query is not None:
         page = node.call("GET", f"/api/admin/broadcasts?limit=200{page_query}", token=token)[1]

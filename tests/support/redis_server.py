@@ -1,4 +1,4 @@
-"""A Redis of a test's own, to be killed, frozen and emptied."""
+"""A Redis for one test, which may kill, freeze and flush it."""
 
 import shutil
 import signal
@@ -13,7 +13,7 @@ from tests.support.system import wait_for
 
 
 class RedisServer:
-    """A Redis-compatible server on a port of its own, running from the start; it keeps nothing on disk."""
+    """A Redis-compatible server on its own port, started on creation; it keeps nothing on disk."""
 
     def __init__(self, program: str):
         self.port = find_free_port()

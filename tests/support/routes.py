@@ -1,4 +1,4 @@
-"""Routes as a test walks them, and the key of a program."""
+"""Paths for every route, and Authorization headers."""
 
 import re
 
@@ -17,12 +17,12 @@ def get_route_method(rule: Rule) -> str:
 
 
 def build_route_path(rule: Rule, broadcast_id: int = 1) -> str:
-    """An address of the route, with this id wherever it takes one."""
+    """Return a path of the route, with `broadcast_id` wherever it takes an id."""
     return re.sub(r"<[^>]+>", str(broadcast_id), rule.rule)
 
 
 def make_bearer_headers(app: Flask, username: str, scopes: list[str]) -> dict[str, str]:
-    """The headers of a program that acts for this person of the cast."""
+    """Return the headers of an API client with a token of this test user."""
     with app.app_context():
         user_id = load_actor(username).user_id
         token = users.create_token(user_id, scopes=scopes, label="x", by=SYSTEM, now=clock.now())

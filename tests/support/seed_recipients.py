@@ -1,4 +1,4 @@
-"""Run in the environment of a system, with a count: makes that many people without a role, and prints their tokens as JSON."""
+"""Run in a system's environment with a count: creates that many users without a role, prints their tokens as JSON."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ from broadcast.factory import create_app
 
 
 def create_recipients(count: int) -> list[str]:
-    """Return one token for each person, for reading the inbox."""
+    """Return one token per user, for reading the inbox."""
     now = clock.now()
     user_ids = [
         users.create_user(f"crowd{secrets.token_hex(6)}", None, roles=(), by=SYSTEM, now=now) for _ in range(count)

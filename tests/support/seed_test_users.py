@@ -1,4 +1,4 @@
-"""Run in the environment of a system: makes the cast and their tokens, and prints those as JSON. One start instead of seven."""
+"""Run in a system's environment: creates the test users and prints their tokens as JSON. One start instead of seven."""
 
 import json
 

@@ -1,6 +1,4 @@
-"""Databases that are migrated and know the cast: made once in a process by the program's own commands, then copied for
-every system.
-"""
+"""Migrated databases with the test users: built once per process by the project's commands, copied for every system."""
 
 import atexit
 import json
@@ -22,12 +20,12 @@ from broadcast.config.database_url import normalize_url
 from broadcast.launcher.secret import ensure_secret_key
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-UNINHERITED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")  # a system has what its test says
-Tokens = dict[str, str]  # of the cast, by "username scope"
+UNINHERITED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")  # a system gets what its test sets
+Tokens = dict[str, str]  # of the test users, by "username scope"
 
 
 def copy_sqlite_template(folder: Path) -> Tokens:
-    """Copy the SQLite file into that data folder, and return the tokens of the cast."""
+    """Copy the SQLite file into that data folder; return the tokens of the test users."""
     database, tokens = _make_sqlite_template()
     folder.mkdir(mode=0o700, exist_ok=True)
     shutil.copy(database, folder)
@@ -35,7 +33,7 @@ def copy_sqlite_template(folder: Path) -> Tokens:
 
 
 def create_from_template(url: str) -> Tokens | None:
-    """Make that empty database of a server a copy, and return the tokens of the cast; None when it is not empty."""
+    """Make that empty server database a copy; return the tokens of the test users, or None if it is not empty."""
     target_url = sqlalchemy.make_url(normalize_url(url))
     with sqlalchemy.create_engine(target_url, poolclass=sqlalchemy.NullPool).connect() as connection:
         if sqlalchemy.inspect(connection).get_table_names():
@@ -66,12 +64,12 @@ def _make_server_template(server: sqlalchemy.URL) -> tuple[str, Tokens]:
 
 
 def _drop_database(server: sqlalchemy.URL, name: str) -> None:
-    with suppress(OperationalError), _connect_as_admin(server) as connection:  # a server of a test's own is gone
+    with suppress(OperationalError), _connect_as_admin(server) as connection:  # a server started by one test is gone
         connection.exec_driver_sql(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _connect_as_admin(server: sqlalchemy.URL) -> sqlalchemy.Connection:
-    """Connected to that server, to make and drop databases."""
+    """Connect to that server to create and drop databases."""
     url = server.set(database="postgres")
     engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
     return engine.connect()

@@ -1,6 +1,6 @@
-"""Servers of other makers as Debian packages them: each on loopback, on a free port, in a folder of its own, ended by pid.
+"""Third-party servers as Debian packages them: each on loopback, on a free port, in its own folder, stopped by pid.
 
-What the machine does not have skips the test that asks for it, by name.
+A test is skipped, with the program's name, if the machine lacks one.
 """
 
 import os
@@ -22,14 +22,14 @@ _IS_ROOT = os.geteuid() == 0  # PostgreSQL refuses to run as root
 
 
 def find_program_or_skip(name: str, package: str) -> str:
-    """Where that program is; skips the test when it is not installed."""
+    """Return the path of that program; skips the test when it is not installed."""
     if path := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin"):
         return path
     pytest.skip(f"{name} is not installed: apt-get install {package}")
 
 
 class ServerProcess:
-    """One process that listens on `port`; `signal(SIGKILL)` waits for its end."""
+    """One process that listens on `port`; `signal(SIGKILL)` waits until it has ended."""
 
     def __init__(self, command: Sequence[str | Path], port: int, log: Path):
         self.port, self._command, self._log = port, command, log
@@ -62,7 +62,7 @@ class ServerProcess:
 
 
 class RedisServer(ServerProcess):
-    """A Redis with the options given; `--cluster-enabled yes`, for instance."""
+    """A Redis with the given options, for example `--cluster-enabled yes`."""
 
     def __init__(self, folder: Path, *options: str, port: int | None = None):
         port = port or find_free_port()
@@ -86,7 +86,7 @@ class RedisServer(ServerProcess):
 
 
 def make_nginx(folder: Path, node_ports: Sequence[int], *, certificate: tuple[Path, Path]) -> ServerProcess:
-    """`deploy/nginx.conf` as it is, but for ports, nodes, paths and the certificate. `server.port` is the one with TLS."""
+    """nginx with `deploy/nginx.conf`; only ports, nodes, paths and certificate differ. `port` is the TLS one."""
     port = find_free_port()
     folder.mkdir()
     shutil.copytree(certificate[0].parent, folder / "tls")
@@ -115,7 +115,7 @@ def make_nginx(folder: Path, node_ports: Sequence[int], *, certificate: tuple[Pa
 
 
 def make_self_signed_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost that nobody signed, and its key: `folder`/cert.pem and key.pem."""
+    """Make a self-signed certificate for localhost and its key: `folder`/cert.pem and key.pem."""
     folder.mkdir()
     certificate, key = folder / "cert.pem", folder / "key.pem"
     command = [
@@ -133,7 +133,7 @@ def make_self_signed_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 class PostgresServer:
-    """A cluster of one's own in a folder of its own, ended by `pg_ctl`: runuser would pass no signal on."""
+    """A cluster in its own folder, stopped by `pg_ctl`, because runuser does not forward signals."""
 
     def __init__(self, *, durable: bool = False):
         bin_dir = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
@@ -155,7 +155,7 @@ class PostgresServer:
         )
 
     def initialize_as_standby(self, primary: "PostgresServer") -> None:
-        """A copy that follows the primary's log, asynchronously, until it is promoted."""
+        """Initialize as an asynchronous streaming standby of `primary`, until it is promoted."""
         self._run_command(
             "pg_basebackup", "-D", self.folder / "data", "-R", "-X", "stream", "-c", "fast", "-d", primary.url
         )
@@ -164,7 +164,7 @@ class PostgresServer:
         self._run_pg_ctl("-o", " ".join(f"-c {option}" for option in self._options), "start")
 
     def stop(self) -> None:
-        """As when its machine loses its power."""
+        """Stop at once, as a power failure would."""
         self._run_pg_ctl("-m", "immediate", "stop", check=False)
 
     def promote(self) -> None:
@@ -186,7 +186,7 @@ class PostgresServer:
 
 @contextmanager
 def run_postgres(*, durable: bool = False) -> Iterator[str]:
-    """A PostgreSQL of one's own; yields the URL of its database `run_postgres`. `durable`: a commit waits for the disk."""
+    """Run a PostgreSQL; yields the URL of its database. `durable`: a commit waits for the disk."""
     server = PostgresServer(durable=durable)
     try:
         server.initialize()
@@ -198,7 +198,7 @@ def run_postgres(*, durable: bool = False) -> Iterator[str]:
 
 @contextmanager
 def run_primary_and_standby() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    """Two servers, of which the second follows the first."""
+    """Run two servers; the second is a standby of the first."""
     primary, standby = PostgresServer(), PostgresServer()
     try:
         primary.initialize()

@@ -1,6 +1,6 @@
-"""A stream as a program reads it: frames with id, event and data; comes back with its cursor when it is cut off.
+"""A stream as an API client reads it: frames with id, event and data; reconnects with its cursor when disconnected.
 
-It removes no repeats and puts nothing in order: what a test finds in `frames` is what came over the wire.
+It neither deduplicates nor sorts: `frames` is what the server sent.
 """
 
 import http.client
@@ -16,14 +16,14 @@ from urllib.parse import quote
 
 from tests.support.system import open_connection, wait_for
 
-_READ_TIMEOUT_SECONDS = 60  # longer than any heartbeat: a stream that is silent for this long is opened anew
-_MAX_PAUSE_SECONDS = 0.3  # `retry` may ask for 10 s, so that thousands do not return at once; tests have no thousands
+_READ_TIMEOUT_SECONDS = 60  # longer than any heartbeat: a stream that is silent for this long is reopened
+_MAX_PAUSE_SECONDS = 0.3  # `retry` may be 10 s to spread thousands of reconnects; tests have few streams
 _FINAL_EVENTS = {"SIGNED_OUT", "CONNECTION_LIMIT_REACHED"}
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One block. `received_at` is `time.monotonic()` when its last byte was read, `worker` the process that sent it."""
+    """One SSE frame. `received_at` is `time.monotonic()` at its last byte, `worker` the process that sent it."""
 
     event: str
     data: str
@@ -38,14 +38,14 @@ class Frame:
 
 
 class StreamClient:
-    """Reads in a thread of its own until `close`. Attributes only grow, so a test may look at any time."""
+    """Reads in its own thread until `close`. Attributes only grow, so they may be read at any time."""
 
     def __init__(self, url: str, *, headers: dict[str, str], path: str = "/api/sse/connect", after: str | None = None):
         self.url, self.path, self.headers = url, path, headers
         self.cursor = after
         self.frames: list[Frame] = []
-        self.response_headers: list[http.client.HTTPMessage] = []  # one for each time it was opened
-        self.reconnect_seconds: list[float] = []  # one for each time it came back: from the cut to the next head
+        self.response_headers: list[http.client.HTTPMessage] = []  # one per connection
+        self.reconnect_seconds: list[float] = []  # one per reconnect: from the disconnection to the next headers
         self._disconnected_at: float | None = None
         self._retry_seconds = 0.05
         self._closing = threading.Event()
@@ -53,11 +53,11 @@ class StreamClient:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    # ---- what came
+    # ---- received
 
     @property
     def workers(self) -> list[int]:
-        """Who served it, one for each time it was opened."""
+        """The workers that served it, one per connection."""
         return [int(head["X-Worker"]) for head in self.response_headers]
 
     @property
@@ -84,10 +84,10 @@ class StreamClient:
     def wait_for_message(self, broadcast_id: int, *, seconds: float = 10) -> Frame:
         return self.wait_for("MESSAGE", lambda frame: frame.json["id"] == broadcast_id, seconds=seconds)
 
-    # ---- what a test does to it
+    # ---- control
 
     def disconnect(self) -> None:
-        """Break the connection off, wherever it is; the stream comes back by itself."""
+        """Close the connection at any point; the stream reconnects automatically."""
         if sock := self._sock:
             _shut_down(sock)
 
@@ -103,7 +103,7 @@ class StreamClient:
             try:
                 self._read_connection()
             except (OSError, http.client.HTTPException):
-                pass  # cut off, refused, or broken in the middle of a head: come back
+                pass  # disconnected, refused, or broken within the headers: reconnect
             finally:
                 self._sock = None
                 self._disconnected_at = self._disconnected_at or time.monotonic()
@@ -135,7 +135,7 @@ class StreamClient:
         while not self._closing.is_set():
             data = response.read1(65536)
             if not data:
-                return  # what waits is half a frame, and does not count
+                return  # the buffer holds an incomplete frame, which does not count
             *blocks, buffer = (buffer + data).split(b"\n\n")
             received_at = time.monotonic()
             for block in blocks:
@@ -157,5 +157,5 @@ class StreamClient:
 
 
 def _shut_down(sock: socket.socket) -> None:
-    with suppress(OSError):  # closed already, by the other side or by its own thread
+    with suppress(OSError):  # already closed, by the server or by its own thread
         sock.shutdown(socket.SHUT_RDWR)

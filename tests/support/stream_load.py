@@ -1,9 +1,8 @@
-"""Thousands of streams in one thread: sockets in one epoll, each coming back with its cursor as a browser's does.
+"""Thousands of streams in one thread: sockets in one epoll, each reconnecting with its cursor as a browser does.
 
-A stream here keeps counts and the newest id, no frames; `tests.support.stream_client` is for tests that look at what was
-sent. It comes back after the pause that the server asked for (`retry`), and after growing pauses of its own when nobody
-answers. Numbers are counted as holes and doubles by the log's `seq`: that holds while everything in the log is for
-everybody.
+A stream here keeps counts and the newest id, no frames; tests that check frames use `tests.support.stream_client`. It
+reconnects after the pause that the server asked for (`retry`), and with exponential backoff when nobody answers. Gaps
+and duplicates are counted by the log's `seq`, so every event in the log must be for everyone.
 """
 
 import heapq
@@ -23,15 +22,15 @@ from tests.support.system import wait_for
 
 _LOGGED_EVENTS = {b"MESSAGE", b"MESSAGE_UPDATED", b"MESSAGE_REMOVED"}
 _REFUSAL_EVENTS = {b"BUSY", b"CONNECTION_LIMIT_REACHED"}
-_INITIAL_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 4.0  # as `inbox/live.js`, which goes on to 30
+_INITIAL_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 4.0  # as `inbox/live.js`, whose maximum is 30
 _POLL_TIMEOUT_SECONDS = 0.01
 _RECEIVE_BYTES = 65536
 
 
 @dataclass(slots=True)
 class Disconnection:
-    """One end of a stream, and its way back. Times are `time.monotonic()`; `was_announced` if SERVER_SHUTDOWN came before
-    it, `pause` the seconds that the server asked for.
+    """One disconnection and the reconnect. Times are `time.monotonic()`; `was_announced` if SERVER_SHUTDOWN came
+    before, `retry_seconds` is the pause that the server asked for.
     """
 
     disconnected_at: float
@@ -43,7 +42,7 @@ class Disconnection:
 
 @dataclass(slots=True, eq=False)
 class LoadStream:
-    """One stream. `first_seq` and `last_seq` are the seqs it was told first and last; `worker` served it last."""
+    """One stream. `first_seq` and `last_seq` are the first and last seq received; `worker` served it last."""
 
     token: str
     cursor: str | None
@@ -53,7 +52,7 @@ class LoadStream:
     duplicates: int = 0
     resets: int = 0
     refusals: int = 0
-    failures: int = 0  # answers other than 200, and connections that came to nothing
+    failures: int = 0  # responses other than 200, and failed connections
     worker: int = 0
     is_connected: bool = False
     disconnections: list[Disconnection] = field(default_factory=list)
@@ -66,12 +65,11 @@ class LoadStream:
 
 
 class StreamLoad:
-    """`stream_count` streams for `tokens` in turn, from `cursor` on. Read its attributes at any time; what it does,
-    its thread does.
+    """`stream_count` streams for `tokens` in turn, from `cursor` on, in one thread. Attributes may be read at any time.
 
-    `should_reconnect`: come back after an end. `should_read`: False for clients that never read again once they are current.
-    `max_pending`: most connections that wait for their answer. `on_thread_start` is called first, in the thread that
-    makes the sockets.
+    `should_reconnect`: reconnect after a disconnection. `should_read`: False for clients that stop reading once
+    current. `max_pending`: the most connections that wait for a response. `on_thread_start` is called first, in the
+    thread that makes the sockets.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class StreamLoad:
         last = _parse_seq(cursor) if cursor else None
         self.streams = [LoadStream(token, cursor, last_seq=last) for token in islice(cycle(tokens), stream_count)]
         self.events: Counter[str] = Counter()
-        self.last_seen_at: dict[int, float] = {}  # seq → when the last stream until now had it
+        self.last_seen_at: dict[int, float] = {}  # seq → when a stream last received it
         self._address, self._should_reconnect, self._should_read = address, should_reconnect, should_read
         self._max_pending, self._receive_bytes, self._on_thread_start = (
             max_pending,
@@ -117,11 +115,11 @@ class StreamLoad:
         self._thread.join(30)
         self._epoll.close()
 
-    # ---- what a test asks
+    # ---- results
 
     @property
     def connected_count(self) -> int:
-        """Streams that are CONNECTED now."""
+        """The number of streams that are CONNECTED now."""
         return sum(member.is_connected for member in self.streams)
 
     @property
@@ -129,14 +127,14 @@ class StreamLoad:
         return [cut for member in self.streams for cut in member.disconnections]
 
     def sum_counts(self, name: str) -> int:
-        """A count of the members, added up."""
+        """Return the sum of that counter over all streams."""
         return sum(getattr(member, name) for member in self.streams)
 
     def wait_until_connected(self, *, seconds: float = 30) -> None:
         self._wait_for_all(lambda: self.connected_count, "be current", seconds)
 
     def wait_until_answered(self, *, seconds: float = 30) -> None:
-        """Wait until every stream is current or was refused; for a swarm that does not return."""
+        """Wait until every stream is current or was refused; for a load that does not reconnect."""
         refused = ("refusals", "failures")
         self._wait_for_all(lambda: self.connected_count + sum(map(self.sum_counts, refused)), "be answered", seconds)
 
@@ -160,7 +158,7 @@ class StreamLoad:
         assert not lossy, f"{len(lossy)} streams have holes, doubles or resets; the first of them: {lossy[0]}"
 
     def disconnect_all(self) -> float:
-        """Break off every connection at once; the streams come back without a pause. Returns when it was done."""
+        """Close every connection at once; the streams reconnect without a pause. Returns the time of the cut."""
         is_done = threading.Event()
 
         def end_all_connections() -> None:
@@ -188,7 +186,7 @@ class StreamLoad:
             self._close(member)
 
     def _connect_due_streams(self) -> None:
-        """Connect whose pause is over."""
+        """Connect the streams whose pause is over."""
         while (
             self._reconnect_queue
             and self._reconnect_queue[0][0] <= time.monotonic()
@@ -281,7 +279,7 @@ class StreamLoad:
         stream.last_seq = max(seq, stream.last_seq or 0)
 
     def _end_connection(self, stream: LoadStream, *, retry_seconds: float | None = None) -> None:
-        """The stream is over. Come back after `pause`, or the server's, or one that grows."""
+        """Record the disconnection. Reconnect after `retry_seconds`, the server's `retry`, or the growing backoff."""
         if stream.is_connected:
             stream.disconnections.append(
                 Disconnection(time.monotonic(), stream._is_shutdown_announced, stream._retry_seconds)
@@ -316,12 +314,12 @@ def _parse_seq(cursor: str) -> int:
 
 
 def choose_stream_count(normal_count: int, *, reduced_count: int) -> int:
-    """How many streams to open: fewer on a machine that is busy with other things."""
+    """Return how many streams to open: fewer on a busy machine."""
     return reduced_count if os.getloadavg()[0] > 1.5 * os.cpu_count() else normal_count
 
 
 def max_per_second(times: Iterable[float]) -> int:
-    """The most of `times` that lie within one second."""
+    """Return the largest number of `times` within one second."""
     sorted_times, max_count, window_start = sorted(times), 0, 0
     for n, at in enumerate(sorted_times):
         while at - sorted_times[window_start] >= 1:

@@ -1,4 +1,4 @@
-"""The system as an operator runs it: `python -m broadcast.launcher`, two workers, on loopback, in a folder of its own."""
+"""The system as an operator runs it: `python -m broadcast.launcher`, two workers, on loopback, in its own folder."""
 
 import copy
 import http.client
@@ -33,14 +33,14 @@ from tests.support.seeded_databases import (
 )
 from tests.support.users import TEST_USERS
 
-# How much longer than on a quick machine of its own a test waits before it gives up. A deadline says that something is broken,
-# never that it is slow; what is met is met at once, however large this is.
+# How much longer a test waits before it gives up than on a fast, idle machine. A missed deadline means that something
+# is broken, never that it is slow. A large factor costs nothing: a wait ends as soon as its condition holds.
 TIMEOUT_FACTOR = 5
 _UNVERIFIED_TLS_CONTEXT = ssl._create_unverified_context()
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 10, description: str = "the condition") -> Any:
-    """Return the first truthy value of `condition`; fail with `description` after PATIENCE times `seconds`."""
+    """Return the first truthy value of `condition`; fail with `description` after TIMEOUT_FACTOR times `seconds`."""
     deadline = time.monotonic() + TIMEOUT_FACTOR * seconds
     while True:
         if value := condition():
@@ -50,7 +50,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 10, description: 
 
 
 def is_running(pid: int) -> bool:
-    """Whether that process is there and has not ended; one that ended and that nobody has looked for yet has (proc(5))."""
+    """Whether that process exists and has not ended; a zombie counts as ended (proc(5))."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "XZ"
     except OSError:
@@ -58,7 +58,7 @@ def is_running(pid: int) -> bool:
 
 
 def open_connection(url: str, *, timeout: float) -> http.client.HTTPConnection:
-    """A connection to where `url` points; a certificate that nobody signed is good enough."""
+    """Open a connection to the host of `url`; self-signed certificates are accepted."""
     host = urlsplit(url).netloc
     if url.startswith("https:"):
         return http.client.HTTPSConnection(host, timeout=timeout, context=_UNVERIFIED_TLS_CONTEXT)
@@ -66,7 +66,7 @@ def open_connection(url: str, *, timeout: float) -> http.client.HTTPConnection:
 
 
 class System:
-    """Starts on entering, ends everything it started on leaving. `url` is where it serves."""
+    """Starts on entering and stops everything it started on leaving. `url` is where it serves."""
 
     def __init__(self, folder: Path, *, database_url: str | None = None, redis_url: str | None = None, **settings: str):
         self.folder, self.port = folder, find_free_port()
@@ -86,7 +86,7 @@ class System:
             self.environ["REDIS_URL"] = redis_url
         self.output = folder / "output.txt"
         self.code_dir = PROJECT_ROOT  # the code that runs
-        self.command_prefix: list[str] = []  # what the launcher is started by, which must become it
+        self.command_prefix: list[str] = []  # a prefix of the launcher's command; it must exec the launcher
         self.process: subprocess.Popen | None = None
         self._tokens: dict[str, str] = {}
 
@@ -99,7 +99,7 @@ class System:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it at once, as nobody will miss it; politely where its Redis goes on, which would keep whom it had online."""
+        """Kill it, which is fastest; stop it gracefully if its Redis lives on and would keep its presence entries."""
         self.stop() if is_shared_redis(self.environ.get("REDIS_URL")) else self.kill()
         data_dir = Path(self.environ["DATA_DIR"])
         shutil.rmtree(
@@ -118,7 +118,7 @@ class System:
         )
 
     def start(self) -> None:
-        """Start and wait until it serves. From the main thread: it ends with the thread that started it, whatever ends that."""
+        """Start and wait until it serves. Call from the main thread: it ends with the thread that started it."""
         command = [*self.command_prefix, sys.executable, "-m", "broadcast.launcher", "--end-with-parent"]
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, cwd=self.code_dir, env=self.environ, stdout=output, stderr=output)
@@ -134,13 +134,13 @@ class System:
                 self.process.wait()
 
     def kill(self) -> None:
-        """SIGKILL to the launcher and all that it started, as when the machine loses its power. Returns when none runs."""
+        """Send SIGKILL to the launcher and all its children, as a power failure would. Returns when none runs."""
         if self.process is None or self.process.poll() is not None:
             return
-        self.process.send_signal(signal.SIGSTOP)  # from here on it starts nothing
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts nothing more
         group_leaders = _read_child_pids(
             self.process.pid
-        )  # each of a process group of its own, see broadcast.launcher.children
+        )  # each leads its own process group, see broadcast.launcher.children
         all_pids = [pid for leader in group_leaders for pid in (leader, *_read_child_pids(leader))]
         for leader in group_leaders:
             with suppress(ProcessLookupError):
@@ -150,14 +150,14 @@ class System:
         wait_for(lambda: not any(map(is_running, all_pids)), description="all processes of the system to be gone")
 
     def with_url(self, url: str) -> Self:
-        """The same system, asked at another address: through a proxy."""
+        """Return the same system at another address, for example behind a proxy."""
         system = copy.copy(self)
         system.url, system.port = url, urlsplit(url).port
         return system
 
     def run_flask(self, *args: str, stdin: str = "") -> str:
-        """Run `flask --app app …` on the same database; return what it prints. A thread of this process does it, which has
-        loaded all that a process of its own would load first.
+        """Run `flask --app app …` on the same database; return its output. Runs in a thread, which saves the imports of
+        a new process.
         """
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(self._run_cli_command, args, stdin).result()
@@ -171,7 +171,7 @@ class System:
         return result.stdout.strip()
 
     def run_module(self, module: str, *args: str, stdin: str = "") -> str:
-        """Run `python -m module …` in the environment of the system; return what it prints."""
+        """Run `python -m module …` in the system's environment; return its output."""
         result = subprocess.run(
             [sys.executable, "-m", module, *args],
             cwd=self.code_dir, env=self.build_command_environ(), input=stdin + "\n", capture_output=True, text=True,
@@ -182,16 +182,16 @@ class System:
 
     def build_command_environ(self) -> dict[str, str]:
         environ = {"REDIS_URL": self.redis_url} | self.environ
-        environ.pop("FAILPOINTS", None)  # those are for the workers
+        environ.pop("FAILPOINTS", None)  # meant for the workers only
         return environ
 
     @property
     def redis_url(self) -> str:
-        """Of the embedded server; a private socket in the data folder."""
+        """The URL of the embedded server, a Unix socket in the data folder."""
         return f"unix://{self.folder / 'var' / 'redis.sock'}"
 
     def create_user(self, *roles: str) -> str:
-        """Make somebody new, with the password of the cast, and return the username: for tests that change a person."""
+        """Create a user with the password of the test users and return the username: for tests that change a user."""
         username = f"dora{secrets.token_hex(4)}"
         role_options = [f"--role={role}" for role in roles]
         self.run_flask(
@@ -200,11 +200,11 @@ class System:
         return username
 
     def create_recipients(self, count: int) -> list[str]:
-        """Make that many new people without a role; return a token of each."""
+        """Create that many users without a role; return a token for each."""
         return json.loads(self.run_module("tests.support.seed_recipients", str(count)))
 
     def get_token(self, username: str, scope: str = "inbox") -> str:
-        """A token of that person; the same one each time."""
+        """Return a token of that user, the same one each time."""
         name = f"{username} {scope}"
         if name not in self._tokens:
             self._tokens[name] = self.run_flask("create-token", "--user", username, "--scope", scope)
@@ -213,7 +213,7 @@ class System:
     def call(
         self, method: str, path: str, *, token: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """One JSON request; returns status and decoded body, which is None when it is no JSON."""
+        """Send one JSON request; return the status and the decoded body, None if it is not JSON."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"} | (headers or {})
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
@@ -226,16 +226,16 @@ class System:
 
     @property
     def master_pid(self) -> int:
-        """Process id of gunicorn's master."""
+        """Process id of the gunicorn master."""
         [master] = [pid for pid in _read_child_pids(self.process.pid) if b"gunicorn" in _read_command_line(pid)]
         return master
 
     def get_worker_pids(self) -> list[int]:
-        """Process ids of the gunicorn workers that live now."""
+        """Process ids of the running gunicorn workers."""
         return _read_child_pids(self.master_pid)
 
     def find_answering_workers(self) -> set[int]:
-        """The workers that take one of a few connections held open at the same time."""
+        """Return the workers that answer on a few simultaneous connections."""
         connections = [open_connection(self.url, timeout=20) for _ in range(12)]
         try:
             for connection in connections:

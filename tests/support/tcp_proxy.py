@@ -1,4 +1,4 @@
-"""Servers that a test breaks: a Redis of its own, and a link that can be held, cut and closed."""
+"""Servers that a test breaks: its own Redis, and a TCP proxy that can be paused, disconnected and closed."""
 
 import selectors
 import signal
@@ -13,7 +13,7 @@ from tests.support.ports import find_free_port
 
 
 class RedisServer:
-    """On a port of its own; it is started, signalled and started again by the test."""
+    """A Redis on its own port; the test starts, signals and restarts it."""
 
     def __init__(self, program: str, folder: Path):
         self.port = find_free_port()
@@ -31,8 +31,8 @@ class RedisServer:
 
 
 class TcpProxy:
-    """A TCP proxy to (host, port). `pause` delays every byte, `disconnect` breaks what is connected, `close` refuses
-    until `open`.
+    """A TCP proxy to (host, port). `pause` delays every byte until `resume`, `disconnect` closes the open connections,
+    `close` refuses new ones until `open`.
     """
 
     def __init__(self, host: str, port: int):
@@ -62,7 +62,7 @@ class TcpProxy:
 
     def close(self) -> None:
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
         self._listener.close()
         self.disconnect()
         self.resume()
@@ -98,7 +98,7 @@ class TcpProxy:
         self._connections.discard((client_sock, server_sock))
 
     def _forward_once(self, selector: selectors.BaseSelector) -> bool:
-        """Wait for bytes and hand them over; False at the end of either side."""
+        """Wait for bytes and forward them; return False when either side has closed."""
         for key, _ in selector.select():
             data = key.fileobj.recv(65536)
             if not data:

@@ -1,6 +1,6 @@
-"""Makes the pictures of `docs/tour.md` anew: `python -m tests.support.tour_screenshots [folder]`, docs/img by default.
+"""Regenerates the pictures of `docs/tour.md`: `python -m tests.support.tour_screenshots [folder]`, docs/img by default.
 
-Starts a system of its own with the demo people and a made-up staff who have read some of it, and photographs its pages.
+Starts its own system with the demo users and invented staff who have read some messages, and takes screenshots.
 """
 
 import random
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _seed_data(data_dir: Path) -> int:
-    """People, broadcasts of the last days, and who has read them when. Returns the id of the one with the most to show."""
+    """Add users, recent broadcasts and their receipts. Returns the id of the broadcast with the most to show."""
     app, now, rng = create_app(Settings.load({"DATA_DIR": str(data_dir)})), clock.now(), random.Random(7)
     with app.app_context():
         alice = known.get_by_username("alice")
@@ -92,7 +92,7 @@ def _seed_data(data_dir: Path) -> int:
 
 
 def _simulate_receipts(broadcast_id: int, published_at: datetime, now: datetime, rng: random.Random) -> None:
-    """Most of its audience have it soon, many read it within hours, some never."""
+    """Add receipts: most recipients get the broadcast soon, many read it within hours, some never."""
     broadcast, pairs_by_mark = stored.get(broadcast_id), defaultdict(list)
     columns = ("delivered_at", "first_seen_at", "read_at", "acked_at")[: 4 if broadcast.requires_ack else 3]
     for user_id in audiences.list_user_ids(audiences.get_audience(broadcast)):
@@ -124,7 +124,7 @@ def _take_screenshots(browser: Browser, url: str, policy: int, output_dir: Path)
     def take_screenshot(page: Page, path: str, name: str) -> None:
         if path:
             page.goto(path)
-        page.wait_for_timeout(1500)  # what scripts load, and the stream
+        page.wait_for_timeout(1500)  # for what scripts load, and the stream
         page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=output_dir / f"{name}.png")
 
@@ -161,7 +161,7 @@ def _fill_compose_page(page: Page) -> None:
     page.get_by_label("Category").fill("News")
     go_to_step(page, "audience")
     page.get_by_text("Send to").wait_for(state="attached")
-    page.wait_for_timeout(1500)  # the preview and the count follow what is typed
+    page.wait_for_timeout(1500)  # for the preview and the recipient count
 
 
 if __name__ == "__main__":

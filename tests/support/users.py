@@ -1,4 +1,4 @@
-"""The cast of every test, and a test client that signs in the short way."""
+"""The standard test users, and a test client that signs in without the form."""
 
 import re
 import secrets
@@ -25,7 +25,7 @@ TEST_USERS = [UserAccount("alice", ("admin",)), UserAccount("bob", ("ops",)), Us
 
 
 class BrowserClient:
-    """A browser without JavaScript: keeps its cookies and sends the CSRF token of the last page it saw."""
+    """A browser without JavaScript: keeps cookies and sends the CSRF token of the last page it loaded."""
 
     def __init__(self, http: FlaskClient):
         self.http = http
@@ -53,11 +53,11 @@ class BrowserClient:
         return response
 
     def post(self, path: str, data: dict | None = None, **options):
-        """Post a form with the CSRF token; a page is looked at first if none was seen yet."""
+        """Post a form with the CSRF token; loads a page first if none was loaded yet."""
         return self.http.post(path, data={"csrf_token": self._get_csrf_token()} | (data or {}), **options)
 
     def send(self, method: str, path: str, json=None, **options):
-        """A JSON request as a page's script makes it: cookie and X-CSRFToken."""
+        """Send a JSON request as a page's script does: with the cookie and X-CSRFToken."""
         headers = {"X-CSRFToken": self._get_csrf_token()} | options.pop("headers", {})
         return self.http.open(path, method=method, json=json, headers=headers, **options)
 

@@ -1,6 +1,7 @@
-"""A real Chromium, and people who sit in front of it.
+"""Fixtures: a real Chromium, and browsers of signed-in users.
 
-Playwright's synchronous interface tells events only while a call of its own runs: wait with `expect`, or `Desk.wait_until`.
+Playwright's synchronous API delivers events only while one of its calls runs: wait with `expect`, or
+`UserBrowser.wait_until`.
 """
 
 import os
@@ -24,7 +25,7 @@ def _find_browser(*names: str) -> str | None:
 
 
 CHROMIUM = _find_browser("chromium", "google-chrome")
-# The same engine without windows: a page costs less than half of the processor's time, and no tab is kept from drawing.
+# The same engine without windows: a page costs less than half of the CPU time, and background tabs still render.
 HEADLESS_CHROMIUM = _find_browser("chromium-headless-shell", "chromium", "google-chrome")
 _CHROMIUM_FLAGS = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 DESKTOP_VIEWPORT, PHONE_VIEWPORT = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -40,11 +41,12 @@ _original_click = Locator.click
 
 
 def _click_when_visible(locator: Locator, **options: Any) -> None:
-    """What came into view a moment ago is held for a second, from the next frame on; a press before that would be lost with it.
+    """Click after the next frame. A control that has just appeared is disabled for a second from the next frame on, and
+    an earlier click would be lost.
 
-    Playwright waits for what is held already.
+    Playwright itself waits for controls that are already disabled.
     """
-    with suppress(Error):  # the page is left
+    with suppress(Error):  # the page was left
         locator.page.evaluate(_WAIT_UNTIL_VISIBLE_JS)
     _original_click(locator, **options)
 
@@ -68,7 +70,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class UserBrowser:
-    """One person's browser: `page` is its first tab. `stream_workers` are the processes that served its streams."""
+    """One user's browser: `page` is its first tab. `stream_workers` are the processes that served its streams."""
 
     def __init__(self, system: System, context: BrowserContext):
         self.system, self.context = system, context
@@ -89,7 +91,7 @@ class UserBrowser:
 
     @property
     def worker(self) -> int:
-        """Who serves the stream now."""
+        """The worker that serves the stream now."""
         return self.stream_workers[-1]
 
     def open_inbox(self, page: Page | None = None) -> "UserBrowser":
@@ -107,7 +109,7 @@ class UserBrowser:
         self, condition: Callable[[], object], *, seconds: float = 10, description: str = "the condition"
     ) -> None:
         def poll() -> object:
-            self.context.pages[0].evaluate("null")  # lets events in
+            self.context.pages[0].evaluate("null")  # lets Playwright deliver events
             return condition()
 
         wait_for(poll, seconds=seconds, description=description)
@@ -116,25 +118,25 @@ class UserBrowser:
         return (page or self.page).locator(f"#card-{broadcast_id}")
 
     def card_ids(self, page: Page | None = None) -> list[int]:
-        """Cards of the list, from its top."""
+        """Ids of the list's cards, from the top."""
         script = "articles => articles.map(article => Number(article.dataset.id))"
         return (page or self.page).locator("#feed > article").evaluate_all(script)
 
     def expect_cards(self, ids: list[int], page: Page | None = None) -> None:
-        """The list is these, from its top."""
+        """Expect exactly these cards, from the top."""
         self._expect_ids(ids, lambda: self.card_ids(page))
 
     def expect_first_cards(self, ids: list[int], page: Page | None = None) -> None:
-        """The list begins with these."""
+        """Expect the list to start with these cards."""
         self._expect_ids(ids, lambda: self.card_ids(page)[: len(ids)])
 
     def _expect_ids(self, ids: list[int], read_ids: Callable[[], list[int]]) -> None:
-        with suppress(AssertionError):  # the comparison below says what differs
+        with suppress(AssertionError):  # the comparison below shows the difference
             self.wait_until(lambda: read_ids() == ids)
         assert read_ids() == ids
 
     def scroll_to(self, target: Locator) -> None:
-        """Go down the list until `target` is in it: when its end comes into view, the next page is loaded."""
+        """Scroll down until `target` is in the list: the next page loads when the end of the list comes into view."""
 
         def poll() -> int:
             self.page.keyboard.press("End")
@@ -143,7 +145,7 @@ class UserBrowser:
         self.wait_until(poll, seconds=30, description="the place to be loaded")
 
     def expect_unread(self, count: int, page: Page | None = None) -> None:
-        """Bell, view and title agree."""
+        """Expect this unread count in the bell, the view and the title."""
         page = page or self.page
         badge = page.locator(".bell .badge")
         if count:
@@ -156,7 +158,7 @@ class UserBrowser:
         expect(page.locator('.views [data-count="unread-view"]')).to_have_text(str(count))
 
     def expect_unread_bell(self, count: int) -> None:
-        """The bell, on a page without the views."""
+        """Expect this unread count in the bell, on a page without the views."""
         expect(self.page.locator(".bell .badge")).to_have_text(str(count))
 
     def _on_response(self, response) -> None:
@@ -170,7 +172,7 @@ class UserBrowser:
 
     def _on_dialog(self, dialog) -> None:
         self.dialogs.append(dialog.message)
-        if dialog.type == "beforeunload":  # whoever goes to another page here means it
+        if dialog.type == "beforeunload":  # a test that leaves the page means to
             dialog.accept()
         else:
             dialog.dismiss()
@@ -178,9 +180,10 @@ class UserBrowser:
 
 @pytest.fixture
 def sit_down(chromium: Browser, system: System) -> Iterator[Callable[..., UserBrowser]]:
-    """`sit_down("bob")`: a browser in which Bob is signed in; `sit_down(None)`: nobody is. More as Playwright's options.
+    """`sit_down("bob")` opens a browser with Bob signed in, `sit_down(None)` an anonymous one. Takes Playwright's
+    options.
 
-    Whatever a test does, no page may break its content policy or throw.
+    Fails on content policy violations and script errors of any page.
     """
     browsers: list[UserBrowser] = []
 
@@ -207,7 +210,7 @@ def sit_down(chromium: Browser, system: System) -> Iterator[Callable[..., UserBr
 
 @pytest.fixture(autouse=True)
 def nothing_insists(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Recall what would stand in the way of the next test's people on the shared system: an urgent dialog, say."""
+    """Recall what would block the users of the next test on the shared system, for example an urgent dialog."""
     yield
     if "system" not in request.fixturenames:
         return
@@ -222,7 +225,7 @@ def nothing_insists(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def sit_at_different_workers(sit_down) -> Callable[..., tuple[UserBrowser, UserBrowser]]:
-    """Opens the inboxes of two people until their streams are served by two workers."""
+    """Open the inboxes of two users until two different workers serve their streams."""
 
     def open_inboxes(first_username: str, second_username: str, *, at: System) -> tuple[UserBrowser, UserBrowser]:
         first = sit_down(first_username, at=at).open_inbox()
@@ -239,7 +242,7 @@ def sit_at_different_workers(sit_down) -> Callable[..., tuple[UserBrowser, UserB
 
 @pytest.fixture
 def alice(system: System) -> Iterator[HttpSession]:
-    """A program that publishes on the shared system, after everybody has read everything."""
+    """An API client that publishes on the shared system; all users have read everything before."""
     for username in ("alice", "bob", "charlie"):
         assert system.call("POST", "/api/user/messages/read-all", token=system.get_token(username))[0] == 200
     session = HttpSession(system, token=system.get_token("alice", "admin"))
@@ -248,7 +251,7 @@ def alice(system: System) -> Iterator[HttpSession]:
 
 
 def fill_compose_form(page: Page, title: str, text: str, *, roles: tuple[str, ...] = (), usernames: str = "") -> None:
-    """Fill the compose form in, to everyone unless roles or people are given; ends at the audience when they are."""
+    """Fill in the compose form, to everyone unless roles or users are given; then it ends at the audience step."""
     page.goto("/console/broadcasts/new")
     page.get_by_label("Title", exact=True).fill(title)
     page.get_by_label("Text", exact=True).fill(text)
@@ -262,7 +265,7 @@ def fill_compose_form(page: Page, title: str, text: str, *, roles: tuple[str, ..
 
 
 def go_to_step(page: Page, step: str) -> None:
-    """Show a step of the compose page: write, audience, when or review. Without scripts all of them are shown."""
+    """Show a step of the compose page: write, audience, when or review. Without scripts all steps are shown."""
     page.locator(f"#steps a[href='#step-{step}']").click()
 
 
@@ -277,14 +280,14 @@ def click_send(page: Page) -> None:
 
 
 def send_broadcast(page: Page) -> int:
-    """Review, press the button that sends, and return the broadcast's id."""
+    """Go to the review, press the send button, and return the broadcast's id."""
     click_send(page)
     page.wait_for_url(re.compile(r"/console/broadcasts/\d+$"))
     return int(page.url.rpartition("/")[2])
 
 
 def close_with_escape(dialog: Locator) -> None:
-    """Close it by key, and wait until it has said so: it does a frame after it is gone, and then the focus is put back."""
+    """Press Escape and wait for the close event: it fires a frame after the dialog has gone, then focus is restored."""
     dialog.evaluate("(one) => one.addEventListener('close', () => { one.dataset.closed = 'yes'; }, { once: true })")
     dialog.page.keyboard.press("Escape")
     expect(dialog).to_have_attribute("data-closed", "yes")
@@ -293,7 +296,7 @@ def close_with_escape(dialog: Locator) -> None:
 
 
 def assert_badge_fits_text(page: Page, badge: Locator) -> None:
-    """Every character of it is drawn in one line, inside the badge, and the badge is on the page."""
+    """Assert that its text is on one line inside the badge, and that the badge is within the page."""
     box, characters = badge.bounding_box(), badge.evaluate(_CHARACTER_BOXES_JS)
     assert 0 <= box["x"] <= page.evaluate("innerWidth") - box["width"]
     assert box["y"] >= 0
@@ -313,12 +316,12 @@ _CHARACTER_BOXES_JS = """(badge) => [...badge.textContent].map((_, at) => {
 
 
 def freeze_performance_clock(page: Page) -> None:
-    """Before the health page, which judges how long a first event takes: a busy machine is no proxy that holds streams back."""
+    """Call before opening the health page, which would take a busy machine's slow first event for a buffering proxy."""
     page.add_init_script("performance.now = () => 0")
 
 
 def iterate_at_rate(page: Page, count: int, *, per_second: float) -> Iterator[int]:
-    """`range(count)`, so many `per_second` at most: the pace of a measured load. Nowhere else does a test wait for a time."""
+    """Yield `range(count)` at most `per_second`, the rate of a measured load. No other test waits for a fixed time."""
     for number in range(count):
         next_at = time.monotonic() + 1 / per_second
         yield number
@@ -326,8 +329,8 @@ def iterate_at_rate(page: Page, count: int, *, per_second: float) -> Iterator[in
 
 
 class PageClock:
-    """A page whose time the test moves on; make it before the page is opened. The network's time is the real one, so a second
-    of the page's leaves a moment to it.
+    """A fake clock of a page, advanced by the test; make it before the page is opened. The network uses real time, so
+    each second of the page leaves it a moment.
     """
 
     def __init__(self, page: Page):

@@ -1,4 +1,4 @@
-"""A live message that is edited after people acknowledged it, in real browsers: what each of them sees and sends."""
+"""A live message is edited after users acknowledged it, in real browsers: what each of them sees and sends."""
 
 import secrets
 

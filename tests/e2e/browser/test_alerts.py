@@ -1,4 +1,4 @@
-"""One message, several surfaces: toast, banner, dialog. Preferences hold or silence them, and never the message."""
+"""One message on several surfaces: toast, banner, dialog. Preferences delay or mute alerts, never the message."""
 
 import secrets
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The console's health page behind a proxy that holds streams back: it says so, and says where to read on."""
+"""The console's health page behind a proxy that buffers streams: it says so, and links to the documentation."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What appears by itself while somebody's hand is on its way to something else: nothing is pressed, lost or out of sight."""
+"""Elements that appear while the user is about to click something else: nothing is clicked by mistake or lost."""
 
 import secrets
 

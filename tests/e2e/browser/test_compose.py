@@ -1,4 +1,4 @@
-"""Composing: the real card and the real reach while one writes, mistakes named, and one press sends one broadcast."""
+"""Composing: live preview and recipient count, errors at their fields, and one click sends one broadcast."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""How long from sending to a card that can be seen. Measures; judges nothing but that it arrives."""
+"""Time from sending to a visible card. Measures; asserts only that the card arrives."""
 
 import secrets
 import time

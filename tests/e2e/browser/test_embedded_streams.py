@@ -1,4 +1,4 @@
-"""The inbox in another site's page, where streams do not come through or fall silent."""
+"""The embedded inbox when streams are blocked or fall silent."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The inbox in another site's page, in a browser: two origins on this machine, and the page of `docs/embed` as it is."""
+"""The embedded inbox in a browser: two origins on this machine, and the unchanged page of `docs/embed`."""
 
 # ruff: noqa: F811 - fixtures of another module are arguments here
 

@@ -1,4 +1,4 @@
-"""Several pages with an embedded inbox in one browser, what is done elsewhere, and markup of the page that is in the way."""
+"""Several pages with an embedded inbox in one browser, actions elsewhere, and conflicting markup of the host page."""
 
 # ruff: noqa: F811 - fixtures of another module are arguments here
 

@@ -1,4 +1,4 @@
-"""What ends while pages are open moves to the view "Ended" there as a reload shows it, and can be read from it."""
+"""Broadcasts that end while pages are open move to the view "Ended", as after a reload, and can be opened there."""
 
 import re
 import secrets

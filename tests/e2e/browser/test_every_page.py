@@ -1,4 +1,4 @@
-"""Every page, light on a desk and dark on a phone: no policy violation, no console error, no barrier that axe finds."""
+"""Every page, light on a desktop and dark on a phone: no policy violation, no console error, no finding of axe."""
 
 import secrets
 from collections.abc import Callable

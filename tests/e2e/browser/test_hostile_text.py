@@ -1,4 +1,4 @@
-"""Whatever a sender writes, a reader's browser runs none of it."""
+"""A reader's browser runs nothing that a sender writes."""
 
 import json
 import secrets

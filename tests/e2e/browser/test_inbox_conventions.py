@@ -1,4 +1,4 @@
-"""What people expect of an inbox without ever saying so: counts, places, words for each state, and the needs of others."""
+"""Common expectations of an inbox: counts, positions, a label for each state, and accessibility."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""The inbox by keys alone: as the help sheet says, never while one types, and off where a person wants them off."""
+"""The inbox by keyboard alone: as the help sheet says, never while typing, and off where the user turns it off."""
 
 import secrets
 

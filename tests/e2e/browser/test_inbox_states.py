@@ -1,4 +1,4 @@
-"""What a person does in one tab is done in every tab and on every device, and a reload shows nothing else (I11)."""
+"""An action in one tab shows in every tab and on every device, and a reload shows the same (I11)."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""From a thought to a screen and back: undone before it went out, planned, fired, edited and recalled, two editors at once."""
+"""A broadcast's lifecycle in a browser: undone before sending, scheduled, sent, edited, recalled; concurrent edits."""
 
 import re
 import secrets

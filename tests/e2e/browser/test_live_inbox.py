@@ -1,4 +1,4 @@
-"""Composed in the console, live in the inbox: every open page of the audience shows it, and nobody else's does."""
+"""Composed in the console, live in the inbox: every open page of the audience shows it, and no other page."""
 
 import secrets
 

@@ -1,4 +1,4 @@
-"""A page whose files are at a node of another version: it waits for them and comes up, and typed text stays."""
+"""A page whose assets are on a node of another version: it waits for them and starts, and typed text is kept."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Signing in at the organisation's provider in a real browser, over real workers: there, back, a live inbox, and out again."""
+"""Login at the organisation's provider in a real browser with real workers: redirect, return, live inbox, logout."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What goes wrong on the way is made good by the page itself: nothing lost, nothing twice."""
+"""The page recovers from errors by itself: nothing lost, nothing duplicated."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What somebody types survives, in the page itself: an ended session, a limit, a busy server, no network, another tab."""
+"""Typed text survives in the page: an expired session, a rate limit, a busy server, no network, another tab."""
 
 import re
 import secrets

@@ -1,6 +1,6 @@
-"""Streams that say nothing, and addresses that serve none: the page says what is the matter, lives from asking, and goes back.
+"""Silent streams, and URLs without one: the page says so, polls, and returns to streaming.
 
-Pages have a clock that the test moves, so no wait is as long as it is for people.
+The test advances the pages' clock, so no wait takes as long as in real use.
 """
 
 import re

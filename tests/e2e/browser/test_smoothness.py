@@ -1,7 +1,8 @@
-"""How smoothly an open inbox takes what arrives: nothing under the eyes moves, and no script holds the page up for long.
+"""Smoothness of an open inbox while messages arrive: visible content does not shift, and no script blocks the page for
+long.
 
-What is there is asked of the page itself. Playwright's own question, whether a card is visible, makes the browser lay the
-page out anew, and asked while cards slide it is what moves them.
+State is read from the page itself. Playwright's visibility check forces a layout, and during an animation that layout
+itself moves the cards.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""What a stream in a browser goes through: proxies that answer for the server, tabs that sleep, and many of them."""
+"""Problems of streams in a browser: proxies that answer for the server, sleeping tabs, and many tabs."""
 
 import re
 import secrets

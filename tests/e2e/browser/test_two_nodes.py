@@ -1,4 +1,4 @@
-"""Two browsers behind nginx, each on a node of its own; one node dies, and neither person misses anything."""
+"""Two browsers behind nginx, each on its own node; one node dies, and neither user misses anything."""
 
 import pytest
 from playwright.sync_api import expect

@@ -1,4 +1,4 @@
-"""People, tokens, the audit and the figures in a real browser."""
+"""Users, tokens, the audit and analytics in a real browser."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""A table wider than its card scrolls inside the card: judged by boxes, as a reader sees them."""
+"""A table wider than its card scrolls inside the card: checked by bounding boxes."""
 
 import pytest
 from playwright.sync_api import Locator, Page, expect

@@ -1,4 +1,4 @@
-"""Everything works by plain forms; what JavaScript adds is that it happens at once."""
+"""Everything works with plain forms; JavaScript adds immediacy."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""Brokers, and systems that read from them."""
+"""Fixtures: brokers, and systems that read from them."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,7 +11,7 @@ from tests.support.system import System
 
 @pytest.fixture(scope="session")
 def brokers() -> Iterator[Brokers]:
-    """Shared; each test has its own topics and groups."""
+    """Shared brokers; each test has its own topics and groups."""
     started_brokers = Brokers()
     yield started_brokers
     started_brokers.close()
@@ -19,7 +19,7 @@ def brokers() -> Iterator[Brokers]:
 
 @pytest.fixture
 def mock() -> Iterator[Brokers]:
-    """A mock cluster of one's own, to be taken down and up."""
+    """A mock cluster for one test, which may stop and start it."""
     if BOOTSTRAP_SERVERS:
         pytest.skip("takes brokers down, which only the mock cluster allows")
     started_brokers = Brokers(None)
@@ -29,7 +29,7 @@ def mock() -> Iterator[Brokers]:
 
 @pytest.fixture
 def reading(own_system) -> Callable[..., System]:  # noqa: F811
-    """Starts a system that reads these topics: `reading(brokers, topic, KAFKA_BRIDGE="every-worker")`."""
+    """Start a system that reads these topics: `reading(brokers, topic, KAFKA_BRIDGE="every-worker")`."""
 
     def start(brokers: Brokers, *topics: str, **settings: str) -> System:
         names = {"KAFKA_BOOTSTRAP_SERVERS": brokers.address, "KAFKA_TOPICS": ",".join(topics)}

@@ -1,4 +1,4 @@
-"""From the brokers to every screen exactly once, in the order of each key, whoever is killed (F05, F06, F07).
+"""From the brokers to every screen exactly once, in order per key, whichever process is killed (F05, F06, F07).
 
 Real gunicorn workers on the mock cluster, or on the brokers of KAFKA_BOOTSTRAP_SERVERS.
 """

@@ -1,4 +1,4 @@
-"""Poison in the stream: it goes to the dead letters with its reason and place, and what comes after it goes out (F08)."""
+"""Poison records become dead letters with reason and position, and later records are published (F08)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests of real processes ask for."""
+"""Fixtures for the tests of real processes."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support.system import System
 
 @pytest.fixture
 def alice(system: System):
-    """A program that publishes on the shared system."""
+    """An API client that publishes on the shared system."""
     session = HttpSession(system, token=system.get_token("alice", "admin"))
     yield session
     session.close()

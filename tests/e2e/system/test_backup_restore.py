@@ -1,4 +1,4 @@
-"""A real copy of the database is restored as docs/operations.md says; who comes back with an old cursor is told so (F24)."""
+"""A real backup is restored as in docs/operations.md; clients with an old cursor get a RESET (F24)."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Clients that do it wrong, against real workers: each gets a defined answer, and costs nobody else anything."""
+"""Misbehaving clients against real workers: each gets a defined response, and others are not affected."""
 
 import secrets
 import socket

@@ -1,4 +1,4 @@
-"""F18: two nodes whose clocks are wrong by five minutes, one fast, one slow. The database's clock says what is due."""
+"""F18: two nodes with clocks five minutes off, one fast, one slow. The database's clock decides what is due."""
 
 import time
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""Thousands of streams: told when their worker ends, back after a storm, and never waiting for those that do not read.
+"""Thousands of streams: notified when their worker stops, back after a storm, and never delayed by slow readers.
 
-Figures are noted, not judged; the bounds are those of a slow machine.
+Results are recorded, not asserted; the limits are those of a slow machine.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What an operator sees of open streams, and does to them, whichever worker is asked."""
+"""Operators list and close open streams, whichever worker answers."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A real primary and its standby: the system finds the new primary by itself, and never hides that commits were lost."""
+"""A real primary and its standby: the system finds the new primary itself, and never hides that commits were lost."""
 
 import json
 from collections.abc import Iterator

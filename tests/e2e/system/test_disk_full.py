@@ -1,4 +1,4 @@
-"""F09: the disk is full. Nothing new can be kept, and everything else goes on; when there is room again, nobody has to help."""
+"""F09: the disk is full. Writes fail, everything else goes on; the system recovers by itself once there is space."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The launcher for real: everything it starts serves, and ends with it, whatever ended it."""
+"""The real launcher: everything it starts serves, and ends with it, however it ends."""
 
 import os
 import re

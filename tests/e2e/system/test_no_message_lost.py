@@ -1,4 +1,4 @@
-"""Many publish while many read and come and go: every stream's list is the log, in order, nothing twice, nothing missing."""
+"""Many publishers and many streams that reconnect: every stream gets the log in order, without duplicates or gaps."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What real workers keep to themselves: their files, and what they believe of a request."""
+"""What real workers keep private: their files, and which request headers they trust."""
 
 import os
 import socket

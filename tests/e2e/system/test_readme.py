@@ -1,4 +1,4 @@
-"""What the README tells people to type, typed from top to bottom in one shell."""
+"""The commands of the README, run from top to bottom in one shell."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The server that rings dies and another takes its place: Sentinels choose it, or the cluster does. Nothing is lost."""
+"""The Redis of the bus dies and another takes over: by Sentinel, or in the cluster. Nothing is lost."""
 
 import signal
 import subprocess

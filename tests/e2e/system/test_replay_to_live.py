@@ -1,4 +1,4 @@
-"""Where replay ends and live begins while others publish: nothing falls in between, and nothing is told twice."""
+"""The transition from replay to live during publishing: no gap and no duplicate."""
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor

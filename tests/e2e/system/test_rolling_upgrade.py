@@ -1,6 +1,6 @@
-"""From the version before to this one, without a stop: the migrations first, then one node after the other.
+"""Upgrade from the previous version without downtime: migrations first, then one node after the other.
 
-The version before works on the schema of this one (expand and contract: docs/operations.md), alone and beside a new node.
+The previous version works on the new schema (expand and contract: docs/operations.md), alone and next to a new node.
 """
 
 import json

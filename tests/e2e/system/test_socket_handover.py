@@ -1,6 +1,6 @@
-"""A stream leaves gunicorn: the hub holds its socket, and gunicorn keeps neither a greenlet nor a descriptor for it.
+"""A stream leaves gunicorn: the hub adopts its socket, and gunicorn keeps neither a greenlet nor a descriptor for it.
 
-It rests on how gunicorn's async workers take a StopIteration. If a new gunicorn takes it otherwise, these fail by name.
+It relies on how gunicorn's async workers handle StopIteration. If a new gunicorn handles it differently, these fail.
 """
 
 import os

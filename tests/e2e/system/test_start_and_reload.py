@@ -1,4 +1,4 @@
-"""Nobody waits for a node that boots: it is refused until a worker serves, and a reload has workers that serve all the time."""
+"""A booting node refuses connections until a worker serves; during a reload some worker always serves."""
 
 import http.client
 import os

@@ -1,6 +1,6 @@
-"""Two nodes, one system: a node may die or be replaced while people publish and listen, and nothing is lost.
+"""Two nodes, one system: a node may die or be replaced during publishing and streaming, and nothing is lost.
 
-Publishers and streams know one address only, nginx's. Who is refused there asks again, as a program should.
+Publishers and streams know only nginx's address. A refused client retries, as it should.
 """
 
 import http.client

@@ -1,4 +1,4 @@
-"""Two workers, one system: whatever happens at one is seen on the streams of the other."""
+"""Two workers, one system: whatever happens at one shows on the streams of the other."""
 
 import secrets
 import time

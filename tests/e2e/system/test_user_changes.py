@@ -1,4 +1,4 @@
-"""A person signs out, is disabled, or gets other roles: their open streams follow at once, at both workers."""
+"""A user signs out, is disabled, or gets other roles: their open streams follow at once, on both workers."""
 
 import secrets
 import time

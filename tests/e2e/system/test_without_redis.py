@@ -1,4 +1,4 @@
-"""Redis makes it fast and is needed for nothing: without it people get their messages a moment later."""
+"""Redis is only for speed: without it messages arrive a moment later."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""A name is corrected, an account is deleted: what goes, what stays, and who may not be deleted."""
+"""Renaming and deleting accounts: what is deleted, what remains, and which accounts cannot be deleted."""
 
 import pytest
 from sqlalchemy import select

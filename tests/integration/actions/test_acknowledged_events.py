@@ -1,4 +1,4 @@
-"""Events that change a live card whose acknowledgement was given: a correction, or a new one, as their source says."""
+"""Inbound events that change an acknowledged live card: a correction, or a new broadcast, as their source says."""
 
 import pytest
 

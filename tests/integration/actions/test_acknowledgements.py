@@ -1,4 +1,4 @@
-"""An acknowledgement is of one revision: which words somebody confirmed, and whether that still counts."""
+"""An acknowledgement belongs to one revision: which text a user confirmed, and whether it still counts."""
 
 import pytest
 

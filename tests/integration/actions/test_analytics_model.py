@@ -1,6 +1,6 @@
-"""Random histories against a model so simple that it is plainly right: who was targeted, how far they came, who is missing.
+"""Random histories compared with a trivially correct model: who was targeted, how far they got, who is missing.
 
-After each act, page, CSV, JSON, the list, the overview, the roles and the reminder say the same of every broadcast.
+After each step page, CSV, JSON, list, overview, roles and reminder agree about every broadcast.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""A broadcast to chosen people may sign them out everywhere, once they have been told why."""
+"""A broadcast to chosen users may sign them out everywhere after they were told why."""
 
 from datetime import timedelta
 

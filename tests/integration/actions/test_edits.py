@@ -1,4 +1,4 @@
-"""Edits: drafts as they are typed, plans, live broadcasts; two editors, and an editor against the clock."""
+"""Edits of drafts, scheduled and live broadcasts; two concurrent editors, and an editor against the scheduler."""
 
 import threading
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Releasing, recalling, expiring, and the clock that does it by itself."""
+"""Releasing, recalling, expiring, and the scheduler that does it automatically."""
 
 import threading
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Whose an inbound event is: the owner of a source recalls and repeats, whatever names others use."""
+"""Ownership of inbound events: only the owner of a source recalls and repeats, whatever names others use."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Events of one source gather: on the card with their key, above the cap as drafts. Each counts once, whatever happens."""
+"""Flood control: a source's events join the card with their key, or become drafts above the cap. Each counts once."""
 
 import threading
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""People from a table: good rows are made, bad ones are told with their line, and nothing is guessed."""
+"""Importing users from a table: valid rows become users, errors name their line, and nothing is guessed."""
 
 import pytest
 

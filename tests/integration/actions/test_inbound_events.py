@@ -1,4 +1,4 @@
-"""Batches of events from outside: each becomes one broadcast, once, whatever else is in the batch (I7, F07, F08)."""
+"""Batches of inbound events: each becomes exactly one broadcast, whatever else is in the batch (I7, F07, F08)."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Unread again, archived, snoozed, acknowledged, and taken back: what one person sees, and what the sender's figures keep."""
+"""Unread, archived, snoozed, acknowledged, and back: what the user sees, and what the sender's analytics keep."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""An invitation is good once, for some days, for its own person, and while that person has no password."""
+"""An invitation is valid once, for some days, for its own user, and while that user has no password."""
 
 from datetime import timedelta
 

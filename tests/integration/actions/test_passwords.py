@@ -1,4 +1,4 @@
-"""Passwords: which are refused, who may change whose, and what ends with the old one."""
+"""Passwords: which are refused, who may change whose, and what a change ends."""
 
 import hashlib
 from pathlib import Path

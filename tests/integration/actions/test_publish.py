@@ -1,4 +1,4 @@
-"""Publishing: state, log and audit in one transaction or not at all; one broadcast for one intent."""
+"""Publishing: state, log and audit in one transaction or not at all; one broadcast per idempotency key."""
 
 import threading
 from datetime import timedelta

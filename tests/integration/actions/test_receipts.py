@@ -1,4 +1,4 @@
-"""Marking read: only what is one's own, once and for all."""
+"""Marking read: only one's own messages, and only once."""
 
 from datetime import timedelta
 

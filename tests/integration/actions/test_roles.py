@@ -1,4 +1,4 @@
-"""Roles are made, renamed and deleted, and everything that refers to one by its name follows."""
+"""Roles are created, renamed and deleted, and every reference by name follows."""
 
 from datetime import timedelta
 

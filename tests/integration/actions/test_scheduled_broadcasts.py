@@ -1,4 +1,4 @@
-"""Plans that are not sent by themselves any more: late, past, without somebody who may send them, or of a restored database."""
+"""Scheduled broadcasts that are not sent automatically: late, past, without a permitted sender, or after a restore."""
 
 import shutil
 import sqlite3

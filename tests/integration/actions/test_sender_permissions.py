@@ -1,4 +1,4 @@
-"""By whose right something goes out: always that of who sends it, whoever wrote it."""
+"""Sending checks the permissions of the sender, not of the author."""
 
 from datetime import timedelta
 

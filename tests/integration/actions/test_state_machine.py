@@ -1,6 +1,6 @@
-"""Random acts against a model so simple that it is plainly right: who must see what, and what of it is read.
+"""Random actions compared with a trivially correct model: who must see what, and what of it is read.
 
-After each act every list is compared. Who comes back with an old cursor must come to show the same, by replay or RESET.
+After each action every list is compared. A client with an old cursor must converge, by replay or RESET.
 """
 
 import shutil

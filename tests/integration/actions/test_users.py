@@ -1,4 +1,4 @@
-"""People, sessions and tokens: who gets in, and how soon somebody is out."""
+"""Users, sessions and tokens: who gets access, and how soon it ends."""
 
 from datetime import timedelta
 

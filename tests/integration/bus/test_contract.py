@@ -1,4 +1,4 @@
-"""What a bus promises: one suite, on the local one and on a real Redis."""
+"""The contract of a bus: the same tests on the local bus and on a real Redis."""
 
 import contextlib
 import threading

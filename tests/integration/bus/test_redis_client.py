@@ -1,4 +1,4 @@
-"""An address becomes the right client, and making it asks nobody; what a request waits for, it waits for once."""
+"""A URL becomes the right client without a connection; a request waits at most once for Redis."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""The command line: what it prints is what scripts rely on; a failure is a sentence and status 1."""
+"""The command line: scripts rely on its output; a failure is one sentence and exit code 1."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""DATABASE_URL: libpq's and SQLAlchemy's ways of writing it lead to the same server; no refusal shows the password."""
+"""DATABASE_URL: libpq's and SQLAlchemy's notations lead to the same server; no error shows the password."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""The files of `deploy/` are what their programs accept: each is judged by its own validator, and against the code.
+"""The files of `deploy/` are valid: each is checked by its program's own validator, and against the code.
 
-No container is started here; what Docker and Kubernetes do with these files is theirs.
+No container is started here; what Docker and Kubernetes do with these files is not tested.
 """
 
 import json

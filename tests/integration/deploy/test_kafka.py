@@ -1,4 +1,4 @@
-"""Kafka as `deploy/compose.yaml` runs it: the same settings on this machine, without the container."""
+"""Kafka as in `deploy/compose.yaml`: the same settings on this machine, without the container."""
 
 import subprocess
 import time

@@ -1,6 +1,6 @@
-"""The examples of `deploy/` begin safely: no password that others know, no way from one part to another that it does not need.
+"""The examples of `deploy/` are secure by default: no known password, and no unnecessary network path.
 
-What each file says is read here as its program would; what runs without containers is run.
+Each file is read here as its program would read it; what runs without containers is run.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the bridge takes in one transaction."""
+"""What the Kafka bridge processes in one transaction."""
 
 import json
 from types import SimpleNamespace

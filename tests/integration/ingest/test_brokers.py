@@ -1,4 +1,4 @@
-"""Why brokers cannot be read is said truly, in bounded time: by the doctor, by /readyz of every worker, and at start."""
+"""Broker failures are reported correctly and in bounded time: by the doctor, every worker's /readyz, and at startup."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Children: none is left behind, and each failure is a sentence."""
+"""Child processes: none is left behind, and each failure is one sentence."""
 
 import os
 import signal

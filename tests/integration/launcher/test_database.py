@@ -1,4 +1,4 @@
-"""A start that has nothing to migrate, or an administrator already, starts no process to find that out."""
+"""A start with nothing to migrate, or with an administrator, needs no process to find that out."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong, and only that."""
+"""The doctor reports what is wrong, and only that."""
 
 import os
 import re

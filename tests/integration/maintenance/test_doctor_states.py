@@ -1,4 +1,4 @@
-"""Each state that the doctor finds has a sentence: what is the matter, and what to do about it."""
+"""Each state that the doctor finds has a sentence: the problem and its solution."""
 
 import resource
 import secrets

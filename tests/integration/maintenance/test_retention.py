@@ -1,4 +1,4 @@
-"""What is forgotten is old enough, is forgotten whole, and leaves no hole."""
+"""Retention deletes only what is old enough, deletes it completely, and leaves no gap."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Forgetting goes in transactions of bounded size; one that is killed leaves nothing that anybody could take for figures."""
+"""Retention uses transactions of bounded size; if it is killed, it leaves nothing that could pass for statistics."""
 
 from collections.abc import Iterator
 from datetime import timedelta

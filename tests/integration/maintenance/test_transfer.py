@@ -1,4 +1,4 @@
-"""Everything moves to another database and nothing is lost on the way; whoever had a cursor of the old one is told so (F24)."""
+"""Everything moves to another database and nothing is lost; clients with a cursor of the old one get a RESET (F24)."""
 
 import json
 import re

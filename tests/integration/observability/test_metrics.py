@@ -1,4 +1,4 @@
-"""What is measured has a name, a meaning in the documents, and moves when the thing it measures moves."""
+"""Every metric has a name and a documented meaning, and changes with what it measures."""
 
 import json
 import re

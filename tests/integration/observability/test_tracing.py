@@ -1,4 +1,4 @@
-"""Traces: the request and what it caused in other workers are one trace; without the setting there is none, and no cost."""
+"""Tracing: a request and its effects in other workers are one trace; without the setting no trace and no cost."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How a broadcast lands: distinct people at every step, how soon, by role, and who is missing, worst first."""
+"""The analytics of a broadcast: distinct users at every step, how soon, by role, and who is missing, worst first."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The audience rule in SQL is the audience rule: compared for many audiences and every mix of roles."""
+"""The audience rule in SQL equals the audience rule in Python, for many audiences and every mix of roles."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""The audit's chain: what was written stays, and a change by whoever can reach the database shows."""
+"""The audit's hash chain: entries are permanent, and a change made directly in the database is detected."""
 
 import threading
 from collections.abc import Iterator

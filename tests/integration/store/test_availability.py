@@ -1,4 +1,4 @@
-"""What passes by itself is 503, and a statement that is wrong is not: on both databases."""
+"""Transient database errors are 503, wrong statements are not: on both databases."""
 
 import psycopg
 import pytest

@@ -1,4 +1,4 @@
-"""What the console asks about broadcasts."""
+"""The console's queries for broadcasts."""
 
 from datetime import timedelta
 

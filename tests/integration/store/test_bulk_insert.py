@@ -1,4 +1,4 @@
-"""Rows of a batch go by the driver, and are the same rows as the ordinary way writes."""
+"""Bulk inserts through the driver write the same rows as the ORM."""
 
 import json
 import sqlite3

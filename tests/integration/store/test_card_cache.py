@@ -1,4 +1,4 @@
-"""Kept cards: a change is seen at once, and what ended in between is neither shown nor missed."""
+"""The card cache: changes show at once, and what ended in between is neither shown nor missed."""
 
 from flask import Flask
 

@@ -1,4 +1,4 @@
-"""The connections of the pool: which of them are in a transaction, and which are asked whether they live."""
+"""The connection pool: which connections are in a transaction, and which are checked before use."""
 
 import sqlite3
 import threading

@@ -1,4 +1,4 @@
-"""Errors of the database go into logs; what people wrote does not."""
+"""Database errors are logged, without the text that users wrote."""
 
 import sqlite3
 import traceback

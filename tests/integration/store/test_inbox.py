@@ -1,4 +1,4 @@
-"""What one person may see: the audience and the clock are asked at every read."""
+"""What one user may see: audience and time are checked at every read."""
 
 from datetime import timedelta
 

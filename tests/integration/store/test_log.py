@@ -1,4 +1,4 @@
-"""The log: numbers without a gap, in the order of the commits, or nothing at all."""
+"""The log: numbers without gaps, in commit order, or nothing at all."""
 
 import threading
 from datetime import UTC, datetime

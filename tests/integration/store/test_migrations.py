@@ -1,4 +1,4 @@
-"""What a migration makes of rows that are there: on a copy of an older database."""
+"""What migrations do to existing rows: on a copy of an older database."""
 
 import json
 from pathlib import Path

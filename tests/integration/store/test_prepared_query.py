@@ -1,4 +1,4 @@
-"""A question asked by the driver has the answer that SQLAlchemy would give."""
+"""A prepared query of the driver returns what SQLAlchemy would return."""
 
 import pytest
 import sqlalchemy

@@ -1,4 +1,4 @@
-"""Code and schema of different versions: who may go on serving, who may not, and what it says."""
+"""Code and schema of different versions: which may go on serving, which may not, and the message."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Full text, on either database: the same words find the same messages."""
+"""Full-text search on either database: the same words find the same messages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every system has a group of its own at the brokers; one that has read before keeps the one that has its offsets."""
+"""Every system has its own consumer group; one that has read before keeps the group with its offsets."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Who there is, and how many an audience has."""
+"""Queries for users, and recipient counts of audiences."""
 
 from itertools import product
 

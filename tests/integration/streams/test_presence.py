@@ -1,4 +1,4 @@
-"""Who is online anywhere: two workers over a real Redis that is emptied, frozen and killed."""
+"""Presence across two workers over a real Redis that is flushed, frozen and killed."""
 
 import json
 import time

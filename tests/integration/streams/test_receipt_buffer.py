@@ -1,4 +1,4 @@
-"""Who was shown what is written down in batches, however it is spread over broadcasts."""
+"""Delivery receipts are written in batches, however they are spread over broadcasts."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a signal did not tell, the database does: a person's streams hear of every change within seconds, without Redis too."""
+"""Receipt sync reads what no signal delivered: a user's streams get every change within seconds, even without Redis."""
 
 from datetime import timedelta
 

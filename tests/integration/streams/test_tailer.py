@@ -1,4 +1,4 @@
-"""The tail notices when the log is no longer the one it delivered from: everybody is told to begin anew, once."""
+"""The tailer detects that the log is no longer the one it delivered from: every stream gets one RESET."""
 
 import pytest
 from sqlalchemy import delete, select, update

@@ -1,4 +1,4 @@
-"""What the tests of the web may ask for besides."""
+"""Fixtures for the tests of the web package."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +14,7 @@ from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider, 
 
 @pytest.fixture(scope="session")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> list[Rule]:
-    """Every route of the application but static files."""
+    """Every route of the application except static files."""
     folder = tmp_path_factory.mktemp("routes")
     settings = Settings(app_env="test", data_dir=folder, secret_key="k" * 40, log_level="error")
     return [rule for rule in create_app(settings).url_map.iter_rules() if rule.endpoint != "static"]
@@ -28,7 +28,7 @@ def openid() -> Iterator[OidcProvider]:
 
 @pytest.fixture
 def organised(make_app, openid: OidcProvider) -> Callable[..., Flask]:
-    """An application whose people sign in at the provider; the cast exists. Settings as changes."""
+    """Make an application whose users sign in at the provider; takes changed settings. The test users exist."""
 
     def make(**changes) -> Flask:
         oidc_settings = {"oidc_issuer": openid.issuer, "oidc_client_id": CLIENT_ID, "oidc_client_secret": CLIENT_SECRET}

@@ -1,6 +1,6 @@
-"""The packages that gunicorn's master has loaded when it forks a worker hold nothing of what gevent then replaces there.
+"""Packages that gunicorn's master has loaded before forking hold no reference to what gevent replaces in the worker.
 
-The standard library is left out: gevent replaces what is in its modules where it stands.
+The standard library is excluded: gevent patches its modules in place.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a loop failed on is told until the loop is well again, and not for a moment longer than that."""
+"""A loop's failure is reported until the loop works again, and no longer."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""F18: many plans due at the same moment, two clocks, each fired once and in the order of their time."""
+"""F18: many broadcasts due at the same time, two schedulers: each is sent once, in order of its time."""
 
 import threading
 from datetime import datetime, timedelta

@@ -1,9 +1,8 @@
-"""`python -m tests.support.external_audits [NAME …]`: programs nobody here wrote judge the running system; each
-prints its own verdict.
+"""`python -m tests.support.external_audits [NAME …]`: third-party programs audit the running system; each prints a
+result.
 
-They have an environment of their own (`.venv-judges`, `tests/support/external_audits/node_modules`; `make judge` installs
-both). A judge that is not on this machine is named and counted; the exit code is 1 when any of those that ran is not
-content.
+They have their own environments (`.venv-judges`, `tests/support/external_audits/node_modules`), which `make judge`
+installs. A program that is not installed is named and counted. Exit code 1 if any audit that ran fails.
 """
 
 import sys

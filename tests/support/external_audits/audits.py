@@ -1,4 +1,4 @@
-"""Each judge: what it is shown, and how its verdict is read."""
+"""The external audits: the input of each program, and how its result is read."""
 
 import json
 import os
@@ -69,7 +69,7 @@ _LIGHTHOUSE_METRICS = (
 
 
 class AuditUnavailable(Exception):
-    """The judge is not installed on this machine."""
+    """The program is not installed on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def check_frames_with_node(system: System, folder: Path) -> AuditResult:
 
 @register_audit("eventsource")
 def check_resume_with_eventsource(system: System, folder: Path) -> AuditResult:
-    """Cut off again and again while messages are published, it is given each of them once, in order."""
+    """A client that is disconnected repeatedly during publishing gets every message once, in order."""
     proxy = TcpProxy("127.0.0.1", system.port)
     alice = HttpSession(system, token=system.get_token("alice", "admin"))
     output_path = folder / "eventsource.jsonl"
@@ -151,7 +151,7 @@ def check_resume_with_eventsource(system: System, folder: Path) -> AuditResult:
         def read_message_ids() -> list[int]:
             events = [json.loads(line) for line in output_path.read_text().splitlines()]
             ids = [event["data"]["id"] for event in events if event["type"] == "MESSAGE"]
-            return [id for id in ids if id >= sent_ids[0]]  # what was unread before comes first
+            return [id for id in ids if id >= sent_ids[0]]  # earlier unread messages come first
 
         try:
             wait_for(
@@ -172,7 +172,7 @@ def check_resume_with_eventsource(system: System, folder: Path) -> AuditResult:
 
 @register_audit("schemathesis")
 def run_schemathesis(system: System, folder: Path) -> AuditResult:
-    """Without the streams, which do not end, and as an administrator whose requests are not limited."""
+    """Skips the streams, which do not end; runs as an administrator without rate limits."""
     result = _run_program(
         find_program(_PYTHON_BIN_DIR / "schemathesis"), "--config-file", AUDITS_DIR / "schemathesis.toml", "run",
         f"{system.url}/api/openapi.json", "--url", system.url,
@@ -185,7 +185,7 @@ def run_schemathesis(system: System, folder: Path) -> AuditResult:
 
 
 def _publish_message(system: System) -> int:
-    """A message that is there, whatever the judges before did."""
+    """Publish a message that exists whatever earlier audits did; return its id."""
     alice = HttpSession(system, token=system.get_token("alice", "admin"))
     content = "# Heading\n\n**bold** and a [link](https://example.org)\n\n- one\n- two"
     id = alice.publish(f"For the judges {secrets.token_hex(4)}", content=content)
@@ -194,7 +194,7 @@ def _publish_message(system: System) -> int:
 
 
 def _save_pages(system: System, folder: Path) -> dict[str, Path]:
-    """Every page and fragment as a file."""
+    """Save every page and fragment as a file."""
     broadcast_id = _publish_message(system)
     sessions = {name: HttpSession.sign_in(system, name) for name in ("alice", "bob")} | {None: HttpSession(system)}
     paths = {}
@@ -219,7 +219,7 @@ def run_html_validate(system: System, folder: Path) -> AuditResult:
 
 @register_audit("lighthouse")
 def run_lighthouse(system: System, folder: Path) -> AuditResult:
-    """Accessibility 100, best practices ≥ 95, on each page."""
+    """Accessibility 100 and best practices ≥ 95 on each page."""
     scores, has_passed, broadcast_id = [], True, _publish_message(system)
     for name in _LIGHTHOUSE_PAGES:
         username, path = _PAGES[name]
@@ -234,8 +234,8 @@ def run_lighthouse(system: System, folder: Path) -> AuditResult:
 
 @register_audit("lighthouse_10000")
 def run_lighthouse_with_10000_unread(system: System, folder: Path) -> AuditResult:
-    """Performance ≥ 95 of an inbox with 10,000 unread messages, as Lighthouse sees a phone and a desktop."""
-    find_program(_NODE_BIN_DIR / "lighthouse")  # before it takes the trouble
+    """Performance ≥ 95 for an inbox with 10,000 unread messages, with Lighthouse's mobile and desktop settings."""
+    find_program(_NODE_BIN_DIR / "lighthouse")  # fail before the slow seeding
     system.run_module("tests.support.external_audits.seed_messages", "10000")
     scores = {}
     for device, options in {"phone": (), "desktop": ("--preset=desktop",)}.items():
@@ -249,7 +249,7 @@ def run_lighthouse_with_10000_unread(system: System, folder: Path) -> AuditResul
 def _score_page(
     system: System, folder: Path, username: str | None, path: str, *categories: str, options: tuple[str, ...] = ()
 ) -> list[int] | AuditResult:
-    """The scores of one page in the order of `categories`; a verdict when there are none. Prints what fails and the figures."""
+    """Return a page's scores in the order of `categories`, or a result without them. Prints failures and metrics."""
     chromium, program = find_program("chromium"), find_program(_NODE_BIN_DIR / "lighthouse")
     headers, report = folder / "headers.json", folder / f"report{path.replace('/', '-')}.json"
     headers.write_text(
@@ -289,18 +289,18 @@ def run_csp_evaluator(system: System, folder: Path) -> AuditResult:
 
 @register_audit("observatory")
 def run_observatory(system: System, folder: Path) -> AuditResult:
-    """MDN's, as its site runs it, but on a system as an operator has it: in production, behind `deploy/nginx.conf`."""
+    """Run MDN's Observatory as its site does, on a production system behind `deploy/nginx.conf`."""
     node, _, _ = map(find_program, ("node", "nginx", "openssl"))
     package_dir = AUDITS_DIR / "node_modules/@mdn/mdn-http-observatory"
     if not package_dir.exists():
         raise AuditUnavailable(package_dir.name)
-    (package_dir / "conf/hsts-preload.json").write_text("{}")  # what browsers know beforehand; none knows localhost
+    (package_dir / "conf/hsts-preload.json").write_text("{}")  # the browsers' preload list; it has no localhost
     settings = {"APP_ENV": "production", "TRUSTED_PROXY_HOPS": "1", "SECRET_KEY": secrets.token_hex(32)}
     (folder / "observed").mkdir()
     with ExitStack() as stack:
         target_system = System(folder / "observed", **settings)
         stack.push(target_system)
-        target_system.start()  # no more: in production no answer says which worker it is from
+        target_system.start()  # not `with`: that waits for worker ids, which production responses do not have
         certificate = make_self_signed_certificate(folder / "tls")
         proxy = make_nginx(folder / "nginx", [target_system.port, target_system.port], certificate=certificate)
         stack.callback(proxy.stop)
@@ -317,7 +317,7 @@ def run_observatory(system: System, folder: Path) -> AuditResult:
 
 @register_audit("slowhttptest")
 def run_slowhttptest(system: System, folder: Path) -> AuditResult:
-    """Slow heads (-H), slow bodies (-B) and slow readers (-X) by 500 connections; meanwhile others are served."""
+    """Others are served while 500 connections send slow headers (-H), slow bodies (-B) or read slowly (-X)."""
     program, slowest_seconds, lines = find_program("slowhttptest"), 0.0, []
     for attack in ("-H", "-B", "-X"):
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The judge of reverse proxies: a stream through each, as it is delivered and as it is left alone."""
+"""Audit of reverse proxies: through each, a stream is delivered at once and survives idle time."""
 
 import subprocess
 import time
@@ -9,7 +9,7 @@ from tests.support.ports import find_free_port, is_listening
 from tests.support.stream_client import StreamClient
 from tests.support.system import System, wait_for
 
-_IDLE_SECONDS = 12  # of a proxied stream, before it must still be open
+_IDLE_SECONDS = 12  # how long a proxied stream must survive without a message
 _PROXIES = {
     "nginx": (
         ["nginx", "-p", "{folder}", "-c", "{conf}", "-e", "stderr"],
@@ -33,7 +33,7 @@ _PROXIES = {
 
 @register_audit("proxies")
 def check_proxies(system: System, folder: Path) -> AuditResult:
-    """Behind nginx (buffering on), haproxy and caddy, idle timeouts of 8 s and heartbeats of 5: first byte, and still open."""
+    """Behind nginx (buffering on), haproxy and caddy; idle timeouts 8 s, heartbeats 5 s: first byte, and still open."""
     lines, has_passed = [], True
     (folder / "proxied").mkdir()
     with System(folder / "proxied", HEARTBEAT_SECONDS="5") as target_system:
@@ -54,7 +54,7 @@ def check_proxies(system: System, folder: Path) -> AuditResult:
 def _stream_through_proxy(
     name: str, command: list[str], config_template: str, system: System, folder: Path
 ) -> tuple[float, bool]:
-    """Seconds until CONNECTED, and whether the same connection is still open after _SILENCE_SECONDS without a message."""
+    """Return the seconds until CONNECTED, and whether the stream survives `_IDLE_SECONDS` without a message."""
     find_program(command[0])
     port, conf = find_free_port(), folder / f"{name}.conf"
     conf.write_text(config_template.format(port=port, target=system.port))

@@ -1,4 +1,4 @@
-"""Reads frames back with sseclient-py and httpx-sse. Standard input as of `read_back.mjs`; run in the judges' environment."""
+"""Reads frames with sseclient-py and httpx-sse. Standard input as for `read_frames.mjs`; runs in `.venv-judges`."""
 
 import base64
 import json

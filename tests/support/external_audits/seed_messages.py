@@ -1,4 +1,4 @@
-"""Run in the environment of a system: makes so many messages to everyone, in batches, as events from outside arrive."""
+"""Run in a system's environment with a count: publishes that many messages to everyone, in batches like ingestion."""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""Kills a worker at a chosen point of a publish or of the bridge, once. Python runs this at its start when the folder is on
-PYTHONPATH.
+"""Failpoints: kill a worker once at a chosen point of a publish or of the Kafka bridge. Python runs this at startup
+when the folder is on PYTHONPATH.
 
-A point is armed by a file of its name in the folder $FAILPOINTS; the process that comes by takes the file away and is gone,
-as by `kill -9`. With $CLOCK_SHIFT_SECONDS the clock of the process is wrong by as much. The product itself knows nothing of
-either; with APP_ENV=production the program does not start.
+A file named after the failpoint in the folder $FAILPOINTS arms it; the first process that reaches it removes the file
+and dies as by `kill -9`. $CLOCK_SHIFT_SECONDS shifts the clock of the process. The product itself knows nothing of
+either; with APP_ENV=production it does not start.
 """
 
 import importlib.abc
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 FAILPOINT_NAMES = ("insert", "append", "commit", "ring", "offsets")
-_LAST_IMPORTED_MODULE = "broadcast.ingest.kafka.bridge"  # everything that is wrapped is loaded with it
+_LAST_IMPORTED_MODULE = "broadcast.ingest.kafka.bridge"  # importing it loads everything that is wrapped
 
 
 def _crash_if_armed(point: str) -> None:
@@ -51,10 +51,10 @@ def _shift_clock(clock) -> None:
 
 def _install_failpoints(bridge) -> None:
     events, log = sys.modules["broadcast.actions.inbound_events"], sys.modules["broadcast.store.log"]
-    log.append = _add_failpoints("insert", log.append, "append")  # rows are in; rows and events are in
+    log.append = _add_failpoints("insert", log.append, "append")  # after the rows; after the rows and events
     events.notify.notify_workers = _add_failpoints(
         "commit", events.notify.notify_workers, "ring"
-    )  # committed; others know
+    )  # after the commit; after the notification
     bridge._ConsumerSession._commit_offsets = _add_failpoints(None, bridge._ConsumerSession._commit_offsets, "offsets")
 
 

@@ -1,6 +1,6 @@
-"""The brokers of the tests: the mock cluster in a process of its own, or those of KAFKA_BOOTSTRAP_SERVERS.
+"""The brokers of the tests: the mock cluster in its own process, or those of KAFKA_BOOTSTRAP_SERVERS.
 
-pytest itself speaks to them through confluent-kafka, whose threads are real ones; nothing here is patched.
+pytest talks to them through confluent-kafka, which uses real threads; nothing here is monkey-patched.
 """
 
 import json
@@ -18,12 +18,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.system import PROJECT_ROOT, wait_for
 
-_MAX_QUEUED_RECORDS = 50_000  # records that the producer keeps; it refuses more than 100,000
+_MAX_QUEUED_RECORDS = 50_000  # records in the producer's queue; it refuses more than 100,000
 BOOTSTRAP_SERVERS = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
 
 
 class Brokers:
-    """Topics, records and offsets. `is_mock`: only the mock can be taken down and up again."""
+    """Topics, records and offsets. `is_mock`: only the mock can be stopped and started."""
 
     def __init__(self, address: str | None = BOOTSTRAP_SERVERS):
         self.is_mock = address is None
@@ -47,13 +47,13 @@ class Brokers:
             self._process.wait(10)
 
     def send_command(self, *args: object) -> None:
-        """Give the mock a command: down, up, rtt."""
+        """Send the mock a command: down, up, rtt."""
         self._process.stdin.write(" ".join(map(str, args)) + "\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "ok\n"
 
     def create_topic(self, name: str = "", *, partitions: int = 3) -> str:
-        """Make a topic; without a name, one that no other test has."""
+        """Create a topic and return its name; without a name, a unique one."""
         name = name or f"test.{uuid.uuid4().hex[:12]}"
         if self.is_mock:
             self.send_command("topic", name, partitions)
@@ -68,7 +68,7 @@ class Brokers:
     def produce(
         self, topic: str, events: Iterable[Any], *, key: Any = None, partition: int = -1, headers: Any = None
     ) -> None:
-        """Write values (JSON unless bytes or None) and wait until the brokers have them. `key` may be made of the event."""
+        """Write values (JSON unless bytes or None) and wait for the acks. `key` may be a function of the event."""
         delivery_errors: list[object] = []
         for event in events:
             value = event if isinstance(event, bytes | None) else json.dumps(event).encode()
@@ -84,7 +84,7 @@ class Brokers:
         assert not delivery_errors, delivery_errors[0]
 
     def send_batch(self, topic: str, partition: int, batch: bytes) -> None:
-        """Write the bytes of a batch as they are, which no producer does."""
+        """Write raw batch bytes, which no producer does."""
         encoded_topic = struct.pack(">h", len(topic)) + topic.encode()
         data = struct.pack(">iii", 1, partition, len(batch)) + batch
         body = struct.pack(">hhihhhi", 0, 3, 1, -1, -1, 1, 10_000) + struct.pack(">i", 1) + encoded_topic + data
@@ -100,7 +100,7 @@ class Brokers:
         assert error == 0, f"the broker refused the batch: {error}"
 
     def get_committed_offsets(self, group: str, topic: str, partitions: int = 3) -> list[int]:
-        """The group's offsets, by partition; -1001 where it has none."""
+        """Return the group's offsets by partition; -1001 where it has none."""
         consumer = self._make_consumer(group)
         try:
             topic_partitions = [TopicPartition(topic, number) for number in range(partitions)]
@@ -111,7 +111,7 @@ class Brokers:
             consumer.close()
 
     def get_end_offsets(self, topic: str, partitions: int = 3) -> list[int]:
-        """The offset after the last record, by partition."""
+        """Return the offset after the last record, by partition."""
         consumer = self._make_consumer("ends")
         try:
             numbers = range(partitions)
@@ -120,7 +120,7 @@ class Brokers:
             consumer.close()
 
     def rewind_offsets(self, group: str, topic: str, record_count: int, partitions: int = 3) -> None:
-        """Set the group's offsets back, as an operator does after a mistake."""
+        """Rewind the group's offsets, as an operator does after a mistake."""
         new_offsets = [max(0, offset - record_count) for offset in self.get_committed_offsets(group, topic, partitions)]
         offsets = [TopicPartition(topic, number, offset) for number, offset in enumerate(new_offsets)]
         if self.is_mock:
@@ -144,7 +144,7 @@ class Brokers:
         )
 
     def read_records(self, topic: str, *, partition: int = 0, count: int, seconds: float = 20) -> list[Any]:
-        """The first `count` records of a partition."""
+        """Return the first `count` records of a partition."""
         consumer = self._make_consumer(f"read-{uuid.uuid4().hex[:8]}")
         records: list[Any] = []
         try:

@@ -1,10 +1,11 @@
-"""A Kafka cluster of one broker in a process of its own: the mock inside librdkafka, which the confluent-kafka wheel brings.
+"""A Kafka cluster of one broker in its own process: the mock inside librdkafka, which the confluent-kafka wheel
+contains.
 
-`python -m tests.support.kafka.mock_cluster` prints its address, then obeys lines on standard input: `topic NAME
-PARTITIONS`, `down`, `up`, `rtt MILLISECONDS`, each answered by `ok`; it ends with its input. It speaks Kafka 2.3 at most,
-keeps everything in memory, and stays at its port through `down` and `up`. Its groups are simpler than a broker's: whoever
-waits to join is counted as dead after its session's timeout and then never answered; and a member that syncs after the
-leader is refused (error 42) and joins again, so that a group of two takes a few tries.
+`python -m tests.support.kafka.mock_cluster` prints its address, then reads commands from standard input: `topic NAME
+PARTITIONS`, `down`, `up`, `rtt MILLISECONDS`, each answered with `ok`; it ends with its input. It supports Kafka 2.3 at
+most, keeps everything in memory, and keeps its port through `down` and `up`. Its groups are simpler than a broker's: a
+member that waits to join counts as dead after its session timeout and never gets an answer; a member that syncs after
+the leader is refused (error 42) and joins again, so that a group of two takes a few tries.
 """
 
 import ctypes
@@ -16,7 +17,7 @@ import confluent_kafka
 _RD_KAFKA_PRODUCER = 0
 _BROKER_ID = 1
 _REBALANCE_DELAY_MS = (
-    500  # a new group waits this long for more members; by itself 3 s, longer than a session of some tests
+    500  # a new group waits this long for more members; the default, 3 s, exceeds the session timeout of some tests
 )
 
 

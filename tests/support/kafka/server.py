@@ -1,10 +1,10 @@
-"""Apache Kafka itself, one node, from the jars of Maven Central (`pom.xml` here), on loopback, in a folder of its own.
+"""Apache Kafka itself, one node, from the jars of Maven Central (`pom.xml` here), on loopback, in its own folder.
 
     python -m tests.support.kafka.server                        until Ctrl-C; prints its address
     python -m tests.support.kafka.server --port 9092 -- COMMAND  runs the command with KAFKA_BOOTSTRAP_SERVERS set, and
     ends with it
 
-Needs Java 17 or newer, and Maven the first time. Exit code 3 when it cannot be had here, with a sentence that says why.
+Needs Java 17 or newer, and Maven the first time. Exit code 3, with the reason, if it cannot run here.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _MAVEN_TIMEOUT_SECONDS = 300
 _START_TIMEOUT_SECONDS = 60
 _CLUSTER_ID = "YnJvYWRjYXN0LXRlc3RzLTE"  # any 16 bytes in base64
 _TOPICS = [name for name in os.environ.get("KAFKA_TOPICS", "").split(",") if name] or ["broadcast.events.v1"]
-USER, PASSWORD = "broadcast", "right"  # at the listener that asks (SASL/PLAIN without TLS)
+USER, PASSWORD = "broadcast", "right"  # for the SASL/PLAIN listener (without TLS)
 _PROPERTIES_TEMPLATE = """
 process.roles=broker,controller
 node.id=1
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fetch_jars() -> None:
-    """Have Kafka's jars in JARS. Raises CannotRun without Java, or without Maven or a network when they are not there yet."""
+    """Fetch Kafka's jars into JARS_DIR unless present. Raises KafkaUnavailable without Java, or if fetching fails."""
     if not shutil.which("java"):
         raise KafkaUnavailable("there is no java; install a Java 17 runtime.")
     if any(JARS_DIR.glob("kafka-server-4*.jar")):
@@ -144,7 +144,7 @@ def _run_broker(folder: Path, port: int, sasl_port: int, command: list[str]) -> 
 
 
 def _wait_for_child(child: subprocess.Popen) -> int:
-    """The child's exit code. Ctrl-C reaches it too: it ends first, in its own time."""
+    """Return the child's exit code. Ctrl-C reaches the child too, so wait until it has ended."""
     try:
         return child.wait()
     except KeyboardInterrupt:
@@ -156,13 +156,13 @@ def _wait_for_child(child: subprocess.Popen) -> int:
 
 
 def build_java_command() -> list[str]:
-    """The command that runs a class of Kafka's jars, without the class."""
+    """Return the command that runs a class of Kafka's jars, without the class."""
     log_level_option = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
     return ["java", "-Xmx512m", "-XX:+UseSerialGC", log_level_option, "-cp", f"{JARS_DIR}/*"]
 
 
 def _wait_until_ready(server: subprocess.Popen, port: int, output: Path) -> None:
-    """Wait until it takes requests and has the topics that the bridge reads."""
+    """Wait until it accepts requests and has the topics that the bridge reads."""
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import KafkaError
 

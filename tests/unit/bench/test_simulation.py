@@ -1,4 +1,4 @@
-"""The simulation agrees with what was measured, and docs/scaling.md with the simulation."""
+"""The simulation agrees with the measurements, and docs/scaling.md with the simulation."""
 
 import re
 import statistics

@@ -1,4 +1,4 @@
-"""Markdown → HTML that is safe in anybody's page: what comes out is parsed again, and judged tag by tag."""
+"""Markdown to HTML that is safe on any page: the output is parsed again and checked tag by tag."""
 
 import contextlib
 from html.parser import HTMLParser

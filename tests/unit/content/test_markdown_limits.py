@@ -1,4 +1,4 @@
-"""No text within 16 KiB keeps a worker's loop: too much of a structure is refused by name, the rest is done in slices."""
+"""No text within 16 KiB blocks a worker's loop: excess structure is refused by name, the rest is rendered in slices."""
 
 import contextlib
 

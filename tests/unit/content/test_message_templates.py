@@ -1,4 +1,4 @@
-"""Message templates: what they can say, and that nothing written in one can hang, crash or look out."""
+"""Message templates: what they can express, and that none can hang, crash or reach outside."""
 
 import contextlib
 import threading

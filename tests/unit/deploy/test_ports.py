@@ -1,4 +1,4 @@
-"""Every part is asked at the address where it listens: ports, names of services and volumes agree between the files."""
+"""Clients and servers agree across the files: ports, service names and volumes."""
 
 import re
 from typing import Any

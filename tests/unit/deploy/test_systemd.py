@@ -1,4 +1,4 @@
-"""The systemd unit as an operator would set it up: what its header says to do makes what the unit then uses."""
+"""The systemd unit as an operator sets it up: the steps in its header create what the unit uses."""
 
 import re
 import secrets

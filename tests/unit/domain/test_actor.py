@@ -1,4 +1,4 @@
-"""Who acts."""
+"""Actors."""
 
 import pytest
 

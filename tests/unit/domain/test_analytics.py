@@ -1,4 +1,4 @@
-"""What may be told of totals: no figure from which one person's reading can be told."""
+"""Disclosure of totals: no number reveals whether one person has read a message."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Who a broadcast is for: one rule, and nothing by default."""
+"""Audiences: one rule, and nobody by default."""
 
 import pytest
 from hypothesis import given

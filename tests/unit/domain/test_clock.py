@@ -1,4 +1,4 @@
-"""Times on the wire: aware UTC in and out, never guessed."""
+"""Serialized times: aware UTC in and out, never guessed."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

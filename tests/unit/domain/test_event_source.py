@@ -1,4 +1,4 @@
-"""Sources that are written differently and mean the same, and those that only look alike."""
+"""Sources that are written differently but equal, and those that only look alike."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The cursor: what this system wrote is read, whatever else comes is None."""
+"""Cursors: valid ones are parsed, anything else is None."""
 
 import pytest
 from hypothesis import example, given

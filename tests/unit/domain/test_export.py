@@ -1,4 +1,4 @@
-"""Signed CSV: an export is genuine, whole and unchanged, or it is not; and no cell is a formula."""
+"""Signed CSV: an export verifies only if it is genuine, complete and unchanged; and no cell is a formula."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What a broadcast may do next, cell by cell."""
+"""The state transitions of a broadcast, cell by cell."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every rule of what may be published, and that nothing else than a Draft or Invalid ever comes out."""
+"""Every rule of what may be published; the result is always a Draft or Invalid."""
 
 import json
 from datetime import UTC, datetime, timedelta

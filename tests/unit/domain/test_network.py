@@ -1,4 +1,4 @@
-"""Which addresses are one client."""
+"""Which addresses count as one client."""
 
 import pytest
 

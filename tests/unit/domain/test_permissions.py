@@ -1,4 +1,4 @@
-"""Who may do what: the table, and actors that obey it."""
+"""Permissions: the table, and actors that obey it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What raises an alert, and when. Never whether a message arrives."""
+"""Which messages raise an alert, and when. Never whether a message arrives."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Words of a text: the same for what is stored and what is asked."""
+"""Search tokens: the same for stored text and queries."""
 
 import unicodedata
 

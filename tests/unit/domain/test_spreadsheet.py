@@ -1,4 +1,4 @@
-"""Tables as spreadsheets write them are read alike, and what is no table is a bad row and never a failure."""
+"""Tables from different spreadsheets are read alike; input that is no table is a bad row, never a crash."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Usernames as they are typed."""
+"""Usernames as users type them."""
 
 import pytest
 

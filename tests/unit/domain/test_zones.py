@@ -1,4 +1,4 @@
-"""Wall-clock times: what does not exist or comes twice, and when a snooze ends."""
+"""Local times: those that do not exist or occur twice, and when a snooze ends."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo

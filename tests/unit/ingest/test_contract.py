@@ -1,4 +1,4 @@
-"""The contract of events from outside: what is read, and that nothing ever raises."""
+"""The contract of inbound events: how they are parsed, and that parsing never raises."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Whatever a broker may hold is read: what is broken costs one record or the rest of its batch, and says where it lies."""
+"""Any stored batch is read: corruption costs one record or the rest of its batch, and its position is reported."""
 
 import resource
 import struct

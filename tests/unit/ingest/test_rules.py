@@ -1,4 +1,4 @@
-"""Rules of sources: read strictly, applied to what events leave out, how they read, and what they may ask for."""
+"""Rules of sources: strict parsing, defaults for events, wording, and limits on what events may ask for."""
 
 import re
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What the launcher decides and claims before it starts a process."""
+"""What the launcher decides and locks before it starts a process."""
 
 import os
 import runpy

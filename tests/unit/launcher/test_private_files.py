@@ -1,4 +1,4 @@
-"""Files that an older version made open are closed at the start; nobody else's are touched."""
+"""Files that an older version left readable are made private at startup; files of others are not touched."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What the console says of a loop that failed names no class of the program."""
+"""What the console shows about a failed loop names no class of the code."""
 
 import sqlite3
 

@@ -1,4 +1,4 @@
-"""The layout of the code: which package may import which, what files may be called, and what may not be left behind."""
+"""The code layout: which package may import which, file names, and no leftovers."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What code, documents and tests name, there is: files, the places in documents that links lead to."""
+"""References in code, documentation and tests exist: files, and anchors in documents."""
 
 import re
 from pathlib import Path

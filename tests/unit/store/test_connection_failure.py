@@ -1,4 +1,4 @@
-"""A database that is away is told in words that say what to do, whatever the driver called it."""
+"""An unreachable database is reported with advice, whatever the driver's error."""
 
 import pytest
 from sqlalchemy.engine import make_url

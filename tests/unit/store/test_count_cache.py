@@ -1,4 +1,4 @@
-"""Counts are kept for twenty times what they cost, and cheap ones not at all."""
+"""Counts are cached for twenty times their cost, and cheap ones not at all."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The hub's own rules, which need no wire: limits, memory, who is reported as reached."""
+"""The hub without a transport: limits, memory, delivery reports."""
 
 import pytest
 

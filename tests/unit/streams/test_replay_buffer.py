@@ -1,4 +1,4 @@
-"""What memory counts is what it holds, in whatever order events are added, forgotten, replayed and encoded."""
+"""The replay buffer's memory count equals its contents, in any order of adding, evicting, replaying and encoding."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A socket that cannot be taken over: nothing of its stream stays in the hub, and no descriptor is lost."""
+"""A socket that cannot be adopted: nothing of its stream stays in the hub, and no descriptor leaks."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What only the socket wire meets: clients that send, half-close, read a byte at a time."""
+"""What only the socket transport meets: clients that send, half-close, or read a byte at a time."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""The encoder, read back by a reader that nobody here wrote."""
+"""The SSE encoder, read by a third-party parser."""
 
 import pytest
 import sseclient

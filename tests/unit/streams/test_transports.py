@@ -1,4 +1,4 @@
-"""What a stream promises, on both wires: the generator of a WSGI response and the socket taken over."""
+"""The contract of a stream on both transports: WSGI generator and adopted socket."""
 
 import sys
 

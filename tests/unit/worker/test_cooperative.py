@@ -1,4 +1,4 @@
-"""The pause of a fan-out: everything that is ready runs in it, and it does not sleep."""
+"""Yielding in a fan-out: everything that is ready runs, without a sleep."""
 
 import os
 

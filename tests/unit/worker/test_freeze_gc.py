@@ -1,4 +1,4 @@
-"""What a worker does once all is loaded."""
+"""What a worker does after loading."""
 
 import gc
 

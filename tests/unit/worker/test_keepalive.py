@@ -1,4 +1,4 @@
-"""Idle connections: left alone for their time, let go at the end, and never while their request is served."""
+"""Idle connections: kept for their timeout, closed after it, and never closed during a request."""
 
 import gevent
 import pytest

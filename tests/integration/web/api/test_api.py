@@ -1,4 +1,4 @@
-"""The JSON interface, route by route."""
+"""The JSON API, route by route."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The JSON interface to one's own inbox and preferences, beyond reading (`test_api`)."""
+"""The JSON API of one's own inbox and preferences, beyond reading (`test_api`)."""
 
 from datetime import timedelta
 

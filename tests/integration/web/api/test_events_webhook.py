@@ -1,4 +1,4 @@
-"""The webhook: the contract of Kafka over HTTP; the caller is told, so nothing is kept of what is refused."""
+"""The webhook: the Kafka contract over HTTP; refusals go to the caller, so no dead letter is stored."""
 
 import gzip
 import json

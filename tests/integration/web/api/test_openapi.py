@@ -1,4 +1,4 @@
-"""The description of the JSON interface says what there is: no more routes, no fewer, and the fields of a message."""
+"""The OpenAPI document matches the API: exactly its routes, and the fields of a message."""
 
 import re
 

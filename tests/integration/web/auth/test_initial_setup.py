@@ -1,4 +1,4 @@
-"""The first administrator is made in the browser with the code of the start: once, by whoever has it, and then never again."""
+"""The first administrator is created in the browser with the setup code: once, by whoever has it, and never again."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Invitation links: made in bulk and told once, revoked, and accepted without a session."""
+"""Invitation links: created in bulk and shown once, revoked, and accepted without a session."""
 
 import csv
 import io

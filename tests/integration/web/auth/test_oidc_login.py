@@ -1,4 +1,4 @@
-"""Signing in at the organisation's OpenID provider: a small real one, and everything it may get wrong."""
+"""Login at the organisation's OpenID provider: a small real one, and every error it may make."""
 
 import base64
 import json

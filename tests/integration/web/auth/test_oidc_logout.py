@@ -1,4 +1,4 @@
-"""A session does not outlive what the provider said: it ends there, or after some time, and so it ends here."""
+"""A session does not outlive the provider's: it ends with a logout there, or after some time."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Who somebody is that signed in at the organisation's provider: found, added, refused; and which roles they get."""
+"""Which user a provider login belongs to: found, added or refused; and which roles it gets."""
 
 import pytest
 from flask import Flask

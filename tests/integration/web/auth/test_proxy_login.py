@@ -1,4 +1,4 @@
-"""Signing in at a reverse proxy: its header is believed from its address, and from nobody else's."""
+"""Login at a reverse proxy: its header is trusted from the proxy's address only."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Figures as pages, JSON and CSV, and reminding those who are missing."""
+"""Analytics as pages, JSON and CSV, and reminders to those who are missing."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The list of broadcasts: what the address says is what is shown, on the page, as rows and as CSV."""
+"""The list of broadcasts: the URL determines what the page, the rows and the CSV show."""
 
 import csv
 import html

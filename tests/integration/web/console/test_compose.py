@@ -1,4 +1,4 @@
-"""Composing by plain forms: drafts, review, confirmation, undo, conflicts, lists of people, templates and audiences."""
+"""Composing with plain forms: drafts, review, confirmation, undo, conflicts, recipient lists, templates, audiences."""
 
 import html
 import io

@@ -1,4 +1,4 @@
-"""What reaches many or interrupts everybody is confirmed by whoever acts with a session, whatever they act by."""
+"""Broadcasts that reach many or interrupt everyone need confirmation from anyone with a session, on every path."""
 
 import json
 

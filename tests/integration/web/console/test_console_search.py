@@ -1,4 +1,4 @@
-"""The console finds by words and accents as the inbox does; its lists and figures say what they show."""
+"""The console's search treats words and accents as the inbox does; its lists and statistics name their filters."""
 
 import html
 import re

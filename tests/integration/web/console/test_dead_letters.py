@@ -1,4 +1,4 @@
-"""Dead letters in the console and over JSON: a redrive is a first arrival once more, and tells its result."""
+"""Dead letters in the console and as JSON: a redrive is handled like a first arrival, and reports its result."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Times in the hour that the clocks of Berlin show twice, on 25 October 2026: 02:30 is 00:30 UTC, and 01:30 UTC again."""
+"""Times in Berlin's repeated hour, on 25 October 2026: 02:30 is 00:30 UTC, and 01:30 UTC again."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""The console's health page says what the doctor finds and which loops fail."""
+"""The console's health page shows the doctor's findings and failing loops."""
 
 import sqlalchemy
 

@@ -1,4 +1,4 @@
-"""Drafts are bounded in number and size, and lists read no bodies: not of drafts, dead letters or named audiences."""
+"""Drafts are limited in number and size, and lists read no bodies: not of drafts, dead letters or named audiences."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a page offers, its reader may do: every link, form and part of every page of the console, for each of its roles."""
+"""Pages offer only what is allowed: every link, form and section of every console page, for each role."""
 
 import re
 from collections.abc import Iterator

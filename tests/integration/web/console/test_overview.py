@@ -1,4 +1,4 @@
-"""The console's first page says what waits for a person, and only to those who can see to it."""
+"""The console's first page shows what waits for a person, and only to those who can handle it."""
 
 import html
 from datetime import timedelta

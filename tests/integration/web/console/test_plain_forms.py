@@ -1,4 +1,4 @@
-"""Pages without JavaScript: a post answers 303, a mistake gives the form back as it was typed."""
+"""Pages without JavaScript: a post answers 303, and an error returns the form as it was typed."""
 
 import html
 import re

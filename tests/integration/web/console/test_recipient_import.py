@@ -1,4 +1,4 @@
-"""Lists of recipients and of new people as they come out of spreadsheets, on the pages that take them."""
+"""Lists of recipients and of new users as spreadsheets export them, on the pages that import them."""
 
 import html
 import io

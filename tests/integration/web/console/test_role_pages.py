@@ -1,4 +1,4 @@
-"""Roles as pages: who has them and what names them, and what deleting one means, told before it is done."""
+"""Role pages: who has a role and what refers to it, and a warning about the effects before deletion."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The console's pages of rules: what the settings file says, and a dry run on real events that publishes nothing."""
+"""The console's rule pages: the contents of the rules file, and a dry run on real events that publishes nothing."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A plan that waits for a decision is shown wherever somebody looks, with what can be done."""
+"""A scheduled broadcast that waits for a decision is shown on every page, with the possible actions."""
 
 import html
 from datetime import timedelta

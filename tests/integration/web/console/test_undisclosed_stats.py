@@ -1,4 +1,4 @@
-"""STATS_PER_RECIPIENT=0: what the console says is the same whether one person has read a message or not, wherever one looks."""
+"""STATS_PER_RECIPIENT=0: no console page reveals whether one person has read a message."""
 
 import re
 from datetime import timedelta

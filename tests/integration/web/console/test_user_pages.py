@@ -1,4 +1,4 @@
-"""People, tokens and one's own account, as pages: plain forms, a 303, and sentences for what is wrong."""
+"""Pages for users, tokens and one's own account: plain forms, a 303, and a sentence for each error."""
 
 import io
 import re

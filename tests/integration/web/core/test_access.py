@@ -1,4 +1,4 @@
-"""Who may open which door: every route of the URL map, for everybody of the cast, denied by default."""
+"""Access control: every route of the URL map, for every test user, denied by default."""
 
 import pytest
 from flask.views import View

@@ -1,4 +1,4 @@
-"""Static files: what a browser may keep for ever is what the name says, whichever node answers."""
+"""Static files: a file that browsers may cache forever has its content in its name, whichever node answers."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Bad input: a 4xx with a sentence for each field, and not a row more than before."""
+"""Bad input: a 4xx with a sentence for each field, and no new row."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Writes that a person did not mean: without token, from another site, or into a session that is not theirs."""
+"""CSRF: writes without a token, from another site, or into another user's session."""
 
 import pytest
 

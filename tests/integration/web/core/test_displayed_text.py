@@ -1,4 +1,4 @@
-"""What a message says, through every door: nothing that cannot be seen, nothing too intricate, and no writer waits for it."""
+"""Message text on every path: nothing invisible, nothing too complex, and no writer waits for it."""
 
 import contextlib
 import html

@@ -1,4 +1,4 @@
-"""What a request counts as, for the limits: by what it does, and by who asks."""
+"""Rate limit categories: by what a request does, and by who sends it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How often: 429 with Retry-After, politely on streams, and counted even while Redis is away."""
+"""Rate limits: 429 with Retry-After, graceful on streams, and counted even without Redis."""
 
 import pytest
 from redis import Redis

@@ -1,4 +1,4 @@
-"""What a request may hold besides its bytes: so many fields, so many parameters, and nothing long is decoded in one go."""
+"""Request limits besides bytes: number of fields and parameters, and nothing long is decoded in one go."""
 
 import io
 import json

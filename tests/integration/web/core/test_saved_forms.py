@@ -1,4 +1,4 @@
-"""What somebody typed is given back to them, and to nobody else, whatever stands between it and being saved."""
+"""Typed text is returned to its author, and to nobody else, whatever prevents it from being saved."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""What every answer says to the browser, and which hosts are answered."""
+"""Security headers of every response, and the allowed hosts."""
 
 import pytest
 from flask import request

@@ -1,4 +1,4 @@
-"""Holes that stay closed: streams and other sites, logs, fields that nobody may set, hashing beside the streams."""
+"""Security regressions: streams and other sites, logs, protected fields, password hashing next to streams."""
 
 import io
 import re

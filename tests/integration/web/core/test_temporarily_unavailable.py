@@ -1,4 +1,4 @@
-"""A database that is locked: 503 with Retry-After, nothing half-written, and what only reads goes on."""
+"""A locked database: 503 with Retry-After, no partial writes, and reads go on."""
 
 import sqlite3
 import threading

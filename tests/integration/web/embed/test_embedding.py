@@ -1,4 +1,4 @@
-"""An inbox in another site's pages: who gets a token, what it opens, whom an answer is readable by, and what ends it."""
+"""The embedded inbox: who gets a token, what it opens, who may read a response, and what ends it."""
 
 import time
 from datetime import timedelta

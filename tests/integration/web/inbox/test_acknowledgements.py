@@ -1,4 +1,4 @@
-"""Acknowledging on pages and by programs: the revision that was seen, asking again, and what the sender is told."""
+"""Acknowledging on pages and by API: the revision that was seen, confirmation again, and what the sender sees."""
 
 import re
 

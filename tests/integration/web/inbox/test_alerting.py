@@ -1,4 +1,4 @@
-"""What interrupts somebody who opens a page, on whatever page or site it was put away before."""
+"""Alerts on opening a page, on whichever page or site they were dismissed before."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What has ended can still be found by who received it, and only read; what was recalled is nowhere."""
+"""Recipients can still find ended broadcasts, read-only; recalled ones are gone."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What people do in the inbox by plain forms, and what the page's own script hears back."""
+"""Inbox actions by plain forms, and the responses for the page's script."""
 
 import re
 from datetime import timedelta

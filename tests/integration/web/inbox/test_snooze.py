@@ -1,4 +1,4 @@
-"""Until when something sleeps: in the zone of the preferences, named; and never beyond the end of the message."""
+"""Snoozing until a time in the preferred zone, which is named; never beyond the message's expiry."""
 
 import html
 from datetime import UTC, datetime, timedelta

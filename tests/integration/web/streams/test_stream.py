@@ -1,4 +1,4 @@
-"""Streams through the generator wire: how they open, resume, follow a change of roles, and end."""
+"""Streams on the WSGI transport: opening, resuming, role changes, and ending."""
 
 import pytest
 from sqlalchemy import update

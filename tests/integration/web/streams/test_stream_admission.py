@@ -1,4 +1,4 @@
-"""Many streams at once: a few are opened at a time, nobody is refused for it, and pages do not stand behind them."""
+"""Admission control: a few streams open at a time, none is refused for that, and pages do not wait behind them."""
 
 from collections.abc import Iterator
 

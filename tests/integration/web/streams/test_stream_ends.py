@@ -1,4 +1,4 @@
-"""How streams end, and who may not have one: signing out, disconnecting, limits, other sites."""
+"""How streams end, and who may not have one: sign-out, disconnect, limits, other sites."""
 
 import pytest
 

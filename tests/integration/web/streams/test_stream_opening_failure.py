@@ -1,4 +1,4 @@
-"""A stream that was subscribed and cannot be opened: its client is told when to return, and nothing of it stays."""
+"""A stream that is subscribed but cannot be opened: its client is told when to retry, and nothing of it remains."""
 
 import errno
 import os

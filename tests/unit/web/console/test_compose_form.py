@@ -1,4 +1,4 @@
-"""The compose form: local times, names in a box, and mistakes told at the field, with nothing that was typed lost."""
+"""The compose form: local times, usernames in a text box, errors at their fields, and typed text is never lost."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What changed between two texts: true for any two, and never more comparisons than one page may cost."""
+"""Text diffs: correct for any two texts, with a bounded number of comparisons per page."""
 
 import pytest
 from hypothesis import given
