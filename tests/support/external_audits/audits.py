@@ -119,14 +119,14 @@ def _last_line(text: str) -> str:
 @register_audit("sse-python")
 def check_frames_with_python(system: System, folder: Path) -> AuditResult:
     result = _run_program(
-        find_program(_PYTHON_BIN_DIR / "python"), "readers.py", stdin="\n".join(build_frame_corpus(3000))
+        find_program(_PYTHON_BIN_DIR / "python"), "read_frames.py", stdin="\n".join(build_frame_corpus(3000))
     )
     return AuditResult(result.returncode == 0, "; ".join(result.stdout.strip().splitlines()))
 
 
 @register_audit("eventsource-parser")
 def check_frames_with_node(system: System, folder: Path) -> AuditResult:
-    result = _run_program(find_program("node"), "read_back.mjs", stdin="\n".join(build_frame_corpus(3000)))
+    result = _run_program(find_program("node"), "read_frames.mjs", stdin="\n".join(build_frame_corpus(3000)))
     return AuditResult(result.returncode == 0, _last_line(result.stdout))
 
 
