@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from broadcast.actions import audit, notify
-from broadcast.actions.user_fields import read_display_name
+from broadcast.actions.user_fields import clean_display_name
 from broadcast.actions.users import (
     append_viewer_changed_event,
     end_token_streams,
@@ -24,7 +24,7 @@ def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
     Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
-    name = read_display_name(name)
+    name = clean_display_name(name)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
         if user.name == name:

@@ -261,7 +261,7 @@ def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audien
             broadcast.published_at = broadcast.updated_at = now
             broadcast_by_index[len(entries)] = broadcast
             entries += [
-                build_message_entry(broadcast, audience),
+                build_message_event(broadcast, audience),
                 *_end_recipient_sessions(session, broadcast, audience, now),
             ]
             yielder.maybe_yield()
@@ -282,25 +282,25 @@ def _end_recipient_sessions(
     return [log.NewEvent(EventType.SESSION_ENDED, broadcast.id, audience, {"session": ALL_SESSIONS})]
 
 
-def build_message_entry(broadcast: Broadcast, audience: Audience) -> log.NewEvent:
+def build_message_event(broadcast: Broadcast, audience: Audience) -> log.NewEvent:
     """The event that publishes a broadcast to its audience."""
     return log.NewEvent(EventType.MESSAGE, broadcast.id, audience, broadcast.to_card().to_payload())
 
 
-def build_update_entry(broadcast: Broadcast, audience: Audience, *, notify_again: bool) -> log.NewEvent:
+def build_update_event(broadcast: Broadcast, audience: Audience, *, notify_again: bool) -> log.NewEvent:
     """The event with a new text of a live broadcast; with `notify_again` it alerts users who have read it too."""
     payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "again": notify_again}
     return log.NewEvent(EventType.MESSAGE_UPDATED, broadcast.id, audience, payload)
 
 
-def build_removal_entry(broadcast: Broadcast, audience: Audience, action: str) -> log.NewEvent:
+def build_removal_event(broadcast: Broadcast, audience: Audience, action: str) -> log.NewEvent:
     """The event that removes a broadcast; `action` is "cancelled" or "expired"."""
     payload = {"id": broadcast.id, "reason": action.upper()}
     return log.NewEvent(EventType.MESSAGE_REMOVED, broadcast.id, audience, payload)
 
 
 def _end_rows(session: Session, rows: Sequence[Broadcast], action: str, now: datetime) -> None:
-    removal_entries = [build_removal_entry(row, broadcasts.get_audience(row), action) for row in rows if row.is_live]
+    removal_entries = [build_removal_event(row, broadcasts.get_audience(row), action) for row in rows if row.is_live]
     for row in rows:
         row.status = lifecycle.transition(row.status, action).value
         row.ended_at = row.updated_at = now

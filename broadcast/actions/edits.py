@@ -16,7 +16,7 @@ from broadcast.actions import audit, broadcast_rows, notify, send_confirmation
 from broadcast.actions.audiences import resolve_audience
 from broadcast.actions.broadcasts import (
     PublishResult,
-    build_update_entry,
+    build_update_event,
     dispatch_broadcast,
     find_by_idempotency_key,
     require_confirmation,
@@ -186,7 +186,7 @@ def send_delayed(
     notify.notify_schedulers()
 
 
-def withdraw(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+def withdraw_broadcast(broadcast_id: int, *, by: Actor, now: datetime) -> None:
     """Turn a held or scheduled broadcast back into a draft before it goes out.
 
     Raises Forbidden, NotFound, IllegalTransition (it has gone out), TemporarilyUnavailable.
@@ -351,7 +351,7 @@ def _append_update_event(session: Session, broadcast: Broadcast, now: datetime, 
     if notify_again:  # newest in every inbox, and unread: above every watermark
         broadcast.seq, broadcast.renewed_at = first_cursor.seq, now
     log.append(
-        session, [build_update_entry(broadcast, audience, notify_again=notify_again)], at=now, first_cursor=first_cursor
+        session, [build_update_event(broadcast, audience, notify_again=notify_again)], at=now, first_cursor=first_cursor
     )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import audit
 from broadcast.actions.broadcast_rows import add_named_recipients, fill_columns, new_bulk_row, set_audience_columns
-from broadcast.actions.broadcasts import build_message_entry, build_removal_entry, build_update_entry
+from broadcast.actions.broadcasts import build_message_event, build_removal_event, build_update_event
 from broadcast.actions.flood_control import FloodControl
 from broadcast.base.cooperative import Yielder
 from broadcast.domain import lifecycle
@@ -260,7 +260,7 @@ def _audit_action(broadcast: NewBroadcast) -> str:
 def _build_log_entry(broadcast: _Row, audience: Audience, change: str) -> log.NewEvent:
     match change:
         case "published":
-            return build_message_entry(broadcast, audience)
+            return build_message_event(broadcast, audience)
         case "again" | "quiet":
-            return build_update_entry(broadcast, audience, notify_again=change == "again")
-    return build_removal_entry(broadcast, audience, change)
+            return build_update_event(broadcast, audience, notify_again=change == "again")
+    return build_removal_event(broadcast, audience, change)

@@ -32,7 +32,7 @@ def create(name: str, *, by: Actor, now: datetime) -> str:
     Raises Forbidden, Invalid (also for a taken name), TemporarilyUnavailable.
     """
     by.require(Permission.PEOPLE)
-    name = _read_unused_name(name)
+    name = _clean_unused_name(name)
     try:
         with write_transaction() as session:
             session.add(Role(name=name))
@@ -55,7 +55,7 @@ def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
     new_name = _read_role_name(new_name)
     if new_name == name:
         return name
-    _read_unused_name(new_name)
+    _clean_unused_name(new_name)
     try:
         with write_transaction() as session:
             role = _get_role_for_update(session, name)
@@ -129,7 +129,7 @@ def _get_role_for_update(session: Session, name: str) -> Role:
     return role
 
 
-def _read_unused_name(name: str) -> str:
+def _clean_unused_name(name: str) -> str:
     name = _read_role_name(name)
     if name in CONSOLE_ROLES or roles.get(name):
         raise Invalid({"name": f"There is a role {name} already."})

@@ -11,7 +11,7 @@ _USERNAME_PATTERN = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # starts with a lett
 _ROLE_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
-def read_display_name(name: str) -> str:
+def clean_display_name(name: str) -> str:
     """A normalised display name. Raises Invalid."""
     name = " ".join(name.split())
     if not 0 < len(name) <= 200 or not is_single_line(name):
@@ -27,7 +27,7 @@ def read_user_fields(username: str, name: str | None, roles: Iterable[str]) -> t
         problems["username"] = "A username starts with a letter and has up to 64 letters, digits, dots, -, _ or @."
     name = " ".join((name or "").split()) or username.capitalize()
     try:
-        name = name if "username" in problems else read_display_name(name)
+        name = name if "username" in problems else clean_display_name(name)
     except Invalid as invalid:
         problems |= invalid.fields
     try:

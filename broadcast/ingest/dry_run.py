@@ -46,7 +46,9 @@ def get_rule_sources(rule: Rule) -> Sequence[str]:
 
 def _read_sample(sample: InboundEventSample, rules: Rules) -> InboundEvent:
     record = event_sources.to_record(sample)
-    return InboundEvent(record, contract.read_command(record, now=sample.at, rules=rules, owner=_get_owner(sample)))
+    return InboundEvent(
+        record, contract.read_command(record, now=sample.at, rules=rules, owner=_get_event_owner(sample))
+    )
 
 
 def _is_covered(rules: Rules, rule: Rule, sample: InboundEventSample) -> bool:
@@ -55,14 +57,16 @@ def _is_covered(rules: Rules, rule: Rule, sample: InboundEventSample) -> bool:
         return False
     try:
         return (
-            find_rule(rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=_get_owner(sample))
+            find_rule(
+                rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=_get_event_owner(sample)
+            )
             is rule
         )
     except NoMatchingRule:
         return rule.matches_event(source=envelope.source, topic=envelope.topic, type=envelope.type)
 
 
-def _get_owner(sample: InboundEventSample) -> EventOwner:
+def _get_event_owner(sample: InboundEventSample) -> EventOwner:
     """The sender, under its current name."""
     if sample.topic is not None:
         return EventOwner.for_topic(sample.topic)

@@ -30,7 +30,7 @@ class RedriveResult:
     unconfirmed: int = 0
 
 
-def read_letter(letter: DeadLetter, value: bytes | None, *, now: datetime) -> InboundEvent:
+def parse_letter(letter: DeadLetter, value: bytes | None, *, now: datetime) -> InboundEvent:
     """Read a letter again, with `value` instead of its own if given. Never raises."""
     record = dead_letters.to_record(letter)
     is_complete = letter.last_offset is None and letter.size == len(letter.value or b"")
@@ -43,7 +43,7 @@ def read_letter(letter: DeadLetter, value: bytes | None, *, now: datetime) -> In
 
 def preview_redrive(letter: DeadLetter, value: bytes | None, *, now: datetime) -> PreparedInboundEvent:
     """Preview a redrive: the draft with its audience, or why not. Writes nothing."""
-    [prepared] = inbound_events.prepare([read_letter(letter, value, now=now)])
+    [prepared] = inbound_events.prepare([parse_letter(letter, value, now=now)])
     return prepared
 
 
@@ -51,7 +51,7 @@ def redrive(
     letter: DeadLetter, value: bytes | None, *, by: Actor, now: datetime, confirmed: ConfirmationInput | None = None
 ) -> Outcome:
     """Raises Forbidden, NotFound, ConfirmationRequired, Conflict, TemporarilyUnavailable."""
-    inbound_event, is_edited = read_letter(letter, value, now=now), value is not None
+    inbound_event, is_edited = parse_letter(letter, value, now=now), value is not None
     return actions.redrive(letter.id, inbound_event, is_edited=is_edited, by=by, now=now, confirmed=confirmed)
 
 

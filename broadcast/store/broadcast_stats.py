@@ -104,7 +104,7 @@ class RevisionStats:
 def measure_read_latency(broadcast: Broadcast, *, now: datetime) -> ReadLatency:
     """The curve and the percentiles of a sent broadcast; the curve ends at the totals."""
     moments = [broadcast.published_at + step for step in CURVE_OFFSETS if broadcast.published_at + step < now]
-    delivered_at, read_at = receipt_steps.delivered_at(broadcast), receipt_steps.read_at(broadcast)
+    delivered_at, read_at = receipt_steps.delivered_at_column(broadcast), receipt_steps.read_at_column(broadcast)
     delivered_counts = [*(func.count().filter(delivered_at <= moment) for moment in moments), func.count()]
     read_counts = [*(func.count().filter(read_at <= moment) for moment in moments), func.count(read_at)]
     counts = db.session.execute(_select_receipts(broadcast, *delivered_counts, *read_counts)).one()
@@ -120,7 +120,7 @@ def count_by_role(broadcast: Broadcast, totals: BroadcastTotals) -> list[RoleSta
     A user with two roles counts in both.
     """
     member_counts, late_counts = _count_members_by_role(broadcast), _count_late_by_role(broadcast)
-    read, acknowledged = receipt_steps.read_at(broadcast), receipt_steps.acknowledged_at(broadcast)
+    read, acknowledged = receipt_steps.read_at_column(broadcast), receipt_steps.acknowledged_at_column(broadcast)
     query = (
         _select_receipts(broadcast, UserRole.role_name, func.count(), func.count(read), func.count(acknowledged))
         .outerjoin(UserRole, UserRole.user_id == User.id)
@@ -146,7 +146,7 @@ def count_by_role(broadcast: Broadcast, totals: BroadcastTotals) -> list[RoleSta
 
 def count_by_revision(broadcast: Broadcast) -> list[RevisionStats]:
     """The number of acknowledgements by revision, newest first; unknown revisions last."""
-    is_standing = receipt_steps.is_acknowledged(broadcast)
+    is_standing = receipt_steps.is_acknowledged_condition(broadcast)
     query = (
         select(Receipt.acked_revision, func.count(), func.count().filter(is_standing), func.max(RevisionText.revision))
         .outerjoin(
@@ -227,7 +227,7 @@ def list_missing(broadcast: Broadcast, *, after: tuple[int, int] = (0, 0), limit
     for stage_number, stage in enumerate(_list_stages(broadcast)):
         if stage_number < after[0]:
             continue
-        query = _select_at_stage(broadcast, stage).order_by(User.id).limit(limit - len(recipients))
+        query = _select_recipients_at_stage(broadcast, stage).order_by(User.id).limit(limit - len(recipients))
         if stage_number == after[0]:
             query = query.where(User.id > after[1])
         recipients += [MissingRecipient(*row[:3], stage, row[3]) for row in db.session.execute(query)]
@@ -241,7 +241,7 @@ def list_missing_ids(broadcast: Broadcast, *, limit: int) -> list[int]:
     return [recipient.user_id for recipient in list_missing(broadcast, limit=limit)]
 
 
-def list_progress(
+def list_recipient_progress(
     broadcast: Broadcast,
     *,
     sort: str = "user",
@@ -276,10 +276,10 @@ def list_progress(
 def _build_timestamps(broadcast: Broadcast) -> dict[str, ColumnElement[datetime]]:
     """All NULL without a receipt: it has not reached that user, whatever they marked read."""
     timestamps = {
-        "delivered": receipt_steps.delivered_at(broadcast),
-        "seen": receipt_steps.seen_at(broadcast),
-        "read": receipt_steps.read_at(broadcast),
-        "acknowledged": receipt_steps.acknowledged_at(broadcast),
+        "delivered": receipt_steps.delivered_at_column(broadcast),
+        "seen": receipt_steps.seen_at_column(broadcast),
+        "read": receipt_steps.read_at_column(broadcast),
+        "acknowledged": receipt_steps.acknowledged_at_column(broadcast),
     }
     has_receipt = Receipt.user_id.is_not(None)
     return {name: case((has_receipt, timestamp)).label(f"{name}_at") for name, timestamp in timestamps.items()}
@@ -330,7 +330,7 @@ def _select_receipts(broadcast: Broadcast, *columns: Any) -> Select:
 def _compute_percentile(broadcast: Broadcast, readers: int, fraction: float) -> timedelta | None:
     if not readers:
         return None
-    read_at = receipt_steps.read_at(broadcast)
+    read_at = receipt_steps.read_at_column(broadcast)
     index = min(readers - 1, int(readers * fraction))
     query = _select_receipts(broadcast, read_at).where(read_at.is_not(None)).order_by(read_at).offset(index).limit(1)
     moment = db.session.scalar(query)
@@ -359,13 +359,13 @@ def _list_stages(broadcast: Broadcast) -> tuple[str, ...]:
 
 def _has_completed(broadcast: Broadcast) -> ColumnElement[bool]:
     return (
-        receipt_steps.is_acknowledged(broadcast)
+        receipt_steps.is_acknowledged_condition(broadcast)
         if broadcast.requires_ack
-        else receipt_steps.read_at(broadcast).is_not(None)
+        else receipt_steps.read_at_column(broadcast).is_not(None)
     )
 
 
-def _select_at_stage(broadcast: Broadcast, stage: str) -> Select:
+def _select_recipients_at_stage(broadcast: Broadcast, stage: str) -> Select:
     columns, is_current_member = (User.id, User.username, User.name), _is_current_member(broadcast)
     if stage == "undelivered":
         # in index order and fenced off by OFFSET: PostgreSQL 15 scanned five million receipts instead (22 s)
@@ -374,12 +374,12 @@ def _select_at_stage(broadcast: Broadcast, stage: str) -> Select:
         query = select(*columns, None).outerjoin(receipt_user_ids, receipt_user_ids.c.user_id == User.id)
         return query.where(is_current_member, receipt_user_ids.c.user_id.is_(None), _was_member_in_time(broadcast))
     seen_at, read_at, is_acknowledged = (
-        receipt_steps.seen_at(broadcast),
-        receipt_steps.read_at(broadcast),
-        receipt_steps.is_acknowledged(broadcast),
+        receipt_steps.seen_at_column(broadcast),
+        receipt_steps.read_at_column(broadcast),
+        receipt_steps.is_acknowledged_condition(broadcast),
     )
     since, condition = {
-        "unseen": (receipt_steps.delivered_at(broadcast), and_(seen_at.is_(None), read_at.is_(None))),
+        "unseen": (receipt_steps.delivered_at_column(broadcast), and_(seen_at.is_(None), read_at.is_(None))),
         "unread": (seen_at, and_(seen_at.is_not(None), read_at.is_(None))),
         "unacknowledged": (read_at, and_(read_at.is_not(None), ~is_acknowledged)),
     }[stage]

@@ -29,7 +29,7 @@ def count_totals(rows: Sequence[Broadcast]) -> dict[int, BroadcastTotals]:
     return {row.id: totals_by_key[key] for key, row in by_key.items()}
 
 
-def build_new_totals(row: Broadcast) -> BroadcastTotals:
+def build_unsent_totals(row: Broadcast) -> BroadcastTotals:
     """The totals of a broadcast stored a moment ago: nobody has received it."""
     if row.seq is None:
         return BroadcastTotals(FunnelCounts(), FunnelCounts(), row.requires_ack, None, row.audience_count or 0)
@@ -81,11 +81,11 @@ def _build_unsent_totals(row: Broadcast, member_counts: Mapping[int, int]) -> Br
 
 def _count_reached(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
     """Delivered, seen, read and acknowledged counts of each."""
-    is_seen, is_read = receipt_steps.is_seen_by_receipt(), receipt_steps.opened_at(Broadcast).is_not(None)
+    is_seen, is_read = receipt_steps.is_seen_condition(), receipt_steps.opened_at_column(Broadcast).is_not(None)
     is_of_sent = Receipt.broadcast_id.in_([row.id for row in rows])
     counts = [
         func.count(),
-        *(func.count().filter(step) for step in (is_seen, is_read, receipt_steps.is_acknowledged(Broadcast))),
+        *(func.count().filter(step) for step in (is_seen, is_read, receipt_steps.is_acknowledged_condition(Broadcast))),
     ]
     receipt_query = (
         select(Receipt.broadcast_id, *counts).join(Broadcast, Broadcast.id == Receipt.broadcast_id).where(is_of_sent)
@@ -110,10 +110,13 @@ def _count_reached(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
 
 def _count_departed(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
     """The same counts for users who have left, but whom it reached."""
-    is_seen, is_read = receipt_steps.seen_at(Broadcast).is_not(None), receipt_steps.read_at(Broadcast).is_not(None)
+    is_seen, is_read = (
+        receipt_steps.seen_at_column(Broadcast).is_not(None),
+        receipt_steps.read_at_column(Broadcast).is_not(None),
+    )
     counts = [
         func.count(),
-        *(func.count().filter(step) for step in (is_seen, is_read, receipt_steps.is_acknowledged(Broadcast))),
+        *(func.count().filter(step) for step in (is_seen, is_read, receipt_steps.is_acknowledged_condition(Broadcast))),
     ]
     base_query = (
         select(Receipt.broadcast_id, *counts)

@@ -235,7 +235,7 @@ def _is_read() -> ColumnElement[bool]:
 
 def _is_acknowledged() -> ColumnElement[bool]:
     """Never NULL, so that its negation is true for messages without a receipt."""
-    return func.coalesce(receipt_steps.is_acknowledged(Broadcast), False)
+    return func.coalesce(receipt_steps.is_acknowledged_condition(Broadcast), False)
 
 
 def _is_since_renewal(moment: Any) -> ColumnElement[bool]:

@@ -14,7 +14,7 @@ from broadcast.store.models import Broadcast, Receipt, User
 _BroadcastOrClass = Broadcast | type[Broadcast]
 
 
-def is_acknowledged(broadcast: _BroadcastOrClass) -> ColumnElement[bool]:
+def is_acknowledged_condition(broadcast: _BroadcastOrClass) -> ColumnElement[bool]:
     """Whether an acknowledgement stands (`domain.revisions.is_acknowledgement_valid`)."""
     has_acknowledged = Receipt.acked_at.is_not(None)
     if broadcast is not Broadcast and broadcast.ack_revision == 1:
@@ -22,17 +22,17 @@ def is_acknowledged(broadcast: _BroadcastOrClass) -> ColumnElement[bool]:
     return and_(has_acknowledged, func.coalesce(Receipt.acked_revision, 1) >= broadcast.ack_revision)
 
 
-def acknowledged_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
-    return case((is_acknowledged(broadcast), Receipt.acked_at))
+def acknowledged_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
+    return case((is_acknowledged_condition(broadcast), Receipt.acked_at))
 
 
-def opened_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
+def opened_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When this user read or acknowledged it individually; "mark all read" does not count."""
     read_since_renewal = _only_since_renewal(broadcast.renewed_at, Receipt.read_at)
-    return func.coalesce(read_since_renewal, acknowledged_at(broadcast), type_=UtcDateTime)
+    return func.coalesce(read_since_renewal, acknowledged_at_column(broadcast), type_=UtcDateTime)
 
 
-def read_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
+def read_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When this user had read it, at the latest; needs User.
 
     "Mark all read" is one time for many messages. Readings before a broadcast was shown again do not count.
@@ -40,21 +40,21 @@ def read_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     marked_read_at = _only_since_renewal(broadcast.renewed_at, User.read_through_at)
     passed_at = case((User.read_through_seq >= broadcast.seq, marked_read_at))
     read_since_renewal = _only_since_renewal(broadcast.renewed_at, Receipt.read_at)
-    return func.coalesce(read_since_renewal, passed_at, acknowledged_at(broadcast), type_=UtcDateTime)
+    return func.coalesce(read_since_renewal, passed_at, acknowledged_at_column(broadcast), type_=UtcDateTime)
 
 
-def seen_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
+def seen_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When it was on this user's screen, at the latest; needs User. Showing it again does not reset it."""
     receipt_times = (Receipt.first_seen_at, Receipt.read_at, Receipt.acked_at)
-    return func.coalesce(*receipt_times, read_at(broadcast), type_=UtcDateTime)
+    return func.coalesce(*receipt_times, read_at_column(broadcast), type_=UtcDateTime)
 
 
-def delivered_at(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
+def delivered_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When it had reached this user, at the latest; needs User. A receipt implies delivery."""
-    return func.coalesce(Receipt.delivered_at, seen_at(broadcast), type_=UtcDateTime)
+    return func.coalesce(Receipt.delivered_at, seen_at_column(broadcast), type_=UtcDateTime)
 
 
-def is_seen_by_receipt() -> ColumnElement[bool]:
+def is_seen_condition() -> ColumnElement[bool]:
     """Whether it was seen, as far as receipts alone tell."""
     return or_(Receipt.first_seen_at.is_not(None), Receipt.read_at.is_not(None), Receipt.acked_at.is_not(None))
 

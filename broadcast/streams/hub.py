@@ -25,7 +25,7 @@ from broadcast.streams import sse
 from broadcast.streams.connection import COALESCED_BYTES, Connection, Transport
 from broadcast.streams.connection_index import HEARTBEAT_SLOTS, ConnectionIndex
 from broadcast.streams.control_events import invalidates_identity, matches_session
-from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer, reset_if_not_encodable
+from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer, with_reset_fallback
 
 SEND_BATCH_SIZE = 128  # sends between two time checks
 FANOUT_SLICE_SECONDS = 0.003  # after sending for this long, other greenlets run
@@ -77,7 +77,7 @@ class Hub:
         *,
         on_delivered: Callable[[Event, list[int]], None] = lambda event, user_ids: None,
     ):
-        self.encoders = {name: reset_if_not_encodable(encode) for name, encode in encoders.items()}
+        self.encoders = {name: with_reset_fallback(encode) for name, encode in encoders.items()}
         self.limits, self.on_delivered = limits, on_delivered
         self.replay_buffer = ReplayBuffer(self.encoders, limits.replay_events)
         self.is_draining = False

@@ -89,7 +89,7 @@ class ReplayBuffer:
             yield buffered.event
 
 
-def reset_if_not_encodable(encode: Encoder) -> Encoder:
+def with_reset_fallback(encode: Encoder) -> Encoder:
     """Send RESET with the event's cursor if it cannot be encoded: costs a reload of the list, but no other event."""
 
     def encode_or_reset(event: Event) -> bytes:

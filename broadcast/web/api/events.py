@@ -24,7 +24,7 @@ def receive():
     """202 and the broadcast's address, 200 for an event that is known, 422 with the reason, 429 for too many."""
     now = clock.now()
     record = InboundRecord(
-        value=_read_body(),
+        value=_read_body_bytes(),
         headers=tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers),
     )
     identity = current_identity()
@@ -40,7 +40,7 @@ def receive():
     return _to_response(outcome)
 
 
-def _read_body() -> bytes:
+def _read_body_bytes() -> bytes:
     """The body, decompressed if Content-Encoding says so. Raises Invalid."""
     body = request.stream.read(MAX_VALUE_BYTES + 1)
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()

@@ -102,7 +102,7 @@ def deliveries(broadcast_id: int):
     offset, limit = _read_number("after", 0, _MAX_OFFSET), _read_number("limit", 30, _MAX_ROWS, minimum=1)
     if broadcast.seq is None:  # it has no recipients yet
         return jsonify(items=[], next=None)
-    rows = broadcast_stats.list_progress(
+    rows = broadcast_stats.list_recipient_progress(
         broadcast, sort=sort.removeprefix("-"), descending=sort.startswith("-"), offset=offset, limit=limit + 1
     )
     return jsonify(
@@ -168,7 +168,7 @@ def _export_csv(broadcast: Broadcast):
         broadcast = broadcasts.get(broadcast_id)
         if broadcast is None or broadcast.seq is None:  # it has no recipients yet
             return [], None
-        rows = broadcast_stats.list_progress(broadcast, after=after or 0, limit=_CHUNK_ROWS)
+        rows = broadcast_stats.list_recipient_progress(broadcast, after=after or 0, limit=_CHUNK_ROWS)
         return [_to_csv_row(row) for row in rows], rows[-1].user_id if len(rows) == _CHUNK_ROWS else None
 
     header = ("user id", "username", "name", "delivered at", "seen at", "read at", "acknowledged at")
@@ -270,7 +270,8 @@ def _list_recipients(broadcast: Broadcast, list_name: str) -> tuple[list[Recipie
     count_cache = COUNT_CACHE.current
     key = (f"{list_name} page", broadcast.id, after)
     fetched = count_cache.get(
-        key, lambda: broadcast_stats.list_progress(broadcast, after=after, limit=PAGE_SIZE + 1, subset=list_name)
+        key,
+        lambda: broadcast_stats.list_recipient_progress(broadcast, after=after, limit=PAGE_SIZE + 1, subset=list_name),
     )
     return fetched[:PAGE_SIZE], str(fetched[PAGE_SIZE - 1].user_id) if len(fetched) > PAGE_SIZE else None
 

@@ -50,7 +50,7 @@ def load_broadcast_stats(row: Broadcast) -> BroadcastStats:
 
 def load_new_broadcast_stats(row: Broadcast) -> BroadcastStats:
     """The stats of a broadcast stored a moment ago."""
-    return disclose_stats(broadcast_totals.build_new_totals(row), per_recipient=may_see_per_recipient_stats())
+    return disclose_stats(broadcast_totals.build_unsent_totals(row), per_recipient=may_see_per_recipient_stats())
 
 
 def disclose_pace(pace: ReadLatency, broadcast_stats: BroadcastStats) -> ReadLatency | None:

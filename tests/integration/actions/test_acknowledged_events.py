@@ -31,7 +31,7 @@ def test_event_is_a_correction_unless_it_asks_again(cast, outside):  # noqa: F81
     assert needs_ack(cast["bob"])
     [card] = stored()
     assert (card.revision, card.ack_revision) == (3, 3)
-    [bob] = [row for row in broadcast_stats.list_progress(card, limit=9) if row.username == "bob"]
+    [bob] = [row for row in broadcast_stats.list_recipient_progress(card, limit=9) if row.username == "bob"]
     assert [one.revision for one in bob.earlier] == [1]
 
 

@@ -34,7 +34,7 @@ def acknowledge(broadcast_id: int, by, *, seen: int | None = None):
 
 def delivery(broadcast_id: int, by):
     db.session.rollback()
-    rows = broadcast_stats.list_progress(broadcasts.get(broadcast_id), limit=9)
+    rows = broadcast_stats.list_recipient_progress(broadcasts.get(broadcast_id), limit=9)
     return next(row for row in rows if row.user_id == by.user_id)
 
 
@@ -128,7 +128,7 @@ def test_acknowledged_texts_are_kept_as_long_as_the_receipts_and_not_as_long_as_
     retention.delete_expired(retention.RetentionPolicy(log_days=0, ended_days=0, receipts_days=1), now=later)
     db.session.rollback()
     assert acknowledged_revisions.get_text(asked, 1) is None
-    assert broadcast_stats.list_progress(broadcasts.get(asked), limit=9)[0].acknowledged is None
+    assert broadcast_stats.list_recipient_progress(broadcasts.get(asked), limit=9)[0].acknowledged is None
 
 
 def test_of_texts_that_nobody_acknowledged_only_the_newest_are_kept(cast, asked):

@@ -312,7 +312,7 @@ class Histories(RuleBasedStateMachine):
             assert missing == here - sent.done
             for only, names in (("done", here & sent.done), ("gone", sent.targeted - here)):
                 assert {
-                    one.username for one in broadcast_stats.list_progress(broadcast, limit=99, subset=only)
+                    one.username for one in broadcast_stats.list_recipient_progress(broadcast, limit=99, subset=only)
                 } == names
 
     def _roles_are_the_model(self, id: int, sent: Sent) -> None:

@@ -154,7 +154,7 @@ def test_only_administrators_edit(cast, name):
         lambda: edits.save_draft({}, None, broadcast_id=None, version=None, by=cast[name], now=NOW),
         lambda: edits.send(draft, parse_draft(build_message(), now=NOW), version=None, by=cast[name], now=NOW),
         lambda: edits.send_delayed(draft, by=cast[name], now=NOW, until=NOW),
-        lambda: edits.withdraw(draft, by=cast[name], now=NOW),
+        lambda: edits.withdraw_broadcast(draft, by=cast[name], now=NOW),
         lambda: copies.duplicate(live, by=cast[name], now=NOW),
         lambda: copies.discard_draft(draft, by=cast[name], now=NOW),
         lambda: copies.archive(live, by=cast[name], now=NOW),
@@ -307,12 +307,12 @@ def test_held_broadcast_is_in_no_log_until_its_moment_has_passed(cast):
     broadcast = found(held.id)
     assert (broadcast.status, broadcast.is_held, broadcast.scheduled_at) == ("ACTIVE", False, None)
     with pytest.raises(IllegalTransition, match="already been sent"):
-        edits.withdraw(held.id, by=cast["alice"], now=NOW)
+        edits.withdraw_broadcast(held.id, by=cast["alice"], now=NOW)
 
 
 def test_undone_broadcast_is_a_draft_and_never_goes_out(cast):
     held = actions.publish(parse_draft(build_message(), now=NOW), by=cast["alice"], now=NOW, undo_seconds=10)
-    edits.withdraw(held.id, by=cast["alice"], now=NOW)
+    edits.withdraw_broadcast(held.id, by=cast["alice"], now=NOW)
     scheduler.tick(NOW + timedelta(hours=1))
     broadcast = found(held.id)
     assert (broadcast.status, broadcast.is_held, broadcast.scheduled_at) == ("DRAFT", False, None)

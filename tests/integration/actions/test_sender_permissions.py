@@ -48,7 +48,7 @@ def test_plan_that_signs_people_out_is_not_moved_by_who_may_not_do_that(author, 
 
 
 def test_who_may_write_can_still_stop_it_and_not_send_the_draft_it_becomes(author, plan):
-    edits.withdraw(plan, by=author, now=NOW)
+    edits.withdraw_broadcast(plan, by=author, now=NOW)
     assert broadcasts.get(plan).status == "DRAFT"
     with pytest.raises(Forbidden):
         actions.release(plan, by=author, now=NOW)

@@ -157,7 +157,10 @@ def test_deliveries_are_sorted_with_the_missing_last(cast):
     mark(broadcast_id, "read_at", "bob", at=later(minutes=2))
 
     def names(**options) -> list[str]:
-        return [row.username for row in broadcast_stats.list_progress(found(broadcast_id), **({"limit": 9} | options))]
+        return [
+            row.username
+            for row in broadcast_stats.list_recipient_progress(found(broadcast_id), **({"limit": 9} | options))
+        ]
 
     assert names() == ["alice", "bob", "charlie"]
     assert names(sort="read") == ["charlie", "bob", "alice"]
@@ -194,7 +197,10 @@ def test_whoever_leaves_is_no_longer_here_and_keeps_a_row(cast, leave, reached):
     leave(cast["charlie"].user_id)
     whole = counted(broadcast_id)
     assert (whole.targeted.recipients, whole.gone.recipients, whole.gone.read, whole.missing) == (2, 1, int(reached), 1)
-    rows = {row.username: row.is_current_member for row in broadcast_stats.list_progress(found(broadcast_id), limit=9)}
+    rows = {
+        row.username: row.is_current_member
+        for row in broadcast_stats.list_recipient_progress(found(broadcast_id), limit=9)
+    }
     assert rows == {"bob": True, "charlie": False}
     assert [role.name for role in by_role(broadcast_id)] == ["ops", broadcast_stats.NO_LONGER_HERE]
     assert stages(broadcast_id) == [("bob", "undelivered")]
@@ -228,7 +234,7 @@ def test_whoever_comes_when_it_is_over_was_never_asked(cast):
     actions.create_user("dora", None, roles=["ops"], by=SYSTEM, now=clock.now())
     actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=clock.now())
     assert counted(broadcast_id).targeted == FunnelCounts(3)
-    assert [row.username for row in broadcast_stats.list_progress(found(broadcast_id), limit=9)] == [
+    assert [row.username for row in broadcast_stats.list_recipient_progress(found(broadcast_id), limit=9)] == [
         "alice",
         "bob",
         "charlie",
@@ -245,7 +251,10 @@ def test_what_was_marked_read_before_it_reached_somebody_is_not_read(cast):
     acts.mark_all_read(InboxFilters(), through=99, by=cast["charlie"], now=later(minutes=1))
     actions.set_roles(cast["charlie"].user_id, ["ops"], by=SYSTEM, now=later(minutes=2))
     assert counted(broadcast_id).targeted == FunnelCounts(2)
-    assert [row.read_at for row in broadcast_stats.list_progress(found(broadcast_id), limit=9)] == [None, None]
+    assert [row.read_at for row in broadcast_stats.list_recipient_progress(found(broadcast_id), limit=9)] == [
+        None,
+        None,
+    ]
 
 
 def test_whoever_came_too_late_was_not_in_it_through_another_broadcast(cast):

@@ -171,7 +171,7 @@ def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
     compose_form.check_lengths(typed)
     return edits.save_draft(
         typed,
-        _parse_finished_draft(form, now, broadcast_id),
+        _parse_publishable_draft(form, now, broadcast_id),
         broadcast_id=broadcast_id,
         version=version,
         by=current_identity().actor,
@@ -179,7 +179,7 @@ def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
     )
 
 
-def _parse_finished_draft(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
+def _parse_publishable_draft(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
     """The draft if the form is valid, else None."""
     try:
         draft = _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)

@@ -106,7 +106,7 @@ def send(broadcast_id: int):
 @allow(Permission.WRITE)
 def undo(broadcast_id: int):
     """Undo a send within its delay: the broadcast is a draft again, open in the editor."""
-    edits.withdraw(broadcast_id, by=current_identity().actor, now=clock.now())
+    edits.withdraw_broadcast(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id), 303)
 
 

@@ -70,12 +70,12 @@ def create():
             username,
             password,
             name=form.get("name", ""),
-            roles=_read_roles(),
+            roles=_read_submitted_roles(),
             by=current_identity().actor,
             now=clock.now(),
         )
     except (Invalid, Conflict) as problem:
-        typed = {"username": username, "name": form.get("name", ""), "roles": _read_roles()}
+        typed = {"username": username, "name": form.get("name", ""), "roles": _read_submitted_roles()}
         return _render_new_form(typed, _to_form_errors(problem, "username")), problem.status
     return redirect(url_for("people.detail", user_id=user_id), 303)
 
@@ -125,10 +125,10 @@ def delete(user_id: int):
 def set_roles(user_id: int):
     try:
         raise_if_resumed()
-        actions.set_roles(user_id, _read_roles(), by=current_identity().actor, now=clock.now())
+        actions.set_roles(user_id, _read_submitted_roles(), by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         context = _build_context(
-            _get_user_or_404(user_id), errors=_to_form_errors(problem, "roles"), roles=_read_roles()
+            _get_user_or_404(user_id), errors=_to_form_errors(problem, "roles"), roles=_read_submitted_roles()
         )
         return render_page("console/users/detail.html", **context), problem.status
     return _redirect_with_notice(user_id, "Roles saved. Open pages update within a second.")
@@ -270,7 +270,7 @@ def _list_known_roles(chosen_roles: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _read_roles() -> list[str]:
+def _read_submitted_roles() -> list[str]:
     """The ticked roles, and those typed into the field for new ones."""
     return [*request.form.getlist("roles"), *request.form.get("newRoles", "").replace(",", " ").split()]
 

@@ -91,7 +91,7 @@ def test_sent_today_counts_the_day_of_whoever_looks(app, client, zone):
         draft = message.parse_draft(build_message(), now=now)
         broadcasts.publish(draft, by=by, now=now, is_test=True)
         held = broadcasts.publish(draft, by=by, now=now, undo_seconds=60).id
-        edits.withdraw(held, by=by, now=now)
+        edits.withdraw_broadcast(held, by=by, now=now)
         broadcasts.publish(draft, by=by, now=now, undo_seconds=60)
     page = " ".join(html.unescape(alice.get("/console/").get_data(as_text=True)).split())
     assert f'<dd>2 <span class="hint">since 00:00 ({zone}), including recalled</span></dd>' in page
