@@ -7,6 +7,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.e2e.browser.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT, UserBrowser, fill_compose_form, go_to_step
 from tests.support.http_session import HttpSession
+from tests.support.system import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
 
@@ -78,7 +79,7 @@ def test_urgent_message_takes_no_letter_of_who_types_and_presses_nothing(sit_dow
     assert acknowledged(alice, sent) == 0
     page.get_by_role("button", name="I have read and understood").last.click()
     expect(page.locator("#urgent")).to_be_hidden()
-    assert acknowledged(alice, sent) == 1
+    wait_for(lambda: acknowledged(alice, sent) == 1, description="the acknowledgement")
     expect(page.locator(field)).to_be_focused()
 
 
@@ -114,7 +115,7 @@ def test_key_that_acknowledges_is_not_meant_for_the_card_that_took_the_place(sit
         desk.page.keyboard.down("a")  # held down
     desk.page.keyboard.up("a")
     expect(desk.page.locator("#pinned > article")).to_have_count(1)
-    assert acknowledged(alice, first) + acknowledged(alice, second) == 1
+    wait_for(lambda: acknowledged(alice, first) + acknowledged(alice, second) == 1, description="one acknowledgement")
     expect_focus_in(desk.page, "#inbox-list")
 
 
