@@ -44,7 +44,7 @@ def test_what_is_due_goes_out_once_and_on_time_whatever_the_clocks_of_the_nodes_
     fast, slow = nodes
     slow._tokens = fast._tokens
     readers = [streams.open(node, "bob") for node in nodes]
-    alice, other = (HttpSession(node, token=fast.token("alice", "admin")) for node in nodes)
+    alice, other = (HttpSession(node, token=fast.get_token("alice", "admin")) for node in nodes)
     due = datetime.now(UTC) + timedelta(seconds=4)
     planned = [
         visitor.publish(f"Planned at {n}", scheduledAt=clock.to_rfc3339(due))
@@ -70,7 +70,7 @@ def test_what_is_due_goes_out_once_and_on_time_whatever_the_clocks_of_the_nodes_
 
 def test_late_ones_go_out_on_return_and_those_that_have_ended_meanwhile_do_not(nodes, streams: StreamOpener):
     fast, slow = nodes
-    alice = HttpSession(fast, token=fast.token("alice", "admin"))
+    alice = HttpSession(fast, token=fast.get_token("alice", "admin"))
     reader = streams.open(fast, "bob")
     due = datetime.now(UTC) + timedelta(seconds=3)
     late = alice.publish("Late", scheduledAt=clock.to_rfc3339(due))

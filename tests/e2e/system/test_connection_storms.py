@@ -92,7 +92,9 @@ def half_open(crowded: Crowded) -> Iterator[HalfOpen]:
             yield HalfOpen(None, why=str(problem))
             return
         lost = stack.enter_context(
-            crowded.swarm(_HALF_OPEN, host=far.local_address, enter=far.enter_namespace, returns=False)
+            crowded.swarm(
+                _HALF_OPEN, host=far.local_address, on_thread_start=far.enter_namespace, should_reconnect=False
+            )
         )
         lost.wait_until_connected()
         far.drop_packets()
@@ -160,7 +162,9 @@ def test_clients_that_never_read_are_closed_and_cost_the_others_nothing(crowded:
         crowded.expect_all_has_arrived(others)
         arrived = len(others.last_seen_at)
         before = sum(map(_memory, crowded.system.get_worker_pids()))
-        with crowded.swarm(_DEAF, tokens=bob, reads=False, returns=False, receive_bytes=4096) as deaf:
+        with crowded.swarm(
+            _DEAF, tokens=bob, should_read=False, should_reconnect=False, receive_buffer_bytes=4096
+        ) as deaf:
             wait_for(lambda: deaf.events["CONNECTED"] == _DEAF, seconds=20, description="all to be connected")
             began, most = time.monotonic(), 0
             with crowded.publishing("To the deaf", **flood) as sent:
