@@ -97,13 +97,13 @@ def test_every_event_is_one_broadcast_though_a_worker_dies_at_every_point(
         wait_for(lambda path=path: not path.exists(), seconds=120, description=f"a worker to die at {point}")
     brokers.wait_until_consumed(group, topic, seconds=240)
 
-    repeated = metric(system, 'broadcast_events_total{source="kafka",outcome="repeated"}')
+    repeated = metric(system, 'broadcast_events_total{outcome="repeated",source="kafka"}')
     brokers.rewind_offsets(group, topic, 100)
     for worker in wait_for_workers(system):
         os.kill(worker, signal.SIGKILL)
     again = repeated + 100 * 3
     wait_for(
-        lambda: metric(system, 'broadcast_events_total{source="kafka",outcome="repeated"}') >= again,
+        lambda: metric(system, 'broadcast_events_total{outcome="repeated",source="kafka"}') >= again,
         seconds=120, description="the 300 records to come again",
     )  # fmt: skip
     found = published(system)
