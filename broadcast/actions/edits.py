@@ -221,10 +221,8 @@ def edit(
     VersionConflict, IllegalTransition, TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
-    rendered_text, proof = (
-        _render_new_text(broadcast_id, changes),
-        send_confirmation.verify_confirmation(confirmed, by=by, now=now),
-    )
+    rendered_text = _render_new_text(broadcast_id, changes)
+    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
         lifecycle.transition(broadcast.status, "edited")
@@ -245,9 +243,8 @@ def edit(
         broadcast_rows.fill_columns(broadcast, draft, now, html=_select_html(draft.content, broadcast, rendered_text))
         if broadcast.status == Status.SCHEDULED:
             broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
-        should_notify_again = notify_again or acknowledge_again
         if confirmation.needs_reconfirmation(
-            broadcast.status, old_priority, draft.priority, is_shown_again=should_notify_again
+            broadcast.status, old_priority, draft.priority, is_shown_again=notify_again
         ):
             require_row_confirmation(broadcast, proof)
         if broadcast.is_live:
