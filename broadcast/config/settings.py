@@ -455,7 +455,7 @@ def _describe_unreadable_file(names: str, path: Path, problem: Exception) -> str
     reason = (
         problem.strerror
         if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
-        else "it is not a matching PEM file"
+        else "it is no PEM file, or certificate and key do not belong together"
     )
     return f"{names}: {path} cannot be read: {reason}."
 

@@ -212,7 +212,7 @@ class NeverElected:
     bridge: KafkaBridge | None = None
     asked = 0
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         self.asked += 1
         if self.asked == 2:
             self.bridge.stop()
@@ -261,7 +261,7 @@ def test_certificates_are_looked_for_at_start(tmp_path):
         Settings.load(tls | {"KAFKA_SSL_CAFILE": str(tmp_path / "nowhere.pem")})
     wrong = tmp_path / "ca.pem"
     wrong.write_text("no certificate")
-    with pytest.raises(SettingsError, match="KAFKA_SSL_CAFILE: .*ca.pem cannot be read: it is no PEM that fits"):
+    with pytest.raises(SettingsError, match="KAFKA_SSL_CAFILE: .*ca.pem cannot be read: it is no PEM file"):
         Settings.load(tls | {"KAFKA_SSL_CAFILE": str(wrong)})
     with pytest.raises(SettingsError, match="KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE: .*cannot be read"):
         Settings.load(tls | {"KAFKA_SSL_CERTFILE": str(wrong), "KAFKA_SSL_KEYFILE": str(wrong)})
