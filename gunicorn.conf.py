@@ -18,6 +18,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+from broadcast.base.numbers import parse_number
 from broadcast.worker import readiness
 
 
@@ -27,9 +28,10 @@ def _read_setting(name: str, default: str) -> str:
 
 def _read_int_setting(name: str, default: str) -> int:
     value = _read_setting(name, default).strip()
-    if not (value.isascii() and value.isdigit()):
+    number = parse_number(value)
+    if number is None:
         raise SystemExit(f"{name}: {value!r} is no whole number. See docs/settings.md.")
-    return int(value)
+    return number
 
 
 # A third of a worker's imports uses nothing that gevent patches (`tests/integration/worker/test_gunicorn_master.py`

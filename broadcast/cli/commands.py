@@ -8,6 +8,7 @@ import click
 from flask import Flask, current_app
 
 from broadcast.actions import accounts, broadcasts, demo, initial_setup, invitations, notify, overdue_schedules, users
+from broadcast.base.numbers import parse_number
 from broadcast.cli.reporting import report_errors
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, signed_csv
@@ -203,12 +204,13 @@ def audit_group() -> None:
 @report_errors
 def verify_audit(checkpoint: str | None) -> None:
     """Check the whole hash chain and print the first broken row. Note the output, to check against it next time."""
-    row_id, _, row_hash = (checkpoint or "").partition(":")
-    if checkpoint and not (row_id.isascii() and row_id.isdigit() and row_hash):
+    id_text, _, row_hash = (checkpoint or "").partition(":")
+    row_id = parse_number(id_text)
+    if checkpoint and (row_id is None or not row_hash):
         raise click.BadParameter(
             "give it as printed: the row's number, a colon, and its hash", param_hint="--checkpoint"
         )
-    verification = audit.verify_chain(checkpoint=(int(row_id), row_hash) if checkpoint else None)
+    verification = audit.verify_chain(checkpoint=(row_id, row_hash) if checkpoint else None)
     if verification.broken_id is not None:
         raise click.ClickException(f"The chain breaks at row {verification.broken_id}. {verification.problem}")
     click.echo(

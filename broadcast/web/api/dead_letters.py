@@ -14,11 +14,9 @@ from broadcast.store import dead_letters
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.web.console.dead_letters import get_letter_or_404
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.request_parsing import pop_confirmation, read_json_object
+from broadcast.web.core.request_parsing import pop_confirmation, read_json_object, read_paging, require_number
 
 blueprint = Blueprint("dlt", __name__, url_prefix="/api/admin/dlt")
-
-_MAX_PAGE_SIZE = 200
 
 
 @blueprint.get("")
@@ -28,9 +26,7 @@ def listing():
     status = request.args.get("status", DeadLetterStatus.WAITING.value)
     if status not in set(DeadLetterStatus):
         raise Invalid({"status": f"status must be one of {', '.join(DeadLetterStatus)}."})
-    before, limit = _read_number("after", None), _read_number("limit", 30)
-    if not 0 < limit <= _MAX_PAGE_SIZE:
-        raise Invalid({"limit": f"limit must be a number from 1 to {_MAX_PAGE_SIZE}."})
+    before, limit = read_paging()
     letters = dead_letters.list_page(DeadLetterStatus(status), before=before, limit=limit + 1)
     items = [_to_json(letter) for letter in letters[:limit]]
     return jsonify(
@@ -81,8 +77,8 @@ def purge(letter_id: int):
 @allow(Permission.OPERATE)
 def purge_all():
     """Purge all that wait, or with `?through=` those up to that id."""
-    through = _read_number("through", None)
-    through = dead_letters.get_newest_id() if through is None else through
+    text = request.args.get("through")
+    through = dead_letters.get_newest_id() if text is None else require_number(text, "through")
     return jsonify(purged=actions.purge_all(through=through, by=current_identity().actor, now=clock.now()))
 
 
@@ -119,12 +115,3 @@ def _read_json_body() -> dict[str, Any]:
     if not request.content_length:
         return {}
     return dict(read_json_object())
-
-
-def _read_number(name: str, default: int | None) -> int | None:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise Invalid({name: f"{name} must be a whole number."})
-    return int(text)

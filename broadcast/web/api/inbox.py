@@ -14,7 +14,7 @@ from broadcast.domain import clock, time_zones
 from broadcast.store import inbox, log, users
 from broadcast.store.inbox import InboxFilters, InboxItem
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.request_parsing import is_encodable, parse_whole_number, read_json_object, read_paging
+from broadcast.web.core.request_parsing import is_encodable, read_json_object, read_paging, require_number
 from broadcast.web.inbox.pages import choose_alerts, read_filters, record_deliveries, select_store
 
 blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
@@ -23,7 +23,7 @@ blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 @blueprint.post("/sse/read")
 @allow("person")
 def read_one():
-    broadcast_id = parse_whole_number(request.args.get("messageId"), "messageId")
+    broadcast_id = require_number(request.args.get("messageId"), "messageId")
     actions.mark_read([broadcast_id], by=current_identity().actor, now=clock.now())
     return jsonify(id=broadcast_id, unread=_count_unread())
 

@@ -10,6 +10,7 @@ from flask import Blueprint, flash, get_flashed_messages, jsonify, redirect, req
 
 from broadcast.actions import reminders
 from broadcast.base.errors import Forbidden, Invalid, NotFound
+from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import acknowledged_revisions as revisions
@@ -22,13 +23,14 @@ from broadcast.web.console.read_chart import ReadChart
 from broadcast.web.core.csv_download import stream_signed_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import format_people_count, is_htmx, render_page
+from broadcast.web.core.request_parsing import read_limit, read_number
 
 blueprint = Blueprint("figures", __name__)
 
 PAGE_SIZE = 50
 RECIPIENT_LISTS = ("missing", "done", "gone")  # the recipient lists of the analytics page
 _CHUNK_ROWS = 1000  # rows per read of an export
-_MAX_ROWS = 200  # recipients in one API response
+_MAX_REVISIONS = 200  # in one API response
 _MAX_OFFSET = 1_000_000
 
 
@@ -99,7 +101,7 @@ def deliveries(broadcast_id: int):
         raise Invalid(
             {"sort": f"Sort by one of {', '.join(broadcast_stats.SORTS)}; prefix it with - for descending order."}
         )
-    offset, limit = _read_number("after", 0, _MAX_OFFSET), _read_number("limit", 30, _MAX_ROWS, minimum=1)
+    offset, limit = read_number("after", 0, minimum=0, maximum=_MAX_OFFSET), read_limit()
     if broadcast.seq is None:  # it has no recipients yet
         return jsonify(items=[], next=None)
     rows = broadcast_stats.list_recipient_progress(
@@ -118,7 +120,7 @@ def acknowledged_revisions(broadcast_id: int):
     broadcast = _get_broadcast_or_404(broadcast_id)
     texts = [
         {"revision": row.revision, "hash": row.hash, "title": row.title, "content": row.content, "actions": row.actions}
-        for row in revisions.list_acknowledged(broadcast.id, limit=_MAX_ROWS)
+        for row in revisions.list_acknowledged(broadcast.id, limit=_MAX_REVISIONS)
     ]
     return jsonify(ackRevision=broadcast.ack_revision, items=texts)
 
@@ -254,9 +256,10 @@ def _build_recipients_context(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def _list_missing(broadcast: Broadcast) -> tuple[list[broadcast_stats.MissingRecipient], str | None]:
-    stage, _, user_id = request.args.get("after", "").partition("-")
-    is_valid = stage.isascii() and stage.isdigit() and user_id.isascii() and user_id.isdigit() and len(user_id) < 19
-    after = (min(int(stage[:2]), len(broadcast_stats.STAGES)), int(user_id)) if is_valid else (0, 0)
+    stage_text, _, id_text = request.args.get("after", "").partition("-")
+    stage, user_id = parse_number(stage_text, max_digits=2), parse_number(id_text)
+    is_valid = stage is not None and user_id is not None
+    after = (min(stage, len(broadcast_stats.STAGES)), user_id) if is_valid else (0, 0)
     count_cache = COUNT_CACHE.current
     key = ("missing page", broadcast.id, after)
     fetched = count_cache.get(key, lambda: broadcast_stats.list_missing(broadcast, after=after, limit=PAGE_SIZE + 1))
@@ -265,8 +268,7 @@ def _list_missing(broadcast: Broadcast) -> tuple[list[broadcast_stats.MissingRec
 
 
 def _list_recipients(broadcast: Broadcast, list_name: str) -> tuple[list[RecipientProgress], str | None]:
-    text = request.args.get("after", "")
-    after = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    after = parse_number(request.args.get("after")) or 0
     count_cache = COUNT_CACHE.current
     key = (f"{list_name} page", broadcast.id, after)
     fetched = count_cache.get(
@@ -291,10 +293,3 @@ def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
     return broadcast
-
-
-def _read_number(name: str, default: int, maximum: int, *, minimum: int = 0) -> int:
-    text = request.args.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and minimum <= int(text) <= maximum):
-        raise Invalid({name: f"{name} must be a number from {minimum} to {maximum:,}."})
-    return int(text)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from flask import Blueprint, request
 
+from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit
@@ -25,7 +26,7 @@ _TEXT_FILTERS = {"who": "who", "what": "what", "objectType": "object_type", "obj
 def listing():
     filters, typed = _read_filters()
     before = request.args.get("before", "")
-    fetched = audit.list_page(filters, before=_parse_number(before), limit=PAGE_SIZE + 1)
+    fetched = audit.list_page(filters, before=parse_number(before), limit=PAGE_SIZE + 1)
     values = {
         "rows": fetched[:PAGE_SIZE],
         "next": fetched[PAGE_SIZE - 1].id if len(fetched) > PAGE_SIZE else None,
@@ -70,7 +71,3 @@ def _parse_day(text: str) -> datetime | None:
     except ValueError:
         return None
     return day if 2000 <= day.year < 3000 else None
-
-
-def _parse_number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -3,13 +3,13 @@
 from flask import Blueprint, redirect, request, url_for
 
 from broadcast.actions import notify
-from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import users
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.core.identity import allow
 from broadcast.web.core.rendering import render_page
+from broadcast.web.core.request_parsing import require_number
 
 blueprint = Blueprint("connections", __name__)
 
@@ -44,8 +44,7 @@ def connections():
 @allow(Permission.OPERATE)
 def close_connection(connection_id: str):
     """Close one stream, in any worker. Its page reconnects: this is for a stream that hangs."""
-    user_id = request.form.get("userId", "")
-    if not (user_id.isascii() and user_id.isdigit() and len(user_id) < 19):
-        raise Invalid({"userId": "The request does not say whose stream to close. Refresh the page and try again."})
-    notify.request_disconnect(int(user_id), connection_id[:100])
+    problem = "The request does not say whose stream to close. Refresh the page and try again."
+    user_id = require_number(request.form.get("userId"), "userId", problem)
+    notify.request_disconnect(user_id, connection_id[:100])
     return redirect(url_for("console.connections.connections"), 303)

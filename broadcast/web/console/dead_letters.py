@@ -8,7 +8,8 @@ from flask.typing import ResponseReturnValue
 
 from broadcast.actions import dead_letters as actions
 from broadcast.actions.inbound_batch import PreparedInboundEvent, build_broadcast_row
-from broadcast.base.errors import Invalid, NotFound
+from broadcast.base.errors import NotFound
+from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
@@ -20,6 +21,7 @@ from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.web.console.broadcasts import review
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import CardView, is_htmx, render_page
+from broadcast.web.core.request_parsing import require_number
 from broadcast.web.core.resumable_forms import resumable_form
 
 blueprint = Blueprint("dead_letters", __name__)
@@ -30,9 +32,8 @@ PAGE_SIZE = 30
 @blueprint.get("/dead-letters")
 @allow(Permission.OPERATE)
 def listing():
-    status, after = request.args.get("status", DeadLetterStatus.WAITING.value), request.args.get("after", "")
+    status, before = request.args.get("status", DeadLetterStatus.WAITING.value), parse_number(request.args.get("after"))
     status = status if status in set(DeadLetterStatus) else DeadLetterStatus.WAITING.value
-    before = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else None
     fetched = dead_letters.list_page(
         DeadLetterStatus(status), before=before, limit=PAGE_SIZE + 1, should_load_payload=False
     )
@@ -142,14 +143,12 @@ def _render_letter(
 
 
 def _read_through_id() -> int:
-    through = request.form.get("through", "")
-    if not (through.isascii() and through.isdigit() and len(through) < 19):
-        raise Invalid({"through": "The request does not say which dead letters. Refresh the page and try again."})
-    return int(through)
+    problem = "The request does not say which dead letters. Refresh the page and try again."
+    return require_number(request.form.get("through"), "through", problem)
 
 
 def _read_bulk_result() -> dict[str, int] | None:
     """The result of the bulk redrive or purge that redirected here."""
-    numbers = {name: request.args.get(name, "") for name in ("done", "rejected", "left", "unconfirmed", "purged")}
-    result = {name: int(text) for name, text in numbers.items() if text.isascii() and text.isdigit() and len(text) < 10}
-    return result or None
+    names = ("done", "rejected", "left", "unconfirmed", "purged")
+    numbers = {name: parse_number(request.args.get(name), max_digits=9) for name in names}
+    return {name: number for name, number in numbers.items() if number is not None} or None

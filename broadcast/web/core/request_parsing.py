@@ -1,11 +1,12 @@
-"""Parses JSON bodies, paging, numbers and form buttons. Raises Invalid with a sentence per field."""
+"""Parses JSON bodies, paging, numbers, texts and form buttons. Raises Invalid with a sentence per field."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from flask import request
 
 from broadcast.base.errors import Invalid
+from broadcast.base.numbers import parse_number
 from broadcast.domain.confirmation import ConfirmationInput
 
 MAX_PAGE_SIZE = 200  # items in a page
@@ -55,15 +56,32 @@ def is_encodable(text: str) -> bool:
 
 
 def read_paging() -> tuple[int | None, int]:
-    after, limit = request.args.get("after"), request.args.get("limit")
-    before = parse_whole_number(after, "after") if after is not None else None
-    page_size = parse_whole_number(limit, "limit") if limit is not None else 30
-    if not 0 < page_size <= MAX_PAGE_SIZE:
-        raise Invalid({"limit": f"limit must be a number from 1 to {MAX_PAGE_SIZE}."})
-    return before, page_size
+    """`?after=`, None when it is missing, and `?limit=`."""
+    after = request.args.get("after")
+    return None if after is None else require_number(after, "after"), read_limit()
 
 
-def parse_whole_number(text: str | None, field_name: str) -> int:
-    if not (text and text.isascii() and text.isdigit() and len(text) < 19):
-        raise Invalid({field_name: f"{field_name} must be a whole number."})
-    return int(text)
+def read_limit() -> int:
+    """`?limit=`: how many items a page has."""
+    return read_number("limit", 30, minimum=1, maximum=MAX_PAGE_SIZE)
+
+
+def read_number(name: str, default: int, *, minimum: int, maximum: int) -> int:
+    """A number of the query; `default` when it is missing."""
+    number = parse_number(request.args.get(name, str(default)))
+    if number is None or not minimum <= number <= maximum:
+        raise Invalid({name: f"{name} must be a number from {minimum} to {maximum:,}."})
+    return number
+
+
+def require_number(text: str | None, field_name: str, problem: str = "") -> int:
+    """The number; `problem` is the sentence for any other text."""
+    number = parse_number(text)
+    if number is None:
+        raise Invalid({field_name: problem or f"{field_name} must be a whole number."})
+    return number
+
+
+def parse_ids(texts: Iterable[str]) -> list[int]:
+    """The ids in these texts; others are left out."""
+    return [number for number in map(parse_number, texts) if number]

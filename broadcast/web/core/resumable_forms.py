@@ -14,6 +14,7 @@ from flask import Flask, Response, current_app, g, request
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from broadcast.base.errors import Invalid
+from broadcast.base.numbers import parse_number
 
 _CSRF_FIELD = "csrf_token"  # the name in the form and in the session
 _MAX_SIGNED_BYTES = 200 * 1024  # what fits into the sign-in form
@@ -134,7 +135,7 @@ def _read_csrf_author() -> int | None:
     except BadData:
         return None
     user_id, separator, _ = str(secret).partition("-")
-    return int(user_id) if separator and user_id.isascii() and user_id.isdigit() else None
+    return parse_number(user_id) if separator else None
 
 
 def _make_serializer(salt: str) -> URLSafeTimedSerializer:

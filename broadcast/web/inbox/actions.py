@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from broadcast.actions import receipts as actions
 from broadcast.actions.receipts import ReceiptResult
 from broadcast.base.errors import AcknowledgedTextChanged, Invalid
+from broadcast.base.numbers import parse_number
 from broadcast.domain import clock, time_zones
 from broadcast.domain.actor import Actor
 from broadcast.store import inbox as stored
@@ -21,7 +22,8 @@ from broadcast.store import users
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.error_handlers import wants_json
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.inbox.pages import counts_to_json, parse_number_or_zero, read_filters, to_query_args
+from broadcast.web.core.request_parsing import parse_ids
+from broadcast.web.inbox.pages import counts_to_json, read_filters, to_query_args
 
 blueprint = Blueprint("marks", __name__, url_prefix="/inbox")
 
@@ -58,7 +60,7 @@ for _verb in (*ACTIONS_BY_VERB, "snooze"):
 @allow("person")
 def bulk_action():
     """Apply one action to the ticked messages."""
-    ids = [number for number in map(parse_number_or_zero, request.form.getlist("ids")) if number]
+    ids = parse_ids(request.form.getlist("ids"))
     if not 0 < len(ids) <= _MAX_IDS:
         raise Invalid({"ids": "Select at least one message, and at most 1,000."})
     return _respond(_apply_action(request.form.get("verb", ""), ids))
@@ -68,7 +70,7 @@ def bulk_action():
 @allow("person")
 def mark_all_read():
     filters = read_filters(request.form)
-    through = parse_number_or_zero(request.form.get("through"))
+    through = parse_number(request.form.get("through")) or 0
     result = actions.mark_all_read(filters, through=through, by=current_identity().actor, now=clock.now())
     return _respond(result, url_for("inbox.index", **to_query_args(filters)))
 
@@ -86,7 +88,7 @@ def mark_seen():
 
     `aside`: an alert was dismissed.
     """
-    ids = [number for number in map(parse_number_or_zero, request.form.get("ids", "").split(",")[:_MAX_IDS]) if number]
+    ids = parse_ids(request.form.get("ids", "").split(",")[:_MAX_IDS])
     if ids:
         visible = stored.filter_visible_ids(current_identity().actor.viewer, ids, now=clock.now())
         for broadcast_id in visible:
@@ -122,7 +124,7 @@ def _apply_action(verb: str, ids: Sequence[int]) -> ReceiptResult:
         return actions.snooze(ids, until=until, by=by, now=now)
     if verb not in ACTIONS_BY_VERB:
         raise Invalid({"verb": "Choose what to do with the messages."})
-    if verb == "acknowledge" and (revision := parse_number_or_zero(request.form.get("revision"))):
+    if verb == "acknowledge" and (revision := parse_number(request.form.get("revision"))):
         return actions.acknowledge(ids, by=by, now=now, seen_revisions=dict.fromkeys(ids[:1], revision))
     return ACTIONS_BY_VERB[verb](ids, by=by, now=now)
 

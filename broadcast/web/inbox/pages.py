@@ -6,6 +6,7 @@ from types import ModuleType
 from flask import Blueprint, g, jsonify, request
 
 from broadcast.base.errors import NotFound
+from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.alerts import Alert, select_alerts
@@ -18,6 +19,7 @@ from broadcast.store.inbox import InboxFilters, UnreadCount, ViewCounts
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import is_htmx, render_page, to_card_view
+from broadcast.web.core.request_parsing import parse_ids
 
 blueprint = Blueprint("inbox", __name__, url_prefix="/inbox")
 
@@ -45,7 +47,7 @@ def listing():
 @allow("person")
 def cards():
     """The cards of `?ids=1,2` that match the view and its filters: how an open page follows changes made elsewhere."""
-    ids = [number for number in map(parse_number_or_zero, request.args.get("ids", "").split(",")[:_MAX_IDS]) if number]
+    ids = parse_ids(request.args.get("ids", "").split(",")[:_MAX_IDS])
     filters = read_filters(request.args)
     viewer, now = current_identity().actor.viewer, clock.now()
     payload = counts_to_json(stored.count_views(viewer, now=now))
@@ -153,7 +155,7 @@ def build_list_context(filters: InboxFilters | None = None) -> dict:
     cursor: Cursor = log.get_head()  # before the list is read: later events are streamed, and merged by id
     counts = stored.count_views(viewer, now=now)
     g.unread = UnreadCount(counts.unread, counts.as_of, counts.version)
-    before = parse_number_or_zero(request.args.get("after")) or None
+    before = parse_number(request.args.get("after")) or None
     pinned = []
     if filters.view in ("inbox", "unread"):
         pinned = stored.list_to_acknowledge(viewer, filters, now=now, limit=_MAX_PINNED)
@@ -185,8 +187,3 @@ def to_query_args(filters: InboxFilters) -> dict[str, str]:
     view = "" if filters.view == "inbox" else filters.view
     query = {"view": view, "category": filters.category, "priority": filters.priority, "q": filters.q}
     return {name: value for name, value in query.items() if value}
-
-
-def parse_number_or_zero(text: str | None) -> int:
-    """A seq or an id from a query or form; 0 for anything else."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0

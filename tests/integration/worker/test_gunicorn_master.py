@@ -62,4 +62,10 @@ def test_what_the_master_loads_keeps_nothing_that_gevent_replaces(tmp_path):
     assert set(found["kept"]) == _HARMLESS
     assert not {"redis", "psycopg", "flask", "kafka"} & {name.partition(".")[0] for name in found["loaded"]}
     ours = {name for name in found["loaded"] if name.partition(".")[0] == "broadcast"}
-    assert ours == {"broadcast", "broadcast.worker", "broadcast.worker.readiness"}
+    assert ours == {
+        "broadcast",
+        "broadcast.base",
+        "broadcast.base.numbers",
+        "broadcast.worker",
+        "broadcast.worker.readiness",
+    }

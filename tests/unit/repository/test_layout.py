@@ -71,6 +71,7 @@ ONLY_IN: dict[str, set[str]] = {
 STANDARD_LIBRARY_ONLY: dict[str, set[str]] = {
     "base.errors": set(),
     "base.cooperative": {"gevent"},
+    "base.numbers": set(),
     "base.private_files": set(),
     "config.database_url": set(),
     "domain": set(),

@@ -16,6 +16,7 @@ from broadcast.actions import audiences as audience_actions
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import edits
 from broadcast.base.errors import Conflict, Invalid, NotFound, VersionConflict
+from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
@@ -47,10 +48,9 @@ def raise_body_limit(endpoint: str | None, values: dict | None) -> None:
 @blueprint.get("/broadcasts/new")
 @allow(Permission.WRITE)
 def compose():
-    form, audience_id = compose_form.build_empty_form(), request.args.get("audience", "")
-    if audience_id.isascii() and audience_id.isdigit() and len(audience_id) < 19:
-        saved_audience = audiences.get_saved(int(audience_id))
-        form |= audience_to_form(saved_audience.target) if saved_audience else {}
+    form, audience_id = compose_form.build_empty_form(), parse_number(request.args.get("audience"))
+    if audience_id is not None and (saved_audience := audiences.get_saved(audience_id)):
+        form |= audience_to_form(saved_audience.target)
     return render_form(form, {})
 
 
@@ -89,7 +89,7 @@ def save(broadcast_id: int):
 def autosave():
     """Save the form as a draft in the background. The response has its address and version."""
     try:
-        saved = _save_draft(_parse_number(request.form.get("broadcastId")))
+        saved = _save_draft(parse_number(request.form.get("broadcastId")))
     except Conflict as conflict:
         return jsonify(problem=str(conflict)), 409
     except Invalid as invalid:
@@ -308,7 +308,3 @@ def _render_conflict(broadcast: Broadcast) -> str:
         may_edit=lifecycle.can_transition(broadcast.status, "edited") and broadcast.is_live == ("live" in request.form),
         who=broadcasts.list_audit_entries(broadcast.id)[-1:],
     )
-
-
-def _parse_number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -10,6 +10,7 @@ from flask import Blueprint, Flask, Response, current_app, flash, redirect, requ
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import copies
 from broadcast.base.errors import BroadcastError, Invalid, TemporarilyUnavailable
+from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
 from broadcast.domain.permissions import Permission
@@ -19,7 +20,7 @@ from broadcast.web.console import viewer_stats
 from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import format_number, render_page
-from broadcast.web.core.request_parsing import read_choice
+from broadcast.web.core.request_parsing import parse_ids, read_choice
 
 blueprint = Blueprint("listing", __name__)
 
@@ -96,10 +97,7 @@ def _to_csv(table: Iterable[Iterable[Any]]) -> str:
 @allow(Permission.WRITE)
 def bulk_action():
     """Recall, archive or delete the ticked broadcasts one by one; report what was refused."""
-    action_name, ids = (
-        read_choice("act", _PAST_TENSES, ""),
-        [int(n) for n in request.form.getlist("ids") if _is_number(n)],
-    )
+    action_name, ids = read_choice("act", _PAST_TENSES, ""), parse_ids(request.form.getlist("ids"))
     if not ids or len(ids) > MAX_BULK_BROADCASTS:
         flash("Select up to 100 broadcasts, then choose an action.")
         return _redirect_to_list()
@@ -156,16 +154,15 @@ def _read_query() -> BroadcastQuery:
     """The query of the URL; unknown values are ignored, as a link from elsewhere may carry them."""
     args = request.args
     tab, sort, size = args.get("filter", "all"), args.get("sort", "newest"), args.get("size", "")
-    priority, author = args.get("priority", ""), args.get("author", "")
-    page_number = int(args["page"]) if _is_number(args.get("page", "")) and len(args["page"]) < 7 else 1
+    priority = args.get("priority", "")
     return BroadcastQuery(
         tab=tab if tab in broadcast_query.TABS else "all",
         q=_read_text("q", 200),
         category=_read_text("category", 40),
-        author=int(author) if _is_number(author) else None,
+        author=parse_number(args.get("author")),
         priority=priority if priority in set(Priority) else "",
         sort=sort if sort in broadcast_query.SORTS else "newest",
-        number=max(1, page_number),
+        number=parse_number(args.get("page"), max_digits=6) or 1,
         size=int(size) if size in map(str, broadcast_query.PAGE_SIZES) else broadcast_query.PAGE_SIZES[0],
     )
 
@@ -226,7 +223,3 @@ def _escape_formula(value: Any) -> Any:
 
 def _read_text(name: str, max_characters: int) -> str:
     return request.args.get(name, "").strip()[:max_characters].replace("\0", "")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 19

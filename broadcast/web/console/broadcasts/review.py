@@ -8,6 +8,7 @@ from werkzeug.datastructures import MultiDict
 from broadcast.actions.audiences import resolve_audience
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
+from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.content import markdown
 from broadcast.domain import clock, confirmation
@@ -107,8 +108,7 @@ def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
 def read_confirmation(form: MultiDict[str, str]) -> ConfirmationInput:
     """The confirmation that the form contains."""
     typed = form.get("typedCount", "").replace(",", "").replace(" ", "").strip()
-    is_number = typed.isascii() and typed.isdigit() and len(typed) < 19
-    return ConfirmationInput(bool(form.get("understood")), int(typed) if is_number else None, form.get("password", ""))
+    return ConfirmationInput(bool(form.get("understood")), parse_number(typed), form.get("password", ""))
 
 
 def needs_review(broadcast: Broadcast) -> bool:

@@ -8,6 +8,7 @@ from broadcast.actions import invitations as actions
 from broadcast.actions import users as people_actions
 from broadcast.actions.invitations import IssuedInvitation
 from broadcast.base.errors import Invalid
+from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
@@ -18,6 +19,7 @@ from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core import limits
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import render_page
+from broadcast.web.core.request_parsing import parse_ids
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 from broadcast.web.core.security_headers import allow_large_body
 
@@ -94,10 +96,7 @@ def _render_acceptance(token: str, errors: dict[str, str]) -> str:
 
 
 def _render_list(*, typed: str = "", error: str | None = None) -> str:
-    after = request.args.get("after", "")
-    fetched = invitations.list_page(
-        after=int(after) if after.isdecimal() and len(after) < 19 else 0, limit=PAGE_SIZE + 1
-    )
+    fetched = invitations.list_page(after=parse_number(request.args.get("after")) or 0, limit=PAGE_SIZE + 1)
     return render_page(
         "console/users/invitations.html",
         rows=fetched[:PAGE_SIZE],
@@ -116,7 +115,7 @@ def _read_user_ids() -> list[int]:
     form = request.form
     if form.get("whom") == "all":
         return invitations.list_uninvited_ids(limit=actions.MAX_INVITATIONS)
-    ids = [int(text) for text in form.getlist("ids") if text.isascii() and text.isdigit() and len(text) < 19]
+    ids = parse_ids(form.getlist("ids"))
     names = [name.lower() for name in compose_form.split_usernames(form.get("usernames", "").replace("\0", " "))]
     ids_by_name = users.resolve_ids(names)
     if unknown := [name for name in dict.fromkeys(names) if name not in ids_by_name]:

@@ -7,6 +7,7 @@ from flask import Blueprint, redirect, request, url_for
 from broadcast.actions import users as actions
 from broadcast.actions.users import TOKEN_SCOPES
 from broadcast.base.errors import Invalid
+from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import users
@@ -69,10 +70,7 @@ def _create_token(typed: dict) -> str:
 
 
 def _render_list(form: dict, errors: dict[str, str], *, token: str | None = None) -> str:
-    before = request.args.get("before", "")
-    fetched = users.list_tokens(
-        before=int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None, limit=PAGE_SIZE + 1
-    )
+    fetched = users.list_tokens(before=parse_number(request.args.get("before")), limit=PAGE_SIZE + 1)
     return render_page(
         "console/users/tokens.html",
         rows=fetched[:PAGE_SIZE],
