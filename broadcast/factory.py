@@ -45,13 +45,13 @@ from broadcast.web.core import (
     error_handlers,
     identity,
     limits,
+    lookup,
     rendering,
     request_id,
     resumable_forms,
     security_headers,
     static_files,
     stream_admission,
-    url_ids,
 )
 from broadcast.web.embed import pages as embed_pages
 from broadcast.web.inbox import actions as inbox_actions
@@ -113,7 +113,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     rendering.init_app(app, settings)
     static_files.init_app(app)
     error_handlers.init_app(app)
-    url_ids.init_app(app)
+    lookup.init_app(app)
     stream_admission.init_app(app, settings)  # before the first database query
     embed_pages.init_app(app)  # before authentication: a preflight carries no token
     identity.init_app(app, settings)  # before the limits, which count per user

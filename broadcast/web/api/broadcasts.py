@@ -11,7 +11,7 @@ from flask import Blueprint, Response, jsonify, make_response, request, url_for
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import edits
 from broadcast.actions.audiences import resolve_audience
-from broadcast.base.errors import Invalid, NotFound, VersionConflict, VersionRequired
+from broadcast.base.errors import Invalid, VersionConflict, VersionRequired
 from broadcast.domain import clock
 from broadcast.domain.message import parse_draft, parse_target
 from broadcast.domain.permissions import Permission
@@ -23,6 +23,7 @@ from broadcast.streams.presence import PRESENCE
 from broadcast.web.console import viewer_stats
 from broadcast.web.core.error_handlers import make_error_response
 from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.request_parsing import pop_confirmation, read_json_object, read_paging
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -70,7 +71,7 @@ def create():
         idempotency_key=idempotency_key,
         confirmed=confirmed,
     )
-    broadcast = _get_broadcast_or_404(published.id)
+    broadcast = get_broadcast_or_404(published.id)
     response = jsonify(
         _to_json_with_stats(broadcast, viewer_stats.load_new_broadcast_stats(broadcast))
         if published.is_new
@@ -100,7 +101,7 @@ def listing():
 @allow(Permission.SEE)
 def detail(broadcast_id: int):
     """The ETag is the revision and the status."""
-    broadcast = _get_broadcast_or_404(broadcast_id)
+    broadcast = get_broadcast_or_404(broadcast_id)
     response: Response = make_response(jsonify(_to_json(broadcast)))
     response.set_etag(broadcast.version)
     return response.make_conditional(request)
@@ -130,11 +131,11 @@ def edit(broadcast_id: int):
         )
     except VersionConflict as outdated:
         response = make_error_response(
-            412, outdated.title, str(outdated), current=_to_json(_get_broadcast_or_404(broadcast_id))
+            412, outdated.title, str(outdated), current=_to_json(get_broadcast_or_404(broadcast_id))
         )
         response.set_etag(outdated.version)
         return response
-    response = make_response(jsonify(_to_json(_get_broadcast_or_404(broadcast_id))))
+    response = make_response(jsonify(_to_json(get_broadcast_or_404(broadcast_id))))
     response.set_etag(new_version)
     return response
 
@@ -182,14 +183,14 @@ def cancel(broadcast_id: int):
     if not isinstance(reason, str):
         raise Invalid({"reason": "reason must be text."})
     actions.cancel(broadcast_id, reason=reason, by=current_identity().actor, now=clock.now())
-    return jsonify(_to_json(_get_broadcast_or_404(broadcast_id)))
+    return jsonify(_to_json(get_broadcast_or_404(broadcast_id)))
 
 
 @blueprint.get("/admin/broadcasts/<int:broadcast_id>/stats")
 @allow(Permission.SEE)
 def stats(broadcast_id: int):
     """The totals."""
-    broadcast = _get_broadcast_or_404(broadcast_id)
+    broadcast = get_broadcast_or_404(broadcast_id)
     return jsonify(viewer_stats.stats_to_json(viewer_stats.load_broadcast_stats(broadcast)))
 
 
@@ -231,10 +232,3 @@ def _get_target_ids(broadcast: Broadcast) -> list:
         if broadcast.audience_kind == "users"
         else broadcast.role_names
     )
-
-
-def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
-    broadcast = broadcasts.get(broadcast_id)
-    if broadcast is None:
-        raise NotFound("There is no such broadcast.")
-    return broadcast

@@ -1,14 +1,14 @@
 """The user's own account: password and sessions."""
 
 import flask
-from flask import Blueprint, flash, get_flashed_messages, redirect, request, url_for
+from flask import Blueprint, request
 
 from broadcast.actions import users as actions
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.store import users
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 
 blueprint = Blueprint("account", __name__, url_prefix="/account")
 
@@ -36,7 +36,7 @@ def change_password():
     except Invalid as invalid:
         fields = {"new" if name == "password" else name: sentence for name, sentence in invalid.fields.items()}
         return _render_account(fields), invalid.status
-    return _redirect_with_notice("Password changed. You are signed out everywhere else.")
+    return redirect_to("account.index", "Password changed. You are signed out everywhere else.")
 
 
 @blueprint.post("/sessions/<int:session_id>/end")
@@ -47,7 +47,7 @@ def end_session(session_id: int):
     if session_id not in {row.id for row in users.list_open_sessions(identity.id)}:
         raise NotFound("There is no such session.")
     actions.end_session(session_id, by=identity.actor, now=clock.now())
-    return _redirect_with_notice("Session ended.")
+    return redirect_to("account.index", "Session ended.")
 
 
 @blueprint.post("/sessions/end-others")
@@ -55,7 +55,7 @@ def end_session(session_id: int):
 def end_others():
     identity = current_identity()
     actions.end_sessions(identity.id, by=identity.actor, now=clock.now(), kept_session_id=identity.session_id)
-    return _redirect_with_notice("You are signed out everywhere else.")
+    return redirect_to("account.index", "You are signed out everywhere else.")
 
 
 def _render_account(errors: dict[str, str]) -> str:
@@ -66,10 +66,4 @@ def _render_account(errors: dict[str, str]) -> str:
         here=identity.session_id,
         tokens=[token for token, _ in users.list_tokens(identity.id)],
         errors=errors,
-        notices=get_flashed_messages(),
     )
-
-
-def _redirect_with_notice(notice: str):
-    flash(notice)
-    return redirect(url_for("account.index"), 303)

@@ -24,7 +24,7 @@ from broadcast.web.auth.proxy import PROXY_SIGN_IN
 from broadcast.web.core import limits, resumable_forms
 from broadcast.web.core.error_handlers import SIGN_IN_PAGE
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.resumable_forms import SavedForm
 
 blueprint = Blueprint("auth", __name__)
@@ -38,7 +38,7 @@ def init_app(app: Flask) -> None:
 @blueprint.get("/")
 @allow("person")
 def home():
-    return redirect(url_for("inbox.index"), 303)
+    return redirect_to("inbox.index")
 
 
 @blueprint.get("/login")
@@ -47,7 +47,7 @@ def login():
     """The sign-in form. A user whom a trusted proxy names is signed in at once."""
     target = request.args.get("next", "")
     if g.identity is not None:
-        return redirect(url_for("inbox.index"), 303)
+        return redirect_to("inbox.index")
     proxy = PROXY_SIGN_IN.current
     external_identity = proxy and proxy.read_external_identity(request)
     if external_identity is None:
@@ -167,7 +167,7 @@ def sign_out():
     if identity.session_id is not None:
         actions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
     flask.session.clear()
-    response = redirect(url_for("auth.signed_out" if _has_external_login() else "auth.login"), 303)
+    response = redirect_to("auth.signed_out" if _has_external_login() else "auth.login")
     response.headers["Clear-Site-Data"] = '"storage"'  # deletes this user's cursors from the browser
     return response
 
@@ -177,7 +177,7 @@ def sign_out():
 def signed_out():
     """The page after sign-out when a provider or proxy would sign the user in again at the next click."""
     if g.identity is not None or not _has_external_login():
-        return redirect(url_for("auth.login"), 303)
+        return redirect_to("auth.login")
     provider: OidcProvider | None = OIDC_PROVIDER.current
     provider_url = provider and provider.build_sign_out_url(url_for("auth.login", _external=True))
     return render_page("auth/signed_out.html", elsewhere=provider_url or _get_settings().proxy_sign_out_url)

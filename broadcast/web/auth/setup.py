@@ -3,7 +3,7 @@
 Closed for good once an administrator exists. Without a code the page only says where to find it.
 """
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 
 from broadcast.actions import initial_setup as actions
 from broadcast.actions import users
@@ -13,7 +13,7 @@ from broadcast.store.models import setup
 from broadcast.web.auth import login
 from broadcast.web.core import limits
 from broadcast.web.core.identity import allow
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 
 blueprint = Blueprint("first_run", __name__, url_prefix="/setup")
 
@@ -22,7 +22,7 @@ blueprint = Blueprint("first_run", __name__, url_prefix="/setup")
 @allow("anyone")
 def show():
     if setup.has_administrator():
-        return redirect(url_for("auth.login"), 303)
+        return redirect_to("auth.login")
     return _render_setup({}, {})
 
 
@@ -44,7 +44,7 @@ def create_administrator():
         replaced_token=login.get_session_token(),
     )
     login.start_session(token)
-    return redirect(url_for("console.overview.overview"), 303)
+    return redirect_to("console.overview.overview")
 
 
 def _render_setup(form, errors: dict[str, str]) -> str:

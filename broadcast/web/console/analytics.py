@@ -6,7 +6,7 @@ discloses totals only.
 
 from typing import Any
 
-from flask import Blueprint, flash, get_flashed_messages, jsonify, redirect, request, url_for
+from flask import Blueprint, jsonify, request
 
 from broadcast.actions import reminders
 from broadcast.base.errors import Forbidden, Invalid, NotFound
@@ -22,7 +22,8 @@ from broadcast.web.console import viewer_stats
 from broadcast.web.console.read_chart import ReadChart
 from broadcast.web.core.csv_download import stream_signed_csv
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import format_people_count, is_htmx, render_page
+from broadcast.web.core.lookup import get_broadcast_or_404
+from broadcast.web.core.rendering import format_people_count, is_htmx, redirect_to, render_page
 from broadcast.web.core.request_parsing import read_limit, read_number
 
 blueprint = Blueprint("figures", __name__)
@@ -37,17 +38,12 @@ _MAX_OFFSET = 1_000_000
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/figures")
 @allow(Permission.SEE)
 def show(broadcast_id: int):
-    values = _build_context(_get_broadcast_or_404(broadcast_id))
-    if is_htmx() and values["broadcast"].receipts_deleted_at:
-        return render_page("console/analytics/_deleted.html", **values)
+    broadcast = get_broadcast_or_404(broadcast_id)
+    values = _build_context(broadcast)
     if is_htmx():
-        return render_page("console/analytics/_stats.html", **values)
-    return render_page(
-        "console/analytics/page.html",
-        **values,
-        **_build_recipients_context(_get_broadcast_or_404(broadcast_id)),
-        notices=get_flashed_messages(),
-    )
+        fragment = "_deleted" if broadcast.receipts_deleted_at else "_stats"
+        return render_page(f"console/analytics/{fragment}.html", **values)
+    return render_page("console/analytics/page.html", **values, **_build_recipients_context(broadcast))
 
 
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/missing")
@@ -55,19 +51,19 @@ def show(broadcast_id: int):
 def missing(broadcast_id: int):
     """A page of the recipient list `?show=` after `?after=`; also a page of its own without JavaScript."""
     _require_per_recipient_stats()
-    broadcast = _get_broadcast_or_404(broadcast_id)
+    broadcast = get_broadcast_or_404(broadcast_id)
     values = _build_recipients_context(broadcast)
     if is_htmx():
         return render_page("console/analytics/_recipient_rows.html", broadcast=broadcast, **values)
-    return render_page("console/analytics/page.html", **_build_context(broadcast), **values, notices=[])
+    return render_page("console/analytics/page.html", **_build_context(broadcast), **values)
 
 
 @blueprint.post("/console/broadcasts/<int:broadcast_id>/remind")
 @allow(Permission.WRITE)
 def remind(broadcast_id: int):
     count = _remind(broadcast_id)
-    flash("Reminder sent." if count is None else f"Reminded {format_people_count(count)}.")
-    return redirect(url_for("figures.show", broadcast_id=broadcast_id), 303)
+    notice = "Reminder sent." if count is None else f"Reminded {format_people_count(count)}."
+    return redirect_to("figures.show", notice, broadcast_id=broadcast_id)
 
 
 @blueprint.post("/api/admin/broadcasts/<int:broadcast_id>/remind")
@@ -84,14 +80,14 @@ def _remind(broadcast_id: int) -> int | None:
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/figures.csv")
 @allow(Permission.FIGURES)
 def export(broadcast_id: int):
-    return _export_csv(_get_broadcast_or_404(broadcast_id))
+    return _export_csv(get_broadcast_or_404(broadcast_id))
 
 
 @blueprint.get("/api/admin/broadcasts/<int:broadcast_id>/deliveries")
 @allow(Permission.FIGURES)
 def deliveries(broadcast_id: int):
     """Per recipient: `?sort=read` or `-read`, `?after=&limit=`. `?format=csv` returns all, signed."""
-    broadcast = _get_broadcast_or_404(broadcast_id)
+    broadcast = get_broadcast_or_404(broadcast_id)
     if request.args.get("format") == "csv":
         return _export_csv(broadcast)
     _require_per_recipient_stats()
@@ -117,7 +113,7 @@ def deliveries(broadcast_id: int):
 def acknowledged_revisions(broadcast_id: int):
     """The acknowledged revisions, newest first, with the hashes that the receipts have."""
     _require_per_recipient_stats()  # that anybody acknowledged a revision may reveal one recipient
-    broadcast = _get_broadcast_or_404(broadcast_id)
+    broadcast = get_broadcast_or_404(broadcast_id)
     texts = [
         {"revision": row.revision, "hash": row.hash, "title": row.title, "content": row.content, "actions": row.actions}
         for row in revisions.list_acknowledged(broadcast.id, limit=_MAX_REVISIONS)
@@ -130,7 +126,7 @@ def acknowledged_revisions(broadcast_id: int):
 def acknowledged_text(broadcast_id: int, revision: int):
     """The text of a revision that recipients acknowledged."""
     _require_per_recipient_stats()
-    broadcast, text = _get_broadcast_or_404(broadcast_id), revisions.get_text(broadcast_id, revision)
+    broadcast, text = get_broadcast_or_404(broadcast_id), revisions.get_text(broadcast_id, revision)
     if text is None or not text.is_acknowledged:
         raise NotFound("The text of this revision was not kept, because nobody acknowledged it.")
     return render_page("console/analytics/text.html", broadcast=broadcast, text=text)
@@ -286,10 +282,3 @@ def _require_per_recipient_stats() -> None:
 def _require_receipts(broadcast: Broadcast) -> None:
     if broadcast.receipts_deleted_at:
         raise NotFound("The receipts of this broadcast were deleted at the end of their retention period.")
-
-
-def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
-    broadcast = broadcasts.get(broadcast_id)
-    if broadcast is None:
-        raise NotFound("There is no such broadcast.")
-    return broadcast

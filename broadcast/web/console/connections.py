@@ -1,6 +1,6 @@
 """Live connections: who is connected, to which worker, since when, and how far behind."""
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 
 from broadcast.actions import notify
 from broadcast.domain import clock
@@ -8,7 +8,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import users
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.core.identity import allow
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import require_number
 
 blueprint = Blueprint("connections", __name__)
@@ -47,4 +47,4 @@ def close_connection(connection_id: str):
     problem = "The request does not say whose stream to close. Refresh the page and try again."
     user_id = require_number(request.form.get("userId"), "userId", problem)
     notify.request_disconnect(user_id, connection_id[:100])
-    return redirect(url_for("console.connections.connections"), 303)
+    return redirect_to("console.connections.connections")

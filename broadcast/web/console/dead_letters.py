@@ -3,12 +3,11 @@
 import base64
 from datetime import datetime
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from broadcast.actions import dead_letters as actions
 from broadcast.actions.inbound_batch import PreparedInboundEvent, build_broadcast_row
-from broadcast.base.errors import NotFound
 from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
@@ -20,7 +19,8 @@ from broadcast.store import dead_letters, system_identity
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.web.console.broadcasts import review
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import CardView, is_htmx, render_page
+from broadcast.web.core.lookup import or_404
+from broadcast.web.core.rendering import CardView, is_htmx, redirect_to, render_page
 from broadcast.web.core.request_parsing import require_number
 from broadcast.web.core.resumable_forms import resumable_form
 
@@ -73,14 +73,14 @@ def redrive_one(letter_id: int):
     )
     if outcome.rejection is not None:
         return _render_letter(get_letter_or_404(letter_id), typed=typed, error=outcome.rejection.reason), 422
-    return redirect(url_for("console.dead_letters.detail", letter_id=letter_id), 303)
+    return redirect_to("console.dead_letters.detail", letter_id=letter_id)
 
 
 @blueprint.post("/dead-letters/<int:letter_id>/purge")
 @allow(Permission.OPERATE)
 def purge(letter_id: int):
     actions.purge(letter_id, by=current_identity().actor, now=clock.now())
-    return redirect(url_for("console.dead_letters.listing"), 303)
+    return redirect_to("console.dead_letters.listing")
 
 
 @blueprint.post("/dead-letters/redrive")
@@ -89,22 +89,18 @@ def redrive_all():
     """Redrive the letters that waited when the page was rendered, some hundred at a time; report the results."""
     result = redrive.redrive_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
     counts = {"done": result.done, "rejected": result.rejected, "left": result.left, "unconfirmed": result.unconfirmed}
-    return redirect(url_for("console.dead_letters.listing", **counts), 303)
+    return redirect_to("console.dead_letters.listing", **counts)
 
 
 @blueprint.post("/dead-letters/purge")
 @allow(Permission.OPERATE)
 def purge_all():
     count = actions.purge_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
-    return redirect(url_for("console.dead_letters.listing", purged=count), 303)
+    return redirect_to("console.dead_letters.listing", purged=count)
 
 
 def get_letter_or_404(letter_id: int) -> DeadLetter:
-    """Raises NotFound."""
-    letter = dead_letters.get(letter_id) if letter_id < 2**63 else None
-    if letter is None:
-        raise NotFound("There is no such dead letter.")
-    return letter
+    return or_404(dead_letters.get(letter_id), "There is no such dead letter.")
 
 
 def decode_for_display(value: bytes | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
+from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, SecurityError
@@ -29,6 +29,7 @@ from broadcast.store.availability import is_unavailable
 from broadcast.streams import sse
 from broadcast.web.core import resumable_forms
 from broadcast.web.core.bounded_request import TooManyFields, TooManyParameters
+from broadcast.web.core.rendering import redirect_to
 
 _log = structlog.get_logger(__name__)
 
@@ -109,7 +110,7 @@ def _require_login(problem: NotSignedIn) -> Response:
         return Response(str(problem), status=401, mimetype="text/plain")
     if saved_form := resumable_forms.capture_from_signed_out():
         return SIGN_IN_PAGE.current(saved_form)
-    return redirect(url_for("auth.login", next=_get_return_path()), 303)
+    return redirect_to("auth.login", next=_get_return_path())
 
 
 def _handle_database_error(problem: DBAPIError | PoolTimeout) -> Response:

@@ -1,12 +1,14 @@
-"""Template helpers: filters, icons, and cards with the viewer's receipt."""
+"""What views answer with: pages and redirects; template filters, icons, and cards with the viewer's receipt."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
-from flask import Flask, g, render_template, request
+from flask import Flask, flash, g, redirect, render_template, request, url_for
 from jinja2 import StrictUndefined
 from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.wrappers import Response
 
 from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.config.settings import Settings
@@ -69,6 +71,13 @@ def is_htmx() -> bool:
 def render_page(template: str, **values) -> str:
     """Render a page or fragment for a request: its forms carry the CSRF token."""
     return render_template(template, form_token=True, **values)
+
+
+def redirect_to(endpoint: str, notice: str = "", **values: Any) -> Response:
+    """Redirect with 303 after a form was handled. The page shows `notice`, once."""
+    if notice:
+        flash(notice)
+    return redirect(url_for(endpoint, **values), 303)
 
 
 def init_app(app: Flask, settings: Settings) -> None:

@@ -22,6 +22,7 @@ from broadcast.store import users
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.error_handlers import wants_json
 from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.rendering import redirect_to
 from broadcast.web.core.request_parsing import parse_ids
 from broadcast.web.inbox.pages import counts_to_json, read_filters, to_query_args
 
@@ -47,7 +48,7 @@ def _make_action_view(verb: str) -> Callable[[int], ResponseReturnValue]:
         except AcknowledgedTextChanged:
             if wants_json():
                 raise
-            return redirect(url_for("inbox.message", broadcast_id=broadcast_id, done="changed"), 303)
+            return redirect_to("inbox.message", broadcast_id=broadcast_id, done="changed")
 
     return view
 

@@ -5,7 +5,6 @@ from types import ModuleType
 
 from flask import Blueprint, g, jsonify, request
 
-from broadcast.base.errors import NotFound
 from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
@@ -18,6 +17,7 @@ from broadcast.store import inbox as stored
 from broadcast.store.inbox import InboxFilters, UnreadCount, ViewCounts
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, render_page, to_card_view
 from broadcast.web.core.request_parsing import parse_ids
 
@@ -96,11 +96,8 @@ def alerts():
 def message(broadcast_id: int):
     viewer, now = current_identity().actor.viewer, clock.now()
     item = stored.find(viewer, broadcast_id, now=now) or ended_inbox.find(viewer, broadcast_id, now=now)
-    if item is None:
-        raise NotFound("This message was recalled, or it is not addressed to you.")
-    return render_page(
-        "inbox/message.html", card=to_card_view(item), cursor=str(log.get_head()), done=request.args.get("done")
-    )
+    card = to_card_view(or_404(item, "This message was recalled, or it is not addressed to you."))
+    return render_page("inbox/message.html", card=card, cursor=str(log.get_head()), done=request.args.get("done"))
 
 
 def choose_alerts(viewer: Viewer, user_preferences: Preferences, *, now: datetime) -> list[Alert]:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 
 from broadcast.actions import preferences as actions
 from broadcast.base.errors import Invalid
@@ -12,7 +12,7 @@ from broadcast.domain import clock, time_zones
 from broadcast.domain.preferences import Preferences
 from broadcast.store import inbox, users
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 
 blueprint = Blueprint("preferences", __name__, url_prefix="/preferences")
 
@@ -35,7 +35,7 @@ def save():
         actions.save(typed, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
         return _render_preferences(typed, invalid.fields), 422
-    return redirect(url_for("preferences.show", saved=1), 303)
+    return redirect_to("preferences.show", saved=1)
 
 
 @blueprint.post("/pause")
@@ -49,7 +49,7 @@ def pause():
         by=current_identity().actor,
         now=now,
     )
-    return redirect(url_for("preferences.show", saved=1), 303)
+    return redirect_to("preferences.show", saved=1)
 
 
 def _read_pause_end(choice: str, user_preferences: Preferences):

@@ -9,13 +9,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, jsonify, redirect, request, url_for
+from flask import Blueprint, jsonify, request, url_for
 from werkzeug.wrappers import Response
 
 from broadcast.actions import audiences as audience_actions
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import edits
-from broadcast.base.errors import Conflict, Invalid, NotFound, VersionConflict
+from broadcast.base.errors import Conflict, Invalid, VersionConflict
 from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, lifecycle
@@ -28,7 +28,8 @@ from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import compose_form, live_edit
 from broadcast.web.console.broadcasts import review as reviewing
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.lookup import get_broadcast_or_404
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import read_choice
 from broadcast.web.core.resumable_forms import FormResumed, raise_if_resumed, resumable_form
 
@@ -106,7 +107,7 @@ def _handle_action(broadcast: Broadcast | None) -> Any:
         match read_choice("do", ("send", "save", "review", "keep", "test"), "send"):
             case "save":
                 saved = _save_draft(broadcast_id)
-                return redirect(url_for("console.compose.edit", broadcast_id=saved.id, saved=""), 303)
+                return redirect_to("console.compose.edit", broadcast_id=saved.id, saved="")
             case "review":
                 return render_form(
                     compose_form.collect_values(request.form),
@@ -162,7 +163,7 @@ def _send_broadcast(broadcast_id: int | None) -> Response:
                 undo_seconds=hold_seconds,
                 confirmed=confirmed,
             )
-    return redirect(url_for("console.one.show", broadcast_id=sent.id), 303)
+    return redirect_to("console.one.show", broadcast_id=sent.id)
 
 
 def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
@@ -285,13 +286,6 @@ def audience_to_form(target: dict[str, Any]) -> dict[str, Any]:
         "exceptPeople": "\n".join(map(str, target.get("exceptIds", []))),
         "snapshot": bool(target.get("snapshot")),
     }
-
-
-def get_broadcast_or_404(broadcast_id: int) -> Broadcast:
-    broadcast = broadcasts.get(broadcast_id)
-    if broadcast is None:
-        raise NotFound("There is no such broadcast.")
-    return broadcast
 
 
 def _render_conflict(broadcast: Broadcast) -> str:

@@ -3,12 +3,12 @@
 from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 from markupsafe import Markup
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import copies, edits
-from broadcast.base.errors import Invalid, NotFound
+from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
@@ -19,7 +19,8 @@ from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import review, revisions
 from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import CardView, render_page
+from broadcast.web.core.lookup import get_broadcast_or_404
+from broadcast.web.core.rendering import CardView, redirect_to, render_page
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("one", __name__)
@@ -62,13 +63,13 @@ _ACKNOWLEDGE_AGAIN_SUFFIX = ", and asked for a new acknowledgement"
 @blueprint.get("/broadcasts/<int:broadcast_id>")
 @allow(Permission.SEE)
 def show(broadcast_id: int):
-    return _render_broadcast(_get_broadcast_or_404(broadcast_id))
+    return _render_broadcast(get_broadcast_or_404(broadcast_id))
 
 
 @blueprint.get("/broadcasts/<int:broadcast_id>/stats")
 @allow(Permission.SEE)
 def stats(broadcast_id: int):
-    return render_page("console/broadcasts/_stats.html", **_build_context(_get_broadcast_or_404(broadcast_id)))
+    return render_page("console/broadcasts/_stats.html", **_build_context(get_broadcast_or_404(broadcast_id)))
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/cancel")
@@ -81,25 +82,25 @@ def cancel(broadcast_id: int):
         actions.cancel(broadcast_id, reason=reason, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
         return _render_broadcast(
-            _get_broadcast_or_404(broadcast_id), str(invalid) or None, reason=reason
+            get_broadcast_or_404(broadcast_id), str(invalid) or None, reason=reason
         ), invalid.status
-    return redirect(url_for("console.one.show", broadcast_id=broadcast_id), 303)
+    return redirect_to("console.one.show", broadcast_id=broadcast_id)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/send")
 @allow(Permission.WRITE)
 def send(broadcast_id: int):
     """Send a finished draft or a scheduled broadcast now, or show the review first if it needs one."""
-    broadcast, now, by = _get_broadcast_or_404(broadcast_id), clock.now(), current_identity().actor
+    broadcast, now, by = get_broadcast_or_404(broadcast_id), clock.now(), current_identity().actor
     undo_seconds = SETTINGS.current.undo_seconds
     if broadcast.status == Status.DRAFT and review.needs_review(broadcast):
-        return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id, _anchor="step-review"), 303)
+        return redirect_to("console.compose.edit", broadcast_id=broadcast_id, _anchor="step-review")
     if undo_seconds:
         until = now + timedelta(seconds=undo_seconds)
         edits.send_delayed(broadcast_id, by=by, now=now, until=until, confirmed=review.read_confirmation(request.form))
     else:
         actions.release(broadcast_id, by=by, now=now, confirmed=review.read_confirmation(request.form))
-    return redirect(url_for("console.one.show", broadcast_id=broadcast_id), 303)
+    return redirect_to("console.one.show", broadcast_id=broadcast_id)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/undo")
@@ -107,14 +108,14 @@ def send(broadcast_id: int):
 def undo(broadcast_id: int):
     """Undo a send within its delay: the broadcast is a draft again, open in the editor."""
     edits.withdraw_broadcast(broadcast_id, by=current_identity().actor, now=clock.now())
-    return redirect(url_for("console.compose.edit", broadcast_id=broadcast_id), 303)
+    return redirect_to("console.compose.edit", broadcast_id=broadcast_id)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/duplicate")
 @allow(Permission.WRITE)
 def duplicate(broadcast_id: int):
     copy = copies.duplicate(broadcast_id, by=current_identity().actor, now=clock.now())
-    return redirect(url_for("console.compose.edit", broadcast_id=copy.id), 303)
+    return redirect_to("console.compose.edit", broadcast_id=copy.id)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/delete")
@@ -122,21 +123,14 @@ def duplicate(broadcast_id: int):
 def delete(broadcast_id: int):
     """Delete a draft."""
     copies.discard_draft(broadcast_id, by=current_identity().actor, now=clock.now())
-    return redirect(url_for("console.listing.listing", filter="draft"), 303)
+    return redirect_to("console.listing.listing", filter="draft")
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/archive")
 @allow(Permission.WRITE)
 def archive(broadcast_id: int):
     copies.archive(broadcast_id, by=current_identity().actor, now=clock.now())
-    return redirect(url_for("console.listing.listing", filter="ended"), 303)
-
-
-def _get_broadcast_or_404(broadcast_id: int) -> Broadcast:
-    broadcast = broadcasts.get(broadcast_id)
-    if broadcast is None:
-        raise NotFound("There is no such broadcast.")
-    return broadcast
+    return redirect_to("console.listing.listing", filter="ended")
 
 
 def _build_context(broadcast: Broadcast) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from broadcast.store import users
 from broadcast.web.console.broadcasts import compose, compose_form, live_edit, recipient_import
 from broadcast.web.console.broadcasts import review as reviewing
 from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import CardView, format_people_count, render_page
 
 blueprint = Blueprint("parts", __name__)
@@ -118,7 +119,7 @@ def difference(broadcast_id: int):
     """The changes that the posted form would make to a live broadcast."""
     return render_page(
         "console/broadcasts/_difference.html",
-        changed=live_edit.diff_posted_form(compose.get_broadcast_or_404(broadcast_id)),
+        changed=live_edit.diff_posted_form(get_broadcast_or_404(broadcast_id)),
     )
 
 

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from flask import Blueprint, flash, jsonify, redirect, request, url_for
-from werkzeug.wrappers import Response
+from flask import Blueprint, jsonify, request
 
 from broadcast.actions import audiences as audience_actions
 from broadcast.actions import edits
 from broadcast.actions import message_templates as actions
-from broadcast.base.errors import Conflict, Invalid, NotFound
+from broadcast.base.errors import Conflict, Invalid
 from broadcast.content import message_templates
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
@@ -18,7 +17,8 @@ from broadcast.store import message_templates as templates
 from broadcast.store.models import MessageTemplate
 from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.lookup import or_404
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("library", __name__, url_prefix="/library")
@@ -38,10 +38,7 @@ def index():
 @allow(Permission.WRITE)
 def audience(saved_id: int):
     """The public fields of a saved audience, which the compose page fills its form with."""
-    saved = audiences.get_saved(saved_id)
-    if saved is None:
-        raise NotFound("There is no such audience.")
-    return jsonify(saved.target)
+    return jsonify(or_404(audiences.get_saved(saved_id), "There is no such audience.").target)
 
 
 @blueprint.get("/templates/new")
@@ -75,8 +72,7 @@ def save_template(template_id: int):
 @allow(Permission.WRITE)
 def delete_template(template_id: int):
     actions.delete(template_id, by=current_identity().actor, now=clock.now())
-    flash("Template deleted.")
-    return redirect(url_for("console.library.index"), 303)
+    return redirect_to("console.library.index", "Template deleted.")
 
 
 @blueprint.get("/templates/<int:template_id>/use")
@@ -120,15 +116,14 @@ def create_draft(template_id: int):
     }
     typed["category"] = message_template.category or ""
     draft = edits.save_draft(typed, None, broadcast_id=None, version=None, by=current_identity().actor, now=clock.now())
-    return redirect(url_for("console.compose.edit", broadcast_id=draft.id), 303)
+    return redirect_to("console.compose.edit", broadcast_id=draft.id)
 
 
 @blueprint.post("/audiences/<int:saved_id>/delete")
 @allow(Permission.WRITE)
 def delete_audience(saved_id: int):
     audience_actions.delete(saved_id, by=current_identity().actor, now=clock.now())
-    flash("Audience deleted. Existing broadcasts are not affected.")
-    return redirect(url_for("console.library.index"), 303)
+    return redirect_to("console.library.index", "Audience deleted. Existing broadcasts are not affected.")
 
 
 def _save_template(template_id: int | None) -> Any:
@@ -140,12 +135,7 @@ def _save_template(template_id: int | None) -> Any:
         return _render_form(form, invalid.fields, template_id), invalid.status
     except Conflict as conflict:
         return _render_form(form, {"name": str(conflict)}, template_id), conflict.status
-    flash("Template saved.")
-    return _redirect_to_index()
-
-
-def _redirect_to_index() -> Response:
-    return redirect(url_for("console.library.index"), 303)
+    return redirect_to("console.library.index", "Template saved.")
 
 
 def _render_form(form: dict[str, str], errors: dict[str, str], template_id: int | None) -> str:
@@ -156,10 +146,7 @@ def _render_form(form: dict[str, str], errors: dict[str, str], template_id: int 
 
 
 def _get_template_or_404(template_id: int) -> MessageTemplate:
-    template = templates.get(template_id)
-    if template is None:
-        raise NotFound("There is no such template.")
-    return template
+    return or_404(templates.get(template_id), "There is no such template.")
 
 
 def _list_variables(template: MessageTemplate) -> list[str]:

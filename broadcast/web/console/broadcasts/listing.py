@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, flash, redirect, request, url_for
+from flask import Blueprint, Flask, Response, current_app, request
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import copies
@@ -19,7 +19,7 @@ from broadcast.store.broadcast_query import BroadcastQuery
 from broadcast.web.console import viewer_stats
 from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import format_number, render_page
+from broadcast.web.core.rendering import format_number, redirect_to, render_page
 from broadcast.web.core.request_parsing import parse_ids, read_choice
 
 blueprint = Blueprint("listing", __name__)
@@ -99,16 +99,14 @@ def bulk_action():
     """Recall, archive or delete the ticked broadcasts one by one; report what was refused."""
     action_name, ids = read_choice("act", _PAST_TENSES, ""), parse_ids(request.form.getlist("ids"))
     if not ids or len(ids) > MAX_BULK_BROADCASTS:
-        flash("Select up to 100 broadcasts, then choose an action.")
-        return _redirect_to_list()
+        return _redirect_to_list("Select up to 100 broadcasts, then choose an action.")
     done, refused = _apply_to_each(_make_action(action_name), ids)
     notice = f"{format_number(done)} {_PAST_TENSES[action_name]}."
     if refused:
         notice += (
             f" {format_number(len(refused))} left as {'it was' if len(refused) == 1 else 'they were'}: {refused[0]}"
         )
-    flash(notice)
-    return _redirect_to_list()
+    return _redirect_to_list(notice)
 
 
 def _make_action(name: str) -> Callable[[int], None]:
@@ -141,13 +139,13 @@ def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, 
     return done, refused
 
 
-def _redirect_to_list() -> Response:
+def _redirect_to_list(notice: str) -> Response:
     query_args = {
         name: request.form[name]
         for name in ("filter", "q", "category", "author", "priority", "sort", "page", "size")
         if request.form.get(name)
     }
-    return redirect(url_for("console.listing.listing", **query_args), 303)
+    return redirect_to("console.listing.listing", notice, **query_args)
 
 
 def _read_query() -> BroadcastQuery:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flask import redirect, request, url_for
+from flask import request
 
 from broadcast.actions import edits
 from broadcast.base.errors import ConfirmationRequired, Invalid
@@ -13,7 +13,7 @@ from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
 from broadcast.web.console.broadcasts import compose_form, review
 from broadcast.web.core.identity import current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import read_choice
 
 
@@ -64,7 +64,7 @@ def save(broadcast: Broadcast) -> Any:
         return render_form(broadcast, _read_form_values(), needed.fields, needed=needed), needed.status
     except Invalid as invalid:
         return render_form(broadcast, _read_form_values(), invalid.fields), invalid.status
-    return redirect(url_for("console.one.show", broadcast_id=broadcast.id), 303)
+    return redirect_to("console.one.show", broadcast_id=broadcast.id)
 
 
 def _read_acknowledge_again(broadcast: Broadcast, fields: Mapping[str, Any]) -> bool:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from flask import Blueprint
 
 from broadcast.base.cooperative import Yielder
-from broadcast.base.errors import NotFound
 from broadcast.domain.card import Card
 from broadcast.domain.permissions import Permission
 from broadcast.store import broadcasts, log
 from broadcast.web.core import text_diff
 from broadcast.web.core.identity import allow
+from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, render_page
 
 blueprint = Blueprint("revisions", __name__)
@@ -51,9 +51,7 @@ def revision(broadcast_id: int, number: int):
     broadcast = broadcasts.get(broadcast_id)
     texts = pairwise(_load_texts(broadcast_id)) if broadcast else ()
     pair = next(((before, after) for before, after in texts if after.card.revision == number), None)
-    if pair is None:
-        raise NotFound("There is no such revision, or it is too old and no longer kept.")
-    before, after = pair
+    before, after = or_404(pair, "There is no such revision, or it is too old and no longer kept.")
     changed = _diff_cards(before.card, after.card)
     if is_htmx():
         return render_page("console/broadcasts/_difference.html", changed=changed)

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, Response, current_app, flash, get_flashed_messages, redirect, request, url_for
+from flask import Blueprint, Response, current_app, request, url_for
 
 from broadcast.actions import invitations as actions
 from broadcast.actions import users as people_actions
@@ -18,7 +18,7 @@ from broadcast.web.auth import login
 from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core import limits
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import parse_ids
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 from broadcast.web.core.security_headers import allow_large_body
@@ -60,10 +60,10 @@ def invite():
 @allow(Permission.PEOPLE)
 def revoke(user_id: int):
     actions.revoke_invitation(user_id, by=current_identity().actor, now=clock.now())
-    flash("Invitation revoked.")
+    notice = "Invitation revoked."
     if request.form.get("back") == "list":
-        return redirect(url_for("invitations.listing"), 303)
-    return redirect(url_for("people.detail", user_id=user_id), 303)
+        return redirect_to("invitations.listing", notice)
+    return redirect_to("people.detail", notice, user_id=user_id)
 
 
 @blueprint.get("/invitation/<token>")
@@ -86,7 +86,7 @@ def accept(token: str):
         username, password, address=limits.get_remote_address(), user_agent=request.user_agent.string, now=now
     )
     login.start_session(session_token)
-    return redirect(url_for("inbox.index"), 303)
+    return redirect_to("inbox.index")
 
 
 def _render_acceptance(token: str, errors: dict[str, str]) -> str:
@@ -106,7 +106,6 @@ def _render_list(*, typed: str = "", error: str | None = None) -> str:
         days=SETTINGS.current.invitation_days,
         typed=typed,
         error=error,
-        notices=get_flashed_messages(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, flash, get_flashed_messages, redirect, request, url_for
+from flask import Blueprint, request
 
 from broadcast.actions import roles as actions
 from broadcast.base.errors import Conflict, Invalid, NotFound
@@ -12,7 +12,7 @@ from broadcast.ingest.rules import RULES
 from broadcast.store import roles, users
 from broadcast.store.models import Broadcast
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("roles", __name__, url_prefix="/console/roles")
@@ -36,8 +36,7 @@ def create():
         name = actions.create(name, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
         return _render_list(name, invalid.fields), invalid.status
-    flash(f"The role {name} has been created. Assign it to users on their pages.")
-    return redirect(url_for("roles.listing"), 303)
+    return redirect_to("roles.listing", f"The role {name} has been created. Assign it to users on their pages.")
 
 
 @blueprint.get("/<name>")
@@ -56,8 +55,8 @@ def rename(name: str):
         new_name = actions.rename(name, typed, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         return _render_role(name, typed, _to_form_errors(problem)), problem.status
-    flash(f"The role {name} is called {new_name} now. Everything that uses it has been updated.")
-    return redirect(url_for("roles.detail", name=new_name), 303)
+    notice = f"The role {name} is called {new_name} now. Everything that uses it has been updated."
+    return redirect_to("roles.detail", notice, name=new_name)
 
 
 @blueprint.post("/<name>/delete")
@@ -68,8 +67,7 @@ def delete(name: str):
     if _is_used(name) and not request.form.get("understood"):
         return _render_role(name, name, {"understood": "Confirm that you understand what this means."}), Invalid.status
     actions.delete(name, by=current_identity().actor, now=clock.now())
-    flash(f"The role {name} is deleted.")
-    return redirect(url_for("roles.listing"), 303)
+    return redirect_to("roles.listing", f"The role {name} is deleted.")
 
 
 def _render_list(typed: str, errors: dict[str, str]) -> str:
@@ -85,9 +83,7 @@ def _render_list(typed: str, errors: dict[str, str]) -> str:
         }
         for name in names
     ]
-    return render_page(
-        "console/users/roles.html", rows=rows, typed=typed, errors=errors, notices=get_flashed_messages()
-    )
+    return render_page("console/users/roles.html", rows=rows, typed=typed, errors=errors)
 
 
 def _render_role(name: str, typed: str, errors: dict[str, str]) -> str:
@@ -107,7 +103,6 @@ def _render_role(name: str, typed: str, errors: dict[str, str]) -> str:
         more=len(naming_broadcasts) > MAX_BROADCASTS_SHOWN,
         saved=roles.list_saved_audiences(name),
         rules=_find_rules_naming(name),
-        notices=get_flashed_messages(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 
 from broadcast.actions import users as actions
 from broadcast.actions.users import TOKEN_SCOPES
@@ -12,7 +12,7 @@ from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import users
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import render_page
+from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("tokens", __name__, url_prefix="/console/tokens")
@@ -48,7 +48,7 @@ def create():
 @allow(Permission.PEOPLE)
 def revoke(token_id: int):
     actions.revoke_token(token_id, by=current_identity().actor, now=clock.now())
-    return redirect(url_for("tokens.listing"), 303)
+    return redirect_to("tokens.listing")
 
 
 def _create_token(typed: dict) -> str:

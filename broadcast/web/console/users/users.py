@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from flask import Blueprint, flash, get_flashed_messages, redirect, request, url_for
+from flask import Blueprint, request
 
 from broadcast.actions import accounts, external_login
 from broadcast.actions import user_import as importing
@@ -18,7 +18,8 @@ from broadcast.store.models import User
 from broadcast.store.users import UserFilters
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import is_htmx, render_page
+from broadcast.web.core.lookup import or_404
+from broadcast.web.core.rendering import is_htmx, redirect_to, render_page
 from broadcast.web.core.request_parsing import read_choice
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 from broadcast.web.core.security_headers import allow_large_body
@@ -48,7 +49,7 @@ def listing():
     if is_htmx() and request.args.get("after"):
         return render_page("console/users/_rows.html", **values)
     total = users.count_matching(filters, max_count=MAX_COUNTED)
-    values |= {"roles": users.count_users_by_role(), "notices": get_flashed_messages()}
+    values |= {"roles": users.count_users_by_role()}
     return render_page("console/users/list.html", total=total, most=MAX_COUNTED, **values)
 
 
@@ -77,7 +78,7 @@ def create():
     except (Invalid, Conflict) as problem:
         typed = {"username": username, "name": form.get("name", ""), "roles": _read_submitted_roles()}
         return _render_new_form(typed, _to_form_errors(problem, "username")), problem.status
-    return redirect(url_for("people.detail", user_id=user_id), 303)
+    return redirect_to("people.detail", user_id=user_id)
 
 
 @blueprint.get("/<int:user_id>")
@@ -98,7 +99,9 @@ def rename(user_id: int):
         return render_page(
             "console/users/detail.html", **_build_context(_get_user_or_404(user_id), errors=invalid.fields, name=typed)
         ), invalid.status
-    return _redirect_with_notice(user_id, "Name saved. Broadcasts that have already been sent keep the old name.")
+    return redirect_to(
+        "people.detail", "Name saved. Broadcasts that have already been sent keep the old name.", user_id=user_id
+    )
 
 
 @blueprint.post("/<int:user_id>/delete")
@@ -114,9 +117,8 @@ def delete(user_id: int):
             "console/users/detail.html", **_build_context(_get_user_or_404(user_id), errors=errors)
         ), problem.status
     if is_self:
-        return redirect(url_for("auth.login"), 303)
-    flash(f"The account {username} is deleted.")
-    return redirect(url_for("people.listing"), 303)
+        return redirect_to("auth.login")
+    return redirect_to("people.listing", f"The account {username} is deleted.")
 
 
 @blueprint.post("/<int:user_id>/roles")
@@ -131,21 +133,21 @@ def set_roles(user_id: int):
             _get_user_or_404(user_id), errors=_to_form_errors(problem, "roles"), roles=_read_submitted_roles()
         )
         return render_page("console/users/detail.html", **context), problem.status
-    return _redirect_with_notice(user_id, "Roles saved. Open pages update within a second.")
+    return redirect_to("people.detail", "Roles saved. Open pages update within a second.", user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/disable")
 @allow(Permission.PEOPLE)
 def disable(user_id: int):
     actions.disable_user(user_id, by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "Account disabled. All sessions and streams have ended.")
+    return redirect_to("people.detail", "Account disabled. All sessions and streams have ended.", user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/enable")
 @allow(Permission.PEOPLE)
 def enable(user_id: int):
     actions.enable_user(user_id, by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "Account enabled.")
+    return redirect_to("people.detail", "Account enabled.", user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/password")
@@ -160,14 +162,14 @@ def reset_password(user_id: int):
 @allow(Permission.PEOPLE)
 def end_sessions(user_id: int):
     actions.end_sessions(user_id, by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "Signed out everywhere. All sessions and streams have ended.")
+    return redirect_to("people.detail", "Signed out everywhere. All sessions and streams have ended.", user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/unlink")
 @allow(Permission.PEOPLE)
 def unlink(user_id: int):
     external_login.unlink_identity(user_id, _get_issuer(), by=current_identity().actor, now=clock.now())
-    return _redirect_with_notice(user_id, "Identity provider account unlinked.")
+    return redirect_to("people.detail", "Identity provider account unlinked.", user_id=user_id)
 
 
 @blueprint.get("/import")
@@ -246,7 +248,6 @@ def _build_context(
         "is_online": PRESENCE.current.is_online(user.id),
         "password": password,
         "errors": errors or {},
-        "notices": get_flashed_messages(),
     }
 
 
@@ -275,15 +276,8 @@ def _read_submitted_roles() -> list[str]:
     return [*request.form.getlist("roles"), *request.form.get("newRoles", "").replace(",", " ").split()]
 
 
-def _redirect_with_notice(user_id: int, notice: str):
-    flash(notice)
-    return redirect(url_for("people.detail", user_id=user_id), 303)
-
-
 def _get_user_or_404(user_id: int) -> User:
-    user = users.get(user_id)
-    if user is None:
-        raise NotFound("There is no such user.")
+    user = or_404(users.get(user_id), "There is no such user.")
     if user.deleted_at:
         raise NotFound("This account was deleted.")
     return user
