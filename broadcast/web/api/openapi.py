@@ -1,9 +1,9 @@
-"""`/api/openapi.json`: the OpenAPI 3.1 description of the JSON API. A test compares it with the routes.
+"""`/api/openapi.json`: the OpenAPI 3.1 description of the JSON API, written by hand. A test compares it with the routes.
 
-The tables are written by hand: `domain` and `web.core.request_parsing` validate requests, with error messages for
-people.
+`domain` and `web.core.request_parsing` validate requests, with error messages for people.
 """
 
+import re
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
@@ -32,7 +32,7 @@ def build_document(app_name: str) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": f"{app_name} API", "version": "1", "description": _DESCRIPTION},
         "security": [{"bearer": []}, {"cookie": []}],
-        "paths": _PATHS,
+        "paths": _build_paths(),
         "components": {
             "schemas": _SCHEMAS,
             "responses": {"Problem": _response("An error, described for people.", _ref("Problem"), "application/problem+json")},
@@ -44,14 +44,23 @@ def build_document(app_name: str) -> Schema:
     }  # fmt: skip
 
 
+def _build_paths() -> Schema:
+    """The operations by path and method."""
+    paths: Schema = {}
+    for route, operation in _OPERATIONS.items():
+        method, path = route.split()
+        ids = [_parameter(name, _ID, "path") for name in re.findall(r"{(\w+)}", path)]
+        paths.setdefault(path, {})[method.lower()] = operation | {"parameters": ids + operation["parameters"]}
+    return paths
+
+
 _DESCRIPTION = (
     "Errors are application/problem+json (RFC 9457). After 503 nothing was done: retry. After 504 it may be "
     "done or not: retry with the same `Idempotency-Key`, or, where there is none, check first. "
     "Lists are `{items, next}`; pass `next` as `after` to get the next page. "
     "With a session (not with a token), a broadcast that reaches many people or interrupts everyone must be "
-    "confirmed: the response is 422, "
-    "with `confirm: {people, password}`, the number of people it reaches and whether the password is needed. Send the request "
-    "again with `confirm: {people: that number, password: …}`."
+    "confirmed: the response is 422, with `confirm: {people, password}`, the number of people it reaches and "
+    "whether the password is needed. Send the request again with `confirm: {people: that number, password: …}`."
 )
 
 
@@ -79,21 +88,19 @@ def _text(max_length: int | None = None, min_length: int = 0) -> Schema:
 
 _BOOLEAN = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 0}
-_ID = {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}
+_POSITIVE = {"type": "integer", "minimum": 1}
+_ID = _POSITIVE | {"maximum": 2**63 - 1}
 _TIME = {"type": "string", "format": "date-time"}
 _ANY_OBJECT = {"type": "object"}
 _IDS = _object("broadcastIds", closed=True, broadcastIds=_list(_ID, minItems=1, maxItems=1000))
 _UNREAD = _object("unread", unread=_COUNT)
-_STEPS = ("delivered", "seen", "read", "acknowledged")
-_WITHHELD_DESCRIPTION = (
-    "Null where per-person statistics are not disclosed; the others are then lower bounds in steps of `roundedTo`"
-)
+_NAMES = _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS))
 _TARGET = {
     "targetType": {"enum": [kind.value for kind in TargetType]},
-    "targetIds": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS)),
+    "targetIds": _NAMES,
     "targetMatch": {"enum": [*(match.value for match in RoleMatch), None]},
-    "exceptRoles": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS)),
-    "exceptIds": _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS)),
+    "exceptRoles": _NAMES,
+    "exceptIds": _NAMES,
     "snapshot": _or_null(_BOOLEAN),
 }
 _MESSAGE_FIELDS = {
@@ -114,33 +121,31 @@ _CARD = {
     "contentHtml": _text(),
     "senderName": _text(),
     "createdAt": _TIME,
+    "publishedAt": _or_null(_TIME),
+    "editedAt": _or_null(_TIME),
+    "why": _text(),
+    "ackRevision": _POSITIVE | {"description": "Acknowledgements of earlier revisions do not count"},
+    "times": _POSITIVE,
+    "repeatedAt": _or_null(_TIME),
+    "fromSource": _BOOLEAN,
 }
-_CARD |= {"publishedAt": _or_null(_TIME), "editedAt": _or_null(_TIME), "why": _text()}
-_CARD |= {
-    "ackRevision": {
-        "type": "integer",
-        "minimum": 1,
-        "description": "Acknowledgements of earlier revisions do not count",
-    }
-}
-_CARD |= {"times": {"type": "integer", "minimum": 1}, "repeatedAt": _or_null(_TIME), "fromSource": _BOOLEAN}
 _DRAFT = _MESSAGE_FIELDS | _TARGET | {"draft": _or_null(_BOOLEAN)}
+_CONFIRM_DESCRIPTION = (
+    "Only for sessions: the values that a 422 with `confirm` asks for. Send the same request again with them."
+)
 _CONFIRM = _or_null(
-    _object(closed=True, people=_or_null(_COUNT), password=_text())
-    | {
-        "description": "Only for sessions: the values that a 422 with `confirm` asks for. Send the same "
-        "request again with them."
-    }
+    _object(closed=True, people=_or_null(_COUNT), password=_text()) | {"description": _CONFIRM_DESCRIPTION}
 )
 _BROADCAST_FIELDS = {
     "status": _text(),
     "seq": _or_null(_ID),
     "stats": _ref("Stats"),
     "receiptsDeletedAt": _or_null(_TIME),
-}
-_BROADCAST_FIELDS["decisionReason"] = {"enum": [*(reason.value for reason in DecisionReason), None]} | {
-    "description": "Why a scheduled broadcast is no longer sent automatically: it waits until someone sends, "
-    "edits or recalls it."
+    "decisionReason": {
+        "enum": [*(reason.value for reason in DecisionReason), None],
+        "description": "Why a scheduled broadcast is no longer sent automatically: it waits until someone sends, "
+        "edits or recalls it.",
+    },
 }
 _ACKNOWLEDGED = dict.fromkeys(("acknowledgedAt", "earlierAcknowledgedAt"), _or_null(_TIME))
 _ACKNOWLEDGED |= dict.fromkeys(("acknowledgedRevision", "earlierAcknowledgedRevision"), _or_null(_COUNT))
@@ -156,7 +161,8 @@ _SCHEMAS: dict[str, Schema] = {
         "targeted rates",
         targeted=_COUNT,
         rates=_ANY_OBJECT,
-        **dict.fromkeys((*_STEPS, "missing"), _or_null(_COUNT) | {"description": _WITHHELD_DESCRIPTION}),
+        **dict.fromkeys(("delivered", "seen", "read", "acknowledged", "missing"), _or_null(_COUNT) | {"description":
+        "Null where per-person statistics are not disclosed; the others are then lower bounds in steps of `roundedTo`"}),
         noLongerHere=_COUNT | {"description": "Targeted people who are disabled or no longer in the audience"},
         sentTo=_or_null(_COUNT) | {"description": "People at the moment of sending"},
         wouldReach=_or_null(_COUNT) | {"description": "Only for broadcasts that were never sent; otherwise null"},
@@ -215,241 +221,178 @@ def _page_schema(schema: Schema, **properties: Schema) -> Schema:
 
 _AFTER = _parameter("after", {"type": "string", "pattern": "^[0-9]{1,18}$"})
 _LIMIT = _parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE})
-_BROADCAST_ID = _parameter("broadcast_id", _ID, "path")
 _IDEMPOTENCY_KEY = _parameter("Idempotency-Key", {"type": "string", "pattern": "^[ -~]{1,200}$"}, "header")
 _IF_MATCH = _parameter("If-Match", _text(), "header", required=True)
 _FILTERS = [_parameter("category", _text()), _parameter("priority", _text()), _parameter("q", _text())]
-_LETTER_ID = _parameter("letter_id", _ID, "path")
 _REDRIVE_BODY = _object(closed=True, value=_or_null(_text()), confirm=_CONFIRM)
 _CANCEL_BODY = _object(closed=True, reason=_text(500, 1))
-
 _ACKNOWLEDGE_AGAIN = _BOOLEAN | {
     "default": False,
     "description": "For a live broadcast: true asks everyone to acknowledge again and shows it again; false is a "
     "correction that keeps existing acknowledgements",
 }
-
-_PATHS: dict[str, Schema] = {
-    "/api/openapi.json": {"get": _operation("This API description", _200=_ANY_OBJECT) | {"security": []}},
-    "/api/sse/connect": {
-        "get": _stream_operation(
-            "The stream of your messages",
-            _parameter("after", _text()),
-            _parameter("Last-Event-ID", _text(), "header"),
-            _parameter("userId", _ID),
-            _parameter("connectionId", _text()),
-        )
-    },
-    "/api/sse/disconnect": {
-        "post": _operation("Close one of your streams", _parameter("connectionId", _text()), _204=None)
-    },
-    "/api/sse/stats": {"get": _operation("Open streams of all workers (admin)", _200=_ANY_OBJECT)},
-    "/api/sse/connected/{user_id}": {
-        "get": _operation(
-            "Whether somebody has a stream open",
-            _parameter("user_id", _COUNT, "path"),
-            _200=_object(connected=_BOOLEAN),
-        )
-    },
-    "/api/sse/read": {
-        "post": _operation("Mark one message read", _parameter("messageId", _ID, required=True), _200=_UNREAD)
-    },
-    "/api/user/messages": {
-        "get": _operation(
-            "Your inbox, newest first",
-            _parameter("view", {"enum": list(inbox.VIEWS)}),
-            *_FILTERS,
-            _AFTER,
-            _LIMIT,
-            _200=_page_schema(_ref("Message"), unread=_COUNT, asOf=_COUNT, cursor=_text(), userId=_ID),
-        )
-    },
+_EDIT_BODY = _object(
+    closed=True,
+    **_MESSAGE_FIELDS,
+    **_TARGET,
+    notifyAgain=_BOOLEAN,
+    acknowledgeAgain=_ACKNOWLEDGE_AGAIN,
+    confirm=_CONFIRM,
+)
+_ACKNOWLEDGED_TEXT = _object(
+    "revision hash title content actions",
+    revision=_COUNT,
+    hash=_text(),
+    title=_text(),
+    content=_text(),
+    actions=_list(_ref("Link")),
+)
+# by method and path; the names in a path are ids
+_OPERATIONS: dict[str, Schema] = {
+    "GET /api/openapi.json": _operation("This API description", _200=_ANY_OBJECT) | {"security": []},
+    "GET /api/sse/connect": _stream_operation(
+        "The stream of your messages",
+        _parameter("after", _text()),
+        _parameter("Last-Event-ID", _text(), "header"),
+        _parameter("userId", _ID),
+        _parameter("connectionId", _text()),
+    ),
+    "POST /api/sse/disconnect": _operation("Close one of your streams", _parameter("connectionId", _text()), _204=None),
+    "GET /api/sse/stats": _operation("Open streams of all workers (admin)", _200=_ANY_OBJECT),
+    "GET /api/sse/connected/{user_id}": _operation(
+        "Whether somebody has a stream open", _200=_object(connected=_BOOLEAN)
+    ),
+    "POST /api/sse/read": _operation(
+        "Mark one message read", _parameter("messageId", _ID, required=True), _200=_UNREAD
+    ),
+    "GET /api/user/messages": _operation(
+        "Your inbox, newest first",
+        _parameter("view", {"enum": list(inbox.VIEWS)}),
+        *_FILTERS,
+        _AFTER,
+        _LIMIT,
+        _200=_page_schema(_ref("Message"), unread=_COUNT, asOf=_COUNT, cursor=_text(), userId=_ID),
+    ),
     **{
-        f"/api/user/messages/{verb}": {"post": _operation(f"To {verb} messages", body=_IDS, _200=_UNREAD)}
+        f"POST /api/user/messages/{verb}": _operation(f"To {verb} messages", body=_IDS, _200=_UNREAD)
         for verb in ("read", "unread", "archive", "unarchive", "dismiss")
     },
-    "/api/user/alerts": {
-        "get": _operation(
-            "Messages to show as alerts when you arrive, most urgent first",
-            _200=_object(items=_list(_ref("Message"))),
-        )
-    },
-    "/api/user/messages/acknowledge": {
-        "post": _operation(
-            "Acknowledge messages at the `revisions` that were shown, by message id, or at the current ones. "
-            "A message whose text has changed is refused: with 409 if it is the only one, otherwise listed in `refused`",
-            body=_object(
-                "broadcastIds",
-                closed=True,
-                **_IDS["properties"],
-                revisions=_or_null(_ANY_OBJECT | {"additionalProperties": _ID}),
-            ),
-            _200=_object("unread", unread=_COUNT, refused=_list(_ID)),
-        )
-    },
-    "/api/user/messages/snooze": {
-        "post": _operation(
-            "Hide messages until a time",
-            body=_object("broadcastIds until", **_IDS["properties"], until=_TIME),
-            _200=_object(
-                "unread until timeZone untilLocal",
-                unread=_COUNT,
-                until=_TIME,
-                timeZone=_text(),
-                untilLocal=_TIME,
-                left=_COUNT,
-                because=_or_null(_text()),
-            ),
-        )
-    },
-    "/api/user/messages/read-all": {
-        "post": _operation(
-            "Mark all messages that match a filter read",
-            may_be_empty=True,
-            body=_object(
-                closed=True,
-                view={"enum": [view for view in inbox.VIEWS if view != "ended"]},
-                category=_text(),
-                priority=_text(),
-                q=_text(),
-                through=_or_null(_COUNT),
-            ),
-            _200=_UNREAD,
-        )
-    },
-    "/api/user/preferences": {
-        "get": _operation("Your alert preferences", _200=_ref("Preferences")),
-        "put": _operation("Replace your alert preferences", body=_ref("Preferences"), _200=_ref("Preferences")),
-    },
-    "/api/admin/broadcasts": {
-        "get": _operation(
-            "Broadcasts, newest first (admin)",
-            _parameter("filter", {"enum": list(broadcasts.STATUS_FILTERS)}),
-            _parameter("q", _text()),
-            _AFTER,
-            _LIMIT,
-            _200=_page_schema(_ref("Broadcast")),
+    "GET /api/user/alerts": _operation(
+        "Messages to show as alerts when you arrive, most urgent first", _200=_object(items=_list(_ref("Message")))
+    ),
+    "POST /api/user/messages/acknowledge": _operation(
+        "Acknowledge messages at the `revisions` that were shown, by message id, or at the current ones. "
+        "A message whose text has changed is refused: with 409 if it is the only one, otherwise listed in `refused`",
+        body=_object(
+            "broadcastIds",
+            closed=True,
+            **_IDS["properties"],
+            revisions=_or_null(_ANY_OBJECT | {"additionalProperties": _ID}),
         ),
-        "post": _operation(
-            "Publish, schedule or draft (admin)",
-            _IDEMPOTENCY_KEY,
-            body=_object("title content targetType", closed=True, **_DRAFT, confirm=_CONFIRM),
-            _200=_ref("Broadcast"),
-            _201=_ref("Broadcast"),
+        _200=_object("unread", unread=_COUNT, refused=_list(_ID)),
+    ),
+    "POST /api/user/messages/snooze": _operation(
+        "Hide messages until a time",
+        body=_object("broadcastIds until", **_IDS["properties"], until=_TIME),
+        _200=_object(
+            "unread until timeZone untilLocal",
+            unread=_COUNT,
+            until=_TIME,
+            timeZone=_text(),
+            untilLocal=_TIME,
+            left=_COUNT,
+            because=_or_null(_text()),
         ),
-    },
-    "/api/admin/broadcasts/{broadcast_id}": {
-        "get": _operation(
-            "One broadcast (admin)",
-            _BROADCAST_ID,
-            _parameter("If-None-Match", _text(), "header"),
-            _200=_ref("Broadcast"),
-            _304=None,
+    ),
+    "POST /api/user/messages/read-all": _operation(
+        "Mark all messages that match a filter read",
+        may_be_empty=True,
+        body=_object(
+            closed=True,
+            view={"enum": [view for view in inbox.VIEWS if view != "ended"]},
+            category=_text(),
+            priority=_text(),
+            q=_text(),
+            through=_or_null(_COUNT),
         ),
-        "patch": _operation(
-            "Edit (admin)",
-            _BROADCAST_ID,
-            _IF_MATCH,
-            body=_object(
-                closed=True,
-                **_MESSAGE_FIELDS,
-                **_TARGET,
-                notifyAgain=_BOOLEAN,
-                acknowledgeAgain=_ACKNOWLEDGE_AGAIN,
-                confirm=_CONFIRM,
-            ),
-            _200=_ref("Broadcast"),
-        ),
-        "delete": _operation("Recall (admin)", _BROADCAST_ID, _parameter("reason", _text(500)), _200=_ref("Broadcast")),
-    },
-    "/api/admin/broadcasts/{broadcast_id}/cancel": {
-        "post": _operation(
-            "Recall (admin)", _BROADCAST_ID, body=_CANCEL_BODY, may_be_empty=True, _200=_ref("Broadcast")
-        )
-    },
-    "/api/admin/broadcasts/{broadcast_id}/stats": {
-        "get": _operation("Delivery statistics of a broadcast (admin)", _BROADCAST_ID, _200=_ref("Stats"))
-    },
-    "/api/admin/broadcasts/{broadcast_id}/deliveries": {
-        "get": _operation(
-            "Delivery statistics by recipient (admin)",
-            _BROADCAST_ID,
-            _parameter("sort", _text()),
-            _AFTER,
-            _LIMIT,
-            _200=_page_schema(_ref("Delivery")),
-        )
-    },
-    "/api/admin/broadcasts/{broadcast_id}/revisions": {
-        "get": _operation(
-            "The texts that people acknowledged (admin)",
-            _BROADCAST_ID,
-            _200=_object(
-                "ackRevision items",
-                ackRevision=_COUNT,
-                items=_list(
-                    _object(
-                        "revision hash title content actions",
-                        revision=_COUNT,
-                        hash=_text(),
-                        title=_text(),
-                        content=_text(),
-                        actions=_list(_ref("Link")),
-                    )
-                ),
-            ),
-        )
-    },
-    "/api/admin/broadcasts/{broadcast_id}/remind": {
-        "post": _operation(
-            "Remind recipients who have not read it (admin)",
-            _BROADCAST_ID,
-            _200=_object("reminded", reminded=_or_null(_COUNT)),
-        )
-    },
-    "/api/admin/dlt": {
-        "get": _operation(
-            "Dead letters: events that could not be published (admin)",
-            _parameter("status", _text()),
-            _AFTER,
-            _LIMIT,
-            _200=_page_schema(_ANY_OBJECT),
-        ),
-        "delete": _operation(
-            "Purge all waiting dead letters (admin)",
-            _parameter("through", _COUNT),
-            _200=_object("purged", purged=_COUNT),
-        ),
-    },
-    "/api/admin/dlt/redrive": {"post": _operation("Redrive all waiting dead letters (admin)", _200=_ANY_OBJECT)},
-    "/api/admin/dlt/{letter_id}": {
-        "get": _operation("One dead letter (admin)", _LETTER_ID, _200=_ANY_OBJECT),
-        "delete": _operation("Purge a dead letter (admin)", _LETTER_ID, _204=None),
-    },
-    "/api/admin/dlt/{letter_id}/redrive": {
-        "post": _operation(
-            "Redrive a dead letter, unchanged or with `value` (admin)",
-            _LETTER_ID,
-            body=_REDRIVE_BODY,
-            may_be_empty=True,
-            _200=_ANY_OBJECT,
-        )
-    },
-    "/api/admin/audience/preview": {
-        "post": _operation(
-            "Preview an audience (admin)",
-            body=_object("targetType", closed=True, **_TARGET, user={"type": ["string", "integer", "null"]}),
-            _200=_object(people=_COUNT, online=_COUNT),
-        )
-    },
-    "/api/embed/tokens": {
-        "post": _operation(
-            "Create a token for one user's embedded inbox (scope embed; from the site's server)",
-            body=_object("username", closed=True, username=_text(64, 1), origin=_text()),
-            _201=_object("token expiresAt expiresIn", token=_text(), expiresAt=_TIME, expiresIn=_COUNT),
-        )
-    },
-    "/api/events": {
-        "post": _operation("Send one external event", body=_ref("Event"), _200=_ANY_OBJECT, _202=_ANY_OBJECT)
-    },
+        _200=_UNREAD,
+    ),
+    "GET /api/user/preferences": _operation("Your alert preferences", _200=_ref("Preferences")),
+    "PUT /api/user/preferences": _operation(
+        "Replace your alert preferences", body=_ref("Preferences"), _200=_ref("Preferences")
+    ),
+    "GET /api/admin/broadcasts": _operation(
+        "Broadcasts, newest first (admin)",
+        _parameter("filter", {"enum": list(broadcasts.STATUS_FILTERS)}),
+        _parameter("q", _text()),
+        _AFTER,
+        _LIMIT,
+        _200=_page_schema(_ref("Broadcast")),
+    ),
+    "POST /api/admin/broadcasts": _operation(
+        "Publish, schedule or draft (admin)",
+        _IDEMPOTENCY_KEY,
+        body=_object("title content targetType", closed=True, **_DRAFT, confirm=_CONFIRM),
+        _200=_ref("Broadcast"),
+        _201=_ref("Broadcast"),
+    ),
+    "GET /api/admin/broadcasts/{broadcast_id}": _operation(
+        "One broadcast (admin)", _parameter("If-None-Match", _text(), "header"), _200=_ref("Broadcast"), _304=None
+    ),
+    "PATCH /api/admin/broadcasts/{broadcast_id}": _operation(
+        "Edit (admin)", _IF_MATCH, body=_EDIT_BODY, _200=_ref("Broadcast")
+    ),
+    "DELETE /api/admin/broadcasts/{broadcast_id}": _operation(
+        "Recall (admin)", _parameter("reason", _text(500)), _200=_ref("Broadcast")
+    ),
+    "POST /api/admin/broadcasts/{broadcast_id}/cancel": _operation(
+        "Recall (admin)", body=_CANCEL_BODY, may_be_empty=True, _200=_ref("Broadcast")
+    ),
+    "GET /api/admin/broadcasts/{broadcast_id}/stats": _operation(
+        "Delivery statistics of a broadcast (admin)", _200=_ref("Stats")
+    ),
+    "GET /api/admin/broadcasts/{broadcast_id}/deliveries": _operation(
+        "Delivery statistics by recipient (admin)",
+        _parameter("sort", _text()),
+        _AFTER,
+        _LIMIT,
+        _200=_page_schema(_ref("Delivery")),
+    ),
+    "GET /api/admin/broadcasts/{broadcast_id}/revisions": _operation(
+        "The texts that people acknowledged (admin)",
+        _200=_object("ackRevision items", ackRevision=_COUNT, items=_list(_ACKNOWLEDGED_TEXT)),
+    ),
+    "POST /api/admin/broadcasts/{broadcast_id}/remind": _operation(
+        "Remind recipients who have not read it (admin)", _200=_object("reminded", reminded=_or_null(_COUNT))
+    ),
+    "GET /api/admin/dlt": _operation(
+        "Dead letters: events that could not be published (admin)",
+        _parameter("status", _text()),
+        _AFTER,
+        _LIMIT,
+        _200=_page_schema(_ANY_OBJECT),
+    ),
+    "DELETE /api/admin/dlt": _operation(
+        "Purge all waiting dead letters (admin)", _parameter("through", _COUNT), _200=_object("purged", purged=_COUNT)
+    ),
+    "POST /api/admin/dlt/redrive": _operation("Redrive all waiting dead letters (admin)", _200=_ANY_OBJECT),
+    "GET /api/admin/dlt/{letter_id}": _operation("One dead letter (admin)", _200=_ANY_OBJECT),
+    "DELETE /api/admin/dlt/{letter_id}": _operation("Purge a dead letter (admin)", _204=None),
+    "POST /api/admin/dlt/{letter_id}/redrive": _operation(
+        "Redrive a dead letter, unchanged or with `value` (admin)",
+        body=_REDRIVE_BODY,
+        may_be_empty=True,
+        _200=_ANY_OBJECT,
+    ),
+    "POST /api/admin/audience/preview": _operation(
+        "Preview an audience (admin)",
+        body=_object("targetType", closed=True, **_TARGET, user={"type": ["string", "integer", "null"]}),
+        _200=_object(people=_COUNT, online=_COUNT),
+    ),
+    "POST /api/embed/tokens": _operation(
+        "Create a token for one user's embedded inbox (scope embed; from the site's server)",
+        body=_object("username", closed=True, username=_text(64, 1), origin=_text()),
+        _201=_object("token expiresAt expiresIn", token=_text(), expiresAt=_TIME, expiresIn=_COUNT),
+    ),
+    "POST /api/events": _operation("Send one external event", body=_ref("Event"), _200=_ANY_OBJECT, _202=_ANY_OBJECT),
 }
