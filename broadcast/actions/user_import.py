@@ -20,7 +20,7 @@ from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
 from broadcast.domain import csv_reader
 from broadcast.domain.actor import Actor
-from broadcast.domain.csv_reader import TableRow
+from broadcast.domain.csv_reader import BadRow, TableRow
 from broadcast.domain.permissions import Permission
 from broadcast.store import users
 from broadcast.store.database import write_transaction
@@ -32,13 +32,6 @@ _MAX_LISTED_ROLES = 5  # roles of one row named in the error
 _MAX_MISSING_ROLES = 1000  # roles counted
 _BATCH_SIZE = 100  # rows per transaction: it holds SQLite's only write lock for some milliseconds
 _PAUSE_SECONDS = 0.0005
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    line: int
-    text: str
-    problem: str
 
 
 @dataclass(slots=True)

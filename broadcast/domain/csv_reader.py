@@ -41,6 +41,15 @@ class TableRow:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that an import leaves out, and why. `text` is its beginning."""
+
+    line: int
+    text: str
+    problem: str
+
+
 def decode_table(data: bytes) -> tuple[str, str | None]:
     """The text of a file, and the name of its encoding if that was guessed and should be checked.
 

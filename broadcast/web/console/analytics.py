@@ -20,7 +20,7 @@ from broadcast.store.fast.count_cache import COUNT_CACHE
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
 from broadcast.web.console.read_chart import ReadChart
-from broadcast.web.core.csv_download import stream_signed_csv
+from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import format_people_count, is_htmx, redirect_to, render_page
@@ -171,7 +171,7 @@ def _export_csv(broadcast: Broadcast):
 
     header = ("user id", "username", "name", "delivered at", "seen at", "read at", "acknowledged at")
     header += ("acknowledged revision", "acknowledged text SHA-256", "earlier acknowledgements", "no longer here")
-    return stream_signed_csv(f"broadcast-{broadcast_id}-{clock.now():%Y-%m-%d}.csv", header, read_chunk)
+    return stream_csv(f"broadcast-{broadcast_id}", header, read_chunk)
 
 
 def _to_csv_row(row: RecipientProgress) -> list[Any]:

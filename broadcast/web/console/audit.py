@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta
 from flask import Blueprint, request
 
 from broadcast.base.numbers import parse_number
-from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit
 from broadcast.store.audit import AuditFilters
-from broadcast.web.core.csv_download import stream_signed_csv
+from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow
 from broadcast.web.core.rendering import is_htmx, render_page
 
@@ -52,7 +51,7 @@ def export():
         return cells, rows[-1].id if len(rows) == _CHUNK_ROWS else None
 
     header = ("id", "at", "actor id", "actor", "action", "object type", "object id", "detail", "hash")
-    return stream_signed_csv(f"audit-{clock.now():%Y-%m-%d}.csv", header, read_chunk)
+    return stream_csv("audit", header, read_chunk)
 
 
 def _read_filters() -> tuple[AuditFilters, dict[str, str]]:

@@ -6,9 +6,11 @@ whole text: both versions are still complete, only not compared by word.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal, NamedTuple
+
+from broadcast.base.cooperative import Yielder
 
 MAX_COMPARISONS = 30_000  # some 15 ms for two texts: 16 KiB with eighty changed words
 MAX_CHARACTERS = 100_000  # of both texts; longer ones (pasted lists of users) are not compared
@@ -32,6 +34,14 @@ class TextDiff(NamedTuple):
     is_coarse: bool
 
 
+class FieldDiff(NamedTuple):
+    """The diff of one field of two versions."""
+
+    name: str
+    parts: list[DiffPart]
+    is_coarse: bool
+
+
 def compare(old: str, new: str) -> TextDiff:
     """Diff `old` and `new`. Blocks the loop for at most some 20 ms, whatever the texts."""
     if len(old) + len(new) > MAX_CHARACTERS:
@@ -44,6 +54,16 @@ def compare(old: str, new: str) -> TextDiff:
         else:
             parts += _diff_words("".join(piece.old), "".join(piece.new), budget)
     return TextDiff(_merge_parts(parts), is_coarse=budget.is_exhausted)
+
+
+def compare_fields(versions: Iterable[tuple[str, str, str]]) -> list[FieldDiff]:
+    """The fields whose old and new text differ, given as name, old and new. Lets other greenlets run."""
+    diffs, yielder = [], Yielder()
+    for name, old, new in versions:
+        if old != new:
+            diffs.append(FieldDiff(name, *compare(old, new)))
+            yielder.maybe_yield()
+    return diffs
 
 
 class _ComparisonBudget:

@@ -1,11 +1,9 @@
 """The broadcast list: tabs, filters, order and page in the URL; CSV export; bulk actions."""
 
-import csv
-from collections.abc import Callable, Iterable, Iterator
-from io import StringIO
+from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import copies
@@ -18,6 +16,7 @@ from broadcast.store import broadcast_query
 from broadcast.store.broadcast_query import BroadcastQuery
 from broadcast.web.console import viewer_stats
 from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
+from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import format_number, redirect_to, render_page
 from broadcast.web.core.request_parsing import parse_ids, read_choice
@@ -63,34 +62,20 @@ def listing():
 def download():
     """All pages of the list as CSV."""
     list_query = _read_query()
-    ids, total = (
-        broadcast_query.list_ids(list_query, limit=MAX_CSV_ROWS),
-        broadcast_query.count_by_tab(list_query)[list_query.tab],
-    )
-    filename = f"broadcasts-{list_query.tab}-{clock.now():%Y-%m-%d}.csv"
-    app: Flask = current_app._get_current_object()
-    response = Response(_generate_csv(app, ids, total, viewer_stats.may_see_per_recipient_stats()), mimetype="text/csv")
-    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
-    return response
+    ids = broadcast_query.list_ids(list_query, limit=MAX_CSV_ROWS)
+    omitted = broadcast_query.count_by_tab(list_query)[list_query.tab] - len(ids)
+    per_recipient = viewer_stats.may_see_per_recipient_stats()
 
+    def read_chunk(position: int | None):
+        start = position or 0
+        end = start + _CHUNK_ROWS
+        chunk = load_list_items(broadcast_query.list_by_ids(ids[start:end]), per_recipient=per_recipient)
+        rows = [_to_csv_row(item) for item in chunk]
+        if end < len(ids):
+            return rows, end
+        return [*rows, ["", f"and {omitted} more: narrow the filter"]] if omitted > 0 else rows, None
 
-def _generate_csv(app: Flask, ids: list[int], total: int, per_recipient: bool) -> Iterator[str]:
-    """The lines of the file, in chunks. Runs after the request, so it must not use the current identity."""
-    yield "\ufeff" + _to_csv([_COLUMNS])
-    for start in range(0, len(ids), _CHUNK_ROWS):
-        with app.app_context():
-            chunk = load_list_items(
-                broadcast_query.list_by_ids(ids[start : start + _CHUNK_ROWS]), per_recipient=per_recipient
-            )
-            yield _to_csv(map(_escape_formula, _to_csv_values(row)) for row in chunk)
-    if total > len(ids):
-        yield _to_csv([["", f"and {total - len(ids)} more: narrow the filter"]])
-
-
-def _to_csv(table: Iterable[Iterable[Any]]) -> str:
-    buffer = StringIO()
-    csv.writer(buffer).writerows(table)
-    return buffer.getvalue()
+    return stream_csv(f"broadcasts-{list_query.tab}", _COLUMNS, read_chunk, is_signed=False)
 
 
 @blueprint.post("/broadcasts/several")
@@ -197,26 +182,14 @@ def _build_filter_choices() -> dict[str, Any]:
     }
 
 
-def _to_csv_values(row: BroadcastListItem) -> list[Any]:
-    times = (row.created_at, row.published_at or row.scheduled_at, row.ends_at)
-    wire_times = [clock.to_rfc3339(moment) or "" for moment in times]
-    leading_cells = [row.id, row.title, row.status, row.priority, row.category or "", row.audience, row.sender_name]
-    broadcast_stats = row.stats
-    if not broadcast_stats.is_sent:
-        return [*leading_cells, *wire_times, "", "", broadcast_stats.would_reach, ""]
-    read = (
-        ""
-        if broadcast_stats.read is None
-        else broadcast_stats.read
-        if broadcast_stats.is_exact
-        else f"{broadcast_stats.read} or more"
-    )
-    return [*leading_cells, *wire_times, broadcast_stats.targeted, read, "", broadcast_stats.gone]
-
-
-def _escape_formula(value: Any) -> Any:
-    """Prevent a spreadsheet from running user text as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+def _to_csv_row(item: BroadcastListItem) -> list[Any]:
+    cells = [item.id, item.title, item.status, item.priority, item.category, item.audience, item.sender_name]
+    cells += [item.created_at, item.published_at or item.scheduled_at, item.ends_at]
+    stats = item.stats
+    if not stats.is_sent:
+        return [*cells, None, None, stats.would_reach, None]
+    read = stats.read if stats.is_exact or stats.read is None else f"{stats.read} or more"
+    return [*cells, stats.targeted, read, None, stats.gone]
 
 
 def _read_text(name: str, max_characters: int) -> str:

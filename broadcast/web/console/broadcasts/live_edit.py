@@ -15,6 +15,7 @@ from broadcast.web.console.broadcasts import compose_form, review
 from broadcast.web.core.identity import current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import read_choice
+from broadcast.web.core.text_diff import FieldDiff
 
 
 def render_form(
@@ -85,7 +86,7 @@ def _normalize(value: Any) -> Any:
     return "\n".join(value.split("\r\n")).strip() if isinstance(value, str) else value or None
 
 
-def diff_posted_form(broadcast: Broadcast) -> list[review.FieldDiff]:
+def diff_posted_form(broadcast: Broadcast) -> list[FieldDiff]:
     """The changes that the posted form would make."""
     stored_form = compose_form.from_fields(edits.to_public_fields(broadcast), {})
     return review.diff_forms(stored_form, overlay_editable_fields(stored_form, _read_form_values()))

@@ -5,28 +5,13 @@ from dataclasses import dataclass, field
 
 from broadcast.base.cooperative import Yielder
 from broadcast.domain import csv_reader
-from broadcast.domain.csv_reader import TableRow
+from broadcast.domain.csv_reader import BadRow, TableRow
 from broadcast.domain.message import parse_id_or_username
 from broadcast.store import users
 
-_HEADINGS = (
-    "username",
-    "login",
-    "user",
-    "user name",
-    "user id",
-    "id",
-    "person",
-    "name",
-)  # the first that exists is used
+# the first that exists is used
+_HEADINGS = ("username", "login", "user", "user name", "user id", "id", "person", "name")
 MAX_BAD_ROWS_SHOWN = 20  # reported one by one
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    line: int
-    text: str
-    problem: str
 
 
 @dataclass(slots=True)

@@ -1,12 +1,11 @@
 """The review before sending: recipients, time, errors, and the confirmation that the sender must give."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
 from broadcast.actions.audiences import resolve_audience
-from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
 from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
@@ -19,8 +18,8 @@ from broadcast.store import audiences, mutes
 from broadcast.store.models import Broadcast
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console.broadcasts import compose_form
-from broadcast.web.core import text_diff
 from broadcast.web.core.rendering import format_people_count
+from broadcast.web.core.text_diff import FieldDiff, compare_fields
 
 _FIELD_LABELS = {
     "title": "Title", "content": "Text", "priority": "Priority", "category": "Category", "people": "People",
@@ -54,16 +53,6 @@ class Review:
     errors: dict[str, str] = field(default_factory=dict)
     draft: Draft | None = None
     confirmation: ConfirmationRequirement = ConfirmationRequirement()  # noqa: RUF009 - frozen
-
-
-class FieldDiff(NamedTuple):
-    """One field of two versions, and the diff from theirs to mine."""
-
-    name: str
-    theirs: str
-    mine: str
-    parts: list[text_diff.DiffPart]
-    is_coarse: bool
 
 
 def build_review(form: MultiDict[str, str]) -> Review:
@@ -144,16 +133,10 @@ def describe_audience(audience: Audience) -> str:
 
 def diff_forms(theirs: dict[str, Any], mine: dict[str, Any]) -> list[FieldDiff]:
     """The fields in which two forms differ. Lets other greenlets run."""
-    pairs = [
+    return compare_fields(
         (name, _to_displayed_text(theirs.get(key)), _to_displayed_text(mine.get(key)))
         for key, name in _FIELD_LABELS.items()
-    ]
-    diffs, yielder = [], Yielder()
-    for name, old, new in pairs:
-        if old != new:
-            diffs.append(FieldDiff(name, old, new, *text_diff.compare(old, new)))
-            yielder.maybe_yield()
-    return diffs
+    )
 
 
 def _to_displayed_text(value: Any) -> str:

@@ -11,10 +11,10 @@ from broadcast.base.cooperative import Yielder
 from broadcast.domain.card import Card
 from broadcast.domain.permissions import Permission
 from broadcast.store import broadcasts, log
-from broadcast.web.core import text_diff
 from broadcast.web.core.identity import allow
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, render_page
+from broadcast.web.core.text_diff import compare_fields
 
 blueprint = Blueprint("revisions", __name__)
 
@@ -31,13 +31,6 @@ class Revision:
     is_notified_again: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FieldChange:
-    name: str
-    parts: list[text_diff.DiffPart]
-    is_coarse: bool
-
-
 class _TextVersion(NamedTuple):
     at: datetime
     card: Card
@@ -52,7 +45,9 @@ def revision(broadcast_id: int, number: int):
     texts = pairwise(_load_texts(broadcast_id)) if broadcast else ()
     pair = next(((before, after) for before, after in texts if after.card.revision == number), None)
     before, after = or_404(pair, "There is no such revision, or it is too old and no longer kept.")
-    changed = _diff_cards(before.card, after.card)
+    changed = compare_fields(
+        (name, _to_text(before.card, key), _to_text(after.card, key)) for key, name in _FIELD_LABELS
+    )
     if is_htmx():
         return render_page("console/broadcasts/_difference.html", changed=changed)
     return render_page(
@@ -81,16 +76,6 @@ def _load_texts(broadcast_id: int) -> list[_TextVersion]:
 
 def _list_changed_fields(old: Card, new: Card) -> list[str]:
     return [name for key, name in _FIELD_LABELS if getattr(old, key) != getattr(new, key)]
-
-
-def _diff_cards(old: Card, new: Card) -> list[FieldChange]:
-    changes, yielder = [], Yielder()
-    for key, name in _FIELD_LABELS:
-        before, after = _to_text(old, key), _to_text(new, key)
-        if before != after:
-            changes.append(FieldChange(name, *text_diff.compare(before, after)))
-            yielder.maybe_yield()
-    return changes
 
 
 _FIELD_LABELS = [

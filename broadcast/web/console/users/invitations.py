@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, Response, current_app, request, url_for
+from flask import Blueprint, Response, request, url_for
 
 from broadcast.actions import invitations as actions
 from broadcast.actions import users as people_actions
@@ -12,11 +12,11 @@ from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
-from broadcast.domain.signed_csv import SignedCsvEncoder
 from broadcast.store import invitations, users
 from broadcast.web.auth import login
 from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core import limits
+from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import parse_ids
@@ -47,7 +47,10 @@ def invite():
         raise_if_resumed()
         _require_password_login()
         created = actions.invite_users(
-            _read_user_ids(), valid_for=_get_validity(), by=current_identity().actor, now=clock.now()
+            _read_user_ids(),
+            valid_for=timedelta(days=SETTINGS.current.invitation_days),
+            by=current_identity().actor,
+            now=clock.now(),
         )
     except Invalid as invalid:
         return _render_list(typed=form.get("usernames", ""), error=str(invalid) or None), invalid.status
@@ -129,17 +132,10 @@ def _require_password_login() -> None:
         raise Invalid({"ids": "Only administrators can use a password. Other users sign in through your organisation."})
 
 
-def _get_validity() -> timedelta:
-    return timedelta(days=SETTINGS.current.invitation_days)
-
-
 def _build_link(token: str) -> str:
     return url_for("invitations.show", token=token, _external=True)
 
 
 def _render_csv(created: list[IssuedInvitation]) -> Response:
-    writer = SignedCsvEncoder(current_app.secret_key)
-    rows = [(one.username, one.name, _build_link(one.token), clock.to_rfc3339(one.expires_at)) for one in created]
-    body = writer.encode([("username", "name", "link", "good until")]) + writer.encode(rows) + writer.finish()
-    headers = {"Content-Disposition": f'attachment; filename="invitations-{clock.now():%Y-%m-%d}.csv"'}
-    return Response(body, mimetype="text/csv", headers=headers)
+    rows = [(one.username, one.name, _build_link(one.token), one.expires_at) for one in created]
+    return stream_csv("invitations", ("username", "name", "link", "good until"), lambda _: (rows, None))
