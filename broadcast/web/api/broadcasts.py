@@ -24,7 +24,13 @@ from broadcast.web.console import viewer_stats
 from broadcast.web.core.error_handlers import make_error_response
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
-from broadcast.web.core.request_parsing import pop_confirmation, read_json_object, read_paging
+from broadcast.web.core.request_parsing import (
+    pop_confirmation,
+    read_json_object,
+    read_paging,
+    read_text,
+    reject_unknown_fields,
+)
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
 
@@ -89,7 +95,7 @@ def listing():
     if filter_name not in broadcasts.STATUS_FILTERS:
         raise Invalid({"filter": f"filter must be one of {', '.join(broadcasts.STATUS_FILTERS)}."})
     before, limit = read_paging()
-    q = request.args.get("q", "").strip()[:200].replace("\0", "")
+    q = read_text(request.args, "q", 200)
     fetched = broadcasts.list_page(filter_name, q=q, before=before, limit=limit + 1)
     displayed = fetched[:limit]
     stats_by_id = viewer_stats.load_stats(displayed)
@@ -176,10 +182,9 @@ def preview_audience():
 @allow(Permission.WRITE)
 def cancel(broadcast_id: int):
     """The reason from `{reason}` or `?reason=`."""
-    body = read_json_object() if request.content_length else {}
+    body = read_json_object(may_be_empty=True)
     reason = body.get("reason", request.args.get("reason", "No reason given"))
-    if unknown := body.keys() - {"reason"}:
-        raise Invalid(dict.fromkeys(unknown, "There is no such field."))
+    reject_unknown_fields(body, "reason")
     if not isinstance(reason, str):
         raise Invalid({"reason": "reason must be text."})
     actions.cancel(broadcast_id, reason=reason, by=current_identity().actor, now=clock.now())

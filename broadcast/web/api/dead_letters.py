@@ -44,7 +44,7 @@ def detail(letter_id: int):
 @allow(Permission.OPERATE)
 def redrive_one(letter_id: int):
     """Redrive one; `{value: "…"}` hands in that text instead of what came. 422 with the reason when it is still wrong."""
-    letter, body = get_letter_or_404(letter_id), _read_json_body()
+    letter, body = get_letter_or_404(letter_id), read_json_object(may_be_empty=True)
     value, confirmed = body.get("value"), pop_confirmation(body)
     if body.keys() - {"value"} or not isinstance(value, str | None):
         raise Invalid({"value": "Send {value: text}, or nothing to redrive the original event."})
@@ -109,9 +109,3 @@ def _to_json(letter: DeadLetter) -> dict[str, Any]:
 def _encode_base64(value: bytes | None) -> str | None:
     """Encode arbitrary bytes for JSON."""
     return None if value is None else base64.b64encode(value).decode()
-
-
-def _read_json_body() -> dict[str, Any]:
-    if not request.content_length:
-        return {}
-    return dict(read_json_object())

@@ -14,7 +14,14 @@ from broadcast.domain import clock, time_zones
 from broadcast.store import inbox, log, users
 from broadcast.store.inbox import InboxFilters, InboxItem
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.request_parsing import is_encodable, read_json_object, read_paging, require_number
+from broadcast.web.core.request_parsing import (
+    is_encodable,
+    read_json_object,
+    read_paging,
+    reject_unknown_fields,
+    require_number,
+)
+from broadcast.web.inbox.actions import ACTIONS_BY_VERB
 from broadcast.web.inbox.pages import choose_alerts, read_filters, record_deliveries, select_store
 
 blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
@@ -78,14 +85,7 @@ def _make_action_view(verb: str, action: Callable[..., Any]) -> Callable[[], Res
     return view
 
 
-for _verb, _action in {
-    "read": actions.mark_read,
-    "unread": actions.mark_unread,
-    "archive": actions.archive,
-    "unarchive": actions.unarchive,
-    "acknowledge": actions.acknowledge,
-    "dismiss": actions.dismiss,
-}.items():
+for _verb, _action in ACTIONS_BY_VERB.items():
     blueprint.add_url_rule(
         f"/user/messages/{_verb}", f"messages_{_verb}", _make_action_view(_verb, _action), methods=["POST"]
     )
@@ -116,11 +116,11 @@ def snooze():
 @allow("person", may_be_embedded=True)
 def read_all():
     """A filter `{view, category, priority, q, through}`; the whole inbox when empty."""
-    body = read_json_object() if request.content_length else {}
+    body = read_json_object(may_be_empty=True)
     through = body.pop("through", None)
     if through is not None and (type(through) is not int or not 0 <= through < 2**63):
         raise Invalid({"through": "through must be the seq of a message."})
-    _reject_unknown_fields(body, {"view", "category", "priority", "q"})
+    reject_unknown_fields(body, "view", "category", "priority", "q")
     if invalid_fields := [
         name for name, value in body.items() if not isinstance(value, str) or not is_encodable(value)
     ]:
@@ -191,13 +191,8 @@ def _read_broadcast_ids(*other_fields: str) -> list[int]:
     is_list = isinstance(ids, list) and 0 < len(ids) <= 1000
     if not is_list or not all(type(n) is int and 0 < n < 2**63 for n in ids):
         raise Invalid({"broadcastIds": "Send a list of 1 to 1,000 ids."})
-    _reject_unknown_fields(body, set(other_fields))
+    reject_unknown_fields(body, *other_fields)
     return ids
-
-
-def _reject_unknown_fields(body: dict[str, Any], known_fields: set[str]) -> None:
-    if unknown := body.keys() - known_fields:
-        raise Invalid({str(name)[:60]: "There is no such field." for name in unknown})
 
 
 def _count_unread() -> int:

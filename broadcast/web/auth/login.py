@@ -1,5 +1,7 @@
 """Sign-in and sign-out: by password, OpenID provider or reverse proxy."""
 
+from datetime import datetime
+
 import flask
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, redirect, request, url_for
 from flask_wtf.csrf import generate_csrf
@@ -15,7 +17,7 @@ from broadcast.base.errors import (
     NotSignedIn,
     SignInRefused,
 )
-from broadcast.config.settings import SETTINGS, Settings
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.external_identity import ExternalIdentity, ProviderTrust
 from broadcast.store.models import setup
@@ -55,7 +57,7 @@ def login():
     try:
         return _sign_in_externally(
             external_identity,
-            ProviderTrust(may_create_users=_get_settings().proxy_create_users),
+            ProviderTrust(may_create_users=SETTINGS.current.proxy_create_users),
             target,
             is_by_proxy=True,
         )
@@ -68,19 +70,11 @@ def login():
 def sign_in():
     username, password = request.form.get("username", ""), request.form.get("password", "")
     target = request.form.get("next", "")
+    is_admin_only = SETTINGS.current.password_sign_in == "administrators"
     try:
-        token, user_id = actions.sign_in(
-            username,
-            password,
-            address=limits.get_remote_address(),
-            user_agent=request.user_agent.string,
-            now=clock.now(),
-            is_admin_only=_get_settings().password_sign_in == "administrators",
-            replaced_token=get_session_token(),
-        )
+        user_id = sign_in_with_password(username, password, now=clock.now(), is_admin_only=is_admin_only)
     except SignInRefused as refused:
         return _render_refusal(refused, username=username.strip(), next_path=target, should_show_password=True)
-    start_session(token)
     saved_form = resumable_forms.read(request.form.get("kept"))
     if saved_form and saved_form.user_id == user_id:
         resumable_forms.bind_csrf_token(user_id)
@@ -88,9 +82,19 @@ def sign_in():
     return _redirect_to(target)
 
 
-def get_session_token() -> str | None:
-    """The token of this browser's session, which a new session replaces."""
-    return flask.session.get("token")
+def sign_in_with_password(username: str, password: str, *, now: datetime, is_admin_only: bool = False) -> int:
+    """Begin a session in this browser, which ends its previous one. Returns the user id. Raises SignInRefused."""
+    token, user_id = actions.sign_in(
+        username,
+        password,
+        address=limits.get_remote_address(),
+        user_agent=request.user_agent.string,
+        now=now,
+        is_admin_only=is_admin_only,
+        replaced_token=flask.session.get("token"),
+    )
+    _start_session(token)
+    return user_id
 
 
 def _render_resume_login(saved_form: SavedForm) -> Response:
@@ -101,7 +105,7 @@ def _render_resume_login(saved_form: SavedForm) -> Response:
     return current_app.make_response((body, NotSignedIn.status))
 
 
-def start_session(token: str, *, is_by_proxy: bool = False) -> None:
+def _start_session(token: str, *, is_by_proxy: bool = False) -> None:
     """Use the session of `token` in this browser from now on."""
     flask.session.clear()  # new session id and CSRF token for the new user
     flask.session["token"] = token
@@ -125,7 +129,7 @@ def oidc_login():
 @allow("anyone")
 def oidc_callback():
     """Callback from the provider. Nothing is written unless this browser's cookie proves that it was sent there."""
-    provider, settings, target = _get_provider_or_404(), _get_settings(), flask.session.get("next", "")
+    provider, settings, target = _get_provider_or_404(), SETTINGS.current, flask.session.get("next", "")
     trust = ProviderTrust(
         may_create_users=settings.oidc_create_users, may_link_accounts=settings.oidc_link_users == "everybody"
     )
@@ -180,7 +184,7 @@ def signed_out():
         return redirect_to("auth.login")
     provider: OidcProvider | None = OIDC_PROVIDER.current
     provider_url = provider and provider.build_sign_out_url(url_for("auth.login", _external=True))
-    return render_page("auth/signed_out.html", elsewhere=provider_url or _get_settings().proxy_sign_out_url)
+    return render_page("auth/signed_out.html", elsewhere=provider_url or SETTINGS.current.proxy_sign_out_url)
 
 
 def _sign_in_externally(
@@ -192,9 +196,9 @@ def _sign_in_externally(
         address=limits.get_remote_address(),
         user_agent=request.user_agent.string,
         now=clock.now(),
-        replaced_token=get_session_token(),
+        replaced_token=flask.session.get("token"),
     )
-    start_session(token, is_by_proxy=is_by_proxy)
+    _start_session(token, is_by_proxy=is_by_proxy)
     return _redirect_to(target)
 
 
@@ -222,7 +226,7 @@ def _render_login(
     """The sign-in page. `signed_form` is carried to the page after sign-in; `saved_form` is posted again after a
     sign-in in another tab.
     """
-    settings = _get_settings()
+    settings = SETTINGS.current
     is_password_requested = should_show_password or request.args.get("with") == "password"
     return render_page(
         "auth/login.html",
@@ -247,11 +251,7 @@ def _get_provider_or_404() -> OidcProvider:
 
 
 def _has_external_login() -> bool:
-    return bool(_get_settings().oidc_issuer or _get_settings().proxy_sign_in_header)
-
-
-def _get_settings() -> Settings:
-    return SETTINGS.current
+    return bool(SETTINGS.current.oidc_issuer or SETTINGS.current.proxy_sign_in_header)
 
 
 def _is_local_path(target: str) -> bool:

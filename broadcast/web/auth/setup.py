@@ -6,12 +6,10 @@ Closed for good once an administrator exists. Without a code the page only says 
 from flask import Blueprint, request
 
 from broadcast.actions import initial_setup as actions
-from broadcast.actions import users
 from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.store.models import setup
 from broadcast.web.auth import login
-from broadcast.web.core import limits
 from broadcast.web.core.identity import allow
 from broadcast.web.core.rendering import redirect_to, render_page
 
@@ -35,15 +33,7 @@ def create_administrator():
         actions.create_first_administrator(form.get("code", ""), username, password, name=form.get("name"), now=now)
     except Invalid as invalid:
         return _render_setup(form, invalid.fields), invalid.status
-    token, _ = users.sign_in(
-        username,
-        password,
-        address=limits.get_remote_address(),
-        user_agent=request.user_agent.string,
-        now=now,
-        replaced_token=login.get_session_token(),
-    )
-    login.start_session(token)
+    login.sign_in_with_password(username, password, now=now)
     return redirect_to("console.overview.overview")
 
 

@@ -12,6 +12,7 @@ from broadcast.store.audit import AuditFilters
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow
 from broadcast.web.core.rendering import is_htmx, render_page
+from broadcast.web.core.request_parsing import read_text
 
 blueprint = Blueprint("audit", __name__, url_prefix="/console/audit")
 
@@ -56,9 +57,7 @@ def export():
 
 def _read_filters() -> tuple[AuditFilters, dict[str, str]]:
     """The filters, and how they were typed. Days are UTC; an invalid day is ignored."""
-    typed = {
-        name: request.args.get(name, "").strip()[:100].replace("\0", "") for name in (*_TEXT_FILTERS, "since", "until")
-    }
+    typed = {name: read_text(request.args, name, 100) for name in (*_TEXT_FILTERS, "since", "until")}
     since, until = _parse_day(typed["since"]), _parse_day(typed["until"])
     texts = {field: typed[name] for name, field in _TEXT_FILTERS.items()}
     return AuditFilters(**texts, since=since, until=until and until + timedelta(days=1)), typed

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import request
 
-from broadcast.base.errors import Invalid
+from broadcast.base.errors import Conflict, Invalid
 from broadcast.base.numbers import parse_number
 from broadcast.domain.confirmation import ConfirmationInput
 
@@ -13,8 +13,10 @@ MAX_PAGE_SIZE = 200  # items in a page
 _MAX_FIELDS = 200  # of a body; unknown ones are reported by name
 
 
-def read_json_object() -> dict[str, Any]:
+def read_json_object(*, may_be_empty: bool = False) -> dict[str, Any]:
     """The body as a JSON object. Raises Invalid for any other body; a body that is too large stays a 413."""
+    if may_be_empty and not request.content_length:
+        return {}
     try:
         body = request.get_json(silent=True) if request.is_json else None
     except RecursionError:  # ten thousand nested brackets
@@ -24,6 +26,11 @@ def read_json_object() -> dict[str, Any]:
     if len(body) > _MAX_FIELDS:
         raise Invalid({"body": f"Send one JSON object of at most {_MAX_FIELDS} fields."})
     return dict(body)
+
+
+def reject_unknown_fields(body: Mapping[str, Any], *known_names: str) -> None:
+    if unknown := body.keys() - set(known_names):
+        raise Invalid({str(name)[:60]: "There is no such field." for name in unknown})
 
 
 def read_choice(field_name: str, choices: Collection[str], default: str) -> str:
@@ -49,6 +56,16 @@ def pop_confirmation(body: dict[str, Any]) -> ConfirmationInput | None:
     ):
         raise Invalid({"confirm": "confirm must be an object: {people: a number, password: text}."})
     return ConfirmationInput(typed_count=people, password=password)
+
+
+def read_text(values: Mapping[str, str], name: str, max_characters: int) -> str:
+    """A text of a query or form, without spaces around it; empty when it is missing."""
+    return values.get(name, "").replace("\0", "").strip()[:max_characters]  # PostgreSQL text cannot hold NUL
+
+
+def to_form_errors(problem: Invalid | Conflict, field_name: str) -> dict[str, str]:
+    """The sentences by field; that of a conflict is for `field_name`."""
+    return problem.fields if isinstance(problem, Invalid) else {field_name: str(problem)}
 
 
 def is_encodable(text: str) -> bool:

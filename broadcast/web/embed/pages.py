@@ -16,10 +16,10 @@ from werkzeug.exceptions import HTTPException
 from broadcast.actions import embed_sessions as actions
 from broadcast.actions.embed_sessions import EmbeddingSite, SessionLifetime
 from broadcast.base.errors import Forbidden, Invalid, NotFound
-from broadcast.config.settings import SETTINGS, Settings
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.web.core.identity import allow, current_identity, is_embeddable
-from broadcast.web.core.request_parsing import read_json_object
+from broadcast.web.core.request_parsing import read_json_object, reject_unknown_fields
 from broadcast.web.embed import tokens as embed_tokens
 
 blueprint = Blueprint("embedding", __name__)
@@ -47,7 +47,7 @@ def init_app(app: Flask) -> None:
 @blueprint.get("/embed.js")
 @allow("anyone")
 def script() -> Response:
-    if not _get_settings().embed_origins:
+    if not SETTINGS.current.embed_origins:
         raise NotFound("There is nothing at this address.")
     response = Response(_build_script(Path(current_app.static_folder)), mimetype="text/javascript")
     response.headers["Cache-Control"] = f"public, max-age={_SCRIPT_SECONDS}"
@@ -70,12 +70,11 @@ def create_token():
     """`{username, origin}` from a site's server: a token for that user on that site; a sole origin may be left out."""
     if request.headers.get("Origin") or request.headers.get("Sec-Fetch-Site"):
         raise Forbidden("Request this from your server. Never put the key that you used into a web page.")
-    body, origins = read_json_object(), _get_settings().embed_origins
+    body, origins = read_json_object(), SETTINGS.current.embed_origins
     if not origins:
         raise NotFound("Embedding is off: EMBED_ORIGINS is empty.")
     username, origin = body.pop("username", None), body.pop("origin", origins[0] if len(origins) == 1 else None)
-    if body:
-        raise Invalid({str(name)[:60]: "There is no such field." for name in body})
+    reject_unknown_fields(body)
     if not isinstance(username, str) or not 0 < len(username) <= 64:
         raise Invalid({"username": "Send the username of the user."})
     if origin not in origins:
@@ -84,7 +83,7 @@ def create_token():
 
 
 def _issue_token(username: str, origin: str, now: datetime) -> Response:
-    settings, caller = _get_settings(), current_identity()
+    settings, caller = SETTINGS.current, current_identity()
     session_limits = SessionLifetime(
         timedelta(hours=settings.session_idle_hours), timedelta(hours=settings.session_max_hours)
     )
@@ -99,7 +98,7 @@ def _issue_token(username: str, origin: str, now: datetime) -> Response:
 def _answer_preflight() -> Response | None:
     """Answer a preflight request (Fetch standard, 3.2.2)."""
     method = request.headers.get("Access-Control-Request-Method")
-    if request.method != "OPTIONS" or not method or request.headers.get("Origin") not in _get_settings().embed_origins:
+    if request.method != "OPTIONS" or not method or request.headers.get("Origin") not in SETTINGS.current.embed_origins:
         return None
     try:
         endpoint, _ = request_ctx.url_adapter.match(method=method)
@@ -117,12 +116,8 @@ def _answer_preflight() -> Response | None:
 
 
 def _add_cors_headers(response: Response) -> Response:
-    if _get_settings().embed_origins and is_embeddable(request.endpoint):
+    if SETTINGS.current.embed_origins and is_embeddable(request.endpoint):
         response.vary.add("Origin")
         if g.get("embedded_in") and g.embedded_in == request.headers.get("Origin"):
             response.headers["Access-Control-Allow-Origin"] = g.embedded_in
     return response
-
-
-def _get_settings() -> Settings:
-    return SETTINGS.current

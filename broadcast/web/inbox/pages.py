@@ -19,7 +19,7 @@ from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, render_page, to_card_view
-from broadcast.web.core.request_parsing import parse_ids
+from broadcast.web.core.request_parsing import parse_ids, read_text
 
 blueprint = Blueprint("inbox", __name__, url_prefix="/inbox")
 
@@ -79,7 +79,7 @@ def alerts():
     return jsonify(
         user_preferences.to_json()
         | {
-            "mandatory": get_mandatory_categories(),
+            "mandatory": SETTINGS.current.mandatory_categories,
             "quiet": [
                 [clock.to_rfc3339(start), clock.to_rfc3339(end)]
                 for start, end in user_preferences.get_quiet_periods(now)
@@ -103,11 +103,7 @@ def message(broadcast_id: int):
 def choose_alerts(viewer: Viewer, user_preferences: Preferences, *, now: datetime) -> list[Alert]:
     """The alerts that a newly opened page raises, in order."""
     waiting = stored.list_alerts(viewer, now=now, limit=_MAX_WAITING_ALERTS)
-    return select_alerts(waiting, user_preferences, mandatory=get_mandatory_categories())
-
-
-def get_mandatory_categories() -> list[str]:
-    return SETTINGS.current.mandatory_categories
+    return select_alerts(waiting, user_preferences, mandatory=SETTINGS.current.mandatory_categories)
 
 
 def counts_to_json(counts: ViewCounts) -> dict:
@@ -121,14 +117,10 @@ def read_filters(values) -> InboxFilters:
     view = values.get("view", "inbox")
     return InboxFilters(
         view=view if view in stored.VIEWS else "inbox",
-        category=_read_text(values, "category", 40),
-        priority=_read_text(values, "priority", 16),
-        q=_read_text(values, "q", 200),
+        category=read_text(values, "category", 40),
+        priority=read_text(values, "priority", 16),
+        q=read_text(values, "q", 200),
     )
-
-
-def _read_text(values, name: str, max_characters: int) -> str:
-    return values.get(name, "").replace("\0", "").strip()[:max_characters]  # PostgreSQL text cannot hold NUL
 
 
 def select_store(filters: InboxFilters) -> ModuleType:

@@ -17,6 +17,7 @@ from broadcast.web.console.broadcasts import review as reviewing
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import CardView, format_people_count, render_page
+from broadcast.web.core.request_parsing import read_text
 
 blueprint = Blueprint("parts", __name__)
 blueprint.url_value_preprocessor(compose.raise_body_limit)
@@ -81,7 +82,7 @@ def review():
 @allow(Permission.WRITE)
 def search_users():
     """Enabled users whose name or username contains the query."""
-    q = request.args.get("pick", "").strip()[:64].replace("\0", "")
+    q = read_text(request.args, "pick", 64)
     fetched = users.search(q, limit=_MAX_USERS_OFFERED + 1) if q else []
     return render_page(
         "console/broadcasts/_user_search.html",

@@ -19,6 +19,7 @@ from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import redirect_to, render_page
+from broadcast.web.core.request_parsing import to_form_errors
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("library", __name__, url_prefix="/library")
@@ -131,10 +132,8 @@ def _save_template(template_id: int | None) -> Any:
     try:
         raise_if_resumed()
         actions.save(template_id, **form, by=current_identity().actor, now=clock.now())
-    except Invalid as invalid:
-        return _render_form(form, invalid.fields, template_id), invalid.status
-    except Conflict as conflict:
-        return _render_form(form, {"name": str(conflict)}, template_id), conflict.status
+    except (Invalid, Conflict) as problem:
+        return _render_form(form, to_form_errors(problem, "name"), template_id), problem.status
     return redirect_to("console.library.index", "Template saved.")
 
 

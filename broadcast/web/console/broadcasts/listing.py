@@ -19,7 +19,7 @@ from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_l
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import format_number, redirect_to, render_page
-from broadcast.web.core.request_parsing import parse_ids, read_choice
+from broadcast.web.core.request_parsing import parse_ids, read_choice, read_text
 
 blueprint = Blueprint("listing", __name__)
 
@@ -140,8 +140,8 @@ def _read_query() -> BroadcastQuery:
     priority = args.get("priority", "")
     return BroadcastQuery(
         tab=tab if tab in broadcast_query.TABS else "all",
-        q=_read_text("q", 200),
-        category=_read_text("category", 40),
+        q=read_text(request.args, "q", 200),
+        category=read_text(request.args, "category", 40),
         author=parse_number(args.get("author")),
         priority=priority if priority in set(Priority) else "",
         sort=sort if sort in broadcast_query.SORTS else "newest",
@@ -190,7 +190,3 @@ def _to_csv_row(item: BroadcastListItem) -> list[Any]:
         return [*cells, None, None, stats.would_reach, None]
     read = stats.read if stats.is_exact or stats.read is None else f"{stats.read} or more"
     return [*cells, stats.targeted, read, None, stats.gone]
-
-
-def _read_text(name: str, max_characters: int) -> str:
-    return request.args.get(name, "").strip()[:max_characters].replace("\0", "")

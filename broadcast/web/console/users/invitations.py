@@ -5,7 +5,6 @@ from datetime import timedelta
 from flask import Blueprint, Response, request, url_for
 
 from broadcast.actions import invitations as actions
-from broadcast.actions import users as people_actions
 from broadcast.actions.invitations import IssuedInvitation
 from broadcast.base.errors import Invalid
 from broadcast.base.numbers import parse_number
@@ -15,7 +14,6 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import invitations, users
 from broadcast.web.auth import login
 from broadcast.web.console.broadcasts import compose_form
-from broadcast.web.core import limits
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
@@ -85,10 +83,7 @@ def accept(token: str):
         username = actions.accept_invitation(token, password, now=now)
     except Invalid as invalid:
         return _render_acceptance(token, invalid.fields), invalid.status
-    session_token, _ = people_actions.sign_in(
-        username, password, address=limits.get_remote_address(), user_agent=request.user_agent.string, now=now
-    )
-    login.start_session(session_token)
+    login.sign_in_with_password(username, password, now=now)
     return redirect_to("inbox.index")
 
 

@@ -13,6 +13,7 @@ from broadcast.store import roles, users
 from broadcast.store.models import Broadcast
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
+from broadcast.web.core.request_parsing import to_form_errors
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 
 blueprint = Blueprint("roles", __name__, url_prefix="/console/roles")
@@ -54,7 +55,7 @@ def rename(name: str):
         raise_if_resumed()
         new_name = actions.rename(name, typed, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
-        return _render_role(name, typed, _to_form_errors(problem)), problem.status
+        return _render_role(name, typed, to_form_errors(problem, "name")), problem.status
     notice = f"The role {name} is called {new_name} now. Everything that uses it has been updated."
     return redirect_to("roles.detail", notice, name=new_name)
 
@@ -143,7 +144,3 @@ def _is_default_target(rule: Any, name: str) -> bool:
 
 def _list_permissions(name: str) -> list[str]:
     return [str(permission) for permission in Permission if permission in permissions.get_role_permissions([name])]
-
-
-def _to_form_errors(problem: Invalid | Conflict) -> dict[str, str]:
-    return problem.fields if isinstance(problem, Invalid) else {"name": str(problem)}

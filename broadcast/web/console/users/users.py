@@ -20,7 +20,7 @@ from broadcast.streams.presence import PRESENCE
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, redirect_to, render_page
-from broadcast.web.core.request_parsing import read_choice
+from broadcast.web.core.request_parsing import read_choice, read_text, to_form_errors
 from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
 from broadcast.web.core.security_headers import allow_large_body
 
@@ -37,7 +37,7 @@ _ACCOUNT_STATES = ("", "enabled", "disabled")
 @allow(Permission.PEOPLE)
 def listing():
     filters = _read_filters()
-    fetched = users.list_page(filters, after=_read_text("after", 64), limit=PAGE_SIZE + 1)
+    fetched = users.list_page(filters, after=read_text(request.args, "after", 64), limit=PAGE_SIZE + 1)
     displayed = fetched[:PAGE_SIZE]
     values = {
         "people": displayed,
@@ -77,7 +77,7 @@ def create():
         )
     except (Invalid, Conflict) as problem:
         typed = {"username": username, "name": form.get("name", ""), "roles": _read_submitted_roles()}
-        return _render_new_form(typed, _to_form_errors(problem, "username")), problem.status
+        return _render_new_form(typed, to_form_errors(problem, "username")), problem.status
     return redirect_to("people.detail", user_id=user_id)
 
 
@@ -112,7 +112,7 @@ def delete(user_id: int):
     try:
         accounts.delete(user_id, typed_username=typed, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
-        errors = _to_form_errors(problem, "typedUsername")
+        errors = to_form_errors(problem, "typedUsername")
         return render_page(
             "console/users/detail.html", **_build_context(_get_user_or_404(user_id), errors=errors)
         ), problem.status
@@ -130,7 +130,7 @@ def set_roles(user_id: int):
         actions.set_roles(user_id, _read_submitted_roles(), by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         context = _build_context(
-            _get_user_or_404(user_id), errors=_to_form_errors(problem, "roles"), roles=_read_submitted_roles()
+            _get_user_or_404(user_id), errors=to_form_errors(problem, "roles"), roles=_read_submitted_roles()
         )
         return render_page("console/users/detail.html", **context), problem.status
     return redirect_to("people.detail", "Roles saved. Open pages update within a second.", user_id=user_id)
@@ -221,11 +221,6 @@ def _render_new_form(typed: dict[str, Any], errors: dict[str, str]) -> str:
     return render_page("console/users/new.html", form=typed, errors=errors, roles=_list_known_roles(typed["roles"]))
 
 
-def _to_form_errors(problem: Invalid | Conflict, field: str) -> dict[str, str]:
-    """The errors by field; a conflict is reported at `field`."""
-    return problem.fields if isinstance(problem, Invalid) else {field: str(problem)}
-
-
 def _build_context(
     user: User,
     *,
@@ -285,8 +280,8 @@ def _get_user_or_404(user_id: int) -> User:
 
 def _read_filters() -> UserFilters:
     state = request.args.get("state", "")
-    return UserFilters(_read_text("q", 100), _read_text("role", 64), state if state in _ACCOUNT_STATES else "")
-
-
-def _read_text(name: str, max_characters: int) -> str:
-    return request.args.get(name, "").strip()[:max_characters].replace("\0", "")
+    return UserFilters(
+        read_text(request.args, "q", 100),
+        read_text(request.args, "role", 64),
+        state if state in _ACCOUNT_STATES else "",
+    )
