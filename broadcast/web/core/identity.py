@@ -9,7 +9,7 @@ marked `may_be_embedded`, and only for pages of its own origin.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import flask
 from flask import Flask, current_app, g, request
@@ -58,9 +58,9 @@ class Identity:
     actor: Actor
     username: str
     session_name: str
-    session_id: int | None
     authenticated_at: datetime
     has_password: bool
+    session_id: int | None = None
     token_id: int | None = None
     expires_at: datetime | None = None
     origin: str | None = None
@@ -173,14 +173,10 @@ def _authenticate_session(token: str, now: datetime) -> Identity | None:
     credential = credentials.find_by_session_token(actions.hash_token(token))
     if credential is None or not _touch_if_active(credential, now):
         return None
-    session_name, expires_at = (
-        actions.format_session_key(credential.id),
-        credential.created_at + _get_max_session_age(credential),
-    )
     actor = replace(_build_actor(credential, may_use_console=True), signed_in_at=credential.created_at)
-    return Identity(
-        actor, credential.username, session_name, credential.id, *_get_login_details(credential), expires_at=expires_at
-    )
+    session_name = actions.format_session_key(credential.id)
+    expires_at = credential.created_at + _get_max_session_age(credential)
+    return _build_identity(credential, actor, session_name, expires_at, session_id=credential.id)
 
 
 def _get_max_session_age(credential: Credential) -> timedelta:
@@ -215,15 +211,7 @@ def _authenticate_embed_token(token: str, now: datetime) -> Identity:
         raise NotSignedIn("This token has expired. Ask your server for a new one.")
     session_name = f"{actions.format_session_key(credential.id)} {actions.format_token_key(credential.token_id)}"
     actor = _build_actor(credential, may_use_console=False)
-    return Identity(
-        actor,
-        credential.username,
-        session_name,
-        None,
-        *_get_login_details(credential),
-        expires_at=claims[1],
-        origin=credential.origin,
-    )
+    return _build_identity(credential, actor, session_name, claims[1], origin=credential.origin)
 
 
 def _authenticate_token(token: str, now: datetime) -> Identity:
@@ -234,23 +222,23 @@ def _authenticate_token(token: str, now: datetime) -> Identity:
         raise NotSignedIn("This token has expired or was revoked. Ask an administrator for a new one.")
     LAST_USED_BUFFER.current.note_token(credential.id, credential.used_at, now=now)
     g.scopes = set(credential.scopes.split())
-    actor, token_name = (
-        _build_actor(credential, may_use_console="admin" in g.scopes),
-        actions.format_token_key(credential.id),
-    )
+    actor = _build_actor(credential, may_use_console="admin" in g.scopes)
+    token_name = actions.format_token_key(credential.id)
+    return _build_identity(credential, actor, token_name, credential.expires_at, token_id=credential.id)
+
+
+def _build_identity(
+    credential: Credential, actor: Actor, session_name: str, expires_at: datetime | None, **ids: Any
+) -> Identity:
     return Identity(
-        actor,
-        credential.username,
-        token_name,
-        None,
-        *_get_login_details(credential),
-        token_id=credential.id,
-        expires_at=credential.expires_at,
+        actor=actor,
+        username=credential.username,
+        session_name=session_name,
+        authenticated_at=credential.created_at,
+        has_password=credential.has_password,
+        expires_at=expires_at,
+        **ids,
     )
-
-
-def _get_login_details(credential: Credential) -> tuple[datetime, bool]:
-    return credential.created_at, credential.has_password
 
 
 def _verify_proxy_user(identity: Identity | None) -> Identity | None:

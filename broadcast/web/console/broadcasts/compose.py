@@ -7,6 +7,7 @@ scripts only load parts of the page earlier.
 import secrets
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, jsonify, request, url_for
@@ -30,7 +31,7 @@ from broadcast.web.console.broadcasts import review as reviewing
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import redirect_to, render_page
-from broadcast.web.core.request_parsing import read_choice
+from broadcast.web.core.request_parsing import read_choice, to_form_errors
 from broadcast.web.core.resumable_forms import FormResumed, raise_if_resumed, resumable_form
 
 blueprint = Blueprint("compose", __name__)
@@ -52,7 +53,7 @@ def compose():
     form, audience_id = compose_form.build_empty_form(), parse_number(request.args.get("audience"))
     if audience_id is not None and (saved_audience := audiences.get_saved(audience_id)):
         form |= audience_to_form(saved_audience.target)
-    return render_form(form, {})
+    return render_form(form)
 
 
 @blueprint.post("/broadcasts")
@@ -69,7 +70,7 @@ def edit(broadcast_id: int):
     lifecycle.transition(broadcast.status, "edited")
     if broadcast.is_live:
         return live_edit.render_form(broadcast, load_form(broadcast), {})
-    return render_form(load_form(broadcast), {}, broadcast=broadcast)
+    return render_form(load_form(broadcast), broadcast=broadcast)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/edit")
@@ -91,10 +92,8 @@ def autosave():
     """Save the form as a draft in the background. The response has its address and version."""
     try:
         saved = _save_draft(parse_number(request.form.get("broadcastId")))
-    except Conflict as conflict:
-        return jsonify(problem=str(conflict)), 409
-    except Invalid as invalid:
-        return jsonify(problem=str(invalid)), invalid.status
+    except (Conflict, Invalid) as problem:
+        return jsonify(problem=str(problem)), problem.status
     edit_url = url_for("console.compose.edit", broadcast_id=saved.id)
     return jsonify(id=saved.id, version=saved.version, edit=edit_url)
 
@@ -102,6 +101,7 @@ def autosave():
 def _handle_action(broadcast: Broadcast | None) -> Any:
     """Run the action of the pressed button. Raises VersionConflict."""
     broadcast_id = broadcast.id if broadcast else None
+    render_typed = partial(render_form, compose_form.collect_values(request.form), broadcast=broadcast)
     try:
         raise_if_resumed()
         match read_choice("do", ("send", "save", "review", "keep", "test"), "send"):
@@ -109,29 +109,18 @@ def _handle_action(broadcast: Broadcast | None) -> Any:
                 saved = _save_draft(broadcast_id)
                 return redirect_to("console.compose.edit", broadcast_id=saved.id, saved="")
             case "review":
-                return render_form(
-                    compose_form.collect_values(request.form),
-                    {},
-                    broadcast=broadcast,
-                    review=reviewing.build_review(request.form),
-                )
+                return render_typed(review=reviewing.build_review(request.form))
             case "keep":
-                note = _save_audience()
-                return render_form(compose_form.collect_values(request.form), {}, broadcast=broadcast, notice=note)
+                return render_typed(notice=_save_audience())
             case "test":
                 _send_test()
-                return render_form(
-                    compose_form.collect_values(request.form), {}, broadcast=broadcast, is_test_sent=True
-                )
+                return render_typed(is_test_sent=True)
         return _send_broadcast(broadcast_id)
     except FormResumed:
-        return render_form(compose_form.collect_values(request.form), {}, broadcast=broadcast)
+        return render_typed()
     except Invalid as invalid:
         errors = compose_form.map_to_form_fields(invalid, request.form).fields
-        review = reviewing.build_review(request.form)
-        return render_form(
-            compose_form.collect_values(request.form), errors, broadcast=broadcast, review=review
-        ), invalid.status
+        return render_typed(errors, review=reviewing.build_review(request.form)), invalid.status
 
 
 def _send_broadcast(broadcast_id: int | None) -> Response:
@@ -140,29 +129,16 @@ def _send_broadcast(broadcast_id: int | None) -> Response:
     idempotency_key = form.get("idempotencyKey", "").replace("\0", "")[:200] or None
     sent = actions.find_by_idempotency_key(actor, idempotency_key, draft) if idempotency_key else None
     if sent is None:
-        confirmed = reviewing.read_confirmation(form)
-        hold_seconds = SETTINGS.current.undo_seconds
-        if broadcast_id is None:
-            sent = actions.publish(
-                draft,
-                by=actor,
-                now=now,
-                idempotency_key=idempotency_key,
-                undo_seconds=hold_seconds,
-                confirmed=confirmed,
-            )
-        else:
-            version = form.get("version", "")
-            sent = edits.send(
-                broadcast_id,
-                draft,
-                version=version,
-                by=actor,
-                now=now,
-                idempotency_key=idempotency_key,
-                undo_seconds=hold_seconds,
-                confirmed=confirmed,
-            )
+        version = form.get("version", "")
+        send = actions.publish if broadcast_id is None else partial(edits.send, broadcast_id, version=version)
+        sent = send(
+            draft,
+            by=actor,
+            now=now,
+            idempotency_key=idempotency_key,
+            undo_seconds=SETTINGS.current.undo_seconds,
+            confirmed=reviewing.read_confirmation(form),
+        )
     return redirect_to("console.one.show", broadcast_id=sent.id)
 
 
@@ -207,12 +183,9 @@ def _save_audience() -> str:
         audience_actions.save(
             name, compose_form.collect_audience_fields(request.form), by=current_identity().actor, now=clock.now()
         )
-    except Conflict as conflict:
-        raise Invalid({"audienceName": str(conflict)}) from None
-    except Invalid as invalid:
-        raise Invalid(
-            {"audienceName" if field == "name" else field: says for field, says in invalid.fields.items()}
-        ) from None
+    except (Invalid, Conflict) as problem:
+        errors = to_form_errors(problem, "audienceName")
+        raise Invalid({"audienceName" if name == "name" else name: says for name, says in errors.items()}) from None
     return f"Audience saved as “{' '.join(name.split())}”."
 
 
@@ -234,7 +207,7 @@ def _send_test() -> None:
 
 def render_form(
     form: dict[str, Any],
-    errors: dict[str, str],
+    errors: dict[str, str] | None = None,
     *,
     broadcast: Broadcast | None = None,
     review: reviewing.Review | None = None,
@@ -248,7 +221,7 @@ def render_form(
         form=form,
         utc=compose_form.convert_times_to_utc(form),
         twice=compose_form.find_ambiguous_times(form),
-        errors=errors,
+        errors=errors or {},
         roles=role_counts,
         priorities=[priority.value for priority in Priority],
         categories=CATEGORIES,

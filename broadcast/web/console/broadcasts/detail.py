@@ -44,20 +44,19 @@ _ACTION_PHRASES = {
 }
 
 
-_FIELD_LABELS = {"content": "text", "expiresAt": "end time", "actions": "buttons", "requiresAck": "acknowledgement"}
-_FIELD_LABELS |= {
+_FIELD_LABELS = {
+    "content": "text",
+    "expiresAt": "end time",
+    "actions": "buttons",
+    "requiresAck": "acknowledgement",
     "ackDueAt": "due date",
     "scheduledAt": "send time",
     "targetType": "audience",
     "targetIds": "recipients",
-}
-_FIELD_LABELS |= {
     "exceptRoles": "roles left out",
     "exceptIds": "people left out",
     "targetMatch": "how roles are joined",
 }
-_NOTIFIED_AGAIN_SUFFIX = ", and showed it again"
-_ACKNOWLEDGE_AGAIN_SUFFIX = ", and asked for a new acknowledgement"
 
 
 @blueprint.get("/broadcasts/<int:broadcast_id>")
@@ -199,13 +198,9 @@ def _build_timeline(broadcast_id: int) -> list[dict[str, Any]]:
 
 
 def _describe_detail(detail: dict[str, Any]) -> str:
-    suffix = (
-        _ACKNOWLEDGE_AGAIN_SUFFIX
-        if detail.get("acknowledgeAgain")
-        else _NOTIFIED_AGAIN_SUFFIX
-        if detail.get("again")
-        else ""
-    )
+    suffix = ", and showed it again" if detail.get("again") else ""
+    if detail.get("acknowledgeAgain"):
+        suffix = ", and asked for a new acknowledgement"
     if detail.get("fields"):
         return ": " + ", ".join(_FIELD_LABELS.get(name, name) for name in detail["fields"]) + suffix
     return f": “{detail['reason']}”" if detail.get("reason") else suffix
