@@ -10,8 +10,7 @@ from broadcast.bus.local import LocalBus
 from broadcast.bus.protocol import BUS, Bus
 from broadcast.bus.redis import RedisBus
 from broadcast.bus.redis_client import REDIS, CircuitBreaker
-from broadcast.cli import commands as cli
-from broadcast.cli import maintenance
+from broadcast.cli import commands, maintenance
 from broadcast.config import log_config
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.ingest import rules_file
@@ -123,8 +122,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     resumable_forms.init_app(app)
     for module in _BLUEPRINTS:
         app.register_blueprint(module.blueprint)
-    cli.init_app(app)
-    maintenance.init_app(app)
+    app.cli.commands.update(commands.COMMANDS.commands | maintenance.COMMANDS.commands)
     return app
 
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import IO
 
 import click
-from flask import Flask, current_app
+from flask import current_app
 
 from broadcast.actions import accounts, broadcasts, demo, initial_setup, invitations, notify, overdue_schedules, users
 from broadcast.base.numbers import parse_number
-from broadcast.cli.reporting import report_errors
+from broadcast.cli.reporting import CommandGroup
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, signed_csv
 from broadcast.domain.actor import SYSTEM, Actor
@@ -18,24 +18,7 @@ from broadcast.store import audit, log
 from broadcast.store import users as known
 from broadcast.store.database import write_transaction
 
-
-def init_app(app: Flask) -> None:
-    for command in (
-        print_setup_code,
-        create_user,
-        set_roles,
-        disable_user,
-        rename_user,
-        delete_user,
-        invite_user,
-        create_token,
-        publish,
-        seed_demo,
-        new_epoch,
-        audit_group,
-        verify_csv,
-    ):
-        app.cli.add_command(command)
+COMMANDS = CommandGroup()
 
 
 def _get_user(username: str):
@@ -45,11 +28,10 @@ def _get_user(username: str):
     return user
 
 
-@click.command("setup-code")
+@COMMANDS.command("setup-code")
 @click.option(
     "--if-needed", is_flag=True, help="Print nothing if there is already an administrator, instead of failing."
 )
-@report_errors
 def print_setup_code(if_needed: bool) -> None:
     """Print a one-time code to create the first administrator in a browser at /setup."""
     code = initial_setup.create_setup_code(now=clock.now())
@@ -59,14 +41,13 @@ def print_setup_code(if_needed: bool) -> None:
         click.echo(code)
 
 
-@click.command("create-user")
+@COMMANDS.command("create-user")
 @click.option("--username", required=True)
 @click.option("--name", help="Name shown as the sender. Default: the username.")
 @click.option(
     "--role", "roles", multiple=True, help="Can be given several times; `admin` gives full access to the console."
 )
 @click.option("--password-stdin", is_flag=True, required=True, help="Read the password from standard input.")
-@report_errors
 def create_user(username: str, name: str | None, roles: tuple[str, ...], password_stdin: bool) -> None:
     """Add a user."""
     password = sys.stdin.readline().rstrip("\r\n")
@@ -74,49 +55,44 @@ def create_user(username: str, name: str | None, roles: tuple[str, ...], passwor
     click.echo(f"Created {username.lower()}.")
 
 
-@click.command("set-roles")
+@COMMANDS.command("set-roles")
 @click.option("--username", required=True)
 @click.option("--role", "roles", multiple=True, help="The new roles; without any, all roles are removed.")
-@report_errors
 def set_roles(username: str, roles: tuple[str, ...]) -> None:
     """Replace a user's roles; open pages update within a second."""
     users.set_roles(_get_user(username).id, roles, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} has {', '.join(sorted(roles)) or 'no role'} now.")
 
 
-@click.command("disable-user")
+@COMMANDS.command("disable-user")
 @click.option("--username", required=True)
-@report_errors
 def disable_user(username: str) -> None:
     """Disable an account and end its sessions and streams."""
     users.disable_user(_get_user(username).id, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} is disabled.")
 
 
-@click.command("rename-user")
+@COMMANDS.command("rename-user")
 @click.option("--username", required=True)
 @click.option("--name", required=True, help="New name, shown as the sender from now on.")
-@report_errors
 def rename_user(username: str, name: str) -> None:
     """Change a user's name; broadcasts that have already been sent keep the old name."""
     accounts.rename(_get_user(username).id, name, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} is called {' '.join(name.split())} now.")
 
 
-@click.command("delete-user")
+@COMMANDS.command("delete-user")
 @click.option("--username", required=True)
 @click.option("--yes", is_flag=True, required=True, help="Confirm the deletion: it cannot be undone.")
-@report_errors
 def delete_user(username: str, yes: bool) -> None:
     """Delete an account; its receipts are kept, as those of a former user."""
     accounts.delete(_get_user(username).id, typed_username=username, by=SYSTEM, now=clock.now())
     click.echo(f"{username.lower()} is deleted.")
 
 
-@click.command("invite-user")
+@COMMANDS.command("invite-user")
 @click.option("--username", required=True)
 @click.option("--days", type=click.IntRange(1, 90), help="How long it is valid. Default: INVITATION_DAYS.")
-@report_errors
 def invite_user(username: str, days: int | None) -> None:
     """Print the path of a link with which a user who has no password chooses one. It is shown only once."""
     valid_for = timedelta(days=days or SETTINGS.current.invitation_days)
@@ -124,14 +100,13 @@ def invite_user(username: str, days: int | None) -> None:
     click.echo(f"/invitation/{invitation.token}")
 
 
-@click.command("create-token")
+@COMMANDS.command("create-token")
 @click.option("--user", "username", required=True)
 @click.option(
     "--scope", "scopes", multiple=True, type=click.Choice(users.TOKEN_SCOPES), default=("inbox",), show_default=True
 )
 @click.option("--label", default="command line", show_default=True)
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it is valid. Default: no expiration.")
-@report_errors
 def create_token(username: str, scopes: tuple[str, ...], label: str, days: int | None) -> None:
     """Create a token for programs and print only the token. It is shown only once."""
     valid_for = timedelta(days=days) if days else None
@@ -139,14 +114,13 @@ def create_token(username: str, scopes: tuple[str, ...], label: str, days: int |
     click.echo(users.create_token(user_id, scopes=scopes, label=label, by=SYSTEM, now=clock.now(), valid_for=valid_for))
 
 
-@click.command("publish")
+@COMMANDS.command("publish")
 @click.option("--title", required=True)
 @click.option("--content", required=True, help="Markdown.")
 @click.option("--role", "roles", multiple=True, help="Send only to users with this role. Default: everyone.")
 @click.option("--priority", type=click.Choice([p.value for p in Priority]), default="NORMAL", show_default=True)
 @click.option("--category")
 @click.option("--as", "username", default=None, help="The sender. Default: the first administrator.")
-@report_errors
 def publish(
     title: str, content: str, roles: tuple[str, ...], priority: str, category: str | None, username: str | None
 ) -> None:
@@ -165,8 +139,7 @@ def publish(
     click.echo(broadcasts.publish(parse_draft(fields, now=now), by=actor, now=now).id)
 
 
-@click.command("seed-demo")
-@report_errors
+@COMMANDS.command("seed-demo")
 def seed_demo() -> None:
     """Create the demo users and a few broadcasts, and print the logins."""
     if SETTINGS.current.is_production:
@@ -177,11 +150,10 @@ def seed_demo() -> None:
         click.echo(f"  {demo_user.username:<8} {demo_user.password:<15} {', '.join(demo_user.roles) or 'no role'}")
 
 
-@click.command("new-epoch")
+@COMMANDS.command("new-epoch")
 @click.option(
     "--resume-schedules", is_flag=True, help="Nothing was sent since the copy was made: keep schedules as they are."
 )
-@report_errors
 def new_epoch(resume_schedules: bool) -> None:
     """After restoring an older database: begin a new epoch, so that every open page reloads its list.
 
@@ -194,14 +166,13 @@ def new_epoch(resume_schedules: bool) -> None:
     click.echo(f"The epoch is {epoch} now. {count:,} plan{'s' * (count != 1)} wait{'s' * (count == 1)} for a decision.")
 
 
-@click.group("audit")
+@COMMANDS.group("audit", cls=CommandGroup)
 def audit_group() -> None:
     """The record of who did what."""
 
 
 @audit_group.command("verify")
 @click.option("--checkpoint", metavar="ID:HASH", help="A row and its hash that you noted earlier, outside this system.")
-@report_errors
 def verify_audit(checkpoint: str | None) -> None:
     """Check the whole hash chain and print the first broken row. Note the output, to check against it next time."""
     id_text, _, row_hash = (checkpoint or "").partition(":")
@@ -219,9 +190,8 @@ def verify_audit(checkpoint: str | None) -> None:
     )
 
 
-@click.command("verify-csv")
+@COMMANDS.command("verify-csv")
 @click.argument("file", type=click.File("rb"))
-@report_errors
 def verify_csv(file: IO[bytes]) -> None:
     """Check that an exported CSV is unchanged."""
     keys = [current_app.secret_key, *(current_app.config["SECRET_KEY_FALLBACKS"] or ())]

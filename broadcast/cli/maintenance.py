@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import TextIO
 
 import click
-from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast.actions import notify, retention, transfer
-from broadcast.cli.reporting import report_errors
+from broadcast.cli.reporting import CommandGroup
 from broadcast.config.settings import SETTINGS, SettingsError
 from broadcast.domain import clock
 from broadcast.ingest import rules_file
@@ -19,19 +18,16 @@ from broadcast.maintenance import doctor, public_check
 from broadcast.store import users
 
 _STATE_LABELS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
-retention_group = AppGroup(
-    "retention", help="Delete old events, broadcasts and receipts (RETENTION_… in docs/settings.md)."
-)
+COMMANDS = CommandGroup()
 
 
-def init_app(app: Flask) -> None:
-    for command in (retention_group, export_dump, import_dump, run_doctor, check_rules):
-        app.cli.add_command(command)
+@COMMANDS.group("retention", cls=CommandGroup)
+def retention_group() -> None:
+    """Delete old events, broadcasts and receipts (RETENTION_… in docs/settings.md)."""
 
 
-@click.command("check-rules")
+@COMMANDS.command("check-rules")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@report_errors
 def check_rules(file: Path | None) -> None:
     """Check FILE as EVENT_RULES is checked at start, before you use it; without FILE, check EVENT_RULES itself.
 
@@ -65,7 +61,6 @@ def _unknown_accounts(rule: Rule) -> list[str]:
 
 
 @retention_group.command("run")
-@report_errors
 def run_retention() -> None:
     """Delete now what is older than the settings keep; workers also do this once an hour."""
     deleted = retention.delete_expired(retention.RetentionPolicy.from_settings(SETTINGS.current), now=clock.now())
@@ -74,9 +69,8 @@ def run_retention() -> None:
     )
 
 
-@click.command("export")
+@COMMANDS.command("export")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@report_errors
 def export_dump(file: Path) -> None:
     """Write everything except sessions to FILE, as JSON lines; only its owner may read it."""
     try:
@@ -91,12 +85,11 @@ def export_dump(file: Path) -> None:
     click.echo(f"Wrote {count:,} rows to {file}.")
 
 
-@click.command("import")
+@COMMANDS.command("import")
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option(
     "--resume-schedules", is_flag=True, help="The old system sent nothing since the export: keep schedules as they are."
 )
-@report_errors
 def import_dump(file: TextIO, resume_schedules: bool) -> None:
     """Import an export into an empty, migrated database and begin a new epoch. Scheduled broadcasts wait for a decision."""
     count = transfer.import_dump(file, now=clock.now(), may_resume_schedules=resume_schedules)
@@ -104,12 +97,11 @@ def import_dump(file: TextIO, resume_schedules: bool) -> None:
     click.echo(f"Imported {count:,} rows. All users must sign in again.")
 
 
-@click.command("doctor")
+@COMMANDS.command("doctor")
 @click.option("--url", help="The public address: also checks the proxy in front of it.")
 @click.option(
     "--token", envvar="BROADCAST_TOKEN", help="A token with the scope inbox: also checks that a stream gets through."
 )
-@report_errors
 def run_doctor(url: str | None, token: str | None) -> None:
     """Check settings, database, Redis, Kafka, clock, files and disk, and the proxy. Exit code 1 on a failure."""
     findings = doctor.run_checks(current_app._get_current_object(), is_thorough=True)

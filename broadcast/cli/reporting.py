@@ -2,22 +2,28 @@
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import click
-from flask.cli import with_appcontext
+from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
 from broadcast.base.errors import BroadcastError, CommitOutcomeUnknown, TemporarilyUnavailable
 from broadcast.store import schema
 
 
-def report_errors(command: Callable) -> Callable:
-    """Run a command inside an application context; an error becomes its sentence and exit status 1.
+class CommandGroup(AppGroup):
+    """Commands that run inside an application context; an error becomes its sentence and exit status 1.
 
     So does a database that is away, or that has not the tables of this version.
     """
 
-    @with_appcontext
+    def command(self, *args: Any, **options: Any) -> Callable:
+        make_command = super().command(*args, **options)
+        return lambda function: make_command(_report_errors(function))
+
+
+def _report_errors(command: Callable) -> Callable:
     @wraps(command)
     def wrapper(**options):
         try:
