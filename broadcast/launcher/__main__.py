@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING
 
 from broadcast.base import private_files
 from broadcast.launcher.children import ROOT, ChildProcesses, die_with_parent
-from broadcast.launcher.data_dir_lock import check_port_is_free, lock_data_dir
 from broadcast.launcher.database import has_administrator, is_migrated
 from broadcast.launcher.errors import LaunchFailed, StopRequested
+from broadcast.launcher.preflight import check_port_is_free, ensure_secret_key, lock_data_dir
 from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
-from broadcast.launcher.secret import ensure_secret_key
 from broadcast.launcher.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -35,17 +34,15 @@ if TYPE_CHECKING:
 _READY_TIMEOUT_SECONDS = 60.0
 _SETUP_CODE = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}")
 _GUNICORN_GRACE_SECONDS = 15.0  # its own graceful_timeout is 10; then it kills its workers and needs a moment to exit
-LOOPBACK_OF_WILDCARD = {
-    "0.0.0.0": "127.0.0.1",
-    "::": "::1",
-    "": "127.0.0.1",
-}  # the host to query when gunicorn listens on all addresses
+_LOOPBACK_OF_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what to query if it listens on all
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Launch, and return the exit code: 0 when asked to stop, 1 on failure."""
+    """Launch or probe, and return the exit code: 0 when asked to stop, 1 on failure."""
     signals = StopSignals.install()
     options = _make_parser().parse_args(arguments)
+    if options.probe:
+        return 0 if _is_ready(os.environ.get("HOST") or "127.0.0.1", int(os.environ.get("PORT") or 8000)) else 1
     if options.end_with_parent:
         die_with_parent(os.getppid())
     try:
@@ -94,14 +91,14 @@ def _make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stop when the process that started this one is gone (`make run` does: killing make ends the system)",
     )
+    parser.add_argument(
+        "--probe", action="store_true", help="start nothing; exit with 0 if the system on HOST and PORT is ready"
+    )
     return parser
 
 
 def _read_settings(environ: Mapping[str, str]) -> "Settings":
-    from broadcast.config.settings import (  # late: takes 0.2 s, and Ctrl-C is handled by now
-        Settings,
-        SettingsError,
-    )
+    from broadcast.config.settings import Settings, SettingsError  # late: takes 0.2 s, and Ctrl-C is handled by now
 
     try:
         settings = Settings.load(environ)
@@ -148,11 +145,11 @@ def _show_output_on_failure() -> Iterator[tempfile.SpooledTemporaryFile]:
 def _start_gunicorn(settings: "Settings", children: ChildProcesses, environ: Mapping[str, str]) -> str:
     command = [sys.executable, "-m", "gunicorn", "-c", ROOT / "gunicorn.conf.py", "wsgi:app"]
     children.start("gunicorn", command, environ=environ, grace_seconds=_GUNICORN_GRACE_SECONDS)
-    host = LOOPBACK_OF_WILDCARD.get(settings.host, settings.host)
-    if not children.wait_until(lambda: is_ready(host, settings.port), seconds=_READY_TIMEOUT_SECONDS):
+    if not children.wait_until(lambda: _is_ready(settings.host, settings.port), seconds=_READY_TIMEOUT_SECONDS):
         raise LaunchFailed(
             f"The system was not ready within {_READY_TIMEOUT_SECONDS:.0f} seconds. The messages above say why."
         )
+    host = _LOOPBACK_OF_WILDCARD.get(settings.host, settings.host)
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     print_line(f"Ready: {address}")
     return address
@@ -168,9 +165,9 @@ def _print_setup_code(address: str, children: ChildProcesses, environ: Mapping[s
             print_line(f"First run: there is no administrator yet. Open {address}/setup and enter the code {match[0]}")
 
 
-def is_ready(host: str, port: int) -> bool:
+def _is_ready(host: str, port: int) -> bool:
     """Whether /readyz answers 200 within two seconds. Not urllib, which would use a configured proxy."""
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+    connection = http.client.HTTPConnection(_LOOPBACK_OF_WILDCARD.get(host, host), port, timeout=2)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from broadcast.config.database_url import normalize_url
-from broadcast.launcher.secret import ensure_secret_key
+from broadcast.launcher.preflight import ensure_secret_key
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 UNINHERITED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")  # a system gets what its test sets

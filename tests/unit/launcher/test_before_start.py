@@ -12,10 +12,9 @@ from prometheus_client import multiprocess
 
 from broadcast.config.settings import Settings
 from broadcast.launcher import redis_server
-from broadcast.launcher.data_dir_lock import check_port_is_free, lock_data_dir
 from broadcast.launcher.errors import LaunchFailed
+from broadcast.launcher.preflight import check_port_is_free, ensure_secret_key, lock_data_dir
 from broadcast.launcher.redis_server import choose_socket_path, find_bundled_server, find_server
-from broadcast.launcher.secret import ensure_secret_key
 
 GUNICORN_CONF = Path(__file__).parents[3] / "gunicorn.conf.py"
 READ_BY_GUNICORN_CONF = (

@@ -1,8 +1,9 @@
-"""What a launcher secures before it starts anything: an exclusive lock on its data folder, and a free port."""
+"""What a launcher secures before it starts anything: an exclusive lock on its data folder, a free port, a secret key."""
 
 import errno
 import fcntl
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,3 +57,24 @@ def check_port_is_free(host: str, port: int) -> None:
         if problem.errno == errno.EADDRINUSE:
             raise LaunchFailed(f"Port {port} on {host} is in use by another program. Choose another PORT.") from None
         raise LaunchFailed(f"Cannot listen on {host} port {port}: {problem.strerror}. Check HOST and PORT.") from None
+
+
+def ensure_secret_key(folder: Path) -> Path:
+    """Create `folder`/secret_key (0600, 64 hexadecimal characters, 256 bits) unless it exists; return its path. It signs
+    cookies, and a restart must sign nobody out.
+
+    Written to a temporary file and renamed: a launcher killed in between leaves no partial key that breaks later
+    starts.
+    """
+    path = folder / "secret_key"
+    if path.exists():
+        return path
+    temporary_path = folder / "secret_key.new"
+    temporary_path.unlink(missing_ok=True)
+    descriptor = os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary_path.rename(path)
+    return path
