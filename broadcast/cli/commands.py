@@ -181,7 +181,7 @@ def verify_audit(checkpoint: str | None) -> None:
         raise click.BadParameter(
             "give it as printed: the row's number, a colon, and its hash", param_hint="--checkpoint"
         )
-    verification = audit.verify_chain(checkpoint=(row_id, row_hash) if checkpoint else None)
+    verification = audit.verify_chain(checkpoint=None if row_id is None else (row_id, row_hash))
     if verification.broken_id is not None:
         raise click.ClickException(f"The chain breaks at row {verification.broken_id}. {verification.problem}")
     click.echo(

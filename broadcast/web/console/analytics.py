@@ -254,8 +254,9 @@ def _build_recipients_context(broadcast: Broadcast) -> dict[str, Any]:
 def _list_missing(broadcast: Broadcast) -> tuple[list[broadcast_stats.MissingRecipient], str | None]:
     stage_text, _, id_text = request.args.get("after", "").partition("-")
     stage, user_id = parse_number(stage_text, max_digits=2), parse_number(id_text)
-    is_valid = stage is not None and user_id is not None
-    after = (min(stage, len(broadcast_stats.STAGES)), user_id) if is_valid else (0, 0)
+    if stage is None or user_id is None:
+        stage = user_id = 0
+    after = min(stage, len(broadcast_stats.STAGES)), user_id
     count_cache = COUNT_CACHE.current
     key = ("missing page", broadcast.id, after)
     fetched = count_cache.get(key, lambda: broadcast_stats.list_missing(broadcast, after=after, limit=PAGE_SIZE + 1))

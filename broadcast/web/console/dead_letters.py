@@ -22,7 +22,6 @@ from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import CardView, is_htmx, redirect_to, render_page
 from broadcast.web.core.request_parsing import require_number
-from broadcast.web.core.resumable_forms import resumable_form
 
 blueprint = Blueprint("dead_letters", __name__)
 
@@ -57,8 +56,7 @@ def detail(letter_id: int):
 
 
 @blueprint.post("/dead-letters/<int:letter_id>/redrive")
-@resumable_form
-@allow(Permission.OPERATE)
+@allow(Permission.OPERATE, is_resumable=True)
 def redrive_one(letter_id: int):
     """Redrive a letter with the value as typed. With `check`, only preview the result."""
     letter, now = get_letter_or_404(letter_id), clock.now()

@@ -86,16 +86,21 @@ class Identity:
         return self.actor.may(Permission(permission))
 
 
-def allow(rule: AccessRule, *, may_be_embedded: bool = False) -> Callable:
+def allow(
+    rule: AccessRule, *, may_be_embedded: bool = False, is_resumable: bool = False, is_large: bool = False
+) -> Callable:
     """Set the access rule of a view: anyone, a signed-in user, a user at a browser ("account": no token), holders of a
     permission, an administrator, an operator (admin, a token with scope metrics, an address of METRICS_FROM), or a
     program that sends events or embeds inboxes (a token with that scope; never a session). "provider": the caller
     authenticates in the request's body; sessions are ignored, so that another site cannot use one. `may_be_embedded`:
-    also for an embedded inbox.
+    also for an embedded inbox. `is_resumable`: it only renders its form when posted with `resume`, so that the form's
+    text can be returned (`resumable_forms`). `is_large`: the body may have MAX_LARGE_BODY_BYTES, for a table of users;
+    not for a public view.
     """
 
     def set_rule(view: Callable) -> Callable:
         view.rule, view.embedded = rule, may_be_embedded
+        view.is_resumable, view.is_large = is_resumable, is_large
         return view
 
     return set_rule

@@ -6,7 +6,6 @@ resumed form is only rendered (`raise_if_resumed`), and CSRF protection applies 
 """
 
 import secrets
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flask
@@ -56,12 +55,6 @@ class FormResumed(Invalid):
 
     def __init__(self) -> None:
         super().__init__({})
-
-
-def resumable_form(view: Callable) -> Callable:
-    """Mark a view that only renders its form when posted with `resume`, so that its text can be returned."""
-    view.is_resumable = True
-    return view
 
 
 def raise_if_resumed() -> None:

@@ -1,7 +1,6 @@
 """Response headers, cookies, and trusted hosts."""
 
 import os
-from collections.abc import Callable
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
@@ -26,12 +25,6 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")  # for the launcher and health checks on this machine
 _ONE_YEAR_SECONDS = 31_536_000
 MAX_LARGE_BODY_BYTES = 8 * 1024 * 1024  # 50,000 rows of a table
-
-
-def allow_large_body(view: Callable) -> Callable:
-    """Let a view receive MAX_LARGE_BODY_BYTES, such as a table of users. The view must not be public."""
-    view.is_large = True
-    return view
 
 
 class _LazySessionInterface(SecureCookieSessionInterface):

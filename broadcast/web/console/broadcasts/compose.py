@@ -32,7 +32,7 @@ from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import read_choice, to_form_errors
-from broadcast.web.core.resumable_forms import FormResumed, raise_if_resumed, resumable_form
+from broadcast.web.core.resumable_forms import FormResumed, raise_if_resumed
 
 blueprint = Blueprint("compose", __name__)
 
@@ -57,8 +57,7 @@ def compose():
 
 
 @blueprint.post("/broadcasts")
-@resumable_form
-@allow(Permission.WRITE)
+@allow(Permission.WRITE, is_resumable=True)
 def create():
     return _handle_action(None)
 
@@ -74,8 +73,7 @@ def edit(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/edit")
-@resumable_form
-@allow(Permission.WRITE)
+@allow(Permission.WRITE, is_resumable=True)
 def save(broadcast_id: int):
     broadcast = get_broadcast_or_404(broadcast_id)
     try:

@@ -1,10 +1,10 @@
 """The page of one broadcast: content, status, analytics, and the actions available now."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, request
-from markupsafe import Markup
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import copies, edits
@@ -17,11 +17,11 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import broadcasts, users
 from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import review, revisions
-from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
+from broadcast.web.console.broadcasts.list_rows import load_list_items
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import CardView, redirect_to, render_page
-from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
+from broadcast.web.core.resumable_forms import raise_if_resumed
 
 blueprint = Blueprint("one", __name__)
 
@@ -72,8 +72,7 @@ def stats(broadcast_id: int):
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/cancel")
-@resumable_form
-@allow(Permission.WRITE)
+@allow(Permission.WRITE, is_resumable=True)
 def cancel(broadcast_id: int):
     reason = request.form.get("reason", "")
     try:
@@ -134,31 +133,24 @@ def archive(broadcast_id: int):
 
 def _build_context(broadcast: Broadcast) -> dict[str, Any]:
     """The template context of the detail page and its live figures."""
-    [row] = load_list_items([broadcast])
-    fields = {name: getattr(row, name) for name in BroadcastListItem.__slots__} | {
-        "content_html": Markup(broadcast.content_html),
-        "card": CardView(broadcast.to_card(), seq=broadcast.seq or 0, is_read=True),
-        "expires_at": broadcast.expires_at,
+    [item] = load_list_items([broadcast])
+    is_idle, allows = _is_idle(broadcast), partial(lifecycle.can_transition, broadcast.status)
+    return {
+        "broadcast": item,
+        "figures": item.stats,
+        "broadcast_card": CardView(broadcast.to_card(), seq=broadcast.seq or 0, is_read=True),
         "cancelled_at": broadcast.ended_at if broadcast.status == "CANCELLED" else None,
-        "cancel_reason": broadcast.cancel_reason,
-        "is_live": broadcast.is_live,
-        "can_cancel": lifecycle.can_transition(broadcast.status, "cancelled"),
-        "can_send": lifecycle.can_transition(broadcast.status, "published")
-        and broadcast.typed is None
-        and _is_idle(broadcast),
-        "can_edit": lifecycle.can_transition(broadcast.status, "edited") and _is_idle(broadcast),
-        "can_discard": lifecycle.can_transition(broadcast.status, "discarded"),
-        "can_archive": lifecycle.can_transition(broadcast.status, "archived") and broadcast.archived_at is None,
-        "can_withdraw": lifecycle.can_transition(broadcast.status, "withdrawn"),
-        "is_held": not _is_idle(broadcast),
+        "can_cancel": allows("cancelled"),
+        "can_send": allows("published") and broadcast.typed is None and is_idle,
+        "can_edit": allows("edited") and is_idle,
+        "can_discard": allows("discarded"),
+        "can_archive": allows("archived") and broadcast.archived_at is None,
+        "can_withdraw": allows("withdrawn"),
+        "is_sending": not is_idle,
         "is_past": broadcast.decision_reason in (DecisionReason.ENDED, DecisionReason.ACK_PASSED),
-        "seconds_left": _get_seconds_left(broadcast),
-        "is_archived": broadcast.archived_at is not None,
-        "why": broadcast.why,
-        **{name: getattr(broadcast, name) for name in ("source", "source_id", "collapse_key")},
+        "seconds_left": 0 if is_idle else _get_seconds_left(broadcast),
         "sent_by": broadcast.source and _describe_sender(broadcast),
     }
-    return {"broadcast": fields, "figures": row.stats}
 
 
 def _is_idle(broadcast: Broadcast) -> bool:
@@ -168,8 +160,6 @@ def _is_idle(broadcast: Broadcast) -> bool:
 
 def _get_seconds_left(broadcast: Broadcast) -> float:
     """Seconds until a delayed broadcast is sent."""
-    if _is_idle(broadcast):
-        return 0
     return max(0.0, round((broadcast.scheduled_at - clock.now()).total_seconds(), 1))
 
 

@@ -20,7 +20,7 @@ from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import to_form_errors
-from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
+from broadcast.web.core.resumable_forms import raise_if_resumed
 
 blueprint = Blueprint("library", __name__, url_prefix="/library")
 
@@ -56,15 +56,13 @@ def edit_template(template_id: int):
 
 
 @blueprint.post("/templates")
-@resumable_form
-@allow(Permission.WRITE)
+@allow(Permission.WRITE, is_resumable=True)
 def create_template():
     return _save_template(None)
 
 
 @blueprint.post("/templates/<int:template_id>")
-@resumable_form
-@allow(Permission.WRITE)
+@allow(Permission.WRITE, is_resumable=True)
 def save_template(template_id: int):
     return _save_template(template_id)
 
@@ -90,8 +88,7 @@ def fill_in(template_id: int):
 
 
 @blueprint.post("/templates/<int:template_id>/use")
-@resumable_form
-@allow(Permission.WRITE)
+@allow(Permission.WRITE, is_resumable=True)
 def create_draft(template_id: int):
     """Fill in the variables and continue with a draft."""
     message_template = _get_template_or_404(template_id)

@@ -1,7 +1,6 @@
 """Rows of the broadcast list: the audience in words, the figures in numbers."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from typing import Any
 
 from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.stats import BroadcastStats
@@ -11,31 +10,22 @@ from broadcast.web.console import viewer_stats
 from broadcast.web.core.rendering import format_people_count
 
 
-@dataclass(frozen=True, slots=True)
 class BroadcastListItem:
-    """A row of the broadcast list. `quarantine_reason` is set while it is in quarantine, `waiting_reason` while a
-    scheduled broadcast waits.
+    """A broadcast, with what a row of the list says about it. Its other attributes are those of the broadcast.
 
-    `read` is None when it is no longer known: the receipts were deleted at `receipts_deleted_at`.
+    `quarantine_reason` is set while it is in quarantine, `waiting_reason` while a scheduled broadcast waits.
     """
 
-    id: int
-    title: str
-    status: str
-    priority: str
-    category: str | None
-    audience: str
-    sender_name: str
-    is_from_source: bool
-    created_at: datetime
-    published_at: datetime | None
-    scheduled_at: datetime | None
-    ends_at: datetime | None
-    stats: BroadcastStats
-    times: int
-    quarantine_reason: str | None
-    receipts_deleted_at: datetime | None
-    waiting_reason: str | None
+    def __init__(self, broadcast: Broadcast, audience: str, stats: BroadcastStats):
+        self._broadcast, self.audience, self.stats = broadcast, audience, stats
+        self.is_from_source = broadcast.source is not None
+        self.ends_at = broadcast.ended_at or broadcast.expires_at
+        self.quarantine_reason = broadcast.quarantine_reason if broadcast.is_quarantined else None
+        decision_reason = broadcast.decision_reason
+        self.waiting_reason = DecisionReason(decision_reason).sentence if decision_reason else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broadcast, name)
 
 
 def load_list_items(
@@ -45,31 +35,9 @@ def load_list_items(
     chosen_counts = broadcasts.count_selected_users([b.id for b in listed_broadcasts if b.audience_kind == "users"])
     stats_by_id = viewer_stats.load_stats(listed_broadcasts, per_recipient=per_recipient)
     return [
-        _to_list_item(broadcast, chosen_counts.get(broadcast.id, 0), stats_by_id[broadcast.id])
-        for broadcast in listed_broadcasts
+        BroadcastListItem(row, _describe_audience(row, chosen_counts.get(row.id, 0)), stats_by_id[row.id])
+        for row in listed_broadcasts
     ]
-
-
-def _to_list_item(broadcast: Broadcast, chosen_count: int, broadcast_stats: BroadcastStats) -> BroadcastListItem:
-    return BroadcastListItem(
-        id=broadcast.id,
-        title=broadcast.title,
-        status=broadcast.status,
-        priority=broadcast.priority,
-        category=broadcast.category,
-        audience=_describe_audience(broadcast, chosen_count),
-        sender_name=broadcast.sender_name,
-        is_from_source=broadcast.source is not None,
-        created_at=broadcast.created_at,
-        published_at=broadcast.published_at,
-        scheduled_at=broadcast.scheduled_at,
-        ends_at=broadcast.ended_at or broadcast.expires_at,
-        stats=broadcast_stats,
-        times=broadcast.times,
-        quarantine_reason=broadcast.quarantine_reason if broadcast.is_quarantined else None,
-        receipts_deleted_at=broadcast.receipts_deleted_at,
-        waiting_reason=DecisionReason(broadcast.decision_reason).sentence if broadcast.decision_reason else None,
-    )
 
 
 def _describe_audience(broadcast: Broadcast, chosen_count: int) -> str:

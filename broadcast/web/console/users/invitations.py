@@ -18,8 +18,7 @@ from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import parse_ids
-from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
-from broadcast.web.core.security_headers import allow_large_body
+from broadcast.web.core.resumable_forms import raise_if_resumed
 
 blueprint = Blueprint("invitations", __name__)
 
@@ -35,9 +34,7 @@ def listing():
 
 
 @blueprint.post("/console/people/invitations")
-@allow_large_body
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True, is_large=True)
 def invite():
     """Invite the ticked users, the named ones, or all who cannot sign in yet. The links are shown only this once."""
     form = request.form

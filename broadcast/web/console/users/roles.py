@@ -14,7 +14,7 @@ from broadcast.store.models import Broadcast
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import to_form_errors
-from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
+from broadcast.web.core.resumable_forms import raise_if_resumed
 
 blueprint = Blueprint("roles", __name__, url_prefix="/console/roles")
 
@@ -28,8 +28,7 @@ def listing():
 
 
 @blueprint.post("")
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True)
 def create():
     name = request.form.get("name", "")
     try:
@@ -47,8 +46,7 @@ def detail(name: str):
 
 
 @blueprint.post("/<name>/rename")
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True)
 def rename(name: str):
     typed = request.form.get("name", "")
     try:

@@ -13,7 +13,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import users
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
-from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
+from broadcast.web.core.resumable_forms import raise_if_resumed
 
 blueprint = Blueprint("tokens", __name__, url_prefix="/console/tokens")
 
@@ -30,8 +30,7 @@ def listing():
 
 
 @blueprint.post("")
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True)
 def create():
     """Renders the page instead of a redirect: the token is shown only once and not stored."""
     typed = {name: request.form.get(name, "").strip() for name in ("username", "label", "days")}

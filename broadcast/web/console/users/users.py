@@ -21,8 +21,7 @@ from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, redirect_to, render_page
 from broadcast.web.core.request_parsing import read_choice, read_text, to_form_errors
-from broadcast.web.core.resumable_forms import raise_if_resumed, resumable_form
-from broadcast.web.core.security_headers import allow_large_body
+from broadcast.web.core.resumable_forms import raise_if_resumed
 
 blueprint = Blueprint("people", __name__, url_prefix="/console/people")
 
@@ -60,8 +59,7 @@ def new():
 
 
 @blueprint.post("")
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True)
 def create():
     form = request.form
     username, password = form.get("username", ""), form.get("password", "") or None
@@ -88,8 +86,7 @@ def detail(user_id: int):
 
 
 @blueprint.post("/<int:user_id>/name")
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True)
 def rename(user_id: int):
     typed = request.form.get("name", "")
     try:
@@ -122,8 +119,7 @@ def delete(user_id: int):
 
 
 @blueprint.post("/<int:user_id>/roles")
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True)
 def set_roles(user_id: int):
     try:
         raise_if_resumed()
@@ -179,9 +175,7 @@ def import_form():
 
 
 @blueprint.post("/import")
-@allow_large_body
-@resumable_form
-@allow(Permission.PEOPLE)
+@allow(Permission.PEOPLE, is_resumable=True, is_large=True)
 def import_table():
     """Check a table or import it. Rows left out come back in the field, to be corrected, or imported with new roles."""
     only_check = read_choice("act", ("check", "import"), "check") != "import"
