@@ -4,7 +4,9 @@ Everyone in the console sees totals. Per-recipient figures need a permission, an
 discloses totals only.
 """
 
-from typing import Any
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, TypeVar
 
 from flask import Blueprint, jsonify, request
 
@@ -26,6 +28,7 @@ from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import format_people_count, is_htmx, redirect_to, render_page
 from broadcast.web.core.request_parsing import read_limit, read_number
 
+T = TypeVar("T")
 blueprint = Blueprint("figures", __name__)
 
 PAGE_SIZE = 50
@@ -202,48 +205,46 @@ def _build_context(broadcast: Broadcast) -> dict[str, Any]:
     Roles are shown only where per-recipient figures may be seen: the total minus all other roles reveals the recipients
     in one role, and users with two roles reveal the overlap, however large each role is.
     """
-    count_cache = COUNT_CACHE.current
-    now, broadcast_id = clock.now(), broadcast.id
+    now, is_counted = clock.now(), _is_counted(broadcast)
     shows_recipients = viewer_stats.may_see_per_recipient_stats()
     stats = viewer_stats.load_broadcast_stats(broadcast)
-    values = {
+    pace = roles = of_revisions = next_reminder_at = None
+    if is_counted:
+        pace = _get_cached(broadcast, "pace", broadcast_stats.measure_read_latency, now=broadcast.ended_at or now)
+        pace = viewer_stats.disclose_pace(pace, stats)
+        next_reminder_at = reminders.get_next_reminder_at(broadcast)
+    if is_counted and shows_recipients:
+        totals = broadcast_totals.count_totals([broadcast])[broadcast.id]
+        roles = _get_cached(broadcast, "roles", broadcast_stats.count_by_role, totals)
+        if broadcast.requires_ack or stats.acknowledged:
+            of_revisions = _get_cached(broadcast, "revisions", broadcast_stats.count_by_revision)
+    return {
         "broadcast": broadcast,
         "figures": stats,
-        "pace": None,
-        "curve": None,
-        "roles": [],
-        "of_revisions": [],
-    }
-    values |= {"shows_names": shows_recipients, "next_reminder_at": None}
-    if broadcast.seq is None or broadcast.receipts_deleted_at:
-        return values
-    pace = count_cache.get(
-        ("pace", broadcast_id), lambda: broadcast_stats.measure_read_latency(broadcast, now=broadcast.ended_at or now)
-    )
-    pace = viewer_stats.disclose_pace(pace, stats)
-    next_reminder_at = reminders.get_next_reminder_at(broadcast)
-    values |= {
         "pace": pace,
         "curve": pace and ReadChart(pace, stats.targeted),
+        "roles": roles or [],
+        "of_revisions": of_revisions or [],
+        "shows_names": shows_recipients,
         "next_reminder_at": next_reminder_at if next_reminder_at and next_reminder_at > now else None,
     }
-    if shows_recipients:
-        totals = broadcast_totals.count_totals([broadcast])[broadcast_id]
-        values["roles"] = count_cache.get(
-            ("roles", broadcast_id), lambda: broadcast_stats.count_by_role(broadcast, totals)
-        )
-        if broadcast.requires_ack or stats.acknowledged:
-            values["of_revisions"] = count_cache.get(
-                ("revisions", broadcast_id), lambda: broadcast_stats.count_by_revision(broadcast)
-            )
-    return values
+
+
+def _is_counted(broadcast: Broadcast) -> bool:
+    """Whether it was sent and its receipts are kept."""
+    return broadcast.seq is not None and not broadcast.receipts_deleted_at
+
+
+def _get_cached(broadcast: Broadcast, name: Hashable, count: Callable[..., T], *args: Any, **options: Any) -> T:
+    """The result of `count(broadcast, …)`, counted again every few seconds."""
+    return COUNT_CACHE.current.get((name, broadcast.id), lambda: count(broadcast, *args, **options))
 
 
 def _build_recipients_context(broadcast: Broadcast) -> dict[str, Any]:
     """A page of the recipient list `?show=`: missing, done, or gone."""
     list_name = request.args.get("show", "missing")
     list_name = list_name if list_name in RECIPIENT_LISTS else "missing"
-    if broadcast.seq is None or broadcast.receipts_deleted_at or not viewer_stats.may_see_per_recipient_stats():
+    if not _is_counted(broadcast) or not viewer_stats.may_see_per_recipient_stats():
         return {"people": [], "next": None, "show": list_name}
     recipients, next_cursor = (
         _list_missing(broadcast) if list_name == "missing" else _list_recipients(broadcast, list_name)
@@ -257,21 +258,15 @@ def _list_missing(broadcast: Broadcast) -> tuple[list[broadcast_stats.MissingRec
     if stage is None or user_id is None:
         stage = user_id = 0
     after = min(stage, len(broadcast_stats.STAGES)), user_id
-    count_cache = COUNT_CACHE.current
-    key = ("missing page", broadcast.id, after)
-    fetched = count_cache.get(key, lambda: broadcast_stats.list_missing(broadcast, after=after, limit=PAGE_SIZE + 1))
+    fetched = _get_cached(broadcast, ("missing", after), broadcast_stats.list_missing, after=after, limit=PAGE_SIZE + 1)
     last = fetched[PAGE_SIZE - 1] if len(fetched) > PAGE_SIZE else None
     return fetched[:PAGE_SIZE], last and f"{broadcast_stats.STAGES.index(last.stage)}-{last.user_id}"
 
 
 def _list_recipients(broadcast: Broadcast, list_name: str) -> tuple[list[RecipientProgress], str | None]:
     after = parse_number(request.args.get("after")) or 0
-    count_cache = COUNT_CACHE.current
-    key = (f"{list_name} page", broadcast.id, after)
-    fetched = count_cache.get(
-        key,
-        lambda: broadcast_stats.list_recipient_progress(broadcast, after=after, limit=PAGE_SIZE + 1, subset=list_name),
-    )
+    list_page = partial(broadcast_stats.list_recipient_progress, subset=list_name)
+    fetched = _get_cached(broadcast, (list_name, after), list_page, after=after, limit=PAGE_SIZE + 1)
     return fetched[:PAGE_SIZE], str(fetched[PAGE_SIZE - 1].user_id) if len(fetched) > PAGE_SIZE else None
 
 

@@ -22,9 +22,7 @@ _PAUSE_LENGTHS = {"30": timedelta(minutes=30), "60": timedelta(hours=1)}
 @blueprint.get("", strict_slashes=False)
 @allow("person")
 def show():
-    return _render_preferences(
-        users.get_preferences(current_identity().id).to_json(), {}, saved="saved" in request.args
-    )
+    return _render_preferences(users.get_preferences(current_identity().id).to_json(), {})
 
 
 @blueprint.post("", strict_slashes=False)
@@ -90,7 +88,7 @@ def _read_form() -> dict:
     }
 
 
-def _render_preferences(typed: dict, problems: dict[str, str], *, saved: bool = False) -> str:
+def _render_preferences(typed: dict, problems: dict[str, str]) -> str:
     mandatory = SETTINGS.current.mandatory_categories
     used_categories = inbox.list_categories(current_identity().actor.viewer, now=clock.now())
     categories = sorted({*used_categories, *typed["mutedCategories"], *mandatory})
@@ -99,7 +97,7 @@ def _render_preferences(typed: dict, problems: dict[str, str], *, saved: bool = 
         "inbox/preferences.html",
         form=typed,
         problems=problems,
-        saved=saved,
+        saved="saved" in request.args,
         categories=categories,
         mandatory=mandatory,
         held_until=held_until,

@@ -1,5 +1,6 @@
 """Roles: who has them, what refers to them, and creating, renaming and deleting them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from flask import Blueprint, request
@@ -71,16 +72,15 @@ def delete(name: str):
 
 def _render_list(typed: str, errors: dict[str, str]) -> str:
     counts, unended = users.count_users_by_role(), roles.count_unended_broadcasts()
-    names = sorted({*counts, *CONSOLE_ROLES}, key=lambda name: (name not in CONSOLE_ROLES, name))
     rows = [
         {
             "name": name,
             "people": counts.get(name, 0),
-            "may": _list_permissions(name),
+            "may": list_permissions(name),
             "is_built_in": name in CONSOLE_ROLES,
             "unended": unended.get(name, {}),
         }
-        for name in names
+        for name in sort_role_names(counts)
     ]
     return render_page("console/users/roles.html", rows=rows, typed=typed, errors=errors)
 
@@ -94,7 +94,7 @@ def _render_role(name: str, typed: str, errors: dict[str, str]) -> str:
         typed=typed,
         errors=errors,
         is_built_in=name in CONSOLE_ROLES,
-        may=_list_permissions(name),
+        may=list_permissions(name),
         people=users.count_users_by_role().get(name, 0),
         broadcasts=[
             (broadcast, _describe_effect(broadcast, name)) for broadcast in naming_broadcasts[:MAX_BROADCASTS_SHOWN]
@@ -140,5 +140,10 @@ def _is_default_target(rule: Any, name: str) -> bool:
     return name in [*(targets or ()), *(rule.defaults.get("exceptRoles") or ())]
 
 
-def _list_permissions(name: str) -> list[str]:
+def sort_role_names(names: Iterable[str]) -> list[str]:
+    """These roles and those of the console, which come first."""
+    return sorted({*names, *CONSOLE_ROLES}, key=lambda name: (name not in CONSOLE_ROLES, name))
+
+
+def list_permissions(name: str) -> list[str]:
     return [str(permission) for permission in Permission if permission in permissions.get_role_permissions([name])]

@@ -11,12 +11,13 @@ from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, csv_reader, permissions
-from broadcast.domain.permissions import CONSOLE_ROLES, Permission
+from broadcast.domain.permissions import Permission
 from broadcast.store import accounts as account_rows
 from broadcast.store import invitations, users
 from broadcast.store.models import User
 from broadcast.store.users import UserFilters
 from broadcast.streams.presence import PRESENCE
+from broadcast.web.console.users.roles import list_permissions, sort_role_names
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, redirect_to, render_page
@@ -82,7 +83,7 @@ def create():
 @blueprint.get("/<int:user_id>")
 @allow(Permission.PEOPLE)
 def detail(user_id: int):
-    return render_page("console/users/detail.html", **_build_context(_get_user_or_404(user_id)))
+    return _render_user(user_id)
 
 
 @blueprint.post("/<int:user_id>/name")
@@ -93,9 +94,7 @@ def rename(user_id: int):
         raise_if_resumed()
         accounts.rename(user_id, typed, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
-        return render_page(
-            "console/users/detail.html", **_build_context(_get_user_or_404(user_id), errors=invalid.fields, name=typed)
-        ), invalid.status
+        return _render_user(user_id, errors=invalid.fields, name=typed), invalid.status
     return redirect_to(
         "people.detail", "Name saved. Broadcasts that have already been sent keep the old name.", user_id=user_id
     )
@@ -109,10 +108,7 @@ def delete(user_id: int):
     try:
         accounts.delete(user_id, typed_username=typed, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
-        errors = to_form_errors(problem, "typedUsername")
-        return render_page(
-            "console/users/detail.html", **_build_context(_get_user_or_404(user_id), errors=errors)
-        ), problem.status
+        return _render_user(user_id, errors=to_form_errors(problem, "typedUsername")), problem.status
     if is_self:
         return redirect_to("auth.login")
     return redirect_to("people.listing", f"The account {username} is deleted.")
@@ -125,10 +121,8 @@ def set_roles(user_id: int):
         raise_if_resumed()
         actions.set_roles(user_id, _read_submitted_roles(), by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
-        context = _build_context(
-            _get_user_or_404(user_id), errors=to_form_errors(problem, "roles"), roles=_read_submitted_roles()
-        )
-        return render_page("console/users/detail.html", **context), problem.status
+        errors = to_form_errors(problem, "roles")
+        return _render_user(user_id, errors=errors, roles=_read_submitted_roles()), problem.status
     return redirect_to("people.detail", "Roles saved. Open pages update within a second.", user_id=user_id)
 
 
@@ -151,7 +145,7 @@ def enable(user_id: int):
 def reset_password(user_id: int):
     """Renders the page instead of a redirect: the password is shown only once and not stored."""
     password = actions.reset_password(user_id, by=current_identity().actor, now=clock.now())
-    return render_page("console/users/detail.html", **_build_context(_get_user_or_404(user_id), password=password))
+    return _render_user(user_id, password=password)
 
 
 @blueprint.post("/<int:user_id>/sign-out")
@@ -215,29 +209,31 @@ def _render_new_form(typed: dict[str, Any], errors: dict[str, str]) -> str:
     return render_page("console/users/new.html", form=typed, errors=errors, roles=_list_known_roles(typed["roles"]))
 
 
-def _build_context(
-    user: User,
+def _render_user(
+    user_id: int,
     *,
     password: str | None = None,
     errors: dict[str, str] | None = None,
     name: str | None = None,
     roles: list[str] | None = None,
-) -> dict[str, Any]:
-    """The template context of a user's page; `name` and `roles` are what was typed."""
-    return {
-        "user": user,
-        "name": user.name if name is None else name,
-        "roles": _list_known_roles(user.roles if roles is None else roles),
-        "unsent": account_rows.count_unsent_by_status(user.id),
-        "invitation": invitations.get_for_user(user.id),
-        "may": sorted(permissions.get_role_permissions(user.roles)),
-        "sessions": users.list_open_sessions(user.id),
-        "tokens": [token for token, _ in users.list_tokens(user.id)],
-        "identity": users.get_external_identity(user.id, _get_issuer()),
-        "is_online": PRESENCE.current.is_online(user.id),
-        "password": password,
-        "errors": errors or {},
-    }
+) -> str:
+    """The page of a user; `name` and `roles` are what was typed."""
+    user = _get_user_or_404(user_id)
+    return render_page(
+        "console/users/detail.html",
+        user=user,
+        name=user.name if name is None else name,
+        roles=_list_known_roles(user.roles if roles is None else roles),
+        unsent=account_rows.count_unsent_by_status(user.id),
+        invitation=invitations.get_for_user(user.id),
+        may=sorted(permissions.get_role_permissions(user.roles)),
+        sessions=users.list_open_sessions(user.id),
+        tokens=[token for token, _ in users.list_tokens(user.id)],
+        identity=users.get_external_identity(user.id, _get_issuer()),
+        is_online=PRESENCE.current.is_online(user.id),
+        password=password,
+        errors=errors or {},
+    )
 
 
 def _get_issuer() -> str:
@@ -247,17 +243,8 @@ def _get_issuer() -> str:
 
 def _list_known_roles(chosen_roles: Any) -> list[dict[str, Any]]:
     """Every role that exists or that the console knows, with its permissions."""
-    names = sorted(
-        {*users.list_role_names(), *CONSOLE_ROLES, *chosen_roles}, key=lambda name: (name not in CONSOLE_ROLES, name)
-    )
-    return [
-        {
-            "name": name,
-            "chosen": name in chosen_roles,
-            "may": [str(p) for p in Permission if p in permissions.get_role_permissions([name])],
-        }
-        for name in names
-    ]
+    names = sort_role_names({*users.list_role_names(), *chosen_roles})
+    return [{"name": name, "chosen": name in chosen_roles, "may": list_permissions(name)} for name in names]
 
 
 def _read_submitted_roles() -> list[str]:
