@@ -194,7 +194,6 @@ def cancel(broadcast_id: int):
 @blueprint.get("/admin/broadcasts/<int:broadcast_id>/stats")
 @allow(Permission.SEE)
 def stats(broadcast_id: int):
-    """The totals."""
     broadcast = get_broadcast_or_404(broadcast_id)
     return jsonify(viewer_stats.stats_to_json(viewer_stats.load_broadcast_stats(broadcast)))
 

@@ -107,5 +107,4 @@ def _to_json(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _encode_base64(value: bytes | None) -> str | None:
-    """Encode arbitrary bytes for JSON."""
     return None if value is None else base64.b64encode(value).decode()

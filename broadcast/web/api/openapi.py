@@ -27,7 +27,6 @@ def openapi_json() -> Response:
 
 
 def build_document(app_name: str) -> Schema:
-    """The OpenAPI document of the system called `app_name`."""
     return {
         "openapi": "3.1.0",
         "info": {"title": f"{app_name} API", "version": "1", "description": _DESCRIPTION},

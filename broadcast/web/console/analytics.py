@@ -127,7 +127,6 @@ def acknowledged_revisions(broadcast_id: int):
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/acknowledged/<int:revision>")
 @allow(Permission.FIGURES)
 def acknowledged_text(broadcast_id: int, revision: int):
-    """The text of a revision that recipients acknowledged."""
     _require_per_recipient_stats()
     broadcast, text = get_broadcast_or_404(broadcast_id), revisions.get_text(broadcast_id, revision)
     if text is None or not text.is_acknowledged:

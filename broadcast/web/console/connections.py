@@ -19,7 +19,6 @@ MAX_STREAMS_SHOWN = 200  # on one page, newest first
 @blueprint.get("/connections")
 @allow(Permission.SEE)
 def connections():
-    """Who is connected, to which worker, since when, and how far behind."""
     presence = PRESENCE.current
     streams = sorted(presence.list_streams(), key=lambda stream: stream.since, reverse=True)
     displayed = streams[:MAX_STREAMS_SHOWN]

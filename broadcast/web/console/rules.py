@@ -36,7 +36,6 @@ def listing():
 @blueprint.get("/rules/<int:number>")
 @allow(Permission.OPERATE)
 def detail(number: int):
-    """The rule and its dry run."""
     rules = _get_rules()
     if not 0 < number <= len(rules):
         raise NotFound("There is no such rule. Rules are numbered in the order of the file.")
@@ -58,7 +57,6 @@ def _get_rules() -> Rules:
 
 
 def _rule_to_context(rule: Rule, number: int) -> dict[str, Any]:
-    """A rule as template context."""
     return {
         "number": number,
         "fits": sorted(rule.patterns.items()),

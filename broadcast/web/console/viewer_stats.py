@@ -66,7 +66,6 @@ def disclose_pace(pace: ReadLatency, broadcast_stats: BroadcastStats) -> ReadLat
 
 
 def stats_to_json(broadcast_stats: BroadcastStats) -> dict[str, Any]:
-    """The stats as the API returns them."""
     counts = {"targeted": broadcast_stats.targeted} | {step: getattr(broadcast_stats, step) for step in FUNNEL_STEPS}
     rates = {step: broadcast_stats.rate(step) for step in FUNNEL_STEPS}
     return counts | {

@@ -19,11 +19,8 @@ from broadcast.base.errors import (
     CommitOutcomeUnknown,
     ConfirmationRequired,
     Conflict,
-    Invalid,
     NotSignedIn,
     TemporarilyUnavailable,
-    TooManyEvents,
-    TooManyRequests,
 )
 from broadcast.store.availability import is_unavailable
 from broadcast.streams import sse
@@ -65,13 +62,9 @@ def _handle_broadcast_error(problem: BroadcastError) -> Response:
         return _require_login(problem)
     if isinstance(problem, ConfirmationRequired):
         return _request_confirmation(problem)
-    fields = problem.fields if isinstance(problem, Invalid) else None
-    retry_after = (
-        problem.retry_after_seconds
-        if isinstance(problem, TemporarilyUnavailable | TooManyEvents | TooManyRequests)
-        else None
+    return make_error_response(
+        problem.status, problem.title, str(problem), fields=problem.fields, retry_after=problem.retry_after_seconds
     )
-    return make_error_response(problem.status, problem.title, str(problem), fields=fields, retry_after=retry_after)
 
 
 def _request_confirmation(problem: ConfirmationRequired) -> Response:
@@ -81,27 +74,19 @@ def _request_confirmation(problem: ConfirmationRequired) -> Response:
         return make_error_response(
             problem.status, problem.title, str(problem), fields={"confirm": str(problem)}, confirm=required
         )
-    repeated_fields = [
-        (name, value) for name, value in request.form.items(multi=True) if name not in _UNREPEATED_FIELDS
-    ]
     is_first = not any(request.form.get(name) for name in ("understood", "typedCount", "password"))
     html = render_template(
         "console/broadcasts/confirm.html",
         form_token=True,
         action=request.full_path.rstrip("?"),
-        back=_get_parent_path(),
-        fields=repeated_fields,
+        back=request.path.rpartition("/")[0],  # the page of the broadcast or dead letter that had the form
+        fields=[(name, value) for name, value in request.form.items(multi=True) if name not in _UNREPEATED_FIELDS],
         confirmation=problem.requirement,
         n=problem.recipient_count,
         urgent=problem.requirement.needs_password,
         errors={} if is_first else problem.fields,
     )
     return current_app.make_response((html, problem.status))
-
-
-def _get_parent_path() -> str:
-    """The page of the broadcast or dead letter that had the form."""
-    return request.path.rpartition("/")[0]
 
 
 def _require_login(problem: NotSignedIn) -> Response:
@@ -119,11 +104,9 @@ def _handle_database_error(problem: DBAPIError | PoolTimeout) -> Response:
         return _handle_broadcast_error(
             Conflict("Someone else made a change at the same time. Nothing was saved. Please try again.")
         )
-    return (
-        _handle_broadcast_error(TemporarilyUnavailable())
-        if is_unavailable(problem)
-        else _handle_unexpected_error(problem)
-    )
+    if is_unavailable(problem):
+        return _handle_broadcast_error(TemporarilyUnavailable())
+    return _handle_unexpected_error(problem)
 
 
 def _handle_http_error(problem: HTTPException) -> Response:
@@ -166,17 +149,9 @@ def make_error_response(
         response = jsonify(body | ({"fields": fields} if fields else {}) | extension_members)
         response.mimetype = "application/problem+json"
     else:
-        template = "core/error.html"
-        response = current_app.make_response(
-            render_template(
-                template,
-                status=status,
-                title=title,
-                detail=detail,
-                retry_after=retry_after,
-                kept=_capture_refused_form(status),
-            )
-        )
+        values = {"status": status, "title": title, "detail": detail, "retry_after": retry_after}
+        body = render_template("core/error.html", **values, kept=_capture_refused_form(status))
+        response = current_app.make_response(body)
     response.status_code = status
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)

@@ -109,7 +109,6 @@ def _diff_sequences(old: Sequence[str], new: Sequence[str], budget: _ComparisonB
 
 
 def _count_common_prefix(old: Sequence[str], new: Sequence[str]) -> int:
-    """How many leading items are equal."""
     return next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
 
 

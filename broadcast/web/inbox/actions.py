@@ -60,7 +60,6 @@ for _verb in (*ACTIONS_BY_VERB, "snooze"):
 @blueprint.post("/chosen")
 @allow("person")
 def bulk_action():
-    """Apply one action to the ticked messages."""
     ids = parse_ids(request.form.getlist("ids"))
     if not 0 < len(ids) <= _MAX_IDS:
         raise Invalid({"ids": "Select at least one message, and at most 1,000."})

@@ -107,7 +107,6 @@ def choose_alerts(viewer: Viewer, user_preferences: Preferences, *, now: datetim
 
 
 def counts_to_json(counts: ViewCounts) -> dict:
-    """The counts as JSON for pages."""
     views = {"inbox": counts.inbox, "unread": counts.unread, "archived": counts.archived, "snoozed": counts.snoozed}
     return {"unread": counts.unread, "asOf": counts.as_of, "version": counts.version, "counts": views}
 

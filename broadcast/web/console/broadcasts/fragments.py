@@ -1,14 +1,15 @@
 """Fragments of the compose page that scripts load: card, reach, review, users, pasted lists, diff."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from flask import Blueprint, request
 
 from broadcast.actions.audiences import resolve_audience
+from broadcast.actions.broadcast_rows import fill_columns, new_bulk_row
 from broadcast.base.errors import Invalid
 from broadcast.content import markdown
 from broadcast.domain import clock, csv_reader
-from broadcast.domain.card import Card
 from broadcast.domain.message import Draft, Link, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.store import users
@@ -32,18 +33,19 @@ def preview():
     now, form = clock.now(), request.form
     title, content = form.get("title", "").strip(), form.get("content", "")
     if not title and not content.strip():
-        return render_page(
-            "console/broadcasts/_preview.html", card=None, error="The card appears here while you write.", seen_by=None
-        )
+        return _render_preview(None, error="The card appears here while you write.")
     raw = {"title": title or "…", "content": content.strip() or "…", "targetType": "ALL"}
     raw |= {"priority": form.get("priority") or None, "category": form.get("category") or None}
     try:
         draft = parse_draft(raw, now=now)
         html = markdown.render(draft.content)
     except Invalid as invalid:
-        return render_page("console/broadcasts/_preview.html", card=None, error=str(invalid), seen_by=None)
-    card = _build_preview_card(draft, html, bool(form.get("requiresAck")), now)
-    return render_page("console/broadcasts/_preview.html", card=card, error=None, seen_by=_preview_as_user())
+        return _render_preview(None, error=str(invalid))
+    return _render_preview(_build_preview_card(draft, html, now), seen_by=_preview_as_user())
+
+
+def _render_preview(card: CardView | None, *, error: str | None = None, seen_by: dict | None = None) -> str:
+    return render_page("console/broadcasts/_preview.html", card=card, error=error, seen_by=seen_by)
 
 
 @blueprint.post("/audience")
@@ -96,22 +98,14 @@ def search_users():
 @allow(Permission.WRITE)
 def check_names():
     """Check which rows of a pasted list or CSV file are users."""
-    upload = request.files.get("file")
+    upload, report, error = request.files.get("file"), recipient_import.ImportReport(), None
     try:
         text = csv_reader.decode_table(upload.read())[0] if upload else request.form.get("list", "")
+        report = recipient_import.check_recipients(text)
     except Invalid as invalid:
-        return render_page(
-            "console/broadcasts/_recipient_import.html",
-            report=recipient_import.ImportReport(),
-            shown=0,
-            error=str(invalid),
-        )
-    return render_page(
-        "console/broadcasts/_recipient_import.html",
-        report=recipient_import.check_recipients(text),
-        shown=recipient_import.MAX_BAD_ROWS_SHOWN,
-        error=None,
-    )
+        error = str(invalid)
+    shown = recipient_import.MAX_BAD_ROWS_SHOWN
+    return render_page("console/broadcasts/_recipient_import.html", report=report, shown=shown, error=error)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/difference")
@@ -139,26 +133,9 @@ def _preview_as_user() -> dict | None:
     return {"name": user.name, "included": verdict.included, "because": verdict.because}
 
 
-def _build_preview_card(draft: Draft, html: str, requires_ack: bool, now: datetime) -> CardView:
-    form = request.form
+def _build_preview_card(draft: Draft, html: str, now: datetime) -> CardView:
+    form, row = request.form, new_bulk_row(current_identity().actor, now)
+    fill_columns(row, draft, now, html=html)
+    row.id, row.audience_kind, row.published_at, row.requires_ack = 0, "everyone", now, bool(form.get("requiresAck"))
     links = tuple(Link(form[f"label{n}"][:40], "#") for n in (1, 2) if form.get(f"label{n}", "").strip())
-    card = Card(
-        id=0,
-        title=draft.title,
-        content=draft.content,
-        content_html=html,
-        priority=draft.priority.value,
-        category=draft.category,
-        sender_name=current_identity().name,
-        created_at=now,
-        published_at=now,
-        expires_at=None,
-        requires_ack=requires_ack,
-        ack_due_at=None,
-        revision=1,
-        edited_at=None,
-        actions=links,
-        target_type=draft.target.type.value,
-        why="Sent to its audience",
-    )
-    return CardView(card, seq=0, is_read=False)
+    return CardView(replace(row.to_card(), actions=links, why="Sent to its audience"), seq=0, is_read=False)

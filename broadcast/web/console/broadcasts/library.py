@@ -77,14 +77,7 @@ def delete_template(template_id: int):
 @blueprint.get("/templates/<int:template_id>/use")
 @allow(Permission.WRITE)
 def fill_in(template_id: int):
-    message_template = _get_template_or_404(template_id)
-    return render_page(
-        "console/broadcasts/use.html",
-        kept=message_template,
-        names=_list_variables(message_template),
-        values={},
-        error=None,
-    )
+    return _render_variables(_get_template_or_404(template_id), {}, None)
 
 
 @blueprint.post("/templates/<int:template_id>/use")
@@ -92,7 +85,7 @@ def fill_in(template_id: int):
 def create_draft(template_id: int):
     """Fill in the variables and continue with a draft."""
     message_template = _get_template_or_404(template_id)
-    variables = _list_variables(message_template)
+    variables = message_templates.list_variables(message_template.title, message_template.content)
     values = {name: request.form.get(f"var-{name}", "").replace("\0", "").strip() for name in variables}
     try:
         raise_if_resumed()
@@ -100,19 +93,9 @@ def create_draft(template_id: int):
             message_templates.fill_template(text, values) for text in (message_template.title, message_template.content)
         )
     except Invalid as invalid:
-        return render_page(
-            "console/broadcasts/use.html",
-            kept=message_template,
-            names=variables,
-            values=values,
-            error=str(invalid) or None,
-        ), invalid.status
-    typed = compose_form.build_empty_form() | {
-        "title": title,
-        "content": content,
-        "priority": message_template.priority,
-    }
-    typed["category"] = message_template.category or ""
+        return _render_variables(message_template, values, str(invalid) or None), invalid.status
+    typed = compose_form.build_empty_form() | {"title": title, "content": content}
+    typed |= {"priority": message_template.priority, "category": message_template.category or ""}
     draft = edits.save_draft(typed, None, broadcast_id=None, version=None, by=current_identity().actor, now=clock.now())
     return redirect_to("console.compose.edit", broadcast_id=draft.id)
 
@@ -145,5 +128,6 @@ def _get_template_or_404(template_id: int) -> MessageTemplate:
     return or_404(templates.get(template_id), "There is no such template.")
 
 
-def _list_variables(template: MessageTemplate) -> list[str]:
-    return message_templates.list_variables(template.title, template.content)
+def _render_variables(template: MessageTemplate, values: dict[str, str], error: str | None) -> str:
+    names = message_templates.list_variables(template.title, template.content)
+    return render_page("console/broadcasts/use.html", kept=template, names=names, values=values, error=error)

@@ -49,7 +49,9 @@ def save(broadcast: Broadcast) -> Any:
     form = request.form
     try:
         if read_choice("do", ("send", "review"), "send") == "review" or form.get("resume"):
-            return render_form(broadcast, _read_form_values(), {}, changed=diff_posted_form(broadcast))
+            return render_form(
+                broadcast, compose_form.collect_values(request.form), {}, changed=diff_posted_form(broadcast)
+            )
         fields = compose_form.read_content(form)
         edits.edit(
             broadcast.id,
@@ -62,9 +64,11 @@ def save(broadcast: Broadcast) -> Any:
             confirmed=review.read_confirmation(form),
         )
     except ConfirmationRequired as needed:
-        return render_form(broadcast, _read_form_values(), needed.fields, needed=needed), needed.status
+        return render_form(
+            broadcast, compose_form.collect_values(request.form), needed.fields, needed=needed
+        ), needed.status
     except Invalid as invalid:
-        return render_form(broadcast, _read_form_values(), invalid.fields), invalid.status
+        return render_form(broadcast, compose_form.collect_values(request.form), invalid.fields), invalid.status
     return redirect_to("console.one.show", broadcast_id=broadcast.id)
 
 
@@ -87,9 +91,10 @@ def _normalize(value: Any) -> Any:
 
 
 def diff_posted_form(broadcast: Broadcast) -> list[FieldDiff]:
-    """The changes that the posted form would make."""
     stored_form = compose_form.from_fields(edits.to_public_fields(broadcast), {})
-    return review.diff_forms(stored_form, overlay_editable_fields(stored_form, _read_form_values()))
+    return review.diff_forms(
+        stored_form, overlay_editable_fields(stored_form, compose_form.collect_values(request.form))
+    )
 
 
 def overlay_editable_fields(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +105,3 @@ def overlay_editable_fields(theirs: dict[str, Any], mine: dict[str, Any]) -> dic
 
 _ACKNOWLEDGED_FIELDS = ("title", "content", "actions")  # what a recipient acknowledges
 _EDITABLE_FIELDS = ("title", "content", "priority", "category", "label1", "url1", "label2", "url2", "requiresAck")
-
-
-def _read_form_values() -> dict[str, Any]:
-    return compose_form.collect_values(request.form)

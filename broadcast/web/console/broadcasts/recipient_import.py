@@ -16,7 +16,7 @@ MAX_BAD_ROWS_SHOWN = 20  # reported one by one
 
 @dataclass(slots=True)
 class ImportReport:
-    """`good_usernames` has each username once; `bad` has the rows without a user, in order."""
+    """`good` has each username once; `bad` has the rows without a user, in order."""
 
     good: list[str] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)

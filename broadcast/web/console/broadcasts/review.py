@@ -32,10 +32,8 @@ _FIELD_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`recipient_count` and `online` are as of now. `muted_note` says how many have muted such a message, and whether
-    that counts.
-
-    `words` describe the audience; `error` says why it cannot be counted.
+    """`people` and `online` are counted now. `muted_note` says how many have muted such a message, and whether that
+    counts; `error` says why the audience cannot be counted.
     """
 
     people: int = 0
@@ -71,7 +69,6 @@ def build_review(form: MultiDict[str, str]) -> Review:
 
 
 def count_reach(form: MultiDict[str, str]) -> Reach:
-    """Count the recipients of the form's audience now."""
     try:
         audience = resolve_audience(compose_form.read_audience(form))
     except Invalid as invalid:
@@ -81,7 +78,6 @@ def count_reach(form: MultiDict[str, str]) -> Reach:
 
 
 def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
-    """How many have muted such a message, and whether that counts."""
     category = " ".join(form.get("category", "").replace("\0", "").split()) or None
     if (priority := form.get("priority") or Priority.NORMAL) == Priority.URGENT:
         return "Urgent: alerts everyone, even people who have muted it."
@@ -95,7 +91,6 @@ def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
 
 
 def read_confirmation(form: MultiDict[str, str]) -> ConfirmationInput:
-    """The confirmation that the form contains."""
     typed = form.get("typedCount", "").replace(",", "").replace(" ", "").strip()
     return ConfirmationInput(bool(form.get("understood")), parse_number(typed), form.get("password", ""))
 

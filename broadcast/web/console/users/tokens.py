@@ -18,15 +18,14 @@ from broadcast.web.core.resumable_forms import raise_if_resumed
 blueprint = Blueprint("tokens", __name__, url_prefix="/console/tokens")
 
 PAGE_SIZE = 50
+_EMPTY_FORM = {"username": "", "label": "", "scopes": ["inbox"], "days": "90"}
 VALIDITY_DAYS = {"7": 7, "30": 30, "90": 90, "365": 365, "never": None}
 
 
 @blueprint.get("")
 @allow(Permission.PEOPLE)
 def listing():
-    return _render_list(
-        {"username": request.args.get("user", "")[:64], "label": "", "scopes": ["inbox"], "days": "90"}, {}
-    )
+    return _render_list(_EMPTY_FORM | {"username": request.args.get("user", "")[:64]}, {})
 
 
 @blueprint.post("")
@@ -40,7 +39,7 @@ def create():
         token = _create_token(typed)
     except Invalid as invalid:
         return _render_list(typed, invalid.fields), invalid.status
-    return _render_list({"username": "", "label": "", "scopes": ["inbox"], "days": "90"}, {}, token=token)
+    return _render_list(_EMPTY_FORM, {}, token=token)
 
 
 @blueprint.post("/<int:token_id>/revoke")
@@ -58,14 +57,8 @@ def _create_token(typed: dict) -> str:
         raise Invalid({"days": "Choose an expiration."})
     days = VALIDITY_DAYS[typed["days"]]
     valid_for = timedelta(days=days) if days else None
-    return actions.create_token(
-        user.id,
-        scopes=typed["scopes"],
-        label=typed["label"],
-        by=current_identity().actor,
-        now=clock.now(),
-        valid_for=valid_for,
-    )
+    by, scopes, label = current_identity().actor, typed["scopes"], typed["label"]
+    return actions.create_token(user.id, scopes=scopes, label=label, by=by, now=clock.now(), valid_for=valid_for)
 
 
 def _render_list(form: dict, errors: dict[str, str], *, token: str | None = None) -> str:
