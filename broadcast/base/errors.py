@@ -30,7 +30,6 @@ class BroadcastError(Exception):
 
     status = 500
     title = "Something went wrong"
-    fields: dict[str, str] | None = None  # a sentence for each field of the input that is wrong
     retry_after_seconds: int | None = None
 
 

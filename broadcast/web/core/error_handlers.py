@@ -19,6 +19,7 @@ from broadcast.base.errors import (
     CommitOutcomeUnknown,
     ConfirmationRequired,
     Conflict,
+    Invalid,
     NotSignedIn,
     TemporarilyUnavailable,
 )
@@ -62,8 +63,9 @@ def _handle_broadcast_error(problem: BroadcastError) -> Response:
         return _require_login(problem)
     if isinstance(problem, ConfirmationRequired):
         return _request_confirmation(problem)
+    fields = problem.fields if isinstance(problem, Invalid) else None
     return make_error_response(
-        problem.status, problem.title, str(problem), fields=problem.fields, retry_after=problem.retry_after_seconds
+        problem.status, problem.title, str(problem), fields=fields, retry_after=problem.retry_after_seconds
     )
 
 
