@@ -26,7 +26,7 @@ from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import format_people_count, is_htmx, redirect_to, render_page
-from broadcast.web.core.request_parsing import read_limit, read_number
+from broadcast.web.core.request_parsing import read_known, read_limit, read_number
 
 T = TypeVar("T")
 blueprint = Blueprint("figures", __name__)
@@ -241,8 +241,7 @@ def _get_cached(broadcast: Broadcast, name: Hashable, count: Callable[..., T], *
 
 def _build_recipients_context(broadcast: Broadcast) -> dict[str, Any]:
     """A page of the recipient list `?show=`: missing, done, or gone."""
-    list_name = request.args.get("show", "missing")
-    list_name = list_name if list_name in RECIPIENT_LISTS else "missing"
+    list_name = read_known(request.args, "show", RECIPIENT_LISTS, "missing")
     if not _is_counted(broadcast) or not viewer_stats.may_see_per_recipient_stats():
         return {"people": [], "next": None, "show": list_name}
     recipients, next_cursor = (

@@ -21,7 +21,7 @@ from broadcast.web.console.broadcasts import review
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import CardView, is_htmx, redirect_to, render_page
-from broadcast.web.core.request_parsing import require_number
+from broadcast.web.core.request_parsing import read_known, require_number
 
 blueprint = Blueprint("dead_letters", __name__)
 
@@ -31,8 +31,8 @@ PAGE_SIZE = 30
 @blueprint.get("/dead-letters")
 @allow(Permission.OPERATE)
 def listing():
-    status, before = request.args.get("status", DeadLetterStatus.WAITING.value), parse_number(request.args.get("after"))
-    status = status if status in set(DeadLetterStatus) else DeadLetterStatus.WAITING.value
+    status = read_known(request.args, "status", set(DeadLetterStatus), DeadLetterStatus.WAITING.value)
+    before = parse_number(request.args.get("after"))
     fetched = dead_letters.list_page(
         DeadLetterStatus(status), before=before, limit=PAGE_SIZE + 1, should_load_payload=False
     )

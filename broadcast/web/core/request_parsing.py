@@ -63,6 +63,12 @@ def read_text(values: Mapping[str, str], name: str, max_characters: int) -> str:
     return values.get(name, "").replace("\0", "").strip()[:max_characters]  # PostgreSQL text cannot hold NUL
 
 
+def read_known(values: Mapping[str, str], name: str, choices: Collection[str], default: str) -> str:
+    """A value of a query; `default` for an unknown one, as a link from elsewhere may carry it."""
+    value = values.get(name, default)
+    return value if value in choices else default
+
+
 def to_form_errors(problem: Invalid | Conflict, field_name: str) -> dict[str, str]:
     """The sentences by field; that of a conflict is for `field_name`."""
     return problem.fields if isinstance(problem, Invalid) else {field_name: str(problem)}

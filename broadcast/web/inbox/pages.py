@@ -19,7 +19,7 @@ from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, render_page, to_card_view
-from broadcast.web.core.request_parsing import parse_ids, read_text
+from broadcast.web.core.request_parsing import parse_ids, read_known, read_text
 
 blueprint = Blueprint("inbox", __name__, url_prefix="/inbox")
 
@@ -113,9 +113,8 @@ def counts_to_json(counts: ViewCounts) -> dict:
 
 def read_filters(values) -> InboxFilters:
     """Filters from a query or form; unknown values are ignored, as a link from elsewhere may carry them."""
-    view = values.get("view", "inbox")
     return InboxFilters(
-        view=view if view in stored.VIEWS else "inbox",
+        view=read_known(values, "view", stored.VIEWS, "inbox"),
         category=read_text(values, "category", 40),
         priority=read_text(values, "priority", 16),
         q=read_text(values, "q", 200),

@@ -1,6 +1,7 @@
 """The broadcast list: tabs, filters, order and page in the URL; CSV export; bulk actions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -19,7 +20,7 @@ from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_l
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import format_number, redirect_to, render_page
-from broadcast.web.core.request_parsing import parse_ids, read_choice, read_text
+from broadcast.web.core.request_parsing import parse_ids, read_choice, read_known, read_text
 
 blueprint = Blueprint("listing", __name__)
 
@@ -30,6 +31,10 @@ _COLUMNS = (
 _CHUNK_ROWS = 200  # rows per read of an export
 MAX_CSV_ROWS = 10_000  # rows of one file; a last row says when there are more
 MAX_BULK_BROADCASTS = 100  # broadcasts of one bulk action: a page
+_SORT_LABELS = {
+    "newest": "Newest", "oldest": "Oldest", "title": "Title", "start": "Send time", "due": "Due soonest",
+    "end": "Ends soonest", "reach": "Largest reach",
+}  # fmt: skip
 _PAST_TENSES = {"cancel": "recalled", "archive": "archived", "delete": "deleted"}
 
 
@@ -88,21 +93,16 @@ def bulk_action():
     done, refused = _apply_to_each(_make_action(action_name), ids)
     notice = f"{format_number(done)} {_PAST_TENSES[action_name]}."
     if refused:
-        notice += (
-            f" {format_number(len(refused))} left as {'it was' if len(refused) == 1 else 'they were'}: {refused[0]}"
-        )
+        what = "it was" if len(refused) == 1 else "they were"
+        notice += f" {format_number(len(refused))} left as {what}: {refused[0]}"
     return _redirect_to_list(notice)
 
 
 def _make_action(name: str) -> Callable[[int], None]:
     by, now = current_identity().actor, clock.now()
-    match name:
-        case "cancel":
-            reason = request.form.get("reason", "")
-            return lambda broadcast_id: actions.cancel(broadcast_id, reason=reason, by=by, now=now)
-        case "archive":
-            return lambda broadcast_id: copies.archive(broadcast_id, by=by, now=now)
-    return lambda broadcast_id: copies.discard_draft(broadcast_id, by=by, now=now)
+    if name == "cancel":
+        return partial(actions.cancel, reason=request.form.get("reason", ""), by=by, now=now)
+    return partial(copies.archive if name == "archive" else copies.discard_draft, by=by, now=now)
 
 
 def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:
@@ -134,19 +134,17 @@ def _redirect_to_list(notice: str) -> Response:
 
 
 def _read_query() -> BroadcastQuery:
-    """The query of the URL; unknown values are ignored, as a link from elsewhere may carry them."""
-    args = request.args
-    tab, sort, size = args.get("filter", "all"), args.get("sort", "newest"), args.get("size", "")
-    priority = args.get("priority", "")
+    """The query of the URL; unknown values are ignored."""
+    args, sizes = request.args, [str(size) for size in broadcast_query.PAGE_SIZES]
     return BroadcastQuery(
-        tab=tab if tab in broadcast_query.TABS else "all",
-        q=read_text(request.args, "q", 200),
-        category=read_text(request.args, "category", 40),
+        tab=read_known(args, "filter", broadcast_query.TABS, "all"),
+        q=read_text(args, "q", 200),
+        category=read_text(args, "category", 40),
         author=parse_number(args.get("author")),
-        priority=priority if priority in set(Priority) else "",
-        sort=sort if sort in broadcast_query.SORTS else "newest",
+        priority=read_known(args, "priority", set(Priority), ""),
+        sort=read_known(args, "sort", broadcast_query.SORTS, "newest"),
         number=parse_number(args.get("page"), max_digits=6) or 1,
-        size=int(size) if size in map(str, broadcast_query.PAGE_SIZES) else broadcast_query.PAGE_SIZES[0],
+        size=int(read_known(args, "size", sizes, sizes[0])),
     )
 
 
@@ -166,17 +164,8 @@ def _to_query_args(list_query: BroadcastQuery) -> dict[str, Any]:
 
 
 def _build_filter_choices() -> dict[str, Any]:
-    sorts = [
-        ("newest", "Newest"),
-        ("oldest", "Oldest"),
-        ("title", "Title"),
-        ("start", "Send time"),
-        ("due", "Due soonest"),
-        ("end", "Ends soonest"),
-        ("reach", "Largest reach"),
-    ]
     return {
-        "sorts": sorts,
+        "sorts": _SORT_LABELS.items(),
         "sizes": broadcast_query.PAGE_SIZES,
         "priorities": [priority.value for priority in Priority],
     }

@@ -21,7 +21,7 @@ from broadcast.web.console.users.roles import list_permissions, sort_role_names
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import is_htmx, redirect_to, render_page
-from broadcast.web.core.request_parsing import read_choice, read_text, to_form_errors
+from broadcast.web.core.request_parsing import read_choice, read_known, read_text, to_form_errors
 from broadcast.web.core.resumable_forms import raise_if_resumed
 
 blueprint = Blueprint("people", __name__, url_prefix="/console/people")
@@ -260,9 +260,8 @@ def _get_user_or_404(user_id: int) -> User:
 
 
 def _read_filters() -> UserFilters:
-    state = request.args.get("state", "")
     return UserFilters(
         read_text(request.args, "q", 100),
         read_text(request.args, "role", 64),
-        state if state in _ACCOUNT_STATES else "",
+        read_known(request.args, "state", _ACCOUNT_STATES, ""),
     )
