@@ -78,11 +78,8 @@ def create():
         confirmed=confirmed,
     )
     broadcast = get_broadcast_or_404(published.id)
-    response = jsonify(
-        _to_json_with_stats(broadcast, viewer_stats.load_new_broadcast_stats(broadcast))
-        if published.is_new
-        else _to_json(broadcast)
-    )
+    stats = viewer_stats.load_new_broadcast_stats(broadcast) if published.is_new else None
+    response = jsonify(_to_json(broadcast, stats))
     response.status_code = 201 if published.is_new else 200
     response.headers["Location"] = url_for("api.detail", broadcast_id=published.id)
     return response
@@ -99,7 +96,7 @@ def listing():
     fetched = broadcasts.list_page(filter_name, q=q, before=before, limit=limit + 1)
     displayed = fetched[:limit]
     stats_by_id = viewer_stats.load_stats(displayed)
-    items = [_to_json_with_stats(broadcast, stats_by_id[broadcast.id]) for broadcast in displayed]
+    items = [_to_json(broadcast, stats_by_id[broadcast.id]) for broadcast in displayed]
     return jsonify(items=items, next=str(displayed[-1].id) if len(fetched) > limit else None)
 
 
@@ -162,18 +159,11 @@ def preview_audience():
         ],
     }
     if requested_user is not None:
-        target_user = (
-            users.find(requested_user) if isinstance(requested_user, str) or type(requested_user) is int else None
-        )
-        if target_user is None:
+        user = users.find(requested_user) if type(requested_user) in (str, int) else None
+        if user is None:
             raise Invalid({"user": "There is no user with this username or ID, or the account is disabled."})
-        included, reason = audience.explain(target_user.as_viewer)
-        preview["user"] = {
-            "id": target_user.id,
-            "username": target_user.username,
-            "included": included,
-            "because": reason,
-        }
+        included, reason = audience.explain(user.as_viewer)
+        preview["user"] = {"id": user.id, "username": user.username, "included": included, "because": reason}
     return jsonify(preview)
 
 
@@ -198,10 +188,6 @@ def stats(broadcast_id: int):
     return jsonify(viewer_stats.stats_to_json(viewer_stats.load_broadcast_stats(broadcast)))
 
 
-def _to_json(broadcast: Broadcast) -> dict[str, Any]:
-    return _to_json_with_stats(broadcast, viewer_stats.load_broadcast_stats(broadcast))
-
-
 def _pop_flag(changes: dict[str, Any], name: str) -> bool:
     """Remove a flag from an edit and return it; false when it is missing."""
     value = changes.pop(name, False)
@@ -210,7 +196,8 @@ def _pop_flag(changes: dict[str, Any], name: str) -> bool:
     return value
 
 
-def _to_json_with_stats(broadcast: Broadcast, broadcast_stats: BroadcastStats) -> dict[str, Any]:
+def _to_json(broadcast: Broadcast, broadcast_stats: BroadcastStats | None = None) -> dict[str, Any]:
+    broadcast_stats = broadcast_stats or viewer_stats.load_broadcast_stats(broadcast)
     return broadcast.to_card().to_payload() | {
         "status": broadcast.status,
         "seq": broadcast.seq,
@@ -231,8 +218,6 @@ def _to_json_with_stats(broadcast: Broadcast, broadcast_stats: BroadcastStats) -
 
 
 def _get_target_ids(broadcast: Broadcast) -> list:
-    return (
-        sorted(audiences.list_selected_user_ids(broadcast))
-        if broadcast.audience_kind == "users"
-        else broadcast.role_names
-    )
+    if broadcast.audience_kind == "users":
+        return sorted(audiences.list_selected_user_ids(broadcast))
+    return broadcast.role_names

@@ -12,8 +12,8 @@ from broadcast.domain.permissions import Permission
 from broadcast.ingest import redrive
 from broadcast.store import dead_letters
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
-from broadcast.web.console.dead_letters import get_letter_or_404
 from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.lookup import get_letter_or_404
 from broadcast.web.core.request_parsing import pop_confirmation, read_json_object, read_paging, require_number
 
 blueprint = Blueprint("dlt", __name__, url_prefix="/api/admin/dlt")

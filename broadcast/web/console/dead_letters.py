@@ -19,7 +19,7 @@ from broadcast.store import dead_letters, system_identity
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.web.console.broadcasts import review
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.lookup import or_404
+from broadcast.web.core.lookup import get_letter_or_404
 from broadcast.web.core.rendering import CardView, is_htmx, redirect_to, render_page
 from broadcast.web.core.request_parsing import read_known, require_number
 
@@ -95,10 +95,6 @@ def redrive_all():
 def purge_all():
     count = actions.purge_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
     return redirect_to("console.dead_letters.listing", purged=count)
-
-
-def get_letter_or_404(letter_id: int) -> DeadLetter:
-    return or_404(dead_letters.get(letter_id), "There is no such dead letter.")
 
 
 def decode_for_display(value: bytes | None) -> str:

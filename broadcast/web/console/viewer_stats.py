@@ -36,12 +36,12 @@ def load_stats(rows: Sequence[Broadcast], *, per_recipient: bool | None = None) 
     """Stats by broadcast id. Code that runs after the request passes an earlier `may_see_per_recipient_stats()`."""
     per_recipient = may_see_per_recipient_stats() if per_recipient is None else per_recipient
     totals_by_id = broadcast_totals.count_totals([row for row in rows if not row.receipts_deleted_at])
-    stats_without_receipts = {
-        row.id: make_stats_without_receipts(row.audience_count) for row in rows if row.receipts_deleted_at
-    }
     return {
-        id: disclose_stats(totals, per_recipient=per_recipient) for id, totals in totals_by_id.items()
-    } | stats_without_receipts
+        row.id: make_stats_without_receipts(row.audience_count)
+        if row.receipts_deleted_at
+        else disclose_stats(totals_by_id[row.id], per_recipient=per_recipient)
+        for row in rows
+    }
 
 
 def load_broadcast_stats(row: Broadcast) -> BroadcastStats:

@@ -6,8 +6,9 @@ from flask import Flask
 from werkzeug.routing import IntegerConverter
 
 from broadcast.base.errors import NotFound
-from broadcast.store import broadcasts
+from broadcast.store import broadcasts, dead_letters
 from broadcast.store.models import Broadcast
+from broadcast.store.models.ingest import DeadLetter
 
 T = TypeVar("T")
 
@@ -29,3 +30,7 @@ def or_404(row: T | None, sentence: str) -> T:
 
 def get_broadcast_or_404(broadcast_id: int) -> Broadcast:
     return or_404(broadcasts.get(broadcast_id), "There is no such broadcast.")
+
+
+def get_letter_or_404(letter_id: int) -> DeadLetter:
+    return or_404(dead_letters.get(letter_id), "There is no such dead letter.")

@@ -24,9 +24,9 @@ from broadcast.web.embed import tokens as embed_tokens
 
 blueprint = Blueprint("embedding", __name__)
 
-_SHARED_SCRIPTS = ("shared/leadership", "shared/stream_health")
 _SCRIPT_PARTS = (
-    *_SHARED_SCRIPTS,
+    "shared/leadership",
+    "shared/stream_health",
     "embed/dom",
     "embed/event_stream",
     "embed/status_line",

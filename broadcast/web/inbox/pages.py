@@ -129,9 +129,8 @@ def select_store(filters: InboxFilters) -> ModuleType:
 def record_deliveries(items: list[stored.InboxItem], user_id: int) -> None:
     """Record deliveries: a page that shows a message has delivered it, as a stream does. Ended messages are skipped."""
     for item in items:
-        if item.ended_at:
-            continue
-        RECEIPT_BUFFER.current.add(item.card.id, [user_id])
+        if not item.ended_at:
+            RECEIPT_BUFFER.current.add(item.card.id, [user_id])
 
 
 def build_list_context(filters: InboxFilters | None = None) -> dict:
