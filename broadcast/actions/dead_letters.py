@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit, inbound_events, notify, send_confirmation
-from broadcast.actions.inbound_events import Outcome
+from broadcast.actions.inbound_batch import Outcome, write_batch
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain import confirmation
 from broadcast.domain.actor import Actor
@@ -65,7 +65,7 @@ def _redrive_in_transaction(
     prepared = inbound_events.prepare([inbound_event])
     with write_transaction() as session:
         letter = _get_waiting_letter(session, letter_id)
-        [outcome] = inbound_events.write_batch(session, prepared, by=ingest_actor, now=now)
+        [outcome] = write_batch(session, prepared, by=ingest_actor, now=now)
         letter.tries += 1
         letter.tried_at = now
         if outcome.rejection is not None:

@@ -7,16 +7,15 @@ recall; write dead letters and statistics; then reserve all seqs at once and wri
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import IntegrityError, ProgrammingError
-from sqlalchemy.orm import Session
 
 from broadcast.actions import notify
 from broadcast.actions.audiences import resolve_audience
-from broadcast.actions.inbound_batch import InboundBatch, OutcomeKind, PreparedInboundEvent
+from broadcast.actions.inbound_batch import Outcome, PreparedInboundEvent, write_batch
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid, TemporarilyUnavailable
 from broadcast.content import markdown
@@ -33,15 +32,6 @@ _STORE_FAILED = "This event could not be stored ({}). The log of the server says
 _ACCOUNT_USERNAME = ":events"  # no user can have this name, and it has no password
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of one inbound event; `broadcast_id` is None when it was rejected, and `rejection` says why."""
-
-    kind: OutcomeKind
-    broadcast_id: int | None = None
-    rejection: Rejection | None = None
 
 
 def get_ingest_actor(*, now: datetime) -> Actor:
@@ -177,17 +167,3 @@ def _resolve_target(target: Target) -> tuple[Audience, int] | Rejection:
         if recipient_count
         else Rejection("audience", "Nobody has this role at present: it reaches nobody.")
     )
-
-
-def write_batch(
-    session: Session, prepared: Sequence[PreparedInboundEvent], *, by: Actor, now: datetime
-) -> list[Outcome]:
-    """Step 2, inside a transaction. Database errors propagate; nothing is written then."""
-    batch = InboundBatch(session, by, now)
-    batch.load_broadcasts(prepared)
-    outcomes = []
-    for prepared_event in prepared:
-        outcomes.append(batch.decide(prepared_event))
-        batch.yielder.maybe_yield()
-    batch.store()
-    return [Outcome(kind, broadcast and broadcast.id, rejected) for kind, broadcast, rejected in outcomes]

@@ -1,4 +1,4 @@
-"""The correlation id of the current work: one id from request, record or loop to log event and delivery."""
+"""What ties together the log lines, events and spans of the current work, in this worker and in all others."""
 
 import re
 from contextvars import ContextVar
@@ -6,6 +6,7 @@ from contextvars import ContextVar
 MAX_ID_CHARACTERS = 64
 _SAFE_ID = re.compile(rf"[A-Za-z0-9._:-]{{8,{MAX_ID_CHARACTERS}}}")
 _current_id: ContextVar[str | None] = ContextVar("correlation", default=None)
+_current_traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 def current_id() -> str | None:
@@ -16,6 +17,15 @@ def current_id() -> str | None:
 def set_current_id(correlation_id: str) -> None:
     """Set the correlation id of this greenlet."""
     _current_id.set(correlation_id[:MAX_ID_CHARACTERS])
+
+
+def current_traceparent() -> str | None:
+    """The current span as in the header `traceparent` (W3C Trace Context); None unless the work is traced."""
+    return _current_traceparent.get()
+
+
+def set_traceparent(traceparent: str | None) -> None:
+    _current_traceparent.set(traceparent)
 
 
 def is_safe_id(correlation_id: str) -> bool:

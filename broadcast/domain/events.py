@@ -47,6 +47,7 @@ class Event:
     payload_json: str
     at: datetime
     correlation_id: str | None = None  # of the work that caused it: see `base.correlation`
+    traceparent: str | None = None
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -209,24 +209,12 @@ def _from_bare_json(body: Any, record: InboundRecord) -> Envelope:
     position = record.position
     if position is None:
         _reject("envelope", "The event has no CloudEvents envelope: specversion, id, source and type.")
-    if not record.key:
-        return _build_topic_envelope(position.topic, str(position), body)
     try:
-        key = _read_name("key", record.key.decode())
+        id = _read_name("key", record.key.decode()) if record.key else str(position)
     except UnicodeDecodeError:
         _reject("envelope", "The record's key is not UTF-8, so it cannot be the id.")
-    return _build_topic_envelope(position.topic, key, body)
-
-
-def _build_topic_envelope(topic: str, id: str, body: Any) -> Envelope:
-    return Envelope(
-        f"{_BARE_SOURCE_PREFIX}{topic}",
-        id,
-        PUBLISH_TYPE,
-        body,
-        topic,
-        source_as_written=f"{_BARE_SOURCE_PREFIX}{topic}",
-    )
+    source = f"{_BARE_SOURCE_PREFIX}{position.topic}"
+    return Envelope(source, id, PUBLISH_TYPE, body, position.topic, source_as_written=source)
 
 
 def _read_name(name: str, value: Any) -> str:
@@ -236,14 +224,6 @@ def _read_name(name: str, value: Any) -> str:
     if not is_valid:
         _reject("envelope", f"The event's {name} must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
     return value
-
-
-def _is_time(value: Any) -> bool:
-    try:
-        clock.parse_rfc3339(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
 
 
 def _is_event_time(value: Any) -> bool:
@@ -269,8 +249,7 @@ def _read_by_type(envelope: Envelope, now: datetime, rules: Rules, owner: EventO
 
 def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwner) -> PublishCommand:
     try:
-        data, collapse_key = _split_collapse_key(envelope, rule)
-        data, acknowledge_again = _split_acknowledge_again(data, rule)
+        data, collapse_key, acknowledge_again = _split_flood_fields(envelope, rule)
         draft = parse_draft(_drop_past_start(rule.build_message_fields(data), now), now=now)
     except TemplateRenderError as problem:
         _reject("template", f"{_abbreviate(str(problem), 300)}.")
@@ -295,35 +274,32 @@ def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwn
     )
 
 
-def _split_collapse_key(envelope: Envelope, rule: Rule) -> tuple[Any, str | None]:
-    """The data without its collapse key, and that key or else its rule's. Raises TemplateRenderError."""
-    data = envelope.data
-    own_key = data.get("collapseKey") if isinstance(data, Mapping) and not rule.has_message_templates else None
+def _split_flood_fields(envelope: Envelope, rule: Rule) -> tuple[Any, str | None, bool]:
+    """The data without `collapseKey` and `acknowledgeAgain`; the collapse key, or else its rule's; whether to
+    acknowledge again. Data that a template renders has neither field. Raises TemplateRenderError.
+    """
+    data, own_key, acknowledge_again = envelope.data, None, None
+    if isinstance(data, Mapping) and not rule.has_message_templates:
+        own_key, acknowledge_again = data.get("collapseKey"), data.get("acknowledgeAgain")
+        data = {name: value for name, value in data.items() if name not in ("collapseKey", "acknowledgeAgain")}
     if own_key is not None and (not isinstance(own_key, str) or not own_key.strip()):
         _reject("fields", f"collapseKey must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
-    collapse_key = own_key.strip() if own_key else rule.render_collapse_key(data, envelope.type)
+    collapse_key = own_key.strip() if own_key else rule.render_collapse_key(envelope.data, envelope.type)
     if collapse_key is not None and not (len(collapse_key) <= MAX_NAME_CHARACTERS and is_single_line(collapse_key)):
         _reject("fields", f"A collapse key must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
-    if isinstance(data, Mapping) and not rule.has_message_templates:
-        data = {name: value for name, value in data.items() if name != "collapseKey"}
-    return data, collapse_key
-
-
-def _split_acknowledge_again(data: Any, rule: Rule) -> tuple[Any, bool]:
-    """The data without `acknowledgeAgain`, and its value."""
-    if not isinstance(data, Mapping) or rule.has_message_templates or "acknowledgeAgain" not in data:
-        return data, False
-    requested = data["acknowledgeAgain"]
-    if requested is not None and not isinstance(requested, bool):
+    if acknowledge_again is not None and not isinstance(acknowledge_again, bool):
         _reject("fields", "acknowledgeAgain must be true or false.")
-    return {name: value for name, value in data.items() if name != "acknowledgeAgain"}, bool(requested)
+    return data, collapse_key, bool(acknowledge_again)
 
 
 def _drop_past_start(data: Any, now: datetime) -> Any:
     """Drop a start that has passed, so that the event is sent at once. Unlike a form, an event may wait in Kafka."""
     scheduled_at = data.get("scheduledAt") if isinstance(data, Mapping) else None
-    if not _is_time(scheduled_at) or clock.parse_rfc3339(scheduled_at) > now:
-        return data
+    try:
+        if clock.parse_rfc3339(scheduled_at) > now:
+            return data
+    except (TypeError, ValueError, OverflowError):
+        return data  # what is no time is rejected with the other fields
     return {name: value for name, value in data.items() if name != "scheduledAt"}
 
 

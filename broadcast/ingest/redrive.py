@@ -5,8 +5,7 @@ from datetime import datetime
 
 from broadcast.actions import dead_letters as actions
 from broadcast.actions import inbound_events
-from broadcast.actions.inbound_batch import PreparedInboundEvent
-from broadcast.actions.inbound_events import Outcome
+from broadcast.actions.inbound_batch import Outcome, PreparedInboundEvent
 from broadcast.base.errors import ConfirmationRequired, Conflict
 from broadcast.domain.actor import Actor
 from broadcast.domain.confirmation import ConfirmationInput

@@ -1,12 +1,10 @@
 """OpenTelemetry spans, if OTEL_EXPORTER_OTLP_ENDPOINT is set: one per request, and one per event that a worker
 delivers. Otherwise nothing of OpenTelemetry is imported, and no request pays for it.
 
-The correlation id ties them together; the log carries it to every worker. Trace and span ids are derived from it, so a
-request and the deliveries that it caused in other processes are one trace, and each delivery links to the request.
+The log carries the `traceparent` of a request (W3C Trace Context) to every worker, so the deliveries that it caused in
+other processes belong to its trace. Behind a trusted proxy a request continues the trace of its caller.
 """
 
-import hashlib
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -18,14 +16,13 @@ from broadcast.domain.events import Event
 
 _UNTRACED_ENDPOINTS = {None, "static", "ops.alive", "ops.ready", "ops.prometheus"}  # polled every few seconds
 _EXPORT_TIMEOUT_SECONDS = 2.0  # an ending worker waits for an absent collector too, and is killed after ten
-_span_ids: ContextVar[tuple[int, int] | None] = ContextVar("span ids", default=None)
 
 
 def init_app(app: Flask, settings: Settings) -> "SpanRecorder | None":
     """Enable tracing if configured; return the recorder of deliveries then."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
-    recorder = SpanRecorder(settings.otel_exporter_otlp_endpoint)
+    recorder = SpanRecorder(settings.otel_exporter_otlp_endpoint, is_behind_proxy=settings.trusted_proxy_hops > 0)
     app.before_request(recorder.start_request_span)
     app.after_request(recorder.record_response)
     app.teardown_request(recorder.end_request_span)
@@ -35,37 +32,39 @@ def init_app(app: Flask, settings: Settings) -> "SpanRecorder | None":
 class SpanRecorder:
     """The spans of one worker. Unsent spans are sent when the process ends."""
 
-    def __init__(self, endpoint: str):
+    def __init__(self, endpoint: str, *, is_behind_proxy: bool):
         # imported here, so that OpenTelemetry is needed only for tracing
         from opentelemetry import trace
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         resource = Resource.create()  # reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
         if str(resource.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: "broadcast"}))
-        provider = TracerProvider(resource=resource, id_generator=_build_id_generator())
+        provider = TracerProvider(resource=resource)
         provider.add_span_processor(_build_span_processor(endpoint))
         self._trace, self._tracer = trace, provider.get_tracer("broadcast")
+        self._propagator, self._is_behind_proxy = TraceContextTextMapPropagator(), is_behind_proxy
 
     def start_request_span(self) -> None:
         """Start the span of a request, once it has its correlation id."""
+        correlation.set_traceparent(None)  # of the previous request of this connection
         if request.endpoint in _UNTRACED_ENDPOINTS:
             return
-        correlation_id = correlation.current_id()
-        token = _span_ids.set(_derive_ids(correlation_id))
-        try:
-            g.span = self._tracer.start_span(
-                f"{request.method} {request.url_rule.rule}",
-                kind=self._trace.SpanKind.SERVER,
-                attributes={
-                    "http.request.method": request.method,
-                    "http.route": request.url_rule.rule,
-                    "broadcast.correlation": correlation_id,
-                },
-            )
-        finally:
-            _span_ids.reset(token)
+        g.span = self._tracer.start_span(
+            f"{request.method} {request.url_rule.rule}",
+            context=self._propagator.extract(request.headers) if self._is_behind_proxy else None,
+            kind=self._trace.SpanKind.SERVER,
+            attributes={
+                "http.request.method": request.method,
+                "http.route": request.url_rule.rule,
+                "broadcast.correlation": correlation.current_id(),
+            },
+        )
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier, self._trace.set_span_in_context(g.span))
+        correlation.set_traceparent(carrier.get("traceparent"))
 
     def record_response(self, response: Response) -> Response:
         """Record the response's status. A stream's span ends when it is opened, not when the stream ends."""
@@ -81,28 +80,18 @@ class SpanRecorder:
 
     def record_delivery(self, event: Event, now: datetime) -> None:
         """Record a span from the event's time to its last write in this worker, in the trace of its request."""
-        trace, links = self._trace, []
-        if event.correlation_id:
-            trace_id, span_id = _derive_ids(event.correlation_id)
-            token = _span_ids.set((trace_id, 0))
-            links = [trace.Link(trace.SpanContext(trace_id, span_id, is_remote=True))]
-        else:
-            token = _span_ids.set(None)
-        try:
-            span = self._tracer.start_span(
-                "event.delivered",
-                kind=trace.SpanKind.CONSUMER,
-                links=links,
-                start_time=_to_nanoseconds(event.at),
-                attributes={
-                    "broadcast.seq": event.seq,
-                    "broadcast.type": event.type.value,
-                    "broadcast.id": event.broadcast_id or 0,
-                    "broadcast.correlation": event.correlation_id or "",
-                },
-            )
-        finally:
-            _span_ids.reset(token)
+        span = self._tracer.start_span(
+            "event.delivered",
+            context=self._propagator.extract({"traceparent": event.traceparent or ""}),
+            kind=self._trace.SpanKind.CONSUMER,
+            start_time=_to_nanoseconds(event.at),
+            attributes={
+                "broadcast.seq": event.seq,
+                "broadcast.type": event.type.value,
+                "broadcast.id": event.broadcast_id or 0,
+                "broadcast.correlation": event.correlation_id or "",
+            },
+        )
         span.end(_to_nanoseconds(max(now, event.at)))
 
 
@@ -114,27 +103,6 @@ def _build_span_processor(endpoint: str) -> Any:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     return BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_TIMEOUT_SECONDS))
-
-
-def _derive_ids(correlation_id: str) -> tuple[int, int]:
-    """Trace id and span id for `correlation_id`. Evenly distributed, so that sampling by trace id stays fair."""
-    digest = hashlib.sha256(correlation_id.encode()).digest()
-    return int.from_bytes(digest[:16]) or 1, int.from_bytes(digest[16:24]) or 1
-
-
-def _build_id_generator() -> Any:
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-
-    class CorrelationIdGenerator(RandomIdGenerator):
-        """Uses the ids in `_span_ids`; random ones where it has none or 0."""
-
-        def generate_trace_id(self) -> int:
-            return (_span_ids.get() or (0, 0))[0] or super().generate_trace_id()
-
-        def generate_span_id(self) -> int:
-            return (_span_ids.get() or (0, 0))[1] or super().generate_span_id()
-
-    return CorrelationIdGenerator()
 
 
 def _to_nanoseconds(moment: datetime) -> int:

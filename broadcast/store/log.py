@@ -71,7 +71,7 @@ def append(
     if not new_events:
         return []
     epoch, seq = first_cursor or reserve_seqs(session, len(new_events))
-    correlation_id, yielder = correlation.current_id(), Yielder()
+    correlation_id, traceparent, yielder = correlation.current_id(), correlation.current_traceparent(), Yielder()
     events = []
     for index, new_event in enumerate(new_events):
         events.append(
@@ -84,6 +84,7 @@ def append(
                 encode_compact_json(new_event.payload),
                 at,
                 correlation_id,
+                traceparent,
             )
         )
         yielder.maybe_yield()
@@ -175,6 +176,7 @@ def _to_row(event: Event) -> dict[str, Any]:
         "payload": event.payload_json,
         "at": event.at,
         "correlation": event.correlation_id,
+        "traceparent": event.traceparent,
     }
 
 
@@ -199,4 +201,5 @@ def _to_event(row: Any) -> Event:
         row.payload_json,
         row.at,
         row.correlation,
+        row.traceparent,
     )

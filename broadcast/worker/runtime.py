@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import gevent
@@ -94,18 +95,23 @@ class Runtime:
         """Start all loops and return at once. `should_adopt_sockets`: take over sockets that the server releases."""
         if should_adopt_sockets:
             self.socket_transport = SocketTransport(self.hub)
-        for name, loop in (
-            ("tail", self._run_tailer),
-            ("bus", self._run_bus),
-            ("clock", self._run_scheduler),
-            ("heartbeat", self._run_heartbeat),
-            ("notes", self._run_flush),
-            ("receipts", self._run_receipt_sync),
-            ("presence", self._run_presence),
-            ("gauges", self._run_gauges),
-            ("retention", self._run_retention),
-            *([("kafka", self.bridge.run)] if self.bridge else ()),
+        loops: dict[str, Callable[[], Any]] = {
+            "tail": self._run_tailer,
+            "bus": self._run_bus,
+            "clock": self._run_scheduler,
+            "presence": self._run_presence,
+            "retention": self._run_retention,
+        }
+        for name, interval_seconds, work in (
+            ("heartbeat", self.hub.heartbeat_slot_seconds, self.hub.send_heartbeats),
+            ("notes", _FLUSH_INTERVAL_SECONDS, self._flush_buffers),
+            ("receipts", _RECEIPT_SYNC_INTERVAL_SECONDS, lambda: self.receipt_sync.send_missed(clock.now())),
+            ("gauges", gauges.INTERVAL_SECONDS, lambda: gauges.update_all(self.hub, self.bus)),
         ):
+            loops[name] = partial(self._repeat, name, interval_seconds, work)
+        if self.bridge:
+            loops["kafka"] = self.bridge.run
+        for name, loop in loops.items():
             context = contextvars.copy_context()  # gevent.spawn does not inherit it, and the logger binds there
             self._greenlets.append(gevent.spawn(context.run, self._supervise, name, loop))
 
@@ -149,6 +155,13 @@ class Runtime:
         """Clear this loop's failure after it succeeded."""
         self.problems.pop(name, None)
 
+    def _repeat(self, name: str, interval_seconds: float, work: Callable[[], None]) -> None:
+        while True:
+            with self.app.app_context():
+                work()
+            self._clear_problem(name)
+            gevent.sleep(interval_seconds)
+
     def _run_tailer(self) -> None:
         if not self.is_started:
             self.tailer.start()
@@ -180,12 +193,6 @@ class Runtime:
                     self.hub.close(connection, "disconnected")
             case _:
                 _log.warning("signal.unknown", name=name)
-
-    def _run_receipt_sync(self) -> None:
-        while True:
-            self.receipt_sync.send_missed(clock.now())
-            self._clear_problem("receipts")
-            gevent.sleep(_RECEIPT_SYNC_INTERVAL_SECONDS)
 
     def _run_scheduler(self) -> None:
         correlation.set_current_id("the-clock")
@@ -221,12 +228,6 @@ class Runtime:
         fresh_head = log.get_head(should_refresh=True)
         return known_head.epoch if fresh_head.epoch == known_head.epoch and fresh_head.seq < newest_seq else None
 
-    def _run_heartbeat(self) -> None:
-        while True:
-            gevent.sleep(self.hub.heartbeat_slot_seconds)
-            self.hub.send_heartbeats()
-            self._clear_problem("heartbeat")
-
     def _run_presence(self) -> None:
         renew_at = 0.0
         while True:
@@ -237,13 +238,6 @@ class Runtime:
             self._clear_problem("presence")
             gevent.sleep(_PRESENCE_INTERVAL_SECONDS)
 
-    def _run_gauges(self) -> None:
-        while True:
-            with self.app.app_context():
-                gauges.update_all(self.hub, self.bus)
-            self._clear_problem("gauges")
-            gevent.sleep(gauges.INTERVAL_SECONDS)
-
     def _run_retention(self) -> None:
         while True:
             if "retention" not in self.problems:  # a failure is retried now, not in an hour
@@ -253,13 +247,6 @@ class Runtime:
                     retention.RetentionPolicy.from_settings(SETTINGS.of(self.app)), now=database.get_current_time()
                 )
             self._clear_problem("retention")
-
-    def _run_flush(self) -> None:
-        while True:
-            gevent.sleep(_FLUSH_INTERVAL_SECONDS)
-            with self.app.app_context():
-                self._flush_buffers()
-            self._clear_problem("notes")
 
     def _flush_buffers(self) -> None:
         self.receipt_buffer.flush(clock.now(), fanout_idle=self.hub.fanout_idle)

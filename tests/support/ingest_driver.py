@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from broadcast.actions import inbound_events
+from broadcast.actions.inbound_batch import Outcome
 from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
@@ -44,7 +45,7 @@ def ingest_batches(batches: list[list[dict[str, Any]]]) -> dict[str, Any]:
     return {"outcomes": outcomes, "committed_at": time.monotonic()}
 
 
-def _ingest_with_retry(arrived: list[InboundEvent], account: Actor, now: datetime) -> list[inbound_events.Outcome]:
+def _ingest_with_retry(arrived: list[InboundEvent], account: Actor, now: datetime) -> list[Outcome]:
     while True:
         try:
             return inbound_events.ingest(arrived, by=account, now=now)

@@ -127,6 +127,7 @@ class LogEvent(db.Model):
     payload: Mapped[Any] = mapped_column(EncodedJson)
     at: Mapped[datetime]
     correlation: Mapped[str | None] = mapped_column(String(64))  # of the request that wrote it
+    traceparent: Mapped[str | None] = mapped_column(String(55))  # the same for its span, if it was traced
 
 
 class IdempotencyKey(db.Model):

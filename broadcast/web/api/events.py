@@ -3,10 +3,11 @@
 from flask import Blueprint, Response, jsonify, request, url_for
 
 from broadcast.actions import inbound_events
-from broadcast.actions.flood_control import OVER_CAP
+from broadcast.actions.inbound_batch import Outcome
 from broadcast.base.errors import BroadcastError, Invalid, TooManyEvents
 from broadcast.domain import clock
 from broadcast.domain.event_source import EventOwner
+from broadcast.domain.flood_control import OVER_CAP
 from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundEvent, InboundRecord, Rejection
 from broadcast.ingest import contract
 from broadcast.ingest.kafka.decompression import TooLarge, Undecodable, decompress_deflate, decompress_gzip
@@ -57,7 +58,7 @@ def _read_body_bytes() -> bytes:
         raise Invalid({"content-encoding": f"The body cannot be decompressed: {problem}."}) from None
 
 
-def _to_response(outcome: inbound_events.Outcome) -> Response:
+def _to_response(outcome: Outcome) -> Response:
     response = jsonify(id=outcome.broadcast_id, outcome=outcome.kind)
     response.status_code = 200 if outcome.kind == "repeated" else 202
     response.headers["Location"] = url_for("api.detail", broadcast_id=outcome.broadcast_id)

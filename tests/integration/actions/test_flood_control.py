@@ -8,11 +8,12 @@ import pytest
 import sqlalchemy
 
 from broadcast.actions import broadcasts as singles
-from broadcast.actions import edits, flood_control, inbound_events, receipts
-from broadcast.actions.flood_control import MAX_QUARANTINED_PER_SOURCE
+from broadcast.actions import edits, inbound_events, receipts
 from broadcast.base.errors import TemporarilyUnavailable
+from broadcast.domain import flood_control
 from broadcast.domain.actor import Actor
 from broadcast.domain.events import EventType
+from broadcast.domain.flood_control import MAX_QUARANTINED_PER_SOURCE
 from broadcast.domain.inbound import InboundEvent, InboundRecord, RateCap, RecordPosition
 from broadcast.ingest import contract
 from broadcast.ingest.rules import Rule

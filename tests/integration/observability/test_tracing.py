@@ -26,7 +26,7 @@ def exporter() -> InMemorySpanExporter:
 def traced(make_app, exporter: InMemorySpanExporter, monkeypatch):
     """Makes applications that are traced, as workers of one system."""
     monkeypatch.setattr(tracing, "_build_span_processor", lambda endpoint: SimpleSpanProcessor(exporter))
-    return lambda: make_app(otel_exporter_otlp_endpoint="http://127.0.0.1:1")
+    return lambda **settings: make_app(otel_exporter_otlp_endpoint="http://127.0.0.1:1", **settings)
 
 
 def test_publishing_and_its_deliveries_in_every_worker_are_one_trace(traced, exporter):
@@ -42,7 +42,7 @@ def test_publishing_and_its_deliveries_in_every_worker_are_one_trace(traced, exp
     assert len(delivered) == 2
     for span in delivered:
         assert span.context.trace_id == published.context.trace_id
-        assert [link.context.span_id for link in span.links] == [published.context.span_id]
+        assert span.parent.span_id == published.context.span_id
         assert span.attributes["broadcast.correlation"] == answer.headers["X-Request-ID"]
         assert span.attributes["broadcast.id"] == answer.json["id"]
     assert len({span.context.span_id for span in (published, *delivered)}) == 3
@@ -65,6 +65,21 @@ def test_two_requests_over_one_connection_are_two_traces(traced, exporter):
     assert first.context.trace_id != second.context.trace_id
 
 
+@pytest.mark.parametrize("hops", [0, 1])
+def test_request_continues_the_trace_of_its_caller_only_behind_a_proxy(traced, exporter, hops):
+    caller = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    traced(trusted_proxy_hops=hops).test_client().get("/login", headers=caller)
+    [span] = exporter.get_finished_spans()
+    assert (f"{span.context.trace_id:032x}" in caller["traceparent"]) == (hops == 1)
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "f" * 10_000])
+def test_broken_traceparent_begins_a_new_trace(traced, exporter, value):
+    traced(trusted_proxy_hops=1).test_client().get("/login", headers={"traceparent": value})
+    [span] = exporter.get_finished_spans()
+    assert span.parent is None
+
+
 def test_event_without_a_request_has_a_trace_of_its_own(traced, exporter):
     app = traced()
     with app.app_context():
@@ -73,9 +88,9 @@ def test_event_without_a_request_has_a_trace_of_its_own(traced, exporter):
     alice.send("POST", "/api/admin/broadcasts", build_message())
     exporter.clear()
     event = app.extensions["runtime"].tailer._read_new_events()[-1]
-    app.extensions["runtime"].tailer.on_event_logged(replace(event, correlation_id=None), event.at)
+    app.extensions["runtime"].tailer.on_event_logged(replace(event, traceparent=None), event.at)
     [span] = exporter.get_finished_spans()
-    assert not span.links
+    assert span.parent is None
     assert span.end_time == span.start_time
 
 

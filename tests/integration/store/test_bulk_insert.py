@@ -22,7 +22,8 @@ EVENTS = LogEvent.__table__
 
 def an_event(seq: int, **changes) -> dict:
     row = {"seq": seq, "epoch": "e", "type": "MESSAGE", "broadcast_id": None, "audience": {"kind": "everyone"}}
-    return row | {"payload": {"title": "Ärger 🎈", "n": [1, None]}, "at": clock.now(), "correlation": None} | changes
+    row |= {"payload": {"title": "Ärger 🎈", "n": [1, None]}, "at": clock.now()}
+    return row | {"correlation": None, "traceparent": None} | changes
 
 
 def test_a_row_reads_back_as_one_written_the_ordinary_way():

@@ -7,7 +7,7 @@ import zlib
 import pytest
 import sqlalchemy
 
-from broadcast.actions import flood_control
+from broadcast.domain import flood_control
 from broadcast.domain.inbound import RateCap
 from broadcast.ingest import rules_file
 from broadcast.ingest.rules import Rule
