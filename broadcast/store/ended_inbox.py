@@ -16,6 +16,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences, search
 from broadcast.store.database import RUN_IN_THREAD, UtcDateTime, db
 from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
+from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.inbox import InboxFilters, InboxItem
 from broadcast.store.models import Broadcast, Receipt, User
 
@@ -43,7 +44,7 @@ def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | Non
 
 def count(viewer: Viewer, *, now: datetime) -> int:
     """How many there are; MAX_COUNTED + 1 stands for more."""
-    return db.session.scalar(_count_query, _build_parameters(viewer, now))
+    return _count_query.fetch_first(_build_parameters(viewer, now))[0]
 
 
 def list_categories(viewer: Viewer, *, now: datetime) -> list[str]:
@@ -112,7 +113,9 @@ _item_query = _select_visible(
     func.coalesce(Broadcast.ended_at, Broadcast.expires_at),
 )
 _broadcast_query = _select_visible(Broadcast)
-_count_query = select(func.count()).select_from(_select_visible(Broadcast.id).limit(MAX_COUNTED + 1).subquery())
+_count_query = PreparedQuery(
+    select(func.count()).select_from(_select_visible(Broadcast.id).limit(MAX_COUNTED + 1).subquery())
+)
 _categories_query = (
     _select_visible(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
 )
