@@ -116,7 +116,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     }
     app.jinja_env.filters.update(filters)
     app.jinja_env.globals.update(
-        icon=_make_icon_renderer(app), render_card=_make_card_renderer(app), app_name=settings.app_name
+        icon=_make_icon_renderer(app), render_cards=_make_cards_renderer(app), app_name=settings.app_name
     )
     app.context_processor(_build_template_context)
 
@@ -135,11 +135,11 @@ def _build_template_context() -> dict:
     return values
 
 
-def _make_card_renderer(app: Flask) -> Callable[..., Markup]:
-    """`render_card(card, return_path)` of templates: a card of a list, whose forms lead back to `return_path`.
+def _make_cards_renderer(app: Flask) -> Callable[..., Markup]:
+    """`render_cards(cards, return_path)` of templates: cards of a list, whose forms lead back to `return_path`.
 
     A card of which the user has done nothing but read it is rendered once in a minute for all users (its times are
-    relative). The CSRF token and the path are put in for each; their marks are random, so that no text can name them.
+    relative). The CSRF token and the path are put in for each user; their marks are random, so that no text names them.
     """
     token_mark, path_mark = secrets.token_hex(16), secrets.token_hex(16)
 
@@ -152,16 +152,17 @@ def _make_card_renderer(app: Flask) -> Callable[..., Markup]:
     def render_shared(card: Card, seq: int, is_read: bool, has_return_path: bool, _minute: int) -> str:
         return render(CardView(card, seq=seq, is_read=is_read), has_return_path)
 
-    def render_card(card: CardView, return_path: str | None = None) -> Markup:
-        has_return_path = return_path is not None
-        if card.is_shared:
-            minute = int(clock.now().timestamp() // 60)
-            html = render_shared(card.card, card.seq, card.is_read, has_return_path, minute)
-        else:
-            html = render(card, has_return_path)
+    def render_cards(cards: list[CardView], return_path: str | None = None) -> Markup:
+        has_return_path, minute = return_path is not None, int(clock.now().timestamp() // 60)
+        html = "".join(
+            render_shared(card.card, card.seq, card.is_read, has_return_path, minute)
+            if card.is_shared
+            else render(card, has_return_path)
+            for card in cards
+        )
         return Markup(html.replace(token_mark, generate_csrf()).replace(path_mark, escape(return_path or "")))
 
-    return render_card
+    return render_cards
 
 
 def _make_icon_renderer(app: Flask):

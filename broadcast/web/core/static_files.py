@@ -11,6 +11,7 @@ contain secrets beside text that others wrote (BREACH).
 import gzip
 import hashlib
 import mimetypes
+import os
 from pathlib import Path
 
 import gevent
@@ -35,7 +36,7 @@ class StaticFiles:
         """The hash for the file's URL; None when there is no such file."""
         path = safe_join(self._folder, name)
         try:
-            file_stat = Path(path).stat() if path else None
+            file_stat = os.stat(path) if path else None  # Path.stat takes twice as long
             if file_stat is None:
                 return None
             modified_ns, size, digest = self._hash_cache.get(name, (0, 0, ""))
