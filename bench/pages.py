@@ -72,7 +72,9 @@ def measure_pages(app: Application, live: int, users: int) -> None:
     for path in PATHS:
         median, p95 = statistics.median(durations[path]), statistics.quantiles(durations[path], n=20)[-1]
         cpu_ms = 1000 * cpu_seconds[path] / (ROUNDS * REQUESTS_PER_TURN)
-        print(f"| {live} | {path} | {1000 * median:.1f} ms | {1000 * p95:.1f} ms | {cpu_ms:.1f} ms | {median / base:.1f} |")
+        print(
+            f"| {live} | {path} | {1000 * median:.1f} ms | {1000 * p95:.1f} ms | {cpu_ms:.1f} ms | {median / base:.1f} |"
+        )
 
 
 def measure_opening(programs: Path, app: Application, live: int, streams: int) -> None:
