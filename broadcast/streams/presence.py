@@ -93,10 +93,10 @@ class LocalPresence:
         pass
 
     def get_online_ids(self) -> set[int]:
-        return set(self._hub.count_streams_by_user())
+        return set(self._hub.online_user_ids)
 
     def is_online(self, user_id: int) -> bool:
-        return user_id in self._hub.count_streams_by_user()
+        return user_id in self._hub.online_user_ids
 
     def list_streams(self) -> list[StreamInfo]:
         return [_to_stream_info(connection, self.worker) for connection in self._hub.connections]
@@ -157,20 +157,20 @@ class RedisPresence:
             has_users, is_new = False, True
         # the server is down or was emptied (it may be refilled since, so check both), or nobody was here
         if is_new or not has_users:
-            self._hub.changed_user_ids.update(self._hub.count_streams_by_user())
+            self._hub.changed_user_ids.update(self._hub.online_user_ids)
 
     def remove_worker(self) -> None:
         self._try_command(self._redis.delete, self._key(self.worker))  # if that fails, the lease runs out
         self._try_command(self._redis.zrem, self._prefix, self.worker)
 
     def get_online_ids(self) -> set[int]:
-        user_ids = set(self._hub.count_streams_by_user())
+        user_ids = set(self._hub.online_user_ids)
         for worker in self._list_other_workers():
             user_ids.update(self._parse_all(_parse_user_id, self._query_worker_users("hkeys", worker)))
         return user_ids
 
     def is_online(self, user_id: int) -> bool:
-        if user_id in self._hub.count_streams_by_user():
+        if user_id in self._hub.online_user_ids:
             return True
         return any(self._query("hexists", self._key(worker), str(user_id)) for worker in self._list_other_workers())
 

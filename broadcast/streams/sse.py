@@ -8,11 +8,9 @@ import random
 import re
 from typing import Any
 
-from broadcast.domain.events import Event, encode_compact_json
+from broadcast.domain.events import Cursor, Event, encode_compact_json
 
-_LINE_ENDING = re.compile(
-    r"\r\n|\r|\n"
-)  # not str.splitlines: that also splits at U+2028 and others, which are data here
+_LINE_ENDING = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which splits at U+2028 and others too: data here
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -35,6 +33,11 @@ def encode_json_frame(event: str, data: dict[str, Any], *, id: str | None = None
 def encode_event_json(event: Event) -> bytes:
     """The JSON representation of a logged event."""
     return encode_frame(event.type.value, event.payload_json, id=str(event.cursor))
+
+
+def encode_reset(cursor: Cursor) -> bytes:
+    """Continuity was lost: the client loads its list and continues from `cursor`."""
+    return encode_json_frame("RESET", {"cursor": str(cursor)}, id=str(cursor))
 
 
 def encode_refusal(event_name: str) -> bytes:
