@@ -36,7 +36,7 @@ def _read_int_setting(name: str, default: str) -> int:
 
 # A third of a worker's imports uses nothing that gevent patches (`tests/integration/worker/test_gunicorn_master.py`
 # checks). Imported here, it is loaded once, and its memory is shared by all workers.
-for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic_settings", "sqlalchemy.orm"):
+for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic.main", "sqlalchemy.orm"):
     importlib.import_module(_name)
 for _name in ("sqlite", "postgresql"):
     importlib.import_module(f"sqlalchemy.dialects.{_name}")

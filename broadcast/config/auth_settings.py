@@ -1,34 +1,25 @@
 """Sign-in settings: password, OpenID provider, reverse proxy. Part of `config.settings.Settings`."""
 
 from importlib.util import find_spec
-from ipaddress import ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import BaseModel, BeforeValidator, Field
 
-MISSING_PACKAGES_HINT = "needs packages: `pip install --require-hashes -r requirements-{}.txt`."
+from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks, split_list
+
 _HEADER_PATTERN = r"^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$"  # without _, which servers confuse with -
 
 
-def split_list(text: str) -> list[str]:
-    """The non-empty items of a comma-separated list, stripped."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _split_pairs(text: Any) -> Any:
+    """`theirs=ours, theirs=ours` as a dictionary."""
+    if not isinstance(text, str):
+        return text
+    pairs = (part.partition("=") for part in split_list(text))
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
-def check_networks(setting: str, networks: list[str]) -> list[str]:
-    """One sentence for each item that is not a network."""
-    hints = []
-    for network in networks:
-        try:
-            ip_network(network)
-        except ValueError:
-            hints.append(f"{setting}: {network!r} is not an address or a network such as 10.0.0.0/24.")
-    return hints
-
-
-class SignInSettings(BaseSettings):
+class SignInSettings(BaseModel):
     """Fields, and checks of their combinations."""
 
     password_sign_in: Literal["everybody", "administrators"] = Field(
@@ -50,7 +41,7 @@ class SignInSettings(BaseSettings):
     oidc_roles_claim: str | None = Field(
         None, description="Claim with the roles, for instance `groups`; empty: roles are assigned in the console."
     )
-    oidc_role_map: Annotated[dict[str, str], NoDecode] = Field(
+    oidc_role_map: Annotated[dict[str, str], BeforeValidator(_split_pairs)] = Field(
         {},
         description="`theirs=ours`, comma-separated; roles that are not listed are ignored. Empty: used unchanged.",
     )
@@ -77,7 +68,7 @@ class SignInSettings(BaseSettings):
         pattern=_HEADER_PATTERN,
         description="Header in which a reverse proxy sends the username; empty: none.",
     )
-    proxy_sign_in_from: Annotated[list[str], NoDecode] = Field(
+    proxy_sign_in_from: CommaSeparated = Field(
         [], description="Addresses or networks of the proxies that are trusted with it, comma-separated."
     )
     proxy_roles_header: str | None = Field(
@@ -91,16 +82,6 @@ class SignInSettings(BaseSettings):
         pattern=r"^(https?:/)?/[^/\\\s]\S*$",
         description="Where to sign out at the proxy: an address, or a path.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_sign_in(cls, values: dict) -> dict:
-        if isinstance(values.get("proxy_sign_in_from"), str):
-            values["proxy_sign_in_from"] = split_list(values["proxy_sign_in_from"])
-        if isinstance(values.get("oidc_role_map"), str):
-            pairs = (part.partition("=") for part in split_list(values["oidc_role_map"]))
-            values["oidc_role_map"] = {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
-        return values
 
     def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> list[str]:
         """One sentence per combination that cannot work or lets anyone in. `proxy_hops` is TRUSTED_PROXY_HOPS."""

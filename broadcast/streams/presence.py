@@ -99,10 +99,10 @@ class LocalPresence:
         return user_id in self._hub.online_user_ids
 
     def list_streams(self) -> list[StreamInfo]:
-        return [_to_stream_info(connection, self.worker) for connection in self._hub.connections]
+        return [StreamInfo(c.viewer.user_id, worker=self.worker, **_to_json(c)) for c in self._hub.connections]
 
 
-class RedisPresence:
+class RedisPresence(LocalPresence):
     """The users of all workers that share a Redis."""
 
     def __init__(
@@ -114,10 +114,10 @@ class RedisPresence:
         lease_seconds: float,
         prefix: str = "broadcast:presence",
     ):
-        self._hub, self._lease_seconds, self._prefix = hub, lease_seconds, prefix
+        super().__init__(hub)
+        self._lease_seconds, self._prefix = lease_seconds, prefix
         self._circuit_breaker = circuit_breaker or CircuitBreaker(url)  # for reads that a page waits for
         self._redis = make_client(url, timeout_seconds=_TIMEOUT_SECONDS)
-        self.worker = f"{os.getpid()}-{secrets.token_hex(3)}"
 
     def write_changes(self) -> None:
         key, changed_user_ids = self._key(self.worker), self._hub.changed_user_ids
@@ -164,18 +164,18 @@ class RedisPresence:
         self._try_command(self._redis.zrem, self._prefix, self.worker)
 
     def get_online_ids(self) -> set[int]:
-        user_ids = set(self._hub.online_user_ids)
+        user_ids = super().get_online_ids()
         for worker in self._list_other_workers():
             user_ids.update(self._parse_all(_parse_user_id, self._query_worker_users("hkeys", worker)))
         return user_ids
 
     def is_online(self, user_id: int) -> bool:
-        if user_id in self._hub.online_user_ids:
-            return True
-        return any(self._query("hexists", self._key(worker), str(user_id)) for worker in self._list_other_workers())
+        return super().is_online(user_id) or any(
+            self._query("hexists", self._key(worker), str(user_id)) for worker in self._list_other_workers()
+        )
 
     def list_streams(self) -> list[StreamInfo]:
-        all_streams = [_to_stream_info(connection, self.worker) for connection in self._hub.connections]
+        all_streams = super().list_streams()
         for worker in self._list_other_workers():
             users = (self._query_worker_users("hgetall", worker) or {}).items()
             for streams in self._parse_all(lambda person, worker=worker: _parse_streams(*person, worker), users):
@@ -239,10 +239,6 @@ def _to_json(connection: Connection) -> dict[str, Any]:
         "since": clock.to_rfc3339(connection.since),
         "backlog_bytes": connection.backlog_bytes,
     }
-
-
-def _to_stream_info(connection: Connection, worker: str) -> StreamInfo:
-    return StreamInfo(connection.viewer.user_id, worker=worker, **_to_json(connection))
 
 
 def _parse_worker_name(name: bytes) -> str:

@@ -51,9 +51,7 @@ class ReceiptBuffer:
             try:
                 with write_transaction() as session:
                     receipts.set_timestamp(session, pairs, mark, at=now)
-            except (
-                IntegrityError
-            ):  # retention deleted one of the broadcasts meanwhile; its receipts must not block the others
+            except IntegrityError:  # retention has deleted a broadcast; its receipts must not block the others
                 deleted_ids = {broadcast_id for broadcast_id, _ in pairs if broadcasts.get(broadcast_id) is None}
                 if not deleted_ids:
                     raise
@@ -80,4 +78,4 @@ class ReceiptBuffer:
         return mark and (mark, list(islice(pairs, _BATCH_ROWS)))
 
 
-RECEIPT_BUFFER = AppPart[ReceiptBuffer]("deliveries")
+RECEIPT_BUFFER = AppPart[ReceiptBuffer]("receipt_buffer")

@@ -192,8 +192,8 @@ class Histories(RuleBasedStateMachine):
             case "deliver" | "see":
                 mark = "delivered_at" if act == "deliver" else "first_seen_at"
                 if broadcasts.get_audience(broadcasts.get(id)).includes(by.viewer):
-                    self.app.extensions["deliveries"].add(id, [by.user_id], mark=mark)
-                    self.app.extensions["deliveries"].flush(now)
+                    self.app.extensions["receipt_buffer"].add(id, [by.user_id], mark=mark)
+                    self.app.extensions["receipt_buffer"].flush(now)
             case "read":
                 receipts.mark_read([id], by=by, now=now)
             case "acknowledge":

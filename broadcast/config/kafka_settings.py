@@ -1,0 +1,113 @@
+"""Settings of the Kafka bridge and its connection to the brokers. Part of `config.settings.Settings`."""
+
+import re
+import ssl
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from broadcast.config.validation import CommaSeparated
+
+_HOST_AND_PORT = re.compile(r"[^\s,/]+:\d{1,5}")
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # leaves room for ".dlt"
+
+
+class KafkaSettings(BaseModel):
+    """Fields, and checks of their values and combinations."""
+
+    kafka_bootstrap_servers: CommaSeparated = Field(
+        [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
+    )
+    kafka_topics: CommaSeparated = Field(
+        ["broadcast.events.v1"], description="Topics that events are read from, comma-separated."
+    )
+    kafka_group_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Consumer group under which the brokers keep offsets; by default one generated for this database.",
+    )
+    kafka_bridge: Literal["elected", "every-worker"] = Field(
+        "elected",
+        description="`elected`: one worker of all reads every partition. `every-worker`: the brokers spread partitions over all.",
+    )
+    kafka_dlt: bool = Field(False, description="Write dead letters to the topic `<topic>.dlt` as well.")
+    kafka_auto_offset_reset: Literal["earliest", "latest"] = Field(
+        "earliest",
+        description="Where a group without offsets starts; also where it continues when its offsets have expired.",
+    )
+    kafka_max_poll_records: int = Field(
+        500,
+        ge=1,
+        le=500,
+        description="Most events in one transaction; also the most that are read again after a crash.",
+    )
+    kafka_api_version: str = Field(
+        "2.3",
+        pattern=r"^\d+(\.\d+)+$",
+        description="Version of the Kafka protocol; 2.3 works with Kafka 2.3 to 4.",
+    )
+    kafka_session_timeout_ms: int = Field(
+        10000, ge=1000, le=300000, description="With `every-worker`: how long the brokers wait for a dead worker."
+    )
+    kafka_request_timeout_ms: int = Field(
+        10000, ge=1000, le=300000, description="How long one request to a broker may take."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="Protocol of the connection to the brokers."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="SASL mechanism used to sign in to the brokers."
+    )
+    kafka_sasl_username: str | None = Field(None, description="Username to sign in to brokers with.")
+    kafka_sasl_password: str | None = Field(None, repr=False, description="Password to sign in to brokers with.")
+    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates to verify the brokers with (PEM).")
+    kafka_ssl_certfile: Path | None = Field(None, description="Client certificate of this system (PEM).")
+    kafka_ssl_keyfile: Path | None = Field(None, description="Private key of the client certificate (PEM).")
+    kafka_ssl_check_hostname: bool = Field(True, description="0 accepts a broker's certificate for another host.")
+
+    def check_kafka(self) -> list[str]:
+        """One sentence per value or combination that cannot work."""
+        hints = []
+        if invalid := [server for server in self.kafka_bootstrap_servers if not _HOST_AND_PORT.fullmatch(server)]:
+            hints.append(f"KAFKA_BOOTSTRAP_SERVERS: {invalid[0]!r} is not host:port.")
+        if invalid := [topic for topic in self.kafka_topics if not _TOPIC_NAME.fullmatch(topic)]:
+            hints.append(f"KAFKA_TOPICS: {invalid[0]!r} cannot be a topic.")
+        if not self.kafka_topics:
+            hints.append("KAFKA_TOPICS: name at least one topic.")
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            hints.append("KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol.")
+        return hints + self._check_kafka_certificates()
+
+    def _check_kafka_certificates(self) -> list[str]:
+        """Checked at start: otherwise a missing file fails only with each connection."""
+        if not self.kafka_bootstrap_servers or not self.kafka_security_protocol.endswith("SSL"):
+            return []
+        context = ssl.create_default_context()
+        hints = []
+        if self.kafka_ssl_cafile:
+            try:
+                context.load_verify_locations(self.kafka_ssl_cafile)
+            except (OSError, ssl.SSLError) as problem:
+                hints.append(_describe_unreadable_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
+        if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
+            hints.append("KAFKA_SSL_KEYFILE: a key also needs KAFKA_SSL_CERTFILE.")
+        if self.kafka_ssl_certfile:
+            try:
+                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password="")
+            except (OSError, ssl.SSLError) as problem:
+                names, path = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile
+                hints.append(_describe_unreadable_file(names, path, problem))
+        return hints
+
+
+def _describe_unreadable_file(names: str, path: Path, problem: Exception) -> str:
+    reason = (
+        problem.strerror
+        if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
+        else "it is no PEM file, or certificate and key do not belong together"
+    )
+    return f"{names}: {path} cannot be read: {reason}."
