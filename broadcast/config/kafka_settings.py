@@ -2,6 +2,8 @@
 
 import re
 import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -89,25 +91,21 @@ class KafkaSettings(BaseModel):
         context = ssl.create_default_context()
         hints = []
         if self.kafka_ssl_cafile:
-            try:
-                context.load_verify_locations(self.kafka_ssl_cafile)
-            except (OSError, ssl.SSLError) as problem:
-                hints.append(_describe_unreadable_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
+            hints += _check_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, context.load_verify_locations)
         if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
             hints.append("KAFKA_SSL_KEYFILE: a key also needs KAFKA_SSL_CERTFILE.")
         if self.kafka_ssl_certfile:
-            try:
-                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password="")
-            except (OSError, ssl.SSLError) as problem:
-                names, path = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile
-                hints.append(_describe_unreadable_file(names, path, problem))
+            load = partial(context.load_cert_chain, keyfile=self.kafka_ssl_keyfile, password="")
+            hints += _check_file("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile, load)
         return hints
 
 
-def _describe_unreadable_file(names: str, path: Path, problem: Exception) -> str:
-    reason = (
-        problem.strerror
-        if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
-        else "it is no PEM file, or certificate and key do not belong together"
-    )
-    return f"{names}: {path} cannot be read: {reason}."
+def _check_file(names: str, path: Path, load: Callable[[Path], None]) -> list[str]:
+    """A sentence if `load` cannot read the file."""
+    try:
+        load(path)
+    except ssl.SSLError:
+        return [f"{names}: {path} cannot be read: it is no PEM file, or certificate and key do not belong together."]
+    except OSError as problem:
+        return [f"{names}: {path} cannot be read: {problem.strerror}."]
+    return []

@@ -213,15 +213,16 @@ class Settings(SignInSettings, KafkaSettings):
 
     @model_validator(mode="after")
     def _reject_unsafe(self) -> Self:
-        hints = []
-        hints += self._check_database_url()
-        hints += self._check_secret_keys()
-        hints += check_networks("METRICS_FROM", self.metrics_from)
-        hints += self._check_embed_origins()
-        hints += self._check_redis_url()
-        hints += self.check_kafka()
-        hints += self.check_sign_in(is_production=self.is_production, proxy_hops=self.trusted_proxy_hops)
-        if self.app_env == "production" and self.demo:
+        hints = [
+            *self._check_database_url(),
+            *self._check_secret_keys(),
+            *check_networks("METRICS_FROM", self.metrics_from),
+            *self._check_embed_origins(),
+            *self._check_redis_url(),
+            *self.check_kafka(),
+            *self.check_sign_in(is_production=self.is_production, proxy_hops=self.trusted_proxy_hops),
+        ]
+        if self.is_production and self.demo:
             hints.append("DEMO: demo users have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
         if self.otel_exporter_otlp_endpoint and find_spec("opentelemetry") is None:
             hints.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: {MISSING_PACKAGES_HINT.format('otel')}")
