@@ -26,6 +26,7 @@ from broadcast.streams.connection import Connection, Transport
 from broadcast.streams.connection_index import HEARTBEAT_SLOTS, NO_USER_ID, ConnectionIndex
 from broadcast.streams.control_events import ends_stream, invalidates_identity
 from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer, with_reset_fallback
+from broadcast.streams.sse import UnloggedEvent
 
 SEND_BATCH_SIZE = 128  # sends between two time checks
 FANOUT_SLICE_SECONDS = 0.003  # after sending for this long, other greenlets run
@@ -162,11 +163,11 @@ class Hub:
     def _check_limits(self, viewer: Viewer, address: str) -> None:
         limits, index = self.limits, self._index
         if self.is_draining or self.head is None or len(self) >= limits.streams:
-            raise StreamLimitExceeded("BUSY")
+            raise StreamLimitExceeded(UnloggedEvent.BUSY)
         is_user_over_limit = len(index.by_user.get(viewer.user_id, ())) >= limits.per_user
         if is_user_over_limit or index.count_client_connections(address) >= limits.per_address:
             self.counters["refused"] += 1
-            raise StreamLimitExceeded("CONNECTION_LIMIT_REACHED")
+            raise StreamLimitExceeded(UnloggedEvent.CONNECTION_LIMIT_REACHED)
 
     def attach_transport(self, connection: Connection, transport: Transport) -> None:
         """Attach the transport of a subscribed stream. Its preamble and what has queued up goes out first."""
@@ -325,7 +326,7 @@ class Hub:
 
     def _apply_user_change(self, event: Event, connection: Connection) -> None:
         if ends_stream(event, connection.session):
-            self.close(connection, "signed out", sse.encode_json_frame("SIGNED_OUT", {}))
+            self.close(connection, "signed out", sse.encode_json_frame(UnloggedEvent.SIGNED_OUT, {}))
         elif event.type is EventType.VIEWER_CHANGED:
             roles = frozenset(event.payload["roles"])
             self._index.change_viewer(connection, Viewer(connection.viewer.user_id, roles))
@@ -368,7 +369,9 @@ class Hub:
         sleep_debt_seconds = 0.0
         for connection in streams:
             retry_ms = random.randint(200, 200 + _RECONNECT_SPREAD_FACTOR * int(seconds * 1000))
-            self.close(connection, "shutdown", sse.encode_json_frame("SERVER_SHUTDOWN", {}, retry_ms=retry_ms))
+            self.close(
+                connection, "shutdown", sse.encode_json_frame(UnloggedEvent.SERVER_SHUTDOWN, {}, retry_ms=retry_ms)
+            )
             sleep_debt_seconds += pause_seconds
             if sleep_debt_seconds >= 0.005:
                 gevent.sleep(sleep_debt_seconds)

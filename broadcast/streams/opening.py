@@ -20,6 +20,7 @@ from broadcast.streams import sse
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub, StaleIdentity, StreamLimitExceeded
 from broadcast.streams.replay_buffer import BufferedEvent
+from broadcast.streams.sse import UnloggedEvent
 
 INITIAL_UNREAD_LIMIT = 200  # unread messages sent to a client without a cursor
 LOG_REPLAY_LIMIT = 200  # events read from the log if the replay buffer has not all; above that, a list is quicker
@@ -66,7 +67,7 @@ def open_stream(
             )
             break
     else:
-        raise StreamLimitExceeded("BUSY")
+        raise StreamLimitExceeded(UnloggedEvent.BUSY)
     try:
         if subscriber.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
             seconds_left = (subscriber.expires_at - now).total_seconds()
@@ -126,7 +127,7 @@ def _append_connected(
     data["heartbeatSeconds"] = heartbeat_seconds  # so that a client knows how long a silence is normal
     # CONNECTED is not in the log but has an id: otherwise a plain EventSource that is cut off before its first message
     # returns without a cursor and misses what was published meanwhile
-    yield sse.encode_json_frame("CONNECTED", data, id=cursor)
+    yield sse.encode_json_frame(UnloggedEvent.CONNECTED, data, id=cursor)
 
 
 def _find_missed(

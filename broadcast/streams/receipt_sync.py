@@ -56,4 +56,4 @@ class ReceiptSync:
                 return
             unread = open_inbox(user.as_viewer, now=clock.now()).count_unread()
         data = {"kind": kind, "ids": ids, "version": version, "unread": unread.count, "asOf": unread.as_of}
-        self._hub.send_to_user(user_id, sse.encode_json_frame("READ_RECEIPT", data))
+        self._hub.send_to_user(user_id, sse.encode_json_frame(sse.UnloggedEvent.READ_RECEIPT, data))

@@ -132,7 +132,7 @@ class BroadcastInbox extends HTMLElement {
     if (this.#pendingLoad) return void this.#postponedEvents.push([name, data, id]);
     const seq = parseSeq(id);
     // already included, if the page joined late or its list is newer than the start of the stream
-    if (LOGGED_EVENTS.includes(name) && parseEpoch(id) === parseEpoch(this.#cursor) && seq <= parseSeq(this.#cursor)) return;
+    if (StreamEvents.LOGGED.includes(name) && parseEpoch(id) === parseEpoch(this.#cursor) && seq <= parseSeq(this.#cursor)) return;
     if (name === "MESSAGE") this.#addMessage(data, seq);
     else if (name === "MESSAGE_UPDATED") this.#updateMessage(data);
     else if (name === "MESSAGE_REMOVED") this.#removeMessage(data.id);
