@@ -287,7 +287,7 @@ class Histories(RuleBasedStateMachine):
         assert {name: told[name] for name in expected} == expected
         assert told["targeted"] == len(here & sent.done) + told["missing"] + told["noLongerHere"]
         page = self._text(f"/console/broadcasts/{id}/figures")
-        shown = dict(re.findall(r'>([A-Z][a-z ]+) <span class="num">([\d,]+)</span></a>', page))
+        shown = dict(re.findall(r'>([A-Z][a-z ]+) <span class="count">([\d,]+)</span></a>', page))
         done = "Acknowledged" if sent.asks_ack else "Read"
         assert shown[done] == str(len(here & sent.done))
         assert shown["No longer recipients"] == str(told["noLongerHere"])

@@ -36,7 +36,7 @@ def test_list_is_searched_filtered_and_paged(app, client):
     following = re.search(r'hx-get="(/console/people\?[^"]*after=[^"]+)"', page)[1].replace("&amp;", "&")
     rest = text_of(alice.get(following, headers={"HX-Request": "true"}))
     assert "<html" not in rest
-    assert len(re.findall(r'class="person"', page + rest)) == 63
+    assert len(re.findall(r'class="user-link"', page + rest)) == 63
     for query, found in [("q=PERSON+5", 11), ("role=ops", 1), ("role=sales&state=disabled", 1), ("q=100%25", 0)]:
         assert f"{found} {'user' if found == 1 else 'users'}" in text_of(alice.get(f"/console/people?{query}"))
 
