@@ -188,8 +188,7 @@
   let hasJoined = false, helloTimer = 0;
 
   function postToTabs(message) {
-    if (channel && isLeading) channel.postMessage({ ...message, from: tabId });
-    else if (channel && message.type !== "event" && message.type !== "state") channel.postMessage({ ...message, from: tabId });
+    if (isLeading || !["event", "state"].includes(message.type)) channel?.postMessage({ ...message, from: tabId });
   }
 
   function joinLeader() {
