@@ -61,8 +61,6 @@ from broadcast.worker.runtime import RUNTIME, Runtime
 
 _log = structlog.get_logger(__name__)
 _PROJECT_ROOT = Path(__file__).resolve().parent.parent
-_STATIC_FOLDER = str(_PROJECT_ROOT / "static")
-_USER_PAGES = (users_pages, invitations, roles, tokens)
 _PAGES = (
     login,
     setup,
@@ -72,7 +70,10 @@ _PAGES = (
     preferences,
     stream,
     console,
-    *_USER_PAGES,
+    users_pages,
+    invitations,
+    roles,
+    tokens,
     audit,
     analytics,
 )
@@ -91,9 +92,7 @@ class _Application(Flask):
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application from `settings`, by default from the environment. Raises SettingsError. Starts nothing."""
     settings = settings or Settings.load()
-    app = _Application(
-        "broadcast", root_path=str(_PROJECT_ROOT), template_folder="templates", static_folder=_STATIC_FOLDER
-    )
+    app = _Application("broadcast", root_path=str(_PROJECT_ROOT))
     app.secret_key = settings.read_secret_key()
     SETTINGS.attach(app, settings)
     COUNT_CACHE.attach(app, CountCache())

@@ -97,11 +97,10 @@ def resolve_resume_point(text: str | None, hub: Hub) -> ResumePoint:
     if not text:
         return ResumePoint(None, is_resumable=True)
     cursor, head = parse_cursor(text), hub.head
-    if cursor is None or head is None or cursor.epoch != head.epoch:
-        return ResumePoint(cursor, is_resumable=False)
-    if cursor.seq > head.seq and cursor.seq > log.get_head().seq:  # this worker's tailer may lag behind another's
-        return ResumePoint(cursor, is_resumable=False)
-    return ResumePoint(cursor, is_resumable=True)
+    is_of_this_epoch = cursor is not None and head is not None and cursor.epoch == head.epoch
+    # the log is asked as well, because this worker's tailer may lag behind another's
+    is_resumable = is_of_this_epoch and (cursor.seq <= head.seq or cursor.seq <= log.get_head().seq)
+    return ResumePoint(cursor, is_resumable)
 
 
 def build_preamble(
