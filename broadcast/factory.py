@@ -26,7 +26,7 @@ from broadcast.store.leader_lock import create_leader_lock
 from broadcast.store.live_broadcasts import LIVE_BROADCASTS, LiveBroadcasts
 from broadcast.streams import sse
 from broadcast.streams.hub import HUB, Hub, StreamLimits
-from broadcast.streams.presence import PRESENCE, LocalPresence, Presence, RedisPresence
+from broadcast.streams.presence import PRESENCE, Presence, RedisPresence
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER, ReceiptBuffer
 from broadcast.web import console, ops
 from broadcast.web import streams as stream
@@ -150,7 +150,7 @@ def _add_streams(app: Flask, settings: Settings) -> None:
         replay_events=settings.replay_events,
     )
     encoders = {"json": sse.encode_event_json, "html": rendering.make_html_encoder(app)}
-    hub = Hub(encoders, stream_limits, on_delivered=receipt_buffer.add_delivered)
+    hub = Hub(encoders, stream_limits, on_delivered=lambda event, ids: receipt_buffer.add(event.broadcast_id, ids))
     redis = REDIS.attach(app, CircuitBreaker(settings.redis_url) if settings.redis_url else None)
     keys = [app.secret_key, *settings.secret_key_fallbacks]
     bus: Bus = RedisBus(settings.redis_url, redis, keys=keys) if redis else LocalBus()
@@ -178,6 +178,6 @@ def _add_ingest(app: Flask, settings: Settings) -> None:
 
 def _create_presence(hub: Hub, settings: Settings, redis: CircuitBreaker | None) -> Presence:
     if redis is None:
-        return LocalPresence(hub)
+        return Presence(hub)
     # three heartbeats: a busy worker may miss one, and a dead one is forgotten within the third
     return RedisPresence(hub, settings.redis_url, redis, lease_seconds=3 * settings.heartbeat_seconds)

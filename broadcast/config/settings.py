@@ -21,7 +21,7 @@ from broadcast.config import database_url
 from broadcast.config.auth_settings import SignInSettings
 from broadcast.config.kafka_settings import KafkaSettings
 from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
-from broadcast.config.unknown_settings import RENAMED, find_misspelt
+from broadcast.config.unknown_settings import RENAMED, list_misspelling_warnings
 from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks
 
 _ORIGIN_PATTERN = re.compile(
@@ -42,7 +42,7 @@ class Settings(SignInSettings, KafkaSettings):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    _misspelt: dict[str, str] = PrivateAttr(default_factory=dict)
+    _misspelling_warnings: list[str] = PrivateAttr([])
 
     app_env: Literal["development", "production", "test"] = Field(
         "development",
@@ -282,18 +282,14 @@ class Settings(SignInSettings, KafkaSettings):
         values = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
         try:
             settings = cls(**values)
-            settings._misspelt = find_misspelt(environ, {name.upper() for name in cls.model_fields})
-            return settings
         except ValidationError as problem:
             raise SettingsError("\n".join(map(_describe_error, problem.errors()))) from None
+        settings._misspelling_warnings = list_misspelling_warnings(environ, {name.upper() for name in cls.model_fields})
+        return settings
 
     @property
     def misspelling_warnings(self) -> list[str]:
-        """A sentence for each environment variable that is nearly, but not exactly, a setting."""
-        return [
-            f"{name} is not a setting and does nothing. Did you mean {nearest}?"
-            for name, nearest in self._misspelt.items()
-        ]
+        return self._misspelling_warnings
 
     @property
     def database_uri(self) -> str:

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import gevent
 
@@ -52,45 +52,26 @@ class StreamInfo:
     backlog_bytes: int
 
 
-class Presence(Protocol):
-    """Never raises: while the server is down, users count as offline, and changes wait.
+class Presence:
+    """The users of this worker, from its hub; `RedisPresence` adds those of other workers.
 
-    A read takes 0.3 s at most if the server is down.
+    Never raises: while the server is down, users elsewhere count as offline, and changes wait. A read takes 0.3 s at
+    most then.
     """
-
-    worker: str
-
-    def write_changes(self) -> None:
-        """Write the users whose streams changed since the last successful call."""
-
-    def renew_lease(self) -> None:
-        """Renew the lease, once per heartbeat; the next `write_changes` refills a server that was emptied."""
-
-    def remove_worker(self) -> None:
-        """This worker ends: remove its users at once."""
-
-    def get_online_ids(self) -> set[int]: ...
-
-    def is_online(self, user_id: int) -> bool: ...
-
-    def list_streams(self) -> list[StreamInfo]: ...
-
-
-class LocalPresence:
-    """The users of this worker, from its hub."""
 
     def __init__(self, hub: Hub):
         self._hub = hub
         self.worker = f"{os.getpid()}-{secrets.token_hex(3)}"
 
     def write_changes(self) -> None:
+        """Write the users whose streams changed since the last successful call."""
         self._hub.changed_user_ids.clear()
 
     def renew_lease(self) -> None:
-        pass
+        """Renew the lease, once per heartbeat; the next `write_changes` refills a server that was emptied."""
 
     def remove_worker(self) -> None:
-        pass
+        """This worker ends: remove its users at once."""
 
     def get_online_ids(self) -> set[int]:
         return set(self._hub.online_user_ids)
@@ -102,7 +83,7 @@ class LocalPresence:
         return [StreamInfo(c.viewer.user_id, worker=self.worker, **_to_json(c)) for c in self._hub.connections]
 
 
-class RedisPresence(LocalPresence):
+class RedisPresence(Presence):
     """The users of all workers that share a Redis."""
 
     def __init__(
@@ -242,14 +223,14 @@ def _to_json(connection: Connection) -> dict[str, Any]:
 
 
 def _parse_worker_name(name: bytes) -> str:
-    """A worker's name, as `RedisPresence` makes it. Raises ValueError."""
+    """A worker's name, as `Presence` makes it. Raises ValueError."""
     if not _WORKER_NAME.fullmatch(name):
         raise ValueError(f"no worker: {name[:40]!r}")
     return name.decode()
 
 
 def _parse_user_id(text: bytes) -> int:
-    """A user id. Raises ValueError for anything else."""
+    """Raises ValueError for anything but a user id."""
     if not _USER_ID.fullmatch(text):
         raise ValueError(f"nobody: {text[:40]!r}")
     return int(text)

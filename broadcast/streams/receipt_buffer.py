@@ -9,7 +9,6 @@ from gevent.event import Event as GeventEvent
 from sqlalchemy.exc import IntegrityError
 
 from broadcast.base.app_parts import AppPart
-from broadcast.domain.events import Event
 from broadcast.store import broadcasts, receipts
 from broadcast.store.database import write_transaction
 from broadcast.store.receipts import ReceiptTimestamp
@@ -32,10 +31,6 @@ class ReceiptBuffer:
     def add(self, broadcast_id: int, user_ids: Iterable[int], *, mark: ReceiptTimestamp = "delivered_at") -> None:
         if ids := set(user_ids):
             self._pending.setdefault((mark, broadcast_id), set()).update(ids)
-
-    def add_delivered(self, event: Event, user_ids: Iterable[int]) -> None:
-        """`add` with the signature of the hub's `on_delivered`."""
-        self.add(event.broadcast_id, user_ids)
 
     def flush(self, now: datetime, *, fanout_idle: GeventEvent | None = None) -> None:
         """Write everything that is buffered. Lets other greenlets run between batches. Raises TemporarilyUnavailable,
