@@ -1,5 +1,6 @@
 """Sign-in settings: password, OpenID provider, reverse proxy. Part of `config.settings.Settings`."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -83,39 +84,32 @@ class SignInSettings(BaseModel):
         description="Where to sign out at the proxy: an address, or a path.",
     )
 
-    def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> list[str]:
+    def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> Iterator[str]:
         """One sentence per combination that cannot work or lets anyone in. `proxy_hops` is TRUSTED_PROXY_HOPS."""
-        return [*self._check_oidc(is_production), *self._check_proxy(proxy_hops)]
+        yield from self._check_oidc(is_production)
+        yield from self._check_proxy(proxy_hops)
+        yield from check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)
 
-    def _check_oidc(self, is_production: bool) -> list[str]:
+    def _check_oidc(self, is_production: bool) -> Iterator[str]:
         if self.oidc_issuer is None:
             if self.password_sign_in == "administrators" and self.proxy_sign_in_header is None:
-                return [
-                    "PASSWORD_SIGN_IN: only administrators could sign in; set OIDC_ISSUER or PROXY_SIGN_IN_HEADER too."
-                ]
-            return []
-        hints, url = [], urlsplit(self.oidc_issuer)
+                yield "PASSWORD_SIGN_IN: only administrators could sign in; set OIDC_ISSUER or PROXY_SIGN_IN_HEADER too."
+            return
+        url = urlsplit(self.oidc_issuer)
         is_loopback = url.hostname in ("localhost", "127.0.0.1") and not is_production
         if not url.hostname or url.scheme not in (("https", "http") if is_loopback else ("https",)):
-            hints.append(
-                "OIDC_ISSUER: must begin with https://, so that nobody on the way can answer for the provider."
-            )
+            yield "OIDC_ISSUER: must begin with https://, so that nobody on the way can answer for the provider."
         if not self.oidc_client_id:
-            hints.append("OIDC_CLIENT_ID: register this system at the provider to get one.")
+            yield "OIDC_CLIENT_ID: register this system at the provider to get one."
         if "openid" not in self.oidc_scopes.split():
-            hints.append("OIDC_SCOPES: `openid` must be among them.")
+            yield "OIDC_SCOPES: `openid` must be among them."
         if not all(theirs and ours for theirs, ours in self.oidc_role_map.items()):
-            hints.append("OIDC_ROLE_MAP: write theirs=ours, theirs=ours.")
+            yield "OIDC_ROLE_MAP: write theirs=ours, theirs=ours."
         if find_spec("authlib") is None:
-            hints.append(f"OIDC_ISSUER: {MISSING_PACKAGES_HINT.format('oidc')}")
-        return hints
+            yield f"OIDC_ISSUER: {MISSING_PACKAGES_HINT.format('oidc')}"
 
-    def _check_proxy(self, proxy_hops: int) -> list[str]:
-        hints = []
+    def _check_proxy(self, proxy_hops: int) -> Iterator[str]:
         if self.proxy_sign_in_header and not proxy_hops:
-            hints.append(
-                "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
-            )
+            yield "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
         if self.proxy_sign_in_header and not self.proxy_sign_in_from:
-            hints.append("PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER.")
-        return hints + check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)
+            yield "PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER."

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -69,43 +69,39 @@ class KafkaSettings(BaseModel):
     kafka_ssl_keyfile: Path | None = Field(None, description="Private key of the client certificate (PEM).")
     kafka_ssl_check_hostname: bool = Field(True, description="0 accepts a broker's certificate for another host.")
 
-    def check_kafka(self) -> list[str]:
+    def check_kafka(self) -> Iterator[str]:
         """One sentence per value or combination that cannot work."""
-        hints = []
         if invalid := [server for server in self.kafka_bootstrap_servers if not _HOST_AND_PORT.fullmatch(server)]:
-            hints.append(f"KAFKA_BOOTSTRAP_SERVERS: {invalid[0]!r} is not host:port.")
+            yield f"KAFKA_BOOTSTRAP_SERVERS: {invalid[0]!r} is not host:port."
         if invalid := [topic for topic in self.kafka_topics if not _TOPIC_NAME.fullmatch(topic)]:
-            hints.append(f"KAFKA_TOPICS: {invalid[0]!r} cannot be a topic.")
+            yield f"KAFKA_TOPICS: {invalid[0]!r} cannot be a topic."
         if not self.kafka_topics:
-            hints.append("KAFKA_TOPICS: name at least one topic.")
+            yield "KAFKA_TOPICS: name at least one topic."
         if self.kafka_security_protocol.startswith("SASL") and not (
             self.kafka_sasl_username and self.kafka_sasl_password
         ):
-            hints.append("KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol.")
-        return hints + self._check_kafka_certificates()
+            yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol."
+        yield from self._check_kafka_certificates()
 
-    def _check_kafka_certificates(self) -> list[str]:
+    def _check_kafka_certificates(self) -> Iterator[str]:
         """Checked at start: otherwise a missing file fails only with each connection."""
         if not self.kafka_bootstrap_servers or not self.kafka_security_protocol.endswith("SSL"):
-            return []
+            return
         context = ssl.create_default_context()
-        hints = []
         if self.kafka_ssl_cafile:
-            hints += _check_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, context.load_verify_locations)
+            yield from _check_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, context.load_verify_locations)
         if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
-            hints.append("KAFKA_SSL_KEYFILE: a key also needs KAFKA_SSL_CERTFILE.")
+            yield "KAFKA_SSL_KEYFILE: a key also needs KAFKA_SSL_CERTFILE."
         if self.kafka_ssl_certfile:
             load = partial(context.load_cert_chain, keyfile=self.kafka_ssl_keyfile, password="")
-            hints += _check_file("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile, load)
-        return hints
+            yield from _check_file("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile, load)
 
 
-def _check_file(names: str, path: Path, load: Callable[[Path], None]) -> list[str]:
+def _check_file(names: str, path: Path, load: Callable[[Path], None]) -> Iterator[str]:
     """A sentence if `load` cannot read the file."""
     try:
         load(path)
     except ssl.SSLError:
-        return [f"{names}: {path} cannot be read: it is no PEM file, or certificate and key do not belong together."]
+        yield f"{names}: {path} cannot be read: it is no PEM file, or certificate and key do not belong together."
     except OSError as problem:
-        return [f"{names}: {path} cannot be read: {problem.strerror}."]
-    return []
+        yield f"{names}: {path} cannot be read: {problem.strerror}."

@@ -7,7 +7,7 @@ program is loaded).
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -245,33 +245,30 @@ class Settings(SignInSettings, KafkaSettings):
         problem = find_weakness(key)
         return problem if self.is_production or len(key) < MIN_KEY_CHARACTERS else None
 
-    def _check_embed_origins(self) -> list[str]:
+    def _check_embed_origins(self) -> Iterator[str]:
         """An origin is compared with what browsers send, so it must be written in their form (RFC 6454)."""
         for origin in self.embed_origins:
             match = _ORIGIN_PATTERN.fullmatch(origin)
             if not match or match[2] == _DEFAULT_PORTS[match[1]] or int(match[2] or 0) > 65535:
-                return [
+                yield (
                     f"EMBED_ORIGINS: {origin!r} is not an origin; write it as browsers do: https://intranet.example or "
                     "http://localhost:5000, in lower case, without a path or the scheme's own port."
-                ]
-            if self.is_production and not origin.startswith("https:"):
-                return [f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."]
-        return []
+                )
+            elif self.is_production and not origin.startswith("https:"):
+                yield f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."
 
-    def _check_database_url(self) -> list[str]:
+    def _check_database_url(self) -> Iterator[str]:
         try:
             self.database_uri  # noqa: B018 - read for what it raises
         except ValueError as problem:
-            return [f"DATABASE_URL: {problem}"]
-        return []
+            yield f"DATABASE_URL: {problem}"
 
-    def _check_redis_url(self) -> list[str]:
+    def _check_redis_url(self) -> Iterator[str]:
         url = urlsplit(self.redis_url or "")
         if self.redis_url and url.scheme not in _REDIS_SCHEMES:
-            return [f"REDIS_URL: must begin with {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}."]
-        if url.scheme == "redis+sentinel" and not url.path.strip("/"):
-            return ["REDIS_URL: name the master that the Sentinels watch: redis+sentinel://host:26379,host:26379/name."]
-        return []
+            yield f"REDIS_URL: must begin with {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}."
+        elif url.scheme == "redis+sentinel" and not url.path.strip("/"):
+            yield "REDIS_URL: name the master that the Sentinels watch: redis+sentinel://host:26379,host:26379/name."
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -1,5 +1,6 @@
 """Validation that several groups of settings share: lists, networks, packages that are not installed."""
 
+from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Annotated, Any
 
@@ -16,12 +17,10 @@ def split_list(text: Any) -> Any:
 CommaSeparated = Annotated[list[str], BeforeValidator(split_list)]
 
 
-def check_networks(setting: str, networks: list[str]) -> list[str]:
+def check_networks(setting: str, networks: list[str]) -> Iterator[str]:
     """One sentence for each item that is not a network."""
-    hints = []
     for network in networks:
         try:
             ip_network(network)
         except ValueError:
-            hints.append(f"{setting}: {network!r} is not an address or a network such as 10.0.0.0/24.")
-    return hints
+            yield f"{setting}: {network!r} is not an address or a network such as 10.0.0.0/24."
