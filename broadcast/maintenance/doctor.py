@@ -48,13 +48,9 @@ def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
     `is_thorough` also checks the whole SQLite file, which takes seconds and blocks other greenlets.
     """
     settings = SETTINGS.of(app)
-    findings = [
-        *_check_settings(settings),
-        *_check_open_files(settings),
-        _check_disk(settings),
-        *_check_database(is_thorough),
-    ]
-    return [*findings, _check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]
+    own_parts = [*_check_settings(settings), _check_open_files(settings), _check_disk(settings)]
+    others = [_check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]
+    return [*own_parts, *_check_database(is_thorough), *others]
 
 
 def _check_settings(settings: Settings) -> Iterator[Finding]:
@@ -85,15 +81,13 @@ def _check_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", "warning", sentence)
 
 
-def _check_open_files(settings: Settings) -> Iterator[Finding]:
+def _check_open_files(settings: Settings) -> Finding:
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.streams_per_worker + _DESCRIPTOR_HEADROOM
-    if 0 <= hard_limit < needed:
-        yield Finding(
-            "files", "warning", f"A worker may open {hard_limit:,} files and needs up to {needed:,}. Raise `ulimit -n`."
-        )
-    else:
-        yield Finding("files", "ok", f"A worker may open as many files as it needs ({needed:,}).")
+    if hard_limit < 0 or hard_limit >= needed:  # negative: no limit
+        return Finding("files", "ok", f"A worker may open as many files as it needs ({needed:,}).")
+    sentence = f"A worker may open {hard_limit:,} files and needs up to {needed:,}. Raise `ulimit -n`."
+    return Finding("files", "warning", sentence)
 
 
 def _check_disk(settings: Settings) -> Finding:
