@@ -6,6 +6,7 @@ What the batch shows is stored in its transaction, so the count holds across bat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
@@ -19,7 +20,7 @@ from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast
 
-_CapKey = tuple[str, str, RateCap]  # "source" or "owner", its name, the cap
+_CapKey = tuple[Literal["source", "owner"], str, RateCap]  # what is counted, its name, the cap
 _Candidates = defaultdict[tuple, list[Candidate]]  # by owner, source, and key or text; newest first
 
 
@@ -103,12 +104,10 @@ class BatchFloodState:
                     card_by_id[row.id] = card
                     self._cards[owner, source, key].append(card)
 
-    def _load_remaining(self, scope: str, name: str, cap: RateCap) -> int:
+    def _load_remaining(self, scope: Literal["source", "owner"], name: str, cap: RateCap) -> int:
+        limit = cap.limit if scope == "source" else cap.effective_sender_limit
         since = self._now - timedelta(seconds=cap.window_seconds)
-        if scope == "source":
-            return cap.limit - event_sources.count_shown_since(self._session, name, cap.rule, since)
-        shown_count = event_sources.count_shown_by_owner_since(self._session, name, cap.rule, since)
-        return cap.effective_sender_limit - shown_count
+        return limit - event_sources.count_shown_since(self._session, scope, name, cap.rule, since)
 
     def _load_drafts(self, commands: Sequence[PublishCommand]) -> None:
         """Never a draft that a user has edited: the edits would be lost."""
