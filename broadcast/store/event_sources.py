@@ -73,18 +73,17 @@ def add_shown(
 
 def lock_live_broadcasts(
     session: Session, keys_by_source: Mapping[str, Collection[str]], *, now: datetime
-) -> dict[tuple[str, str], list[Broadcast]]:
-    """Live broadcasts by (source, collapse key), of any owner, newest first; locked until the transaction ends."""
-    rows_by_key: dict[tuple[str, str], list[Broadcast]] = {}
+) -> list[Broadcast]:
+    """Live broadcasts with these collapse keys, of any owner, newest first; locked until the transaction ends."""
+    rows: list[Broadcast] = []
     for source, keys in sorted(keys_by_source.items()):
         query = (
             select(Broadcast)
             .where(Broadcast.source == source, Broadcast.collapse_key.in_(keys), Broadcast.status == Status.ACTIVE)
             .where(or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > now))
         )
-        for row in session.scalars(query.order_by(Broadcast.id.desc()).with_for_update(**ROW_LOCK)):
-            rows_by_key.setdefault((source, row.collapse_key), []).append(row)
-    return rows_by_key
+        rows += session.scalars(query.order_by(Broadcast.id.desc()).with_for_update(**ROW_LOCK))
+    return rows
 
 
 def lock_quarantined(session: Session, source: str, owner: SourceOwner, *, limit: int) -> list[Broadcast]:
