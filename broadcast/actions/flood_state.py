@@ -15,7 +15,7 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.flood_control import Candidate, FloodState
 from broadcast.domain.inbound import CancelCommand, Command, PublishCommand, RateCap
 from broadcast.domain.message import Draft
-from broadcast.store import broadcasts, event_sources
+from broadcast.store import audiences, event_sources
 from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast
@@ -99,7 +99,7 @@ class BatchFloodState:
         for row in event_sources.lock_live_broadcasts(self._session, keys_by_source, now=self._now):
             # several only for a card from before cards had owners
             if owners := [sender.owner for sender in senders if sender.is_owner_of(row)]:
-                card = Candidate(row, broadcasts.get_audience(row))
+                card = Candidate(row, audiences.get_audience(row))
                 for owner in owners:
                     self._cards[owner, row.source, row.collapse_key].append(card)
 
@@ -123,7 +123,7 @@ class BatchFloodState:
             self._quarantined[owner, source] = len(rows)
             for row in rows:
                 if row.is_untouched and (key := _get_draft_key(row, row)) in keys:
-                    self._drafts[owner, source, key].append(Candidate(row, broadcasts.get_audience(row)))
+                    self._drafts[owner, source, key].append(Candidate(row, audiences.get_audience(row)))
 
 
 def _list_cap_keys(command: PublishCommand) -> Sequence[_CapKey]:
