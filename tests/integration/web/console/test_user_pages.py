@@ -9,7 +9,7 @@ from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import users
-from tests.support.builders import count_rows, load_actor
+from tests.support.builders import build_message, count_rows, load_actor, publish_message
 from tests.support.users import TEST_USERS
 
 PASSWORD = TEST_USERS[0].password
@@ -23,6 +23,14 @@ def text_of(response) -> str:
 def user(app, username: str):
     with app.app_context():
         return users.get_by_username(username)
+
+
+def test_page_of_a_user_names_scheduled_broadcasts_without_any_draft(app, client):
+    with app.app_context():
+        publish_message(load_actor("alice"), build_message(scheduledAt="2050-01-01T00:00:00Z"))
+    page = text_of(client("alice").get(f"/console/people/{user(app, 'alice').id}"))
+    assert "1 scheduled broadcast is kept" in page
+    assert "draft is kept" not in page
 
 
 def test_list_is_searched_filtered_and_paged(app, client):
