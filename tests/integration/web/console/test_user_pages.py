@@ -25,6 +25,14 @@ def user(app, username: str):
         return users.get_by_username(username)
 
 
+def test_page_of_a_user_names_scheduled_broadcasts_without_any_draft(app, client):
+    with app.app_context():
+        publish_message(load_actor("alice"), build_message(scheduledAt="2050-01-01T00:00:00Z"))
+    page = text_of(client("alice").get(f"/console/people/{user(app, 'alice').id}"))
+    assert "1 scheduled broadcast is kept" in page
+    assert "draft is kept" not in page
+
+
 def test_list_is_searched_filtered_and_paged(app, client):
     alice = client("alice")
     with app.app_context():
