@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from broadcast.domain import clock
-from broadcast.domain.audience import Viewer, make_user_audience
+from broadcast.domain.audience import EveryoneAudience, Viewer
+from broadcast.domain.card import Card
 from broadcast.domain.events import Cursor, Event, EventType, encode_compact_json, parse_cursor
 from broadcast.store import log
 from broadcast.store.inbox import UnreadCount
@@ -24,6 +26,7 @@ from broadcast.streams.sse import UnloggedEvent
 
 INITIAL_UNREAD_LIMIT = 200  # unread messages sent to a client without a cursor
 LOG_REPLAY_LIMIT = 200  # events read from the log if the replay buffer has not all; above that, a list is quicker
+_MAX_CACHED_MESSAGES = 500  # of some kilobytes, encoded for clients without a cursor
 _MAX_ATTEMPTS = 3  # if roles keep changing while a stream opens
 
 
@@ -137,7 +140,8 @@ def _find_missed(
     if not resume_point.is_resumable:
         return None
     if resume_point.cursor is None:
-        return _read_unread(viewer, inbox, hub.head.epoch, through, now)
+        unread = inbox.list_unread_backlog(through=through, limit=INITIAL_UNREAD_LIMIT)
+        return [_to_message_event(hub.head.epoch, item.seq, item.card) for item in unread]
     missed = hub.replay_buffer.slice(resume_point.after, through)
     if missed is None:
         missed = _read_from_log(resume_point.after, through)
@@ -146,23 +150,13 @@ def _find_missed(
     return _filter_for_viewer(missed, viewer, now)
 
 
-def _read_unread(viewer: Viewer, inbox: Inbox, epoch: str, through: int, now: datetime) -> list[BufferedEvent]:
-    audience = make_user_audience([viewer.user_id])
-    items = inbox.list_unread_backlog(through=through, limit=INITIAL_UNREAD_LIMIT)
-    return [
-        BufferedEvent(
-            Event(
-                item.seq,
-                epoch,
-                EventType.MESSAGE,
-                item.card.id,
-                audience,
-                encode_compact_json(item.card.to_payload()),
-                now,
-            )
-        )
-        for item in items
-    ]
+@lru_cache(_MAX_CACHED_MESSAGES)
+def _to_message_event(epoch: str, seq: int, card: Card) -> BufferedEvent:
+    """The MESSAGE of a card, for every viewer who may see it: so each representation is encoded once."""
+    payload_json = encode_compact_json(card.to_payload())
+    return BufferedEvent(
+        Event(seq, epoch, EventType.MESSAGE, card.id, EveryoneAudience(), payload_json, card.created_at)
+    )
 
 
 def _read_from_log(after: int, through: int) -> list[BufferedEvent] | None:
