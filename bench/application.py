@@ -21,8 +21,8 @@ from broadcast.domain.events import EventType
 from broadcast.domain.message import parse_draft
 from broadcast.factory import create_app
 from broadcast.store import log
-from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken, Role, User, UserRole
+from broadcast.store.transactions import write_transaction
 from tests.support.system import System
 
 OPS_USERS = 100  # users with the role ops; all others have none

@@ -14,8 +14,8 @@ from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.store import accounts, past_viewers, users
-from broadcast.store.database import write_transaction
 from broadcast.store.models import User
+from broadcast.store.transactions import write_transaction
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:

@@ -22,8 +22,8 @@ from broadcast.domain.message import Target, TargetType, is_single_line, parse_t
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
 from broadcast.store import users as people
-from broadcast.store.database import write_transaction
 from broadcast.store.models import SavedAudience
+from broadcast.store.transactions import write_transaction
 
 _MAX_LISTED_NAMES = 5  # unknown names listed in one error message
 MAX_SNAPSHOT_RECIPIENTS = 50_000  # users frozen by name, one row each; a larger audience stays dynamic

@@ -38,8 +38,8 @@ from broadcast.domain.overdue_schedules import SCHEDULE_GRACE
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
 from broadcast.store import audiences, broadcasts, log, users
-from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, IdempotencyKey
+from broadcast.store.transactions import write_transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.store import audiences
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 _COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
 

@@ -15,8 +15,9 @@ from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.inbound import InboundEvent, PublishCommand
 from broadcast.domain.permissions import Permission
 from broadcast.store import dead_letters
-from broadcast.store.database import ROW_LOCK, write_transaction
+from broadcast.store.database import ROW_LOCK
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
+from broadcast.store.transactions import write_transaction
 
 
 def redrive(

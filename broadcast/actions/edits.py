@@ -32,8 +32,8 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, parse_content, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.store import acknowledged_revisions, audiences, broadcasts, log
-from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 
 _CONTENT_FIELDS = ("title", "content", "priority", "category", "actions", "requiresAck", "ackDueAt", "expiresAt")
 _AUDIENCE_FIELDS = ("targetType", "targetIds", "targetMatch", "exceptRoles", "exceptIds", "snapshot", "closeSessions")

@@ -26,8 +26,8 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity, ProviderTrust
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.store import past_viewers, provider_sessions, users
-from broadcast.store.database import write_transaction
 from broadcast.store.models import LinkedIdentity, User
+from broadcast.store.transactions import write_transaction
 
 _log = structlog.get_logger(__name__)
 

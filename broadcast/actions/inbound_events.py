@@ -24,8 +24,8 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.inbound import InboundEvent, PublishCommand, Rejection
 from broadcast.domain.message import Target
 from broadcast.store import users
-from broadcast.store.database import write_transaction
 from broadcast.store.models import User
+from broadcast.store.transactions import write_transaction
 
 MAX_BATCH_EVENTS = 500  # events in one transaction
 _STORE_FAILED = "This event could not be stored ({}). The log of the server says more."

@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from broadcast.actions import audit, passwords, users
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import write_transaction
 from broadcast.store.models import setup
+from broadcast.store.transactions import write_transaction
 
 _WRONG_CODE = "This setup code is not valid. Use the newest code that was printed. Each code works once."
 _ALREADY_SET_UP = "There is an administrator already. Sign in, or ask an administrator for an account."

@@ -15,8 +15,8 @@ from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.store import invitations
-from broadcast.store.database import write_transaction
 from broadcast.store.models import User
+from broadcast.store.transactions import write_transaction
 
 MAX_INVITATIONS = 50_000  # as many as one import creates
 _BATCH_SIZE = 100  # users per transaction: it holds SQLite's only write lock for some milliseconds

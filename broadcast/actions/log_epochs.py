@@ -8,7 +8,7 @@ from datetime import datetime
 from broadcast.actions import audit, notify, overdue_schedules
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import log
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 
 def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:

@@ -11,8 +11,8 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.message import MAX_CATEGORY_CHARACTERS, MAX_CONTENT_BYTES, Priority, is_single_line
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
-from broadcast.store.database import write_transaction
 from broadcast.store.models import MessageTemplate
+from broadcast.store.transactions import write_transaction
 
 
 def save(

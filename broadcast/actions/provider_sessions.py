@@ -13,7 +13,7 @@ from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import ProviderLogout
 from broadcast.store import provider_sessions
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 _LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a logout token is valid, or a sign-in takes
 _LOGOUT_TOKEN_REUSED = "This logout token has already been used."

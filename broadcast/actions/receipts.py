@@ -18,8 +18,8 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import acknowledged_revisions, ended_inbox, inbox, log, receipts
-from broadcast.store.database import write_transaction
 from broadcast.store.inbox import InboxFilters, InboxItem
+from broadcast.store.transactions import write_transaction
 
 UNDO_WINDOW = timedelta(seconds=60)  # pages offer it for 8 s; a form without JavaScript needs longer
 MAX_SNOOZE = timedelta(days=366)

@@ -13,8 +13,9 @@ from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
 from broadcast.store import broadcast_stats, broadcasts, log
-from broadcast.store.database import ROW_LOCK, write_transaction
+from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 
 REMINDER_INTERVAL = timedelta(hours=1)
 MAX_RECIPIENTS = 50_000  # users reminded at once, as many as can be selected by name; worst first

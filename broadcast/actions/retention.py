@@ -16,7 +16,7 @@ from broadcast.actions import audit
 from broadcast.config.settings import Settings
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import retention
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 _PAUSE_SECONDS = 0.02  # between transactions: other writers go first
 

@@ -19,8 +19,8 @@ from broadcast.domain.events import EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.store import log, roles, users
-from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, Role
+from broadcast.store.transactions import write_transaction
 
 _BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
 _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row

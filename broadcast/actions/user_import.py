@@ -23,7 +23,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.csv_reader import BadRow, TableRow
 from broadcast.domain.permissions import Permission
 from broadcast.store import users
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 MAX_ROWS = csv_reader.MAX_ROWS
 COLUMNS = ("username", "name", "roles")

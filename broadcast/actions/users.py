@@ -24,8 +24,9 @@ from broadcast.domain.message import is_single_line
 from broadcast.domain.permissions import Permission
 from broadcast.store import log, past_viewers
 from broadcast.store import users as people
-from broadcast.store.database import ROW_LOCK, write_transaction
+from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import ApiToken, Role, User, UserRole, UserSession, setup
+from broadcast.store.transactions import write_transaction
 
 TOKEN_SCOPES = ("inbox", "admin", "events", "metrics", "embed")
 MAX_LABEL_CHARACTERS = 100

@@ -16,7 +16,7 @@ from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.message import Priority, parse_draft
 from broadcast.store import audit, log
 from broadcast.store import users as known
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 COMMANDS = CommandGroup()
 

@@ -18,7 +18,8 @@ from broadcast.domain.audience import (
     UserAudience,
     make_role_audience,
 )
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.fast import id_sets
 from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.fast.count_cache import COUNT_CACHE

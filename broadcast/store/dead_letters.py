@@ -9,7 +9,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundRecord, RecordPosition, Rejection
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 
 PURGE_BATCH_SIZE = 200  # letters per transaction, 64 KiB each

@@ -14,10 +14,12 @@ from broadcast.domain.audience import Viewer
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.store import audiences, search
-from broadcast.store.database import RUN_IN_THREAD, UtcDateTime, db
+from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
 from broadcast.store.inbox import InboxFilters, InboxItem
 from broadcast.store.models import Broadcast, Receipt, User
+from broadcast.store.types import UtcDateTime
 
 MAX_COUNTED = 99  # more are "99+": counting all that ever ended would take longer every year
 

@@ -18,10 +18,11 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import audiences, receipt_steps, search
-from broadcast.store.database import UtcDateTime, db
+from broadcast.store.database import db
 from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
+from broadcast.store.types import UtcDateTime
 
 VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
 

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, ForeignKey, Table, and_, delete, func, sel
 from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import Broadcast, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
 from broadcast.store.models.ingest import InboundEventSample
 

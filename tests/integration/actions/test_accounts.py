@@ -9,7 +9,7 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.store import audiences, broadcast_stats
 from broadcast.store import users as known
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import (
     ApiToken,
     AuditEntry,
@@ -20,6 +20,7 @@ from broadcast.store.models import (
     User,
     UserSession,
 )
+from broadcast.store.transactions import write_transaction
 from broadcast.store.users import UserFilters
 from broadcast.web.console.broadcasts import compose_form
 from tests.support.builders import build_message, build_user_message, count_rows, load_actor, publish_message

@@ -25,10 +25,11 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, log
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.fast.count_cache import CountCache
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 from tests.support.users import BrowserClient

@@ -11,8 +11,9 @@ from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import User, UserSession
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import count_rows, load_actor
 
 NOW = clock.now()

@@ -14,8 +14,9 @@ from broadcast.domain import audit_hash, clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import audit
 from broadcast.store.audit import AuditFilters
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import AuditEntry
+from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
 from tests.support.builders import publish_message
 

@@ -11,9 +11,9 @@ from broadcast.domain.audience import EveryoneAudience, make_role_audience, make
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.stats import FunnelCounts
 from broadcast.store import broadcast_totals, broadcasts, log, receipts
-from broadcast.store.database import write_transaction
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, build_user_message, publish_message
 
 NOW = clock.now()

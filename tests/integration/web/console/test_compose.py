@@ -15,8 +15,8 @@ from broadcast.domain.confirmation import ConfirmationRequirement, get_requireme
 from broadcast.domain.message import Priority
 from broadcast.store import audiences, broadcasts, log
 from broadcast.store import message_templates as templates
-from broadcast.store.database import write_transaction
 from broadcast.store.models import MessageTemplate
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, count_rows, load_actor, publish_message
 from tests.support.users import BrowserClient
 

@@ -7,8 +7,8 @@ from werkzeug.routing import Rule
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken
+from broadcast.store.transactions import write_transaction
 from tests.integration.web.embed.test_embedding import OPEN as OPEN_TO_EMBEDDED
 from tests.support.builders import build_message, build_role_message, count_rows, load_actor, publish_message
 from tests.support.routes import build_route_path, get_route_method, make_bearer_headers

@@ -10,8 +10,9 @@ from sqlalchemy import select
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import ApiToken, AuditEntry, UserSession
+from broadcast.store.transactions import write_transaction
 from broadcast.web.embed import tokens as embed_tokens
 from tests.conftest import deliver_new_events
 from tests.support.builders import StreamReader, build_user_message, count_rows, load_actor, publish_message
