@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from broadcast.actions import audit, passwords
 from broadcast.actions.users import check_password, get_user_for_update, hash_token
-from broadcast.base.cooperative import Yielder
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
@@ -53,15 +53,15 @@ def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, no
     if len(ids) > MAX_INVITATIONS:
         raise Invalid({"ids": f"At most {MAX_INVITATIONS:,} users can be invited at once."})
     issued: list[IssuedInvitation] = []
-    for start in range(0, len(ids), _BATCH_SIZE):
-        issued += _invite_batch(ids[start : start + _BATCH_SIZE], now + valid_for, by, now)
+    for chunk in split_into_chunks(ids, _BATCH_SIZE):
+        issued += _invite_batch(chunk, now + valid_for, by, now)
     if not issued:
         raise Invalid({"ids": "Nobody to invite: these users already have a password."})
     return issued
 
 
 def _invite_batch(ids: Sequence[int], expires_at: datetime, by: Actor, now: datetime) -> list[IssuedInvitation]:
-    issued, rows, yielder = [], [], Yielder()
+    issued, rows = [], []
     with write_transaction() as session:
         for user in invitations.lock_invitable_users(session, ids):
             token = secrets.token_urlsafe(32)
@@ -71,7 +71,6 @@ def _invite_batch(ids: Sequence[int], expires_at: datetime, by: Actor, now: date
             audit.record(session, by, "person.invited", "person", user.id, now=now, until=expires_at.isoformat())
         if rows:
             invitations.replace_for_users(session, rows)
-    yielder.maybe_yield()
     return issued
 
 

@@ -7,6 +7,7 @@ selected users: those who have read it get nothing, and those who are away get i
 from datetime import datetime, timedelta
 
 from broadcast.actions import audit, notify
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
@@ -41,15 +42,12 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
             raise Conflict("There is nobody to remind: everyone has already responded.")
         broadcast.reminded_at = now
         payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "reminder": True}
-        chunks = [
-            missing_ids[start : start + _MAX_IDS_PER_EVENT] for start in range(0, len(missing_ids), _MAX_IDS_PER_EVENT)
-        ]
         detail = {"people": len(missing_ids)} if may_count_missing else {}
         audit.record(session, by, "broadcast.reminded", "broadcast", broadcast.id, now=now, **detail)
         session.flush()
         entries = [
             log.NewEvent(EventType.MESSAGE_UPDATED, broadcast.id, make_user_audience(chunk), payload)
-            for chunk in chunks
+            for chunk in split_into_chunks(missing_ids, _MAX_IDS_PER_EVENT)
         ]
         log.append(session, entries, at=now)
     notify.notify_workers()

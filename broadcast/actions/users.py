@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import audit, notify, password_rules, passwords
 from broadcast.actions.user_fields import read_role_names, read_user_fields
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Conflict, Invalid, NotFound, SignInRefused
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import permissions
@@ -395,10 +396,7 @@ def end_token_streams(session: Session, token: ApiToken, now: datetime) -> None:
     affected_ids = sorted({token.user_id, *people.end_embedded_sessions(session, token.id, at=now)})
     session.flush()
     payload = {"session": format_token_key(token.id)}
-    chunks = (
-        affected_ids[start : start + _MAX_USERS_PER_EVENT]
-        for start in range(0, len(affected_ids), _MAX_USERS_PER_EVENT)
-    )
+    chunks = split_into_chunks(affected_ids, _MAX_USERS_PER_EVENT)
     log.append(
         session,
         [log.NewEvent(EventType.SESSION_ENDED, None, make_user_audience(chunk), payload) for chunk in chunks],

@@ -7,10 +7,10 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
+from broadcast.base.cooperative import split_into_chunks
+from broadcast.store.database import MAX_IN_VALUES
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import ApiToken, User, UserRole, UserSession
-
-_CHUNK_SIZE = 500  # ids in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ def find_by_api_token(token_hash: str) -> Credential | None:
 def record_use(session: Session, *, session_ids: Sequence[int], token_ids: Sequence[int], at: datetime) -> None:
     """Record that these sessions and tokens were in use at `at`."""
     for table, column, ids in ((UserSession, "seen_at", session_ids), (ApiToken, "used_at", token_ids)):
-        for start in range(0, len(ids), _CHUNK_SIZE):
-            statement = update(table).where(table.id.in_(ids[start : start + _CHUNK_SIZE])).values({column: at})
+        for chunk in split_into_chunks(ids, MAX_IN_VALUES):
+            statement = update(table).where(table.id.in_(chunk)).values({column: at})
             session.execute(statement.execution_options(synchronize_session=False))
 
 

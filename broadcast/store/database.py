@@ -3,13 +3,15 @@
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session as FlaskSession
 from sqlalchemy import BigInteger, Integer, MetaData, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, registry
+from sqlalchemy.orm import DeclarativeBase, Session, registry
 
 from broadcast.store.types import UtcDateTime
 
@@ -50,6 +52,12 @@ migrate = Migrate(db=db, directory="migrations", render_as_batch=True, compare_t
 # How to lock a row that will change, for `with_for_update`: others may still reference it. The full lock would wait for
 # every receipt being written that references the row, and its writer could wait for us: a deadlock.
 ROW_LOCK = {"key_share": True}
+MAX_IN_VALUES = 500  # values in one IN list; SQLite takes 32,766 in a statement
+
+
+def build_insert(session: Session, table: Any) -> Any:
+    """An INSERT into a table or model that can have ON CONFLICT, which is a part of each dialect."""
+    return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def get_current_time() -> datetime:

@@ -8,14 +8,14 @@ from datetime import datetime
 from sqlalchemy import Select, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from broadcast.base.cooperative import Yielder
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.domain.audience import Audience, EveryoneAudience
 from broadcast.domain.message import parse_id_or_username
 from broadcast.domain.preferences import Preferences
 from broadcast.domain.preferences import parse_stored_preferences as stored_preferences
 from broadcast.domain.usernames import normalize_username
 from broadcast.store import audiences, mutes, user_search
-from broadcast.store.database import ROW_LOCK, db
+from broadcast.store.database import MAX_IN_VALUES, ROW_LOCK, db
 from broadcast.store.models import (
     ApiToken,
     LinkedIdentity,
@@ -25,8 +25,6 @@ from broadcast.store.models import (
     UserRole,
     UserSession,
 )
-
-_CHUNK_SIZE = 500  # values in one IN list; SQLite takes 32,766 in a statement
 
 
 def get(user_id: int) -> User | None:
@@ -103,7 +101,7 @@ def _count_by_role() -> dict[str, int]:
 
 def find_missing_roles(names: Iterable[str]) -> set[str]:
     missing_names = set(names)
-    for chunk in _split_into_chunks(sorted(missing_names)):
+    for chunk in split_into_chunks(sorted(missing_names), MAX_IN_VALUES):
         known_roles = select(Role.name).where(Role.name.in_(chunk), Role.deleted_at.is_(None))
         missing_names -= set(db.session.scalars(known_roles))
     return missing_names
@@ -121,10 +119,10 @@ def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
     """User ids by these ids and usernames, for those that exist and are enabled."""
     ids_by_name: dict[int | str, int] = {}
     is_enabled = User.disabled_at.is_(None)
-    for chunk in _split_into_chunks([name for name in names if isinstance(name, str)]):
+    for chunk in split_into_chunks([name for name in names if isinstance(name, str)], MAX_IN_VALUES):
         query = select(User.username, User.id).where(User.username.in_(chunk), is_enabled)
         ids_by_name.update(map(tuple, db.session.execute(query)))
-    for chunk in _split_into_chunks([name for name in names if isinstance(name, int)]):
+    for chunk in split_into_chunks([name for name in names if isinstance(name, int)], MAX_IN_VALUES):
         ids_by_name.update(
             (user_id, user_id) for user_id in db.session.scalars(select(User.id).where(User.id.in_(chunk), is_enabled))
         )
@@ -134,7 +132,7 @@ def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
 def get_names(ids: Iterable[int]) -> dict[int, str]:
     """Display names by user id."""
     names_by_id: dict[int, str] = {}
-    for chunk in _split_into_chunks(sorted(set(ids))):
+    for chunk in split_into_chunks(sorted(set(ids)), MAX_IN_VALUES):
         names_by_id.update(map(tuple, db.session.execute(select(User.id, User.name).where(User.id.in_(chunk)))))
     return names_by_id
 
@@ -142,7 +140,7 @@ def get_names(ids: Iterable[int]) -> dict[int, str]:
 def get_usernames(ids: Iterable[int]) -> dict[int, str]:
     """Usernames by user id, disabled users included."""
     usernames_by_id: dict[int, str] = {}
-    for chunk in _split_into_chunks(sorted(set(ids))):
+    for chunk in split_into_chunks(sorted(set(ids)), MAX_IN_VALUES):
         usernames_by_id.update(map(tuple, db.session.execute(select(User.id, User.username).where(User.id.in_(chunk)))))
     return usernames_by_id
 
@@ -231,7 +229,7 @@ def list_user_tokens(session: Session, user_id: int) -> Sequence[ApiToken]:
 def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
     """Which of these are taken, by enabled or disabled users."""
     taken: set[str] = set()
-    for chunk in _split_into_chunks(sorted(usernames)):
+    for chunk in split_into_chunks(sorted(usernames), MAX_IN_VALUES):
         taken.update(db.session.scalars(select(User.username).where(User.username.in_(chunk))))
     return taken
 
@@ -256,7 +254,7 @@ def end_sessions(
 ) -> list[int]:
     """End the open sessions of these users except `kept_session_id`; return the ids of the ended ones."""
     ended_ids: list[int] = []
-    for chunk in _split_into_chunks(sorted(user_ids)):
+    for chunk in split_into_chunks(sorted(user_ids), MAX_IN_VALUES):
         statement = update(UserSession).where(UserSession.user_id.in_(chunk), UserSession.ended_at.is_(None))
         if kept_session_id is not None:
             statement = statement.where(UserSession.id != kept_session_id)
@@ -305,11 +303,3 @@ def _apply_filters(query: Select, filters: UserFilters) -> Select:
 
 def _is_storable(name: int | str) -> bool:
     return "\0" not in name and name.isprintable() if isinstance(name, str) else 0 < name < 2**63
-
-
-def _split_into_chunks(values: list) -> Iterable[list]:
-    """Lets other greenlets run between chunks."""
-    yielder = Yielder()
-    for start in range(0, len(values), _CHUNK_SIZE):
-        yield values[start : start + _CHUNK_SIZE]
-        yielder.maybe_yield()
