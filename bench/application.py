@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from broadcast.actions import broadcasts, notify, users
+from broadcast.actions import broadcasts, notify
+from broadcast.actions import tokens as token_actions
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
@@ -73,7 +74,7 @@ def _insert_users(count: int) -> list[str]:
         session.execute(insert(UserRole), [{"user_id": user_id, "role_name": "ops"} for user_id in ids[:OPS_USERS]])
         rows = [
             {
-                "token_hash": users.hash_token(token),
+                "token_hash": token_actions.hash_token(token),
                 "user_id": user_id,
                 "label": "bench",
                 "scopes": "inbox",

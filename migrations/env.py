@@ -14,8 +14,8 @@ from typing import Any
 
 import structlog
 from alembic import context
-from flask import current_app
 from alembic.operations.ops import MigrationScript
+from flask import current_app
 from sqlalchemy import Connection, TypeDecorator, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 

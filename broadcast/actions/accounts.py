@@ -3,13 +3,9 @@
 from datetime import datetime
 
 from broadcast.actions import audit, notify
+from broadcast.actions.tokens import end_token_streams
 from broadcast.actions.user_fields import clean_display_name
-from broadcast.actions.users import (
-    append_viewer_changed_event,
-    end_token_streams,
-    ensure_admin_remains,
-    get_user_for_update,
-)
+from broadcast.actions.users import append_viewer_changed_event, ensure_admin_remains, get_user_for_update
 from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission

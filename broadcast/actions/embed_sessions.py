@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broadcast.actions import audit
-from broadcast.actions.users import hash_token
+from broadcast.actions.tokens import hash_token
 from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain.actor import Actor
 from broadcast.store import users

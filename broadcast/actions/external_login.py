@@ -11,11 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit, notify
+from broadcast.actions.sessions import begin_session, end_replaced_session
 from broadcast.actions.users import (
     add_user,
     append_viewer_changed_event,
-    begin_session,
-    end_replaced_session,
     ensure_admin_remains,
     get_user_for_update,
     read_user_fields,

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
-from broadcast.actions import audit, passwords, users
+from broadcast.actions import audit, passwords, tokens, users
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain.actor import SYSTEM
 from broadcast.store.models import setup
@@ -27,7 +27,7 @@ def create_setup_code(*, now: datetime) -> str | None:
         if setup.has_administrator():
             return None
         code = "-".join(secrets.token_hex(2) for _ in range(5))  # 80 bits, in groups that can be read out
-        setup.replace_code(session, users.hash_token(code), at=now)
+        setup.replace_code(session, tokens.hash_token(code), at=now)
     return code
 
 
@@ -46,7 +46,7 @@ def create_first_administrator(code: str, username: str, password: str, *, name:
         with write_transaction() as session:
             if setup.has_administrator():
                 raise Conflict(_ALREADY_SET_UP)
-            if not setup.consume_code(session, users.hash_token(code.strip().lower())):
+            if not setup.consume_code(session, tokens.hash_token(code.strip().lower())):
                 raise Invalid({"code": _WRONG_CODE})
             user = users.add_user(session, username, name, roles, password_hash=password_hash, now=now)
             audit.record(session, SYSTEM, "person.first_administrator", "person", user.id, now=now, username=username)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broadcast.actions import audit, passwords
-from broadcast.actions.users import check_password, get_user_for_update, hash_token
+from broadcast.actions.tokens import hash_token
+from broadcast.actions.users import check_password, get_user_for_update
 from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import IntegrityError
 
 from broadcast.actions import audit, notify
-from broadcast.actions.users import append_session_ended_events, format_session_key
+from broadcast.actions.sessions import append_session_ended_events, format_session_key
 from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import ProviderLogout

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broadcast.actions import passwords
-from broadcast.actions.users import RECENT_SIGN_IN
+from broadcast.actions.sessions import RECENT_SIGN_IN
 from broadcast.base.errors import ConfirmationRequired
 from broadcast.domain.actor import Actor
 from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement

@@ -46,7 +46,9 @@ def test_proposes_nothing_for_an_up_to_date_database(autogenerate):
 
 def test_new_migration_has_its_number_and_the_oldest_code_of_the_one_before(autogenerate):
     newest = max(MIGRATIONS.glob("versions/*.py"))
-    before = dict(line.split(" = ") for line in newest.read_text().splitlines() if line.startswith(("revision", "oldest")))
+    before = dict(
+        line.split(" = ") for line in newest.read_text().splitlines() if line.startswith(("revision", "oldest"))
+    )
     new = autogenerate("Saved words: which words a user saved")
     assert new.stem == f"{int(newest.stem[:4]) + 1:04}_saved_words"
     namespace: dict = {}

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from broadcast.actions import preferences
+from broadcast.actions import password_changes, preferences
 from broadcast.actions import users as people_actions
 from broadcast.content import message_templates
 from broadcast.domain import clock
@@ -177,7 +177,7 @@ def test_urgent_to_everyone_needs_tick_and_password(app, client):
     urgent = FORM | {"priority": "URGENT"}
     with app.app_context():
         by = load_actor("alice")
-        people_actions.set_password(by.user_id, "a long enough one", by=SYSTEM, now=clock.now())
+        password_changes.set_password(by.user_id, "a long enough one", by=SYSTEM, now=clock.now())
     alice = BrowserClient.for_user(app, "alice")  # the new password ended her session
     for more, words in (
         ({}, "Tick the box to confirm"),

@@ -4,6 +4,7 @@ import pytest
 from flask.views import View
 from werkzeug.routing import Rule
 
+from broadcast.actions import tokens
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -200,7 +201,7 @@ def test_token_for_metrics_reads_those_and_nothing_else(app, client):
     client()
     with app.app_context():
         bob = load_actor("bob").user_id
-        token = actions.create_token(bob, scopes=["metrics"], label="Prometheus", by=SYSTEM, now=clock.now())
+        token = tokens.create_token(bob, scopes=["metrics"], label="Prometheus", by=SYSTEM, now=clock.now())
     asked = {"headers": {"Authorization": f"Bearer {token}"}, "environ_base": {"REMOTE_ADDR": "192.0.2.1"}}
     http = app.test_client()
     assert http.get("/metrics", **asked).status_code == 200
