@@ -5,6 +5,8 @@ identity, so that a username reassigned at the provider opens nobody's account h
 """
 
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -46,10 +48,11 @@ def sign_in(
     administrator keeps that role. `replaced_token` is the token of this browser's previous session, which ends. Raises
     SignInRefused with the reason, TemporarilyUnavailable.
     """
+    sign_in_once = partial(_sign_in_once, external_identity, trust, address, user_agent, now, replaced_token)
     try:
-        return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
+        return sign_in_once()
     except IntegrityError:  # two concurrent first sign-ins: the identity is linked now
-        return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
+        return sign_in_once()
 
 
 def _sign_in_once(
@@ -145,31 +148,16 @@ def _add_user(session: Session, external_identity: ExternalIdentity, trust: Prov
     except Invalid as invalid:
         raise SignInRefused(f"You signed in, but no account could be created for you here. {invalid}") from None
     user = add_user(session, username, name, set(), password_hash=None, now=now)
-    audit.record(
-        session,
-        _build_provider_actor(external_identity),
-        "person.created",
-        "person",
-        user.id,
-        now=now,
-        username=username,
-        roles=[],
-    )
+    _record_audit(session, external_identity, "person.created", user, now, username=username, roles=[])
     if external_identity.subject is not None:
         _link_identity(session, user, external_identity, now)
     return user
 
 
 def _link_identity(session: Session, user: User, external_identity: ExternalIdentity, now: datetime) -> None:
-    session.add(
-        LinkedIdentity(
-            issuer=external_identity.issuer, subject=external_identity.subject, user_id=user.id, created_at=now
-        )
-    )
     detail = {"issuer": external_identity.issuer, "subject": external_identity.subject}
-    audit.record(
-        session, _build_provider_actor(external_identity), "person.linked", "person", user.id, now=now, **detail
-    )
+    session.add(LinkedIdentity(**detail, user_id=user.id, created_at=now))
+    _record_audit(session, external_identity, "person.linked", user, now, **detail)
 
 
 def _sync_roles(session: Session, user: User, external_identity: ExternalIdentity, now: datetime) -> bool:
@@ -191,12 +179,14 @@ def _sync_roles(session: Session, user: User, external_identity: ExternalIdentit
     replace_roles(session, user, new_roles)
     session.flush()
     detail = {"before": sorted(old_roles), "after": sorted(new_roles)}
-    audit.record(
-        session, _build_provider_actor(external_identity), "person.roles", "person", user.id, now=now, **detail
-    )
+    _record_audit(session, external_identity, "person.roles", user, now, **detail)
     append_viewer_changed_event(session, user, now)
     return True
 
 
-def _build_provider_actor(external_identity: ExternalIdentity) -> Actor:
-    return Actor(None, external_identity.issuer[:200])
+def _record_audit(
+    session: Session, external_identity: ExternalIdentity, action: str, user: User, now: datetime, **detail: Any
+) -> None:
+    """The provider is the actor."""
+    by = Actor(None, external_identity.issuer[:200])
+    audit.record(session, by, action, "person", user.id, now=now, **detail)

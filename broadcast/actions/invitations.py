@@ -35,14 +35,6 @@ class IssuedInvitation:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Invitee:
-    """The user whom an invitation is for."""
-
-    username: str
-    name: str
-
-
 def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, now: datetime) -> list[IssuedInvitation]:
     """Create an invitation for each of these users who is enabled and has no password; their earlier ones become void.
 
@@ -84,10 +76,17 @@ def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
             audit.record(session, by, "person.invitation_revoked", "person", user.id, now=now)
 
 
-def get_invitee(token: str, *, now: datetime) -> Invitee:
+def get_invitee(token: str, *, now: datetime) -> User:
     """The invited user. Raises NotFound for an invitation that is no longer valid, whatever the reason."""
-    user = _get_invited_user(token, now)
-    return Invitee(user.username, user.name)
+    open_invitation = invitations.get_by_token_hash(hash_token(token))
+    if (
+        open_invitation is None
+        or open_invitation.invitation.expires_at <= now
+        or open_invitation.user.disabled_at
+        or open_invitation.user.password_hash
+    ):
+        raise NotFound(_LINK_INVALID)
+    return open_invitation.user
 
 
 def accept_invitation(token: str, password: str, *, now: datetime) -> str:
@@ -99,22 +98,10 @@ def accept_invitation(token: str, password: str, *, now: datetime) -> str:
     check_password(password, username=invitee.username, name=invitee.name)
     password_hash = passwords.hash_password(password)
     with write_transaction() as session:
-        user = get_user_for_update(session, _get_invited_user(token, now).id)
-        user = _get_invited_user(token, now)  # nobody else can use it any more
+        user = get_user_for_update(session, get_invitee(token, now=now).id)
+        user = get_invitee(token, now=now)  # nobody else can use it any more
         user.password_hash = password_hash
         invitations.delete_for_users(session, [user.id])
         by = Actor(user.id, user.name)
         audit.record(session, by, "person.invitation_accepted", "person", user.id, now=now)
         return user.username
-
-
-def _get_invited_user(token: str, now: datetime) -> User:
-    open_invitation = invitations.get_by_token_hash(hash_token(token))
-    if (
-        open_invitation is None
-        or open_invitation.invitation.expires_at <= now
-        or open_invitation.user.disabled_at
-        or open_invitation.user.password_hash
-    ):
-        raise NotFound(_LINK_INVALID)
-    return open_invitation.user

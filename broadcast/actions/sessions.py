@@ -7,6 +7,7 @@ away.
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -100,10 +101,8 @@ def end_replaced_session(session: Session, token: str | None, now: datetime) -> 
     row = token and people.get_open_session(session, hash_token(token))
     if not row:
         return False
-    row.ended_at = now
     user = session.get(User, row.user_id)
-    audit.record(session, Actor(user.id, user.name), "person.signed_out", "person", user.id, now=now)
-    append_session_ended_events(session, row.user_id, [format_session_key(row.id)], now)
+    end_row(session, row, "person.signed_out", by=Actor(user.id, user.name), now=now)
     return True
 
 
@@ -113,9 +112,7 @@ def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:
         row = session.get(UserSession, session_id)
         if row is None or row.user_id != by.user_id or row.ended_at:
             return
-        row.ended_at = now
-        audit.record(session, by, "person.signed_out", "person", by.user_id, now=now)
-        append_session_ended_events(session, by.user_id, [format_session_key(session_id)], now)
+        end_row(session, row, "person.signed_out", by=by, now=now)
     notify.notify_workers()
 
 
@@ -130,9 +127,7 @@ def end_session(session_id: int, *, by: Actor, now: datetime) -> None:
             raise NotFound("There is no such session.")
         if row.ended_at:
             return
-        row.ended_at = now
-        audit.record(session, by, "person.session_ended", "person", row.user_id, now=now, ended=row.id)
-        append_session_ended_events(session, row.user_id, [format_session_key(row.id)], now)
+        end_row(session, row, "person.session_ended", by=by, now=now, ended=row.id)
     notify.notify_workers()
 
 
@@ -152,6 +147,13 @@ def end_sessions(user_id: int, *, by: Actor, now: datetime, kept_session_id: int
             session, user.id, [ALL_SESSIONS] if kept_session_id is None else map(format_session_key, ended_ids), now
         )
     notify.notify_workers()
+
+
+def end_row(session: Session, row: UserSession, action: str, *, by: Actor, now: datetime, **detail: Any) -> None:
+    """End one session and its streams in this transaction; `action` and `detail` go into the audit."""
+    row.ended_at = now
+    audit.record(session, by, action, "person", row.user_id, now=now, **detail)
+    append_session_ended_events(session, row.user_id, [format_session_key(row.id)], now)
 
 
 def append_session_ended_events(session: Session, user_id: int, session_keys: Iterable[str], now: datetime) -> None:

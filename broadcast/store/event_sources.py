@@ -54,14 +54,16 @@ def lock_sources(session: Session, sources: Collection[str], owners: Collection[
 
 def count_shown_since(session: Session, source: str, rule: str, since: datetime) -> int:
     """How many broadcasts of the source this rule let through after `since`."""
-    query = select(func.coalesce(func.sum(RuleTally.shown), 0))
-    return int(session.scalar(query.where(RuleTally.source == source, RuleTally.rule == rule, RuleTally.at > since)))
+    return _sum_shown(session, RuleTally.source == source, RuleTally.rule == rule, RuleTally.at > since)
 
 
 def count_shown_by_owner_since(session: Session, owner: str, rule: str, since: datetime) -> int:
     """The same for everything that an account or topic sent, under any source."""
-    query = select(func.coalesce(func.sum(RuleTally.shown), 0))
-    return int(session.scalar(query.where(RuleTally.owner == owner, RuleTally.rule == rule, RuleTally.at > since)))
+    return _sum_shown(session, RuleTally.owner == owner, RuleTally.rule == rule, RuleTally.at > since)
+
+
+def _sum_shown(session: Session, *conditions: ColumnElement[bool]) -> int:
+    return int(session.scalar(select(func.coalesce(func.sum(RuleTally.shown), 0)).where(*conditions)))
 
 
 def add_shown(
@@ -112,13 +114,7 @@ def lock_by_event_key(
     """The broadcasts of stored event keys, by (owner, source, source id); locked."""
     broadcasts_by_key = {}
     for (owner, source), ids in sorted(ids_by_owner_and_source.items()):
-        query = (
-            select(InboundEventKey.source_id, Broadcast)
-            .join(Broadcast, Broadcast.id == InboundEventKey.broadcast_id)
-            .where(InboundEventKey.owner == owner, InboundEventKey.source == source, InboundEventKey.source_id.in_(ids))
-            .order_by(Broadcast.id)
-        )
-        rows = session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
+        rows = _lock_by_source_id(session, InboundEventKey, source, ids, InboundEventKey.owner == owner)
         broadcasts_by_key |= {(owner, source, source_id): broadcast for source_id, broadcast in rows}
     return broadcasts_by_key
 
@@ -129,15 +125,21 @@ def lock_by_collapsed_event(
     """The cards that events were collapsed into before keys had owners, by (source, source id); locked."""
     broadcasts_by_key = {}
     for source, ids in sorted(ids_by_source.items()):
-        query = (
-            select(CollapsedInboundEvent.source_id, Broadcast)
-            .join(Broadcast, Broadcast.id == CollapsedInboundEvent.broadcast_id)
-            .where(CollapsedInboundEvent.source == source, CollapsedInboundEvent.source_id.in_(ids))
-            .order_by(Broadcast.id)
-        )
-        rows = session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
+        rows = _lock_by_source_id(session, CollapsedInboundEvent, source, ids)
         broadcasts_by_key |= {(source, source_id): broadcast for source_id, broadcast in rows}
     return broadcasts_by_key
+
+
+def _lock_by_source_id(
+    session: Session,
+    table: type[InboundEventKey | CollapsedInboundEvent],
+    source: str,
+    ids: Collection[str],
+    *conditions: ColumnElement[bool],
+) -> Iterable[tuple[str, Broadcast]]:
+    query = select(table.source_id, Broadcast).join(Broadcast, Broadcast.id == table.broadcast_id)
+    query = query.where(table.source == source, table.source_id.in_(ids), *conditions).order_by(Broadcast.id)
+    return session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
 
 
 def add_event_keys(session: Session, event_keys: Iterable[tuple[str, str, str, int]]) -> None:
