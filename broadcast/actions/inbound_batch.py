@@ -25,7 +25,7 @@ from broadcast.domain.flood_control import OVER_CAP, Verdict
 from broadcast.domain.inbound import CancelCommand, Command, InboundEvent, InboundRecord, PublishCommand, Rejection
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
-from broadcast.store import acknowledged_revisions, broadcasts, dead_letters, event_sources, log
+from broadcast.store import acknowledged_revisions, audiences, broadcasts, dead_letters, event_sources, log
 from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast, ingest
@@ -234,7 +234,7 @@ class _Batch:
 
     def _get_audience(self, broadcast: _Row) -> Audience:
         new_audiences = (audience for new, audience in self._new_broadcasts if new is broadcast)
-        return next(new_audiences, None) or broadcasts.get_audience(broadcast)
+        return next(new_audiences, None) or audiences.get_audience(broadcast)
 
     def store(self, yielder: Yielder) -> None:
         """Write everything. Reserving seqs locks the log until the commit, so it comes late."""

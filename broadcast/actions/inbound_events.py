@@ -23,7 +23,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
 from broadcast.domain.inbound import InboundEvent, PublishCommand, Rejection
 from broadcast.domain.message import Target
-from broadcast.store import users
+from broadcast.store import audiences, users
 from broadcast.store.models import User
 from broadcast.store.transactions import write_transaction
 
@@ -161,7 +161,7 @@ def _resolve_target(target: Target) -> tuple[Audience, int] | Rejection:
         audience = resolve_audience(target)
     except Invalid as invalid:
         return Rejection("audience", str(invalid))
-    recipient_count = users.count(audience)
+    recipient_count = audiences.count(audience)
     return (
         (audience, recipient_count)
         if recipient_count

@@ -36,8 +36,6 @@ def create_user(
     if password is not None:
         check_password(password, username=username, name=name)
     password_hash = password and passwords.hash_password(password)
-    if people.get_by_username(username):
-        raise _username_conflict(username)
     try:
         with write_transaction() as session:
             user = add_user(session, username, name, roles, password_hash=password_hash, now=now)
@@ -45,12 +43,8 @@ def create_user(
                 session, by, "person.created", "person", user.id, now=now, username=username, roles=sorted(roles)
             )
             return user.id
-    except IntegrityError:  # the username was taken concurrently
-        raise _username_conflict(username) from None
-
-
-def _username_conflict(username: str) -> Conflict:
-    return Conflict(f"There is a user called {username} already.")
+    except IntegrityError:
+        raise Conflict(f"There is a user called {username} already.") from None
 
 
 def add_user(
@@ -131,9 +125,8 @@ def check_password(password: str, *, username: str, name: str) -> None:
 
 def _ensure_admin_remains_unless_cli(session: Session, user: User, by: Actor) -> None:
     """Refuse to remove the last administrator. The command line may: it can create another."""
-    if by.user_id is None:
-        return
-    ensure_admin_remains(session, user)
+    if by.user_id is not None:
+        ensure_admin_remains(session, user)
 
 
 def ensure_admin_remains(session: Session, user: User) -> None:

@@ -7,7 +7,6 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.card import Card
-from broadcast.domain.message import Link
 from broadcast.domain.revisions import MAX_UNACKNOWLEDGED_TEXTS, hash_text
 from broadcast.store.database import build_insert, db
 from broadcast.store.models import EarlierAcknowledgement, Receipt, RevisionText
@@ -89,7 +88,3 @@ def save_acknowledgements(
             broadcast_id=broadcast_id, user_id=user_id, delivered_at=at, **values
         )
         session.execute(statement.on_conflict_do_update(index_elements=["broadcast_id", "user_id"], set_=values))
-
-
-def to_links(row: RevisionText) -> tuple[Link, ...]:
-    return tuple(Link(**link) for link in row.actions)

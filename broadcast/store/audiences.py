@@ -13,10 +13,10 @@ from broadcast.base.cooperative import split_into_chunks
 from broadcast.domain.audience import (
     Audience,
     EveryoneAudience,
-    ExclusionAudience,
     RoleAudience,
     UserAudience,
     make_role_audience,
+    split_exclusions,
 )
 from broadcast.store.database import MAX_IN_VALUES, db
 from broadcast.store.engine import RUN_IN_THREAD
@@ -268,15 +268,13 @@ def get_saved(saved_id: int) -> SavedAudience | None:
 
 def _split_named_ids(audience: Audience) -> tuple[set[int] | None, set[int]]:
     """The ids to which an audience is limited (None: no limit), and the excluded ids."""
-    base, excluded_ids = (audience.base, audience.ids) if isinstance(audience, ExclusionAudience) else (audience, ())
+    base, _, excluded_ids = split_exclusions(audience)
     return set(base.ids) if isinstance(base, UserAudience) else None, set(excluded_ids)
 
 
 def _is_enabled_member(audience: Audience) -> ColumnElement[bool]:
     """The role part of the rule: the condition that a User is enabled and is included by their roles."""
-    base, excluded_roles = (
-        (audience.base, audience.roles) if isinstance(audience, ExclusionAudience) else (audience, ())
-    )
+    base, excluded_roles, _ = split_exclusions(audience)
     conditions = [User.disabled_at.is_(None), _is_in_base(base)]
     if excluded_roles:
         conditions.append(~_has_role(excluded_roles))

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, exists, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from broadcast.base.cooperative import split_into_chunks
-from broadcast.domain.audience import Audience, EveryoneAudience
+from broadcast.domain.audience import EveryoneAudience
 from broadcast.domain.message import parse_id_or_username
-from broadcast.domain.preferences import Preferences
-from broadcast.domain.preferences import parse_stored_preferences as stored_preferences
+from broadcast.domain.preferences import Preferences, parse_stored_preferences
 from broadcast.domain.usernames import normalize_username
 from broadcast.store import audiences, mutes, user_search
 from broadcast.store.database import MAX_IN_VALUES, ROW_LOCK, db
@@ -61,7 +60,7 @@ def find(name: int | str) -> User | None:
 
 def get_preferences(user_id: int) -> Preferences:
     """The user's alert preferences."""
-    return stored_preferences(db.session.scalar(select(User.preferences).where(User.id == user_id)) or {})
+    return parse_stored_preferences(db.session.scalar(select(User.preferences).where(User.id == user_id)) or {})
 
 
 def set_preferences(session: Session, user_id: int, preferences: Preferences) -> None:
@@ -131,18 +130,19 @@ def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
 
 def get_names(ids: Iterable[int]) -> dict[int, str]:
     """Display names by user id."""
-    names_by_id: dict[int, str] = {}
-    for chunk in split_into_chunks(sorted(set(ids)), MAX_IN_VALUES):
-        names_by_id.update(map(tuple, db.session.execute(select(User.id, User.name).where(User.id.in_(chunk)))))
-    return names_by_id
+    return _get_values(User.name, ids)
 
 
 def get_usernames(ids: Iterable[int]) -> dict[int, str]:
     """Usernames by user id, disabled users included."""
-    usernames_by_id: dict[int, str] = {}
+    return _get_values(User.username, ids)
+
+
+def _get_values(column: InstrumentedAttribute[str], ids: Iterable[int]) -> dict[int, str]:
+    values_by_id: dict[int, str] = {}
     for chunk in split_into_chunks(sorted(set(ids)), MAX_IN_VALUES):
-        usernames_by_id.update(map(tuple, db.session.execute(select(User.id, User.username).where(User.id.in_(chunk)))))
-    return usernames_by_id
+        values_by_id.update(map(tuple, db.session.execute(select(User.id, column).where(User.id.in_(chunk)))))
+    return values_by_id
 
 
 def search(q: str, *, limit: int) -> list[User]:
@@ -152,18 +152,13 @@ def search(q: str, *, limit: int) -> list[User]:
     return sorted(users, key=lambda user: (not user.username.startswith(prefix), user.username))[:limit]
 
 
-def count(audience: Audience) -> int:
-    """The number of enabled users in the audience now."""
-    return audiences.count(audience)
-
-
 def bump_membership_version(session: Session) -> None:
     """Record that users or their roles change in this transaction; every such change must call it."""
     session.execute(update(MembershipVersion).values(version=secrets.token_hex(8)))
 
 
 def count_all() -> int:
-    return count(EveryoneAudience())
+    return audiences.count(EveryoneAudience())
 
 
 @dataclass(frozen=True, slots=True)

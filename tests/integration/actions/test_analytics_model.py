@@ -24,7 +24,7 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
-from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, log
+from broadcast.store import audiences, broadcast_stats, broadcast_totals, broadcasts, log
 from broadcast.store.database import db
 from broadcast.store.fast.count_cache import CountCache
 from broadcast.store.inbox import InboxFilters
@@ -192,7 +192,7 @@ class Histories(RuleBasedStateMachine):
         match act:
             case "deliver" | "see":
                 mark = "delivered_at" if act == "deliver" else "first_seen_at"
-                if broadcasts.get_audience(broadcasts.get(id)).includes(by.viewer):
+                if audiences.get_audience(broadcasts.get(id)).includes(by.viewer):
                     self.app.extensions["deliveries"].add(id, [by.user_id], mark=mark)
                     self.app.extensions["deliveries"].flush(now)
             case "read":

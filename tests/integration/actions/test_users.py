@@ -282,7 +282,7 @@ def test_count_of_people_is_exact_after_every_change(cast, monkeypatch):
 
     def counts() -> tuple[int, int, int | None]:
         db.session.rollback()
-        return people.count(everyone), people.count(ops), people.count_users_by_role().get("ops")
+        return audiences.count(everyone), audiences.count(ops), people.count_users_by_role().get("ops")
 
     assert counts() == (3, 1, 1)
     dana = create(roles=["ops"])
