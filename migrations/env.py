@@ -53,8 +53,8 @@ def render_item(kind: str, item: Any, _autogenerate: Any) -> str | bool:
 def name_revision(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
     """Name a new revision by number and message: `0021_words` for "words: which words a user saved"."""
     number = int(context.script.get_current_head()[:4]) + 1
-    slug = re.sub(r"\W+", "_", scripts[0].message.partition(":")[0].lower()).strip("_")
-    scripts[0].rev_id = f"{number:04}_{slug}"
+    slug = re.sub(r"\W+", "_", (scripts[0].message or "").partition(":")[0].lower())
+    scripts[0].rev_id = f"{number:04}_{slug}".strip("_")
 
 
 def connect() -> Connection:
