@@ -57,17 +57,8 @@ def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: st
     return broadcast
 
 
-def new_draft_row(by: Actor, now: datetime) -> Broadcast:
-    """An empty draft with an empty audience."""
-    return Broadcast(**_draft_columns(by, now))
-
-
-def new_bulk_row(by: Actor, now: datetime) -> NewBroadcast:
-    """The same for bulk inserts."""
-    return NewBroadcast(**_draft_columns(by, now))
-
-
-def _draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
+def build_draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
+    """The columns of an empty draft with an empty audience."""
     return {
         "status": Status.DRAFT.value,
         "revision": 1,

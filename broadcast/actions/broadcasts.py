@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 from broadcast.actions import audit, notify, overdue_schedules, send_confirmation
 from broadcast.actions.broadcast_rows import (
     PreparedMessage,
+    build_draft_columns,
     check_draft_quota,
     check_may_send,
     fill_columns,
     freeze_audience,
     get_broadcast_for_update,
-    new_draft_row,
     prepare_message,
     refuse_past_dates,
     refuse_unreviewed,
@@ -106,7 +106,7 @@ def _store_message(
     if broadcast_id is None:
         if draft.keep_as_draft:
             check_draft_quota(by)
-        broadcast = new_draft_row(by, now)
+        broadcast = Broadcast(**build_draft_columns(by, now))
     else:
         broadcast = get_broadcast_for_update(session, broadcast_id, version=version)
         lifecycle.transition(broadcast.status, "held")  # before anything is changed

@@ -8,6 +8,7 @@ from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.store import audiences
+from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
 _COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
@@ -22,7 +23,7 @@ def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
     with write_transaction() as session:
         broadcast_rows.check_draft_quota(by)
         original = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
-        copy = broadcast_rows.new_draft_row(by, now)
+        copy = Broadcast(**broadcast_rows.build_draft_columns(by, now))
         for name in _COPIED_COLUMNS:
             setattr(copy, name, getattr(original, name))
         session.add(copy)

@@ -58,7 +58,7 @@ def save_draft(
     with write_transaction() as session:
         if broadcast_id is None:
             broadcast_rows.check_draft_quota(by)
-            broadcast = broadcast_rows.new_draft_row(by, now)
+            broadcast = Broadcast(**broadcast_rows.build_draft_columns(by, now))
             session.add(broadcast)
             session.flush()
             audit.record(session, by, "broadcast.drafted", "broadcast", broadcast.id, now=now)

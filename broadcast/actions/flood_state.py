@@ -14,7 +14,7 @@ from broadcast.domain.audience import Audience
 from broadcast.domain.flood_control import Candidate, FloodState
 from broadcast.domain.inbound import CancelCommand, Command, PublishCommand, RateCap
 from broadcast.domain.message import Draft
-from broadcast.store import broadcasts, event_sources
+from broadcast.store import audiences, event_sources
 from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast
@@ -140,4 +140,4 @@ def _get_draft_key(keyed: PublishCommand | Broadcast, text: Draft | Broadcast) -
 
 
 def _to_candidate(row: Broadcast) -> Candidate:
-    return Candidate(row, broadcasts.get_audience(row))
+    return Candidate(row, audiences.get_audience(row))

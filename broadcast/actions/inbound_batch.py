@@ -13,7 +13,12 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from broadcast.actions import audit, flood_state
-from broadcast.actions.broadcast_rows import add_named_recipients, fill_columns, new_bulk_row, set_audience_columns
+from broadcast.actions.broadcast_rows import (
+    add_named_recipients,
+    build_draft_columns,
+    fill_columns,
+    set_audience_columns,
+)
 from broadcast.actions.broadcasts import build_message_event, build_removal_event, build_update_event
 from broadcast.actions.flood_state import BatchFloodState
 from broadcast.base.cooperative import Yielder
@@ -74,7 +79,7 @@ def write_batch(
 def build_broadcast_row(prepared: PreparedInboundEvent, *, by: Actor, now: datetime) -> NewBroadcast:
     """The row of a prepared PublishCommand, not yet in a session."""
     command = prepared.inbound_event.command
-    broadcast = new_bulk_row(by, now)
+    broadcast = NewBroadcast(**build_draft_columns(by, now))
     broadcast.sender_name = command.sender_name
     fill_columns(broadcast, command.draft, now, html=prepared.html)
     set_audience_columns(broadcast, prepared.audience)

@@ -15,6 +15,7 @@ from broadcast.store.models.activity import (
     Receipt,
     RevisionText,
     SchemaSupport,
+    SystemIdentity,
     UndoStep,
 )
 from broadcast.store.models.broadcasts import (
@@ -32,11 +33,13 @@ from broadcast.store.models.users import (
     Invitation,
     LinkedIdentity,
     MembershipVersion,
+    Mute,
     PastViewer,
     PastViewerRole,
     ProviderLogoutRow,
     Role,
     User,
     UserRole,
+    UserSearchToken,
     UserSession,
 )

@@ -171,3 +171,13 @@ class SchemaSupport(db.Model):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     oldest_code: Mapped[str] = mapped_column(String(64))
+
+
+class SystemIdentity(db.Model):
+    """One row. `name` is empty where Kafka was read before systems had names: their consumer group stays the same."""
+
+    __tablename__ = "system_identity"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(32))
