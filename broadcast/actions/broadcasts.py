@@ -10,7 +10,7 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify, overdue_schedules, send_confirmation
+from broadcast.actions import notify, overdue_schedules, send_confirmation
 from broadcast.actions.broadcast_rows import (
     PreparedMessage,
     build_draft_columns,
@@ -37,7 +37,7 @@ from broadcast.domain.message import Draft, is_single_line
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
-from broadcast.store import audiences, broadcasts, log, users
+from broadcast.store import audiences, audit, broadcasts, log, users
 from broadcast.store.models import Broadcast, IdempotencyKey
 from broadcast.store.transactions import write_transaction
 

@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
-from broadcast.actions import audit, broadcast_rows
+from broadcast.actions import broadcast_rows
 from broadcast.actions.edits import SavedDraft
 from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.store import audiences
+from broadcast.store import audiences, audit
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, inbound_events, notify, send_confirmation
+from broadcast.actions import inbound_events, notify, send_confirmation
 from broadcast.actions.inbound_batch import Outcome, PreparedInboundEvent, write_batch
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain import confirmation
@@ -14,7 +14,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.inbound import InboundEvent, PublishCommand
 from broadcast.domain.permissions import Permission
-from broadcast.store import dead_letters
+from broadcast.store import audit, dead_letters
 from broadcast.store.database import ROW_LOCK
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.store.transactions import write_transaction

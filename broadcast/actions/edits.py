@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, broadcast_rows, notify, send_confirmation
+from broadcast.actions import broadcast_rows, notify, send_confirmation
 from broadcast.actions.audiences import resolve_audience
 from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
 from broadcast.actions.broadcasts import build_update_event, lock_sendable
@@ -25,7 +25,7 @@ from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, parse_content, parse_draft
 from broadcast.domain.permissions import Permission
-from broadcast.store import acknowledged_revisions, audiences, broadcasts, log
+from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, log
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
 from broadcast.actions.sessions import begin_session, end_replaced_session
 from broadcast.actions.users import (
     add_user,
@@ -26,7 +26,7 @@ from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity, ProviderTrust
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.store import past_viewers, provider_sessions, users
+from broadcast.store import audit, past_viewers, provider_sessions, users
 from broadcast.store.models import LinkedIdentity, User
 from broadcast.store.transactions import write_transaction
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, flood_state
+from broadcast.actions import flood_state
 from broadcast.actions.broadcast_rows import (
     add_named_recipients,
     build_draft_columns,
@@ -30,7 +30,7 @@ from broadcast.domain.flood_control import OVER_CAP, Verdict
 from broadcast.domain.inbound import CancelCommand, Command, InboundEvent, InboundRecord, PublishCommand, Rejection
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
-from broadcast.store import acknowledged_revisions, audiences, broadcasts, dead_letters, event_sources, log
+from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, dead_letters, event_sources, log
 from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast, ingest

@@ -8,9 +8,10 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
-from broadcast.actions import audit, passwords, tokens, users
+from broadcast.actions import passwords, tokens, users
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain.actor import SYSTEM
+from broadcast.store import audit
 from broadcast.store.models import setup
 from broadcast.store.transactions import write_transaction
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broadcast.actions import audit, passwords
+from broadcast.actions import passwords
 from broadcast.actions.tokens import hash_token
 from broadcast.actions.users import check_password, get_user_for_update
 from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.store import invitations
+from broadcast.store import audit, invitations
 from broadcast.store.models import User
 from broadcast.store.transactions import write_transaction
 

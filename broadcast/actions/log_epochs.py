@@ -5,9 +5,9 @@ Scheduled broadcasts then wait for a decision: they may have been sent in the pa
 
 from datetime import datetime
 
-from broadcast.actions import audit, notify, overdue_schedules
+from broadcast.actions import notify, overdue_schedules
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import log
+from broadcast.store import audit, log
 from broadcast.store.transactions import write_transaction
 
 

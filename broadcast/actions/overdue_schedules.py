@@ -7,11 +7,10 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_decision_reason
 from broadcast.domain.permissions import Permission
-from broadcast.store import overdue_schedules
+from broadcast.store import audit, overdue_schedules
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 

@@ -5,13 +5,14 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify, passwords
+from broadcast.actions import notify, passwords
 from broadcast.actions.sessions import append_session_ended_events, format_session_key
 from broadcast.actions.tokens import hash_token
 from broadcast.actions.users import check_password, get_user_for_update
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
+from broadcast.store import audit
 from broadcast.store import users as people
 from broadcast.store.models import UserSession
 from broadcast.store.transactions import write_transaction

@@ -6,14 +6,14 @@ selected users: those who have read it get nothing, and those who are away get i
 
 from datetime import datetime, timedelta
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
 from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
-from broadcast.store import broadcast_stats, broadcasts, log
+from broadcast.store import audit, broadcast_stats, broadcasts, log
 from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction

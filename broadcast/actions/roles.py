@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
 from broadcast.actions.user_fields import read_role_names
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain import lifecycle
@@ -20,7 +20,7 @@ from broadcast.domain.audience import EveryoneAudience, make_retired_role_name
 from broadcast.domain.events import EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.store import log, roles, users
+from broadcast.store import audit, log, roles, users
 from broadcast.store.models import Broadcast, Role
 from broadcast.store.transactions import write_transaction
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify, passwords
+from broadcast.actions import notify, passwords
 from broadcast.actions.tokens import hash_token
 from broadcast.actions.users import get_user_for_update
 from broadcast.base.errors import NotFound, SignInRefused
@@ -19,7 +19,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import ALL_SESSIONS, EventType
 from broadcast.domain.permissions import Permission
-from broadcast.store import log
+from broadcast.store import audit, log
 from broadcast.store import users as people
 from broadcast.store.models import User, UserSession
 from broadcast.store.transactions import write_transaction

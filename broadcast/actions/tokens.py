@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
 from broadcast.actions.users import get_user_for_update
 from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Invalid, NotFound
@@ -17,7 +17,7 @@ from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.message import is_single_line
 from broadcast.domain.permissions import Permission
-from broadcast.store import log
+from broadcast.store import audit, log
 from broadcast.store import users as people
 from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import ApiToken

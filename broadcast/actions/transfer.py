@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from broadcast.actions import audit, overdue_schedules
+from broadcast.actions import overdue_schedules
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import log, schema, transfer
+from broadcast.store import audit, log, schema, transfer
 from broadcast.store.transactions import write_transaction
 
 FORMAT = "broadcast-export-2"  # 2: the last line has the row count and the hash of all lines before it

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify, password_rules, passwords
+from broadcast.actions import notify, password_rules, passwords
 from broadcast.actions.user_fields import read_role_names, read_user_fields
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.config.settings import SETTINGS
@@ -17,7 +17,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
-from broadcast.store import log, past_viewers
+from broadcast.store import audit, log, past_viewers
 from broadcast.store import users as people
 from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Role, User, UserRole, setup
