@@ -23,6 +23,7 @@ from broadcast.store.fast.card_cache import CARD_CACHE, CardCache
 from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER, LastUsedBuffer
 from broadcast.store.leader_lock import create_leader_lock
+from broadcast.store.live_broadcasts import LIVE_BROADCASTS, LiveBroadcasts
 from broadcast.streams import sse
 from broadcast.streams.hub import HUB, Hub, StreamLimits
 from broadcast.streams.presence import PRESENCE, LocalPresence, Presence, RedisPresence
@@ -97,6 +98,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     SETTINGS.attach(app, settings)
     COUNT_CACHE.attach(app, CountCache())
     CARD_CACHE.attach(app, CardCache())
+    LIVE_BROADCASTS.attach(app, LiveBroadcasts())
     OIDC_PROVIDER.attach(app, OidcProvider(app, settings) if settings.oidc_issuer else None)
     log_config.configure(settings.log_format, settings.log_level)
     for sentence in settings.misspelling_warnings:

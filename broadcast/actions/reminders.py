@@ -20,6 +20,7 @@ from broadcast.store.transactions import write_transaction
 
 REMINDER_INTERVAL = timedelta(hours=1)
 MAX_RECIPIENTS = 50_000  # users reminded at once, as many as can be selected by name; worst first
+_NOBODY_ID = -1  # no user has it
 _MAX_IDS_PER_EVENT = 5_000  # ids: decoding one event stays below a millisecond
 
 
@@ -42,12 +43,13 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
             raise Conflict("There is nobody to remind: everyone has already responded.")
         broadcast.reminded_at = now
         payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "reminder": True}
+        user_ids = missing_ids or [_NOBODY_ID]  # every worker must know of it (`store.live_broadcasts`)
         detail = {"people": len(missing_ids)} if may_count_missing else {}
         audit.record(session, by, "broadcast.reminded", "broadcast", broadcast.id, now=now, **detail)
         session.flush()
         entries = [
             log.NewEvent(EventType.MESSAGE_UPDATED, broadcast.id, make_user_audience(chunk), payload)
-            for chunk in split_into_chunks(missing_ids, _MAX_IDS_PER_EVENT)
+            for chunk in split_into_chunks(user_ids, _MAX_IDS_PER_EVENT)
         ]
         log.append(session, entries, at=now)
     notify.notify_workers()

@@ -134,7 +134,14 @@ def is_member_of(broadcast: Broadcast, *, should_start_from_roles: bool = False)
 
 def get_audience(broadcast: Broadcast) -> Audience:
     """The audience of a stored broadcast. Raises ValueError for a draft whose audience is not chosen yet."""
-    return build_audience(broadcast, list_selected_user_ids(broadcast), list_excluded_user_ids(broadcast))
+    return build_audience(
+        broadcast.audience_kind,
+        broadcast.role_names,
+        list_selected_user_ids(broadcast),
+        match_all=broadcast.match_all,
+        except_role_names=broadcast.except_role_names,
+        except_user_ids=list_excluded_user_ids(broadcast),
+    )
 
 
 def list_selected_user_ids(broadcast: Broadcast) -> list[int]:

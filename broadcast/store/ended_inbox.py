@@ -14,6 +14,7 @@ from broadcast.domain.audience import Viewer
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import db
 from broadcast.store.engine import RUN_IN_THREAD
+from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.inbox import (
     NOW,
     InboxFilters,
@@ -49,7 +50,7 @@ def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | Non
 
 def count(viewer: Viewer, *, now: datetime) -> int:
     """How many there are; MAX_COUNTED + 1 stands for more."""
-    return db.session.scalar(_count_query, build_parameters(viewer, now))
+    return _count_query.fetch_first(build_parameters(viewer, now))[0]
 
 
 def list_categories(viewer: Viewer, *, now: datetime) -> list[str]:
@@ -85,7 +86,9 @@ _item_query = _select_visible(
     func.coalesce(Broadcast.ended_at, Broadcast.expires_at),
 )
 _broadcast_query = _select_visible(Broadcast)
-_count_query = select(func.count()).select_from(_select_visible(Broadcast.id).limit(MAX_COUNTED + 1).subquery())
+_count_query = PreparedQuery(
+    select(func.count()).select_from(_select_visible(Broadcast.id).limit(MAX_COUNTED + 1).subquery())
+)
 _categories_query = (
     _select_visible(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
 )

@@ -4,7 +4,7 @@ The order is the log's: `seq` of the broadcast's MESSAGE event. So an inbox page
 and the cursor of a list is a number.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -104,7 +104,7 @@ def list_page(
     now: datetime,
     before: int | None = None,
     limit: int = 30,
-    excluded_ids: Sequence[int] = (),
+    excluded_ids: Collection[int] = (),
 ) -> list[InboxItem]:
     """At most `limit` messages with seq < `before` (None: from the newest), without `excluded_ids`."""
     query = _apply_filters(_item_query, filters).order_by(Broadcast.seq.desc()).limit(limit)
@@ -187,6 +187,18 @@ def list_version_changes(since: datetime, *, until: datetime) -> list[tuple[int,
     return [tuple(row) for row in db.session.execute(query)]
 
 
+def load_cards(viewer: Viewer, ids: Iterable[int], *, now: datetime) -> Iterator[tuple[CardKey, Card]]:
+    """The cards of those of these broadcasts that this user may see now."""
+    return _load_cards(_broadcast_query, ids, build_parameters(viewer, now))
+
+
+def _load_cards(
+    broadcast_query: Select, ids: Iterable[int], parameters: Mapping[str, Any]
+) -> Iterator[tuple[CardKey, Card]]:
+    for broadcast in db.session.scalars(broadcast_query.where(Broadcast.id.in_(ids)), parameters):
+        yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.to_card()
+
+
 def load_items(
     query: Select,
     viewer: Viewer,
@@ -200,15 +212,12 @@ def load_items(
     A card that is read after its row is checked again by `broadcast_query`.
     """
     parameters = build_parameters(viewer, now)
-
-    def load_cards(ids: list[int]) -> Iterator[tuple[CardKey, Card]]:
-        for broadcast in db.session.scalars(broadcast_query.where(Broadcast.id.in_(ids)), parameters):
-            yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.to_card()
-
     while True:
         result = db.session.execute(query, parameters, execution_options=execution_options or {})
         rows = [(CardKey(*row[:_CARD_KEY_COLUMN_COUNT]), row[_CARD_KEY_COLUMN_COUNT:]) for row in result]
-        cards = CARD_CACHE.current.get_many([key for key, _ in rows], load_cards)
+        cards = CARD_CACHE.current.get_many(
+            [key for key, _ in rows], lambda ids: _load_cards(broadcast_query, ids, parameters)
+        )
         if len(cards) == len(rows):
             return [InboxItem(cards[key.id], *state) for key, state in rows]
         # one ended in between: a short page would be taken for the last

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, exists, func, insert, select, update
+from sqlalchemy import BigInteger, Select, bindparam, exists, func, insert, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from broadcast.base.cooperative import split_into_chunks
@@ -15,6 +15,7 @@ from broadcast.domain.preferences import Preferences, parse_stored_preferences
 from broadcast.domain.usernames import normalize_username
 from broadcast.store import audiences, mutes, user_search
 from broadcast.store.database import MAX_IN_VALUES, ROW_LOCK, db
+from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import (
     ApiToken,
     LinkedIdentity,
@@ -24,6 +25,8 @@ from broadcast.store.models import (
     UserRole,
     UserSession,
 )
+
+_preferences_query = PreparedQuery(select(User.preferences).where(User.id == bindparam("user_id", type_=BigInteger)))
 
 
 def get(user_id: int) -> User | None:
@@ -60,7 +63,8 @@ def find(name: int | str) -> User | None:
 
 def get_preferences(user_id: int) -> Preferences:
     """The user's alert preferences."""
-    return parse_stored_preferences(db.session.scalar(select(User.preferences).where(User.id == user_id)) or {})
+    row = _preferences_query.fetch_first({"user_id": user_id})
+    return parse_stored_preferences((row and row[0]) or {})
 
 
 def set_preferences(session: Session, user_id: int, preferences: Preferences) -> None:

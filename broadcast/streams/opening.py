@@ -13,8 +13,9 @@ from datetime import datetime
 from broadcast.domain import clock
 from broadcast.domain.audience import Viewer, make_user_audience
 from broadcast.domain.events import Cursor, Event, EventType, encode_compact_json, parse_cursor
-from broadcast.store import inbox, log
+from broadcast.store import log
 from broadcast.store.inbox import UnreadCount
+from broadcast.store.live_inbox import Inbox, open_inbox
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub, StaleIdentity, StreamLimitExceeded
@@ -71,8 +72,8 @@ def open_stream(
         if subscriber.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
             seconds_left = (subscriber.expires_at - now).total_seconds()
             connection.ends_at = min(connection.ends_at, time.monotonic() + seconds_left)
-        unread = inbox.count_unread(subscriber.viewer, now=now)
-        connection.preamble = build_preamble(hub, connection, resume_point, unread=unread, now=now)
+        inbox = open_inbox(subscriber.viewer, now=now)
+        connection.preamble = build_preamble(hub, connection, resume_point, inbox, now=now)
     except BaseException:
         hub.close(connection, "failed to open")
         raise
@@ -104,15 +105,17 @@ def resolve_resume_point(text: str | None, hub: Hub) -> ResumePoint:
 
 
 def build_preamble(
-    hub: Hub, connection: Connection, resume_point: ResumePoint, *, unread: UnreadCount, now: datetime
+    hub: Hub, connection: Connection, resume_point: ResumePoint, inbox: Inbox, *, now: datetime
 ) -> Iterator[bytes]:
     """The preamble of a stream: replay or RESET, then CONNECTED. Reads the database now; iterating does not."""
     epoch, through_seq = hub.head.epoch, connection.skip_through
     cursor = str(Cursor(epoch, through_seq))
-    frames = _replay_missed(hub, connection, resume_point, through_seq, now) if resume_point.is_resumable else None
+    frames = None
+    if resume_point.is_resumable:
+        frames = _replay_missed(hub, connection, resume_point, inbox, through=through_seq, now=now)
     if frames is None:
         frames = iter([sse.encode_json_frame("RESET", {"cursor": cursor}, id=cursor)])
-    return _append_connected(frames, connection, cursor, unread, hub.limits.heartbeat_seconds)
+    return _append_connected(frames, connection, cursor, inbox.count_unread(), hub.limits.heartbeat_seconds)
 
 
 def _append_connected(
@@ -128,11 +131,11 @@ def _append_connected(
 
 
 def _replay_missed(
-    hub: Hub, connection: Connection, resume_point: ResumePoint, through: int, now: datetime
+    hub: Hub, connection: Connection, resume_point: ResumePoint, inbox: Inbox, *, through: int, now: datetime
 ) -> Iterator[bytes] | None:
     viewer, encoder = connection.viewer, hub.encoders[connection.representation]
     if resume_point.cursor is None:
-        return iter([encoder(event) for event in _build_unread_events(hub, viewer, through, now)])
+        return iter([encoder(event) for event in _build_unread_events(hub, viewer, inbox, through, now)])
     buffered_events = hub.replay_buffer.slice(resume_point.after, through)
     if buffered_events is not None:
         wanted_ids = set(map(id, _filter_for_viewer([r.event for r in buffered_events], viewer, now)))
@@ -149,10 +152,10 @@ def _replay_missed(
     return iter([encoder(event) for event in wanted])
 
 
-def _build_unread_events(hub: Hub, viewer: Viewer, through: int, now: datetime) -> list[Event]:
+def _build_unread_events(hub: Hub, viewer: Viewer, inbox: Inbox, through: int, now: datetime) -> list[Event]:
     epoch = hub.head.epoch
     events = []
-    for item in inbox.list_unread_backlog(viewer, now=now, through=through, limit=INITIAL_UNREAD_LIMIT):
+    for item in inbox.list_unread_backlog(through=through, limit=INITIAL_UNREAD_LIMIT):
         card = item.card
         events.append(
             Event(

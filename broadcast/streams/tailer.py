@@ -15,6 +15,7 @@ from broadcast.domain import clock
 from broadcast.domain.events import Cursor, Event
 from broadcast.observability import metrics
 from broadcast.store import engine, log
+from broadcast.store.live_broadcasts import LIVE_BROADCASTS
 from broadcast.streams.hub import Hub
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class Tailer:
         """Give the hub its first head and the newest events for its replay buffer. Raises if the database is down."""
         with self._app.app_context():
             head = log.get_head()
+            LIVE_BROADCASTS.current.catch_up(head)
             recent: list[Event] = []
             after = max(0, head.seq - _WARMUP_EVENTS)
             while page := log.read_events(after, through=head.seq):

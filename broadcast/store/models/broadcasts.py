@@ -1,5 +1,6 @@
 """Broadcasts and their audiences; saved audiences and message templates."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -254,19 +255,27 @@ class MessageTemplate(db.Model):
     updated_at: Mapped[datetime]
 
 
-def build_audience(broadcast: Broadcast, user_ids: list[int], except_user_ids: list[int]) -> Audience:
-    """The audience of a stored broadcast; the ids are its BroadcastUser and BroadcastExceptUser rows.
+def build_audience(
+    kind: str,
+    role_names: Iterable[str],
+    user_ids: Iterable[int],
+    *,
+    match_all: bool,
+    except_role_names: Iterable[str],
+    except_user_ids: Iterable[int],
+) -> Audience:
+    """The audience of a stored broadcast, from its columns and its rows in the four tables above.
 
     Raises ValueError for a draft whose audience is not chosen yet.
     """
-    match broadcast.audience_kind:
+    match kind:
         case "everyone":
             base = audiences.EveryoneAudience()
         case "roles":
-            base = audiences.make_role_audience(broadcast.role_names, match_all=broadcast.match_all)
+            base = audiences.make_role_audience(role_names, match_all=match_all)
         case _:
             base = audiences.make_user_audience(user_ids)
-    return audiences.exclude(base, broadcast.except_role_names, except_user_ids)
+    return audiences.exclude(base, except_role_names, except_user_ids)
 
 
 def _describe_roles(names: list[str], *, match_all: bool = False) -> str:

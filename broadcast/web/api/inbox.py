@@ -11,8 +11,9 @@ from broadcast.actions import receipts as actions
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
-from broadcast.store import inbox, log, users
+from broadcast.store import ended_inbox, inbox, log, users
 from broadcast.store.inbox import InboxFilters, InboxItem
+from broadcast.store.live_inbox import open_inbox
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.request_parsing import (
     is_encodable,
@@ -22,7 +23,7 @@ from broadcast.web.core.request_parsing import (
     require_number,
 )
 from broadcast.web.inbox.actions import ACTIONS_BY_VERB
-from broadcast.web.inbox.pages import choose_alerts, read_filters, record_deliveries, select_store
+from broadcast.web.inbox.pages import choose_alerts, read_filters, record_deliveries
 
 blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 
@@ -44,18 +45,21 @@ def messages():
     if view not in inbox.VIEWS:
         raise Invalid({"view": f"view must be one of {', '.join(inbox.VIEWS)}."})
     before, limit = read_paging()
-    cursor = log.get_head()
-    filters = read_filters(request.args)
-    items = select_store(filters).list_page(identity.actor.viewer, filters, now=now, before=before, limit=limit + 1)
+    filters, viewer = read_filters(request.args), identity.actor.viewer
+    opened = open_inbox(viewer, now=now)
+    if filters.view == "ended":
+        items = ended_inbox.list_page(viewer, filters, now=now, before=before, limit=limit + 1)
+    else:
+        items = opened.list_page(filters, before=before, limit=limit + 1)
     displayed = items[:limit]
     record_deliveries(displayed, identity.id)
-    unread = inbox.count_unread(identity.actor.viewer, now=now)
+    unread = opened.count_unread()
     return jsonify(
         items=[_to_json(item) for item in displayed],
         next=str(displayed[-1].seq) if len(items) > limit else None,
         unread=unread.count,
         asOf=unread.as_of,
-        cursor=str(cursor),
+        cursor=str(opened.head),
         userId=identity.id,
     )
 
@@ -66,7 +70,7 @@ def alerts():
     """What a page that is opened now interrupts its person with, the first of it first; quiet hours hold it (`heldUntil`)."""
     viewer, now = current_identity().actor.viewer, clock.now()
     alert_ids = [alert.id for alert in choose_alerts(viewer, users.get_preferences(current_identity().id), now=now)]
-    items = inbox.list_by_ids(viewer, InboxFilters("all"), alert_ids, now=now)
+    items = open_inbox(viewer, now=now).list_by_ids(InboxFilters("all"), alert_ids)
     record_deliveries(items, current_identity().id)
     return jsonify(items=[_to_json(item) for item in sorted(items, key=lambda item: alert_ids.index(item.card.id))])
 
@@ -196,4 +200,4 @@ def _read_broadcast_ids(*other_fields: str) -> list[int]:
 
 
 def _count_unread() -> int:
-    return inbox.count_unread(current_identity().actor.viewer, now=clock.now()).count
+    return open_inbox(current_identity().actor.viewer, now=clock.now()).count_unread().count

@@ -1,12 +1,15 @@
 """What views answer with: pages and redirects; template filters, icons, and cards with the viewer's receipt."""
 
+import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from flask import Flask, flash, g, redirect, render_template, request, url_for
+from flask_wtf.csrf import generate_csrf
 from jinja2 import StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.wrappers import Response
 
@@ -16,10 +19,13 @@ from broadcast.domain import clock
 from broadcast.domain.card import Card
 from broadcast.domain.events import Event
 from broadcast.domain.preferences import Preferences
-from broadcast.store import inbox, users
+from broadcast.store import users
 from broadcast.store.database import db
-from broadcast.store.inbox import InboxItem
+from broadcast.store.inbox import InboxItem, UnreadCount
+from broadcast.store.live_inbox import open_inbox
 from broadcast.streams import sse
+
+_MAX_SHARED_CARDS = 500  # rendered, of 8 KB as a rule
 
 
 class CardView:
@@ -29,7 +35,7 @@ class CardView:
     """
 
     def __init__(self, card: Card, *, seq: int, is_read: bool = False, item: InboxItem | None = None):
-        self._card, self.seq = card, seq
+        self.card, self.seq = card, seq
         self.is_read = item.is_read if item else is_read
         self.is_back = item is not None and item.is_back
         self.acked_at = item.acked_at if item and item.is_acknowledged else None
@@ -41,7 +47,19 @@ class CardView:
         self.content_html = Markup(card.content_html)
 
     def __getattr__(self, name: str):
-        return getattr(self._card, name)
+        return getattr(self.card, name)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it looks the same to everybody who has read it, or has not."""
+        return not (
+            self.is_back
+            or self.acked_at
+            or self.earlier_acked_at
+            or self.archived_at
+            or self.snoozed_until
+            or self.ended_at
+        )
 
 
 def to_card_view(item: InboxItem) -> CardView:
@@ -97,7 +115,9 @@ def init_app(app: Flask, settings: Settings) -> None:
         "span": format_duration,
     }
     app.jinja_env.filters.update(filters)
-    app.jinja_env.globals.update(icon=_make_icon_renderer(app), app_name=settings.app_name)
+    app.jinja_env.globals.update(
+        icon=_make_icon_renderer(app), render_cards=_make_cards_renderer(app), app_name=settings.app_name
+    )
     app.context_processor(_build_template_context)
 
 
@@ -108,11 +128,41 @@ def _build_template_context() -> dict:
     if identity is not None:
         try:
             values["preferences"] = users.get_preferences(identity.id)
-            values["unread"] = g.get("unread") or inbox.count_unread(identity.actor.viewer, now=now)
+            values["unread"] = g.get("unread") or open_inbox(identity.actor.viewer, now=now).count_unread()
         except (SQLAlchemyError, TemporarilyUnavailable):  # the error page needs the values too
             db.session.rollback()
-            values["unread"] = inbox.UnreadCount(0, 0)
+            values["unread"] = UnreadCount(0, 0)
     return values
+
+
+def _make_cards_renderer(app: Flask) -> Callable[..., Markup]:
+    """`render_cards(cards, return_path)` of templates: cards of a list, whose forms lead back to `return_path`.
+
+    A card of which the user has done nothing but read it is rendered once in a minute for all users (its times are
+    relative). The CSRF token and the path are put in for each user; their marks are random, so that no text names them.
+    """
+    token_mark, path_mark = secrets.token_hex(16), secrets.token_hex(16)
+
+    def render(card: CardView, has_return_path: bool) -> str:
+        values = {"here": path_mark} if has_return_path else {}
+        template = app.jinja_env.get_template("inbox/_card.html")
+        return template.render(card=card, form_token=True, token=token_mark, now=clock.now(), **values)
+
+    @lru_cache(_MAX_SHARED_CARDS)
+    def render_shared(card: Card, seq: int, is_read: bool, has_return_path: bool, _minute: int) -> str:
+        return render(CardView(card, seq=seq, is_read=is_read), has_return_path)
+
+    def render_cards(cards: list[CardView], return_path: str | None = None) -> Markup:
+        has_return_path, minute = return_path is not None, int(clock.now().timestamp() // 60)
+        html = "".join(
+            render_shared(card.card, card.seq, card.is_read, has_return_path, minute)
+            if card.is_shared
+            else render(card, has_return_path)
+            for card in cards
+        )
+        return Markup(html.replace(token_mark, generate_csrf()).replace(path_mark, escape(return_path or "")))
+
+    return render_cards
 
 
 def _make_icon_renderer(app: Flask):

@@ -1,7 +1,6 @@
 """The inbox pages: a list that the stream updates, some of its cards, one message. `actions` has the actions."""
 
 from datetime import datetime
-from types import ModuleType
 
 from flask import Blueprint, g, jsonify, request
 
@@ -10,11 +9,11 @@ from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.alerts import Alert, select_alerts
 from broadcast.domain.audience import Viewer
-from broadcast.domain.events import Cursor
 from broadcast.domain.preferences import Preferences
 from broadcast.store import ended_inbox, log, users
 from broadcast.store import inbox as stored
 from broadcast.store.inbox import InboxFilters, UnreadCount, ViewCounts
+from broadcast.store.live_inbox import open_inbox
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import or_404
@@ -50,11 +49,15 @@ def cards():
     ids = parse_ids(request.args.get("ids", "").split(",")[:_MAX_IDS])
     filters = read_filters(request.args)
     viewer, now = current_identity().actor.viewer, clock.now()
-    payload = counts_to_json(stored.count_views(viewer, now=now))
+    opened = open_inbox(viewer, now=now)
+    payload = counts_to_json(opened.count_views())
     payload["counts"]["ended"] = ended_inbox.count(viewer, now=now)
     if filters.is_narrowed:
-        payload["counts"]["toMark"] = stored.count_unread_filtered(viewer, filters, now=now)
-    items = select_store(filters).list_by_ids(viewer, filters, ids, now=now)
+        payload["counts"]["toMark"] = opened.count_unread_filtered(filters)
+    if filters.view == "ended":
+        items = ended_inbox.list_by_ids(viewer, filters, ids, now=now)
+    else:
+        items = opened.list_by_ids(filters, ids)
     record_deliveries(items, current_identity().id)
     return render_page("inbox/_given_cards.html", cards=[to_card_view(item) for item in items], told=payload)
 
@@ -63,10 +66,11 @@ def cards():
 @allow("person")
 def count():
     """The counts of all views, and the cursor up to which they are current."""
-    cursor, viewer, now = log.get_head(), current_identity().actor.viewer, clock.now()
-    payload = counts_to_json(stored.count_views(viewer, now=now))
+    viewer, now = current_identity().actor.viewer, clock.now()
+    opened = open_inbox(viewer, now=now)
+    payload = counts_to_json(opened.count_views())
     payload["counts"]["ended"] = ended_inbox.count(viewer, now=now)
-    return jsonify(payload | {"cursor": str(cursor)})
+    return jsonify(payload | {"cursor": str(opened.head)})
 
 
 @blueprint.get("/alerts")
@@ -102,7 +106,7 @@ def message(broadcast_id: int):
 
 def choose_alerts(viewer: Viewer, user_preferences: Preferences, *, now: datetime) -> list[Alert]:
     """The alerts that a newly opened page raises, in order."""
-    waiting = stored.list_alerts(viewer, now=now, limit=_MAX_WAITING_ALERTS)
+    waiting = open_inbox(viewer, now=now).list_alerts(limit=_MAX_WAITING_ALERTS)
     return select_alerts(waiting, user_preferences, mandatory=SETTINGS.current.mandatory_categories)
 
 
@@ -121,11 +125,6 @@ def read_filters(values) -> InboxFilters:
     )
 
 
-def select_store(filters: InboxFilters) -> ModuleType:
-    """The store module that reads this view: ended broadcasts have one of their own."""
-    return ended_inbox if filters.view == "ended" else stored
-
-
 def record_deliveries(items: list[stored.InboxItem], user_id: int) -> None:
     """Record deliveries: a page that shows a message has delivered it, as a stream does. Ended messages are skipped."""
     for item in items:
@@ -138,18 +137,18 @@ def build_list_context(filters: InboxFilters | None = None) -> dict:
     identity, now = current_identity(), clock.now()
     viewer = identity.actor.viewer
     filters = filters or read_filters(request.args)
-    cursor: Cursor = log.get_head()  # before the list is read: later events are streamed, and merged by id
-    counts = stored.count_views(viewer, now=now)
+    opened = open_inbox(viewer, now=now)
+    counts = opened.count_views()
     g.unread = UnreadCount(counts.unread, counts.as_of, counts.version)
     before = parse_number(request.args.get("after")) or None
     pinned = []
     if filters.view in ("inbox", "unread"):
-        pinned = stored.list_to_acknowledge(viewer, filters, now=now, limit=_MAX_PINNED)
+        pinned = opened.list_to_acknowledge(filters, limit=_MAX_PINNED)
     pinned_ids = [item.card.id for item in pinned]
     if filters.view == "ended":
         items = ended_inbox.list_page(viewer, filters, now=now, before=before, limit=PAGE_SIZE + 1)
     else:
-        items = stored.list_page(viewer, filters, now=now, before=before, limit=PAGE_SIZE + 1, excluded_ids=pinned_ids)
+        items = opened.list_page(filters, before=before, limit=PAGE_SIZE + 1, excluded_ids=pinned_ids)
     displayed, has_more = items[:PAGE_SIZE], len(items) > PAGE_SIZE
     record_deliveries(displayed if before else pinned + displayed, identity.id)
     return {
@@ -158,12 +157,14 @@ def build_list_context(filters: InboxFilters | None = None) -> dict:
         "next": str(displayed[-1].seq) if has_more else None,
         "view": filters.view,
         "filters": filters,
-        "categories": select_store(filters).list_categories(viewer, now=now),
+        "categories": ended_inbox.list_categories(viewer, now=now)
+        if filters.view == "ended"
+        else opened.list_categories(),
         "counts": counts,
         "ended": ended_inbox.count(viewer, now=now),
-        "to_mark": stored.count_unread_filtered(viewer, filters, now=now) if filters.is_narrowed else counts.unread,
+        "to_mark": opened.count_unread_filtered(filters) if filters.is_narrowed else counts.unread,
         "newest": max((item.seq for item in pinned + displayed), default=0),
-        "cursor": str(cursor),
+        "cursor": str(opened.head),
         "done": request.args.get("done"),
     }
 

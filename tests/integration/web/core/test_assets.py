@@ -1,5 +1,6 @@
 """Static files: a file that browsers may cache forever has its content in its name, whichever node answers."""
 
+import gzip
 import os
 import re
 import shutil
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from broadcast.web.core.static_files import AssetHashes
+from broadcast.web.core.static_files import StaticFiles
+
+GZIP = {"Accept-Encoding": "gzip, br"}
 
 
 def addresses(page: str) -> list[str]:
@@ -62,9 +65,49 @@ def test_node_of_another_version_gives_nothing_out_under_the_name_of_ours(make_a
 def test_file_that_is_replaced_under_a_running_node_gets_another_name(tmp_path: Path):
     file = tmp_path / "a.js"
     file.write_text("one")
-    assets = AssetHashes(str(tmp_path))
-    first = assets.get_hash("a.js")
+    files = StaticFiles(str(tmp_path))
+    first = files.get_hash("a.js")
     file.write_text("two")
     os.utime(file, ns=(1, 1))
-    assert assets.get_hash("a.js") not in (None, first)
-    assert assets.get_hash("b.js") is None
+    assert files.get_hash("a.js") not in (None, first)
+    assert files.get_hash("b.js") is None
+
+
+@pytest.mark.parametrize("name", ["core/app.css", "vendor/htmx-4.0.1.min.js"])
+def test_text_is_compressed_for_whoever_reads_it_and_the_same_when_unpacked(client, name: str):
+    plain, packed = client().get(f"/static/{name}"), client().get(f"/static/{name}", headers=GZIP)
+    assert plain.headers["Vary"] == packed.headers["Vary"] == "Accept-Encoding"
+    assert "Content-Encoding" not in plain.headers
+    assert (packed.headers["Content-Encoding"], packed.mimetype) == ("gzip", plain.mimetype)
+    assert gzip.decompress(packed.data) == plain.data
+    assert len(packed.data) < len(plain.data) / 2
+    assert packed.headers["ETag"] != plain.headers["ETag"]
+    repeated = client().get(f"/static/{name}", headers=GZIP | {"If-None-Match": packed.headers["ETag"]})
+    assert (repeated.status_code, repeated.data) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Accept-Encoding": "br, gzip;q=0"}, {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}]
+)
+def test_text_is_plain_for_whoever_asks_for_it_so(client, headers: dict[str, str]):
+    answer = client().get("/static/core/app.css", headers=headers)
+    assert "Content-Encoding" not in answer.headers
+    assert answer.status_code in (200, 206)
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/nothing.css", "/static/../app.py", "/static/core/app.css?v=000000000000", "/static/vendor.css"]
+)
+def test_nothing_else_is_compressed(client, path: str):
+    assert client().get(path, headers=GZIP).status_code == 404
+
+
+def test_file_that_is_replaced_is_compressed_anew(tmp_path: Path):
+    file = tmp_path / "a.js"
+    file.write_text("one")
+    files = StaticFiles(str(tmp_path))
+    assert gzip.decompress(files.get_compressed("a.js")) == b"one"
+    file.write_text("two")
+    os.utime(file, ns=(1, 1))
+    assert gzip.decompress(files.get_compressed("a.js")) == b"two"
+    assert files.get_compressed("b.png") is None

@@ -10,7 +10,6 @@ from broadcast.actions.retention import RetentionPolicy
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts as stored
-from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, expire_broadcast, load_actor, publish_message
 
@@ -65,14 +64,12 @@ def test_ended_message_is_found_by_who_received_it(app, bob, client, shift):
     assert bob.get("/api/user/messages?view=all").json["items"] == []
 
 
-def test_message_whose_time_is_over_is_there_before_the_clock_has_run(app, bob):
+def test_message_whose_time_is_over_is_there_before_the_scheduler_has_run(app, bob, monkeypatch):
+    ends_at = clock.now() + timedelta(minutes=1)
     with app.app_context():
-        late = publish_message(
-            load_actor("alice"), build_message(expiresAt=clock.to_rfc3339(clock.now() + timedelta(minutes=1)))
-        )
+        publish_message(load_actor("alice"), build_message(expiresAt=clock.to_rfc3339(ends_at)))
     receive(app, bob)
-    with app.app_context(), write_transaction() as session:
-        session.get(Broadcast, late).expires_at = clock.now() - timedelta(seconds=1)
+    monkeypatch.setattr(clock, "now", lambda: ends_at + timedelta(seconds=1))
     assert (titles(bob, "/inbox"), titles(bob)) == ([], ["Lifts"])
 
 
