@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from broadcast.actions import broadcasts, notify, users
+from broadcast.actions import broadcasts, notify
+from broadcast.actions import tokens as token_actions
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
@@ -21,8 +22,8 @@ from broadcast.domain.events import EventType
 from broadcast.domain.message import parse_draft
 from broadcast.factory import create_app
 from broadcast.store import log
-from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken, Role, User, UserRole
+from broadcast.store.transactions import write_transaction
 from tests.support.system import System
 
 OPS_USERS = 100  # users with the role ops; all others have none
@@ -73,7 +74,7 @@ def _insert_users(count: int) -> list[str]:
         session.execute(insert(UserRole), [{"user_id": user_id, "role_name": "ops"} for user_id in ids[:OPS_USERS]])
         rows = [
             {
-                "token_hash": users.hash_token(token),
+                "token_hash": token_actions.hash_token(token),
                 "user_id": user_id,
                 "label": "bench",
                 "scopes": "inbox",

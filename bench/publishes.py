@@ -18,7 +18,7 @@ from broadcast.domain.events import EventType
 from broadcast.domain.message import parse_draft
 from broadcast.factory import create_app
 from broadcast.store import log, users
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 from tests.support.databases import temporary_database
 from tests.support.servers import run_postgres
 from tests.support.system import System

@@ -17,7 +17,7 @@ from broadcast.ingest import rules_file
 from broadcast.ingest.kafka.bridge import KafkaBridge
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics, tracing  # noqa: F401 - metrics register themselves with the process
-from broadcast.store import database, models  # noqa: F401 - models register their tables
+from broadcast.store import engine, models  # noqa: F401 - models register their tables
 from broadcast.store.database import db, migrate
 from broadcast.store.fast.card_cache import CARD_CACHE, CardCache
 from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
@@ -131,11 +131,11 @@ def _add_database(app: Flask, settings: Settings) -> None:
     if settings.database_uri.startswith("sqlite"):
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_uri
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.build_engine_options(settings)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine.build_engine_options(settings)
     db.init_app(app)
     migrate.init_app(app, directory=str(_PROJECT_ROOT / "migrations"))
     with app.app_context():
-        database.prepare_engine(db.engine, lock_timeout_seconds=settings.database_lock_timeout_seconds)
+        engine.prepare_engine(db.engine, lock_timeout_seconds=settings.database_lock_timeout_seconds)
 
 
 def _add_streams(app: Flask, settings: Settings) -> None:

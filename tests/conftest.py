@@ -21,7 +21,7 @@ from broadcast.config.settings import Settings
 from broadcast.domain import audit_hash, clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.factory import create_app
-from broadcast.store import database, log
+from broadcast.store import log, transactions
 from broadcast.store import users as known
 from broadcast.store.database import db
 from tests.support import measurements as figures
@@ -92,7 +92,7 @@ def settings(request: pytest.FixtureRequest, migrated: Path, server_database: st
 def turn_of_threads() -> Iterator[None]:
     """Use a thread lock for SQLite's writers: pytest is not patched, and gevent's lock works between greenlets only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "_writer_lock", threading.BoundedSemaphore(1))
+        patch.setattr(transactions, "_writer_lock", threading.BoundedSemaphore(1))
         yield
 
 

@@ -2,20 +2,16 @@
 
 from datetime import datetime
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
+from broadcast.actions.tokens import end_token_streams
 from broadcast.actions.user_fields import clean_display_name
-from broadcast.actions.users import (
-    append_viewer_changed_event,
-    end_token_streams,
-    ensure_admin_remains,
-    get_user_for_update,
-)
+from broadcast.actions.users import append_viewer_changed_event, ensure_admin_remains, get_user_for_update
 from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.store import accounts, past_viewers, users
-from broadcast.store.database import write_transaction
+from broadcast.store import accounts, audit, past_viewers, users
 from broadcast.store.models import User
+from broadcast.store.transactions import write_transaction
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:

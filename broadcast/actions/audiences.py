@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from broadcast.actions import audit
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import (
@@ -21,9 +20,10 @@ from broadcast.domain.audience import (
 from broadcast.domain.message import Target, TargetType, is_single_line, parse_target
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
+from broadcast.store import audit
 from broadcast.store import users as people
-from broadcast.store.database import write_transaction
 from broadcast.store.models import SavedAudience
+from broadcast.store.transactions import write_transaction
 
 _MAX_LISTED_NAMES = 5  # unknown names listed in one error message
 MAX_SNAPSHOT_RECIPIENTS = 50_000  # users frozen by name, one row each; a larger audience stays dynamic

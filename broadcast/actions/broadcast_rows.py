@@ -1,17 +1,19 @@
 """Mapping a message to its database row: the columns, the audience rows, and the row lock under which they change."""
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions.audiences import MAX_SNAPSHOT_RECIPIENTS
+from broadcast.actions.audiences import MAX_SNAPSHOT_RECIPIENTS, resolve_audience
 from broadcast.base.errors import Conflict, Invalid, NotFound, VersionConflict
 from broadcast.config.settings import SETTINGS
+from broadcast.content import markdown
 from broadcast.domain import overdue_schedules
 from broadcast.domain.actor import Actor
-from broadcast.domain.audience import Audience, EveryoneAudience, ExclusionAudience, RoleAudience, UserAudience
+from broadcast.domain.audience import Audience, EveryoneAudience, RoleAudience, UserAudience, split_exclusions
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority
 from broadcast.domain.permissions import Permission
@@ -21,6 +23,25 @@ from broadcast.store.fast.broadcast_row import NewBroadcast, RoleRow
 from broadcast.store.models import Broadcast, BroadcastExceptRole, BroadcastExceptUser, BroadcastRole, BroadcastUser
 
 _AUDIENCE_KINDS = {EveryoneAudience: "everyone", RoleAudience: "roles", UserAudience: "users"}
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedMessage:
+    """A draft with what is computed before the transaction, so that nobody waits for its lock meanwhile."""
+
+    draft: Draft
+    audience: Audience
+    recipient_count: int
+    html: str
+
+
+def prepare_message(draft: Draft) -> PreparedMessage:
+    """Resolve and count the audience, and render the text. Lets other greenlets run.
+
+    Raises Invalid for an unknown role or user, and for a text that is not shown.
+    """
+    audience = resolve_audience(draft.target)
+    return PreparedMessage(draft, audience, audiences.count(audience), markdown.render(draft.content))
 
 
 def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: str | None = None) -> Broadcast:
@@ -36,17 +57,8 @@ def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: st
     return broadcast
 
 
-def new_draft_row(by: Actor, now: datetime) -> Broadcast:
-    """An empty draft with an empty audience."""
-    return Broadcast(**_draft_columns(by, now))
-
-
-def new_bulk_row(by: Actor, now: datetime) -> NewBroadcast:
-    """The same for bulk inserts."""
-    return NewBroadcast(**_draft_columns(by, now))
-
-
-def _draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
+def build_draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
+    """The columns of an empty draft with an empty audience."""
     return {
         "status": Status.DRAFT.value,
         "revision": 1,
@@ -86,17 +98,13 @@ def check_draft_quota(by: Actor) -> None:
         )
 
 
-def check_may_write(draft: Draft, by: Actor) -> None:
-    """Raise Forbidden unless `by` may send this draft; one that signs users out also needs the permission for users."""
-    by.require(Permission.WRITE)
-    if draft.close_sessions:
-        by.require(Permission.PEOPLE)
+def check_may_send(message: Draft | Broadcast, by: Actor) -> None:
+    """Raise Forbidden unless `by` may send this message, whoever wrote it.
 
-
-def check_may_send(broadcast: Broadcast, by: Actor) -> None:
-    """The same for a stored broadcast, whoever wrote it: the sender's permissions count."""
+    One that signs users out also needs the permission for users.
+    """
     by.require(Permission.WRITE)
-    if broadcast.close_sessions:
+    if message.close_sessions:
         by.require(Permission.PEOPLE)
 
 
@@ -128,18 +136,28 @@ def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetim
 
 
 def set_audience(
-    session: Session, broadcast: Broadcast, audience: Audience, *, is_snapshot: bool, may_be_empty: bool
+    session: Session,
+    broadcast: Broadcast,
+    audience: Audience,
+    recipient_count: int,
+    *,
+    is_snapshot: bool,
+    may_be_empty: bool,
 ) -> None:
-    """Set the audience of a row and store both. Raises Invalid when it reaches nobody or is too large to be frozen."""
-    set_audience_columns(broadcast, audience)
-    broadcast.is_snapshot = is_snapshot
-    broadcast.audience_count = audiences.count(audience)
-    if not broadcast.audience_count and not may_be_empty:
+    """Set the audience of a new or stored row, in the place of any other, and store both.
+
+    Raises Invalid when it reaches nobody or is too large to be frozen.
+    """
+    if not recipient_count and not may_be_empty:
         raise Invalid({"targetIds": "There is nobody in this audience now. Choose another audience."})
-    if is_snapshot and broadcast.audience_count > MAX_SNAPSHOT_RECIPIENTS:
+    if is_snapshot and recipient_count > MAX_SNAPSHOT_RECIPIENTS:
         raise Invalid(
             {"snapshot": f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Turn the snapshot off."}
         )
+    if broadcast.id is not None:
+        _clear_audience(session, broadcast)
+    set_audience_columns(broadcast, audience)
+    broadcast.is_snapshot, broadcast.audience_count = is_snapshot, recipient_count
     session.add(broadcast)
     session.flush()  # assigns the id of a new row
     add_named_recipients(session, broadcast, audience)
@@ -148,21 +166,21 @@ def set_audience(
 
 def set_audience_columns(broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
     """Write an audience into the columns and roles of a row that has none; `add_named_recipients` adds the users."""
-    base, exceptions = (audience.base, audience) if isinstance(audience, ExclusionAudience) else (audience, None)
+    base, excluded_roles, excluded_ids = split_exclusions(audience)
     broadcast.audience_kind = _AUDIENCE_KINDS[type(base)]
     broadcast.match_all = isinstance(base, RoleAudience) and base.match_all
-    broadcast.has_exceptions = exceptions is not None
+    broadcast.has_exceptions = bool(excluded_roles or excluded_ids)
     if isinstance(base, RoleAudience):
         row_class = RoleRow if isinstance(broadcast, NewBroadcast) else BroadcastRole
         broadcast.role_rows = [row_class(role_name=name) for name in sorted(base.names)]
-    if exceptions:
+    if excluded_roles:
         row_class = RoleRow if isinstance(broadcast, NewBroadcast) else BroadcastExceptRole
-        broadcast.except_role_rows = [row_class(role_name=name) for name in sorted(exceptions.roles)]
+        broadcast.except_role_rows = [row_class(role_name=name) for name in sorted(excluded_roles)]
 
 
 def add_named_recipients(session: Session, broadcast: Broadcast | NewBroadcast, audience: Audience) -> None:
     """Store the users who are selected or excluded by name; the broadcast must have its id."""
-    base, excluded_ids = (audience.base, audience.ids) if isinstance(audience, ExclusionAudience) else (audience, ())
+    base, _, excluded_ids = split_exclusions(audience)
     if isinstance(base, UserAudience):
         audiences.add_named_users(session, BroadcastUser, broadcast.id, base.ids)
     audiences.add_named_users(session, BroadcastExceptUser, broadcast.id, excluded_ids)
@@ -170,8 +188,7 @@ def add_named_recipients(session: Session, broadcast: Broadcast | NewBroadcast, 
 
 def set_empty_audience(session: Session, broadcast: Broadcast) -> None:
     """Give a draft an empty audience until one is chosen: whatever goes wrong later, it reaches nobody."""
-    clear_audience(session, broadcast)
-    broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
+    _set_named_audience(session, broadcast, ())
     broadcast.audience_count = None
 
 
@@ -180,14 +197,18 @@ def freeze_audience(session: Session, broadcast: Broadcast, audience: Audience) 
     if not broadcast.is_snapshot or broadcast.audience_kind == "users" and not broadcast.has_exceptions:
         return audience
     ids = audiences.list_user_ids(audience)
-    clear_audience(session, broadcast)
-    broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
-    audiences.add_named_users(session, BroadcastUser, broadcast.id, ids)
+    _set_named_audience(session, broadcast, ids)
+    broadcast.audience_count = len(ids)
     return UserAudience(frozenset(ids))
 
 
-def clear_audience(session: Session, broadcast: Broadcast) -> None:
-    """Clear the audience of a stored broadcast, so that another can be set."""
+def _set_named_audience(session: Session, broadcast: Broadcast, user_ids: Iterable[int]) -> None:
+    _clear_audience(session, broadcast)
+    broadcast.audience_kind, broadcast.has_exceptions, broadcast.match_all = "users", False, False
+    audiences.add_named_users(session, BroadcastUser, broadcast.id, user_ids)
+
+
+def _clear_audience(session: Session, broadcast: Broadcast) -> None:
     broadcast.role_rows, broadcast.except_role_rows = [], []
     audiences.delete_named_users(session, broadcast.id)
     session.flush()

@@ -10,36 +10,36 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify, overdue_schedules, send_confirmation
-from broadcast.actions.audiences import resolve_audience
+from broadcast.actions import notify, overdue_schedules, send_confirmation
 from broadcast.actions.broadcast_rows import (
+    PreparedMessage,
+    build_draft_columns,
     check_draft_quota,
     check_may_send,
-    check_may_write,
     fill_columns,
     freeze_audience,
     get_broadcast_for_update,
-    new_draft_row,
+    prepare_message,
     refuse_past_dates,
     refuse_unreviewed,
     set_audience,
 )
+from broadcast.actions.send_confirmation import ConfirmationProof, require_row_proof
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Conflict, Invalid
-from broadcast.content import markdown
 from broadcast.domain import confirmation, lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Audience, UserAudience
 from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.events import ALL_SESSIONS, EventType
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, Priority, is_single_line
+from broadcast.domain.message import Draft, is_single_line
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
-from broadcast.store import audiences, broadcasts, log, users
-from broadcast.store.database import write_transaction
+from broadcast.store import audiences, audit, broadcasts, log, users
 from broadcast.store.models import Broadcast, IdempotencyKey
+from broadcast.store.transactions import write_transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +55,41 @@ def publish(
     *,
     by: Actor,
     now: datetime,
+    broadcast_id: int | None = None,
+    version: str | None = None,
     idempotency_key: str | None = None,
     undo_seconds: float = 0,
     is_test: bool = False,
     confirmed: ConfirmationInput | None = None,
 ) -> PublishResult:
-    """Store a draft: live at once, scheduled, or kept as a draft, as the draft says.
+    """Store a message: live at once, scheduled, or kept as a draft, as it says.
 
-    With `undo_seconds`, a broadcast that would go out at once is held for that long and can be withdrawn until then.
-    With `is_test` it does not appear in the console's lists. `idempotency_key` makes retries safe: a second call with
-    the same key and draft returns the first broadcast. Lets other greenlets run. Raises Forbidden, Invalid (unknown
-    role or user, no recipients, a text that is not shown), ConfirmationRequired, Conflict (the key was used for another
-    message), TemporarilyUnavailable.
+    With `broadcast_id` it replaces that draft or scheduled broadcast, which must be at `version` (None: any). With
+    `undo_seconds`, a broadcast that would go out at once is held for that long and can be withdrawn until then. With
+    `is_test` it does not appear in the console's lists. `idempotency_key` makes retries safe: a second call with the
+    same key and draft returns the first broadcast. Lets other greenlets run. Raises Forbidden, NotFound, Invalid
+    (unknown role or user, no recipients, a text that is not shown), ConfirmationRequired, VersionConflict,
+    IllegalTransition, Conflict (the key was used for another message), TemporarilyUnavailable.
     """
-    check_may_write(draft, by)
-    if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
+    check_may_send(draft, by)
+    if earlier := _find_by_idempotency_key(by, idempotency_key, draft):
         return earlier
-    audience, html = resolve_audience(draft.target), markdown.render(draft.content)
-    if not is_test:
-        require_confirmation(draft, audience, confirmed, by=by, now=now)
+    message = prepare_message(draft)
+    if not (is_test or draft.keep_as_draft):
+        proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+        required = confirmation.get_requirement(draft, message.recipient_count)
+        send_confirmation.require_proof(proof, required, message.recipient_count)
     try:
         with write_transaction() as session:
-            if draft.keep_as_draft:
-                check_draft_quota(by)
-            broadcast = _add_broadcast(session, draft, html, audience, by, now)
+            broadcast = _store_message(session, message, broadcast_id, version, by, now)
             if is_test:
                 broadcast.archived_at = now
-            save_idempotency_key(session, by, idempotency_key, draft, broadcast.id, now)
-            dispatch_broadcast(session, broadcast, draft, audience, by=by, now=now, undo_seconds=undo_seconds)
+            _save_idempotency_key(session, by, idempotency_key, draft, broadcast.id, now)
+            _dispatch(session, broadcast, message, by=by, now=now, undo_seconds=undo_seconds)
             result = PublishResult(broadcast.id, is_new=True)
             has_due_time = broadcast.status == Status.SCHEDULED or broadcast.expires_at is not None
     except IntegrityError:
-        if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
+        if earlier := _find_by_idempotency_key(by, idempotency_key, draft):
             return earlier
         raise
     notify.notify_workers()
@@ -95,38 +98,31 @@ def publish(
     return result
 
 
-def require_confirmation(
-    draft: Draft, audience: Audience, confirmed: ConfirmationInput | None, *, by: Actor, now: datetime
-) -> None:
-    """Raise ConfirmationRequired unless `by` confirmed sending this draft as required. Lets other greenlets run."""
-    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
-    if proof.is_required and not draft.keep_as_draft:
-        recipient_count = audiences.count(audience)
-        send_confirmation.require_proof(proof, confirmation.get_requirement(draft, recipient_count), recipient_count)
+def _store_message(
+    session: Session, message: PreparedMessage, broadcast_id: int | None, version: str | None, by: Actor, now: datetime
+) -> Broadcast:
+    """Write a message into a new row, or in the place of a stored draft or scheduled broadcast."""
+    draft = message.draft
+    if broadcast_id is None:
+        if draft.keep_as_draft:
+            check_draft_quota(by)
+        broadcast = Broadcast(**build_draft_columns(by, now))
+    else:
+        broadcast = get_broadcast_for_update(session, broadcast_id, version=version)
+        lifecycle.transition(broadcast.status, "held")  # before anything is changed
+        broadcast.typed = None
+        broadcast.revision += 1
+    fill_columns(broadcast, draft, now, html=message.html)
+    size, is_snapshot = message.recipient_count, draft.target.snapshot
+    set_audience(session, broadcast, message.audience, size, is_snapshot=is_snapshot, may_be_empty=draft.keep_as_draft)
+    return broadcast
 
 
-def require_row_confirmation(broadcast: Broadcast, proof: send_confirmation.ConfirmationProof) -> None:
-    """The same for a stored broadcast."""
-    if proof.is_required:
-        recipient_count = audiences.count(broadcasts.get_audience(broadcast))
-        is_for_all = broadcast.audience_kind == "everyone"
-        required = confirmation.get_requirement_for(
-            Priority(broadcast.priority), recipient_count, is_for_everyone=is_for_all
-        )
-        send_confirmation.require_proof(proof, required, recipient_count)
-
-
-def dispatch_broadcast(
-    session: Session,
-    broadcast: Broadcast,
-    draft: Draft,
-    audience: Audience,
-    *,
-    by: Actor,
-    now: datetime,
-    undo_seconds: float,
+def _dispatch(
+    session: Session, broadcast: Broadcast, message: PreparedMessage, *, by: Actor, now: datetime, undo_seconds: float
 ) -> None:
     """Move a filled row to the status its draft asks for: draft, scheduled, held, or live. Raises IllegalTransition."""
+    draft = message.draft
     is_later = draft.scheduled_at is not None and draft.scheduled_at > now
     action = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if undo_seconds else "published"
     broadcast.status = lifecycle.transition(broadcast.status, action).value
@@ -137,22 +133,32 @@ def dispatch_broadcast(
     audit_action = "broadcast.drafted" if action == "edited" else f"broadcast.{action}"
     audit.record(session, by, audit_action, "broadcast", broadcast.id, now=now, title=draft.title)
     if action == "published":
-        _publish_rows(session, [(broadcast, audience)], now)
+        _publish_rows(session, [(broadcast, message.audience)], now)
 
 
-def save_idempotency_key(
+def _save_idempotency_key(
     session: Session, by: Actor, idempotency_key: str | None, draft: Draft, broadcast_id: int, now: datetime
 ) -> None:
     """Store what a key was used for; a concurrent request with the same key fails here, before it reserves a seq."""
     if idempotency_key is None:
         return
-    fingerprint = _compute_fingerprint(draft)
-    session.add(
-        IdempotencyKey(
-            user_id=by.user_id, key=idempotency_key, fingerprint=fingerprint, broadcast_id=broadcast_id, created_at=now
-        )
-    )
+    values = {"fingerprint": _compute_fingerprint(draft), "broadcast_id": broadcast_id, "created_at": now}
+    session.add(IdempotencyKey(user_id=by.user_id, key=idempotency_key, **values))
     session.flush()
+
+
+def _find_by_idempotency_key(by: Actor, idempotency_key: str | None, draft: Draft) -> PublishResult | None:
+    """The result of an earlier request with this key, or None. Raises Conflict when that was another message."""
+    row = broadcasts.get_idempotency_key(by.user_id, idempotency_key) if idempotency_key is not None else None
+    if row is None:
+        return None
+    if row.fingerprint != _compute_fingerprint(draft):
+        raise Conflict("This Idempotency-Key was used for another message. Use a new key for a new message.")
+    return PublishResult(row.broadcast_id, is_new=False)
+
+
+def _compute_fingerprint(draft: Draft) -> str:
+    return hashlib.sha256(json.dumps(asdict(draft), default=str, sort_keys=True).encode()).hexdigest()
 
 
 def release(
@@ -166,14 +172,26 @@ def release(
     by.require(Permission.WRITE)
     proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
     with write_transaction() as session:
-        broadcast = get_broadcast_for_update(session, broadcast_id)
-        lifecycle.transition(broadcast.status, "published")
-        refuse_unreviewed(broadcast)
-        check_may_send(broadcast, by)
-        refuse_past_dates(broadcast, now)
-        require_row_confirmation(broadcast, proof)
-        _release_rows(session, [broadcast], by=by, now=now)
+        broadcast_with_audience = lock_sendable(session, broadcast_id, "published", proof, by=by, now=now)
+        _release_rows(session, [broadcast_with_audience], by=by, now=now)
     notify.notify_workers()
+
+
+def lock_sendable(
+    session: Session, broadcast_id: int, action: str, proof: ConfirmationProof, *, by: Actor, now: datetime
+) -> tuple[Broadcast, Audience]:
+    """Lock a stored broadcast that `by` may send now, with its audience, counted anew.
+
+    `action` is "published" or "held". Raises as `release` does.
+    """
+    broadcast = get_broadcast_for_update(session, broadcast_id)
+    lifecycle.transition(broadcast.status, action)
+    refuse_unreviewed(broadcast)
+    check_may_send(broadcast, by)
+    refuse_past_dates(broadcast, now)
+    [broadcast_with_audience] = _count_recipients(session, [broadcast])
+    require_row_proof(proof, broadcast, broadcast.audience_count)
+    return broadcast_with_audience
 
 
 def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> list[int] | None:
@@ -187,7 +205,7 @@ def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDUL
     with write_transaction() as session:
         due_broadcasts = broadcasts.lock_due(session, Status.SCHEDULED, ids, now)
         sendable = overdue_schedules.suspend_unsendable(session, due_broadcasts or [], now=now, grace=grace)
-        _release_rows(session, sendable, by=SYSTEM, now=now)
+        _release_rows(session, _count_recipients(session, sendable), by=SYSTEM, now=now)
         handled_ids = due_broadcasts and [broadcast.id for broadcast in due_broadcasts]
     notify.notify_workers()
     return handled_ids
@@ -222,31 +240,32 @@ def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
     return expired_ids
 
 
-def _add_broadcast(
-    session: Session, draft: Draft, html: str, audience: Audience, by: Actor, now: datetime
-) -> Broadcast:
-    broadcast = new_draft_row(by, now)
-    fill_columns(broadcast, draft, now, html=html)
-    set_audience(session, broadcast, audience, is_snapshot=draft.target.snapshot, may_be_empty=draft.keep_as_draft)
-    return broadcast
+def _count_recipients(session: Session, rows: Sequence[Broadcast]) -> list[tuple[Broadcast, Audience]]:
+    """Locked rows with their audiences, counted anew: membership may have changed since they were scheduled.
+
+    A held one was counted a moment ago.
+    """
+    count_cached, yielder, counted = cache(audiences.count), Yielder(), []  # many share an audience
+    with session.no_autoflush:
+        for broadcast in rows:
+            audience = audiences.get_audience(broadcast)
+            if not broadcast.is_held:
+                broadcast.audience_count = count_cached(audience)
+            counted.append((broadcast, audience))
+            yielder.maybe_yield()
+    return counted
 
 
-def _release_rows(session: Session, rows: Sequence[Broadcast], *, by: Actor, now: datetime) -> None:
+def _release_rows(
+    session: Session, to_publish: Sequence[tuple[Broadcast, Audience]], *, by: Actor, now: datetime
+) -> None:
     """Send locked rows."""
-    to_publish = []
-    for broadcast in rows:
+    for broadcast, _ in to_publish:
         broadcast.status = lifecycle.transition(broadcast.status, "published")
         broadcast.decision_reason = None
-        refuse_unreviewed(broadcast)
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)
-        to_publish.append((broadcast, broadcasts.get_audience(broadcast)))
-    count_cached, yielder = cache(users.count), Yielder()  # many share an audience
-    with session.no_autoflush:
-        for broadcast, audience in to_publish:
-            broadcast.audience_count = count_cached(audience)  # membership may have changed since it was scheduled
-            yielder.maybe_yield()
     _publish_rows(session, to_publish, now)
 
 
@@ -300,23 +319,9 @@ def build_removal_event(broadcast: Broadcast, audience: Audience, action: str) -
 
 
 def _end_rows(session: Session, rows: Sequence[Broadcast], action: str, now: datetime) -> None:
-    removal_entries = [build_removal_event(row, broadcasts.get_audience(row), action) for row in rows if row.is_live]
+    removal_entries = [build_removal_event(row, audiences.get_audience(row), action) for row in rows if row.is_live]
     for row in rows:
         row.status = lifecycle.transition(row.status, action).value
         row.ended_at = row.updated_at = now
     session.flush()
     log.append(session, removal_entries, at=now)
-
-
-def find_by_idempotency_key(by: Actor, idempotency_key: str, draft: Draft) -> PublishResult | None:
-    """The result of an earlier request with this key, or None. Raises Conflict when that was another message."""
-    row = broadcasts.get_idempotency_key(by.user_id, idempotency_key)
-    if row is None:
-        return None
-    if row.fingerprint != _compute_fingerprint(draft):
-        raise Conflict("This Idempotency-Key was used for another message. Use a new key for a new message.")
-    return PublishResult(row.broadcast_id, is_new=False)
-
-
-def _compute_fingerprint(draft: Draft) -> str:
-    return hashlib.sha256(json.dumps(asdict(draft), default=str, sort_keys=True).encode()).hexdigest()

@@ -2,13 +2,14 @@
 
 from datetime import datetime
 
-from broadcast.actions import audit, broadcast_rows
+from broadcast.actions import broadcast_rows
 from broadcast.actions.edits import SavedDraft
 from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.store import audiences
-from broadcast.store.database import write_transaction
+from broadcast.store import audiences, audit
+from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 
 _COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
 
@@ -22,7 +23,7 @@ def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
     with write_transaction() as session:
         broadcast_rows.check_draft_quota(by)
         original = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
-        copy = broadcast_rows.new_draft_row(by, now)
+        copy = Broadcast(**broadcast_rows.build_draft_columns(by, now))
         for name in _COPIED_COLUMNS:
             setattr(copy, name, getattr(original, name))
         session.add(copy)
@@ -32,7 +33,8 @@ def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
         except ValueError:  # a draft without an audience yet
             audience = None
         if audience:
-            broadcast_rows.set_audience(session, copy, audience, is_snapshot=original.is_snapshot, may_be_empty=True)
+            size, is_snapshot = audiences.count(audience), original.is_snapshot
+            broadcast_rows.set_audience(session, copy, audience, size, is_snapshot=is_snapshot, may_be_empty=True)
         audit.record(session, by, "broadcast.drafted", "broadcast", copy.id, now=now, copy_of=broadcast_id)
         return SavedDraft(copy.id, copy.version)
 

@@ -6,17 +6,18 @@ from datetime import datetime
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, inbound_events, notify, send_confirmation
-from broadcast.actions.inbound_batch import Outcome, write_batch
+from broadcast.actions import inbound_events, notify, send_confirmation
+from broadcast.actions.inbound_batch import Outcome, PreparedInboundEvent, write_batch
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain import confirmation
 from broadcast.domain.actor import Actor
 from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.inbound import InboundEvent, PublishCommand
 from broadcast.domain.permissions import Permission
-from broadcast.store import dead_letters
-from broadcast.store.database import ROW_LOCK, write_transaction
+from broadcast.store import audit, dead_letters
+from broadcast.store.database import ROW_LOCK
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
+from broadcast.store.transactions import write_transaction
 
 
 def redrive(
@@ -33,39 +34,33 @@ def redrive(
     Raises Forbidden, NotFound, ConfirmationRequired, Conflict (it is no longer waiting), TemporarilyUnavailable.
     """
     by.require(Permission.OPERATE)
-    _require_confirmation(inbound_event, send_confirmation.verify_confirmation(confirmed, by=by, now=now))
+    [prepared] = inbound_events.prepare([inbound_event])
+    _require_confirmation(prepared, send_confirmation.verify_confirmation(confirmed, by=by, now=now))
     ingest_actor = inbound_events.get_ingest_actor(now=now)
     try:
-        outcome = _redrive_in_transaction(letter_id, inbound_event, is_edited, ingest_actor, by, now)
+        outcome = _redrive_in_transaction(letter_id, prepared, is_edited, ingest_actor, by, now)
     except DBAPIError as problem:
-        inbound_event = replace(inbound_event, command=inbound_events.reject_failed(inbound_event, problem))
-        outcome = _redrive_in_transaction(letter_id, inbound_event, is_edited, ingest_actor, by, now)
+        rejection = inbound_events.reject_failed(inbound_event, problem)
+        prepared = PreparedInboundEvent(replace(inbound_event, command=rejection))
+        outcome = _redrive_in_transaction(letter_id, prepared, is_edited, ingest_actor, by, now)
     notify.notify_workers()
     return outcome
 
 
-def _require_confirmation(inbound_event: InboundEvent, proof: send_confirmation.ConfirmationProof) -> None:
+def _require_confirmation(prepared: PreparedInboundEvent, proof: send_confirmation.ConfirmationProof) -> None:
     """Raise ConfirmationRequired unless the broadcast that would be published was confirmed like any other."""
-    if (
-        proof.is_required
-        and isinstance(inbound_event.command, PublishCommand)
-        and not inbound_event.command.draft.keep_as_draft
-    ):
-        [prepared] = inbound_events.prepare([inbound_event])
-        send_confirmation.require_proof(
-            proof,
-            confirmation.get_requirement(inbound_event.command.draft, prepared.recipient_count),
-            prepared.recipient_count,
-        )
+    command = prepared.inbound_event.command
+    if isinstance(command, PublishCommand) and not command.draft.keep_as_draft:
+        required = confirmation.get_requirement(command.draft, prepared.recipient_count)
+        send_confirmation.require_proof(proof, required, prepared.recipient_count)
 
 
 def _redrive_in_transaction(
-    letter_id: int, inbound_event: InboundEvent, is_edited: bool, ingest_actor: Actor, by: Actor, now: datetime
+    letter_id: int, prepared: PreparedInboundEvent, is_edited: bool, ingest_actor: Actor, by: Actor, now: datetime
 ) -> Outcome:
-    prepared = inbound_events.prepare([inbound_event])
     with write_transaction() as session:
         letter = _get_waiting_letter(session, letter_id)
-        [outcome] = write_batch(session, prepared, by=ingest_actor, now=now)
+        [outcome] = write_batch(session, [prepared], by=ingest_actor, now=now)
         letter.tries += 1
         letter.tried_at = now
         if outcome.rejection is not None:

@@ -9,31 +9,25 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, broadcast_rows, notify, send_confirmation
+from broadcast.actions import broadcast_rows, notify, send_confirmation
 from broadcast.actions.audiences import resolve_audience
-from broadcast.actions.broadcasts import (
-    PublishResult,
-    build_update_event,
-    dispatch_broadcast,
-    find_by_idempotency_key,
-    require_confirmation,
-    require_row_confirmation,
-    save_idempotency_key,
-)
+from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
+from broadcast.actions.broadcasts import build_update_event, lock_sendable
+from broadcast.actions.send_confirmation import ConfirmationProof
 from broadcast.base.errors import Invalid, VersionConflict
 from broadcast.content import markdown
 from broadcast.domain import clock, confirmation, lifecycle
 from broadcast.domain.actor import Actor
+from broadcast.domain.audience import Audience
 from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, parse_content, parse_draft
 from broadcast.domain.permissions import Permission
-from broadcast.store import acknowledged_revisions, audiences, broadcasts, log
-from broadcast.store.database import write_transaction
+from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, log
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 
 _CONTENT_FIELDS = ("title", "content", "priority", "category", "actions", "requiresAck", "ackDueAt", "expiresAt")
 _AUDIENCE_FIELDS = ("targetType", "targetIds", "targetMatch", "exceptRoles", "exceptIds", "snapshot", "closeSessions")
@@ -60,14 +54,11 @@ def save_draft(
     NotFound, Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition, TemporarilyUnavailable.
     """
     by.require(Permission.WRITE)
-    html = _render_if_valid(draft)
-    if html is None:
-        draft = None
-    audience = resolve_audience(draft.target) if draft else None
+    message = _prepare_if_valid(draft)
     with write_transaction() as session:
         if broadcast_id is None:
             broadcast_rows.check_draft_quota(by)
-            broadcast = broadcast_rows.new_draft_row(by, now)
+            broadcast = Broadcast(**broadcast_rows.build_draft_columns(by, now))
             session.add(broadcast)
             session.flush()
             audit.record(session, by, "broadcast.drafted", "broadcast", broadcast.id, now=now)
@@ -76,38 +67,25 @@ def save_draft(
             lifecycle.transition(broadcast.status, "saved")
             broadcast.revision += 1
             _record_save_once(session, by, broadcast, now)
-        _store_draft_content(session, broadcast, typed, draft, html, now)
-        if audience:
-            broadcast_rows.clear_audience(session, broadcast)
-            is_snapshot = draft.target.snapshot
-            broadcast_rows.set_audience(session, broadcast, audience, is_snapshot=is_snapshot, may_be_empty=True)
+        broadcast.typed = dict(typed)
+        if message:
+            broadcast_rows.fill_columns(broadcast, message.draft, now, html=message.html)
+            size, is_snapshot = message.recipient_count, message.draft.target.snapshot
+            broadcast_rows.set_audience(
+                session, broadcast, message.audience, size, is_snapshot=is_snapshot, may_be_empty=True
+            )
         else:
+            broadcast.title = " ".join(str(typed.get("title", "")).split())[:200]
+            broadcast.updated_at = now
             broadcast_rows.set_empty_audience(session, broadcast)
         return SavedDraft(broadcast.id, broadcast.version)
 
 
-def _render_if_valid(draft: Draft | None) -> str | None:
+def _prepare_if_valid(draft: Draft | None) -> PreparedMessage | None:
     try:
-        return draft and markdown.render(draft.content)
+        return draft and prepare_message(draft)
     except Invalid:
         return None
-
-
-def _store_draft_content(
-    session: Session,
-    broadcast: Broadcast,
-    typed: Mapping[str, Any],
-    draft: Draft | None,
-    html: str | None,
-    now: datetime,
-) -> None:
-    if draft:
-        broadcast_rows.fill_columns(broadcast, draft, now, html=html)
-    else:
-        broadcast.title = " ".join(str(typed.get("title", "")).split())[:200]
-        broadcast.updated_at = now
-    broadcast.typed = dict(typed)
-    session.flush()
 
 
 def _record_save_once(session: Session, by: Actor, broadcast: Broadcast, now: datetime) -> None:
@@ -118,48 +96,6 @@ def _record_save_once(session: Session, by: Actor, broadcast: Broadcast, now: da
         or last_entries[0].action not in ("broadcast.drafted", "broadcast.saved")
     ):
         audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
-
-
-def send(
-    broadcast_id: int,
-    draft: Draft,
-    *,
-    version: str | None,
-    by: Actor,
-    now: datetime,
-    idempotency_key: str | None = None,
-    undo_seconds: float = 0,
-    confirmed: ConfirmationInput | None = None,
-) -> PublishResult:
-    """Replace a draft or a scheduled broadcast with its final content, and send or schedule it accordingly.
-
-    Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired, VersionConflict,
-    IllegalTransition, Conflict (see `publish`), TemporarilyUnavailable.
-    """
-    broadcast_rows.check_may_write(draft, by)
-    if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
-        return earlier
-    audience, html = resolve_audience(draft.target), markdown.render(draft.content)
-    require_confirmation(draft, audience, confirmed, by=by, now=now)
-    try:
-        with write_transaction() as session:
-            broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
-            lifecycle.transition(broadcast.status, "held")  # before anything is changed
-            broadcast_rows.clear_audience(session, broadcast)
-            broadcast_rows.fill_columns(broadcast, draft, now, html=html)
-            is_snapshot = draft.target.snapshot
-            broadcast_rows.set_audience(session, broadcast, audience, is_snapshot=is_snapshot, may_be_empty=False)
-            broadcast.typed = None
-            broadcast.revision += 1
-            save_idempotency_key(session, by, idempotency_key, draft, broadcast.id, now)
-            dispatch_broadcast(session, broadcast, draft, audience, by=by, now=now, undo_seconds=undo_seconds)
-    except IntegrityError:
-        if idempotency_key is not None and (earlier := find_by_idempotency_key(by, idempotency_key, draft)):
-            return earlier
-        raise
-    notify.notify_workers()
-    notify.notify_schedulers()
-    return PublishResult(broadcast_id, is_new=True)
 
 
 def send_delayed(
@@ -173,12 +109,7 @@ def send_delayed(
     by.require(Permission.WRITE)
     proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
     with write_transaction() as session:
-        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
-        lifecycle.transition(broadcast.status, "held")
-        broadcast_rows.refuse_unreviewed(broadcast)
-        broadcast_rows.check_may_send(broadcast, by)
-        broadcast_rows.refuse_past_dates(broadcast, now)
-        require_row_confirmation(broadcast, proof)
+        broadcast, _ = lock_sendable(session, broadcast_id, "held", proof, by=by, now=now)
         broadcast.status = lifecycle.transition(broadcast.status, "held").value
         broadcast.is_held, broadcast.scheduled_at, broadcast.updated_at = True, until, now
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
@@ -223,49 +154,72 @@ def edit(
     by.require(Permission.WRITE)
     rendered_text = _render_new_text(broadcast_id, changes)
     proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    is_shown_again = notify_again or acknowledge_again
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
         lifecycle.transition(broadcast.status, "edited")
         old_fields = to_public_fields(broadcast)
         draft = _apply_changes(broadcast, old_fields, changes, now, notify_again, acknowledge_again)
-        notify_again = notify_again or acknowledge_again
-        broadcast_rows.check_may_write(draft, by)
-        if not broadcast.is_live:
-            audience = resolve_audience(draft.target)
-            broadcast_rows.clear_audience(session, broadcast)
-            is_draft = broadcast.status == Status.DRAFT
-            broadcast_rows.set_audience(
-                session, broadcast, audience, is_snapshot=draft.target.snapshot, may_be_empty=is_draft
-            )
-        elif broadcast.requires_ack:  # a user may be acknowledging the text on screen
-            acknowledged_revisions.save_text(session, broadcast.to_card())
-        original_scheduled_at, old_priority = broadcast.scheduled_at, Priority(broadcast.priority)
-        broadcast_rows.fill_columns(broadcast, draft, now, html=_select_html(draft.content, broadcast, rendered_text))
-        if broadcast.status == Status.SCHEDULED:
-            broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
-        if confirmation.needs_reconfirmation(
-            broadcast.status, old_priority, draft.priority, is_shown_again=notify_again
-        ):
-            require_row_confirmation(broadcast, proof)
-        if broadcast.is_live:
-            broadcast.scheduled_at = original_scheduled_at
+        broadcast_rows.check_may_send(draft, by)
+        html = _select_html(draft.content, broadcast, rendered_text)
+        audience = _store_edit(session, broadcast, draft, html, proof, by=by, now=now, is_shown_again=is_shown_again)
         new_fields = to_public_fields(broadcast)
         changed_fields = sorted(name for name in new_fields if new_fields[name] != old_fields[name])
-        if not changed_fields and not notify_again:
+        if not changed_fields and not is_shown_again:
             return broadcast.version
         broadcast.revision += 1
         broadcast.typed = None
+        detail = {"fields": changed_fields, "revision": broadcast.revision} | (
+            {"again": True} if is_shown_again else {}
+        )
         if acknowledge_again:
             broadcast.ack_revision = broadcast.revision
-        detail = {"fields": changed_fields, "revision": broadcast.revision} | ({"again": True} if notify_again else {})
-        detail |= {"acknowledgeAgain": True} if acknowledge_again else {}
+            detail["acknowledgeAgain"] = True
         audit.record(session, by, "broadcast.edited", "broadcast", broadcast.id, now=now, **detail)
         if broadcast.is_live:
-            _append_update_event(session, broadcast, now, notify_again)
+            _append_update_event(session, broadcast, audience, now, is_shown_again)
         version = broadcast.version
     notify.notify_workers()
     notify.notify_schedulers()
     return version
+
+
+def _store_edit(
+    session: Session,
+    broadcast: Broadcast,
+    draft: Draft,
+    html: str,
+    proof: ConfirmationProof,
+    *,
+    by: Actor,
+    now: datetime,
+    is_shown_again: bool,
+) -> Audience:
+    """Write the edited draft into its row; return the audience, which a live broadcast keeps.
+
+    Raises Invalid, ConfirmationRequired.
+    """
+    if broadcast.is_live:
+        audience = audiences.get_audience(broadcast)
+        if broadcast.requires_ack:  # a user may be acknowledging the text on screen
+            acknowledged_revisions.save_text(session, broadcast.to_card())
+    else:
+        audience = resolve_audience(draft.target)
+    needs_proof = proof.is_required and confirmation.needs_reconfirmation(
+        broadcast.status, Priority(broadcast.priority), draft.priority, is_shown_again=is_shown_again
+    )
+    recipient_count = audiences.count(audience) if needs_proof or not broadcast.is_live else None
+    if not broadcast.is_live:
+        is_draft, is_snapshot = broadcast.status == Status.DRAFT, draft.target.snapshot
+        broadcast_rows.set_audience(
+            session, broadcast, audience, recipient_count, is_snapshot=is_snapshot, may_be_empty=is_draft
+        )
+    broadcast_rows.fill_columns(broadcast, draft, now, html=html)
+    if broadcast.status == Status.SCHEDULED:
+        broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
+    if needs_proof:
+        send_confirmation.require_row_proof(proof, broadcast, recipient_count)
+    return audience
 
 
 class _RenderedText(NamedTuple):
@@ -329,9 +283,10 @@ def _apply_changes(
         raise Invalid(problems)
     if acknowledge_again and not draft.requires_ack:
         raise Invalid({"acknowledgeAgain": "This message does not ask for an acknowledgement."})
-    if broadcast.is_live and "ackDueAt" not in new_fields:
-        return replace(draft, ack_due_at=broadcast.ack_due_at)
-    return draft
+    if not broadcast.is_live:
+        return draft
+    ack_due_at = draft.ack_due_at if "ackDueAt" in new_fields else broadcast.ack_due_at
+    return replace(draft, scheduled_at=broadcast.scheduled_at, ack_due_at=ack_due_at)
 
 
 def _explain_refusal(name: str, broadcast: Broadcast) -> str:
@@ -340,9 +295,10 @@ def _explain_refusal(name: str, broadcast: Broadcast) -> str:
     return "There is no such field, or it cannot be changed."
 
 
-def _append_update_event(session: Session, broadcast: Broadcast, now: datetime, notify_again: bool) -> None:
+def _append_update_event(
+    session: Session, broadcast: Broadcast, audience: Audience, now: datetime, notify_again: bool
+) -> None:
     broadcast.edited_at = now
-    audience = audiences.get_audience(broadcast)
     session.flush()
     first_cursor = log.reserve_seqs(session, 1)
     if notify_again:  # newest in every inbox, and unread: above every watermark

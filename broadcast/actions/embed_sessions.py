@@ -8,13 +8,13 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broadcast.actions import audit
-from broadcast.actions.users import hash_token
+from broadcast.actions.tokens import hash_token
 from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain.actor import Actor
-from broadcast.store import users
-from broadcast.store.database import ROW_LOCK, write_transaction
+from broadcast.store import audit, users
+from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import ApiToken, User, UserSession
+from broadcast.store.transactions import write_transaction
 
 
 @dataclass(frozen=True, slots=True)

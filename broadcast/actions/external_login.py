@@ -5,17 +5,18 @@ identity, so that a username reassigned at the provider opens nobody's account h
 """
 
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
+from broadcast.actions.sessions import begin_session, end_replaced_session
 from broadcast.actions.users import (
     add_user,
     append_viewer_changed_event,
-    begin_session,
-    end_replaced_session,
     ensure_admin_remains,
     get_user_for_update,
     read_user_fields,
@@ -25,9 +26,9 @@ from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity, ProviderTrust
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.store import past_viewers, provider_sessions, users
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, past_viewers, provider_sessions, users
 from broadcast.store.models import LinkedIdentity, User
+from broadcast.store.transactions import write_transaction
 
 _log = structlog.get_logger(__name__)
 
@@ -47,10 +48,11 @@ def sign_in(
     administrator keeps that role. `replaced_token` is the token of this browser's previous session, which ends. Raises
     SignInRefused with the reason, TemporarilyUnavailable.
     """
+    sign_in_once = partial(_sign_in_once, external_identity, trust, address, user_agent, now, replaced_token)
     try:
-        return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
+        return sign_in_once()
     except IntegrityError:  # two concurrent first sign-ins: the identity is linked now
-        return _sign_in_once(external_identity, trust, address, user_agent, now, replaced_token)
+        return sign_in_once()
 
 
 def _sign_in_once(
@@ -146,31 +148,16 @@ def _add_user(session: Session, external_identity: ExternalIdentity, trust: Prov
     except Invalid as invalid:
         raise SignInRefused(f"You signed in, but no account could be created for you here. {invalid}") from None
     user = add_user(session, username, name, set(), password_hash=None, now=now)
-    audit.record(
-        session,
-        _build_provider_actor(external_identity),
-        "person.created",
-        "person",
-        user.id,
-        now=now,
-        username=username,
-        roles=[],
-    )
+    _record_audit(session, external_identity, "person.created", user, now, username=username, roles=[])
     if external_identity.subject is not None:
         _link_identity(session, user, external_identity, now)
     return user
 
 
 def _link_identity(session: Session, user: User, external_identity: ExternalIdentity, now: datetime) -> None:
-    session.add(
-        LinkedIdentity(
-            issuer=external_identity.issuer, subject=external_identity.subject, user_id=user.id, created_at=now
-        )
-    )
     detail = {"issuer": external_identity.issuer, "subject": external_identity.subject}
-    audit.record(
-        session, _build_provider_actor(external_identity), "person.linked", "person", user.id, now=now, **detail
-    )
+    session.add(LinkedIdentity(**detail, user_id=user.id, created_at=now))
+    _record_audit(session, external_identity, "person.linked", user, now, **detail)
 
 
 def _sync_roles(session: Session, user: User, external_identity: ExternalIdentity, now: datetime) -> bool:
@@ -192,12 +179,14 @@ def _sync_roles(session: Session, user: User, external_identity: ExternalIdentit
     replace_roles(session, user, new_roles)
     session.flush()
     detail = {"before": sorted(old_roles), "after": sorted(new_roles)}
-    audit.record(
-        session, _build_provider_actor(external_identity), "person.roles", "person", user.id, now=now, **detail
-    )
+    _record_audit(session, external_identity, "person.roles", user, now, **detail)
     append_viewer_changed_event(session, user, now)
     return True
 
 
-def _build_provider_actor(external_identity: ExternalIdentity) -> Actor:
-    return Actor(None, external_identity.issuer[:200])
+def _record_audit(
+    session: Session, external_identity: ExternalIdentity, action: str, user: User, now: datetime, **detail: Any
+) -> None:
+    """The provider is the actor."""
+    by = Actor(None, external_identity.issuer[:200])
+    audit.record(session, by, action, "person", user.id, now=now, **detail)

@@ -12,8 +12,13 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, flood_state
-from broadcast.actions.broadcast_rows import add_named_recipients, fill_columns, new_bulk_row, set_audience_columns
+from broadcast.actions import flood_state
+from broadcast.actions.broadcast_rows import (
+    add_named_recipients,
+    build_draft_columns,
+    fill_columns,
+    set_audience_columns,
+)
 from broadcast.actions.broadcasts import build_message_event, build_removal_event, build_update_event
 from broadcast.actions.flood_state import BatchFloodState
 from broadcast.base.cooperative import Yielder
@@ -25,7 +30,7 @@ from broadcast.domain.flood_control import OVER_CAP, Verdict
 from broadcast.domain.inbound import CancelCommand, Command, InboundEvent, InboundRecord, PublishCommand, Rejection
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
-from broadcast.store import acknowledged_revisions, broadcasts, dead_letters, event_sources, log
+from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, dead_letters, event_sources, log
 from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast, ingest
@@ -74,7 +79,7 @@ def write_batch(
 def build_broadcast_row(prepared: PreparedInboundEvent, *, by: Actor, now: datetime) -> NewBroadcast:
     """The row of a prepared PublishCommand, not yet in a session."""
     command = prepared.inbound_event.command
-    broadcast = new_bulk_row(by, now)
+    broadcast = NewBroadcast(**build_draft_columns(by, now))
     broadcast.sender_name = command.sender_name
     fill_columns(broadcast, command.draft, now, html=prepared.html)
     set_audience_columns(broadcast, prepared.audience)
@@ -234,7 +239,7 @@ class _Batch:
 
     def _get_audience(self, broadcast: _Row) -> Audience:
         new_audiences = (audience for new, audience in self._new_broadcasts if new is broadcast)
-        return next(new_audiences, None) or broadcasts.get_audience(broadcast)
+        return next(new_audiences, None) or audiences.get_audience(broadcast)
 
     def store(self, yielder: Yielder) -> None:
         """Write everything. Reserving seqs locks the log until the commit, so it comes late."""

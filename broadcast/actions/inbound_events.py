@@ -23,9 +23,9 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
 from broadcast.domain.inbound import InboundEvent, PublishCommand, Rejection
 from broadcast.domain.message import Target
-from broadcast.store import users
-from broadcast.store.database import write_transaction
+from broadcast.store import audiences, users
 from broadcast.store.models import User
+from broadcast.store.transactions import write_transaction
 
 MAX_BATCH_EVENTS = 500  # events in one transaction
 _STORE_FAILED = "This event could not be stored ({}). The log of the server says more."
@@ -157,6 +157,6 @@ def _resolve_target(target: Target) -> tuple[Audience, int] | Rejection:
         audience = resolve_audience(target)
     except Invalid as invalid:
         return Rejection("audience", str(invalid))
-    if recipient_count := users.count(audience):
+    if recipient_count := audiences.count(audience):
         return audience, recipient_count
     return Rejection("audience", "Nobody has this role at present: it reaches nobody.")

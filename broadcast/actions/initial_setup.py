@@ -8,11 +8,12 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
-from broadcast.actions import audit, passwords, users
+from broadcast.actions import passwords, tokens, users
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import write_transaction
+from broadcast.store import audit
 from broadcast.store.models import setup
+from broadcast.store.transactions import write_transaction
 
 _WRONG_CODE = "This setup code is not valid. Use the newest code that was printed. Each code works once."
 _ALREADY_SET_UP = "There is an administrator already. Sign in, or ask an administrator for an account."
@@ -27,7 +28,7 @@ def create_setup_code(*, now: datetime) -> str | None:
         if setup.has_administrator():
             return None
         code = "-".join(secrets.token_hex(2) for _ in range(5))  # 80 bits, in groups that can be read out
-        setup.replace_code(session, users.hash_token(code), at=now)
+        setup.replace_code(session, tokens.hash_token(code), at=now)
     return code
 
 
@@ -46,7 +47,7 @@ def create_first_administrator(code: str, username: str, password: str, *, name:
         with write_transaction() as session:
             if setup.has_administrator():
                 raise Conflict(_ALREADY_SET_UP)
-            if not setup.consume_code(session, users.hash_token(code.strip().lower())):
+            if not setup.consume_code(session, tokens.hash_token(code.strip().lower())):
                 raise Invalid({"code": _WRONG_CODE})
             user = users.add_user(session, username, name, roles, password_hash=password_hash, now=now)
             audit.record(session, SYSTEM, "person.first_administrator", "person", user.id, now=now, username=username)

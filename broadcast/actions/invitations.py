@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broadcast.actions import audit, passwords
-from broadcast.actions.users import check_password, get_user_for_update, hash_token
-from broadcast.base.cooperative import Yielder
+from broadcast.actions import passwords
+from broadcast.actions.tokens import hash_token
+from broadcast.actions.users import check_password, get_user_for_update
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.store import invitations
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, invitations
 from broadcast.store.models import User
+from broadcast.store.transactions import write_transaction
 
 MAX_INVITATIONS = 50_000  # as many as one import creates
 _BATCH_SIZE = 100  # users per transaction: it holds SQLite's only write lock for some milliseconds
@@ -34,14 +35,6 @@ class IssuedInvitation:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Invitee:
-    """The user whom an invitation is for."""
-
-    username: str
-    name: str
-
-
 def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, now: datetime) -> list[IssuedInvitation]:
     """Create an invitation for each of these users who is enabled and has no password; their earlier ones become void.
 
@@ -53,15 +46,15 @@ def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, no
     if len(ids) > MAX_INVITATIONS:
         raise Invalid({"ids": f"At most {MAX_INVITATIONS:,} users can be invited at once."})
     issued: list[IssuedInvitation] = []
-    for start in range(0, len(ids), _BATCH_SIZE):
-        issued += _invite_batch(ids[start : start + _BATCH_SIZE], now + valid_for, by, now)
+    for chunk in split_into_chunks(ids, _BATCH_SIZE):
+        issued += _invite_batch(chunk, now + valid_for, by, now)
     if not issued:
         raise Invalid({"ids": "Nobody to invite: these users already have a password."})
     return issued
 
 
 def _invite_batch(ids: Sequence[int], expires_at: datetime, by: Actor, now: datetime) -> list[IssuedInvitation]:
-    issued, rows, yielder = [], [], Yielder()
+    issued, rows = [], []
     with write_transaction() as session:
         for user in invitations.lock_invitable_users(session, ids):
             token = secrets.token_urlsafe(32)
@@ -71,7 +64,6 @@ def _invite_batch(ids: Sequence[int], expires_at: datetime, by: Actor, now: date
             audit.record(session, by, "person.invited", "person", user.id, now=now, until=expires_at.isoformat())
         if rows:
             invitations.replace_for_users(session, rows)
-    yielder.maybe_yield()
     return issued
 
 
@@ -84,10 +76,17 @@ def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
             audit.record(session, by, "person.invitation_revoked", "person", user.id, now=now)
 
 
-def get_invitee(token: str, *, now: datetime) -> Invitee:
+def get_invitee(token: str, *, now: datetime) -> User:
     """The invited user. Raises NotFound for an invitation that is no longer valid, whatever the reason."""
-    user = _get_invited_user(token, now)
-    return Invitee(user.username, user.name)
+    open_invitation = invitations.get_by_token_hash(hash_token(token))
+    if (
+        open_invitation is None
+        or open_invitation.invitation.expires_at <= now
+        or open_invitation.user.disabled_at
+        or open_invitation.user.password_hash
+    ):
+        raise NotFound(_LINK_INVALID)
+    return open_invitation.user
 
 
 def accept_invitation(token: str, password: str, *, now: datetime) -> str:
@@ -99,22 +98,10 @@ def accept_invitation(token: str, password: str, *, now: datetime) -> str:
     check_password(password, username=invitee.username, name=invitee.name)
     password_hash = passwords.hash_password(password)
     with write_transaction() as session:
-        user = get_user_for_update(session, _get_invited_user(token, now).id)
-        user = _get_invited_user(token, now)  # nobody else can use it any more
+        user = get_user_for_update(session, get_invitee(token, now=now).id)
+        user = get_invitee(token, now=now)  # nobody else can use it any more
         user.password_hash = password_hash
         invitations.delete_for_users(session, [user.id])
         by = Actor(user.id, user.name)
         audit.record(session, by, "person.invitation_accepted", "person", user.id, now=now)
         return user.username
-
-
-def _get_invited_user(token: str, now: datetime) -> User:
-    open_invitation = invitations.get_by_token_hash(hash_token(token))
-    if (
-        open_invitation is None
-        or open_invitation.invitation.expires_at <= now
-        or open_invitation.user.disabled_at
-        or open_invitation.user.password_hash
-    ):
-        raise NotFound(_LINK_INVALID)
-    return open_invitation.user

@@ -5,10 +5,10 @@ Scheduled broadcasts then wait for a decision: they may have been sent in the pa
 
 from datetime import datetime
 
-from broadcast.actions import audit, notify, overdue_schedules
+from broadcast.actions import notify, overdue_schedules
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import log
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, log
+from broadcast.store.transactions import write_transaction
 
 
 def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
@@ -22,16 +22,7 @@ def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
         new_epoch = log.start_epoch(session, expected_epoch=lost_epoch)
         if new_epoch:
             suspended_count = overdue_schedules.suspend_all(session, now=now)
-            audit.record(
-                session,
-                SYSTEM,
-                "log.epoch",
-                "log",
-                None,
-                now=now,
-                lost=lost_epoch,
-                epoch=new_epoch,
-                plans=suspended_count,
-            )
+            detail = {"lost": lost_epoch, "epoch": new_epoch, "plans": suspended_count}
+            audit.record(session, SYSTEM, "log.epoch", "log", None, now=now, **detail)
     notify.notify_workers()
     return new_epoch is not None

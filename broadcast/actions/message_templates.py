@@ -4,15 +4,15 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
-from broadcast.actions import audit
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.content import markdown, message_templates
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import MAX_CATEGORY_CHARACTERS, MAX_CONTENT_BYTES, Priority, is_single_line
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
-from broadcast.store.database import write_transaction
+from broadcast.store import audit
 from broadcast.store.models import MessageTemplate
+from broadcast.store.transactions import write_transaction
 
 
 def save(

@@ -3,29 +3,25 @@
 from gevent.event import Event
 
 from broadcast.base.app_parts import AppPart
-from broadcast.bus.protocol import BUS, Bus
+from broadcast.bus.protocol import BUS
 
 MAX_RECEIPT_IDS = 100  # in one notification: more than a page shows
 SCHEDULER_WAKEUP = AppPart[Event]("scheduler_wakeup")
 
 
-def _get_bus() -> Bus:
-    return BUS.current
-
-
 def notify_workers() -> None:
-    _get_bus().notify()
+    BUS.current.notify()
 
 
 def notify_schedulers() -> None:
     """Wake the schedulers: something may be due earlier than they know. The local one wakes even without Redis."""
     SCHEDULER_WAKEUP.current.set()
-    _get_bus().send_signal("due", {})
+    BUS.current.send_signal("due", {})
 
 
 def request_disconnect(user_id: int, connection_id: str) -> None:
     """Ask the worker that holds this stream of the user to close it."""
-    _get_bus().send_signal("disconnect", {"user": user_id, "connection": connection_id})
+    BUS.current.send_signal("disconnect", {"user": user_id, "connection": connection_id})
 
 
 def notify_receipt(user_id: int, kind: str, ids: list[int], version: int) -> None:
@@ -34,4 +30,4 @@ def notify_receipt(user_id: int, kind: str, ids: list[int], version: int) -> Non
     They query the database for the counts. Without ids (or with too many to send) they reload their list.
     """
     sent_ids = ids if len(ids) <= MAX_RECEIPT_IDS else []
-    _get_bus().send_signal("receipt", {"user": user_id, "kind": kind, "ids": sent_ids, "version": version})
+    BUS.current.send_signal("receipt", {"user": user_id, "kind": kind, "ids": sent_ids, "version": version})

@@ -7,13 +7,12 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_decision_reason
 from broadcast.domain.permissions import Permission
-from broadcast.store import overdue_schedules
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, overdue_schedules
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 
 _log = structlog.get_logger(__name__)
 _RUN_RECORD_INTERVAL = timedelta(seconds=15)

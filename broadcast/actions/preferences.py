@@ -9,7 +9,7 @@ from broadcast.domain import preferences
 from broadcast.domain.actor import Actor
 from broadcast.domain.preferences import Preferences
 from broadcast.store import receipts, users
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 
 def save(raw: dict[str, Any], *, by: Actor, now: datetime) -> Preferences:

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import IntegrityError
 
-from broadcast.actions import audit, notify
-from broadcast.actions.users import append_session_ended_events, format_session_key
+from broadcast.actions import notify
+from broadcast.actions.sessions import end_row
 from broadcast.base.errors import Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import ProviderLogout
 from broadcast.store import provider_sessions
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 _LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a logout token is valid, or a sign-in takes
 _LOGOUT_TOKEN_REUSED = "This logout token has already been used."
@@ -24,6 +24,7 @@ def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
 
     Raises Invalid for a repeated logout token, TemporarilyUnavailable.
     """
+    by = Actor(None, logout.issuer[:200])
     try:
         with write_transaction() as session:
             if provider_sessions.is_known_logout(session, logout):
@@ -33,10 +34,7 @@ def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
             session.flush()
             ended_sessions = provider_sessions.list_affected_sessions(session, logout)
             for row in ended_sessions:
-                row.ended_at = now
-                by = Actor(None, logout.issuer[:200])
-                audit.record(session, by, "person.session_ended", "person", row.user_id, now=now, ended=row.id)
-                append_session_ended_events(session, row.user_id, [format_session_key(row.id)], now)
+                end_row(session, row, "person.session_ended", by=by, now=now, ended=row.id)
     except IntegrityError:  # the same logout token, twice at once
         raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED}) from None
     if ended_sessions:

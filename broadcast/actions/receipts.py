@@ -18,8 +18,9 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import acknowledged_revisions, ended_inbox, inbox, log, receipts
-from broadcast.store.database import write_transaction
 from broadcast.store.inbox import InboxFilters, InboxItem
+from broadcast.store.receipts import ReceiptTimestamp
+from broadcast.store.transactions import write_transaction
 
 UNDO_WINDOW = timedelta(seconds=60)  # pages offer it for 8 s; a form without JavaScript needs longer
 MAX_SNOOZE = timedelta(days=366)
@@ -49,8 +50,7 @@ def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
     """
 
     def write_receipts(session: Session, items: list[InboxItem]) -> None:
-        message_ids = [item.card.id for item in items]
-        receipts.set_timestamp(session, ((broadcast_id, by.user_id) for broadcast_id in message_ids), "read_at", at=now)
+        _set_timestamp(session, by, [item.card.id for item in items], "read_at", now)
         receipts.upsert(session, by.user_id, [i.card.id for i in items if i.unread_at], unread_at=None)
 
     return _apply_action("read", ids, lambda item: not item.is_read, write_receipts, by=by, now=now)
@@ -89,7 +89,7 @@ def acknowledge(
                 acknowledged_revisions.mark_acknowledged(session, card.id, revision)
                 acknowledgements.append((card.id, revision, stored_hashes[card.id, revision]))
         acknowledged_revisions.save_acknowledgements(session, by.user_id, acknowledgements, at=now)
-        receipts.set_timestamp(session, [(item.card.id, by.user_id) for item in items], "read_at", at=now)
+        _set_timestamp(session, by, [item.card.id for item in items], "read_at", now)
         receipts.upsert(session, by.user_id, [item.card.id for item in items], unread_at=None)
 
     def find_refusal(item: InboxItem) -> Conflict | None:
@@ -102,11 +102,9 @@ def acknowledge(
             and (card.id, revision) in stored_hashes
             and revision < card.revision
         )
-        return (
-            None
-            if revision == card.revision or may_acknowledge_old or not item.needs_ack
-            else AcknowledgedTextChanged()
-        )
+        if revision == card.revision or may_acknowledge_old or not item.needs_ack:
+            return None
+        return AcknowledgedTextChanged()
 
     return _apply_action(
         "acknowledged", ids, lambda item: item.needs_ack, write_receipts, by=by, now=now, find_refusal=find_refusal
@@ -158,12 +156,9 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
             return None
         if item.card.priority == Priority.URGENT:
             return Conflict("This message is urgent. Acknowledge it instead of snoozing it.")
-        ack_due_at = item.card.ack_due_at
-        return (
-            Conflict("This message must be acknowledged before that time.")
-            if ack_due_at and ack_due_at < until
-            else None
-        )
+        if item.card.ack_due_at and item.card.ack_due_at < until:
+            return Conflict("This message must be acknowledged before that time.")
+        return None
 
     write_receipts = _build_receipt_writer(
         by, now, snoozed_until=until, snoozed_at=now, unread_at=now, archived_at=None, returned_at=None
@@ -186,14 +181,7 @@ def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
 
     A message that is shown again or reminded of later alerts again. Raises NotFound, TemporarilyUnavailable.
     """
-
-    def write_receipts(session: Session, items: list[InboxItem]) -> None:
-        message_ids = [item.card.id for item in items]
-        receipts.upsert(session, by.user_id, message_ids, dismissed_at=now)
-        receipts.set_timestamp(
-            session, ((broadcast_id, by.user_id) for broadcast_id in message_ids), "first_seen_at", at=now
-        )
-
+    write_receipts = _build_receipt_writer(by, now, "first_seen_at", dismissed_at=now)
     return _apply_action("dismissed", ids, lambda item: True, write_receipts, by=by, now=now)
 
 
@@ -212,25 +200,19 @@ def mark_all_read(filters: InboxFilters, *, through: int, by: Actor, now: dateti
         manually_unread_ids = receipts.filter_marked_unread(session, by.user_id, unread_ids)
         if filters.is_narrowed or filters.view not in ("inbox", "unread"):
             undo_state = receipts.snapshot(session, by.user_id, unread_ids, ["read_at", "unread_at"])
-            receipts.set_timestamp(
-                session, ((broadcast_id, by.user_id) for broadcast_id in unread_ids), "read_at", at=now
-            )
+            _set_timestamp(session, by, unread_ids, "read_at", now)
         else:
             undo_state = receipts.snapshot(session, by.user_id, manually_unread_ids, ["unread_at"])
             undo_state["watermark"] = [receipts.get_watermark(session, by.user_id), through]
             without_receipt_ids = receipts.filter_without_receipt(session, by.user_id, unread_ids)
-            receipts.set_timestamp(
-                session, ((broadcast_id, by.user_id) for broadcast_id in without_receipt_ids), "delivered_at", at=now
-            )
+            _set_timestamp(session, by, without_receipt_ids, "delivered_at", now)
             receipts.mark_archived_unread(session, by.user_id, through=through, at=now)
             receipts.advance_watermark(session, by.user_id, through=through, at=now)
         receipts.upsert(session, by.user_id, manually_unread_ids, unread_at=None)
         undo_key = _save_undo_step(session, by, undo_state, now)
-        result = ReceiptResult(
-            "read", unread_ids, receipts.increment_inbox_version(session, by.user_id, at=now), undo_key
-        )
-    notify.notify_receipt(by.user_id, result.kind, result.ids, result.version)
-    return result
+        version = receipts.increment_inbox_version(session, by.user_id, at=now)
+    notify.notify_receipt(by.user_id, "read", unread_ids, version)
+    return ReceiptResult("read", unread_ids, version, undo_key)
 
 
 def undo(undo_key: str, *, by: Actor, now: datetime) -> ReceiptResult:
@@ -249,9 +231,9 @@ def undo(undo_key: str, *, by: Actor, now: datetime) -> ReceiptResult:
         ids = receipts.restore(session, by.user_id, step.before)
         session.delete(step)
         ids = [] if "watermark" in step.before else ids  # not only those: the watermark moved
-        result = ReceiptResult("undone", ids, receipts.increment_inbox_version(session, by.user_id, at=now))
-    notify.notify_receipt(by.user_id, result.kind, result.ids, result.version)
-    return result
+        version = receipts.increment_inbox_version(session, by.user_id, at=now)
+    notify.notify_receipt(by.user_id, "undone", ids, version)
+    return ReceiptResult("undone", ids, version)
 
 
 def notify_ended_snoozes(now: datetime) -> None:
@@ -303,9 +285,8 @@ def _apply_action(
             return ReceiptResult(kind, [], refused_ids=refused_ids, refusal_reason=refusal_reason)
         changed_ids = [item.card.id for item in changed_items]
         if undo_columns:
-            undo_key = _save_undo_step(
-                session, by, receipts.snapshot(session, by.user_id, changed_ids, undo_columns), now
-            )
+            undo_state = receipts.snapshot(session, by.user_id, changed_ids, undo_columns)
+            undo_key = _save_undo_step(session, by, undo_state, now)
         write_receipts(session, changed_items)
         version = receipts.increment_inbox_version(session, by.user_id, at=now)
     notify.notify_receipt(by.user_id, kind, changed_ids, version)
@@ -321,15 +302,21 @@ def _save_undo_step(session: Session, by: Actor, undo_state: dict[str, Any], now
     return undo_key
 
 
-def _build_receipt_writer(by: Actor, now: datetime, **columns: Any) -> Callable[[Session, list[InboxItem]], None]:
-    """A function that writes these columns and the delivery: whoever acts on a message has received it."""
+def _build_receipt_writer(
+    by: Actor, now: datetime, reached: ReceiptTimestamp = "delivered_at", **columns: Any
+) -> Callable[[Session, list[InboxItem]], None]:
+    """A function that writes these columns and how far the message got: whoever acts on it has received it."""
 
     def write_receipts(session: Session, items: list[InboxItem]) -> None:
         ids = [item.card.id for item in items]
-        receipts.set_timestamp(session, [(broadcast_id, by.user_id) for broadcast_id in ids], "delivered_at", at=now)
+        _set_timestamp(session, by, ids, reached, now)
         receipts.upsert(session, by.user_id, ids, **columns)
 
     return write_receipts
+
+
+def _set_timestamp(session: Session, by: Actor, ids: Sequence[int], column: ReceiptTimestamp, now: datetime) -> None:
+    receipts.set_timestamp(session, ((broadcast_id, by.user_id) for broadcast_id in ids), column, at=now)
 
 
 def _is_snoozed(item: InboxItem, now: datetime) -> bool:

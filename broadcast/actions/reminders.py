@@ -6,15 +6,17 @@ selected users: those who have read it get nothing, and those who are away get i
 
 from datetime import datetime, timedelta
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Conflict, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
-from broadcast.store import broadcast_stats, broadcasts, log
-from broadcast.store.database import ROW_LOCK, write_transaction
+from broadcast.store import audit, broadcast_stats, broadcasts, log
+from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 
 REMINDER_INTERVAL = timedelta(hours=1)
 MAX_RECIPIENTS = 50_000  # users reminded at once, as many as can be selected by name; worst first
@@ -42,13 +44,12 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
         broadcast.reminded_at = now
         payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "reminder": True}
         user_ids = missing_ids or [_NOBODY_ID]  # every worker must know of it (`store.live_broadcasts`)
-        chunks = [user_ids[start : start + _MAX_IDS_PER_EVENT] for start in range(0, len(user_ids), _MAX_IDS_PER_EVENT)]
         detail = {"people": len(missing_ids)} if may_count_missing else {}
         audit.record(session, by, "broadcast.reminded", "broadcast", broadcast.id, now=now, **detail)
         session.flush()
         entries = [
             log.NewEvent(EventType.MESSAGE_UPDATED, broadcast.id, make_user_audience(chunk), payload)
-            for chunk in chunks
+            for chunk in split_into_chunks(user_ids, _MAX_IDS_PER_EVENT)
         ]
         log.append(session, entries, at=now)
     notify.notify_workers()

@@ -12,11 +12,10 @@ from typing import Self
 import gevent
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit
 from broadcast.config.settings import Settings
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import retention
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, retention
+from broadcast.store.transactions import write_transaction
 
 _PAUSE_SECONDS = 0.02  # between transactions: other writers go first
 

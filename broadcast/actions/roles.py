@@ -4,12 +4,14 @@ One event of the log informs every open stream, whatever roles its user has: its
 """
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit, notify
+from broadcast.actions import notify
 from broadcast.actions.user_fields import read_role_names
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain import lifecycle
@@ -18,9 +20,9 @@ from broadcast.domain.audience import EveryoneAudience, make_retired_role_name
 from broadcast.domain.events import EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.store import log, roles, users
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, log, roles, users
 from broadcast.store.models import Broadcast, Role
+from broadcast.store.transactions import write_transaction
 
 _BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
 _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row
@@ -56,16 +58,10 @@ def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
     if new_name == name:
         return name
     _clean_unused_name(new_name)
-    try:
-        with write_transaction() as session:
-            role = _get_role_for_update(session, name)
-            audit.record(session, by, "role.renamed", "role", new_name, now=now, before=name, after=new_name)
-            roles.rename(session, role, new_name)
-            _append_role_changed_event(session, name, new_name, now)
-    except IntegrityError:
-        raise Conflict(
-            "Somebody else used this role at the same time. Nothing has changed. Please try again."
-        ) from None
+    with _change_role(name) as (session, role):
+        audit.record(session, by, "role.renamed", "role", new_name, now=now, before=name, after=new_name)
+        roles.rename(session, role, new_name)
+        _append_role_changed_event(session, name, new_name, now)
     notify.notify_workers()
     return new_name
 
@@ -80,22 +76,16 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
-    try:
-        with write_transaction() as session:
-            role = _get_role_for_update(session, name)
-            role_broadcasts = roles.list_broadcasts(name)
-            for broadcast in role_broadcasts:
-                if broadcast.status == Status.SCHEDULED and would_reach_nobody(broadcast, name):
-                    _return_to_draft(session, broadcast, by, now)
-            live_ids = [broadcast.id for broadcast in role_broadcasts if broadcast.is_live][:_MAX_AUDITED_BROADCASTS]
-            member_count = roles.count_users(session, name)
-            audit.record(session, by, "role.deleted", "role", name, now=now, people=member_count, live=live_ids)
-            roles.retire(session, role, make_retired_role_name(name, secrets.token_hex(4)), at=now)
-            _append_role_changed_event(session, name, None, now)
-    except IntegrityError:
-        raise Conflict(
-            "Somebody else used this role at the same time. Nothing has changed. Please try again."
-        ) from None
+    with _change_role(name) as (session, role):
+        role_broadcasts = roles.list_broadcasts(name)
+        for broadcast in role_broadcasts:
+            if broadcast.status == Status.SCHEDULED and would_reach_nobody(broadcast, name):
+                _return_to_draft(session, broadcast, by, now)
+        live_ids = [broadcast.id for broadcast in role_broadcasts if broadcast.is_live][:_MAX_AUDITED_BROADCASTS]
+        member_count = roles.count_users(session, name)
+        audit.record(session, by, "role.deleted", "role", name, now=now, people=member_count, live=live_ids)
+        roles.retire(session, role, make_retired_role_name(name, secrets.token_hex(4)), at=now)
+        _append_role_changed_event(session, name, None, now)
     notify.notify_workers()
 
 
@@ -122,11 +112,19 @@ def _append_role_changed_event(session: Session, name: str, new_name: str | None
     )
 
 
-def _get_role_for_update(session: Session, name: str) -> Role:
-    role = roles.get_for_update(session, name)
-    if role is None:
-        raise NotFound("There is no such role.")
-    return role
+@contextmanager
+def _change_role(name: str) -> Iterator[tuple[Session, Role]]:
+    """A write transaction with this role, locked. Raises NotFound, and Conflict for a concurrent reference to it."""
+    try:
+        with write_transaction() as session:
+            role = roles.get_for_update(session, name)
+            if role is None:
+                raise NotFound("There is no such role.")
+            yield session, role
+    except IntegrityError:
+        raise Conflict(
+            "Somebody else used this role at the same time. Nothing has changed. Please try again."
+        ) from None
 
 
 def _clean_unused_name(name: str) -> str:

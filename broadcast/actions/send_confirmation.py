@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broadcast.actions import passwords
-from broadcast.actions.users import RECENT_SIGN_IN
+from broadcast.actions.sessions import RECENT_SIGN_IN
 from broadcast.base.errors import ConfirmationRequired
 from broadcast.domain.actor import Actor
-from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement
+from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement, get_requirement_for
+from broadcast.domain.message import Priority
 from broadcast.store import users
+from broadcast.store.models import Broadcast
 
 _PASSWORD_MISSING = "Enter your password to confirm: this interrupts everyone."
 _PASSWORD_WRONG = "The password is incorrect. Try again."
@@ -39,6 +41,13 @@ def verify_confirmation(given: ConfirmationInput | None, *, by: Actor, now: date
         return ConfirmationProof(True, given, is_reauthenticated=now - by.signed_in_at <= RECENT_SIGN_IN)
     is_reauthenticated = bool(given.password) and passwords.verify_password(given.password, user.password_hash)
     return ConfirmationProof(True, given, is_reauthenticated, has_password=True)
+
+
+def require_row_proof(proof: ConfirmationProof, broadcast: Broadcast, recipient_count: int) -> None:
+    """The same as `require_proof` for a stored broadcast that reaches so many."""
+    is_for_everyone = broadcast.audience_kind == "everyone"
+    required = get_requirement_for(Priority(broadcast.priority), recipient_count, is_for_everyone=is_for_everyone)
+    require_proof(proof, required, recipient_count)
 
 
 def require_proof(proof: ConfirmationProof, required: ConfirmationRequirement, recipient_count: int) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from broadcast.actions import audit, overdue_schedules
+from broadcast.actions import overdue_schedules
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import log, schema, transfer
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, log, schema, transfer
+from broadcast.store.transactions import write_transaction
 
 FORMAT = "broadcast-export-2"  # 2: the last line has the row count and the hash of all lines before it
 _FILE_TRUNCATED = "The file ends before its last line: it was cut off. Export again, or copy the whole file."

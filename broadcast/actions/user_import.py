@@ -14,7 +14,6 @@ import gevent
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import audit
 from broadcast.actions.users import read_user_fields
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
@@ -22,8 +21,8 @@ from broadcast.domain import csv_reader
 from broadcast.domain.actor import Actor
 from broadcast.domain.csv_reader import BadRow, TableRow
 from broadcast.domain.permissions import Permission
-from broadcast.store import users
-from broadcast.store.database import write_transaction
+from broadcast.store import audit, users
+from broadcast.store.transactions import write_transaction
 
 MAX_ROWS = csv_reader.MAX_ROWS
 COLUMNS = ("username", "name", "roles")

@@ -5,11 +5,14 @@ which would cost a tenth of a fan-out. Work on SQLite needs explicit yields most
 """
 
 import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import gevent
 
 _IDLE_PRIORITY, _LAST_PRIORITY = -2, -1  # libev priorities; the default is 0
 _MAX_WORK_SECONDS = 0.004
+T = TypeVar("T")
 
 
 def yield_to_loop() -> None:
@@ -40,3 +43,11 @@ class Yielder:
         if time.monotonic() - self._last_yield_at > _MAX_WORK_SECONDS:
             yield_to_loop()
             self._last_yield_at = time.monotonic()
+
+
+def split_into_chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Slices of at most `size` values, in order. Lets other greenlets run between them."""
+    yielder = Yielder()
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+        yielder.maybe_yield()

@@ -7,7 +7,17 @@ from typing import IO
 import click
 from flask import current_app
 
-from broadcast.actions import accounts, broadcasts, demo, initial_setup, invitations, notify, overdue_schedules, users
+from broadcast.actions import (
+    accounts,
+    broadcasts,
+    demo,
+    initial_setup,
+    invitations,
+    notify,
+    overdue_schedules,
+    tokens,
+    users,
+)
 from broadcast.base.numbers import parse_number
 from broadcast.cli.reporting import CommandGroup
 from broadcast.config.settings import SETTINGS
@@ -16,7 +26,7 @@ from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.message import Priority, parse_draft
 from broadcast.store import audit, log
 from broadcast.store import users as known
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 COMMANDS = CommandGroup()
 
@@ -103,7 +113,7 @@ def invite_user(username: str, days: int | None) -> None:
 @COMMANDS.command("create-token")
 @click.option("--user", "username", required=True)
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(users.TOKEN_SCOPES), default=("inbox",), show_default=True
+    "--scope", "scopes", multiple=True, type=click.Choice(tokens.TOKEN_SCOPES), default=("inbox",), show_default=True
 )
 @click.option("--label", default="command line", show_default=True)
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it is valid. Default: no expiration.")
@@ -111,7 +121,9 @@ def create_token(username: str, scopes: tuple[str, ...], label: str, days: int |
     """Create a token for programs and print only the token. It is shown only once."""
     valid_for = timedelta(days=days) if days else None
     user_id = _get_user(username).id
-    click.echo(users.create_token(user_id, scopes=scopes, label=label, by=SYSTEM, now=clock.now(), valid_for=valid_for))
+    click.echo(
+        tokens.create_token(user_id, scopes=scopes, label=label, by=SYSTEM, now=clock.now(), valid_for=valid_for)
+    )
 
 
 @COMMANDS.command("publish")

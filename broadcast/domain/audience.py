@@ -145,6 +145,15 @@ def exclude(
     return ExclusionAudience(base, roles, user_ids) if roles or user_ids else base
 
 
+def split_exclusions(
+    audience: Audience,
+) -> tuple[EveryoneAudience | RoleAudience | UserAudience, frozenset[str], frozenset[int]]:
+    """The audience without its exclusions, the excluded roles and the ids excluded by name."""
+    if isinstance(audience, ExclusionAudience):
+        return audience.base, audience.roles, audience.ids
+    return audience, frozenset(), _NO_USER_IDS
+
+
 def parse_audience(value: dict[str, Any]) -> Audience:
     """Read back what `to_json` wrote. Raises ValueError for any other shape: deny by default."""
     match value:

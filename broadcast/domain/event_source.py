@@ -66,7 +66,7 @@ def matches_pattern(pattern: str, source: str) -> bool:
     """
     if "://" not in pattern:
         return fnmatchcase(source, pattern)
-    pattern_parts, source_parts = _URI_PARTS.fullmatch(pattern), _URI_PARTS.fullmatch(source)
+    source_parts = _URI_PARTS.fullmatch(source)
     scheme, host_and_path = pattern.split("://", 1)
     host, slash, path = host_and_path.partition("/")
     if source_parts[2] is None or not fnmatchcase(source_parts[1] or "", scheme):
@@ -75,11 +75,7 @@ def matches_pattern(pattern: str, source: str) -> bool:
         return False
     is_any_path = not slash and host.endswith("*")
     source_path = source.split("://", 1)[1][len(source_parts[2]) :]
-    return (
-        fnmatchcase(source_parts[2], host)
-        and (is_any_path or fnmatchcase(source_path, slash + path))
-        and pattern_parts is not None
-    )
+    return fnmatchcase(source_parts[2], host) and (is_any_path or fnmatchcase(source_path, slash + path))
 
 
 def is_uri(source: str) -> bool:

@@ -53,8 +53,3 @@ def transition(current: Status, action: str) -> Status:
 
 def can_transition(current: Status, action: str) -> bool:
     return (Status(current), action) in _TRANSITIONS
-
-
-def list_source_statuses(action: str) -> list[Status]:
-    """Statuses that allow `action`, for the WHERE clause of a conditional UPDATE."""
-    return [status for status, allowed_action in _TRANSITIONS if allowed_action == action]

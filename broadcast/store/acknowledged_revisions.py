@@ -4,13 +4,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from broadcast.domain.card import Card
-from broadcast.domain.message import Link
 from broadcast.domain.revisions import MAX_UNACKNOWLEDGED_TEXTS, hash_text
-from broadcast.store.database import db
+from broadcast.store.database import build_insert, db
 from broadcast.store.models import EarlierAcknowledgement, Receipt, RevisionText
 
 
@@ -23,7 +21,7 @@ def save_text(session: Session, card: Card, *, is_acknowledged: bool = False) ->
     links = [{"label": link.label, "url": link.url} for link in card.actions]
     row = {"broadcast_id": card.id, "revision": card.revision, "hash": hash_card_text(card), "title": card.title}
     row |= {"content": card.content, "actions": links, "is_acknowledged": is_acknowledged}
-    statement = _dialect_insert(session)(RevisionText).values(row)
+    statement = build_insert(session, RevisionText).values(row)
     session.execute(statement.on_conflict_do_nothing(index_elements=["broadcast_id", "revision"]))
     if is_acknowledged:
         mark_acknowledged(session, card.id, card.revision)
@@ -77,29 +75,16 @@ def save_acknowledgements(
     """Store acknowledgements, given as (broadcast id, revision, text hash); replaced ones are kept as earlier ones."""
     ids = [broadcast_id for broadcast_id, *_ in acknowledgements]
     is_acknowledged_by_user = (Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids), Receipt.acked_at.is_not(None))
-    former_query = select(Receipt.broadcast_id, Receipt.acked_revision, Receipt.acked_hash, Receipt.acked_at).where(
-        *is_acknowledged_by_user
-    )
-    insert = _dialect_insert(session)
-    for broadcast_id, revision, digest, acknowledged_at in session.execute(former_query).all():
-        row = {
-            "broadcast_id": broadcast_id,
-            "user_id": user_id,
-            "revision": revision or 0,
-            "hash": digest,
-            "at": acknowledged_at,
-        }
-        key_columns = ["broadcast_id", "user_id", "revision"]
-        session.execute(insert(EarlierAcknowledgement).values(row).on_conflict_do_nothing(index_elements=key_columns))
+    former_query = select(Receipt.broadcast_id, Receipt.acked_revision, Receipt.acked_hash, Receipt.acked_at)
+    for broadcast_id, revision, digest, acknowledged_at in session.execute(
+        former_query.where(*is_acknowledged_by_user)
+    ).all():
+        key = {"broadcast_id": broadcast_id, "user_id": user_id, "revision": revision or 0}
+        statement = build_insert(session, EarlierAcknowledgement).values(**key, hash=digest, at=acknowledged_at)
+        session.execute(statement.on_conflict_do_nothing(index_elements=list(key)))
     for broadcast_id, revision, digest in sorted(acknowledgements):
         values = {"acked_at": at, "acked_revision": revision, "acked_hash": digest}
-        statement = insert(Receipt).values(broadcast_id=broadcast_id, user_id=user_id, delivered_at=at, **values)
+        statement = build_insert(session, Receipt).values(
+            broadcast_id=broadcast_id, user_id=user_id, delivered_at=at, **values
+        )
         session.execute(statement.on_conflict_do_update(index_elements=["broadcast_id", "user_id"], set_=values))
-
-
-def to_links(row: RevisionText) -> tuple[Link, ...]:
-    return tuple(Link(**link) for link in row.actions)
-
-
-def _dialect_insert(session: Session):
-    return sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert

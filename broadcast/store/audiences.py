@@ -9,16 +9,17 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Select, and_, case, delete, distinct, exists, func, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
-from broadcast.base.cooperative import Yielder
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.domain.audience import (
     Audience,
     EveryoneAudience,
-    ExclusionAudience,
     RoleAudience,
     UserAudience,
     make_role_audience,
+    split_exclusions,
 )
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import MAX_IN_VALUES, db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.fast import id_sets
 from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.fast.count_cache import COUNT_CACHE
@@ -36,7 +37,6 @@ from broadcast.store.models import (
 )
 
 T = TypeVar("T")
-_CHUNK_SIZE = 500  # values in one IN list; SQLite takes 32,766 in a statement
 
 
 def includes_viewer(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
@@ -220,7 +220,7 @@ def list_user_ids(audience: Audience) -> list[int]:
     if ids is None:
         return sorted(set(db.session.scalars(query)) - excluded_ids)
     user_ids: list[int] = []
-    for chunk in _split_into_chunks(ids - excluded_ids):
+    for chunk in split_into_chunks(sorted(ids - excluded_ids), MAX_IN_VALUES):
         user_ids += db.session.scalars(query.where(User.id.in_(chunk)))
     return sorted(user_ids)
 
@@ -230,12 +230,12 @@ def list_sample(audience: Audience, limit: int = 5) -> list[User]:
     ids, excluded_ids = _split_named_ids(audience)
     query: Select = (
         select(User)
-        .where(_is_enabled_member(audience), User.id.not_in(sorted(excluded_ids)[:_CHUNK_SIZE]))
+        .where(_is_enabled_member(audience), User.id.not_in(sorted(excluded_ids)[:MAX_IN_VALUES]))
         .order_by(User.id)
     )
     if ids is not None:
-        query = query.where(User.id.in_(sorted(ids - excluded_ids)[:_CHUNK_SIZE]))
-    users = db.session.scalars(query.limit(limit + len(excluded_ids) if len(excluded_ids) > _CHUNK_SIZE else limit))
+        query = query.where(User.id.in_(sorted(ids - excluded_ids)[:MAX_IN_VALUES]))
+    users = db.session.scalars(query.limit(limit + len(excluded_ids) if len(excluded_ids) > MAX_IN_VALUES else limit))
     return [user for user in users if user.id not in excluded_ids][:limit]
 
 
@@ -275,15 +275,13 @@ def get_saved(saved_id: int) -> SavedAudience | None:
 
 def _split_named_ids(audience: Audience) -> tuple[set[int] | None, set[int]]:
     """The ids to which an audience is limited (None: no limit), and the excluded ids."""
-    base, excluded_ids = (audience.base, audience.ids) if isinstance(audience, ExclusionAudience) else (audience, ())
+    base, _, excluded_ids = split_exclusions(audience)
     return set(base.ids) if isinstance(base, UserAudience) else None, set(excluded_ids)
 
 
 def _is_enabled_member(audience: Audience) -> ColumnElement[bool]:
     """The role part of the rule: the condition that a User is enabled and is included by their roles."""
-    base, excluded_roles = (
-        (audience.base, audience.roles) if isinstance(audience, ExclusionAudience) else (audience, ())
-    )
+    base, excluded_roles, _ = split_exclusions(audience)
     conditions = [User.disabled_at.is_(None), _is_in_base(base)]
     if excluded_roles:
         conditions.append(~_has_role(excluded_roles))
@@ -338,11 +336,3 @@ def _count_users(condition: ColumnElement[bool], ids: set[int] | None) -> int:
 
 def _list_named_ids(table: type, broadcast_id: int) -> list[int]:
     return list(db.session.scalars(select(table.user_id).where(table.broadcast_id == broadcast_id)))
-
-
-def _split_into_chunks(values: Iterable[int]) -> Iterable[list[int]]:
-    """Lets other greenlets run between chunks."""
-    sorted_values, yielder = sorted(values), Yielder()
-    for start in range(0, len(sorted_values), _CHUNK_SIZE):
-        yield sorted_values[start : start + _CHUNK_SIZE]
-        yielder.maybe_yield()

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from broadcast.base.cooperative import Yielder
 from broadcast.domain import audit_hash
+from broadcast.domain.actor import Actor
 from broadcast.store import user_search
 from broadcast.store.database import db
 from broadcast.store.fast.bulk_insert import insert_many
@@ -49,10 +50,24 @@ class ChainVerification:
     problem: str = ""
 
 
-def append(session: Session, **row: Any) -> None:
-    """Add a row to this transaction; it is dropped when the transaction, or a surrounding savepoint, is rolled back."""
-    if not all(type(value) in _JSON_SAFE_TYPES for value in row["detail"].values()):
-        row["detail"] = json.loads(json.dumps(row["detail"], default=str))  # hashed as it will be read back
+def record(
+    session: Session,
+    by: Actor,
+    action: str,
+    object_type: str,
+    object_id: int | str | None,
+    *,
+    now: datetime,
+    **detail: Any,
+) -> None:
+    """Add a row to this transaction; it is dropped when the transaction, or a surrounding savepoint, is rolled back.
+
+    `detail` is any JSON-serialisable data.
+    """
+    if not all(type(value) in _JSON_SAFE_TYPES for value in detail.values()):
+        detail = json.loads(json.dumps(detail, default=str))  # hashed as it will be read back
+    row = {"at": now, "actor_id": by.user_id, "actor_name": by.name, "action": action, "object_type": object_type}
+    row |= {"object_id": None if object_id is None else str(object_id), "detail": detail}
     session.info.setdefault(_PENDING_KEY, []).append((row, list(_iterate_open_transactions(session))))
 
 

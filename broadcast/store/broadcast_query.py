@@ -7,18 +7,11 @@ from sqlalchemy import ColumnElement, Select, func, select
 
 from broadcast.domain.lifecycle import Status
 from broadcast.store import search
-from broadcast.store.broadcasts import WITHOUT_TEXT
+from broadcast.store.broadcasts import STATUS_FILTERS, WITHOUT_TEXT
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast, User
 
-TABS = {
-    "all": list(Status),
-    "draft": [Status.DRAFT],
-    "scheduled": [Status.SCHEDULED],
-    "active": [Status.ACTIVE],
-    "ended": [Status.EXPIRED, Status.CANCELLED],
-    "archived": list(Status),
-}
+TABS = STATUS_FILTERS | {"archived": list(Status)}
 SORTS = {
     "newest": [Broadcast.id.desc()],
     "oldest": [Broadcast.id],
@@ -59,10 +52,8 @@ def list_page(criteria: BroadcastQuery) -> list[Broadcast]:
 def count_by_tab(criteria: BroadcastQuery) -> dict[str, int]:
     """The number of broadcasts in each tab under the same filters."""
     is_archived = Broadcast.archived_at.is_not(None)
-    query = _apply_filters(select(Broadcast.status, is_archived, func.count()), criteria).group_by(
-        Broadcast.status, is_archived
-    )
-    rows = db.session.execute(query).all()
+    query = select(Broadcast.status, is_archived, func.count()).where(*_build_conditions(criteria))
+    rows = db.session.execute(query.group_by(Broadcast.status, is_archived)).all()
     return {
         tab: sum(
             count for status, archived, count in rows if status in statuses and bool(archived) == (tab == "archived")
@@ -73,11 +64,8 @@ def count_by_tab(criteria: BroadcastQuery) -> dict[str, int]:
 
 def list_ids(criteria: BroadcastQuery, *, limit: int) -> list[int]:
     """Ids of all matching broadcasts in sort order, at most `limit`, on whatever page."""
-    return list(
-        db.session.scalars(
-            _select_matching(select(Broadcast.id), criteria).order_by(*SORTS[criteria.sort]).limit(limit)
-        )
-    )
+    query = _select_matching(select(Broadcast.id), criteria).order_by(*SORTS[criteria.sort])
+    return list(db.session.scalars(query.limit(limit)))
 
 
 def list_by_ids(ids: Sequence[int]) -> list[Broadcast]:
@@ -103,11 +91,7 @@ def _select_matching(query: Select, criteria: BroadcastQuery) -> Select:
     archived_condition = (
         Broadcast.archived_at.is_not(None) if criteria.tab == "archived" else Broadcast.archived_at.is_(None)
     )
-    return _apply_filters(query, criteria).where(Broadcast.status.in_(TABS[criteria.tab]), archived_condition)
-
-
-def _apply_filters(query: Select, criteria: BroadcastQuery) -> Select:
-    return query.where(*_build_conditions(criteria))
+    return query.where(*_build_conditions(criteria), Broadcast.status.in_(TABS[criteria.tab]), archived_condition)
 
 
 def _build_conditions(criteria: BroadcastQuery) -> list[ColumnElement[bool]]:

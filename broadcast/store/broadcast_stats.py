@@ -291,7 +291,9 @@ def _is_in_subset(broadcast: Broadcast, subset: str) -> ColumnElement[bool]:
         return and_(is_current_member, has_receipt, _has_completed(broadcast))
     was_in_audience = User.id.in_(past_viewers.select_user_ids(broadcast))
     if subset == "gone":
-        return and_(or_(User.disabled_at.is_not(None), ~_is_member(broadcast)), or_(has_receipt, was_in_audience))
+        return and_(
+            or_(User.disabled_at.is_not(None), ~audiences.is_member_of(broadcast)), or_(has_receipt, was_in_audience)
+        )
     return or_(and_(is_current_member, joined_before_end(broadcast)), has_receipt, was_in_audience)
 
 
@@ -337,12 +339,8 @@ def _compute_percentile(broadcast: Broadcast, readers: int, fraction: float) -> 
     return moment and max(timedelta(0), moment - broadcast.published_at)
 
 
-def _is_member(broadcast: Broadcast) -> ColumnElement[bool]:
-    return audiences.is_member_of(broadcast)
-
-
 def _is_current_member(broadcast: Broadcast) -> ColumnElement[bool]:
-    return and_(_is_member(broadcast), User.disabled_at.is_(None))
+    return and_(audiences.is_member_of(broadcast), User.disabled_at.is_(None))
 
 
 def _was_member_in_time(broadcast: Broadcast) -> ColumnElement[bool]:

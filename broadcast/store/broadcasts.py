@@ -4,13 +4,12 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session, defer
 
 from broadcast.base.cooperative import Yielder
-from broadcast.domain.audience import Audience
 from broadcast.domain.lifecycle import Status
-from broadcast.store import audiences, search
+from broadcast.store import search
 from broadcast.store.database import ROW_LOCK, db
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.fast.bulk_insert import insert_many, reserve_ids
@@ -73,23 +72,14 @@ def add_many(session: Session, new_broadcasts: Sequence[NewBroadcast]) -> None:
         insert_many(session, table.__table__, roles)
 
 
-def get_audience(broadcast: Broadcast) -> Audience:
-    return audiences.get_audience(broadcast)
-
-
 def list_page(status_filter: str, *, q: str = "", before: int | None = None, limit: int = 30) -> list[Broadcast]:
     """At most `limit` broadcasts with id < `before`, newest first. `status_filter` is a key of STATUS_FILTERS."""
-    query = _apply_search(select(Broadcast).where(Broadcast.status.in_(STATUS_FILTERS[status_filter])), q)
+    query = select(Broadcast).where(Broadcast.status.in_(STATUS_FILTERS[status_filter]))
+    if q:
+        query = query.where(search.matches(q))
     if before is not None:
         query = query.where(Broadcast.id < before)
     return list(db.session.scalars(query.order_by(Broadcast.id.desc()).limit(limit)))
-
-
-def count_by_filter(q: str = "") -> dict[str, int]:
-    """The number of broadcasts that each filter shows."""
-    query = _apply_search(select(Broadcast.status, func.count()).group_by(Broadcast.status), q)
-    by_status = dict(db.session.execute(query).all())
-    return {name: sum(by_status.get(status, 0) for status in statuses) for name, statuses in STATUS_FILTERS.items()}
 
 
 def count_published_since(since: datetime) -> int:
@@ -167,7 +157,3 @@ def get_next_due_at() -> datetime | None:
     )
     next_end = db.session.scalar(select(func.min(Broadcast.expires_at)).where(Broadcast.status == Status.ACTIVE))
     return min(filter(None, (next_start, next_end)), default=None)
-
-
-def _apply_search(query: Select, q: str) -> Select:
-    return query.where(search.matches(q)) if q else query

@@ -7,10 +7,10 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
+from broadcast.base.cooperative import split_into_chunks
+from broadcast.store.database import MAX_IN_VALUES
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import ApiToken, User, UserRole, UserSession
-
-_CHUNK_SIZE = 500  # ids in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,51 +38,31 @@ class Credential:
     roles: frozenset[str]
 
 
-_users_table, _sessions_table, _tokens_table = User.__table__, UserSession.__table__, ApiToken.__table__
-_role_names = (
-    select(func.aggregate_strings(UserRole.role_name, " "))
-    .where(UserRole.user_id == _users_table.c.id)
-    .scalar_subquery()
-)
-_has_password = _users_table.c.password_hash.is_not(None)
+_role_names = select(func.aggregate_strings(UserRole.role_name, " ")).where(UserRole.user_id == User.id)
 _user_columns = (
-    _users_table.c.id,
-    _users_table.c.username,
-    _users_table.c.name,
-    _users_table.c.disabled_at,
-    _has_password,
-    _role_names,
+    User.id,
+    User.username,
+    User.name,
+    User.disabled_at,
+    User.password_hash.is_not(None),
+    _role_names.scalar_subquery(),
 )
-_session_columns = (
-    _sessions_table.c.id,
-    _sessions_table.c.created_at,
-    _sessions_table.c.seen_at,
-    _sessions_table.c.ended_at,
-    None,
-    None,
+_session_times = (UserSession.created_at, UserSession.seen_at, UserSession.ended_at)
+_session_origin = (UserSession.origin, UserSession.token_id, UserSession.issuer)
+_session_query = select(UserSession.id, *_session_times, None, None, *_session_origin, *_user_columns).join_from(
+    UserSession, User, User.id == UserSession.user_id
 )
-_session_query = select(
-    *_session_columns, _sessions_table.c.origin, _sessions_table.c.token_id, _sessions_table.c.issuer, *_user_columns
-).join_from(_sessions_table, _users_table, _users_table.c.id == _sessions_table.c.user_id)
 _session_lookup = PreparedQuery(
-    _session_query.where(_sessions_table.c.token_hash == bindparam("key"), _sessions_table.c.origin.is_(None))
+    _session_query.where(UserSession.token_hash == bindparam("key"), UserSession.origin.is_(None))
 )
 _embedded_session_lookup = PreparedQuery(
-    _session_query.where(_sessions_table.c.id == bindparam("key"), _sessions_table.c.origin.is_not(None))
+    _session_query.where(UserSession.id == bindparam("key"), UserSession.origin.is_not(None))
 )
-_token_columns = (
-    _tokens_table.c.used_at,
-    _tokens_table.c.revoked_at,
-    _tokens_table.c.expires_at,
-    _tokens_table.c.scopes,
-    None,
-    None,
-    None,
-)
+_token_times = (ApiToken.created_at, ApiToken.used_at, ApiToken.revoked_at, ApiToken.expires_at)
 _token_lookup = PreparedQuery(
-    select(_tokens_table.c.id, _tokens_table.c.created_at, *_token_columns, *_user_columns)
-    .join_from(_tokens_table, _users_table, _users_table.c.id == _tokens_table.c.user_id)
-    .where(_tokens_table.c.token_hash == bindparam("key"))
+    select(ApiToken.id, *_token_times, ApiToken.scopes, None, None, None, *_user_columns)
+    .join_from(ApiToken, User, User.id == ApiToken.user_id)
+    .where(ApiToken.token_hash == bindparam("key"))
 )
 
 
@@ -102,8 +82,8 @@ def find_by_api_token(token_hash: str) -> Credential | None:
 def record_use(session: Session, *, session_ids: Sequence[int], token_ids: Sequence[int], at: datetime) -> None:
     """Record that these sessions and tokens were in use at `at`."""
     for table, column, ids in ((UserSession, "seen_at", session_ids), (ApiToken, "used_at", token_ids)):
-        for start in range(0, len(ids), _CHUNK_SIZE):
-            statement = update(table).where(table.id.in_(ids[start : start + _CHUNK_SIZE])).values({column: at})
+        for chunk in split_into_chunks(ids, MAX_IN_VALUES):
+            statement = update(table).where(table.id.in_(chunk)).values({column: at})
             session.execute(statement.execution_options(synchronize_session=False))
 
 

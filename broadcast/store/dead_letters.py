@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
 from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundRecord, RecordPosition, Rejection
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import build_insert, db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 
 PURGE_BATCH_SIZE = 200  # letters per transaction, 64 KiB each
@@ -20,8 +20,7 @@ _MAX_REASON_CHARACTERS = 2000
 
 def add(session: Session, record: InboundRecord, rejected: Rejection, *, at: datetime) -> bool:
     """Store a Kafka record with the reason; False when its position is known already, as after an offset reset."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(DeadLetter).values(
+    statement = build_insert(session, DeadLetter).values(
         status=DeadLetterStatus.WAITING.value,
         topic=record.position.topic,
         partition=record.position.partition,

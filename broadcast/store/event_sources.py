@@ -108,13 +108,7 @@ def lock_by_event_key(
     """The broadcasts of stored event keys, by (owner, source, source id); locked."""
     broadcasts_by_key = {}
     for (owner, source), ids in sorted(ids_by_owner_and_source.items()):
-        query = (
-            select(InboundEventKey.source_id, Broadcast)
-            .join(Broadcast, Broadcast.id == InboundEventKey.broadcast_id)
-            .where(InboundEventKey.owner == owner, InboundEventKey.source == source, InboundEventKey.source_id.in_(ids))
-            .order_by(Broadcast.id)
-        )
-        rows = session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
+        rows = _lock_by_source_id(session, InboundEventKey, source, ids, InboundEventKey.owner == owner)
         broadcasts_by_key |= {(owner, source, source_id): broadcast for source_id, broadcast in rows}
     return broadcasts_by_key
 
@@ -125,15 +119,21 @@ def lock_by_collapsed_event(
     """The cards that events were collapsed into before keys had owners, by (source, source id); locked."""
     broadcasts_by_key = {}
     for source, ids in sorted(ids_by_source.items()):
-        query = (
-            select(CollapsedInboundEvent.source_id, Broadcast)
-            .join(Broadcast, Broadcast.id == CollapsedInboundEvent.broadcast_id)
-            .where(CollapsedInboundEvent.source == source, CollapsedInboundEvent.source_id.in_(ids))
-            .order_by(Broadcast.id)
-        )
-        rows = session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
+        rows = _lock_by_source_id(session, CollapsedInboundEvent, source, ids)
         broadcasts_by_key |= {(source, source_id): broadcast for source_id, broadcast in rows}
     return broadcasts_by_key
+
+
+def _lock_by_source_id(
+    session: Session,
+    table: type[InboundEventKey | CollapsedInboundEvent],
+    source: str,
+    ids: Collection[str],
+    *conditions: ColumnElement[bool],
+) -> Iterable[tuple[str, Broadcast]]:
+    query = select(table.source_id, Broadcast).join(Broadcast, Broadcast.id == table.broadcast_id)
+    query = query.where(table.source == source, table.source_id.in_(ids), *conditions).order_by(Broadcast.id)
+    return session.execute(query.with_for_update(**ROW_LOCK, of=Broadcast)).all()
 
 
 def add_event_keys(session: Session, event_keys: Iterable[tuple[str, str, str, int]]) -> None:

@@ -4,7 +4,7 @@ The order is the log's: `seq` of the broadcast's MESSAGE event. So an inbox page
 and the cursor of a list is a number.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -18,12 +18,16 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import audiences, receipt_steps, search
-from broadcast.store.database import UtcDateTime, db
+from broadcast.store.database import db
 from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
+from broadcast.store.types import UtcDateTime
 
 VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
+NOW = bindparam("now", type_=UtcDateTime)
+_VIEWER_ID = bindparam("viewer_id", type_=BigInteger)
+_CARD_KEY_COLUMN_COUNT = len(CardKey._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +112,20 @@ def list_page(
         query = query.where(Broadcast.seq < before)
     if excluded_ids:
         query = query.where(Broadcast.id.not_in(excluded_ids))
-    return _load_items(query, viewer, now)
+    return _load(query, viewer, now)
 
 
 def list_to_acknowledge(viewer: Viewer, filters: InboxFilters, *, now: datetime, limit: int) -> list[InboxItem]:
     """Filtered messages that the user must still acknowledge, earliest deadline first."""
     query = _apply_filters(_item_query, filters).where(Broadcast.requires_ack, ~_is_acknowledged())
     order = (Broadcast.ack_due_at.is_(None), Broadcast.ack_due_at, Broadcast.seq.desc())
-    return _load_items(query.order_by(*order).limit(limit), viewer, now)
+    return _load(query.order_by(*order).limit(limit), viewer, now)
 
 
 def list_by_ids(viewer: Viewer, filters: InboxFilters, ids: Sequence[int], *, now: datetime) -> list[InboxItem]:
     """Those of `ids` that match the filters, newest first."""
     query = _apply_filters(_item_query, filters).where(Broadcast.id.in_(ids)).order_by(Broadcast.seq.desc())
-    return _load_items(query, viewer, now)
+    return _load(query, viewer, now)
 
 
 def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | None:
@@ -131,37 +135,37 @@ def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | Non
 
 def filter_visible_ids(viewer: Viewer, ids: Sequence[int], *, now: datetime) -> set[int]:
     """Those of these broadcasts that this user may see now."""
-    return set(db.session.scalars(_id_query.where(Broadcast.id.in_(ids)), _build_parameters(viewer, now)))
+    return set(db.session.scalars(_id_query.where(Broadcast.id.in_(ids)), build_parameters(viewer, now)))
 
 
 def list_unread_ids(viewer: Viewer, filters: InboxFilters, *, now: datetime, through: int) -> list[int]:
     """Ids of filtered unread messages, up to and including seq `through`."""
     query = _apply_filters(_id_query, filters).where(~_is_read(), Broadcast.seq <= through)
-    return list(db.session.scalars(query, _build_parameters(viewer, now)))
+    return list(db.session.scalars(query, build_parameters(viewer, now)))
 
 
 def count_unread(viewer: Viewer, *, now: datetime) -> UnreadCount:
-    return UnreadCount(*_unread_query.fetch_first(_build_parameters(viewer, now)))
+    return UnreadCount(*_unread_query.fetch_first(build_parameters(viewer, now)))
 
 
 def count_views(viewer: Viewer, *, now: datetime) -> ViewCounts:
-    return ViewCounts(*db.session.connection().execute(_counts_query, _build_parameters(viewer, now)).one())
+    return ViewCounts(*db.session.connection().execute(_counts_query, build_parameters(viewer, now)).one())
 
 
 def count_unread_filtered(viewer: Viewer, filters: InboxFilters, *, now: datetime) -> int:
     """The number of filtered unread messages, as in "Mark N read"."""
-    return db.session.scalar(_apply_filters(_count_query, filters).where(~_is_read()), _build_parameters(viewer, now))
+    return db.session.scalar(_apply_filters(_count_query, filters).where(~_is_read()), build_parameters(viewer, now))
 
 
 def list_categories(viewer: Viewer, *, now: datetime) -> list[str]:
     """Categories that occur in this user's inbox, by name."""
-    return list(db.session.scalars(_categories_query, _build_parameters(viewer, now)))
+    return list(db.session.scalars(_categories_query, build_parameters(viewer, now)))
 
 
 def list_unread_backlog(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[InboxItem]:
     """The newest `limit` unread messages of the inbox up to seq `through`, in log order."""
     query = _apply_filters(_item_query, InboxFilters("unread")).where(Broadcast.seq <= through)
-    return _load_items(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
+    return _load(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
 
 
 def list_alerts(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
@@ -173,7 +177,7 @@ def list_alerts(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
     """
     order = case({Priority.URGENT: 0, Priority.HIGH: 1}, value=Broadcast.priority, else_=2)
     query = _alert_query.order_by(order, Broadcast.seq.desc()).limit(limit)
-    rows = db.session.execute(query, _build_parameters(viewer, now))
+    rows = db.session.execute(query, build_parameters(viewer, now))
     return [Alert(*row[:4], raised_at=max(moment for moment in row[4:] if moment)) for row in rows]
 
 
@@ -185,51 +189,86 @@ def list_version_changes(since: datetime, *, until: datetime) -> list[tuple[int,
 
 def load_cards(viewer: Viewer, ids: Iterable[int], *, now: datetime) -> Iterator[tuple[CardKey, Card]]:
     """The cards of those of these broadcasts that this user may see now."""
-    for broadcast in db.session.scalars(_broadcast_query.where(Broadcast.id.in_(ids)), _build_parameters(viewer, now)):
+    return _load_cards(_broadcast_query, ids, build_parameters(viewer, now))
+
+
+def _load_cards(
+    broadcast_query: Select, ids: Iterable[int], parameters: Mapping[str, Any]
+) -> Iterator[tuple[CardKey, Card]]:
+    for broadcast in db.session.scalars(broadcast_query.where(Broadcast.id.in_(ids)), parameters):
         yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.to_card()
 
 
-def _load_items(query: Select, viewer: Viewer, now: datetime) -> list[InboxItem]:
-    """Run a query for items. A card that is read after its row is checked again for visibility."""
+def load_items(
+    query: Select,
+    viewer: Viewer,
+    now: datetime,
+    *,
+    broadcast_query: Select,
+    execution_options: Mapping[str, Any] | None = None,
+) -> list[InboxItem]:
+    """Run a query for items: the columns of a CardKey, then the fields of InboxItem after `card`.
+
+    A card that is read after its row is checked again by `broadcast_query`.
+    """
+    parameters = build_parameters(viewer, now)
     while True:
-        rows = [
-            (CardKey(*row[:_CARD_KEY_COLUMN_COUNT]), row[_CARD_KEY_COLUMN_COUNT:])
-            for row in db.session.execute(query, _build_parameters(viewer, now))
-        ]
-        cards = CARD_CACHE.current.get_many([key for key, _ in rows], lambda ids: load_cards(viewer, ids, now=now))
+        result = db.session.execute(query, parameters, execution_options=execution_options or {})
+        rows = [(CardKey(*row[:_CARD_KEY_COLUMN_COUNT]), row[_CARD_KEY_COLUMN_COUNT:]) for row in result]
+        cards = CARD_CACHE.current.get_many(
+            [key for key, _ in rows], lambda ids: _load_cards(broadcast_query, ids, parameters)
+        )
         if len(cards) == len(rows):
             return [InboxItem(cards[key.id], *state) for key, state in rows]
         # one ended in between: a short page would be taken for the last
 
 
-def _build_parameters(viewer: Viewer, now: datetime) -> dict[str, Any]:
-    """Parameter values that every statement here has."""
+def build_parameters(viewer: Viewer, now: datetime) -> dict[str, Any]:
+    """Parameter values that every statement of an inbox has."""
     return {"viewer_id": viewer.user_id, "viewer_roles": sorted(viewer.roles), "now": now}
 
 
-def _select_visible(*columns: Any) -> Select:
-    """Live broadcasts that include the viewer, joined with their receipt and their watermark.
+def select_included(columns: Sequence[Any], *conditions: ColumnElement[bool], requires_receipt: bool) -> Select:
+    """Broadcasts that meet these conditions and include the viewer, joined with their receipt and their watermark.
 
     The viewer is a parameter, so that the statements below are built once: building them took as long as running them.
     """
-    viewer_id, now = bindparam("viewer_id", type_=BigInteger), bindparam("now", type_=UtcDateTime)
     return (
         select(*columns)
         .select_from(Broadcast)
-        .join(User, User.id == viewer_id)
-        .outerjoin(Receipt, and_(Receipt.broadcast_id == Broadcast.id, Receipt.user_id == viewer_id))
-        .where(Broadcast.status == Status.ACTIVE, or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > now))
-        .where(audiences.includes_viewer(viewer_id, bindparam("viewer_roles", expanding=True)))
+        .join(User, User.id == _VIEWER_ID)
+        .join(
+            Receipt,
+            and_(Receipt.broadcast_id == Broadcast.id, Receipt.user_id == _VIEWER_ID),
+            isouter=not requires_receipt,
+        )
+        .where(*conditions, audiences.includes_viewer(_VIEWER_ID, bindparam("viewer_roles", expanding=True)))
     )
+
+
+def apply_field_filters(query: Select, filters: InboxFilters) -> Select:
+    """Filter by everything but the view."""
+    if filters.category:
+        query = query.where(Broadcast.category == filters.category)
+    if filters.priority:
+        query = query.where(Broadcast.priority == filters.priority)
+    return query.where(search.matches(filters.q)) if filters.q else query
+
+
+def _load(query: Select, viewer: Viewer, now: datetime) -> list[InboxItem]:
+    return load_items(query, viewer, now, broadcast_query=_broadcast_query)
+
+
+def _select_visible(*columns: Any) -> Select:
+    """Live broadcasts that include the viewer."""
+    is_unexpired = or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > NOW)
+    return select_included(columns, Broadcast.status == Status.ACTIVE, is_unexpired, requires_receipt=False)
 
 
 def _is_read() -> ColumnElement[bool]:
     """What was read before a broadcast was shown again does not count."""
-    renewed_at = Broadcast.renewed_at
-    is_opened = and_(Receipt.read_at.is_not(None), or_(renewed_at.is_(None), Receipt.read_at >= renewed_at))
-    is_below_watermark = and_(
-        Broadcast.seq <= User.read_through_seq, or_(renewed_at.is_(None), User.read_through_at >= renewed_at)
-    )
+    is_opened = and_(Receipt.read_at.is_not(None), _is_since_renewal(Receipt.read_at))
+    is_below_watermark = and_(Broadcast.seq <= User.read_through_seq, _is_since_renewal(User.read_through_at))
     return and_(Receipt.unread_at.is_(None), or_(is_opened, is_below_watermark))
 
 
@@ -257,7 +296,7 @@ def _is_in_inbox() -> ColumnElement[bool]:
 
 def _is_asleep() -> ColumnElement[bool]:
     """Never NULL, so that its negation is true for messages without a receipt."""
-    is_asleep = Receipt.snoozed_until > bindparam("now", type_=UtcDateTime)
+    is_asleep = Receipt.snoozed_until > NOW
     return func.coalesce(and_(is_asleep, _is_since_renewal(Receipt.snoozed_at)), False)
 
 
@@ -281,16 +320,12 @@ def _apply_filters(query: Select, filters: InboxFilters) -> Select:
             query = query.where(false())
         case _:
             query = query.where(_is_in_inbox())
-    if filters.category:
-        query = query.where(Broadcast.category == filters.category)
-    if filters.priority:
-        query = query.where(Broadcast.priority == filters.priority)
-    return query.where(search.matches(filters.q)) if filters.q else query
+    return apply_field_filters(query, filters)
 
 
 def _select_snapshot(*columns: Any) -> Select:
     """Counts with the log head and the inbox version, in one statement and so consistent."""
-    version = select(User.inbox_version).where(User.id == bindparam("viewer_id", type_=BigInteger))
+    version = select(User.inbox_version).where(User.id == _VIEWER_ID)
     return _select_visible(*columns, select(LogHead.seq).scalar_subquery(), func.coalesce(version.scalar_subquery(), 0))
 
 
@@ -316,7 +351,6 @@ def _count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count().filter(condition)
 
 
-_CARD_KEY_COLUMN_COUNT = len(CardKey._fields)
 _item_query = _select_visible(
     Broadcast.id,
     Broadcast.revision,

@@ -6,10 +6,9 @@ from typing import NamedTuple
 from sqlalchemy import Select, and_, delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from broadcast.store.database import db
+from broadcast.base.cooperative import split_into_chunks
+from broadcast.store.database import MAX_IN_VALUES, db
 from broadcast.store.models import Invitation, User
-
-_CHUNK_SIZE = 500  # values in one IN list
 
 
 class OpenInvitation(NamedTuple):
@@ -52,8 +51,8 @@ def list_uninvited_ids(*, limit: int) -> list[int]:
 def lock_invitable_users(session: Session, user_ids: Sequence[int]) -> list[User]:
     """Those of these users who are enabled and have no password, by id; locked until the transaction ends."""
     users: list[User] = []
-    for start in range(0, len(user_ids), _CHUNK_SIZE):
-        query = select(User).where(User.id.in_(user_ids[start : start + _CHUNK_SIZE]), _is_invitable())
+    for chunk in split_into_chunks(user_ids, MAX_IN_VALUES):
+        query = select(User).where(User.id.in_(chunk), _is_invitable())
         users += session.scalars(query.order_by(User.id).with_for_update(key_share=True, of=User))
     return users
 
@@ -67,8 +66,8 @@ def replace_for_users(session: Session, rows: Sequence[dict[str, object]]) -> No
 def delete_for_users(session: Session, user_ids: Sequence[int]) -> int:
     """Delete the invitations of these users; return how many there were."""
     deleted_count = 0
-    for start in range(0, len(user_ids), _CHUNK_SIZE):
-        statement = delete(Invitation).where(Invitation.user_id.in_(user_ids[start : start + _CHUNK_SIZE]))
+    for chunk in split_into_chunks(user_ids, MAX_IN_VALUES):
+        statement = delete(Invitation).where(Invitation.user_id.in_(chunk))
         deleted_count += session.execute(statement.execution_options(synchronize_session=False)).rowcount
     return deleted_count
 

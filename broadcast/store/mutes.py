@@ -6,24 +6,14 @@ a million users it concerns.
 
 from collections.abc import Collection
 
-from sqlalchemy import ForeignKey, String, delete, insert, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
 
 from broadcast.domain.audience import Audience
 from broadcast.domain.message import Priority
 from broadcast.domain.preferences import Preferences
 from broadcast.store import audiences
-from broadcast.store.database import db
-from broadcast.store.models import User
-
-
-class Mute(db.Model):
-    """`what` is "category News" or "priority LOW"."""
-
-    __tablename__ = "silences"
-
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    what: Mapped[str] = mapped_column(String(80), primary_key=True, index=True)
+from broadcast.store.models import Mute, User
 
 
 def replace_mutes(session: Session, user_id: int, preferences: Preferences) -> None:

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Select, exists, func, insert, literal, or_
 from sqlalchemy.orm import Session
 
 from broadcast.store import audiences
-from broadcast.store.database import UtcDateTime
 from broadcast.store.models import Broadcast, LogHead, PastViewer, PastViewerRole, User, UserRole
+from broadcast.store.types import UtcDateTime
 
 
 def close_current_periods(session: Session, user_condition: ColumnElement[bool], *, at: datetime) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, func, or_
 
-from broadcast.store.database import UtcDateTime
 from broadcast.store.models import Broadcast, Receipt, User
+from broadcast.store.types import UtcDateTime
 
 _BroadcastOrClass = Broadcast | type[Broadcast]
 

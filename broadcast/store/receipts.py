@@ -5,11 +5,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import and_, func, literal_column, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from broadcast.base.cooperative import Yielder
-from broadcast.store.database import ROW_LOCK, db
+from broadcast.base.cooperative import Yielder, split_into_chunks
+from broadcast.store.database import ROW_LOCK, build_insert, db
 from broadcast.store.models import Broadcast, Receipt, UndoStep, User
 
 ReceiptTimestamp = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
@@ -35,9 +34,7 @@ def increment_inbox_version(session: Session, user_id: int, *, at: datetime) -> 
 
 def upsert(session: Session, user_id: int, ids: Iterable[int], **columns: Any) -> None:
     """Set `columns` to these values for each broadcast, whatever they were."""
-    statement = _dialect_insert(session)(_receipts_table).on_conflict_do_update(
-        index_elements=_KEY_COLUMNS, set_=columns
-    )
+    statement = build_insert(session, _receipts_table).on_conflict_do_update(index_elements=_KEY_COLUMNS, set_=columns)
     rows = [{"broadcast_id": broadcast_id, "user_id": user_id} | columns for broadcast_id in sorted(ids)]
     _execute_in_chunks(session, statement, rows)
 
@@ -84,7 +81,7 @@ def set_timestamp(
         # as text: an upsert correlates nothing, and with the column the subquery would join every receipt
         renewed_at = select(Broadcast.renewed_at).where(Broadcast.id == literal_column("receipts.broadcast_id"))
         is_unset = or_(is_unset, _receipts_table.c.read_at < renewed_at.scalar_subquery())
-    insert = _dialect_insert(session)(_receipts_table)
+    insert = build_insert(session, _receipts_table)
     new_values = {column: insert.excluded[column]}
     statement = insert.on_conflict_do_update(index_elements=_KEY_COLUMNS, set_=new_values, where=is_unset)
     # the same order for all writers, or two could deadlock
@@ -144,18 +141,16 @@ def snapshot(session: Session, user_id: int, ids: Sequence[int], columns: Sequen
     """The current values of these columns as JSON, for `restore`; empty for a message without a receipt."""
     rows: dict[int, list[str | None]] = {broadcast_id: [None] * len(columns) for broadcast_id in ids}
     query = select(Receipt.broadcast_id, *(getattr(Receipt, column) for column in columns))
-    yielder = Yielder()
-    for start in range(0, len(ids), _CHUNK_ROWS):
-        chunk = query.where(Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids[start : start + _CHUNK_ROWS]))
-        for broadcast_id, *values in session.execute(chunk):
+    for chunk in split_into_chunks(ids, _CHUNK_ROWS):
+        is_in_chunk = (Receipt.user_id == user_id, Receipt.broadcast_id.in_(chunk))
+        for broadcast_id, *values in session.execute(query.where(*is_in_chunk)):
             rows[broadcast_id] = [value and value.isoformat() for value in values]
-        yielder.maybe_yield()
     return {"columns": list(columns), "rows": [[broadcast_id, *values] for broadcast_id, values in rows.items()]}
 
 
 def restore(session: Session, user_id: int, before: dict[str, Any]) -> list[int]:
     """Restore the values of a `snapshot`; return the ids."""
-    insert = _dialect_insert(session)(_receipts_table)
+    insert = build_insert(session, _receipts_table)
     columns = {name: insert.excluded[name] for name in before["columns"]}
     rows = []
     for broadcast_id, *values in before["rows"]:
@@ -169,7 +164,7 @@ def restore(session: Session, user_id: int, before: dict[str, Any]) -> list[int]
 def save_undo_step(session: Session, user_id: int, *, key: str, at: datetime, before: dict[str, Any]) -> None:
     """Store how to undo the newest action; it replaces the previous one."""
     values = {"key": key, "at": at, "before": before}
-    statement = _dialect_insert(session)(UndoStep).values(user_id=user_id, **values)
+    statement = build_insert(session, UndoStep).values(user_id=user_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
 
 
@@ -182,20 +177,14 @@ def _execute_in_chunks(session: Session, statement: Any, rows: Sequence[dict[str
 
     Lets other greenlets run between chunks.
     """
-    yielder = Yielder()
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        session.execute(statement, rows[start : start + _CHUNK_ROWS])
-        yielder.maybe_yield()
-
-
-def _dialect_insert(session: Session) -> Any:
-    return sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    for chunk in split_into_chunks(rows, _CHUNK_ROWS):
+        session.execute(statement, chunk)
 
 
 def filter_without_receipt(session: Session, user_id: int, ids: Sequence[int]) -> list[int]:
     """Those of `ids` for which this user has no receipt."""
     missing_ids = set(ids)
-    for start in range(0, len(ids), _CHUNK_ROWS):
-        is_in_chunk = Receipt.broadcast_id.in_(ids[start : start + _CHUNK_ROWS])
-        missing_ids -= set(session.scalars(select(Receipt.broadcast_id).where(Receipt.user_id == user_id, is_in_chunk)))
+    for chunk in split_into_chunks(ids, _CHUNK_ROWS):
+        is_in_chunk = (Receipt.user_id == user_id, Receipt.broadcast_id.in_(chunk))
+        missing_ids -= set(session.scalars(select(Receipt.broadcast_id).where(*is_in_chunk)))
     return sorted(missing_ids)

@@ -3,14 +3,15 @@
 A broadcast is marked (`receipts_deleted_at`) before its first receipt is deleted, so that no statistics use the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ForeignKey, Table, and_, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Table, and_, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import Broadcast, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
 from broadcast.store.models.ingest import InboundEventSample
 
@@ -65,33 +66,14 @@ def delete_receipts(session: Session, ids: Sequence[int]) -> int:
 
 def delete_acknowledgements(session: Session, ids: Sequence[int]) -> int:
     """Delete the acknowledged texts of these broadcasts, at most BATCH_ROWS: they are kept as long as the receipts."""
-    tables = (EarlierAcknowledgement.__table__, RevisionText.__table__)
-    return next(
-        (
-            deleted_count
-            for table in tables
-            if (deleted_count := _delete_batch(session, table, table.c.broadcast_id.in_(ids)))
-        ),
-        0,
+    return _delete_first_batch(
+        session, (EarlierAcknowledgement.__table__.c.broadcast_id, RevisionText.__table__.c.broadcast_id), ids
     )
 
 
 def delete_dependent_rows(session: Session, ids: Sequence[int]) -> int:
     """Delete other dependent rows of these broadcasts, at most BATCH_ROWS of one table; return how many. Zero: done."""
-    dependent_columns = (
-        (table, foreign_key.parent)
-        for table in _list_dependent_tables()
-        for foreign_key in table.foreign_keys
-        if _references_broadcasts(foreign_key)
-    )
-    return next(
-        (
-            deleted_count
-            for table, column in dependent_columns
-            if (deleted_count := _delete_batch(session, table, column.in_(ids)))
-        ),
-        0,
-    )
+    return _delete_first_batch(session, _list_references(), ids)
 
 
 def delete_broadcasts(session: Session, ids: Sequence[int]) -> int:
@@ -107,15 +89,19 @@ def _delete_batch(session: Session, table: Table, condition: ColumnElement[bool]
     return session.execute(delete(table).where(is_in_batch), execution_options=RUN_IN_THREAD).rowcount
 
 
-def _list_dependent_tables() -> list[Table]:
-    """Tables with a foreign key to broadcasts, dependent ones before those they depend on."""
-    return [
-        table for table in reversed(db.metadata.sorted_tables) if any(map(_references_broadcasts, table.foreign_keys))
-    ]
+def _delete_first_batch(session: Session, columns: Iterable[ColumnElement[int]], ids: Sequence[int]) -> int:
+    """Delete a batch of the first table that has rows with these broadcast ids."""
+    for column in columns:
+        if deleted_count := _delete_batch(session, column.table, column.in_(ids)):
+            return deleted_count
+    return 0
 
 
-def _references_broadcasts(foreign_key: ForeignKey) -> bool:
-    return foreign_key.column is Broadcast.__table__.c.id
+def _list_references() -> list[ColumnElement[int]]:
+    """Columns that refer to broadcasts, in tables before those that they depend on."""
+    tables = reversed(db.metadata.sorted_tables)
+    keys = (foreign_key for table in tables for foreign_key in table.foreign_keys)
+    return [foreign_key.parent for foreign_key in keys if foreign_key.column is Broadcast.__table__.c.id]
 
 
 def _is_ended(before: datetime) -> ColumnElement[bool]:

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
 from broadcast.store import past_viewers
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import (
     Broadcast,
     BroadcastExceptRole,

@@ -16,7 +16,7 @@ _MAX_TOKENS = 12
 def matches(q: str) -> ColumnElement[bool]:
     """The condition that a broadcast matches all of `q`; true for an empty text."""
     tokens = tokenize(q)[:_MAX_TOKENS]
-    conditions = [contains_literal(part) for part in extract_literals(q)[:_MAX_TOKENS]]
+    conditions = [_contains_literal(part) for part in extract_literals(q)[:_MAX_TOKENS]]
     if tokens:
         conditions.append(
             _matches_on_sqlite(tokens) if db.engine.dialect.name == "sqlite" else _matches_on_postgresql(tokens)
@@ -24,10 +24,9 @@ def matches(q: str) -> ColumnElement[bool]:
     return and_(literal(True), *conditions)
 
 
-def contains_literal(literal_text: str) -> ColumnElement[bool]:
-    """The condition that title or text contains `literal_text` as typed. Reads every candidate row."""
-    pattern = "%" + literal_text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    return or_(Broadcast.title.ilike(pattern, escape="\\"), Broadcast.content.ilike(pattern, escape="\\"))
+def _contains_literal(part: str) -> ColumnElement[bool]:
+    """The condition that title or text contains `part` as typed. Reads every candidate row."""
+    return or_(Broadcast.title.icontains(part, autoescape=True), Broadcast.content.icontains(part, autoescape=True))
 
 
 def _matches_on_sqlite(tokens: list[str]) -> ColumnElement[bool]:

@@ -1,21 +1,11 @@
 """The name of this system, created once with its database: it distinguishes systems at the same brokers."""
 
-from sqlalchemy import CheckConstraint, String, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import select
 
 from broadcast.store.database import db
+from broadcast.store.models import SystemIdentity
 
 _DEFAULT_GROUP = "broadcast.bridge"
-
-
-class SystemIdentity(db.Model):
-    """One row. `name` is empty where Kafka was read before systems had names: their consumer group stays the same."""
-
-    __tablename__ = "system_identity"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str] = mapped_column(String(32))
 
 
 def get_kafka_group() -> str:

@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import LargeBinary, Table, delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
-from broadcast.store.database import UtcDateTime, db
+from broadcast.store.database import db
 from broadcast.store.models import ProviderLogoutRow, SchemaSupport, User, UserSession
 from broadcast.store.models.activity import SchedulerState
 from broadcast.store.models.setup import SetupCode
+from broadcast.store.types import UtcDateTime
 
 _BATCH_ROWS = 500
 _SKIPPED_TABLES = {

@@ -6,26 +6,15 @@ An indexed table of words, the same on both databases: scanning a million names 
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, ForeignKey, Select, String, and_, delete, event, false, insert, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import ColumnElement, Select, and_, delete, event, false, insert, select
+from sqlalchemy.orm import Session
 
 from broadcast.domain.search_tokens import tokenize
 from broadcast.store.database import db
-from broadcast.store.models import User
+from broadcast.store.models import User, UserSearchToken
 
 _MAX_TOKENS = 6  # per query
 _MAX_CHARACTER = "\U0010ffff"  # sorts behind every word with the same prefix
-# byte order, or ranges mean nothing
-_BYTE_ORDERED_STRING = String(64).with_variant(String(64, collation="C"), "postgresql")
-
-
-class UserSearchToken(db.Model):
-    """One word of a user's username or name."""
-
-    __tablename__ = "person_words"
-
-    word: Mapped[str] = mapped_column(_BYTE_ORDERED_STRING, primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
 def build_rows(users: Iterable[tuple[int, str, str]]) -> list[dict[str, Any]]:

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Select, bindparam, exists, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from broadcast.base.cooperative import Yielder
-from broadcast.domain.audience import Audience, EveryoneAudience
+from broadcast.base.cooperative import split_into_chunks
+from broadcast.domain.audience import EveryoneAudience
 from broadcast.domain.message import parse_id_or_username
-from broadcast.domain.preferences import Preferences
-from broadcast.domain.preferences import parse_stored_preferences as stored_preferences
+from broadcast.domain.preferences import Preferences, parse_stored_preferences
 from broadcast.domain.usernames import normalize_username
 from broadcast.store import audiences, mutes, user_search
-from broadcast.store.database import ROW_LOCK, db
+from broadcast.store.database import MAX_IN_VALUES, ROW_LOCK, db
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import (
     ApiToken,
@@ -27,7 +26,6 @@ from broadcast.store.models import (
     UserSession,
 )
 
-_CHUNK_SIZE = 500  # values in one IN list; SQLite takes 32,766 in a statement
 _preferences_query = PreparedQuery(select(User.preferences).where(User.id == bindparam("user_id", type_=BigInteger)))
 
 
@@ -66,7 +64,7 @@ def find(name: int | str) -> User | None:
 def get_preferences(user_id: int) -> Preferences:
     """The user's alert preferences."""
     row = _preferences_query.fetch_first({"user_id": user_id})
-    return stored_preferences((row and row[0]) or {})
+    return parse_stored_preferences((row and row[0]) or {})
 
 
 def set_preferences(session: Session, user_id: int, preferences: Preferences) -> None:
@@ -106,7 +104,7 @@ def _count_by_role() -> dict[str, int]:
 
 def find_missing_roles(names: Iterable[str]) -> set[str]:
     missing_names = set(names)
-    for chunk in _split_into_chunks(sorted(missing_names)):
+    for chunk in split_into_chunks(sorted(missing_names), MAX_IN_VALUES):
         known_roles = select(Role.name).where(Role.name.in_(chunk), Role.deleted_at.is_(None))
         missing_names -= set(db.session.scalars(known_roles))
     return missing_names
@@ -124,10 +122,10 @@ def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
     """User ids by these ids and usernames, for those that exist and are enabled."""
     ids_by_name: dict[int | str, int] = {}
     is_enabled = User.disabled_at.is_(None)
-    for chunk in _split_into_chunks([name for name in names if isinstance(name, str)]):
+    for chunk in split_into_chunks([name for name in names if isinstance(name, str)], MAX_IN_VALUES):
         query = select(User.username, User.id).where(User.username.in_(chunk), is_enabled)
         ids_by_name.update(map(tuple, db.session.execute(query)))
-    for chunk in _split_into_chunks([name for name in names if isinstance(name, int)]):
+    for chunk in split_into_chunks([name for name in names if isinstance(name, int)], MAX_IN_VALUES):
         ids_by_name.update(
             (user_id, user_id) for user_id in db.session.scalars(select(User.id).where(User.id.in_(chunk), is_enabled))
         )
@@ -136,18 +134,19 @@ def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
 
 def get_names(ids: Iterable[int]) -> dict[int, str]:
     """Display names by user id."""
-    names_by_id: dict[int, str] = {}
-    for chunk in _split_into_chunks(sorted(set(ids))):
-        names_by_id.update(map(tuple, db.session.execute(select(User.id, User.name).where(User.id.in_(chunk)))))
-    return names_by_id
+    return _get_values(User.name, ids)
 
 
 def get_usernames(ids: Iterable[int]) -> dict[int, str]:
     """Usernames by user id, disabled users included."""
-    usernames_by_id: dict[int, str] = {}
-    for chunk in _split_into_chunks(sorted(set(ids))):
-        usernames_by_id.update(map(tuple, db.session.execute(select(User.id, User.username).where(User.id.in_(chunk)))))
-    return usernames_by_id
+    return _get_values(User.username, ids)
+
+
+def _get_values(column: InstrumentedAttribute[str], ids: Iterable[int]) -> dict[int, str]:
+    values_by_id: dict[int, str] = {}
+    for chunk in split_into_chunks(sorted(set(ids)), MAX_IN_VALUES):
+        values_by_id.update(map(tuple, db.session.execute(select(User.id, column).where(User.id.in_(chunk)))))
+    return values_by_id
 
 
 def search(q: str, *, limit: int) -> list[User]:
@@ -157,18 +156,13 @@ def search(q: str, *, limit: int) -> list[User]:
     return sorted(users, key=lambda user: (not user.username.startswith(prefix), user.username))[:limit]
 
 
-def count(audience: Audience) -> int:
-    """The number of enabled users in the audience now."""
-    return audiences.count(audience)
-
-
 def bump_membership_version(session: Session) -> None:
     """Record that users or their roles change in this transaction; every such change must call it."""
     session.execute(update(MembershipVersion).values(version=secrets.token_hex(8)))
 
 
 def count_all() -> int:
-    return count(EveryoneAudience())
+    return audiences.count(EveryoneAudience())
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +228,7 @@ def list_user_tokens(session: Session, user_id: int) -> Sequence[ApiToken]:
 def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
     """Which of these are taken, by enabled or disabled users."""
     taken: set[str] = set()
-    for chunk in _split_into_chunks(sorted(usernames)):
+    for chunk in split_into_chunks(sorted(usernames), MAX_IN_VALUES):
         taken.update(db.session.scalars(select(User.username).where(User.username.in_(chunk))))
     return taken
 
@@ -259,7 +253,7 @@ def end_sessions(
 ) -> list[int]:
     """End the open sessions of these users except `kept_session_id`; return the ids of the ended ones."""
     ended_ids: list[int] = []
-    for chunk in _split_into_chunks(sorted(user_ids)):
+    for chunk in split_into_chunks(sorted(user_ids), MAX_IN_VALUES):
         statement = update(UserSession).where(UserSession.user_id.in_(chunk), UserSession.ended_at.is_(None))
         if kept_session_id is not None:
             statement = statement.where(UserSession.id != kept_session_id)
@@ -308,11 +302,3 @@ def _apply_filters(query: Select, filters: UserFilters) -> Select:
 
 def _is_storable(name: int | str) -> bool:
     return "\0" not in name and name.isprintable() if isinstance(name, str) else 0 < name < 2**63
-
-
-def _split_into_chunks(values: list) -> Iterable[list]:
-    """Lets other greenlets run between chunks."""
-    yielder = Yielder()
-    for start in range(0, len(values), _CHUNK_SIZE):
-        yield values[start : start + _CHUNK_SIZE]
-        yielder.maybe_yield()

@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from broadcast.base.app_parts import AppPart
 from broadcast.store import broadcasts, receipts
-from broadcast.store.database import write_transaction
 from broadcast.store.receipts import ReceiptTimestamp
+from broadcast.store.transactions import write_transaction
 
 _BATCH_ROWS = 200  # rows in one transaction: it holds SQLite's only write lock for a few milliseconds
 _PAUSE_SECONDS = 0.006  # longer than a batch: streams come first

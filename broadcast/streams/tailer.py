@@ -14,7 +14,7 @@ from gevent.event import Event as GeventEvent
 from broadcast.domain import clock
 from broadcast.domain.events import Cursor, Event
 from broadcast.observability import metrics
-from broadcast.store import database, log
+from broadcast.store import engine, log
 from broadcast.store.live_broadcasts import LIVE_BROADCASTS
 from broadcast.streams.hub import Hub
 
@@ -88,7 +88,7 @@ class Tailer:
         """
         if head.seq < self._hub.head.seq:
             return False
-        connection_count = database.count_connections_made()
+        connection_count = engine.count_connections_made()
         if connection_count == self._checked_connection_count or self._last_delivered is None:
             return True
         self._checked_connection_count = connection_count

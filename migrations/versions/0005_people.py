@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from broadcast.domain import audit_hash
-from broadcast.store.database import UtcDateTime
+from broadcast.store.types import UtcDateTime
 
 Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

@@ -4,7 +4,7 @@ import json
 import random
 import sys
 
-from broadcast.actions import users
+from broadcast.actions import tokens, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
@@ -17,7 +17,7 @@ def seed_users(count: int, seed: int) -> list[tuple[str, list[str], str]]:
     for number in range(count):
         roles = [ROLES[number]] if number < len(ROLES) else sorted(rng.sample(ROLES, rng.randrange(3)))
         user_id = users.create_user(f"person{number}", None, roles=roles, by=SYSTEM, now=now)
-        token = users.create_token(user_id, scopes=["inbox"], label="chaos", by=SYSTEM, now=now)
+        token = tokens.create_token(user_id, scopes=["inbox"], label="chaos", by=SYSTEM, now=now)
         seeded_users.append((f"person{number}", roles, token))
     return seeded_users
 

@@ -14,8 +14,9 @@ from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import parse_draft
 from broadcast.store import users
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 
 
 def build_message(**changes: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import re
 from flask import Flask
 from werkzeug.routing import Rule
 
-from broadcast.actions import users
+from broadcast.actions import tokens
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from tests.support.builders import load_actor
@@ -25,5 +25,5 @@ def make_bearer_headers(app: Flask, username: str, scopes: list[str]) -> dict[st
     """Return the headers of an API client with a token of this test user."""
     with app.app_context():
         user_id = load_actor(username).user_id
-        token = users.create_token(user_id, scopes=scopes, label="x", by=SYSTEM, now=clock.now())
+        token = tokens.create_token(user_id, scopes=scopes, label="x", by=SYSTEM, now=clock.now())
     return {"Authorization": f"Bearer {token}"}

@@ -4,7 +4,7 @@ import json
 import secrets
 import sys
 
-from broadcast.actions import users
+from broadcast.actions import tokens, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
@@ -16,7 +16,7 @@ def create_recipients(count: int) -> list[str]:
     user_ids = [
         users.create_user(f"crowd{secrets.token_hex(6)}", None, roles=(), by=SYSTEM, now=now) for _ in range(count)
     ]
-    return [users.create_token(user_id, scopes=["inbox"], label="crowd", by=SYSTEM, now=now) for user_id in user_ids]
+    return [tokens.create_token(user_id, scopes=["inbox"], label="crowd", by=SYSTEM, now=now) for user_id in user_ids]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 
+from broadcast.actions import tokens as token_actions
 from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -15,7 +16,7 @@ def seed_test_users() -> dict[str, str]:
     for account in TEST_USERS:
         user_id = users.create_user(account.username, account.password, roles=account.roles, by=SYSTEM, now=now)
         for scope in ("inbox", "admin") if "admin" in account.roles else ("inbox",):
-            token = users.create_token(user_id, scopes=[scope], label="tests", by=SYSTEM, now=now)
+            token = token_actions.create_token(user_id, scopes=[scope], label="tests", by=SYSTEM, now=now)
             tokens[f"{account.username} {scope}"] = token
     return tokens
 

@@ -23,7 +23,7 @@ from broadcast.factory import create_app
 from broadcast.store import audiences, receipts
 from broadcast.store import broadcasts as stored
 from broadcast.store import users as known
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 from tests.e2e.browser.conftest import CHROMIUM, DESKTOP_VIEWPORT, PHONE_VIEWPORT, fill_compose_form, go_to_step
 from tests.support.system import PROJECT_ROOT, System
 

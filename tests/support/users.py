@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from flask import Flask
 from flask.testing import FlaskClient
 
-from broadcast.actions.users import hash_token
+from broadcast.actions.tokens import hash_token
 from broadcast.store import users
-from broadcast.store.database import write_transaction
 from broadcast.store.models import UserSession
+from broadcast.store.transactions import write_transaction
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.ingest.kafka import client
 from broadcast.store import dead_letters
-from broadcast.store.database import write_transaction
 from broadcast.store.models.ingest import DeadLetter
+from broadcast.store.transactions import write_transaction
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer

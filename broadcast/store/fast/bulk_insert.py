@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from broadcast.base.cooperative import Yielder
-from broadcast.store.database import RUN_IN_THREAD, UtcDateTime
+from broadcast.store.engine import RUN_IN_THREAD
+from broadcast.store.types import UtcDateTime
 
 Row = Mapping[str, Any]
 _CACHED_TIMES = 16  # cached driver values of times, per column

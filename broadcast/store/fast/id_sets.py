@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Integer, any_, cast, func, literal, select
 
-from broadcast.store.database import RUN_IN_THREAD, db
+from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 
 _THREAD_THRESHOLD_IDS = 2000  # ids; above that SQLite runs in a thread, as it would block the worker
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from broadcast.base.app_parts import AppPart
 from broadcast.store import credentials
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 
 _MIN_INTERVAL = timedelta(minutes=5)  # nobody needs a finer resolution
 

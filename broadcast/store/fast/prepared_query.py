@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Dialect, Select
 
-from broadcast.store.database import db, raw_read_connection
+from broadcast.store.database import db
+from broadcast.store.transactions import raw_read_connection
 
 Parameters = Mapping[str, Any]
 

@@ -3,6 +3,8 @@
 Times are aware UTC. Referenced rows stay: users are disabled or anonymized, broadcasts cancelled.
 """
 
+# ruff: noqa: F401 - imported for others, and so that every table is known
+
 from broadcast.store.models.activity import (
     AuditEntry,
     AuditHead,
@@ -13,6 +15,7 @@ from broadcast.store.models.activity import (
     Receipt,
     RevisionText,
     SchemaSupport,
+    SystemIdentity,
     UndoStep,
 )
 from broadcast.store.models.broadcasts import (
@@ -30,43 +33,13 @@ from broadcast.store.models.users import (
     Invitation,
     LinkedIdentity,
     MembershipVersion,
+    Mute,
     PastViewer,
     PastViewerRole,
     ProviderLogoutRow,
     Role,
     User,
     UserRole,
+    UserSearchToken,
     UserSession,
 )
-
-__all__ = [
-    "ApiToken",
-    "AuditEntry",
-    "AuditHead",
-    "Broadcast",
-    "BroadcastExceptRole",
-    "BroadcastExceptUser",
-    "BroadcastRole",
-    "BroadcastUser",
-    "EarlierAcknowledgement",
-    "IdempotencyKey",
-    "Invitation",
-    "LogEvent",
-    "LogHead",
-    "MessageTemplate",
-    "PastViewer",
-    "PastViewerRole",
-    "MembershipVersion",
-    "LinkedIdentity",
-    "ProviderLogoutRow",
-    "Receipt",
-    "RevisionText",
-    "Role",
-    "SavedAudience",
-    "SchemaSupport",
-    "UndoStep",
-    "User",
-    "UserRole",
-    "UserSession",
-    "build_audience",
-]

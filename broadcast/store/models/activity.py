@@ -1,24 +1,13 @@
 """Activity: receipts, the log, idempotency keys, the audit."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, Dialect, ForeignKey, Index, String, Text, TypeDecorator
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from broadcast.store.database import db
-
-
-class EncodedJson(TypeDecorator):
-    """JSON that the writer has already encoded (`domain.events.encode_compact_json`). An import passes what it read."""
-
-    impl = JSON
-    cache_ok = True
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
-        process = super().bind_processor(dialect)
-        return lambda value: value if isinstance(value, str) else process(value)
+from broadcast.store.types import EncodedJson
 
 
 class Receipt(db.Model):
@@ -182,3 +171,13 @@ class SchemaSupport(db.Model):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     oldest_code: Mapped[str] = mapped_column(String(64))
+
+
+class SystemIdentity(db.Model):
+    """One row. `name` is empty where Kafka was read before systems had names: their consumer group stays the same."""
+
+    __tablename__ = "system_identity"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(32))

@@ -9,11 +9,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, String, UniqueConstraint
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from broadcast.domain.inbound import format_offsets
-from broadcast.store.database import db
+from broadcast.store.database import build_insert, db
 
 
 class DeadLetterStatus(StrEnum):
@@ -143,9 +142,8 @@ class InboundEventSample(db.Model):
 
 def lock_senders(session: Session, owners: Collection[str], *, at: datetime) -> None:
     """Keep other transactions from judging these senders until this one ends. Locks in one order, as with sources."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for owner in sorted(owners):
-        statement = insert(InboundSender).values(owner=owner, last_at=at)
+        statement = build_insert(session, InboundSender).values(owner=owner, last_at=at)
         session.execute(statement.on_conflict_do_update(index_elements=["owner"], set_={"last_at": at}))
 
 
@@ -154,9 +152,8 @@ _COUNTERS = ("published", "repeated", "cancelled", "rejected", "collapsed", "qua
 
 def add_source_counts(session: Session, increments: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
     """Add to the counts of each source; all writers use the same order of sources, or two could deadlock."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for source, counts in sorted(increments.items()):
-        statement = insert(InboundSourceStats).values(
+        statement = build_insert(session, InboundSourceStats).values(
             dict.fromkeys(_COUNTERS, 0) | {"source": source, "last_at": at} | counts
         )
         added = {name: getattr(InboundSourceStats, name) + getattr(statement.excluded, name) for name in counts}

@@ -10,6 +10,9 @@ from broadcast.domain.audience import Viewer
 from broadcast.store.database import db
 from broadcast.store.models.activity import LogHead
 
+# byte order, or ranges mean nothing
+_BYTE_ORDERED_STRING = String(64).with_variant(String(64, collation="C"), "postgresql")
+
 
 class Role(db.Model):
     """A name that audiences and permissions refer to; lower case.
@@ -85,6 +88,24 @@ class User(db.Model):
     @property
     def as_viewer(self) -> Viewer:
         return Viewer(self.id, self.roles)
+
+
+class UserSearchToken(db.Model):
+    """One word of a user's username or name."""
+
+    __tablename__ = "person_words"
+
+    word: Mapped[str] = mapped_column(_BYTE_ORDERED_STRING, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class Mute(db.Model):
+    """A muted category or priority (`store.mutes`): `what` is "category News" or "priority LOW"."""
+
+    __tablename__ = "silences"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    what: Mapped[str] = mapped_column(String(80), primary_key=True, index=True)
 
 
 class PastViewer(db.Model):

@@ -3,7 +3,7 @@
 import flask
 from flask import Blueprint, request
 
-from broadcast.actions import users as actions
+from broadcast.actions import password_changes, sessions
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.store import users
@@ -26,7 +26,7 @@ def change_password():
     try:
         if form.get("new") != form.get("again"):
             raise Invalid({"again": "The passwords do not match."})
-        flask.session["token"] = actions.change_password(
+        flask.session["token"] = password_changes.change_password(
             form.get("current", ""),
             form.get("new", ""),
             by=identity.actor,
@@ -46,7 +46,7 @@ def end_session(session_id: int):
     identity = current_identity()
     if session_id not in {row.id for row in users.list_open_sessions(identity.id)}:
         raise NotFound("There is no such session.")
-    actions.end_session(session_id, by=identity.actor, now=clock.now())
+    sessions.end_session(session_id, by=identity.actor, now=clock.now())
     return redirect_to("account.index", "Session ended.")
 
 
@@ -54,7 +54,7 @@ def end_session(session_id: int):
 @allow("account")
 def end_others():
     identity = current_identity()
-    actions.end_sessions(identity.id, by=identity.actor, now=clock.now(), kept_session_id=identity.session_id)
+    sessions.end_sessions(identity.id, by=identity.actor, now=clock.now(), kept_session_id=identity.session_id)
     return redirect_to("account.index", "You are signed out everywhere else.")
 
 

@@ -6,8 +6,7 @@ import flask
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, redirect, request, url_for
 from flask_wtf.csrf import generate_csrf
 
-from broadcast.actions import external_login, provider_sessions
-from broadcast.actions import users as actions
+from broadcast.actions import external_login, provider_sessions, sessions
 from broadcast.actions.demo import DEMO_USERS
 from broadcast.base.errors import (
     BroadcastError,
@@ -84,7 +83,7 @@ def sign_in():
 
 def sign_in_with_password(username: str, password: str, *, now: datetime, is_admin_only: bool = False) -> int:
     """Begin a session in this browser, which ends its previous one. Returns the user id. Raises SignInRefused."""
-    token, user_id = actions.sign_in(
+    token, user_id = sessions.sign_in(
         username,
         password,
         address=limits.get_remote_address(),
@@ -169,7 +168,7 @@ def session():
 def sign_out():
     identity = current_identity()
     if identity.session_id is not None:
-        actions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
+        sessions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
     flask.session.clear()
     response = redirect_to("auth.signed_out" if _has_external_login() else "auth.login")
     response.headers["Clear-Site-Data"] = '"storage"'  # deletes this user's cursors from the browser

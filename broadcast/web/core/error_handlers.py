@@ -51,7 +51,7 @@ def init_app(app: Flask) -> None:
 
 
 def _reset_write_flag() -> None:
-    g.has_written = False  # until `store.database.write_transaction` commits in this request
+    g.has_written = False  # until `store.transactions.write_transaction` commits in this request
 
 
 def _handle_broadcast_error(problem: BroadcastError) -> Response:

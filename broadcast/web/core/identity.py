@@ -15,7 +15,7 @@ import flask
 from flask import Flask, current_app, g, request
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
-from broadcast.actions import users as actions
+from broadcast.actions import sessions, tokens
 from broadcast.base.errors import BroadcastError, Forbidden, NotSignedIn
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.domain import clock, permissions
@@ -175,11 +175,11 @@ def _get_hub_seq() -> int:
 
 
 def _authenticate_session(token: str, now: datetime) -> Identity | None:
-    credential = credentials.find_by_session_token(actions.hash_token(token))
+    credential = credentials.find_by_session_token(tokens.hash_token(token))
     if credential is None or not _touch_if_active(credential, now):
         return None
     actor = replace(_build_actor(credential, may_use_console=True), signed_in_at=credential.created_at)
-    session_name = actions.format_session_key(credential.id)
+    session_name = sessions.format_session_key(credential.id)
     expires_at = credential.created_at + _get_max_session_age(credential)
     return _build_identity(credential, actor, session_name, expires_at, session_id=credential.id)
 
@@ -214,13 +214,13 @@ def _authenticate_embed_token(token: str, now: datetime) -> Identity:
     g.embedded_in, g.scopes = credential.origin, set()
     if claims[1] <= now or not _touch_if_active(credential, now):
         raise NotSignedIn("This token has expired. Ask your server for a new one.")
-    session_name = f"{actions.format_session_key(credential.id)} {actions.format_token_key(credential.token_id)}"
+    session_name = f"{sessions.format_session_key(credential.id)} {tokens.format_token_key(credential.token_id)}"
     actor = _build_actor(credential, may_use_console=False)
     return _build_identity(credential, actor, session_name, claims[1], origin=credential.origin)
 
 
 def _authenticate_token(token: str, now: datetime) -> Identity:
-    credential = credentials.find_by_api_token(actions.hash_token(token))
+    credential = credentials.find_by_api_token(tokens.hash_token(token))
     if credential is None:
         raise NotSignedIn("This token is not valid. Ask an administrator for a new one.")
     if credential.ended_at or credential.disabled_at or (credential.expires_at and credential.expires_at <= now):
@@ -228,7 +228,7 @@ def _authenticate_token(token: str, now: datetime) -> Identity:
     LAST_USED_BUFFER.current.note_token(credential.id, credential.used_at, now=now)
     g.scopes = set(credential.scopes.split())
     actor = _build_actor(credential, may_use_console="admin" in g.scopes)
-    token_name = actions.format_token_key(credential.id)
+    token_name = tokens.format_token_key(credential.id)
     return _build_identity(credential, actor, token_name, credential.expires_at, token_id=credential.id)
 
 
@@ -255,7 +255,7 @@ def _verify_proxy_user(identity: Identity | None) -> Identity | None:
     if proxy_username == identity.username or (proxy_username is None and not flask.session.get("by_proxy")):
         return identity
     if proxy_username is not None:
-        actions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
+        sessions.sign_out(identity.session_id, by=identity.actor, now=clock.now())
     return None
 
 

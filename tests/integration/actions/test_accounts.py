@@ -3,13 +3,13 @@
 import pytest
 from sqlalchemy import select
 
-from broadcast.actions import accounts, broadcasts, edits, receipts, users
+from broadcast.actions import accounts, broadcasts, edits, password_changes, receipts, sessions, tokens, users
 from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.store import audiences, broadcast_stats
 from broadcast.store import users as known
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import (
     ApiToken,
     AuditEntry,
@@ -20,6 +20,7 @@ from broadcast.store.models import (
     User,
     UserSession,
 )
+from broadcast.store.transactions import write_transaction
 from broadcast.store.users import UserFilters
 from broadcast.web.console.broadcasts import compose_form
 from tests.support.builders import build_message, build_user_message, count_rows, load_actor, publish_message
@@ -69,9 +70,9 @@ def test_only_who_manages_people_renames_and_deletes(cast):
 
 def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     now, bob = clock.now(), cast["bob"]
-    users.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
-    users.sign_in("bob", PASSWORD, address="192.0.2.1", user_agent="Firefox", now=now)
-    users.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
+    password_changes.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
+    sessions.sign_in("bob", PASSWORD, address="192.0.2.1", user_agent="Firefox", now=now)
+    tokens.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
     with write_transaction() as session:
         session.add(LinkedIdentity(issuer="https://id", subject="b", user_id=bob.user_id, created_at=now))
         session.get(User, bob.user_id).preferences = {"minimumPriority": "HIGH"}
@@ -85,9 +86,9 @@ def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     assert known.search("bob", limit=5) == known.search("former", limit=5) == []
     assert "bob" not in [person.username for person in known.list_page(UserFilters())]
     with pytest.raises(SignInRefused):
-        users.sign_in("bob", PASSWORD, address=None, user_agent=None, now=now)
+        sessions.sign_in("bob", PASSWORD, address=None, user_agent=None, now=now)
     with pytest.raises(SignInRefused):
-        users.sign_in(user.username, PASSWORD, address=None, user_agent=None, now=now)
+        sessions.sign_in(user.username, PASSWORD, address=None, user_agent=None, now=now)
 
 
 def test_receipts_of_a_deleted_account_stay_and_it_is_missing_nowhere(cast):
@@ -137,8 +138,8 @@ def test_nothing_can_be_done_with_a_deleted_account(cast):
     for act in (
         lambda: users.enable_user(bob, by=by, now=now),
         lambda: users.set_roles(bob, ["ops"], by=by, now=now),
-        lambda: users.set_password(bob, PASSWORD, by=by, now=now),
-        lambda: users.create_token(bob, scopes=["inbox"], label="x", by=by, now=now),
+        lambda: password_changes.set_password(bob, PASSWORD, by=by, now=now),
+        lambda: tokens.create_token(bob, scopes=["inbox"], label="x", by=by, now=now),
         lambda: accounts.rename(bob, "Bob", by=by, now=now),
         lambda: accounts.delete(bob, typed_username=f"#{bob}", by=by, now=now),
     ):

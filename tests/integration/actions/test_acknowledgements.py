@@ -6,6 +6,7 @@ from broadcast.actions import broadcasts as sending
 from broadcast.actions import edits, receipts, retention
 from broadcast.base.errors import AcknowledgedTextChanged, Invalid
 from broadcast.domain import clock
+from broadcast.domain.message import Link
 from broadcast.domain.revisions import MAX_UNACKNOWLEDGED_TEXTS, hash_text
 from broadcast.store import acknowledged_revisions, broadcast_stats, broadcasts, inbox
 from broadcast.store.broadcast_stats import RevisionStats
@@ -154,5 +155,6 @@ def test_hash_is_of_title_text_and_links(cast, actions):
     acknowledge(broadcast_id, cast["bob"])
     db.session.rollback()
     text = acknowledged_revisions.get_text(broadcast_id, 1)
-    assert text.hash == hash_text(text.title, text.content, acknowledged_revisions.to_links(text))
-    assert text.hash != hash_text(text.title, text.content + " ", acknowledged_revisions.to_links(text))
+    links = [Link(**link) for link in text.actions]
+    assert text.hash == hash_text(text.title, text.content, links)
+    assert text.hash != hash_text(text.title, text.content + " ", links)

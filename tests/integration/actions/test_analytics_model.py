@@ -24,11 +24,12 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
-from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, log
-from broadcast.store.database import db, write_transaction
+from broadcast.store import audiences, broadcast_stats, broadcast_totals, broadcasts, log
+from broadcast.store.database import db
 from broadcast.store.fast.count_cache import CountCache
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 from tests.support.users import BrowserClient
@@ -191,7 +192,7 @@ class Histories(RuleBasedStateMachine):
         match act:
             case "deliver" | "see":
                 mark = "delivered_at" if act == "deliver" else "first_seen_at"
-                if broadcasts.get_audience(broadcasts.get(id)).includes(by.viewer):
+                if audiences.get_audience(broadcasts.get(id)).includes(by.viewer):
                     self.app.extensions["receipt_buffer"].add(id, [by.user_id], mark=mark)
                     self.app.extensions["receipt_buffer"].flush(now)
             case "read":

@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast.actions import broadcasts
-from broadcast.actions import users as actions
+from broadcast.actions import broadcasts, sessions, tokens
 from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
@@ -87,7 +86,7 @@ def test_author_may_send_but_not_sign_out(cast):
     with pytest.raises(Forbidden):
         publish_message(author, SIGN_OUT)
     with pytest.raises(Forbidden):
-        actions.end_sessions(cast["charlie"].user_id, by=author, now=NOW)
+        sessions.end_sessions(cast["charlie"].user_id, by=author, now=NOW)
 
 
 def test_recalled_one_signs_nobody_out(app, client):
@@ -104,7 +103,7 @@ def test_revoked_token_ends_its_streams(app, client):
     program.read_until("CONNECTED")
     with app.app_context():
         [(token, _)] = users.list_tokens()
-        actions.revoke_token(token.id, by=SYSTEM, now=NOW)
+        tokens.revoke_token(token.id, by=SYSTEM, now=NOW)
     deliver_new_events(app)
     assert program.next_frame().event == "SIGNED_OUT"
     assert program.next_frame() is None

@@ -12,7 +12,7 @@ from broadcast.base.errors import Conflict, Forbidden, IllegalTransition, Invali
 from broadcast.domain import clock
 from broadcast.domain.events import EventType
 from broadcast.domain.message import parse_draft
-from broadcast.store import broadcast_totals, broadcasts, inbox, log
+from broadcast.store import audiences, broadcast_totals, broadcasts, inbox, log
 from broadcast.store.database import db
 from broadcast.store.inbox import InboxFilters
 from broadcast.worker import scheduler
@@ -57,7 +57,7 @@ def test_live_edit_is_a_new_revision_and_an_event_for_its_audience(cast):
     )  # fmt: skip
     assert broadcast.edited_at is not None
     assert (broadcast.seq, event.seq) == (seq, seq + 1)
-    assert (event.type, event.audience) == (EventType.MESSAGE_UPDATED, broadcasts.get_audience(broadcast))
+    assert (event.type, event.audience) == (EventType.MESSAGE_UPDATED, audiences.get_audience(broadcast))
     assert event.payload == broadcast.to_card().to_payload() | {"seq": seq, "again": False}
     assert broadcasts.list_audit_entries(broadcast_id)[-1].detail == {"fields": ["content", "title"], "revision": 2}
 
@@ -152,7 +152,9 @@ def test_only_administrators_edit(cast, name):
     for attempt in (
         lambda: edit(live, cast[name], title="Mine"),
         lambda: edits.save_draft({}, None, broadcast_id=None, version=None, by=cast[name], now=NOW),
-        lambda: edits.send(draft, parse_draft(build_message(), now=NOW), version=None, by=cast[name], now=NOW),
+        lambda: actions.publish(
+            parse_draft(build_message(), now=NOW), broadcast_id=draft, version=None, by=cast[name], now=NOW
+        ),
         lambda: edits.send_delayed(draft, by=cast[name], now=NOW, until=NOW),
         lambda: edits.withdraw_broadcast(draft, by=cast[name], now=NOW),
         lambda: copies.duplicate(live, by=cast[name], now=NOW),
@@ -186,8 +188,12 @@ def test_edit_against_the_clock_is_told_that_it_went_out(cast):
     scheduler.tick(NOW + timedelta(hours=1))
     for attempt in (
         lambda: edit(broadcast_id, cast["alice"], version=version, title="Too late"),
-        lambda: edits.send(
-            broadcast_id, parse_draft(build_message(), now=NOW), version=version, by=cast["alice"], now=NOW
+        lambda: actions.publish(
+            parse_draft(build_message(), now=NOW),
+            broadcast_id=broadcast_id,
+            version=version,
+            by=cast["alice"],
+            now=NOW,
         ),
     ):
         with pytest.raises(VersionConflict):
@@ -268,12 +274,16 @@ def test_autosave_of_what_was_sent_meanwhile_is_refused(cast):
 def test_draft_sent_with_its_final_words(cast):
     saved = edits.save_draft({"title": "Half"}, None, broadcast_id=None, version=None, by=cast["alice"], now=NOW)
     draft = parse_draft(build_user_message("charlie", title="Whole"), now=NOW)
-    published = edits.send(saved.id, draft, version=saved.version, by=cast["alice"], now=NOW, idempotency_key="k")
+    published = actions.publish(
+        draft, broadcast_id=saved.id, version=saved.version, by=cast["alice"], now=NOW, idempotency_key="k"
+    )
     broadcast = found(saved.id)
     assert (broadcast.status, broadcast.title, broadcast.typed) == ("ACTIVE", "Whole", None)
     assert inbox.find(cast["charlie"].viewer, saved.id, now=NOW)
     assert not inbox.find(cast["bob"].viewer, saved.id, now=NOW)
-    again = edits.send(saved.id, draft, version=saved.version, by=cast["alice"], now=NOW, idempotency_key="k")
+    again = actions.publish(
+        draft, broadcast_id=saved.id, version=saved.version, by=cast["alice"], now=NOW, idempotency_key="k"
+    )
     assert (again.id, again.is_new, published.is_new) == (saved.id, False, True)
 
 
@@ -373,5 +383,11 @@ def test_audience_that_shrank_to_nobody_is_refused_when_sent(cast):
     draft = publish_message(cast["alice"], build_user_message("charlie", draft=True))
     people_actions.disable_user(cast["charlie"].user_id, by=load_actor("alice"), now=NOW)
     with pytest.raises(Invalid, match="charlie"):
-        edits.send(draft, parse_draft(build_user_message("charlie"), now=NOW), version=None, by=cast["alice"], now=NOW)
+        actions.publish(
+            parse_draft(build_user_message("charlie"), now=NOW),
+            broadcast_id=draft,
+            version=None,
+            by=cast["alice"],
+            now=NOW,
+        )
     assert found(draft).status == "DRAFT"

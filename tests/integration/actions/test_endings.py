@@ -9,7 +9,7 @@ from broadcast.actions import broadcasts as actions
 from broadcast.base.errors import Forbidden, IllegalTransition, Invalid, NotFound, TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.events import EventType
-from broadcast.store import broadcasts, log
+from broadcast.store import audiences, broadcasts, log
 from broadcast.store.database import db
 from broadcast.worker import scheduler
 from tests.support.builders import build_message, build_role_message, count_rows, publish_message
@@ -46,7 +46,7 @@ def test_recall_ends_it_and_tells_its_audience_once(cast):
     removed = log.read_events(0)[-1]
     assert removed.type is EventType.MESSAGE_REMOVED
     assert removed.payload == {"id": broadcast_id, "reason": "CANCELLED"}
-    assert removed.audience == broadcasts.get_audience(broadcast)
+    assert removed.audience == audiences.get_audience(broadcast)
     assert [act.action for act in broadcasts.list_audit_entries(broadcast_id)] == [
         "broadcast.published",
         "broadcast.cancelled",

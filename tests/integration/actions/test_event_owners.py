@@ -8,9 +8,9 @@ import sqlalchemy
 from broadcast.actions import inbound_events
 from broadcast.domain.actor import Actor
 from broadcast.domain.inbound import InboundRecord
-from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast
 from broadcast.store.models.ingest import CollapsedInboundEvent
+from broadcast.store.transactions import write_transaction
 from tests.integration.actions.test_inbound_events import NOW, ingest, stored
 from tests.support.inbound_records import SOURCE, build_cancel_event, build_cloud_event, build_structured_record
 

@@ -17,7 +17,7 @@ from broadcast.domain.flood_control import MAX_QUARANTINED_PER_SOURCE
 from broadcast.domain.inbound import InboundEvent, InboundRecord, RateCap, RecordPosition
 from broadcast.ingest import contract
 from broadcast.ingest.rules import Rule
-from broadcast.store import broadcasts, dead_letters, inbox, log
+from broadcast.store import audiences, dead_letters, inbox, log
 from broadcast.store.database import db
 from broadcast.store.models import AuditEntry, Broadcast
 from broadcast.store.models.ingest import InboundEventKey, InboundSourceStats, RuleTally
@@ -391,4 +391,4 @@ def test_card_reaches_whom_it_reached(outside):
     ingest(outside, keyed("1", data=build_role_message("ops")), keyed("2", data=build_role_message("ops")))
     [card] = stored()
     assert card.audience_count == 1
-    assert broadcasts.get_audience(card) == log.read_events(0)[0].audience
+    assert audiences.get_audience(card) == log.read_events(0)[0].audience

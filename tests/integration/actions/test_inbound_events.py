@@ -14,7 +14,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.events import EventType
 from broadcast.domain.inbound import InboundEvent, InboundRecord
 from broadcast.ingest import contract
-from broadcast.store import broadcasts, dead_letters, log
+from broadcast.store import audiences, broadcasts, dead_letters, log
 from broadcast.store.database import db
 from broadcast.store.models import AuditEntry, Broadcast
 from broadcast.store.models.ingest import InboundSourceStats
@@ -86,7 +86,7 @@ def test_event_in_a_batch_becomes_what_a_person_would_have_sent(outside, cast):
         from_outside, typed = stored()[-2], broadcasts.get(by_hand)
         for name in ("status", "content_html", "audience_kind", "audience_count", "role_names", "why", "published_at"):
             assert getattr(from_outside, name) == getattr(typed, name), name
-        assert broadcasts.get_audience(from_outside) == broadcasts.get_audience(typed)
+        assert audiences.get_audience(from_outside) == audiences.get_audience(typed)
         first, second = log.read_events(typed.seq - 2)
         assert first.payload.keys() == second.payload.keys()
         assert first.audience == second.audience
@@ -156,7 +156,7 @@ def test_recall_takes_the_broadcast_from_every_screen(outside):
     assert (row.status, row.cancel_reason) == ("CANCELLED", "All clear")
     removed = log.read_events(1)[0]
     assert (removed.type, removed.payload["id"]) == (EventType.MESSAGE_REMOVED, row.id)
-    assert removed.audience == broadcasts.get_audience(row)
+    assert removed.audience == audiences.get_audience(row)
 
 
 def test_announcement_and_recall_in_one_batch_are_both_logged_in_order(outside):

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
-from broadcast.actions import password_rules, passwords
+from broadcast.actions import password_changes, password_rules, passwords, sessions, tokens
 from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import User, UserSession
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import count_rows, load_actor
 
 NOW = clock.now()
@@ -25,12 +26,12 @@ def dana(cast) -> int:
 
 
 def sign_in(password: str = PASSWORD, **more) -> str:
-    return actions.sign_in("dana", password, address=None, user_agent=None, now=NOW, **more)[0]
+    return sessions.sign_in("dana", password, address=None, user_agent=None, now=NOW, **more)[0]
 
 
 def is_open(token: str) -> bool:
     db.session.rollback()
-    query = db.select(UserSession).where(UserSession.token_hash == actions.hash_token(token))
+    query = db.select(UserSession).where(UserSession.token_hash == tokens.hash_token(token))
     row = db.session.scalar(query)
     return row is not None and row.ended_at is None
 
@@ -107,25 +108,27 @@ def test_odd_password_is_refused_and_matches_nothing(dana, password):
 def test_own_password_is_never_changed_without_the_old_one(dana):
     before = db.session.get(User, dana).password_hash
     for change in (
-        lambda: actions.set_password(dana, OTHER, by=load_actor("dana"), now=NOW),
-        lambda: actions.reset_password(dana, by=load_actor("dana"), now=NOW),
+        lambda: password_changes.set_password(dana, OTHER, by=load_actor("dana"), now=NOW),
+        lambda: password_changes.reset_password(dana, by=load_actor("dana"), now=NOW),
     ):
         with pytest.raises(Conflict):
             change()
     db.session.rollback()
     assert db.session.get(User, dana).password_hash == before
-    actions.set_password(dana, OTHER, by=SYSTEM, now=NOW)
+    password_changes.set_password(dana, OTHER, by=SYSTEM, now=NOW)
     assert sign_in(OTHER)
 
 
 def test_change_of_the_own_password_gives_this_browser_another_cookie_and_ends_the_others(dana):
     here, elsewhere = sign_in(), sign_in()
-    query = db.select(UserSession.id).where(UserSession.token_hash == actions.hash_token(here))
+    query = db.select(UserSession.id).where(UserSession.token_hash == tokens.hash_token(here))
     session_id = db.session.scalar(query)
-    token = actions.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
+    token = password_changes.change_password(
+        PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id
+    )
     assert (is_open(here), is_open(elsewhere), is_open(token)) == (False, False, True)
     assert (
-        db.session.scalar(db.select(UserSession.id).where(UserSession.token_hash == actions.hash_token(token)))
+        db.session.scalar(db.select(UserSession.id).where(UserSession.token_hash == tokens.hash_token(token)))
         == session_id
     )
 
@@ -142,7 +145,7 @@ def test_sign_in_that_is_under_way_loses_against_an_administrator(dana, monkeypa
         monkeypatch.setattr(passwords, "verify_password", real)
         match what:
             case "reset":
-                actions.reset_password(dana, by=load_actor("alice"), now=NOW)
+                password_changes.reset_password(dana, by=load_actor("alice"), now=NOW)
             case "disabled":
                 actions.disable_user(dana, by=load_actor("alice"), now=NOW)
             case _:
@@ -162,11 +165,11 @@ def test_change_of_password_that_is_under_way_loses_against_a_reset(dana, monkey
 
     def meanwhile(password: str) -> str:
         monkeypatch.setattr(passwords, "hash_password", real)
-        given.append(actions.reset_password(dana, by=load_actor("alice"), now=NOW))
+        given.append(password_changes.reset_password(dana, by=load_actor("alice"), now=NOW))
         return real(password)
 
     monkeypatch.setattr(passwords, "hash_password", meanwhile)
     with pytest.raises(Invalid) as caught:
-        actions.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
+        password_changes.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
     assert set(caught.value.fields) == {"current"}
     assert sign_in(given[0])

@@ -120,7 +120,7 @@ def test_many_unknown_names_are_told_in_one_short_sentence(cast):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("broken", ["broadcast.store.log.append", "broadcast.actions.audit.record"])
+@pytest.mark.parametrize("broken", ["broadcast.store.log.append", "broadcast.store.audit.record"])
 def test_nothing_is_half_written_when_a_step_fails(cast, monkeypatch, broken):
     before = count_rows()
 

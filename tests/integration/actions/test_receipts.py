@@ -11,9 +11,10 @@ from broadcast.actions import receipts as actions
 from broadcast.base.errors import NotFound
 from broadcast.domain import clock
 from broadcast.store import inbox, log, receipts
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Receipt
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, count_rows, publish_message
 from tests.support.databases import DATABASE_URL
 

@@ -16,8 +16,9 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import get_role_permissions
 from broadcast.store import audit, broadcasts, log, overdue_schedules
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from broadcast.worker import scheduler
 from tests.support.builders import build_message, build_user_message, publish_message
 

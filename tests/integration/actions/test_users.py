@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast.actions import passwords
+from broadcast.actions import password_changes, passwords, tokens
+from broadcast.actions import sessions as session_actions
 from broadcast.actions import users as actions
 from broadcast.actions.user_import import import_users
 from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
@@ -29,7 +30,7 @@ def create(username: str = "dana", password: str | None = None, **more) -> int:
 
 
 def sign_in(username: str, password: str = PASSWORD) -> tuple[str, int]:
-    return actions.sign_in(username, password, address="192.0.2.1", user_agent="tests", now=NOW)
+    return session_actions.sign_in(username, password, address="192.0.2.1", user_agent="tests", now=NOW)
 
 
 def sessions() -> list[UserSession]:
@@ -110,8 +111,8 @@ def test_only_administrators_change_people(cast, name):
         lambda: actions.create_user("eve", None, by=by, now=NOW),
         lambda: actions.set_roles(by.user_id, ["admin"], by=by, now=NOW),
         lambda: actions.disable_user(bob, by=by, now=NOW),
-        lambda: actions.set_password(bob, PASSWORD, by=by, now=NOW),
-        lambda: actions.create_token(by.user_id, scopes=["inbox"], label="x", by=by, now=NOW),
+        lambda: password_changes.set_password(bob, PASSWORD, by=by, now=NOW),
+        lambda: tokens.create_token(by.user_id, scopes=["inbox"], label="x", by=by, now=NOW),
     ):
         with pytest.raises(Forbidden):
             act()
@@ -122,8 +123,8 @@ def test_person_who_does_not_exist_is_not_found(cast):
     for act in (
         lambda: actions.set_roles(99_999, [], by=SYSTEM, now=NOW),
         lambda: actions.disable_user(99_999, by=SYSTEM, now=NOW),
-        lambda: actions.set_password(99_999, PASSWORD, by=SYSTEM, now=NOW),
-        lambda: actions.create_token(99_999, scopes=["inbox"], label="x", by=SYSTEM, now=NOW),
+        lambda: password_changes.set_password(99_999, PASSWORD, by=SYSTEM, now=NOW),
+        lambda: tokens.create_token(99_999, scopes=["inbox"], label="x", by=SYSTEM, now=NOW),
     ):
         with pytest.raises(NotFound):
             act()
@@ -136,7 +137,7 @@ def test_session_begins_and_only_its_hash_is_kept(dana):
     token, user_id = sign_in("DANA")
     [row] = sessions()
     assert user_id == row.user_id == dana
-    assert row.token_hash == actions.hash_token(token) != token
+    assert row.token_hash == tokens.hash_token(token) != token
     assert (row.address, row.agent, row.ended_at) == ("192.0.2.1", "tests", None)
     assert last_audit().action == "person.signed_in"
 
@@ -178,7 +179,7 @@ def test_sign_out_ends_one_session_and_tells_its_streams(dana):
         sign_in("dana")
     first, second = (row.id for row in sessions())
     for _ in range(2):  # ending an ended one is fine
-        actions.sign_out(first, by=load_actor("dana"), now=NOW)
+        session_actions.sign_out(first, by=load_actor("dana"), now=NOW)
     assert [row.ended_at is None for row in sessions()] == [False, True]
     [event] = log.read_events(0)
     assert (event.type, event.payload) == (EventType.SESSION_ENDED, {"session": f"session:{first}"})
@@ -188,7 +189,7 @@ def test_sign_out_ends_one_session_and_tells_its_streams(dana):
 
 def test_nobody_ends_the_session_of_another(cast, dana):
     sign_in("dana")
-    actions.sign_out(sessions()[0].id, by=cast["bob"], now=NOW)
+    session_actions.sign_out(sessions()[0].id, by=cast["bob"], now=NOW)
     assert sessions()[0].ended_at is None
     assert log.read_events(0) == []
 
@@ -229,7 +230,7 @@ def test_change_of_roles_without_its_event_is_no_change(cast, monkeypatch):
 def test_new_password_ends_every_session(dana):
     sign_in("dana")
     sign_in("dana")
-    actions.set_password(dana, "another long one", by=load_actor("alice"), now=NOW)
+    password_changes.set_password(dana, "another long one", by=load_actor("alice"), now=NOW)
     assert all(row.ended_at for row in sessions())
     assert [event.type for event in log.read_events(0)] == [EventType.SESSION_ENDED] * 2
     with pytest.raises(SignInRefused):
@@ -251,11 +252,11 @@ def test_session_in_use_is_noted_at_most_every_few_minutes(dana):
 
 
 def test_token_is_shown_once_and_kept_as_a_hash(cast):
-    token = actions.create_token(
+    token = tokens.create_token(
         cast["bob"].user_id, scopes=["inbox"], label="x", by=SYSTEM, now=NOW, valid_for=timedelta(days=1)
     )
     [row] = db.session.scalars(db.select(ApiToken))
-    assert row.token_hash == actions.hash_token(token)
+    assert row.token_hash == tokens.hash_token(token)
     assert token not in str({**vars(row)}) + str(last_audit().detail)
     assert (row.scopes, row.expires_at) == ("inbox", NOW + timedelta(days=1))
 
@@ -263,13 +264,13 @@ def test_token_is_shown_once_and_kept_as_a_hash(cast):
 @pytest.mark.parametrize("scopes", [["root"], ["inbox", "ADMIN"], ["inbox admin"]])
 def test_unknown_scope_is_refused(cast, scopes):
     with pytest.raises(Invalid):
-        actions.create_token(cast["alice"].user_id, scopes=scopes, label="x", by=SYSTEM, now=NOW)
+        tokens.create_token(cast["alice"].user_id, scopes=scopes, label="x", by=SYSTEM, now=NOW)
 
 
 def test_token_cannot_give_a_right_that_its_person_lacks(cast):
     before = count_rows()
     with pytest.raises(Invalid) as caught:
-        actions.create_token(cast["bob"].user_id, scopes=["admin"], label="x", by=SYSTEM, now=NOW)
+        tokens.create_token(cast["bob"].user_id, scopes=["admin"], label="x", by=SYSTEM, now=NOW)
     assert set(caught.value.fields) == {"scope"}
     assert count_rows() == before
 
@@ -281,7 +282,7 @@ def test_count_of_people_is_exact_after_every_change(cast, monkeypatch):
 
     def counts() -> tuple[int, int, int | None]:
         db.session.rollback()
-        return people.count(everyone), people.count(ops), people.count_users_by_role().get("ops")
+        return audiences.count(everyone), audiences.count(ops), people.count_users_by_role().get("ops")
 
     assert counts() == (3, 1, 1)
     dana = create(roles=["ops"])

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from broadcast.actions import password_changes, sessions
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -42,7 +43,7 @@ def test_created_person_can_sign_in(app, run):
     )
     with app.app_context():
         assert users.get_by_username("dana").roles == {"ops", "sales"}
-        assert actions.sign_in("dana", PASSWORD, address=None, user_agent=None, now=clock.now())
+        assert sessions.sign_in("dana", PASSWORD, address=None, user_agent=None, now=clock.now())
 
 
 @pytest.mark.parametrize(
@@ -195,5 +196,5 @@ def test_invitation_is_printed_and_can_be_accepted(app, client, run):
     assert re.fullmatch(r"/invitation/[\w-]{43}", path)
     assert client().get(path).status_code == 200
     with app.app_context():
-        actions.set_password(users.get_by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
+        password_changes.set_password(users.get_by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
     assert "Nobody to invite" in run("invite-user", "--username", "bob", status=1)

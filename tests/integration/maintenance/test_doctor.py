@@ -18,8 +18,9 @@ from broadcast.launcher.children import ChildProcesses
 from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
 from broadcast.launcher.signals import StopSignals
 from broadcast.maintenance import doctor, public_check
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import load_actor, publish_message
 from tests.support.databases import DATABASE_URL, temporary_database
 from tests.support.oidc_provider import serve_oidc_provider

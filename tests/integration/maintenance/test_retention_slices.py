@@ -13,8 +13,9 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts
 from broadcast.store import retention as store
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import AuditEntry, Broadcast, BroadcastUser, Receipt
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_user_message, expire_broadcast, publish_message
 
 BATCH = 5

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from broadcast.domain import clock
 from broadcast.observability import metrics
-from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from broadcast.worker import gauges
 from tests.conftest import deliver_new_events
 from tests.support.builders import load_actor, publish_message

@@ -13,9 +13,9 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.domain.stats import BroadcastTotals, FunnelCounts
 from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, receipts
 from broadcast.store.broadcast_stats import RoleStats
-from broadcast.store.database import write_transaction
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 
 NOW = clock.now()

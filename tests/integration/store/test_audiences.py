@@ -54,7 +54,7 @@ def test_store_and_domain_agree_for_many_audiences(cast, everybody):
     for target in random_targets(everybody, 80):
         draft = parse_draft(build_message(**target, draft=True), now=NOW)
         broadcast_id = actions.publish(draft, by=cast["alice"], now=NOW).id
-        audience = broadcasts.get_audience(broadcasts.get(broadcast_id))
+        audience = audiences.get_audience(broadcasts.get(broadcast_id))
         assert audience == actions.resolve_audience(draft.target)
         members = [viewer.user_id for viewer in everybody if audience.includes(viewer)]
         assert audiences.list_user_ids(audience) == members, target

@@ -8,14 +8,14 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
-from broadcast.actions import audit as acts
 from broadcast.actions import users as actions
 from broadcast.domain import audit_hash, clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import audit
 from broadcast.store.audit import AuditFilters
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import AuditEntry
+from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
 from tests.support.builders import publish_message
 
@@ -54,7 +54,7 @@ def test_every_act_is_a_row_that_seals_the_one_before(cast):
 def test_a_long_batch_is_one_chain(cast):
     with write_transaction() as session:
         for n in range(250):
-            acts.record(session, SYSTEM, "test.acted", "test", n, now=NOW, n=n)
+            audit.record(session, SYSTEM, "test.acted", "test", n, now=NOW, n=n)
     verdict = audit.verify_chain()
     assert verdict.broken_id is None
     assert [row.detail["n"] for row in rows()[-250:]] == list(range(250))
@@ -105,7 +105,7 @@ def test_chain_rewritten_as_a_whole_is_told_by_a_hash_noted_elsewhere(cast):
 def test_act_that_fails_leaves_no_row_and_no_gap(cast):
     before = len(rows())
     with pytest.raises(ZeroDivisionError), write_transaction() as session:
-        acts.record(session, SYSTEM, "x", "y", 1, now=NOW)
+        audit.record(session, SYSTEM, "x", "y", 1, now=NOW)
         raise ZeroDivisionError
     actions.set_roles(cast["bob"].user_id, [], by=SYSTEM, now=NOW)
     assert [row.action for row in rows()[before:]] == ["person.roles"]
@@ -115,10 +115,10 @@ def test_act_that_fails_leaves_no_row_and_no_gap(cast):
 def test_savepoint_takes_its_own_rows_back_and_no_others(cast):
     before = len(rows())
     with write_transaction() as session:
-        acts.record(session, SYSTEM, "outer", "y", 1, now=NOW)
+        audit.record(session, SYSTEM, "outer", "y", 1, now=NOW)
         for fails in (True, False):
             savepoint = session.begin_nested()
-            acts.record(session, SYSTEM, f"inner {fails}", "y", 1, now=NOW)
+            audit.record(session, SYSTEM, f"inner {fails}", "y", 1, now=NOW)
             savepoint.rollback() if fails else savepoint.commit()
     assert [row.action for row in rows()[before:]] == ["outer", "inner False"]
     assert audit.verify_chain().broken_id is None

@@ -8,7 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.store.availability import is_unavailable
-from broadcast.store.database import db, raw_read_connection, write_transaction
+from broadcast.store.database import db
+from broadcast.store.transactions import raw_read_connection, write_transaction
 from tests.support.databases import DATABASE_URL
 
 on_a_server = pytest.mark.skipif(not DATABASE_URL, reason="a file is no server")

@@ -10,10 +10,10 @@ from broadcast.domain import clock
 from broadcast.domain.audience import EveryoneAudience, make_role_audience, make_user_audience
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.stats import FunnelCounts
-from broadcast.store import broadcast_totals, broadcasts, log, receipts
-from broadcast.store.database import write_transaction
+from broadcast.store import audiences, broadcast_totals, broadcasts, log, receipts
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, build_user_message, publish_message
 
 NOW = clock.now()
@@ -30,10 +30,10 @@ def test_audience_is_read_back(cast):
         (build_role_message("ops", "admin"), make_role_audience(["ops", "admin"])),
         (build_user_message("bob", alice.user_id), make_user_audience([alice.user_id, bob.user_id])),
     ]:
-        assert broadcasts.get_audience(broadcasts.get(publish_message(alice, raw))) == audience
+        assert audiences.get_audience(broadcasts.get(publish_message(alice, raw))) == audience
 
 
-def test_pages_and_counts_agree_for_every_filter(cast):
+def test_each_filter_shows_its_broadcasts(cast):
     alice, later = cast["alice"], clock.to_rfc3339(clock.now() + timedelta(hours=1))
     draft, planned = (
         publish_message(alice, build_message(draft=True)),
@@ -44,7 +44,6 @@ def test_pages_and_counts_agree_for_every_filter(cast):
     expected = {"draft": [draft], "scheduled": [planned], "active": [live], "ended": [recalled]}
     for name, ids in (expected | {"all": [recalled, live, planned, draft]}).items():
         assert [b.id for b in broadcasts.list_page(name)] == ids
-        assert broadcasts.count_by_filter()[name] == len(ids)
 
 
 def test_paging_goes_back_without_gap(cast):
@@ -59,7 +58,6 @@ def test_search_takes_every_sign_literally(cast, sign):
     wanted = publish_message(cast["alice"], build_message(content=f"with {sign} in it"))
     publish_message(cast["alice"], build_message(content="axb"))
     assert [b.id for b in broadcasts.list_page("all", q=sign)] == [wanted]
-    assert broadcasts.count_by_filter(q=sign)["all"] == 1
 
 
 def test_stats_count_people_not_devices_or_repeats(cast):

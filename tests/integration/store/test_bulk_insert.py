@@ -10,10 +10,11 @@ from sqlalchemy.exc import IntegrityError
 
 from broadcast.domain import clock
 from broadcast.domain.events import encode_compact_json
-from broadcast.store import database
-from broadcast.store.database import db, write_transaction
+from broadcast.store import engine
+from broadcast.store.database import db
 from broadcast.store.fast.bulk_insert import STATEMENT_ROWS, insert_many, reserve_ids
 from broadcast.store.models import Broadcast, LogEvent
+from broadcast.store.transactions import write_transaction
 
 pytestmark = pytest.mark.usefixtures("in_app")
 
@@ -46,7 +47,7 @@ def test_many_rows_read_back_in_whatever_number_they_come():
 
 @pytest.mark.parametrize("in_a_worker", [True, False])
 def test_many_rows_are_written_in_a_thread_of_a_worker_and_nowhere_else(in_a_worker, monkeypatch):
-    monkeypatch.setattr(database, "is_module_patched", lambda name: in_a_worker)
+    monkeypatch.setattr(engine, "is_module_patched", lambda name: in_a_worker)
     written_by = set()
     with write_transaction() as session:
         raw = session.connection().connection.dbapi_connection

@@ -13,8 +13,10 @@ from broadcast.actions import users
 from broadcast.base.errors import CommitOutcomeUnknown, TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import database
-from broadcast.store.database import ThreadedCommitConnection, db, raw_read_connection, write_transaction
+from broadcast.store import engine
+from broadcast.store.database import db
+from broadcast.store.engine import ThreadedCommitConnection
+from broadcast.store.transactions import raw_read_connection, write_transaction
 from tests.support.databases import DATABASE_URL
 
 
@@ -50,7 +52,7 @@ def test_one_question_is_in_no_transaction_and_the_next_user_of_its_connection_i
 @pytest.mark.skipif(not DATABASE_URL, reason="a file has no connections that die")
 @pytest.mark.usefixtures("in_app")
 def test_connection_that_died_while_it_rested_is_replaced_unseen(monkeypatch):
-    monkeypatch.setattr(database, "_IDLE_SECONDS_BEFORE_PING", 0.0)
+    monkeypatch.setattr(engine, "_IDLE_SECONDS_BEFORE_PING", 0.0)
     with raw_read_connection() as connection:
         died = ask(connection, "SELECT pg_backend_pid()")
     end_backend(died)
@@ -97,7 +99,7 @@ def test_lock_waited_for_in_vain_within_the_commit_is_busy(make_app):
 
 @pytest.mark.parametrize("in_a_worker", [True, False])
 def test_commit_waits_for_the_disk_in_a_thread_of_a_worker_and_nowhere_else(in_a_worker, monkeypatch):
-    monkeypatch.setattr(database, "is_module_patched", lambda name: in_a_worker)
+    monkeypatch.setattr(engine, "is_module_patched", lambda name: in_a_worker)
     connection = sqlite3.connect(
         ":memory:", check_same_thread=False, isolation_level=None, factory=ThreadedCommitConnection
     )
@@ -111,9 +113,9 @@ def test_commit_waits_for_the_disk_in_a_thread_of_a_worker_and_nowhere_else(in_a
 
 
 def test_who_is_killed_while_the_thread_works_ends_only_after_it(monkeypatch):
-    monkeypatch.setattr(database, "is_module_patched", lambda name: True)
+    monkeypatch.setattr(engine, "is_module_patched", lambda name: True)
     may_end, done = threading.Event(), []
-    doing = gevent.spawn(database._run_in_thread, lambda: done.append(may_end.wait(10)))
+    doing = gevent.spawn(engine._run_in_thread, lambda: done.append(may_end.wait(10)))
     gevent.idle()
     doing.kill(block=False)
     gevent.idle()
@@ -125,7 +127,7 @@ def test_who_is_killed_while_the_thread_works_ends_only_after_it(monkeypatch):
 
 
 def test_what_goes_wrong_in_the_thread_is_raised_and_not_printed(monkeypatch, capfd):
-    monkeypatch.setattr(database, "is_module_patched", lambda name: True)
+    monkeypatch.setattr(engine, "is_module_patched", lambda name: True)
     with pytest.raises(ZeroDivisionError):
-        database._run_in_thread(lambda: 1 // 0)
+        engine._run_in_thread(lambda: 1 // 0)
     assert capfd.readouterr().err == ""

@@ -11,8 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from broadcast.domain import clock
 from broadcast.store import error_text
-from broadcast.store.database import db, raw_read_connection, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import User
+from broadcast.store.transactions import raw_read_connection, write_transaction
 
 SECRET = "Dr-Mabuse-was-here"
 

@@ -15,10 +15,11 @@ from broadcast.domain.audience import Viewer
 from broadcast.store import broadcasts as stored_broadcasts
 from broadcast.store import live_broadcasts, live_inbox, log
 from broadcast.store import users as stored_users
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.inbox import VIEWS, InboxFilters
 from broadcast.store.live_broadcasts import LIVE_BROADCASTS, LiveBroadcasts
 from broadcast.store.models import Broadcast, Receipt
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import (
     build_message,
     build_role_message,

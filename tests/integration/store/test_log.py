@@ -12,8 +12,9 @@ from broadcast.domain import clock
 from broadcast.domain.audience import EveryoneAudience, make_role_audience, make_user_audience
 from broadcast.domain.events import Event, EventType
 from broadcast.store import log
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import LogEvent
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import count_rows
 from tests.support.system import wait_for
 

@@ -10,9 +10,9 @@ import sqlalchemy
 from broadcast.config.settings import Settings
 from broadcast.domain.revisions import hash_text
 from broadcast.factory import create_app
-from broadcast.store import acknowledged_revisions, broadcast_totals, mutes, users
+from broadcast.store import acknowledged_revisions, broadcast_totals, users
 from broadcast.store.database import db
-from broadcast.store.models import Broadcast, Receipt
+from broadcast.store.models import Broadcast, Mute, Receipt
 
 _PERSON = sqlalchemy.text(
     "INSERT INTO users (username, name, created_at, read_through_seq, preferences)"
@@ -30,7 +30,7 @@ def test_people_of_an_older_database_are_found_by_their_words_and_keep_their_mut
             connection.execute(_PERSON, {"username": "carl", "name": "Carl", "preferences": "{}"})
         flask_migrate.upgrade()
         assert [user.username for user in users.search("arger", limit=5)] == ["bea"]
-        found = db.session.scalars(sqlalchemy.select(mutes.Mute.what).order_by(mutes.Mute.what))
+        found = db.session.scalars(sqlalchemy.select(Mute.what).order_by(Mute.what))
         assert list(found) == ["category News", "priority LOW", "priority NORMAL"]
         db.session.remove()
         db.engine.dispose()

@@ -7,9 +7,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
-from broadcast.store.database import UtcDateTime, db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import User
+from broadcast.store.transactions import write_transaction
+from broadcast.store.types import UtcDateTime
 from tests.support.databases import DATABASE_URL
 
 _users = User.__table__

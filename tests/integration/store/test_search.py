@@ -5,9 +5,9 @@ import pytest
 from broadcast.actions import broadcasts as actions
 from broadcast.domain import clock
 from broadcast.store import inbox
-from broadcast.store.database import write_transaction
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, publish_message
 
 NOW = clock.now()

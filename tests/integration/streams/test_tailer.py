@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from broadcast.store import log
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import AuditEntry, Broadcast, LogEvent, LogHead
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, load_actor, publish_message
 
 

@@ -8,8 +8,9 @@ import pytest
 from broadcast.actions import broadcasts as actions
 from broadcast.domain import clock
 from broadcast.store import audit, broadcasts, log
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from broadcast.worker import scheduler
 from tests.support.builders import build_message, publish_message
 

@@ -125,18 +125,16 @@ def _send_broadcast(broadcast_id: int | None) -> Response:
     form, now, actor = request.form, clock.now(), current_identity().actor
     draft = _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
     idempotency_key = form.get("idempotencyKey", "").replace("\0", "")[:200] or None
-    sent = actions.find_by_idempotency_key(actor, idempotency_key, draft) if idempotency_key else None
-    if sent is None:
-        version = form.get("version", "")
-        send = actions.publish if broadcast_id is None else partial(edits.send, broadcast_id, version=version)
-        sent = send(
-            draft,
-            by=actor,
-            now=now,
-            idempotency_key=idempotency_key,
-            undo_seconds=SETTINGS.current.undo_seconds,
-            confirmed=reviewing.read_confirmation(form),
-        )
+    sent = actions.publish(
+        draft,
+        broadcast_id=broadcast_id,
+        version=form.get("version", "") if broadcast_id else None,
+        by=actor,
+        now=now,
+        idempotency_key=idempotency_key,
+        undo_seconds=SETTINGS.current.undo_seconds,
+        confirmed=reviewing.read_confirmation(form),
+    )
     return redirect_to("console.one.show", broadcast_id=sent.id)
 
 
@@ -146,7 +144,7 @@ def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
     compose_form.check_lengths(typed)
     return edits.save_draft(
         typed,
-        _parse_publishable_draft(form, now, broadcast_id),
+        _parse_draft_if_valid(form, now, broadcast_id),
         broadcast_id=broadcast_id,
         version=version,
         by=current_identity().actor,
@@ -154,14 +152,12 @@ def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
     )
 
 
-def _parse_publishable_draft(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
+def _parse_draft_if_valid(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
     """The draft if the form is valid, else None."""
     try:
-        draft = _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
-        actions.resolve_audience(draft.target)
+        return _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
     except Invalid:
         return None
-    return draft
 
 
 def _preserve_close_sessions(draft: Draft, broadcast_id: int | None) -> Draft:

@@ -6,13 +6,14 @@ from datetime import datetime
 from flask import Blueprint, request
 
 from broadcast.actions.audiences import resolve_audience
-from broadcast.actions.broadcast_rows import fill_columns, new_bulk_row
+from broadcast.actions.broadcast_rows import build_draft_columns, fill_columns
 from broadcast.base.errors import Invalid
 from broadcast.content import markdown
 from broadcast.domain import clock, csv_reader
 from broadcast.domain.message import Draft, Link, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.store import users
+from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.web.console.broadcasts import compose, compose_form, live_edit, recipient_import
 from broadcast.web.console.broadcasts import review as reviewing
 from broadcast.web.core.identity import allow, current_identity
@@ -134,7 +135,7 @@ def _preview_as_user() -> dict | None:
 
 
 def _build_preview_card(draft: Draft, html: str, now: datetime) -> CardView:
-    form, row = request.form, new_bulk_row(current_identity().actor, now)
+    form, row = request.form, NewBroadcast(**build_draft_columns(current_identity().actor, now))
     fill_columns(row, draft, now, html=html)
     row.id, row.audience_kind, row.published_at, row.requires_ack = 0, "everyone", now, bool(form.get("requiresAck"))
     links = tuple(Link(form[f"label{n}"][:40], "#") for n in (1, 2) if form.get(f"label{n}", "").strip())

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from flask import Blueprint, request
 
-from broadcast.actions import users as actions
-from broadcast.actions.users import TOKEN_SCOPES
+from broadcast.actions import tokens
+from broadcast.actions.tokens import TOKEN_SCOPES
 from broadcast.base.errors import Invalid
 from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
@@ -45,7 +45,7 @@ def create():
 @blueprint.post("/<int:token_id>/revoke")
 @allow(Permission.PEOPLE)
 def revoke(token_id: int):
-    actions.revoke_token(token_id, by=current_identity().actor, now=clock.now())
+    tokens.revoke_token(token_id, by=current_identity().actor, now=clock.now())
     return redirect_to("tokens.listing")
 
 
@@ -58,7 +58,7 @@ def _create_token(typed: dict) -> str:
     days = VALIDITY_DAYS[typed["days"]]
     valid_for = timedelta(days=days) if days else None
     by, scopes, label = current_identity().actor, typed["scopes"], typed["label"]
-    return actions.create_token(user.id, scopes=scopes, label=label, by=by, now=clock.now(), valid_for=valid_for)
+    return tokens.create_token(user.id, scopes=scopes, label=label, by=by, now=clock.now(), valid_for=valid_for)
 
 
 def _render_list(form: dict, errors: dict[str, str], *, token: str | None = None) -> str:

@@ -7,12 +7,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from broadcast.actions import users as actions
+from broadcast.actions import password_changes
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import audit
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import UserSession
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import count_rows, load_actor
 from tests.support.oidc_login import (
     BASE_URL,
@@ -179,7 +180,7 @@ def test_form_is_out_of_sight_and_opens_for_administrators_alone(organised):
     app = organised(password_sign_in="administrators")
     with app.app_context():
         for name in ("alice", "bob"):
-            actions.set_password(load_actor(name).user_id, "correct horse battery", by=SYSTEM, now=clock.now())
+            password_changes.set_password(load_actor(name).user_id, "correct horse battery", by=SYSTEM, now=clock.now())
     browser = BrowserClient.for_user(app, None)
     assert 'name="password"' not in browser.get("/login").get_data(as_text=True)
     assert 'name="password"' in browser.get("/login?with=password").get_data(as_text=True)

@@ -9,8 +9,9 @@ import pytest
 
 from broadcast.domain import clock
 from broadcast.store import audit
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import User, UserSession
+from broadcast.store.transactions import write_transaction
 from tests.conftest import deliver_new_events
 from tests.support.builders import StreamReader, count_rows, load_actor
 from tests.support.oidc_login import authorize_at_provider, expect_login_refused, sign_in_with_provider

@@ -3,6 +3,7 @@
 import pytest
 from flask import Flask
 
+from broadcast.actions import password_changes
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -76,7 +77,7 @@ def test_account_that_was_made_anew_over_there_is_joined_after_the_two_were_part
 def test_account_with_a_password_is_taken_over_only_if_told_so(organised, openid):
     app = organised()
     with app.app_context():
-        actions.set_password(load_actor("bob").user_id, "correct horse battery", by=SYSTEM, now=clock.now())
+        password_changes.set_password(load_actor("bob").user_id, "correct horse battery", by=SYSTEM, now=clock.now())
     assert "has a password here" in expect_login_refused(sign_in_with_provider(app))
     app.extensions["settings"] = app.extensions["settings"].model_copy(update={"oidc_link_users": "everybody"})
     assert sign_in_with_provider(app).status_code == 303

@@ -7,8 +7,9 @@ import pytest
 from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import UserSession
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import count_rows, load_actor
 from tests.support.users import BrowserClient
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from broadcast.actions import preferences
+from broadcast.actions import password_changes, preferences
 from broadcast.actions import users as people_actions
 from broadcast.content import message_templates
 from broadcast.domain import clock
@@ -15,8 +15,8 @@ from broadcast.domain.confirmation import ConfirmationRequirement, get_requireme
 from broadcast.domain.message import Priority
 from broadcast.store import audiences, broadcasts, log
 from broadcast.store import message_templates as templates
-from broadcast.store.database import write_transaction
 from broadcast.store.models import MessageTemplate
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, count_rows, load_actor, publish_message
 from tests.support.users import BrowserClient
 
@@ -177,7 +177,7 @@ def test_urgent_to_everyone_needs_tick_and_password(app, client):
     urgent = FORM | {"priority": "URGENT"}
     with app.app_context():
         by = load_actor("alice")
-        people_actions.set_password(by.user_id, "a long enough one", by=SYSTEM, now=clock.now())
+        password_changes.set_password(by.user_id, "a long enough one", by=SYSTEM, now=clock.now())
     alice = BrowserClient.for_user(app, "alice")  # the new password ended her session
     for more, words in (
         ({}, "Tick the box to confirm"),

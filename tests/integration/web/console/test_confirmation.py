@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from broadcast.actions import inbound_events
+from broadcast.actions import inbound_events, password_changes, tokens
 from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -26,7 +26,7 @@ ANY = {"If-Match": "*"}
 def alice(app, client):
     client()
     with app.app_context():
-        people_actions.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        password_changes.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     return BrowserClient.for_user(app, "alice")
 
 
@@ -73,7 +73,7 @@ def test_confirmation_that_cannot_be_read_is_no_confirmation(alice, wrong):
 
 def test_program_with_a_token_is_not_asked(app, alice):
     with app.app_context():
-        token = people_actions.create_token(
+        token = tokens.create_token(
             users.get_by_username("alice").id, scopes=["admin"], label="Pager", by=SYSTEM, now=clock.now()
         )
     headers = {"Authorization": f"Bearer {token}"}

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broadcast.actions import broadcasts, edits, preferences, users
+from broadcast.actions import broadcasts, edits, preferences, tokens, users
 from broadcast.actions import passwords as password_actions
 from broadcast.domain import clock, message, time_zones
 from broadcast.domain.actor import SYSTEM
@@ -108,7 +108,7 @@ LIMITS = {
     ("console/broadcasts/use.html", "var-{{ name }}"): 2000,
     ("console/broadcasts/list.html", "reason"): 500,
     ("console/broadcasts/detail.html", "reason"): 500,
-    ("console/users/tokens.html", "label"): users.MAX_LABEL_CHARACTERS,
+    ("console/users/tokens.html", "label"): tokens.MAX_LABEL_CHARACTERS,
     ("console/users/new.html", "username"): 64,
     ("console/users/new.html", "name"): 200,
     ("console/users/new.html", "password"): password_actions.MAX_LENGTH,

@@ -145,7 +145,7 @@ def test_redriven_twice_is_one_broadcast(app, alice):
     answers = [alice.post(f"/console/dead-letters/{letter_id}/redrive", form).status_code for _ in range(2)]
     assert answers == [303, 409]
     with app.app_context():
-        assert broadcasts.count_by_filter()["all"] == 1
+        assert len(broadcasts.list_page("all")) == 1
 
 
 def test_redrive_of_what_came_by_another_way_meanwhile_is_a_repeat(app, alice):
@@ -161,7 +161,7 @@ def test_redrive_of_what_came_by_another_way_meanwhile_is_a_repeat(app, alice):
     answer = alice.send("POST", f"/api/admin/dlt/{letter_id}/redrive", {"value": json.dumps(build_cloud_event("1"))})
     assert answer.json["outcome"] == "repeated"
     with app.app_context():
-        assert broadcasts.count_by_filter()["all"] == 1
+        assert len(broadcasts.list_page("all")) == 1
 
 
 def test_all_are_redriven_with_partial_success_told(app, alice):

@@ -12,9 +12,9 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.stats import MIN_GROUP_SIZE
 from broadcast.store import broadcasts
-from broadcast.store.database import write_transaction
 from broadcast.store.fast.count_cache import CountCache
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
 from tests.integration.web.console.test_plain_forms import text_of
 from tests.support.builders import build_message, build_user_message, load_actor, publish_message

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from broadcast.actions import password_changes, sessions, tokens
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -222,14 +223,14 @@ def test_token_that_cannot_be_is_told_at_its_field(app, client, change, field):
 def test_own_password_is_changed_and_other_sessions_end(app, client):
     with app.app_context():
         client()
-        actions.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        password_changes.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     here, elsewhere = client("bob"), client("bob")
     form = {"current": PASSWORD, "new": "another long one", "again": "another long one"}
     assert here.post("/account/password", form).status_code == 303
     assert here.get("/account").status_code == 200
     assert elsewhere.get("/account").status_code == 303
     with app.app_context():
-        assert actions.sign_in("bob", "another long one", address=None, user_agent=None, now=clock.now())
+        assert sessions.sign_in("bob", "another long one", address=None, user_agent=None, now=clock.now())
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_own_password_is_changed_and_other_sessions_end(app, client):
 def test_refused_change_of_password_is_told_and_changes_nothing(app, client, change, field):
     with app.app_context():
         client()
-        actions.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        password_changes.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     before = user(app, "bob").password_hash
     form = {"current": PASSWORD, "new": "another long one", "again": "another long one"} | change
     response = client("bob").post("/account/password", form)
@@ -274,7 +275,7 @@ def sessions_of(app, username: str):
 def test_account_is_for_people_at_a_browser(app, client):
     client()
     with app.app_context():
-        token = actions.create_token(
+        token = tokens.create_token(
             load_actor("alice").user_id, scopes=["admin"], label="x", by=SYSTEM, now=clock.now()
         )
     response = app.test_client().get("/account", headers={"Authorization": f"Bearer {token}"})

@@ -4,11 +4,12 @@ import pytest
 from flask.views import View
 from werkzeug.routing import Rule
 
+from broadcast.actions import tokens
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import write_transaction
 from broadcast.store.models import ApiToken
+from broadcast.store.transactions import write_transaction
 from tests.integration.web.embed.test_embedding import OPEN as OPEN_TO_EMBEDDED
 from tests.support.builders import build_message, build_role_message, count_rows, load_actor, publish_message
 from tests.support.routes import build_route_path, get_route_method, make_bearer_headers
@@ -200,7 +201,7 @@ def test_token_for_metrics_reads_those_and_nothing_else(app, client):
     client()
     with app.app_context():
         bob = load_actor("bob").user_id
-        token = actions.create_token(bob, scopes=["metrics"], label="Prometheus", by=SYSTEM, now=clock.now())
+        token = tokens.create_token(bob, scopes=["metrics"], label="Prometheus", by=SYSTEM, now=clock.now())
     asked = {"headers": {"Authorization": f"Bearer {token}"}, "environ_base": {"REMOTE_ADDR": "192.0.2.1"}}
     http = app.test_client()
     assert http.get("/metrics", **asked).status_code == 200

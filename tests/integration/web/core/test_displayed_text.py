@@ -12,8 +12,9 @@ from broadcast.content import markdown
 from broadcast.domain import clock
 from broadcast.store import broadcasts as stored
 from broadcast.store import dead_letters
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import Broadcast
+from broadcast.store.transactions import write_transaction
 from tests.integration.actions.test_inbound_events import arrivals, ingest
 from tests.support.builders import build_message, load_actor, publish_message
 from tests.support.inbound_records import build_bare_record, build_cloud_event

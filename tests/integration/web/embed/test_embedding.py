@@ -7,11 +7,13 @@ import pytest
 import time_machine
 from sqlalchemy import select
 
+from broadcast.actions import password_changes, sessions, tokens
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store.database import db, write_transaction
+from broadcast.store.database import db
 from broadcast.store.models import ApiToken, AuditEntry, UserSession
+from broadcast.store.transactions import write_transaction
 from broadcast.web.embed import tokens as embed_tokens
 from tests.conftest import deliver_new_events
 from tests.support.builders import StreamReader, build_user_message, count_rows, load_actor, publish_message
@@ -147,15 +149,15 @@ def test_what_ends_sessions_ends_embedded_inboxes_and_their_streams(app, site, e
     with app.app_context():
         bob, now = load_actor("bob"), clock.now()
         if end == "everywhere":
-            actions.end_sessions(bob.user_id, by=bob, now=now, kept_session_id=0)
+            sessions.end_sessions(bob.user_id, by=bob, now=now, kept_session_id=0)
         elif end == "one session":
-            actions.end_session(db.session.scalar(select(UserSession.id)), by=bob, now=now)
+            sessions.end_session(db.session.scalar(select(UserSession.id)), by=bob, now=now)
         elif end == "disabled":
             actions.disable_user(bob.user_id, by=SYSTEM, now=now)
         elif end == "password":
-            actions.set_password(bob.user_id, "a new battery staple", by=SYSTEM, now=now)
+            password_changes.set_password(bob.user_id, "a new battery staple", by=SYSTEM, now=now)
         elif end == "site's token":
-            actions.revoke_token(db.session.scalar(select(ApiToken.id)), by=load_actor("alice"), now=now)
+            tokens.revoke_token(db.session.scalar(select(ApiToken.id)), by=load_actor("alice"), now=now)
         else:
             publish_message(load_actor("alice"), build_user_message("bob", closeSessions=True))
         deliver_new_events(app)

@@ -10,7 +10,7 @@ from broadcast.actions.retention import RetentionPolicy
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts as stored
-from broadcast.store.database import write_transaction
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, expire_broadcast, load_actor, publish_message
 
 ENDED = "/inbox?view=ended"

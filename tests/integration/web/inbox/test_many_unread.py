@@ -6,8 +6,8 @@ from sqlalchemy import insert, update
 
 from broadcast.domain import clock
 from broadcast.store import log
-from broadcast.store.database import write_transaction
 from broadcast.store.models import Broadcast, LogHead
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import StreamReader, load_actor, publish_message
 from tests.support.users import BrowserClient
 

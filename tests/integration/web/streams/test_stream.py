@@ -9,8 +9,8 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.domain.audience import EveryoneAudience
 from broadcast.domain.events import EventType
 from broadcast.store import log
-from broadcast.store.database import write_transaction
 from broadcast.store.models import LogEvent, UserSession
+from broadcast.store.transactions import write_transaction
 from broadcast.streams.hub import HUB
 from tests.conftest import deliver_new_events
 from tests.support.builders import (

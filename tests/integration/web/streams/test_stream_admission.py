@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from broadcast.actions import users
+from broadcast.actions import tokens
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import credentials
@@ -41,7 +41,7 @@ def open_streams(app, client, database) -> Iterator:
     client()
     with app.app_context():
         bob = known.get_by_username("bob")
-        token = users.create_token(bob.id, scopes=["inbox"], label="a program", by=SYSTEM, now=clock.now())
+        token = tokens.create_token(bob.id, scopes=["inbox"], label="a program", by=SYSTEM, now=clock.now())
     responses = []
 
     def one() -> str:

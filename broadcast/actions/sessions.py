@@ -1,0 +1,169 @@
+"""Sessions: sign in, sign out, and end sessions with their streams.
+
+The end of a session is an event of the log, not a signal of the bus: open streams must follow it even while Redis is
+away.
+"""
+
+import secrets
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from broadcast.actions import notify, passwords
+from broadcast.actions.tokens import hash_token
+from broadcast.actions.users import get_user_for_update
+from broadcast.base.errors import NotFound, SignInRefused
+from broadcast.domain.actor import Actor
+from broadcast.domain.audience import make_user_audience
+from broadcast.domain.events import ALL_SESSIONS, EventType
+from broadcast.domain.permissions import Permission
+from broadcast.store import audit, log
+from broadcast.store import users as people
+from broadcast.store.models import User, UserSession
+from broadcast.store.transactions import write_transaction
+
+RECENT_SIGN_IN = timedelta(minutes=10)  # lets users without a password here confirm something
+
+
+def sign_in(
+    username: str,
+    password: str,
+    *,
+    address: str | None,
+    user_agent: str | None,
+    now: datetime,
+    is_admin_only: bool = False,
+    replaced_token: str | None = None,
+) -> tuple[str, int]:
+    """Check a password and start a session; return its token and the user id. Raises SignInRefused,
+    TemporarilyUnavailable.
+
+    Unknown names, disabled accounts, wrong passwords, and (with `is_admin_only`) users who are not administrators get
+    the same answer after the same time. `replaced_token` is the token of this browser's previous session, which ends.
+    """
+    user = people.get_by_username(username)
+    password_hash = user.password_hash if user and not user.disabled_at else None
+    if not passwords.verify_password(password, password_hash):
+        raise SignInRefused()
+    user_id = user.id
+    with write_transaction() as session:
+        user = get_user_for_update(session, user_id)
+        # check again what changed during verification: somebody else may know the old password
+        if user.password_hash != password_hash or user.disabled_at or (is_admin_only and not user.is_admin):
+            raise SignInRefused()
+        has_ended_session = end_replaced_session(session, replaced_token, now)
+        token = begin_session(session, user, address=address, user_agent=user_agent, now=now)
+    if has_ended_session:
+        notify.notify_workers()
+    return token, user_id
+
+
+def begin_session(
+    session: Session,
+    user: User,
+    *,
+    address: str | None,
+    user_agent: str | None,
+    now: datetime,
+    issuer: str | None = None,
+    provider_session: str | None = None,
+    **detail: str,
+) -> str:
+    """Create a session in this transaction; return its token, which is stored nowhere. `detail` goes into the audit.
+    `issuer` is the provider that authenticated it, and may end it.
+    """
+    token = secrets.token_urlsafe(32)
+    user.first_sign_in_at = user.first_sign_in_at or now
+    session.add(
+        UserSession(
+            token_hash=hash_token(token),
+            user_id=user.id,
+            created_at=now,
+            seen_at=now,
+            address=address,
+            agent=user_agent and user_agent[:200],
+            issuer=issuer,
+            provider_session=provider_session,
+        )
+    )
+    by = Actor(user.id, user.name)
+    audit.record(session, by, "person.signed_in", "person", user.id, now=now, address=address, **detail)
+    return token
+
+
+def end_replaced_session(session: Session, token: str | None, now: datetime) -> bool:
+    """End the session of `token` in this transaction: its browser signs in again, and the old cookie may be copied.
+
+    False when there is no such open session.
+    """
+    row = token and people.get_open_session(session, hash_token(token))
+    if not row:
+        return False
+    user = session.get(User, row.user_id)
+    end_row(session, row, "person.signed_out", by=Actor(user.id, user.name), now=now)
+    return True
+
+
+def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:
+    """End one session and its streams; idempotent."""
+    with write_transaction() as session:
+        row = session.get(UserSession, session_id)
+        if row is None or row.user_id != by.user_id or row.ended_at:
+            return
+        end_row(session, row, "person.signed_out", by=by, now=now)
+    notify.notify_workers()
+
+
+def end_session(session_id: int, *, by: Actor, now: datetime) -> None:
+    """End one session of a user and its streams; idempotent.
+
+    Raises Forbidden, NotFound, TemporarilyUnavailable.
+    """
+    with write_transaction() as session:
+        row = session.get(UserSession, session_id)
+        if row is None or (row.user_id != by.user_id and not by.may(Permission.PEOPLE)):
+            raise NotFound("There is no such session.")
+        if row.ended_at:
+            return
+        end_row(session, row, "person.session_ended", by=by, now=now, ended=row.id)
+    notify.notify_workers()
+
+
+def end_sessions(user_id: int, *, by: Actor, now: datetime, kept_session_id: int | None = None) -> None:
+    """Sign a user out everywhere and close their streams on every worker. Users may do that to themselves.
+
+    `kept_session_id` is a session to keep; without it the streams of tokens end too (a program reconnects, as its token
+    stays valid). Raises Forbidden, NotFound, TemporarilyUnavailable.
+    """
+    if by.user_id != user_id:
+        by.require(Permission.PEOPLE)
+    with write_transaction() as session:
+        user = get_user_for_update(session, user_id)
+        ended_ids = people.end_sessions(session, [user.id], at=now, kept_session_id=kept_session_id)
+        audit.record(session, by, "person.sessions_ended", "person", user.id, now=now, sessions=len(ended_ids))
+        append_session_ended_events(
+            session, user.id, [ALL_SESSIONS] if kept_session_id is None else map(format_session_key, ended_ids), now
+        )
+    notify.notify_workers()
+
+
+def end_row(session: Session, row: UserSession, action: str, *, by: Actor, now: datetime, **detail: Any) -> None:
+    """End one session and its streams in this transaction; `action` and `detail` go into the audit."""
+    row.ended_at = now
+    audit.record(session, by, action, "person", row.user_id, now=now, **detail)
+    append_session_ended_events(session, row.user_id, [format_session_key(row.id)], now)
+
+
+def append_session_ended_events(session: Session, user_id: int, session_keys: Iterable[str], now: datetime) -> None:
+    """Append the events that make every worker close the streams of these sessions."""
+    audience = make_user_audience([user_id])
+    session.flush()
+    entries = [log.NewEvent(EventType.SESSION_ENDED, None, audience, {"session": name}) for name in session_keys]
+    log.append(session, entries, at=now)
+
+
+def format_session_key(session_id: int) -> str:
+    """The key of a session in the hub and in the log."""
+    return f"session:{session_id}"
