@@ -125,7 +125,8 @@ def test_mistake_of_ours_is_told_without_its_detail(app, client, monkeypatch):
     def fail(*args, **options):
         raise ValueError("secret detail")
 
-    monkeypatch.setattr("broadcast.store.inbox.list_page", fail)
+    for module in ("broadcast.web.inbox.pages", "broadcast.web.api.inbox"):
+        monkeypatch.setattr(f"{module}.open_inbox", fail)
     app.config["PROPAGATE_EXCEPTIONS"] = False
     for path in ("/inbox", "/api/user/messages"):
         response = alice.get(path)
