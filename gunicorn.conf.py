@@ -36,7 +36,7 @@ def _read_int_setting(name: str, default: str) -> int:
 
 # A third of a worker's imports uses nothing that gevent patches (`tests/integration/worker/test_gunicorn_master.py`
 # checks). Imported here, it is loaded once, and its memory is shared by all workers.
-for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic_settings", "sqlalchemy.orm"):
+for _name in ("alembic.migration", "alembic.script", "markdown_it", "nh3", "pydantic.main", "sqlalchemy.orm"):
     importlib.import_module(_name)
 for _name in ("sqlite", "postgresql"):
     importlib.import_module(f"sqlalchemy.dialects.{_name}")
@@ -45,6 +45,8 @@ _STREAMS_PER_WORKER = _read_int_setting("STREAMS_PER_WORKER", "12000")
 _CONNECTION_HEADROOM = 1000  # ordinary requests besides streams; in a full pool, /healthz waits in the backlog
 _SEND_BUFFER_BYTES = 32 * 1024  # per connection: a client that never reads pinned 1 MB of kernel memory, now 45 kB
 _TCP_USER_TIMEOUT_MS = 20_000  # then a half-open client is dropped; TCP alone still had it after 140 s
+_DATA_DIR = Path(_read_setting("DATA_DIR", "var")).absolute()
+_METRICS_DISK_FOLDER = _DATA_DIR / "metrics"
 
 
 def _find_metrics_folder() -> Path:
@@ -52,19 +54,17 @@ def _find_metrics_folder() -> Path:
     kills the worker (SIGBUS). Anybody may create a folder of any name in /dev/shm, so it must be owned by this user
     only.
     """
-    data_dir = Path(_read_setting("DATA_DIR", "var")).absolute()
-    folder = Path("/dev/shm", f"broadcast-{os.getuid()}-{zlib.crc32(bytes(data_dir)):08x}")
+    folder = Path("/dev/shm", f"broadcast-{os.getuid()}-{zlib.crc32(bytes(_DATA_DIR)):08x}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError:
-        return data_dir / "metrics"
+        return _METRICS_DISK_FOLDER
     is_private = status.st_uid == os.getuid() and stat.filemode(status.st_mode) == "drwx------"
-    return folder if is_private else data_dir / "metrics"
+    return folder if is_private else _METRICS_DISK_FOLDER
 
 
 _METRICS_FOLDER = _find_metrics_folder()
-_METRICS_DISK_FOLDER = Path(_read_setting("DATA_DIR", "var")).absolute() / "metrics"
 _METRICS_BYTES_PER_WORKER = 8 * 1024 * 1024  # prometheus_client's files of one mebibyte each, with headroom
 
 _host = _read_setting("HOST", "127.0.0.1")

@@ -26,7 +26,7 @@ from broadcast.store.leader_lock import create_leader_lock
 from broadcast.store.live_broadcasts import LIVE_BROADCASTS, LiveBroadcasts
 from broadcast.streams import sse
 from broadcast.streams.hub import HUB, Hub, StreamLimits
-from broadcast.streams.presence import PRESENCE, LocalPresence, Presence, RedisPresence
+from broadcast.streams.presence import PRESENCE, Presence, RedisPresence
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER, ReceiptBuffer
 from broadcast.web import console, ops
 from broadcast.web import streams as stream
@@ -61,8 +61,6 @@ from broadcast.worker.runtime import RUNTIME, Runtime
 
 _log = structlog.get_logger(__name__)
 _PROJECT_ROOT = Path(__file__).resolve().parent.parent
-_STATIC_FOLDER = str(_PROJECT_ROOT / "static")
-_USER_PAGES = (users_pages, invitations, roles, tokens)
 _PAGES = (
     login,
     setup,
@@ -72,7 +70,10 @@ _PAGES = (
     preferences,
     stream,
     console,
-    *_USER_PAGES,
+    users_pages,
+    invitations,
+    roles,
+    tokens,
     audit,
     analytics,
 )
@@ -91,9 +92,7 @@ class _Application(Flask):
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application from `settings`, by default from the environment. Raises SettingsError. Starts nothing."""
     settings = settings or Settings.load()
-    app = _Application(
-        "broadcast", root_path=str(_PROJECT_ROOT), template_folder="templates", static_folder=_STATIC_FOLDER
-    )
+    app = _Application("broadcast", root_path=str(_PROJECT_ROOT))
     app.secret_key = settings.read_secret_key()
     SETTINGS.attach(app, settings)
     COUNT_CACHE.attach(app, CountCache())
@@ -151,7 +150,7 @@ def _add_streams(app: Flask, settings: Settings) -> None:
         replay_events=settings.replay_events,
     )
     encoders = {"json": sse.encode_event_json, "html": rendering.make_html_encoder(app)}
-    hub = Hub(encoders, stream_limits, on_delivered=receipt_buffer.add_delivered)
+    hub = Hub(encoders, stream_limits, on_delivered=lambda event, ids: receipt_buffer.add(event.broadcast_id, ids))
     redis = REDIS.attach(app, CircuitBreaker(settings.redis_url) if settings.redis_url else None)
     keys = [app.secret_key, *settings.secret_key_fallbacks]
     bus: Bus = RedisBus(settings.redis_url, redis, keys=keys) if redis else LocalBus()
@@ -179,6 +178,6 @@ def _add_ingest(app: Flask, settings: Settings) -> None:
 
 def _create_presence(hub: Hub, settings: Settings, redis: CircuitBreaker | None) -> Presence:
     if redis is None:
-        return LocalPresence(hub)
+        return Presence(hub)
     # three heartbeats: a busy worker may miss one, and a dead one is forgotten within the third
     return RedisPresence(hub, settings.redis_url, redis, lease_seconds=3 * settings.heartbeat_seconds)

@@ -6,6 +6,7 @@ What the batch shows is stored in its transaction, so the count holds across bat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
@@ -19,7 +20,7 @@ from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast
 
-_CapKey = tuple[str, str, RateCap]  # "source" or "owner", its name, the cap
+_CapKey = tuple[Literal["source", "owner"], str, RateCap]  # what is counted, its name, the cap
 _Candidates = defaultdict[tuple, list[Candidate]]  # by owner, source, and key or text; newest first
 
 
@@ -94,21 +95,18 @@ class BatchFloodState:
         keys_by_source: dict[str, set[str]] = defaultdict(set)
         for command in commands:
             keys_by_source[command.source].add(command.collapse_key)
-        rows_by_key = event_sources.lock_live_broadcasts(self._session, keys_by_source, now=self._now)
-        card_by_id: dict[int, Candidate] = {}  # two owners may share a card from before cards had owners
-        for owner, source, key in {(command.owner, command.source, command.collapse_key) for command in commands}:
-            for row in rows_by_key.get((source, key), ()):
-                if SourceOwner(owner, self._sender_id).is_owner_of(row):
-                    card = card_by_id.get(row.id) or _to_candidate(row)
-                    card_by_id[row.id] = card
-                    self._cards[owner, source, key].append(card)
+        senders = [SourceOwner(owner, self._sender_id) for owner in {command.owner for command in commands}]
+        for row in event_sources.lock_live_broadcasts(self._session, keys_by_source, now=self._now):
+            # several only for a card from before cards had owners
+            if owners := [sender.owner for sender in senders if sender.is_owner_of(row)]:
+                card = Candidate(row, audiences.get_audience(row))
+                for owner in owners:
+                    self._cards[owner, row.source, row.collapse_key].append(card)
 
-    def _load_remaining(self, scope: str, name: str, cap: RateCap) -> int:
+    def _load_remaining(self, scope: Literal["source", "owner"], name: str, cap: RateCap) -> int:
+        limit = cap.limit if scope == "source" else cap.effective_sender_limit
         since = self._now - timedelta(seconds=cap.window_seconds)
-        if scope == "source":
-            return cap.limit - event_sources.count_shown_since(self._session, name, cap.rule, since)
-        shown_count = event_sources.count_shown_by_owner_since(self._session, name, cap.rule, since)
-        return cap.effective_sender_limit - shown_count
+        return limit - event_sources.count_shown_since(self._session, scope, name, cap.rule, since)
 
     def _load_drafts(self, commands: Sequence[PublishCommand]) -> None:
         """Never a draft that a user has edited: the edits would be lost."""
@@ -125,7 +123,7 @@ class BatchFloodState:
             self._quarantined[owner, source] = len(rows)
             for row in rows:
                 if row.is_untouched and (key := _get_draft_key(row, row)) in keys:
-                    self._drafts[owner, source, key].append(_to_candidate(row))
+                    self._drafts[owner, source, key].append(Candidate(row, audiences.get_audience(row)))
 
 
 def _list_cap_keys(command: PublishCommand) -> Sequence[_CapKey]:
@@ -137,7 +135,3 @@ def _list_cap_keys(command: PublishCommand) -> Sequence[_CapKey]:
 def _get_draft_key(keyed: PublishCommand | Broadcast, text: Draft | Broadcast) -> str | tuple[str, str]:
     """What a draft in quarantine has in common with the events that it stands for."""
     return keyed.collapse_key or (text.title, text.content)
-
-
-def _to_candidate(row: Broadcast) -> Candidate:
-    return Candidate(row, audiences.get_audience(row))

@@ -102,7 +102,7 @@ def _store_dead_letter(inbound_event: InboundEvent, problem: Exception, by: Acto
         rejection = Rejection("failed", _STORE_FAILED.format(type(problem).__name__))
         inbound_event = InboundEvent(replace(inbound_event.record, key=None, headers=()), rejection)
     else:
-        inbound_event = replace(inbound_event, command=reject_failed(inbound_event, problem))
+        inbound_event = InboundEvent(inbound_event.record, reject_failed(inbound_event, problem))
     try:
         return _ingest_in_transaction([inbound_event], by, now)[0]
     except (TemporarilyUnavailable, ProgrammingError):
@@ -116,12 +116,8 @@ def _store_dead_letter(inbound_event: InboundEvent, problem: Exception, by: Acto
 def reject_failed(inbound_event: InboundEvent, problem: Exception) -> Rejection:
     """The rejection of an event that the database refused for a reason no check foresaw."""
     _log.error("event.failed", place=str(inbound_event.record.position), exc_info=problem)
-    return Rejection(
-        "failed",
-        _STORE_FAILED.format(type(problem).__name__),
-        inbound_event.command.source,
-        inbound_event.command.source_id,
-    )
+    command, reason = inbound_event.command, _STORE_FAILED.format(type(problem).__name__)
+    return Rejection("failed", reason, command.source, command.source_id)
 
 
 def prepare(inbound_events: Iterable[InboundEvent]) -> list[PreparedInboundEvent]:
@@ -161,9 +157,6 @@ def _resolve_target(target: Target) -> tuple[Audience, int] | Rejection:
         audience = resolve_audience(target)
     except Invalid as invalid:
         return Rejection("audience", str(invalid))
-    recipient_count = audiences.count(audience)
-    return (
-        (audience, recipient_count)
-        if recipient_count
-        else Rejection("audience", "Nobody has this role at present: it reaches nobody.")
-    )
+    if recipient_count := audiences.count(audience):
+        return audience, recipient_count
+    return Rejection("audience", "Nobody has this role at present: it reaches nobody.")

@@ -26,11 +26,17 @@ from typing import Any
 
 
 class BroadcastError(Exception):
-    """Base of the tree. `status` is the HTTP status, `title` a short name for the kind of problem."""
+    """Base of the tree. `status` is the HTTP status, `title` a short name for the kind of problem, `sentence` the
+    message if none is given.
+    """
 
     status = 500
     title = "Something went wrong"
+    sentence = "Something went wrong."
     retry_after_seconds: int | None = None
+
+    def __init__(self, sentence: str | None = None):
+        super().__init__(self.sentence if sentence is None else sentence)
 
 
 class Invalid(BroadcastError):
@@ -57,41 +63,31 @@ class ConfirmationRequired(Invalid):
 class NotSignedIn(BroadcastError):
     status = 401
     title = "Please sign in"
-
-    def __init__(self, sentence: str = "Sign in to see this."):
-        super().__init__(sentence)
+    sentence = "Sign in to see this."
 
 
 class SignInRefused(BroadcastError):
     status = 401
     title = "Please try again"
-
-    def __init__(self, sentence: str = "Wrong username or password. Please try again.") -> None:
-        super().__init__(sentence)
+    sentence = "Wrong username or password. Please try again."
 
 
 class IdentityProviderUnavailable(BroadcastError):
     status = 503
     title = "Please try again"
-
-    def __init__(self) -> None:
-        super().__init__("Your organisation's sign-in service does not answer. Please try again in a moment.")
+    sentence = "Your organisation's sign-in service does not answer. Please try again in a moment."
 
 
 class Forbidden(BroadcastError):
     status = 403
     title = "Not allowed"
-
-    def __init__(self, sentence: str = "You do not have permission to do this. Ask an administrator for access."):
-        super().__init__(sentence)
+    sentence = "You do not have permission to do this. Ask an administrator for access."
 
 
 class NotFound(BroadcastError):
     status = 404
     title = "Not found"
-
-    def __init__(self, sentence: str = "This does not exist, or you do not have access to it."):
-        super().__init__(sentence)
+    sentence = "This does not exist, or you do not have access to it."
 
 
 class Conflict(BroadcastError):
@@ -126,26 +122,24 @@ _REFUSAL_SENTENCES = {
 class VersionConflict(Conflict):
     """An edit was made from an outdated version. Nothing was written."""
 
+    sentence = "Someone else has changed this broadcast since you opened it. Your changes were not saved."
+
     def __init__(self, version: str):
         self.version = version
-        super().__init__("Someone else has changed this broadcast since you opened it. Your changes were not saved.")
+        super().__init__()
 
 
 class AcknowledgedTextChanged(Conflict):
     """A user acknowledged a text that has changed since they saw it. No acknowledgement was stored."""
 
     title = "Message changed"
-
-    def __init__(self) -> None:
-        super().__init__("This message has changed since you opened it. Read the new version, then acknowledge it.")
+    sentence = "This message has changed since you opened it. Read the new version, then acknowledge it."
 
 
 class VersionRequired(BroadcastError):
     status = 428
     title = "If-Match required"
-
-    def __init__(self) -> None:
-        super().__init__("Send the ETag of the version you edited in If-Match, so that no changes are overwritten.")
+    sentence = "Send the ETag of the version you edited in If-Match, so that no changes are overwritten."
 
 
 class TooManyEvents(BroadcastError):
@@ -178,9 +172,6 @@ class TemporarilyUnavailable(BroadcastError):
     title = "Busy"
     sentence = "The database is busy. Nothing was saved; please try again in a moment."
     retry_after_seconds = 2
-
-    def __init__(self) -> None:
-        super().__init__(self.sentence)
 
 
 class CommitOutcomeUnknown(TemporarilyUnavailable):

@@ -11,14 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 UMASK = 0o077
-_PRIVATE_FILE_PATTERNS = (
-    "*.sqlite3",
-    "*.sqlite3-*",
-    "secret_key*",
-    "*.lock",
-    "*.log",
-    "metrics/*",
-)  # in DATA_DIR, which may hold other programs' files too
+# in DATA_DIR, which may hold other programs' files too
+_PRIVATE_FILE_PATTERNS = ("*.sqlite3", "*.sqlite3-*", "secret_key*", "*.lock", "*.log", "metrics/*")
 
 
 def restrict_permissions(data_dir: Path, database: Path | None = None) -> None:

@@ -27,11 +27,8 @@ from broadcast.base.app_parts import AppPart
 T = TypeVar("T")
 _CALL_TIMEOUT_SECONDS = 0.25
 _OPEN_SECONDS = 5.0
-CONNECTION_ERRORS = (
-    RedisError,
-    RedisClusterException,
-    OSError,
-)  # everything a client raises when the server is unreachable
+# everything a client raises when the server is unreachable
+CONNECTION_ERRORS = (RedisError, RedisClusterException, OSError)
 
 
 def make_client(url: str, *, timeout_seconds: float, **options: Any) -> Any:

@@ -1,34 +1,26 @@
 """Sign-in settings: password, OpenID provider, reverse proxy. Part of `config.settings.Settings`."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
-from ipaddress import ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import BaseModel, BeforeValidator, Field
 
-MISSING_PACKAGES_HINT = "needs packages: `pip install --require-hashes -r requirements-{}.txt`."
+from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks, split_list
+
 _HEADER_PATTERN = r"^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$"  # without _, which servers confuse with -
 
 
-def split_list(text: str) -> list[str]:
-    """The non-empty items of a comma-separated list, stripped."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _split_pairs(text: Any) -> Any:
+    """`theirs=ours, theirs=ours` as a dictionary."""
+    if not isinstance(text, str):
+        return text
+    pairs = (part.partition("=") for part in split_list(text))
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
-def check_networks(setting: str, networks: list[str]) -> list[str]:
-    """One sentence for each item that is not a network."""
-    hints = []
-    for network in networks:
-        try:
-            ip_network(network)
-        except ValueError:
-            hints.append(f"{setting}: {network!r} is not an address or a network such as 10.0.0.0/24.")
-    return hints
-
-
-class SignInSettings(BaseSettings):
+class SignInSettings(BaseModel):
     """Fields, and checks of their combinations."""
 
     password_sign_in: Literal["everybody", "administrators"] = Field(
@@ -50,7 +42,7 @@ class SignInSettings(BaseSettings):
     oidc_roles_claim: str | None = Field(
         None, description="Claim with the roles, for instance `groups`; empty: roles are assigned in the console."
     )
-    oidc_role_map: Annotated[dict[str, str], NoDecode] = Field(
+    oidc_role_map: Annotated[dict[str, str], BeforeValidator(_split_pairs)] = Field(
         {},
         description="`theirs=ours`, comma-separated; roles that are not listed are ignored. Empty: used unchanged.",
     )
@@ -77,7 +69,7 @@ class SignInSettings(BaseSettings):
         pattern=_HEADER_PATTERN,
         description="Header in which a reverse proxy sends the username; empty: none.",
     )
-    proxy_sign_in_from: Annotated[list[str], NoDecode] = Field(
+    proxy_sign_in_from: CommaSeparated = Field(
         [], description="Addresses or networks of the proxies that are trusted with it, comma-separated."
     )
     proxy_roles_header: str | None = Field(
@@ -92,49 +84,32 @@ class SignInSettings(BaseSettings):
         description="Where to sign out at the proxy: an address, or a path.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _split_sign_in(cls, values: dict) -> dict:
-        if isinstance(values.get("proxy_sign_in_from"), str):
-            values["proxy_sign_in_from"] = split_list(values["proxy_sign_in_from"])
-        if isinstance(values.get("oidc_role_map"), str):
-            pairs = (part.partition("=") for part in split_list(values["oidc_role_map"]))
-            values["oidc_role_map"] = {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
-        return values
-
-    def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> list[str]:
+    def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> Iterator[str]:
         """One sentence per combination that cannot work or lets anyone in. `proxy_hops` is TRUSTED_PROXY_HOPS."""
-        return [*self._check_oidc(is_production), *self._check_proxy(proxy_hops)]
+        yield from self._check_oidc(is_production)
+        yield from self._check_proxy(proxy_hops)
+        yield from check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)
 
-    def _check_oidc(self, is_production: bool) -> list[str]:
+    def _check_oidc(self, is_production: bool) -> Iterator[str]:
         if self.oidc_issuer is None:
             if self.password_sign_in == "administrators" and self.proxy_sign_in_header is None:
-                return [
-                    "PASSWORD_SIGN_IN: only administrators could sign in; set OIDC_ISSUER or PROXY_SIGN_IN_HEADER too."
-                ]
-            return []
-        hints, url = [], urlsplit(self.oidc_issuer)
+                yield "PASSWORD_SIGN_IN: only administrators could sign in; set OIDC_ISSUER or PROXY_SIGN_IN_HEADER too."
+            return
+        url = urlsplit(self.oidc_issuer)
         is_loopback = url.hostname in ("localhost", "127.0.0.1") and not is_production
         if not url.hostname or url.scheme not in (("https", "http") if is_loopback else ("https",)):
-            hints.append(
-                "OIDC_ISSUER: must begin with https://, so that nobody on the way can answer for the provider."
-            )
+            yield "OIDC_ISSUER: must begin with https://, so that nobody on the way can answer for the provider."
         if not self.oidc_client_id:
-            hints.append("OIDC_CLIENT_ID: register this system at the provider to get one.")
+            yield "OIDC_CLIENT_ID: register this system at the provider to get one."
         if "openid" not in self.oidc_scopes.split():
-            hints.append("OIDC_SCOPES: `openid` must be among them.")
+            yield "OIDC_SCOPES: `openid` must be among them."
         if not all(theirs and ours for theirs, ours in self.oidc_role_map.items()):
-            hints.append("OIDC_ROLE_MAP: write theirs=ours, theirs=ours.")
+            yield "OIDC_ROLE_MAP: write theirs=ours, theirs=ours."
         if find_spec("authlib") is None:
-            hints.append(f"OIDC_ISSUER: {MISSING_PACKAGES_HINT.format('oidc')}")
-        return hints
+            yield f"OIDC_ISSUER: {MISSING_PACKAGES_HINT.format('oidc')}"
 
-    def _check_proxy(self, proxy_hops: int) -> list[str]:
-        hints = []
+    def _check_proxy(self, proxy_hops: int) -> Iterator[str]:
         if self.proxy_sign_in_header and not proxy_hops:
-            hints.append(
-                "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
-            )
+            yield "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
         if self.proxy_sign_in_header and not self.proxy_sign_in_from:
-            hints.append("PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER.")
-        return hints + check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)
+            yield "PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER."

@@ -4,30 +4,9 @@ MIN_KEY_CHARACTERS = 32
 _MIN_DISTINCT_CHARACTERS = 8  # 32 random hexadecimal digits have fewer once in 28 million
 _MIN_PERIOD_CHARACTERS = 16  # a repeated shorter text is no stronger than the text itself
 _GUESSABLE_WORDS = (
-    *(
-        "changeme",
-        "change-me",
-        "change_me",
-        "replaceme",
-        "secret",
-        "password",
-        "passw0rd",
-        "example",
-        "insecure",
-        "default",
-    ),
-    *(
-        "keyboardcat",
-        "placeholder",
-        "development",
-        "production",
-        "broadcast",
-        "qwerty",
-        "abcdefgh",
-        "0123456789",
-        "1234567890",
-    ),
-)
+    "changeme", "change-me", "change_me", "replaceme", "secret", "password", "passw0rd", "example", "insecure", "default",
+    "keyboardcat", "placeholder", "development", "production", "broadcast", "qwerty", "abcdefgh", "0123456789", "1234567890",
+)  # fmt: skip
 # from the documentation of Flask and FastAPI, and the SHA-256 of the empty string: copied into many systems
 _PUBLISHED_KEYS = (
     "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",

@@ -7,25 +7,23 @@ program is loaded).
 
 import os
 import re
-import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from broadcast.base.app_parts import AppPart
 from broadcast.config import database_url
-from broadcast.config.auth_settings import MISSING_PACKAGES_HINT, SignInSettings, check_networks, split_list
+from broadcast.config.auth_settings import SignInSettings
+from broadcast.config.kafka_settings import KafkaSettings
 from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
-from broadcast.config.unknown_settings import RENAMED, find_misspelt
+from broadcast.config.unknown_settings import RENAMED, list_misspelling_warnings
+from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks
 
-_HOST_AND_PORT = re.compile(r"[^\s,/]+:\d{1,5}")
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # leaves room for ".dlt"
 _ORIGIN_PATTERN = re.compile(
     r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?"
 )
@@ -39,12 +37,12 @@ class SettingsError(Exception):
     """The settings are invalid. The message has one line for each problem."""
 
 
-class Settings(SignInSettings):
+class Settings(SignInSettings, KafkaSettings):
     """Strict and frozen. Names of durations end in their unit; sizes are in bytes."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    _misspelt: dict[str, str] = PrivateAttr(default_factory=dict)
+    _misspelling_warnings: list[str] = PrivateAttr([])
 
     app_env: Literal["development", "production", "test"] = Field(
         "development",
@@ -94,20 +92,18 @@ class Settings(SignInSettings):
         None,
         description="Signs cookies: 32 random characters or more; without it, the file `secret_key` in `DATA_DIR`.",
     )
-    secret_key_fallbacks: Annotated[list[str], NoDecode] = Field(
+    secret_key_fallbacks: CommaSeparated = Field(
         [], description="Older keys still accepted while rotating, comma-separated."
     )
-    trusted_hosts: Annotated[list[str], NoDecode] = Field(
-        [], description="Host names accepted, comma-separated; empty accepts all."
-    )
+    trusted_hosts: CommaSeparated = Field([], description="Host names accepted, comma-separated; empty accepts all.")
     trusted_proxy_hops: int = Field(
         0, ge=0, le=5, description="Number of reverse proxies in front whose X-Forwarded-For and -Proto are trusted."
     )
-    metrics_from: Annotated[list[str], NoDecode] = Field(
+    metrics_from: CommaSeparated = Field(
         [],
         description="Addresses or networks that may ask for `/metrics` without a token, comma-separated, like `127.0.0.1`; no proxy may pass it on from there.",
     )
-    embed_origins: Annotated[list[str], NoDecode] = Field(
+    embed_origins: CommaSeparated = Field(
         [],
         description="Sites whose pages may show an inbox (docs/embedding.md), like `https://intranet.example`, comma-separated; empty: none.",
     )
@@ -122,7 +118,7 @@ class Settings(SignInSettings):
         7.0, gt=0, le=90, description="How long an invitation to choose a first password is valid."
     )
 
-    mandatory_categories: Annotated[list[str], NoDecode] = Field(
+    mandatory_categories: CommaSeparated = Field(
         [], description="Categories whose alerts nobody can mute, comma-separated."
     )
 
@@ -201,56 +197,6 @@ class Settings(SignInSettings):
         "refuse",
         description="What happens to an event that matches no rule of `EVENT_RULES`. `allow` lets it use any audience and priority.",
     )
-    kafka_bootstrap_servers: Annotated[list[str], NoDecode] = Field(
-        [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
-    )
-    kafka_topics: Annotated[list[str], NoDecode] = Field(
-        ["broadcast.events.v1"], description="Topics that events are read from, comma-separated."
-    )
-    kafka_group_id: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        description="Consumer group under which the brokers keep offsets; by default one generated for this database.",
-    )
-    kafka_bridge: Literal["elected", "every-worker"] = Field(
-        "elected",
-        description="`elected`: one worker of all reads every partition. `every-worker`: the brokers spread partitions over all.",
-    )
-    kafka_dlt: bool = Field(False, description="Write dead letters to the topic `<topic>.dlt` as well.")
-    kafka_auto_offset_reset: Literal["earliest", "latest"] = Field(
-        "earliest",
-        description="Where a group without offsets starts; also where it continues when its offsets have expired.",
-    )
-    kafka_max_poll_records: int = Field(
-        500,
-        ge=1,
-        le=500,
-        description="Most events in one transaction; also the most that are read again after a crash.",
-    )
-    kafka_api_version: str = Field(
-        "2.3",
-        pattern=r"^\d+(\.\d+)+$",
-        description="Version of the Kafka protocol; 2.3 works with Kafka 2.3 to 4.",
-    )
-    kafka_session_timeout_ms: int = Field(
-        10000, ge=1000, le=300000, description="With `every-worker`: how long the brokers wait for a dead worker."
-    )
-    kafka_request_timeout_ms: int = Field(
-        10000, ge=1000, le=300000, description="How long one request to a broker may take."
-    )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Protocol of the connection to the brokers."
-    )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="SASL mechanism used to sign in to the brokers."
-    )
-    kafka_sasl_username: str | None = Field(None, description="Username to sign in to brokers with.")
-    kafka_sasl_password: str | None = Field(None, repr=False, description="Password to sign in to brokers with.")
-    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates to verify the brokers with (PEM).")
-    kafka_ssl_certfile: Path | None = Field(None, description="Client certificate of this system (PEM).")
-    kafka_ssl_keyfile: Path | None = Field(None, description="Private key of the client certificate (PEM).")
-    kafka_ssl_check_hostname: bool = Field(True, description="0 accepts a broker's certificate for another host.")
 
     retention_log_days: int = Field(
         30,
@@ -265,42 +211,18 @@ class Settings(SignInSettings):
         0, ge=0, le=36500, description="Receipts of broadcasts that ended longer ago are deleted. 0 keeps all."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # `load` passes the environment, so that a test can pass another
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_lists(cls, values: dict) -> dict:
-        for name in (
-            "trusted_hosts",
-            "metrics_from",
-            "secret_key_fallbacks",
-            "kafka_bootstrap_servers",
-            "kafka_topics",
-            "mandatory_categories",
-            "embed_origins",
-        ):
-            if isinstance(values.get(name), str):
-                values[name] = split_list(values[name])
-        return values
-
     @model_validator(mode="after")
     def _reject_unsafe(self) -> Self:
-        hints = []
-        hints += self._check_database_url()
-        hints += self._check_secret_keys()
-        hints += check_networks("METRICS_FROM", self.metrics_from)
-        hints += self._check_embed_origins()
-        hints += self._check_redis_url()
-        hints += self._check_kafka()
-        hints += self.check_sign_in(is_production=self.is_production, proxy_hops=self.trusted_proxy_hops)
-        if self.app_env == "production" and self.demo:
+        hints = [
+            *self._check_database_url(),
+            *self._check_secret_keys(),
+            *check_networks("METRICS_FROM", self.metrics_from),
+            *self._check_embed_origins(),
+            *self._check_redis_url(),
+            *self.check_kafka(),
+            *self.check_sign_in(is_production=self.is_production, proxy_hops=self.trusted_proxy_hops),
+        ]
+        if self.is_production and self.demo:
             hints.append("DEMO: demo users have public passwords and are refused when APP_ENV=production. Set DEMO=0.")
         if self.otel_exporter_otlp_endpoint and find_spec("opentelemetry") is None:
             hints.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: {MISSING_PACKAGES_HINT.format('otel')}")
@@ -323,68 +245,30 @@ class Settings(SignInSettings):
         problem = find_weakness(key)
         return problem if self.is_production or len(key) < MIN_KEY_CHARACTERS else None
 
-    def _check_embed_origins(self) -> list[str]:
+    def _check_embed_origins(self) -> Iterator[str]:
         """An origin is compared with what browsers send, so it must be written in their form (RFC 6454)."""
         for origin in self.embed_origins:
             match = _ORIGIN_PATTERN.fullmatch(origin)
             if not match or match[2] == _DEFAULT_PORTS[match[1]] or int(match[2] or 0) > 65535:
-                return [
+                yield (
                     f"EMBED_ORIGINS: {origin!r} is not an origin; write it as browsers do: https://intranet.example or "
                     "http://localhost:5000, in lower case, without a path or the scheme's own port."
-                ]
-            if self.is_production and not origin.startswith("https:"):
-                return [f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."]
-        return []
+                )
+            elif self.is_production and not origin.startswith("https:"):
+                yield f"EMBED_ORIGINS: {origin} is plain HTTP, and refused when APP_ENV=production."
 
-    def _check_database_url(self) -> list[str]:
+    def _check_database_url(self) -> Iterator[str]:
         try:
             self.database_uri  # noqa: B018 - read for what it raises
         except ValueError as problem:
-            return [f"DATABASE_URL: {problem}"]
-        return []
+            yield f"DATABASE_URL: {problem}"
 
-    def _check_redis_url(self) -> list[str]:
+    def _check_redis_url(self) -> Iterator[str]:
         url = urlsplit(self.redis_url or "")
         if self.redis_url and url.scheme not in _REDIS_SCHEMES:
-            return [f"REDIS_URL: must begin with {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}."]
-        if url.scheme == "redis+sentinel" and not url.path.strip("/"):
-            return ["REDIS_URL: name the master that the Sentinels watch: redis+sentinel://host:26379,host:26379/name."]
-        return []
-
-    def _check_kafka(self) -> list[str]:
-        hints = []
-        if invalid := [server for server in self.kafka_bootstrap_servers if not _HOST_AND_PORT.fullmatch(server)]:
-            hints.append(f"KAFKA_BOOTSTRAP_SERVERS: {invalid[0]!r} is not host:port.")
-        if invalid := [topic for topic in self.kafka_topics if not _TOPIC_NAME.fullmatch(topic)]:
-            hints.append(f"KAFKA_TOPICS: {invalid[0]!r} cannot be a topic.")
-        if not self.kafka_topics:
-            hints.append("KAFKA_TOPICS: name at least one topic.")
-        if self.kafka_security_protocol.startswith("SASL") and not (
-            self.kafka_sasl_username and self.kafka_sasl_password
-        ):
-            hints.append("KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are needed with a SASL protocol.")
-        return hints + self._check_kafka_certificates()
-
-    def _check_kafka_certificates(self) -> list[str]:
-        """Checked at start: otherwise a missing file fails only with each connection."""
-        if not self.kafka_bootstrap_servers or not self.kafka_security_protocol.endswith("SSL"):
-            return []
-        context = ssl.create_default_context()
-        hints = []
-        if self.kafka_ssl_cafile:
-            try:
-                context.load_verify_locations(self.kafka_ssl_cafile)
-            except (OSError, ssl.SSLError) as problem:
-                hints.append(_describe_unreadable_file("KAFKA_SSL_CAFILE", self.kafka_ssl_cafile, problem))
-        if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
-            hints.append("KAFKA_SSL_KEYFILE: a key also needs KAFKA_SSL_CERTFILE.")
-        if self.kafka_ssl_certfile:
-            try:
-                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password="")
-            except (OSError, ssl.SSLError) as problem:
-                names, path = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", self.kafka_ssl_certfile
-                hints.append(_describe_unreadable_file(names, path, problem))
-        return hints
+            yield f"REDIS_URL: must begin with {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}."
+        elif url.scheme == "redis+sentinel" and not url.path.strip("/"):
+            yield "REDIS_URL: name the master that the Sentinels watch: redis+sentinel://host:26379,host:26379/name."
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -395,18 +279,14 @@ class Settings(SignInSettings):
         values = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
         try:
             settings = cls(**values)
-            settings._misspelt = find_misspelt(environ, {name.upper() for name in cls.model_fields})
-            return settings
         except ValidationError as problem:
             raise SettingsError("\n".join(map(_describe_error, problem.errors()))) from None
+        settings._misspelling_warnings = list_misspelling_warnings(environ, {name.upper() for name in cls.model_fields})
+        return settings
 
     @property
     def misspelling_warnings(self) -> list[str]:
-        """A sentence for each environment variable that is nearly, but not exactly, a setting."""
-        return [
-            f"{name} is not a setting and does nothing. Did you mean {nearest}?"
-            for name, nearest in self._misspelt.items()
-        ]
+        return self._misspelling_warnings
 
     @property
     def database_uri(self) -> str:
@@ -449,15 +329,6 @@ class Settings(SignInSettings):
     @property
     def metrics_networks(self) -> list[IPv4Network | IPv6Network]:
         return [ip_network(network) for network in self.metrics_from]
-
-
-def _describe_unreadable_file(names: str, path: Path, problem: Exception) -> str:
-    reason = (
-        problem.strerror
-        if type(problem) is not ssl.SSLError and isinstance(problem, OSError)
-        else "it is no PEM file, or certificate and key do not belong together"
-    )
-    return f"{names}: {path} cannot be read: {reason}."
 
 
 def _describe_error(problem: dict) -> str:

@@ -18,12 +18,11 @@ _MIN_SIMILARITY = 0.84  # HEARTBEAT_SECOND and HEARTBEAT_SECONDS score 0.97, HOS
 _MIN_NAME_CHARACTERS = 6  # PORTS or HOSTS may belong to another program
 
 
-def find_misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Return the names that are nearly a setting, each with the nearest one. Both in upper case."""
-    nearest_settings = {}
-    for name in names:
-        if name in known or len(name) < _MIN_NAME_CHARACTERS:
-            continue
-        if nearest := get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY):
-            nearest_settings[name] = nearest[0]
-    return nearest_settings
+def list_misspelling_warnings(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """A sentence for each of `names` that is nearly, but not exactly, one of `known`. Both in upper case."""
+    return [
+        f"{name} is not a setting and does nothing. Did you mean {nearest}?"
+        for name in names
+        if name not in known and len(name) >= _MIN_NAME_CHARACTERS
+        for nearest in get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
+    ]

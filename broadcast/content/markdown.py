@@ -31,25 +31,9 @@ MAX_LINKS = 500  # addresses that become links automatically
 _MAX_SCHEME_CHARACTERS = 32  # before `://`
 
 _ALLOWED_TAGS = {
-    "p",
-    "br",
-    "hr",
-    "strong",
-    "em",
-    "s",
-    "code",
-    "pre",
-    "blockquote",
-    "ul",
-    "ol",
-    "li",
-    "a",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-}
-_ALLOWED_TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
+    "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a", "h3", "h4", "h5", "h6",
+    "table", "thead", "tbody", "tr", "th", "td",
+}  # fmt: skip
 
 # One line without characters that are special in Markdown or could be part of a link. Programs send thousands of such
 # lines per second, and both libraries together take 0.3 ms for each. A test compares this pattern with the libraries.
@@ -216,12 +200,7 @@ def _make_parser() -> MarkdownIt:
     parser.inline.ruler, parser.inline.ruler2 = inline.ruler, inline.ruler2
     parser.inline.ruler.before("text", "step", _count_inline_step)
     parser.inline.ruler.at("linkify", _linkify_bounded)
-    interruptible_rules = [
-        "paragraph",
-        "reference",
-        "blockquote",
-        "list",
-    ]  # also wherever these look for their last line
+    interruptible_rules = ["paragraph", "reference", "blockquote", "list"]  # these look for their last line with it
     parser.block.ruler.before("table", "step", _count_block_step, {"alt": interruptible_rules})
     return parser
 

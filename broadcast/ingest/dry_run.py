@@ -39,31 +39,25 @@ def try_rule(rules: Rules, number: int) -> list[DryRunResult]:
 
 def get_rule_sources(rule: Rule) -> Sequence[str]:
     """The sources with stored events that the rule matches."""
-    return [
-        source for source in event_sources.list_sampled_sources() if rule.matches_source(canonicalize_source(source))
-    ]
+    sources = event_sources.list_sampled_sources()
+    return [source for source in sources if rule.matches_source(canonicalize_source(source))]
 
 
 def _read_sample(sample: InboundEventSample, rules: Rules) -> InboundEvent:
     record = event_sources.to_record(sample)
-    return InboundEvent(
-        record, contract.read_command(record, now=sample.at, rules=rules, owner=_get_event_owner(sample))
-    )
+    owner = _get_event_owner(sample)
+    return InboundEvent(record, contract.read_command(record, now=sample.at, rules=rules, owner=owner))
 
 
 def _is_covered(rules: Rules, rule: Rule, sample: InboundEventSample) -> bool:
     envelope = contract.try_open_envelope(event_sources.to_record(sample))
     if envelope is None:
         return False
+    event = {"source": envelope.source, "topic": envelope.topic, "type": envelope.type}
     try:
-        return (
-            find_rule(
-                rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=_get_event_owner(sample)
-            )
-            is rule
-        )
+        return find_rule(rules, **event, owner=_get_event_owner(sample)) is rule
     except NoMatchingRule:
-        return rule.matches_event(source=envelope.source, topic=envelope.topic, type=envelope.type)
+        return rule.matches_event(**event)
 
 
 def _get_event_owner(sample: InboundEventSample) -> EventOwner:

@@ -133,13 +133,14 @@ def _parse_rule(table: dict[str, Any]) -> Rule:
             if name in _RENAMED_FIELDS:
                 raise _RuleError(name, f"is now {_RENAMED_FIELDS[name]}.")
             raise _RuleError(name, f"is not a field of a rule{_suggest_nearest(name, _RULE_FIELDS)}")
-    patterns = {name: _read_one_or_more(name, table[name], _read_pattern) for name in _PATTERN_FIELDS if name in table}
+    patterns = {name: _read_patterns(name, table[name]) for name in _PATTERN_FIELDS if name in table}
     if not patterns:
         raise _RuleError(None, "say which events it matches: source, topic or type.")
+    rate_cap = _read_rate_cap(table, patterns)  # its count belongs to the patterns as they are written
+    if "source" in patterns:
+        patterns["source"] = tuple(map(event_source.canonicalize_source, patterns["source"]))
     rule = Rule(
-        patterns=patterns | {"source": tuple(map(event_source.canonicalize_source, patterns["source"]))}
-        if "source" in patterns
-        else patterns,
+        patterns=patterns,
         senders=_read_senders(table["from"]) if "from" in table else None,
         sender_name=_read_line("sender", table["sender"], _MAX_SENDER_CHARACTERS) if "sender" in table else None,
         defaults=_read_defaults(table.get("defaults", {})),
@@ -147,7 +148,7 @@ def _parse_rule(table: dict[str, Any]) -> Rule:
         audiences=_read_choices(table, "audiences", _AUDIENCE_PATTERN.fullmatch, "everyone, people, or role:NAME"),
         priorities=_read_choices(table, "priorities", set(Priority).__contains__, ", ".join(Priority)),
         is_draft_only=_read_flag("draft", table.get("draft", False)),
-        rate_cap=_read_rate_cap(table, patterns),
+        rate_cap=rate_cap,
     )
     if ("title" in rule.templates) != ("content" in rule.templates):
         raise _RuleError(None, "set both title and content, or neither.")
@@ -174,21 +175,17 @@ def _read_line(name: str, value: Any, max_characters: int) -> str:
     return value
 
 
-def _read_pattern(name: str, value: Any) -> str:
-    return _read_line(name, value, _MAX_PATTERN_CHARACTERS)
-
-
-def _read_one_or_more(name: str, value: Any, read: Callable[[str, Any], str]) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        return (read(name, value),)
-    if not value:
+def _read_patterns(name: str, value: Any) -> tuple[str, ...]:
+    """One pattern, or a list of them."""
+    if value == []:
         raise _RuleError(name, "is an empty list, so the rule would match nothing.")
-    return tuple(read(name, one) for one in value)
+    patterns = value if isinstance(value, list) else [value]
+    return tuple(_read_line(name, pattern, _MAX_PATTERN_CHARACTERS) for pattern in patterns)
 
 
 def _read_senders(value: Any) -> tuple[str, ...]:
     requirement = "must name accounts and topics, like account:grid-bot or topic:grid.*"
-    senders = _read_one_or_more("from", value, _read_pattern)
+    senders = _read_patterns("from", value)
     for sender in senders:
         if not _SENDER_PATTERN.fullmatch(sender):
             raise _RuleError("from", f"{requirement}, but has {_abbreviate(sender)}.")

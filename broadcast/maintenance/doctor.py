@@ -48,13 +48,9 @@ def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
     `is_thorough` also checks the whole SQLite file, which takes seconds and blocks other greenlets.
     """
     settings = SETTINGS.of(app)
-    findings = [
-        *_check_settings(settings),
-        *_check_open_files(settings),
-        _check_disk(settings),
-        *_check_database(is_thorough),
-    ]
-    return [*findings, _check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]
+    own_parts = [*_check_settings(settings), _check_open_files(settings), _check_disk(settings)]
+    others = [_check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]
+    return [*own_parts, *_check_database(is_thorough), *others]
 
 
 def _check_settings(settings: Settings) -> Iterator[Finding]:
@@ -85,15 +81,13 @@ def _check_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", "warning", sentence)
 
 
-def _check_open_files(settings: Settings) -> Iterator[Finding]:
+def _check_open_files(settings: Settings) -> Finding:
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.streams_per_worker + _DESCRIPTOR_HEADROOM
-    if 0 <= hard_limit < needed:
-        yield Finding(
-            "files", "warning", f"A worker may open {hard_limit:,} files and needs up to {needed:,}. Raise `ulimit -n`."
-        )
-    else:
-        yield Finding("files", "ok", f"A worker may open as many files as it needs ({needed:,}).")
+    if hard_limit < 0 or hard_limit >= needed:  # negative: no limit
+        return Finding("files", "ok", f"A worker may open as many files as it needs ({needed:,}).")
+    sentence = f"A worker may open {hard_limit:,} files and needs up to {needed:,}. Raise `ulimit -n`."
+    return Finding("files", "warning", sentence)
 
 
 def _check_disk(settings: Settings) -> Finding:
@@ -197,26 +191,21 @@ def _check_kafka(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_identity_provider(settings: Settings) -> Iterator[Finding]:
-    if not settings.oidc_issuer:
-        return
-    discovery_url = f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+    if settings.oidc_issuer:
+        problem = _find_provider_problem(settings.oidc_issuer)
+        yield Finding("sign-in", "failure" if problem else "ok", problem or "The organisation's provider answers.")
+
+
+def _find_provider_problem(issuer: str) -> str | None:
+    discovery_url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     try:
         with urlopen(discovery_url, timeout=_TIMEOUT_SECONDS) as response:
-            issuer = str(json.load(response)["issuer"])
+            own_name = str(json.load(response)["issuer"])
     except HTTPError as problem:
-        yield Finding("sign-in", "failure", f"{discovery_url} answers {problem.code}. Correct OIDC_ISSUER.")
-        return
+        return f"{discovery_url} answers {problem.code}. Correct OIDC_ISSUER."
     except (OSError, HTTPException):
-        yield Finding(
-            "sign-in", "failure", f"{discovery_url} cannot be reached. Start the provider, or correct OIDC_ISSUER."
-        )
-        return
+        return f"{discovery_url} cannot be reached. Start the provider, or correct OIDC_ISSUER."
     except (ValueError, LookupError, TypeError):
-        yield Finding(
-            "sign-in", "failure", f"{discovery_url} does not describe an OpenID provider. Correct OIDC_ISSUER."
-        )
-        return
-    if issuer.rstrip("/") != settings.oidc_issuer.rstrip("/"):
-        yield Finding("sign-in", "failure", f"The provider calls itself {issuer}. Set OIDC_ISSUER to exactly that.")
-    else:
-        yield Finding("sign-in", "ok", "The organisation's provider answers.")
+        return f"{discovery_url} does not describe an OpenID provider. Correct OIDC_ISSUER."
+    is_same = own_name.rstrip("/") == issuer.rstrip("/")
+    return None if is_same else f"The provider calls itself {own_name}. Set OIDC_ISSUER to exactly that."

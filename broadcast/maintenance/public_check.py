@@ -4,10 +4,9 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from broadcast.maintenance.doctor import Finding
+from broadcast.maintenance.doctor import Finding, FindingState
 
 _TIMEOUT_SECONDS = 5.0
 _MAX_FIRST_EVENT_SECONDS = 2.0  # CONNECTED comes first on a stream; a proxy that delays it buffers everything
@@ -20,42 +19,31 @@ def check_public_url(url: str, *, token: str | None) -> list[Finding]:
     except (OSError, http.client.HTTPException, ValueError) as problem:
         return [Finding("proxy", "failure", f"{url} cannot be reached: {_describe_error(problem)}.")]
     if status != 200:
-        return [
-            Finding(
-                "proxy", "failure", f"{url}/healthz answers {status} instead of 200. Check the proxy and the nodes."
-            )
-        ]
+        sentence = f"{url}/healthz answers {status} instead of 200. Check the proxy and the nodes."
+        return [Finding("proxy", "failure", sentence)]
     findings = [Finding("proxy", "ok", f"{url} answers.")]
-    return [*findings, *(_check_stream(url, token) if token else ())]
+    return [*findings, Finding("stream", *_check_stream(url, token))] if token else findings
 
 
-def _check_stream(url: str, token: str) -> Iterator[Finding]:
+def _check_stream(url: str, token: str) -> tuple[FindingState, str]:
     started_at = time.monotonic()
     try:
         status, body = _fetch(url, "/api/sse/connect", {"Authorization": f"Bearer {token}"}, until=b"event: CONNECTED")
     except TimeoutError:
-        yield Finding(
-            "stream",
-            "failure",
-            f"Nothing came through in {_TIMEOUT_SECONDS:.0f} s: the proxy buffers the stream. Turn its buffering off.",
-        )
-        return
+        advice = "the proxy buffers the stream. Turn its buffering off."
+        return "failure", f"Nothing came through in {_TIMEOUT_SECONDS:.0f} s: {advice}"
     except (OSError, http.client.HTTPException, ValueError) as problem:
-        yield Finding("stream", "failure", f"The stream broke off: {_describe_error(problem)}.")
-        return
+        return "failure", f"The stream broke off: {_describe_error(problem)}."
     elapsed_seconds = time.monotonic() - started_at
     if status == 401:
-        yield Finding("stream", "failure", "The token is not valid. Create one with `flask --app app create-token`.")
-    elif status == 403:
-        yield Finding("stream", "failure", "The token may not open streams. Create one with the scope inbox.")
-    elif status != 200 or b"event: CONNECTED" not in body:
-        yield Finding("stream", "failure", f"No stream was opened (status {status}). The log of the node says why.")
-    elif elapsed_seconds > _MAX_FIRST_EVENT_SECONDS:
-        yield Finding(
-            "stream", "warning", f"The first event took {elapsed_seconds:.1f} s. Check the proxy for buffering."
-        )
-    else:
-        yield Finding("stream", "ok", f"The first event came through after {elapsed_seconds:.2f} s.")
+        return "failure", "The token is not valid. Create one with `flask --app app create-token`."
+    if status == 403:
+        return "failure", "The token may not open streams. Create one with the scope inbox."
+    if status != 200 or b"event: CONNECTED" not in body:
+        return "failure", f"No stream was opened (status {status}). The log of the node says why."
+    if elapsed_seconds > _MAX_FIRST_EVENT_SECONDS:
+        return "warning", f"The first event took {elapsed_seconds:.1f} s. Check the proxy for buffering."
+    return "ok", f"The first event came through after {elapsed_seconds:.2f} s."
 
 
 def _describe_error(problem: Exception) -> str:

@@ -6,7 +6,7 @@ All of it is read and written inside the transaction of a batch, once per source
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
@@ -52,18 +52,13 @@ def lock_sources(session: Session, sources: Collection[str], owners: Collection[
     ingest.add_source_counts(session, {source: {} for source in sources}, at=at)
 
 
-def count_shown_since(session: Session, source: str, rule: str, since: datetime) -> int:
-    """How many broadcasts of the source this rule let through after `since`."""
-    return _sum_shown(session, RuleTally.source == source, RuleTally.rule == rule, RuleTally.at > since)
-
-
-def count_shown_by_owner_since(session: Session, owner: str, rule: str, since: datetime) -> int:
-    """The same for everything that an account or topic sent, under any source."""
-    return _sum_shown(session, RuleTally.owner == owner, RuleTally.rule == rule, RuleTally.at > since)
-
-
-def _sum_shown(session: Session, *conditions: ColumnElement[bool]) -> int:
-    return int(session.scalar(select(func.coalesce(func.sum(RuleTally.shown), 0)).where(*conditions)))
+def count_shown_since(
+    session: Session, scope: Literal["source", "owner"], name: str, rule: str, since: datetime
+) -> int:
+    """How many broadcasts of a source, or of an account or topic under any source, this rule let through."""
+    is_in_scope = {"source": RuleTally.source, "owner": RuleTally.owner}[scope] == name
+    query = select(func.coalesce(func.sum(RuleTally.shown), 0))
+    return int(session.scalar(query.where(is_in_scope, RuleTally.rule == rule, RuleTally.at > since)))
 
 
 def add_shown(
@@ -78,18 +73,17 @@ def add_shown(
 
 def lock_live_broadcasts(
     session: Session, keys_by_source: Mapping[str, Collection[str]], *, now: datetime
-) -> dict[tuple[str, str], list[Broadcast]]:
-    """Live broadcasts by (source, collapse key), of any owner, newest first; locked until the transaction ends."""
-    rows_by_key: dict[tuple[str, str], list[Broadcast]] = {}
+) -> list[Broadcast]:
+    """Live broadcasts with these collapse keys, of any owner, newest first; locked until the transaction ends."""
+    rows: list[Broadcast] = []
     for source, keys in sorted(keys_by_source.items()):
         query = (
             select(Broadcast)
             .where(Broadcast.source == source, Broadcast.collapse_key.in_(keys), Broadcast.status == Status.ACTIVE)
             .where(or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > now))
         )
-        for row in session.scalars(query.order_by(Broadcast.id.desc()).with_for_update(**ROW_LOCK)):
-            rows_by_key.setdefault((source, row.collapse_key), []).append(row)
-    return rows_by_key
+        rows += session.scalars(query.order_by(Broadcast.id.desc()).with_for_update(**ROW_LOCK))
+    return rows
 
 
 def lock_quarantined(session: Session, source: str, owner: SourceOwner, *, limit: int) -> list[Broadcast]:

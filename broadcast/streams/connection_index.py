@@ -1,14 +1,14 @@
 """Indexes of open connections, for every lookup of the hub."""
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Set
 
 from broadcast.base.cooperative import Yielder
-from broadcast.domain.audience import Viewer
+from broadcast.domain.audience import Audience, Viewer
 from broadcast.domain.client_address import get_client_key
 from broadcast.streams.connection import Connection
 
+NO_USER_ID = 0  # not a user id: stands for all users with the same roles
 HEARTBEAT_SLOTS = 15  # heartbeats are spread over this many slots per period
 
 FanoutGroup = tuple[str, frozenset[str]]  # representation and roles; they decide which bytes a stream gets
@@ -33,7 +33,7 @@ class ConnectionIndex:
         self.by_id[connection.id] = connection
         self.client_counts[get_client_key(connection.address)] += 1
         self.heartbeat_slots[connection.slot].add(connection)
-        _add_to_set(self.by_user, connection.viewer.user_id, connection)
+        self.by_user.setdefault(connection.viewer.user_id, set()).add(connection)
         self._add_to_group(connection)
 
     def remove(self, connection: Connection) -> None:
@@ -43,7 +43,10 @@ class ConnectionIndex:
         if not self.client_counts[client]:
             del self.client_counts[client]
         self.heartbeat_slots[connection.slot].discard(connection)
-        _remove_from_set(self.by_user, connection.viewer.user_id, connection)
+        streams = self.by_user[connection.viewer.user_id]
+        streams.discard(connection)
+        if not streams:
+            del self.by_user[connection.viewer.user_id]
         self._remove_from_group(connection)
 
     def change_viewer(self, connection: Connection, viewer: Viewer) -> None:
@@ -66,8 +69,22 @@ class ConnectionIndex:
                 yield connection
             yielder.maybe_yield()
 
-    def get_user_connections(self, user_id: int) -> list[Connection]:
-        return list(self.by_user.get(user_id, ()))
+    def find_online_ids(self, user_ids: frozenset[int]) -> Set[int]:
+        """Those of `user_ids` who have a stream, in the time that the smaller of both takes."""
+        online = self.by_user.keys()
+        return online & user_ids if len(user_ids) < len(online) else user_ids.intersection(online)
+
+    def find_reached_user_ids(self, audience: Audience) -> list[int]:
+        """Users with a stream whom the audience includes."""
+        groups = (
+            members
+            for (_, roles), members in self.fanout_groups.items()
+            if audience.includes(Viewer(NO_USER_ID, roles))
+        )
+        reached = {connection.viewer.user_id for members in groups for connection in members}
+        named = self.find_online_ids(audience.named_user_ids)
+        included = {user_id for user_id in named if audience.includes(next(iter(self.by_user[user_id])).viewer)}
+        return list(reached - named | included)
 
     def count_client_connections(self, address: str) -> int:
         """Number of open connections of the client at this address."""
@@ -84,14 +101,3 @@ class ConnectionIndex:
         del members[connection]
         if not members:
             del self.fanout_groups[connection.fanout_group]
-
-
-def _add_to_set(index: dict[Any, set[Connection]], key: Any, connection: Connection) -> None:
-    index.setdefault(key, set()).add(connection)
-
-
-def _remove_from_set(index: dict[Any, set[Connection]], key: Any, connection: Connection) -> None:
-    members = index[key]
-    members.discard(connection)
-    if not members:
-        del index[key]

@@ -12,6 +12,13 @@ def invalidates_identity(event: Event, user_id: int, session: str) -> bool:
     return event.type is EventType.VIEWER_CHANGED or matches_session(session, event.payload["session"])
 
 
+def ends_stream(event: Event, session_names: str) -> bool:
+    """Whether a change of a user or session closes this stream of that user."""
+    if event.type is EventType.VIEWER_CHANGED:
+        return event.payload["disabled"]
+    return matches_session(session_names, event.payload["session"])
+
+
 def matches_session(session_names: str, ended_session: str) -> bool:
     """Whether the session or token that ended is one of a stream's."""
     return ended_session == ALL_SESSIONS or ended_session in session_names.split()

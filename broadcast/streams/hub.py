@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -22,18 +22,16 @@ from broadcast.base.cooperative import yield_to_loop
 from broadcast.domain.audience import Viewer
 from broadcast.domain.events import Cursor, Event, EventType
 from broadcast.streams import sse
-from broadcast.streams.connection import COALESCED_BYTES, Connection, Transport
-from broadcast.streams.connection_index import HEARTBEAT_SLOTS, ConnectionIndex
-from broadcast.streams.control_events import invalidates_identity, matches_session
+from broadcast.streams.connection import Connection, Transport
+from broadcast.streams.connection_index import HEARTBEAT_SLOTS, NO_USER_ID, ConnectionIndex
+from broadcast.streams.control_events import ends_stream, invalidates_identity
 from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer, with_reset_fallback
+from broadcast.streams.sse import UnloggedEvent
 
 SEND_BATCH_SIZE = 128  # sends between two time checks
 FANOUT_SLICE_SECONDS = 0.003  # after sending for this long, other greenlets run
 LAGGING_POLL_SECONDS, LAGGING_TIMEOUT_SECONDS = 0.0005, 0.005  # between joined batches, while a client lags
-_RECONNECT_SPREAD_FACTOR = (
-    5  # clients reconnect over this many times the drain: after a drain of 2 s, a tenth of them each second
-)
-NO_USER_ID = 0  # not a user id: stands for all users with the same roles
+_RECONNECT_SPREAD_FACTOR = 5  # clients reconnect over this many times the drain: after 2 s, a tenth of them each second
 
 SendMany = Callable[[Sequence[Connection], bytes], None]
 
@@ -77,9 +75,9 @@ class Hub:
         *,
         on_delivered: Callable[[Event, list[int]], None] = lambda event, user_ids: None,
     ):
-        self.encoders = {name: with_reset_fallback(encode) for name, encode in encoders.items()}
         self.limits, self.on_delivered = limits, on_delivered
-        self.replay_buffer = ReplayBuffer(self.encoders, limits.replay_events)
+        safe_encoders = {name: with_reset_fallback(encode) for name, encode in encoders.items()}
+        self.replay_buffer = ReplayBuffer(safe_encoders, limits.replay_events)
         self.is_draining = False
         self.counters: Counter[str] = Counter()
         self.changed_user_ids: set[int] = set()  # streams opened or closed; presence removes what it publishes
@@ -103,12 +101,13 @@ class Hub:
     def connections(self) -> list[Connection]:
         return list(self._index.by_id.values())
 
-    def count_streams_by_user(self) -> dict[int, int]:
-        """Number of open streams per user, for users who have any."""
-        return {user_id: len(streams) for user_id, streams in self._index.by_user.items()}
+    @property
+    def online_user_ids(self) -> KeysView[int]:
+        """Users with an open stream. A live view: it changes while other greenlets run."""
+        return self._index.by_user.keys()
 
     def get_user_connections(self, user_id: int) -> list[Connection]:
-        return self._index.get_user_connections(user_id)
+        return list(self._index.by_user.get(user_id, ()))
 
     def find(self, connection_id: str) -> Connection | None:
         return self._index.by_id.get(connection_id)
@@ -164,11 +163,11 @@ class Hub:
     def _check_limits(self, viewer: Viewer, address: str) -> None:
         limits, index = self.limits, self._index
         if self.is_draining or self.head is None or len(self) >= limits.streams:
-            raise StreamLimitExceeded("BUSY")
+            raise StreamLimitExceeded(UnloggedEvent.BUSY)
         is_user_over_limit = len(index.by_user.get(viewer.user_id, ())) >= limits.per_user
         if is_user_over_limit or index.count_client_connections(address) >= limits.per_address:
             self.counters["refused"] += 1
-            raise StreamLimitExceeded("CONNECTION_LIMIT_REACHED")
+            raise StreamLimitExceeded(UnloggedEvent.CONNECTION_LIMIT_REACHED)
 
     def attach_transport(self, connection: Connection, transport: Transport) -> None:
         """Attach the transport of a subscribed stream. Its preamble and what has queued up goes out first."""
@@ -217,7 +216,7 @@ class Hub:
         self.fanout_idle.clear()
         self._lagging.clear()
         try:
-            for batch in self._buffer_in_batches(events):
+            for batch in self.replay_buffer.append_in_batches(events):
                 # no yield before this: a stream that opened now would get the batch in its replay, and then once more
                 if batch[0].event.is_for_clients:
                     self._fan_out(batch)
@@ -239,24 +238,6 @@ class Hub:
             gevent.sleep(LAGGING_POLL_SECONDS)
             self._lagging = {connection for connection in self._lagging if connection.backlog}
         self._lagging.clear()
-
-    def _buffer_in_batches(self, events: Sequence[Event]) -> Iterator[list[BufferedEvent]]:
-        """Buffer events just before sending, joined up to COALESCED_BYTES; a control event is its own batch."""
-        batch: list[BufferedEvent] = []
-        size = 0
-        for event in events:
-            if batch and (size > COALESCED_BYTES or not event.is_for_clients):
-                yield batch
-                batch, size = [], 0
-            buffered = self.replay_buffer.append(event)
-            batch.append(buffered)
-            if not event.is_for_clients:
-                yield batch
-                batch = []
-                continue
-            size += len(self.replay_buffer.get_frame(buffered, "json"))
-        if batch:
-            yield batch
 
     def _fan_out(self, batch: list[BufferedEvent]) -> None:
         """Write a batch to its audience: by group if all members get the same, individually if users are named."""
@@ -294,10 +275,9 @@ class Hub:
         """Streams whose group does not decide what they get: of users named by id, or ahead of this worker."""
         individual = set(self._future_cursor)
         self._future_cursor = {c for c in self._future_cursor if c.skip_through > batch[-1].event.seq}
-        online = self._index.by_user
-        for ids in (remembered.event.audience.named_user_ids for remembered in batch):
-            for user_id in ids if len(ids) < len(online) else online.keys() & ids:
-                individual.update(online.get(user_id, ()))
+        for buffered in batch:
+            for user_id in self._index.find_online_ids(buffered.event.audience.named_user_ids):
+                individual |= self._index.by_user[user_id]
         return individual
 
     def _join_frames(
@@ -313,23 +293,11 @@ class Hub:
         for event in (buffered.event for buffered in batch):
             if event.type is not EventType.MESSAGE:
                 continue
-            user_ids = self._find_reached_user_ids(event)
+            user_ids = self._index.find_reached_user_ids(event.audience)
             if user_ids:
                 self.on_delivered(event, user_ids)
             if len(user_ids) > SEND_BATCH_SIZE:
                 yield_to_loop()
-
-    def _find_reached_user_ids(self, event: Event) -> list[int]:
-        audience, online = event.audience, self._index.by_user
-        groups = (
-            members
-            for (_, roles), members in self._index.fanout_groups.items()
-            if audience.includes(Viewer(NO_USER_ID, roles))
-        )
-        reached = {connection.viewer.user_id for members in groups for connection in members}
-        named_online = online.keys() & audience.named_user_ids
-        included = {user_id for user_id in named_online if audience.includes(next(iter(online[user_id])).viewer)}
-        return list(reached - named_online | included)
 
     def report_delivered(self, events: Iterable[Event], viewer: Viewer) -> None:
         """Report the MESSAGEs among `events` as delivered to this user, for a replay."""
@@ -345,46 +313,33 @@ class Hub:
     # ---- control events
 
     def _apply_control_event(self, event: Event) -> None:
-        """Apply a change of one user (the event's audience) or of a role. The latter lets other greenlets run."""
+        """Apply a change of users (the event's audience) or of a role. The latter lets other greenlets run."""
         if event.type is EventType.ROLE_CHANGED:
             for connection in self._index.replace_role(event.payload["role"], event.payload["to"]):
-                self.send(connection, self._encode_reset())
-            return
-        if event.type is EventType.UNKNOWN:
-            self.reset_all_streams(
-                ends_at=time.monotonic()
-            )  # roles and sessions may have changed, so they are read again
-            return
-        for user_id in event.audience.ids:
-            if event.type is EventType.VIEWER_CHANGED:
-                self.change_viewer(
-                    Viewer(user_id, frozenset(event.payload["roles"])), is_disabled=event.payload["disabled"]
-                )
-            else:
-                self.end_session(user_id, event.payload["session"])
+                self._send_reset(connection)
+        elif event.type is EventType.UNKNOWN:  # roles and sessions may have changed, so they are read again
+            self.reset_all_streams(ends_at=time.monotonic())
+        else:
+            for user_id in event.audience.ids:
+                for connection in self.get_user_connections(user_id):
+                    self._apply_user_change(event, connection)
 
-    def end_session(self, user_id: int, session: str) -> None:
-        for connection in self.get_user_connections(user_id):
-            if matches_session(connection.session, session):
-                self.close(connection, "signed out", sse.encode_json_frame("SIGNED_OUT", {}))
-
-    def change_viewer(self, viewer: Viewer, *, is_disabled: bool = False) -> None:
-        """Give a user's open streams new roles and send them RESET; a disabled user's are closed."""
-        for connection in self.get_user_connections(viewer.user_id):
-            if is_disabled:
-                self.close(connection, "signed out", sse.encode_json_frame("SIGNED_OUT", {}))
-            else:
-                self._index.change_viewer(connection, viewer)
-                self.send(connection, self._encode_reset())
+    def _apply_user_change(self, event: Event, connection: Connection) -> None:
+        if ends_stream(event, connection.session):
+            self.close(connection, "signed out", sse.encode_json_frame(UnloggedEvent.SIGNED_OUT, {}))
+        elif event.type is EventType.VIEWER_CHANGED:
+            roles = frozenset(event.payload["roles"])
+            self._index.change_viewer(connection, Viewer(connection.viewer.user_id, roles))
+            self._send_reset(connection)
 
     def reset_all_streams(self, *, ends_at: float = math.inf) -> None:
         """Send RESET to every client: continuity was lost. Streams end at the first heartbeat after `ends_at`."""
         for connection in self.connections:
             connection.ends_at = min(connection.ends_at, ends_at)
-            self.send(connection, self._encode_reset())
+            self._send_reset(connection)
 
-    def _encode_reset(self) -> bytes:
-        return sse.encode_json_frame("RESET", {"cursor": str(self.head)}, id=str(self.head))
+    def _send_reset(self, connection: Connection) -> None:
+        self.send(connection, sse.encode_reset(self.head))
 
     # ---- heartbeats and shutdown
 
@@ -414,7 +369,9 @@ class Hub:
         sleep_debt_seconds = 0.0
         for connection in streams:
             retry_ms = random.randint(200, 200 + _RECONNECT_SPREAD_FACTOR * int(seconds * 1000))
-            self.close(connection, "shutdown", sse.encode_json_frame("SERVER_SHUTDOWN", {}, retry_ms=retry_ms))
+            self.close(
+                connection, "shutdown", sse.encode_json_frame(UnloggedEvent.SERVER_SHUTDOWN, {}, retry_ms=retry_ms)
+            )
             sleep_debt_seconds += pause_seconds
             if sleep_debt_seconds >= 0.005:
                 gevent.sleep(sleep_debt_seconds)

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from broadcast.domain import clock
-from broadcast.domain.audience import Viewer, make_user_audience
+from broadcast.domain.audience import EveryoneAudience, Viewer
+from broadcast.domain.card import Card
 from broadcast.domain.events import Cursor, Event, EventType, encode_compact_json, parse_cursor
 from broadcast.store import log
 from broadcast.store.inbox import UnreadCount
@@ -19,11 +21,12 @@ from broadcast.store.live_inbox import Inbox, open_inbox
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import Hub, StaleIdentity, StreamLimitExceeded
+from broadcast.streams.replay_buffer import BufferedEvent
+from broadcast.streams.sse import UnloggedEvent
 
 INITIAL_UNREAD_LIMIT = 200  # unread messages sent to a client without a cursor
-LOG_REPLAY_LIMIT = (
-    200  # events read from the log if the replay buffer cannot serve a client; above that, a list is quicker
-)
+LOG_REPLAY_LIMIT = 200  # events read from the log if the replay buffer has not all; above that, a list is quicker
+_MAX_CACHED_MESSAGES = 500  # of some kilobytes, encoded for clients without a cursor
 _MAX_ATTEMPTS = 3  # if roles keep changing while a stream opens
 
 
@@ -67,7 +70,7 @@ def open_stream(
             )
             break
     else:
-        raise StreamLimitExceeded("BUSY")
+        raise StreamLimitExceeded(UnloggedEvent.BUSY)
     try:
         if subscriber.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
             seconds_left = (subscriber.expires_at - now).total_seconds()
@@ -97,25 +100,24 @@ def resolve_resume_point(text: str | None, hub: Hub) -> ResumePoint:
     if not text:
         return ResumePoint(None, is_resumable=True)
     cursor, head = parse_cursor(text), hub.head
-    if cursor is None or head is None or cursor.epoch != head.epoch:
-        return ResumePoint(cursor, is_resumable=False)
-    if cursor.seq > head.seq and cursor.seq > log.get_head().seq:  # this worker's tailer may lag behind another's
-        return ResumePoint(cursor, is_resumable=False)
-    return ResumePoint(cursor, is_resumable=True)
+    is_of_this_epoch = cursor is not None and head is not None and cursor.epoch == head.epoch
+    # the log is asked as well, because this worker's tailer may lag behind another's
+    is_resumable = is_of_this_epoch and (cursor.seq <= head.seq or cursor.seq <= log.get_head().seq)
+    return ResumePoint(cursor, is_resumable)
 
 
 def build_preamble(
     hub: Hub, connection: Connection, resume_point: ResumePoint, inbox: Inbox, *, now: datetime
 ) -> Iterator[bytes]:
     """The preamble of a stream: replay or RESET, then CONNECTED. Reads the database now; iterating does not."""
-    epoch, through_seq = hub.head.epoch, connection.skip_through
-    cursor = str(Cursor(epoch, through_seq))
-    frames = None
-    if resume_point.is_resumable:
-        frames = _replay_missed(hub, connection, resume_point, inbox, through=through_seq, now=now)
-    if frames is None:
-        frames = iter([sse.encode_json_frame("RESET", {"cursor": cursor}, id=cursor)])
-    return _append_connected(frames, connection, cursor, inbox.count_unread(), hub.limits.heartbeat_seconds)
+    cursor = Cursor(hub.head.epoch, connection.skip_through)
+    missed = _find_missed(hub, connection, resume_point, inbox, now)
+    if missed is None:
+        frames = iter([sse.encode_reset(cursor)])
+    else:
+        hub.report_delivered([buffered.event for buffered in missed], connection.viewer)
+        frames = (hub.replay_buffer.get_frame(buffered, connection.representation) for buffered in missed)
+    return _append_connected(frames, connection, str(cursor), inbox.count_unread(), hub.limits.heartbeat_seconds)
 
 
 def _append_connected(
@@ -127,54 +129,39 @@ def _append_connected(
     data["heartbeatSeconds"] = heartbeat_seconds  # so that a client knows how long a silence is normal
     # CONNECTED is not in the log but has an id: otherwise a plain EventSource that is cut off before its first message
     # returns without a cursor and misses what was published meanwhile
-    yield sse.encode_json_frame("CONNECTED", data, id=cursor)
+    yield sse.encode_json_frame(UnloggedEvent.CONNECTED, data, id=cursor)
 
 
-def _replay_missed(
-    hub: Hub, connection: Connection, resume_point: ResumePoint, inbox: Inbox, *, through: int, now: datetime
-) -> Iterator[bytes] | None:
-    viewer, encoder = connection.viewer, hub.encoders[connection.representation]
-    if resume_point.cursor is None:
-        return iter([encoder(event) for event in _build_unread_events(hub, viewer, inbox, through, now)])
-    buffered_events = hub.replay_buffer.slice(resume_point.after, through)
-    if buffered_events is not None:
-        wanted_ids = set(map(id, _filter_for_viewer([r.event for r in buffered_events], viewer, now)))
-        if any(_changes_roles(r.event, viewer) for r in buffered_events):
-            return None
-        selected = [r for r in buffered_events if id(r.event) in wanted_ids]
-        hub.report_delivered([r.event for r in selected], viewer)
-        return (hub.replay_buffer.get_frame(r, connection.representation) for r in selected)
-    events = _read_from_log(resume_point.after, through, max_events=LOG_REPLAY_LIMIT)
-    if events is None or any(_changes_roles(event, viewer) for event in events):
+def _find_missed(
+    hub: Hub, connection: Connection, resume_point: ResumePoint, inbox: Inbox, now: datetime
+) -> list[BufferedEvent] | None:
+    """The events to replay; None if continuity cannot be proved."""
+    viewer, through = connection.viewer, connection.skip_through
+    if not resume_point.is_resumable:
         return None
-    wanted = _filter_for_viewer(events, viewer, now)
-    hub.report_delivered(wanted, viewer)
-    return iter([encoder(event) for event in wanted])
+    if resume_point.cursor is None:
+        unread = inbox.list_unread_backlog(through=through, limit=INITIAL_UNREAD_LIMIT)
+        return [_to_message_event(hub.head.epoch, item.seq, item.card) for item in unread]
+    missed = hub.replay_buffer.slice(resume_point.after, through)
+    if missed is None:
+        missed = _read_from_log(resume_point.after, through)
+    if missed is None or any(_changes_roles(buffered.event, viewer) for buffered in missed):
+        return None
+    return _filter_for_viewer(missed, viewer, now)
 
 
-def _build_unread_events(hub: Hub, viewer: Viewer, inbox: Inbox, through: int, now: datetime) -> list[Event]:
-    epoch = hub.head.epoch
-    events = []
-    for item in inbox.list_unread_backlog(through=through, limit=INITIAL_UNREAD_LIMIT):
-        card = item.card
-        events.append(
-            Event(
-                item.seq,
-                epoch,
-                EventType.MESSAGE,
-                card.id,
-                make_user_audience([viewer.user_id]),
-                encode_compact_json(card.to_payload()),
-                now,
-            )
-        )
-    hub.report_delivered(events, viewer)
-    return events
+@lru_cache(_MAX_CACHED_MESSAGES)
+def _to_message_event(epoch: str, seq: int, card: Card) -> BufferedEvent:
+    """The MESSAGE of a card, for every viewer who may see it: so each representation is encoded once."""
+    payload_json = encode_compact_json(card.to_payload())
+    return BufferedEvent(
+        Event(seq, epoch, EventType.MESSAGE, card.id, EveryoneAudience(), payload_json, card.created_at)
+    )
 
 
-def _read_from_log(after: int, through: int, *, max_events: int) -> list[Event] | None:
-    """Everything in (after, through] if the log still has all of it and it is at most `max_events`, else None."""
-    if through - after > max_events:
+def _read_from_log(after: int, through: int) -> list[BufferedEvent] | None:
+    """Everything in (after, through] if the log still has all of it and it is at most LOG_REPLAY_LIMIT, else None."""
+    if through - after > LOG_REPLAY_LIMIT:
         return None
     events: list[Event] = []
     while after < through:
@@ -183,15 +170,15 @@ def _read_from_log(after: int, through: int, *, max_events: int) -> list[Event] 
             return None  # retention has deleted the beginning
         events += page
         after = page[-1].seq
-    return events
+    return [BufferedEvent(event) for event in events]
 
 
-def _filter_for_viewer(events: Sequence[Event], viewer: Viewer, now: datetime) -> list[Event]:
-    removed = {event.broadcast_id for event in events if event.type is EventType.MESSAGE_REMOVED}
+def _filter_for_viewer(missed: Sequence[BufferedEvent], viewer: Viewer, now: datetime) -> list[BufferedEvent]:
+    removed = {buffered.event.broadcast_id for buffered in missed if buffered.event.type is EventType.MESSAGE_REMOVED}
     return [
-        event
-        for event in events
-        if event.is_for_clients
+        buffered
+        for buffered in missed
+        if (event := buffered.event).is_for_clients
         and event.audience.includes(viewer)
         and (event.type is EventType.MESSAGE_REMOVED or not (event.broadcast_id in removed or _is_expired(event, now)))
     ]

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import gevent
 
@@ -52,16 +52,20 @@ class StreamInfo:
     backlog_bytes: int
 
 
-class Presence(Protocol):
-    """Never raises: while the server is down, users count as offline, and changes wait.
+class Presence:
+    """The users of this worker, from its hub; `RedisPresence` adds those of other workers.
 
-    A read takes 0.3 s at most if the server is down.
+    Never raises: while the server is down, users elsewhere count as offline, and changes wait. A read takes 0.3 s at
+    most then.
     """
 
-    worker: str
+    def __init__(self, hub: Hub):
+        self._hub = hub
+        self.worker = f"{os.getpid()}-{secrets.token_hex(3)}"
 
     def write_changes(self) -> None:
         """Write the users whose streams changed since the last successful call."""
+        self._hub.changed_user_ids.clear()
 
     def renew_lease(self) -> None:
         """Renew the lease, once per heartbeat; the next `write_changes` refills a server that was emptied."""
@@ -69,40 +73,17 @@ class Presence(Protocol):
     def remove_worker(self) -> None:
         """This worker ends: remove its users at once."""
 
-    def get_online_ids(self) -> set[int]: ...
-
-    def is_online(self, user_id: int) -> bool: ...
-
-    def list_streams(self) -> list[StreamInfo]: ...
-
-
-class LocalPresence:
-    """The users of this worker, from its hub."""
-
-    def __init__(self, hub: Hub):
-        self._hub = hub
-        self.worker = f"{os.getpid()}-{secrets.token_hex(3)}"
-
-    def write_changes(self) -> None:
-        self._hub.changed_user_ids.clear()
-
-    def renew_lease(self) -> None:
-        pass
-
-    def remove_worker(self) -> None:
-        pass
-
     def get_online_ids(self) -> set[int]:
-        return set(self._hub.count_streams_by_user())
+        return set(self._hub.online_user_ids)
 
     def is_online(self, user_id: int) -> bool:
-        return user_id in self._hub.count_streams_by_user()
+        return user_id in self._hub.online_user_ids
 
     def list_streams(self) -> list[StreamInfo]:
-        return [_to_stream_info(connection, self.worker) for connection in self._hub.connections]
+        return [StreamInfo(c.viewer.user_id, worker=self.worker, **_to_json(c)) for c in self._hub.connections]
 
 
-class RedisPresence:
+class RedisPresence(Presence):
     """The users of all workers that share a Redis."""
 
     def __init__(
@@ -114,10 +95,10 @@ class RedisPresence:
         lease_seconds: float,
         prefix: str = "broadcast:presence",
     ):
-        self._hub, self._lease_seconds, self._prefix = hub, lease_seconds, prefix
+        super().__init__(hub)
+        self._lease_seconds, self._prefix = lease_seconds, prefix
         self._circuit_breaker = circuit_breaker or CircuitBreaker(url)  # for reads that a page waits for
         self._redis = make_client(url, timeout_seconds=_TIMEOUT_SECONDS)
-        self.worker = f"{os.getpid()}-{secrets.token_hex(3)}"
 
     def write_changes(self) -> None:
         key, changed_user_ids = self._key(self.worker), self._hub.changed_user_ids
@@ -157,25 +138,25 @@ class RedisPresence:
             has_users, is_new = False, True
         # the server is down or was emptied (it may be refilled since, so check both), or nobody was here
         if is_new or not has_users:
-            self._hub.changed_user_ids.update(self._hub.count_streams_by_user())
+            self._hub.changed_user_ids.update(self._hub.online_user_ids)
 
     def remove_worker(self) -> None:
         self._try_command(self._redis.delete, self._key(self.worker))  # if that fails, the lease runs out
         self._try_command(self._redis.zrem, self._prefix, self.worker)
 
     def get_online_ids(self) -> set[int]:
-        user_ids = set(self._hub.count_streams_by_user())
+        user_ids = super().get_online_ids()
         for worker in self._list_other_workers():
             user_ids.update(self._parse_all(_parse_user_id, self._query_worker_users("hkeys", worker)))
         return user_ids
 
     def is_online(self, user_id: int) -> bool:
-        if user_id in self._hub.count_streams_by_user():
-            return True
-        return any(self._query("hexists", self._key(worker), str(user_id)) for worker in self._list_other_workers())
+        return super().is_online(user_id) or any(
+            self._query("hexists", self._key(worker), str(user_id)) for worker in self._list_other_workers()
+        )
 
     def list_streams(self) -> list[StreamInfo]:
-        all_streams = [_to_stream_info(connection, self.worker) for connection in self._hub.connections]
+        all_streams = super().list_streams()
         for worker in self._list_other_workers():
             users = (self._query_worker_users("hgetall", worker) or {}).items()
             for streams in self._parse_all(lambda person, worker=worker: _parse_streams(*person, worker), users):
@@ -241,19 +222,15 @@ def _to_json(connection: Connection) -> dict[str, Any]:
     }
 
 
-def _to_stream_info(connection: Connection, worker: str) -> StreamInfo:
-    return StreamInfo(connection.viewer.user_id, worker=worker, **_to_json(connection))
-
-
 def _parse_worker_name(name: bytes) -> str:
-    """A worker's name, as `RedisPresence` makes it. Raises ValueError."""
+    """A worker's name, as `Presence` makes it. Raises ValueError."""
     if not _WORKER_NAME.fullmatch(name):
         raise ValueError(f"no worker: {name[:40]!r}")
     return name.decode()
 
 
 def _parse_user_id(text: bytes) -> int:
-    """A user id. Raises ValueError for anything else."""
+    """Raises ValueError for anything but a user id."""
     if not _USER_ID.fullmatch(text):
         raise ValueError(f"nobody: {text[:40]!r}")
     return int(text)

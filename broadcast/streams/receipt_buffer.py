@@ -9,7 +9,6 @@ from gevent.event import Event as GeventEvent
 from sqlalchemy.exc import IntegrityError
 
 from broadcast.base.app_parts import AppPart
-from broadcast.domain.events import Event
 from broadcast.store import broadcasts, receipts
 from broadcast.store.receipts import ReceiptTimestamp
 from broadcast.store.transactions import write_transaction
@@ -33,10 +32,6 @@ class ReceiptBuffer:
         if ids := set(user_ids):
             self._pending.setdefault((mark, broadcast_id), set()).update(ids)
 
-    def add_delivered(self, event: Event, user_ids: Iterable[int]) -> None:
-        """`add` with the signature of the hub's `on_delivered`."""
-        self.add(event.broadcast_id, user_ids)
-
     def flush(self, now: datetime, *, fanout_idle: GeventEvent | None = None) -> None:
         """Write everything that is buffered. Lets other greenlets run between batches. Raises TemporarilyUnavailable,
         which loses nothing.
@@ -51,9 +46,7 @@ class ReceiptBuffer:
             try:
                 with write_transaction() as session:
                     receipts.set_timestamp(session, pairs, mark, at=now)
-            except (
-                IntegrityError
-            ):  # retention deleted one of the broadcasts meanwhile; its receipts must not block the others
+            except IntegrityError:  # retention has deleted a broadcast; its receipts must not block the others
                 deleted_ids = {broadcast_id for broadcast_id, _ in pairs if broadcasts.get(broadcast_id) is None}
                 if not deleted_ids:
                     raise
@@ -80,4 +73,4 @@ class ReceiptBuffer:
         return mark and (mark, list(islice(pairs, _BATCH_ROWS)))
 
 
-RECEIPT_BUFFER = AppPart[ReceiptBuffer]("deliveries")
+RECEIPT_BUFFER = AppPart[ReceiptBuffer]("receipt_buffer")

@@ -39,7 +39,7 @@ class ReceiptSync:
         with self._app.app_context():
             changed = inbox.list_version_changes(since, until=now - _SIGNAL_GRACE)
         for user_id, version in changed:
-            if version > self._sent_versions.get(user_id, 0) and user_id in self._hub.count_streams_by_user():
+            if version > self._sent_versions.get(user_id, 0) and user_id in self._hub.online_user_ids:
                 self._send_receipt(user_id, "missed", [], version)
         self._sent_versions = {
             user_id: max(version, self._sent_versions.get(user_id, 0)) for user_id, version in changed
@@ -48,7 +48,7 @@ class ReceiptSync:
 
     def _send_receipt(self, user_id: int, kind: str, ids: list[int], version: int) -> None:
         self._sent_versions[user_id] = max(version, self._sent_versions.get(user_id, 0))
-        if user_id not in self._hub.count_streams_by_user():
+        if user_id not in self._hub.online_user_ids:
             return
         with self._app.app_context():
             user = people.get(user_id)
@@ -56,4 +56,4 @@ class ReceiptSync:
                 return
             unread = open_inbox(user.as_viewer, now=clock.now()).count_unread()
         data = {"kind": kind, "ids": ids, "version": version, "unread": unread.count, "asOf": unread.as_of}
-        self._hub.send_to_user(user_id, sse.encode_json_frame("READ_RECEIPT", data))
+        self._hub.send_to_user(user_id, sse.encode_json_frame(sse.UnloggedEvent.READ_RECEIPT, data))

@@ -1,13 +1,14 @@
 """The newest events with their frames, so that a client that was away briefly costs no query and no encoding."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import structlog
 
 from broadcast.domain.events import Cursor, Event
 from broadcast.streams import sse
+from broadcast.streams.connection import COALESCED_BYTES
 
 _log = structlog.get_logger(__name__)
 
@@ -18,7 +19,7 @@ MAX_BYTES = 32 * 1024 * 1024
 class BufferedEvent:
     """An event in memory; each representation is encoded once, when it is first needed.
 
-    `is_buffered` is False once the buffer has evicted it; a replay to a slow client may still hold it.
+    `is_buffered` is False before the buffer has it, and once it is evicted; a replay may still hold it.
     """
 
     __slots__ = ("event", "frames", "is_buffered")
@@ -26,7 +27,7 @@ class BufferedEvent:
     def __init__(self, event: Event):
         self.event = event
         self.frames: dict[str, bytes] = {}
-        self.is_buffered = True
+        self.is_buffered = False
 
 
 class ReplayBuffer:
@@ -53,11 +54,30 @@ class ReplayBuffer:
     def append(self, event: Event) -> BufferedEvent:
         """Buffer the next event; evicts the oldest."""
         buffered = BufferedEvent(event)
+        buffered.is_buffered = True
         self._events.append(buffered)
         self.head = event.cursor
         while len(self._events) > self._max_events or (self._bytes > MAX_BYTES and len(self._events) > 1):
             self._evict_oldest()
         return buffered
+
+    def append_in_batches(self, events: Sequence[Event]) -> Iterator[list[BufferedEvent]]:
+        """Buffer events just before sending, joined up to COALESCED_BYTES; a control event is its own batch."""
+        batch: list[BufferedEvent] = []
+        size = 0
+        for event in events:
+            if batch and (size > COALESCED_BYTES or not event.is_for_clients):
+                yield batch
+                batch, size = [], 0
+            buffered = self.append(event)
+            batch.append(buffered)
+            if not event.is_for_clients:
+                yield batch
+                batch = []
+                continue
+            size += len(self.get_frame(buffered, "json"))
+        if batch:
+            yield batch
 
     def _evict_oldest(self) -> None:
         oldest = self._events.popleft()
@@ -97,6 +117,6 @@ def with_reset_fallback(encode: Encoder) -> Encoder:
             return encode(event)
         except Exception:
             _log.exception("event.not_encodable", seq=event.seq, type=event.type.value)
-            return sse.encode_json_frame("RESET", {"cursor": str(event.cursor)}, id=str(event.cursor))
+            return sse.encode_reset(event.cursor)
 
     return encode_or_reset

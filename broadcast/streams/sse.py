@@ -6,14 +6,26 @@ lines gets its own `data:`.
 
 import random
 import re
+from enum import StrEnum
 from typing import Any
 
-from broadcast.domain.events import Event, encode_compact_json
+from broadcast.domain.events import Cursor, Event, encode_compact_json
 
-_LINE_ENDING = re.compile(
-    r"\r\n|\r|\n"
-)  # not str.splitlines: that also splits at U+2028 and others, which are data here
+_LINE_ENDING = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which splits at U+2028 and others too: data here
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class UnloggedEvent(StrEnum):
+    """Events on the wire that are not in the log; those that are: `EventType`. `docs/architecture.md` has their data."""
+
+    CONNECTED = "CONNECTED"
+    READ_RECEIPT = "READ_RECEIPT"
+    HEARTBEAT = "HEARTBEAT"
+    RESET = "RESET"
+    BUSY = "BUSY"
+    CONNECTION_LIMIT_REACHED = "CONNECTION_LIMIT_REACHED"
+    SERVER_SHUTDOWN = "SERVER_SHUTDOWN"
+    SIGNED_OUT = "SIGNED_OUT"
 
 
 def encode_frame(event: str, data: str, *, id: str | None = None, retry_ms: int | None = None) -> bytes:
@@ -37,6 +49,11 @@ def encode_event_json(event: Event) -> bytes:
     return encode_frame(event.type.value, event.payload_json, id=str(event.cursor))
 
 
+def encode_reset(cursor: Cursor) -> bytes:
+    """Continuity was lost: the client loads its list and continues from `cursor`."""
+    return encode_json_frame(UnloggedEvent.RESET, {"cursor": str(cursor)}, id=str(cursor))
+
+
 def encode_refusal(event_name: str) -> bytes:
     """The only frame of a refused stream: a 429 or 503 would stop a browser's EventSource for good."""
     return encode_json_frame(event_name, {}, retry_ms=jitter_ms(5000))
@@ -47,4 +64,4 @@ def jitter_ms(mean_ms: int) -> int:
     return random.randint(mean_ms * 6 // 10, mean_ms * 14 // 10)
 
 
-HEARTBEAT_FRAME = encode_json_frame("HEARTBEAT", {})
+HEARTBEAT_FRAME = encode_json_frame(UnloggedEvent.HEARTBEAT, {})

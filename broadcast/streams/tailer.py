@@ -24,18 +24,14 @@ _WARMUP_EVENTS = 2000  # read back at start, so that clients of the previous wor
 
 
 class Tailer:
-    """Reads for one hub, from one greenlet."""
+    """Reads for one hub, from one greenlet. `on_event_logged` is called for each delivered event that is logged."""
 
     def __init__(self, app: Flask, hub: Hub, *, poll_seconds: float, begin_epoch: Callable[[str], None]):
         self._app, self._hub, self._poll_seconds, self._begin_epoch = app, hub, poll_seconds, begin_epoch
         self._last_delivered: Event | None = None
-        self._checked_connection_count = (
-            0  # `count_connections_made` when `_last_delivered` was last checked against the log
-        )
+        self._checked_connection_count = 0  # `count_connections_made` at the last check against the log
         self._wakeup = GeventEvent()
-        self.on_event_logged: Callable[[Event, datetime], None] | None = (
-            None  # called for each delivered event that is logged
-        )
+        self.on_event_logged: Callable[[Event, datetime], None] | None = None
 
     def notify(self) -> None:
         """Say that the log may have grown. Never blocks."""

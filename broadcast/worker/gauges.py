@@ -23,7 +23,7 @@ def update_all(hub: Hub, bus: Bus) -> None:
     backlogs = [size for connection in hub.connections if (size := connection.backlog_bytes)]
     metrics.backlog_bytes.set(sum(backlogs))
     metrics.backlog_streams.set(len(backlogs))
-    metrics.people_online.set(len(hub.count_streams_by_user()))
+    metrics.people_online.set(len(hub.online_user_ids))
     metrics.redis_silence_seconds.set(bus.silent_seconds)
     in_use, idle = database.get_pool_usage()
     metrics.database_connections.labels("in use").set(in_use)

@@ -39,15 +39,13 @@ class HighWaterMark:
         return max(self._read_file().get(epoch, 0), self._read_redis(epoch))
 
     def record(self, head: Cursor) -> None:
-        """Record the head of the log."""
         if head == self._last_recorded:
             return
         self._last_recorded = head
         seq_by_epoch = self._read_file()
         if seq_by_epoch.get(head.epoch, 0) < head.seq:
-            self._write_file(
-                {name: seq for name, seq in seq_by_epoch.items() if name != head.epoch} | {head.epoch: head.seq}
-            )
+            seq_by_epoch.pop(head.epoch, None)  # the newest epoch is the last one in the file
+            self._write_file(seq_by_epoch | {head.epoch: head.seq})
         if self._redis is not None:
             try:
                 self._redis.call(

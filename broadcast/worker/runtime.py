@@ -152,7 +152,6 @@ class Runtime:
             gevent.sleep(pause_seconds * random.uniform(0.7, 1))
 
     def _clear_problem(self, name: str) -> None:
-        """Clear this loop's failure after it succeeded."""
         self.problems.pop(name, None)
 
     def _repeat(self, name: str, interval_seconds: float, work: Callable[[], None]) -> None:

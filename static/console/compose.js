@@ -53,7 +53,7 @@ function initComposeForm() {
 
   if (stepNav) {
     document.addEventListener("click", (event) => {
-      const link = event.target.closest("#steps a, #errors a, .summary a");
+      const link = event.target.closest("#steps a, #errors a");
       if (!link) return;
       event.preventDefault();
       if (link.dataset.to) showStep(link.dataset.to);
@@ -200,7 +200,7 @@ function initComposeForm() {
     form.elements.snapshot.checked = Boolean(audience.snapshot);
     recipientsField.value = audience.targetType === "SELECTED" ? targetIds.join("\n") : "";
     form.elements.exceptPeople.value = (audience.exceptIds ?? []).join("\n");
-    if (excludedRoles.length || audience.exceptIds?.length || audience.snapshot) form.querySelector(".left-out").open = true;
+    if (excludedRoles.length || audience.exceptIds?.length || audience.snapshot) form.querySelector(".audience-options").open = true;
     dispatchChange(recipientsField);
   }
 

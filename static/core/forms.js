@@ -139,7 +139,7 @@
   function showProblem(form, sentence, button = null, link = null) {
     form.querySelector("[data-problem]")?.remove();
     const notice = document.createElement("div"), paragraph = document.createElement("p");
-    notice.className = "notice bad";
+    notice.className = "notice danger";
     notice.dataset.problem = "";
     notice.tabIndex = -1;
     notice.setAttribute("role", "alert");
@@ -147,7 +147,7 @@
     if (link) paragraph.append(" ", link);
     notice.append(paragraph);
     const anchor = button ?? [...form.querySelectorAll("button:not([type=button])")].find((candidate) => candidate.offsetParent) ?? form.lastElementChild;
-    const actionBar = form.querySelector(".send-bar") ?? anchor?.closest(".send-bar, .actions, .several-acts") ?? anchor;
+    const actionBar = form.querySelector(".send-bar") ?? anchor?.closest(".send-bar, .actions, .bulk-actions") ?? anchor;
     if (actionBar && form.contains(actionBar)) actionBar.before(notice);
     else form.append(notice);
     notice.scrollIntoView({ block: "nearest" });

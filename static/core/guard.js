@@ -96,7 +96,7 @@
   page.hasJustReceivedFocus = (element) => performance.now() - (focusMovedAt.get(element) ?? -Infinity) < DISABLE_MS;
 
   // Where the focus goes if nothing nearer is left: the heading of the page's content.
-  page.findFallbackFocus = () => document.getElementById("list-title") ?? document.querySelector(".card.alone, main h1") ?? document.getElementById("main");
+  page.findFallbackFocus = () => document.getElementById("list-title") ?? document.querySelector(".card.standalone, main h1") ?? document.getElementById("main");
 
   // If the focused element goes away (removed, hidden, closed with its dialog), its card gets the focus, else the fallback.
   let lastFocused = null, lastFocusedCard = null, pendingFrame = 0;

@@ -19,13 +19,13 @@ const COUNTS_TIMEOUT_MS = 8000; // a count that takes longer is treated as no an
 
 // ---- on a phone the console's navigation is wider than the screen: scroll the current page's link into view
 
-for (const currentLink of document.querySelectorAll(".subbar-in a[aria-current]:not(.button)")) currentLink.scrollIntoView({ block: "nearest", inline: "center" });
+for (const currentLink of document.querySelectorAll(".subnav-inner a[aria-current]:not(.button)")) currentLink.scrollIntoView({ block: "nearest", inline: "center" });
 
 // ---- the height of the sticky header, which grows with a banner: sticky elements and scroll targets are placed below it
 
 {
-  const headerBar = document.querySelector(".bar");
-  new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${headerBar.offsetHeight}px`)).observe(headerBar);
+  const headerBar = document.querySelector(".header");
+  new ResizeObserver(() => document.documentElement.style.setProperty("--header-height", `${headerBar.offsetHeight}px`)).observe(headerBar);
 }
 
 // ---- the status line (a polite live region): at most one sentence in five seconds, and the newest wins

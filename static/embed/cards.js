@@ -16,7 +16,7 @@ function createBody({ content, contentHtml }) {
     const parsed = new DOMParser().parseFromString(htmlPolicy.createHTML(contentHtml), "text/html");
     body.append(...[...readDocumentProperty("body", parsed).childNodes].map(copyNode));
   } catch {
-    body.append(createElement("p", { class: "plain" }, content)); // Trusted Types forbid our policy: show the plain text
+    body.append(createElement("p", { class: "plain-text" }, content)); // Trusted Types forbid our policy: show the plain text
   }
   return body;
 }
@@ -53,19 +53,19 @@ const formatDate = (moment) => new Date(moment).toLocaleString("en-GB", { dateSt
 const mustAcknowledge = (card) => card.requiresAck && !card.acknowledgedAt;
 
 function createArticle(card, isOpen, actions) {
-  const createActionButton = (action, text, style) => createElement("button", { type: "button", class: `button ${style}`, "data-does": action, onclick: () => actions[action](card.id) }, text, createElement("span", { class: "sr" }, `: ${card.title}`));
+  const createActionButton = (action, text, style) => createElement("button", { type: "button", class: `button ${style}`, "data-does": action, onclick: () => actions[action](card.id) }, text, createElement("span", { class: "visually-hidden" }, `: ${card.title}`));
   const title = createElement("button", { type: "button", class: "title", dir: "auto", "data-does": "open", "aria-expanded": String(isOpen), onclick: () => actions.open(card.id) }, card.title);
   return createElement(
-    "article", { "data-id": card.id, "data-unread": !card.read, class: isOpen && "opened", "aria-labelledby": `title-${card.id}` },
+    "article", { "data-id": card.id, "data-unread": !card.read, class: isOpen && "expanded", "aria-labelledby": `title-${card.id}` },
     createMeta(card),
     createElement("h3", { id: `title-${card.id}` }, title),
     createBody(card),
-    mustAcknowledge(card) && card.earlierAcknowledgedAt ? createElement("p", { class: "earlier" }, `You acknowledged an earlier version on ${formatDate(card.earlierAcknowledgedAt)}. Please read it again.`) : null,
-    card.actions.length ? createElement("p", { class: "acts" }, ...card.actions.map(({ label, url }) => createLink(url, "button", label))) : null,
+    mustAcknowledge(card) && card.earlierAcknowledgedAt ? createElement("p", { class: "acknowledged-earlier" }, `You acknowledged an earlier version on ${formatDate(card.earlierAcknowledgedAt)}. Please read it again.`) : null,
+    card.actions.length ? createElement("p", { class: "actions" }, ...card.actions.map(({ label, url }) => createLink(url, "button", label))) : null,
     isOpen ? createElement("details", {}, createElement("summary", {}, "Why am I seeing this?"), `${card.why}.`) : null,
     createElement(
-      "div", { class: "acts" },
-      createElement("span", { class: "from" }, `From ${card.senderName}`),
+      "div", { class: "actions" },
+      createElement("span", { class: "sender" }, `From ${card.senderName}`),
       mustAcknowledge(card) ? createActionButton("acknowledge", "I have read and understood", "primary") : null,
       card.read ? null : createActionButton("read", "Mark read", "quiet"),
     ),
@@ -77,7 +77,7 @@ function createMeta(card) {
   const dueText = card.ackDueAt && formatDate(card.ackDueAt);
   return createElement(
     "p", { class: "meta" },
-    card.read ? null : createElement("span", { class: "dot" }, createElement("span", { class: "sr" }, "Unread")),
+    card.read ? null : createElement("span", { class: "unread-dot" }, createElement("span", { class: "visually-hidden" }, "Unread")),
     priorityLabel ? createElement("span", { class: card.priority }, createIcon(ALERT_ICON), priorityLabel) : null,
     mustAcknowledge(card) ? createElement("span", {}, dueText ? `Acknowledge by ${dueText}` : "To acknowledge") : null,
     card.category ? createElement("span", {}, card.category) : null,
@@ -119,7 +119,7 @@ function createBanner(card, { show, dismiss }) {
     createIcon(ALERT_ICON),
     createElement(
       "p", {},
-      createElement("span", { class: "sr" }, isUrgent ? "Urgent: " : "High priority: "),
+      createElement("span", { class: "visually-hidden" }, isUrgent ? "Urgent: " : "High priority: "),
       createElement("button", { type: "button", class: "title", dir: "auto", onclick: show }, card.title),
     ),
     createElement("button", { type: "button", class: "close", "aria-label": `Dismiss: ${card.title}`, onclick: dismiss }, createIcon(CLOSE_ICON)),

@@ -132,7 +132,7 @@ class BroadcastInbox extends HTMLElement {
     if (this.#pendingLoad) return void this.#postponedEvents.push([name, data, id]);
     const seq = parseSeq(id);
     // already included, if the page joined late or its list is newer than the start of the stream
-    if (LOGGED_EVENTS.includes(name) && parseEpoch(id) === parseEpoch(this.#cursor) && seq <= parseSeq(this.#cursor)) return;
+    if (StreamEvents.LOGGED.includes(name) && parseEpoch(id) === parseEpoch(this.#cursor) && seq <= parseSeq(this.#cursor)) return;
     if (name === "MESSAGE") this.#addMessage(data, seq);
     else if (name === "MESSAGE_UPDATED") this.#updateMessage(data);
     else if (name === "MESSAGE_REMOVED") this.#removeMessage(data.id);
@@ -266,14 +266,14 @@ class BroadcastInbox extends HTMLElement {
     const createButton = (text, onclick, style = "quiet") => createElement("button", { type: "button", class: `button ${style}`, onclick }, text);
     const elements = (this.#elements = {
       badge: createElement("span", { class: "badge", hidden: true, "aria-hidden": "true" }),
-      label: createElement("span", { class: "sr" }, "Messages"),
+      label: createElement("span", { class: "visually-hidden" }, "Messages"),
       list: createElement("div", { class: "list", role: "feed", "aria-label": "Messages", "aria-busy": "true" }),
       readAll: createButton("Mark all read", () => this.#markAllRead()),
       state: createElement("span", {}, "Connecting…"),
       banners: createElement("section", { class: "banners", "aria-label": "Important messages", "aria-live": "polite" }),
       status: createElement("div", { class: "status", role: "status" }),
-      more: createElement("button", { type: "button", class: "button more", onclick: () => this.#loadList(true).catch((error) => this.#announce(error.message, true)) }, "Load more"),
-      end: createElement("p", { class: "end" }, "You have reached the end"),
+      more: createElement("button", { type: "button", class: "button load-more", onclick: () => this.#loadList(true).catch((error) => this.#announce(error.message, true)) }, "Load more"),
+      end: createElement("p", { class: "list-end" }, "You have reached the end"),
     });
     elements.bell = createElement("button", { type: "button", class: "bell", part: "bell", "aria-expanded": "false", "aria-controls": "panel", onclick: () => this.#setOpen(elements.panel.hidden) }, createIcon(BELL_ICON), elements.badge, elements.label);
     elements.panel = createElement(
@@ -294,7 +294,7 @@ class BroadcastInbox extends HTMLElement {
     panel.hidden = !isOpen;
     bell.setAttribute("aria-expanded", String(isOpen));
     const { left, right } = bell.getBoundingClientRect();
-    panel.classList.toggle("to-end", (left + right) / 2 < innerWidth / 2); // to the side that has more room
+    panel.classList.toggle("opens-to-end", (left + right) / 2 < innerWidth / 2); // to the side that has more room
     if (isOpen) panel.focus({ preventScroll: true });
     if (isOpen) disableBriefly(this.#elements.list, "[data-does=acknowledge]"); // against the second click of a double click
     else if (shouldFocusBell) bell.focus();

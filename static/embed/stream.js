@@ -5,7 +5,6 @@
 // A joining page sends its cursor; the leader replays the events after it, or tells the page to reload its list. Until then the page
 // ignores events, which would move its cursor past those it still misses.
 
-const LOGGED_EVENTS = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
 const MAX_BUFFERED_EVENTS = 300, HELLO_INTERVAL_MS = 1000;
 const HIDDEN_STREAM_MS = 30000; // after which a hidden page gives up the lead
 
@@ -172,7 +171,7 @@ class InboxStream {
   }
 
   #applyEvent(event) {
-    if (LOGGED_EVENTS.includes(event.name)) {
+    if (StreamEvents.LOGGED.includes(event.name)) {
       this.#bufferedEvents.push(event);
       if (this.#bufferedEvents.length > MAX_BUFFERED_EVENTS) this.#bufferStart = this.#bufferedEvents.shift().id;
     }

@@ -29,7 +29,7 @@
     toastText.textContent = text;
     if (href) toastText.href = href;
     toast.append(toastText);
-    if (button) toast.append(createButton(button, "toast-act", onPress));
+    if (button) toast.append(createButton(button, "toast-action", onPress));
     let timer = 0;
     const close = () => { clearTimeout(timer); toast.remove(); onClose?.(); };
     toast.append(createButton("×", "toast-close", close, `Dismiss: ${text}`));
@@ -106,7 +106,7 @@
     const endsAt = new Date(until);
     const isToday = endsAt.toDateString() === new Date(page.now()).toDateString();
     const timeText = endsAt.toLocaleString("en-GB", { weekday: isToday ? undefined : "short", hour: "2-digit", minute: "2-digit" });
-    statusLine.querySelector(".held-text").textContent = `Alerts held until ${timeText}` + (heldIds.length ? ` (${heldIds.length} waiting)` : "");
+    statusLine.querySelector(".muted-alerts-text").textContent = `Alerts held until ${timeText}` + (heldIds.length ? ` (${heldIds.length} waiting)` : "");
   }
 
   // ---- toast, banner, dialog, notification
@@ -305,7 +305,7 @@
     const cards = await fetchCards(ids);
     for (const id of ids) {
       const card = cards?.find((candidate) => candidate.dataset.id === String(id));
-      const isShownAlone = document.querySelector(`#card-${id}.alone`); // the user is reading it
+      const isShownAlone = document.querySelector(`#card-${id}.standalone`); // the user is reading it
       if (!card || isShownAlone || isSilenced(card) || (alertedAt.get(card.dataset.id) ?? 0) >= Date.parse(since[id])) continue;
       if (getHeldUntil() && !isUrgent(card)) continue; // the next page that is opened after quiet hours raises it
       alertedAt.set(card.dataset.id, page.now());

@@ -35,7 +35,7 @@
     if (receipt.undo) offerUndo(receipt);
     else if (receipt.left) page.announce(formatLeftOver(receipt).slice(2), true);
     else if (receipt.kind === "acknowledged") page.announce("Acknowledged", true);
-    if (document.querySelector(".card.alone") && ["archived", "snoozed"].includes(receipt.kind)) goBack(receipt);
+    if (document.querySelector(".card.standalone") && ["archived", "snoozed"].includes(receipt.kind)) goBack(receipt);
   }
 
   // From the page of one message to the list, which offers to undo the action (as without scripts).
@@ -144,7 +144,7 @@
     if (!isReadByDwelling) return;
     setTimeout(() => { if (card.isConnected && document.visibilityState === "visible" && card.hasAttribute("data-unread")) submitCardAction(card, "read"); }, DWELL_MS);
   }
-  const singleCard = document.querySelector(".card.alone");
+  const singleCard = document.querySelector(".card.standalone");
   if (singleCard) readAfterDwell(singleCard);
   document.addEventListener("click", (event) => {
     const card = event.target.closest("[data-more]")?.closest(".card");
@@ -175,7 +175,7 @@
     e: () => submitCardAction(getFocusedCard(), getFocusedCard()?.hasAttribute("data-archived") || getFocusedCard()?.hasAttribute("data-asleep") ? "unarchive" : "archive"),
     s: () => getFocusedCard()?.querySelector("[data-snooze]")?.click(),
     a: () => submitCardAction(getFocusedCard(), "acknowledge"),
-    x: () => getFocusedCard()?.querySelector(".pick input")?.click(),
+    x: () => getFocusedCard()?.querySelector(".card-checkbox input")?.click(),
     z: () => pendingUndo?.(),
     A: () => { const form = document.querySelector(".read-all:not([hidden])"); form?.requestSubmit(); },
     "/": () => { const search = document.getElementById("q"); if (search) { search.closest("details").open = true; search.focus(); } },

@@ -57,14 +57,14 @@
     page.showAlert?.(card);
     const existing = findCard(card.dataset.id);
     heldCards = heldCards.filter((other) => other !== existing); // it is inserted again, with its state for this user
-    if (existing?.classList.contains("alone")) return reloadSingleCard(existing); // its text has changed as well
-    if (getRegion() || document.querySelector(".card.alone")) setTimeout(requestCards, 300 * Math.random(), [card.dataset.id]);
+    if (existing?.classList.contains("standalone")) return reloadSingleCard(existing); // its text has changed as well
+    if (getRegion() || document.querySelector(".card.standalone")) setTimeout(requestCards, 300 * Math.random(), [card.dataset.id]);
     else setTimeout(page.refreshCounts, 1000 * Math.random());
   }
 
   function replaceCard(existing, card) {
     if (Number(existing.dataset.revision) >= Number(card.dataset.revision)) return;
-    if (existing.classList.contains("alone")) return reloadSingleCard(existing);
+    if (existing.classList.contains("standalone")) return reloadSingleCard(existing);
     // a new acknowledgement may be required: only the server knows whether this user's is still valid
     if (existing.dataset.ackRevision !== card.dataset.ackRevision && getRegion()) return setTimeout(requestCards, 300 * Math.random(), [card.dataset.id]);
     for (const name of PERSONAL_ATTRIBUTES) card.toggleAttribute(name, existing.hasAttribute(name));
@@ -96,14 +96,14 @@
     } else {
       setTimeout(page.refreshCounts, Math.random() * 3000); // it may be counted on a later page or in another view
     }
-    if (!card?.classList.contains("alone")) animateRemoval(card);
+    if (!card?.classList.contains("standalone")) animateRemoval(card);
     else if (isExpired) reloadSingleCard(card, "This message has ended");
     else showWithdrawn(card);
   }
 
   function showWithdrawn(card) {
     const note = document.createElement("p"), link = document.createElement("a");
-    note.className = "notice alone";
+    note.className = "notice standalone";
     note.tabIndex = -1;
     link.href = "/inbox";
     link.textContent = "Back to the inbox";
@@ -127,7 +127,7 @@
     if (receipt.kind === "read") for (const id of receipt.ids) findCard(id)?.removeAttribute("data-unread");
     if (receipt.kind === "returned") page.announce(receipt.ids.length === 1 ? "A snoozed message is back" : `${receipt.ids.length} snoozed messages are back`, true);
     if (getRegion()) requestCards(receipt.ids);
-    else if (document.querySelector(".card.alone")) requestCards(receipt.ids);
+    else if (document.querySelector(".card.standalone")) requestCards(receipt.ids);
     return false;
   }
 
@@ -169,7 +169,7 @@
   function placeCards(cards) {
     for (const card of cards) {
       const existing = findCard(card.dataset.id);
-      const isSingle = existing?.classList.contains("alone");
+      const isSingle = existing?.classList.contains("standalone");
       const heldIndex = heldCards.findIndex((other) => other.id === card.id);
       if (heldIndex >= 0 && !existing) { heldCards[heldIndex] = card; continue; }
       if (existing && Number(existing.dataset.revision) > Number(card.dataset.revision)) continue;
@@ -231,7 +231,7 @@
   }
 
   function animateRemoval(card) {
-    if (!card || card.classList.contains("alone")) return;
+    if (!card || card.classList.contains("standalone")) return;
     card.classList.add("leaving");
     if (card.contains(document.activeElement)) {
       const asStaying = (sibling) => sibling?.matches("article:not(.leaving)") && sibling;
@@ -291,7 +291,7 @@
 
   function insertOrWait() {
     insertTimer = 0;
-    const isPressing = getRegion()?.querySelector(".act-acknowledge button:hover"); // must not move away under the pointer
+    const isPressing = getRegion()?.querySelector(".action-acknowledge button:hover"); // must not move away under the pointer
     const isReading = window.scrollY > 160 || isPressing || getFeed()?.contains(document.activeElement) || getPinned()?.contains(document.activeElement);
     if (isReading) showPill();
     else insertHeldCards();
@@ -306,7 +306,7 @@
       for (const card of cards) {
         card.classList.add("arriving");
         insertCard(card);
-        page.disableBriefly(card, ".act-acknowledge button");
+        page.disableBriefly(card, ".action-acknowledge button");
       }
       updateContainers();
     });

@@ -17,8 +17,6 @@
   const INITIAL_DELAY_MS = 500, MAX_DELAY_MS = 30000; // exponential backoff between attempts, which never end
   const SPREAD_MS = 3000; // spreads requests that all browsers would send at once
   const MAX_BUFFERED_EVENTS = 300; // the newest logged events, replayed to tabs that join
-  const LOGGED_EVENTS = ["MESSAGE", "MESSAGE_UPDATED", "MESSAGE_REMOVED"];
-  const OTHER_EVENTS = ["CONNECTED", "READ_RECEIPT", "HEARTBEAT", "RESET", "BUSY", "CONNECTION_LIMIT_REACHED", "SERVER_SHUTDOWN", "SIGNED_OUT"];
 
   const getList = () => document.getElementById("inbox-list");
   const parseCursor = (text) => {
@@ -36,7 +34,7 @@
   function applyEvent(event) {
     if (isReloading) { postponedEvents.push(event); return; }
     const eventCursor = parseCursor(event.id);
-    if (LOGGED_EVENTS.includes(event.name)) {
+    if (StreamEvents.LOGGED.includes(event.name)) {
       if (cursor && eventCursor.epoch === cursor.epoch && eventCursor.seq <= cursor.seq) return;
       bufferedEvents.push(event);
       if (bufferedEvents.length > MAX_BUFFERED_EVENTS) bufferStart = parseCursor(bufferedEvents.shift().id);
@@ -132,7 +130,7 @@
     const query = new URLSearchParams({ label: document.title.slice(0, 40) });
     if (cursor) query.set("after", cursor.text);
     eventSource = new EventSource(`/inbox/stream?${query}`);
-    for (const name of [...LOGGED_EVENTS, ...OTHER_EVENTS]) eventSource.addEventListener(name, (event) => handleEvent(name, event));
+    for (const name of [...StreamEvents.LOGGED, ...StreamEvents.UNLOGGED]) eventSource.addEventListener(name, (event) => handleEvent(name, event));
     eventSource.onerror = handleDisconnect;
   }
 
@@ -141,7 +139,7 @@
     if (name === "CONNECTED") reconnectDelayMs = INITIAL_DELAY_MS;
     health.recordEvent(name, name === "CONNECTED" ? JSON.parse(data).heartbeatSeconds : undefined);
     if (name === "HEARTBEAT") return;
-    const event = { name, data, id: LOGGED_EVENTS.includes(name) || name === "RESET" || name === "CONNECTED" ? lastEventId : null };
+    const event = { name, data, id: StreamEvents.LOGGED.includes(name) || name === "RESET" || name === "CONNECTED" ? lastEventId : null };
     postToTabs({ type: "event", event });
     applyEvent(event);
   }
@@ -190,8 +188,7 @@
   let hasJoined = false, helloTimer = 0;
 
   function postToTabs(message) {
-    if (channel && isLeading) channel.postMessage({ ...message, from: tabId });
-    else if (channel && message.type !== "event" && message.type !== "state") channel.postMessage({ ...message, from: tabId });
+    if (isLeading || !["event", "state"].includes(message.type)) channel?.postMessage({ ...message, from: tabId });
   }
 
   function joinLeader() {

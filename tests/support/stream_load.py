@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from itertools import count, cycle, islice
 from random import uniform
 
+from broadcast.domain.events import CLIENT_EVENT_TYPES
 from tests.support.system import wait_for
 
-_LOGGED_EVENTS = {b"MESSAGE", b"MESSAGE_UPDATED", b"MESSAGE_REMOVED"}
+_LOGGED_EVENTS = {type.encode() for type in CLIENT_EVENT_TYPES}
 _REFUSAL_EVENTS = {b"BUSY", b"CONNECTION_LIMIT_REACHED"}
 _INITIAL_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 4.0  # as `inbox/live.js`, whose maximum is 30
 _POLL_TIMEOUT_SECONDS = 0.01

@@ -16,6 +16,7 @@ import contextvars
 import time
 from collections import Counter
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -222,11 +223,11 @@ class _ConsumerSession:
         self._forward_dead_letters()
         polled = self._poll()
         now = clock.now()
-        inbound_events = self._read_records(polled, now)
+        batch = self._read_records(polled, now)
         written_records = self._await_batch_in_flight()
         if polled and not self._stop_event.is_set():  # when stopping, they belong to the next worker
             context = contextvars.copy_context()  # as in `runtime`: a greenlet does not inherit it
-            self._batch_in_flight = gevent.spawn(context.run, self._write_batch, inbound_events, now), polled
+            self._batch_in_flight = gevent.spawn(context.run, self._write_batch, batch, now), polled
         if written_records:
             self._commit_offsets(written_records)
         if not self._is_sole_reader:
@@ -274,12 +275,12 @@ class _ConsumerSession:
                 self._next_forward_at = time.monotonic() + _FORWARD_RETRY_SECONDS
 
     def _read_records(self, polled: _PolledRecords, now: datetime) -> list[InboundEvent]:
-        inbound_events, yielder = [], Yielder()
-        for decoded in (decoded for partition in polled.values() for decoded in partition):
+        batch, yielder = [], Yielder()
+        for decoded in chain.from_iterable(polled.values()):
             command = decoded.rejection or contract.read_command(decoded.record, now=now, rules=RULES.of(self._app))
-            inbound_events.append(InboundEvent(decoded.record, command))
+            batch.append(InboundEvent(decoded.record, command))
             yielder.maybe_yield()
-        return inbound_events
+        return batch
 
     def _write_batch(self, batch: list[InboundEvent], now: datetime) -> Exception | None:
         """Write a batch; return its error, because gevent prints what a greenlet raises."""
@@ -320,10 +321,8 @@ class _ConsumerSession:
         return _RIVAL_CONSUMER if time.monotonic() < self._rival_until else None
 
     def _record_lag(self, partition: Any) -> None:
-        high_watermark, position = (
-            self._consumer.highwater(partition),
-            self._consumer.position(partition, timeout_ms=100),
-        )
+        high_watermark = self._consumer.highwater(partition)
+        position = self._consumer.position(partition, timeout_ms=100)
         in_flight_count = len(self._batch_in_flight[1].get(partition, ())) if self._batch_in_flight else 0
         is_known = high_watermark is not None and position is not None
         metrics.kafka_lag.labels(partition.topic, partition.partition).set(

@@ -92,9 +92,7 @@ class PartitionRecords(Fetcher.PartitionRecords):
 
 def _build_rejection(position: RecordPosition, problem: Exception) -> Rejection:
     offset_range = format_offsets(position.offset, position.last_offset)
-    batch_text = (
-        f"The batch of the records {offset_range}" if "-" in offset_range else f"The batch of the record {offset_range}"
-    )
+    batch_text = f"The batch of the record{'s' * ('-' in offset_range)} {offset_range}"
     if isinstance(problem, TooLarge):
         megabytes = MAX_BATCH_BYTES // 2**20
         return Rejection(

@@ -131,29 +131,18 @@ class RecordBatch:
 
     def _read_header(self) -> None:
         fields = _V2_HEADER.unpack_from(self._data)
-        (
-            self._base_offset,
-            _,
-            self.leader_epoch,
-            _,
-            crc,
-            self._attributes,
-            delta,
-            self._base_timestamp_ms,
-            self._max_timestamp_ms,
-        ) = fields[:9]
-        self.producer_id, self._record_count, self.last_offset = fields[9], fields[12], self._base_offset + delta
+        self._base_offset, _, self.leader_epoch, _, crc, self._attributes, delta = fields[:7]
+        self._base_timestamp_ms, self._max_timestamp_ms, self.producer_id = fields[7:10]
+        self._record_count, self.last_offset = fields[12], self._base_offset + delta
         if calc_crc32c(memoryview(self._data)[_V2_CRC_START:]) != crc:
             raise Undecodable("its checksum is wrong")
         if delta < 0 or self._record_count < 0:
             raise Undecodable("its header contradicts itself")
 
     def _read_legacy_header(self) -> None:
-        if self.magic == 1:
-            self.last_offset, _, crc, _, self._attributes, self._max_timestamp_ms = _V1_HEADER.unpack_from(self._data)
-        else:
-            self.last_offset, _, crc, _, self._attributes = _V0_HEADER.unpack_from(self._data)
-            self._max_timestamp_ms = None
+        fields = (_V1_HEADER if self.magic == 1 else _V0_HEADER).unpack_from(self._data)
+        self.last_offset, _, crc, _, self._attributes = fields[:5]
+        self._max_timestamp_ms = fields[5] if self.magic == 1 else None
         self.leader_epoch = -1
         if zlib.crc32(memoryview(self._data)[_V1_CRC_START:]) != crc:
             raise Undecodable("its checksum is wrong")
@@ -210,13 +199,8 @@ class RecordBatch:
 
     def _decode_record(self, data: bytes, position: int, end: int, *, min_offset: int) -> DecodedRecord:
         """One record; if it is unreadable, the readable part, with the reason."""
-        offset, key, value, size = (
-            min_offset,
-            None,
-            data[position : min(end, position + MAX_VALUE_BYTES)],
-            end - position,
-        )
-        timestamp = None
+        offset, key, timestamp = min_offset, None, None
+        value, size = data[position : min(end, position + MAX_VALUE_BYTES)], end - position
         try:
             delta_ms, position = _decode_varint(data, position + 1, end)
             timestamp = self._max_timestamp_ms if self._attributes & 0x08 else self._base_timestamp_ms + delta_ms
@@ -235,7 +219,7 @@ class RecordBatch:
         return DecodedRecord(record, offset + 1, reason or None)
 
     def _decode_legacy_records(self, start_offset: int) -> Iterator[DecodedRecord]:
-        key, value = self._decode_legacy_body(self._data, self.magic)
+        key, value = self._decode_legacy_body()
         if not self._attributes & 0x07:
             yield self._build_legacy_record(self.last_offset, self._max_timestamp_ms, key, value)
             return
@@ -249,11 +233,8 @@ class RecordBatch:
             if base_offset + message_batch.last_offset < start_offset:
                 continue
             timestamp = self._max_timestamp_ms if self._attributes & 0x08 else message_batch._max_timestamp_ms
-            yield self._build_legacy_record(
-                base_offset + message_batch.last_offset,
-                timestamp,
-                *self._decode_legacy_body(message.data, message_batch.magic),
-            )
+            offset = base_offset + message_batch.last_offset
+            yield self._build_legacy_record(offset, timestamp, *message_batch._decode_legacy_body())
 
     def _find_last_offset(self, messages: bytes) -> int:
         last_offset = position = 0
@@ -272,8 +253,9 @@ class RecordBatch:
             offset + 1,
         )
 
-    def _decode_legacy_body(self, data: bytes, magic: int) -> tuple[bytes | None, bytes | None]:
-        parts, position = [], (_V1_HEADER if magic == 1 else _V0_HEADER).size
+    def _decode_legacy_body(self) -> tuple[bytes | None, bytes | None]:
+        """Key and value."""
+        data, parts, position = self._data, [], (_V1_HEADER if self.magic == 1 else _V0_HEADER).size
         for _ in ("key", "value"):
             try:
                 (size,) = struct.unpack_from(">i", data, position)

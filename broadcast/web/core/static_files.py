@@ -4,8 +4,8 @@ A URL must only return the content with its hash. During a rolling upgrade a pag
 files, and a wrong script would stay in the browser for a year. So other hashes get 404, and the page waits until a node
 has the file (`static/core/recover.js`).
 
-Text is compressed once and kept, so that a deployment without a proxy is quick too. Pages are not compressed: they
-contain secrets beside text that others wrote (BREACH).
+Text is compressed once and kept, so that a deployment without a proxy is quick too. Pages, which differ each time, are
+left to a proxy: compressing one would take as long as rendering it.
 """
 
 import gzip

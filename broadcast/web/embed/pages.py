@@ -26,6 +26,7 @@ blueprint = Blueprint("embedding", __name__)
 
 _SCRIPT_PARTS = (
     "shared/leadership",
+    "shared/stream_events",
     "shared/stream_health",
     "embed/dom",
     "embed/event_stream",

@@ -211,7 +211,7 @@ def test_every_digit_of_the_count_is_in_the_badge(sit_down, alice: HttpSession, 
             badge = page.locator(".bell .badge")
             expect(badge).to_have_text(text)
             assert_badge_fits_text(page, badge)
-        for number in page.locator(".views .num").all():
+        for number in page.locator(".views .count").all():
             number.scroll_into_view_if_needed()  # a row of views that is too wide scrolls
             assert_badge_fits_text(page, number)
 

@@ -148,7 +148,7 @@ def test_banner_that_comes_while_the_page_is_scrolled_is_in_view_and_hides_nothi
     for title in titles:
         alice.publish(title.strip(), priority="HIGH", **ONLY_BOB)
     expect(page.locator(".banner")).to_have_count(3)
-    bar = page.locator(".bar").bounding_box()
+    bar = page.locator(".header").bounding_box()
     assert bar["y"] == 0
     for banner in page.locator(".banner").all():
         box = banner.bounding_box()
@@ -178,7 +178,7 @@ def test_pill_leads_to_the_new_card_below_the_bar_and_all_that_is_counted_is_mar
     desk.expect_unread(16)
     page.locator("#pill").click()
     expect(desk.card(sent[-1])).to_be_focused()
-    top, bar = desk.card(sent[-1]).bounding_box(), page.locator(".bar").bounding_box()
+    top, bar = desk.card(sent[-1]).bounding_box(), page.locator(".header").bounding_box()
     assert bar["height"] <= top["y"] <= size["height"] / 2
     page.mouse.wheel(0, 1500)
     desk.wait_until(lambda: page.evaluate("scrollY > 1000"))
@@ -255,7 +255,7 @@ def test_focus_goes_to_the_next_thing_after_every_act(sit_down, alice: HttpSessi
     expect(page.locator("#urgent")).to_be_hidden()
     desk.wait_until(lambda: page.evaluate("document.activeElement !== document.body"))
     page.get_by_role("link", name=dialog, exact=True).click()
-    page.locator(".card.alone").get_by_role("button", name="Archive").click()
+    page.locator(".card.standalone").get_by_role("button", name="Archive").click()
     page.wait_for_url("**/inbox")
     expect_focus(page.locator("#list-title"))
     expect(page.get_by_role("button", name="Undo")).to_be_visible()
@@ -270,5 +270,5 @@ def test_recall_of_the_message_that_is_open_says_so_and_takes_its_dialog_away(si
     for id in (other, sent):
         alice.send("DELETE", f"/api/admin/broadcasts/{id}", {"reason": "A mistake"})
     expect(page.locator("#urgent")).to_be_hidden()
-    expect(page.locator(".notice.alone")).to_be_focused()
+    expect(page.locator(".notice.standalone")).to_be_focused()
     expect(desk.card(sent)).to_have_count(0)

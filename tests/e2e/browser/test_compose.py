@@ -22,7 +22,7 @@ def test_preview_is_the_real_card_and_follows_the_typing(sit_down, alice: HttpSe
     page.get_by_label("Text", exact=True).fill("- now\n- a list")
     expect(preview.locator(".card-body li")).to_have_text(["now", "a list"])
     page.get_by_label("Priority").select_option("HIGH")
-    expect(preview.locator(".prio.high")).to_be_visible()
+    expect(preview.locator(".priority.high")).to_be_visible()
     sent = send_broadcast(page)
     page.goto(f"/inbox/{sent}")
     expect(page.locator(f"#card-{sent} .card-body li")).to_have_text(["now", "a list"])

@@ -32,7 +32,7 @@ def test_message_that_ends_leaves_the_inbox_and_is_found_under_ended(sit_down, a
     card = ended_page.card(going)
     expect(card.get_by_role("button")).to_have_count(0)
     card.get_by_role("link").first.click()
-    expect(ended_page.page.locator(".card.alone")).to_contain_text("Ended")
+    expect(ended_page.page.locator(".card.standalone")).to_contain_text("Ended")
     ended_page.page.get_by_role("link", name="Ended").first.click()
     expect(ended_page.page).to_have_url(re.compile(r"view=ended"))
 

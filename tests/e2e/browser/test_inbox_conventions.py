@@ -18,8 +18,9 @@ _BADGE = "window.badges = []; Navigator.prototype.setAppBadge = async (count) =>
 _NO_STORAGE = """for (const name of ['localStorage', 'sessionStorage', 'indexedDB', 'caches']) {
     Object.defineProperty(window, name, { get() { throw new DOMException('Storage is forbidden', 'SecurityError'); } });
 }"""
-_SMALL_TARGETS = """() => [...document.querySelectorAll('button, summary, select, .button, .views a, .bell, .bar-nav a, .pick')]
-    .filter((one) => one.checkVisibility() && !one.closest('.why, .skip'))
+_SMALL_TARGETS = """() => [...document.querySelectorAll(
+        'button, summary, select, .button, .views a, .bell, .header-nav a, .card-checkbox')]
+    .filter((one) => one.checkVisibility() && !one.closest('.card-reason, .skip-link'))
     .map((one) => [one.textContent.trim() || one.className, one.getBoundingClientRect()])
     .filter(([, box]) => box.width && (box.height < 43.5 || box.width < 43.5))
     .map(([text, box]) => [text, box.width, box.height])"""
@@ -92,8 +93,8 @@ def test_hundred_unread_are_99_plus_and_the_list_has_an_end(sit_down, alice: Htt
     expect(page).to_have_title("(99+) Inbox")
     assert page.evaluate("window.badges.at(-1)") == 101
     expect(page.locator("#feed > article")).to_have_count(30)
-    desk.scroll_to(page.locator(".the-end"))
-    expect(page.locator(".the-end")).to_have_text("You have reached the end")
+    desk.scroll_to(page.locator(".list-end"))
+    expect(page.locator(".list-end")).to_have_text("You have reached the end")
     desk.expect_cards(sent[::-1])
 
 
@@ -157,7 +158,7 @@ def test_undo_is_offered_for_eight_seconds(sit_down, alice: HttpSession, verb: s
     desk = sit_down("bob")
     page = with_clock(desk)
     sent = alice.publish(title(verb))
-    desk.card(sent).locator(f".act-{verb}").locator(".act-words").click()
+    desk.card(sent).locator(f".action-{verb}").locator(".action-label").click()
     if verb == "snooze":
         page.get_by_role("button", name="In 1 hour").click()
     undo = page.locator(".toast").get_by_role("button", name="Undo")

@@ -38,7 +38,7 @@ def shape(page: Page) -> tuple:
         [card.parentElement.id, card.id, card.hasAttribute('data-unread'), card.hasAttribute('data-acked'),
          card.hasAttribute('data-archived'), card.hasAttribute('data-asleep'), [...card.querySelectorAll('time')].reduce(
             (text, time) => text.replace(time.innerText, ''), card.innerText).replace(/\\s+/g, ' ')])"""
-    counts = "() => [...document.querySelectorAll('.views .num')].map(one => one.textContent)"
+    counts = "() => [...document.querySelectorAll('.views .count')].map(one => one.textContent)"
     return page.evaluate(read), page.evaluate(counts), page.title()
 
 

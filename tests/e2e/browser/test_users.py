@@ -49,7 +49,7 @@ def test_table_is_checked_then_imported(sit_down):
     page.get_by_role("button", name="Import users").click()
     expect(page.locator("#report")).to_contain_text("was added")
     page.goto(f"/console/people?q={name}")
-    expect(page.locator(".person")).to_have_count(1)
+    expect(page.locator(".user-link")).to_have_count(1)
 
 
 def test_token_is_made_and_revoked(sit_down):
@@ -80,16 +80,16 @@ def test_funnel_follows_the_reader_and_the_reminder_reaches_only_who_has_not_rea
     )
     page, bob, charlie = sit_down("alice").page, sit_down("bob").open_inbox(), sit_down("charlie").open_inbox()
     page.goto(f"/console/broadcasts/{sent}")
-    expect(page.locator(".curve")).to_be_visible()
+    expect(page.locator(".chart")).to_be_visible()
     bob.card(sent).get_by_role("button", name="Mark read").click()
     read = page.locator("#stats .funnel-step", has_text="Read").last
-    expect(read.locator(".funnel-n")).to_have_text("1")
+    expect(read.locator(".funnel-count")).to_have_text("1")
     page.get_by_role("link", name="Who has read it").click()
     expect(page.get_by_role("table").last).to_contain_text("Charlie")
     expect(page.get_by_role("table").last).not_to_contain_text("Bob")
     page.get_by_role("button", name="Remind 1 person").click()
     expect(page.locator(".notice")).to_contain_text("Reminded 1 person")
-    expect(page.locator(".remind")).to_contain_text("You can send another one")
+    expect(page.locator(".reminder")).to_contain_text("You can send another one")
     expect(charlie.card(sent)).to_have_attribute("data-reminder", "")
     expect(charlie.page.locator("#status")).to_contain_text(f"Reminder: {title}")
     charlie.expect_unread(1)

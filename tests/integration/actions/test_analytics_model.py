@@ -193,8 +193,8 @@ class Histories(RuleBasedStateMachine):
             case "deliver" | "see":
                 mark = "delivered_at" if act == "deliver" else "first_seen_at"
                 if audiences.get_audience(broadcasts.get(id)).includes(by.viewer):
-                    self.app.extensions["deliveries"].add(id, [by.user_id], mark=mark)
-                    self.app.extensions["deliveries"].flush(now)
+                    self.app.extensions["receipt_buffer"].add(id, [by.user_id], mark=mark)
+                    self.app.extensions["receipt_buffer"].flush(now)
             case "read":
                 receipts.mark_read([id], by=by, now=now)
             case "acknowledge":
@@ -288,7 +288,7 @@ class Histories(RuleBasedStateMachine):
         assert {name: told[name] for name in expected} == expected
         assert told["targeted"] == len(here & sent.done) + told["missing"] + told["noLongerHere"]
         page = self._text(f"/console/broadcasts/{id}/figures")
-        shown = dict(re.findall(r'>([A-Z][a-z ]+) <span class="num">([\d,]+)</span></a>', page))
+        shown = dict(re.findall(r'>([A-Z][a-z ]+) <span class="count">([\d,]+)</span></a>', page))
         done = "Acknowledged" if sent.asks_ack else "Read"
         assert shown[done] == str(len(here & sent.done))
         assert shown["No longer recipients"] == str(told["noLongerHere"])

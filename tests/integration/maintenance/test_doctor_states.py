@@ -39,7 +39,7 @@ def test_careless_setting_of_production_says_what_to_set(changes: dict, says: st
 
 def test_limit_on_open_files_that_is_too_low_is_named(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
-    [found] = doctor._check_open_files(Settings())
+    found = doctor._check_open_files(Settings())
     assert (found.state, found.sentence) == (
         "warning",
         "A worker may open 1,024 files and needs up to 13,000. Raise `ulimit -n`.",

@@ -58,7 +58,6 @@ ONLY_IN: dict[str, set[str]] = {
     "nh3": {"content"},
     "markdown_it": {"content"},
     "pydantic": {"config"},
-    "pydantic_settings": {"config"},
     "prometheus_client": {"observability"},
     "click": {"cli"},
     "alembic": {"store"},

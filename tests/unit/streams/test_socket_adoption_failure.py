@@ -76,7 +76,7 @@ def test_stream_whose_socket_is_refused_is_nowhere_afterwards(
             sockets.adopt(connection, ours, b"HTTP/1.1 200 OK\r\n\r\n")
         monkeypatch.undo()
         assert open_descriptors() == before
-        assert (len(hub), hub.count_streams_by_user(), connection.fd) == (0, {}, -1)
+        assert (len(hub), hub.online_user_ids, connection.fd) == (0, set(), -1)
         assert not connection.is_open
 
 

@@ -151,5 +151,5 @@ def test_count_of_the_page_is_of_invitations_and_not_of_unread_messages(app, cli
     with app.app_context():
         publish_message(load_actor("alice"))
     assert (
-        '<h2 id="open-title">Not used yet <span class="num">0</span>' in alice.get("/console/people/invitations").text
+        '<h2 id="open-title">Not used yet <span class="count">0</span>' in alice.get("/console/people/invitations").text
     )

@@ -43,13 +43,13 @@ def test_page_tells_the_funnel_the_pace_and_who_is_missing(app, client):
     bob.post(f"/inbox/{broadcast_id}/read")
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
     assert re.search(r">Read <[^>]*>[^<]*</span></dt><dd>1 <span class=\"muted\">33 %", page)
-    assert '<polyline class="curve-read" points="' in page
+    assert '<polyline class="chart-read" points="' in page
     assert "Remind 2 people" in page
     rows = page[page.index("Progress") :]
     assert rows.index("Alice") < rows.index("Charlie")
     assert not re.search(r"\bBob\b", rows)  # a token may have these three letters
     part = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures", headers={"HX-Request": "true"}))
-    assert part.lstrip().startswith('<div class="figures-block"')
+    assert part.lstrip().startswith('<div class="stats-section"')
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_acknowledgements_that_are_late_are_marked(app, client, due, told):
     with app.app_context():
         broadcast_id = publish_message(load_actor("alice"), raw, now=NOW - timedelta(days=2))
     page = text_of(alice.get(f"/console/broadcasts/{broadcast_id}/figures"))
-    assert re.search(rf'class="ack-line.*{told}', page, re.S)
+    assert re.search(rf'class="ack-summary.*{told}', page, re.S)
     assert "Who has not acknowledged" in page
 
 

@@ -245,7 +245,7 @@ def test_card_says_how_often_it_came(ruled):
     ]
     assert arrive(ruled, *same) == ["published", "collapsed", "collapsed"]
     html = BrowserClient.for_user(ruled, "bob").get("/inbox").get_data(as_text=True)
-    assert '<span aria-hidden="true">×3</span><span class="sr">Received 3 times</span>' in html
+    assert '<span aria-hidden="true">×3</span><span class="visually-hidden">Received 3 times</span>' in html
     assert "Last <time" in html
     arrive(
         ruled,

@@ -10,7 +10,7 @@ from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import users
-from tests.support.builders import count_rows, load_actor
+from tests.support.builders import build_message, count_rows, load_actor, publish_message
 from tests.support.users import TEST_USERS
 
 PASSWORD = TEST_USERS[0].password
@@ -26,6 +26,14 @@ def user(app, username: str):
         return users.get_by_username(username)
 
 
+def test_page_of_a_user_names_scheduled_broadcasts_without_any_draft(app, client):
+    with app.app_context():
+        publish_message(load_actor("alice"), build_message(scheduledAt="2050-01-01T00:00:00Z"))
+    page = text_of(client("alice").get(f"/console/people/{user(app, 'alice').id}"))
+    assert "1 scheduled broadcast is kept" in page
+    assert "draft is kept" not in page
+
+
 def test_list_is_searched_filtered_and_paged(app, client):
     alice = client("alice")
     with app.app_context():
@@ -37,7 +45,7 @@ def test_list_is_searched_filtered_and_paged(app, client):
     following = re.search(r'hx-get="(/console/people\?[^"]*after=[^"]+)"', page)[1].replace("&amp;", "&")
     rest = text_of(alice.get(following, headers={"HX-Request": "true"}))
     assert "<html" not in rest
-    assert len(re.findall(r'class="person"', page + rest)) == 63
+    assert len(re.findall(r'class="user-link"', page + rest)) == 63
     for query, found in [("q=PERSON+5", 11), ("role=ops", 1), ("role=sales&state=disabled", 1), ("q=100%25", 0)]:
         assert f"{found} {'user' if found == 1 else 'users'}" in text_of(alice.get(f"/console/people?{query}"))
 
@@ -133,6 +141,16 @@ def test_person_who_does_not_exist_is_not_found(client, act):
 
 
 # ---- import
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [({"draft": True}, "1 draft is kept"), ({"scheduledAt": "2098-01-01T00:00:00Z"}, "1 scheduled broadcast is kept")],
+)
+def test_page_says_which_unsent_broadcasts_outlive_the_account(app, client, message, sentence):
+    with app.app_context():
+        publish_message(load_actor("alice"), build_message(**message))
+    assert sentence in text_of(client("alice").get(f"/console/people/{user(app, 'alice').id}"))
 
 
 def test_table_is_checked_then_imported_from_text_and_from_a_file(app, client):

@@ -35,7 +35,7 @@ def delivery(client, broadcast_id: int, name: str) -> dict:
 def test_card_names_its_revision_and_the_form_sends_it(app, client, asked):
     bob = client("bob")
     edit(app, asked)
-    form = re.search(r'<form class="act act-acknowledge".*?</form>', text_of(bob.get("/inbox")), re.S)[0]
+    form = re.search(r'<form class="action-acknowledge".*?</form>', text_of(bob.get("/inbox")), re.S)[0]
     revision = re.search(r'name="revision" value="(\d+)"', form)[1]
     assert bob.post(f"/inbox/{asked}/acknowledge", {"revision": revision}).status_code == 303
     given = delivery(client, asked, "bob")

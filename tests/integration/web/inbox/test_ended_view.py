@@ -21,7 +21,7 @@ def receive(app, client) -> None:
     """Everything that is live reaches this client's inbox, and that is written down."""
     client.get("/inbox")
     with app.app_context():
-        app.extensions["deliveries"].flush(clock.now())
+        app.extensions["receipt_buffer"].flush(clock.now())
 
 
 def end(app, *ids: int) -> None:

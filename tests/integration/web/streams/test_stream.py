@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import update
 
-from broadcast.actions import broadcasts, receipts, users
+from broadcast.actions import broadcasts, edits, receipts, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.audience import EveryoneAudience
@@ -11,6 +11,7 @@ from broadcast.domain.events import EventType
 from broadcast.store import log
 from broadcast.store.models import LogEvent, UserSession
 from broadcast.store.transactions import write_transaction
+from broadcast.streams.hub import HUB
 from tests.conftest import deliver_new_events
 from tests.support.builders import (
     StreamReader,
@@ -59,6 +60,20 @@ def test_first_connection_gets_what_is_pending_then_connected_then_live(app, cli
     live = stream.next_frame()
     assert (live.event, live.data["title"], live.id) == ("MESSAGE", "three", head(app))
     stream.close()
+
+
+def test_unread_message_is_encoded_once_for_all_who_come_without_a_cursor(app, client, monkeypatch):
+    [id] = publish(app, build_message(title="one"))
+    hub, encoded = HUB.of(app), []
+    encoders = hub.replay_buffer._encoders
+    encode = encoders["json"]
+    monkeypatch.setitem(encoders, "json", lambda event: encoded.append(event.seq) or encode(event))
+    for title in ("one", "two"):
+        for name in ("bob", "charlie"):
+            assert titles(StreamReader(client_of(client, name)).read_until("CONNECTED")) == [title]
+        with app.app_context():
+            edits.edit(id, {"title": "two"}, by=load_actor("alice"), now=clock.now(), version=None)
+    assert encoded == [1, 1]
 
 
 def client_of(client, name: str):

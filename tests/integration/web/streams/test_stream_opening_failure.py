@@ -35,7 +35,7 @@ def test_client_is_told_when_to_return_when_the_worker_has_no_descriptor_left(ap
     assert answer.text.startswith("retry: ")
     assert "event: BUSY\n" in answer.text
     assert len(app.extensions["hub"]) == 0
-    assert app.extensions["hub"].count_streams_by_user() == {}
+    assert not app.extensions["hub"].online_user_ids
 
 
 def test_stream_is_let_go_when_its_answer_fails_on_the_way_out(app, client):
