@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import users as people_actions
+from broadcast.actions.audiences import resolve_audience
 from broadcast.domain import clock
 from broadcast.domain.audience import EveryoneAudience, exclude, make_role_audience, make_user_audience
 from broadcast.domain.message import parse_draft
@@ -55,7 +56,7 @@ def test_store_and_domain_agree_for_many_audiences(cast, everybody):
         draft = parse_draft(build_message(**target, draft=True), now=NOW)
         broadcast_id = actions.publish(draft, by=cast["alice"], now=NOW).id
         audience = audiences.get_audience(broadcasts.get(broadcast_id))
-        assert audience == actions.resolve_audience(draft.target)
+        assert audience == resolve_audience(draft.target)
         members = [viewer.user_id for viewer in everybody if audience.includes(viewer)]
         assert audiences.list_user_ids(audience) == members, target
         assert audiences.count(audience) == len(members), target
