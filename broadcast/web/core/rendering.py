@@ -133,9 +133,11 @@ def _install_translations(env: Environment) -> None:
         translated = translations.gettext(text)
         if not eval_context.autoescape:
             return translated % variables
-        return Markup(translated) % variables if variables else _format_constant(translated)
+        if not variables:
+            return _format_constant(translated)
+        return Markup(translated % {name: escape(value) for name, value in variables.items()})
 
-    env.globals.update(gettext=gettext, _=gettext)  # as Jinja2's own, which formats constants every time
+    env.globals.update(gettext=gettext, _=gettext)  # as Jinja2's own, at half the cost
 
 
 @lru_cache(maxsize=4096)  # more than the templates have sentences; by the translated text, so right in any language
@@ -199,24 +201,30 @@ def format_relative_time(moment: datetime | None) -> Markup:
     """A `<time>` element: how long ago, or the moment itself if it lies ahead."""
     if moment is None:
         return Markup("")
-    exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
-    ago = clock.now() - moment
-    text = exact if ago < timedelta(seconds=-30) else _format_ago(ago, exact)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(clock.to_rfc3339(moment), exact, text)
+    ago, exact = clock.now() - moment, _format_date_and_time(moment)
+    return _render_time(moment, exact, exact if ago < timedelta(seconds=-30) else _format_ago(ago, exact))
 
 
 def format_clock_time(moment: datetime) -> Markup:
     """A `<time>` element with the time of day, and the date unless it is today; page.js converts it to local time."""
     local = moment.astimezone(UTC)
     text = local.strftime("%H:%M" if local.date() == clock.now().date() else "%-d %b, %H:%M")
-    exact = local.strftime("%a %-d %b %Y, %H:%M UTC")
-    return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(clock.to_rfc3339(moment), exact, text)
+    return _render_time(moment, _format_date_and_time(moment), text, " data-clock")
 
 
 def format_exact_time(moment: datetime) -> Markup:
     """A `<time>` element with the exact moment, however long ago; page.js converts it to local time."""
-    exact = moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
-    return Markup('<time datetime="{}" title="{}" data-exact>{}</time>').format(clock.to_rfc3339(moment), exact, exact)
+    exact = _format_date_and_time(moment)
+    return _render_time(moment, exact, exact, " data-exact")
+
+
+def _render_time(moment: datetime, exact: str, text: str, attribute: str = "") -> Markup:
+    # not Markup.format, which takes a seventh of the time of a card: nobody has typed any of this
+    return Markup(f'<time datetime="{clock.to_rfc3339(moment)}" title="{exact}"{attribute}>{text}</time>')
+
+
+def _format_date_and_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%a %-d %b %Y, %H:%M UTC")
 
 
 def _format_ago(ago: timedelta, exact: str) -> str:
