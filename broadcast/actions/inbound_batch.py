@@ -132,7 +132,7 @@ class _Batch:
                 for source in {command.source, command.source_as_written}:
                     unowned_ids[source].add(source_id)
         owners = sorted({owner for owner, _ in ids_by_owned_source})
-        for (source, source_id), row in event_sources.lock_by_collapsed_event(self._session, unowned_ids).items():
+        for (source, source_id), row in event_sources.lock_collapsed_cards(self._session, unowned_ids).items():
             self._index_broadcast(row, source, source_id, owners)
         for row in broadcasts.lock_by_source_ids(self._session, unowned_ids):
             self._index_broadcast(row, row.source, row.source_id, owners)

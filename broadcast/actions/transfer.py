@@ -55,7 +55,7 @@ def import_dump(lines: Iterable[str], *, now: datetime, may_resume_schedules: bo
         with write_transaction() as session:
             if not transfer.is_empty(session):
                 raise Conflict(
-                    "This database has people already. An export goes into an empty one: see docs/operations.md."
+                    "This database has users already. An export goes into an empty one: see docs/operations.md."
                 )
             count = transfer.insert_rows(session, _read_rows(lines, digest))
             epoch = log.start_epoch(session)

@@ -43,7 +43,7 @@ def read_role_names(roles: Iterable[str]) -> set[str]:
     """Normalised role names. Raises Invalid."""
     names = {role.strip().lower() for role in roles}
     if len(names) > MAX_ROLES:
-        raise Invalid({"roles": f"One person can have at most {MAX_ROLES} roles."})
+        raise Invalid({"roles": f"A user can have at most {MAX_ROLES} roles."})
     if invalid_names := sorted(name for name in names if not _ROLE_PATTERN.fullmatch(name)):
         raise Invalid({"roles": f"{invalid_names[0]!r} cannot be a role: use a letter, then letters, digits, - or _."})
     return names

@@ -81,7 +81,7 @@ def import_users(
     report, seen_usernames, known_roles = ImportReport(), set(), {*users.list_role_names(), *new_roles}
     rows = _read_rows(text, report, known_roles)
     while batch := list(islice(rows, _BATCH_SIZE)):
-        new_rows = _drop_taken(batch, seen_usernames, report)
+        new_rows = _reject_taken_usernames(batch, seen_usernames, report)
         if new_rows and not is_dry_run:
             _create_users(new_rows, report, by, now)
         else:
@@ -135,7 +135,7 @@ def _read_row(record: TableRow, columns: list[str], report: ImportReport, known_
     return _Row(record, user_fields)
 
 
-def _drop_taken(batch: list[_Row], seen_usernames: set[str], report: ImportReport) -> list[_Row]:
+def _reject_taken_usernames(batch: list[_Row], seen_usernames: set[str], report: ImportReport) -> list[_Row]:
     existing_usernames = users.find_taken_usernames(row.user_fields[0] for row in batch)
     new_rows = []
     for row in batch:

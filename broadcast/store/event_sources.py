@@ -113,7 +113,7 @@ def lock_by_event_key(
     return broadcasts_by_key
 
 
-def lock_by_collapsed_event(
+def lock_collapsed_cards(
     session: Session, ids_by_source: Mapping[str, Collection[str]]
 ) -> dict[tuple[str, str], Broadcast]:
     """The cards that events were collapsed into before keys had owners, by (source, source id); locked."""

@@ -28,7 +28,7 @@ def acknowledged_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[dateti
 
 def opened_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
     """When this user read or acknowledged it individually; "mark all read" does not count."""
-    read_since_renewal = _only_since_renewal(broadcast.renewed_at, Receipt.read_at)
+    read_since_renewal = _null_if_before(broadcast.renewed_at, Receipt.read_at)
     return func.coalesce(read_since_renewal, acknowledged_at_column(broadcast), type_=UtcDateTime)
 
 
@@ -37,9 +37,9 @@ def read_at_column(broadcast: _BroadcastOrClass) -> ColumnElement[datetime]:
 
     "Mark all read" is one time for many messages. Readings before a broadcast was shown again do not count.
     """
-    marked_read_at = _only_since_renewal(broadcast.renewed_at, User.read_through_at)
+    marked_read_at = _null_if_before(broadcast.renewed_at, User.read_through_at)
     passed_at = case((User.read_through_seq >= broadcast.seq, marked_read_at))
-    read_since_renewal = _only_since_renewal(broadcast.renewed_at, Receipt.read_at)
+    read_since_renewal = _null_if_before(broadcast.renewed_at, Receipt.read_at)
     return func.coalesce(read_since_renewal, passed_at, acknowledged_at_column(broadcast), type_=UtcDateTime)
 
 
@@ -59,8 +59,8 @@ def is_seen_condition() -> ColumnElement[bool]:
     return or_(Receipt.first_seen_at.is_not(None), Receipt.read_at.is_not(None), Receipt.acked_at.is_not(None))
 
 
-def _only_since_renewal(renewed_at: Any, moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
-    """The time, unless it was before the broadcast was shown again."""
+def _null_if_before(renewed_at: Any, moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    """`moment`, or NULL if it was before the broadcast was shown again."""
     if renewed_at is None:
         return moment
     if isinstance(renewed_at, datetime):

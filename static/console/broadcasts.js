@@ -7,13 +7,14 @@
 
   const form = document.getElementById("several");
   if (!form) return;
-  const countLabel = form.querySelector("[data-ticked]"), bulkBar = document.getElementById("several-bar"), selectAllBox = document.getElementById("tick-all");
+  const countLabel = form.querySelector("[data-selected]"), bulkBar = document.getElementById("several-bar"), selectAllBox = document.getElementById("tick-all");
+  const noneSelectedText = countLabel.textContent;
   const findCheckboxes = () => [...form.querySelectorAll("[name=ids]")];
   selectAllBox.closest("label").hidden = false;
 
   const updateSelection = () => {
     const checkedCount = findCheckboxes().filter((box) => box.checked).length;
-    countLabel.textContent = checkedCount ? `With the ${checkedCount} ticked` : "Selected:";
+    countLabel.textContent = checkedCount ? `${checkedCount} selected` : noneSelectedText;
     selectAllBox.checked = checkedCount > 0 && checkedCount === findCheckboxes().length;
     if (checkedCount) bulkBar.open = true;
   };

@@ -46,15 +46,10 @@ class CardCache:
                 missing_ids.append(key.id)
         if missing_ids:
             for key, card in load(missing_ids):
-                self._store(key, card)
-                cards[key.id] = card
+                self._cards[key] = cards[key.id] = card
+            while len(self._cards) > _MAX_CARDS:
+                self._cards.popitem(last=False)
         return cards
-
-    def _store(self, key: CardKey, card: Card) -> None:
-        self._cards[key] = card
-        self._cards.move_to_end(key)
-        if len(self._cards) > _MAX_CARDS:
-            self._cards.popitem(last=False)
 
 
 CARD_CACHE = AppPart[CardCache]("cards")

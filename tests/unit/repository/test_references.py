@@ -1,9 +1,11 @@
-"""References in code, documentation and tests exist: files, and anchors in documents."""
+"""References in code, documentation and tests exist: files, anchors in documents, and names that documents quote."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from broadcast.config import unknown_settings
 
 TOP = Path(__file__).resolve().parents[3]
 _TEXTS = (".py", ".md", ".html", ".js", ".css", ".toml", ".yml", ".yaml", ".json", ".sh", ".txt", ".conf", ".ini")
@@ -11,6 +13,11 @@ _NOT_OURS = {".git", ".venv", "node_modules", "vendor", "shared", "instance", "d
 _OURS = ("docs", "tests", "deploy", "static", "templates", "bench", "broadcast", "migrations")
 # a path that begins with a folder of ours and ends like a file or a folder of ours
 _PATH = re.compile(rf"(?<![\w./:@<-])((?:{'|'.join(_OURS)})/[\w./-]*\w/?)(?:::(test_\w+))?(?:#([\w-]+))?")
+_MANUALS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "bench/README.md")
+# settings, metrics, events of the log file, functions and classes: words that no prose has
+_NAME = re.compile(r"[A-Za-z]\w*_\w+|[a-z]\w*(?:\.[a-z]\w*)+|[A-Z]\w*[a-z][A-Z]\w*")
+# of PostgreSQL, browsers and OpenTelemetry, and the example of a migration's name
+_NAMES_OF_OTHERS = re.compile(r"pg_stat_activity|synchronous_commit|whenDefined|OTEL_\w+|\d{4}_words\.py")
 _IS_FILE = re.compile(r"\.(py|md|html|js|css|toml|ya?ml|json|sh|txt|conf|ini|mako|png|svg)$")
 
 
@@ -57,6 +64,47 @@ def broken_links(document: Path, text: str) -> list[str]:
 def test_what_is_named_exists():
     found = {str(path.relative_to(TOP)): problems_of(path) for path in texts() if path.name != Path(__file__).name}
     assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+def unknown_names(document: str, code: str, files: set[str]) -> set[str]:
+    """What a document quotes in `…` and neither the code nor the names of the files have. `code` is in lower case."""
+    unknown = set()
+    for quote in re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", document, flags=re.M | re.S)):
+        if re.fullmatch(r"[\w./-]+", quote) and _IS_FILE.search(quote):
+            if not any(file.endswith(f"/{quote}") for file in files) and quote.lower() not in code:
+                unknown.add(quote)
+        elif "/" not in quote:
+            parts = [part for name in _NAME.findall(quote) for part in name.split(".")]
+            unknown |= {part for part in parts if part.removesuffix("_total").lower() not in code}
+    return {name for name in unknown if not _NAMES_OF_OTHERS.fullmatch(name)}
+
+
+def test_documents_quote_only_names_that_the_code_has():
+    code = "".join(path.read_text(errors="replace") for path in texts() if path.suffix != ".md").lower()
+    files = {f"/{path.relative_to(TOP)}" for path in texts()}
+    documents = [path for pattern in _MANUALS for path in TOP.glob(pattern)]
+    unknown = {path.name: unknown_names(path.read_text(), code, files) for path in documents}
+    assert {name: names for name, names in unknown.items() if names} == {}
+
+
+def test_documents_give_settings_their_new_names():
+    written = {
+        name
+        for pattern in _MANUALS
+        for path in TOP.glob(pattern)
+        for name in re.findall(r"[A-Z_]{4,}", path.read_text())
+    }
+    assert written & set(unknown_settings.RENAMED) == set()
+
+
+@pytest.mark.parametrize(
+    "quote", ["NO_SUCH_SETTING=1", "broadcast_no_such_total", "log.no_such_thing", "NoSuchClass", "no/such.py"]
+)
+def test_quoted_name_that_is_nowhere_is_found(quote: str):
+    assert unknown_names(f"See `{quote}`.", "log broadcast_streams", {"/store/log.py"})
+    assert not unknown_names(
+        f"See `{quote}`.", "log no_such_setting broadcast_no_such no_such_thing nosuchclass", {"/no/such.py"}
+    )
 
 
 def test_nothing_names_a_list_that_is_not_in_the_repository():

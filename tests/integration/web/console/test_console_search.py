@@ -54,6 +54,11 @@ def test_broadcasts_are_found_by_folded_words_everywhere(exercise, q, found):
     assert [item["title"] for item in inbox] == expected
 
 
+def test_audit_calls_accounts_users(client):
+    page = client("alice").get("/console/audit?objectType=person").get_data(as_text=True)
+    assert '<option value="person" selected>user</option>' in page
+
+
 def test_audit_finds_people_by_folded_words(app, client):
     alice = client("alice")
     with app.app_context():
