@@ -24,10 +24,12 @@ from broadcast.factory import create_app
 from broadcast.store import log, transactions
 from broadcast.store import users as known
 from broadcast.store.database import db
+from broadcast.streams.hub import HUB
+from broadcast.worker.runtime import RUNTIME
 from tests.support import measurements as figures
 from tests.support.compilation_cache import share_compiled_queries, share_compiled_routes
 from tests.support.databases import DATABASE_URL, REDIS_URL, temporary_database
-from tests.support.redis_server import own_redis  # noqa: F401 - a fixture
+from tests.support.servers import own_redis  # noqa: F401 - a fixture
 from tests.support.system import TIMEOUT_FACTOR, System
 from tests.support.users import TEST_USERS, BrowserClient
 
@@ -121,7 +123,7 @@ def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
         app.jinja_env.bytecode_cache = compiled
         apps.append(app)
         with app.app_context():
-            app.extensions["hub"].start(log.get_head())
+            HUB.of(app).start(log.get_head())
         return app
 
     yield make
@@ -192,7 +194,7 @@ def client(app: Flask) -> Iterator:
 
 def deliver_new_events(app: Flask) -> None:
     """Deliver new events of the log to the open streams of `app`, as a worker's tailer does."""
-    app.extensions["runtime"].tailer.catch_up()
+    RUNTIME.of(app).tailer.catch_up()
 
 
 @pytest.fixture(scope="session")

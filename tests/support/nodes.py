@@ -45,14 +45,13 @@ def shared_servers(folder: Path) -> Iterator[dict[str, str]]:
         redis = RedisServer(folder)
         stack.callback(redis.stop)
         redis.start()
-        redis_url = f"redis://127.0.0.1:{redis.port}/0"
-        yield {"database_url": database, "redis_url": redis_url, "SECRET_KEY": secrets.token_hex(32)}
+        yield {"database_url": database, "redis_url": redis.url, "SECRET_KEY": secrets.token_hex(32)}
 
 
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two running nodes with the test users; a test that stops a node restarts it. Skips if a program is missing."""
-    for name in ("nginx", "redis-server", "openssl"):
+    for name in ("nginx", "openssl"):
         find_program_or_skip(name, name)
     folder = tmp_path_factory.mktemp("nodes")
     with ExitStack() as stack:

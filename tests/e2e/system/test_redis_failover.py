@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from broadcast.bus.redis_client import CONNECTION_ERRORS, make_client
+from broadcast.streams.presence import PRESENCE
 from tests.support import measurements as figures
 from tests.support.http_session import HttpSession
 from tests.support.ports import find_free_port
@@ -95,7 +96,7 @@ def test_register_and_limits_work_on(kind: str, request: pytest.FixtureRequest, 
     client()
     group: Group = request.getfixturevalue(kind)
     app = make_app(redis_url=group.url, ratelimit_enabled=True, limit_default="2/minute")
-    presence = app.extensions["presence"]
+    presence = PRESENCE.of(app)
     presence.renew_lease()
     presence.write_changes()
     assert presence.get_online_ids() == set()

@@ -26,10 +26,12 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 from broadcast.store import audiences, broadcast_stats, broadcast_totals, broadcasts, log
 from broadcast.store.database import db
-from broadcast.store.fast.count_cache import CountCache
+from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
+from broadcast.streams.hub import HUB
+from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from tests.conftest import add_test_users
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 from tests.support.users import BrowserClient
@@ -90,7 +92,7 @@ class Histories(RuleBasedStateMachine):
         shutil.copy(self.template / "broadcast.sqlite3", self.folder)
         given = {"app_env": "test", "data_dir": self.folder, "secret_key": "k" * 40, "ratelimit_enabled": False}
         self.app = create_app(Settings(**given, log_level="error"))
-        self.app.extensions["counted"] = CountCache(clock=lambda: 0.0)  # nothing is slow, so nothing is kept
+        COUNT_CACHE.attach(self.app, CountCache(clock=lambda: 0.0))  # nothing is slow, so nothing is kept
         self.sent: dict[int, Sent] = {}
         self.roles: dict[str, set[str]] = {"alice": {"admin"}, "bob": {"ops"}, "charlie": set()}
         self.closed: set[str] = set()
@@ -99,7 +101,7 @@ class Histories(RuleBasedStateMachine):
     def begin(self) -> None:
         with self.app.app_context():
             add_test_users()
-            self.app.extensions["hub"].start(log.get_head())
+            HUB.of(self.app).start(log.get_head())
             users.set_roles(load_actor("charlie").user_id, ["sales"], by=SYSTEM, now=clock.now())
         self.roles["charlie"] = {"sales"}
         self.alice = BrowserClient.for_user(self.app, "alice")
@@ -193,8 +195,8 @@ class Histories(RuleBasedStateMachine):
             case "deliver" | "see":
                 mark = "delivered_at" if act == "deliver" else "first_seen_at"
                 if audiences.get_audience(broadcasts.get(id)).includes(by.viewer):
-                    self.app.extensions["receipt_buffer"].add(id, [by.user_id], mark=mark)
-                    self.app.extensions["receipt_buffer"].flush(now)
+                    RECEIPT_BUFFER.of(self.app).add(id, [by.user_id], mark=mark)
+                    RECEIPT_BUFFER.of(self.app).flush(now)
             case "read":
                 receipts.mark_read([id], by=by, now=now)
             case "acknowledge":

@@ -8,6 +8,7 @@ import pytest
 from broadcast.actions import broadcasts as actions
 from broadcast.actions import users as people_actions
 from broadcast.base.errors import Conflict, Forbidden, Invalid, TemporarilyUnavailable
+from broadcast.bus.protocol import BUS
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import EveryoneAudience, make_role_audience, make_user_audience
@@ -137,7 +138,7 @@ def test_nothing_is_half_written_when_a_step_fails(cast, monkeypatch, broken):
 
 def test_bell_rings_after_the_commit_and_only_then(cast, in_app, monkeypatch):
     seen: list[int] = []
-    monkeypatch.setattr(in_app.extensions["bus"], "notify", lambda: seen.append(count_rows()["events"]))
+    monkeypatch.setattr(BUS.of(in_app), "notify", lambda: seen.append(count_rows()["events"]))
     before = count_rows()["events"]
     publish(cast["alice"])
     assert seen == [before + 1]

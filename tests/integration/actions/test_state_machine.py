@@ -30,6 +30,7 @@ from broadcast.factory import create_app
 from broadcast.store import log
 from broadcast.store.database import db
 from broadcast.store.inbox import InboxFilters
+from broadcast.streams.hub import HUB
 from tests.conftest import add_test_users, deliver_new_events
 from tests.support.builders import (
     StreamReader,
@@ -68,7 +69,7 @@ class People(RuleBasedStateMachine):
     def begin(self) -> None:
         with self.app.app_context():
             add_test_users()
-            self.app.extensions["hub"].start(log.get_head())
+            HUB.of(self.app).start(log.get_head())
             publish_message(
                 load_actor("alice"), build_user_message("alice")
             )  # so that every role exists before it is meant

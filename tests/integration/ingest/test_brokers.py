@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from gevent.event import Event as Bell
 
-from broadcast.config.settings import Settings, SettingsError
+from broadcast.config.settings import SETTINGS, Settings, SettingsError
 from broadcast.ingest.kafka import broker_check, client
 from broadcast.ingest.kafka.bridge import KafkaBridge, _ConsumerSession
 from broadcast.observability import metrics
@@ -235,7 +235,7 @@ def test_reading_a_topic_never_asks_for_it_to_be_made():
 
 
 def test_lag_is_unknown_and_not_0_when_nobody_reads(in_app):
-    reading = _ConsumerSession(in_app, in_app.extensions["settings"], Nobody(), stop_event=Bell(), is_sole_reader=True)
+    reading = _ConsumerSession(in_app, SETTINGS.of(in_app), Nobody(), stop_event=Bell(), is_sole_reader=True)
     metrics.kafka_lag.labels("test.lag", 0).set(7)
     reading._lag_labels.add(("test.lag", 0))
     reading.close()

@@ -25,7 +25,6 @@ from tests.support.builders import load_actor, publish_message
 from tests.support.databases import DATABASE_URL, temporary_database
 from tests.support.oidc_provider import serve_oidc_provider
 from tests.support.ports import find_free_port
-from tests.support.redis_server import own_redis  # noqa: F401 - fixture
 
 _CLASS = re.compile(r"\w(Error|Exception|Timeout)\b|Errno|Traceback|<class|\(psycopg")
 
@@ -70,7 +69,7 @@ def test_launchers_redis_is_found_by_its_socket(make_app, client, tmp_path):
     assert "set REDIS_URL" in found.sentence
 
 
-def test_redis_that_lets_nobody_in_is_told_apart_from_one_that_is_away(make_app, client, own_redis):  # noqa: F811
+def test_redis_that_lets_nobody_in_is_told_apart_from_one_that_is_away(make_app, client, own_redis):
     client()
     redis.from_url(own_redis.url).config_set("requirepass", "secret")
     found = redis_finding(make_app(redis_url=own_redis.url.replace("//", "//:wrong@")))

@@ -12,7 +12,7 @@ from broadcast.domain.audience import Viewer
 from broadcast.streams.connection import Connection
 from broadcast.streams.presence import RedisPresence
 from tests.support.hub_clients import make_hub, subscribe
-from tests.support.redis_server import RedisServer
+from tests.support.servers import RedisServer
 from tests.support.system import wait_for
 
 pytestmark = pytest.mark.service
