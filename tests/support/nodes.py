@@ -60,12 +60,19 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         stack.enter_context(first)  # migrates the database and adds the test users
         stack.push(second)
         second.start()
-        proxy = make_nginx(
-            folder / "nginx", [first.port, second.port], certificate=make_self_signed_certificate(folder / "tls")
-        )
-        stack.callback(proxy.stop)
-        proxy.start()
+        yield stack.enter_context(proxy_nodes(folder, first, second))
+
+
+@contextmanager
+def proxy_nodes(folder: Path, first: System, second: System) -> Iterator[Nodes]:
+    """Run nginx in front of two running nodes."""
+    certificate = make_self_signed_certificate(folder / "tls")
+    proxy = make_nginx(folder / "nginx", [first.port, second.port], certificate=certificate)
+    proxy.start()
+    try:
         yield Nodes(first, second, first.with_url(f"https://localhost:{proxy.port}"), proxy)
+    finally:
+        proxy.stop()
 
 
 def _make_node(folder: Path, settings: dict[str, str]) -> System:

@@ -20,7 +20,7 @@ from tests.support.process_fixtures import StreamOpener
 from tests.support.servers import RedisServer, ServerProcess, find_program_or_skip
 from tests.support.system import System, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 _DOWN_AFTER_MS = 1000
 _RESTORED_SECONDS = 5.0

@@ -60,7 +60,7 @@ class Asking:
 
 @pytest.fixture
 def slow_path(tmp_path: Path) -> str:
-    """A folder for PYTHONPATH that makes the application take three seconds to be made, long enough to ask meanwhile."""
+    """A folder for PYTHONPATH that makes the application take a second and a half to be made, long enough to ask meanwhile."""
     folder = tmp_path / "slow"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
@@ -68,7 +68,7 @@ def slow_path(tmp_path: Path) -> str:
         "class Slow(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
         "        if name == 'broadcast.factory':\n"
-        "            import time; time.sleep(3)\n"
+        "            import time; time.sleep(1.5)\n"
         "sys.meta_path.insert(0, Slow())\n"
     )
     return str(folder)
@@ -88,11 +88,7 @@ def test_node_that_boots_refuses_at_once_and_never_lets_anybody_wait(own_system,
 
 
 def test_reload_has_somebody_who_serves_all_the_time(own_system, slow_path):
-    system = own_system()
-    old = set(wait_for_workers(system))
-    system.stop()
-    system.environ["PYTHONPATH"] = slow_path
-    system.start()
+    system = own_system(PYTHONPATH=slow_path)
     old = set(wait_for_workers(system))
     with Asking(system) as asking:
         os.kill(system.master_pid, signal.SIGHUP)
@@ -105,10 +101,7 @@ def test_reload_has_somebody_who_serves_all_the_time(own_system, slow_path):
 
 
 def test_stop_during_a_reload_is_no_slower(own_system, slow_path):
-    system = own_system()
-    system.stop()
-    system.environ["PYTHONPATH"] = slow_path
-    system.start()
+    system = own_system(PYTHONPATH=slow_path)
     old = set(wait_for_workers(system))
     os.kill(system.master_pid, signal.SIGHUP)
     wait_for(lambda: len(set(system.get_worker_pids()) - old) == 2, description="the new workers to be there")
