@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.process_fixtures import wait_for_workers
-from tests.support.system import System, wait_for
+from tests.support.system import System, run_system, wait_for
 
 pytestmark = [pytest.mark.service, pytest.mark.alike]
 
@@ -126,18 +127,17 @@ def test_systemd_hears_that_it_is_ready_when_it_serves_and_not_before(own_system
     assert heard == [(b"READY=1", "200")]
 
 
-def test_workers_live_when_there_is_no_room_in_memory_for_their_metrics(own_system):
+def test_workers_live_when_there_is_no_room_in_memory_for_their_metrics():
     """A page of a mapped file that cannot be had would end each of them, at its first figure."""
     alone = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"', "sh"]
     if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount a file system of its own")
-    system = own_system()
-    workers = wait_for_workers(system)
-    system.stop()
-    system.command_prefix = alone
-    system.start()
-    workers = wait_for_workers(system)
-    metrics = urllib.request.urlopen(f"{system.url}/metrics", timeout=10).read().decode()
-    assert "broadcast_log_seq" in metrics
-    assert system.get_worker_pids() == workers
-    assert (system.folder / "var/metrics").is_dir()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, run_system(Path(folder)) as system:
+        system.stop()
+        system.command_prefix = alone
+        system.start()
+        workers = wait_for_workers(system)
+        metrics = urllib.request.urlopen(f"{system.url}/metrics", timeout=10).read().decode()
+        assert "broadcast_log_seq" in metrics
+        assert system.get_worker_pids() == workers
+        assert (system.folder / "var/metrics").is_dir()
