@@ -15,11 +15,10 @@ from pathlib import Path
 import flask_migrate
 import hypothesis
 import pytest
-from argon2 import PasswordHasher
 from flask import Flask
 from hypothesis import HealthCheck
 
-from broadcast.actions import passwords, users
+from broadcast.actions import users
 from broadcast.config.settings import Settings
 from broadcast.domain import audit_hash, clock
 from broadcast.domain.actor import SYSTEM, Actor
@@ -107,14 +106,6 @@ def turn_of_threads() -> Iterator[None]:
     """Use a thread lock for SQLite's writers: pytest is not patched, and gevent's lock works between greenlets only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transactions, "_writer_lock", threading.BoundedSemaphore(1))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cheap_password_hashes() -> Iterator[None]:
-    """Hash passwords in microseconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         yield
 
 

@@ -329,6 +329,7 @@ class Histories(AppStateMachine):
             }
 
 
+@pytest.mark.timeout(300)
 def test_figures_add_up_whatever_happened(request: pytest.FixtureRequest):
     # no shrinking: a history of a few steps is short enough to read
     run_state_machine(Histories, request, max_examples=8, stateful_step_count=18, phases=[Phase.generate])
