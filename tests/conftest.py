@@ -4,9 +4,12 @@ The database is SQLite in a temporary folder, or a new database on the server of
 monkey-patched; tests that need gunicorn workers use `system` and are marked `service`.
 """
 
+import os
 import shutil
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import flask_migrate
@@ -14,7 +17,6 @@ import hypothesis
 import pytest
 from flask import Flask
 from hypothesis import HealthCheck
-from jinja2 import FileSystemBytecodeCache
 
 from broadcast.actions import users
 from broadcast.config.settings import Settings
@@ -24,17 +26,20 @@ from broadcast.factory import create_app
 from broadcast.store import log, transactions
 from broadcast.store import users as known
 from broadcast.store.database import db
+from broadcast.streams.hub import HUB
+from broadcast.worker.runtime import RUNTIME
 from tests.support import measurements as figures
-from tests.support.compilation_cache import share_compiled_queries, share_compiled_routes
+from tests.support.compilation_cache import TemplateCache, share_compiled_queries, share_compiled_routes
 from tests.support.databases import DATABASE_URL, REDIS_URL, temporary_database
-from tests.support.redis_server import own_redis  # noqa: F401 - a fixture
-from tests.support.system import TIMEOUT_FACTOR, System
+from tests.support.servers import own_redis  # noqa: F401 - a fixture
+from tests.support.system import System, run_system
 from tests.support.users import TEST_USERS, BrowserClient
 
 # how long an example takes depends on the machine
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
 _DATABASE_FILE = "broadcast.sqlite3"
+_MEMORY_FOLDER, _MEMORY_NEEDED_BYTES = "/dev/shm", 4 * 2**30
 
 
 def _build_settings(data_dir: Path, database_url: str | None, **changes) -> Settings:
@@ -68,23 +73,31 @@ def migrated(server_database: str | None, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@dataclass(frozen=True)
+class PopulatedFile:
+    """A SQLite file to copy that has the test users already, and who they are."""
+
+    path: Path
+    actors: dict[str, Actor]
+
+
 @pytest.fixture(scope="session")
-def populated(migrated: Path, compiled: FileSystemBytecodeCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a SQLite file to copy that has the test users already."""
+def populated(migrated: Path, compiled: TemplateCache, tmp_path_factory: pytest.TempPathFactory) -> PopulatedFile:
     folder = tmp_path_factory.mktemp("populated")
     shutil.copy(migrated / _DATABASE_FILE, folder)
     with create_app(_build_settings(folder, None)).app_context():
-        add_test_users()
+        actors = add_test_users()
+        db.session.remove()  # the last connection that is closed moves what is in the WAL into the file
         db.engine.dispose()
-    return folder
+    return PopulatedFile(folder / _DATABASE_FILE, actors)
 
 
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, migrated: Path, server_database: str | None, tmp_path: Path) -> Settings:
     """Settings of the application under test; a test that needs others overrides this fixture or calls `make_app`."""
     if not server_database:
-        needs_users = not {"cast", "client"}.isdisjoint(request.fixturenames)
-        shutil.copy((request.getfixturevalue("populated") if needs_users else migrated) / _DATABASE_FILE, tmp_path)
+        needs_users = "seeded_users" in request.fixturenames
+        shutil.copy(request.getfixturevalue("populated").path if needs_users else migrated / _DATABASE_FILE, tmp_path)
     return _build_settings(tmp_path, server_database)
 
 
@@ -97,9 +110,7 @@ def turn_of_threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def compiled(
-    migrated: Path, server_database: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FileSystemBytecodeCache]:
+def compiled(migrated: Path, server_database: str | None) -> Iterator[TemplateCache]:
     """A cache of compiled templates for every application of the run; routes and queries are compiled once, too."""
     with create_app(_build_settings(migrated, server_database)).app_context():
         engine = db.engine
@@ -108,11 +119,11 @@ def compiled(
     with pytest.MonkeyPatch.context() as patch:
         share_compiled_routes(patch)
         share_compiled_queries(patch, engine)
-        yield FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+        yield TemplateCache()
 
 
 @pytest.fixture
-def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
+def make_app(settings: Settings, compiled: TemplateCache) -> Iterator:
     """Make an application with changed settings: `make_app(limit_publish_per_user="2/minute")`."""
     apps: list[Flask] = []
 
@@ -121,7 +132,7 @@ def make_app(settings: Settings, compiled: FileSystemBytecodeCache) -> Iterator:
         app.jinja_env.bytecode_cache = compiled
         apps.append(app)
         with app.app_context():
-            app.extensions["hub"].start(log.get_head())
+            HUB.of(app).start(log.get_head())
         return app
 
     yield make
@@ -166,9 +177,18 @@ def in_app(app: Flask) -> Iterator[Flask]:
 
 
 @pytest.fixture
-def cast(in_app: Flask) -> dict[str, Actor]:
-    """Alice (admin), Bob (ops) and Charlie (no role) in the database, as actors by name."""
-    return add_test_users()
+def seeded_users(request: pytest.FixtureRequest, app: Flask, server_database: str | None) -> dict[str, Actor]:
+    """Alice (admin), Bob (ops) and Charlie (no role) in the database of `app`, as actors by name."""
+    if not server_database:
+        return dict(request.getfixturevalue("populated").actors)
+    with app.app_context():
+        return add_test_users()
+
+
+@pytest.fixture
+def cast(in_app: Flask, seeded_users: dict[str, Actor]) -> dict[str, Actor]:
+    """The test users, for tests of the store and the actions."""
+    return seeded_users
 
 
 def add_test_users() -> dict[str, Actor]:
@@ -183,16 +203,14 @@ def add_test_users() -> dict[str, Actor]:
 
 
 @pytest.fixture
-def client(app: Flask) -> Iterator:
+def client(app: Flask, seeded_users: dict[str, Actor]) -> Callable[..., BrowserClient]:
     """Make test clients: `client("alice")` is signed in, `client()` is anonymous. The test users exist."""
-    with app.app_context():
-        add_test_users()
     return lambda username=None: BrowserClient.for_user(app, username)
 
 
 def deliver_new_events(app: Flask) -> None:
     """Deliver new events of the log to the open streams of `app`, as a worker's tailer does."""
-    app.extensions["runtime"].tailer.catch_up()
+    RUNTIME.of(app).tailer.catch_up()
 
 
 @pytest.fixture(scope="session")
@@ -202,16 +220,15 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
     It has its own database: the one of `app` is emptied after each test.
     """
-    folder = tmp_path_factory.mktemp("system")
-    with temporary_database(DATABASE_URL) as url, System(folder, database_url=url, redis_url=REDIS_URL) as started:
+    with run_system(tmp_path_factory.mktemp("system"), redis_url=REDIS_URL) as started:
         yield started
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Multiply a test's own timeout, which is meant for a fast machine, as well."""
-    for item in items:
-        if (marker := item.get_closest_marker("timeout")) and marker.args:
-            item.add_marker(pytest.mark.timeout(TIMEOUT_FACTOR * marker.args[0]), append=False)
+def pytest_configure() -> None:
+    """Put temporary folders into memory where there is room: most tests have a database, and SQLite waits for the disk."""
+    has_room = os.access(_MEMORY_FOLDER, os.W_OK) and shutil.disk_usage(_MEMORY_FOLDER).free > _MEMORY_NEEDED_BYTES
+    if has_room and "TMPDIR" not in os.environ:
+        tempfile.tempdir = _MEMORY_FOLDER
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

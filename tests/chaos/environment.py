@@ -1,7 +1,6 @@
 """A system to break: two workers, a Redis behind a proxy, a database (PostgreSQL behind a proxy), and users."""
 
 import json
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from tests.chaos.kafka_environment import TOPIC, run_kafka
 from tests.chaos.scenario import ChaosEnvironment
 from tests.e2e.system.test_database_failover import command
 from tests.support.databases import DATABASE_URL, temporary_database
-from tests.support.servers import PostgresServer, run_primary_and_standby
+from tests.support.servers import PostgresServer, RedisServer, run_primary_and_standby
 from tests.support.system import PROJECT_ROOT, System
-from tests.support.tcp_proxy import RedisServer, TcpProxy
+from tests.support.tcp_proxy import TcpProxy
 
 
 @contextmanager
@@ -24,13 +23,12 @@ def start_environment(folder: Path, *, user_count: int, seed: int, requirement: 
 
     `requirement` is "standby" for a PostgreSQL primary with a standby, "kafka" for brokers that the system reads.
     """
-    redis_program = find_server()
-    if redis_program is None:
+    if find_server() is None:
         raise LookupError("no Redis or Valkey server on this machine")
-    redis, failpoints = RedisServer(str(redis_program), folder), folder / "failpoints"
+    redis, failpoints = RedisServer(folder), folder / "failpoints"
     failpoints.mkdir()
     with ExitStack() as stack:
-        stack.callback(_kill_redis, redis)
+        stack.callback(redis.stop)
         redis.start()
         redis_proxy = TcpProxy("127.0.0.1", redis.port)
         postgres_pair = stack.enter_context(run_primary_and_standby()) if requirement == "standby" else None
@@ -60,11 +58,6 @@ def start_environment(folder: Path, *, user_count: int, seed: int, requirement: 
             postgres_pair=postgres_pair,
             kafka=kafka,
         )
-
-
-def _kill_redis(redis: RedisServer) -> None:
-    redis.send_signal(signal.SIGCONT)
-    redis.send_signal(signal.SIGKILL)
 
 
 def _create_database(postgres_pair: tuple[PostgresServer, PostgresServer]) -> str:

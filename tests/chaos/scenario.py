@@ -25,9 +25,9 @@ from tests.chaos.lost_commits import exclude_lost_events
 from tests.chaos.page_client import InboxPage, RequestOutcome, load_inbox, send_request
 from tests.chaos.readiness import ReadinessMonitor
 from tests.chaos.seed_users import ROLES
-from tests.support.servers import PostgresServer
+from tests.support.servers import PostgresServer, RedisServer
 from tests.support.system import System
-from tests.support.tcp_proxy import RedisServer, TcpProxy
+from tests.support.tcp_proxy import TcpProxy
 
 CONVERGENCE_TIMEOUT_SECONDS = 30.0  # how long the run waits; the checker's limit is shorter
 _WARM_UP_SECONDS = 1.0

@@ -13,7 +13,7 @@ from tests.chaos.scenario import ChaosEnvironment, Scenario
 from tests.support import measurements as figures
 from tests.support.databases import DATABASE_URL
 
-pytestmark = [pytest.mark.service, pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.service, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 _SCALE = 0.1  # of the table's length
 

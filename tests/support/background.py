@@ -1,8 +1,43 @@
-"""A repeated call in the background of a test."""
+"""Threads of a test: calls at the same moment, a server, and a repeated call in the background."""
 
+import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from flask import Flask
+
+T = TypeVar("T")
+
+
+def call_at_once(app: Flask, count: int, action: Callable[[int], T]) -> list[T]:
+    """Call `action` with 0, 1, 2 … at the same moment, each in its own thread and context of `app`; return the results.
+
+    Raises the exception of the first call that failed, after all have ended.
+    """
+    start = threading.Barrier(count)
+
+    def call(n: int) -> T:
+        with app.app_context():
+            start.wait(20)
+            return action(n)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(call, range(count)))
+
+
+@contextmanager
+def serve_in_thread(server: socketserver.BaseServer) -> Iterator[None]:
+    """Serve in another thread until the end of the block, then close the server."""
+    with server, ThreadPoolExecutor(1) as thread:
+        thread.submit(server.serve_forever, poll_interval=0.02)  # the default delays `shutdown` by half a second
+        try:
+            yield
+        finally:
+            server.shutdown()
 
 
 class BackgroundTask:

@@ -57,10 +57,10 @@ def load_actor(username: str) -> Actor:
 def count_rows() -> dict[str, int]:
     """Return the number of rows of every table, and the head of the log. Needs an application context."""
     db.session.rollback()
-    tables = db.metadata.tables.values()
-    count = sqlalchemy.func.count
-    row_counts = {table.name: db.session.scalar(sqlalchemy.select(count()).select_from(table)) for table in tables}
-    row_counts["log_head.seq"] = db.session.scalar(sqlalchemy.text("SELECT seq FROM log_head"))
+    count = sqlalchemy.select(sqlalchemy.func.count())
+    counts = [count.select_from(table).scalar_subquery().label(name) for name, table in db.metadata.tables.items()]
+    head = sqlalchemy.text('(SELECT seq FROM log_head) AS "log_head.seq"')
+    row_counts = dict(db.session.execute(sqlalchemy.select(*counts, head)).mappings().one())
     db.session.rollback()
     return row_counts
 

@@ -1,11 +1,13 @@
-"""Compiles routes and queries once per process: most tests make their own application, and compiling took most of their
-time.
+"""Compiles routes, queries and templates once per process: most tests make their own application, and compiling took
+most of their time.
 """
 
+from types import CodeType
 from typing import Any
 
 import pytest
 from flask_sqlalchemy import SQLAlchemy
+from jinja2.bccache import Bucket, BytecodeCache
 from sqlalchemy import Engine
 from werkzeug.routing import Rule
 
@@ -17,6 +19,19 @@ _COMPILED_RULE_ATTRIBUTES = (
     "_build",
     "_build_unknown",
 )  # what `Rule.compile` makes
+
+
+class TemplateCache(BytecodeCache):
+    """Templates that were compiled for one application, for those made later."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._code.get(bucket.key)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[bucket.key] = bucket.code
 
 
 def share_compiled_routes(patch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.browser.conftest import DESKTOP_VIEWPORT
-from tests.support.databases import DATABASE_URL, SECOND_REDIS_URL, temporary_database
 from tests.support.http_session import HttpSession
 from tests.support.ports import find_free_port, is_listening
-from tests.support.system import PROJECT_ROOT, System, wait_for
+from tests.support.system import PROJECT_ROOT, System, run_system, wait_for
 
 
 class EmbeddingSite:
@@ -41,10 +40,8 @@ def port() -> int:
 def embedding(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system that allows one site, and `http://elsewhere.example`, which does not exist."""
     origins = f"http://localhost:{port},http://elsewhere.example"
-    with temporary_database(DATABASE_URL) as url:
-        folder = tmp_path_factory.mktemp("embedding")
-        with System(folder, database_url=url, redis_url=SECOND_REDIS_URL, EMBED_ORIGINS=origins) as running:
-            yield running
+    with run_system(tmp_path_factory.mktemp("embedding"), EMBED_ORIGINS=origins) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def subscribe(hub: Hub, viewer: Viewer, **changes) -> Connection:
     return hub.subscribe(viewer, **options | {"viewer_as_of_seq": hub.head.seq, "now": NOW} | changes)
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 5) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 25) -> None:
     """Let other greenlets run until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -45,14 +45,13 @@ def shared_servers(folder: Path) -> Iterator[dict[str, str]]:
         redis = RedisServer(folder)
         stack.callback(redis.stop)
         redis.start()
-        redis_url = f"redis://127.0.0.1:{redis.port}/0"
-        yield {"database_url": database, "redis_url": redis_url, "SECRET_KEY": secrets.token_hex(32)}
+        yield {"database_url": database, "redis_url": redis.url, "SECRET_KEY": secrets.token_hex(32)}
 
 
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two running nodes with the test users; a test that stops a node restarts it. Skips if a program is missing."""
-    for name in ("nginx", "redis-server", "openssl"):
+    for name in ("nginx", "openssl"):
         find_program_or_skip(name, name)
     folder = tmp_path_factory.mktemp("nodes")
     with ExitStack() as stack:
@@ -61,12 +60,19 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         stack.enter_context(first)  # migrates the database and adds the test users
         stack.push(second)
         second.start()
-        proxy = make_nginx(
-            folder / "nginx", [first.port, second.port], certificate=make_self_signed_certificate(folder / "tls")
-        )
-        stack.callback(proxy.stop)
-        proxy.start()
+        yield stack.enter_context(proxy_nodes(folder, first, second))
+
+
+@contextmanager
+def proxy_nodes(folder: Path, first: System, second: System) -> Iterator[Nodes]:
+    """Run nginx in front of two running nodes."""
+    certificate = make_self_signed_certificate(folder / "tls")
+    proxy = make_nginx(folder / "nginx", [first.port, second.port], certificate=certificate)
+    proxy.start()
+    try:
         yield Nodes(first, second, first.with_url(f"https://localhost:{proxy.port}"), proxy)
+    finally:
+        proxy.stop()
 
 
 def _make_node(folder: Path, settings: dict[str, str]) -> System:

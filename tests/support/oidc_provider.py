@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+
+from tests.support.background import serve_in_thread
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 CLIENT_ID, CLIENT_SECRET = "broadcast", "the secret of the client"
@@ -166,13 +167,8 @@ def serve_oidc_provider() -> Iterator[OidcProvider]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     oidc.port = server.server_port
-    # the default poll interval would delay shutdown by half a second
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield oidc
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve_in_thread(server):
+        yield oidc
 
 
 _FAULTS = {

@@ -2,6 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from itertools import pairwise
+from types import FrameType
+from typing import NamedTuple
 
 import pytest
 from hypothesis import strategies as st
@@ -34,31 +37,29 @@ def truncate_text(text: str) -> str:
     return text.encode()[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
 
 
-class LineCounter:
-    """Executed lines of Python: `max_between_yields` to other greenlets, and `total`."""
+class LineCount(NamedTuple):
+    """Executed lines of Python: the most between two yields to other greenlets, and all."""
 
-    def __init__(self) -> None:
-        self.max_between_yields = self.total = self._since_yield = 0
-
-    def _on_yield(self) -> None:
-        self.max_between_yields, self._since_yield = max(self.max_between_yields, self._since_yield), 0
-
-    def _trace(self, frame, event: str, arg: object):
-        if event == "line":
-            self._since_yield += 1
-            self.total += 1
-        return self._trace
+    max_between_yields: int
+    total: int
 
 
-def count_lines(work: Callable[[], object]) -> LineCounter:
+def count_lines(work: Callable[[], object]) -> LineCount:
     """Run the work and count its lines; `Yielder.maybe_yield` only counts and does not yield."""
-    counter, previous_trace = LineCounter(), sys.gettrace()
+    total, totals_at_yields, previous_trace = 0, [0], sys.gettrace()
+
+    def trace(frame: FrameType, event: str, arg: object):  # called for each line: as short as can be
+        nonlocal total
+        if event == "line":
+            total += 1
+        return trace
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Yielder, "maybe_yield", lambda breath: counter._on_yield())
-        sys.settrace(counter._trace)
+        patch.setattr(Yielder, "maybe_yield", lambda breath: totals_at_yields.append(total))
+        sys.settrace(trace)
         try:
             work()
         finally:
             sys.settrace(previous_trace)
-    counter._on_yield()
-    return counter
+    totals_at_yields.append(total)
+    return LineCount(max(after - before for before, after in pairwise(totals_at_yields)), total)

@@ -8,23 +8,16 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.databases import DATABASE_URL, SECOND_REDIS_URL, temporary_database
 from tests.support.http_session import HttpSession
 from tests.support.stream_client import StreamClient
-from tests.support.system import System, wait_for
+from tests.support.system import System, run_system, wait_for
 
 
 @pytest.fixture
 def own_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., System]]:
     """Starts systems that only this test uses: `own_system(redis_url=…, SOME_SETTING="…")`. Each has the test users."""
     with ExitStack() as stack:
-
-        def start(*, redis_url: str | None = SECOND_REDIS_URL, **settings: str) -> System:
-            database = stack.enter_context(temporary_database(DATABASE_URL))
-            folder = tmp_path_factory.mktemp("own")
-            return stack.enter_context(System(folder, database_url=database, redis_url=redis_url, **settings))
-
-        yield start
+        yield lambda **settings: stack.enter_context(run_system(tmp_path_factory.mktemp("own"), **settings))
 
 
 class StreamOpener:

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from broadcast.launcher.redis_server import find_server
 from tests.support.ports import find_free_port
 from tests.support.system import PROJECT_ROOT, wait_for
 
@@ -62,27 +63,45 @@ class ServerProcess:
 
 
 class RedisServer(ServerProcess):
-    """A Redis with the given options, for example `--cluster-enabled yes`."""
+    """A Redis, or Valkey, with the given options, for example `--cluster-enabled yes`; it keeps nothing on disk."""
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None):
-        port = port or find_free_port()
+    def __init__(self, folder: Path, *options: str):
+        program = find_server()
+        if program is None:
+            pytest.skip("no Redis or Valkey server on this machine")
+        port = find_free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
         data_dir = folder / f"redis-{port}"
-        data_dir.mkdir(exist_ok=True)
-        base_options = [
-            "--port",
-            str(port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            str(data_dir),
-        ]
-        super().__init__(
-            [find_program_or_skip("redis-server", "redis-server"), *base_options, *options], port, data_dir / "log"
-        )
+        data_dir.mkdir()
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", data_dir]
+        super().__init__([*command, "--save", "", "--appendonly", "no", *options], port, data_dir / "log")
+
+    def freeze(self) -> None:
+        self.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Kill it: it has nothing to save."""
+        if self.process and self.process.poll() is None:
+            self.send_signal(signal.SIGKILL)
+
+    def _is_open(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+            sock.sendall(b"PING\r\n")
+            return sock.recv(100) == b"+PONG\r\n"
+        assert self.process.poll() is None, self._log.read_text()
+        return False
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis for one test, which may kill, freeze and flush it."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
 
 
 def make_nginx(folder: Path, node_ports: Sequence[int], *, certificate: tuple[Path, Path]) -> ServerProcess:

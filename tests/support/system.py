@@ -13,9 +13,9 @@ import sys
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from broadcast.config.settings import Settings
 from broadcast.factory import create_app
 from broadcast.store.database import db
-from tests.support.databases import is_shared_redis
+from tests.support.databases import DATABASE_URL, SECOND_REDIS_URL, is_shared_redis, temporary_database
 from tests.support.ports import find_free_port
 from tests.support.seeded_databases import (
     PROJECT_ROOT,
@@ -252,6 +252,16 @@ class System:
                 return answer.status == 200
         except OSError:
             return False
+
+
+@contextmanager
+def run_system(folder: Path, *, redis_url: str | None = SECOND_REDIS_URL, **settings: str) -> Iterator[System]:
+    """Run a system with the test users and a database of its own, on the server of DATABASE_URL if there is one."""
+    with (
+        temporary_database(DATABASE_URL) as url,
+        System(folder, database_url=url, redis_url=redis_url, **settings) as it,
+    ):
+        yield it
 
 
 def _read_child_pids(pid: int) -> list[int]:

@@ -1,33 +1,12 @@
-"""Servers that a test breaks: its own Redis, and a TCP proxy that can be paused, disconnected and closed."""
+"""A TCP proxy that a test pauses, disconnects and closes."""
 
 import selectors
-import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from tests.support.ports import find_free_port
-
-
-class RedisServer:
-    """A Redis on its own port; the test starts, signals and restarts it."""
-
-    def __init__(self, program: str, folder: Path):
-        self.port = find_free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        self._process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def send_signal(self, number: int) -> None:
-        self._process.send_signal(number)
-        if number == signal.SIGKILL:
-            self._process.wait()
 
 
 class TcpProxy:

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.support.http_session import HttpSession
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 ONLY_BOB = {"targetType": "SELECTED", "targetIds": ["bob"], "requiresAck": True}
 

@@ -12,7 +12,7 @@ from tests.support.ports import find_free_port
 from tests.support.servers import ServerProcess, find_program_or_skip
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 # what is wrong here is what deploy/nginx.conf does not do: it compresses a stream, and does not hear that it must not buffer
 _CONF = """

@@ -9,7 +9,7 @@ from tests.e2e.browser.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT, UserBro
 from tests.support.http_session import HttpSession
 from tests.support.system import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 ONLY_BOB = {"targetType": "SELECTED", "targetIds": ["bob"]}
 BOTH_WIDTHS = pytest.mark.parametrize("size", [DESKTOP_VIEWPORT, PHONE_VIEWPORT], ids=["wide", "narrow"])

@@ -10,7 +10,7 @@ from tests.e2e.browser.conftest import choose_audience, click_send, fill_compose
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 def test_preview_is_the_real_card_and_follows_the_typing(sit_down, alice: HttpSession):

@@ -11,7 +11,7 @@ from tests.e2e.browser.conftest import PageClock
 from tests.support.embedding_site import alice, embedding, has_loaded, port, site, visit  # noqa: F401 - fixtures
 from tests.support.system import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 def is_state(page: Page, state: str) -> Callable[[], bool]:

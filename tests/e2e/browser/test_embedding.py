@@ -14,7 +14,7 @@ from tests.support.embedding_site import alice, embedding, locate_message, port,
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 def sign_out_elsewhere(system: System) -> None:

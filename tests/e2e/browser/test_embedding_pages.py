@@ -12,7 +12,7 @@ from tests.support.embedding_site import alice, embedding, locate_message, port,
 from tests.support.http_session import HttpSession
 from tests.support.system import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 def open_more(page: Page, count: int) -> list[Page]:

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from broadcast.domain import clock
 from tests.support.http_session import HttpSession
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 
 def test_message_that_ends_leaves_the_inbox_and_is_found_under_ended(sit_down, alice: HttpSession):

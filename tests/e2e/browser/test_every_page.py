@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.browser.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT, UserBrowser, click_send, fill_compose_form
 from tests.support.http_session import HttpSession
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(300)]
 _LOOKS = [("light", DESKTOP_VIEWPORT), ("dark", PHONE_VIEWPORT)]
 _LONG = "A title without an end " * 8
 _RICH = f"""# Heading

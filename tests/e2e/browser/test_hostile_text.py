@@ -10,7 +10,7 @@ from tests.e2e.browser.conftest import UserBrowser
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 _ALERT = "window.top.xss=1,alert(1)"
 CORPUS = [

@@ -12,7 +12,7 @@ from tests.e2e.browser.conftest import PHONE_VIEWPORT, UserBrowser
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 _BADGE = "window.badges = []; Navigator.prototype.setAppBadge = async (count) => { window.badges.push(count); }"
 _NO_STORAGE = """for (const name of ['localStorage', 'sessionStorage', 'indexedDB', 'caches']) {

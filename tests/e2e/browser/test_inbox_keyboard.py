@@ -9,7 +9,7 @@ from tests.e2e.browser.conftest import UserBrowser, close_with_escape
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.e2e.browser.conftest import UserBrowser
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.support.http_session import HttpSession
 from tests.support.system import System
 from tests.support.users import TEST_USERS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 SHOWN = re.compile(r"/console/broadcasts/(\d+)$")
 EDITED = re.compile(r"/console/broadcasts/(\d+)/edit")
 

@@ -9,7 +9,7 @@ from tests.e2e.browser.conftest import fill_compose_form, recall_broadcast, send
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 
 def test_each_audience_sees_its_messages_live_and_nobody_else_does(

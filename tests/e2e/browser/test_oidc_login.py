@@ -11,7 +11,7 @@ from tests.support.http_session import HttpSession
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider, serve_oidc_provider
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 @pytest.fixture

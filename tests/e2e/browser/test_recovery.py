@@ -12,7 +12,7 @@ from tests.support.http_session import HttpSession
 from tests.support.process_fixtures import wait_for_workers
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 
 def test_page_catches_up_by_itself_when_its_worker_is_killed(own_system, sit_at_different_workers):

@@ -15,7 +15,7 @@ from tests.support.http_session import HttpSession
 from tests.support.system import System
 from tests.support.tcp_proxy import TcpProxy
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 _PATIENCE_MS = 60_000
 _NOTICED_MS = 25_000  # a missed heartbeat of 15 s ± 20 %, and some grace

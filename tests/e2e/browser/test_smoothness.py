@@ -15,7 +15,7 @@ from tests.e2e.browser.conftest import UserBrowser, iterate_at_rate
 from tests.support import measurements as figures
 from tests.support.http_session import HttpSession
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 _ARRIVALS, _SECONDS = 100, 10
 _MOST_SHIFT = 3.5  # of all of them; 7 when nothing glides, next to nothing when all does, 1 when seldom allowed to draw
 _OBSERVE = """() => {

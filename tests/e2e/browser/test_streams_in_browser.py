@@ -13,7 +13,7 @@ from tests.e2e.browser.conftest import CHROMIUM, UserBrowser
 from tests.support.http_session import HttpSession
 from tests.support.system import System, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 _STREAM = re.compile(r"/inbox/stream")
 _AGAIN_MS = 60_000

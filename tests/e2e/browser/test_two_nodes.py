@@ -7,7 +7,7 @@ from tests.e2e.browser.conftest import UserBrowser, freeze_performance_clock
 from tests.support.http_session import HttpSession
 from tests.support.nodes import Nodes, two_nodes  # noqa: F401 - a fixture
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.service, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.service]
 
 
 def test_page_whose_node_dies_goes_on_at_the_other(two_nodes: Nodes, sit_down):  # noqa: F811

@@ -10,7 +10,7 @@ from tests.e2e.browser.conftest import PHONE_VIEWPORT
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 def test_person_is_added_given_a_password_signs_in_and_is_disabled_while_looking(sit_down, system: System):

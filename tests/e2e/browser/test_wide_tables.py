@@ -6,7 +6,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.e2e.browser.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT
 from tests.support.http_session import HttpSession
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 _COLUMNS = 14
 _TABLE = "\n".join(

@@ -10,7 +10,7 @@ from tests.e2e.browser.conftest import UserBrowser, fill_compose_form, recall_br
 from tests.support.http_session import HttpSession
 from tests.support.users import TEST_USERS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alike, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alike]
 
 
 def test_whole_path_by_plain_forms(sit_down, alice: HttpSession):

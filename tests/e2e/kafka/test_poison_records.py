@@ -14,7 +14,7 @@ from tests.support.kafka_batches import build_batch, build_gzip_bomb, build_reco
 from tests.support.process_fixtures import wait_for_workers
 from tests.support.system import System, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.service
 
 _MOCK_KEEPS = 4 * 2**20  # more than 5 MB in a partition, and the mock cluster throws the oldest away
 

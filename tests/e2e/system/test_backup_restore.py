@@ -17,7 +17,7 @@ from tests.support.process_fixtures import StreamOpener, streams  # noqa: F401 -
 from tests.support.servers import find_program_or_skip, run_postgres
 from tests.support.system import System
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 
 class Kept(NamedTuple):

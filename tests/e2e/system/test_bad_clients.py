@@ -11,14 +11,13 @@ import pytest
 
 from tests.support import measurements
 from tests.support.background import BackgroundTask
-from tests.support.databases import DATABASE_URL, SECOND_REDIS_URL, temporary_database
 from tests.support.http_session import HttpSession
 from tests.support.process_fixtures import StreamOpener, wait_for_workers
 from tests.support.stream_client import StreamClient
 from tests.support.stream_load import StreamLoad, choose_stream_count
-from tests.support.system import System, wait_for
+from tests.support.system import System, run_system, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 _LIMIT_SECONDS = 20
 _MIB = 2**20
@@ -252,12 +251,7 @@ def _connection_id(client: Raw) -> str:
 def strict_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """With the limits that people have who set none; only this machine's address may do more, as all clients are here."""
     settings = {"RATELIMIT_ENABLED": "1", "STREAMS_PER_USER": "8", "LIMIT_STREAM_PER_ADDRESS": "1000000/minute"}
-    with (
-        temporary_database(DATABASE_URL) as database,
-        System(
-            tmp_path_factory.mktemp("strict"), database_url=database, redis_url=SECOND_REDIS_URL, **settings
-        ) as running,
-    ):
+    with run_system(tmp_path_factory.mktemp("strict"), **settings) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from tests.support.nodes import shared_servers
 from tests.support.process_fixtures import StreamOpener
 from tests.support.system import PROJECT_ROOT, System, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 _MINUTES = {"fast": 5, "slow": -5}
 

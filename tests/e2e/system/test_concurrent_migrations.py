@@ -16,7 +16,7 @@ from tests.support.seeded_databases import UNINHERITED_VARIABLES
 from tests.support.servers import run_postgres
 from tests.support.system import PROJECT_ROOT
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ import pytest
 
 from tests.support import measurements as figures
 from tests.support.background import BackgroundTask
-from tests.support.databases import DATABASE_URL, SECOND_REDIS_URL, temporary_database
+from tests.support.databases import DATABASE_URL
 from tests.support.http_session import HttpSession
 from tests.support.network_partition import NetworkNamespace, NetworkNamespaceUnavailable
 from tests.support.process_fixtures import wait_for_workers
 from tests.support.stream_load import StreamLoad, choose_stream_count, max_per_second
-from tests.support.system import TIMEOUT_FACTOR, System, wait_for
+from tests.support.system import TIMEOUT_FACTOR, System, run_system, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
 _PEOPLE = 100
 _IN_FULL = bool(DATABASE_URL)  # smaller where no server is named
@@ -64,12 +64,7 @@ class Crowded:
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowded]:
     settings = {"HOST": "0.0.0.0", "STREAMS_PER_ADDRESS": "20000", "HEARTBEAT_SECONDS": "2"}
-    with (
-        temporary_database(DATABASE_URL) as database,
-        System(
-            tmp_path_factory.mktemp("crowded"), database_url=database, redis_url=SECOND_REDIS_URL, **settings
-        ) as system,
-    ):
+    with run_system(tmp_path_factory.mktemp("crowded"), **settings) as system:
         yield Crowded(system)
 
 

@@ -12,7 +12,7 @@ from tests.support.process_fixtures import StreamOpener, streams  # noqa: F401 -
 from tests.support.servers import PostgresServer, run_primary_and_standby
 from tests.support.system import System, open_connection, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 
 class Pair(NamedTuple):

@@ -13,7 +13,7 @@ from tests.support.http_session import HttpSession
 from tests.support.process_fixtures import StreamOpener, wait_for_workers
 from tests.support.system import System, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 _SIZE = "24m"
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.ports import find_free_port
 from tests.support.seeded_databases import copy_sqlite_template
+from tests.support.system import is_running
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_SECONDS = 60.0
@@ -26,22 +27,17 @@ pytestmark = [
 ]
 
 
-def state_and_parent(pid: int) -> tuple[str, int]:
-    """See proc(5). A process that is gone has the state X and no parent."""
+def parent_of(pid: int) -> int:
+    """See proc(5). A process that is gone has no parent."""
     try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
-        return "X", 0
-    return state, int(parent)
-
-
-def is_running(pid: int) -> bool:
-    return state_and_parent(pid)[0] not in "XZ"  # a zombie has ended; whoever adopted it has not looked yet
+        return 0
 
 
 def descendants(pid: int) -> list[int]:
     everyone = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    children = [other for other in everyone if state_and_parent(other)[1] == pid]
+    children = [other for other in everyone if parent_of(other) == pid]
     return children + [below for child in children for below in descendants(child)]
 
 
@@ -77,7 +73,7 @@ class Launched:
 
     def child(self, text: str) -> int:
         """Return the pid of the launcher's own child whose command line has `text`."""
-        own = [pid for pid in self.seen if state_and_parent(pid)[1] == self.process.pid]
+        own = [pid for pid in self.seen if parent_of(pid) == self.process.pid]
         return next(pid for pid in own if text in Path(f"/proc/{pid}/cmdline").read_text())
 
     def all_ended(self) -> bool:

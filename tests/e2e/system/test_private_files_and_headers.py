@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.system import System
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from broadcast.bus.redis_client import CONNECTION_ERRORS, make_client
+from broadcast.streams.presence import PRESENCE
 from tests.support import measurements as figures
 from tests.support.http_session import HttpSession
 from tests.support.ports import find_free_port
@@ -19,7 +20,7 @@ from tests.support.process_fixtures import StreamOpener
 from tests.support.servers import RedisServer, ServerProcess, find_program_or_skip
 from tests.support.system import System, wait_for
 
-pytestmark = [pytest.mark.service, pytest.mark.alike, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.service, pytest.mark.alike]
 
 _DOWN_AFTER_MS = 1000
 _RESTORED_SECONDS = 5.0
@@ -95,7 +96,7 @@ def test_register_and_limits_work_on(kind: str, request: pytest.FixtureRequest, 
     client()
     group: Group = request.getfixturevalue(kind)
     app = make_app(redis_url=group.url, ratelimit_enabled=True, limit_default="2/minute")
-    presence = app.extensions["presence"]
+    presence = PRESENCE.of(app)
     presence.renew_lease()
     presence.write_changes()
     assert presence.get_online_ids() == set()

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import DATABASE_URL, SECOND_REDIS_URL, temporary_database
-from tests.support.nodes import Nodes, shared_servers
+from tests.support.nodes import Nodes, proxy_nodes, shared_servers
 from tests.support.process_fixtures import StreamOpener
 from tests.support.publish_load import PublishLoad, expect_all_delivered, list_log_ids, record_load
-from tests.support.servers import find_program_or_skip, make_nginx, make_self_signed_certificate
+from tests.support.servers import find_program_or_skip
 from tests.support.system import PROJECT_ROOT, System
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
@@ -120,7 +120,7 @@ def test_version_before_works_on_the_schema_of_this_one(code_before: Path, tmp_p
 
 @pytest.fixture
 def two_nodes_before(code_before: Path, tmp_path: Path) -> Iterator[Nodes]:
-    for name in ("nginx", "redis-server", "openssl"):
+    for name in ("nginx", "openssl"):
         find_program_or_skip(name, name)
     with ExitStack() as stack:
         settings = stack.enter_context(shared_servers(tmp_path)) | {"TRUSTED_PROXY_HOPS": "1"}
@@ -130,12 +130,7 @@ def two_nodes_before(code_before: Path, tmp_path: Path) -> Iterator[Nodes]:
         for node in (first, second):
             stack.push(node)
             node.start()
-        proxy = make_nginx(
-            tmp_path / "nginx", [first.port, second.port], certificate=make_self_signed_certificate(tmp_path / "tls")
-        )
-        stack.callback(proxy.stop)
-        proxy.start()
-        yield Nodes(first, second, first.with_url(f"https://localhost:{proxy.port}"), proxy)
+        yield stack.enter_context(proxy_nodes(tmp_path, first, second))
 
 
 def test_two_nodes_are_upgraded_one_by_one_under_load(two_nodes_before: Nodes, streams: StreamOpener):

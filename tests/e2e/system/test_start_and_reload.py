@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.process_fixtures import wait_for_workers
-from tests.support.system import System, wait_for
+from tests.support.system import System, run_system, wait_for
 
 pytestmark = [pytest.mark.service, pytest.mark.alike]
 
@@ -60,7 +61,7 @@ class Asking:
 
 @pytest.fixture
 def slow_path(tmp_path: Path) -> str:
-    """A folder for PYTHONPATH that makes the application take three seconds to be made, long enough to ask meanwhile."""
+    """A folder for PYTHONPATH that makes the application take a second and a half to be made, long enough to ask meanwhile."""
     folder = tmp_path / "slow"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
@@ -68,7 +69,7 @@ def slow_path(tmp_path: Path) -> str:
         "class Slow(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
         "        if name == 'broadcast.factory':\n"
-        "            import time; time.sleep(3)\n"
+        "            import time; time.sleep(1.5)\n"
         "sys.meta_path.insert(0, Slow())\n"
     )
     return str(folder)
@@ -88,11 +89,7 @@ def test_node_that_boots_refuses_at_once_and_never_lets_anybody_wait(own_system,
 
 
 def test_reload_has_somebody_who_serves_all_the_time(own_system, slow_path):
-    system = own_system()
-    old = set(wait_for_workers(system))
-    system.stop()
-    system.environ["PYTHONPATH"] = slow_path
-    system.start()
+    system = own_system(PYTHONPATH=slow_path)
     old = set(wait_for_workers(system))
     with Asking(system) as asking:
         os.kill(system.master_pid, signal.SIGHUP)
@@ -105,10 +102,7 @@ def test_reload_has_somebody_who_serves_all_the_time(own_system, slow_path):
 
 
 def test_stop_during_a_reload_is_no_slower(own_system, slow_path):
-    system = own_system()
-    system.stop()
-    system.environ["PYTHONPATH"] = slow_path
-    system.start()
+    system = own_system(PYTHONPATH=slow_path)
     old = set(wait_for_workers(system))
     os.kill(system.master_pid, signal.SIGHUP)
     wait_for(lambda: len(set(system.get_worker_pids()) - old) == 2, description="the new workers to be there")
@@ -133,18 +127,17 @@ def test_systemd_hears_that_it_is_ready_when_it_serves_and_not_before(own_system
     assert heard == [(b"READY=1", "200")]
 
 
-def test_workers_live_when_there_is_no_room_in_memory_for_their_metrics(own_system):
+def test_workers_live_when_there_is_no_room_in_memory_for_their_metrics():
     """A page of a mapped file that cannot be had would end each of them, at its first figure."""
     alone = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"', "sh"]
     if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount a file system of its own")
-    system = own_system()
-    workers = wait_for_workers(system)
-    system.stop()
-    system.command_prefix = alone
-    system.start()
-    workers = wait_for_workers(system)
-    metrics = urllib.request.urlopen(f"{system.url}/metrics", timeout=10).read().decode()
-    assert "broadcast_log_seq" in metrics
-    assert system.get_worker_pids() == workers
-    assert (system.folder / "var/metrics").is_dir()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, run_system(Path(folder)) as system:
+        system.stop()
+        system.command_prefix = alone
+        system.start()
+        workers = wait_for_workers(system)
+        metrics = urllib.request.urlopen(f"{system.url}/metrics", timeout=10).read().decode()
+        assert "broadcast_log_seq" in metrics
+        assert system.get_worker_pids() == workers
+        assert (system.folder / "var/metrics").is_dir()

@@ -5,32 +5,27 @@ After each step page, CSV, JSON, list, overview, roles and reminder agree about 
 
 import csv
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import StringIO
-from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, rule
 
 from broadcast.actions import broadcasts as sending
 from broadcast.actions import edits, receipts, reminders, users
 from broadcast.base.errors import Conflict, NotFound
-from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.factory import create_app
 from broadcast.store import audiences, broadcast_stats, broadcast_totals, broadcasts, log
-from broadcast.store.database import db
-from broadcast.store.fast.count_cache import CountCache
+from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
-from tests.conftest import add_test_users
+from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
+from tests.support.app_state_machine import AppStateMachine, run_state_machine
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 from tests.support.users import BrowserClient
 
@@ -79,18 +74,12 @@ class Sent:
         }[self.audience]
 
 
-class Histories(RuleBasedStateMachine):
+class Histories(AppStateMachine):
     """`roles` has everybody, `closed` those without an open account."""
-
-    template: Path
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.template / "broadcast.sqlite3", self.folder)
-        given = {"app_env": "test", "data_dir": self.folder, "secret_key": "k" * 40, "ratelimit_enabled": False}
-        self.app = create_app(Settings(**given, log_level="error"))
-        self.app.extensions["counted"] = CountCache(clock=lambda: 0.0)  # nothing is slow, so nothing is kept
+        COUNT_CACHE.attach(self.app, CountCache(clock=lambda: 0.0))  # nothing is slow, so nothing is kept
         self.sent: dict[int, Sent] = {}
         self.roles: dict[str, set[str]] = {"alice": {"admin"}, "bob": {"ops"}, "charlie": set()}
         self.closed: set[str] = set()
@@ -98,8 +87,6 @@ class Histories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.app.app_context():
-            add_test_users()
-            self.app.extensions["hub"].start(log.get_head())
             users.set_roles(load_actor("charlie").user_id, ["sales"], by=SYSTEM, now=clock.now())
         self.roles["charlie"] = {"sales"}
         self.alice = BrowserClient.for_user(self.app, "alice")
@@ -193,8 +180,8 @@ class Histories(RuleBasedStateMachine):
             case "deliver" | "see":
                 mark = "delivered_at" if act == "deliver" else "first_seen_at"
                 if audiences.get_audience(broadcasts.get(id)).includes(by.viewer):
-                    self.app.extensions["receipt_buffer"].add(id, [by.user_id], mark=mark)
-                    self.app.extensions["receipt_buffer"].flush(now)
+                    RECEIPT_BUFFER.of(self.app).add(id, [by.user_id], mark=mark)
+                    RECEIPT_BUFFER.of(self.app).flush(now)
             case "read":
                 receipts.mark_read([id], by=by, now=now)
             case "acknowledge":
@@ -341,18 +328,8 @@ class Histories(RuleBasedStateMachine):
                 id: len(self.here(sent) - sent.done) for id, sent in self.sent.items() if sent.is_live and sent.asks_ack
             }
 
-    def teardown(self) -> None:
-        with self.app.app_context():
-            db.session.remove()
-            db.engine.dispose()
-        shutil.rmtree(self.folder)
 
-
-def test_figures_add_up_whatever_happened(migrated: Path, server_database: str | None):
-    if server_database:
-        pytest.skip("each run needs an empty database; the queries on PostgreSQL have tests of their own")
-    machine = type("Run", (Histories,), {"template": migrated})
+@pytest.mark.timeout(300)
+def test_figures_add_up_whatever_happened(request: pytest.FixtureRequest):
     # no shrinking: a history of a few steps is short enough to read
-    given = {"max_examples": 8, "stateful_step_count": 18, "deadline": None, "phases": [Phase.generate]}
-    quick = settings(**given, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(machine, settings=quick)
+    run_state_machine(Histories, request, max_examples=8, stateful_step_count=18, phases=[Phase.generate])

@@ -11,6 +11,7 @@ from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.events import ALL_SESSIONS, EventType
 from broadcast.domain.permissions import Permission
 from broadcast.store import log, users
+from broadcast.streams.hub import HUB
 from broadcast.worker.scheduler import tick
 from tests.conftest import deliver_new_events
 from tests.support.builders import (
@@ -46,7 +47,7 @@ def test_chosen_people_are_told_then_signed_out_and_nobody_else(app, client):
     for stream in (page, program):
         assert [stream.next_frame().event for _ in range(2)] == ["MESSAGE", "SIGNED_OUT"]
         assert stream.next_frame() is None
-    assert len(app.extensions["hub"]) == 1
+    assert len(HUB.of(app)) == 1
     other.close()
     assert bob.get("/inbox").status_code == 303
     assert alice.get("/inbox").status_code == 200

@@ -1,6 +1,5 @@
 """Edits of drafts, scheduled and live broadcasts; two concurrent editors, and an editor against the scheduler."""
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -16,6 +15,7 @@ from broadcast.store import audiences, broadcast_totals, broadcasts, inbox, log
 from broadcast.store.database import db
 from broadcast.store.inbox import InboxFilters
 from broadcast.worker import scheduler
+from tests.support.background import call_at_once
 from tests.support.builders import (
     build_message,
     build_role_message,
@@ -205,22 +205,15 @@ def test_parallel_edits_from_one_version_let_one_through(cast, make_app):
     """F20: twenty editors at the same moment."""
     broadcast_id = publish_message(cast["alice"])
     app = make_app(database_lock_timeout_seconds=25, database_pool_size=30)
-    start, answers = threading.Barrier(20), []
 
-    def save(n: int) -> None:
+    def save(n: int) -> str | Conflict:
         try:
-            with app.app_context():
-                start.wait(20)
-                edits.edit(broadcast_id, {"title": f"By {n}"}, version="1-ACTIVE", by=cast["alice"], now=clock.now())
-                answers.append(f"By {n}")
+            edits.edit(broadcast_id, {"title": f"By {n}"}, version="1-ACTIVE", by=cast["alice"], now=clock.now())
         except Conflict as conflict:
-            answers.append(conflict)
+            return conflict
+        return f"By {n}"
 
-    threads = [threading.Thread(target=save, args=(n,)) for n in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    answers = call_at_once(app, 20, save)
     assert [found(broadcast_id).title] == [answer for answer in answers if isinstance(answer, str)]
     assert [type(answer) for answer in answers].count(VersionConflict) == 19
 

@@ -1,6 +1,5 @@
 """Releasing, recalling, expiring, and the scheduler that does it automatically."""
 
-import threading
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,6 +11,7 @@ from broadcast.domain.events import EventType
 from broadcast.store import audiences, broadcasts, log
 from broadcast.store.database import db
 from broadcast.worker import scheduler
+from tests.support.background import call_at_once
 from tests.support.builders import build_message, build_role_message, count_rows, publish_message
 
 NOW = clock.now()
@@ -238,21 +238,5 @@ def test_two_clocks_fire_each_due_broadcast_once(cast, make_app):
     ids = [publish_message(cast["alice"], due_in(10)) for _ in range(20)]
     later = clock.now() + timedelta(minutes=20)
     app = make_app(database_lock_timeout_seconds=20)
-    start = threading.Barrier(2)
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            with app.app_context():
-                start.wait(10)
-                scheduler.tick(later)
-        except BaseException as problem:
-            failed.append(problem)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert failed == []
+    call_at_once(app, 2, lambda _: scheduler.tick(later))
     assert sorted(broadcast_id for _, broadcast_id in events()) == ids

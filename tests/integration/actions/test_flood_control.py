@@ -1,6 +1,5 @@
 """Flood control: a source's events join the card with their key, or become drafts above the cap. Each counts once."""
 
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +20,7 @@ from broadcast.store import audiences, dead_letters, inbox, log
 from broadcast.store.database import db
 from broadcast.store.models import AuditEntry, Broadcast
 from broadcast.store.models.ingest import InboundEventKey, InboundSourceStats, RuleTally
+from tests.support.background import call_at_once
 from tests.support.builders import build_message, build_role_message, build_user_message, count_rows
 from tests.support.inbound_records import SOURCE, build_cancel_event, build_cloud_event, build_structured_record
 
@@ -348,24 +348,13 @@ def until_written(records, *, by) -> None:
 
 def test_two_at_once_show_no_more_than_the_cap_and_one_card(outside, make_app):
     """Two workers with batches of one source: each must know what the other has shown."""
-    app, failed, start = make_app(database_lock_timeout_seconds=2), [], threading.Barrier(2)
 
     def run(worker: int) -> None:
-        try:
-            with app.app_context():
-                start.wait(20)
-                for n in range(5):
-                    records = [keyed(f"{worker}/{n}/a", None), keyed(f"{worker}/{n}/b", "shared")]
-                    until_written(records, by=outside)
-        except BaseException as problem:
-            failed.append(problem)
+        for n in range(5):
+            records = [keyed(f"{worker}/{n}/a", None), keyed(f"{worker}/{n}/b", "shared")]
+            until_written(records, by=outside)
 
-    threads = [threading.Thread(target=run, args=(worker,)) for worker in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failed == []
+    call_at_once(make_app(database_lock_timeout_seconds=2), 2, run)
     db.session.rollback()
     shared = [row for row in stored() if row.collapse_key == "shared"]
     assert sum(row.times for row in shared) == 10

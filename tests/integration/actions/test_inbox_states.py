@@ -6,6 +6,7 @@ import pytest
 
 from broadcast.actions import receipts as actions
 from broadcast.base.errors import Conflict, Invalid, NotFound
+from broadcast.bus.protocol import BUS
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.store import broadcast_totals, broadcasts, inbox, log
@@ -41,7 +42,7 @@ def three(cast) -> dict[str, int]:
 @pytest.fixture
 def signals(in_app, monkeypatch) -> list[dict]:
     heard: list = []
-    monkeypatch.setattr(in_app.extensions["bus"], "send_signal", lambda name, body: heard.append(body))
+    monkeypatch.setattr(BUS.of(in_app), "send_signal", lambda name, body: heard.append(body))
     return heard
 
 

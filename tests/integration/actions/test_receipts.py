@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from broadcast.actions import broadcasts as broadcast_actions
 from broadcast.actions import receipts as actions
 from broadcast.base.errors import NotFound
+from broadcast.bus.protocol import BUS
 from broadcast.domain import clock
 from broadcast.store import inbox, log, receipts
 from broadcast.store.database import db
@@ -29,7 +30,7 @@ def unread(by) -> list[str]:
 @pytest.fixture
 def signals(in_app, monkeypatch) -> list:
     heard: list = []
-    monkeypatch.setattr(in_app.extensions["bus"], "send_signal", lambda name, body: heard.append((name, body)))
+    monkeypatch.setattr(BUS.of(in_app), "send_signal", lambda name, body: heard.append((name, body)))
     return heard
 
 

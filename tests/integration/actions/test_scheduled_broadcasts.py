@@ -20,6 +20,7 @@ from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 from broadcast.worker import scheduler
+from broadcast.worker.runtime import RUNTIME
 from tests.support.builders import build_message, build_user_message, publish_message
 
 NOW = clock.now()
@@ -196,7 +197,7 @@ def _set_back(plan_id: int) -> None:
 
 def test_database_that_was_set_back_sends_nothing_twice_and_begins_a_new_epoch(app, cast):
     """A plan was moved forward and went out after the copy: in the copy it is still to come."""
-    runtime = app.extensions["runtime"]
+    runtime = RUNTIME.of(app)
     moved, other = plan(cast["alice"], 120), plan(cast["alice"], 130)
     runtime.run_scheduler_once(NOW)
     actions.release(moved, by=cast["alice"], now=after(1))
@@ -216,7 +217,7 @@ def test_database_that_was_set_back_sends_nothing_twice_and_begins_a_new_epoch(a
 
 def test_log_that_grows_while_the_memory_is_asked_was_not_set_back(app, cast, monkeypatch):
     """Another worker commits and notes a number between the two: SQLite shows one moment to all reads of a transaction."""
-    runtime, remembered = app.extensions["runtime"], []
+    runtime, remembered = RUNTIME.of(app), []
     broadcast_id, epoch = plan(cast["alice"], 120), log.get_head().epoch
 
     def grow() -> None:
@@ -240,7 +241,7 @@ def test_log_that_grows_while_the_memory_is_asked_was_not_set_back(app, cast, mo
 def test_copied_file_of_sqlite_sends_nothing_twice(app, cast, tmp_path):
     if db.engine.dialect.name != "sqlite":
         pytest.skip("only SQLite is a file")
-    runtime, file = app.extensions["runtime"], Path(db.engine.url.database)
+    runtime, file = RUNTIME.of(app), Path(db.engine.url.database)
     broadcast_id = plan(cast["alice"], 10)
     runtime.run_scheduler_once(after(0))
     with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(tmp_path / "copy")) as target:
@@ -257,7 +258,7 @@ def test_copied_file_of_sqlite_sends_nothing_twice(app, cast, tmp_path):
 
 
 def test_memory_that_is_gone_or_nonsense_is_no_restore(app, cast, settings):
-    runtime = app.extensions["runtime"]
+    runtime = RUNTIME.of(app)
     broadcast_id = plan(cast["alice"], 10)
     for text in ("", "[]", '{"x": "y"}', "{" * 1000):
         (settings.data_dir / "log_head.json").write_text(text)

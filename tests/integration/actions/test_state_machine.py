@@ -3,34 +3,21 @@
 After each action every list is compared. A client with an old cursor must converge, by replay or RESET.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, consumes, initialize, invariant, rule
 
 from broadcast.actions import broadcasts, receipts, users
 from broadcast.base.errors import NotFound
-from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.factory import create_app
 from broadcast.store import log
-from broadcast.store.database import db
 from broadcast.store.inbox import InboxFilters
-from tests.conftest import add_test_users, deliver_new_events
+from tests.conftest import deliver_new_events
+from tests.support.app_state_machine import AppStateMachine, run_state_machine
 from tests.support.builders import (
     StreamReader,
     build_message,
@@ -47,18 +34,14 @@ ROLES = ("ops", "sales")
 people_named = st.sampled_from(NAMES)
 
 
-class People(RuleBasedStateMachine):
+class People(AppStateMachine):
     """`live` maps each live broadcast to whom it is for; `roles` and `read` are what the model knows of people."""
 
     sent = Bundle("sent")
-    template: Path
+    changed_settings: dict[str, Any] = {"replay_events": 5}
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.template / "broadcast.sqlite3", self.folder)
-        given = {"app_env": "test", "data_dir": self.folder, "secret_key": "k" * 40, "ratelimit_enabled": False}
-        self.app = create_app(Settings(**given, log_level="error", replay_events=5))
         self.live: dict[int, Callable[[str], bool]] = {}
         self.roles: dict[str, set[str]] = {"alice": {"admin"}, "bob": {"ops"}, "charlie": set()}
         self.read: set[tuple[str, int]] = set()
@@ -67,8 +50,6 @@ class People(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.app.app_context():
-            add_test_users()
-            self.app.extensions["hub"].start(log.get_head())
             publish_message(
                 load_actor("alice"), build_user_message("alice")
             )  # so that every role exists before it is meant
@@ -179,16 +160,6 @@ class People(RuleBasedStateMachine):
             assert is_read == {id for id in ids if (name, id) in self.read}
             assert listed["unread"] == len(ids) - len(is_read)
 
-    def teardown(self) -> None:
-        with self.app.app_context():
-            db.session.remove()
-            db.engine.dispose()
-        shutil.rmtree(self.folder)
 
-
-def test_everybody_sees_what_the_model_says(migrated: Path, server_database: str | None):
-    if server_database:
-        pytest.skip("each run needs an empty database; the queries on PostgreSQL have tests of their own")
-    machine = type("Run", (People,), {"template": migrated})
-    quick = settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(machine, settings=quick)
+def test_everybody_sees_what_the_model_says(request: pytest.FixtureRequest):
+    run_state_machine(People, request, max_examples=12, stateful_step_count=25)

@@ -9,12 +9,11 @@ from broadcast.actions import sessions as session_actions
 from broadcast.actions import users as actions
 from broadcast.actions.user_import import import_users
 from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
-from broadcast.domain import audience as audiences
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.audience import make_user_audience
+from broadcast.domain.audience import EveryoneAudience, make_role_audience, make_user_audience
 from broadcast.domain.events import EventType
-from broadcast.store import log
+from broadcast.store import audiences, log
 from broadcast.store import users as people
 from broadcast.store.database import db
 from broadcast.store.fast.last_used_buffer import LastUsedBuffer
@@ -278,7 +277,7 @@ def test_token_cannot_give_a_right_that_its_person_lacks(cast):
 def test_count_of_people_is_exact_after_every_change(cast, monkeypatch):
     """Counts that take long are kept until somebody changes: here every count counts as one of those."""
     monkeypatch.setattr("broadcast.store.fast.count_cache.MIN_CACHED_SECONDS", -1.0)
-    everyone, ops = audiences.EveryoneAudience(), audiences.make_role_audience(["ops"])
+    everyone, ops = EveryoneAudience(), make_role_audience(["ops"])
 
     def counts() -> tuple[int, int, int | None]:
         db.session.rollback()

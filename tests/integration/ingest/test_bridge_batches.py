@@ -8,6 +8,7 @@ from gevent.event import Event as Bell
 
 from broadcast.actions import inbound_events
 from broadcast.base.errors import TemporarilyUnavailable
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.inbound import InboundEvent, InboundRecord, RecordPosition, Rejection
 from broadcast.ingest.kafka.bridge import _ConsumerSession
@@ -66,7 +67,7 @@ def _raw(n: int) -> DecodedRecord:
 
 
 def _reading(app, consumer: OneByOne, *, is_alone: bool = True) -> _ConsumerSession:
-    return _ConsumerSession(app, app.extensions["settings"], consumer, stop_event=Bell(), is_sole_reader=is_alone)
+    return _ConsumerSession(app, SETTINGS.of(app), consumer, stop_event=Bell(), is_sole_reader=is_alone)
 
 
 def _turns(app, consumer: OneByOne, *, is_alone: bool) -> list[int]:

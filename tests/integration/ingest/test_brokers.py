@@ -3,18 +3,19 @@
 import itertools
 import math
 import socket
+import socketserver
 import struct
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from gevent.event import Event as Bell
 
-from broadcast.config.settings import Settings, SettingsError
+from broadcast.config.settings import SETTINGS, Settings, SettingsError
 from broadcast.ingest.kafka import broker_check, client
 from broadcast.ingest.kafka.bridge import KafkaBridge, _ConsumerSession
 from broadcast.observability import metrics
+from tests.support.background import serve_in_thread
 from tests.support.ports import find_free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")  # kafka-python's
@@ -22,33 +23,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:D
 
 @contextmanager
 def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The address of a server that treats each connection so."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    """The address of a server that treats each connection so. Its threads end with the block."""
     links: list[socket.socket] = []
 
-    def serve() -> None:
-        while True:
-            try:
-                link, _ = listening.accept()
-            except OSError:
-                return
-            links.append(link)
-            threading.Thread(target=_quietly, args=(answer, link), daemon=True).start()
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            links.append(self.request)
+            with suppress(OSError, struct.error):
+                answer(self.request)
 
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        listening.close()
-        for link in links:
-            link.close()
-
-
-def _quietly(answer: Callable[[socket.socket], None], link: socket.socket) -> None:
-    try:
-        answer(link)
-    except (OSError, struct.error):
-        link.close()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    with serve_in_thread(server):
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            for link in links:
+                with suppress(OSError):
+                    link.shutdown(socket.SHUT_RDWR)  # wakes its thread, which the server waits for
 
 
 def a_web_server(link: socket.socket) -> None:
@@ -124,7 +115,7 @@ def a_broker(
 
 
 def settings_for(address: str, **changes) -> Settings:
-    given = {"kafka_bootstrap_servers": [address], "kafka_topics": ["test.events"], "kafka_request_timeout_ms": 3000}
+    given = {"kafka_bootstrap_servers": [address], "kafka_topics": ["test.events"], "kafka_request_timeout_ms": 1000}
     return Settings(**given | changes)
 
 
@@ -235,7 +226,7 @@ def test_reading_a_topic_never_asks_for_it_to_be_made():
 
 
 def test_lag_is_unknown_and_not_0_when_nobody_reads(in_app):
-    reading = _ConsumerSession(in_app, in_app.extensions["settings"], Nobody(), stop_event=Bell(), is_sole_reader=True)
+    reading = _ConsumerSession(in_app, SETTINGS.of(in_app), Nobody(), stop_event=Bell(), is_sole_reader=True)
     metrics.kafka_lag.labels("test.lag", 0).set(7)
     reading._lag_labels.add(("test.lag", 0))
     reading.close()

@@ -4,14 +4,13 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
 from broadcast.launcher.children import ChildProcesses
 from broadcast.launcher.errors import LaunchFailed, StopRequested
-from broadcast.launcher.signals import StopSignals
+from tests.support.stop_signals import stop_signals  # noqa: F401 - a fixture
 
 FOREVER = "import time; time.sleep(600)"
 DEAF_WITH_A_CHILD = f"""
@@ -33,19 +32,8 @@ time.sleep(600)
 
 
 @pytest.fixture
-def signals() -> Iterator[StopSignals]:
-    """The real handlers, in this process, and its own again afterwards."""
-    replaced = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-    handlers = {number: signal.getsignal(number) for number in replaced}
-    yield StopSignals.install()
-    signal.set_wakeup_fd(-1)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def children(signals):
-    with ChildProcesses(signals) as children:
+def children(stop_signals):  # noqa: F811
+    with ChildProcesses(stop_signals) as children:
         yield children
 
 
@@ -61,9 +49,9 @@ def is_running(pid: int) -> bool:
     return False
 
 
-def test_a_child_deaf_to_sigterm_is_killed_with_what_it_started(signals):
+def test_a_child_deaf_to_sigterm_is_killed_with_what_it_started(stop_signals):  # noqa: F811
     with tempfile.TemporaryFile() as output:
-        with ChildProcesses(signals) as children:
+        with ChildProcesses(stop_signals) as children:
             deaf = children.start(
                 "deaf", program(DEAF_WITH_A_CHILD), environ=os.environ, grace_seconds=0.2, output=output
             )
@@ -79,13 +67,13 @@ def _ended_soon(children: ChildProcesses, pid: int) -> bool:
     return children.wait_until(lambda: not is_running(pid), seconds=5)
 
 
-def test_the_last_one_started_is_the_first_one_ended(signals):
+def test_the_last_one_started_is_the_first_one_ended(stop_signals):  # noqa: F811
     with tempfile.TemporaryFile() as output:
 
         def said() -> list[bytes]:
             return os.pread(output.fileno(), 100, 0).split()
 
-        with ChildProcesses(signals) as children:
+        with ChildProcesses(stop_signals) as children:
             for number, name in enumerate(("Redis", "gunicorn"), start=1):
                 says = program(SAYS_WHEN_ENDED.format(name=name))
                 children.start(name, says, environ=os.environ, grace_seconds=5, output=output)
@@ -123,7 +111,7 @@ def test_waiting_ends_when_time_is_over(children):
     assert children.wait_until(lambda: False, seconds=0.1) is False
 
 
-def test_a_request_to_stop_is_heard_at_the_next_wait(children, signals):
+def test_a_request_to_stop_is_heard_at_the_next_wait(children, stop_signals):  # noqa: F811
     children.start("gunicorn", program(FOREVER), environ=os.environ, grace_seconds=0.2)
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(StopRequested):

@@ -16,16 +16,16 @@ from broadcast.domain import clock
 from broadcast.factory import create_app
 from broadcast.launcher.children import ChildProcesses
 from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
-from broadcast.launcher.signals import StopSignals
 from broadcast.maintenance import doctor, public_check
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
+from tests.support.background import serve_in_thread
 from tests.support.builders import load_actor, publish_message
 from tests.support.databases import DATABASE_URL, temporary_database
 from tests.support.oidc_provider import serve_oidc_provider
 from tests.support.ports import find_free_port
-from tests.support.redis_server import own_redis  # noqa: F401 - fixture
+from tests.support.stop_signals import stop_signals  # noqa: F401 - a fixture
 
 _CLASS = re.compile(r"\w(Error|Exception|Timeout)\b|Errno|Traceback|<class|\(psycopg")
 
@@ -40,7 +40,8 @@ def test_healthy_system_has_no_failure(app, client):
     assert "failure" not in states(app).values()
 
 
-def test_redis_and_kafka_that_are_away_are_failures(make_app, client):
+def test_redis_and_kafka_that_are_away_are_failures(make_app, client, monkeypatch):
+    monkeypatch.setattr(doctor, "_TIMEOUT_SECONDS", 0.6)
     client()
     app = make_app(
         redis_url=f"redis://127.0.0.1:{find_free_port()}/0", kafka_bootstrap_servers=[f"127.0.0.1:{find_free_port()}"]
@@ -55,13 +56,13 @@ def redis_finding(app) -> doctor.Finding:
     return found
 
 
-def test_launchers_redis_is_found_by_its_socket(make_app, client, tmp_path):
+def test_launchers_redis_is_found_by_its_socket(make_app, client, tmp_path, stop_signals):  # noqa: F811
     client()
     if (server := find_server()) is None:
         pytest.skip("no Redis on this machine")
     app = make_app(redis_url=None, data_dir=tmp_path)
     assert redis_finding(app).state == "warning"
-    with ChildProcesses(StopSignals()) as children, choose_socket_path(tmp_path) as path:
+    with ChildProcesses(stop_signals) as children, choose_socket_path(tmp_path) as path:
         start_redis(server, path, tmp_path, children=children, environ=os.environ)
         found = redis_finding(app)
         assert (found.state, found.sentence) == ("ok", "Redis comes from the launcher (`make run`) and answers.")
@@ -70,7 +71,7 @@ def test_launchers_redis_is_found_by_its_socket(make_app, client, tmp_path):
     assert "set REDIS_URL" in found.sentence
 
 
-def test_redis_that_lets_nobody_in_is_told_apart_from_one_that_is_away(make_app, client, own_redis):  # noqa: F811
+def test_redis_that_lets_nobody_in_is_told_apart_from_one_that_is_away(make_app, client, own_redis):
     client()
     redis.from_url(own_redis.url).config_set("requirepass", "secret")
     found = redis_finding(make_app(redis_url=own_redis.url.replace("//", "//:wrong@")))
@@ -123,7 +124,8 @@ def said(done: Result) -> str:
     return text
 
 
-def test_no_sentence_of_the_doctor_has_the_name_of_an_error(make_app, client):
+def test_no_sentence_of_the_doctor_has_the_name_of_an_error(make_app, client, monkeypatch):
+    monkeypatch.setattr(doctor, "_TIMEOUT_SECONDS", 0.6)
     client()
     nobody = f"127.0.0.1:{find_free_port()}"
     away = {"redis_url": f"redis://{nobody}/0", "kafka_bootstrap_servers": [nobody]}
@@ -192,13 +194,9 @@ class _Proxy(BaseHTTPRequestHandler):
 def proxy():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
     server.over, server.holds_back = threading.Event(), False
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_in_thread(server):
+        yield server
+        server.over.set()
 
 
 @pytest.mark.parametrize(("holds_back", "state"), [(False, "ok"), (True, "failure")])

@@ -3,7 +3,6 @@
 import resource
 import secrets
 import shutil
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ import pytest
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.maintenance import doctor, public_check
+from tests.support.background import serve_in_thread
 from tests.support.ports import find_free_port
 
 
@@ -77,12 +77,8 @@ class _Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     running = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    thread = threading.Thread(target=running.serve_forever, args=(0.02,))
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
+    with serve_in_thread(running):
+        yield running
 
 
 @pytest.mark.parametrize(

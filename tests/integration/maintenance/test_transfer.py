@@ -16,6 +16,7 @@ from broadcast.domain import clock
 from broadcast.factory import create_app
 from broadcast.store import audit, broadcasts, log
 from broadcast.store.database import db
+from broadcast.streams.hub import HUB
 from tests.support.builders import build_message, count_rows, load_actor, publish_message
 from tests.support.users import BrowserClient
 
@@ -163,7 +164,7 @@ def test_cursor_of_before_the_restore_is_answered_with_reset(app, lines, elsewhe
         for _ in range(5):
             publish_message(by=load_actor("alice"))
         assert log.get_head().seq > lost.seq, "the old cursor's number exists again"
-        restored.extensions["hub"].start(log.get_head())
+        HUB.of(restored).start(log.get_head())
     assert_reset(restored, str(lost))
 
 
@@ -176,7 +177,7 @@ def test_restored_copy_of_the_database_with_a_new_epoch_answers_old_cursors_with
         old = log.get_head()
     assert app.test_cli_runner().invoke(args=["new-epoch"]).exit_code == 0
     with app.app_context():
-        app.extensions["hub"].start(log.get_head())
+        HUB.of(app).start(log.get_head())
     assert_reset(app, str(old))
 
 

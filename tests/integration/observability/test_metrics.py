@@ -11,10 +11,12 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
+from broadcast.bus.protocol import BUS
 from broadcast.domain import clock
 from broadcast.observability import metrics
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
+from broadcast.streams.hub import HUB
 from broadcast.worker import gauges
 from tests.conftest import deliver_new_events
 from tests.support.builders import load_actor, publish_message
@@ -98,7 +100,7 @@ def value(name: str, **labels: str) -> float:
 
 def measure(app) -> None:
     with app.app_context():
-        gauges.update_all(app.extensions["hub"], app.extensions["bus"])
+        gauges.update_all(HUB.of(app), BUS.of(app))
 
 
 def test_lag_is_what_the_log_has_and_the_streams_have_not(app, client):
@@ -139,7 +141,7 @@ def test_overdue_clock_shows(app, client):
 def test_slow_client_shows_as_backlog(app, client):
     bob = client("bob")
     stream = bob.get("/api/sse/connect", buffered=False)
-    [connection] = app.extensions["hub"].connections
+    [connection] = HUB.of(app).connections
     connection.backlog = bytearray(1000)
     measure(app)
     assert (value("broadcast_backlog_bytes"), value("broadcast_backlog_streams")) == (1000, 1)

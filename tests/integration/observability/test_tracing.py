@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from broadcast.base import correlation
 from broadcast.config.settings import Settings, SettingsError
 from broadcast.observability import tracing
+from broadcast.worker.runtime import RUNTIME
 from tests.conftest import add_test_users, deliver_new_events
 from tests.support.builders import build_message
 from tests.support.system import PROJECT_ROOT
@@ -87,8 +88,8 @@ def test_event_without_a_request_has_a_trace_of_its_own(traced, exporter):
     alice = BrowserClient.for_user(app, "alice")
     alice.send("POST", "/api/admin/broadcasts", build_message())
     exporter.clear()
-    event = app.extensions["runtime"].tailer._read_new_events()[-1]
-    app.extensions["runtime"].tailer.on_event_logged(replace(event, traceparent=None), event.at)
+    event = RUNTIME.of(app).tailer._read_new_events()[-1]
+    RUNTIME.of(app).tailer.on_event_logged(replace(event, traceparent=None), event.at)
     [span] = exporter.get_finished_spans()
     assert span.parent is None
     assert span.end_time == span.start_time

@@ -1,6 +1,5 @@
 """The audit's hash chain: entries are permanent, and a change made directly in the database is detected."""
 
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +16,7 @@ from broadcast.store.database import db
 from broadcast.store.models import AuditEntry
 from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
+from tests.support.background import call_at_once
 from tests.support.builders import publish_message
 
 NOW = clock.now()
@@ -134,23 +134,14 @@ def patient_app(make_app) -> Iterator[Flask]:
 
 def test_writers_at_once_make_one_chain(patient_app):
     """Four writers, a hundred acts: every row is there, once, and the chain holds."""
-    alice, failures = add_test_users()["alice"], []
+    alice = add_test_users()["alice"]
 
     def act(number: int) -> None:
-        try:
-            with patient_app.app_context():
-                for n in range(25):
-                    actions.create_user(f"p{number}x{n}", None, by=alice, now=NOW)
-        except Exception as problem:
-            failures.append(problem)
+        for n in range(25):
+            actions.create_user(f"p{number}x{n}", None, by=alice, now=NOW)
 
     before = len(rows())
-    threads = [threading.Thread(target=act, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failures == []
+    call_at_once(patient_app, 4, act)
     assert len(rows()) == before + 100
     assert audit.verify_chain() == audit.ChainVerification(before + 100, rows()[-1].hash)
 

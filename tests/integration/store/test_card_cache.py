@@ -6,7 +6,7 @@ from broadcast.actions import broadcasts, edits
 from broadcast.domain import clock
 from broadcast.store import inbox
 from broadcast.store.fast import card_cache
-from broadcast.store.fast.card_cache import CardCache
+from broadcast.store.fast.card_cache import CARD_CACHE, CardCache
 from broadcast.store.inbox import InboxFilters
 from tests.support.builders import build_message, build_role_message, publish_message
 
@@ -55,14 +55,14 @@ def test_a_message_that_ends_between_row_and_card_makes_no_page_short(in_app: Fl
     for n in range(4):
         newest = publish_message(cast["alice"], build_message(title=str(n)))
     recall = lambda: broadcasts.cancel(newest, reason="wrong", by=cast["alice"], now=clock.now())  # noqa: E731
-    in_app.extensions["cards"] = Interrupted(recall)
+    CARD_CACHE.attach(in_app, Interrupted(recall))
     assert titles(cast["bob"], limit=3) == ["2", "1", "0"]
 
 
 def test_a_message_edited_between_row_and_card_is_shown_as_it_is_now(in_app: Flask, cast):
     one = publish_message(cast["alice"], build_message(title="before"))
     change = lambda: edits.edit(one, {"title": "after"}, version=None, by=cast["alice"], now=clock.now())  # noqa: E731
-    in_app.extensions["cards"] = Interrupted(change)
+    CARD_CACHE.attach(in_app, Interrupted(change))
     assert titles(cast["bob"]) == ["after"]
 
 
@@ -73,4 +73,4 @@ def test_the_longest_unused_cards_go(in_app: Flask, cast, monkeypatch):
     )
     for one in (first, second, first, third):
         assert inbox.find(cast["bob"].viewer, one, now=NOW)
-    assert {key.id for key in in_app.extensions["cards"]._cards} == {first, third}
+    assert {key.id for key in CARD_CACHE.of(in_app)._cards} == {first, third}

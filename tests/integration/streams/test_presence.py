@@ -8,11 +8,12 @@ import pytest
 from redis import Redis
 
 from broadcast.base import untrusted_json
+from broadcast.bus.redis_client import CircuitBreaker
 from broadcast.domain.audience import Viewer
 from broadcast.streams.connection import Connection
 from broadcast.streams.presence import RedisPresence
 from tests.support.hub_clients import make_hub, subscribe
-from tests.support.redis_server import RedisServer
+from tests.support.servers import RedisServer
 from tests.support.system import wait_for
 
 pytestmark = pytest.mark.service
@@ -25,7 +26,8 @@ class Worker:
 
     def __init__(self, url: str, lease_seconds: float):
         self.hub = make_hub(per_user=1000, per_address=1000)
-        self.presence = RedisPresence(self.hub, url, lease_seconds=lease_seconds)
+        self.circuit_breaker = CircuitBreaker(url)
+        self.presence = RedisPresence(self.hub, url, self.circuit_breaker, lease_seconds=lease_seconds)
         self.beat()
 
     def beat(self) -> None:
@@ -156,6 +158,7 @@ def test_server_that_is_away_raises_nothing_and_hides_nobody_of_this_worker(star
             description="the changes to be written",
         )
     for worker in (here, there):
+        worker.circuit_breaker.reset()  # as its bus does when it hears from the server again
         wait_for(lambda worker=worker: worker.presence.get_online_ids() == {3, 4}, description="both to be seen")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from broadcast.actions import receipts as actions
 from broadcast.domain import clock
+from broadcast.streams.hub import HUB
 from broadcast.streams.receipt_sync import ReceiptSync
 from tests.support.builders import StreamReader, load_actor, publish_message
 from tests.support.users import BrowserClient
@@ -30,7 +31,7 @@ def archive_one(app) -> int:
 
 
 def test_lost_signal_is_made_good_by_a_look(app, stream):
-    follow = ReceiptSync(app, app.extensions["hub"])
+    follow = ReceiptSync(app, HUB.of(app))
     version = archive_one(app)
     follow.send_missed(NOW)  # the signal still has time
     follow.send_missed(NOW + SETTLED)
@@ -39,8 +40,8 @@ def test_lost_signal_is_made_good_by_a_look(app, stream):
 
 
 def test_what_was_told_is_not_told_again(app, stream, monkeypatch):
-    follow, sent = ReceiptSync(app, app.extensions["hub"]), []
-    monkeypatch.setattr(app.extensions["hub"], "send_to_user", lambda user_id, data: sent.append(data))
+    follow, sent = ReceiptSync(app, HUB.of(app)), []
+    monkeypatch.setattr(HUB.of(app), "send_to_user", lambda user_id, data: sent.append(data))
     version = archive_one(app)
     with app.app_context():
         bob = load_actor("bob").user_id
@@ -54,7 +55,7 @@ def test_what_was_told_is_not_told_again(app, stream, monkeypatch):
 
 def test_change_committed_late_is_still_found(app, stream):
     """A look that came between the moment of a change and its commit does not hide it."""
-    follow = ReceiptSync(app, app.extensions["hub"])
+    follow = ReceiptSync(app, HUB.of(app))
     follow.send_missed(NOW + timedelta(seconds=5))
     version = archive_one(app)
     follow.send_missed(NOW + timedelta(seconds=6))

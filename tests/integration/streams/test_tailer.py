@@ -7,13 +7,14 @@ from broadcast.store import log
 from broadcast.store.database import db
 from broadcast.store.models import AuditEntry, Broadcast, LogEvent, LogHead
 from broadcast.store.transactions import write_transaction
+from broadcast.worker.runtime import RUNTIME
 from tests.support.builders import build_message, load_actor, publish_message
 
 
 @pytest.fixture
 def tail(app, cast):
     """The tail of a worker that has delivered three messages."""
-    found = app.extensions["runtime"].tailer
+    found = RUNTIME.of(app).tailer
     with app.app_context():
         found.start()
         for _ in range(3):
@@ -50,7 +51,7 @@ def test_worker_that_finds_it_second_joins_the_epoch_that_was_begun(app, tail):
     lose(1)
     tail.catch_up()
     begun = log.get_head().epoch
-    app.extensions["runtime"]._begin_epoch(lost)
+    RUNTIME.of(app)._begin_epoch(lost)
     db.session.rollback()
     assert log.get_head().epoch == begun
     assert epochs_begun() == 1

@@ -8,6 +8,7 @@ import pytest
 
 from broadcast.actions import retention
 from broadcast.worker import gauges, runtime
+from broadcast.worker.runtime import RUNTIME
 from tests.support.hub_clients import wait_until
 
 _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
@@ -25,7 +26,7 @@ _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
 
 @pytest.fixture
 def worker(make_app, monkeypatch) -> runtime.Runtime:
-    worker = make_app(heartbeat_seconds=0.5).extensions["runtime"]
+    worker = RUNTIME.of(make_app(heartbeat_seconds=0.5))
     monkeypatch.setattr(runtime, "_FLUSH_INTERVAL_SECONDS", 0.05)
     return worker
 

@@ -1,6 +1,5 @@
 """F18: many broadcasts due at the same time, two schedulers: each is sent once, in order of its time."""
 
-import threading
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,6 +11,7 @@ from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 from broadcast.worker import scheduler
+from tests.support.background import call_at_once
 from tests.support.builders import build_message, publish_message
 
 
@@ -28,24 +28,12 @@ def a_thousand(alice) -> list[int]:
 
 
 def run_two_clocks(make_app, at: datetime) -> None:
-    app = make_app(database_lock_timeout_seconds=20)
-    failed: list[BaseException] = []
+    def run(_: int) -> None:
+        while (next_at := broadcasts.get_next_due_at()) and next_at <= at:
+            scheduler.tick(at)
+            db.session.rollback()
 
-    def run() -> None:
-        try:
-            with app.app_context():
-                while (next_at := broadcasts.get_next_due_at()) and next_at <= at:
-                    scheduler.tick(at)
-                    db.session.rollback()
-        except BaseException as problem:
-            failed.append(problem)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(100)
-    assert failed == []
+    call_at_once(make_app(database_lock_timeout_seconds=20), 2, run)
     db.session.rollback()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from broadcast.domain import clock
 from broadcast.factory import create_app
+from broadcast.worker.runtime import RUNTIME
 from tests.support.builders import (
     build_message,
     build_role_message,
@@ -276,7 +277,7 @@ def test_a17_alive_ready_metrics(app, client, settings):
     nobody = client()
     assert nobody.get("/healthz").json == {"status": "ok"}
     assert nobody.get("/readyz").json == {"status": "ok", "failing": {}, "degraded": {}}
-    runtime = app.extensions["runtime"]
+    runtime = RUNTIME.of(app)
     runtime.problems["clock"] = "ValueError: secret detail"
     told = nobody.get("/readyz")
     assert (told.status_code, told.json["status"], list(told.json["degraded"])) == (200, "degraded", ["clock"])

@@ -10,7 +10,7 @@ import sqlalchemy
 from broadcast.domain import flood_control
 from broadcast.domain.inbound import RateCap
 from broadcast.ingest import rules_file
-from broadcast.ingest.rules import Rule
+from broadcast.ingest.rules import RULES, Rule
 from broadcast.store import dead_letters
 from broadcast.store.database import db
 from broadcast.store.models import AuditEntry
@@ -117,7 +117,7 @@ def test_event_with_the_key_of_a_live_card_answers_with_that_card(program):
 
 def test_too_many_events_are_held_back_and_then_refused_with_when_to_come_back(app, program, monkeypatch):
     monkeypatch.setattr(flood_control, "MAX_QUARANTINED_PER_SOURCE", 2)
-    app.extensions["rules"] = (Rule(patterns={"source": ("*",)}, rate_cap=RateCap(1, 60, "r")),)
+    RULES.attach(app, (Rule(patterns={"source": ("*",)}, rate_cap=RateCap(1, 60, "r")),))
     answers = [program(build_cloud_event(str(n), data=build_message(title=f"t{n}"))) for n in range(4)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 429]
     assert [answer.json.get("outcome") for answer in answers[:3]] == ["published", "quarantined", "quarantined"]
@@ -127,7 +127,7 @@ def test_too_many_events_are_held_back_and_then_refused_with_when_to_come_back(a
 
 # ---- who may announce what
 
-RULES = """
+RULES_FILE = """
 [[rule]]
 source = "https://grid.example.com/*"
 from = "account:charlie"
@@ -142,8 +142,8 @@ source = ["https://meter.example.com/*", "urn:meter:*"]
 @pytest.fixture
 def ruled(app, tmp_path):
     path = tmp_path / "rules.toml"
-    path.write_text(RULES)
-    app.extensions["rules"] = rules_file.load_rules(path)
+    path.write_text(RULES_FILE)
+    RULES.attach(app, rules_file.load_rules(path))
 
 
 @pytest.fixture

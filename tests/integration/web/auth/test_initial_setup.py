@@ -1,6 +1,6 @@
 """The first administrator is created in the browser with the setup code: once, by whoever has it, and never again."""
 
-import threading
+from contextlib import suppress
 
 import pytest
 from flask import Flask
@@ -14,6 +14,7 @@ from broadcast.store import users as known
 from broadcast.store.database import db
 from broadcast.store.models import setup
 from broadcast.store.models.setup import SetupCode
+from tests.support.background import call_at_once
 from tests.support.users import BrowserClient
 
 PASSWORD = "correct horse battery"
@@ -119,22 +120,15 @@ def test_name_that_somebody_has_is_told_and_leaves_the_code_good(app, nobody, co
 
 def test_two_who_hold_the_code_make_one_administrator(make_app, code, monkeypatch):
     monkeypatch.setattr(passwords, "hash_password", lambda password: "x")  # its threads belong to the main thread
-    app, start, made = make_app(database_lock_timeout_seconds=25), threading.Barrier(2), []
+    app, made = make_app(database_lock_timeout_seconds=25), []
 
-    def make(username: str) -> None:
-        with app.app_context():
-            start.wait(20)
-            try:
-                actions.create_first_administrator(code, username, PASSWORD, name=None, now=clock.now())
-                made.append(username)
-            except (Conflict, Invalid):
-                pass
+    def make(n: int) -> None:
+        username = ("ada", "bea")[n]
+        with suppress(Conflict, Invalid):
+            actions.create_first_administrator(code, username, PASSWORD, name=None, now=clock.now())
+            made.append(username)
 
-    threads = [threading.Thread(target=make, args=(username,)) for username in ("ada", "bea")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    call_at_once(app, 2, make)
     assert len(made) == 1
     assert people_there(app) == made
 

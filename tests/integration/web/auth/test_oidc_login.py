@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from broadcast.actions import password_changes
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import audit
@@ -53,7 +54,7 @@ def test_session_is_a_new_one_like_any_other_and_audited(organised):
         [row] = db.session.scalars(db.select(UserSession))
         assert row.user_id == load_actor("bob").user_id
         [first, *_] = audit.list_page(audit.AuditFilters(what="person.signed_in"), limit=5)
-        assert first.detail["vouched_by"] == app.extensions["settings"].oidc_issuer
+        assert first.detail["vouched_by"] == SETTINGS.of(app).oidc_issuer
 
 
 @pytest.mark.parametrize(

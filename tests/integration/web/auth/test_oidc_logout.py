@@ -12,6 +12,7 @@ from broadcast.store import audit
 from broadcast.store.database import db
 from broadcast.store.models import User, UserSession
 from broadcast.store.transactions import write_transaction
+from broadcast.streams.hub import HUB
 from tests.conftest import deliver_new_events
 from tests.support.builders import StreamReader, count_rows, load_actor
 from tests.support.oidc_login import authorize_at_provider, expect_login_refused, sign_in_with_provider
@@ -217,7 +218,7 @@ def test_stream_ends_with_its_session(organised, openid):
         for row in session.scalars(db.select(UserSession)):
             row.created_at = clock.now() - timedelta(hours=2) + timedelta(seconds=30)
     stream = StreamReader(bob.http)
-    [connection] = app.extensions["hub"].connections
+    [connection] = HUB.of(app).connections
     assert connection.ends_at - time.monotonic() <= 30
     stream.close()
 

@@ -5,6 +5,7 @@ from flask import Flask
 
 from broadcast.actions import password_changes
 from broadcast.actions import users as actions
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import users
@@ -79,7 +80,7 @@ def test_account_with_a_password_is_taken_over_only_if_told_so(organised, openid
     with app.app_context():
         password_changes.set_password(load_actor("bob").user_id, "correct horse battery", by=SYSTEM, now=clock.now())
     assert "has a password here" in expect_login_refused(sign_in_with_provider(app))
-    app.extensions["settings"] = app.extensions["settings"].model_copy(update={"oidc_link_users": "everybody"})
+    SETTINGS.attach(app, SETTINGS.of(app).model_copy(update={"oidc_link_users": "everybody"}))
     assert sign_in_with_provider(app).status_code == 303
 
 

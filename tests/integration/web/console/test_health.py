@@ -3,6 +3,7 @@
 import sqlalchemy
 
 from broadcast.store import database, schema
+from broadcast.worker.runtime import RUNTIME
 from tests.support.ports import find_free_port
 from tests.support.users import BrowserClient
 
@@ -17,7 +18,7 @@ def test_failures_stand_first_and_loops_that_fail_are_named(make_app, client):
 
     client()
     app = make_app(redis_url=f"redis://127.0.0.1:{find_free_port()}/0")
-    app.extensions["runtime"].problems["clock"] = "It is <b>locked</b>"
+    RUNTIME.of(app).problems["clock"] = "It is <b>locked</b>"
     page = BrowserClient.for_user(app, "alice").get("/console/health").get_data(as_text=True)
     assert page.index("Redis does not answer") < page.index("The database answers and takes writes")
     assert "It is &lt;b&gt;locked" in page

@@ -6,6 +6,7 @@ from datetime import timedelta
 from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
+from broadcast.worker.runtime import RUNTIME
 from tests.integration.web.console.test_dead_letters import bury
 from tests.support.builders import build_message, load_actor, publish_message
 from tests.support.inbound_records import POISON_RECORDS
@@ -47,7 +48,7 @@ def test_overdue_acknowledgement_is_named_with_how_many_are_missing(app, client)
 def test_troubles_are_told_to_whoever_runs_the_system_and_to_nobody_else(make_app, client):
     client("alice")
     app = make_app(redis_url=f"redis://127.0.0.1:{find_free_port()}/0")
-    app.extensions["runtime"].problems["clock"] = "Busy: <b>locked</b>"
+    RUNTIME.of(app).problems["clock"] = "Busy: <b>locked</b>"
     bury(app, POISON_RECORDS[0][1])
     page = look(BrowserClient.for_user(app, "alice"))
     for sentence in ("1 dead letter is waiting.", "The loop “clock” failed", "This worker cannot reach Redis"):

@@ -9,6 +9,7 @@ from broadcast.actions import inbound_events
 from broadcast.domain import clock
 from broadcast.domain.inbound import InboundEvent
 from broadcast.ingest import contract
+from broadcast.ingest.rules import RULES
 from broadcast.store import event_sources
 from tests.support.builders import build_message, build_role_message, count_rows
 from tests.support.inbound_records import (
@@ -52,7 +53,7 @@ def ruled(make_app, client, tmp_path: Path):
 
 def arrive(app, *records) -> list[str]:
     with app.app_context():
-        now, held = clock.now(), app.extensions["rules"]
+        now, held = clock.now(), RULES.of(app)
         read = [InboundEvent(record, contract.read_command(record, now=now, rules=held)) for record in records]
         return [
             outcome.kind
@@ -155,7 +156,7 @@ def test_event_is_read_as_of_the_moment_at_which_it_came(ruled):
     )
     with ruled.app_context():
         came = clock.parse_rfc3339("2026-11-04T10:00:00Z")
-        read = InboundEvent(record, contract.read_command(record, now=came, rules=ruled.extensions["rules"]))
+        read = InboundEvent(record, contract.read_command(record, now=came, rules=RULES.of(ruled)))
         inbound_events.ingest([read], by=inbound_events.get_ingest_actor(now=came), now=came)
     assert cards(page(ruled, "/console/rules/1"))[0].endswith("Short")
 

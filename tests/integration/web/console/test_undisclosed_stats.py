@@ -8,11 +8,12 @@ from flask import Flask
 
 from broadcast.actions import receipts
 from broadcast.actions import users as actions
+from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.stats import MIN_GROUP_SIZE
 from broadcast.store import broadcasts
-from broadcast.store.fast.count_cache import CountCache
+from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
@@ -54,7 +55,7 @@ _CHANGES = [
 @pytest.fixture
 def app(make_app) -> Flask:
     app = make_app(stats_per_recipient=False)
-    app.extensions["counted"] = CountCache(clock=lambda: 0.0)
+    COUNT_CACHE.attach(app, CountCache(clock=lambda: 0.0))
     with app.app_context():
         add_test_users()
         for n in range(2 * MIN_GROUP_SIZE):
@@ -143,7 +144,7 @@ def test_roles_are_not_told_beside_the_whole(app):
 
 def test_viewer_who_may_not_see_who_has_read_is_told_as_little(app):
     """The same rule where the system tells persons, but not to everybody."""
-    app.extensions["settings"] = app.extensions["settings"].model_copy(update={"stats_per_recipient": True})
+    SETTINGS.attach(app, SETTINGS.of(app).model_copy(update={"stats_per_recipient": True}))
     with app.app_context():
         actions.set_roles(load_actor("bob").user_id, ["viewer"], by=SYSTEM, now=clock.now())
     broadcast_id = publish(app, "p0")

@@ -3,6 +3,7 @@
 import pytest
 from flask import request
 
+from broadcast.streams.hub import HUB
 from tests.support.builders import load_actor, publish_message
 from tests.support.routes import build_route_path, get_route_method
 from tests.support.users import BrowserClient
@@ -113,7 +114,7 @@ def test_forwarded_headers_are_believed_for_named_hops_only(make_app, client):
     for app, address in [(plain, "192.0.2.1"), (behind, "127.0.0.1")]:
         bob = BrowserClient.for_user(app, "bob")
         stream = bob.get("/api/sse/connect", headers=headers, environ_base={"REMOTE_ADDR": "192.0.2.1"}, buffered=False)
-        [connection] = app.extensions["hub"].connections
+        [connection] = HUB.of(app).connections
         assert connection.address == address
         stream.close()
 

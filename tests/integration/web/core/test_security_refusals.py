@@ -10,6 +10,7 @@ import structlog
 from broadcast.actions import passwords
 from broadcast.factory import create_app
 from broadcast.store import broadcasts
+from broadcast.streams.hub import HUB
 from tests.conftest import deliver_new_events
 from tests.support.builders import build_message, count_rows, load_actor, publish_message
 from tests.support.routes import build_route_path, get_route_method
@@ -24,7 +25,7 @@ _FOREIGN = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
 def test_stream_is_refused_to_other_sites(app, client, path, site):
     response = client("bob").get(path, headers={"Sec-Fetch-Site": site})
     assert response.status_code == 403
-    assert len(app.extensions["hub"]) == 0
+    assert len(HUB.of(app)) == 0
 
 
 def test_no_answer_invites_another_origin(app, client, routes):
@@ -106,9 +107,7 @@ def test_card_is_out_of_bounds_for_htmx_on_page_and_stream(app, client):
         id = publish_message(load_actor("alice"), build_message(content="**bold**"))
     deliver_new_events(app)
     page = bob.get(f"/inbox/{id}").get_data(as_text=True)
-    streamed = (
-        app.extensions["hub"].replay_buffer.get_frame(app.extensions["hub"].replay_buffer._events[-1], "html").decode()
-    )
+    streamed = HUB.of(app).replay_buffer.get_frame(HUB.of(app).replay_buffer._events[-1], "html").decode()
     for html in (page, streamed):
         assert re.search(r"<[^>]* hx-ignore[^>]*>\s*(?:data: )?<p><strong>bold", html)
 

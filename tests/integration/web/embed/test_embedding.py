@@ -14,6 +14,7 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.store.database import db
 from broadcast.store.models import ApiToken, AuditEntry, UserSession
 from broadcast.store.transactions import write_transaction
+from broadcast.streams.hub import HUB
 from broadcast.web.embed import tokens as embed_tokens
 from tests.conftest import deliver_new_events
 from tests.support.builders import StreamReader, build_user_message, count_rows, load_actor, publish_message
@@ -129,7 +130,7 @@ def test_token_of_one_site_is_refused_to_every_other(app, site, origin):
     for method, path in OPEN:
         response = app.test_client().open(path, method=method, headers=headers, json={})
         assert (response.status_code, cors(response)) == (403, {}), path
-    assert len(app.extensions["hub"]) == 0
+    assert len(HUB.of(app)) == 0
 
 
 def test_token_that_is_over_is_told_so_and_the_page_can_read_that(app, site):
@@ -175,7 +176,7 @@ def test_stream_ends_with_the_token_of_its_page(app, site):
     headers = page_of(SITE, mint(app, site))
     with time_machine.travel(time.time() + 890, tick=True):
         stream = StreamReader(app.test_client(), headers=headers)
-    [connection] = app.extensions["hub"].connections
+    [connection] = HUB.of(app).connections
     assert connection.ends_at - time.monotonic() < 15
     stream.close()
 

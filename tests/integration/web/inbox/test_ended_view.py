@@ -11,6 +11,7 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import receipts as stored
 from broadcast.store.transactions import write_transaction
+from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from tests.support.builders import build_message, build_role_message, expire_broadcast, load_actor, publish_message
 
 ENDED = "/inbox?view=ended"
@@ -21,7 +22,7 @@ def receive(app, client) -> None:
     """Everything that is live reaches this client's inbox, and that is written down."""
     client.get("/inbox")
     with app.app_context():
-        app.extensions["receipt_buffer"].flush(clock.now())
+        RECEIPT_BUFFER.of(app).flush(clock.now())
 
 
 def end(app, *ids: int) -> None:

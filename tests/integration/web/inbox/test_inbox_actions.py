@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from broadcast.domain import clock
+from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from tests.integration.web.api.test_api import publish
 from tests.integration.web.console.test_plain_forms import text_of
 from tests.support.builders import build_message, build_role_message
@@ -123,7 +124,7 @@ def test_seen_is_neither_read_nor_told_and_only_of_ones_own(app, client):
     assert bob.post("/inbox/seen", {"ids": f"{mine},{theirs},x"}).status_code == 204
     assert bob.post("/inbox/seen", {"ids": ""}).status_code == 204
     with app.app_context():
-        app.extensions["receipt_buffer"].flush(clock.now())
+        RECEIPT_BUFFER.of(app).flush(clock.now())
     alice = type(bob).for_user(app, "alice")
     assert alice.get(f"/api/admin/broadcasts/{mine}/stats").json["seen"] == 1
     assert alice.get(f"/api/admin/broadcasts/{theirs}/stats").json["seen"] == 0
@@ -147,7 +148,7 @@ def test_alerts_wait_until_they_were_in_view(app, client):
     assert bob.get("/inbox/alerts").json["waiting"] == [urgent, high]
     bob.post("/inbox/seen", {"ids": f"{low},{high},{urgent}"})
     with app.app_context():
-        app.extensions["receipt_buffer"].flush(clock.now())
+        RECEIPT_BUFFER.of(app).flush(clock.now())
     assert bob.get("/inbox/alerts").json["waiting"] == [urgent]
     bob.post(f"/inbox/{urgent}/acknowledge")
     assert bob.get("/inbox/alerts").json["waiting"] == []

@@ -8,6 +8,7 @@ from broadcast.domain import clock
 from broadcast.store import log
 from broadcast.store.models import Broadcast, LogHead
 from broadcast.store.transactions import write_transaction
+from broadcast.streams.hub import HUB
 from tests.support.builders import StreamReader, load_actor, publish_message
 from tests.support.users import BrowserClient
 
@@ -25,7 +26,7 @@ def bob(app: Flask, client) -> BrowserClient:
             same = {c.name: getattr(row, c.name) for c in Broadcast.__table__.columns if c.name not in ("id", "seq")}
             session.execute(insert(Broadcast.__table__), [same | {"seq": n} for n in range(2, MANY + 1)])
             session.execute(update(LogHead).values(seq=MANY))
-        app.extensions["hub"].start(log.get_head())
+        HUB.of(app).start(log.get_head())
     return BrowserClient.for_user(app, "bob")
 
 

@@ -12,6 +12,7 @@ from broadcast.store import log
 from broadcast.store.models import LogEvent, UserSession
 from broadcast.store.transactions import write_transaction
 from broadcast.streams.hub import HUB
+from broadcast.worker.runtime import RUNTIME
 from tests.conftest import deliver_new_events
 from tests.support.builders import (
     StreamReader,
@@ -56,7 +57,7 @@ def test_first_connection_gets_what_is_pending_then_connected_then_live(app, cli
     assert [frame.data["id"] for frame in pending] == [two]
     assert connected.data["unread"] == 1
     assert connected.data["cursor"] == connected.id
-    assert app.extensions["hub"].find(connected.data["connectionId"])
+    assert HUB.of(app).find(connected.data["connectionId"])
     live = stream.next_frame()
     assert (live.event, live.data["title"], live.id) == ("MESSAGE", "three", head(app))
     stream.close()
@@ -104,7 +105,7 @@ def test_resume_from_the_log_is_the_same_as_from_memory(app, client):
     cursor = head(app)
     publish(app, *(build_message(title=str(n)) for n in range(5)), reach=False)
     with app.app_context():
-        app.extensions["hub"].start(log.get_head())
+        HUB.of(app).start(log.get_head())
     stream = StreamReader(http, headers={"Last-Event-ID": cursor})
     assert titles(stream.read_until("CONNECTED")) == ["0", "1", "2", "3", "4"]
     stream.close()
@@ -233,7 +234,7 @@ def test_recalled_message_is_not_replayed(app, client, memory):
     deliver_new_events(app)
     if not memory:
         with app.app_context():
-            app.extensions["hub"].start(log.get_head())
+            HUB.of(app).start(log.get_head())
     stream = StreamReader(http, headers={"Last-Event-ID": cursor})
     frames = stream.read_until("CONNECTED")[:-1]
     assert [(frame.event, frame.data["id"]) for frame in frames] == [("MESSAGE", kept), ("MESSAGE_REMOVED", recalled)]
@@ -319,7 +320,7 @@ def test_event_of_a_newer_version_stops_nothing_and_everybody_begins_anew(app, c
     publish(app, build_message(title="after"))
     assert [stream.next_frame().event for _ in range(2)] == ["RESET", "MESSAGE"]
     for _ in range(15):
-        app.extensions["runtime"].hub.send_heartbeats()
+        RUNTIME.of(app).hub.send_heartbeats()
     while stream.next_frame():
         pass
     stream = StreamReader(client_of(client, "bob"), headers={"Last-Event-ID": cursor})

@@ -6,13 +6,14 @@ from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
+from broadcast.streams.hub import HUB
 from tests.conftest import deliver_new_events
 from tests.support.builders import StreamReader, load_actor
 from tests.support.users import BrowserClient
 
 
 def open_streams(app) -> int:
-    return len(app.extensions["hub"])
+    return len(HUB.of(app))
 
 
 def connected(person: BrowserClient, **options) -> tuple[StreamReader, str]:
@@ -76,7 +77,7 @@ def test_stream_is_opened_for_oneself_only(app, client):
     assert bob.get(f"/api/sse/connect?userId={other}").status_code == 403
     stream, connection_id = connected(bob, query_string={"userId": own, "connectionId": "my-own"})
     assert connection_id != "my-own"
-    assert app.extensions["hub"].find(connection_id).label == "my-own"
+    assert HUB.of(app).find(connection_id).label == "my-own"
     stream.close()
 
 
@@ -128,7 +129,7 @@ def test_full_and_draining_workers_answer_busy(make_app, client):
         refused = StreamReader(BrowserClient.for_user(app, "charlie").http, path)
         assert [refused.next_frame().event, refused.next_frame()] == ["BUSY", None]
     stream.close()
-    app.extensions["hub"].is_draining = True
+    HUB.of(app).is_draining = True
     assert StreamReader(BrowserClient.for_user(app, "bob").http).next_frame().event == "BUSY"
 
 

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from broadcast.streams.hub import HUB
 from broadcast.streams.socket_transport import SocketTransport
+from broadcast.worker.runtime import RUNTIME
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll on this system")
 
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epo
 @pytest.fixture
 def sockets(app, client):
     client()
-    runtime = app.extensions["runtime"]
+    runtime = RUNTIME.of(app)
     runtime.socket_transport = SocketTransport(runtime.hub)
     yield runtime.socket_transport
     runtime.socket_transport.close()
@@ -34,17 +36,17 @@ def test_client_is_told_when_to_return_when_the_worker_has_no_descriptor_left(ap
     assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
     assert answer.text.startswith("retry: ")
     assert "event: BUSY\n" in answer.text
-    assert len(app.extensions["hub"]) == 0
-    assert not app.extensions["hub"].online_user_ids
+    assert len(HUB.of(app)) == 0
+    assert not HUB.of(app).online_user_ids
 
 
 def test_stream_is_let_go_when_its_answer_fails_on_the_way_out(app, client):
     def fail(response):
-        if response.mimetype == "text/event-stream" and len(app.extensions["hub"]):
+        if response.mimetype == "text/event-stream" and len(HUB.of(app)):
             raise RuntimeError("a header that cannot be made")
         return response
 
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.after_request_funcs.setdefault(None, []).append(fail)
     client("bob").get("/api/sse/connect")
-    assert len(app.extensions["hub"]) == 0
+    assert len(HUB.of(app)) == 0
