@@ -129,7 +129,7 @@ def _install_translations(env: Environment) -> None:
     env.install_gettext_translations(translations, newstyle=True)
 
     @pass_eval_context
-    def gettext(eval_context: EvalContext, text: str, **variables) -> str:
+    def gettext(eval_context: EvalContext, text: str, /, **variables) -> str:
         translated = translations.gettext(text)
         if not eval_context.autoescape:
             return translated % variables

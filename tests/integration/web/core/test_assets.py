@@ -10,6 +10,7 @@ import pytest
 
 from broadcast.web.core.static_files import StaticFiles
 
+TOP = Path(__file__).resolve().parents[4]
 GZIP = {"Accept-Encoding": "gzip, br"}
 
 
@@ -55,7 +56,9 @@ def test_node_of_another_version_gives_nothing_out_under_the_name_of_ours(make_a
     folder = tmp_path / "static"
     shutil.copytree(make_app().static_folder, folder)
     (folder / "core/app.css").write_text("body { color: red }")
-    monkeypatch.setattr("broadcast.factory._STATIC_FOLDER", str(folder))
+    for name in ("templates", "migrations"):
+        (tmp_path / name).symlink_to(TOP / name)
+    monkeypatch.setattr("broadcast.factory._PROJECT_ROOT", tmp_path)
     other = make_app().test_client()
     assert (other.get(ours).status_code, other.get(ours).headers["Cache-Control"]) == (404, "no-store")
     assert other.get("/static/core/app.css").text == "body { color: red }"

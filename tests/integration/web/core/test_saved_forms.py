@@ -194,6 +194,7 @@ def test_text_survives_a_busy_database(app, alice, live, monkeypatch, page, acti
             "message_templates",
             "users",
             "accounts",
+            "tokens",
             "roles",
             "invitations",
             "user_import",

@@ -13,6 +13,7 @@ from flask import Flask
         ("{{ ngettext('one of %(name)s', '%(num)s of %(name)s', 2, name='<b>') }}", "2 of &lt;b&gt;"),
         ("{% trans %}Show <i>all</i>{% endtrans %}", "Show <i>all</i>"),
         ("{% trans name='<b>' %}Via <bdi>{{ name }}</bdi>{% endtrans %}", "Via <bdi>&lt;b&gt;</bdi>"),
+        ("{{ _('%(text)s, %(eval_context)s', text='a', eval_context='b') }}", "a, b"),
         ("{{ _('100 %% reached') }}", "100 % reached"),
         ("{{ _('%(share)s %% reached', share=50) }}", "50 % reached"),
         ("{% trans %}50 % reached{% endtrans %}", "50 % reached"),
