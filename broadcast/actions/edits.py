@@ -25,7 +25,7 @@ from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Priority, parse_content, parse_draft
 from broadcast.domain.permissions import Permission
-from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, log
+from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, log, receipts
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
@@ -302,6 +302,7 @@ def _append_update_event(
     session.flush()
     first_cursor = log.reserve_seqs(session, 1)
     if notify_again:  # newest in every inbox, and unread: above every watermark
+        receipts.save_seen_by_watermark(session, broadcast)
         broadcast.seq, broadcast.renewed_at = first_cursor.seq, now
     log.append(
         session, [build_update_event(broadcast, audience, notify_again=notify_again)], at=now, first_cursor=first_cursor

@@ -30,7 +30,16 @@ from broadcast.domain.flood_control import OVER_CAP, Verdict
 from broadcast.domain.inbound import CancelCommand, Command, InboundEvent, InboundRecord, PublishCommand, Rejection
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft
-from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, dead_letters, event_sources, log
+from broadcast.store import (
+    acknowledged_revisions,
+    audiences,
+    audit,
+    broadcasts,
+    dead_letters,
+    event_sources,
+    log,
+    receipts,
+)
 from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
 from broadcast.store.models import Broadcast, ingest
@@ -193,6 +202,8 @@ class _Batch:
         card.repeated_at = self._now
         if command.acknowledge_again and card.is_live:
             card.ack_revision = card.revision
+        if verdict.is_shown and card.seq is not None:
+            receipts.save_seen_by_watermark(self._session, card)
         if verdict.is_shown:
             card.renewed_at = self._now
         fill_columns(card, replace(command.draft, scheduled_at=card.scheduled_at), self._now, html=prepared.html)

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import and_, func, literal_column, or_, select, update
+from sqlalchemy import and_, bindparam, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.base.cooperative import Yielder, split_into_chunks
 from broadcast.store.database import ROW_LOCK, build_insert, db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import Broadcast, Receipt, UndoStep, User
+from broadcast.store.receipt_steps import is_seen_condition
 
 ReceiptTimestamp = Literal["delivered_at", "first_seen_at", "read_at", "acked_at", "archived_at"]
 _CHUNK_ROWS = 200  # rows per statement: about two milliseconds on SQLite
@@ -107,6 +109,28 @@ def revert_watermark(session: Session, user_id: int, *, through: int, to: int) -
         .values(read_through_seq=to)
         .execution_options(synchronize_session=False)
     )
+
+
+def save_seen_by_watermark(session: Session, broadcast: Broadcast) -> None:
+    """Write into the receipts who has seen a broadcast only by marking everything as read.
+
+    Call it before the broadcast is shown again: it is then above every watermark, but it was still seen.
+    """
+    marked_query = (
+        select(Receipt.user_id, User.read_through_at)
+        .join(User, User.id == Receipt.user_id)
+        .where(Receipt.broadcast_id == broadcast.id, ~is_seen_condition(), User.read_through_seq >= broadcast.seq)
+        .order_by(Receipt.user_id)  # the order in which everybody locks receipts
+        .with_for_update(of=Receipt, **ROW_LOCK)
+    )
+    if broadcast.renewed_at is not None:
+        marked_query = marked_query.where(User.read_through_at >= broadcast.renewed_at)
+    rows = session.execute(marked_query, execution_options=RUN_IN_THREAD).all()
+    statement = update(_receipts_table).values(first_seen_at=bindparam("seen_at"))
+    statement = statement.where(
+        _receipts_table.c.broadcast_id == broadcast.id, _receipts_table.c.user_id == bindparam("seen_by")
+    )
+    _execute_in_chunks(session, statement, [{"seen_by": user_id, "seen_at": marked_at} for user_id, marked_at in rows])
 
 
 def get_watermark(session: Session, user_id: int) -> int:

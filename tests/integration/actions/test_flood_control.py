@@ -16,10 +16,12 @@ from broadcast.domain.flood_control import MAX_QUARANTINED_PER_SOURCE
 from broadcast.domain.inbound import InboundEvent, InboundRecord, RateCap, RecordPosition
 from broadcast.ingest import contract
 from broadcast.ingest.rules import Rule
-from broadcast.store import audiences, dead_letters, inbox, log
+from broadcast.store import audiences, broadcast_totals, dead_letters, inbox, log
+from broadcast.store import receipts as stored_receipts
 from broadcast.store.database import db
 from broadcast.store.models import AuditEntry, Broadcast
 from broadcast.store.models.ingest import InboundEventKey, InboundSourceStats, RuleTally
+from broadcast.store.transactions import write_transaction
 from tests.support.background import call_at_once
 from tests.support.builders import build_message, build_role_message, build_user_message, count_rows
 from tests.support.inbound_records import SOURCE, build_cancel_event, build_cloud_event, build_structured_record
@@ -95,6 +97,18 @@ def test_card_is_unread_again_for_those_who_had_read_it(outside, cast):
     assert unread("bob", cast, now=NOW) == 0
     ingest(outside, keyed("2"), after=5)
     assert unread("bob", cast, now=NOW + timedelta(seconds=6)) == 1
+
+
+def test_card_that_was_seen_by_marking_all_read_stays_seen(outside, cast):
+    ingest(outside, keyed("1"))
+    [card] = stored()
+    with write_transaction() as session:
+        stored_receipts.set_timestamp(session, [(card.id, cast["bob"].user_id)], "delivered_at", at=NOW)
+    receipts.mark_all_read(inbox.InboxFilters(), through=99, by=cast["bob"], now=NOW + timedelta(seconds=1))
+    ingest(outside, keyed("2"), keyed("3"), after=5)
+    [card] = stored()
+    reached = broadcast_totals.count_totals([card])[card.id].targeted
+    assert (reached.delivered, reached.seen, reached.read) == (1, 1, 0)
 
 
 def test_events_of_one_batch_share_a_card_and_the_log_tells_it_once(outside):

@@ -13,12 +13,18 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.domain.stats import BroadcastTotals, FunnelCounts
 from broadcast.store import broadcast_stats, broadcast_totals, broadcasts, receipts
 from broadcast.store.broadcast_stats import RoleStats
+from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.inbox import InboxFilters
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 
 NOW = clock.now()
+
+
+@pytest.fixture(autouse=True)
+def uncached_counts(in_app):
+    COUNT_CACHE.attach(in_app, CountCache(clock=lambda: 0.0))  # nothing is slow, so nothing is kept
 
 
 def later(**length: float) -> datetime:
@@ -81,6 +87,21 @@ def test_mark_all_read_counts_as_the_moment_it_was_pressed(cast):
     acts.mark_all_read(InboxFilters(), through=10, by=cast["bob"], now=later(minutes=4))
     pace = broadcast_stats.measure_read_latency(found(broadcast_id), now=later(minutes=6))
     assert (pace.p50, pace.read) == (timedelta(minutes=4), [0, 1, 1])
+
+
+def test_what_was_seen_by_marking_all_read_stays_seen_when_it_is_shown_again(cast):
+    broadcast_id = publish_message(cast["alice"], now=NOW)
+    mark(broadcast_id, "delivered_at", "bob", "charlie")
+    acts.mark_all_read(InboxFilters(), through=10, by=cast["bob"], now=later(minutes=4))
+    assert counted(broadcast_id).targeted == FunnelCounts(3, 2, 1, 1, 0)
+    for minutes in (5, 6):
+        again = {"version": None, "by": cast["alice"], "now": later(minutes=minutes), "notify_again": True}
+        edits.edit(broadcast_id, {"title": f"Again {minutes}"}, **again)
+        assert counted(broadcast_id).targeted == FunnelCounts(3, 2, 1, 0, 0)
+    [row] = [
+        row for row in broadcast_stats.list_recipient_progress(found(broadcast_id), limit=9) if row.username == "bob"
+    ]
+    assert row.seen_at == later(minutes=4)
 
 
 def test_nobody_has_read_it_yet(cast):
