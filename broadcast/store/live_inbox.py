@@ -8,7 +8,7 @@ answer (`tests/integration/store/test_live_inbox.py`).
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Integer, Text, and_, any_, bindparam, cast, func, select
 
@@ -31,20 +31,33 @@ _MAX_ATTEMPTS = 3  # to read live broadcasts and receipts of one moment, while o
 _URGENCY = {Priority.URGENT: 0, Priority.HIGH: 1}
 
 
-class Inbox(Protocol):
-    """The questions. Each is described at the function of the same name in `store.inbox`.
+class Inbox:
+    """Asks the database each time. Each question is described at the function of the same name in `store.inbox`.
 
-    `head` is the position in the log from where a stream continues: nothing that the answers contain comes after it.
+    `head` is the position in the log from where a stream continues: it brings whatever an answer may lack.
     """
 
-    head: Cursor
+    def __init__(self, viewer: Viewer, now: datetime, head: Cursor):
+        self.head, self._viewer, self._now = head, viewer, now
 
-    def count_unread(self) -> UnreadCount: ...
-    def count_unread_filtered(self, filters: InboxFilters) -> int: ...
-    def count_views(self) -> ViewCounts: ...
-    def list_alerts(self, *, limit: int) -> list[Alert]: ...
-    def list_by_ids(self, filters: InboxFilters, ids: Sequence[int]) -> list[InboxItem]: ...
-    def list_categories(self) -> list[str]: ...
+    def count_unread(self) -> UnreadCount:
+        return inbox.count_unread(self._viewer, now=self._now)
+
+    def count_unread_filtered(self, filters: InboxFilters) -> int:
+        return inbox.count_unread_filtered(self._viewer, filters, now=self._now)
+
+    def count_views(self) -> ViewCounts:
+        return inbox.count_views(self._viewer, now=self._now)
+
+    def list_alerts(self, *, limit: int) -> list[Alert]:
+        return inbox.list_alerts(self._viewer, now=self._now, limit=limit)
+
+    def list_by_ids(self, filters: InboxFilters, ids: Sequence[int]) -> list[InboxItem]:
+        return inbox.list_by_ids(self._viewer, filters, ids, now=self._now)
+
+    def list_categories(self) -> list[str]:
+        return inbox.list_categories(self._viewer, now=self._now)
+
     def list_page(
         self,
         filters: InboxFilters,
@@ -52,9 +65,16 @@ class Inbox(Protocol):
         before: int | None = None,
         limit: int = 30,
         excluded_ids: Collection[int] = (),
-    ) -> list[InboxItem]: ...
-    def list_to_acknowledge(self, filters: InboxFilters, *, limit: int) -> list[InboxItem]: ...
-    def list_unread_backlog(self, *, through: int, limit: int) -> list[InboxItem]: ...
+    ) -> list[InboxItem]:
+        return inbox.list_page(
+            self._viewer, filters, now=self._now, before=before, limit=limit, excluded_ids=excluded_ids
+        )
+
+    def list_to_acknowledge(self, filters: InboxFilters, *, limit: int) -> list[InboxItem]:
+        return inbox.list_to_acknowledge(self._viewer, filters, now=self._now, limit=limit)
+
+    def list_unread_backlog(self, *, through: int, limit: int) -> list[InboxItem]:
+        return inbox.list_unread_backlog(self._viewer, now=self._now, through=through, limit=limit)
 
 
 def open_inbox(viewer: Viewer, *, now: datetime) -> Inbox:
@@ -68,7 +88,7 @@ def open_inbox(viewer: Viewer, *, now: datetime) -> Inbox:
         live = live_broadcasts.catch_up(head)
         if live is None:
             break
-    return _StoredInbox(viewer, now, head)
+    return Inbox(viewer, now, head)
 
 
 class _UserRow(NamedTuple):
@@ -173,7 +193,7 @@ class _Message:
         )
 
 
-class _LiveInbox:
+class _LiveInbox(Inbox):
     """Reads from memory. Words are searched for, and cards that are not cached are read, in the database."""
 
     def __init__(
@@ -184,8 +204,8 @@ class _LiveInbox:
         receipts: dict[int, ReceiptTimes],
         now: datetime,
     ):
-        self.head, self._viewer, self._user, self._now = live.head, viewer, user, now
-        self._stored = _StoredInbox(viewer, now, live.head)
+        super().__init__(viewer, now, live.head)
+        self._user = user
         self._messages = list(self._derive(live.select_for(viewer), receipts)) if user else []
 
     def _derive(self, broadcasts: Iterable[LiveBroadcast], receipts: dict[int, ReceiptTimes]) -> Iterator[_Message]:
@@ -201,7 +221,7 @@ class _LiveInbox:
 
     def count_unread_filtered(self, filters: InboxFilters) -> int:
         if filters.q:
-            return self._stored.count_unread_filtered(filters)
+            return super().count_unread_filtered(filters)
         return sum(not message.state.is_read for message in self._select(filters))
 
     def count_views(self) -> ViewCounts:
@@ -226,7 +246,7 @@ class _LiveInbox:
 
     def list_by_ids(self, filters: InboxFilters, ids: Sequence[int]) -> list[InboxItem]:
         if filters.q:
-            return self._stored.list_by_ids(filters, ids)
+            return super().list_by_ids(filters, ids)
         return self._load_items([m for m in self._select(filters) if m.broadcast.id in ids], len(ids))
 
     def list_categories(self) -> list[str]:
@@ -241,7 +261,7 @@ class _LiveInbox:
         excluded_ids: Collection[int] = (),
     ) -> list[InboxItem]:
         if filters.q:
-            return self._stored.list_page(filters, before=before, limit=limit, excluded_ids=excluded_ids)
+            return super().list_page(filters, before=before, limit=limit, excluded_ids=excluded_ids)
         page = [
             message
             for message in self._select(filters)
@@ -251,7 +271,7 @@ class _LiveInbox:
 
     def list_to_acknowledge(self, filters: InboxFilters, *, limit: int) -> list[InboxItem]:
         if filters.q:
-            return self._stored.list_to_acknowledge(filters, limit=limit)
+            return super().list_to_acknowledge(filters, limit=limit)
         waiting = [message for message in self._select(filters) if message.needs_ack]
         waiting.sort(key=lambda m: (m.broadcast.ack_due_at is None, m.broadcast.ack_due_at or self._now))
         return self._load_items(waiting, limit)
@@ -289,46 +309,3 @@ def _to_alert(broadcast: LiveBroadcast) -> Alert:
     moments = (broadcast.published_at, broadcast.renewed_at, broadcast.reminded_at)
     raised_at = max(moment for moment in moments if moment)
     return Alert(broadcast.id, broadcast.seq, broadcast.priority, broadcast.category, raised_at)
-
-
-class _StoredInbox:
-    """Asks the database each time."""
-
-    def __init__(self, viewer: Viewer, now: datetime, head: Cursor):
-        self.head, self._viewer, self._now = head, viewer, now
-
-    def count_unread(self) -> UnreadCount:
-        return inbox.count_unread(self._viewer, now=self._now)
-
-    def count_unread_filtered(self, filters: InboxFilters) -> int:
-        return inbox.count_unread_filtered(self._viewer, filters, now=self._now)
-
-    def count_views(self) -> ViewCounts:
-        return inbox.count_views(self._viewer, now=self._now)
-
-    def list_alerts(self, *, limit: int) -> list[Alert]:
-        return inbox.list_alerts(self._viewer, now=self._now, limit=limit)
-
-    def list_by_ids(self, filters: InboxFilters, ids: Sequence[int]) -> list[InboxItem]:
-        return inbox.list_by_ids(self._viewer, filters, ids, now=self._now)
-
-    def list_categories(self) -> list[str]:
-        return inbox.list_categories(self._viewer, now=self._now)
-
-    def list_page(
-        self,
-        filters: InboxFilters,
-        *,
-        before: int | None = None,
-        limit: int = 30,
-        excluded_ids: Collection[int] = (),
-    ) -> list[InboxItem]:
-        return inbox.list_page(
-            self._viewer, filters, now=self._now, before=before, limit=limit, excluded_ids=excluded_ids
-        )
-
-    def list_to_acknowledge(self, filters: InboxFilters, *, limit: int) -> list[InboxItem]:
-        return inbox.list_to_acknowledge(self._viewer, filters, now=self._now, limit=limit)
-
-    def list_unread_backlog(self, *, through: int, limit: int) -> list[InboxItem]:
-        return inbox.list_unread_backlog(self._viewer, now=self._now, through=through, limit=limit)

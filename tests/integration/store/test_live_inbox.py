@@ -155,7 +155,7 @@ def assert_same_answers(name: str, now: datetime) -> None:
     viewer = stored_users.get_by_username(name).as_viewer
     opened = live_inbox.open_inbox(viewer, now=now)
     assert isinstance(opened, live_inbox._LiveInbox)
-    assert list_answers(opened) == list_answers(live_inbox._StoredInbox(viewer, now, opened.head))
+    assert list_answers(opened) == list_answers(live_inbox.Inbox(viewer, now, opened.head))
     db.session.rollback()
 
 
@@ -184,18 +184,18 @@ def test_user_who_does_not_exist_has_an_empty_inbox(cast):
 
 def test_beyond_its_bound_nothing_is_kept_and_the_queries_answer(app, cast, always_reloads):
     LIVE_BROADCASTS.attach(app, LiveBroadcasts(max_broadcasts=2))
-    for expected in (live_inbox._LiveInbox, live_inbox._LiveInbox, live_inbox._StoredInbox):
+    for expected in (live_inbox._LiveInbox, live_inbox._LiveInbox, live_inbox.Inbox):
         publish_message(cast["alice"])
-        assert isinstance(live_inbox.open_inbox(cast["bob"].viewer, now=clock.now()), expected)
+        assert type(live_inbox.open_inbox(cast["bob"].viewer, now=clock.now())) is expected
     stored = live_inbox.open_inbox(cast["bob"].viewer, now=clock.now())
     assert (len(stored.list_page(InboxFilters())), stored.head) == (3, log.get_head())
 
 
 def test_everything_is_read_anew_at_most_once_in_some_seconds(app, cast):
     publish_message(cast["alice"])
-    assert isinstance(live_inbox.open_inbox(cast["bob"].viewer, now=clock.now()), live_inbox._LiveInbox)
+    assert type(live_inbox.open_inbox(cast["bob"].viewer, now=clock.now())) is live_inbox._LiveInbox
     roles.rename("ops", "lifts", by=cast["alice"], now=clock.now())
-    assert isinstance(live_inbox.open_inbox(cast["bob"].viewer, now=clock.now()), live_inbox._StoredInbox)
+    assert type(live_inbox.open_inbox(cast["bob"].viewer, now=clock.now())) is live_inbox.Inbox
 
 
 def test_restored_database_is_read_anew(app, cast, always_reloads):
