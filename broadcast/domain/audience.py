@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+NO_USER_ID = 0  # not a user id: stands for all users with the same roles whom an audience does not name
 _NO_USER_IDS: frozenset[int] = frozenset()
 _RETIRED_SEPARATOR = "~"  # appears in no role name that can be assigned
 

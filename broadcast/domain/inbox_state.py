@@ -78,12 +78,10 @@ def derive_state(message: LiveMessage, receipt: ReceiptTimes, watermark: Waterma
     if receipt is NO_RECEIPT and renewed_at is None:  # nearly all, when many are live
         return _READ if message.seq <= watermark.seq else _UNREAD
     is_archived = is_since(receipt.archived_at, renewed_at)
-    is_asleep = (
-        receipt.snoozed_until is not None and receipt.snoozed_until > now and is_since(receipt.snoozed_at, renewed_at)
-    )
+    has_slept = receipt.snoozed_until is not None and is_snooze_current(message, receipt)
+    is_asleep = has_slept and receipt.snoozed_until > now
     is_marked_read = message.seq <= watermark.seq and (renewed_at is None or is_since(watermark.at, renewed_at))
     is_read = receipt.unread_at is None and (is_marked_read or is_since(receipt.read_at, renewed_at))
-    has_slept = receipt.snoozed_until is not None and (renewed_at is None or is_since(receipt.snoozed_at, renewed_at))
     is_back = (
         receipt.unread_at is not None
         and not (is_archived or is_asleep)
@@ -99,6 +97,11 @@ _UNREAD = InboxState(is_read=False, is_archived=False, is_snoozed=False, is_back
 def is_since(moment: datetime | None, renewed_at: datetime | None) -> bool:
     """Whether something was done, and not before the broadcast was last shown again."""
     return moment is not None and (renewed_at is None or moment >= renewed_at)
+
+
+def is_snooze_current(message: LiveMessage, receipt: ReceiptTimes) -> bool:
+    """Whether a snooze was set since the broadcast was last shown again. Old ones do not say when."""
+    return message.renewed_at is None or is_since(receipt.snoozed_at, message.renewed_at)
 
 
 def is_acknowledged(message: LiveMessage, receipt: ReceiptTimes) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 
 from broadcast.base.app_parts import AppPart
 from broadcast.base.cooperative import Yielder
-from broadcast.domain.audience import Audience, Viewer
+from broadcast.domain.audience import NO_USER_ID, Audience, Viewer
 from broadcast.domain.events import CLIENT_EVENT_TYPES, Cursor, EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import db
@@ -39,7 +39,6 @@ MAX_CATCH_UP_EVENTS = 500  # behind by more, the whole copy is read anew
 _RELOAD_INTERVAL_SECONDS = 5.0  # reading everything anew takes 40 µs per broadcast; until then queries serve
 _CHUNK_SIZE = 500  # ids in one IN list
 _RULE_CHANGES = (EventType.ROLE_CHANGED, EventType.UNKNOWN)  # may change the audience of any broadcast
-_OTHER_USER_ID = 0  # not a user id: whoever no audience names
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class LiveSet:
         if any(viewer.user_id in broadcast.named_user_ids for broadcast in self._naming):
             return [broadcast for broadcast in self.broadcasts if broadcast.audience.includes(viewer)]
         if viewer.roles not in self._by_roles:
-            others = Viewer(_OTHER_USER_ID, viewer.roles)
+            others = Viewer(NO_USER_ID, viewer.roles)
             self._by_roles[viewer.roles] = [b for b in self.broadcasts if b.audience.includes(others)]
         return self._by_roles[viewer.roles]
 

@@ -177,8 +177,7 @@ class _Message:
         return self.state.is_in_inbox
 
     def to_item(self, card: Card) -> InboxItem:
-        receipt, state, renewed_at = self.receipt, self.state, self.broadcast.renewed_at
-        is_snooze_current = renewed_at is None or inbox_state.is_since(receipt.snoozed_at, renewed_at)
+        receipt, state = self.receipt, self.state
         return InboxItem(
             card,
             self.broadcast.seq,
@@ -187,7 +186,7 @@ class _Message:
             receipt.unread_at,
             receipt.acked_at,
             receipt.archived_at if state.is_archived else None,
-            receipt.snoozed_until if is_snooze_current else None,
+            receipt.snoozed_until if inbox_state.is_snooze_current(self.broadcast, receipt) else None,
             state.is_back,
             receipt.acked_revision,
         )

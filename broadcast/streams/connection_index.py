@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Set
 
 from broadcast.base.cooperative import Yielder
-from broadcast.domain.audience import Audience, Viewer
+from broadcast.domain.audience import NO_USER_ID, Audience, Viewer
 from broadcast.domain.client_address import get_client_key
 from broadcast.streams.connection import Connection
 
-NO_USER_ID = 0  # not a user id: stands for all users with the same roles
 HEARTBEAT_SLOTS = 15  # heartbeats are spread over this many slots per period
 
 FanoutGroup = tuple[str, frozenset[str]]  # representation and roles; they decide which bytes a stream gets

@@ -19,11 +19,11 @@ from gevent.event import Event as GeventEvent
 
 from broadcast.base.app_parts import AppPart
 from broadcast.base.cooperative import yield_to_loop
-from broadcast.domain.audience import Viewer
+from broadcast.domain.audience import NO_USER_ID, Viewer
 from broadcast.domain.events import Cursor, Event, EventType
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection, Transport
-from broadcast.streams.connection_index import HEARTBEAT_SLOTS, NO_USER_ID, ConnectionIndex
+from broadcast.streams.connection_index import HEARTBEAT_SLOTS, ConnectionIndex
 from broadcast.streams.control_events import ends_stream, invalidates_identity
 from broadcast.streams.replay_buffer import BufferedEvent, Encoder, ReplayBuffer, with_reset_fallback
 from broadcast.streams.sse import UnloggedEvent

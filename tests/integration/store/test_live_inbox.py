@@ -231,3 +231,14 @@ def test_reminder_that_reaches_nobody_is_known_to_every_worker(cast):
     assert not any(event.audience.includes(cast[name].viewer) for name in NAMES)
     receipts.mark_unread([1], by=cast["bob"], now=clock.now())
     assert_same_answers("bob", clock.now())
+
+
+def test_snooze_from_before_its_start_was_stored_counts(cast):
+    id, now = publish_message(cast["alice"]), clock.now()
+    with write_transaction() as session:
+        session.add(
+            Receipt(broadcast_id=id, user_id=cast["bob"].user_id, unread_at=now, snoozed_until=now + timedelta(hours=1))
+        )
+    assert live_inbox.open_inbox(cast["bob"].viewer, now=now).count_views().snoozed == 1
+    for hours in (0, 2):
+        assert_same_answers("bob", now + timedelta(hours=hours))
