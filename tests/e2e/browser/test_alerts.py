@@ -215,6 +215,8 @@ def _expect_every_digit_in_badges(page: Page, text: str) -> None:
         badge = page.locator(".bell .badge")
         expect(badge).to_have_text(text)
         assert_badge_fits_text(page, badge)
+        box, menu = badge.bounding_box(), page.locator(".menu > summary").bounding_box()
+        assert box["x"] + box["width"] <= menu["x"], "the menu covers the badge"
     for number in page.locator(".views .count").all():
         number.scroll_into_view_if_needed()  # a row of views that is too wide scrolls
         assert_badge_fits_text(page, number)
