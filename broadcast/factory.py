@@ -21,6 +21,7 @@ from broadcast.store import engine, models  # noqa: F401 - models register their
 from broadcast.store.database import db, migrate
 from broadcast.store.fast.card_cache import CARD_CACHE, CardCache
 from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
+from broadcast.store.fast.credential_cache import CREDENTIAL_CACHE, CredentialCache
 from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER, LastUsedBuffer
 from broadcast.store.leader_lock import create_leader_lock
 from broadcast.store.live_broadcasts import LIVE_BROADCASTS, LiveBroadcasts
@@ -29,7 +30,6 @@ from broadcast.streams.hub import HUB, Hub, StreamLimits
 from broadcast.streams.presence import PRESENCE, Presence, RedisPresence
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER, ReceiptBuffer
 from broadcast.web import console, ops
-from broadcast.web import streams as stream
 from broadcast.web.api import broadcasts as api_broadcasts
 from broadcast.web.api import dead_letters as api_dead_letters
 from broadcast.web.api import events as api_events
@@ -57,6 +57,8 @@ from broadcast.web.embed import pages as embed_pages
 from broadcast.web.inbox import actions as inbox_actions
 from broadcast.web.inbox import pages as inbox_pages
 from broadcast.web.inbox import preferences
+from broadcast.web.streams import views as stream_views
+from broadcast.web.streams.direct import DirectStreams
 from broadcast.worker.runtime import RUNTIME, Runtime
 
 _log = structlog.get_logger(__name__)
@@ -68,7 +70,7 @@ _PAGES = (
     inbox_pages,
     inbox_actions,
     preferences,
-    stream,
+    stream_views,
     console,
     users_pages,
     invitations,
@@ -106,7 +108,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     _add_streams(app, settings)
     _add_ingest(app, settings)
     request_id.init_app(app, settings)  # first, so that every log line of a request carries its id
-    if traces := tracing.init_app(app, settings):  # second: needs the id
+    traces = tracing.init_app(app, settings)  # second: needs the id
+    if traces:
         RUNTIME.of(app).tailer.on_event_logged = traces.record_delivery
     security_headers.init_app(app, settings)
     bounded_request.init_app(app)  # before anything reads a field
@@ -123,6 +126,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     resumable_forms.init_app(app)
     for module in _BLUEPRINTS:
         app.register_blueprint(module.blueprint)
+    if traces is None:  # spans are made in Flask
+        RUNTIME.of(app).direct_streams = DirectStreams(app)
     app.cli.commands.update(commands.COMMANDS.commands | maintenance.COMMANDS.commands)
     return app
 
@@ -155,6 +160,8 @@ def _add_streams(app: Flask, settings: Settings) -> None:
     keys = [app.secret_key, *settings.secret_key_fallbacks]
     bus: Bus = RedisBus(settings.redis_url, redis, keys=keys) if redis else LocalBus()
     presence = _create_presence(hub, settings, redis)
+    credential_cache = CREDENTIAL_CACHE.attach(app, CredentialCache())
+    hub.on_control_event = credential_cache.apply
     HUB.attach(app, hub)
     BUS.attach(app, bus)
     RECEIPT_BUFFER.attach(app, receipt_buffer)

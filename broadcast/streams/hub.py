@@ -76,6 +76,7 @@ class Hub:
         on_delivered: Callable[[Event, list[int]], None] = lambda event, user_ids: None,
     ):
         self.limits, self.on_delivered = limits, on_delivered
+        self.on_control_event: Callable[[Event], None] = lambda event: None  # called before it is applied to streams
         safe_encoders = {name: with_reset_fallback(encode) for name, encode in encoders.items()}
         self.replay_buffer = ReplayBuffer(safe_encoders, limits.replay_events)
         self.is_draining = False
@@ -96,6 +97,15 @@ class Hub:
     def head(self) -> Cursor | None:
         """Cursor of the newest event handed to the streams; None before `start`."""
         return self.replay_buffer.head
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest event handed to the streams; 0 before `start`."""
+        return self.head.seq if self.head else 0
+
+    def has_delivered(self, cursor: Cursor) -> bool:
+        """Whether every event up to `cursor` was handed to the streams."""
+        return self.head is not None and self.head.epoch == cursor.epoch and self.head.seq >= cursor.seq
 
     @property
     def connections(self) -> list[Connection]:
@@ -314,6 +324,7 @@ class Hub:
 
     def _apply_control_event(self, event: Event) -> None:
         """Apply a change of users (the event's audience) or of a role. The latter lets other greenlets run."""
+        self.on_control_event(event)
         if event.type is EventType.ROLE_CHANGED:
             for connection in self._index.replace_role(event.payload["role"], event.payload["to"]):
                 self._send_reset(connection)

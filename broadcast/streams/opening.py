@@ -51,8 +51,8 @@ def open_stream(
 ) -> Connection:
     """Subscribe, then prepare what the client has missed since its cursor. Reads the database.
 
-    `read_subscriber(is_retry)` returns the current identity; on a retry, roles or session have changed, so it reads
-    them again. Raises StreamLimitExceeded: over a limit, or BUSY.
+    `read_subscriber(is_retry)` returns the current identity, at first as it is remembered; on a retry it asks the
+    database. Raises StreamLimitExceeded: over a limit, or BUSY.
     """
     resume_point = resolve_resume_point(cursor_text, hub)
     for attempt in range(_MAX_ATTEMPTS):
@@ -68,19 +68,19 @@ def open_stream(
                 viewer_as_of_seq=subscriber.as_of_seq,
                 now=now,
             )
-            break
-    else:
-        raise StreamLimitExceeded(UnloggedEvent.BUSY)
-    try:
-        if subscriber.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
-            seconds_left = (subscriber.expires_at - now).total_seconds()
-            connection.ends_at = min(connection.ends_at, time.monotonic() + seconds_left)
-        inbox = open_inbox(subscriber.viewer, now=now)
-        connection.preamble = build_preamble(hub, connection, resume_point, inbox, now=now)
-    except BaseException:
-        hub.close(connection, "failed to open")
-        raise
-    return connection
+            try:
+                if subscriber.expires_at:  # a stream outlives the session or the token by no more than a heartbeat
+                    seconds_left = (subscriber.expires_at - now).total_seconds()
+                    connection.ends_at = min(connection.ends_at, time.monotonic() + seconds_left)
+                inbox = open_inbox(subscriber.viewer, now=now)
+                if attempt == 0 and not hub.has_delivered(inbox.head):
+                    raise StaleIdentity  # an identity from memory is as old as the hub, and the log has grown since
+                connection.preamble = build_preamble(hub, connection, resume_point, inbox, now=now)
+            except BaseException:
+                hub.close(connection, "failed to open")
+                raise
+            return connection
+    raise StreamLimitExceeded(UnloggedEvent.BUSY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from broadcast.domain import clock
 from broadcast.domain.events import Cursor, Event
 from broadcast.observability import metrics
 from broadcast.store import engine, log
+from broadcast.store.fast.credential_cache import CREDENTIAL_CACHE
 from broadcast.store.live_broadcasts import LIVE_BROADCASTS
 from broadcast.streams.hub import Hub
 
@@ -75,6 +76,7 @@ class Tailer:
                 head = log.get_head()
             if head.epoch != hub_head.epoch:
                 _log.warning("tail.new_epoch", ours=str(hub_head), found=str(head))
+                CREDENTIAL_CACHE.current.clear()
                 self._hub.start(head)
                 self._last_delivered = None
                 self._hub.reset_all_streams()

@@ -56,6 +56,7 @@ from broadcast.worker import gauges, readiness
 from broadcast.worker.keepalive import KeepAlive
 from broadcast.worker.known_head import HighWaterMark
 from broadcast.worker.scheduler import tick
+from broadcast.worker.stream_worker import DirectStreams
 
 _log = structlog.get_logger(__name__)
 
@@ -83,6 +84,7 @@ class Runtime:
         self.receipt_sync = ReceiptSync(app, hub)
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
+        self.direct_streams: DirectStreams | None = None  # None: every stream opens through WSGI
         self.scheduler_wakeup = SCHEDULER_WAKEUP.attach(app, GeventEvent())
         self.first_read_attempted = GeventEvent()  # set after the first read of the log, successful or not
         self._greenlets: list[gevent.Greenlet] = []
@@ -262,6 +264,7 @@ def start_worker(worker: Any) -> None:
     runtime.start(should_adopt_sockets=sys.platform == "linux")
     keepalive = KeepAlive(worker.cfg.keepalive)
     worker.timeout_ctx = keepalive.idle_timeout
+    worker.direct_streams = runtime.socket_transport and runtime.direct_streams
     gevent.spawn(_drain_on_shutdown, worker, runtime, keepalive)
     signal.signal(signal.SIGTERM, lambda *_: gevent.spawn(_exit_after_handover, worker))
     freeze_gc()

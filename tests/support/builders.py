@@ -1,13 +1,9 @@
-"""Common steps of tests: build and publish a message, count rows, read a stream of the test client."""
+"""Common steps of tests: build and publish a message, count rows."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy
-from flask.testing import FlaskClient
 
 from broadcast.actions import broadcasts
 from broadcast.domain import clock
@@ -63,44 +59,3 @@ def count_rows() -> dict[str, int]:
     row_counts = dict(db.session.execute(sqlalchemy.select(*counts, head)).mappings().one())
     db.session.rollback()
     return row_counts
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    event: str
-    data: Any
-    id: str | None
-
-
-class StreamReader:
-    """Reads a stream of the test client frame by frame. Fails if a frame never comes: nothing else runs."""
-
-    def __init__(self, http: FlaskClient, path: str = "/api/sse/connect", **options: Any):
-        self.response = http.get(path, buffered=False, **options)
-        assert self.response.mimetype == "text/event-stream", self.response.status
-        self._frames = self._read()
-
-    def next_frame(self) -> Frame | None:
-        """Return the next frame, None at the end of the stream."""
-        return next(self._frames, None)
-
-    def read_until(self, event: str) -> list[Frame]:
-        """Return every frame up to and including the first `event`."""
-        frames: list[Frame] = []
-        while not frames or frames[-1].event != event:
-            frame = self.next_frame()
-            assert frame is not None, f"the stream ended after {frames} without {event}"
-            frames.append(frame)
-        return frames
-
-    def close(self) -> None:
-        self.response.close()
-
-    def _read(self) -> Iterator[Frame]:
-        for chunk in self.response.response:
-            for block in chunk.split(b"\n\n"):
-                fields = dict(line.split(": ", 1) for line in block.decode().split("\n") if ": " in line)
-                if "event" in fields:
-                    data = "\n".join(ln[6:] for ln in block.decode().split("\n") if ln.startswith("data: "))
-                    is_json = self.response.request.path.startswith("/api/") or data.startswith("{")
-                    yield Frame(fields["event"], json.loads(data) if is_json else data, fields.get("id"))

@@ -42,7 +42,7 @@ class BrowserClient:
                 with write_transaction() as session:
                     session.add(UserSession(token_hash=hash_token(token), user_id=user_id, created_at=now, seen_at=now))
             with client.http.session_transaction() as cookie:
-                cookie["token"] = token
+                cookie.update(token=token, csrf_token=f"{user_id}-{secrets.token_hex(20)}")
         return client
 
     def get(self, path: str, **options):

@@ -12,6 +12,11 @@ from broadcast.store.transactions import write_transaction
 _MIN_INTERVAL = timedelta(minutes=5)  # nobody needs a finer resolution
 
 
+def is_use_noteworthy(used_at: datetime | None, now: datetime) -> bool:
+    """Whether a use at `now` is to be written; `used_at` is the stored last use."""
+    return used_at is None or now - used_at > _MIN_INTERVAL
+
+
 class LastUsedBuffer:
     """One worker's sessions and tokens with an unwritten last use. A dying worker loses a few seconds of them."""
 
@@ -21,11 +26,11 @@ class LastUsedBuffer:
 
     def note_session(self, session_id: int, used_at: datetime | None, *, now: datetime) -> None:
         """Note that a session was used; `used_at` is its stored last use."""
-        if used_at is None or now - used_at > _MIN_INTERVAL:
+        if is_use_noteworthy(used_at, now):
             self._session_ids.add(session_id)
 
     def note_token(self, token_id: int, used_at: datetime | None, *, now: datetime) -> None:
-        if used_at is None or now - used_at > _MIN_INTERVAL:
+        if is_use_noteworthy(used_at, now):
             self._token_ids.add(token_id)
 
     def flush(self, now: datetime) -> None:

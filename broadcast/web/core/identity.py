@@ -7,29 +7,32 @@ marked `may_be_embedded`, and only for pages of its own origin.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import flask
 from flask import Flask, current_app, g, request
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
-from broadcast.actions import sessions, tokens
+from broadcast.actions import sessions
 from broadcast.base.errors import BroadcastError, Forbidden, NotSignedIn
 from broadcast.config.settings import SETTINGS, Settings
-from broadcast.domain import clock, permissions
-from broadcast.domain.actor import Actor
+from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import credentials
-from broadcast.store.credentials import Credential
 from broadcast.store.database import db
-from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER
+from broadcast.store.fast.credential_cache import CREDENTIAL_CACHE
 from broadcast.streams.hub import HUB
 from broadcast.web.auth.proxy import PROXY_SIGN_IN, ProxyAuthenticator
 from broadcast.web.core import resumable_forms
-from broadcast.web.core.peer import is_forwarded, is_peer_in
-from broadcast.web.embed import tokens as embed_tokens
+from broadcast.web.core.authentication import (
+    CredentialSource,
+    Identity,
+    authenticate_bearer,
+    authenticate_session,
+    read_bearer_token,
+)
+from broadcast.web.core.error_handlers import is_stream_request
+from broadcast.web.core.peer import get_peer_address, is_address_in, is_forwarded
 
 AccessRule = Literal["anyone", "person", "account", "operator", "events", "embed", "provider"] | Permission
 csrf = CSRFProtect()
@@ -37,6 +40,7 @@ _MISSING_SCOPE_MESSAGES = {
     "events": "Sending events needs a token with the scope events. Ask an administrator for one.",
     "embed": "This needs a token with the scope embed. Ask an administrator for one.",
 }
+_EMBEDDED_MESSAGE = "An embedded inbox is not allowed to do this."
 
 
 class PageExpired(Forbidden):
@@ -44,46 +48,6 @@ class PageExpired(Forbidden):
 
     def __init__(self) -> None:
         super().__init__("This page has expired, or cookies are off. Reload it and try again.")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The authenticated user. `session_name` names the session or token for the hub; `session_id` is None for tokens.
-    `authenticated_at` is the time of sign-in, or of the token's creation.
-
-    `token_id` is the token's id; `expires_at` is the latest end of this identity. `origin` is the site whose pages
-    embed the inbox.
-    """
-
-    actor: Actor
-    username: str
-    session_name: str
-    authenticated_at: datetime
-    has_password: bool
-    session_id: int | None = None
-    token_id: int | None = None
-    expires_at: datetime | None = None
-    origin: str | None = None
-
-    @property
-    def id(self) -> int:
-        return self.actor.user_id
-
-    @property
-    def name(self) -> str:
-        return self.actor.name
-
-    @property
-    def roles(self) -> list[str]:
-        return sorted(self.actor.roles)
-
-    @property
-    def is_admin(self) -> bool:
-        return self.actor.may_administer
-
-    def may(self, permission: str) -> bool:
-        """For templates: actions without permission are not offered."""
-        return self.actor.may(Permission(permission))
 
 
 def allow(
@@ -133,7 +97,7 @@ def _check_access() -> None:
     """Authenticate and authorize the request; `g.refusal` says why it is not allowed."""
     g.refusal = None
     try:
-        _load_identity()
+        _load_identity(CREDENTIAL_CACHE.current if is_stream_request() else credentials)
         _authorize()
     except BroadcastError as refusal:
         g.refusal = refusal
@@ -144,106 +108,28 @@ def _raise_refusal() -> None:
         raise g.refusal
 
 
-def _load_identity() -> None:
+def _load_identity(source: CredentialSource) -> None:
     g.identity = None
     # before the roles are read, so that the hub can tell whether they are stale when a stream opens
-    g.hub_seq = _get_hub_seq()
+    g.hub_seq = HUB.current.seq
     if request.endpoint is None or request.endpoint == "static":
         return
-    authorization = request.headers.get("Authorization", "")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() == "bearer" and token.strip().startswith(embed_tokens.PREFIX):
-        g.identity = _authenticate_embed_token(token.strip(), clock.now())
-    elif scheme.lower() == "bearer":
-        g.identity = _authenticate_token(token.strip(), clock.now())
+    token, now = read_bearer_token(request.headers.get("Authorization", "")), clock.now()
+    if token is not None:
+        g.identity = authenticate_bearer(token, origin=request.headers.get("Origin"), source=source, now=now)
     elif token := flask.session.get("token"):
-        g.identity = _verify_proxy_user(_authenticate_session(token, clock.now()))
+        g.identity = _verify_proxy_user(authenticate_session(token, source=source, now=now))
         if g.identity is not None:
             resumable_forms.bind_csrf_token(g.identity.id)
 
 
 def recheck_access() -> None:
-    """Load the session and roles again. Raises NotSignedIn or Forbidden when they no longer allow this request."""
+    """Read the session and roles from the database. Raises NotSignedIn or Forbidden when they no longer allow this
+    request.
+    """
     db.session.rollback()
-    _load_identity()
-    _check_rule(current_app.view_functions[request.endpoint].rule)
-
-
-def _get_hub_seq() -> int:
-    head = HUB.current.head
-    return head.seq if head else 0
-
-
-def _authenticate_session(token: str, now: datetime) -> Identity | None:
-    credential = credentials.find_by_session_token(tokens.hash_token(token))
-    if credential is None or not _touch_if_active(credential, now):
-        return None
-    actor = replace(_build_actor(credential, may_use_console=True), signed_in_at=credential.created_at)
-    session_name = sessions.format_session_key(credential.id)
-    expires_at = credential.created_at + _get_max_session_age(credential)
-    return _build_identity(credential, actor, session_name, expires_at, session_id=credential.id)
-
-
-def _get_max_session_age(credential: Credential) -> timedelta:
-    """The maximum age of a session; one from a provider is shorter, until the provider is asked again."""
-    settings = SETTINGS.current
-    hours = settings.session_max_hours
-    return timedelta(hours=min(hours, settings.oidc_session_hours) if credential.issuer else hours)
-
-
-def _touch_if_active(credential: Credential, now: datetime) -> bool:
-    """Whether a session is still valid; if so, its use is recorded."""
-    settings = SETTINGS.current
-    is_idle = now - credential.used_at > timedelta(hours=settings.session_idle_hours)
-    is_old = now - credential.created_at > _get_max_session_age(credential)
-    if credential.ended_at or credential.disabled_at or is_idle or is_old:
-        return False
-    LAST_USED_BUFFER.current.note_session(credential.id, credential.used_at, now=now)
-    return True
-
-
-def _authenticate_embed_token(token: str, now: datetime) -> Identity:
-    """Sets `g.embedded_in` before checking expiry, so that the page may read that its token has expired."""
-    claims = embed_tokens.read(token)
-    credential = claims and credentials.find_by_embedded_session(claims[0])
-    if credential is None:
-        raise NotSignedIn("This token is not valid. Ask your server for a new one.")
-    settings = SETTINGS.current
-    if credential.origin not in settings.embed_origins or request.headers.get("Origin") != credential.origin:
-        raise Forbidden("This token is for another site.")
-    g.embedded_in, g.scopes = credential.origin, set()
-    if claims[1] <= now or not _touch_if_active(credential, now):
-        raise NotSignedIn("This token has expired. Ask your server for a new one.")
-    session_name = f"{sessions.format_session_key(credential.id)} {tokens.format_token_key(credential.token_id)}"
-    actor = _build_actor(credential, may_use_console=False)
-    return _build_identity(credential, actor, session_name, claims[1], origin=credential.origin)
-
-
-def _authenticate_token(token: str, now: datetime) -> Identity:
-    credential = credentials.find_by_api_token(tokens.hash_token(token))
-    if credential is None:
-        raise NotSignedIn("This token is not valid. Ask an administrator for a new one.")
-    if credential.ended_at or credential.disabled_at or (credential.expires_at and credential.expires_at <= now):
-        raise NotSignedIn("This token has expired or was revoked. Ask an administrator for a new one.")
-    LAST_USED_BUFFER.current.note_token(credential.id, credential.used_at, now=now)
-    g.scopes = set(credential.scopes.split())
-    actor = _build_actor(credential, may_use_console="admin" in g.scopes)
-    token_name = tokens.format_token_key(credential.id)
-    return _build_identity(credential, actor, token_name, credential.expires_at, token_id=credential.id)
-
-
-def _build_identity(
-    credential: Credential, actor: Actor, session_name: str, expires_at: datetime | None, **ids: Any
-) -> Identity:
-    return Identity(
-        actor=actor,
-        username=credential.username,
-        session_name=session_name,
-        authenticated_at=credential.created_at,
-        has_password=credential.has_password,
-        expires_at=expires_at,
-        **ids,
-    )
+    _load_identity(credentials)
+    _authorize()
 
 
 def _verify_proxy_user(identity: Identity | None) -> Identity | None:
@@ -259,47 +145,36 @@ def _verify_proxy_user(identity: Identity | None) -> Identity | None:
     return None
 
 
-def _build_actor(credential: Credential, *, may_use_console: bool) -> Actor:
-    """The actor with the permissions of its roles. No console permissions for a token without the console scope."""
-    may_announce = credential.scopes is not None and "events" in credential.scopes.split()
-    if not may_use_console:
-        return Actor(credential.user_id, credential.name, credential.roles, may_ingest_events=may_announce)
-    allowed = permissions.get_role_permissions(credential.roles)
-    return Actor(
-        credential.user_id, credential.name, credential.roles, "admin" in credential.roles, may_announce, allowed
-    )
-
-
 def _authorize() -> None:
     if request.endpoint is None or request.endpoint == "static":
         return  # Flask answers 404 and 405; static files are public
     rule = getattr(current_app.view_functions[request.endpoint], "rule", None)
-    _check_rule(rule)
+    if rule in ("anyone", "provider") or (rule == "operator" and _is_trusted_scraper()):
+        if g.identity and g.identity.origin:
+            raise Forbidden(_EMBEDDED_MESSAGE)
+    else:
+        check_rule(rule, current_identity(), endpoint=request.endpoint)
     if request.method not in ("GET", "HEAD", "OPTIONS") and rule != "provider":
         _check_origin()
 
 
-def _check_rule(rule: AccessRule | None) -> None:
-    if g.identity and g.identity.origin:
-        if rule == "person" and is_embeddable(request.endpoint):
+def check_rule(rule: AccessRule | None, identity: Identity, *, endpoint: str) -> None:
+    """Raises Forbidden unless this user may call a view with this rule."""
+    if identity.origin:
+        if rule == "person" and is_embeddable(endpoint):
             return
-        raise Forbidden("An embedded inbox is not allowed to do this.")
-    if rule in ("anyone", "provider") or (rule == "operator" and _is_trusted_scraper()):
-        return
-    identity = current_identity()
-    if rule == "person" and (identity.session_id or g.scopes & {"inbox", "admin"}):
+        raise Forbidden(_EMBEDDED_MESSAGE)
+    if rule == "person" and (identity.session_id or identity.scopes & {"inbox", "admin"}):
         return
     if rule == "account" and identity.session_id:
         return
-    if rule == "operator" and identity.is_admin:
-        return
-    if rule == "operator" and identity.session_id is None and "metrics" in g.scopes:
+    if rule == "operator" and (identity.is_admin or "metrics" in identity.scopes):
         return
     if isinstance(rule, Permission) and identity.actor.may(rule):
         return
     if rule == "events" and identity.actor.may_ingest_events:
         return
-    if rule == "embed" and identity.token_id and "embed" in g.scopes:
+    if rule == "embed" and "embed" in identity.scopes:
         return
     raise Forbidden(_MISSING_SCOPE_MESSAGES[rule]) if rule in _MISSING_SCOPE_MESSAGES else Forbidden()
 
@@ -307,7 +182,7 @@ def _check_rule(rule: AccessRule | None) -> None:
 def _is_trusted_scraper() -> bool:
     """A direct client in METRICS_FROM. The address alone proves nothing: a local proxy has it for everybody."""
     networks = SETTINGS.current.metrics_networks
-    return bool(networks) and is_peer_in(request, networks) and not is_forwarded(request)
+    return bool(networks) and is_address_in(get_peer_address(request), networks) and not is_forwarded(request)
 
 
 def _check_origin() -> None:

@@ -20,12 +20,13 @@ from broadcast.web.core.error_handlers import is_stream_request, make_stream_ref
 from broadcast.web.core.redis_limit_storage import RedisLimitStorage
 from broadcast.web.core.request_parsing import read_json_object
 
+UNKNOWN_ADDRESS = "unknown"
 limiter = Limiter(key_func=lambda: get_user_or_client_key(), headers_enabled=False, key_prefix="broadcast")
 
 
 def get_remote_address() -> str:
     """The client's address, for display."""
-    return request.remote_addr or "unknown"
+    return request.remote_addr or UNKNOWN_ADDRESS
 
 
 def get_client_key() -> str:
@@ -34,7 +35,11 @@ def get_client_key() -> str:
 
 
 def get_user_or_client_key() -> str:
-    return f"user:{g.identity.id}" if getattr(g, "identity", None) else f"address:{get_client_key()}"
+    return _format_user_key(g.identity.id) if getattr(g, "identity", None) else f"address:{get_client_key()}"
+
+
+def _format_user_key(user_id: int) -> str:
+    return f"user:{user_id}"
 
 
 def _get_account_key() -> str:
@@ -130,17 +135,31 @@ def _select_buckets() -> Buckets:
 
 def _enforce_limits() -> Response | None:
     """Count the request, and refuse it above a limit. Raises TooManyRequests."""
-    settings = SETTINGS.current
-    if not settings.ratelimit_enabled or request.endpoint is None or request.endpoint == "static":
+    if request.endpoint is None or request.endpoint == "static":
         return None
     for bucket in _select_buckets():
-        limit, key = getattr(settings, bucket.setting_name), bucket.key()
-        for item in _parse_limits(limit):
-            if limiter.limiter.hit(item, bucket.name, key):
-                continue
-            if is_stream_request():
-                return make_stream_refusal("BUSY")
-            raise TooManyRequests(str(item), min(60, item.get_expiry()))
+        exceeded = _count(bucket, bucket.key())
+        if exceeded and is_stream_request():
+            return make_stream_refusal("BUSY")
+        if exceeded:
+            raise TooManyRequests(str(exceeded), min(60, exceeded.get_expiry()))
+    return None
+
+
+def may_open_stream(user_id: int, address: str) -> bool:
+    """Count a stream that opens before WSGI; False above a limit."""
+    keys = (client_address.get_client_key(address), _format_user_key(user_id))
+    return not any(_count(bucket, key) for bucket, key in zip(_STREAM_BUCKETS, keys, strict=True))
+
+
+def _count(bucket: Bucket, key: str) -> RateLimitItem | None:
+    """Count in this bucket; return the limit that is exceeded, if any."""
+    settings = SETTINGS.current
+    if not settings.ratelimit_enabled:
+        return None
+    for item in _parse_limits(getattr(settings, bucket.setting_name)):
+        if not limiter.limiter.hit(item, bucket.name, key):
+            return item
     return None
 
 

@@ -14,9 +14,9 @@ def get_peer_address(request: Request) -> str:
     return environ.get("REMOTE_ADDR") or ""
 
 
-def is_peer_in(request: Request, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+def is_address_in(peer_address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
     try:
-        address = ip_address(get_peer_address(request))
+        address = ip_address(peer_address)
     except ValueError:
         return False
     address = getattr(address, "ipv4_mapped", None) or address

@@ -7,9 +7,13 @@ greenlet.
 SQLite runs in this process and never lets other greenlets run, so more than two at a time would only delay each other.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flask import Flask, Response, g
 from gevent.lock import BoundedSemaphore
 
+from broadcast.base.app_parts import AppPart
 from broadcast.config.settings import Settings
 from broadcast.web.core.error_handlers import is_stream_request, make_stream_refusal
 
@@ -23,15 +27,39 @@ def get_max_concurrent_openings(settings: Settings) -> int:
     return _MAX_OPENINGS_ON_SQLITE if settings.database_uri.startswith("sqlite") else _MAX_OPENINGS_ON_SERVER
 
 
+class StreamAdmission:
+    """The slots of one worker."""
+
+    def __init__(self, slot_count: int):
+        self._semaphore = BoundedSemaphore(slot_count)
+
+    def acquire(self) -> bool:
+        """Wait for a slot; False when there was none in time."""
+        return self._semaphore.acquire(timeout=_ADMISSION_TIMEOUT_SECONDS)
+
+    def release(self) -> None:
+        self._semaphore.release()
+
+    @contextmanager
+    def slot(self) -> Iterator[bool]:
+        """Whether there was a slot in time, which is released at the end."""
+        is_admitted = self.acquire()
+        try:
+            yield is_admitted
+        finally:
+            if is_admitted:
+                self.release()
+
+
 def init_app(app: Flask, settings: Settings) -> None:
     """Acquire a slot before a stream's first database query; release it at the end of the request."""
-    semaphore = BoundedSemaphore(get_max_concurrent_openings(settings))
+    admission = STREAM_ADMISSION.attach(app, StreamAdmission(get_max_concurrent_openings(settings)))
 
     @app.before_request
     def _acquire_slot() -> Response | None:
         if not is_stream_request():
             return None
-        if not semaphore.acquire(timeout=_ADMISSION_TIMEOUT_SECONDS):
+        if not admission.acquire():
             return make_stream_refusal("BUSY")
         g.is_through = True
         return None
@@ -39,4 +67,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     @app.teardown_request
     def _release_slot(_problem: BaseException | None) -> None:
         if g.pop("is_through", False):
-            semaphore.release()
+            admission.release()
+
+
+STREAM_ADMISSION = AppPart[StreamAdmission]("stream_admission")

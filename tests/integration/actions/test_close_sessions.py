@@ -15,7 +15,6 @@ from broadcast.streams.hub import HUB
 from broadcast.worker.scheduler import tick
 from tests.conftest import deliver_new_events
 from tests.support.builders import (
-    StreamReader,
     build_message,
     build_role_message,
     build_user_message,
@@ -24,6 +23,7 @@ from tests.support.builders import (
     publish_message,
 )
 from tests.support.routes import make_bearer_headers
+from tests.support.stream_reader import StreamReader
 
 NOW = clock.now()
 SIGN_OUT = build_user_message("bob", "charlie", closeSessions=True)

@@ -19,7 +19,6 @@ from broadcast.store.inbox import InboxFilters
 from tests.conftest import deliver_new_events
 from tests.support.app_state_machine import AppStateMachine, run_state_machine
 from tests.support.builders import (
-    StreamReader,
     build_message,
     build_role_message,
     build_user_message,
@@ -27,6 +26,7 @@ from tests.support.builders import (
     load_actor,
     publish_message,
 )
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
 
 NAMES = ("alice", "bob", "charlie")

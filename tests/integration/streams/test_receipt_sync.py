@@ -9,7 +9,8 @@ from broadcast.actions import receipts as actions
 from broadcast.domain import clock
 from broadcast.streams.hub import HUB
 from broadcast.streams.receipt_sync import ReceiptSync
-from tests.support.builders import StreamReader, load_actor, publish_message
+from tests.support.builders import load_actor, publish_message
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
 
 NOW = clock.now()

@@ -53,6 +53,8 @@ ONLY_IN: dict[str, set[str]] = {
     "jinja2": {"web", "content", "ingest"},
     "redis": {"bus"},
     "limits": {"web"},
+    "httptools": {"web"},
+    "gunicorn": {"worker"},
     "argon2": {"actions"},
     "kafka": {"ingest"},
     "nh3": {"content"},

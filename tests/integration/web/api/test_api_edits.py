@@ -4,14 +4,8 @@ import pytest
 
 from broadcast.store import broadcasts
 from tests.conftest import deliver_new_events
-from tests.support.builders import (
-    StreamReader,
-    build_message,
-    build_role_message,
-    count_rows,
-    load_actor,
-    publish_message,
-)
+from tests.support.builders import build_message, build_role_message, count_rows, load_actor, publish_message
+from tests.support.stream_reader import StreamReader
 
 URL = "/api/admin/broadcasts"
 

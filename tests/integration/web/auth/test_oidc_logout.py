@@ -14,9 +14,10 @@ from broadcast.store.models import User, UserSession
 from broadcast.store.transactions import write_transaction
 from broadcast.streams.hub import HUB
 from tests.conftest import deliver_new_events
-from tests.support.builders import StreamReader, count_rows, load_actor
+from tests.support.builders import count_rows, load_actor
 from tests.support.oidc_login import authorize_at_provider, expect_login_refused, sign_in_with_provider
 from tests.support.oidc_provider import LOGOUT_EVENT, generate_key
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
 
 PATH = "/login/organisation/logout"

@@ -14,14 +14,8 @@ from broadcast.domain.signed_csv import has_valid_signature
 from broadcast.store import broadcasts, log
 from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from tests.conftest import deliver_new_events
-from tests.support.builders import (
-    StreamReader,
-    build_message,
-    build_user_message,
-    count_rows,
-    load_actor,
-    publish_message,
-)
+from tests.support.builders import build_message, build_user_message, count_rows, load_actor, publish_message
+from tests.support.stream_reader import StreamReader
 
 NOW = clock.now()
 

@@ -6,14 +6,8 @@ import pytest
 
 from broadcast.store import users
 from tests.conftest import deliver_new_events
-from tests.support.builders import (
-    StreamReader,
-    build_message,
-    build_role_message,
-    count_rows,
-    load_actor,
-    publish_message,
-)
+from tests.support.builders import build_message, build_role_message, count_rows, load_actor, publish_message
+from tests.support.stream_reader import StreamReader
 
 
 def text_of(response) -> str:

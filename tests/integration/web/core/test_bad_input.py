@@ -3,7 +3,8 @@
 import pytest
 
 from broadcast.domain.message import MAX_CONTENT_BYTES
-from tests.support.builders import StreamReader, build_message, build_role_message, build_user_message, count_rows
+from tests.support.builders import build_message, build_role_message, build_user_message, count_rows
+from tests.support.stream_reader import StreamReader
 
 URL = "/api/admin/broadcasts"
 

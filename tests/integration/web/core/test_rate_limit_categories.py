@@ -3,7 +3,8 @@
 import pytest
 
 from broadcast.web.core.limits import limiter
-from tests.support.builders import StreamReader, build_message
+from tests.support.builders import build_message
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
 
 ALL = {"title": "T", "content": "C", "targetType": "ALL", "when": "now"}

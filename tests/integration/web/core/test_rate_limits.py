@@ -4,8 +4,9 @@ import pytest
 from redis import Redis
 
 from broadcast.web.core.limits import limiter
-from tests.support.builders import StreamReader, build_message, count_rows
+from tests.support.builders import build_message, count_rows
 from tests.support.ports import find_free_port
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
 
 

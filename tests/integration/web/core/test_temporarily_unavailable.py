@@ -17,7 +17,8 @@ from broadcast.store import inbox
 from broadcast.store.database import db
 from broadcast.store.fast.prepared_query import PreparedQuery
 from tests.conftest import deliver_new_events
-from tests.support.builders import StreamReader, build_message, count_rows, load_actor, publish_message
+from tests.support.builders import build_message, count_rows, load_actor, publish_message
+from tests.support.stream_reader import StreamReader
 
 PASSWORD = "correct horse battery"
 

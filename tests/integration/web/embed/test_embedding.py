@@ -17,8 +17,9 @@ from broadcast.store.transactions import write_transaction
 from broadcast.streams.hub import HUB
 from broadcast.web.embed import tokens as embed_tokens
 from tests.conftest import deliver_new_events
-from tests.support.builders import StreamReader, build_user_message, count_rows, load_actor, publish_message
+from tests.support.builders import build_user_message, count_rows, load_actor, publish_message
 from tests.support.routes import build_route_path, get_route_method, make_bearer_headers
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
 
 SITE, OTHER, STRANGER = "https://intranet.example", "https://shop.example:8443", "https://evil.example"

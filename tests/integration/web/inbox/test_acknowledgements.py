@@ -10,7 +10,8 @@ from broadcast.domain.revisions import hash_text
 from tests.conftest import deliver_new_events
 from tests.integration.web.api.test_api import publish
 from tests.integration.web.console.test_plain_forms import text_of
-from tests.support.builders import StreamReader, build_message, load_actor
+from tests.support.builders import build_message, load_actor
+from tests.support.stream_reader import StreamReader
 
 SCRIPT = {"Accept": "application/json"}
 URL = "/api/admin/broadcasts"

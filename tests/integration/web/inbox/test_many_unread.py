@@ -9,7 +9,8 @@ from broadcast.store import log
 from broadcast.store.models import Broadcast, LogHead
 from broadcast.store.transactions import write_transaction
 from broadcast.streams.hub import HUB
-from tests.support.builders import StreamReader, load_actor, publish_message
+from tests.support.builders import load_actor, publish_message
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
 
 MANY = 10_000

@@ -1,4 +1,4 @@
-"""Streams on the WSGI transport: opening, resuming, role changes, and ending."""
+"""Streams on every path: opening, resuming, role changes, and ending."""
 
 import pytest
 from sqlalchemy import update
@@ -14,15 +14,12 @@ from broadcast.store.transactions import write_transaction
 from broadcast.streams.hub import HUB
 from broadcast.worker.runtime import RUNTIME
 from tests.conftest import deliver_new_events
-from tests.support.builders import (
-    StreamReader,
-    build_message,
-    build_role_message,
-    build_user_message,
-    load_actor,
-    publish_message,
-)
+from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
+from tests.support.routes import make_bearer_headers
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
+
+pytestmark = pytest.mark.usefixtures("stream_path")
 
 
 def publish(app, *raws: dict, reach: bool = True) -> list[int]:
@@ -44,6 +41,16 @@ def head(app) -> str:
 
 
 # ---- opening
+
+
+@pytest.mark.parametrize("path", ["/api/sse/connect", "/inbox/stream"])
+def test_each_path_is_taken_by_sessions_and_tokens(app, client, stream_path, path):
+    by_session = StreamReader(client_of(client, "bob"), path)
+    by_token = StreamReader(app.test_client(), path, headers=make_bearer_headers(app, "bob", ["inbox"]))
+    assert [by_session.path_taken, by_token.path_taken] == [stream_path] * 2
+    by_session.close()
+    by_token.close()
+    assert len(HUB.of(app)) == 0
 
 
 def test_first_connection_gets_what_is_pending_then_connected_then_live(app, client):

@@ -8,8 +8,11 @@ from broadcast.domain.actor import SYSTEM
 from broadcast.factory import create_app
 from broadcast.streams.hub import HUB
 from tests.conftest import deliver_new_events
-from tests.support.builders import StreamReader, load_actor
+from tests.support.builders import load_actor
+from tests.support.stream_reader import StreamReader
 from tests.support.users import BrowserClient
+
+pytestmark = pytest.mark.usefixtures("stream_path")
 
 
 def open_streams(app) -> int:

@@ -1,4 +1,4 @@
-"""The two stream endpoints: HTML cards for the inbox, JSON for programs. Both use one hub, over either transport.
+"""The two stream endpoints in Flask: HTML cards for the inbox, JSON for programs, over either transport.
 
 `StreamResponse` hands gunicorn's plain socket to the hub and raises StopIteration, which gunicorn's async workers treat
 as a finished connection: they close their copy, the greenlet ends, and the stream continues in the hub. Where the
@@ -14,16 +14,16 @@ import structlog
 from flask import Blueprint, Response, g, request
 
 from broadcast.actions import notify
-from broadcast.base.errors import Forbidden
 from broadcast.streams import sse
 from broadcast.streams.connection import Connection
 from broadcast.streams.hub import HUB, Hub, StreamLimitExceeded
-from broadcast.streams.opening import Subscriber, open_stream
 from broadcast.streams.socket_transport import SocketTransport
 from broadcast.streams.wsgi_transport import WsgiTransport
 from broadcast.web.core import identity, limits
+from broadcast.web.core.authentication import Identity
 from broadcast.web.core.error_handlers import make_stream_refusal
 from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.streams.stream_request import API_PATH, INBOX_PATH, StreamRequest
 from broadcast.worker.runtime import RUNTIME
 
 blueprint = Blueprint("stream", __name__)
@@ -36,7 +36,7 @@ class StreamResponse(Response):
     def __init__(self, hub: Hub, connection: Connection, socket_transport: SocketTransport | None):
         self._transport = WsgiTransport()
         super().__init__(self._transport.generate_body(hub, connection), mimetype="text/event-stream")
-        self.headers["X-Accel-Buffering"] = "no"
+        self.headers.update(make_stream_headers())
         self._connection, self._socket_transport = connection, socket_transport
         # the body ends the stream, but a body that was never started (HEAD, early disconnect) does not
         self.call_on_close(lambda: hub.close(connection, "left"))
@@ -47,16 +47,23 @@ class StreamResponse(Response):
         g.pop("subscribed", None)  # from here on the transport or this response ends the stream
         if not may_detach or not self._connection.is_open:
             return super().__call__(environ, start_response)
-        head = "".join(f"{name}: {value}\r\n" for name, value in self.get_wsgi_headers(environ))
         try:
-            self._socket_transport.adopt(
-                self._connection, sock, f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n".encode("latin-1")
-            )
+            self._socket_transport.adopt(self._connection, sock, encode_response_head(self, environ))
         except OSError as problem:  # for example no file descriptor left in this worker; another may have one
             _log.warning("stream.not_taken_over", problem=str(problem))
             self.response = [sse.encode_refusal("BUSY")]
             return super().__call__(environ, start_response)
         raise StopIteration
+
+
+def make_stream_headers() -> dict[str, str]:
+    return {"X-Accel-Buffering": "no"}  # nginx would hold the stream back
+
+
+def encode_response_head(response: Response, environ: dict[str, Any]) -> bytes:
+    """The head of a response whose socket the server lets go of."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in response.get_wsgi_headers(environ))
+    return f"HTTP/1.1 {response.status}\r\n{fields}Connection: close\r\n\r\n".encode("latin-1")
 
 
 @blueprint.teardown_app_request
@@ -71,18 +78,16 @@ def is_plain_socket(sock: Any) -> bool:
     return type(sock) in (gevent.socket.socket, socket.socket)
 
 
-@blueprint.get("/inbox/stream")
+@blueprint.get(INBOX_PATH)
 @allow("person")
 def inbox_stream():
-    return _open_stream("html", label=request.args.get("label", ""))
+    return _open_stream()
 
 
-@blueprint.get("/api/sse/connect")
+@blueprint.get(API_PATH)
 @allow("person", may_be_embedded=True)
 def connect():
-    if request.args.get("userId", str(current_identity().id)) != str(current_identity().id):
-        raise Forbidden("You can only open your own stream.")
-    return _open_stream("json", label=request.args.get("connectionId", ""))
+    return _open_stream()
 
 
 @blueprint.post("/api/sse/disconnect")
@@ -99,26 +104,23 @@ def disconnect():
     return "", 204
 
 
-def _open_stream(representation: str, *, label: str) -> Response:
-    if request.headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none") and not current_identity().origin:
-        raise Forbidden("A stream cannot be opened from another site.")
-    hub = HUB.current
+def _open_stream() -> Response:
+    stream_request = StreamRequest(
+        request.path,
+        request.args,
+        limits.get_remote_address(),
+        request.headers.get("Last-Event-ID"),
+        request.headers.get("Sec-Fetch-Site"),
+    )
+    stream_request.check(current_identity())
     try:
-        connection = g.subscribed = open_stream(
-            hub,
-            _read_subscriber,
-            cursor_text=request.headers.get("Last-Event-ID") or request.args.get("after"),
-            representation=representation,
-            address=limits.get_remote_address(),
-            label=label[:100],
-        )
+        connection = g.subscribed = stream_request.open(_read_identity)
     except StreamLimitExceeded as problem:
         return make_stream_refusal(problem.event_name)
-    return StreamResponse(hub, connection, RUNTIME.current.socket_transport)
+    return StreamResponse(HUB.current, connection, RUNTIME.current.socket_transport)
 
 
-def _read_subscriber(is_retry: bool) -> Subscriber:
+def _read_identity(is_retry: bool) -> tuple[Identity, int]:
     if is_retry:
         identity.recheck_access()
-    caller = current_identity()
-    return Subscriber(caller.actor.viewer, caller.session_name, caller.expires_at, g.hub_seq)
+    return current_identity(), g.hub_seq
