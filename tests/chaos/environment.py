@@ -38,6 +38,7 @@ def start_environment(folder: Path, *, user_count: int, seed: int, requirement: 
         )
         database_proxy, proxied_url = (None, database_url) if postgres_pair else _proxy_database(database_url)
         settings = {"PYTHONPATH": str(PROJECT_ROOT / "tests/support/failpoints"), "FAILPOINTS": str(failpoints)}
+        settings |= {"STREAMS_PER_ADDRESS": "20000"}
         if kafka:
             settings |= {"KAFKA_BOOTSTRAP_SERVERS": kafka.brokers.address, "KAFKA_TOPICS": TOPIC}
         system = System(folder, database_url=proxied_url, redis_url=f"redis://127.0.0.1:{redis_proxy.port}", **settings)

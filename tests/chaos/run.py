@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.chaos import failover_faults, kafka_faults  # noqa: F401 - they add theirs to the table
+from tests.chaos import access_faults, failover_faults, kafka_faults  # noqa: F401 - they add theirs to the table
 from tests.chaos.environment import start_environment
 from tests.chaos.external_faults import EXTERNAL_FAULTS
 from tests.chaos.external_faults import run_tests as run_elsewhere

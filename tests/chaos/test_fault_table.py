@@ -14,8 +14,8 @@ from tests.support.external_audits.audits import AUDITS
 from tests.support.system import PROJECT_ROOT
 
 
-def test_every_fault_from_f01_to_f32_is_run():
-    assert {id[:3] for id in [*FAULTS, *EXTERNAL_FAULTS]} == {f"F{n:02}" for n in range(1, 33)}
+def test_every_fault_from_f01_to_f33_is_run():
+    assert {id[:3] for id in [*FAULTS, *EXTERNAL_FAULTS]} == {f"F{n:02}" for n in range(1, 34)}
     assert not FAULTS.keys() & EXTERNAL_FAULTS.keys()
     assert {*SERVER_FAULTS, *SQLITE_FAULTS, *STANDALONE_FAULTS} <= FAULTS.keys()
     assert {*STANDALONE_FAULTS} <= {fault for fault, needs in FAULT_REQUIREMENTS.items() if needs}
