@@ -3,9 +3,7 @@
 import math
 import random
 import time
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 from flask import Flask
 
@@ -26,20 +24,18 @@ _MAX_PAUSE_SECONDS = 0.1  # between two revocations
 _MAX_CUT_PAUSE_SECONDS = 1.0  # between two cuts: a part of the streams is back
 
 
-@dataclass
-class Access:
-    """What the streams of one token saw at one worker: when it was first told SIGNED_OUT, and requests sent later."""
-
-    signed_out_at: float | None = None
-    opened_after: list[float] = field(default_factory=list)
-
-
 class AccessLoad(StreamLoad):
-    """A load that notes which streams open after their worker has ended another stream of the same token."""
+    """A load that notes which streams open though their worker had heard that their token has no access.
+
+    It had, if it ended another stream of that token before, or if the request was sent after `all_informed_at`.
+    """
 
     def __init__(self, scenario: Scenario, user_tokens: list[str], stream_count: int):
-        self.access: defaultdict[tuple[str, int], Access] = defaultdict(Access)
+        self.all_informed_at = math.inf
+        self.opened_without_access: list[LoadStream] = []
+        self.without_access: set[str] = set()
         self._sent_at: dict[int, float] = {}
+        self._informed_at: dict[tuple[str, int], float] = {}  # by token and worker
         address = ("127.0.0.1", scenario.system.port)
         super().__init__(address, user_tokens, stream_count, cursor=None)
 
@@ -49,11 +45,22 @@ class AccessLoad(StreamLoad):
 
     def _handle_block(self, stream: LoadStream, block: bytes, received_at: float) -> None:
         super()._handle_block(stream, block, received_at)
-        access = self.access[stream.token, stream.worker]
-        if b"event: SIGNED_OUT" in block and access.signed_out_at is None:
-            access.signed_out_at = received_at
-        elif b"event: CONNECTED" in block and self._sent_at[id(stream)] > (access.signed_out_at or math.inf):
-            access.opened_after.append(received_at)
+        key = (stream.token, stream.worker)
+        if b"event: SIGNED_OUT" in block:
+            self._informed_at.setdefault(key, received_at)
+        informed_at = min(self._informed_at.get(key, math.inf), self.all_informed_at)
+        is_without_access = stream.token in self.without_access and self._sent_at[id(stream)] > informed_at
+        if is_without_access and b"event: CONNECTED" in block:
+            self.opened_without_access.append(stream)
+
+    def wait_for_the_others(self, seq: int = 0) -> None:
+        """Wait until every stream with access is current, and has received `seq`."""
+        others = [stream for stream in self.streams if stream.token not in self.without_access]
+        wait_for(
+            lambda: all(stream.is_connected and (stream.last_seq or 0) >= seq for stream in others),
+            seconds=60,
+            description="everybody who has access to be current",
+        )
 
 
 def _disable_user(token: str) -> None:
@@ -80,6 +87,7 @@ def revoke_while_streams_reconnect(scenario: Scenario, scale: float) -> None:
         load.wait_until_connected(seconds=60)
         load.disconnect_all()
         load.wait_until_connected(seconds=60)  # from memory
+        load.without_access.update(leaving)
         with ThreadPoolExecutor(1) as thread:
             revoking = thread.submit(_revoke_all, app, leaving, scenario.rng)
             while not revoking.done():
@@ -87,32 +95,18 @@ def revoke_while_streams_reconnect(scenario: Scenario, scale: float) -> None:
                 cut_count += 1
                 time.sleep(scenario.rng.uniform(0, _MAX_CUT_PAUSE_SECONDS))
             revoking.result()
-        gone = set(leaving)
-        wait_for(
-            lambda: not any(stream.is_connected for stream in load.streams if stream.token in gone),
-            seconds=30,
-            description="every stream without access to end",
-        )
-        seqs_before = {id(stream): stream.last_seq for stream in load.streams if stream.token in gone}
-        wait_for(
-            lambda: all(stream.is_connected for stream in load.streams if stream.token not in gone),
-            seconds=60,
-            description="everybody else to return",
-        )
-        message_seq = _publish_and_find_seq(scenario, staying[0])
-        wait_for(
-            lambda: all((stream.last_seq or 0) >= message_seq for stream in load.streams if stream.token not in gone),
-            seconds=30,
-            description="the last message to reach everybody else",
-        )
-        reached = [s for s in load.streams if s.token in gone and s.last_seq != seqs_before[id(s)]]
-        late = [access for access in load.access.values() if access.opened_after]
+        load.wait_for_the_others(_publish_and_find_seq(scenario, staying[0]))
+        load.all_informed_at = time.monotonic()
+        seqs_before = {id(stream): stream.last_seq for stream in load.streams if stream.token in load.without_access}
+        load.disconnect_all()
+        load.wait_for_the_others(_publish_and_find_seq(scenario, staying[0]))
+        reached = [stream for stream in load.streams if stream.last_seq != seqs_before.get(id(stream), stream.last_seq)]
         scenario.measurements |= {
             "streams": len(load.streams),
-            "reconnects": len(load.disconnections),
             "cuts": cut_count,
+            "reconnects": len(load.disconnections),
         }
-    assert not late, f"{len(late)} times a stream opened at a worker that had ended that token's streams"
+    assert not load.opened_without_access, f"{len(load.opened_without_access)} streams opened without access"
     assert not reached, f"{len(reached)} streams without access got something"
 
 

@@ -28,8 +28,8 @@ Fault = Callable[[Scenario, float], None]
 FAULTS: dict[str, tuple[str, Fault]] = {}
 FAULT_REQUIREMENTS: dict[str, str] = {}
 # the short sets: for `make test`, and for `make test-services`
-SQLITE_FAULTS = ("F01", "F04", "F09", "F10k", "F11", "F21", "F24", "F32")  # F32 begins with F12
-SERVER_FAULTS = ("F02", "F03", "F09d", "F10", "F18", "F19", "F21", "F23")
+SQLITE_FAULTS = ("F01", "F04", "F09", "F10k", "F11", "F21", "F24", "F32", "F33")  # F32 begins with F12
+SERVER_FAULTS = ("F02", "F03", "F09d", "F10", "F18", "F19", "F21", "F23", "F33")
 STANDALONE_FAULTS = ("F28", "F30", "F31")  # on servers too, each in its own environment
 WORKER_FAILPOINTS = [point for point in FAILPOINT_NAMES if point != "offsets"]
 

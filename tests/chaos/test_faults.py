@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import failover_faults, kafka_faults  # noqa: F401 - they add theirs to the table
+from tests.chaos import access_faults, failover_faults, kafka_faults  # noqa: F401 - they add theirs to the table
 from tests.chaos.environment import start_environment
 from tests.chaos.faults import FAULT_REQUIREMENTS, FAULTS, SERVER_FAULTS, SQLITE_FAULTS, STANDALONE_FAULTS
 from tests.chaos.scenario import ChaosEnvironment, Scenario
