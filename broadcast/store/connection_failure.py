@@ -21,104 +21,83 @@ def describe_failure(problem: BaseException, url: URL) -> ConnectionFailure:
     """Explain the driver's error to the operator who set DATABASE_URL."""
     message = " ".join(str(problem).split()).rstrip(".?!")
     if url.get_backend_name() == "sqlite":
-        return _describe_sqlite(message, url)
+        unknown = ("The database file cannot be used.", f"{{path}} cannot be used: {message}.")
+        public, operator = _SQLITE_FAILURES.get(message, unknown)
+        return ConnectionFailure(public, operator.replace("{path}", url.database))
     servers = _format_servers(url)
-    for pattern, public, operator in _FAILURE_PATTERNS:
+    for pattern, (public, operator) in _FAILURES.items():
         if matched := re.search(pattern, message):
-            fields = {
-                "where": servers,
-                "user": url.username or "",
-                "create": _build_create_command(url),
-            } | matched.groupdict()
-            return ConnectionFailure(public, operator.format_map(fields))
+            fields = {"where": servers, "user": url.username or "", "create": _build_create_command(url)}
+            return ConnectionFailure(public, operator.format_map(fields | matched.groupdict()))
     return ConnectionFailure(
         "The database does not answer.", f"The database at {servers} does not answer as it should: {message}."
     )
 
 
 # In this order: that one of several servers refuses says more than that another is down.
-_FAILURE_PATTERNS = (
-    (
-        r"in a read-only transaction",
+_FAILURES = {
+    r"in a read-only transaction": (
         "The database is read-only.",
         "The server at {where} is read-only: perhaps a standby. Name the primary, or all servers, in DATABASE_URL.",
     ),
-    (
-        r'FATAL: +database "(?P<database>.*?)" does not exist',
+    r'FATAL: +database "(?P<database>.*?)" does not exist': (
         "The database in DATABASE_URL does not exist.",
         'The database "{database}" does not exist on {where}. Create it with `{create}`, or correct DATABASE_URL.',
     ),
-    (
-        r"password authentication failed|no password supplied|FATAL: +role .* does not exist|Peer authentication failed",
+    r"password authentication failed|no password supplied|FATAL: +role .* does not exist|Peer authentication failed": (
         "The database refuses the user name or password in DATABASE_URL.",
         'The server at {where} refuses the user "{user}" or the password. Correct DATABASE_URL, or set the password with '
         "`ALTER ROLE`.",
     ),
-    (
-        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+    r"no pg_hba\.conf entry|pg_hba\.conf rejects": (
         "The database accepts no connection from this machine.",
         'The server at {where} accepts no connection from this machine for the user "{user}". Add a line to its pg_hba.conf.',
     ),
-    (
-        r"permission denied for database",
+    r"permission denied for database": (
         "The database refuses the user in DATABASE_URL.",
         'The user "{user}" may not connect to this database on {where}. Grant it with `GRANT CONNECT ON DATABASE`.',
     ),
-    (
-        r"session is read-only|session is not read-only",
+    r"session is read-only|session is not read-only": (
         "None of the servers in DATABASE_URL takes writes.",
         "None of the servers in DATABASE_URL ({where}) takes writes. Promote a standby, or add the primary.",
     ),
-    (
-        r"too many (clients|connections)|remaining connection slots are reserved",
+    r"too many (clients|connections)|remaining connection slots are reserved": (
         "The database has no free connection.",
         "The server at {where} has no free connection. Raise its max_connections, or lower DATABASE_POOL_SIZE.",
     ),
-    (
-        r"failed to resolve host|could not translate host name",
+    r"failed to resolve host|could not translate host name": (
         "The database's host name cannot be found.",
         "The host name of {where} cannot be found. Correct DATABASE_URL, or check the DNS of this machine.",
     ),
-    (
-        r"does not support SSL|certificate verify failed|root certificate file .* does not exist|SSL error",
+    r"does not support SSL|certificate verify failed|root certificate file .* does not exist|SSL error": (
         "The database cannot be spoken to as `sslmode` in DATABASE_URL demands.",
         "The server at {where} cannot be spoken to as `sslmode` in DATABASE_URL demands. Set up TLS on the server, name its "
         "authority in `sslrootcert`, or choose another `sslmode`.",
     ),
-    (
-        r"Connection refused|No such file or directory",
+    r"Connection refused|No such file or directory": (
         "The database does not answer.",
         "No database server listens at {where}. Start it, or correct DATABASE_URL.",
     ),
-    (
-        r"timeout expired|timed out",
+    r"timeout expired|timed out": (
         "The database does not answer.",
         "The database server at {where} does not answer in time. Check that it runs and that no firewall is in between.",
     ),
-    (
-        r"starting up|shutting down|not yet accepting|recovery mode",
+    r"starting up|shutting down|not yet accepting|recovery mode": (
         "The database is starting or stopping.",
         "The database server at {where} is starting or stopping. Wait until it takes connections; its log says what it does.",
     ),
-)
-
-
-def _describe_sqlite(message: str, url: URL) -> ConnectionFailure:
-    public_message = "The database file cannot be opened."
-    match message:
-        case "unable to open database file":
-            return ConnectionFailure(
-                public_message, f"{url.database} cannot be opened. Make its folder, and let this user write to it."
-            )
-        case "file is not a database":
-            return ConnectionFailure(
-                public_message, f"{url.database} is no SQLite database. Restore a backup, or name another file."
-            )
-        case "database is locked":
-            return ConnectionFailure(
-                "The database is locked.", f"Another program holds {url.database}. Try again in a moment."
-            )
-    return ConnectionFailure("The database file cannot be used.", f"{url.database} cannot be used: {message}.")
+}
+_SQLITE_FAILURES = {
+    "unable to open database file": (
+        "The database file cannot be opened.",
+        "{path} cannot be opened. Make its folder, and let this user write to it.",
+    ),
+    "file is not a database": (
+        "The database file cannot be opened.",
+        "{path} is no SQLite database. Restore a backup, or name another file.",
+    ),
+    "database is locked": ("The database is locked.", "Another program holds {path}. Try again in a moment."),
+}
 
 
 def _format_servers(url: URL) -> str:
