@@ -11,7 +11,7 @@ from sqlalchemy import Select, and_, false, func, null, or_, select
 from broadcast.domain.lifecycle import Status
 from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.fast.prepared_query import PreparedQuery
-from broadcast.store.inbox import NOW, MessageList, order_categories, select_included
+from broadcast.store.inbox import CARD_KEY_COLUMNS, NOW, MessageList, order_categories, select_included
 from broadcast.store.models import Broadcast, Receipt, User
 
 MAX_COUNTED = 99  # more are "99+": counting all that ever ended would take longer every year
@@ -33,9 +33,7 @@ class EndedInbox(MessageList):
     """A user's ended messages. The view of filters does not matter."""
 
     _item_query = _select_visible(
-        Broadcast.id,
-        Broadcast.revision,
-        Broadcast.updated_at,
+        *CARD_KEY_COLUMNS,
         Broadcast.seq,
         or_(Receipt.read_at.is_not(None), Broadcast.seq <= User.read_through_seq),
         Receipt.read_at,

@@ -28,7 +28,7 @@ from broadcast.store.types import UtcDateTime
 VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
 NOW = bindparam("now", type_=UtcDateTime)
 _VIEWER_ID = bindparam("viewer_id", type_=BigInteger)
-_CARD_KEY_COLUMN_COUNT = len(CardKey._fields)
+CARD_KEY_COLUMNS = tuple(getattr(Broadcast, name) for name in CardKey._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class MessageList:
     def _load_items(self, query: Select) -> list[InboxItem]:
         while True:
             result = db.session.execute(query, self._parameters, execution_options=self._execution_options)
-            rows = [(CardKey(*row[:_CARD_KEY_COLUMN_COUNT]), row[_CARD_KEY_COLUMN_COUNT:]) for row in result]
+            rows = [(CardKey(id, revision, updated_at), state) for id, revision, updated_at, *state in result]
             cards = self._load_cards([key for key, _ in rows])
             if len(cards) == len(rows):
                 return [InboxItem(cards[key.id], *state) for key, state in rows]
@@ -250,9 +250,7 @@ class Inbox(MessageList):
     """A user's live messages. `head` is the position in the log from where a stream continues."""
 
     _item_query = _select_visible(
-        Broadcast.id,
-        Broadcast.revision,
-        Broadcast.updated_at,
+        *CARD_KEY_COLUMNS,
         Broadcast.seq,
         _is_read,
         Receipt.read_at,
