@@ -18,8 +18,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import acknowledged_revisions, log, receipts
-from broadcast.store.ended_inbox import EndedInbox
-from broadcast.store.inbox import Inbox, InboxFilters, InboxItem
+from broadcast.store.inbox import EndedInbox, Inbox, InboxFilters, InboxItem
 from broadcast.store.receipts import ReceiptTimestamp
 from broadcast.store.transactions import write_transaction
 

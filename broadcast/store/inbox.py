@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, false, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, false, func, null, or_, select, true
 
 from broadcast.domain.alerts import Alert
 from broadcast.domain.audience import Viewer
@@ -20,15 +20,16 @@ from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import audiences, receipt_steps, search
 from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
 from broadcast.store.types import UtcDateTime
 
-VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
-NOW = bindparam("now", type_=UtcDateTime)
+MAX_COUNTED_ENDED = 99  # more are "99+": counting all that ever ended would take longer every year
+_NOW = bindparam("now", type_=UtcDateTime)
 _VIEWER_ID = bindparam("viewer_id", type_=BigInteger)
-CARD_KEY_COLUMNS = tuple(getattr(Broadcast, name) for name in CardKey._fields)
+_CARD_KEY_COLUMNS = tuple(getattr(Broadcast, name) for name in CardKey._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class InboxFilters:
     """Filters of a view. Empty strings mean "any"; `view` is one of VIEWS, anything else counts as "inbox".
 
     "inbox" excludes archived and snoozed messages, "unread" is a part of it, "all" is everything that is live. "ended"
-    matches nothing here: `store.ended_inbox` reads it.
+    matches nothing in an Inbox: EndedInbox reads it.
     """
 
     view: str = "inbox"
@@ -98,7 +99,7 @@ class ViewCounts(NamedTuple):
     version: int
 
 
-def select_included(columns: Sequence[Any], *conditions: ColumnElement[bool], requires_receipt: bool) -> Select:
+def _select_included(columns: Sequence[Any], *conditions: ColumnElement[bool], requires_receipt: bool) -> Select:
     """Broadcasts that meet these conditions and include the viewer, joined with their receipt and their watermark.
 
     The viewer is a parameter, so that the statements below are built once: building them took as long as running them.
@@ -116,15 +117,22 @@ def select_included(columns: Sequence[Any], *conditions: ColumnElement[bool], re
     )
 
 
-def order_categories(query: Select) -> Select:
+def _order_categories(query: Select) -> Select:
     """The categories that a query for `Broadcast.category` finds, each once, by name."""
     return query.where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
 
 
 def _select_visible(*columns: Any) -> Select:
     """Live broadcasts that include the viewer."""
-    is_unexpired = or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > NOW)
-    return select_included(columns, Broadcast.status == Status.ACTIVE, is_unexpired, requires_receipt=False)
+    is_unexpired = or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > _NOW)
+    return _select_included(columns, Broadcast.status == Status.ACTIVE, is_unexpired, requires_receipt=False)
+
+
+def _select_ended(*columns: Any) -> Select:
+    """Also what is past its end before the scheduler has run: no other view shows it any more."""
+    is_past_end = and_(Broadcast.status == Status.ACTIVE, Broadcast.expires_at <= _NOW)
+    is_ended = or_(Broadcast.status == Status.EXPIRED, is_past_end)
+    return _select_included(columns, is_ended, Broadcast.seq.is_not(None), requires_receipt=True)
 
 
 def _is_since_renewal(moment: Any) -> ColumnElement[bool]:
@@ -137,15 +145,24 @@ def _was_alerted(moment: Any) -> ColumnElement[bool]:
     return and_(moment.is_not(None), _is_since_renewal(moment), is_since_reminder)
 
 
+# what was done before a broadcast was shown again does not count
 _is_opened = and_(Receipt.read_at.is_not(None), _is_since_renewal(Receipt.read_at))
 _is_below_watermark = and_(Broadcast.seq <= User.read_through_seq, _is_since_renewal(User.read_through_at))
 _is_read = and_(Receipt.unread_at.is_(None), or_(_is_opened, _is_below_watermark))
 _is_archived = and_(Receipt.archived_at.is_not(None), _is_since_renewal(Receipt.archived_at))
 # never NULL, so that their negations are true for messages without a receipt
 _is_acknowledged = func.coalesce(receipt_steps.is_acknowledged_condition(Broadcast), False)
-_is_asleep = func.coalesce(and_(Receipt.snoozed_until > NOW, _is_since_renewal(Receipt.snoozed_at)), False)
-_is_snoozed = and_(~_is_archived, _is_asleep)
+_is_asleep = func.coalesce(and_(Receipt.snoozed_until > _NOW, _is_since_renewal(Receipt.snoozed_at)), False)
 _is_in_inbox = and_(~_is_archived, ~_is_asleep)
+_conditions_by_view = {
+    "inbox": _is_in_inbox,
+    "unread": and_(~_is_read, _is_in_inbox),
+    "archived": _is_archived,
+    "snoozed": and_(~_is_archived, _is_asleep),
+    "all": true(),
+    "ended": false(),
+}
+VIEWS = tuple(_conditions_by_view)
 _has_returned = and_(Receipt.returned_at.is_not(None), _is_since_renewal(Receipt.returned_at))
 _has_slept = and_(Receipt.snoozed_until.is_not(None), _is_since_renewal(Receipt.snoozed_at))
 _is_back = and_(func.coalesce(or_(_has_returned, _has_slept), False), Receipt.unread_at.is_not(None), _is_in_inbox)
@@ -178,9 +195,11 @@ _count_query = _select_visible(func.count())
 # counts with the log head and the inbox version, in one statement and so consistent
 _version = select(User.inbox_version).where(User.id == _VIEWER_ID).scalar_subquery()
 _snapshot = (select(LogHead.seq).scalar_subquery(), func.coalesce(_version, 0))
-_unread_query = PreparedQuery(_select_visible(func.count(), *_snapshot).where(~_is_read, _is_in_inbox))
-_view_conditions = (_is_in_inbox, and_(~_is_read, _is_in_inbox), _is_archived, _is_snoozed)
-_counts_query = _select_visible(*(func.count().filter(condition) for condition in _view_conditions), *_snapshot)
+_unread_query = PreparedQuery(_select_visible(func.count(), *_snapshot).where(_conditions_by_view["unread"]))
+_counts = [func.count().filter(_conditions_by_view[view]) for view in ("inbox", "unread", "archived", "snoozed")]
+_counts_query = _select_visible(*_counts, *_snapshot)
+_ended_ids = _select_ended(Broadcast.id).limit(MAX_COUNTED_ENDED + 1).subquery()
+_ended_count_query = PreparedQuery(select(func.count()).select_from(_ended_ids))
 
 
 class MessageList:
@@ -250,7 +269,7 @@ class Inbox(MessageList):
     """A user's live messages. `head` is the position in the log from where a stream continues."""
 
     _item_query = _select_visible(
-        *CARD_KEY_COLUMNS,
+        *_CARD_KEY_COLUMNS,
         Broadcast.seq,
         _is_read,
         Receipt.read_at,
@@ -262,7 +281,7 @@ class Inbox(MessageList):
         Receipt.acked_revision,
     )
     _broadcast_query = _select_visible(Broadcast)
-    _categories_query = order_categories(_select_visible(Broadcast.category))
+    _categories_query = _order_categories(_select_visible(Broadcast.category))
 
     def __init__(self, viewer: Viewer, now: datetime, head: Cursor | None = None):
         super().__init__(viewer, now)
@@ -310,20 +329,38 @@ class Inbox(MessageList):
         return [Alert(*row[:4], raised_at=max(moment for moment in row[4:] if moment)) for row in rows]
 
     def _apply_filters(self, query: Select, filters: InboxFilters) -> Select:
-        match filters.view:
-            case "unread":
-                query = query.where(~_is_read, _is_in_inbox)
-            case "archived":
-                query = query.where(_is_archived)
-            case "snoozed":
-                query = query.where(_is_snoozed)
-            case "all":
-                pass
-            case "ended":
-                query = query.where(false())
-            case _:
-                query = query.where(_is_in_inbox)
+        query = query.where(_conditions_by_view.get(filters.view, _is_in_inbox))
         return super()._apply_filters(query, filters)
+
+
+class EndedInbox(MessageList):
+    """The view "Ended": received broadcasts that have ended, to be read again, whatever the view of the filters.
+
+    It shows what this user has a receipt for and is still in the audience of: a user who joined later never received
+    it, and one who lost the role may no longer see it. Recalled broadcasts are not shown. It ignores archiving and
+    snoozing.
+    """
+
+    _item_query = _select_ended(
+        *_CARD_KEY_COLUMNS,
+        Broadcast.seq,
+        or_(Receipt.read_at.is_not(None), Broadcast.seq <= User.read_through_seq),
+        Receipt.read_at,
+        Receipt.unread_at,
+        Receipt.acked_at,
+        Receipt.archived_at,
+        null(),
+        false(),
+        Receipt.acked_revision,
+        func.coalesce(Broadcast.ended_at, Broadcast.expires_at),
+    )
+    _broadcast_query = _select_ended(Broadcast)
+    _categories_query = _order_categories(_select_ended(Broadcast.category))
+    _execution_options = RUN_IN_THREAD  # SQLite sorts everything this user ever received to find the newest
+
+    def count(self) -> int:
+        """How many there are; MAX_COUNTED_ENDED + 1 stands for more."""
+        return _ended_count_query.fetch_first(self._parameters)[0]
 
 
 def list_version_changes(since: datetime, *, until: datetime) -> list[tuple[int, int]]:

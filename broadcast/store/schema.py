@@ -15,8 +15,7 @@ from sqlalchemy import Connection, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from broadcast.store import connection_failure
-from broadcast.store.availability import is_unavailable
+from broadcast.store.availability import describe_failure, is_unavailable
 from broadcast.store.database import db
 from broadcast.store.models import SchemaSupport
 
@@ -151,7 +150,7 @@ def _find_sqlite_problem(should_include_reason: bool) -> str | None:
 
 
 def _describe_failure(problem: BaseException, should_include_reason: bool) -> str:
-    failure = connection_failure.describe_failure(problem, db.engine.url)
+    failure = describe_failure(problem, db.engine.url)
     return failure.operator if should_include_reason else failure.public
 
 

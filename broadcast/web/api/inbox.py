@@ -12,8 +12,7 @@ from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
 from broadcast.store import inbox, log, users
-from broadcast.store.ended_inbox import EndedInbox
-from broadcast.store.inbox import InboxFilters, InboxItem
+from broadcast.store.inbox import EndedInbox, InboxFilters, InboxItem
 from broadcast.store.live_inbox import open_inbox
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.request_parsing import (

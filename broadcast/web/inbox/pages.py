@@ -12,8 +12,7 @@ from broadcast.domain.audience import Viewer
 from broadcast.domain.preferences import Preferences
 from broadcast.store import inbox as stored
 from broadcast.store import log, users
-from broadcast.store.ended_inbox import EndedInbox
-from broadcast.store.inbox import Inbox, InboxFilters, UnreadCount, ViewCounts
+from broadcast.store.inbox import EndedInbox, Inbox, InboxFilters, UnreadCount, ViewCounts
 from broadcast.store.live_inbox import open_inbox
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.identity import allow, current_identity
