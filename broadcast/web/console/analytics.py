@@ -5,6 +5,7 @@ discloses totals only.
 """
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,11 +18,10 @@ from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import acknowledged_revisions as revisions
 from broadcast.store import broadcast_stats, broadcast_totals, broadcasts
-from broadcast.store.broadcast_stats import Acknowledgement, RecipientProgress
+from broadcast.store.broadcast_stats import CURVE_OFFSETS, Acknowledgement, ReadLatency, RecipientProgress
 from broadcast.store.fast.count_cache import COUNT_CACHE
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
-from broadcast.web.console.read_chart import ReadChart
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
@@ -36,6 +36,9 @@ RECIPIENT_LISTS = ("missing", "done", "gone")  # the recipient lists of the anal
 _CHUNK_ROWS = 1000  # rows per read of an export
 _MAX_REVISIONS = 200  # in one API response
 _MAX_OFFSET = 1_000_000
+_CHART_WIDTH, _CHART_HEIGHT = 600, 160
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 30  # margins for the axis labels
+_STEP_LABELS = ("1 min", "5 min", "15 min", "1 h", "4 h", "12 h", "1 day", "3 days", "7 days", "30 days")
 
 
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/figures")
@@ -276,3 +279,47 @@ def _require_per_recipient_stats() -> None:
 def _require_receipts(broadcast: Broadcast) -> None:
     if broadcast.receipts_deleted_at:
         raise NotFound("The receipts of this broadcast were deleted at the end of their retention period.")
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    x: float
+    label: str
+    delivered: int
+    read: int
+
+
+class ReadChart:
+    """Rendered by `_read_chart.html`. The time axis has equal steps: one per label that has passed, one for now."""
+
+    width, height, bottom, left, right = (
+        _CHART_WIDTH,
+        _CHART_HEIGHT,
+        _CHART_HEIGHT - _BOTTOM,
+        _LEFT,
+        _CHART_WIDTH - _RIGHT,
+    )
+
+    def __init__(self, pace: ReadLatency, targeted: int):
+        labels = [*_STEP_LABELS[: len(pace.read) - 1], "now"]
+        assert len(_STEP_LABELS) == len(CURVE_OFFSETS)
+        self.max_count = max(targeted, 1)
+        step = (_CHART_WIDTH - _LEFT - _RIGHT) / len(labels)
+        self.ticks = [
+            Tick(round(_LEFT + step * n, 1), word, delivered, read)
+            for n, (word, delivered, read) in enumerate(zip(labels, pace.delivered, pace.read, strict=True), 1)
+        ]
+        self.delivered = self._build_points(pace.delivered)
+        self.read = self._build_points(pace.read)
+
+    def _build_points(self, counts: list[int]) -> str:
+        """`x,y x,y …`, starting with zero at the moment of sending."""
+        points = [
+            (_LEFT, self.to_y(0)),
+            *((tick.x, self.to_y(count)) for tick, count in zip(self.ticks, counts, strict=True)),
+        ]
+        return " ".join(f"{x:g},{y:g}" for x, y in points)
+
+    def to_y(self, count: float) -> float:
+        plot_height = _CHART_HEIGHT - _TOP - _BOTTOM
+        return round(_TOP + plot_height * (1 - min(1.0, count / self.max_count)), 1)

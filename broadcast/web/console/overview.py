@@ -16,7 +16,7 @@ from broadcast.store.broadcast_query import BroadcastQuery
 from broadcast.store.dead_letters import DeadLetterStatus
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console import viewer_stats
-from broadcast.web.console.broadcasts.list_rows import load_list_items
+from broadcast.web.console.broadcasts.listing import load_list_items
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import render_page
 from broadcast.worker.runtime import RUNTIME

@@ -82,19 +82,28 @@ def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict
 
     `usernames` maps the ids of the users it names to their usernames.
     """
-    form = build_empty_form() | {
-        name: fields[name] or "" for name in ("title", "content", "priority", "category", "targetType")
-    }
-    is_by_role = fields["targetType"] == "ROLE"
-    form |= {"roles": fields["targetIds"] if is_by_role else [], "exceptRoles": fields["exceptRoles"]}
-    form["people"] = "" if is_by_role else "\n".join(usernames.get(n, str(n)) for n in fields["targetIds"])
-    form["exceptPeople"] = "\n".join(usernames.get(n, str(n)) for n in fields["exceptIds"])
+    form = build_empty_form() | {name: fields[name] or "" for name in ("title", "content", "priority", "category")}
+    form |= from_target(fields, usernames)
     form |= {name: (fields[name] or "")[:16] for name in TIME_FIELDS} | {"timeZone": "UTC"}
-    form |= {f"{name}Kept": fields[name] or "" for name in TIME_FIELDS}
-    form |= {name: fields[name] for name in ("requiresAck", "snapshot", "targetMatch")}
+    form |= {f"{name}Kept": fields[name] or "" for name in TIME_FIELDS} | {"requiresAck": fields["requiresAck"]}
     for n, link in enumerate(fields["actions"], 1):
         form |= {f"label{n}": link["label"], f"url{n}": link["url"]}
     return form | {"when": "later" if fields["scheduledAt"] else "now"}
+
+
+def from_target(fields: Mapping[str, Any], usernames: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """The form values of an audience given in its public fields; empty ones may be missing."""
+    named = [str((usernames or {}).get(n, n)) for n in fields.get("targetIds") or ()]
+    is_by_role = fields["targetType"] == "ROLE"
+    return {
+        "targetType": fields["targetType"],
+        "targetMatch": fields.get("targetMatch", "ANY"),
+        "roles": named if is_by_role else [],
+        "people": "" if is_by_role else "\n".join(named),
+        "exceptRoles": fields.get("exceptRoles", []),
+        "exceptPeople": "\n".join(str((usernames or {}).get(n, n)) for n in fields.get("exceptIds") or ()),
+        "snapshot": bool(fields.get("snapshot")),
+    }
 
 
 def to_multidict(typed: Mapping[str, Any]) -> MultiDict[str, str]:

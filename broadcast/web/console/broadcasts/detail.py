@@ -17,7 +17,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import broadcasts, users
 from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import review, revisions
-from broadcast.web.console.broadcasts.list_rows import load_list_items
+from broadcast.web.console.broadcasts.listing import load_list_items
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
 from broadcast.web.core.rendering import CardView, redirect_to, render_page

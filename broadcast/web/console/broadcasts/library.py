@@ -118,10 +118,8 @@ def _save_template(template_id: int | None) -> Any:
 
 
 def _render_form(form: dict[str, str], errors: dict[str, str], template_id: int | None) -> str:
-    priorities = [priority.value for priority in Priority]
-    return render_page(
-        "console/broadcasts/template.html", form=form, errors=errors, priorities=priorities, template_id=template_id
-    )
+    values = {"form": form, "errors": errors, "priorities": list(Priority), "template_id": template_id}
+    return render_page("console/broadcasts/template.html", **values)
 
 
 def _get_template_or_404(template_id: int) -> MessageTemplate:

@@ -1,4 +1,4 @@
-"""The broadcast list: tabs, filters, order and page in the URL; CSV export; bulk actions."""
+"""The broadcast list: its rows; tabs, filters, order and page in the URL; CSV export; bulk actions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,14 +12,16 @@ from broadcast.base.errors import BroadcastError, Invalid, TemporarilyUnavailabl
 from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
+from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.permissions import Permission
-from broadcast.store import broadcast_query
+from broadcast.domain.stats import BroadcastStats
+from broadcast.store import broadcast_query, broadcasts
 from broadcast.store.broadcast_query import BroadcastQuery
+from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
-from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import format_number, redirect_to, render_page
+from broadcast.web.core.rendering import format_number, format_people_count, redirect_to, render_page
 from broadcast.web.core.request_parsing import parse_ids, read_choice, read_known, read_text
 
 blueprint = Blueprint("listing", __name__)
@@ -36,6 +38,24 @@ _SORT_LABELS = {
     "end": "Ends soonest", "reach": "Largest reach",
 }  # fmt: skip
 _PAST_TENSES = {"cancel": "recalled", "archive": "archived", "delete": "deleted"}
+
+
+class BroadcastListItem:
+    """A broadcast, with what a row of the list says about it. Its other attributes are those of the broadcast.
+
+    `quarantine_reason` is set while it is in quarantine, `waiting_reason` while a scheduled broadcast waits.
+    """
+
+    def __init__(self, broadcast: Broadcast, audience: str, stats: BroadcastStats):
+        self._broadcast, self.audience, self.stats = broadcast, audience, stats
+        self.is_from_source = broadcast.source is not None
+        self.ends_at = broadcast.ended_at or broadcast.expires_at
+        self.quarantine_reason = broadcast.quarantine_reason if broadcast.is_quarantined else None
+        decision_reason = broadcast.decision_reason
+        self.waiting_reason = DecisionReason(decision_reason).sentence if decision_reason else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broadcast, name)
 
 
 @blueprint.get("/broadcasts")
@@ -57,7 +77,9 @@ def listing():
         "console/broadcasts/list.html",
         categories=broadcast_query.list_categories(),
         authors=broadcast_query.list_authors(),
-        **_build_filter_choices(),
+        sorts=_SORT_LABELS.items(),
+        sizes=broadcast_query.PAGE_SIZES,
+        priorities=list(Priority),
         **values,
     )
 
@@ -163,14 +185,6 @@ def _to_query_args(list_query: BroadcastQuery) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value}
 
 
-def _build_filter_choices() -> dict[str, Any]:
-    return {
-        "sorts": _SORT_LABELS.items(),
-        "sizes": broadcast_query.PAGE_SIZES,
-        "priorities": [priority.value for priority in Priority],
-    }
-
-
 def _to_csv_row(item: BroadcastListItem) -> list[Any]:
     cells = [item.id, item.title, item.status, item.priority, item.category, item.audience, item.sender_name]
     cells += [item.created_at, item.published_at or item.scheduled_at, item.ends_at]
@@ -179,3 +193,31 @@ def _to_csv_row(item: BroadcastListItem) -> list[Any]:
         return [*cells, None, None, stats.would_reach, None]
     read = stats.read if stats.is_exact or stats.read is None else f"{stats.read} or more"
     return [*cells, stats.targeted, read, None, stats.gone]
+
+
+def load_list_items(
+    listed_broadcasts: list[Broadcast], *, per_recipient: bool | None = None
+) -> list[BroadcastListItem]:
+    """The rows of these broadcasts; `per_recipient` as in `viewer_stats.load_stats`."""
+    chosen_counts = broadcasts.count_selected_users([b.id for b in listed_broadcasts if b.audience_kind == "users"])
+    stats_by_id = viewer_stats.load_stats(listed_broadcasts, per_recipient=per_recipient)
+    return [
+        BroadcastListItem(row, _describe_audience(row, chosen_counts.get(row.id, 0)), stats_by_id[row.id])
+        for row in listed_broadcasts
+    ]
+
+
+def _describe_audience(broadcast: Broadcast, chosen_count: int) -> str:
+    exclusion_suffix = ", with exclusions" if broadcast.has_exceptions else ""
+    match broadcast.audience_kind:
+        case "everyone":
+            return f"Everyone{exclusion_suffix}"
+        case "roles":
+            role_names = broadcast.role_names
+            joined = (" + " if broadcast.match_all else ", ").join(role_names)
+            return f"Role{'s' if len(role_names) > 1 else ''}: {joined}{exclusion_suffix}"
+    if broadcast.receipts_deleted_at:  # some chosen users may be deleted as well
+        chosen_count = broadcast.audience_count or 0
+    if not chosen_count:
+        return "Not chosen yet"
+    return format_people_count(chosen_count) + exclusion_suffix
