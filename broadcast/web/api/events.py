@@ -24,10 +24,8 @@ blueprint = Blueprint("events", __name__, url_prefix="/api")
 def receive():
     """202 and the broadcast's address, 200 for an event that is known, 422 with the reason, 429 for too many."""
     now = clock.now()
-    record = InboundRecord(
-        value=_read_body_bytes(),
-        headers=tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers),
-    )
+    headers = tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers)
+    record = InboundRecord(value=_read_body_bytes(), headers=headers)
     identity = current_identity()
     owner = EventOwner.for_account(identity.actor.user_id, identity.username)
     command = contract.read_command(record, now=now, rules=RULES.current, owner=owner)

@@ -181,8 +181,7 @@ class OidcProvider:
         """Build the external identity; `id_token_claims` are the claims of the id_token itself."""
         settings, subject = self._settings, claims["sub"]
         username, name = _get_claim(claims, settings.oidc_username_claim), claims.get("name")
-        has_valid_subject = isinstance(subject, str) and 0 < len(subject) <= _MAX_CHARACTERS and subject.isprintable()
-        if not has_valid_subject or not isinstance(username, str) or not username:
+        if not _is_valid_name(subject) or not isinstance(username, str) or not username:
             _log.warning("oidc.incomplete", claim=settings.oidc_username_claim)
             raise SignInRefused("Your organisation did not send your username. Ask an administrator for help.")
         roles = self._map_roles(claims) if settings.oidc_roles_claim else None
@@ -249,7 +248,10 @@ def _validate_logout_token(claims: dict[str, Any], *, settings: Settings, issuer
         raise ValueError("it has no back-channel logout event")
     if "nonce" in claims:
         raise ValueError("it has a nonce")
-    subject, session, token_id = (_read_name(claims, name) for name in ("sub", "sid", "jti"))
+    for name in ("sub", "sid", "jti"):
+        if claims.get(name) is not None and not _is_valid_name(claims[name]):
+            raise ValueError(f"its {name} is not a valid name")
+    subject, session, token_id = claims.get("sub"), claims.get("sid"), claims.get("jti")
     if token_id is None or (subject is None and session is None):
         raise ValueError("it has no jti, or neither sub nor sid")
     return ProviderLogout(settings.oidc_issuer, token_id, subject, session, issued_at)
@@ -262,12 +264,9 @@ def _read_time(claims: dict[str, Any], name: str) -> datetime | None:
     return datetime.fromtimestamp(value, UTC)
 
 
-def _read_name(claims: dict[str, Any], name: str) -> str | None:
-    """Raises ValueError for a value that no provider could have issued."""
-    value = claims.get(name)
-    if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MAX_CHARACTERS and value.isprintable()):
-        raise ValueError(f"its {name} is not a valid name")
-    return value
+def _is_valid_name(value: Any) -> bool:
+    """Whether a provider could have issued this subject or id."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_CHARACTERS and value.isprintable()
 
 
 OIDC_PROVIDER = AppPart[OidcProvider | None]("oidc")

@@ -36,8 +36,6 @@ RECIPIENT_LISTS = ("missing", "done", "gone")  # the recipient lists of the anal
 _CHUNK_ROWS = 1000  # rows per read of an export
 _MAX_REVISIONS = 200  # in one API response
 _MAX_OFFSET = 1_000_000
-_CHART_WIDTH, _CHART_HEIGHT = 600, 160
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 30  # margins for the axis labels
 _STEP_LABELS = ("1 min", "5 min", "15 min", "1 h", "4 h", "12 h", "1 day", "3 days", "7 days", "30 days")
 
 
@@ -100,18 +98,16 @@ def deliveries(broadcast_id: int):
     _require_receipts(broadcast)
     sort = request.args.get("sort", "user")
     if sort.removeprefix("-") not in broadcast_stats.SORTS:
-        raise Invalid(
-            {"sort": f"Sort by one of {', '.join(broadcast_stats.SORTS)}; prefix it with - for descending order."}
-        )
+        names = ", ".join(broadcast_stats.SORTS)
+        raise Invalid({"sort": f"Sort by one of {names}; prefix it with - for descending order."})
     offset, limit = read_number("after", 0, minimum=0, maximum=_MAX_OFFSET), read_limit()
     if broadcast.seq is None:  # it has no recipients yet
         return jsonify(items=[], next=None)
     rows = broadcast_stats.list_recipient_progress(
         broadcast, sort=sort.removeprefix("-"), descending=sort.startswith("-"), offset=offset, limit=limit + 1
     )
-    return jsonify(
-        items=[_delivery_to_json(row) for row in rows[:limit]], next=str(offset + limit) if len(rows) > limit else None
-    )
+    items = [_delivery_to_json(row) for row in rows[:limit]]
+    return jsonify(items=items, next=str(offset + limit) if len(rows) > limit else None)
 
 
 @blueprint.get("/api/admin/broadcasts/<int:broadcast_id>/revisions")
@@ -180,25 +176,16 @@ def _export_csv(broadcast: Broadcast):
 
 
 def _to_csv_row(row: RecipientProgress) -> list[Any]:
-    acknowledgement = row.acknowledged
-    acknowledged_text = [acknowledgement.revision, acknowledgement.hash] if acknowledgement else [None, None]
-    moments = [row.delivered_at, row.seen_at, row.read_at, row.acknowledged_at]
-    return [
-        row.user_id,
-        row.username,
-        row.name,
-        *moments,
-        *acknowledged_text,
-        "; ".join(map(_describe_acknowledgement, row.earlier)),
-        _get_absence_reason(row),
-    ]
+    acknowledged_text = [row.acknowledged.revision, row.acknowledged.hash] if row.acknowledged else [None, None]
+    cells = [row.user_id, row.username, row.name, row.delivered_at, row.seen_at, row.read_at, row.acknowledged_at]
+    earlier = "; ".join(map(_describe_acknowledgement, row.earlier))
+    return [*cells, *acknowledged_text, earlier, _get_absence_reason(row)]
 
 
 def _describe_acknowledgement(acknowledgement: Acknowledgement) -> str:
     revision = "an unknown revision" if acknowledgement.revision is None else f"revision {acknowledgement.revision}"
-    return f"{revision} at {clock.to_rfc3339(acknowledgement.at)}" + (
-        f" ({acknowledgement.hash})" if acknowledgement.hash else ""
-    )
+    hash_suffix = f" ({acknowledgement.hash})" if acknowledgement.hash else ""
+    return f"{revision} at {clock.to_rfc3339(acknowledgement.at)}{hash_suffix}"
 
 
 def _build_context(broadcast: Broadcast) -> dict[str, Any]:
@@ -247,10 +234,9 @@ def _build_recipients_context(broadcast: Broadcast) -> dict[str, Any]:
     list_name = read_known(request.args, "show", RECIPIENT_LISTS, "missing")
     if not _is_counted(broadcast) or not viewer_stats.may_see_per_recipient_stats():
         return {"people": [], "next": None, "show": list_name}
-    recipients, next_cursor = (
-        _list_missing(broadcast) if list_name == "missing" else _list_recipients(broadcast, list_name)
-    )
-    return {"people": recipients, "next": next_cursor, "show": list_name}
+    is_missing = list_name == "missing"
+    recipients, cursor = _list_missing(broadcast) if is_missing else _list_recipients(broadcast, list_name)
+    return {"people": recipients, "next": cursor, "show": list_name}
 
 
 def _list_missing(broadcast: Broadcast) -> tuple[list[broadcast_stats.MissingRecipient], str | None]:
@@ -292,34 +278,25 @@ class Tick:
 class ReadChart:
     """Rendered by `_read_chart.html`. The time axis has equal steps: one per label that has passed, one for now."""
 
-    width, height, bottom, left, right = (
-        _CHART_WIDTH,
-        _CHART_HEIGHT,
-        _CHART_HEIGHT - _BOTTOM,
-        _LEFT,
-        _CHART_WIDTH - _RIGHT,
-    )
+    width, height = 600, 160
+    left, right, top, bottom = 62, 586, 14, 130  # the plot; around it are the labels of the axes
 
     def __init__(self, pace: ReadLatency, targeted: int):
         labels = [*_STEP_LABELS[: len(pace.read) - 1], "now"]
         assert len(_STEP_LABELS) == len(CURVE_OFFSETS)
         self.max_count = max(targeted, 1)
-        step = (_CHART_WIDTH - _LEFT - _RIGHT) / len(labels)
+        step = (self.right - self.left) / len(labels)
         self.ticks = [
-            Tick(round(_LEFT + step * n, 1), word, delivered, read)
-            for n, (word, delivered, read) in enumerate(zip(labels, pace.delivered, pace.read, strict=True), 1)
+            Tick(round(self.left + step * n, 1), label, delivered, read)
+            for n, (label, delivered, read) in enumerate(zip(labels, pace.delivered, pace.read, strict=True), 1)
         ]
         self.delivered = self._build_points(pace.delivered)
         self.read = self._build_points(pace.read)
 
     def _build_points(self, counts: list[int]) -> str:
         """`x,y x,y …`, starting with zero at the moment of sending."""
-        points = [
-            (_LEFT, self.to_y(0)),
-            *((tick.x, self.to_y(count)) for tick, count in zip(self.ticks, counts, strict=True)),
-        ]
-        return " ".join(f"{x:g},{y:g}" for x, y in points)
+        points = [(self.left, 0), *((tick.x, count) for tick, count in zip(self.ticks, counts, strict=True))]
+        return " ".join(f"{x:g},{self.to_y(count):g}" for x, count in points)
 
     def to_y(self, count: float) -> float:
-        plot_height = _CHART_HEIGHT - _TOP - _BOTTOM
-        return round(_TOP + plot_height * (1 - min(1.0, count / self.max_count)), 1)
+        return round(self.top + (self.bottom - self.top) * (1 - min(1.0, count / self.max_count)), 1)
