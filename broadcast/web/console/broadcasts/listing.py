@@ -37,6 +37,10 @@ _SORT_LABELS = {
     "newest": "Newest", "oldest": "Oldest", "title": "Title", "start": "Send time", "due": "Due soonest",
     "end": "Ends soonest", "reach": "Largest reach",
 }  # fmt: skip
+_FIELDS_BY_ARGUMENT = {  # of the URL
+    "filter": "tab", "q": "q", "category": "category", "author": "author", "priority": "priority", "sort": "sort",
+    "size": "size", "page": "number",
+}  # fmt: skip
 _PAST_TENSES = {"cancel": "recalled", "archive": "archived", "delete": "deleted"}
 
 
@@ -147,11 +151,7 @@ def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, 
 
 
 def _redirect_to_list(notice: str) -> Response:
-    query_args = {
-        name: request.form[name]
-        for name in ("filter", "q", "category", "author", "priority", "sort", "page", "size")
-        if request.form.get(name)
-    }
+    query_args = {name: request.form[name] for name in _FIELDS_BY_ARGUMENT if request.form.get(name)}
     return redirect_to("console.listing.listing", notice, **query_args)
 
 
@@ -172,17 +172,12 @@ def _read_query() -> BroadcastQuery:
 
 def _to_query_args(list_query: BroadcastQuery) -> dict[str, Any]:
     """The query as URL arguments, without defaults."""
-    arguments = {
-        "filter": list_query.tab if list_query.tab != "all" else "",
-        "q": list_query.q,
-        "category": list_query.category,
-        "author": list_query.author,
-        "priority": list_query.priority,
-        "sort": list_query.sort if list_query.sort != "newest" else "",
-        "size": list_query.size if list_query.size != broadcast_query.PAGE_SIZES[0] else "",
-        "page": list_query.number if list_query.number > 1 else "",
+    default = BroadcastQuery()
+    return {
+        argument: getattr(list_query, name)
+        for argument, name in _FIELDS_BY_ARGUMENT.items()
+        if getattr(list_query, name) != getattr(default, name)
     }
-    return {name: value for name, value in arguments.items() if value}
 
 
 def _to_csv_row(item: BroadcastListItem) -> list[Any]:
