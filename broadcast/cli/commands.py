@@ -59,20 +59,18 @@ def _report_errors(command: Callable) -> Callable:
         try:
             return command(**options)
         except BroadcastError as problem:
-            raise click.ClickException(_explain_unavailable(problem) or str(problem)) from None
+            is_unavailable = isinstance(problem, TemporarilyUnavailable) and not isinstance(
+                problem, CommitOutcomeUnknown
+            )
+            # operators are told what is wrong; people, that the database is busy, whatever it is
+            reason = schema.find_database_problem(should_include_reason=True) if is_unavailable else None
+            raise click.ClickException(reason or str(problem)) from None
         except SQLAlchemyError as problem:
             if (sentence := schema.explain_error(problem)) is None:
                 raise
             raise click.ClickException(sentence) from None
 
     return wrapper
-
-
-def _explain_unavailable(problem: BroadcastError) -> str | None:
-    """Why nothing could be written, in words for operators: people are told that the database is busy, whatever it is."""
-    if isinstance(problem, TemporarilyUnavailable) and not isinstance(problem, CommitOutcomeUnknown):
-        return schema.find_database_problem(should_include_reason=True)
-    return None
 
 
 COMMANDS = CommandGroup()
@@ -187,13 +185,8 @@ def publish(
     sender = _get_user(username) if username else known.get_first_admin()
     if sender is None:
         raise click.ClickException("There is no administrator yet. Create one with create-user --role admin.")
-    fields = {
-        "title": title,
-        "content": content,
-        "targetType": "ROLE" if roles else "ALL",
-        "targetIds": list(roles) or None,
-    }
-    fields |= {"priority": priority, "category": category}
+    fields = {"title": title, "content": content, "priority": priority, "category": category}
+    fields |= {"targetType": "ROLE" if roles else "ALL", "targetIds": list(roles) or None}
     actor, now = Actor(sender.id, sender.name, sender.roles, sender.is_admin), clock.now()
     click.echo(broadcasts.publish(parse_draft(fields, now=now), by=actor, now=now).id)
 

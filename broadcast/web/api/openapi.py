@@ -44,7 +44,6 @@ def build_document(app_name: str) -> Schema:
 
 
 def _build_paths() -> Schema:
-    """The operations by path and method."""
     paths: Schema = {}
     for route, operation in _OPERATIONS.items():
         method, path = route.split()

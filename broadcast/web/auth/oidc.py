@@ -75,9 +75,11 @@ class OidcProvider:
         """Who signed in. Checks state, code, signature, issuer, audience, times and nonce. Raises SignInRefused."""
         try:
             self._load_metadata()
-            token = self._client.authorize_access_token(
-                claims_options=self._build_claims_options(), leeway=_LEEWAY.seconds
-            )
+            claims_options = {  # Authlib's own audience check is too loose
+                "iss": {"essential": True, "value": self._client.server_metadata["issuer"]},
+                "aud": {"essential": True, "value": self._settings.oidc_client_id},
+            }
+            token = self._client.authorize_access_token(claims_options=claims_options, leeway=_LEEWAY.seconds)
             claims, id_token_claims = self._collect_claims(token), token["userinfo"]
         except self._refusal_errors as problem:
             _log.warning("oidc.refused", problem=f"{type(problem).__name__}: {problem}"[:300])
@@ -156,11 +158,6 @@ class OidcProvider:
         auth_methods = loaded.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         if self._settings.oidc_client_secret and "client_secret_basic" not in auth_methods:
             metadata["token_endpoint_auth_method"] = "client_secret_post"
-
-    def _build_claims_options(self) -> dict[str, Any]:
-        """The claims that an id_token must have. Authlib's own audience check is too loose."""
-        audience = {"essential": True, "value": self._settings.oidc_client_id}
-        return {"iss": {"essential": True, "value": self._client.server_metadata["issuer"]}, "aud": audience}
 
     def _collect_claims(self, token: dict[str, Any]) -> dict[str, Any]:
         """The claims about the user: from the id_token, completed from the userinfo endpoint."""

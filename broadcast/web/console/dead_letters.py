@@ -66,9 +66,8 @@ def redrive_one(letter_id: int):
     value = None if typed == decode_for_display(letter.value) else typed.encode("utf-8", "surrogatepass")
     if "check" in request.form:
         return _render_letter(letter, typed=typed, ready=redrive.preview_redrive(letter, value, now=now))
-    outcome = redrive.redrive(
-        letter, value, by=current_identity().actor, now=now, confirmed=review.read_confirmation(request.form)
-    )
+    by, confirmed = current_identity().actor, review.read_confirmation(request.form)
+    outcome = redrive.redrive(letter, value, by=by, now=now, confirmed=confirmed)
     if outcome.rejection is not None:
         return _render_letter(get_letter_or_404(letter_id), typed=typed, error=outcome.rejection.reason), 422
     return redirect_to("console.dead_letters.detail", letter_id=letter_id)
@@ -119,7 +118,6 @@ def _render_letter(
     return render_page(
         "console/dead_letters/detail.html",
         letter=letter,
-        arrived_at=letter.created_at,
         headers=[(name, decode_for_display(base64.b64decode(value))) for name, value in letter.headers],
         key=decode_for_display(letter.key) if letter.key else None,
         typed=typed,

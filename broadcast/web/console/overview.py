@@ -48,14 +48,10 @@ def overview():
         "drafts": counts["draft"],
         "sent_today": broadcasts.count_published_since(get_start_of_day(now, zone)),
     }
-    live_rows, due_rows = (
-        load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
-        load_list_items(broadcasts.list_next_due(limit=5)),
-    )
     return render_page(
         "console/overview.html",
-        live=live_rows,
-        due=due_rows,
+        live=load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
+        due=load_list_items(broadcasts.list_next_due(limit=5)),
         figures=summary,
         day_in=zone.key,
         needs=list(_list_action_items(now)),
@@ -69,11 +65,8 @@ def _list_action_items(now: datetime) -> Iterator[ActionItem]:
     stats_by_id = viewer_stats.load_stats(overdue)
     for broadcast in overdue:
         if (missing := stats_by_id[broadcast.id].missing) != 0:
-            yield ActionItem(
-                _describe_overdue(broadcast.title, missing),
-                url_for("figures.show", broadcast_id=broadcast.id),
-                "View recipients",
-            )
+            url = url_for("figures.show", broadcast_id=broadcast.id)
+            yield ActionItem(_describe_overdue(broadcast.title, missing), url, "View recipients")
     if current_identity().actor.may(Permission.OPERATE):
         yield from _list_problems()
 
@@ -84,14 +77,9 @@ def _list_waiting_decisions() -> Iterator[ActionItem]:
         sentence = f"“{broadcast.title}” was not sent. {DecisionReason(broadcast.decision_reason).sentence}"
         yield ActionItem(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
     if (remaining := broadcasts.count_awaiting_decision() - _MAX_ITEMS_LISTED) > 0:
-        subject = (
-            "1 more scheduled broadcast is waiting"
-            if remaining == 1
-            else f"{remaining:,} more scheduled broadcasts are waiting"
-        )
-        yield ActionItem(
-            f"{subject} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled"
-        )
+        subject = "scheduled broadcast is" if remaining == 1 else "scheduled broadcasts are"
+        url = url_for("console.listing.listing", filter="scheduled")
+        yield ActionItem(f"{remaining:,} more {subject} waiting for a decision.", url, "Scheduled")
 
 
 def _describe_overdue(title: str, missing: int | None) -> str:

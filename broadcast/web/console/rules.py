@@ -19,7 +19,6 @@ blueprint = Blueprint("rules", __name__)
 @blueprint.get("/rules")
 @allow(Permission.OPERATE)
 def listing():
-    """Every rule with its senders, and what happens to events that match none."""
     settings = SETTINGS.current
     return render_page(
         "console/rules/list.html",

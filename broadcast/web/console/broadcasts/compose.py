@@ -21,7 +21,7 @@ from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, Priority, Target, TargetType, parse_draft
+from broadcast.domain.message import Draft, Target, TargetType, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
 from broadcast.store import audiences, broadcasts, users
@@ -195,12 +195,8 @@ def render_form(
     """The whole page, filled in. `broadcast` is the draft or scheduled broadcast that is edited."""
     return render_page(
         "console/broadcasts/compose.html",
-        form=form,
-        utc=compose_form.convert_times_to_utc(form),
-        twice=compose_form.find_ambiguous_times(form),
-        errors=errors or {},
+        **compose_form.build_form_context(form, errors or {}),
         roles=users.count_users_by_role(),
-        priorities=list(Priority),
         categories=CATEGORIES,
         nonce_key=request.form.get("idempotencyKey") or secrets.token_urlsafe(16),
         broadcast=broadcast,

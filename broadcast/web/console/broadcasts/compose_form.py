@@ -21,6 +21,7 @@ from broadcast.domain.message import (
     MAX_TITLE_CHARACTERS,
     MAX_URL_CHARACTERS,
     Draft,
+    Priority,
     Target,
     parse_draft,
     parse_target,
@@ -196,6 +197,17 @@ def split_usernames(text: str) -> list[str]:
     return names
 
 
+def build_form_context(form: Mapping[str, Any], errors: Mapping[str, str]) -> dict[str, Any]:
+    """What the fields of a message need on a page."""
+    return {
+        "form": form,
+        "errors": errors,
+        "utc": convert_times_to_utc(form),
+        "twice": _find_ambiguous_times(form),
+        "priorities": list(Priority),
+    }
+
+
 def convert_times_to_utc(form: Mapping[str, Any]) -> dict[str, str]:
     """The valid times of a form in UTC, for a page that shows them in the reader's own zone."""
     multidict, problems = to_multidict(form), {}
@@ -204,7 +216,7 @@ def convert_times_to_utc(form: Mapping[str, Any]) -> dict[str, str]:
     return {name: moment for name, moment in times.items() if moment}
 
 
-def find_ambiguous_times(form: Mapping[str, Any]) -> set[str]:
+def _find_ambiguous_times(form: Mapping[str, Any]) -> set[str]:
     """The times of a form that occur twice in its zone, so that the page asks which one is meant."""
     zone = _parse_zone(str(form["timeZone"]), {})
     return {name for name in TIME_FIELDS if is_ambiguous_local_time(str(form[name]).strip(), zone)}

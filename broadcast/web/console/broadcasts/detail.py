@@ -152,7 +152,6 @@ def duplicate(broadcast_id: int):
 @blueprint.post("/broadcasts/<int:broadcast_id>/delete")
 @allow(Permission.WRITE)
 def delete(broadcast_id: int):
-    """Delete a draft."""
     copies.discard_draft(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.listing.listing", filter="draft")
 
@@ -165,7 +164,6 @@ def archive(broadcast_id: int):
 
 
 def _build_context(broadcast: Broadcast) -> dict[str, Any]:
-    """The template context of the detail page and its live figures."""
     [item] = load_list_items([broadcast])
     # one in its undo delay is about to be sent, unless it waits for a decision
     is_idle = not broadcast.is_held or broadcast.decision_reason is not None
@@ -175,7 +173,6 @@ def _build_context(broadcast: Broadcast) -> dict[str, Any]:
         "broadcast": item,
         "figures": item.stats,
         "broadcast_card": CardView(broadcast.to_card(), seq=broadcast.seq or 0, is_read=True),
-        "cancelled_at": broadcast.ended_at if broadcast.status == "CANCELLED" else None,
         "can_cancel": allows("cancelled"),
         "can_send": allows("published") and broadcast.typed is None and is_idle,
         "can_edit": allows("edited") and is_idle,

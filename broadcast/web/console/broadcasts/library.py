@@ -30,9 +30,8 @@ _TEMPLATE_FIELDS = ("name", "title", "content", "priority", "category")
 @blueprint.get("")
 @allow(Permission.WRITE)
 def index():
-    return render_page(
-        "console/broadcasts/library.html", templates=templates.list_all(), audiences=audiences.list_saved()
-    )
+    values = {"templates": templates.list_all(), "audiences": audiences.list_saved()}
+    return render_page("console/broadcasts/library.html", **values)
 
 
 @blueprint.get("/audiences/<int:saved_id>")
@@ -83,18 +82,18 @@ def fill_in(template_id: int):
 @blueprint.post("/templates/<int:template_id>/use")
 @allow(Permission.WRITE, is_resumable=True)
 def create_draft(template_id: int):
-    """Fill in the variables and continue with a draft."""
     message_template = _get_template_or_404(template_id)
     variables = message_templates.list_variables(message_template.title, message_template.content)
     values = {name: request.form.get(f"var-{name}", "").replace("\0", "").strip() for name in variables}
     try:
         raise_if_resumed()
-        title, content = (
-            message_templates.fill_template(text, values) for text in (message_template.title, message_template.content)
-        )
+        filled = {
+            name: message_templates.fill_template(getattr(message_template, name), values)
+            for name in ("title", "content")
+        }
     except Invalid as invalid:
         return _render_variables(message_template, values, str(invalid) or None), invalid.status
-    typed = compose_form.build_empty_form() | {"title": title, "content": content}
+    typed = compose_form.build_empty_form() | filled
     typed |= {"priority": message_template.priority, "category": message_template.category or ""}
     draft = edits.save_draft(typed, None, broadcast_id=None, version=None, by=current_identity().actor, now=clock.now())
     return redirect_to("console.compose.edit", broadcast_id=draft.id)

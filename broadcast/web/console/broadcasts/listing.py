@@ -91,7 +91,6 @@ def listing():
 @blueprint.get("/broadcasts.csv")
 @allow(Permission.SEE)
 def download():
-    """All pages of the list as CSV."""
     list_query = _read_query()
     ids = broadcast_query.list_ids(list_query, limit=MAX_CSV_ROWS)
     omitted = broadcast_query.count_by_tab(list_query)[list_query.tab] - len(ids)

@@ -9,7 +9,6 @@ from flask import request
 from broadcast.actions import edits
 from broadcast.base.errors import ConfirmationRequired, Invalid
 from broadcast.domain import clock
-from broadcast.domain.message import Priority
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
 from broadcast.web.console.broadcasts import compose_form, review
@@ -30,12 +29,8 @@ def render_form(
     """The edit form. `changed` is the diff, once requested; `needed` is what must be confirmed."""
     return render_page(
         "console/broadcasts/live_edit.html",
+        **compose_form.build_form_context(form, errors),
         broadcast=broadcast,
-        form=form,
-        utc=compose_form.convert_times_to_utc(form),
-        twice=compose_form.find_ambiguous_times(form),
-        errors=errors,
-        priorities=list(Priority),
         version=request.form.get("version") or broadcast.version,
         again=bool(request.form.get("notifyAgain")),
         acknowledge_again=request.form.get("acknowledgeAgain", ""),

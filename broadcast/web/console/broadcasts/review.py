@@ -107,7 +107,6 @@ def needs_review(broadcast: Broadcast) -> bool:
 
 
 def describe_audience(audience: Audience) -> str:
-    """The audience as a line of the review."""
     base = audience.base if isinstance(audience, ExclusionAudience) else audience
     match base:
         case EveryoneAudience():
