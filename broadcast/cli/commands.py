@@ -59,12 +59,11 @@ def _report_errors(command: Callable) -> Callable:
         try:
             return command(**options)
         except BroadcastError as problem:
-            is_unavailable = isinstance(problem, TemporarilyUnavailable) and not isinstance(
-                problem, CommitOutcomeUnknown
-            )
-            # operators are told what is wrong; people, that the database is busy, whatever it is
-            reason = schema.find_database_problem(should_include_reason=True) if is_unavailable else None
-            raise click.ClickException(reason or str(problem)) from None
+            sentence = str(problem)
+            if isinstance(problem, TemporarilyUnavailable) and not isinstance(problem, CommitOutcomeUnknown):
+                # operators are told what is wrong; people, that the database is busy, whatever it is
+                sentence = schema.find_database_problem(should_include_reason=True) or sentence
+            raise click.ClickException(sentence) from None
         except SQLAlchemyError as problem:
             if (sentence := schema.explain_error(problem)) is None:
                 raise

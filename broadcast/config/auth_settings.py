@@ -65,7 +65,10 @@ class SignInSettings(BaseModel):
     def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> Iterator[str]:
         """One sentence per combination that cannot work or lets anyone in. `proxy_hops` is TRUSTED_PROXY_HOPS."""
         yield from self._check_oidc(is_production)
-        yield from self._check_proxy(proxy_hops)
+        if self.proxy_sign_in_header and not proxy_hops:
+            yield "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
+        if self.proxy_sign_in_header and not self.proxy_sign_in_from:
+            yield "PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER."
         yield from check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)
 
     def _check_oidc(self, is_production: bool) -> Iterator[str]:
@@ -85,9 +88,3 @@ class SignInSettings(BaseModel):
             yield "OIDC_ROLE_MAP: write theirs=ours, theirs=ours."
         if find_spec("authlib") is None:
             yield f"OIDC_ISSUER: {MISSING_PACKAGES_HINT.format('oidc')}"
-
-    def _check_proxy(self, proxy_hops: int) -> Iterator[str]:
-        if self.proxy_sign_in_header and not proxy_hops:
-            yield "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
-        if self.proxy_sign_in_header and not self.proxy_sign_in_from:
-            yield "PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER."

@@ -84,7 +84,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _text(max_length: int | None = None, min_length: int = 0) -> Schema:
-    limits = {"minLength": min_length} | ({"maxLength": max_length} if max_length else {})
+    limits = {"minLength": min_length, "maxLength": max_length}
     return {"type": "string"} | {name: value for name, value in limits.items() if value}
 
 
@@ -98,15 +98,15 @@ _IDS = _object("broadcastIds", closed=True, broadcastIds=_list(_ID, minItems=1, 
 _UNREAD = _object("unread", unread=_COUNT)
 _NAMES = _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS))
 _TARGET = {
-    "targetType": {"enum": [kind.value for kind in TargetType]},
-    "targetMatch": {"enum": [*(match.value for match in RoleMatch), None]},
+    "targetType": {"enum": list(TargetType)},
+    "targetMatch": {"enum": [*RoleMatch, None]},
     **dict.fromkeys(("targetIds", "exceptRoles", "exceptIds"), _NAMES),
     "snapshot": _or_null(_BOOLEAN),
 }
 _MESSAGE_FIELDS = {
     "title": _text(message.MAX_TITLE_CHARACTERS, 1),
     "content": _text(message.MAX_CONTENT_BYTES, 1),
-    "priority": {"enum": [*(priority.value for priority in Priority), None]},
+    "priority": {"enum": [*Priority, None]},
     "category": _or_null(_text(message.MAX_CATEGORY_CHARACTERS)),
     "requiresAck": _or_null(_BOOLEAN),
     **dict.fromkeys(("scheduledAt", "expiresAt", "ackDueAt"), _or_null(_TIME)),
@@ -124,19 +124,16 @@ _CARD = {
     "fromSource": _BOOLEAN,
 }
 _DRAFT = _MESSAGE_FIELDS | _TARGET | {"draft": _or_null(_BOOLEAN)}
-_CONFIRM_DESCRIPTION = (
-    "Only for sessions: the values that a 422 with `confirm` asks for. Send the same request again with them."
-)
-_CONFIRM = _or_null(
-    _object(closed=True, people=_or_null(_COUNT), password=_text()) | {"description": _CONFIRM_DESCRIPTION}
-)
+_CONFIRM = _object(closed=True, people=_or_null(_COUNT), password=_text()) | {
+    "description": "Only for sessions: the values that a 422 with `confirm` asks for. Send the same request again with them."
+}
 _BROADCAST_FIELDS = {
     "status": _text(),
     "seq": _or_null(_ID),
     "stats": _ref("Stats"),
     "receiptsDeletedAt": _or_null(_TIME),
     "decisionReason": {
-        "enum": [*(reason.value for reason in DecisionReason), None],
+        "enum": [*DecisionReason, None],
         "description": "Why a scheduled broadcast is no longer sent automatically: it waits until someone sends, "
         "edits or recalls it.",
     },
@@ -232,7 +229,7 @@ _ACKNOWLEDGE_AGAIN = _BOOLEAN | {
     "description": "For a live broadcast: true asks everyone to acknowledge again and shows it again; false is a "
     "correction that keeps existing acknowledgements",
 }
-_EDIT_FLAGS = {"notifyAgain": _BOOLEAN, "acknowledgeAgain": _ACKNOWLEDGE_AGAIN, "confirm": _CONFIRM}
+_EDIT_FLAGS = {"notifyAgain": _BOOLEAN, "acknowledgeAgain": _ACKNOWLEDGE_AGAIN, "confirm": _or_null(_CONFIRM)}
 _SNOOZED = {"until": _TIME, "timeZone": _text(), "untilLocal": _TIME, "left": _COUNT, "because": _or_null(_text())}
 _TEXTS = dict.fromkeys(("hash", "title", "content"), _text())
 _ACKNOWLEDGED_TEXT = _object(
@@ -294,7 +291,7 @@ _OPERATIONS: dict[str, Schema] = {
     "POST /api/admin/broadcasts": _operation(
         "Publish, schedule or draft (admin)",
         "Idempotency-Key",
-        body=_extend(_SCHEMAS["Draft"], confirm=_CONFIRM),
+        body=_extend(_SCHEMAS["Draft"], confirm=_or_null(_CONFIRM)),
         _200=_ref("Broadcast"),
         _201=_ref("Broadcast"),
     ),
@@ -335,7 +332,7 @@ _OPERATIONS: dict[str, Schema] = {
     "DELETE /api/admin/dlt/{letter_id}": _operation("Purge a dead letter (admin)", _204=None),
     "POST /api/admin/dlt/{letter_id}/redrive": _operation(
         "Redrive a dead letter, unchanged or with `value` (admin)",
-        body=_object(closed=True, value=_or_null(_text()), confirm=_CONFIRM),
+        body=_object(closed=True, value=_or_null(_text()), confirm=_or_null(_CONFIRM)),
         may_be_empty=True,
         _200=_ANY_OBJECT,
     ),

@@ -5,7 +5,6 @@ discloses totals only.
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -267,14 +266,6 @@ def _require_receipts(broadcast: Broadcast) -> None:
         raise NotFound("The receipts of this broadcast were deleted at the end of their retention period.")
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
-    x: float
-    label: str
-    delivered: int
-    read: int
-
-
 class ReadChart:
     """Rendered by `_read_chart.html`. The time axis has equal steps: one per label that has passed, one for now."""
 
@@ -286,16 +277,14 @@ class ReadChart:
         assert len(_STEP_LABELS) == len(CURVE_OFFSETS)
         self.max_count = max(targeted, 1)
         step = (self.right - self.left) / len(labels)
-        self.ticks = [
-            Tick(round(self.left + step * n, 1), label, delivered, read)
-            for n, (label, delivered, read) in enumerate(zip(labels, pace.delivered, pace.read, strict=True), 1)
-        ]
+        xs = [round(self.left + step * n, 1) for n in range(1, len(labels) + 1)]
+        self.ticks = list(zip(xs, labels, pace.delivered, pace.read, strict=True))
         self.delivered = self._build_points(pace.delivered)
         self.read = self._build_points(pace.read)
 
     def _build_points(self, counts: list[int]) -> str:
         """`x,y x,y …`, starting with zero at the moment of sending."""
-        points = [(self.left, 0), *((tick.x, count) for tick, count in zip(self.ticks, counts, strict=True))]
+        points = [(self.left, 0), *((x, count) for (x, *_), count in zip(self.ticks, counts, strict=True))]
         return " ".join(f"{x:g},{self.to_y(count):g}" for x, count in points)
 
     def to_y(self, count: float) -> float:

@@ -26,11 +26,8 @@ def connections():
         (stream, names.get(stream.user_id, f"person {stream.user_id}"), clock.parse_rfc3339(stream.since))
         for stream in displayed
     ]
-    counts = {
-        "streams": len(streams),
-        "people": len({s.user_id for s in streams}),
-        "workers": len({s.worker for s in streams}),
-    }
+    counts = {"streams": len(streams)}
+    counts |= {"people": len({s.user_id for s in streams}), "workers": len({s.worker for s in streams})}
     return render_page("console/connections.html", rows=rows, figures=counts)
 
 

@@ -1,6 +1,7 @@
 """Dead letters: inbound events that were rejected, why, and what can be done."""
 
 import base64
+from dataclasses import asdict
 from datetime import datetime
 
 from flask import Blueprint, request
@@ -85,8 +86,7 @@ def purge(letter_id: int):
 def redrive_all():
     """Redrive the letters that waited when the page was rendered, some hundred at a time; report the results."""
     result = redrive.redrive_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
-    counts = {"done": result.done, "rejected": result.rejected, "left": result.left, "unconfirmed": result.unconfirmed}
-    return redirect_to("console.dead_letters.listing", **counts)
+    return redirect_to("console.dead_letters.listing", **asdict(result))
 
 
 @blueprint.post("/dead-letters/purge")

@@ -73,9 +73,8 @@ def build_empty_form() -> dict[str, Any]:
 
 def from_typed(typed: Mapping[str, Any]) -> dict[str, Any]:
     """Saved form values, completed with every field that the form has now."""
-    return build_empty_form() | {
-        name: value for name, value in typed.items() if name in (*_TEXT_FIELDS, *_LIST_FIELDS, *_CHECKBOX_FIELDS)
-    }
+    form = build_empty_form()
+    return form | {name: value for name, value in typed.items() if name in form}
 
 
 def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict[str, Any]:

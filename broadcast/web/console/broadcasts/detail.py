@@ -201,21 +201,15 @@ def _render_broadcast(broadcast: Broadcast, error: str | None = None, *, reason:
     )
 
 
-def _list_revisions(broadcast_id: int) -> list[dict[str, Any]]:
-    """The newest revisions, newest first, without the text first sent. Lets other greenlets run."""
-    revisions = [
-        {
-            "number": after.card.revision,
-            "at": after.at,
-            "is_notified_again": after.is_notified_again,
-            "changed_fields": [
-                label
-                for name, label in _CARD_FIELD_LABELS.items()
-                if getattr(before.card, name) != getattr(after.card, name)
-            ],
-        }
-        for before, after in pairwise(_load_texts(broadcast_id))
-    ]
+def _list_revisions(broadcast_id: int) -> list[tuple[_TextRevision, list[str]]]:
+    """The newest revisions with their changed fields, newest first, without the text first sent.
+
+    Lets other greenlets run.
+    """
+    revisions = []
+    for before, after in pairwise(_load_texts(broadcast_id)):
+        names = [name for name in _CARD_FIELD_LABELS if getattr(before.card, name) != getattr(after.card, name)]
+        revisions.append((after, [_CARD_FIELD_LABELS[name] for name in names]))
     return revisions[::-1]
 
 

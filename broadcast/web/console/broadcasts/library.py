@@ -1,7 +1,5 @@
 """The library: message templates with variables, and saved audiences."""
 
-from typing import Any
-
 from flask import Blueprint, jsonify, request
 
 from broadcast.actions import audiences as audience_actions
@@ -55,15 +53,16 @@ def edit_template(template_id: int):
 
 
 @blueprint.post("/templates")
-@allow(Permission.WRITE, is_resumable=True)
-def create_template():
-    return _save_template(None)
-
-
 @blueprint.post("/templates/<int:template_id>")
 @allow(Permission.WRITE, is_resumable=True)
-def save_template(template_id: int):
-    return _save_template(template_id)
+def save_template(template_id: int | None = None):
+    form = {name: request.form.get(name, "").replace("\0", "") for name in _TEMPLATE_FIELDS}
+    try:
+        raise_if_resumed()
+        actions.save(template_id, **form, by=current_identity().actor, now=clock.now())
+    except (Invalid, Conflict) as problem:
+        return _render_form(form, to_form_errors(problem, "name"), template_id), problem.status
+    return redirect_to("console.library.index", "Template saved.")
 
 
 @blueprint.post("/templates/<int:template_id>/delete")
@@ -104,16 +103,6 @@ def create_draft(template_id: int):
 def delete_audience(saved_id: int):
     audience_actions.delete(saved_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.library.index", "Audience deleted. Existing broadcasts are not affected.")
-
-
-def _save_template(template_id: int | None) -> Any:
-    form = {name: request.form.get(name, "").replace("\0", "") for name in _TEMPLATE_FIELDS}
-    try:
-        raise_if_resumed()
-        actions.save(template_id, **form, by=current_identity().actor, now=clock.now())
-    except (Invalid, Conflict) as problem:
-        return _render_form(form, to_form_errors(problem, "name"), template_id), problem.status
-    return redirect_to("console.library.index", "Template saved.")
 
 
 def _render_form(form: dict[str, str], errors: dict[str, str], template_id: int | None) -> str:

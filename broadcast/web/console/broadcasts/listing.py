@@ -115,19 +115,14 @@ def bulk_action():
     action_name, ids = read_choice("act", _PAST_TENSES, ""), parse_ids(request.form.getlist("ids"))
     if not ids or len(ids) > MAX_BULK_BROADCASTS:
         return _redirect_to_list("Select up to 100 broadcasts, then choose an action.")
-    done, refused = _apply_to_each(_make_action(action_name), ids)
+    cancel = partial(actions.cancel, reason=request.form.get("reason", ""))
+    action = {"cancel": cancel, "archive": copies.archive, "delete": copies.discard_draft}[action_name]
+    done, refused = _apply_to_each(partial(action, by=current_identity().actor, now=clock.now()), ids)
     notice = f"{format_number(done)} {_PAST_TENSES[action_name]}."
     if refused:
         what = "it was" if len(refused) == 1 else "they were"
         notice += f" {format_number(len(refused))} left as {what}: {refused[0]}"
     return _redirect_to_list(notice)
-
-
-def _make_action(name: str) -> Callable[[int], None]:
-    by, now = current_identity().actor, clock.now()
-    if name == "cancel":
-        return partial(actions.cancel, reason=request.form.get("reason", ""), by=by, now=now)
-    return partial(copies.archive if name == "archive" else copies.discard_draft, by=by, now=now)
 
 
 def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:

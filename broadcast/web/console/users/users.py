@@ -30,6 +30,11 @@ MAX_COUNTED = 10_000  # more are shown as "more than" this
 MAX_BAD_ROWS_SHOWN = 200
 MAX_NEW_ROLES_SHOWN = 50
 _ACCOUNT_STATES = ("", "enabled", "disabled")
+_ACCESS_CHANGES = {
+    "disable": (actions.disable_user, "Account disabled. All sessions and streams have ended."),
+    "enable": (actions.enable_user, "Account enabled."),
+    "sign-out": (sessions.end_sessions, "Signed out everywhere. All sessions and streams have ended."),
+}
 
 
 @blueprint.get("")
@@ -118,18 +123,12 @@ def set_roles(user_id: int):
     return redirect_to("people.detail", "Roles saved. Open pages update within a second.", user_id=user_id)
 
 
-@blueprint.post("/<int:user_id>/disable")
+@blueprint.post("/<int:user_id>/<any(disable, enable, 'sign-out'):verb>")
 @allow(Permission.PEOPLE)
-def disable(user_id: int):
-    actions.disable_user(user_id, by=current_identity().actor, now=clock.now())
-    return redirect_to("people.detail", "Account disabled. All sessions and streams have ended.", user_id=user_id)
-
-
-@blueprint.post("/<int:user_id>/enable")
-@allow(Permission.PEOPLE)
-def enable(user_id: int):
-    actions.enable_user(user_id, by=current_identity().actor, now=clock.now())
-    return redirect_to("people.detail", "Account enabled.", user_id=user_id)
+def change_access(user_id: int, verb: str):
+    change, notice = _ACCESS_CHANGES[verb]
+    change(user_id, by=current_identity().actor, now=clock.now())
+    return redirect_to("people.detail", notice, user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/password")
@@ -138,13 +137,6 @@ def reset_password(user_id: int):
     """Renders the page instead of a redirect: the password is shown only once and not stored."""
     password = password_changes.reset_password(user_id, by=current_identity().actor, now=clock.now())
     return _render_user(user_id, password=password)
-
-
-@blueprint.post("/<int:user_id>/sign-out")
-@allow(Permission.PEOPLE)
-def end_sessions(user_id: int):
-    sessions.end_sessions(user_id, by=current_identity().actor, now=clock.now())
-    return redirect_to("people.detail", "Signed out everywhere. All sessions and streams have ended.", user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/unlink")
@@ -203,21 +195,14 @@ def _render_new_form(typed: dict[str, Any], errors: dict[str, str]) -> str:
     return render_page("console/users/new.html", form=typed, errors=errors, roles=_list_known_roles(typed["roles"]))
 
 
-def _render_user(
-    user_id: int,
-    *,
-    password: str | None = None,
-    errors: dict[str, str] | None = None,
-    name: str | None = None,
-    roles: list[str] | None = None,
-) -> str:
-    """The page of a user; `name` and `roles` are what was typed."""
+def _render_user(user_id: int, *, password: str | None = None, errors: dict | None = None, **typed: Any) -> str:
+    """The page of a user; `name` and `roles` may be what was typed."""
     user = _get_user_or_404(user_id)
     return render_page(
         "console/users/detail.html",
         user=user,
-        name=user.name if name is None else name,
-        roles=_list_known_roles(user.roles if roles is None else roles),
+        name=typed.get("name", user.name),
+        roles=_list_known_roles(typed.get("roles", user.roles)),
         unsent=users.count_unsent_by_status(user.id),
         invitation=invitations.get_for_user(user.id),
         may=sorted(permissions.get_role_permissions(user.roles)),
