@@ -111,8 +111,10 @@ def edit(broadcast_id: int):
     """428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
     changes = read_json_object()
     confirmed = pop_confirmation(changes)
-    flags = {"notify_again": _pop_flag(changes, "notifyAgain")}
-    flags["acknowledge_again"] = _pop_flag(changes, "acknowledgeAgain")
+    flags = {
+        "notify_again": _pop_flag(changes, "notifyAgain"),
+        "acknowledge_again": _pop_flag(changes, "acknowledgeAgain"),
+    }
     if not request.if_match:
         raise VersionRequired()
     version = None if request.if_match.star_tag else next(iter(request.if_match.as_set()), "")
@@ -120,9 +122,8 @@ def edit(broadcast_id: int):
         by, now = current_identity().actor, clock.now()
         new_version = edits.edit(broadcast_id, changes, version=version, by=by, now=now, confirmed=confirmed, **flags)
     except VersionConflict as outdated:
-        response = make_error_response(
-            412, outdated.title, str(outdated), current=_to_json(get_broadcast_or_404(broadcast_id))
-        )
+        current = _to_json(get_broadcast_or_404(broadcast_id))
+        response = make_error_response(412, outdated.title, str(outdated), current=current)
         response.set_etag(outdated.version)
         return response
     response = make_response(jsonify(_to_json(get_broadcast_or_404(broadcast_id))))

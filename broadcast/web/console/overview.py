@@ -37,15 +37,11 @@ class ActionItem(NamedTuple):
 @blueprint.get("/")
 @allow(Permission.SEE)
 def overview():
-    now, presence = clock.now(), PRESENCE.current
+    now = clock.now()
     zone = parse_zone(users.get_preferences(current_identity().id).time_zone)
-    counts = broadcast_query.count_by_tab(BroadcastQuery())
     summary = {
         "people": users.count_all(),
-        "online": len(presence.get_online_ids()),
-        "live": counts["active"],
-        "scheduled": counts["scheduled"],
-        "drafts": counts["draft"],
+        "online": len(PRESENCE.current.get_online_ids()),
         "sent_today": broadcasts.count_published_since(get_start_of_day(now, zone)),
     }
     return render_page(
@@ -53,6 +49,7 @@ def overview():
         live=load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
         due=load_list_items(broadcasts.list_next_due(limit=5)),
         figures=summary,
+        counts=broadcast_query.count_by_tab(BroadcastQuery()),
         day_in=zone.key,
         needs=list(_list_action_items(now)),
         base_url=request.host_url.rstrip("/"),

@@ -222,14 +222,15 @@ def load_form(broadcast: Broadcast) -> dict[str, Any]:
 def _render_conflict(broadcast: Broadcast) -> str:
     """Both versions side by side, and what can be done. Nothing was overwritten."""
     theirs, mine = load_form(broadcast), compose_form.collect_values(request.form)
-    if "live" in request.form:
+    is_live = "live" in request.form
+    if is_live:
         mine = live_edit.overlay_editable_fields(theirs, mine)
     return render_page(
         "console/broadcasts/conflict.html",
         broadcast=broadcast,
         texts=reviewing.diff_forms(theirs, mine),
         mine=compose_form.to_multidict(mine),
-        is_live="live" in request.form,
-        may_edit=lifecycle.can_transition(broadcast.status, "edited") and broadcast.is_live == ("live" in request.form),
+        is_live=is_live,
+        may_edit=lifecycle.can_transition(broadcast.status, "edited") and broadcast.is_live == is_live,
         who=broadcasts.list_audit_entries(broadcast.id)[-1:],
     )

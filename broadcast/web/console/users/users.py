@@ -123,7 +123,9 @@ def set_roles(user_id: int):
     return redirect_to("people.detail", "Roles saved. Open pages update within a second.", user_id=user_id)
 
 
-@blueprint.post("/<int:user_id>/<any(disable, enable, 'sign-out'):verb>")
+@blueprint.post("/<int:user_id>/disable", defaults={"verb": "disable"})
+@blueprint.post("/<int:user_id>/enable", defaults={"verb": "enable"})
+@blueprint.post("/<int:user_id>/sign-out", defaults={"verb": "sign-out"})
 @allow(Permission.PEOPLE)
 def change_access(user_id: int, verb: str):
     change, notice = _ACCESS_CHANGES[verb]
