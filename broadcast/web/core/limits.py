@@ -137,30 +137,36 @@ def _enforce_limits() -> Response | None:
     """Count the request, and refuse it above a limit. Raises TooManyRequests."""
     if request.endpoint is None or request.endpoint == "static":
         return None
-    for bucket in _select_buckets():
-        exceeded = _count(bucket, bucket.key())
-        if exceeded and is_stream_request():
-            return make_stream_refusal("BUSY")
-        if exceeded:
-            raise TooManyRequests(str(exceeded), min(60, exceeded.get_expiry()))
+    exceeded = _count([(bucket, bucket.key()) for bucket in _select_buckets()])
+    if exceeded and is_stream_request():
+        return make_stream_refusal("BUSY")
+    if exceeded:
+        raise TooManyRequests(str(exceeded), min(60, exceeded.get_expiry()))
     return None
 
 
 def may_open_stream(user_id: int, address: str) -> bool:
     """Count a stream that opens before WSGI; False above a limit."""
     keys = (client_address.get_client_key(address), _format_user_key(user_id))
-    return not any(_count(bucket, key) for bucket, key in zip(_STREAM_BUCKETS, keys, strict=True))
+    return _count(list(zip(_STREAM_BUCKETS, keys, strict=True))) is None
 
 
-def _count(bucket: Bucket, key: str) -> RateLimitItem | None:
-    """Count in this bucket; return the limit that is exceeded, if any."""
-    settings = SETTINGS.current
-    if not settings.ratelimit_enabled:
+def _count(keys: list[tuple[Bucket, str]]) -> RateLimitItem | None:
+    """Count under these keys, in one round trip to Redis; return the first limit that is exceeded."""
+    settings, storage = SETTINGS.current, limiter.storage
+    if not keys or not settings.ratelimit_enabled:
         return None
-    for item in _parse_limits(getattr(settings, bucket.setting_name)):
-        if not limiter.limiter.hit(item, bucket.name, key):
-            return item
-    return None
+    items = [
+        (item, item.key_for(bucket.name, key))
+        for bucket, key in keys
+        for item in _parse_limits(getattr(settings, bucket.setting_name))
+    ]
+    counters = [(counter_key, item.get_expiry()) for item, counter_key in items]
+    if isinstance(storage, RedisLimitStorage):
+        counts = storage.incr_all(counters)
+    else:
+        counts = [storage.incr(*counter) for counter in counters]
+    return next((item for (item, _), count in zip(items, counts, strict=True) if count > item.amount), None)
 
 
 @cache

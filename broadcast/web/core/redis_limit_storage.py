@@ -6,7 +6,7 @@ memory, from zero; flask-limiter's own fallback would retry Redis only after up 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from limits.storage import MemoryStorage, Storage
@@ -53,13 +53,20 @@ class RedisLimitStorage(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Increment and return the counter. It expires `expiry` seconds after the first increment."""
-        count, is_valid = self._call(
-            lambda redis: redis.eval(_INCREMENT_SCRIPT, 1, _KEY_PREFIX + key, expiry, amount),
-            lambda memory: (memory.incr(key, expiry, amount), True),
-        )
-        if not is_valid:
+        return self.incr_all([(key, expiry)], amount)[0]
+
+    def incr_all(self, counters: Sequence[tuple[str, int]], amount: int = 1) -> list[int]:
+        """The same for several (key, expiry), in one round trip."""
+
+        def increment(redis: Any) -> list[tuple[int, int]]:
+            commands = redis if len(counters) == 1 else redis.pipeline(transaction=False)
+            results = [commands.eval(_INCREMENT_SCRIPT, 1, _KEY_PREFIX + key, *args, amount) for key, *args in counters]
+            return results if commands is redis else commands.execute()
+
+        results = self._call(increment, lambda memory: [(memory.incr(*counter, amount), True) for counter in counters])
+        if not all(is_valid for _, is_valid in results):
             untrusted_json.record_rejection("limit", "a counter that is no number")
-        return int(count)
+        return [int(count) for count, _ in results]
 
     def get(self, key: str) -> int:
         value = self._call(lambda redis: redis.get(_KEY_PREFIX + key), lambda memory: memory.get(key))
