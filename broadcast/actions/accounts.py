@@ -15,10 +15,7 @@ from broadcast.store.transactions import write_transaction
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
-    """Correct a user's name. Broadcasts already sent keep the old name.
-
-    Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
-    """
+    """Correct a user's name. Broadcasts already sent keep the old name. Raises Invalid, NotFound."""
     by.require(Permission.PEOPLE)
     name = clean_display_name(name)
     with write_transaction() as session:
@@ -36,7 +33,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
     a former user. Drafts and scheduled broadcasts stay for others to continue; a scheduled one that falls due waits for
     a decision. The username becomes available again.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (the last administrator), TemporarilyUnavailable.
+    Raises Invalid, NotFound, Conflict (the last administrator).
     """
     by.require(Permission.PEOPLE)
     with write_transaction() as session:

@@ -62,10 +62,7 @@ def _resolve_base(target: Target, problems: dict[str, str]) -> EveryoneAudience 
 
 
 def save(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -> int:
-    """Save an audience under a name; return its id.
-
-    Raises Forbidden, Invalid, Conflict (the name is taken), TemporarilyUnavailable.
-    """
+    """Save an audience under a name; return its id. Raises Invalid, Conflict (the name is taken)."""
     by.require(Permission.WRITE)
     name = " ".join(name.split())
     if not 0 < len(name) <= 80 or not is_single_line(name) or is_blank(name):
@@ -83,10 +80,7 @@ def save(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -> int:
 
 
 def delete(saved_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a saved audience; broadcasts made with it do not change.
-
-    Raises Forbidden, NotFound, TemporarilyUnavailable.
-    """
+    """Delete a saved audience; broadcasts made with it do not change. Raises NotFound."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         row = session.get(SavedAudience, saved_id)

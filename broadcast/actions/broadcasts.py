@@ -67,9 +67,9 @@ def publish(
     With `broadcast_id` it replaces that draft or scheduled broadcast, which must be at `version` (None: any). With
     `undo_seconds`, a broadcast that would go out at once is held for that long and can be withdrawn until then. With
     `is_test` it does not appear in the console's lists. `idempotency_key` makes retries safe: a second call with the
-    same key and draft returns the first broadcast. Lets other greenlets run. Raises Forbidden, NotFound, Invalid
-    (unknown role or user, no recipients, a text that is not shown), ConfirmationRequired, VersionConflict,
-    IllegalTransition, Conflict (the key was used for another message), TemporarilyUnavailable.
+    same key and draft returns the first broadcast. Lets other greenlets run. Raises NotFound, Invalid (unknown role or
+    user, no recipients, a text that is not shown), ConfirmationRequired, VersionConflict, IllegalTransition, Conflict
+    (the key was used for another message).
     """
     check_may_send(draft, by)
     if earlier := _find_by_idempotency_key(by, idempotency_key, draft):
@@ -166,8 +166,7 @@ def release(
 ) -> None:
     """Send a draft or a scheduled broadcast now.
 
-    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft),
-    TemporarilyUnavailable.
+    Raises NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft).
     """
     by.require(Permission.WRITE)
     proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
@@ -212,10 +211,7 @@ def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDUL
 
 
 def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
-    """Recall a broadcast; every open page removes it.
-
-    Raises Forbidden, Invalid, NotFound, IllegalTransition, TemporarilyUnavailable.
-    """
+    """Recall a broadcast; every open page removes it. Raises Invalid, NotFound, IllegalTransition."""
     by.require(Permission.WRITE)
     reason = " ".join(reason.split())
     if not 0 < len(reason) <= 500 or not is_single_line(reason) or is_blank(reason):

@@ -17,7 +17,7 @@ _COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "
 def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
     """Create a draft with the text and the audience of a broadcast, without its times.
 
-    Raises Forbidden, NotFound, Invalid (over the user's limit of drafts), TemporarilyUnavailable.
+    Raises NotFound, Invalid (over the user's limit of drafts).
     """
     by.require(Permission.WRITE)
     with write_transaction() as session:
@@ -40,10 +40,7 @@ def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
 
 
 def discard_draft(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a draft: it disappears from every list but the archive.
-
-    Raises Forbidden, NotFound, IllegalTransition, TemporarilyUnavailable.
-    """
+    """Delete a draft: it disappears from every list but the archive. Raises NotFound, IllegalTransition."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
@@ -53,10 +50,7 @@ def discard_draft(broadcast_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def archive(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Move an ended broadcast to the archive; idempotent.
-
-    Raises Forbidden, NotFound, IllegalTransition, TemporarilyUnavailable.
-    """
+    """Move an ended broadcast to the archive; idempotent. Raises NotFound, IllegalTransition."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)

@@ -31,7 +31,7 @@ def redrive(
 ) -> Outcome:
     """Ingest a letter again, parsed as `inbound_event`; if it is rejected again, the letter keeps the new reason.
 
-    Raises Forbidden, NotFound, ConfirmationRequired, Conflict (it is no longer waiting), TemporarilyUnavailable.
+    Raises NotFound, ConfirmationRequired, Conflict (it is no longer waiting).
     """
     by.require(Permission.OPERATE)
     [prepared] = inbound_events.prepare([inbound_event])
@@ -73,9 +73,7 @@ def _redrive_in_transaction(
 
 
 def purge(letter_id: int, *, by: Actor, now: datetime) -> None:
-    """Purge the contents of a letter; its position stays known. Raises Forbidden, NotFound, Conflict,
-    TemporarilyUnavailable.
-    """
+    """Purge the contents of a letter; its position stays known. Raises NotFound, Conflict."""
     by.require(Permission.OPERATE)
     with write_transaction() as session:
         letter = _get_waiting_letter(session, letter_id)
@@ -87,7 +85,6 @@ def purge_all(*, through: int, by: Actor, now: datetime) -> int:
     """Purge every waiting letter up to id `through`, the newest one that was seen; return how many.
 
     Runs in transactions of some hundred letters, each with an audit row; letters purged before a failure stay purged.
-    Raises Forbidden, TemporarilyUnavailable.
     """
     by.require(Permission.OPERATE)
     purged_total = 0

@@ -50,8 +50,8 @@ def save_draft(
     """Store a form as typed, complete or not, in a new draft or in its existing one.
 
     `draft` is the parsed form, or None while it is invalid: the draft then reaches nobody, as does one whose text is
-    not shown. A series of autosaves by one author makes one audit row. Lets other greenlets run. Raises Forbidden,
-    NotFound, Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition, TemporarilyUnavailable.
+    not shown. A series of autosaves by one author makes one audit row. Lets other greenlets run. Raises NotFound,
+    Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition.
     """
     by.require(Permission.WRITE)
     message = _prepare_if_valid(draft)
@@ -103,8 +103,7 @@ def send_delayed(
 ) -> None:
     """Send a complete draft or a scheduled broadcast at `until`, a few seconds ahead; until then it can be withdrawn.
 
-    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft),
-    TemporarilyUnavailable.
+    Raises NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft).
     """
     by.require(Permission.WRITE)
     proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
@@ -120,7 +119,7 @@ def send_delayed(
 def withdraw_broadcast(broadcast_id: int, *, by: Actor, now: datetime) -> None:
     """Turn a held or scheduled broadcast back into a draft before it goes out.
 
-    Raises Forbidden, NotFound, IllegalTransition (it has gone out), TemporarilyUnavailable.
+    Raises NotFound, IllegalTransition (it has gone out).
     """
     by.require(Permission.WRITE)
     with write_transaction() as session:
@@ -148,8 +147,8 @@ def edit(
     A live broadcast changes on every open page; with `notify_again` it becomes unread again for users who had read it.
     Without `acknowledge_again` the edit is a correction and acknowledgements stand; with it everyone is asked again,
     which also shows it again. The audience and the start of a live broadcast cannot change. `version` None means the
-    current version. Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired,
-    VersionConflict, IllegalTransition, TemporarilyUnavailable.
+    current version. Lets other greenlets run. Raises NotFound, Invalid, ConfirmationRequired, VersionConflict,
+    IllegalTransition.
     """
     by.require(Permission.WRITE)
     rendered_text = _render_new_text(broadcast_id, changes)

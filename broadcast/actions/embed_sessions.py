@@ -44,7 +44,7 @@ class EmbeddedSession:
 def begin_session(username: str, site: EmbeddingSite, lifetime: SessionLifetime, *, now: datetime) -> EmbeddedSession:
     """Return the user's open session in the pages of `site`, or create and audit a new one.
 
-    Raises Forbidden when the site's token may no longer do this, Invalid, TemporarilyUnavailable.
+    Raises Forbidden when the site's token may no longer do this, Invalid.
     """
     # a name that is merely compatible (Unicode) may be another user's name at the site
     user = users.get_by_username(username) if username.isascii() else None

@@ -100,7 +100,7 @@ def _refuse_ended_session(session: Session, external_identity: ExternalIdentity)
 def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
     """Unlink a user's account at the provider; the next sign-in with the username counts as the first again.
 
-    Raises Forbidden, NotFound, TemporarilyUnavailable.
+    Raises NotFound.
     """
     by.require(Permission.PEOPLE)
     with write_transaction() as session:

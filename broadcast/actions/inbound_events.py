@@ -35,10 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 def get_ingest_actor(*, now: datetime) -> Actor:
-    """The account that publishes events from Kafka. It is created on first use and cannot sign in.
-
-    Raises TemporarilyUnavailable.
-    """
+    """The account that publishes events from Kafka. It is created on first use and cannot sign in."""
     if users.get_by_username(_ACCOUNT_USERNAME) is None:
         try:
             with write_transaction() as session:
@@ -54,8 +51,8 @@ def get_ingest_actor(*, now: datetime) -> Actor:
 def ingest(inbound_events: Sequence[InboundEvent], *, by: Actor, now: datetime) -> list[Outcome]:
     """Apply at most MAX_BATCH_EVENTS events in order; return the outcome of each. Lets other greenlets run.
 
-    A rejected event from Kafka becomes a dead letter in the same transaction. Raises Forbidden, TemporarilyUnavailable
-    (a part was not written: pass all in again, what was written before is then `repeated`).
+    A rejected event from Kafka becomes a dead letter in the same transaction. Raises TemporarilyUnavailable (a part was
+    not written: pass all in again, what was written before is then `repeated`).
     """
     by.require_event_ingestion()
     try:

@@ -20,10 +20,7 @@ _ALREADY_SET_UP = "There is an administrator already. Sign in, or ask an adminis
 
 
 def create_setup_code(*, now: datetime) -> str | None:
-    """Create a code and return it; the previous one becomes void. None when there is an administrator.
-
-    Raises TemporarilyUnavailable.
-    """
+    """Create a code and return it; the previous one becomes void. None when there is an administrator."""
     with write_transaction() as session:
         if setup.has_administrator():
             return None

@@ -38,8 +38,8 @@ class IssuedInvitation:
 def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, now: datetime) -> list[IssuedInvitation]:
     """Create an invitation for each of these users who is enabled and has no password; their earlier ones become void.
 
-    Lets other greenlets run; a committed batch stays when a later one fails. Raises Forbidden, Invalid (none of them
-    can be invited, or there are too many), TemporarilyUnavailable.
+    Lets other greenlets run; a committed batch stays when a later one fails. Raises Invalid (none of them can be
+    invited, or there are too many).
     """
     by.require(Permission.PEOPLE)
     ids = sorted(set(user_ids))
@@ -68,7 +68,7 @@ def _invite_batch(ids: Sequence[int], expires_at: datetime, by: Actor, now: date
 
 
 def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Revoke a user's invitation, if there is one. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Revoke a user's invitation, if there is one. Raises NotFound."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
@@ -92,7 +92,7 @@ def get_invitee(token: str, *, now: datetime) -> User:
 def accept_invitation(token: str, password: str, *, now: datetime) -> str:
     """Consume an invitation and set its user's password. Return the username.
 
-    Raises NotFound (no longer valid), Invalid, TemporarilyUnavailable. Lets other greenlets run.
+    Raises NotFound (no longer valid), Invalid. Lets other greenlets run.
     """
     invitee = get_invitee(token, now=now)
     check_password(password, username=invitee.username, name=invitee.name)

@@ -28,7 +28,7 @@ def save(
 ) -> int:
     """Save a template, a new one when `template_id` is None; return its id. Lets other greenlets run.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (the name), TemporarilyUnavailable.
+    Raises Invalid, NotFound, Conflict (the name).
     """
     by.require(Permission.WRITE)
     fields = {"name": " ".join(name.split()), "title": " ".join(title.split()), "content": content.replace("\0", "")}
@@ -51,7 +51,7 @@ def save(
 
 
 def delete(template_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a template. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Delete a template. Raises NotFound."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         row = session.get(MessageTemplate, template_id)

@@ -24,7 +24,7 @@ def change_password(current_password: str, new_password: str, *, by: Actor, now:
     """Change one's own password, given the current one. Every session but `kept_session_id` ends; that one gets a new
     token, which is returned, so that a copied cookie becomes worthless.
 
-    Raises Invalid, TemporarilyUnavailable.
+    Raises Invalid.
     """
     user = people.get(by.user_id)
     old_hash = user.password_hash
@@ -44,7 +44,7 @@ def change_password(current_password: str, new_password: str, *, by: Actor, now:
 def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> None:
     """Set another user's password and end all their sessions. For one's own, `change_password` asks for the old one.
 
-    Raises Forbidden, Invalid, NotFound, Conflict, TemporarilyUnavailable.
+    Raises Invalid, NotFound, Conflict.
     """
     by.require(Permission.PEOPLE)
     if by.user_id == user_id:
@@ -60,10 +60,7 @@ def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> No
 
 
 def reset_password(user_id: int, *, by: Actor, now: datetime) -> str:
-    """Set a random password for a user, end their sessions, and return it; it is shown only once.
-
-    Raises Forbidden, NotFound, TemporarilyUnavailable.
-    """
+    """Set a random password for a user, end their sessions, and return it; it is shown only once. Raises NotFound."""
     by.require(Permission.PEOPLE)
     password = "-".join(secrets.token_hex(2) for _ in range(5))  # 80 bits, in groups that can be read out
     set_password(user_id, password, by=by, now=now)

@@ -13,7 +13,7 @@ from broadcast.store.transactions import write_transaction
 
 
 def save(raw: dict[str, Any], *, by: Actor, now: datetime) -> Preferences:
-    """Replace a user's preferences and notify their open pages. Raises Invalid, TemporarilyUnavailable."""
+    """Replace a user's preferences and notify their open pages. Raises Invalid."""
     new_preferences = preferences.parse_preferences(raw, now=now, mandatory=SETTINGS.current.mandatory_categories)
     with write_transaction() as session:
         users.set_preferences(session, by.user_id, new_preferences)

@@ -22,7 +22,7 @@ _LOGOUT_TOKEN_REUSED = "This logout token has already been used."
 def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
     """End the sessions named by the provider, and their streams; return how many.
 
-    Raises Invalid for a repeated logout token, TemporarilyUnavailable.
+    Raises Invalid for a repeated logout token.
     """
     by = Actor(None, logout.issuer[:200])
     try:

@@ -50,7 +50,7 @@ class DeletedCounts:
 def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
     """Delete everything older than `policy` says; return what was deleted. Lets other greenlets run.
 
-    Two workers may run it at the same time: each deletes what the other has left. Raises TemporarilyUnavailable.
+    Two workers may run it at the same time: each deletes what the other has left.
     """
     deleted = DeletedCounts()
     try:

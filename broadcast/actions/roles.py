@@ -29,10 +29,7 @@ _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row
 
 
 def create(name: str, *, by: Actor, now: datetime) -> str:
-    """Create a role without members; return its name.
-
-    Raises Forbidden, Invalid (also for a taken name), TemporarilyUnavailable.
-    """
+    """Create a role without members; return its name. Raises Invalid (also for a taken name)."""
     by.require(Permission.PEOPLE)
     name = _clean_unused_name(name)
     try:
@@ -49,8 +46,7 @@ def create(name: str, *, by: Actor, now: datetime) -> str:
 def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
     """Rename a role wherever it is named: users, broadcasts, saved audiences, drafts. Return the name.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (a console role, or a concurrent reference to it),
-    TemporarilyUnavailable.
+    Raises Invalid, NotFound, Conflict (a console role, or a concurrent reference to it).
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
@@ -72,7 +68,7 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
     A live broadcast to it disappears for those who received it through this role alone; a scheduled one that would
     reach nobody becomes a draft. Users whom a broadcast excludes by this role stay excluded, by name.
 
-    Raises Forbidden, NotFound, Conflict (a console role, or a concurrent reference to it), TemporarilyUnavailable.
+    Raises NotFound, Conflict (a console role, or a concurrent reference to it).
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)

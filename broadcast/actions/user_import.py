@@ -75,7 +75,7 @@ def import_users(
     """Create a user for every valid row. Lets other greenlets run; a committed batch stays when a later one fails.
 
     A row with an unknown role is invalid, as a typo must not create a role, unless it is among `new_roles`: those named
-    by valid rows are created too. Raises Forbidden, Invalid (not such a table), TemporarilyUnavailable.
+    by valid rows are created too. Raises Invalid (not such a table).
     """
     by.require(Permission.PEOPLE)
     report, seen_usernames, known_roles = ImportReport(), set(), {*users.list_role_names(), *new_roles}

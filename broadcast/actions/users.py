@@ -27,10 +27,7 @@ from broadcast.store.transactions import write_transaction
 def create_user(
     username: str, password: str | None, *, roles: Iterable[str] = (), name: str | None = None, by: Actor, now: datetime
 ) -> int:
-    """Create a user and return the id; missing roles are created.
-
-    Raises Forbidden, Invalid, Conflict (the username is taken), TemporarilyUnavailable.
-    """
+    """Create a user and return the id; missing roles are created. Raises Invalid, Conflict (the username is taken)."""
     by.require(Permission.PEOPLE)
     username, name, roles = read_user_fields(username, name, roles)
     if password is not None:
@@ -66,7 +63,7 @@ def add_user(
 def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -> None:
     """Replace a user's roles; their streams and pages follow within a second.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (no administrator would remain), TemporarilyUnavailable.
+    Raises Invalid, NotFound, Conflict (no administrator would remain).
     """
     by.require(Permission.PEOPLE)
     roles = read_role_names(roles)
@@ -86,10 +83,7 @@ def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -
 
 
 def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Disable an account: sign-in is refused, sessions end, streams close.
-
-    Raises Forbidden, NotFound, Conflict, TemporarilyUnavailable.
-    """
+    """Disable an account: sign-in is refused, sessions end, streams close. Raises NotFound, Conflict."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
@@ -105,7 +99,7 @@ def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def enable_user(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Enable a disabled account; idempotent. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Enable a disabled account; idempotent. Raises NotFound."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
