@@ -38,7 +38,7 @@ def create_first_administrator(code: str, username: str, password: str, *, name:
     if setup.has_administrator():
         raise Conflict(_ALREADY_SET_UP)
     username, name, roles = users.read_user_fields(username, name, ["admin"])
-    users.check_password(password, username=username, name=name)
+    passwords.check_password(password, username=username, name=name)
     password_hash = passwords.hash_password(password)
     try:
         with write_transaction() as session:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from broadcast.actions import passwords
 from broadcast.actions.tokens import hash_token
-from broadcast.actions.users import check_password, get_user_for_update
+from broadcast.actions.users import get_user_for_update
 from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor
@@ -95,7 +95,7 @@ def accept_invitation(token: str, password: str, *, now: datetime) -> str:
     Raises NotFound (no longer valid), Invalid. Lets other greenlets run.
     """
     invitee = get_invitee(token, now=now)
-    check_password(password, username=invitee.username, name=invitee.name)
+    passwords.check_password(password, username=invitee.username, name=invitee.name)
     password_hash = passwords.hash_password(password)
     with write_transaction() as session:
         user = get_user_for_update(session, get_invitee(token, now=now).id)

@@ -19,8 +19,7 @@ _RUN_RECORD_INTERVAL = timedelta(seconds=15)
 
 
 def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> None:
-    """Record that the scheduler runs. If none ran for longer than `grace`, what fell due meanwhile awaits a decision.
-    """
+    """Record that the scheduler runs. If none ran for longer than `grace`, what fell due meanwhile awaits a decision."""
     last_run_at = overdue_schedules.get_last_run()
     if last_run_at is not None and last_run_at <= now < last_run_at + _RUN_RECORD_INTERVAL:
         return

@@ -9,10 +9,9 @@ from datetime import datetime
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import notify, password_rules, passwords
+from broadcast.actions import notify, passwords
 from broadcast.actions.user_fields import read_role_names, read_user_fields
 from broadcast.base.errors import Conflict, NotFound
-from broadcast.config.settings import SETTINGS
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
@@ -31,7 +30,7 @@ def create_user(
     by.require(Permission.PEOPLE)
     username, name, roles = read_user_fields(username, name, roles)
     if password is not None:
-        check_password(password, username=username, name=name)
+        passwords.check_password(password, username=username, name=name)
     password_hash = password and passwords.hash_password(password)
     try:
         with write_transaction() as session:
@@ -109,12 +108,6 @@ def enable_user(user_id: int, *, by: Actor, now: datetime) -> None:
         user.disabled_at = None
         people.bump_membership_version(session)
         audit.record(session, by, "person.enabled", "person", user.id, now=now)
-
-
-def check_password(password: str, *, username: str, name: str) -> None:
-    """Raise Invalid when the password is not allowed for this user."""
-    names = (name, SETTINGS.current.app_name)
-    password_rules.check(password, username=username, names=names)
 
 
 def _ensure_admin_remains_unless_cli(session: Session, user: User, by: Actor) -> None:

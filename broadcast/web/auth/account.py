@@ -3,7 +3,7 @@
 import flask
 from flask import Blueprint, request
 
-from broadcast.actions import password_changes, sessions
+from broadcast.actions import accounts, sessions
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.store import users
@@ -26,7 +26,7 @@ def change_password():
     try:
         if form.get("new") != form.get("again"):
             raise Invalid({"again": "The passwords do not match."})
-        flask.session["token"] = password_changes.change_password(
+        flask.session["token"] = accounts.change_password(
             form.get("current", ""),
             form.get("new", ""),
             by=identity.actor,
