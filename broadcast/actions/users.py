@@ -54,7 +54,7 @@ def add_user(
     session.add(user)
     session.flush()
     people.bump_membership_version(session)
-    replace_roles(session, user, roles)
+    _replace_role_rows(session, user, roles)
     session.flush()
     return user
 
@@ -68,17 +68,22 @@ def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -
     roles = read_role_names(roles)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
-        old_roles = sorted(user.roles)
         if "admin" not in roles:
             _ensure_admin_remains_unless_cli(session, user, by)
-        people.bump_membership_version(session)
-        if set(old_roles) != roles:
-            past_viewers.close_current_periods(session, User.id == user.id, at=now)
-        replace_roles(session, user, roles)
-        session.flush()
-        audit.record(session, by, "person.roles", "person", user.id, now=now, before=old_roles, after=sorted(roles))
-        append_viewer_changed_event(session, user, now)
+        change_roles(session, user, roles, by=by, now=now)
     notify.notify_workers()
+
+
+def change_roles(session: Session, user: User, roles: set[str], *, by: Actor, now: datetime) -> None:
+    """Replace a user's roles, within the caller's transaction."""
+    old_roles = sorted(user.roles)
+    people.bump_membership_version(session)
+    if set(old_roles) != roles:
+        past_viewers.close_current_periods(session, User.id == user.id, at=now)
+    _replace_role_rows(session, user, roles)
+    session.flush()
+    audit.record(session, by, "person.roles", "person", user.id, now=now, before=old_roles, after=sorted(roles))
+    append_viewer_changed_event(session, user, now)
 
 
 def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
@@ -135,7 +140,7 @@ def get_user_for_update(session: Session, user_id: int) -> User:
     return user
 
 
-def replace_roles(session: Session, user: User, roles: set[str]) -> None:
+def _replace_role_rows(session: Session, user: User, roles: set[str]) -> None:
     """Set a user's roles to exactly these; missing roles are created."""
     if "admin" in roles:
         setup.delete_code(session)  # an administrator exists now, however created

@@ -6,7 +6,7 @@ import flask
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, redirect, request, url_for
 from flask_wtf.csrf import generate_csrf
 
-from broadcast.actions import external_login, provider_sessions, sessions
+from broadcast.actions import external_login, sessions
 from broadcast.actions.demo import DEMO_USERS
 from broadcast.base.errors import (
     BroadcastError,
@@ -146,7 +146,7 @@ def oidc_backchannel_logout():
         logout = _get_provider_or_404().parse_logout_token(
             request.form.get("logout_token", "")[:_MAX_LOGOUT_TOKEN_CHARACTERS]
         )
-        provider_sessions.end_sessions(logout, now=clock.now())
+        external_login.end_sessions(logout, now=clock.now())
     except Invalid as invalid:
         response = jsonify(error="invalid_request", error_description=str(invalid))
         response.status_code = 400
