@@ -30,10 +30,7 @@ MAX_SNAPSHOT_RECIPIENTS = 50_000  # users frozen by name, one row each; a larger
 
 
 def resolve_audience(target: Target) -> Audience:
-    """Resolve names to an audience.
-
-    Raises Invalid naming the roles or users that do not exist; it never falls back to everyone.
-    """
+    """Resolve names to an audience. Raises Invalid naming unknown roles and users; it never falls back to everyone."""
     problems: dict[str, str] = {}
     base_audience = _resolve_base(target, problems)
     if missing_names := people.find_missing_roles(target.except_roles):

@@ -36,19 +36,13 @@ class PreparedMessage:
 
 
 def prepare_message(draft: Draft) -> PreparedMessage:
-    """Resolve and count the audience, and render the text. Lets other greenlets run.
-
-    Raises Invalid for an unknown role or user, and for a text that is not shown.
-    """
+    """Resolve and count the audience, and render the text. Lets other greenlets run. Raises Invalid."""
     audience = resolve_audience(draft.target)
     return PreparedMessage(draft, audience, audiences.count(audience), markdown.render(draft.content))
 
 
 def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: str | None = None) -> Broadcast:
-    """Return the locked row.
-
-    Raises NotFound, or VersionConflict when it is no longer at `version` (None: any).
-    """
+    """Return the locked row. Raises NotFound, or VersionConflict when it is no longer at `version` (None: any)."""
     broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
@@ -99,10 +93,7 @@ def check_draft_quota(by: Actor) -> None:
 
 
 def check_may_send(message: Draft | Broadcast, by: Actor) -> None:
-    """Raise Forbidden unless `by` may send this message, whoever wrote it.
-
-    One that signs users out also needs the permission for users.
-    """
+    """Raise Forbidden unless `by` may send this message; one that signs users out needs the permission for users."""
     by.require(Permission.WRITE)
     if message.close_sessions:
         by.require(Permission.PEOPLE)

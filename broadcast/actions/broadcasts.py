@@ -179,10 +179,7 @@ def release(
 def lock_sendable(
     session: Session, broadcast_id: int, action: str, proof: ConfirmationProof, *, by: Actor, now: datetime
 ) -> tuple[Broadcast, Audience]:
-    """Lock a stored broadcast that `by` may send now, with its audience, counted anew.
-
-    `action` is "published" or "held". Raises as `release` does.
-    """
+    """Lock a stored broadcast that `by` may send now ("published" or "held"), counted anew. Raises like `release`."""
     broadcast = get_broadcast_for_update(session, broadcast_id)
     lifecycle.transition(broadcast.status, action)
     refuse_unreviewed(broadcast)

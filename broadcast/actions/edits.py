@@ -117,10 +117,7 @@ def send_delayed(
 
 
 def withdraw_broadcast(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Turn a held or scheduled broadcast back into a draft before it goes out.
-
-    Raises NotFound, IllegalTransition (it has gone out).
-    """
+    """Turn a held or scheduled broadcast back into a draft. Raises NotFound, IllegalTransition (it has gone out)."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
@@ -194,10 +191,7 @@ def _store_edit(
     now: datetime,
     is_shown_again: bool,
 ) -> Audience:
-    """Write the edited draft into its row; return the audience, which a live broadcast keeps.
-
-    Raises Invalid, ConfirmationRequired.
-    """
+    """Write the edited draft into its row; return its audience. Raises Invalid, ConfirmationRequired."""
     if broadcast.is_live:
         audience = audiences.get_audience(broadcast)
         if broadcast.requires_ack:  # a user may be acknowledging the text on screen

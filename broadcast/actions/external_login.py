@@ -87,10 +87,7 @@ def _refuse_ended_session(session: Session, identity: ExternalIdentity) -> None:
 
 
 def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
-    """Unlink a user's account at the provider; the next sign-in with the username counts as the first again.
-
-    Raises NotFound.
-    """
+    """Unlink a user's account at the provider; their next sign-in there counts as the first again. Raises NotFound."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)

@@ -188,10 +188,7 @@ class _Batch:
         return verdict.kind, broadcast, None
 
     def _join(self, verdict: Verdict, command: PublishCommand, prepared: PreparedInboundEvent) -> _Row:
-        """Count an event on a card or draft, and give it the newest text.
-
-        A batch changes a card once on open pages, however many events join it.
-        """
+        """Give a card or draft an event's text. Open pages see one change, however many events of a batch join it."""
         candidate, card = verdict.joined, verdict.joined.broadcast
         if card.is_live and card.requires_ack and not candidate.is_changed:
             # a user may be acknowledging the text on screen

@@ -118,10 +118,7 @@ def reject_failed(inbound_event: InboundEvent, problem: Exception) -> Rejection:
 
 
 def prepare(inbound_events: Iterable[InboundEvent]) -> list[PreparedInboundEvent]:
-    """Step 1: resolve audiences and render Markdown. Lets other greenlets run.
-
-    An event that reaches nobody, or whose text is not shown, gets a Rejection.
-    """
+    """Step 1: resolve audiences and render Markdown, or reject. Lets other greenlets run."""
     resolved_by_target: dict[Target, tuple[Audience, int] | Rejection] = {}
     prepared, yielder = [], Yielder()
     for inbound_event in inbound_events:

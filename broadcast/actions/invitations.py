@@ -90,10 +90,7 @@ def get_invitee(token: str, *, now: datetime) -> User:
 
 
 def accept_invitation(token: str, password: str, *, now: datetime) -> str:
-    """Consume an invitation and set its user's password. Return the username.
-
-    Raises NotFound (no longer valid), Invalid. Lets other greenlets run.
-    """
+    """Set the password of an invited user; return the username. Raises NotFound (no longer valid), Invalid."""
     invitee = get_invitee(token, now=now)
     passwords.check_password(password, username=invitee.username, name=invitee.name)
     password_hash = passwords.hash_password(password)

@@ -26,10 +26,7 @@ def save(
     by: Actor,
     now: datetime,
 ) -> int:
-    """Save a template, a new one when `template_id` is None; return its id. Lets other greenlets run.
-
-    Raises Invalid, NotFound, Conflict (the name).
-    """
+    """Save a template, a new one without `template_id`; return its id. Raises Invalid, NotFound, Conflict (name)."""
     by.require(Permission.WRITE)
     fields = {"name": " ".join(name.split()), "title": " ".join(title.split()), "content": content.replace("\0", "")}
     fields |= {"priority": priority or Priority.NORMAL.value, "category": " ".join(category.split()) or None}

@@ -46,10 +46,7 @@ def create_user(
 def add_user(
     session: Session, username: str, name: str, roles: set[str], *, password_hash: str | None, now: datetime
 ) -> User:
-    """Add a user with fields from `read_user_fields`, within the caller's transaction.
-
-    Raises IntegrityError for a taken username.
-    """
+    """Add a user with fields from `read_user_fields` in this transaction. Raises IntegrityError for a taken name."""
     user = User(username=username, name=name, password_hash=password_hash, created_at=now)
     session.add(user)
     session.flush()
@@ -60,10 +57,7 @@ def add_user(
 
 
 def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -> None:
-    """Replace a user's roles; their streams and pages follow within a second.
-
-    Raises Invalid, NotFound, Conflict (no administrator would remain).
-    """
+    """Replace a user's roles; their streams and pages follow. Raises Invalid, NotFound, Conflict (no administrator)."""
     by.require(Permission.PEOPLE)
     roles = read_role_names(roles)
     with write_transaction() as session:

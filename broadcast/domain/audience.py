@@ -45,10 +45,7 @@ class EveryoneAudience:
 
 @dataclass(frozen=True, slots=True)
 class RoleAudience:
-    """Users who have at least one of these roles, or all of them, when they look.
-
-    Users who get the role later are included from then on.
-    """
+    """Users who have at least one of these roles, or all of them, when they look: also who gets the role later."""
 
     names: frozenset[str]
     match_all: bool = False

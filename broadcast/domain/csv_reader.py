@@ -30,10 +30,7 @@ _QUOTED_TEXT = re.compile(r'"[^"]*"')
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row. `line` counts from 1; `cells` are stripped, and empty for a blank line or if `problem` is set.
-
-    `text` is the row as written, without its line ending.
-    """
+    """A row as written; `line` counts from 1. `cells` are stripped, and empty for a blank line or with a `problem`."""
 
     line: int
     text: str
@@ -51,10 +48,7 @@ class BadRow:
 
 
 def decode_table(data: bytes) -> tuple[str, str | None]:
-    """The text of a file, and the name of its encoding if that was guessed and should be checked.
-
-    Raises Invalid for a workbook, and for anything that is not text.
-    """
+    """The text of a file, and the name of its encoding if that is a guess. Raises Invalid for anything but text."""
     if data.startswith(_WORKBOOK_SIGNATURES):
         raise Invalid(
             {"table": "This is a workbook, not a CSV file. In Excel, save it as “CSV UTF-8” and choose that file."}

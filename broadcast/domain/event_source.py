@@ -60,10 +60,7 @@ def canonicalize_source(source: str) -> str:
 
 
 def matches_pattern(pattern: str, source: str) -> bool:
-    """Whether a canonical source matches a canonical shell-style pattern.
-
-    The host part never matches beyond the host: `https://*.example.com/*` is not `https://elsewhere/.example.com/`.
-    """
+    """Whether a canonical source matches a canonical shell-style pattern, whose host part ends where the host ends."""
     if "://" not in pattern:
         return fnmatchcase(source, pattern)
     source_parts = _URI_PARTS.fullmatch(source)

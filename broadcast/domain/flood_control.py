@@ -55,10 +55,7 @@ class Verdict:
 
 
 def decide(command: PublishCommand, audience: Audience, status: Status, state: FloodState) -> Verdict:
-    """What becomes of an event whose broadcast would begin with `status`.
-
-    It joins only what has the same audience: nobody may read what was not for them.
-    """
+    """What becomes of an event whose broadcast would begin with `status`. It joins only what has the same audience."""
     has_room = state.remaining is None or state.remaining > 0
     if status == Status.ACTIVE and (card := _find_joinable(state.cards, audience)):
         return Verdict("collapsed", card, is_shown=has_room and not card.is_changed)

@@ -16,10 +16,7 @@ def parse_zone(name: str) -> ZoneInfo:
 
 
 def resolve_zone(preferred: str, reported: str) -> ZoneInfo:
-    """The zone of a user's times: from their preferences, else as reported by their browser, else UTC.
-
-    Raises ValueError for an unknown zone.
-    """
+    """The zone of a user's preferences, else of their browser, else UTC. Raises ValueError for an unknown one."""
     return parse_zone(preferred or reported)
 
 
@@ -94,11 +91,7 @@ def get_start_of_day(now: datetime, zone: ZoneInfo) -> datetime:
 
 
 def resolve_snooze_preset(preset_name: str, now: datetime, zone: ZoneInfo) -> datetime:
-    """When a snooze of that name ends: in an hour, at 18:00 (tomorrow's once it is evening), tomorrow or Monday at
-    8:00.
-
-    Raises ValueError for another name.
-    """
+    """When a snooze of that name ends. Raises ValueError for another name."""
     today = now.astimezone(zone)
     match preset_name:
         case "hour":

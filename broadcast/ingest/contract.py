@@ -46,10 +46,7 @@ class Envelope:
 def read_command(
     record: InboundRecord, *, now: datetime, rules: Rules = (), owner: EventOwner | None = None
 ) -> Command:
-    """Read the command in a record, under the rule of its source. Never raises.
-
-    `owner` is the sender, by default the writers of the topic.
-    """
+    """Read a record's command under the rule of its source. `owner` None: the writers of its topic. Never raises."""
     try:
         return _read_record(record, now, rules, owner or get_record_owner(record))
     except Exception as problem:  # a bug of ours costs this event, not all that follow

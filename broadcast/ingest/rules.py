@@ -81,10 +81,7 @@ class Rule:
         return self.senders is None or any(fnmatchcase(owner.name, pattern) for pattern in self.senders)
 
     def build_message_fields(self, data: Any) -> Any:
-        """The message fields of an event's data: rendered from templates, if any, and completed with defaults.
-
-        Raises TemplateRenderError.
-        """
+        """An event's message fields: rendered from templates, if any, and with defaults. Raises TemplateRenderError."""
         if self.has_message_templates:
             data = {name: self.templates[name].render(data=data) for name in ("title", "content")}
         if not isinstance(data, Mapping):

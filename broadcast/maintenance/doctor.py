@@ -43,10 +43,7 @@ class Finding:
 
 
 def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
-    """Run every check. Needs an application context.
-
-    `is_thorough` also checks the whole SQLite file, which takes seconds and blocks other greenlets.
-    """
+    """Run every check. `is_thorough` reads the whole SQLite file too: it takes seconds and blocks other greenlets."""
     settings = SETTINGS.of(app)
     own_parts = [*_check_settings(settings), _check_open_files(settings), _check_disk(settings)]
     others = [_check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]

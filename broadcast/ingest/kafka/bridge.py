@@ -216,10 +216,7 @@ class _ConsumerSession:
         ]
 
     def process_batch(self) -> None:
-        """One batch, one transaction, one commit of offsets; `finish_batch` ends the last one.
-
-        Raises the error of a batch.
-        """
+        """One batch, one transaction, one commit of offsets; `finish_batch` ends the last one. Raises its error."""
         self._forward_dead_letters()
         polled = self._poll()
         now = clock.now()

@@ -69,10 +69,7 @@ class ConnectionMonitor:
         connection.init_future.add_errback(failed)
 
     def fetch_partitions(self) -> dict[str, set[int]]:
-        """The partitions of each configured topic; a missing topic has none.
-
-        Raises BrokersUnavailable. Takes bounded time.
-        """
+        """The partitions of each topic, none for a missing one, in bounded time. Raises BrokersUnavailable."""
         from kafka.errors import (
             InvalidTopicError,
             KafkaError,
