@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from broadcast.actions.audiences import MAX_SNAPSHOT_RECIPIENTS, resolve_audience
-from broadcast.base.errors import Conflict, Invalid, NotFound, VersionConflict
+from broadcast.base.errors import Invalid, NotFound, VersionConflict
 from broadcast.config.settings import SETTINGS
 from broadcast.content import markdown
-from broadcast.domain import overdue_schedules
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience, EveryoneAudience, RoleAudience, UserAudience, split_exclusions
 from broadcast.domain.lifecycle import Status
@@ -74,12 +73,6 @@ def build_draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
     }
 
 
-def refuse_unreviewed(broadcast: Broadcast) -> None:
-    """Raise Conflict for a draft stored as typed: nobody has confirmed what it will say."""
-    if broadcast.typed is not None:
-        raise Conflict("This draft has not been reviewed. Open it, review it and send it from there.")
-
-
 def check_draft_quota(by: Actor) -> None:
     """Raise Invalid when `by` has reached the limit of drafts per user."""
     max_drafts = SETTINGS.current.drafts_per_user
@@ -99,11 +92,15 @@ def check_may_send(message: Draft | Broadcast, by: Actor) -> None:
         by.require(Permission.PEOPLE)
 
 
-def refuse_past_dates(broadcast: Broadcast, now: datetime) -> None:
-    """Raise Conflict when the expiry or the acknowledgement deadline is in the past."""
-    reason = overdue_schedules.get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
-    if reason is not None:
-        raise Conflict(f"{reason.sentence} Edit it and choose another date first.")
+def write_message(
+    session: Session, broadcast: Broadcast, message: PreparedMessage, now: datetime, *, may_be_empty: bool
+) -> None:
+    """Write a message and its audience into a row. The caller sets the status. Raises Invalid, like `set_audience`."""
+    draft, recipient_count = message.draft, message.recipient_count
+    fill_columns(broadcast, draft, now, html=message.html)
+    set_audience(
+        session, broadcast, message.audience, recipient_count, draft.target.snapshot, may_be_empty=may_be_empty
+    )
 
 
 def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
@@ -131,14 +128,11 @@ def set_audience(
     broadcast: Broadcast,
     audience: Audience,
     recipient_count: int,
-    *,
     is_snapshot: bool,
+    *,
     may_be_empty: bool,
 ) -> None:
-    """Set the audience of a new or stored row, in the place of any other, and store both.
-
-    Raises Invalid when it reaches nobody or is too large to be frozen.
-    """
+    """Replace the audience of a row, and store both. Raises Invalid when it reaches nobody or is too large."""
     if not recipient_count and not may_be_empty:
         raise Invalid({"targetIds": "There is nobody in this audience now. Choose another audience."})
     if is_snapshot and recipient_count > MAX_SNAPSHOT_RECIPIENTS:

@@ -10,20 +10,8 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import notify, overdue_schedules, send_confirmation
-from broadcast.actions.broadcast_rows import (
-    PreparedMessage,
-    build_draft_columns,
-    check_draft_quota,
-    check_may_send,
-    fill_columns,
-    freeze_audience,
-    get_broadcast_for_update,
-    prepare_message,
-    refuse_past_dates,
-    refuse_unreviewed,
-    set_audience,
-)
+from broadcast.actions import broadcast_rows, notify, overdue_schedules, send_confirmation
+from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
 from broadcast.actions.send_confirmation import ConfirmationProof, require_row_proof
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Conflict, Invalid
@@ -33,10 +21,9 @@ from broadcast.domain.audience import Audience, UserAudience
 from broadcast.domain.confirmation import ConfirmationInput
 from broadcast.domain.events import ALL_SESSIONS, EventType
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, is_single_line
-from broadcast.domain.overdue_schedules import SCHEDULE_GRACE
+from broadcast.domain.message import Draft, is_visible_line
+from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, get_expiry_reason
 from broadcast.domain.permissions import Permission
-from broadcast.domain.visible_text import is_blank
 from broadcast.store import audiences, audit, broadcasts, log, users
 from broadcast.store.models import Broadcast, IdempotencyKey
 from broadcast.store.transactions import write_transaction
@@ -71,7 +58,7 @@ def publish(
     user, no recipients, a text that is not shown), ConfirmationRequired, VersionConflict, IllegalTransition, Conflict
     (the key was used for another message).
     """
-    check_may_send(draft, by)
+    broadcast_rows.check_may_send(draft, by)
     if earlier := _find_by_idempotency_key(by, idempotency_key, draft):
         return earlier
     message = prepare_message(draft)
@@ -105,16 +92,14 @@ def _store_message(
     draft = message.draft
     if broadcast_id is None:
         if draft.keep_as_draft:
-            check_draft_quota(by)
-        broadcast = Broadcast(**build_draft_columns(by, now))
+            broadcast_rows.check_draft_quota(by)
+        broadcast = Broadcast(**broadcast_rows.build_draft_columns(by, now))
     else:
-        broadcast = get_broadcast_for_update(session, broadcast_id, version=version)
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
         lifecycle.transition(broadcast.status, "held")  # before anything is changed
         broadcast.typed = None
         broadcast.revision += 1
-    fill_columns(broadcast, draft, now, html=message.html)
-    size, is_snapshot = message.recipient_count, draft.target.snapshot
-    set_audience(session, broadcast, message.audience, size, is_snapshot=is_snapshot, may_be_empty=draft.keep_as_draft)
+    broadcast_rows.write_message(session, broadcast, message, now, may_be_empty=draft.keep_as_draft)
     return broadcast
 
 
@@ -180,11 +165,13 @@ def lock_sendable(
     session: Session, broadcast_id: int, action: str, proof: ConfirmationProof, *, by: Actor, now: datetime
 ) -> tuple[Broadcast, Audience]:
     """Lock a stored broadcast that `by` may send now ("published" or "held"), counted anew. Raises like `release`."""
-    broadcast = get_broadcast_for_update(session, broadcast_id)
+    broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
     lifecycle.transition(broadcast.status, action)
-    refuse_unreviewed(broadcast)
-    check_may_send(broadcast, by)
-    refuse_past_dates(broadcast, now)
+    if broadcast.typed is not None:  # stored as typed: nobody has confirmed what it will say
+        raise Conflict("This draft has not been reviewed. Open it, review it and send it from there.")
+    broadcast_rows.check_may_send(broadcast, by)
+    if reason := get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now):
+        raise Conflict(f"{reason.sentence} Edit it and choose another date first.")
     [broadcast_with_audience] = _count_recipients(session, [broadcast])
     require_row_proof(proof, broadcast, broadcast.audience_count)
     return broadcast_with_audience
@@ -211,10 +198,10 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
     """Recall a broadcast; every open page removes it. Raises Invalid, NotFound, IllegalTransition."""
     by.require(Permission.WRITE)
     reason = " ".join(reason.split())
-    if not 0 < len(reason) <= 500 or not is_single_line(reason) or is_blank(reason):
+    if not is_visible_line(reason, 500):
         raise Invalid({"reason": "Give a reason for the recall, in at most 500 characters."})
     with write_transaction() as session:
-        broadcast = get_broadcast_for_update(session, broadcast_id)
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
         broadcast.cancel_reason = reason
         audit.record(session, by, "broadcast.cancelled", "broadcast", broadcast.id, now=now, reason=reason)
         _end_rows(session, [broadcast], "cancelled", now)
@@ -234,10 +221,7 @@ def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
 
 
 def _count_recipients(session: Session, rows: Sequence[Broadcast]) -> list[tuple[Broadcast, Audience]]:
-    """Locked rows with their audiences, counted anew: membership may have changed since they were scheduled.
-
-    A held one was counted a moment ago.
-    """
+    """Locked rows with their audiences, counted anew unless held: membership may have changed meanwhile."""
     count_cached, yielder, counted = cache(audiences.count), Yielder(), []  # many share an audience
     with session.no_autoflush:
         for broadcast in rows:
@@ -269,7 +253,7 @@ def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audien
     yielder = Yielder()
     with session.no_autoflush:  # each row is updated once, with its seq
         for broadcast, audience in to_publish:
-            audience = freeze_audience(session, broadcast, audience)
+            audience = broadcast_rows.freeze_audience(session, broadcast, audience)
             broadcast.published_at = broadcast.updated_at = now
             broadcast_by_index[len(entries)] = broadcast
             entries += [

@@ -69,11 +69,7 @@ def save_draft(
             _record_save_once(session, by, broadcast, now)
         broadcast.typed = dict(typed)
         if message:
-            broadcast_rows.fill_columns(broadcast, message.draft, now, html=message.html)
-            size, is_snapshot = message.recipient_count, message.draft.target.snapshot
-            broadcast_rows.set_audience(
-                session, broadcast, message.audience, size, is_snapshot=is_snapshot, may_be_empty=True
-            )
+            broadcast_rows.write_message(session, broadcast, message, now, may_be_empty=True)
         else:
             broadcast.title = " ".join(str(typed.get("title", "")).split())[:200]
             broadcast.updated_at = now
@@ -89,12 +85,8 @@ def _prepare_if_valid(draft: Draft | None) -> PreparedMessage | None:
 
 
 def _record_save_once(session: Session, by: Actor, broadcast: Broadcast, now: datetime) -> None:
-    last_entries = broadcasts.list_audit_entries(broadcast.id)[-1:]
-    if (
-        not last_entries
-        or last_entries[0].actor_id != by.user_id
-        or last_entries[0].action not in ("broadcast.drafted", "broadcast.saved")
-    ):
+    last_entries = [(row.actor_id, row.action) for row in broadcasts.list_audit_entries(broadcast.id)[-1:]]
+    if last_entries not in ([(by.user_id, "broadcast.drafted")], [(by.user_id, "broadcast.saved")]):
         audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
 
 
@@ -165,9 +157,9 @@ def edit(
             return broadcast.version
         broadcast.revision += 1
         broadcast.typed = None
-        detail = {"fields": changed_fields, "revision": broadcast.revision} | (
-            {"again": True} if is_shown_again else {}
-        )
+        detail = {"fields": changed_fields, "revision": broadcast.revision}
+        if is_shown_again:
+            detail["again"] = True
         if acknowledge_again:
             broadcast.ack_revision = broadcast.revision
             detail["acknowledgeAgain"] = True
@@ -204,9 +196,7 @@ def _store_edit(
     recipient_count = audiences.count(audience) if needs_proof or not broadcast.is_live else None
     if not broadcast.is_live:
         is_draft, is_snapshot = broadcast.status == Status.DRAFT, draft.target.snapshot
-        broadcast_rows.set_audience(
-            session, broadcast, audience, recipient_count, is_snapshot=is_snapshot, may_be_empty=is_draft
-        )
+        broadcast_rows.set_audience(session, broadcast, audience, recipient_count, is_snapshot, may_be_empty=is_draft)
     broadcast_rows.fill_columns(broadcast, draft, now, html=html)
     if broadcast.status == Status.SCHEDULED:
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
@@ -215,13 +205,8 @@ def _store_edit(
     return audience
 
 
-class _RenderedText(NamedTuple):
-    markdown: str
-    html: str
-
-
-def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> _RenderedText | None:
-    """The new text, rendered; None when the text is unchanged or invalid. Raises Invalid."""
+def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The new text and its HTML; None when the text is unchanged or invalid. Raises Invalid."""
     if changes.get("content") is None:
         return None
     try:
@@ -231,12 +216,12 @@ def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> _Rendered
     stored = broadcasts.get(broadcast_id)
     if stored is None or stored.content == content:  # shown already, whatever the limits were then
         return None
-    return _RenderedText(content, markdown.render(content))
+    return content, markdown.render(content)
 
 
-def _select_html(content: str, broadcast: Broadcast, rendered_text: _RenderedText | None) -> str:
-    if rendered_text is not None and rendered_text.markdown == content:
-        return rendered_text.html
+def _select_html(content: str, broadcast: Broadcast, rendered_text: tuple[str, str] | None) -> str:
+    if rendered_text is not None and rendered_text[0] == content:
+        return rendered_text[1]
     if broadcast.content != content:  # the text when the edit began
         raise VersionConflict(broadcast.version)
     return broadcast.content_html
@@ -261,9 +246,7 @@ def _apply_changes(
         problems["scheduledAt"] = "Choose when to send it, or send it now."
     new_fields = old_fields | dict(changes)
     if broadcast.is_live:  # fixed once sent, and validated then
-        new_fields = {name: value for name, value in new_fields.items() if name in _CONTENT_FIELDS} | {
-            "targetType": "ALL"
-        }
+        new_fields = {"targetType": "ALL"} | {name: new_fields[name] for name in _CONTENT_FIELDS}
         if new_fields["ackDueAt"] == old_fields["ackDueAt"] and new_fields["requiresAck"]:
             del new_fields["ackDueAt"]
     elif broadcast.status == Status.DRAFT:

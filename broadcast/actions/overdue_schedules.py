@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_decision_reason
+from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_expiry_reason
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit, overdue_schedules
 from broadcast.store.models import Broadcast
@@ -55,14 +55,11 @@ def suspend_unsendable(
     )
     sendable = []
     for broadcast in due_broadcasts:
-        reason = get_decision_reason(
-            due_at=broadcast.scheduled_at,
-            ends_at=broadcast.expires_at,
-            ack_due_at=broadcast.ack_due_at,
-            is_planner_allowed=_is_planner_allowed(broadcast, permissions_by_user),
-            now=now,
-            grace=grace,
-        )
+        reason = get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
+        if reason is None and now - broadcast.scheduled_at > grace:
+            reason = DecisionReason.OVERDUE
+        if reason is None and not _is_planner_allowed(broadcast, permissions_by_user):
+            reason = DecisionReason.PLANNER
         if reason is None:
             sendable.append(broadcast)
             continue

@@ -184,6 +184,11 @@ def is_single_line(text: str) -> bool:
     return not _FORBIDDEN_CHARACTERS.search(text)
 
 
+def is_visible_line(text: str, max_characters: int) -> bool:
+    """Whether `text` is a single line of 1 to so many characters, some of them visible."""
+    return 0 < len(text) <= max_characters and is_single_line(text) and not is_blank(text)
+
+
 def _parse_title(value: Any) -> str:
     title = " ".join(_parse_text(value).split())  # one line: no line breaks, no runs of spaces
     if not title:
@@ -253,7 +258,7 @@ def _parse_link(value: Any) -> Link:
     if not isinstance(value, Mapping) or value.keys() != {"label", "url"}:
         raise ValueError("each need a label and a URL")
     label, url = " ".join(_parse_text(value["label"]).split()), _parse_text(value["url"]).strip()
-    if not 0 < len(label) <= MAX_LABEL_CHARACTERS or not is_single_line(label) or is_blank(label):
+    if not is_visible_line(label, MAX_LABEL_CHARACTERS):
         raise ValueError(f"need a label of 1 to {MAX_LABEL_CHARACTERS} visible characters")
     if not _is_web_address(url):
         raise ValueError("need a URL that starts with https:// or http://")

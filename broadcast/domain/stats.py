@@ -66,10 +66,7 @@ class BroadcastTotals:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastStats:
-    """What may be shown of the BroadcastTotals. None is a number that is withheld.
-
-    With `rounded_to` above 1, the steps are lower bounds, rounded down to multiples of it.
-    """
+    """What may be shown of the totals; None is withheld. With `rounded_to` above 1, steps are rounded down."""
 
     targeted: int
     delivered: int | None
