@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from broadcast.base.errors import Invalid
-from broadcast.domain.audience import Audience, EveryoneAudience, RoleAudience, UserAudience, display_role_name, exclude
+from broadcast.domain import audience
 from broadcast.domain.message import Target, TargetType
 from broadcast.store import users
 
@@ -11,7 +11,7 @@ _MAX_LISTED_NAMES = 5  # unknown names listed in one error message
 MAX_SNAPSHOT_RECIPIENTS = 50_000  # users frozen by name, one row each; a larger audience stays dynamic
 
 
-def resolve_audience(target: Target) -> Audience:
+def resolve_audience(target: Target) -> audience.Audience:
     """Resolve names to an audience. Raises Invalid naming unknown roles and users; it never falls back to everyone."""
     problems: dict[str, str] = {}
     base_audience = _resolve_base(target, problems)
@@ -19,24 +19,24 @@ def resolve_audience(target: Target) -> Audience:
     excluded_ids = _resolve_users(target.except_people, "exceptIds", problems)
     if problems:
         raise Invalid(problems)
-    return exclude(base_audience, target.except_roles, excluded_ids)
+    return audience.exclude(base_audience, target.except_roles, excluded_ids)
 
 
-def _resolve_base(target: Target, problems: dict[str, str]) -> EveryoneAudience | RoleAudience | UserAudience | None:
+def _resolve_base(target: Target, problems: dict[str, str]) -> audience.BaseAudience | None:
     match target.type:
         case TargetType.ALL:
-            return EveryoneAudience()
+            return audience.EveryoneAudience()
         case TargetType.ROLE:
             names = frozenset(map(str, target.names))
             _check_roles(names, "targetIds", problems)
-            return RoleAudience(names, target.match_all)
+            return audience.RoleAudience(names, target.match_all)
     ids = _resolve_users(target.names, "targetIds", problems)
-    return None if problems else UserAudience(frozenset(ids))
+    return None if problems else audience.UserAudience(frozenset(ids))
 
 
 def _check_roles(names: Iterable[str], field: str, problems: dict[str, str]) -> None:
     if missing_names := users.find_missing_roles(names):
-        problems[field] = f"There is no role {_join_names(set(map(display_role_name, missing_names)))}."
+        problems[field] = f"There is no role {_join_names(set(map(audience.display_role_name, missing_names)))}."
 
 
 def _resolve_users(names: Iterable[int | str], field: str, problems: dict[str, str]) -> Collection[int]:

@@ -77,12 +77,8 @@ def check_draft_quota(by: Actor) -> None:
     """Raise Invalid when `by` has reached the limit of drafts per user."""
     max_drafts = SETTINGS.current.drafts_per_user
     if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= max_drafts:
-        raise Invalid(
-            {
-                "draft": f"You have reached the limit for drafts ({max_drafts:,}). Send or delete "
-                "some, then save this one."
-            }
-        )
+        advice = "Send or delete some, then save this one."
+        raise Invalid({"draft": f"You have reached the limit for drafts ({max_drafts:,}). {advice}"})
 
 
 def check_may_send(message: Draft | Broadcast, by: Actor) -> None:
@@ -96,11 +92,9 @@ def write_message(
     session: Session, broadcast: Broadcast, message: PreparedMessage, now: datetime, *, may_be_empty: bool
 ) -> None:
     """Write a message and its audience into a row. The caller sets the status. Raises Invalid, like `set_audience`."""
-    draft, recipient_count = message.draft, message.recipient_count
-    fill_columns(broadcast, draft, now, html=message.html)
-    set_audience(
-        session, broadcast, message.audience, recipient_count, draft.target.snapshot, may_be_empty=may_be_empty
-    )
+    fill_columns(broadcast, message.draft, now, html=message.html)
+    recipient_count, is_snapshot = message.recipient_count, message.draft.target.snapshot
+    set_audience(session, broadcast, message.audience, recipient_count, is_snapshot, may_be_empty=may_be_empty)
 
 
 def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
@@ -136,9 +130,8 @@ def set_audience(
     if not recipient_count and not may_be_empty:
         raise Invalid({"targetIds": "There is nobody in this audience now. Choose another audience."})
     if is_snapshot and recipient_count > MAX_SNAPSHOT_RECIPIENTS:
-        raise Invalid(
-            {"snapshot": f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Turn the snapshot off."}
-        )
+        sentence = f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Turn the snapshot off."
+        raise Invalid({"snapshot": sentence})
     if broadcast.id is not None:
         _clear_audience(session, broadcast)
     set_audience_columns(broadcast, audience)

@@ -33,10 +33,8 @@ def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
         except ValueError:  # a draft without an audience yet
             audience = None
         if audience:
-            recipient_count = audiences.count(audience)
-            broadcast_rows.set_audience(
-                session, copy, audience, recipient_count, original.is_snapshot, may_be_empty=True
-            )
+            count, is_snapshot = audiences.count(audience), original.is_snapshot
+            broadcast_rows.set_audience(session, copy, audience, count, is_snapshot, may_be_empty=True)
         audit.record(session, by, "broadcast.drafted", "broadcast", copy.id, now=now, copy_of=broadcast_id)
         return SavedDraft(copy.id, copy.version)
 

@@ -59,9 +59,8 @@ def seed() -> None:
     now = clock.now()
     for demo_user in DEMO_USERS:
         if known.get_by_username(demo_user.username) is None:
-            users.create_user(
-                demo_user.username, demo_user.password, roles=demo_user.roles, name=demo_user.name, by=SYSTEM, now=now
-            )
+            fields = {"roles": demo_user.roles, "name": demo_user.name}
+            users.create_user(demo_user.username, demo_user.password, **fields, by=SYSTEM, now=now)
     if stored.list_page("all", limit=1):
         return
     alice = known.get_by_username("alice")

@@ -27,11 +27,9 @@ def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) ->
         with write_transaction() as session:
             is_first = overdue_schedules.record_run(session, previous_run=last_run_at, now=now)
             had_outage = is_first and last_run_at is not None and now - last_run_at > grace
-            suspended_ids = (
-                overdue_schedules.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
-                if had_outage
-                else []
-            )
+            suspended_ids = []
+            if had_outage:
+                suspended_ids = overdue_schedules.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
             _record_audit(session, suspended_ids, DecisionReason.STANDSTILL, now)
     except IntegrityError:
         return  # two workers start for the first time at once

@@ -24,6 +24,7 @@ from broadcast.store import audit, log, roles, users
 from broadcast.store.models import Broadcast, Role
 from broadcast.store.transactions import write_transaction
 
+_ROLE_IN_USE = "Somebody else used this role at the same time. Nothing has changed. Please try again."
 _BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
 _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row
 
@@ -101,11 +102,8 @@ def _return_to_draft(session: Session, broadcast: Broadcast, by: Actor, now: dat
 def _append_role_changed_event(session: Session, name: str, new_name: str | None, now: datetime) -> None:
     users.bump_membership_version(session)
     session.flush()
-    log.append(
-        session,
-        [log.NewEvent(EventType.ROLE_CHANGED, None, EveryoneAudience(), {"role": name, "to": new_name})],
-        at=now,
-    )
+    payload = {"role": name, "to": new_name}
+    log.append(session, [log.NewEvent(EventType.ROLE_CHANGED, None, EveryoneAudience(), payload)], at=now)
 
 
 @contextmanager
@@ -118,9 +116,7 @@ def _change_role(name: str) -> Iterator[tuple[Session, Role]]:
                 raise NotFound("There is no such role.")
             yield session, role
     except IntegrityError:
-        raise Conflict(
-            "Somebody else used this role at the same time. Nothing has changed. Please try again."
-        ) from None
+        raise Conflict(_ROLE_IN_USE) from None
 
 
 def _clean_unused_name(name: str) -> str:

@@ -61,9 +61,8 @@ def get_requirement(draft: Draft, recipient_count: int) -> ConfirmationRequireme
 
 def get_requirement_for(priority: Priority, recipient_count: int, *, is_for_everyone: bool) -> ConfirmationRequirement:
     is_urgent = priority is Priority.URGENT
-    needs_typed_count = recipient_count >= (
-        MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT if is_urgent else MIN_RECIPIENTS_TO_TYPE_COUNT
-    )
+    min_recipients = MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT if is_urgent else MIN_RECIPIENTS_TO_TYPE_COUNT
+    needs_typed_count = recipient_count >= min_recipients
     return ConfirmationRequirement(
         needs_tick=not needs_typed_count and (is_urgent or recipient_count >= MIN_RECIPIENTS_TO_TICK),
         needs_typed_count=needs_typed_count,

@@ -55,9 +55,8 @@ class BroadcastTotals:
 
     @property
     def remaining_done(self) -> int:
-        return self.targeted.count_done(requires_ack=self.requires_ack) - self.gone.count_done(
-            requires_ack=self.requires_ack
-        )
+        requires_ack = self.requires_ack
+        return self.targeted.count_done(requires_ack=requires_ack) - self.gone.count_done(requires_ack=requires_ack)
 
     @property
     def missing(self) -> int:

@@ -66,9 +66,8 @@ def _is_ambiguous(local: datetime) -> bool:
 
 def _is_displayed_as(original: datetime, local: datetime) -> bool:
     """Whether a form, which shows no seconds, shows `original` as that time."""
-    return _truncate_to_minute(original).astimezone(local.tzinfo).replace(tzinfo=None) == local.replace(
-        tzinfo=None, second=0
-    )
+    displayed = _truncate_to_minute(original).astimezone(local.tzinfo)
+    return displayed.replace(tzinfo=None) == local.replace(tzinfo=None, second=0)
 
 
 def _truncate_to_minute(moment: datetime) -> datetime:
@@ -98,11 +97,8 @@ def resolve_snooze_preset(preset_name: str, now: datetime, zone: ZoneInfo) -> da
             return now + timedelta(hours=1)
         case "evening":
             tonight = local_to_utc(today, SNOOZE_EVENING)
-            return (
-                tonight
-                if tonight > now + timedelta(minutes=15)
-                else local_to_utc(today + timedelta(days=1), SNOOZE_EVENING)
-            )
+            is_evening = tonight <= now + timedelta(minutes=15)
+            return local_to_utc(today + timedelta(days=1), SNOOZE_EVENING) if is_evening else tonight
         case "tomorrow":
             return local_to_utc(today + timedelta(days=1), SNOOZE_MORNING)
         case "monday":
