@@ -83,10 +83,7 @@ def change_password(current_password: str, new_password: str, *, by: Actor, now:
 
 
 def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> None:
-    """Set another user's password and end all their sessions. For one's own, `change_password` asks for the old one.
-
-    Raises Invalid, NotFound, Conflict.
-    """
+    """Set another user's password and end all their sessions. Raises Invalid, NotFound, Conflict (one's own)."""
     by.require(Permission.PEOPLE)
     if by.user_id == user_id:
         raise Conflict("Change your own password under “My account”, where you are asked for your current password.")

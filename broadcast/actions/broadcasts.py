@@ -10,17 +10,16 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import broadcast_rows, notify, overdue_schedules, send_confirmation
+from broadcast.actions import broadcast_rows, notify, overdue_schedules
 from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
-from broadcast.actions.send_confirmation import ConfirmationProof, require_row_proof
+from broadcast.actions.send_confirmation import ConfirmationProof, require_proof, require_row_proof, verify_confirmation
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Conflict, Invalid
-from broadcast.domain import confirmation, lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Audience, UserAudience
-from broadcast.domain.confirmation import ConfirmationInput
+from broadcast.domain.confirmation import ConfirmationInput, get_requirement
 from broadcast.domain.events import ALL_SESSIONS, EventType
-from broadcast.domain.lifecycle import Status
+from broadcast.domain.lifecycle import Status, transition
 from broadcast.domain.message import Draft, is_visible_line
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, get_expiry_reason
 from broadcast.domain.permissions import Permission
@@ -63,9 +62,9 @@ def publish(
         return earlier
     message = prepare_message(draft)
     if not (is_test or draft.keep_as_draft):
-        proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
-        required = confirmation.get_requirement(draft, message.recipient_count)
-        send_confirmation.require_proof(proof, required, message.recipient_count)
+        proof = verify_confirmation(confirmed, by=by, now=now)
+        required = get_requirement(draft, message.recipient_count)
+        require_proof(proof, required, message.recipient_count)
     try:
         with write_transaction() as session:
             broadcast = _store_message(session, message, broadcast_id, version, by, now)
@@ -96,7 +95,7 @@ def _store_message(
         broadcast = Broadcast(**broadcast_rows.build_draft_columns(by, now))
     else:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
-        lifecycle.transition(broadcast.status, "held")  # before anything is changed
+        transition(broadcast.status, "held")  # before anything is changed
         broadcast.typed = None
         broadcast.revision += 1
     broadcast_rows.write_message(session, broadcast, message, now, may_be_empty=draft.keep_as_draft)
@@ -110,7 +109,7 @@ def _dispatch(
     draft = message.draft
     is_later = draft.scheduled_at is not None and draft.scheduled_at > now
     action = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if undo_seconds else "published"
-    broadcast.status = lifecycle.transition(broadcast.status, action).value
+    broadcast.status = transition(broadcast.status, action).value
     broadcast.is_held = action == "held"
     broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
     if action == "held":
@@ -149,12 +148,9 @@ def _compute_fingerprint(draft: Draft) -> str:
 def release(
     broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: ConfirmationInput | None = None
 ) -> None:
-    """Send a draft or a scheduled broadcast now.
-
-    Raises NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft).
-    """
+    """Send a stored one now. Raises NotFound, IllegalTransition, ConfirmationRequired, Conflict (unreviewed draft)."""
     by.require(Permission.WRITE)
-    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    proof = verify_confirmation(confirmed, by=by, now=now)
     with write_transaction() as session:
         broadcast_with_audience = lock_sendable(session, broadcast_id, "published", proof, by=by, now=now)
         _release_rows(session, [broadcast_with_audience], by=by, now=now)
@@ -166,7 +162,7 @@ def lock_sendable(
 ) -> tuple[Broadcast, Audience]:
     """Lock a stored broadcast that `by` may send now ("published" or "held"), counted anew. Raises like `release`."""
     broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
-    lifecycle.transition(broadcast.status, action)
+    transition(broadcast.status, action)
     if broadcast.typed is not None:  # stored as typed: nobody has confirmed what it will say
         raise Conflict("This draft has not been reviewed. Open it, review it and send it from there.")
     broadcast_rows.check_may_send(broadcast, by)
@@ -238,7 +234,7 @@ def _release_rows(
 ) -> None:
     """Send locked rows."""
     for broadcast, _ in to_publish:
-        broadcast.status = lifecycle.transition(broadcast.status, "published")
+        broadcast.status = transition(broadcast.status, "published")
         broadcast.decision_reason = None
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
@@ -298,7 +294,7 @@ def build_removal_event(broadcast: Broadcast, audience: Audience, action: str) -
 def _end_rows(session: Session, rows: Sequence[Broadcast], action: str, now: datetime) -> None:
     removal_entries = [build_removal_event(row, audiences.get_audience(row), action) for row in rows if row.is_live]
     for row in rows:
-        row.status = lifecycle.transition(row.status, action).value
+        row.status = transition(row.status, action).value
         row.ended_at = row.updated_at = now
     session.flush()
     log.append(session, removal_entries, at=now)

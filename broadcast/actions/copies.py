@@ -15,10 +15,7 @@ _COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "
 
 
 def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
-    """Create a draft with the text and the audience of a broadcast, without its times.
-
-    Raises NotFound, Invalid (over the user's limit of drafts).
-    """
+    """Create a draft with the text and the audience of a broadcast, without its times. Raises NotFound, Invalid."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         broadcast_rows.check_draft_quota(by)

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import broadcast_rows, notify, send_confirmation
+from broadcast.actions import broadcast_rows, notify
 from broadcast.actions.audiences import resolve_audience
 from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
 from broadcast.actions.broadcasts import build_update_event, lock_sendable
-from broadcast.actions.send_confirmation import ConfirmationProof
+from broadcast.actions.send_confirmation import ConfirmationProof, require_row_proof, verify_confirmation
 from broadcast.base.errors import Invalid, VersionConflict
 from broadcast.content import markdown
-from broadcast.domain import clock, confirmation, lifecycle
+from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
-from broadcast.domain.confirmation import ConfirmationInput
-from broadcast.domain.lifecycle import Status
+from broadcast.domain.confirmation import ConfirmationInput, needs_reconfirmation
+from broadcast.domain.lifecycle import Status, transition
 from broadcast.domain.message import Draft, Priority, parse_content, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, log, receipts
@@ -64,7 +64,7 @@ def save_draft(
             audit.record(session, by, "broadcast.drafted", "broadcast", broadcast.id, now=now)
         else:
             broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
-            lifecycle.transition(broadcast.status, "saved")
+            transition(broadcast.status, "saved")
             broadcast.revision += 1
             _record_save_once(session, by, broadcast, now)
         broadcast.typed = dict(typed)
@@ -93,15 +93,12 @@ def _record_save_once(session: Session, by: Actor, broadcast: Broadcast, now: da
 def send_delayed(
     broadcast_id: int, *, by: Actor, now: datetime, until: datetime, confirmed: ConfirmationInput | None = None
 ) -> None:
-    """Send a complete draft or a scheduled broadcast at `until`, a few seconds ahead; until then it can be withdrawn.
-
-    Raises NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft).
-    """
+    """Hold a broadcast until `until`, seconds ahead, when it is sent unless it was withdrawn. Raises like `release`."""
     by.require(Permission.WRITE)
-    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    proof = verify_confirmation(confirmed, by=by, now=now)
     with write_transaction() as session:
         broadcast, _ = lock_sendable(session, broadcast_id, "held", proof, by=by, now=now)
-        broadcast.status = lifecycle.transition(broadcast.status, "held").value
+        broadcast.status = transition(broadcast.status, "held").value
         broadcast.is_held, broadcast.scheduled_at, broadcast.updated_at = True, until, now
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
         audit.record(session, by, "broadcast.held", "broadcast", broadcast.id, now=now)
@@ -113,7 +110,7 @@ def withdraw_broadcast(broadcast_id: int, *, by: Actor, now: datetime) -> None:
     by.require(Permission.WRITE)
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
-        broadcast.status = lifecycle.transition(broadcast.status, "withdrawn").value
+        broadcast.status = transition(broadcast.status, "withdrawn").value
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
         broadcast.updated_at, broadcast.decision_reason = now, None
@@ -141,11 +138,11 @@ def edit(
     """
     by.require(Permission.WRITE)
     rendered_text = _render_new_text(broadcast_id, changes)
-    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    proof = verify_confirmation(confirmed, by=by, now=now)
     is_shown_again = notify_again or acknowledge_again
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
-        lifecycle.transition(broadcast.status, "edited")
+        transition(broadcast.status, "edited")
         old_fields = to_public_fields(broadcast)
         draft = _apply_changes(broadcast, old_fields, changes, now, notify_again, acknowledge_again)
         broadcast_rows.check_may_send(draft, by)
@@ -190,7 +187,7 @@ def _store_edit(
             acknowledged_revisions.save_text(session, broadcast.to_card())
     else:
         audience = resolve_audience(draft.target)
-    needs_proof = proof.is_required and confirmation.needs_reconfirmation(
+    needs_proof = proof.is_required and needs_reconfirmation(
         broadcast.status, Priority(broadcast.priority), draft.priority, is_shown_again=is_shown_again
     )
     recipient_count = audiences.count(audience) if needs_proof or not broadcast.is_live else None
@@ -201,7 +198,7 @@ def _store_edit(
     if broadcast.status == Status.SCHEDULED:
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
     if needs_proof:
-        send_confirmation.require_row_proof(proof, broadcast, recipient_count)
+        require_row_proof(proof, broadcast, recipient_count)
     return audience
 
 

@@ -169,10 +169,7 @@ def _get_provider_actor(issuer: str) -> Actor:
 
 
 def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
-    """End the sessions that the provider has ended (OpenID Connect Back-Channel Logout 1.0), and their streams.
-
-    Return how many. Raises Invalid for a repeated logout token.
-    """
+    """End the sessions that a provider's sign-out names; return how many. Raises Invalid for a repeated token."""
     by = _get_provider_actor(logout.issuer)
     try:
         with write_transaction() as session:

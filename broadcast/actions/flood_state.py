@@ -10,9 +10,8 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from broadcast.domain import flood_control
 from broadcast.domain.audience import Audience
-from broadcast.domain.flood_control import Candidate, FloodState
+from broadcast.domain.flood_control import MAX_QUARANTINED_PER_SOURCE, Candidate, FloodState
 from broadcast.domain.inbound import CancelCommand, Command, PublishCommand, RateCap
 from broadcast.domain.message import Draft
 from broadcast.store import audiences, event_sources
@@ -117,9 +116,7 @@ class BatchFloodState:
             source_owner = SourceOwner(owner, self._sender_id)
             if owner not in self._quarantined:
                 self._quarantined[owner] = event_sources.count_quarantined(self._session, source_owner)
-            rows = event_sources.lock_quarantined(
-                self._session, source, source_owner, limit=flood_control.MAX_QUARANTINED_PER_SOURCE
-            )
+            rows = event_sources.lock_quarantined(self._session, source, source_owner, limit=MAX_QUARANTINED_PER_SOURCE)
             self._quarantined[owner, source] = len(rows)
             for row in rows:
                 if row.is_untouched and (key := _get_draft_key(row, row)) in keys:

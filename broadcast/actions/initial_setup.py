@@ -30,11 +30,7 @@ def create_setup_code(*, now: datetime) -> str | None:
 
 
 def create_first_administrator(code: str, username: str, password: str, *, name: str | None, now: datetime) -> int:
-    """Consume the code and return the id of the first administrator.
-
-    Raises Invalid (also for the code), Conflict (there is an administrator, or the username is taken),
-    TemporarilyUnavailable; nothing is created then.
-    """
+    """Consume the code and create the first administrator; return the id. Raises Invalid, Conflict."""
     if setup.has_administrator():
         raise Conflict(_ALREADY_SET_UP)
     username, name, roles = users.read_user_fields(username, name, ["admin"])

@@ -48,10 +48,7 @@ class DeletedCounts:
 
 
 def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
-    """Delete everything older than `policy` says; return what was deleted. Lets other greenlets run.
-
-    Two workers may run it at the same time: each deletes what the other has left.
-    """
+    """Delete what `policy` no longer keeps; return how much. Two workers may run at once. Lets other greenlets run."""
     deleted = DeletedCounts()
     try:
         if policy.log_days:

@@ -14,11 +14,10 @@ from sqlalchemy.orm import Session
 from broadcast.actions import notify
 from broadcast.actions.user_fields import read_role_names
 from broadcast.base.errors import Conflict, Invalid, NotFound
-from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import EveryoneAudience, make_retired_role_name
 from broadcast.domain.events import EventType
-from broadcast.domain.lifecycle import Status
+from broadcast.domain.lifecycle import Status, transition
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.store import audit, log, roles, users
 from broadcast.store.models import Broadcast, Role
@@ -45,10 +44,7 @@ def create(name: str, *, by: Actor, now: datetime) -> str:
 
 
 def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
-    """Rename a role wherever it is named: users, broadcasts, saved audiences, drafts. Return the name.
-
-    Raises Invalid, NotFound, Conflict (a console role, or a concurrent reference to it).
-    """
+    """Rename a role wherever it is named; return the name. Raises Invalid, NotFound, Conflict (built in, or in use)."""
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
     new_name = _read_role_name(new_name)
@@ -93,7 +89,7 @@ def would_reach_nobody(broadcast: Broadcast, name: str) -> bool:
 
 
 def _return_to_draft(session: Session, broadcast: Broadcast, by: Actor, now: datetime) -> None:
-    broadcast.status = lifecycle.transition(broadcast.status, "withdrawn").value
+    broadcast.status = transition(broadcast.status, "withdrawn").value
     broadcast.is_held, broadcast.updated_at = False, now
     audit.record(session, by, "broadcast.withdrawn", "broadcast", broadcast.id, now=now)
     session.flush()

@@ -23,10 +23,7 @@ _FILE_TRUNCATED = "The file ends before its last line: it was cut off. Export ag
 
 
 def export_dump(*, now: datetime) -> Iterator[str]:
-    """Lines of JSON: a header, every row, and a last line that proves the file complete.
-
-    It contains hashes of passwords and tokens: protect it like the database.
-    """
+    """Lines of JSON: a header, every row, and a last line that proves it complete. It has hashes of passwords."""
     digest, counts = hashlib.sha256(), Counter()
 
     def encode_line(item: dict[str, Any]) -> str:

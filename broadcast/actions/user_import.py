@@ -17,14 +17,12 @@ from sqlalchemy.orm import Session
 from broadcast.actions.users import read_user_fields
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
-from broadcast.domain import csv_reader
 from broadcast.domain.actor import Actor
-from broadcast.domain.csv_reader import BadRow, TableRow
+from broadcast.domain.csv_reader import MAX_ROWS, BadRow, TableRow, parse_rows
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit, users
 from broadcast.store.transactions import write_transaction
 
-MAX_ROWS = csv_reader.MAX_ROWS
 COLUMNS = ("username", "name", "roles")
 _ROLE_SEPARATOR = re.compile(r"[\s,;]+")
 _MAX_LISTED_ROLES = 5  # roles of one row named in the error
@@ -94,7 +92,7 @@ def import_users(
 def _read_rows(text: str, report: ImportReport, known_roles: set[str]) -> Iterator[_Row]:
     """Yield the valid rows; the others go into the report."""
     columns, yielder = None, Yielder()
-    for record in csv_reader.parse_rows(text.replace("\0", "\ufffd"), max_rows=MAX_ROWS):
+    for record in parse_rows(text.replace("\0", "\ufffd"), max_rows=MAX_ROWS):
         yielder.maybe_yield()
         if columns is None and (any(record.cells) or record.problem):
             columns = _read_columns(record)

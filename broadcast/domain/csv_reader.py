@@ -87,11 +87,7 @@ def split_single_line(text: str) -> list[str] | None:
 
 
 def parse_rows(text: str, *, max_rows: int = MAX_ROWS) -> Iterator[TableRow]:
-    """The records of a table, blank ones included. After a heading and `max_rows` others, a last one says that there
-    were more.
-
-    The delimiter is the most frequent one in the first line that has any, or the one that a line "sep=;" declares.
-    """
+    """The records of a table, blank ones too: at most a heading and `max_rows`, then one that says there were more."""
     lines, row_count = _LineReader(text.removeprefix("\ufeff")), 0
     delimiter = lines.read_separator_directive()
     while (line := lines.read_line()) is not None:

@@ -13,10 +13,7 @@ MAX_VALUE_BYTES = 64 * 1024  # larger values are rejected, and only this much of
 
 @dataclass(frozen=True, slots=True)
 class RecordPosition:
-    """The position of a record in Kafka; unique. `timestamp_ms` is the broker's, since 1970.
-
-    `last_offset` is set for a batch that cannot be read and is therefore kept as a whole.
-    """
+    """The position of a record in Kafka; `last_offset` is set for an unreadable batch, which is kept as a whole."""
 
     topic: str
     partition: int
@@ -102,11 +99,7 @@ class CancelCommand:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An inbound event that is invalid or not allowed. `code` is for programs and metrics, `reason` a sentence for
-    users.
-
-    `source` and `source_id` are None if the record could not be read that far.
-    """
+    """An invalid or forbidden event: a `code` for programs, a sentence, and source and id if they could be read."""
 
     code: str
     reason: str

@@ -99,11 +99,7 @@ _PRIORITY_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 def parse_preferences(raw: Any, *, now: datetime | None = None, mandatory: Collection[str] = ()) -> Preferences:
-    """Parse a JSON object into Preferences; missing fields have their defaults.
-
-    Raises Invalid with a sentence for each wrong or unknown field. `now` None reads stored preferences, in which a past
-    pause is no error.
-    """
+    """Parse a JSON object; missing fields have defaults. `now` None: as stored, with a past pause. Raises Invalid."""
     if not isinstance(raw, Mapping):
         raise Invalid({"body": "Send one JSON object."})
     remaining_fields, problems = dict(raw), {}

@@ -37,11 +37,7 @@ class FunnelCounts:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastTotals:
-    """All counts of one broadcast: everybody targeted, and of these who is no longer here.
-
-    `sent_to` is the number of recipients at the moment of sending, None until then. `would_reach` is None once it was
-    sent.
-    """
+    """All counts of a broadcast, and of those no longer here. `sent_to` is None until sent, `would_reach` after."""
 
     targeted: FunnelCounts
     gone: FunnelCounts

@@ -75,11 +75,7 @@ def _truncate_to_minute(moment: datetime) -> datetime:
 
 
 def local_to_utc(day: datetime, wall_time: time, *, use_second_occurrence: bool = False) -> datetime:
-    """The moment when clocks show `wall_time` on that day (in the zone of `day`); if clocks skip it, the moment after
-    the gap.
-
-    For a time that occurs twice, the first, or with `use_second_occurrence` the second.
-    """
+    """The moment when clocks show `wall_time` on that day: the first of two, or the end of a gap that skips it."""
     local = day.replace(hour=wall_time.hour, minute=wall_time.minute, second=0, microsecond=0, fold=0)
     return local.replace(fold=int(use_second_occurrence and _is_ambiguous(local))).astimezone(UTC)
 

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import structlog
 
 from broadcast.base.errors import Invalid
-from broadcast.domain import clock, event_source
-from broadcast.domain.event_source import EventOwner
+from broadcast.domain import clock
+from broadcast.domain.event_source import EventOwner, canonicalize_source, to_sender_name
 from broadcast.domain.inbound import MAX_VALUE_BYTES, CancelCommand, Command, InboundRecord, PublishCommand, Rejection
 from broadcast.domain.message import is_single_line, parse_draft
 from broadcast.ingest.rules import NoMatchingRule, Rule, Rules, TemplateRenderError, find_rule
@@ -181,7 +181,7 @@ def _from_attributes(attributes: Mapping[str, Any], data: Any, record: InboundRe
         _reject(f"The CloudEvent's time is {_abbreviate(event_time)}, which is not a time with a time zone.")
     names = {name: _read_name(name, attributes[name]) for name in ("id", "source", "type")}
     topic = record.position and record.position.topic
-    names["source"] = event_source.canonicalize_source(source_as_written := names["source"])
+    names["source"] = canonicalize_source(source_as_written := names["source"])
     if len(names["source"]) > MAX_NAME_CHARACTERS:
         _reject(
             f"The event's source has more than {MAX_NAME_CHARACTERS} characters once its host is written as in DNS."
@@ -255,7 +255,7 @@ def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwn
         envelope.source,
         envelope.id,
         draft,
-        sender_name=rule.sender_name or event_source.to_sender_name(envelope.source),
+        sender_name=rule.sender_name or to_sender_name(envelope.source),
         owner=owner.key,
         source_as_written=envelope.source_as_written,
         collapse_key=collapse_key,
@@ -300,7 +300,7 @@ def _read_cancel(envelope: Envelope, owner: EventOwner) -> CancelCommand:
             "The data of a cancel must be {id, reason}, with the id under which the broadcast was published.", "fields"
         )
     if (named_source := data.get("source")) is not None and (
-        not isinstance(named_source, str) or event_source.canonicalize_source(named_source) != envelope.source
+        not isinstance(named_source, str) or canonicalize_source(named_source) != envelope.source
     ):
         _reject("A source can recall only its own broadcasts.", "not-allowed")
     cancelled_id = _read_name("id", data["id"])

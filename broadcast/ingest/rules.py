@@ -14,8 +14,7 @@ from typing import Any
 from jinja2 import Template
 
 from broadcast.base.app_parts import AppPart
-from broadcast.domain import event_source
-from broadcast.domain.event_source import EventOwner
+from broadcast.domain.event_source import EventOwner, matches_pattern
 from broadcast.domain.inbound import RateCap
 from broadcast.domain.message import Draft, TargetType
 
@@ -75,7 +74,7 @@ class Rule:
     def matches_source(self, source: str) -> bool:
         """Whether the rule matches this canonical source."""
         patterns = self.patterns.get("source")
-        return patterns is None or any(event_source.matches_pattern(pattern, source) for pattern in patterns)
+        return patterns is None or any(matches_pattern(pattern, source) for pattern in patterns)
 
     def may_be_used_by(self, owner: EventOwner) -> bool:
         return self.senders is None or any(fnmatchcase(owner.name, pattern) for pattern in self.senders)

@@ -64,10 +64,7 @@ class _RuleError(Exception):
 
 
 def load_rules(path: Path | None, *, should_allow_others: bool = False) -> Rules:
-    """Read the rules; none without a file. With `should_allow_others`, the last rule allows unmatched events.
-
-    Raises SettingsError with file, line, rule, field and problem.
-    """
+    """Read the rules, none without a file. Raises SettingsError with file, line, rule, field and problem."""
     if path is None:
         return ()
     try:

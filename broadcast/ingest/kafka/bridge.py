@@ -31,8 +31,13 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.inbound import InboundEvent
 from broadcast.ingest import contract
-from broadcast.ingest.kafka import broker_check, client
-from broadcast.ingest.kafka.broker_check import BrokersUnavailable, ConnectionMonitor
+from broadcast.ingest.kafka import client
+from broadcast.ingest.kafka.broker_check import (
+    BrokersUnavailable,
+    ConnectionMonitor,
+    check_brokers,
+    describe_missing_topics,
+)
 from broadcast.ingest.kafka.dead_letter_topic import DeadLetterForwarder
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics
@@ -88,7 +93,7 @@ class KafkaBridge:
                     backoff_seconds = _BACKOFF_SECONDS[0]
                 elif time.monotonic() >= next_probe_at:
                     # probes as the reader does, so that this worker's /readyz is not blindly healthy
-                    self.problem = broker_check.check_brokers(self._settings)
+                    self.problem = check_brokers(self._settings)
                     next_probe_at = time.monotonic() + (
                         _FAILED_PROBE_INTERVAL_SECONDS if self.problem else _PROBE_INTERVAL_SECONDS
                     )
@@ -176,7 +181,7 @@ class _ConsumerSession:
         self._connection_monitor = ConnectionMonitor(self._consumer, self._settings)
         partitions = self._find_partitions()
         if not partitions:
-            raise BrokersUnavailable(broker_check.describe_missing_topics(self._missing_topics))
+            raise BrokersUnavailable(describe_missing_topics(self._missing_topics))
         if self._is_sole_reader:
             self._consumer.assign(partitions)
             self._committed_offsets = self._fetch_committed_offsets()
@@ -314,7 +319,7 @@ class _ConsumerSession:
             self._reset_lags()
             return self._connection_monitor.failure_reason or "No link to a broker; it is tried again and again."
         if self._missing_topics:
-            return broker_check.describe_missing_topics(self._missing_topics)
+            return describe_missing_topics(self._missing_topics)
         return _RIVAL_CONSUMER if time.monotonic() < self._rival_until else None
 
     def _record_lag(self, partition: Any) -> None:
