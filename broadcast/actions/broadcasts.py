@@ -1,4 +1,4 @@
-"""Publish, schedule, release, cancel and expire broadcasts."""
+"""Publish, schedule, release, cancel, expire and archive broadcasts."""
 
 import hashlib
 import json
@@ -202,6 +202,27 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
         audit.record(session, by, "broadcast.cancelled", "broadcast", broadcast.id, now=now, reason=reason)
         _end_rows(session, [broadcast], "cancelled", now)
     notify.notify_workers()
+
+
+def discard_draft(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Delete a draft: it disappears from every list but the archive. Raises NotFound, IllegalTransition."""
+    by.require(Permission.WRITE)
+    with write_transaction() as session:
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        broadcast.status = transition(broadcast.status, "discarded").value
+        broadcast.ended_at = broadcast.archived_at = broadcast.updated_at = now
+        audit.record(session, by, "broadcast.discarded", "broadcast", broadcast.id, now=now)
+
+
+def archive(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Move an ended broadcast to the archive; idempotent. Raises NotFound, IllegalTransition."""
+    by.require(Permission.WRITE)
+    with write_transaction() as session:
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        transition(broadcast.status, "archived")
+        if broadcast.archived_at is None:
+            broadcast.archived_at = now
+            audit.record(session, by, "broadcast.archived", "broadcast", broadcast.id, now=now)
 
 
 def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:

@@ -31,6 +31,7 @@ from broadcast.store.transactions import write_transaction
 
 _CONTENT_FIELDS = ("title", "content", "priority", "category", "actions", "requiresAck", "ackDueAt", "expiresAt")
 _AUDIENCE_FIELDS = ("targetType", "targetIds", "targetMatch", "exceptRoles", "exceptIds", "snapshot", "closeSessions")
+_COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
 
 
 class SavedDraft(NamedTuple):
@@ -88,6 +89,28 @@ def _record_save_once(session: Session, by: Actor, broadcast: Broadcast, now: da
     last_entries = [(row.actor_id, row.action) for row in broadcasts.list_audit_entries(broadcast.id)[-1:]]
     if last_entries not in ([(by.user_id, "broadcast.drafted")], [(by.user_id, "broadcast.saved")]):
         audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
+
+
+def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
+    """Create a draft with the text and the audience of a broadcast, without its times. Raises NotFound, Invalid."""
+    by.require(Permission.WRITE)
+    with write_transaction() as session:
+        broadcast_rows.check_draft_quota(by)
+        original = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        copy = Broadcast(**broadcast_rows.build_draft_columns(by, now))
+        for name in _COPIED_COLUMNS:
+            setattr(copy, name, getattr(original, name))
+        session.add(copy)
+        session.flush()
+        try:
+            audience = audiences.get_audience(original)
+        except ValueError:  # a draft without an audience yet
+            audience = None
+        if audience:
+            count, is_snapshot = audiences.count(audience), original.is_snapshot
+            broadcast_rows.set_audience(session, copy, audience, count, is_snapshot, may_be_empty=True)
+        audit.record(session, by, "broadcast.drafted", "broadcast", copy.id, now=now, copy_of=broadcast_id)
+        return SavedDraft(copy.id, copy.version)
 
 
 def send_delayed(
@@ -187,8 +210,9 @@ def _store_edit(
             acknowledged_revisions.save_text(session, broadcast.to_card())
     else:
         audience = resolve_audience(draft.target)
+    priorities = (Priority(broadcast.priority), draft.priority)
     needs_proof = proof.is_required and needs_reconfirmation(
-        broadcast.status, Priority(broadcast.priority), draft.priority, is_shown_again=is_shown_again
+        broadcast.status, *priorities, is_shown_again=is_shown_again
     )
     recipient_count = audiences.count(audience) if needs_proof or not broadcast.is_live else None
     if not broadcast.is_live:
@@ -277,9 +301,8 @@ def _append_update_event(
     if notify_again:  # newest in every inbox, and unread: above every watermark
         receipts.save_seen_by_watermark(session, broadcast)
         broadcast.seq, broadcast.renewed_at = first_cursor.seq, now
-    log.append(
-        session, [build_update_event(broadcast, audience, notify_again=notify_again)], at=now, first_cursor=first_cursor
-    )
+    entry = build_update_event(broadcast, audience, notify_again=notify_again)
+    log.append(session, [entry], at=now, first_cursor=first_cursor)
 
 
 def to_public_fields(broadcast: Broadcast) -> dict[str, Any]:

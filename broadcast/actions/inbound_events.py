@@ -39,9 +39,8 @@ def get_ingest_actor(*, now: datetime) -> Actor:
     if users.get_by_username(_ACCOUNT_USERNAME) is None:
         try:
             with write_transaction() as session:
-                session.add(
-                    User(username=_ACCOUNT_USERNAME, name="Events from outside", created_at=now, disabled_at=now)
-                )
+                names = {"username": _ACCOUNT_USERNAME, "name": "Events from outside"}
+                session.add(User(**names, created_at=now, disabled_at=now))
         except IntegrityError:
             pass  # another worker was faster
     user = users.get_by_username(_ACCOUNT_USERNAME)
@@ -62,9 +61,8 @@ def ingest(inbound_events: Sequence[InboundEvent], *, by: Actor, now: datetime) 
         raise
     except Exception as problem:
         if len(inbound_events) > 1:
-            _log.warning(
-                "events.one_by_one", events=len(inbound_events), problem=f"{type(problem).__name__}: {problem}"[:300]
-            )
+            description = f"{type(problem).__name__}: {problem}"[:300]
+            _log.warning("events.one_by_one", events=len(inbound_events), problem=description)
             return [outcome for arrival in inbound_events for outcome in ingest([arrival], by=by, now=now)]
         outcomes = [_retry_once(inbound_events[0], problem, by, now)]
     notify.notify_workers()

@@ -35,9 +35,8 @@ def create_user(
     try:
         with write_transaction() as session:
             user = add_user(session, username, name, roles, password_hash=password_hash, now=now)
-            audit.record(
-                session, by, "person.created", "person", user.id, now=now, username=username, roles=sorted(roles)
-            )
+            detail = {"username": username, "roles": sorted(roles)}
+            audit.record(session, by, "person.created", "person", user.id, now=now, **detail)
             return user.id
     except IntegrityError:
         raise Conflict(f"There is a user called {username} already.") from None

@@ -6,6 +6,7 @@ digits, `join`, `odd` of a text with a `%`) are reimplemented with bounds.
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from jinja2 import StrictUndefined, Undefined, filters, nodes, tests
@@ -61,18 +62,10 @@ def _trim(value: Any, chars: str | None = None) -> str:
     return filters.do_trim(value, chars)
 
 
-def _first(values: Any) -> Any:
-    return filters.do_first(ENVIRONMENT, values)
-
-
-def _last(values: Any) -> Any:
-    return filters.do_last(ENVIRONMENT, values)
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
     "upper": filters.do_upper, "lower": filters.do_lower, "title": filters.do_title, "capitalize": filters.do_capitalize,
-    "trim": _trim, "default": filters.do_default, "join": _join, "length": len, "first": _first, "last": _last,
-    "int": filters.do_int, "round": _round, "split": _split,
+    "trim": _trim, "default": filters.do_default, "join": _join, "length": len, "first": partial(filters.do_first, ENVIRONMENT),
+    "last": partial(filters.do_last, ENVIRONMENT),    "int": filters.do_int, "round": _round, "split": _split,
 }  # fmt: skip
 
 

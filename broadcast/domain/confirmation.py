@@ -37,20 +37,14 @@ class ConfirmationInput:
     password: str = field(default="", repr=False)
 
 
-def needs_reconfirmation(
-    status: Status, old_priority: Priority, new_priority: Priority, *, is_shown_again: bool
-) -> bool:
-    """Whether editing a broadcast in `status` needs the same confirmation as sending it.
-
-    A draft reaches nobody. A scheduled broadcast was confirmed as it was. A live one alerts again if it is shown again
-    or its priority rises.
-    """
+def needs_reconfirmation(status: Status, old: Priority, new: Priority, *, is_shown_again: bool) -> bool:
+    """Whether editing a broadcast of this status and priority needs the same confirmation as sending it."""
     ranks = list(Priority)
     match Status(status):
-        case Status.SCHEDULED:
+        case Status.SCHEDULED:  # it was confirmed as it was; a draft reaches nobody
             return True
-        case Status.ACTIVE:
-            return is_shown_again or ranks.index(new_priority) > ranks.index(old_priority)
+        case Status.ACTIVE:  # it may alert again
+            return is_shown_again or ranks.index(new) > ranks.index(old)
     return False
 
 

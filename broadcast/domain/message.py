@@ -91,8 +91,6 @@ class Draft:
 
 def parse_draft(raw: Any, *, now: datetime) -> Draft:
     """Parse a JSON object into a Draft. Raises Invalid with a sentence for each wrong or unknown field."""
-    if not isinstance(raw, Mapping):
-        raise Invalid({"body": "Send one JSON object."})
     reader = _FieldReader(raw)
     draft = Draft(
         title=reader.read_field("title", _parse_title),
@@ -111,9 +109,8 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
     reader.reject_unknown_fields()
     _check_times(draft, reader.problems, now)
     if draft.close_sessions and draft.target and not draft.target.is_users_only:
-        reader.problems["closeSessions"] = (
-            "Only people chosen by name can be signed out. Use SELECTED, without exclusions."
-        )
+        sentence = "Only people chosen by name can be signed out. Use SELECTED, without exclusions."
+        reader.problems["closeSessions"] = sentence
     if reader.problems:
         raise Invalid(reader.problems)
     return draft
@@ -125,7 +122,9 @@ _REQUIRED = object()
 class _FieldReader:
     """Reads fields one by one and collects their problems."""
 
-    def __init__(self, raw: Mapping[str, Any]):
+    def __init__(self, raw: Any):
+        if not isinstance(raw, Mapping):
+            raise Invalid({"body": "Send one JSON object."})
         self.raw, self.problems, self.known_names = raw, {}, set()
 
     def read_field(self, name: str, parse: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
@@ -270,18 +269,12 @@ def _is_web_address(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return (
-        parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and len(url) <= MAX_URL_CHARACTERS
-        and url.isprintable()
-    )
+    has_host = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return has_host and len(url) <= MAX_URL_CHARACTERS and url.isprintable()
 
 
 def parse_target(raw: Any) -> Target:
     """Parse an object that has only the audience fields of a message. Raises Invalid."""
-    if not isinstance(raw, Mapping):
-        raise Invalid({"body": "Send one JSON object."})
     reader = _FieldReader(raw)
     target = _parse_target_fields(reader)
     reader.reject_unknown_fields()
@@ -306,9 +299,7 @@ def _parse_target_fields(reader: _FieldReader) -> Target | None:
         reader.problems["targetIds"] = f"Choose at least one {target_noun}: this would reach nobody."
     if target_type is not TargetType.ROLE and match is RoleMatch.ALL:
         reader.problems["targetMatch"] = "Only roles can be combined with ALL. Choose ROLE."
-    if target_type is TargetType.ROLE and (
-        conflicting := {str(name) for name in names} & {str(name) for name in except_roles}
-    ):
+    if target_type is TargetType.ROLE and (conflicting := set(map(str, names)).intersection(map(str, except_roles))):
         reader.problems["exceptRoles"] = f"{sorted(conflicting)[0]} is both included and excluded."
     return Target(target_type, names, match is RoleMatch.ALL, tuple(map(str, except_roles)), except_people, snapshot)
 

@@ -161,11 +161,8 @@ def _describe_failure(problem: Exception, settings: Settings) -> str | None:
         )
     if "ssl" in text or "handshake" in text:
         return f"The brokers do not speak TLS as KAFKA_SECURITY_PROTOCOL {settings.kafka_security_protocol} says."
-    if isinstance(problem, OSError) or any(
-        word in text for word in ("refused", "unreachable", "dns", "timed out", "resolve")
-    ):
-        return _NO_BROKER_ANSWERS
-    return None
+    words = ("refused", "unreachable", "dns", "timed out", "resolve")
+    return _NO_BROKER_ANSWERS if isinstance(problem, OSError) or any(word in text for word in words) else None
 
 
 def _describe_foreign_server(settings: Settings) -> str:

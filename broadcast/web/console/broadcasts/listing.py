@@ -7,7 +7,6 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import copies
 from broadcast.base.errors import BroadcastError, Invalid, TemporarilyUnavailable
 from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
@@ -102,7 +101,7 @@ def _make_action(name: str) -> Callable[[int], None]:
     by, now = current_identity().actor, clock.now()
     if name == "cancel":
         return partial(actions.cancel, reason=request.form.get("reason", ""), by=by, now=now)
-    return partial(copies.archive if name == "archive" else copies.discard_draft, by=by, now=now)
+    return partial(actions.archive if name == "archive" else actions.discard_draft, by=by, now=now)
 
 
 def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:
