@@ -63,9 +63,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
 
 def change_password(current_password: str, new_password: str, *, by: Actor, now: datetime, kept_session_id: int) -> str:
     """Change one's own password, given the current one. Every session but `kept_session_id` ends; that one gets a new
-    token, which is returned, so that a copied cookie becomes worthless.
-
-    Raises Invalid.
+    token, which is returned, so that a copied cookie becomes worthless. Raises Invalid.
     """
     user = users.get(by.user_id)
     old_hash = user.password_hash

@@ -67,7 +67,9 @@ def save_draft(
             broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
             transition(broadcast.status, "saved")
             broadcast.revision += 1
-            _record_save_once(session, by, broadcast, now)
+            last_entries = [(row.actor_id, row.action) for row in broadcasts.list_audit_entries(broadcast.id)[-1:]]
+            if last_entries not in ([(by.user_id, "broadcast.drafted")], [(by.user_id, "broadcast.saved")]):
+                audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
         broadcast.typed = dict(typed)
         if message:
             broadcast_rows.write_message(session, broadcast, message, now, may_be_empty=True)
@@ -83,12 +85,6 @@ def _prepare_if_valid(draft: Draft | None) -> PreparedMessage | None:
         return draft and prepare_message(draft)
     except Invalid:
         return None
-
-
-def _record_save_once(session: Session, by: Actor, broadcast: Broadcast, now: datetime) -> None:
-    last_entries = [(row.actor_id, row.action) for row in broadcasts.list_audit_entries(broadcast.id)[-1:]]
-    if last_entries not in ([(by.user_id, "broadcast.drafted")], [(by.user_id, "broadcast.saved")]):
-        audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
 
 
 def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
@@ -210,10 +206,9 @@ def _store_edit(
             acknowledged_revisions.save_text(session, broadcast.to_card())
     else:
         audience = resolve_audience(draft.target)
-    priorities = (Priority(broadcast.priority), draft.priority)
-    needs_proof = proof.is_required and needs_reconfirmation(
-        broadcast.status, *priorities, is_shown_again=is_shown_again
-    )
+    old, new = Priority(broadcast.priority), draft.priority
+    is_riskier = needs_reconfirmation(broadcast.status, old, new, is_shown_again=is_shown_again)
+    needs_proof = proof.is_required and is_riskier
     recipient_count = audiences.count(audience) if needs_proof or not broadcast.is_live else None
     if not broadcast.is_live:
         is_draft, is_snapshot = broadcast.status == Status.DRAFT, draft.target.snapshot

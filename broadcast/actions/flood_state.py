@@ -24,10 +24,8 @@ _Candidates = defaultdict[tuple, list[Candidate]]  # by owner, source, and key o
 
 
 def lock_sources(session: Session, commands: Iterable[Command], *, at: datetime) -> None:
-    """Keep other transactions from judging the sources of these commands.
-
-    Call before any broadcast row is locked, for recalls too: a transaction that locks a card first and then waits for
-    its source would deadlock.
+    """Keep other transactions from judging the sources of these commands. Call before any broadcast row is locked, for
+    recalls too: a transaction that locks a card first and then waits for its source would deadlock.
     """
     controlled = [
         command
@@ -53,9 +51,8 @@ class BatchFloodState:
         demand = Counter(key for command in capped for key in _list_cap_keys(command))
         self._remaining = {key: self._load_remaining(*key) for key in demand}
         # the drafts of sources whose events all have room are neither read nor locked
-        self._load_drafts(
-            [one for one in capped if any(demand[key] > self._remaining[key] for key in _list_cap_keys(one))]
-        )
+        full_keys = {key for key in demand if demand[key] > self._remaining[key]}
+        self._load_drafts([command for command in capped if not full_keys.isdisjoint(_list_cap_keys(command))])
 
     def get(self, command: PublishCommand) -> FloodState:
         """The state for an event, after those before it."""
@@ -86,9 +83,8 @@ class BatchFloodState:
 
     def store_shown(self) -> None:
         for (source, owner, cap), count in self._shown.items():
-            event_sources.add_shown(
-                self._session, source, owner, cap.rule, count, at=self._now, window_seconds=cap.window_seconds
-            )
+            times = {"at": self._now, "window_seconds": cap.window_seconds}
+            event_sources.add_shown(self._session, source, owner, cap.rule, count, **times)
 
     def _load_cards(self, commands: Sequence[PublishCommand]) -> None:
         keys_by_source: dict[str, set[str]] = defaultdict(set)

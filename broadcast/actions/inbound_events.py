@@ -17,7 +17,7 @@ from broadcast.actions import notify
 from broadcast.actions.audiences import resolve_audience
 from broadcast.actions.inbound_batch import Outcome, PreparedInboundEvent, write_batch
 from broadcast.base.cooperative import Yielder
-from broadcast.base.errors import Invalid, TemporarilyUnavailable
+from broadcast.base.errors import Forbidden, Invalid, TemporarilyUnavailable
 from broadcast.content import markdown
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
@@ -53,7 +53,8 @@ def ingest(inbound_events: Sequence[InboundEvent], *, by: Actor, now: datetime) 
     A rejected event from Kafka becomes a dead letter in the same transaction. Raises TemporarilyUnavailable (a part was
     not written: pass all in again, what was written before is then `repeated`).
     """
-    by.require_event_ingestion()
+    if not by.may_ingest_events:
+        raise Forbidden()
     try:
         outcomes = _ingest_in_transaction(inbound_events, by, now)
     except (TemporarilyUnavailable, ProgrammingError):

@@ -36,10 +36,9 @@ class IssuedInvitation:
 
 
 def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, now: datetime) -> list[IssuedInvitation]:
-    """Create an invitation for each of these users who is enabled and has no password; their earlier ones become void.
+    """Invite those of these users who are enabled and have no password; their earlier invitations become void.
 
-    Lets other greenlets run; a committed batch stays when a later one fails. Raises Invalid (none of them can be
-    invited, or there are too many).
+    Lets other greenlets run; a committed batch stays when a later one fails. Raises Invalid (nobody, or too many).
     """
     by.require(Permission.PEOPLE)
     ids = sorted(set(user_ids))

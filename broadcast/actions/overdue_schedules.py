@@ -48,9 +48,8 @@ def suspend_unsendable(
     session: Session, due_broadcasts: Sequence[Broadcast], *, now: datetime, grace: timedelta
 ) -> list[Broadcast]:
     """Suspend those of these locked broadcasts that may not go out automatically; return the others."""
-    permissions_by_user = overdue_schedules.get_permissions(
-        session, {row.planned_by_id for row in due_broadcasts if row.planned_by_id is not None}
-    )
+    planner_ids = {row.planned_by_id for row in due_broadcasts if row.planned_by_id is not None}
+    permissions_by_user = overdue_schedules.get_permissions(session, planner_ids)
     sendable = []
     for broadcast in due_broadcasts:
         reason = get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)

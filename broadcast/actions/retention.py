@@ -42,10 +42,6 @@ class DeletedCounts:
     receipts: int = 0
     samples: int = 0
 
-    @property
-    def has_any(self) -> bool:
-        return any(asdict(self).values())
-
 
 def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
     """Delete what `policy` no longer keeps; return how much. Two workers may run at once. Lets other greenlets run."""
@@ -66,7 +62,7 @@ def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
             while ids := retention.list_ended_ids(before=cutoff):
                 _delete_broadcasts(ids, deleted, now)
     finally:
-        if deleted.has_any:
+        if any(asdict(deleted).values()):
             with write_transaction() as session:
                 audit.record(session, SYSTEM, "retention.run", "log", None, now=now, **asdict(deleted))
     return deleted

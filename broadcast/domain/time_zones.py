@@ -32,10 +32,9 @@ def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", origina
         moment = local.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This is not a date and time.") from None
+    wall_time = f"{local:%H:%M}"
     if moment.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
-        raise ValueError(
-            f"The clocks go forward then: {local:%H:%M} does not exist in {zone.key}. Choose another time."
-        )
+        raise ValueError(f"The clocks go forward then: {wall_time} does not exist in {zone.key}. Choose another time.")
     if occurrence not in ("", FIRST_OCCURRENCE, SECOND_OCCURRENCE):
         raise ValueError("Choose the first or the second time.")
     if (
@@ -45,9 +44,7 @@ def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", origina
     ):
         return original
     if _is_ambiguous(local) and not occurrence:
-        raise ValueError(
-            f"The clocks go back then: {local:%H:%M} comes twice in {zone.key}. Choose which one you mean."
-        )
+        raise ValueError(f"The clocks go back then: {wall_time} comes twice in {zone.key}. Choose which one you mean.")
     return moment
 
 

@@ -47,18 +47,15 @@ def read_command(
     record: InboundRecord, *, now: datetime, rules: Rules = (), owner: EventOwner | None = None
 ) -> Command:
     """Read a record's command under the rule of its source. `owner` None: the writers of its topic. Never raises."""
+    if owner is None:
+        owner = EventOwner.for_topic(record.position.topic) if record.position else EventOwner("", "")
     try:
-        return _read_record(record, now, rules, owner or get_record_owner(record))
+        return _read_record(record, now, rules, owner)
     except Exception as problem:  # a bug of ours costs this event, not all that follow
         _log.error("event.unreadable", place=str(record.position), exc_info=problem)
         return Rejection(
             "failed", f"This event could not be read ({type(problem).__name__}). The server's log has the details."
         )
-
-
-def get_record_owner(record: InboundRecord) -> EventOwner:
-    """The sender of a record from a topic: its writers. Nobody for a record without a topic."""
-    return EventOwner.for_topic(record.position.topic) if record.position else EventOwner("", "")
 
 
 def _read_record(record: InboundRecord, now: datetime, rules: Rules, owner: EventOwner) -> Command:

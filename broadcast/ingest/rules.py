@@ -64,11 +64,9 @@ class Rule:
         return "title" in self.templates
 
     def matches_event(self, *, source: str, topic: str | None, type: str) -> bool:
-        values = {"topic": topic or "", "type": type}
         return self.matches_source(source) and all(
-            any(fnmatchcase(values[name], pattern) for pattern in self.patterns[name])
-            for name in values
-            if name in self.patterns
+            any(fnmatchcase(value, pattern) for pattern in self.patterns.get(name, ("*",)))
+            for name, value in (("topic", topic or ""), ("type", type))
         )
 
     def matches_source(self, source: str) -> bool:

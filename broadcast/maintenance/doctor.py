@@ -47,8 +47,12 @@ def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
     """Run every check. `is_thorough` reads the whole SQLite file too: it takes seconds and blocks other greenlets."""
     settings = SETTINGS.of(app)
     own_parts = [*_check_settings(settings), _check_open_files(settings), _check_disk(settings)]
-    others = [_check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]
-    return [*own_parts, *_check_database(is_thorough), *others]
+    findings = [*own_parts, *_check_database(is_thorough), _check_redis(settings), *_check_kafka(settings)]
+    if settings.oidc_issuer:
+        problem = _find_provider_problem(settings.oidc_issuer)
+        sentence = problem or "The organisation's provider answers."
+        findings.append(Finding("sign-in", "failure" if problem else "ok", sentence))
+    return findings
 
 
 def _check_settings(settings: Settings) -> Iterator[Finding]:
@@ -166,12 +170,6 @@ def _check_kafka(settings: Settings) -> Iterator[Finding]:
     else:
         topics = ", ".join(settings.kafka_topics)
         yield Finding("kafka", "ok", f"The brokers answer and have {topics}.")
-
-
-def _check_identity_provider(settings: Settings) -> Iterator[Finding]:
-    if settings.oidc_issuer:
-        problem = _find_provider_problem(settings.oidc_issuer)
-        yield Finding("sign-in", "failure" if problem else "ok", problem or "The organisation's provider answers.")
 
 
 def _find_provider_problem(issuer: str) -> str | None:

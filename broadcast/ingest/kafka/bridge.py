@@ -123,10 +123,8 @@ class KafkaBridge:
         """Read until `stop`, a lost election or changed partitions. Raises any error."""
         settings = self._resolve_group_id()
         consumer = client.create_consumer(settings)
-        is_alone, stop_event = self._leader_lock is not None, self._stop_event
-        consumer_session = _ConsumerSession(
-            self._app, settings, consumer, stop_event=stop_event, is_sole_reader=is_alone
-        )
+        options = {"stop_event": self._stop_event, "is_sole_reader": self._leader_lock is not None}
+        consumer_session = _ConsumerSession(self._app, settings, consumer, **options)
         try:
             consumer_session.start_reading()
             _log.info("bridge.reading", topics=self._settings.kafka_topics)

@@ -23,11 +23,7 @@ class Undecodable(Exception):
     """The data is invalid for its codec, or truncated. The message says what is wrong, without a full stop."""
 
 
-def _no_pause() -> None:
-    pass
-
-
-def decompress(data: bytes, codec: str, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
+def decompress(data: bytes, codec: str, *, limit: int, pause: Callable[[], None] = lambda: None) -> bytes:
     """Decompress Kafka's gzip, snappy, lz4 or zstd, or HTTP's gzip or deflate. Raises TooLarge, Undecodable."""
     joined = bytearray()
     try:

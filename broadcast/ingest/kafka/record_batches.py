@@ -241,11 +241,9 @@ class RecordBatch:
         self, offset: int, timestamp: int | None, key: bytes | None, value: bytes | None
     ) -> DecodedRecord:
         record_position = RecordPosition(self._topic, self._partition, offset, timestamp)
-        truncated_value = value and value[:MAX_VALUE_BYTES]
-        return DecodedRecord(
-            InboundRecord(truncated_value, key and key[:MAX_KEY_BYTES], (), record_position, len(value or b"")),
-            offset + 1,
-        )
+        truncated_value, truncated_key = value and value[:MAX_VALUE_BYTES], key and key[:MAX_KEY_BYTES]
+        record = InboundRecord(truncated_value, truncated_key, (), record_position, len(value or b""))
+        return DecodedRecord(record, offset + 1)
 
     def _decode_legacy_body(self) -> tuple[bytes | None, bytes | None]:
         """Key and value."""
