@@ -176,10 +176,8 @@ def lock_sendable(
 def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> list[int] | None:
     """Send those of these scheduled broadcasts that are due, in order and in one transaction; return the ids handled.
 
-    One overdue by more than `grace`, or not allowed to go out automatically for another reason
-    (`domain.overdue_schedules`), is not sent but waits for a decision. Rows that changed meanwhile or are locked are
-    skipped. Returns None when another worker's scheduler is already running. Raises TemporarilyUnavailable; if one
-    cannot be sent, its error is raised and none is sent.
+    One that may not go out automatically (`domain.overdue_schedules`) waits for a decision. Rows that changed meanwhile
+    or are locked are skipped. None when another worker's scheduler is running. If one cannot be sent, none is.
     """
     with write_transaction() as session:
         due_broadcasts = broadcasts.lock_due(session, Status.SCHEDULED, ids, now)
@@ -273,10 +271,8 @@ def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audien
             audience = broadcast_rows.freeze_audience(session, broadcast, audience)
             broadcast.published_at = broadcast.updated_at = now
             broadcast_by_index[len(entries)] = broadcast
-            entries += [
-                build_message_event(broadcast, audience),
-                *_end_recipient_sessions(session, broadcast, audience, now),
-            ]
+            entries.append(build_message_event(broadcast, audience))
+            entries += _end_recipient_sessions(session, broadcast, audience, now)
             yielder.maybe_yield()
         if entries:
             first_cursor = log.reserve_seqs(session, len(entries))

@@ -83,8 +83,9 @@ class BatchFloodState:
 
     def store_shown(self) -> None:
         for (source, owner, cap), count in self._shown.items():
-            times = {"at": self._now, "window_seconds": cap.window_seconds}
-            event_sources.add_shown(self._session, source, owner, cap.rule, count, **times)
+            event_sources.add_shown(
+                self._session, source, owner, cap.rule, count, at=self._now, window_seconds=cap.window_seconds
+            )
 
     def _load_cards(self, commands: Sequence[PublishCommand]) -> None:
         keys_by_source: dict[str, set[str]] = defaultdict(set)

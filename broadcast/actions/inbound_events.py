@@ -29,6 +29,7 @@ from broadcast.store.transactions import write_transaction
 
 MAX_BATCH_EVENTS = 500  # events in one transaction
 _STORE_FAILED = "This event could not be stored ({}). The log of the server says more."
+_ACCOUNT_NAME = "Events from outside"
 _ACCOUNT_USERNAME = ":events"  # no user can have this name, and it has no password
 
 _log = structlog.get_logger(__name__)
@@ -39,8 +40,7 @@ def get_ingest_actor(*, now: datetime) -> Actor:
     if users.get_by_username(_ACCOUNT_USERNAME) is None:
         try:
             with write_transaction() as session:
-                names = {"username": _ACCOUNT_USERNAME, "name": "Events from outside"}
-                session.add(User(**names, created_at=now, disabled_at=now))
+                session.add(User(username=_ACCOUNT_USERNAME, name=_ACCOUNT_NAME, created_at=now, disabled_at=now))
         except IntegrityError:
             pass  # another worker was faster
     user = users.get_by_username(_ACCOUNT_USERNAME)

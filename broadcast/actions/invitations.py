@@ -77,15 +77,10 @@ def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
 
 def get_invitee(token: str, *, now: datetime) -> User:
     """The invited user. Raises NotFound for an invitation that is no longer valid, whatever the reason."""
-    open_invitation = invitations.get_by_token_hash(hash_token(token))
-    if (
-        open_invitation is None
-        or open_invitation.invitation.expires_at <= now
-        or open_invitation.user.disabled_at
-        or open_invitation.user.password_hash
-    ):
+    row = invitations.get_by_token_hash(hash_token(token))
+    if row is None or row.invitation.expires_at <= now or row.user.disabled_at or row.user.password_hash:
         raise NotFound(_LINK_INVALID)
-    return open_invitation.user
+    return row.user
 
 
 def accept_invitation(token: str, password: str, *, now: datetime) -> str:

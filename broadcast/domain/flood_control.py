@@ -1,8 +1,7 @@
 """Flood control: what becomes of an event when its source sends many.
 
 It joins the live card with its key, is published as long as its rate cap has room, or waits in quarantine as a draft.
-`decide` is pure: the caller loads the state and carries out the verdict (`actions.flood_state`,
-`actions.inbound_batch`).
+`decide` is pure: `actions.flood_state` loads the state, and `actions.inbound_batch` carries out the verdict.
 """
 
 from collections.abc import Sequence

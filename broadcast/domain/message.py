@@ -189,16 +189,21 @@ def is_visible_line(text: str, max_characters: int) -> bool:
 
 
 def _parse_title(value: Any) -> str:
-    title = " ".join(_parse_text(value).split())  # one line: no line breaks, no runs of spaces
-    if not title:
+    if not (title := _parse_line(value, MAX_TITLE_CHARACTERS)):
         raise ValueError("is missing")
-    if len(title) > MAX_TITLE_CHARACTERS:
-        raise ValueError(f"has {len(title)} characters; at most {MAX_TITLE_CHARACTERS} fit")
-    if not is_single_line(title):
-        raise ValueError("must not contain control characters")
-    if is_blank(title):
-        raise ValueError("has no visible characters")
     return title
+
+
+def _parse_line(value: Any, max_characters: int) -> str:
+    """One line, perhaps empty: no line breaks, no runs of spaces."""
+    line = " ".join(_parse_text(value).split())
+    if len(line) > max_characters:
+        raise ValueError(f"has {len(line)} characters; at most {max_characters} fit")
+    if not is_single_line(line):
+        raise ValueError("must not contain control characters")
+    if line and is_blank(line):
+        raise ValueError("has no visible characters")
+    return line
 
 
 def parse_content(value: Any) -> str:
@@ -214,14 +219,7 @@ def parse_content(value: Any) -> str:
 
 
 def _parse_category(value: Any) -> str | None:
-    category = " ".join(_parse_text(value).split())
-    if category and is_blank(category):
-        raise ValueError("has no visible characters")
-    if len(category) > MAX_CATEGORY_CHARACTERS:
-        raise ValueError(f"has {len(category)} characters; at most {MAX_CATEGORY_CHARACTERS} fit")
-    if not is_single_line(category):
-        raise ValueError("must not contain control characters")
-    return category or None
+    return _parse_line(value, MAX_CATEGORY_CHARACTERS) or None
 
 
 def _make_enum_parser(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:

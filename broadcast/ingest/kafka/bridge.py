@@ -123,8 +123,8 @@ class KafkaBridge:
         """Read until `stop`, a lost election or changed partitions. Raises any error."""
         settings = self._resolve_group_id()
         consumer = client.create_consumer(settings)
-        options = {"stop_event": self._stop_event, "is_sole_reader": self._leader_lock is not None}
-        consumer_session = _ConsumerSession(self._app, settings, consumer, **options)
+        is_sole_reader = self._leader_lock is not None
+        consumer_session = _ConsumerSession(self._app, settings, consumer, self._stop_event, is_sole_reader)
         try:
             consumer_session.start_reading()
             _log.info("bridge.reading", topics=self._settings.kafka_topics)
@@ -146,7 +146,7 @@ class _ConsumerSession:
     """The lifetime of one consumer."""
 
     def __init__(
-        self, app: Flask, settings: Settings, consumer: "KafkaConsumer", *, stop_event: Event, is_sole_reader: bool
+        self, app: Flask, settings: Settings, consumer: "KafkaConsumer", stop_event: Event, is_sole_reader: bool
     ):
         self._app, self._settings, self._consumer = app, settings, consumer
         self._stop_event, self._is_sole_reader = stop_event, is_sole_reader
