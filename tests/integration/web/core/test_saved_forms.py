@@ -191,7 +191,7 @@ def test_text_survives_a_busy_database(app, alice, live, monkeypatch, page, acti
         for place in (
             "broadcasts",
             "edits",
-            "message_templates",
+            "library",
             "users",
             "accounts",
             "tokens",
