@@ -16,7 +16,7 @@ from broadcast.config.settings import SETTINGS
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
 from broadcast.domain.preferences import Preferences, parse_preferences
-from broadcast.store import accounts, audit, past_viewers, receipts, users
+from broadcast.store import audit, past_viewers, receipts, users
 from broadcast.store.models import User, UserSession
 from broadcast.store.transactions import write_transaction
 
@@ -32,7 +32,7 @@ def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
         if user.name == name:
             return
         audit.record(session, by, "person.renamed", "person", user.id, now=now, before=user.name, after=name)
-        accounts.rename(session, user, name)
+        users.rename(session, user, name)
 
 
 def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> None:
@@ -56,7 +56,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
             end_token_streams(session, token, now)
         past_viewers.close_current_periods(session, User.id == user.id, at=now)
         users.bump_membership_version(session)
-        accounts.anonymize(session, user, at=now)
+        users.anonymize(session, user, at=now)
         append_viewer_changed_event(session, user, now)
     notify.notify_workers()
 

@@ -40,7 +40,7 @@ from broadcast.store import (
 )
 from broadcast.store.event_sources import SourceOwner
 from broadcast.store.fast.broadcast_row import NewBroadcast
-from broadcast.store.models import Broadcast, ingest
+from broadcast.store.models import Broadcast
 
 OutcomeKind = Literal["published", "collapsed", "quarantined", "repeated", "cancelled", "rejected"]
 _Row = Broadcast | NewBroadcast
@@ -246,7 +246,7 @@ class _Batch:
 
     def store(self, yielder: Yielder) -> None:
         """Write everything. Reserving seqs locks the log until the commit, so it comes late."""
-        ingest.add_source_counts(self._session, self._source_counts, at=self._now)
+        event_sources.add_counts(self._session, self._source_counts, at=self._now)
         event_sources.save_samples(self._session, self._samples, at=self._now)
         self._flood_state.store_shown()
         first_cursor = log.reserve_seqs(self._session, len(self._log_changes)) if self._log_changes else None

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_expiry_reason
 from broadcast.domain.permissions import Permission
-from broadcast.store import audit, overdue_schedules
+from broadcast.store import audit, broadcasts, users
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
@@ -20,16 +20,16 @@ _RUN_RECORD_INTERVAL = timedelta(seconds=15)
 
 def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> None:
     """Record that the scheduler runs. If none ran for longer than `grace`, what fell due meanwhile awaits a decision."""
-    last_run_at = overdue_schedules.get_last_run()
+    last_run_at = broadcasts.get_last_scheduler_run()
     if last_run_at is not None and last_run_at <= now < last_run_at + _RUN_RECORD_INTERVAL:
         return
     try:
         with write_transaction() as session:
-            is_first = overdue_schedules.record_run(session, previous_run=last_run_at, now=now)
+            is_first = broadcasts.record_scheduler_run(session, previous_run=last_run_at, now=now)
             had_outage = is_first and last_run_at is not None and now - last_run_at > grace
             suspended_ids = []
             if had_outage:
-                suspended_ids = overdue_schedules.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
+                suspended_ids = broadcasts.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
             _record_audit(session, suspended_ids, DecisionReason.STANDSTILL, now)
     except IntegrityError:
         return  # two workers start for the first time at once
@@ -39,7 +39,7 @@ def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) ->
 
 def suspend_all(session: Session, *, now: datetime) -> int:
     """After a restore, suspend every scheduled broadcast, as it may have been moved and sent; return how many."""
-    suspended_ids = overdue_schedules.require_decision(session, DecisionReason.RESTORED)
+    suspended_ids = broadcasts.require_decision(session, DecisionReason.RESTORED)
     _record_audit(session, suspended_ids, DecisionReason.RESTORED, now)
     return len(suspended_ids)
 
@@ -49,7 +49,7 @@ def suspend_unsendable(
 ) -> list[Broadcast]:
     """Suspend those of these locked broadcasts that may not go out automatically; return the others."""
     planner_ids = {row.planned_by_id for row in due_broadcasts if row.planned_by_id is not None}
-    permissions_by_user = overdue_schedules.get_permissions(session, planner_ids)
+    permissions_by_user = users.get_permissions(planner_ids)
     sendable = []
     for broadcast in due_broadcasts:
         reason = get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)

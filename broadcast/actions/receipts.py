@@ -17,8 +17,8 @@ from broadcast.base.errors import AcknowledgedTextChanged, Conflict, Invalid, No
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
-from broadcast.store import acknowledged_revisions, ended_inbox, inbox, log, receipts
-from broadcast.store.inbox import InboxFilters, InboxItem
+from broadcast.store import acknowledged_revisions, log, receipts
+from broadcast.store.inbox import EndedInbox, Inbox, InboxFilters, InboxItem
 from broadcast.store.receipts import ReceiptTimestamp
 from broadcast.store.transactions import write_transaction
 
@@ -194,7 +194,7 @@ def mark_all_read(filters: InboxFilters, *, through: int, by: Actor, now: dateti
     with write_transaction() as session:
         receipts.lock_user(session, by.user_id)
         through = min(through, log.get_head().seq)
-        unread_ids = inbox.list_unread_ids(by.viewer, filters, now=now, through=through)
+        unread_ids = Inbox(by.viewer, now).list_unread_ids(filters, through=through)
         if not unread_ids:
             return ReceiptResult("read", [])
         manually_unread_ids = receipts.filter_marked_unread(session, by.user_id, unread_ids)
@@ -271,8 +271,8 @@ def _apply_action(
     undo_key = None
     with write_transaction() as session:
         receipts.lock_user(session, by.user_id)
-        items = inbox.list_by_ids(by.viewer, InboxFilters("all"), ids, now=now)
-        if not items and ended_inbox.list_by_ids(by.viewer, InboxFilters("ended"), ids, now=now):
+        items = Inbox(by.viewer, now).list_by_ids(InboxFilters("all"), ids)
+        if not items and EndedInbox(by.viewer, now).list_by_ids(InboxFilters("ended"), ids):
             raise Conflict("This message has ended. You can only read it.")
         if not items:
             raise NotFound()

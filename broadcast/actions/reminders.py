@@ -34,7 +34,8 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
     broadcast = broadcasts.get(broadcast_id)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
-    missing_ids = broadcast_stats.list_missing_ids(broadcast, limit=MAX_RECIPIENTS) if broadcast.is_live else []
+    missing = broadcast_stats.list_missing(broadcast, limit=MAX_RECIPIENTS) if broadcast.is_live else []
+    missing_ids = [recipient.user_id for recipient in missing]
     with write_transaction() as session:
         broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
         _check_may_remind(broadcast, now)

@@ -55,7 +55,7 @@ def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
                 deleted.samples += deleted_rows
         if policy.receipts_days:
             cutoff = now - timedelta(days=policy.receipts_days)
-            while ids := retention.list_ended_ids_with_receipts(before=cutoff):
+            while ids := retention.list_ended_ids(before=cutoff, must_have_receipts=True):
                 _delete_receipts(ids, deleted, now)
         if policy.ended_days:
             cutoff = now - timedelta(days=policy.ended_days)

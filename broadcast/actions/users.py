@@ -16,10 +16,10 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
-from broadcast.store import audit, log, past_viewers
+from broadcast.store import audit, invitations, log, past_viewers
 from broadcast.store import users as people
 from broadcast.store.database import ROW_LOCK
-from broadcast.store.models import Role, User, UserRole, setup
+from broadcast.store.models import Role, User, UserRole
 from broadcast.store.transactions import write_transaction
 
 
@@ -136,7 +136,7 @@ def get_user_for_update(session: Session, user_id: int) -> User:
 def _replace_role_rows(session: Session, user: User, roles: set[str]) -> None:
     """Set a user's roles to exactly these; missing roles are created."""
     if "admin" in roles:
-        setup.delete_code(session)  # an administrator exists now, however created
+        invitations.delete_setup_code(session)  # an administrator exists now, however created
     for name in sorted(people.find_missing_roles(roles)):
         session.add(Role(name=name))
     session.flush()

@@ -1,6 +1,6 @@
 """Which messages alert a user who opens a page: which, how many, and in what order.
 
-The database knows which messages still need an alert (`store.inbox.list_alerts`). The page itself holds alerts back
+The database knows which messages still need an alert (`store.inbox.Inbox.list_alerts`). The page itself holds alerts back
 during quiet hours, because it stays open.
 """
 

@@ -108,7 +108,7 @@ def is_acknowledged(message: LiveMessage, receipt: ReceiptTimes) -> bool:
 
 
 def needs_alert(message: LiveMessage, receipt: ReceiptTimes, state: InboxState, watermark: Watermark) -> bool:
-    """Whether a page that is opened alerts the user of it: see `store.inbox.list_alerts`."""
+    """Whether a page that is opened alerts the user of it: see `store.inbox.Inbox.list_alerts`."""
     if message.priority == Priority.LOW or not state.is_in_inbox:
         return False
     is_urgent = message.priority == Priority.URGENT

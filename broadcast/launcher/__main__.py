@@ -21,17 +21,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broadcast.base import private_files
-from broadcast.launcher.children import ROOT, ChildProcesses, die_with_parent
-from broadcast.launcher.database import has_administrator, is_migrated
-from broadcast.launcher.errors import LaunchFailed, StopRequested
-from broadcast.launcher.preflight import check_port_is_free, ensure_secret_key, lock_data_dir
+from broadcast.launcher import preflight
+from broadcast.launcher.children import (
+    ROOT,
+    ChildProcesses,
+    LaunchFailed,
+    StopRequested,
+    StopSignals,
+    die_with_parent,
+)
 from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
-from broadcast.launcher.signals import StopSignals
 
 if TYPE_CHECKING:
     from broadcast.config.settings import Settings
 
 _READY_TIMEOUT_SECONDS = 60.0
+_FLASK_COMMAND = [sys.executable, "-m", "flask", "--app", "app"]
 _SETUP_CODE = re.compile(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}")
 _GUNICORN_GRACE_SECONDS = 15.0  # its own graceful_timeout is 10; then it kills its workers and needs a moment to exit
 _LOOPBACK_OF_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what to query if it listens on all
@@ -58,19 +63,19 @@ def main(arguments: list[str] | None = None) -> int:
 def launch(environ: Mapping[str, str], signals: StopSignals) -> None:
     """Do the steps above. Never returns: raises StopRequested or LaunchFailed, with every child stopped."""
     settings = _read_settings(environ)
-    with lock_data_dir(settings.data_dir) as folder:
+    with preflight.lock_data_dir(settings.data_dir) as folder:
         private_files.restrict_permissions(folder, settings.database_path)  # here and in every child
-        check_port_is_free(settings.host, settings.port)
+        preflight.check_port_is_free(settings.host, settings.port)
         if settings.secret_key is None:
-            ensure_secret_key(folder)
-        environ = {**environ, "DATA_DIR": str(folder)}
-        with choose_socket_path(folder) as redis_socket, ChildProcesses(signals) as children:
+            preflight.ensure_secret_key(folder)
+        child_environ = {**environ, "DATA_DIR": str(folder)}
+        with choose_socket_path(folder) as redis_socket, ChildProcesses(signals, child_environ) as children:
             if settings.redis_url is None:
-                environ |= _start_private_redis(redis_socket, folder, children, environ)
-            _prepare_database(settings, folder, children, environ)
-            address = _start_gunicorn(settings, children, environ)
-            if not settings.demo and not has_administrator(settings.database_uri):
-                _print_setup_code(address, children, environ)
+                _start_private_redis(redis_socket, folder, children)
+            _prepare_database(settings, children)
+            address = _start_gunicorn(settings, children)
+            if not settings.demo and not preflight.has_administrator(settings.database_uri):
+                _print_setup_code(address, children)
             children.watch()
 
 
@@ -109,25 +114,21 @@ def _read_settings(environ: Mapping[str, str]) -> "Settings":
     return settings
 
 
-def _start_private_redis(
-    redis_socket: Path, folder: Path, children: ChildProcesses, environ: Mapping[str, str]
-) -> dict[str, str]:
+def _start_private_redis(redis_socket: Path, folder: Path, children: ChildProcesses) -> None:
     server = find_server()
     if server is None:
         print_line("Redis was not found, so messages take up to a second. Install redis-server, or set REDIS_URL.")
-        return {}
-    url = start_redis(server, redis_socket, folder, children=children, environ=environ)
+        return
+    children.environ["REDIS_URL"] = start_redis(server, redis_socket, folder, children=children)
     print_line(f"Redis: {server} on {redis_socket}")
-    return {"REDIS_URL": url}
 
 
-def _prepare_database(settings: "Settings", folder: Path, children: ChildProcesses, environ: Mapping[str, str]) -> None:
-    flask = [sys.executable, "-m", "flask", "--app", "app"]
-    if not is_migrated(settings.database_uri):
+def _prepare_database(settings: "Settings", children: ChildProcesses) -> None:
+    if not preflight.is_migrated(settings.database_uri):
         with _show_output_on_failure() as output:
-            children.run("Bringing the database up to date", [*flask, "db", "upgrade"], environ=environ, output=output)
+            children.run("Bringing the database up to date", [*_FLASK_COMMAND, "db", "upgrade"], output=output)
     if settings.demo:
-        children.run("Creating the demo data", [*flask, "seed-demo"], environ=environ)
+        children.run("Creating the demo data", [*_FLASK_COMMAND, "seed-demo"])
 
 
 @contextmanager
@@ -142,9 +143,9 @@ def _show_output_on_failure() -> Iterator[tempfile.SpooledTemporaryFile]:
             raise
 
 
-def _start_gunicorn(settings: "Settings", children: ChildProcesses, environ: Mapping[str, str]) -> str:
+def _start_gunicorn(settings: "Settings", children: ChildProcesses) -> str:
     command = [sys.executable, "-m", "gunicorn", "-c", ROOT / "gunicorn.conf.py", "wsgi:app"]
-    children.start("gunicorn", command, environ=environ, grace_seconds=_GUNICORN_GRACE_SECONDS)
+    children.start("gunicorn", command, grace_seconds=_GUNICORN_GRACE_SECONDS)
     if not children.wait_until(lambda: _is_ready(settings.host, settings.port), seconds=_READY_TIMEOUT_SECONDS):
         raise LaunchFailed(
             f"The system was not ready within {_READY_TIMEOUT_SECONDS:.0f} seconds. The messages above say why."
@@ -155,11 +156,10 @@ def _start_gunicorn(settings: "Settings", children: ChildProcesses, environ: Map
     return address
 
 
-def _print_setup_code(address: str, children: ChildProcesses, environ: Mapping[str, str]) -> None:
+def _print_setup_code(address: str, children: ChildProcesses) -> None:
     """Print the setup code for the first administrator while there is none; only its hash is stored."""
-    command = [sys.executable, "-m", "flask", "--app", "app", "setup-code", "--if-needed"]
     with _show_output_on_failure() as output:
-        children.run("Creating the setup code", command, environ=environ, output=output)
+        children.run("Creating the setup code", [*_FLASK_COMMAND, "setup-code", "--if-needed"], output=output)
         output.seek(0)
         if match := _SETUP_CODE.search(output.read().decode(errors="replace")):
             print_line(f"First run: there is no administrator yet. Open {address}/setup and enter the code {match[0]}")

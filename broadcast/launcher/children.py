@@ -1,5 +1,9 @@
 """The launcher's child processes: each in its own session, all stopped in reverse order, none left behind.
 
+A stop request or the end of a child interrupts only the launcher's waits. An exception raised by a signal handler could
+strike between starting a child and recording it, and that child would be forgotten. So handlers only set flags, and
+every wait goes through `StopSignals`.
+
 Its own session keeps the terminal's Ctrl-C from a child: only the launcher gets it, and stops gunicorn before the Redis
 that gunicorn's workers still use. It also makes the child's pid the id of its process group, so that workers orphaned
 by a crashed master can be stopped too.
@@ -11,6 +15,7 @@ from the main thread only. macOS has no such call: there a killed launcher leave
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -21,12 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
-from broadcast.launcher.errors import LaunchFailed
-from broadcast.launcher.signals import StopSignals
-
 ROOT = Path(__file__).resolve().parents[2]  # contains app.py, wsgi.py and migrations/; children run here
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: no imports between fork and exec
+
+
+class LaunchFailed(Exception):
+    """Nothing serves (any more). One sentence, printed as it is: what is wrong, and what to do about it."""
+
+
+class StopRequested(Exception):
+    """Ctrl-C, SIGTERM or a closed terminal. Raised only where the launcher waits, never in the middle of a step."""
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -36,6 +46,45 @@ def die_with_parent(parent_pid: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), *[ctypes.c_ulong(0)] * 3)
     if os.getppid() != parent_pid:  # it ended before the call above, which then never fires
         os._exit(1)  # not a signal: before exec the launcher's own handlers would swallow it
+
+
+class StopSignals:
+    """Records SIGINT, SIGTERM and SIGHUP. One per process, used from the main thread."""
+
+    def __init__(self) -> None:
+        self.is_stop_requested = False
+        self._wakeup_reader, self._wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup_reader, False)
+        os.set_blocking(self._wakeup_writer, False)
+
+    @classmethod
+    def install(cls) -> Self:
+        """Replace the process's handlers; from now on Ctrl-C raises nothing."""
+        signals = cls()
+        signal.set_wakeup_fd(signals._wakeup_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, signals._record_request)
+        signal.signal(signal.SIGTERM, signals._record_request)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup make run` must outlive its terminal
+            signal.signal(signal.SIGHUP, signals._record_request)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would not wake the pipe
+        return signals
+
+    def wait_unless_stopped(self, seconds: float | None) -> None:
+        """Wait until a child changes, a signal arrives or `seconds` pass (None: no limit). Raises StopRequested."""
+        if not self.is_stop_requested:
+            self.wait(seconds)
+        if self.is_stop_requested:
+            raise StopRequested
+
+    def wait(self, seconds: float | None) -> None:
+        """Like `wait_unless_stopped`, for use while stopping: returns early, raises nothing."""
+        select.select([self._wakeup_reader], [], [], seconds)
+        with suppress(BlockingIOError):
+            while os.read(self._wakeup_reader, 512):
+                pass
+
+    def _record_request(self, *_: object) -> None:
+        self.is_stop_requested = True
 
 
 @dataclass(frozen=True)
@@ -53,10 +102,13 @@ class ChildProcess:
 
 
 class ChildProcesses:
-    """Starts, watches and stops processes; a context manager that leaves none running."""
+    """Starts, watches and stops processes; a context manager that leaves none running.
 
-    def __init__(self, signals: StopSignals):
-        self._signals = signals
+    `environ` is the environment of children started from now on.
+    """
+
+    def __init__(self, signals: StopSignals, environ: Mapping[str, str]):
+        self._signals, self.environ = signals, dict(environ)
         self._running: list[ChildProcess] = []
 
     def __enter__(self) -> Self:
@@ -71,7 +123,6 @@ class ChildProcesses:
         name: str,
         command: Sequence[str | Path],
         *,
-        environ: Mapping[str, str],
         grace_seconds: float,
         output: IO | None = None,
         log: Path | None = None,
@@ -84,7 +135,7 @@ class ChildProcesses:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=environ,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -98,11 +149,9 @@ class ChildProcesses:
         self._running.append(child)
         return child
 
-    def run(
-        self, name: str, command: Sequence[str | Path], *, environ: Mapping[str, str], output: IO | None = None
-    ) -> None:
+    def run(self, name: str, command: Sequence[str | Path], *, output: IO | None = None) -> None:
         """Run `command` to its end. Raises LaunchFailed if it fails or another child ends meanwhile."""
-        child = self.start(name, command, environ=environ, grace_seconds=5, output=output)
+        child = self.start(name, command, grace_seconds=5, output=output)
         others = [other for other in self._running if other is not child]
         while not child.has_ended:
             _check_running(others)

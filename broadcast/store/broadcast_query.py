@@ -45,7 +45,7 @@ class BroadcastQuery:
 
 def list_page(criteria: BroadcastQuery) -> list[Broadcast]:
     """One page of broadcasts, without their texts."""
-    query = _select_matching(select(Broadcast).options(*WITHOUT_TEXT), criteria).order_by(*SORTS[criteria.sort])
+    query = _select_matching(select(Broadcast).options(*WITHOUT_TEXT), criteria)
     return list(db.session.scalars(query.offset((criteria.number - 1) * criteria.size).limit(criteria.size)))
 
 
@@ -55,17 +55,14 @@ def count_by_tab(criteria: BroadcastQuery) -> dict[str, int]:
     query = select(Broadcast.status, is_archived, func.count()).where(*_build_conditions(criteria))
     rows = db.session.execute(query.group_by(Broadcast.status, is_archived)).all()
     return {
-        tab: sum(
-            count for status, archived, count in rows if status in statuses and bool(archived) == (tab == "archived")
-        )
+        tab: sum(n for status, archived, n in rows if status in statuses and bool(archived) == (tab == "archived"))
         for tab, statuses in TABS.items()
     }
 
 
 def list_ids(criteria: BroadcastQuery, *, limit: int) -> list[int]:
     """Ids of all matching broadcasts in sort order, at most `limit`, on whatever page."""
-    query = _select_matching(select(Broadcast.id), criteria).order_by(*SORTS[criteria.sort])
-    return list(db.session.scalars(query.limit(limit)))
+    return list(db.session.scalars(_select_matching(select(Broadcast.id), criteria).limit(limit)))
 
 
 def list_by_ids(ids: Sequence[int]) -> list[Broadcast]:
@@ -88,20 +85,16 @@ def list_authors() -> list[tuple[int, str]]:
 
 
 def _select_matching(query: Select, criteria: BroadcastQuery) -> Select:
-    archived_condition = (
-        Broadcast.archived_at.is_not(None) if criteria.tab == "archived" else Broadcast.archived_at.is_(None)
-    )
-    return query.where(*_build_conditions(criteria), Broadcast.status.in_(TABS[criteria.tab]), archived_condition)
+    is_archived = Broadcast.archived_at.is_not(None)
+    is_in_tab = (Broadcast.status.in_(TABS[criteria.tab]), is_archived if criteria.tab == "archived" else ~is_archived)
+    return query.where(*_build_conditions(criteria), *is_in_tab).order_by(*SORTS[criteria.sort])
 
 
 def _build_conditions(criteria: BroadcastQuery) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if criteria.q:
-        conditions.append(search.matches(criteria.q))
-    if criteria.category:
-        conditions.append(Broadcast.category == criteria.category)
-    if criteria.author:
-        conditions.append(Broadcast.sender_id == criteria.author)
-    if criteria.priority:
-        conditions.append(Broadcast.priority == criteria.priority)
-    return conditions
+    values_by_column = {
+        Broadcast.category: criteria.category,
+        Broadcast.sender_id: criteria.author,
+        Broadcast.priority: criteria.priority,
+    }
+    conditions = [column == value for column, value in values_by_column.items() if value]
+    return [*conditions, search.matches(criteria.q)] if criteria.q else conditions

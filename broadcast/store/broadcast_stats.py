@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select
 
 from broadcast.domain.stats import BroadcastTotals
 from broadcast.store import audiences, past_viewers, receipt_steps, users
@@ -107,11 +107,10 @@ def measure_read_latency(broadcast: Broadcast, *, now: datetime) -> ReadLatency:
     delivered_at, read_at = receipt_steps.delivered_at_column(broadcast), receipt_steps.read_at_column(broadcast)
     delivered_counts = [*(func.count().filter(delivered_at <= moment) for moment in moments), func.count()]
     read_counts = [*(func.count().filter(read_at <= moment) for moment in moments), func.count(read_at)]
-    counts = db.session.execute(_select_receipts(broadcast, *delivered_counts, *read_counts)).one()
-    delivered, read = list(counts[: len(delivered_counts)]), list(counts[len(delivered_counts) :])
-    return ReadLatency(
-        _compute_percentile(broadcast, read[-1], 0.5), _compute_percentile(broadcast, read[-1], 0.9), delivered, read
-    )
+    counts = list(db.session.execute(_select_receipts(broadcast, *delivered_counts, *read_counts)).one())
+    delivered, read = counts[: len(delivered_counts)], counts[len(delivered_counts) :]
+    p50, p90 = (_compute_percentile(broadcast, read[-1], fraction) for fraction in (0.5, 0.9))
+    return ReadLatency(p50, p90, delivered, read)
 
 
 def count_by_role(broadcast: Broadcast, totals: BroadcastTotals) -> list[RoleStats]:
@@ -128,39 +127,39 @@ def count_by_role(broadcast: Broadcast, totals: BroadcastTotals) -> list[RoleSta
         .group_by(UserRole.role_name)
     )
     reached_counts = {name: counts for name, *counts in db.session.execute(query)}
-    role_stats = [
-        RoleStats(
+    stats_by_name = {
+        name: RoleStats(
             name or NO_ROLE, member_counts.get(name, 0) - late_counts.get(name, 0), *reached_counts.get(name, (0, 0, 0))
         )
         for name in member_counts.keys() | reached_counts.keys()
-    ]
-    role_stats.sort(key=lambda role: (role.name == NO_ROLE, -role.people, role.name))
-    other_stats = [role for role in role_stats if role.name == NO_ROLE and role.people]
-    departed = totals.gone
-    if departed.recipients:
-        other_stats.append(
-            RoleStats(NO_LONGER_HERE, departed.recipients, departed.delivered, departed.read, departed.acknowledged)
-        )
-    return [role for role in role_stats if role.people and role.name != NO_ROLE][:MAX_ROLES] + other_stats
+    }
+    without_role, gone = stats_by_name.pop(None, None), totals.gone
+    role_stats = [role for role in stats_by_name.values() if role.people]
+    role_stats = sorted(role_stats, key=lambda role: (-role.people, role.name))[:MAX_ROLES]
+    if without_role and without_role.people:
+        role_stats.append(without_role)
+    if gone.recipients:
+        role_stats.append(RoleStats(NO_LONGER_HERE, gone.recipients, gone.delivered, gone.read, gone.acknowledged))
+    return role_stats
 
 
 def count_by_revision(broadcast: Broadcast) -> list[RevisionStats]:
     """The number of acknowledgements by revision, newest first; unknown revisions last."""
     is_standing = receipt_steps.is_acknowledged_condition(broadcast)
+    is_text = and_(RevisionText.broadcast_id == broadcast.id, RevisionText.revision == Receipt.acked_revision)
     query = (
-        select(Receipt.acked_revision, func.count(), func.count().filter(is_standing), func.max(RevisionText.revision))
-        .outerjoin(
-            RevisionText,
-            and_(RevisionText.broadcast_id == broadcast.id, RevisionText.revision == Receipt.acked_revision),
+        select(
+            Receipt.acked_revision, func.count(), func.count().filter(is_standing), func.count(RevisionText.revision)
         )
+        .outerjoin(RevisionText, is_text)
         .where(Receipt.broadcast_id == broadcast.id, Receipt.acked_at.is_not(None))
         .group_by(Receipt.acked_revision)
+        .order_by(Receipt.acked_revision.desc().nulls_last())
     )
-    stats = [
-        RevisionStats(revision, count, bool(standing_count), bool(text_revision))
-        for revision, count, standing_count, text_revision in db.session.execute(query)
+    return [
+        RevisionStats(revision, count, bool(standing_count), bool(text_count))
+        for revision, count, standing_count, text_count in db.session.execute(query)
     ]
-    return sorted(stats, key=lambda revision_stats: -(revision_stats.revision or 0))
 
 
 def _count_members_by_role(broadcast: Broadcast) -> dict[str | None, int]:
@@ -168,53 +167,34 @@ def _count_members_by_role(broadcast: Broadcast) -> dict[str | None, int]:
     is_enabled_member = and_(
         audiences.is_member_of(broadcast, should_start_from_roles=True), User.disabled_at.is_(None)
     )
-    if broadcast.audience_kind == "everyone" and not broadcast.has_exceptions:
-        without_role_count = audiences.cache_until_membership_changes(
-            "no role", lambda: _count_without_role(is_enabled_member)
-        )
-        return users.count_users_by_role() | {None: without_role_count}
+
+    def count_without_role() -> int:
+        has_role = exists().where(UserRole.user_id == User.id)
+        return db.session.scalar(select(func.count(User.id)).where(is_enabled_member, ~has_role))
 
     def count() -> dict[str | None, int]:
-        query = (
-            select(UserRole.role_name, func.count()).join(User, User.id == UserRole.user_id).where(is_enabled_member)
-        )
-        counts_by_role = dict(map(tuple, db.session.execute(query.group_by(UserRole.role_name))))
-        return (
-            counts_by_role
-            if broadcast.audience_kind == "roles"
-            else counts_by_role | {None: _count_without_role(is_enabled_member)}
-        )
+        query = select(UserRole.role_name, func.count()).join(User, User.id == UserRole.user_id)
+        query = query.where(is_enabled_member).group_by(UserRole.role_name)
+        without_role = {} if broadcast.audience_kind == "roles" else {None: count_without_role()}
+        return dict(map(tuple, db.session.execute(query))) | without_role
 
     if broadcast.audience_kind == "users":
         return count()
+    if broadcast.audience_kind == "everyone" and not broadcast.has_exceptions:
+        without_role_count = audiences.cache_until_membership_changes("no role", count_without_role)
+        return users.count_users_by_role() | {None: without_role_count}
     return audiences.cache_until_membership_changes(("by role", audiences.get_audience(broadcast)), count)
-
-
-def _count_without_role(condition: ColumnElement[bool]) -> int:
-    has_role = select(UserRole.user_id).where(UserRole.user_id == User.id).exists()
-    return db.session.scalar(select(func.count(User.id)).where(condition, ~has_role))
 
 
 def _count_late_by_role(broadcast: Broadcast) -> dict[str | None, int]:
     """How many of them joined after the end, by role: it was never for them."""
     if broadcast.ended_at is None:
         return {}
-    has_receipt = (
-        select(Receipt.user_id).where(Receipt.broadcast_id == broadcast.id, Receipt.user_id == User.id).exists()
-    )
-    query = (
-        select(UserRole.role_name, func.count())
-        .select_from(User)
-        .outerjoin(UserRole, UserRole.user_id == User.id)
-        .where(
-            User.viewer_since > broadcast.ended_at,
-            _is_current_member(broadcast),
-            ~has_receipt,
-            ~_was_member_in_time(broadcast),
-        )
-        .group_by(UserRole.role_name)
-    )
-    return dict(map(tuple, db.session.execute(query)))
+    has_receipt = exists().where(Receipt.broadcast_id == broadcast.id, Receipt.user_id == User.id)
+    is_late = and_(User.viewer_since > broadcast.ended_at, ~has_receipt, ~_was_member_in_time(broadcast))
+    query = select(UserRole.role_name, func.count()).select_from(User)
+    query = query.outerjoin(UserRole, UserRole.user_id == User.id).where(_is_current_member(broadcast), is_late)
+    return dict(map(tuple, db.session.execute(query.group_by(UserRole.role_name))))
 
 
 def list_missing(broadcast: Broadcast, *, after: tuple[int, int] = (0, 0), limit: int) -> list[MissingRecipient]:
@@ -224,9 +204,8 @@ def list_missing(broadcast: Broadcast, *, after: tuple[int, int] = (0, 0), limit
     page, so a million missing users cost no more than fifty; but a million who received it must be skipped.
     """
     recipients: list[MissingRecipient] = []
-    for stage_number, stage in enumerate(_list_stages(broadcast)):
-        if stage_number < after[0]:
-            continue
+    stages = STAGES if broadcast.requires_ack else STAGES[:3]
+    for stage_number, stage in enumerate(stages[after[0] :], start=after[0]):
         query = _select_recipients_at_stage(broadcast, stage).order_by(User.id).limit(limit - len(recipients))
         if stage_number == after[0]:
             query = query.where(User.id > after[1])
@@ -234,11 +213,6 @@ def list_missing(broadcast: Broadcast, *, after: tuple[int, int] = (0, 0), limit
         if len(recipients) == limit:
             break
     return recipients
-
-
-def list_missing_ids(broadcast: Broadcast, *, limit: int) -> list[int]:
-    """Ids of the same users, at most `limit`."""
-    return [recipient.user_id for recipient in list_missing(broadcast, limit=limit)]
 
 
 def list_recipient_progress(
@@ -275,26 +249,26 @@ def list_recipient_progress(
 
 def _build_timestamps(broadcast: Broadcast) -> dict[str, ColumnElement[datetime]]:
     """All NULL without a receipt: it has not reached that user, whatever they marked read."""
-    timestamps = {
-        "delivered": receipt_steps.delivered_at_column(broadcast),
-        "seen": receipt_steps.seen_at_column(broadcast),
-        "read": receipt_steps.read_at_column(broadcast),
-        "acknowledged": receipt_steps.acknowledged_at_column(broadcast),
+    columns = {
+        "delivered": receipt_steps.delivered_at_column,
+        "seen": receipt_steps.seen_at_column,
+        "read": receipt_steps.read_at_column,
+        "acknowledged": receipt_steps.acknowledged_at_column,
     }
     has_receipt = Receipt.user_id.is_not(None)
-    return {name: case((has_receipt, timestamp)).label(f"{name}_at") for name, timestamp in timestamps.items()}
+    return {name: case((has_receipt, column(broadcast))).label(f"{name}_at") for name, column in columns.items()}
 
 
 def _is_in_subset(broadcast: Broadcast, subset: str) -> ColumnElement[bool]:
     is_current_member, has_receipt = _is_current_member(broadcast), Receipt.user_id.is_not(None)
     if subset == "done":
-        return and_(is_current_member, has_receipt, _has_completed(broadcast))
-    was_in_audience = User.id.in_(past_viewers.select_user_ids(broadcast))
+        is_acknowledged = receipt_steps.is_acknowledged_condition(broadcast)
+        is_read = receipt_steps.read_at_column(broadcast).is_not(None)
+        return and_(is_current_member, has_receipt, is_acknowledged if broadcast.requires_ack else is_read)
+    was_targeted = or_(has_receipt, User.id.in_(past_viewers.select_user_ids(broadcast)))
     if subset == "gone":
-        return and_(
-            or_(User.disabled_at.is_not(None), ~audiences.is_member_of(broadcast)), or_(has_receipt, was_in_audience)
-        )
-    return or_(and_(is_current_member, joined_before_end(broadcast)), has_receipt, was_in_audience)
+        return and_(~is_current_member, was_targeted)
+    return or_(and_(is_current_member, joined_before_end(broadcast)), was_targeted)
 
 
 def _attach_earlier(broadcast: Broadcast, rows: Sequence[Row]) -> list[RecipientProgress]:
@@ -321,12 +295,8 @@ def _attach_earlier(broadcast: Broadcast, rows: Sequence[Row]) -> list[Recipient
 
 
 def _select_receipts(broadcast: Broadcast, *columns: Any) -> Select:
-    return (
-        select(*columns)
-        .select_from(Receipt)
-        .join(User, User.id == Receipt.user_id)
-        .where(Receipt.broadcast_id == broadcast.id)
-    )
+    query = select(*columns).select_from(Receipt).join(User, User.id == Receipt.user_id)
+    return query.where(Receipt.broadcast_id == broadcast.id)
 
 
 def _compute_percentile(broadcast: Broadcast, readers: int, fraction: float) -> timedelta | None:
@@ -351,18 +321,6 @@ def _was_member_in_time(broadcast: Broadcast) -> ColumnElement[bool]:
     return or_(has_joined_before_end, User.id.in_(past_viewers.select_user_ids(broadcast)))
 
 
-def _list_stages(broadcast: Broadcast) -> tuple[str, ...]:
-    return STAGES if broadcast.requires_ack else STAGES[:3]
-
-
-def _has_completed(broadcast: Broadcast) -> ColumnElement[bool]:
-    return (
-        receipt_steps.is_acknowledged_condition(broadcast)
-        if broadcast.requires_ack
-        else receipt_steps.read_at_column(broadcast).is_not(None)
-    )
-
-
 def _select_recipients_at_stage(broadcast: Broadcast, stage: str) -> Select:
     columns, is_current_member = (User.id, User.username, User.name), _is_current_member(broadcast)
     if stage == "undelivered":
@@ -371,11 +329,8 @@ def _select_recipients_at_stage(broadcast: Broadcast, stage: str) -> Select:
         receipt_user_ids = receipt_user_ids.offset(0).subquery()
         query = select(*columns, None).outerjoin(receipt_user_ids, receipt_user_ids.c.user_id == User.id)
         return query.where(is_current_member, receipt_user_ids.c.user_id.is_(None), _was_member_in_time(broadcast))
-    seen_at, read_at, is_acknowledged = (
-        receipt_steps.seen_at_column(broadcast),
-        receipt_steps.read_at_column(broadcast),
-        receipt_steps.is_acknowledged_condition(broadcast),
-    )
+    seen_at, read_at = receipt_steps.seen_at_column(broadcast), receipt_steps.read_at_column(broadcast)
+    is_acknowledged = receipt_steps.is_acknowledged_condition(broadcast)
     since, condition = {
         "unseen": (receipt_steps.delivered_at_column(broadcast), and_(seen_at.is_(None), read_at.is_(None))),
         "unread": (seen_at, and_(seen_at.is_not(None), read_at.is_(None))),

@@ -12,6 +12,7 @@ from broadcast.store.fast.count_cache import COUNT_CACHE
 from broadcast.store.models import Broadcast, PastViewer, Receipt, User, UserRole
 
 _CountsByBroadcast = dict[int, tuple[int, ...]]
+_NO_RECIPIENTS, _NO_STEPS = FunnelCounts(), (0, 0, 0, 0)
 
 
 def count_totals(rows: Sequence[Broadcast]) -> dict[int, BroadcastTotals]:
@@ -20,8 +21,7 @@ def count_totals(rows: Sequence[Broadcast]) -> dict[int, BroadcastTotals]:
     One set of queries counts all of them; large counts are then cached for some seconds.
     """
     by_key = {("totals", row.id): row for row in rows}
-    count_cache = COUNT_CACHE.current
-    totals_by_key = count_cache.get_many(
+    totals_by_key = COUNT_CACHE.current.get_many(
         list(by_key),
         lambda keys: _count_uncached({key: by_key[key] for key in keys}),
         weigh=lambda totals: totals.targeted.delivered,
@@ -31,11 +31,8 @@ def count_totals(rows: Sequence[Broadcast]) -> dict[int, BroadcastTotals]:
 
 def build_unsent_totals(row: Broadcast) -> BroadcastTotals:
     """The totals of a broadcast stored a moment ago: nobody has received it."""
-    if row.seq is None:
-        return BroadcastTotals(FunnelCounts(), FunnelCounts(), row.requires_ack, None, row.audience_count or 0)
-    return BroadcastTotals(
-        FunnelCounts(row.audience_count or 0), FunnelCounts(), row.requires_ack, row.audience_count, None
-    )
+    count = row.audience_count or 0
+    return _build_totals(row, would_reach=count) if row.seq is None else _build_totals(row, FunnelCounts(count))
 
 
 def joined_before_end(broadcast: Broadcast) -> ColumnElement[bool]:
@@ -46,50 +43,41 @@ def joined_before_end(broadcast: Broadcast) -> ColumnElement[bool]:
     return or_(joined_at.is_(None), joined_at <= broadcast.ended_at, User.viewer_since_seq < broadcast.seq)
 
 
+def _build_totals(
+    row: Broadcast,
+    targeted: FunnelCounts = _NO_RECIPIENTS,
+    gone: FunnelCounts = _NO_RECIPIENTS,
+    *,
+    would_reach: int | None = None,
+) -> BroadcastTotals:
+    sent_to = None if row.seq is None else row.audience_count
+    return BroadcastTotals(targeted, gone, row.requires_ack, sent_to, would_reach)
+
+
 def _count_uncached(rows_by_key: Mapping[Any, Broadcast]) -> dict[Any, BroadcastTotals]:
-    sent_rows, member_counts = (
-        [row for row in rows_by_key.values() if row.seq is not None],
-        audiences.count_by_broadcast(rows_by_key.values()),
-    )
-    if not sent_rows:
-        return {key: _build_unsent_totals(row, member_counts) for key, row in rows_by_key.items()}
+    sent_rows = [row for row in rows_by_key.values() if row.seq is not None]
+    member_counts = audiences.count_by_broadcast(rows_by_key.values())
     reached, departed, departed_unreached, late = (
-        _count_reached(sent_rows),
-        _count_departed(sent_rows),
-        _count_departed_unreached(sent_rows),
-        _count_late_joiners(sent_rows),
+        count(sent_rows) if sent_rows else {}
+        for count in (_count_reached, _count_departed, _count_departed_unreached, _count_late_joiners)
     )
     totals_by_key = {}
     for key, row in rows_by_key.items():
-        if row.seq is None:
-            totals_by_key[key] = _build_unsent_totals(row, member_counts)
+        if row.seq is None:  # the users it would reach now: membership changes after it was scheduled
+            totals_by_key[key] = _build_totals(row, would_reach=member_counts[row.id])
             continue
-        departed_counts = departed.get(row.id, (0,) * 4)
+        departed_counts = departed.get(row.id, _NO_STEPS)
         departed_count = departed_counts[0] + departed_unreached.get(row.id, 0)
-        present_count = member_counts[row.id] - late.get(row.id, 0)
-        targeted_steps = FunnelCounts(present_count + departed_count, *reached.get(row.id, (0,) * 4))
-        totals_by_key[key] = BroadcastTotals(
-            targeted_steps, FunnelCounts(departed_count, *departed_counts), row.requires_ack, row.audience_count, None
-        )
+        targeted_count = member_counts[row.id] - late.get(row.id, 0) + departed_count
+        targeted = FunnelCounts(targeted_count, *reached.get(row.id, _NO_STEPS))
+        totals_by_key[key] = _build_totals(row, targeted, FunnelCounts(departed_count, *departed_counts))
     return totals_by_key
-
-
-def _build_unsent_totals(row: Broadcast, member_counts: Mapping[int, int]) -> BroadcastTotals:
-    """The users it would reach now: membership changes after it was scheduled."""
-    return BroadcastTotals(FunnelCounts(), FunnelCounts(), row.requires_ack, None, member_counts[row.id])
 
 
 def _count_reached(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
     """Delivered, seen, read and acknowledged counts of each."""
     is_seen, is_read = receipt_steps.is_seen_condition(), receipt_steps.opened_at_column(Broadcast).is_not(None)
     is_of_sent = Receipt.broadcast_id.in_([row.id for row in rows])
-    counts = [
-        func.count(),
-        *(func.count().filter(step) for step in (is_seen, is_read, receipt_steps.is_acknowledged_condition(Broadcast))),
-    ]
-    receipt_query = (
-        select(Receipt.broadcast_id, *counts).join(Broadcast, Broadcast.id == Receipt.broadcast_id).where(is_of_sent)
-    )
     # Users who marked everything read. A separate query, because joining a million users for those few costs most of
     # the time. The smallest seq is repeated as a literal, from which the database can estimate how few they are.
     marked_read_query = (
@@ -102,42 +90,30 @@ def _count_reached(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
     )
     marked_read_counts = _count_by_broadcast(marked_read_query)
     counts_by_broadcast = {}
-    for broadcast_id, (delivered, seen_by, read_by, acknowledged) in _count_by_broadcast(receipt_query).items():
+    for broadcast_id, counts in _count_by_broadcast(_select_steps(is_seen, is_read).where(is_of_sent)).items():
+        delivered, seen, read, acknowledged = counts
         also_read, also_seen = marked_read_counts.get(broadcast_id, (0, 0))
-        counts_by_broadcast[broadcast_id] = (delivered, seen_by + also_seen, read_by + also_read, acknowledged)
+        counts_by_broadcast[broadcast_id] = (delivered, seen + also_seen, read + also_read, acknowledged)
     return counts_by_broadcast
 
 
 def _count_departed(rows: Sequence[Broadcast]) -> _CountsByBroadcast:
     """The same counts for users who have left, but whom it reached."""
     is_seen, is_read = (
-        receipt_steps.seen_at_column(Broadcast).is_not(None),
-        receipt_steps.read_at_column(Broadcast).is_not(None),
+        column(Broadcast).is_not(None) for column in (receipt_steps.seen_at_column, receipt_steps.read_at_column)
     )
-    counts = [
-        func.count(),
-        *(func.count().filter(step) for step in (is_seen, is_read, receipt_steps.is_acknowledged_condition(Broadcast))),
-    ]
-    base_query = (
-        select(Receipt.broadcast_id, *counts)
-        .join(Broadcast, Broadcast.id == Receipt.broadcast_id)
-        .join(User, User.id == Receipt.user_id)
-    )
-    is_of_rows = Receipt.broadcast_id.in_([row.id for row in rows])
-    counts_by_broadcast = _count_by_broadcast(
-        base_query.where(is_of_rows, Receipt.user_id.in_(audiences.select_disabled_ids()))
-    )
+    query = _select_steps(is_seen, is_read).join(User, User.id == Receipt.user_id)
+    is_disabled = Receipt.user_id.in_(audiences.select_disabled_ids())
+    counts_by_broadcast = _count_by_broadcast(query.where(_is_of_rows(Receipt.broadcast_id, rows), is_disabled))
     # an audience of everyone can be left only by disabling the account, so most receipts need not be read
-    restricted_ids = [row.id for row in rows if row.audience_kind != "everyone" or row.has_exceptions]
-    if not restricted_ids:
+    restricted_rows = [row for row in rows if row.audience_kind != "everyone" or row.has_exceptions]
+    if not restricted_rows:
         return counts_by_broadcast
-    former_member_query = base_query.where(
-        Receipt.broadcast_id.in_(restricted_ids), User.disabled_at.is_(None), ~_is_member()
-    )
-    for broadcast_id, extra_counts in _count_by_broadcast(former_member_query).items():
-        counts_by_broadcast[broadcast_id] = tuple(
-            map(sum, zip(counts_by_broadcast.get(broadcast_id, (0,) * 4), extra_counts, strict=True))
-        )
+    is_former_member = and_(User.disabled_at.is_(None), ~_is_member())
+    former_query = query.where(_is_of_rows(Receipt.broadcast_id, restricted_rows), is_former_member)
+    for broadcast_id, counts in _count_by_broadcast(former_query).items():
+        disabled_counts = counts_by_broadcast.get(broadcast_id, _NO_STEPS)
+        counts_by_broadcast[broadcast_id] = tuple(map(sum, zip(disabled_counts, counts, strict=True)))
     return counts_by_broadcast
 
 
@@ -147,25 +123,28 @@ def _count_departed_unreached(rows: Sequence[Broadcast]) -> dict[int, int]:
         select(Broadcast.id, func.count(PastViewer.user_id.distinct()))
         .join(PastViewer, and_(*past_viewers.build_overlap_conditions()))
         .join(User, User.id == PastViewer.user_id)
-        .where(Broadcast.id.in_([row.id for row in rows]), ~_has_receipt())
-        .where(or_(User.disabled_at.is_not(None), ~_is_member()))
+        .where(_is_of_rows(Broadcast.id, rows), ~_has_receipt(), or_(User.disabled_at.is_not(None), ~_is_member()))
     )
-    return {broadcast_id: count for broadcast_id, (count,) in _count_by_broadcast(query, Broadcast.id).items()}
+    return dict(map(tuple, db.session.execute(query.group_by(Broadcast.id))))
 
 
 def _count_late_joiners(rows: Sequence[Broadcast]) -> dict[int, int]:
     """How many are in the audience now, but joined after the end: it was never for them."""
-    ended_ids = [row.id for row in rows if row.ended_at is not None]
-    if not ended_ids:
+    ended_rows = [row for row in rows if row.ended_at is not None]
+    if not ended_rows:
         return {}
     is_late_joiner = and_(User.viewer_since > Broadcast.ended_at, User.viewer_since_seq >= Broadcast.seq)
     query = (
         select(Broadcast.id, func.count())
         .join(User, is_late_joiner)
-        .where(Broadcast.id.in_(ended_ids), User.disabled_at.is_(None), _is_member())
+        .where(_is_of_rows(Broadcast.id, ended_rows), User.disabled_at.is_(None), _is_member())
         .where(~_has_receipt(), ~past_viewers.was_in_audience(User.id))
     )
-    return {broadcast_id: count for broadcast_id, (count,) in _count_by_broadcast(query, Broadcast.id).items()}
+    return dict(map(tuple, db.session.execute(query.group_by(Broadcast.id))))
+
+
+def _is_of_rows(column: Any, rows: Sequence[Broadcast]) -> ColumnElement[bool]:
+    return column.in_([row.id for row in rows])
 
 
 def _is_member() -> ColumnElement[bool]:
@@ -176,5 +155,12 @@ def _has_receipt() -> ColumnElement[bool]:
     return select(Receipt.user_id).where(Receipt.broadcast_id == Broadcast.id, Receipt.user_id == User.id).exists()
 
 
-def _count_by_broadcast(query: Select, column: Any = Receipt.broadcast_id) -> _CountsByBroadcast:
-    return {broadcast_id: tuple(counts) for broadcast_id, *counts in db.session.execute(query.group_by(column))}
+def _select_steps(is_seen: ColumnElement[bool], is_read: ColumnElement[bool]) -> Select:
+    steps = (is_seen, is_read, receipt_steps.is_acknowledged_condition(Broadcast))
+    counts = (func.count(), *(func.count().filter(step) for step in steps))
+    return select(Receipt.broadcast_id, *counts).join(Broadcast, Broadcast.id == Receipt.broadcast_id)
+
+
+def _count_by_broadcast(query: Select) -> _CountsByBroadcast:
+    rows = db.session.execute(query.group_by(Receipt.broadcast_id))
+    return {broadcast_id: tuple(counts) for broadcast_id, *counts in rows}

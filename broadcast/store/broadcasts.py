@@ -1,10 +1,11 @@
 """Broadcast queries, as the console and the scheduler need them."""
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, Text, and_, cast, func, select, update
 from sqlalchemy.orm import Session, defer
 
 from broadcast.base.cooperative import Yielder
@@ -20,12 +21,18 @@ from broadcast.store.models import (
     BroadcastRole,
     BroadcastUser,
     IdempotencyKey,
+    SchedulerState,
 )
 
 WITHOUT_TEXT = (defer(Broadcast.content), defer(Broadcast.content_html))  # loader options of a list that shows titles
 DUE_BATCH_SIZE = 25  # due broadcasts per scheduler transaction
-_DUE_COLUMNS = {Status.SCHEDULED: Broadcast.scheduled_at, Status.ACTIVE: Broadcast.expires_at}  # when the status ends
-_NEEDS_NO_DECISION = Broadcast.decision_reason.is_(None)  # otherwise a user has to decide first
+_GOES_OUT = and_(Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_(None))
+_AWAITS_DECISION = and_(Broadcast.status == Status.SCHEDULED, Broadcast.decision_reason.is_not(None))
+# what the scheduler ends in each status, and when it is due
+_DUE = {
+    Status.SCHEDULED: (_GOES_OUT, Broadcast.scheduled_at),
+    Status.ACTIVE: (Broadcast.status == Status.ACTIVE, Broadcast.expires_at),
+}
 _SCHEDULER_LOCK_KEY = zlib.crc32(b"clock")
 
 STATUS_FILTERS = {
@@ -55,10 +62,8 @@ def add_many(session: Session, new_broadcasts: Sequence[NewBroadcast]) -> None:
 
     For hundreds at once: flushing as many mapped objects took four times as long.
     """
-    rows, yielder = [], Yielder()
-    for broadcast, broadcast_id in zip(
-        new_broadcasts, reserve_ids(session, Broadcast.__table__, len(new_broadcasts)), strict=True
-    ):
+    ids, rows, yielder = reserve_ids(session, Broadcast.__table__, len(new_broadcasts)), [], Yielder()
+    for broadcast, broadcast_id in zip(new_broadcasts, ids, strict=True):
         broadcast.id = broadcast_id
         rows.append(broadcast.to_row())
         yielder.maybe_yield()
@@ -106,28 +111,58 @@ def get_idempotency_key(user_id: int, key: str) -> IdempotencyKey | None:
     return db.session.get(IdempotencyKey, (user_id, key))
 
 
+def update_drafts_with(session: Session, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Update the unfinished forms of drafts that contain `name`, in any case; `change` returns the new fields."""
+    is_named = func.lower(cast(Broadcast.typed, Text)).contains(name.lower(), autoescape=True)
+    query = select(Broadcast.id, Broadcast.typed).where(Broadcast.status == Status.DRAFT, is_named)
+    for broadcast_id, typed in session.execute(query).all():
+        statement = update(Broadcast).where(Broadcast.id == broadcast_id).values(typed=typed | change(typed))
+        session.execute(statement.execution_options(synchronize_session=False))
+
+
 def list_audit_entries(broadcast_id: int) -> list[AuditEntry]:
     """The audit of a broadcast, oldest first."""
-    query = select(AuditEntry).where(
-        and_(AuditEntry.object_type == "broadcast", AuditEntry.object_id == str(broadcast_id))
-    )
+    query = select(AuditEntry).where(AuditEntry.object_type == "broadcast", AuditEntry.object_id == str(broadcast_id))
     return list(db.session.scalars(query.order_by(AuditEntry.id)))
 
 
 def list_overdue(now: datetime, *, limit: int) -> list[Broadcast]:
     """Live broadcasts past their acknowledgement deadline, the most overdue first."""
-    query = (
-        select(Broadcast)
-        .options(*WITHOUT_TEXT)
-        .where(Broadcast.requires_ack, Broadcast.status == Status.ACTIVE, Broadcast.ack_due_at <= now)
-    )
-    return list(db.session.scalars(query.order_by(Broadcast.ack_due_at).limit(limit)))
+    is_overdue = and_(Broadcast.requires_ack, Broadcast.status == Status.ACTIVE, Broadcast.ack_due_at <= now)
+    return _list_without_text(is_overdue, order=Broadcast.ack_due_at, limit=limit)
+
+
+def list_awaiting_decision(*, limit: int) -> list[Broadcast]:
+    """Scheduled broadcasts that wait for a decision, the most overdue first."""
+    return _list_without_text(_AWAITS_DECISION, order=Broadcast.scheduled_at, limit=limit)
+
+
+def count_awaiting_decision() -> int:
+    return db.session.scalar(select(func.count()).where(_AWAITS_DECISION))
+
+
+def list_next_due(*, limit: int) -> list[Broadcast]:
+    """Scheduled broadcasts that go out automatically, the next first."""
+    return _list_without_text(_GOES_OUT, order=Broadcast.scheduled_at, limit=limit)
+
+
+def _list_without_text(condition: ColumnElement[bool], *, order: Any, limit: int) -> list[Broadcast]:
+    query = select(Broadcast).options(*WITHOUT_TEXT).where(condition).order_by(order)
+    return list(db.session.scalars(query.limit(limit)))
+
+
+def require_decision(session: Session, reason: str, *, due_until: datetime | None = None) -> list[int]:
+    """Make every scheduled broadcast wait for a decision, or those due by `due_until`; return those newly waiting."""
+    statement = update(Broadcast).where(_GOES_OUT).values(decision_reason=reason).returning(Broadcast.id)
+    if due_until is not None:
+        statement = statement.where(Broadcast.scheduled_at <= due_until)
+    return sorted(session.scalars(statement.execution_options(synchronize_session=False)))
 
 
 def list_due_ids(status: Status, now: datetime, *, excluded_ids: Sequence[int] = ()) -> list[int]:
     """Ids of due scheduled broadcasts, or of live ones past their end; at most DUE_BATCH_SIZE, oldest first."""
     query = select(Broadcast.id).where(_is_due(status, now), Broadcast.id.not_in(excluded_ids))
-    return list(db.session.scalars(query.order_by(_DUE_COLUMNS[status], Broadcast.id).limit(DUE_BATCH_SIZE)))
+    return list(db.session.scalars(query.order_by(_DUE[status][1], Broadcast.id).limit(DUE_BATCH_SIZE)))
 
 
 def lock_due(session: Session, status: Status, ids: Sequence[int], now: datetime) -> list[Broadcast] | None:
@@ -140,20 +175,31 @@ def lock_due(session: Session, status: Status, ids: Sequence[int], now: datetime
     if is_server_database and not session.scalar(select(func.pg_try_advisory_xact_lock(_SCHEDULER_LOCK_KEY))):
         return None
     query = select(Broadcast).where(Broadcast.id.in_(ids), _is_due(status, now))
-    return sorted(
-        session.scalars(query.with_for_update(**ROW_LOCK, skip_locked=True)), key=lambda row: ids.index(row.id)
-    )
+    rows = session.scalars(query.with_for_update(**ROW_LOCK, skip_locked=True))
+    return sorted(rows, key=lambda row: ids.index(row.id))
 
 
 def _is_due(status: Status, now: datetime) -> ColumnElement[bool]:
-    is_due = and_(Broadcast.status == status, _DUE_COLUMNS[status] <= now)
-    return and_(is_due, _NEEDS_NO_DECISION) if status == Status.SCHEDULED else is_due
+    condition, due_column = _DUE[status]
+    return and_(condition, due_column <= now)
 
 
 def get_next_due_at() -> datetime | None:
     """When the scheduler has something to do next; None when nothing is scheduled."""
-    next_start = db.session.scalar(
-        select(func.min(Broadcast.scheduled_at)).where(Broadcast.status == Status.SCHEDULED, _NEEDS_NO_DECISION)
-    )
-    next_end = db.session.scalar(select(func.min(Broadcast.expires_at)).where(Broadcast.status == Status.ACTIVE))
-    return min(filter(None, (next_start, next_end)), default=None)
+    due_times = (db.session.scalar(select(func.min(column)).where(condition)) for condition, column in _DUE.values())
+    return min(filter(None, due_times), default=None)
+
+
+def get_last_scheduler_run() -> datetime | None:
+    """When the scheduler of any worker last recorded a run; None when none ever did."""
+    return db.session.scalar(select(SchedulerState.ran_at))
+
+
+def record_scheduler_run(session: Session, *, previous_run: datetime | None, now: datetime) -> bool:
+    """Record a run at `now`. False when another worker has recorded one since `previous_run` was read."""
+    if previous_run is None:
+        session.add(SchedulerState(id=1, ran_at=now))
+        session.flush()
+        return True
+    statement = update(SchedulerState).where(SchedulerState.ran_at == previous_run).values(ran_at=now)
+    return session.execute(statement.execution_options(synchronize_session=False)).rowcount == 1

@@ -80,10 +80,15 @@ def find_by_api_token(token_hash: str) -> Credential | None:
 
 
 def record_use(session: Session, *, session_ids: Sequence[int], token_ids: Sequence[int], at: datetime) -> None:
-    """Record that these sessions and tokens were in use at `at`."""
+    """Record that these sessions and tokens were in use at `at`.
+
+    A row that another transaction has locked is left out: it is being ended, or another worker records the same. Two
+    workers that waited for each other's rows would deadlock.
+    """
     for table, column, ids in ((UserSession, "seen_at", session_ids), (ApiToken, "used_at", token_ids)):
         for chunk in split_into_chunks(ids, MAX_IN_VALUES):
-            statement = update(table).where(table.id.in_(chunk)).values({column: at})
+            free_ids = select(table.id).where(table.id.in_(chunk)).with_for_update(skip_locked=True)
+            statement = update(table).where(table.id.in_(free_ids)).values({column: at})
             session.execute(statement.execution_options(synchronize_session=False))
 
 

@@ -2,17 +2,19 @@
 `transactions.write_transaction()`.
 """
 
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session as FlaskSession
-from sqlalchemy import BigInteger, Integer, MetaData, func, select
+from sqlalchemy import BigInteger, CheckConstraint, Integer, MetaData, Row, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Session, registry
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, declared_attr, mapped_column, registry
 
+from broadcast.base.cooperative import split_into_chunks
 from broadcast.store.types import UtcDateTime
 
 
@@ -32,6 +34,17 @@ class Base(DeclarativeBase):
         # SQLite assigns row ids only for INTEGER; PostgreSQL would run out of 32 bits
         type_annotation_map={int: BigInteger().with_variant(Integer, "sqlite"), datetime: UtcDateTime},
     )
+
+
+class SingleRow:
+    """A table with one row at most."""
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[CheckConstraint, ...]:
+        return (CheckConstraint("id = 1", name="single"),)
 
 
 class DisconnectSafeSession(FlaskSession):
@@ -60,14 +73,17 @@ def build_insert(session: Session, table: Any) -> Any:
     return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(table)
 
 
+def execute_in_chunks(session: Session, statement: Any, column: Any, values: Collection[Any]) -> Iterator[Row]:
+    """Execute a statement for these values of a column, which may be too many for one; yield the rows of all.
+
+    Lets other greenlets run between chunks.
+    """
+    for chunk in split_into_chunks(sorted(values), MAX_IN_VALUES):
+        yield from session.execute(statement.where(column.in_(chunk)))
+
+
 def get_current_time() -> datetime:
     """The time of the clock that all workers share: the database server's, or this machine's for SQLite."""
     if db.engine.dialect.name == "sqlite":
         return datetime.now(UTC)
     return db.session.scalar(select(func.clock_timestamp())).astimezone(UTC)
-
-
-def get_pool_usage() -> tuple[int, int]:
-    """Connections of this worker's pool: (in use, idle)."""
-    pool = db.engine.pool
-    return pool.checkedout(), pool.checkedin()

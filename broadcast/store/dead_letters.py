@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import func, select, update
@@ -13,6 +14,7 @@ from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 
 PURGE_BATCH_SIZE = 200  # letters per transaction, 64 KiB each
+_IS_WAITING = DeadLetter.status == DeadLetterStatus.WAITING
 _MAX_KEY_BYTES = 1024
 _MAX_HEADERS_BYTES = 8 * 1024
 _MAX_REASON_CHARACTERS = 2000
@@ -21,12 +23,7 @@ _MAX_REASON_CHARACTERS = 2000
 def add(session: Session, record: InboundRecord, rejected: Rejection, *, at: datetime) -> bool:
     """Store a Kafka record with the reason; False when its position is known already, as after an offset reset."""
     statement = build_insert(session, DeadLetter).values(
-        status=DeadLetterStatus.WAITING.value,
-        topic=record.position.topic,
-        partition=record.position.partition,
-        offset=record.position.offset,
-        last_offset=record.position.last_offset,
-        timestamp_ms=record.position.timestamp_ms,
+        **asdict(record.position),
         key=record.key and record.key[:_MAX_KEY_BYTES],
         value=None if record.value is None else record.value[:MAX_VALUE_BYTES],
         size=record.size,
@@ -36,7 +33,6 @@ def add(session: Session, record: InboundRecord, rejected: Rejection, *, at: dat
         source=rejected.source,
         source_id=rejected.source_id,
         created_at=at,
-        tries=0,
     )
     unique_columns = ["topic", "partition", "offset"]
     added = statement.on_conflict_do_nothing(index_elements=unique_columns).returning(DeadLetter.id)
@@ -65,20 +61,18 @@ def list_page(
 
 
 def count_by_status() -> dict[str, int]:
-    """The number of letters by status."""
     counts = dict(db.session.execute(select(DeadLetter.status, func.count()).group_by(DeadLetter.status)).all())
     return {status.value: counts.get(status.value, 0) for status in DeadLetterStatus}
 
 
 def list_waiting_ids(*, through: int, limit: int) -> list[int]:
     """Ids of waiting letters, at most `limit`: fewest tries first, then oldest."""
-    query = select(DeadLetter.id).where(DeadLetter.status == DeadLetterStatus.WAITING, DeadLetter.id <= through)
+    query = select(DeadLetter.id).where(_IS_WAITING, DeadLetter.id <= through)
     return list(db.session.scalars(query.order_by(DeadLetter.tries, DeadLetter.id).limit(limit)))
 
 
 def count_waiting(*, through: int) -> int:
-    query = select(func.count()).where(DeadLetter.status == DeadLetterStatus.WAITING, DeadLetter.id <= through)
-    return db.session.scalar(query)
+    return db.session.scalar(select(func.count()).where(_IS_WAITING, DeadLetter.id <= through))
 
 
 def get_newest_id() -> int:
@@ -88,22 +82,17 @@ def get_newest_id() -> int:
 
 def purge(session: Session, ids: Sequence[int] | None, *, through: int = 0) -> int:
     """Purge these waiting letters, or with None the oldest PURGE_BATCH_SIZE up to id `through`; return how many."""
-    waiting_ids = select(DeadLetter.id).where(DeadLetter.status == DeadLetterStatus.WAITING, DeadLetter.id <= through)
-    is_selected = DeadLetter.id.in_(
-        ids if ids is not None else waiting_ids.order_by(DeadLetter.id).limit(PURGE_BATCH_SIZE)
-    )
-    statement = (
-        update(DeadLetter)
-        .where(DeadLetter.status == DeadLetterStatus.WAITING, is_selected)
-        .values(status=DeadLetterStatus.PURGED.value, key=None, value=None, headers=[])
-        .execution_options(synchronize_session=False, **RUN_IN_THREAD)
-    )
-    return session.execute(statement).rowcount
+    if ids is None:
+        oldest_ids = select(DeadLetter.id).where(_IS_WAITING, DeadLetter.id <= through).order_by(DeadLetter.id)
+        ids = oldest_ids.limit(PURGE_BATCH_SIZE)
+    statement = update(DeadLetter).where(_IS_WAITING, DeadLetter.id.in_(ids))
+    statement = statement.values(status=DeadLetterStatus.PURGED.value, key=None, value=None, headers=[])
+    return session.execute(statement.execution_options(synchronize_session=False, **RUN_IN_THREAD)).rowcount
 
 
 def list_unforwarded(limit: int = 100) -> list[DeadLetter]:
     """Waiting letters that are not in the dead letter topic yet, oldest first."""
-    query = select(DeadLetter).where(DeadLetter.status == DeadLetterStatus.WAITING, DeadLetter.forwarded_at.is_(None))
+    query = select(DeadLetter).where(_IS_WAITING, DeadLetter.forwarded_at.is_(None))
     return list(db.session.scalars(query.order_by(DeadLetter.id).limit(limit)))
 
 

@@ -7,6 +7,7 @@ thread.
 """
 
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ from sqlalchemy.exc import DisconnectionError
 
 from broadcast.config.database_url import make_driver_arguments
 from broadcast.config.settings import Settings
-from broadcast.store import error_text
 from broadcast.store.availability import is_on_wrong_server
 
 _WRITE_OPTION = "broadcast_writes"
@@ -30,6 +30,8 @@ _THREAD_OPTION = "broadcast_long"
 BEGIN_WRITE = {_WRITE_OPTION: True}
 RUN_IN_THREAD = {_THREAD_OPTION: True}
 _IDLE_SECONDS_BEFORE_PING = 1.0
+_QUOTED_TEXT = re.compile(r"\"[^\"]*\"|'[^']*'", re.DOTALL)
+_DATA_EXCEPTION_CLASS = "22"  # SQLSTATE class: data exceptions
 
 _connection_count = 0  # by this process, for any engine
 
@@ -104,10 +106,9 @@ def build_engine_options(settings: Settings) -> dict[str, Any]:
 def prepare_engine(engine: Engine, *, lock_timeout_seconds: float) -> None:
     """Set up pragmas and explicit BEGIN on SQLite; on PostgreSQL ping idle connections and leave a demoted primary."""
     event.listen(engine, "connect", _count_connection)
-    error_text.redact_engine_errors(engine)
+    _handle_errors(engine)
     if engine.dialect.name != "sqlite":
         _ping_idle_connections(engine)
-        _discard_pool_on_wrong_server(engine)
         return
 
     @event.listens_for(engine, "connect")
@@ -159,17 +160,39 @@ def _ping_idle_connections(engine: Engine) -> None:
             raise DisconnectionError from problem  # the pool replaces it and retries
 
 
-def _discard_pool_on_wrong_server(engine: Engine) -> None:
-    """Discard the whole pool when a server reports that it is read-only or shutting down.
+def _handle_errors(engine: Engine) -> None:
+    """Redact errors, and discard the whole pool when a server reports that it is read-only or shutting down.
 
     After a fail-over the old primary may go on answering as a standby, and nothing else would ever open a new
     connection.
     """
 
     @event.listens_for(engine, "handle_error")
-    def _mark_disconnected(context: ExceptionContext) -> None:
-        if is_on_wrong_server(context.original_exception):
+    def _handle_error(context: ExceptionContext) -> None:
+        problem, wrapped = context.original_exception, context.sqlalchemy_exception
+        if is_on_wrong_server(problem):
             context.is_disconnect = True
+        before = str(problem)
+        redact_error(problem)
+        after = str(problem)
+        if wrapped is not None and before != after:
+            wrapped.args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in wrapped.args)
+
+
+def redact_error(problem: BaseException) -> None:
+    """Reduce a driver's error in place to its first line, without quoted values: users wrote them, and errors are logged.
+
+    PostgreSQL includes values in its details ("Key (username)=(bob) already exists.") and in messages about a value that
+    it cannot accept; SQLite includes search words. The kind of error and the constraint stay. PostgreSQL's connection
+    errors have no SQLSTATE and contain no values; they stay complete.
+    """
+    state, is_sqlite = getattr(problem, "sqlstate", None), isinstance(problem, sqlite3.Error)
+    if not (state or is_sqlite) or not problem.args or not isinstance(problem.args[0], str):
+        return
+    message = problem.args[0].partition("\n")[0]
+    if is_sqlite or state.startswith(_DATA_EXCEPTION_CLASS):
+        message = _QUOTED_TEXT.sub('"…"', message)
+    problem.args = (f"{message} [{state}]" if state else message, *problem.args[1:])
 
 
 def _retry_while_locked(attempt: Callable[[], Any], timeout_seconds: float) -> None:

@@ -14,16 +14,18 @@ from sqlalchemy.orm import Session
 from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundRecord, RecordPosition
 from broadcast.domain.lifecycle import Status
 from broadcast.store import dead_letters
-from broadcast.store.database import ROW_LOCK, db
-from broadcast.store.models import Broadcast, ingest
+from broadcast.store.database import ROW_LOCK, build_insert, db
+from broadcast.store.models import Broadcast
 from broadcast.store.models.ingest import (
     CollapsedInboundEvent,
     InboundEventKey,
     InboundEventSample,
+    InboundSender,
     InboundSourceStats,
     RuleTally,
 )
 
+_COUNTERS = ("published", "repeated", "cancelled", "rejected", "collapsed", "quarantined")
 SAMPLES_PER_SOURCE = 20  # newest events kept per source
 _IS_QUARANTINED = (Broadcast.status == Status.DRAFT, Broadcast.quarantine_reason.is_not(None))
 
@@ -40,7 +42,6 @@ class SourceOwner:
         return or_(Broadcast.source_owner == self.owner, is_legacy)
 
     def is_owner_of(self, broadcast: Any) -> bool:
-        """Whether this row belongs to the owner."""
         if broadcast.source_owner is None:
             return broadcast.sender_id == self.sender_id
         return broadcast.source_owner == self.owner
@@ -48,8 +49,19 @@ class SourceOwner:
 
 def lock_sources(session: Session, sources: Collection[str], owners: Collection[str], *, at: datetime) -> None:
     """Keep other transactions from judging these sources until this one ends: two must not both see room for one."""
-    ingest.lock_senders(session, owners, at=at)
-    ingest.add_source_counts(session, {source: {} for source in sources}, at=at)
+    for owner in sorted(owners):
+        statement = build_insert(session, InboundSender).values(owner=owner, last_at=at)
+        session.execute(statement.on_conflict_do_update(index_elements=["owner"], set_={"last_at": at}))
+    add_counts(session, {source: {} for source in sources}, at=at)
+
+
+def add_counts(session: Session, increments: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
+    """Add to the counts of each source; all writers use the same order of sources, or two could deadlock."""
+    for source, counts in sorted(increments.items()):
+        row = dict.fromkeys(_COUNTERS, 0) | {"source": source, "last_at": at} | counts
+        statement = build_insert(session, InboundSourceStats).values(row)
+        added = {name: getattr(InboundSourceStats, name) + count for name, count in counts.items()}
+        session.execute(statement.on_conflict_do_update(index_elements=["source"], set_=added | {"last_at": at}))
 
 
 def count_shown_since(
@@ -75,26 +87,18 @@ def lock_live_broadcasts(
     session: Session, keys_by_source: Mapping[str, Collection[str]], *, now: datetime
 ) -> list[Broadcast]:
     """Live broadcasts with these collapse keys, of any owner, newest first; locked until the transaction ends."""
+    is_live = and_(Broadcast.status == Status.ACTIVE, or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > now))
     rows: list[Broadcast] = []
     for source, keys in sorted(keys_by_source.items()):
-        query = (
-            select(Broadcast)
-            .where(Broadcast.source == source, Broadcast.collapse_key.in_(keys), Broadcast.status == Status.ACTIVE)
-            .where(or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > now))
-        )
+        query = select(Broadcast).where(Broadcast.source == source, Broadcast.collapse_key.in_(keys), is_live)
         rows += session.scalars(query.order_by(Broadcast.id.desc()).with_for_update(**ROW_LOCK))
     return rows
 
 
 def lock_quarantined(session: Session, source: str, owner: SourceOwner, *, limit: int) -> list[Broadcast]:
     """The owner's newest quarantined drafts of this source, at most `limit`; locked until the transaction ends."""
-    query = (
-        select(Broadcast)
-        .where(Broadcast.source == source, owner.is_owner_of_row(), *_IS_QUARANTINED)
-        .order_by(Broadcast.id.desc())
-        .limit(limit)
-    )
-    return list(session.scalars(query.with_for_update(**ROW_LOCK)))
+    query = select(Broadcast).where(Broadcast.source == source, owner.is_owner_of_row(), *_IS_QUARANTINED)
+    return list(session.scalars(query.order_by(Broadcast.id.desc()).limit(limit).with_for_update(**ROW_LOCK)))
 
 
 def count_quarantined(session: Session, owner: SourceOwner) -> int:
@@ -149,18 +153,12 @@ def save_samples(
 ) -> None:
     """Store these events with their owners; keep the newest SAMPLES_PER_SOURCE of each source and delete the rest."""
     for source, events in sorted(events_by_source.items()):
-        session.execute(
-            insert(InboundEventSample), [_to_sample_row(source, *event, at) for event in events[-SAMPLES_PER_SOURCE:]]
-        )
-        is_of_source = InboundEventSample.source == source
-        kept_ids = (
-            select(InboundEventSample.id)
-            .where(is_of_source)
-            .order_by(InboundEventSample.id.desc())
-            .limit(SAMPLES_PER_SOURCE)
-        )
-        oldest_kept_id = select(func.min(kept_ids.subquery().c.id)).scalar_subquery()
-        session.execute(delete(InboundEventSample).where(is_of_source, InboundEventSample.id < oldest_kept_id))
+        rows = [_to_sample_row(source, *event, at) for event in events[-SAMPLES_PER_SOURCE:]]
+        session.execute(insert(InboundEventSample), rows)
+        ids = select(InboundEventSample.id).where(InboundEventSample.source == source)
+        oldest_kept_id = ids.order_by(InboundEventSample.id.desc()).offset(SAMPLES_PER_SOURCE - 1).limit(1)
+        is_old = InboundEventSample.id < oldest_kept_id.scalar_subquery()
+        session.execute(delete(InboundEventSample).where(InboundEventSample.source == source, is_old))
 
 
 def _to_sample_row(source: str, record: InboundRecord, owner: str | None, at: datetime) -> dict:
@@ -189,9 +187,8 @@ def list_sampled_sources() -> list[str]:
 
 def iterate_samples(sources: Collection[str]) -> Iterator[InboundEventSample]:
     """The newest events of these sources, newest first."""
-    query = (
-        select(InboundEventSample).where(InboundEventSample.source.in_(sources)).order_by(InboundEventSample.id.desc())
-    )
+    query = select(InboundEventSample).where(InboundEventSample.source.in_(sources))
+    query = query.order_by(InboundEventSample.id.desc())
     yield from db.session.scalars(query.execution_options(yield_per=SAMPLES_PER_SOURCE))
 
 
@@ -203,9 +200,5 @@ def to_record(sample: InboundEventSample) -> InboundRecord:
 
 def list_source_stats(sources: Collection[str]) -> list[InboundSourceStats]:
     """Outcome counts of these sources, the one that sent last first."""
-    query = (
-        select(InboundSourceStats)
-        .where(InboundSourceStats.source.in_(sources))
-        .order_by(InboundSourceStats.last_at.desc())
-    )
-    return list(db.session.scalars(query))
+    query = select(InboundSourceStats).where(InboundSourceStats.source.in_(sources))
+    return list(db.session.scalars(query.order_by(InboundSourceStats.last_at.desc())))

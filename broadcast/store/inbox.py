@@ -7,27 +7,29 @@ and the cursor of a list is a number.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, false, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, false, func, null, or_, select, true
 
 from broadcast.domain.alerts import Alert
 from broadcast.domain.audience import Viewer
 from broadcast.domain.card import Card
+from broadcast.domain.events import Cursor
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.domain.revisions import is_acknowledgement_valid
 from broadcast.store import audiences, receipt_steps, search
 from broadcast.store.database import db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.fast.card_cache import CARD_CACHE, CardKey
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import Broadcast, LogHead, Receipt, User
 from broadcast.store.types import UtcDateTime
 
-VIEWS = ("inbox", "unread", "archived", "snoozed", "all", "ended")
-NOW = bindparam("now", type_=UtcDateTime)
+MAX_COUNTED_ENDED = 99  # more are "99+": counting all that ever ended would take longer every year
+_NOW = bindparam("now", type_=UtcDateTime)
 _VIEWER_ID = bindparam("viewer_id", type_=BigInteger)
-_CARD_KEY_COLUMN_COUNT = len(CardKey._fields)
+_CARD_KEY_COLUMNS = tuple(getattr(Broadcast, name) for name in CardKey._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class InboxFilters:
     """Filters of a view. Empty strings mean "any"; `view` is one of VIEWS, anything else counts as "inbox".
 
     "inbox" excludes archived and snoozed messages, "unread" is a part of it, "all" is everything that is live. "ended"
-    matches nothing here: `store.ended_inbox` reads it.
+    matches nothing in an Inbox: EndedInbox reads it.
     """
 
     view: str = "inbox"
@@ -97,138 +99,7 @@ class ViewCounts(NamedTuple):
     version: int
 
 
-def list_page(
-    viewer: Viewer,
-    filters: InboxFilters,
-    *,
-    now: datetime,
-    before: int | None = None,
-    limit: int = 30,
-    excluded_ids: Collection[int] = (),
-) -> list[InboxItem]:
-    """At most `limit` messages with seq < `before` (None: from the newest), without `excluded_ids`."""
-    query = _apply_filters(_item_query, filters).order_by(Broadcast.seq.desc()).limit(limit)
-    if before is not None:
-        query = query.where(Broadcast.seq < before)
-    if excluded_ids:
-        query = query.where(Broadcast.id.not_in(excluded_ids))
-    return _load(query, viewer, now)
-
-
-def list_to_acknowledge(viewer: Viewer, filters: InboxFilters, *, now: datetime, limit: int) -> list[InboxItem]:
-    """Filtered messages that the user must still acknowledge, earliest deadline first."""
-    query = _apply_filters(_item_query, filters).where(Broadcast.requires_ack, ~_is_acknowledged())
-    order = (Broadcast.ack_due_at.is_(None), Broadcast.ack_due_at, Broadcast.seq.desc())
-    return _load(query.order_by(*order).limit(limit), viewer, now)
-
-
-def list_by_ids(viewer: Viewer, filters: InboxFilters, ids: Sequence[int], *, now: datetime) -> list[InboxItem]:
-    """Those of `ids` that match the filters, newest first."""
-    query = _apply_filters(_item_query, filters).where(Broadcast.id.in_(ids)).order_by(Broadcast.seq.desc())
-    return _load(query, viewer, now)
-
-
-def find(viewer: Viewer, broadcast_id: int, *, now: datetime) -> InboxItem | None:
-    """The message if this user may see it now, else None."""
-    return next(iter(list_by_ids(viewer, InboxFilters("all"), [broadcast_id], now=now)), None)
-
-
-def filter_visible_ids(viewer: Viewer, ids: Sequence[int], *, now: datetime) -> set[int]:
-    """Those of these broadcasts that this user may see now."""
-    return set(db.session.scalars(_id_query.where(Broadcast.id.in_(ids)), build_parameters(viewer, now)))
-
-
-def list_unread_ids(viewer: Viewer, filters: InboxFilters, *, now: datetime, through: int) -> list[int]:
-    """Ids of filtered unread messages, up to and including seq `through`."""
-    query = _apply_filters(_id_query, filters).where(~_is_read(), Broadcast.seq <= through)
-    return list(db.session.scalars(query, build_parameters(viewer, now)))
-
-
-def count_unread(viewer: Viewer, *, now: datetime) -> UnreadCount:
-    return UnreadCount(*_unread_query.fetch_first(build_parameters(viewer, now)))
-
-
-def count_views(viewer: Viewer, *, now: datetime) -> ViewCounts:
-    return ViewCounts(*db.session.connection().execute(_counts_query, build_parameters(viewer, now)).one())
-
-
-def count_unread_filtered(viewer: Viewer, filters: InboxFilters, *, now: datetime) -> int:
-    """The number of filtered unread messages, as in "Mark N read"."""
-    return db.session.scalar(_apply_filters(_count_query, filters).where(~_is_read()), build_parameters(viewer, now))
-
-
-def list_categories(viewer: Viewer, *, now: datetime) -> list[str]:
-    """Categories that occur in this user's inbox, by name."""
-    return list(db.session.scalars(_categories_query, build_parameters(viewer, now)))
-
-
-def list_unread_backlog(viewer: Viewer, *, now: datetime, through: int, limit: int) -> list[InboxItem]:
-    """The newest `limit` unread messages of the inbox up to seq `through`, in log order."""
-    query = _apply_filters(_item_query, InboxFilters("unread")).where(Broadcast.seq <= through)
-    return _load(query.order_by(Broadcast.seq.desc()).limit(limit), viewer, now)[::-1]
-
-
-def list_alerts(viewer: Viewer, *, now: datetime, limit: int) -> list[Alert]:
-    """What this user has neither handled nor been alerted of since it was sent, shown again or reminded of.
-
-    Alerted means that they had it in view or dismissed its alert, on any page. An URGENT message that must be
-    acknowledged alerts until it is. What was there before a user first signed in alerts only if it still requires an
-    action. Most urgent first, then newest.
-    """
-    order = case({Priority.URGENT: 0, Priority.HIGH: 1}, value=Broadcast.priority, else_=2)
-    query = _alert_query.order_by(order, Broadcast.seq.desc()).limit(limit)
-    rows = db.session.execute(query, build_parameters(viewer, now))
-    return [Alert(*row[:4], raised_at=max(moment for moment in row[4:] if moment)) for row in rows]
-
-
-def list_version_changes(since: datetime, *, until: datetime) -> list[tuple[int, int]]:
-    """(user id, inbox version) of users whose receipts last changed after `since` and not after `until`."""
-    query = select(User.id, User.inbox_version).where(User.inbox_changed_at > since, User.inbox_changed_at <= until)
-    return [tuple(row) for row in db.session.execute(query)]
-
-
-def load_cards(viewer: Viewer, ids: Iterable[int], *, now: datetime) -> Iterator[tuple[CardKey, Card]]:
-    """The cards of those of these broadcasts that this user may see now."""
-    return _load_cards(_broadcast_query, ids, build_parameters(viewer, now))
-
-
-def _load_cards(
-    broadcast_query: Select, ids: Iterable[int], parameters: Mapping[str, Any]
-) -> Iterator[tuple[CardKey, Card]]:
-    for broadcast in db.session.scalars(broadcast_query.where(Broadcast.id.in_(ids)), parameters):
-        yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.to_card()
-
-
-def load_items(
-    query: Select,
-    viewer: Viewer,
-    now: datetime,
-    *,
-    broadcast_query: Select,
-    execution_options: Mapping[str, Any] | None = None,
-) -> list[InboxItem]:
-    """Run a query for items: the columns of a CardKey, then the fields of InboxItem after `card`.
-
-    A card that is read after its row is checked again by `broadcast_query`.
-    """
-    parameters = build_parameters(viewer, now)
-    while True:
-        result = db.session.execute(query, parameters, execution_options=execution_options or {})
-        rows = [(CardKey(*row[:_CARD_KEY_COLUMN_COUNT]), row[_CARD_KEY_COLUMN_COUNT:]) for row in result]
-        cards = CARD_CACHE.current.get_many(
-            [key for key, _ in rows], lambda ids: _load_cards(broadcast_query, ids, parameters)
-        )
-        if len(cards) == len(rows):
-            return [InboxItem(cards[key.id], *state) for key, state in rows]
-        # one ended in between: a short page would be taken for the last
-
-
-def build_parameters(viewer: Viewer, now: datetime) -> dict[str, Any]:
-    """Parameter values that every statement of an inbox has."""
-    return {"viewer_id": viewer.user_id, "viewer_roles": sorted(viewer.roles), "now": now}
-
-
-def select_included(columns: Sequence[Any], *conditions: ColumnElement[bool], requires_receipt: bool) -> Select:
+def _select_included(columns: Sequence[Any], *conditions: ColumnElement[bool], requires_receipt: bool) -> Select:
     """Broadcasts that meet these conditions and include the viewer, joined with their receipt and their watermark.
 
     The viewer is a parameter, so that the statements below are built once: building them took as long as running them.
@@ -246,35 +117,22 @@ def select_included(columns: Sequence[Any], *conditions: ColumnElement[bool], re
     )
 
 
-def apply_field_filters(query: Select, filters: InboxFilters) -> Select:
-    """Filter by everything but the view."""
-    if filters.category:
-        query = query.where(Broadcast.category == filters.category)
-    if filters.priority:
-        query = query.where(Broadcast.priority == filters.priority)
-    return query.where(search.matches(filters.q)) if filters.q else query
-
-
-def _load(query: Select, viewer: Viewer, now: datetime) -> list[InboxItem]:
-    return load_items(query, viewer, now, broadcast_query=_broadcast_query)
+def _order_categories(query: Select) -> Select:
+    """The categories that a query for `Broadcast.category` finds, each once, by name."""
+    return query.where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
 
 
 def _select_visible(*columns: Any) -> Select:
     """Live broadcasts that include the viewer."""
-    is_unexpired = or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > NOW)
-    return select_included(columns, Broadcast.status == Status.ACTIVE, is_unexpired, requires_receipt=False)
+    is_unexpired = or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > _NOW)
+    return _select_included(columns, Broadcast.status == Status.ACTIVE, is_unexpired, requires_receipt=False)
 
 
-def _is_read() -> ColumnElement[bool]:
-    """What was read before a broadcast was shown again does not count."""
-    is_opened = and_(Receipt.read_at.is_not(None), _is_since_renewal(Receipt.read_at))
-    is_below_watermark = and_(Broadcast.seq <= User.read_through_seq, _is_since_renewal(User.read_through_at))
-    return and_(Receipt.unread_at.is_(None), or_(is_opened, is_below_watermark))
-
-
-def _is_acknowledged() -> ColumnElement[bool]:
-    """Never NULL, so that its negation is true for messages without a receipt."""
-    return func.coalesce(receipt_steps.is_acknowledged_condition(Broadcast), False)
+def _select_ended(*columns: Any) -> Select:
+    """Also what is past its end before the scheduler has run: no other view shows it any more."""
+    is_past_end = and_(Broadcast.status == Status.ACTIVE, Broadcast.expires_at <= _NOW)
+    is_ended = or_(Broadcast.status == Status.EXPIRED, is_past_end)
+    return _select_included(columns, is_ended, Broadcast.seq.is_not(None), requires_receipt=True)
 
 
 def _is_since_renewal(moment: Any) -> ColumnElement[bool]:
@@ -282,59 +140,40 @@ def _is_since_renewal(moment: Any) -> ColumnElement[bool]:
     return or_(Broadcast.renewed_at.is_(None), moment >= Broadcast.renewed_at)
 
 
-def _is_archived() -> ColumnElement[bool]:
-    return and_(Receipt.archived_at.is_not(None), _is_since_renewal(Receipt.archived_at))
+def _was_alerted(moment: Any) -> ColumnElement[bool]:
+    is_since_reminder = or_(Broadcast.reminded_at.is_(None), moment >= Broadcast.reminded_at)
+    return and_(moment.is_not(None), _is_since_renewal(moment), is_since_reminder)
 
 
-def _is_snoozed() -> ColumnElement[bool]:
-    return and_(~_is_archived(), _is_asleep())
-
-
-def _is_in_inbox() -> ColumnElement[bool]:
-    return and_(~_is_archived(), ~_is_asleep())
-
-
-def _is_asleep() -> ColumnElement[bool]:
-    """Never NULL, so that its negation is true for messages without a receipt."""
-    is_asleep = Receipt.snoozed_until > NOW
-    return func.coalesce(and_(is_asleep, _is_since_renewal(Receipt.snoozed_at)), False)
-
-
-def _is_back() -> ColumnElement[bool]:
-    has_returned = and_(Receipt.returned_at.is_not(None), _is_since_renewal(Receipt.returned_at))
-    has_slept = and_(Receipt.snoozed_until.is_not(None), _is_since_renewal(Receipt.snoozed_at))
-    return and_(func.coalesce(or_(has_returned, has_slept), False), Receipt.unread_at.is_not(None), _is_in_inbox())
-
-
-def _apply_filters(query: Select, filters: InboxFilters) -> Select:
-    match filters.view:
-        case "unread":
-            query = query.where(~_is_read(), _is_in_inbox())
-        case "archived":
-            query = query.where(_is_archived())
-        case "snoozed":
-            query = query.where(_is_snoozed())
-        case "all":
-            pass
-        case "ended":
-            query = query.where(false())
-        case _:
-            query = query.where(_is_in_inbox())
-    return apply_field_filters(query, filters)
-
-
-def _select_snapshot(*columns: Any) -> Select:
-    """Counts with the log head and the inbox version, in one statement and so consistent."""
-    version = select(User.inbox_version).where(User.id == _VIEWER_ID)
-    return _select_visible(*columns, select(LogHead.seq).scalar_subquery(), func.coalesce(version.scalar_subquery(), 0))
+# what was done before a broadcast was shown again does not count
+_is_opened = and_(Receipt.read_at.is_not(None), _is_since_renewal(Receipt.read_at))
+_is_below_watermark = and_(Broadcast.seq <= User.read_through_seq, _is_since_renewal(User.read_through_at))
+_is_read = and_(Receipt.unread_at.is_(None), or_(_is_opened, _is_below_watermark))
+_is_archived = and_(Receipt.archived_at.is_not(None), _is_since_renewal(Receipt.archived_at))
+# never NULL, so that their negations are true for messages without a receipt
+_is_acknowledged = func.coalesce(receipt_steps.is_acknowledged_condition(Broadcast), False)
+_is_asleep = func.coalesce(and_(Receipt.snoozed_until > _NOW, _is_since_renewal(Receipt.snoozed_at)), False)
+_is_in_inbox = and_(~_is_archived, ~_is_asleep)
+_conditions_by_view = {
+    "inbox": _is_in_inbox,
+    "unread": and_(~_is_read, _is_in_inbox),
+    "archived": _is_archived,
+    "snoozed": and_(~_is_archived, _is_asleep),
+    "all": true(),
+    "ended": false(),
+}
+VIEWS = tuple(_conditions_by_view)
+_has_returned = and_(Receipt.returned_at.is_not(None), _is_since_renewal(Receipt.returned_at))
+_has_slept = and_(Receipt.snoozed_until.is_not(None), _is_since_renewal(Receipt.snoozed_at))
+_is_back = and_(func.coalesce(or_(_has_returned, _has_slept), False), Receipt.unread_at.is_not(None), _is_in_inbox)
 
 
 def _needs_alert() -> ColumnElement[bool]:
     is_urgent = Broadcast.priority == Priority.URGENT
-    is_to_acknowledge = and_(Broadcast.requires_ack, ~_is_acknowledged())
+    is_to_acknowledge = and_(Broadcast.requires_ack, ~_is_acknowledged)
     is_repeated_alert = or_(Broadcast.renewed_at.is_not(None), Broadcast.reminded_at.is_not(None))
     is_alerting = or_(Broadcast.priority.in_((Priority.HIGH, Priority.URGENT)), is_repeated_alert)
-    is_unfinished = or_(~_is_read(), and_(is_to_acknowledge, Broadcast.reminded_at.is_not(None)))
+    is_unfinished = or_(~_is_read, and_(is_to_acknowledge, Broadcast.reminded_at.is_not(None)))
     joined_at = func.coalesce(User.first_sign_in_at, User.created_at)
     moments = (Broadcast.published_at, Broadcast.renewed_at, Broadcast.reminded_at)
     is_new = or_(is_urgent, is_to_acknowledge, *(moment >= joined_at for moment in moments))
@@ -342,30 +181,6 @@ def _needs_alert() -> ColumnElement[bool]:
     return or_(and_(is_urgent, is_to_acknowledge), and_(is_alerting, is_unfinished, is_new, ~was_alerted))
 
 
-def _was_alerted(moment: Any) -> ColumnElement[bool]:
-    is_since_reminder = or_(Broadcast.reminded_at.is_(None), moment >= Broadcast.reminded_at)
-    return and_(moment.is_not(None), _is_since_renewal(moment), is_since_reminder)
-
-
-def _count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return func.count().filter(condition)
-
-
-_item_query = _select_visible(
-    Broadcast.id,
-    Broadcast.revision,
-    Broadcast.updated_at,
-    Broadcast.seq,
-    _is_read(),
-    Receipt.read_at,
-    Receipt.unread_at,
-    Receipt.acked_at,
-    case((_is_archived(), Receipt.archived_at)),
-    case((_is_since_renewal(Receipt.snoozed_at), Receipt.snoozed_until)),
-    _is_back(),
-    Receipt.acked_revision,
-)
-_broadcast_query = _select_visible(Broadcast)
 _id_query = _select_visible(Broadcast.id)
 _alert_query = _select_visible(
     Broadcast.id,
@@ -375,15 +190,180 @@ _alert_query = _select_visible(
     Broadcast.published_at,
     Broadcast.renewed_at,
     Broadcast.reminded_at,
-).where(_is_in_inbox(), Broadcast.priority != Priority.LOW, _needs_alert())
+).where(_is_in_inbox, Broadcast.priority != Priority.LOW, _needs_alert())
 _count_query = _select_visible(func.count())
-_unread_query = PreparedQuery(_select_snapshot(func.count()).where(~_is_read(), _is_in_inbox()))
-_counts_query = _select_snapshot(
-    _count_where(_is_in_inbox()),
-    _count_where(and_(~_is_read(), _is_in_inbox())),
-    _count_where(_is_archived()),
-    _count_where(_is_snoozed()),
-)
-_categories_query = (
-    _select_visible(Broadcast.category).where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
-)
+# counts with the log head and the inbox version, in one statement and so consistent
+_version = select(User.inbox_version).where(User.id == _VIEWER_ID).scalar_subquery()
+_snapshot = (select(LogHead.seq).scalar_subquery(), func.coalesce(_version, 0))
+_unread_query = PreparedQuery(_select_visible(func.count(), *_snapshot).where(_conditions_by_view["unread"]))
+_counts = [func.count().filter(_conditions_by_view[view]) for view in ("inbox", "unread", "archived", "snoozed")]
+_counts_query = _select_visible(*_counts, *_snapshot)
+_ended_ids = _select_ended(Broadcast.id).limit(MAX_COUNTED_ENDED + 1).subquery()
+_ended_count_query = PreparedQuery(select(func.count()).select_from(_ended_ids))
+
+
+class MessageList:
+    """Messages that this user may see at `now`, asked of the database each time: live ones (`Inbox`), or ended ones."""
+
+    _item_query: ClassVar[Select]  # the columns of a CardKey, then the fields of InboxItem after `card`
+    _broadcast_query: ClassVar[Select]  # checks again who may see a card that is read after its row
+    _categories_query: ClassVar[Select]
+    _execution_options: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, viewer: Viewer, now: datetime):
+        self._viewer, self._now = viewer, now
+        self._parameters = {"viewer_id": viewer.user_id, "viewer_roles": sorted(viewer.roles), "now": now}
+
+    def list_page(
+        self, filters: InboxFilters, *, before: int | None = None, limit: int = 30, excluded_ids: Collection[int] = ()
+    ) -> list[InboxItem]:
+        """At most `limit` messages with seq < `before` (None: from the newest), without `excluded_ids`."""
+        query = self._apply_filters(self._item_query, filters).order_by(Broadcast.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(Broadcast.seq < before)
+        if excluded_ids:
+            query = query.where(Broadcast.id.not_in(excluded_ids))
+        return self._load_items(query)
+
+    def list_by_ids(self, filters: InboxFilters, ids: Sequence[int]) -> list[InboxItem]:
+        """Those of `ids` that match the filters, newest first."""
+        query = self._apply_filters(self._item_query, filters).where(Broadcast.id.in_(ids))
+        return self._load_items(query.order_by(Broadcast.seq.desc()))
+
+    def find(self, broadcast_id: int) -> InboxItem | None:
+        """The message if this user may see it now, else None."""
+        return next(iter(self.list_by_ids(InboxFilters("all"), [broadcast_id])), None)
+
+    def list_categories(self) -> list[str]:
+        """Categories that occur in it, by name."""
+        query = self._categories_query
+        return list(db.session.scalars(query, self._parameters, execution_options=self._execution_options))
+
+    def _apply_filters(self, query: Select, filters: InboxFilters) -> Select:
+        """Filter by everything but the view."""
+        if filters.category:
+            query = query.where(Broadcast.category == filters.category)
+        if filters.priority:
+            query = query.where(Broadcast.priority == filters.priority)
+        return query.where(search.matches(filters.q)) if filters.q else query
+
+    def _load_items(self, query: Select) -> list[InboxItem]:
+        while True:
+            result = db.session.execute(query, self._parameters, execution_options=self._execution_options)
+            rows = [(CardKey(id, revision, updated_at), state) for id, revision, updated_at, *state in result]
+            cards = self._load_cards([key for key, _ in rows])
+            if len(cards) == len(rows):
+                return [InboxItem(cards[key.id], *state) for key, state in rows]
+            # one ended in between: a short page would be taken for the last
+
+    def _load_cards(self, keys: Sequence[CardKey]) -> dict[int, Card]:
+        """Cards by broadcast id, without those that this user may no longer see."""
+        return CARD_CACHE.current.get_many(keys, self._read_cards)
+
+    def _read_cards(self, ids: Iterable[int]) -> Iterator[tuple[CardKey, Card]]:
+        for broadcast in db.session.scalars(self._broadcast_query.where(Broadcast.id.in_(ids)), self._parameters):
+            yield CardKey(broadcast.id, broadcast.revision, broadcast.updated_at), broadcast.to_card()
+
+
+class Inbox(MessageList):
+    """A user's live messages. `head` is the position in the log from where a stream continues."""
+
+    _item_query = _select_visible(
+        *_CARD_KEY_COLUMNS,
+        Broadcast.seq,
+        _is_read,
+        Receipt.read_at,
+        Receipt.unread_at,
+        Receipt.acked_at,
+        case((_is_archived, Receipt.archived_at)),
+        case((_is_since_renewal(Receipt.snoozed_at), Receipt.snoozed_until)),
+        _is_back,
+        Receipt.acked_revision,
+    )
+    _broadcast_query = _select_visible(Broadcast)
+    _categories_query = _order_categories(_select_visible(Broadcast.category))
+
+    def __init__(self, viewer: Viewer, now: datetime, head: Cursor | None = None):
+        super().__init__(viewer, now)
+        self.head = head
+
+    def list_to_acknowledge(self, filters: InboxFilters, *, limit: int) -> list[InboxItem]:
+        """Filtered messages that the user must still acknowledge, earliest deadline first."""
+        query = self._apply_filters(self._item_query, filters).where(Broadcast.requires_ack, ~_is_acknowledged)
+        order = (Broadcast.ack_due_at.is_(None), Broadcast.ack_due_at, Broadcast.seq.desc())
+        return self._load_items(query.order_by(*order).limit(limit))
+
+    def filter_visible_ids(self, ids: Sequence[int]) -> set[int]:
+        """Those of these broadcasts that this user may see now."""
+        return set(db.session.scalars(_id_query.where(Broadcast.id.in_(ids)), self._parameters))
+
+    def list_unread_ids(self, filters: InboxFilters, *, through: int) -> list[int]:
+        """Ids of filtered unread messages, up to and including seq `through`."""
+        query = self._apply_filters(_id_query, filters).where(~_is_read, Broadcast.seq <= through)
+        return list(db.session.scalars(query, self._parameters))
+
+    def count_unread(self) -> UnreadCount:
+        return UnreadCount(*_unread_query.fetch_first(self._parameters))
+
+    def count_views(self) -> ViewCounts:
+        return ViewCounts(*db.session.connection().execute(_counts_query, self._parameters).one())
+
+    def count_unread_filtered(self, filters: InboxFilters) -> int:
+        """The number of filtered unread messages, as in "Mark N read"."""
+        return db.session.scalar(self._apply_filters(_count_query, filters).where(~_is_read), self._parameters)
+
+    def list_unread_backlog(self, *, through: int, limit: int) -> list[InboxItem]:
+        """The newest `limit` unread messages of the inbox up to seq `through`, in log order."""
+        query = self._apply_filters(self._item_query, InboxFilters("unread")).where(Broadcast.seq <= through)
+        return self._load_items(query.order_by(Broadcast.seq.desc()).limit(limit))[::-1]
+
+    def list_alerts(self, *, limit: int) -> list[Alert]:
+        """What this user has neither handled nor been alerted of since it was sent, shown again or reminded of.
+
+        Alerted means that they had it in view or dismissed its alert, on any page. An URGENT message that must be
+        acknowledged alerts until it is. What was there before a user first signed in alerts only if it still requires
+        an action. Most urgent first, then newest.
+        """
+        order = case({Priority.URGENT: 0, Priority.HIGH: 1}, value=Broadcast.priority, else_=2)
+        rows = db.session.execute(_alert_query.order_by(order, Broadcast.seq.desc()).limit(limit), self._parameters)
+        return [Alert(*row[:4], raised_at=max(moment for moment in row[4:] if moment)) for row in rows]
+
+    def _apply_filters(self, query: Select, filters: InboxFilters) -> Select:
+        query = query.where(_conditions_by_view.get(filters.view, _is_in_inbox))
+        return super()._apply_filters(query, filters)
+
+
+class EndedInbox(MessageList):
+    """The view "Ended": received broadcasts that have ended, to be read again, whatever the view of the filters.
+
+    It shows what this user has a receipt for and is still in the audience of: a user who joined later never received
+    it, and one who lost the role may no longer see it. Recalled broadcasts are not shown. It ignores archiving and
+    snoozing.
+    """
+
+    _item_query = _select_ended(
+        *_CARD_KEY_COLUMNS,
+        Broadcast.seq,
+        or_(Receipt.read_at.is_not(None), Broadcast.seq <= User.read_through_seq),
+        Receipt.read_at,
+        Receipt.unread_at,
+        Receipt.acked_at,
+        Receipt.archived_at,
+        null(),
+        false(),
+        Receipt.acked_revision,
+        func.coalesce(Broadcast.ended_at, Broadcast.expires_at),
+    )
+    _broadcast_query = _select_ended(Broadcast)
+    _categories_query = _order_categories(_select_ended(Broadcast.category))
+    _execution_options = RUN_IN_THREAD  # SQLite sorts everything this user ever received to find the newest
+
+    def count(self) -> int:
+        """How many there are; MAX_COUNTED_ENDED + 1 stands for more."""
+        return _ended_count_query.fetch_first(self._parameters)[0]
+
+
+def list_version_changes(since: datetime, *, until: datetime) -> list[tuple[int, int]]:
+    """(user id, inbox version) of users whose receipts last changed after `since` and not after `until`."""
+    query = select(User.id, User.inbox_version).where(User.inbox_changed_at > since, User.inbox_changed_at <= until)
+    return [tuple(row) for row in db.session.execute(query)]

@@ -1,14 +1,17 @@
-"""Queries on invitations: links with which users choose a first password."""
+"""Invitations, links with which users choose a first password, and the setup code for the first administrator."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Select, and_, delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from broadcast.base.cooperative import split_into_chunks
-from broadcast.store.database import MAX_IN_VALUES, db
-from broadcast.store.models import Invitation, User
+from broadcast.store.database import ROW_LOCK, db, execute_in_chunks
+from broadcast.store.models import Invitation, SetupCode, User
+
+_is_invitable = and_(User.password_hash.is_(None), User.disabled_at.is_(None))
+_open_query = select(Invitation, User).join(User, User.id == Invitation.user_id)
 
 
 class OpenInvitation(NamedTuple):
@@ -19,8 +22,7 @@ class OpenInvitation(NamedTuple):
 
 
 def get_by_token_hash(token_hash: str) -> OpenInvitation | None:
-    query = select(Invitation, User).join(User, User.id == Invitation.user_id)
-    row = db.session.execute(query.where(Invitation.token_hash == token_hash)).one_or_none()
+    row = db.session.execute(_open_query.where(Invitation.token_hash == token_hash)).one_or_none()
     return row and OpenInvitation(*row)
 
 
@@ -30,8 +32,8 @@ def get_for_user(user_id: int) -> Invitation | None:
 
 def list_page(*, after: int = 0, limit: int) -> list[OpenInvitation]:
     """One page of open invitations, by user id."""
-    query = select(Invitation, User).join(User, User.id == Invitation.user_id).where(Invitation.user_id > after)
-    return [OpenInvitation(*row) for row in db.session.execute(query.order_by(Invitation.user_id).limit(limit))]
+    query = _open_query.where(Invitation.user_id > after).order_by(Invitation.user_id).limit(limit)
+    return [OpenInvitation(*row) for row in db.session.execute(query)]
 
 
 def count() -> int:
@@ -50,11 +52,8 @@ def list_uninvited_ids(*, limit: int) -> list[int]:
 
 def lock_invitable_users(session: Session, user_ids: Sequence[int]) -> list[User]:
     """Those of these users who are enabled and have no password, by id; locked until the transaction ends."""
-    users: list[User] = []
-    for chunk in split_into_chunks(user_ids, MAX_IN_VALUES):
-        query = select(User).where(User.id.in_(chunk), _is_invitable())
-        users += session.scalars(query.order_by(User.id).with_for_update(key_share=True, of=User))
-    return users
+    query = select(User).where(_is_invitable).order_by(User.id).with_for_update(**ROW_LOCK, of=User)
+    return [user for (user,) in execute_in_chunks(session, query, User.id, user_ids)]
 
 
 def replace_for_users(session: Session, rows: Sequence[dict[str, object]]) -> None:
@@ -65,18 +64,24 @@ def replace_for_users(session: Session, rows: Sequence[dict[str, object]]) -> No
 
 def delete_for_users(session: Session, user_ids: Sequence[int]) -> int:
     """Delete the invitations of these users; return how many there were."""
-    deleted_count = 0
-    for chunk in split_into_chunks(user_ids, MAX_IN_VALUES):
-        statement = delete(Invitation).where(Invitation.user_id.in_(chunk))
-        deleted_count += session.execute(statement.execution_options(synchronize_session=False)).rowcount
-    return deleted_count
+    statement = delete(Invitation).returning(Invitation.user_id).execution_options(synchronize_session=False)
+    return len(list(execute_in_chunks(session, statement, Invitation.user_id, user_ids)))
 
 
 def _select_uninvited(column: object) -> Select:
-    has_no_invitation = Invitation.user_id.is_(None)
     query = select(column).select_from(User).outerjoin(Invitation, Invitation.user_id == User.id)
-    return query.where(_is_invitable(), has_no_invitation)
+    return query.where(_is_invitable, Invitation.user_id.is_(None))
 
 
-def _is_invitable() -> object:
-    return and_(User.password_hash.is_(None), User.disabled_at.is_(None))
+def replace_setup_code(session: Session, code_hash: str, *, at: datetime) -> None:
+    delete_setup_code(session)
+    session.add(SetupCode(id=1, code_hash=code_hash, created_at=at))
+
+
+def delete_setup_code(session: Session) -> None:
+    session.execute(delete(SetupCode))
+
+
+def consume_setup_code(session: Session, code_hash: str) -> bool:
+    """Consume the code; False when it is another one or was used concurrently."""
+    return session.execute(delete(SetupCode).where(SetupCode.code_hash == code_hash)).rowcount == 1

@@ -72,15 +72,13 @@ class AdvisoryLeaderLock:
             return self._is_connection_alive()
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            is_acquired = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
-            if not is_acquired:
-                return False
-            connection.exec_driver_sql(_KEEPALIVE_SQL)
-            self._connection, connection = connection, None
-            return True
+            if connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}):
+                connection.exec_driver_sql(_KEEPALIVE_SQL)
+                self._connection = connection
         finally:
-            if connection is not None:
+            if self._connection is None:
                 connection.close()
+        return self._connection is not None
 
     def release(self) -> None:
         connection, self._connection = self._connection, None

@@ -8,7 +8,7 @@ cache. Beyond a bound there is no copy, and inboxes are read by the queries of `
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +16,11 @@ from gevent.lock import BoundedSemaphore
 from sqlalchemy import Connection, func, select
 
 from broadcast.base.app_parts import AppPart
-from broadcast.base.cooperative import Yielder
+from broadcast.base.cooperative import Yielder, split_into_chunks
 from broadcast.domain.audience import NO_USER_ID, Audience, Viewer
 from broadcast.domain.events import CLIENT_EVENT_TYPES, Cursor, EventType
 from broadcast.domain.lifecycle import Status
-from broadcast.store.database import db
+from broadcast.store.database import MAX_IN_VALUES, db
 from broadcast.store.fast.card_cache import CardKey
 from broadcast.store.models import (
     Broadcast,
@@ -37,7 +37,6 @@ MAX_BROADCASTS = 1_000  # live at a time; with more, no copy is kept: one query 
 MAX_NAMED_USERS = 200_000  # users selected or excluded by name, in all of them together: 13 MB
 MAX_CATCH_UP_EVENTS = 500  # behind by more, the whole copy is read anew
 _RELOAD_INTERVAL_SECONDS = 5.0  # reading everything anew takes 40 µs per broadcast; until then queries serve
-_CHUNK_SIZE = 500  # ids in one IN list
 _RULE_CHANGES = (EventType.ROLE_CHANGED, EventType.UNKNOWN)  # may change the audience of any broadcast
 
 
@@ -106,12 +105,11 @@ class LiveBroadcasts:
             with _open_snapshot() as connection:
                 head = Cursor(*connection.execute(select(LogHead.epoch, LogHead.seq)).one())
                 changed_ids = _read_changed_ids(connection, live.head, head) if live else None
-                if changed_ids is not None:
-                    changed = _load(connection, changed_ids)
-                    unchanged = [b for b in live.broadcasts if b.id not in changed_ids]
-                    self.current = self._keep(head, unchanged + changed)
-                else:
+                if changed_ids is None:
                     self.current = self._reload(connection, head)
+                else:
+                    unchanged = [broadcast for broadcast in live.broadcasts if broadcast.id not in changed_ids]
+                    self.current = self._keep(head, unchanged + _load(connection, changed_ids))
             return self.current
 
     def _reload(self, connection: Connection, head: Cursor) -> LiveSet | None:
@@ -149,44 +147,24 @@ def _read_changed_ids(connection: Connection, since: Cursor, head: Cursor) -> se
 
 
 _KNOWN_TYPES = {event_type.value for event_type in EventType if event_type not in _RULE_CHANGES}
-_columns = (
-    Broadcast.id,
-    Broadcast.revision,
-    Broadcast.updated_at,
-    Broadcast.seq,
-    Broadcast.priority,
-    Broadcast.category,
-    Broadcast.requires_ack,
-    Broadcast.ack_due_at,
-    Broadcast.ack_revision,
-    Broadcast.published_at,
-    Broadcast.expires_at,
-    Broadcast.renewed_at,
-    Broadcast.reminded_at,
-)
-_audience_columns = (Broadcast.audience_kind, Broadcast.match_all)
+# a CardKey, the other columns that LiveBroadcast has, and what its audience is built from
+_card_key_columns = [getattr(Broadcast, name) for name in CardKey._fields]
+_value_columns = [getattr(Broadcast, field.name) for field in fields(LiveBroadcast)[1:-2]]
+_query = select(*_card_key_columns, *_value_columns, Broadcast.audience_kind, Broadcast.match_all)
 
 
 def _load(connection: Connection, ids: Iterable[int]) -> list[LiveBroadcast]:
     """Those of `ids` that are live. Lets other greenlets run."""
-    sorted_ids, yielder, loaded = sorted(ids), Yielder(), []
-    query = select(*_columns, *_audience_columns).where(Broadcast.status == Status.ACTIVE)
-    for start in range(0, len(sorted_ids), _CHUNK_SIZE):
-        chunk = sorted_ids[start : start + _CHUNK_SIZE]
+    yielder, loaded = Yielder(), []
+    for chunk in split_into_chunks(sorted(ids), MAX_IN_VALUES):
         roles, users, except_roles, except_users = (
             _read_names(connection, table, chunk, yielder)
             for table in (BroadcastRole, BroadcastUser, BroadcastExceptRole, BroadcastExceptUser)
         )
-        for row in connection.execute(query.where(Broadcast.id.in_(chunk))):
-            id, revision, updated_at, *values, kind, match_all = row
-            audience = build_audience(
-                kind,
-                roles[id],
-                users[id],
-                match_all=match_all,
-                except_role_names=except_roles[id],
-                except_user_ids=except_users[id],
-            )
+        query = _query.where(Broadcast.status == Status.ACTIVE, Broadcast.id.in_(chunk))
+        for id, revision, updated_at, *values, kind, match_all in connection.execute(query):
+            exceptions = {"except_role_names": except_roles[id], "except_user_ids": except_users[id]}
+            audience = build_audience(kind, roles[id], users[id], match_all=match_all, **exceptions)
             card_key = CardKey(id, revision, updated_at)
             loaded.append(LiveBroadcast(card_key, *values, audience, audience.named_user_ids))
             yielder.maybe_yield()

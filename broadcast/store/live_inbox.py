@@ -19,62 +19,14 @@ from broadcast.domain.card import Card
 from broadcast.domain.events import Cursor
 from broadcast.domain.inbox_state import NO_RECEIPT, InboxState, ReceiptTimes, Watermark
 from broadcast.domain.message import Priority
-from broadcast.store import inbox
 from broadcast.store.database import db
-from broadcast.store.fast.card_cache import CARD_CACHE
 from broadcast.store.fast.prepared_query import PreparedQuery
-from broadcast.store.inbox import InboxFilters, InboxItem, UnreadCount, ViewCounts
+from broadcast.store.inbox import Inbox, InboxFilters, InboxItem, UnreadCount, ViewCounts
 from broadcast.store.live_broadcasts import LIVE_BROADCASTS, LiveBroadcast, LiveSet
 from broadcast.store.models import LogHead, Receipt, User
 
 _MAX_ATTEMPTS = 3  # to read live broadcasts and receipts of one moment, while others publish
 _URGENCY = {Priority.URGENT: 0, Priority.HIGH: 1}
-
-
-class Inbox:
-    """Asks the database each time. Each question is described at the function of the same name in `store.inbox`.
-
-    `head` is the position in the log from where a stream continues: it brings whatever an answer may lack.
-    """
-
-    def __init__(self, viewer: Viewer, now: datetime, head: Cursor):
-        self.head, self._viewer, self._now = head, viewer, now
-
-    def count_unread(self) -> UnreadCount:
-        return inbox.count_unread(self._viewer, now=self._now)
-
-    def count_unread_filtered(self, filters: InboxFilters) -> int:
-        return inbox.count_unread_filtered(self._viewer, filters, now=self._now)
-
-    def count_views(self) -> ViewCounts:
-        return inbox.count_views(self._viewer, now=self._now)
-
-    def list_alerts(self, *, limit: int) -> list[Alert]:
-        return inbox.list_alerts(self._viewer, now=self._now, limit=limit)
-
-    def list_by_ids(self, filters: InboxFilters, ids: Sequence[int]) -> list[InboxItem]:
-        return inbox.list_by_ids(self._viewer, filters, ids, now=self._now)
-
-    def list_categories(self) -> list[str]:
-        return inbox.list_categories(self._viewer, now=self._now)
-
-    def list_page(
-        self,
-        filters: InboxFilters,
-        *,
-        before: int | None = None,
-        limit: int = 30,
-        excluded_ids: Collection[int] = (),
-    ) -> list[InboxItem]:
-        return inbox.list_page(
-            self._viewer, filters, now=self._now, before=before, limit=limit, excluded_ids=excluded_ids
-        )
-
-    def list_to_acknowledge(self, filters: InboxFilters, *, limit: int) -> list[InboxItem]:
-        return inbox.list_to_acknowledge(self._viewer, filters, now=self._now, limit=limit)
-
-    def list_unread_backlog(self, *, through: int, limit: int) -> list[InboxItem]:
-        return inbox.list_unread_backlog(self._viewer, now=self._now, through=through, limit=limit)
 
 
 def open_inbox(viewer: Viewer, *, now: datetime) -> Inbox:
@@ -196,12 +148,7 @@ class _LiveInbox(Inbox):
     """Reads from memory. Words are searched for, and cards that are not cached are read, in the database."""
 
     def __init__(
-        self,
-        viewer: Viewer,
-        live: LiveSet,
-        user: _UserRow | None,
-        receipts: dict[int, ReceiptTimes],
-        now: datetime,
+        self, viewer: Viewer, live: LiveSet, user: _UserRow | None, receipts: dict[int, ReceiptTimes], now: datetime
     ):
         super().__init__(viewer, now, live.head)
         self._user = user
@@ -246,18 +193,13 @@ class _LiveInbox(Inbox):
     def list_by_ids(self, filters: InboxFilters, ids: Sequence[int]) -> list[InboxItem]:
         if filters.q:
             return super().list_by_ids(filters, ids)
-        return self._load_items([m for m in self._select(filters) if m.broadcast.id in ids], len(ids))
+        return self._choose_items([m for m in self._select(filters) if m.broadcast.id in ids], len(ids))
 
     def list_categories(self) -> list[str]:
         return sorted({m.broadcast.category for m in self._messages if m.broadcast.category is not None})
 
     def list_page(
-        self,
-        filters: InboxFilters,
-        *,
-        before: int | None = None,
-        limit: int = 30,
-        excluded_ids: Collection[int] = (),
+        self, filters: InboxFilters, *, before: int | None = None, limit: int = 30, excluded_ids: Collection[int] = ()
     ) -> list[InboxItem]:
         if filters.q:
             return super().list_page(filters, before=before, limit=limit, excluded_ids=excluded_ids)
@@ -266,14 +208,14 @@ class _LiveInbox(Inbox):
             for message in self._select(filters)
             if (before is None or message.broadcast.seq < before) and message.broadcast.id not in excluded_ids
         ]
-        return self._load_items(page, limit)
+        return self._choose_items(page, limit)
 
     def list_to_acknowledge(self, filters: InboxFilters, *, limit: int) -> list[InboxItem]:
         if filters.q:
             return super().list_to_acknowledge(filters, limit=limit)
         waiting = [message for message in self._select(filters) if message.needs_ack]
         waiting.sort(key=lambda m: (m.broadcast.ack_due_at is None, m.broadcast.ack_due_at or self._now))
-        return self._load_items(waiting, limit)
+        return self._choose_items(waiting, limit)
 
     def list_unread_backlog(self, *, through: int, limit: int) -> list[InboxItem]:
         unread = [
@@ -281,7 +223,7 @@ class _LiveInbox(Inbox):
             for message in self._messages
             if message.state.is_unread_in_inbox and message.broadcast.seq <= through
         ]
-        return self._load_items(unread, limit)[::-1]
+        return self._choose_items(unread, limit)[::-1]
 
     @property
     def _version(self) -> int:
@@ -290,17 +232,14 @@ class _LiveInbox(Inbox):
     def _select(self, filters: InboxFilters) -> Iterator[_Message]:
         return (message for message in self._messages if message.matches(filters))
 
-    def _load_items(self, messages: list[_Message], limit: int) -> list[InboxItem]:
+    def _choose_items(self, messages: list[_Message], limit: int) -> list[InboxItem]:
         """The first `limit` of `messages`, with their cards. One that has ended, or is no longer for this user, since
         its receipts were read is left out, and the next takes its place.
         """
         chosen = messages[:limit]
-        cards = CARD_CACHE.current.get_many(
-            [message.broadcast.key for message in chosen],
-            lambda ids: inbox.load_cards(self._viewer, ids, now=self._now),
-        )
+        cards = self._load_cards([message.broadcast.key for message in chosen])
         if gone_ids := {message.broadcast.id for message in chosen} - cards.keys():
-            return self._load_items([m for m in messages if m.broadcast.id not in gone_ids], limit)
+            return self._choose_items([m for m in messages if m.broadcast.id not in gone_ids], limit)
         return [message.to_item(cards[message.broadcast.id]) for message in chosen]
 
 

@@ -27,12 +27,12 @@ from broadcast.store.models import LogEvent, LogHead
 
 _log = structlog.get_logger(__name__)
 PAGE_EVENTS = 200  # events per read: a few milliseconds in which no stream of the worker is served
-_JSON_TEXT_COLUMNS = [
-    cast(column, Text).label(f"{column.key}_json") for column in (LogEvent.audience, LogEvent.payload)
-]
-_COLUMNS = [
-    column for column in LogEvent.__table__.c if column.name not in ("audience", "payload")
-] + _JSON_TEXT_COLUMNS
+# in the order of Event's fields; JSON as the text that is stored
+_COLUMNS = (
+    *(LogEvent.seq, LogEvent.epoch, LogEvent.type, LogEvent.broadcast_id),
+    *(cast(LogEvent.audience, Text), cast(LogEvent.payload, Text)),
+    *(LogEvent.at, LogEvent.correlation, LogEvent.traceparent),
+)
 _MAX_CACHED_AUDIENCE_CHARACTERS = 1000  # characters of an audience worth caching: the same few roles again and again
 
 
@@ -51,13 +51,8 @@ def reserve_seqs(session: Session, count: int) -> Cursor:
 
     Call it as late in a transaction as possible: every other writer waits from here to the commit.
     """
-    statement = (
-        update(LogHead)
-        .values(seq=LogHead.seq + count)
-        .returning(LogHead.epoch, LogHead.seq)
-        .execution_options(synchronize_session=False)
-    )
-    epoch, last_seq = session.execute(statement).one()
+    statement = update(LogHead).values(seq=LogHead.seq + count).returning(LogHead.epoch, LogHead.seq)
+    epoch, last_seq = session.execute(statement.execution_options(synchronize_session=False)).one()
     return Cursor(epoch, last_seq - count + 1)
 
 
@@ -74,19 +69,8 @@ def append(
     correlation_id, traceparent, yielder = correlation.current_id(), correlation.current_traceparent(), Yielder()
     events = []
     for index, new_event in enumerate(new_events):
-        events.append(
-            Event(
-                seq + index,
-                epoch,
-                new_event.type,
-                new_event.broadcast_id,
-                new_event.audience,
-                encode_compact_json(new_event.payload),
-                at,
-                correlation_id,
-                traceparent,
-            )
-        )
+        fields = (new_event.type, new_event.broadcast_id, new_event.audience, encode_compact_json(new_event.payload))
+        events.append(Event(seq + index, epoch, *fields, at, correlation_id, traceparent))
         yielder.maybe_yield()
     insert_many(session, LogEvent.__table__, [_to_row(event) for event in events])
     return events
@@ -137,9 +121,8 @@ def start_epoch(session: Session, *, expected_epoch: str | None = None) -> str |
 
 def has_event(event: Event) -> bool:
     """Whether the log has this event, or has deleted it. False: its seq is another event's, or the end was lost."""
-    row = db.session.execute(
-        select(LogEvent.type, LogEvent.broadcast_id, LogEvent.at).where(LogEvent.seq == event.seq)
-    ).one_or_none()
+    query = select(LogEvent.type, LogEvent.broadcast_id, LogEvent.at).where(LogEvent.seq == event.seq)
+    row = db.session.execute(query).one_or_none()
     if row is None:
         return event.seq < get_oldest_seq()
     type_name, *stored_values = row
@@ -157,11 +140,12 @@ def _parse_cached_audience(text: str) -> Audience:
 
 
 def _parse_audience(text: str) -> Audience:
-    return (
-        _parse_cached_audience(text)
-        if len(text) <= _MAX_CACHED_AUDIENCE_CHARACTERS
-        else parse_audience(json.loads(text))
-    )
+    is_short = len(text) <= _MAX_CACHED_AUDIENCE_CHARACTERS
+    return _parse_cached_audience(text) if is_short else parse_audience(json.loads(text))
+
+
+def _encode_audience(audience: Audience) -> str:
+    return encode_compact_json(audience.to_json()) if audience.named_user_ids else _encode_cached_audience(audience)
 
 
 def _to_row(event: Event) -> dict[str, Any]:
@@ -170,9 +154,7 @@ def _to_row(event: Event) -> dict[str, Any]:
         "epoch": event.epoch,
         "type": event.type.value,
         "broadcast_id": event.broadcast_id,
-        "audience": encode_compact_json(event.audience.to_json())
-        if event.audience.named_user_ids
-        else _encode_cached_audience(event.audience),
+        "audience": _encode_audience(event.audience),
         "payload": event.payload_json,
         "at": event.at,
         "correlation": event.correlation_id,
@@ -187,19 +169,10 @@ def _warn_unknown_event(seq: int, reason: str) -> None:
 
 def _to_event(row: Any) -> Event:
     """Never raises for rows written by a newer version: the readers of the log would be stuck there for good."""
+    seq, epoch, type_name, broadcast_id, audience_text, *others = row
     try:
-        event_type, audience = EventType(row.type), _parse_audience(row.audience_json)
+        event_type, audience = EventType(type_name), _parse_audience(audience_text)
     except ValueError as problem:
-        _warn_unknown_event(row.seq, str(problem)[:200])
+        _warn_unknown_event(seq, str(problem)[:200])
         event_type, audience = EventType.UNKNOWN, EveryoneAudience()
-    return Event(
-        row.seq,
-        row.epoch,
-        event_type,
-        row.broadcast_id,
-        audience,
-        row.payload_json,
-        row.at,
-        row.correlation,
-        row.traceparent,
-    )
+    return Event(seq, epoch, event_type, broadcast_id, audience, *others)

@@ -32,13 +32,9 @@ def list_affected_sessions(session: Session, logout: ProviderLogout) -> list[Use
     These are the sessions with its provider session; of its subject those without a known provider session, or all when
     it names no session.
     """
-    user_ids = select(LinkedIdentity.user_id).where(
-        LinkedIdentity.issuer == logout.issuer, LinkedIdentity.subject == logout.subject
-    )
-    is_of_user, is_same_session = (
-        UserSession.user_id.in_(user_ids),
-        UserSession.provider_session == logout.provider_session,
-    )
+    is_linked = (LinkedIdentity.issuer == logout.issuer, LinkedIdentity.subject == logout.subject)
+    is_of_user = UserSession.user_id.in_(select(LinkedIdentity.user_id).where(*is_linked))
+    is_same_session = UserSession.provider_session == logout.provider_session
     if logout.subject is None:
         is_affected = is_same_session
     elif logout.provider_session is None:

@@ -6,7 +6,7 @@ A broadcast is marked (`receipts_deleted_at`) before its first receipt is delete
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Table, and_, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
@@ -39,18 +39,14 @@ def delete_samples(session: Session, *, before: datetime) -> int:
     return _delete_batch(session, InboundEventSample.__table__, InboundEventSample.at < before)
 
 
-def list_ended_ids(*, before: datetime) -> list[int]:
-    """Broadcasts that ended before that, oldest first, at most BATCH_BROADCASTS."""
-    return list(
-        db.session.scalars(select(Broadcast.id).where(_is_ended(before)).order_by(Broadcast.id).limit(BATCH_BROADCASTS))
-    )
-
-
-def list_ended_ids_with_receipts(*, before: datetime) -> list[int]:
-    """Those of them that have receipts."""
-    has_receipts = select(Receipt.broadcast_id).where(Receipt.broadcast_id == Broadcast.id).exists()
-    query = select(Broadcast.id).where(_is_ended(before), has_receipts)
-    return list(db.session.scalars(query.order_by(Broadcast.id).limit(BATCH_BROADCASTS)))
+def list_ended_ids(*, before: datetime, must_have_receipts: bool = False) -> list[int]:
+    """Broadcasts that ended before that, or those of them that have receipts, oldest first, at most BATCH_BROADCASTS."""
+    ended_at = func.coalesce(Broadcast.ended_at, Broadcast.expires_at)
+    is_ended = and_(Broadcast.status.in_((Status.EXPIRED, Status.CANCELLED)), ended_at < before)
+    query = select(Broadcast.id).where(is_ended).order_by(Broadcast.id).limit(BATCH_BROADCASTS)
+    if must_have_receipts:
+        query = query.where(exists().where(Receipt.broadcast_id == Broadcast.id))
+    return list(db.session.scalars(query))
 
 
 def mark_receipts_deleted(session: Session, ids: Sequence[int], *, at: datetime) -> None:
@@ -102,8 +98,3 @@ def _list_references() -> list[ColumnElement[int]]:
     tables = reversed(db.metadata.sorted_tables)
     keys = (foreign_key for table in tables for foreign_key in table.foreign_keys)
     return [foreign_key.parent for foreign_key in keys if foreign_key.column is Broadcast.__table__.c.id]
-
-
-def _is_ended(before: datetime) -> ColumnElement[bool]:
-    ended_at = func.coalesce(Broadcast.ended_at, Broadcast.expires_at)
-    return and_(Broadcast.status.in_((Status.EXPIRED, Status.CANCELLED)), ended_at < before)

@@ -15,8 +15,7 @@ from sqlalchemy import Connection, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from broadcast.store import connection_failure
-from broadcast.store.availability import is_unavailable
+from broadcast.store.availability import describe_failure, is_unavailable
 from broadcast.store.database import db
 from broadcast.store.models import SchemaSupport
 
@@ -115,13 +114,11 @@ def find_corruption() -> str | None:
     """The first corruption that SQLite finds in its file, or None. Reads all of it, and blocks the process."""
     if db.engine.dialect.name != "sqlite":
         return None
-    connection = db.engine.raw_connection()
-    try:
-        check_result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except db.engine.dialect.loaded_dbapi.DatabaseError as problem:
-        check_result = str(problem)
-    finally:
-        connection.close()
+    with closing(db.engine.raw_connection()) as connection:
+        try:
+            check_result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except db.engine.dialect.loaded_dbapi.DatabaseError as problem:
+            check_result = str(problem)
     return None if check_result == "ok" else check_result
 
 
@@ -142,19 +139,18 @@ def _get_oldest_code() -> str | None:
 
 def _find_sqlite_problem(should_include_reason: bool) -> str | None:
     """Whether a write could begin: its lock is acquired and released. If another writer has it, writing works."""
-    driver_error = db.engine.dialect.loaded_dbapi.Error
     try:
         with closing(db.engine.raw_connection()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
-    except driver_error as problem:
+    except db.engine.dialect.loaded_dbapi.Error as problem:
         if getattr(problem, "sqlite_errorcode", 0) & 0xFF != _SQLITE_BUSY_CODE:
             return _describe_failure(problem, should_include_reason)
     return None
 
 
 def _describe_failure(problem: BaseException, should_include_reason: bool) -> str:
-    failure = connection_failure.describe_failure(problem, db.engine.url)
+    failure = describe_failure(problem, db.engine.url)
     return failure.operator if should_include_reason else failure.public
 
 
@@ -162,10 +158,8 @@ def _describe_error(problem: SQLAlchemyError, should_include_reason: bool) -> st
     if isinstance(problem, PoolTimeout):
         return "All connections of DATABASE_POOL_SIZE are in use."
     if isinstance(problem, DBAPIError) and not is_unavailable(problem):
-        return (
-            _find_schema_problem()
-            or f"The tables of this version cannot be read{_format_reason(problem.orig, should_include_reason)}."
-        )
+        reason = f": {' '.join(str(problem.orig).split()).rstrip('.')}" if should_include_reason else ""
+        return _find_schema_problem() or f"The tables of this version cannot be read{reason}."
     return _describe_failure(getattr(problem, "orig", None) or problem, should_include_reason)
 
 
@@ -175,10 +169,6 @@ def _find_schema_problem() -> str | None:
         return check_compatibility().problem
     except SQLAlchemyError:
         return None
-
-
-def _format_reason(problem: BaseException, should_include_reason: bool) -> str:
-    return f": {' '.join(str(problem).split()).rstrip('.')}" if should_include_reason else ""
 
 
 @cache

@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session
 
 from broadcast.base.errors import CommitOutcomeUnknown, TemporarilyUnavailable
 from broadcast.config.settings import SETTINGS
-from broadcast.store import error_text
 from broadcast.store.availability import is_driver_unavailable, is_unavailable
 from broadcast.store.database import db
-from broadcast.store.engine import BEGIN_WRITE
+from broadcast.store.engine import BEGIN_WRITE, redact_error
 
 # one SQLite writer per worker at a time: queueing here is fair, spinning on the file lock is not
 _writer_lock = BoundedSemaphore(1)
@@ -43,7 +42,7 @@ def raw_read_connection() -> Iterator[PoolProxiedConnection]:
                 connection.invalidate(problem)
             raise TemporarilyUnavailable from problem
         if isinstance(problem, engine.dialect.loaded_dbapi.Error):
-            error_text.redact_error(problem)
+            redact_error(problem)
         raise
     finally:
         if connection is not None:

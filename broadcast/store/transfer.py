@@ -14,9 +14,7 @@ from sqlalchemy import LargeBinary, Table, delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from broadcast.store.database import db
-from broadcast.store.models import ProviderLogoutRow, SchemaSupport, User, UserSession
-from broadcast.store.models.activity import SchedulerState
-from broadcast.store.models.setup import SetupCode
+from broadcast.store.models import ProviderLogoutRow, SchedulerState, SchemaSupport, SetupCode, User, UserSession
 from broadcast.store.types import UtcDateTime
 
 _BATCH_ROWS = 500
@@ -29,13 +27,9 @@ _SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identi
 def export_rows() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (table, row), referenced tables first. One read transaction: all of it is consistent."""
     for table in _list_tables():
-        for row in db.session.execute(
-            select(table).order_by(*table.primary_key).execution_options(yield_per=_BATCH_ROWS)
-        ):
-            yield (
-                table.name,
-                {column.name: _to_plain_value(value) for column, value in zip(table.columns, row, strict=True)},
-            )
+        query = select(table).order_by(*table.primary_key).execution_options(yield_per=_BATCH_ROWS)
+        for row in db.session.execute(query).mappings():
+            yield table.name, {name: _to_plain_value(value) for name, value in row.items()}
 
 
 def is_empty(session: Session) -> bool:
@@ -87,15 +81,8 @@ def _advance_sequences(session: Session) -> None:
     if session.get_bind().dialect.name != "postgresql":
         return
     for table in _list_tables():
-        [*key] = table.primary_key
-        if (
-            len(key) == 1
-            and key[0].autoincrement is not False
-            and not key[0].foreign_keys
-            and key[0].type.python_type is int
-        ):
-            parameters = {"table": table.name, "column": key[0].name}
-            if session.scalar(text("SELECT pg_get_serial_sequence(:table, :column)"), parameters):
-                highest = session.scalar(select(func.max(key[0])))
-                statement = text("SELECT setval(pg_get_serial_sequence(:table, :column), :next, false)")
-                session.execute(statement, parameters | {"next": (highest or 0) + 1})
+        key = table.autoincrement_column
+        if key is not None:
+            statement = text("SELECT setval(pg_get_serial_sequence(:table, :column), :next, false)")
+            highest = session.scalar(select(func.max(key))) or 0
+            session.execute(statement, {"table": table.name, "column": key.name, "next": highest + 1})

@@ -1,31 +1,41 @@
 """Queries on users, roles, sessions and tokens."""
 
+import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, Select, bindparam, exists, func, insert, select, update
+from sqlalchemy import BigInteger, Select, bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from broadcast.base.cooperative import split_into_chunks
-from broadcast.domain.audience import EveryoneAudience
-from broadcast.domain.message import parse_id_or_username
+from broadcast.domain.audience import Audience, EveryoneAudience
+from broadcast.domain.lifecycle import Status
+from broadcast.domain.message import Priority, parse_id_or_username
+from broadcast.domain.permissions import Permission, get_role_permissions
 from broadcast.domain.preferences import Preferences, parse_stored_preferences
 from broadcast.domain.usernames import normalize_username
-from broadcast.store import audiences, mutes, user_search
-from broadcast.store.database import MAX_IN_VALUES, ROW_LOCK, db
+from broadcast.store import audiences, broadcasts
+from broadcast.store.database import ROW_LOCK, db, execute_in_chunks
 from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import (
     ApiToken,
+    Broadcast,
+    IdempotencyKey,
+    Invitation,
     LinkedIdentity,
     MembershipVersion,
+    Mute,
     Role,
+    UndoStep,
     User,
     UserRole,
     UserSession,
 )
+from broadcast.store.search import index_users, list_user_candidates, matches_user, reindex_user, remove_user
 
+FORMER_USER_NAME = "A former user"
 _preferences_query = PreparedQuery(select(User.preferences).where(User.id == bindparam("user_id", type_=BigInteger)))
 
 
@@ -46,35 +56,46 @@ def get_id_by_external_identity(session: Session, issuer: str, subject: str) -> 
 
 
 def get_external_identity(user_id: int, issuer: str) -> LinkedIdentity | None:
-    """The user's linked account at that provider."""
     is_wanted = (LinkedIdentity.user_id == user_id, LinkedIdentity.issuer == issuer)
     return db.session.scalar(select(LinkedIdentity).where(*is_wanted))
 
 
 def find(name: int | str) -> User | None:
     """The enabled user with this id or username."""
-    resolved_ids = (
-        resolve_ids([parse_id_or_username(name.strip().lower()) if isinstance(name, str) else name])
-        if _is_storable(name)
-        else {}
-    )
+    if not _is_storable(name):
+        return None
+    resolved_ids = resolve_ids([parse_id_or_username(name.strip().lower()) if isinstance(name, str) else name])
     return get(next(iter(resolved_ids.values()))) if resolved_ids else None
 
 
 def get_preferences(user_id: int) -> Preferences:
-    """The user's alert preferences."""
     row = _preferences_query.fetch_first({"user_id": user_id})
     return parse_stored_preferences((row and row[0]) or {})
 
 
 def set_preferences(session: Session, user_id: int, preferences: Preferences) -> None:
+    """Store a user's preferences, and what they mute as rows, which can be counted."""
     session.execute(
         update(User)
         .where(User.id == user_id)
         .values(preferences=preferences.to_json())
         .execution_options(synchronize_session=False)
     )
-    mutes.replace_mutes(session, user_id, preferences)
+    session.execute(delete(Mute).where(Mute.user_id == user_id))
+    muted = [f"category {name}" for name in preferences.muted_categories]
+    muted += [f"priority {p.value}" for p in Priority if preferences.is_alert_muted(priority=p.value, category=None)]
+    if muted:
+        session.execute(insert(Mute), [{"user_id": user_id, "what": what} for what in muted])
+
+
+def count_muted(
+    audience: Audience, *, priority: str, category: str | None, mandatory_categories: Collection[str] = ()
+) -> int:
+    """How many enabled users of the audience have muted such a message. URGENT ones alert them all the same."""
+    muted = [f"priority {priority}"]
+    if category and category not in mandatory_categories:
+        muted.append(f"category {category}")
+    return audiences.count_matching(audience, User.id.in_(select(Mute.user_id).where(Mute.what.in_(muted))))
 
 
 def get_first_admin(*, excluded_user_id: int | None = None) -> User | None:
@@ -83,6 +104,11 @@ def get_first_admin(*, excluded_user_id: int | None = None) -> User | None:
     if excluded_user_id is not None:
         query = query.where(User.id != excluded_user_id)
     return db.session.scalar(query.order_by(User.id).limit(1))
+
+
+def has_administrator() -> bool:
+    """Whether there is or was an administrator: a disabled one counts, so that disabling does not reopen setup."""
+    return db.session.scalar(select(exists().where(UserRole.role_name == "admin")))
 
 
 def list_role_names() -> list[str]:
@@ -103,11 +129,8 @@ def _count_by_role() -> dict[str, int]:
 
 
 def find_missing_roles(names: Iterable[str]) -> set[str]:
-    missing_names = set(names)
-    for chunk in split_into_chunks(sorted(missing_names), MAX_IN_VALUES):
-        known_roles = select(Role.name).where(Role.name.in_(chunk), Role.deleted_at.is_(None))
-        missing_names -= set(db.session.scalars(known_roles))
-    return missing_names
+    names, query = set(names), select(Role.name).where(Role.deleted_at.is_(None))
+    return names - {name for (name,) in execute_in_chunks(db.session, query, Role.name, names)}
 
 
 def add_missing_roles(session: Session, names: Iterable[str]) -> list[str]:
@@ -120,20 +143,14 @@ def add_missing_roles(session: Session, names: Iterable[str]) -> list[str]:
 
 def resolve_ids(names: Iterable[int | str]) -> dict[int | str, int]:
     """User ids by these ids and usernames, for those that exist and are enabled."""
-    ids_by_name: dict[int | str, int] = {}
-    is_enabled = User.disabled_at.is_(None)
-    for chunk in split_into_chunks([name for name in names if isinstance(name, str)], MAX_IN_VALUES):
-        query = select(User.username, User.id).where(User.username.in_(chunk), is_enabled)
-        ids_by_name.update(map(tuple, db.session.execute(query)))
-    for chunk in split_into_chunks([name for name in names if isinstance(name, int)], MAX_IN_VALUES):
-        ids_by_name.update(
-            (user_id, user_id) for user_id in db.session.scalars(select(User.id).where(User.id.in_(chunk), is_enabled))
-        )
-    return ids_by_name
+    names, query = set(names), select(User.username, User.id).where(User.disabled_at.is_(None))
+    usernames = {name for name in names if isinstance(name, str)}
+    ids_by_name = dict(map(tuple, execute_in_chunks(db.session, query, User.username, usernames)))
+    rows = execute_in_chunks(db.session, query, User.id, names - usernames)
+    return ids_by_name | {user_id: user_id for _, user_id in rows}
 
 
 def get_names(ids: Iterable[int]) -> dict[int, str]:
-    """Display names by user id."""
     return _get_values(User.name, ids)
 
 
@@ -143,17 +160,20 @@ def get_usernames(ids: Iterable[int]) -> dict[int, str]:
 
 
 def _get_values(column: InstrumentedAttribute[str], ids: Iterable[int]) -> dict[int, str]:
-    values_by_id: dict[int, str] = {}
-    for chunk in split_into_chunks(sorted(set(ids)), MAX_IN_VALUES):
-        values_by_id.update(map(tuple, db.session.execute(select(User.id, column).where(User.id.in_(chunk)))))
-    return values_by_id
+    return dict(map(tuple, execute_in_chunks(db.session, select(User.id, column), User.id, set(ids))))
 
 
 def search(q: str, *, limit: int) -> list[User]:
     """Enabled users with a word beginning with each word of `q`; those whose username begins with it come first."""
     prefix = q.lower().strip()
-    users = user_search.list_candidates(q, limit=limit)
+    users = list_user_candidates(q, limit=limit)
     return sorted(users, key=lambda user: (not user.username.startswith(prefix), user.username))[:limit]
+
+
+def get_permissions(ids: Collection[int]) -> dict[int, frozenset[Permission]]:
+    """What these users may do now: nothing for a disabled user, and no entry for a missing one."""
+    users = db.session.scalars(select(User).where(User.id.in_(ids))) if ids else ()
+    return {user.id: frozenset() if user.disabled_at else get_role_permissions(user.roles) for user in users}
 
 
 def bump_membership_version(session: Session) -> None:
@@ -227,10 +247,8 @@ def list_user_tokens(session: Session, user_id: int) -> Sequence[ApiToken]:
 
 def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
     """Which of these are taken, by enabled or disabled users."""
-    taken: set[str] = set()
-    for chunk in split_into_chunks(sorted(usernames), MAX_IN_VALUES):
-        taken.update(db.session.scalars(select(User.username).where(User.username.in_(chunk))))
-    return taken
+    rows = execute_in_chunks(db.session, select(User.username), User.username, set(usernames))
+    return {username for (username,) in rows}
 
 
 def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> None:
@@ -245,21 +263,64 @@ def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *
     ]
     if role_rows:
         session.execute(insert(UserRole), role_rows)
-    user_search.index_users(session, [(ids[username], username, name) for username, name, _ in users])
+    index_users(session, [(ids[username], username, name) for username, name, _ in users])
+
+
+def rename(session: Session, user: User, name: str) -> None:
+    """Rename a user, also in the user search and on their unsent broadcasts."""
+    is_unsent = Broadcast.sender_id == user.id, Broadcast.seq.is_(None), Broadcast.source.is_(None)
+    for broadcast in session.scalars(select(Broadcast).where(*is_unsent, Broadcast.sender_name == user.name)):
+        broadcast.sender_name = name
+    user.name = name
+    session.flush()
+    reindex_user(session, user)
+
+
+def count_unsent_by_status(user_id: int) -> dict[str, int]:
+    """The number of drafts and scheduled broadcasts of a user, by status."""
+    query = select(Broadcast.status, func.count()).group_by(Broadcast.status)
+    query = query.where(Broadcast.sender_id == user_id, Broadcast.status.in_([Status.DRAFT, Status.SCHEDULED]))
+    return dict(map(tuple, db.session.execute(query)))
+
+
+def anonymize(session: Session, user: User, *, at: datetime) -> None:
+    """Remove everything personal from the user's row, and delete everything else that is only theirs.
+
+    The row itself stays, for receipts, broadcasts and the audit; its username becomes available again.
+    """
+    _replace_username_by_id(session, user)
+    for table in (UserSession, ApiToken, LinkedIdentity, UndoStep, IdempotencyKey, Invitation):
+        session.execute(delete(table).where(table.user_id == user.id).execution_options(synchronize_session=False))
+    set_preferences(session, user.id, Preferences())
+    user.username, user.name, user.password_hash = f"#{user.id}", FORMER_USER_NAME, None
+    user.preferences, user.role_rows = {}, []
+    user.disabled_at, user.deleted_at = user.disabled_at or at, at
+    session.flush()
+    remove_user(session, user)
+
+
+def _replace_username_by_id(session: Session, user: User) -> None:
+    """Replace the username by the id in saved audiences and drafts: an id is never reused."""
+    username_pattern = re.compile(rf"(?<![^\s,;]){re.escape(user.username)}(?![^\s,;])", re.IGNORECASE)
+
+    def replace_in_draft(typed: dict[str, Any]) -> dict[str, str]:
+        return {key: username_pattern.sub(str(user.id), typed.get(key) or "") for key in ("people", "exceptPeople")}
+
+    audiences.replace_in_saved(
+        session, "SELECTED", lambda name: user.id if str(name).lower() == user.username else name
+    )
+    broadcasts.update_drafts_with(session, user.username, replace_in_draft)
 
 
 def end_sessions(
     session: Session, user_ids: Sequence[int], *, at: datetime, kept_session_id: int | None = None
 ) -> list[int]:
     """End the open sessions of these users except `kept_session_id`; return the ids of the ended ones."""
-    ended_ids: list[int] = []
-    for chunk in split_into_chunks(sorted(user_ids), MAX_IN_VALUES):
-        statement = update(UserSession).where(UserSession.user_id.in_(chunk), UserSession.ended_at.is_(None))
-        if kept_session_id is not None:
-            statement = statement.where(UserSession.id != kept_session_id)
-        statement = statement.values(ended_at=at).returning(UserSession.id)
-        ended_ids += session.scalars(statement.execution_options(synchronize_session=False))
-    return sorted(ended_ids)
+    statement = update(UserSession).where(UserSession.ended_at.is_(None)).values(ended_at=at).returning(UserSession.id)
+    if kept_session_id is not None:
+        statement = statement.where(UserSession.id != kept_session_id)
+    statement = statement.execution_options(synchronize_session=False)
+    return sorted(ended_id for (ended_id,) in execute_in_chunks(session, statement, UserSession.user_id, user_ids))
 
 
 def get_embedded_session(user_id: int, *, origin: str, token_id: int) -> UserSession | None:
@@ -292,7 +353,7 @@ def lock_role(session: Session, name: str) -> None:
 def _apply_filters(query: Select, filters: UserFilters) -> Select:
     query = query.where(User.deleted_at.is_(None))
     if filters.q:
-        query = query.where(user_search.matches(filters.q))
+        query = query.where(matches_user(filters.q))
     if filters.role:
         query = query.where(exists().where(UserRole.user_id == User.id, UserRole.role_name == filters.role))
     if filters.state:

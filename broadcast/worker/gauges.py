@@ -3,13 +3,12 @@
 Current values only; counters are incremented where things happen (`metrics`).
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from broadcast.base import untrusted_json
 from broadcast.bus.protocol import Bus
 from broadcast.observability import metrics
-from broadcast.store import broadcasts, database, log, overdue_schedules
+from broadcast.store import broadcasts, database, log
 from broadcast.streams.hub import Hub
 
 INTERVAL_SECONDS = 5.0
@@ -18,16 +17,17 @@ _seen: dict[str, int] = {}
 
 def update_all(hub: Hub, bus: Bus) -> None:
     """Set every gauge. Needs an application context. Raises when the database is away, after the hub's gauges."""
-    observe_hub(hub)
-    observe_unreadable(untrusted_json.rejection_counts)
+    _update_hub(hub)
+    for place, total in untrusted_json.rejection_counts.items():
+        metrics.redis_unreadable.labels(place).inc(_compute_increase(f"unreadable {place}", total))
     backlogs = [size for connection in hub.connections if (size := connection.backlog_bytes)]
     metrics.backlog_bytes.set(sum(backlogs))
     metrics.backlog_streams.set(len(backlogs))
     metrics.people_online.set(len(hub.online_user_ids))
     metrics.redis_silence_seconds.set(bus.silent_seconds)
-    in_use, idle = database.get_pool_usage()
-    metrics.database_connections.labels("in use").set(in_use)
-    metrics.database_connections.labels("idle").set(idle)
+    pool = database.db.engine.pool
+    metrics.database_connections.labels("in use").set(pool.checkedout())
+    metrics.database_connections.labels("idle").set(pool.checkedin())
     _update_tail_lag(hub)
     _update_scheduler_lag()
 
@@ -44,31 +44,29 @@ def _update_tail_lag(hub: Hub) -> None:
 def _update_scheduler_lag() -> None:
     due_at = broadcasts.get_next_due_at()
     metrics.scheduler_lag_seconds.set(_seconds_since(due_at) if due_at else 0)
-    metrics.plans_waiting.set(overdue_schedules.count_waiting())
+    metrics.plans_waiting.set(broadcasts.count_awaiting_decision())
 
 
 def _seconds_since(at: datetime) -> float:
     return max(0.0, (database.get_current_time() - at).total_seconds())
 
 
-def observe_hub(hub: Hub) -> None:
-    """Copy the hub's counters to the metrics. Does not block."""
+def _update_hub(hub: Hub) -> None:
     metrics.open_streams.set(len(hub))
     if hub.head:
         metrics.log_seq.set(hub.head.seq)
     for name, total in hub.counters.items():
-        grown = total - _seen.get(name, 0)
-        _seen[name] = total
+        increase = _compute_increase(name, total)
         if name == "writes":
-            metrics.stream_writes.inc(grown)
+            metrics.stream_writes.inc(increase)
         elif name == "opened":
-            metrics.streams_opened.inc(grown)
+            metrics.streams_opened.inc(increase)
         elif name.startswith("closed: "):
-            metrics.streams_closed.labels(name.removeprefix("closed: ")).inc(grown)
+            metrics.streams_closed.labels(name.removeprefix("closed: ")).inc(increase)
 
 
-def observe_unreadable(counts: Mapping[str, int]) -> None:
-    """Copy the counts of rejected data, by place, to the counter."""
-    for place, total in counts.items():
-        metrics.redis_unreadable.labels(place).inc(total - _seen.get(f"unreadable {place}", 0))
-        _seen[f"unreadable {place}"] = total
+def _compute_increase(name: str, total: int) -> int:
+    """How much a count has grown since the last call."""
+    increase = total - _seen.get(name, 0)
+    _seen[name] = total
+    return increase

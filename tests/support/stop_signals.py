@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadcast.launcher.signals import StopSignals
+from broadcast.launcher.children import StopSignals
 
 
 @pytest.fixture

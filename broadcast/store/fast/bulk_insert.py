@@ -20,6 +20,7 @@ from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.types import UtcDateTime
 
 Row = Mapping[str, Any]
+_CACHED_STATEMENTS = 64  # more than there are tables for one engine
 _CACHED_TIMES = 16  # cached driver values of times, per column
 STATEMENT_ROWS = (250, 50)  # rows per SQLite statement: 12 ms in the thread, or 2
 
@@ -33,9 +34,6 @@ class _CompiledInsert:
     sql_by_row_count: Mapping[int, str]
 
 
-_compiled_inserts: dict[tuple[str, Table, tuple[str, ...]], _CompiledInsert] = {}
-
-
 def insert_many(session: Session, table: Table, rows: Sequence[Row]) -> None:
     """Insert rows that all have the same columns. Python-side defaults are not applied: include all columns with one.
 
@@ -44,7 +42,7 @@ def insert_many(session: Session, table: Table, rows: Sequence[Row]) -> None:
     if not rows:
         return
     connection = session.connection()
-    compiled = _get_compiled(connection.dialect, table, tuple(rows[0]))
+    compiled = _compile_insert(connection.dialect, table, tuple(rows[0]))
     parameter_rows, yielder = [], Yielder()
     for row in rows:
         parameter_rows.append(compiled.build_parameters(row))
@@ -67,19 +65,13 @@ def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
     return sorted(session.scalars(id_query))
 
 
-def _get_compiled(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledInsert:
-    key = (dialect.name, table, columns)
-    if key not in _compiled_inserts:
-        _compiled_inserts[key] = _compile_insert(dialect, table, columns)
-    return _compiled_inserts[key]
-
-
 def _get_bind_processor(column_type: TypeEngine, dialect: Dialect) -> Callable[[Any], Any] | None:
     processor = column_type.dialect_impl(dialect).bind_processor(dialect)
     # the rows of a batch have few distinct times, or None
     return lru_cache(_CACHED_TIMES)(processor) if isinstance(column_type, UtcDateTime) else processor
 
 
+@lru_cache(_CACHED_STATEMENTS)
 def _compile_insert(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledInsert:
     compiled = insert(table).compile(dialect=dialect, column_keys=list(columns))
     names = compiled.positiontup or list(compiled.params)

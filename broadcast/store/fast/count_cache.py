@@ -31,18 +31,15 @@ class CountCache:
 
         `is_permanent` is for a key that contains the version it was counted at: such a count never expires.
         """
-        started_at = self._clock()
-        if self._has_fresh(key, started_at):
-            return self._entries[key][1]
-        value = count()
-        cost_seconds = self._clock() - started_at
-        self._store(
-            key, value, cost_seconds, math.inf if is_permanent else started_at + cost_seconds * (1 + _LIFETIME_FACTOR)
-        )
-        return value
+        return self.get_many([key], lambda _: {key: count()}, weigh=lambda _: 1, is_permanent=is_permanent)[key]
 
     def get_many(
-        self, keys: Sequence[K], count: Callable[[Sequence[K]], Mapping[K, T]], *, weigh: Callable[[T], float]
+        self,
+        keys: Sequence[K],
+        count: Callable[[Sequence[K]], Mapping[K, T]],
+        *,
+        weigh: Callable[[T], float],
+        is_permanent: bool = False,
     ) -> dict[K, T]:
         """The same for many keys that are counted together: `count` is called once, for those that are not cached.
 
@@ -55,7 +52,8 @@ class CountCache:
             cost_seconds, total_weight = self._clock() - started_at, sum(map(weigh, fresh_counts.values())) or 1
             for key, value in fresh_counts.items():
                 cost_share = cost_seconds * weigh(value) / total_weight
-                self._store(key, value, cost_share, started_at + cost_seconds + cost_share * _LIFETIME_FACTOR)
+                lifetime_seconds = math.inf if is_permanent else cost_share * _LIFETIME_FACTOR
+                self._store(key, value, cost_share, started_at + cost_seconds + lifetime_seconds)
             counts |= fresh_counts
         return counts
 

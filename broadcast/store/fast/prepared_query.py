@@ -75,7 +75,7 @@ def _compile_query(statement: Select, dialect: Dialect, values: Parameters) -> _
     types = {name: compiled.binds[positions_in_lists.get(name, (name, 0))[0]].type for name in names}
     bind_processors = {name: type_.dialect_impl(dialect).bind_processor(dialect) for name, type_ in types.items()}
     getters = [
-        _make_getter(name, values, positions_in_lists, state.parameters, bind_processors[name] or _pass_through)
+        _make_getter(name, values, positions_in_lists, state.parameters, bind_processors[name] or (lambda value: value))
         for name in names
     ]
 
@@ -104,7 +104,3 @@ def _make_getter(
         return lambda values: convert(values[list_name][index])
     constant = convert(constants[name])
     return lambda values: constant
-
-
-def _pass_through(value: Any) -> Any:
-    return value

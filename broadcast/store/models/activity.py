@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from broadcast.store.database import db
+from broadcast.store.database import SingleRow, db
 from broadcast.store.types import EncodedJson
 
 
@@ -82,24 +82,20 @@ class UndoStep(db.Model):
     before: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-class LogHead(db.Model):
+class LogHead(SingleRow, db.Model):
     """One row: the newest seq and its epoch. Its row lock makes commit order equal seq order."""
 
     __tablename__ = "log_head"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seq: Mapped[int]
     epoch: Mapped[str] = mapped_column(String(16))
 
 
-class SchedulerState(db.Model):
+class SchedulerState(SingleRow, db.Model):
     """One row, once a scheduler has run: the time of the last run."""
 
     __tablename__ = "scheduler_state"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     ran_at: Mapped[datetime]
 
 
@@ -152,32 +148,26 @@ class AuditEntry(db.Model):
     __table_args__ = (Index("ix_audit_object_type_object_id", "object_type", "object_id"),)
 
 
-class AuditHead(db.Model):
+class AuditHead(SingleRow, db.Model):
     """One row: the newest audit row's id and hash. Its lock serialises chaining."""
 
     __tablename__ = "audit_head"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     last_id: Mapped[int]
     hash: Mapped[str] = mapped_column(String(64))
 
 
-class SchemaSupport(db.Model):
+class SchemaSupport(SingleRow, db.Model):
     """One row: the newest migration that code must know to work with this schema. Older code refuses to serve."""
 
     __tablename__ = "schema_support"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     oldest_code: Mapped[str] = mapped_column(String(64))
 
 
-class SystemIdentity(db.Model):
+class SystemIdentity(SingleRow, db.Model):
     """One row. `name` is empty where Kafka was read before systems had names: their consumer group stays the same."""
 
     __tablename__ = "system_identity"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str] = mapped_column(String(32))

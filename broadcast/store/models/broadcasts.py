@@ -145,20 +145,16 @@ class Broadcast(db.Model):
     @property
     def why(self) -> str:
         """The answer to "Why am I seeing this?", the same for every viewer."""
-        exception_text = (
-            f", but not to people with {_describe_roles(self.except_role_names)}" if self.except_role_names else ""
-        )
+        exceptions = self.except_role_names
+        suffix = f", but not to people with {_describe_roles(exceptions)}" if exceptions else ""
         match self.audience_kind:
             case "everyone":
-                return f"Sent to everyone{exception_text}"
+                return f"Sent to everyone{suffix}"
             case "roles":
-                return (
-                    f"Sent to people with {_describe_roles(self.role_names, match_all=self.match_all)}{exception_text}"
-                )
+                return f"Sent to people with {_describe_roles(self.role_names, match_all=self.match_all)}{suffix}"
         other_count = (self.audience_count or 1) - 1
-        return "Sent to you" + (
-            f" and {other_count:,} other{'s' if other_count > 1 else ''}" if other_count else " alone"
-        )
+        others = f" and {other_count:,} other{'s' if other_count > 1 else ''}" if other_count else " alone"
+        return f"Sent to you{others}"
 
     def to_card(self) -> Card:
         return Card(
@@ -210,8 +206,6 @@ class BroadcastUser(db.Model):
 
 
 class BroadcastExceptRole(db.Model):
-    """A role excluded from a broadcast."""
-
     __tablename__ = "broadcast_except_roles"
 
     broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), primary_key=True)
@@ -219,8 +213,6 @@ class BroadcastExceptRole(db.Model):
 
 
 class BroadcastExceptUser(db.Model):
-    """A user excluded from a broadcast."""
-
     __tablename__ = "broadcast_except_users"
 
     broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id"), primary_key=True)
@@ -240,8 +232,6 @@ class SavedAudience(db.Model):
 
 
 class MessageTemplate(db.Model):
-    """A message template with variables."""
-
     __tablename__ = "message_templates"
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -4,15 +4,14 @@ A dead letter is never deleted: its Kafka position tells a redelivered record fr
 contents.
 """
 
-from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from broadcast.domain.inbound import format_offsets
-from broadcast.store.database import build_insert, db
+from broadcast.store.database import db
 
 
 class DeadLetterStatus(StrEnum):
@@ -138,27 +137,3 @@ class InboundEventSample(db.Model):
     headers: Mapped[list[list[str]]] = mapped_column(JSON, default=list)  # as in a dead letter
     owner: Mapped[str | None] = mapped_column(String(260))
     at: Mapped[datetime]
-
-
-def lock_senders(session: Session, owners: Collection[str], *, at: datetime) -> None:
-    """Keep other transactions from judging these senders until this one ends. Locks in one order, as with sources."""
-    for owner in sorted(owners):
-        statement = build_insert(session, InboundSender).values(owner=owner, last_at=at)
-        session.execute(statement.on_conflict_do_update(index_elements=["owner"], set_={"last_at": at}))
-
-
-_COUNTERS = ("published", "repeated", "cancelled", "rejected", "collapsed", "quarantined")
-
-
-def add_source_counts(session: Session, increments: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
-    """Add to the counts of each source; all writers use the same order of sources, or two could deadlock."""
-    for source, counts in sorted(increments.items()):
-        statement = build_insert(session, InboundSourceStats).values(
-            dict.fromkeys(_COUNTERS, 0) | {"source": source, "last_at": at} | counts
-        )
-        added = {name: getattr(InboundSourceStats, name) + getattr(statement.excluded, name) for name in counts}
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["source"], set_=added | {"last_at": statement.excluded.last_at}
-            )
-        )

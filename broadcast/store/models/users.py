@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, select, text
+from sqlalchemy import JSON, ForeignKey, Index, String, select, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from broadcast.domain.audience import Viewer
-from broadcast.store.database import db
+from broadcast.store.database import SingleRow, db
 from broadcast.store.models.activity import LogHead
 
 # byte order, or ranges mean nothing
@@ -32,10 +32,6 @@ class UserRole(db.Model):
 
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     role_name: Mapped[str] = mapped_column(ForeignKey("roles.name"), primary_key=True, index=True)
-
-
-def _default_viewer_since(context: Any) -> datetime | None:
-    return context.get_current_parameters()["created_at"]
 
 
 class User(db.Model):
@@ -72,7 +68,9 @@ class User(db.Model):
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     inbox_version: Mapped[int] = mapped_column(default=0, server_default="0")
     inbox_changed_at: Mapped[datetime | None] = mapped_column(index=True)
-    viewer_since: Mapped[datetime | None] = mapped_column(default=_default_viewer_since, index=True)
+    viewer_since: Mapped[datetime | None] = mapped_column(
+        default=lambda context: context.get_current_parameters()["created_at"], index=True
+    )
     viewer_since_seq: Mapped[int] = mapped_column(default=select(LogHead.seq).scalar_subquery(), server_default="0")
 
     role_rows: Mapped[list[UserRole]] = relationship(lazy="selectin", cascade="all, delete-orphan")
@@ -100,7 +98,7 @@ class UserSearchToken(db.Model):
 
 
 class Mute(db.Model):
-    """A muted category or priority (`store.mutes`): `what` is "category News" or "priority LOW"."""
+    """A muted category or priority (`domain.preferences`): `what` is "category News" or "priority LOW"."""
 
     __tablename__ = "silences"
 
@@ -133,13 +131,11 @@ class PastViewerRole(db.Model):
     role_name: Mapped[str] = mapped_column(String(64), primary_key=True)
 
 
-class MembershipVersion(db.Model):
+class MembershipVersion(SingleRow, db.Model):
     """One row: a new value after every change of users or their roles. Counts made before it are stale."""
 
     __tablename__ = "people_version"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     version: Mapped[str] = mapped_column(String(16))
 
 
@@ -207,6 +203,15 @@ class Invitation(db.Model):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     created_by: Mapped[int | None]
+
+
+class SetupCode(SingleRow, db.Model):
+    """The code that allows creating the first administrator, until it is used. Only its SHA-256 is stored."""
+
+    __tablename__ = "setup_codes"
+
+    code_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
 
 
 class ApiToken(db.Model):

@@ -11,8 +11,8 @@ from broadcast.actions import receipts as actions
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
-from broadcast.store import ended_inbox, inbox, log, users
-from broadcast.store.inbox import InboxFilters, InboxItem
+from broadcast.store import inbox, log, users
+from broadcast.store.inbox import EndedInbox, InboxFilters, InboxItem
 from broadcast.store.live_inbox import open_inbox
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.request_parsing import (
@@ -48,7 +48,7 @@ def messages():
     filters, viewer = read_filters(request.args), identity.actor.viewer
     opened = open_inbox(viewer, now=now)
     if filters.view == "ended":
-        items = ended_inbox.list_page(viewer, filters, now=now, before=before, limit=limit + 1)
+        items = EndedInbox(viewer, now).list_page(filters, before=before, limit=limit + 1)
     else:
         items = opened.list_page(filters, before=before, limit=limit + 1)
     displayed = items[:limit]

@@ -19,7 +19,7 @@ from broadcast.base.errors import (
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.external_identity import ExternalIdentity, ProviderTrust
-from broadcast.store.models import setup
+from broadcast.store import users
 from broadcast.web.auth.oidc import OIDC_PROVIDER, OidcProvider
 from broadcast.web.auth.proxy import PROXY_SIGN_IN
 from broadcast.web.core import limits, resumable_forms
@@ -237,7 +237,7 @@ def _render_login(
         demo_people=DEMO_USERS if settings.demo else [],
         organisation=settings.oidc_label if settings.oidc_issuer else None,
         with_password=is_password_requested or settings.password_sign_in == "everybody",
-        is_new=not setup.has_administrator(),
+        is_new=not users.has_administrator(),
     )
 
 

@@ -8,7 +8,7 @@ from flask import Blueprint, request
 from broadcast.actions import initial_setup as actions
 from broadcast.base.errors import Invalid
 from broadcast.domain import clock
-from broadcast.store.models import setup
+from broadcast.store import users
 from broadcast.web.auth import login
 from broadcast.web.core.identity import allow
 from broadcast.web.core.rendering import redirect_to, render_page
@@ -19,7 +19,7 @@ blueprint = Blueprint("first_run", __name__, url_prefix="/setup")
 @blueprint.get("", strict_slashes=False)
 @allow("anyone")
 def show():
-    if setup.has_administrator():
+    if users.has_administrator():
         return redirect_to("auth.login")
     return _render_setup({}, {})
 

@@ -11,7 +11,7 @@ from broadcast.domain import clock
 from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.permissions import Permission
 from broadcast.domain.time_zones import get_start_of_day, parse_zone
-from broadcast.store import broadcast_query, broadcasts, dead_letters, overdue_schedules, users
+from broadcast.store import broadcast_query, broadcasts, dead_letters, users
 from broadcast.store.broadcast_query import BroadcastQuery
 from broadcast.store.dead_letters import DeadLetterStatus
 from broadcast.streams.presence import PRESENCE
@@ -50,7 +50,7 @@ def overview():
     }
     live_rows, due_rows = (
         load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
-        load_list_items(overdue_schedules.list_next_due(limit=5)),
+        load_list_items(broadcasts.list_next_due(limit=5)),
     )
     return render_page(
         "console/overview.html",
@@ -80,10 +80,10 @@ def _list_action_items(now: datetime) -> Iterator[ActionItem]:
 
 def _list_waiting_decisions() -> Iterator[ActionItem]:
     """Scheduled broadcasts that are no longer sent automatically."""
-    for broadcast in overdue_schedules.list_waiting(limit=_MAX_ITEMS_LISTED):
+    for broadcast in broadcasts.list_awaiting_decision(limit=_MAX_ITEMS_LISTED):
         sentence = f"“{broadcast.title}” was not sent. {DecisionReason(broadcast.decision_reason).sentence}"
         yield ActionItem(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
-    if (remaining := overdue_schedules.count_waiting() - _MAX_ITEMS_LISTED) > 0:
+    if (remaining := broadcasts.count_awaiting_decision() - _MAX_ITEMS_LISTED) > 0:
         subject = (
             "1 more scheduled broadcast is waiting"
             if remaining == 1

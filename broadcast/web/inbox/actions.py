@@ -17,8 +17,8 @@ from broadcast.base.errors import AcknowledgedTextChanged, Invalid
 from broadcast.base.numbers import parse_number
 from broadcast.domain import clock, time_zones
 from broadcast.domain.actor import Actor
-from broadcast.store import inbox as stored
 from broadcast.store import users
+from broadcast.store.inbox import Inbox
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.error_handlers import wants_json
 from broadcast.web.core.identity import allow, current_identity
@@ -90,7 +90,7 @@ def mark_seen():
     """
     ids = parse_ids(request.form.get("ids", "").split(",")[:_MAX_IDS])
     if ids:
-        visible = stored.filter_visible_ids(current_identity().actor.viewer, ids, now=clock.now())
+        visible = Inbox(current_identity().actor.viewer, clock.now()).filter_visible_ids(ids)
         for broadcast_id in visible:
             RECEIPT_BUFFER.current.add(broadcast_id, [current_identity().id], mark="first_seen_at")
         if visible and "aside" in request.form:
@@ -131,7 +131,7 @@ def _apply_action(verb: str, ids: Sequence[int]) -> ReceiptResult:
 
 def _respond(result: ReceiptResult, return_url: str | None = None) -> ResponseReturnValue:
     if wants_json():
-        counts = stored.count_views(current_identity().actor.viewer, now=clock.now())
+        counts = Inbox(current_identity().actor.viewer, clock.now()).count_views()
         changes = {"kind": result.kind, "ids": result.ids, "version": result.version, "undo": result.undo_key}
         changes |= {"left": len(result.refused_ids), "because": result.refusal_reason} if result.refused_ids else {}
         return jsonify(counts_to_json(counts) | changes | g.get("snoozed", {}))

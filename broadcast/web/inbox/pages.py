@@ -10,9 +10,9 @@ from broadcast.domain import clock
 from broadcast.domain.alerts import Alert, select_alerts
 from broadcast.domain.audience import Viewer
 from broadcast.domain.preferences import Preferences
-from broadcast.store import ended_inbox, log, users
 from broadcast.store import inbox as stored
-from broadcast.store.inbox import InboxFilters, UnreadCount, ViewCounts
+from broadcast.store import log, users
+from broadcast.store.inbox import EndedInbox, Inbox, InboxFilters, UnreadCount, ViewCounts
 from broadcast.store.live_inbox import open_inbox
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.identity import allow, current_identity
@@ -51,11 +51,11 @@ def cards():
     viewer, now = current_identity().actor.viewer, clock.now()
     opened = open_inbox(viewer, now=now)
     payload = counts_to_json(opened.count_views())
-    payload["counts"]["ended"] = ended_inbox.count(viewer, now=now)
+    payload["counts"]["ended"] = EndedInbox(viewer, now).count()
     if filters.is_narrowed:
         payload["counts"]["toMark"] = opened.count_unread_filtered(filters)
     if filters.view == "ended":
-        items = ended_inbox.list_by_ids(viewer, filters, ids, now=now)
+        items = EndedInbox(viewer, now).list_by_ids(filters, ids)
     else:
         items = opened.list_by_ids(filters, ids)
     record_deliveries(items, current_identity().id)
@@ -69,7 +69,7 @@ def count():
     viewer, now = current_identity().actor.viewer, clock.now()
     opened = open_inbox(viewer, now=now)
     payload = counts_to_json(opened.count_views())
-    payload["counts"]["ended"] = ended_inbox.count(viewer, now=now)
+    payload["counts"]["ended"] = EndedInbox(viewer, now).count()
     return jsonify(payload | {"cursor": str(opened.head)})
 
 
@@ -99,7 +99,7 @@ def alerts():
 @allow("person")
 def message(broadcast_id: int):
     viewer, now = current_identity().actor.viewer, clock.now()
-    item = stored.find(viewer, broadcast_id, now=now) or ended_inbox.find(viewer, broadcast_id, now=now)
+    item = Inbox(viewer, now).find(broadcast_id) or EndedInbox(viewer, now).find(broadcast_id)
     card = to_card_view(or_404(item, "This message was recalled, or it is not addressed to you."))
     return render_page("inbox/message.html", card=card, cursor=str(log.get_head()), done=request.args.get("done"))
 
@@ -146,7 +146,7 @@ def build_list_context(filters: InboxFilters | None = None) -> dict:
         pinned = opened.list_to_acknowledge(filters, limit=_MAX_PINNED)
     pinned_ids = [item.card.id for item in pinned]
     if filters.view == "ended":
-        items = ended_inbox.list_page(viewer, filters, now=now, before=before, limit=PAGE_SIZE + 1)
+        items = EndedInbox(viewer, now).list_page(filters, before=before, limit=PAGE_SIZE + 1)
     else:
         items = opened.list_page(filters, before=before, limit=PAGE_SIZE + 1, excluded_ids=pinned_ids)
     displayed, has_more = items[:PAGE_SIZE], len(items) > PAGE_SIZE
@@ -157,11 +157,11 @@ def build_list_context(filters: InboxFilters | None = None) -> dict:
         "next": str(displayed[-1].seq) if has_more else None,
         "view": filters.view,
         "filters": filters,
-        "categories": ended_inbox.list_categories(viewer, now=now)
+        "categories": EndedInbox(viewer, now).list_categories()
         if filters.view == "ended"
         else opened.list_categories(),
         "counts": counts,
-        "ended": ended_inbox.count(viewer, now=now),
+        "ended": EndedInbox(viewer, now).count(),
         "to_mark": opened.count_unread_filtered(filters) if filters.is_narrowed else counts.unread,
         "newest": max((item.seq for item in pinned + displayed), default=0),
         "cursor": str(opened.head),

@@ -10,7 +10,8 @@ from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
 from broadcast.domain.preferences import Preferences
-from broadcast.store import inbox, users
+from broadcast.store import users
+from broadcast.store.inbox import Inbox
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
 
@@ -90,7 +91,7 @@ def _read_form() -> dict:
 
 def _render_preferences(typed: dict, problems: dict[str, str]) -> str:
     mandatory = SETTINGS.current.mandatory_categories
-    used_categories = inbox.list_categories(current_identity().actor.viewer, now=clock.now())
+    used_categories = Inbox(current_identity().actor.viewer, clock.now()).list_categories()
     categories = sorted({*used_categories, *typed["mutedCategories"], *mandatory})
     held_until = users.get_preferences(current_identity().id).get_quiet_end(clock.now())
     return render_page(

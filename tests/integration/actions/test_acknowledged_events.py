@@ -5,8 +5,9 @@ import pytest
 from broadcast.actions import receipts
 from broadcast.domain.inbound import Rejection
 from broadcast.ingest import contract
-from broadcast.store import acknowledged_revisions, broadcast_stats, inbox
+from broadcast.store import acknowledged_revisions, broadcast_stats
 from broadcast.store.database import db
+from broadcast.store.inbox import Inbox
 from tests.integration.actions.test_flood_control import NOW, ingest, keyed, outside, stored  # noqa: F401 - a fixture
 from tests.support.builders import build_message
 
@@ -19,7 +20,7 @@ def asked(id: str, **changes):
 
 def needs_ack(by) -> bool:
     db.session.rollback()
-    return inbox.find(by.viewer, stored()[0].id, now=NOW).needs_ack
+    return Inbox(by.viewer, NOW).find(stored()[0].id).needs_ack
 
 
 def test_event_is_a_correction_unless_it_asks_again(cast, outside):  # noqa: F811

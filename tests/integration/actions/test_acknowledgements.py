@@ -8,10 +8,10 @@ from broadcast.base.errors import AcknowledgedTextChanged, Invalid
 from broadcast.domain import clock
 from broadcast.domain.message import Link
 from broadcast.domain.revisions import MAX_UNACKNOWLEDGED_TEXTS, hash_text
-from broadcast.store import acknowledged_revisions, broadcast_stats, broadcasts, inbox
+from broadcast.store import acknowledged_revisions, broadcast_stats, broadcasts
 from broadcast.store.broadcast_stats import RevisionStats
 from broadcast.store.database import db
-from broadcast.store.inbox import InboxFilters
+from broadcast.store.inbox import Inbox, InboxFilters
 from tests.support.builders import build_message, publish_message
 
 FIRST, SECOND = "The lifts stand still.", "The lifts run."
@@ -41,7 +41,7 @@ def delivery(broadcast_id: int, by):
 
 def item(broadcast_id: int, by):
     db.session.rollback()
-    return inbox.find(by.viewer, broadcast_id, now=clock.now())
+    return Inbox(by.viewer, clock.now()).find(broadcast_id)
 
 
 def test_receipt_keeps_the_revision_and_the_hash_of_its_text(cast, asked):
@@ -72,7 +72,7 @@ def test_whoever_is_asked_again_owes_it_until_they_acknowledge_the_new_text(cast
     edit(asked, cast["alice"], again=True)
     owed = item(asked, bob)
     assert (owed.needs_ack, owed.is_read, owed.card.ack_revision) == (True, False, 2)
-    assert [one.card.id for one in inbox.list_to_acknowledge(bob.viewer, InboxFilters(), now=clock.now(), limit=9)] == [
+    assert [one.card.id for one in Inbox(bob.viewer, clock.now()).list_to_acknowledge(InboxFilters(), limit=9)] == [
         asked
     ]
     before = delivery(asked, bob)

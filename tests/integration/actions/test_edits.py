@@ -11,9 +11,9 @@ from broadcast.base.errors import Conflict, Forbidden, IllegalTransition, Invali
 from broadcast.domain import clock
 from broadcast.domain.events import EventType
 from broadcast.domain.message import parse_draft
-from broadcast.store import audiences, broadcast_totals, broadcasts, inbox, log
+from broadcast.store import audiences, broadcast_totals, broadcasts, log
 from broadcast.store.database import db
-from broadcast.store.inbox import InboxFilters
+from broadcast.store.inbox import Inbox, InboxFilters
 from broadcast.worker import scheduler
 from tests.support.background import call_at_once
 from tests.support.builders import (
@@ -80,13 +80,13 @@ def test_shown_again_is_unread_on_top_for_those_who_had_read_it(cast):
     receipts.mark_all_read(InboxFilters(), through=99, by=charlie, now=clock.now())
     edit(first, cast["alice"], content="Other", again=True)
     for person in (bob, charlie):
-        top = inbox.list_page(person.viewer, InboxFilters(), now=clock.now())[0]
+        top = Inbox(person.viewer, clock.now()).list_page(InboxFilters())[0]
         assert (top.card.id, top.is_read) == (first, False)
     receipts.mark_read([first], by=bob, now=clock.now())
     receipts.mark_all_read(InboxFilters(), through=99, by=charlie, now=clock.now())
     for person in (bob, charlie):
-        assert inbox.find(person.viewer, first, now=clock.now()).is_read
-    assert not inbox.find(bob.viewer, second, now=clock.now()).is_read
+        assert Inbox(person.viewer, clock.now()).find(first).is_read
+    assert not Inbox(bob.viewer, clock.now()).find(second).is_read
     assert broadcast_totals.count_totals([found(first)])[first].targeted.read == 2
 
 
@@ -98,7 +98,7 @@ def test_reading_again_what_was_shown_again_settles_it_and_nothing_else(cast):
     edit(renewed, cast["alice"], content="Other", again=True)
     later = clock.now()
     receipts.mark_read([old, renewed], by=bob, now=later)
-    moments = {item.card.id: item.read_at for item in inbox.list_page(bob.viewer, InboxFilters(view="all"), now=later)}
+    moments = {item.card.id: item.read_at for item in Inbox(bob.viewer, later).list_page(InboxFilters(view="all"))}
     assert moments == {old: NOW, renewed: later}
 
 
@@ -106,7 +106,7 @@ def test_quiet_edit_leaves_it_read_and_in_its_place(cast):
     first, second = publish_message(cast["alice"]), publish_message(cast["alice"])
     receipts.mark_read([first], by=cast["bob"], now=clock.now())
     edit(first, cast["alice"], content="Other")
-    page = inbox.list_page(cast["bob"].viewer, InboxFilters(), now=clock.now())
+    page = Inbox(cast["bob"].viewer, clock.now()).list_page(InboxFilters())
     assert [(item.card.id, item.is_read) for item in page] == [(second, False), (first, True)]
 
 
@@ -272,8 +272,8 @@ def test_draft_sent_with_its_final_words(cast):
     )
     broadcast = found(saved.id)
     assert (broadcast.status, broadcast.title, broadcast.typed) == ("ACTIVE", "Whole", None)
-    assert inbox.find(cast["charlie"].viewer, saved.id, now=NOW)
-    assert not inbox.find(cast["bob"].viewer, saved.id, now=NOW)
+    assert Inbox(cast["charlie"].viewer, NOW).find(saved.id)
+    assert not Inbox(cast["bob"].viewer, NOW).find(saved.id)
     again = actions.publish(
         draft, broadcast_id=saved.id, version=saved.version, by=cast["alice"], now=NOW, idempotency_key="k"
     )
@@ -290,8 +290,8 @@ def test_plan_is_edited_with_its_audience_and_its_time(cast):
     assert found(broadcast_id).status == "SCHEDULED"
     scheduler.tick(NOW + timedelta(days=3) - timedelta(minutes=1))
     scheduler.tick(NOW + timedelta(days=3))
-    assert inbox.find(cast["charlie"].viewer, broadcast_id, now=clock.now())
-    assert not inbox.find(cast["bob"].viewer, broadcast_id, now=clock.now())
+    assert Inbox(cast["charlie"].viewer, clock.now()).find(broadcast_id)
+    assert not Inbox(cast["bob"].viewer, clock.now()).find(broadcast_id)
     with pytest.raises(Invalid):
         edit(publish_message(cast["alice"], build_message(scheduledAt=LATER)), cast["alice"], scheduledAt=None)
 
@@ -303,7 +303,7 @@ def test_held_broadcast_is_in_no_log_until_its_moment_has_passed(cast):
     held = actions.publish(parse_draft(build_message(), now=NOW), by=cast["alice"], now=NOW, undo_seconds=10)
     assert (found(held.id).status, found(held.id).is_held) == ("SCHEDULED", True)
     assert log.get_head().seq == 0
-    assert inbox.list_page(cast["bob"].viewer, InboxFilters(), now=NOW) == []
+    assert Inbox(cast["bob"].viewer, NOW).list_page(InboxFilters()) == []
     assert scheduler.tick(NOW + timedelta(seconds=9.9)) == NOW + timedelta(seconds=10)
     assert log.get_head().seq == 0
     scheduler.tick(NOW + timedelta(seconds=10))

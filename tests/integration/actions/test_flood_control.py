@@ -69,7 +69,7 @@ def read_by(name: str, cast, *, now=NOW) -> None:
 
 
 def unread(name: str, cast, *, now) -> int:
-    found = inbox.count_unread(cast[name].viewer, now=now).count
+    found = inbox.Inbox(cast[name].viewer, now).count_unread().count
     db.session.rollback()
     return found
 

@@ -9,9 +9,9 @@ from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.bus.protocol import BUS
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
-from broadcast.store import broadcast_totals, broadcasts, inbox, log
+from broadcast.store import broadcast_totals, broadcasts, log
 from broadcast.store.database import db
-from broadcast.store.inbox import InboxFilters
+from broadcast.store.inbox import Inbox, InboxFilters
 from broadcast.worker import scheduler
 from tests.support.builders import build_message, build_role_message, count_rows, publish_message
 
@@ -21,11 +21,11 @@ HOUR = timedelta(hours=1)
 
 def shown(by: Actor, view: str = "inbox", *, now=NOW) -> list[str]:
     db.session.rollback()
-    return [item.card.title for item in inbox.list_page(by.viewer, InboxFilters(view), now=now)]
+    return [item.card.title for item in Inbox(by.viewer, now).list_page(InboxFilters(view))]
 
 
 def unread(by: Actor, *, now=NOW) -> list[str]:
-    assert inbox.count_unread(by.viewer, now=now).count == len(shown(by, "unread", now=now))
+    assert Inbox(by.viewer, now).count_unread().count == len(shown(by, "unread", now=now))
     return shown(by, "unread", now=now)
 
 
@@ -76,7 +76,7 @@ def test_snoozed_message_returns_unread_at_its_time_even_before_the_clock_runs(b
     later = NOW + HOUR
     assert (shown(bob, now=later), unread(bob, now=later)) == (["three", "two", "one"], ["one"])
     assert shown(bob, "snoozed", now=later) == []
-    assert inbox.find(bob.viewer, three["one"], now=later).is_back
+    assert Inbox(bob.viewer, later).find(three["one"]).is_back
 
 
 def test_clock_tells_of_what_returned_once(bob, three, signals):
@@ -100,14 +100,12 @@ def test_snooze_ends_ahead_and_within_a_year(bob, three, after):
 
 def test_acknowledged_for_ever_and_read_with_it(bob, cast):
     broadcast_id = publish_message(cast["alice"], build_message(requiresAck=True))
-    assert [i.card.id for i in inbox.list_to_acknowledge(bob.viewer, InboxFilters(), now=NOW, limit=9)] == [
-        broadcast_id
-    ]
+    assert [i.card.id for i in Inbox(bob.viewer, NOW).list_to_acknowledge(InboxFilters(), limit=9)] == [broadcast_id]
     for moment in (NOW, NOW + HOUR):
         actions.acknowledge([broadcast_id], by=bob, now=moment)
-    item = inbox.find(bob.viewer, broadcast_id, now=NOW)
+    item = Inbox(bob.viewer, NOW).find(broadcast_id)
     assert (item.acked_at, item.is_read, item.needs_ack) == (NOW, True, False)
-    assert inbox.list_to_acknowledge(bob.viewer, InboxFilters(), now=NOW, limit=9) == []
+    assert Inbox(bob.viewer, NOW).list_to_acknowledge(InboxFilters(), limit=9) == []
 
 
 def test_what_must_be_acknowledged_is_neither_archived_before_nor_snoozed_past_its_time(bob, cast):
@@ -202,7 +200,7 @@ def test_i11_every_change_raises_the_version_and_is_told_and_nothing_else_does(b
     done.append(actions.mark_all_read(InboxFilters(), through=log.get_head().seq, by=bob, now=NOW))
     assert [d.version for d in done] == list(range(1, 8))
     assert [(s["kind"], s["version"]) for s in signals] == [(d.kind, d.version) for d in done]
-    assert inbox.count_unread(bob.viewer, now=NOW).version == inbox.count_views(bob.viewer, now=NOW).version == 7
+    assert Inbox(bob.viewer, NOW).count_unread().version == Inbox(bob.viewer, NOW).count_views().version == 7
     for idle in (
         lambda: actions.mark_read([id_], by=bob, now=NOW),
         lambda: actions.unarchive([id_], by=bob, now=NOW),
@@ -215,7 +213,7 @@ def test_i11_every_change_raises_the_version_and_is_told_and_nothing_else_does(b
 def test_counts_of_the_views_are_of_one_moment(bob, three):
     actions.archive([three["one"]], by=bob, now=NOW)
     actions.snooze([three["two"]], until=NOW + HOUR, by=bob, now=NOW)
-    counts = inbox.count_views(bob.viewer, now=NOW)
+    counts = Inbox(bob.viewer, NOW).count_views()
     assert (counts.inbox, counts.unread, counts.archived, counts.snoozed) == (1, 1, 1, 1)
     assert (counts.as_of, counts.version) == (log.get_head().seq, 2)
 

@@ -11,9 +11,9 @@ from broadcast.actions import receipts as actions
 from broadcast.base.errors import NotFound
 from broadcast.bus.protocol import BUS
 from broadcast.domain import clock
-from broadcast.store import inbox, log, receipts
+from broadcast.store import log, receipts
 from broadcast.store.database import db
-from broadcast.store.inbox import InboxFilters
+from broadcast.store.inbox import Inbox, InboxFilters
 from broadcast.store.models import Receipt
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, build_role_message, count_rows, publish_message
@@ -24,7 +24,7 @@ NOW = clock.now()
 
 def unread(by) -> list[str]:
     db.session.rollback()
-    return [item.card.title for item in inbox.list_page(by.viewer, InboxFilters(view="unread"), now=NOW)]
+    return [item.card.title for item in Inbox(by.viewer, NOW).list_page(InboxFilters(view="unread"))]
 
 
 @pytest.fixture

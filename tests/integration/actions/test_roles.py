@@ -9,17 +9,18 @@ from broadcast.actions import broadcasts, edits, library, roles, users
 from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.domain.audience import Viewer
-from broadcast.store import audiences, inbox
+from broadcast.store import audiences
 from broadcast.store import roles as rows
 from broadcast.store import users as known
 from broadcast.store.database import db
+from broadcast.store.inbox import Inbox
 from broadcast.store.models import AuditEntry, Broadcast, SavedAudience
 from broadcast.web.console.broadcasts import compose_form
 from tests.support.builders import build_message, build_role_message, count_rows, load_actor, publish_message
 
 
 def inbox_of(username: str) -> list[int]:
-    found = inbox.list_unread_backlog(load_actor(username).viewer, now=clock.now(), through=10**9, limit=50)
+    found = Inbox(load_actor(username).viewer, clock.now()).list_unread_backlog(through=10**9, limit=50)
     return [item.card.id for item in found]
 
 

@@ -15,7 +15,7 @@ from broadcast.base.errors import Conflict
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import get_role_permissions
-from broadcast.store import audit, broadcasts, log, overdue_schedules
+from broadcast.store import audit, broadcasts, log
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
@@ -86,7 +86,7 @@ def test_waiting_plan_is_told_once_and_leaves_the_clock_alone(cast):
         "broadcast.scheduled",
         "broadcast.waits",
     ]
-    assert overdue_schedules.count_waiting() == 1
+    assert broadcasts.count_awaiting_decision() == 1
     assert audit.verify_chain().broken_id is None
 
 
@@ -152,7 +152,7 @@ def test_somebody_gives_it_another_time(cast, waiting):
 def test_somebody_stops_it(cast, waiting):
     actions.cancel(waiting, reason="Too late", by=cast["alice"], now=after(101))
     assert stands(waiting)[0] == "CANCELLED"
-    assert overdue_schedules.count_waiting() == 0
+    assert broadcasts.count_awaiting_decision() == 0
 
 
 def test_what_has_ended_before_it_began_is_sent_by_nobody(cast):

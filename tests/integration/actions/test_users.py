@@ -19,6 +19,7 @@ from broadcast.store.database import db
 from broadcast.store.fast.last_used_buffer import LastUsedBuffer
 from broadcast.store.models import ApiToken, AuditEntry, User, UserSession
 from tests.support.builders import count_rows, load_actor
+from tests.support.databases import DATABASE_URL
 
 NOW = clock.now()
 PASSWORD = "correct horse battery"
@@ -245,6 +246,20 @@ def test_session_in_use_is_noted_at_most_every_few_minutes(dana):
         notes.note_session(sessions()[0].id, sessions()[0].seen_at, now=now)
         notes.flush(now)
         assert sessions()[0].seen_at == NOW + timedelta(minutes=seen)
+
+
+@pytest.mark.skipif(not DATABASE_URL, reason="SQLite locks no rows")
+def test_use_of_sessions_is_noted_without_waiting_for_a_session_that_is_being_ended(dana):
+    """Two workers note the same ones: if they waited for each other's rows, they would deadlock."""
+    sign_in("dana")
+    sign_in("dana")
+    (locked, free), later, notes = sessions(), NOW + timedelta(minutes=6), LastUsedBuffer()
+    for row in (locked, free):
+        notes.note_session(row.id, row.seen_at, now=later)
+    with db.engine.connect() as other:
+        other.execute(db.select(UserSession.id).where(UserSession.id == locked.id).with_for_update())
+        notes.flush(later)
+    assert [row.seen_at for row in sessions()] == [NOW, later]
 
 
 # ---- tokens

@@ -9,7 +9,7 @@ import sqlalchemy
 from broadcast.config.database_url import get_sqlite_path, make_driver_arguments, normalize_url
 from broadcast.config.settings import Settings
 from broadcast.factory import create_app
-from broadcast.launcher.database import is_migrated
+from broadcast.launcher.preflight import is_migrated
 from broadcast.store.database import db
 
 TWO = {"host": "h1,h2", "port": "5432,5433", "user": "u", "dbname": "db", "target_session_attrs": "read-write"}

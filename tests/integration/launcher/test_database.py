@@ -8,8 +8,8 @@ import pytest
 from broadcast.actions import users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.launcher.database import has_administrator, is_migrated
-from broadcast.store.models import setup
+from broadcast.launcher.preflight import has_administrator, is_migrated
+from broadcast.store import users as stored_users
 
 
 def test_database_with_the_newest_migration_is_up_to_date(settings, server_database):
@@ -58,7 +58,7 @@ def test_newer_code_is_not(database, tmp_path):
 def test_administrator_is_seen_as_the_application_sees_one(settings, in_app):
     for roles in ([], ["ops"], ["admin"]):
         users.create_user("-".join(["dana", *roles]), None, roles=roles, by=SYSTEM, now=clock.now())
-        assert has_administrator(settings.database_uri) == setup.has_administrator() == ("admin" in roles)
+        assert has_administrator(settings.database_uri) == stored_users.has_administrator() == ("admin" in roles)
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////nonexistent/file", "postgresql://127.0.0.1:1/none", "nonsense"])

@@ -62,8 +62,8 @@ def test_launchers_redis_is_found_by_its_socket(make_app, client, tmp_path, stop
         pytest.skip("no Redis on this machine")
     app = make_app(redis_url=None, data_dir=tmp_path)
     assert redis_finding(app).state == "warning"
-    with ChildProcesses(stop_signals) as children, choose_socket_path(tmp_path) as path:
-        start_redis(server, path, tmp_path, children=children, environ=os.environ)
+    with ChildProcesses(stop_signals, os.environ) as children, choose_socket_path(tmp_path) as path:
+        start_redis(server, path, tmp_path, children=children)
         found = redis_finding(app)
         assert (found.state, found.sentence) == ("ok", "Redis comes from the launcher (`make run`) and answers.")
     found = redis_finding(app)

@@ -13,9 +13,10 @@ from broadcast.actions.audiences import resolve_audience
 from broadcast.domain import clock
 from broadcast.domain.audience import EveryoneAudience, exclude, make_role_audience, make_user_audience
 from broadcast.domain.message import parse_draft
-from broadcast.store import audiences, broadcasts, inbox
+from broadcast.store import audiences, broadcasts
 from broadcast.store import users as people
 from broadcast.store.database import db
+from broadcast.store.inbox import Inbox
 from tests.support.builders import build_message, load_actor
 
 NOW = clock.now()
@@ -66,7 +67,7 @@ def test_store_and_domain_agree_for_many_audiences(cast, everybody):
         if members:
             actions.release(broadcast_id, by=cast["alice"], now=NOW)
             for viewer in everybody:
-                assert (inbox.find(viewer, broadcast_id, now=NOW) is not None) == (viewer.user_id in members), target
+                assert (Inbox(viewer, NOW).find(broadcast_id) is not None) == (viewer.user_id in members), target
             compared += 1
     assert compared > 40
 
@@ -93,8 +94,8 @@ def test_snapshot_keeps_who_was_there_and_dynamic_lets_people_join(cast):
     people_actions.set_roles(cast["charlie"].user_id, ["ops"], by=alice, now=NOW)
     people_actions.set_roles(cast["bob"].user_id, [], by=alice, now=NOW)
     charlie, bob = load_actor("charlie").viewer, load_actor("bob").viewer
-    assert inbox.filter_visible_ids(charlie, list(ids.values()), now=NOW) == {ids["open"]}
-    assert inbox.filter_visible_ids(bob, list(ids.values()), now=NOW) == {ids["frozen"]}
+    assert Inbox(charlie, NOW).filter_visible_ids(list(ids.values())) == {ids["open"]}
+    assert Inbox(bob, NOW).filter_visible_ids(list(ids.values())) == {ids["frozen"]}
 
 
 @pytest.mark.parametrize("online", [0, 1, 700, 5000])

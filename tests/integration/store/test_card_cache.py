@@ -4,17 +4,16 @@ from flask import Flask
 
 from broadcast.actions import broadcasts, edits
 from broadcast.domain import clock
-from broadcast.store import inbox
 from broadcast.store.fast import card_cache
 from broadcast.store.fast.card_cache import CARD_CACHE, CardCache
-from broadcast.store.inbox import InboxFilters
+from broadcast.store.inbox import Inbox, InboxFilters
 from tests.support.builders import build_message, build_role_message, publish_message
 
 NOW = clock.now()
 
 
 def titles(by, **options) -> list[str]:
-    return [item.card.title for item in inbox.list_page(by.viewer, InboxFilters(), now=clock.now(), **options)]
+    return [item.card.title for item in Inbox(by.viewer, clock.now()).list_page(InboxFilters(), **options)]
 
 
 class Interrupted(CardCache):
@@ -33,7 +32,7 @@ class Interrupted(CardCache):
 def test_a_kept_card_is_not_read_again(cast, monkeypatch):
     publish_message(cast["alice"], build_message(title="one"))
     assert titles(cast["bob"]) == ["one"]
-    monkeypatch.setattr(inbox, "_broadcast_query", None)
+    monkeypatch.setattr(Inbox, "_broadcast_query", None)
     assert titles(cast["charlie"]) == ["one"]
 
 
@@ -48,7 +47,7 @@ def test_a_kept_card_opens_nothing_to_those_it_is_not_for(cast):
     one = publish_message(cast["alice"], build_role_message("ops"))
     assert titles(cast["bob"])
     assert titles(cast["charlie"]) == []
-    assert inbox.find(cast["charlie"].viewer, one, now=NOW) is None
+    assert Inbox(cast["charlie"].viewer, NOW).find(one) is None
 
 
 def test_a_message_that_ends_between_row_and_card_makes_no_page_short(in_app: Flask, cast):
@@ -72,5 +71,5 @@ def test_the_longest_unused_cards_go(in_app: Flask, cast, monkeypatch):
         publish_message(cast["alice"], build_message(title=title)) for title in ("first", "second", "third")
     )
     for one in (first, second, first, third):
-        assert inbox.find(cast["bob"].viewer, one, now=NOW)
+        assert Inbox(cast["bob"].viewer, NOW).find(one)
     assert {key.id for key in CARD_CACHE.of(in_app)._cards} == {first, third}

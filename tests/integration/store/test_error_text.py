@@ -10,8 +10,8 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
 from broadcast.domain import clock
-from broadcast.store import error_text
 from broadcast.store.database import db
+from broadcast.store.engine import redact_error
 from broadcast.store.models import User
 from broadcast.store.transactions import raw_read_connection, write_transaction
 
@@ -81,7 +81,7 @@ def test_value_is_in_no_error_of_the_database(cast, fails: Callable):
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_left_of_an_error(problem: Exception, told: str):
-    error_text.redact_error(problem)
+    redact_error(problem)
     assert str(problem) == told
 
 

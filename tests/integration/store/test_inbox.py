@@ -11,9 +11,9 @@ from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Viewer
-from broadcast.store import inbox, log
+from broadcast.store import log
 from broadcast.store.database import db
-from broadcast.store.inbox import InboxFilters
+from broadcast.store.inbox import Inbox, InboxFilters
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 from tests.support.databases import DATABASE_URL
 
@@ -22,7 +22,7 @@ NOW = clock.now()
 
 def shown(by: Actor, *, now=NOW, **options) -> list[str]:
     filters = options.pop("filters", InboxFilters())
-    return [item.card.title for item in inbox.list_page(by.viewer, filters, now=now, **options)]
+    return [item.card.title for item in Inbox(by.viewer, now).list_page(filters, **options)]
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def test_each_person_sees_their_own_and_nothing_else(cast, four):
         viewer = cast[name].viewer
         ids = {four[title] for title in titles}
         assert set(shown(cast[name])) == titles
-        assert inbox.count_unread(viewer, now=NOW).count == inbox.count_views(viewer, now=NOW).inbox == 2
-        assert inbox.filter_visible_ids(viewer, list(four.values()), now=NOW) == ids
-        assert {item.card.id for item in inbox.list_unread_backlog(viewer, now=NOW, through=99, limit=9)} == ids
-        assert set(inbox.list_unread_ids(viewer, InboxFilters(), now=NOW, through=99)) == ids
-        assert {one for one in four.values() if inbox.find(viewer, one, now=NOW)} == ids
+        assert Inbox(viewer, NOW).count_unread().count == Inbox(viewer, NOW).count_views().inbox == 2
+        assert Inbox(viewer, NOW).filter_visible_ids(list(four.values())) == ids
+        assert {item.card.id for item in Inbox(viewer, NOW).list_unread_backlog(through=99, limit=9)} == ids
+        assert set(Inbox(viewer, NOW).list_unread_ids(InboxFilters(), through=99)) == ids
+        assert {one for one in four.values() if Inbox(viewer, NOW).find(one)} == ids
 
 
 def test_role_is_asked_at_the_moment_of_the_look(cast, four):
@@ -59,7 +59,7 @@ def test_role_is_asked_at_the_moment_of_the_look(cast, four):
 
 
 def test_person_who_does_not_exist_sees_nothing(cast, four):
-    assert inbox.list_page(Viewer(99_999, frozenset({"ops"})), InboxFilters(), now=NOW) == []
+    assert Inbox(Viewer(99_999, frozenset({"ops"})), NOW).list_page(InboxFilters()) == []
 
 
 def test_newest_comes_first(cast, four):
@@ -70,7 +70,7 @@ def test_drafts_and_scheduled_ones_are_not_shown(cast):
     publish_message(cast["alice"], build_message(draft=True))
     publish_message(cast["alice"], build_message(scheduledAt=clock.to_rfc3339(clock.now() + timedelta(hours=1))))
     assert shown(cast["bob"]) == []
-    assert inbox.count_views(cast["bob"].viewer, now=NOW).inbox == 0
+    assert Inbox(cast["bob"].viewer, NOW).count_views().inbox == 0
 
 
 def test_expired_message_is_gone_before_the_clock_has_run(cast):
@@ -80,27 +80,27 @@ def test_expired_message_is_gone_before_the_clock_has_run(cast):
     bob, before, at = cast["bob"], ends - timedelta(milliseconds=1), ends
     assert shown(bob, now=before) == ["Lifts"]
     assert shown(bob, now=at) == []
-    assert inbox.find(bob.viewer, broadcast_id, now=at) is None
-    assert inbox.count_unread(bob.viewer, now=at).count == inbox.count_views(bob.viewer, now=at).inbox == 0
-    assert inbox.list_unread_backlog(bob.viewer, now=at, through=99, limit=9) == []
-    assert inbox.filter_visible_ids(bob.viewer, [broadcast_id], now=at) == set()
+    assert Inbox(bob.viewer, at).find(broadcast_id) is None
+    assert Inbox(bob.viewer, at).count_unread().count == Inbox(bob.viewer, at).count_views().inbox == 0
+    assert Inbox(bob.viewer, at).list_unread_backlog(through=99, limit=9) == []
+    assert Inbox(bob.viewer, at).filter_visible_ids([broadcast_id]) == set()
 
 
 def test_recalled_message_never_shows_again(cast):
     broadcast_id = publish_message(cast["alice"])
     actions.cancel(broadcast_id, reason="Wrong", by=cast["alice"], now=NOW)
     assert shown(cast["bob"]) == []
-    assert inbox.find(cast["bob"].viewer, broadcast_id, now=NOW) is None
+    assert Inbox(cast["bob"].viewer, NOW).find(broadcast_id) is None
 
 
 def test_unread_count_follows_reading(cast, four):
     bob = cast["bob"]
     receipts.mark_read([four["all"]], by=bob, now=NOW)
-    assert inbox.count_unread(bob.viewer, now=NOW).count == 1
-    assert inbox.count_views(bob.viewer, now=NOW).inbox == 2
+    assert Inbox(bob.viewer, NOW).count_unread().count == 1
+    assert Inbox(bob.viewer, NOW).count_views().inbox == 2
     assert shown(bob, filters=InboxFilters(view="unread")) == ["ops"]
-    assert [item.is_read for item in inbox.list_page(bob.viewer, InboxFilters(), now=NOW)] == [False, True]
-    assert inbox.count_unread(cast["charlie"].viewer, now=NOW).count == 2
+    assert [item.is_read for item in Inbox(bob.viewer, NOW).list_page(InboxFilters())] == [False, True]
+    assert Inbox(cast["charlie"].viewer, NOW).count_unread().count == 2
 
 
 def test_watermark_reads_what_lies_below_it_and_nothing_above(cast, four):
@@ -109,16 +109,14 @@ def test_watermark_reads_what_lies_below_it_and_nothing_above(cast, four):
     publish_message(cast["alice"], build_message(title="later"))
     receipts.mark_all_read(InboxFilters(), through=through, by=bob, now=NOW)
     assert shown(bob, filters=InboxFilters(view="unread")) == ["later"]
-    assert inbox.count_unread(bob.viewer, now=NOW).count == 1
-    assert [item.card.title for item in inbox.list_unread_backlog(bob.viewer, now=NOW, through=99, limit=9)] == [
-        "later"
-    ]
+    assert Inbox(bob.viewer, NOW).count_unread().count == 1
+    assert [item.card.title for item in Inbox(bob.viewer, NOW).list_unread_backlog(through=99, limit=9)] == ["later"]
 
 
 def test_pending_is_the_newest_in_the_order_of_the_log(cast):
     for n in range(5):
         publish_message(cast["alice"], build_message(title=str(n)))
-    found = inbox.list_unread_backlog(cast["bob"].viewer, now=NOW, through=4, limit=3)
+    found = Inbox(cast["bob"].viewer, NOW).list_unread_backlog(through=4, limit=3)
     assert [item.card.title for item in found] == ["1", "2", "3"]
 
 
@@ -153,7 +151,7 @@ def test_paging_never_skips_or_repeats_while_messages_arrive(cast):
         publish_message(cast["alice"], build_message(title=str(n)))
     seen: list[str] = []
     before = None
-    while items := inbox.list_page(cast["bob"].viewer, InboxFilters(), now=NOW, before=before, limit=3):
+    while items := Inbox(cast["bob"].viewer, NOW).list_page(InboxFilters(), before=before, limit=3):
         seen += [item.card.title for item in items]
         before = items[-1].seq
         publish_message(cast["alice"], build_message(title="new"))
@@ -164,8 +162,8 @@ def test_categories_are_those_of_the_own_inbox(cast):
     publish_message(cast["alice"], build_message(category="News"))
     publish_message(cast["alice"], build_role_message("ops", category="Ops"))
     publish_message(cast["alice"], build_message(category="News"))
-    assert inbox.list_categories(cast["bob"].viewer, now=NOW) == ["News", "Ops"]
-    assert inbox.list_categories(cast["charlie"].viewer, now=NOW) == ["News"]
+    assert Inbox(cast["bob"].viewer, NOW).list_categories() == ["News", "Ops"]
+    assert Inbox(cast["charlie"].viewer, NOW).list_categories() == ["News"]
 
 
 @pytest.mark.skipif(bool(DATABASE_URL), reason="PostgreSQL decides by the number of rows")
@@ -174,7 +172,7 @@ def test_counting_reads_the_index_of_the_broadcasts_and_none_of_their_rows(cast,
     listener = lambda *args: asked.append(args[2:4])  # noqa: E731
     sqlalchemy.event.listen(db.engine, "before_cursor_execute", listener)
     try:
-        inbox.count_views(cast["bob"].viewer, now=NOW)
+        Inbox(cast["bob"].viewer, NOW).count_views()
     finally:
         sqlalchemy.event.remove(db.engine, "before_cursor_execute", listener)
     statement, values = asked[-1]

@@ -4,8 +4,7 @@ import pytest
 
 from broadcast.actions import broadcasts as actions
 from broadcast.domain import clock
-from broadcast.store import inbox
-from broadcast.store.inbox import InboxFilters
+from broadcast.store.inbox import Inbox, InboxFilters
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, publish_message
@@ -14,7 +13,7 @@ NOW = clock.now()
 
 
 def found(by, q: str) -> set[str]:
-    return {item.card.title for item in inbox.list_page(by.viewer, InboxFilters(q=q), now=NOW)}
+    return {item.card.title for item in Inbox(by.viewer, NOW).list_page(InboxFilters(q=q))}
 
 
 @pytest.mark.parametrize(

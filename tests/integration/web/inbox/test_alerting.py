@@ -8,8 +8,8 @@ import time_machine
 from broadcast.actions import edits, reminders, users
 from broadcast.actions import receipts as actions
 from broadcast.domain import clock
-from broadcast.store import inbox, log
-from broadcast.store.inbox import InboxFilters
+from broadcast.store import log
+from broadcast.store.inbox import Inbox, InboxFilters
 from tests.integration.web.api.test_api import publish
 from tests.support.builders import build_message, build_user_message, load_actor
 
@@ -166,8 +166,8 @@ def test_quiet_edit_and_low_priority_interrupt_nobody(app, client, later):
 
 def views_of(by, now) -> dict[str, list[int]]:
     views = ("inbox", "unread", "archived", "snoozed")
-    found = {view: [item.card.id for item in inbox.list_page(by.viewer, InboxFilters(view), now=now)] for view in views}
-    counted = inbox.count_views(by.viewer, now=now)
+    found = {view: [item.card.id for item in Inbox(by.viewer, now).list_page(InboxFilters(view))] for view in views}
+    counted = Inbox(by.viewer, now).count_views()
     assert [len(found[view]) for view in views] == [counted.inbox, counted.unread, counted.archived, counted.snoozed]
     return found
 
@@ -185,12 +185,12 @@ def test_shown_again_comes_back_from_the_archive_and_out_of_its_sleep(app, clien
             edits.edit(sent, {"title": "New"}, by=load_actor("alice"), now=later, notify_again=True, **ANY)
         both = [asleep, archived]
         assert views_of(bob, later) == {"inbox": both, "unread": both, "archived": [], "snoozed": []}
-        items = inbox.list_page(bob.viewer, InboxFilters(), now=later)
+        items = Inbox(bob.viewer, later).list_page(InboxFilters())
         assert [(item.archived_at, item.snoozed_until, item.is_back) for item in items] == [(None, None, False)] * 2
         # nobody is told once more when the time of the former sleep has come
-        version = inbox.count_views(bob.viewer, now=later).version
+        version = Inbox(bob.viewer, later).count_views().version
         actions.notify_ended_snoozes(now + timedelta(days=2))
-        assert inbox.count_views(bob.viewer, now=now + timedelta(days=2)).version == version
+        assert Inbox(bob.viewer, now + timedelta(days=2)).count_views().version == version
         # put away once more it stays away
         actions.archive([archived], by=bob, now=now + timedelta(days=3))
         actions.snooze([asleep], until=now + timedelta(days=9), by=bob, now=now + timedelta(days=3))

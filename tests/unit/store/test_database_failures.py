@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.engine import make_url
 
-from broadcast.store.connection_failure import describe_failure
+from broadcast.store.availability import describe_failure
 
 ONE = make_url("postgresql+psycopg://ann:secret@db.example:5433/news")
 SEVERAL = make_url("postgresql+psycopg://ann:secret@/news?host=one,two&port=5432,5433")
