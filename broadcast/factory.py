@@ -10,7 +10,7 @@ from broadcast.bus.local import LocalBus
 from broadcast.bus.protocol import BUS, Bus
 from broadcast.bus.redis import RedisBus
 from broadcast.bus.redis_client import REDIS, CircuitBreaker
-from broadcast.cli import commands, maintenance
+from broadcast.cli import commands
 from broadcast.config import log_config
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.ingest import rules_file
@@ -128,7 +128,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(module.blueprint)
     if traces is None:  # spans are made in Flask
         RUNTIME.of(app).direct_streams = DirectStreams(app)
-    app.cli.commands.update(commands.COMMANDS.commands | maintenance.COMMANDS.commands)
+    app.cli.commands.update(commands.COMMANDS.commands)
     return app
 
 

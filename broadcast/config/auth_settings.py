@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks, split_list
 
@@ -23,71 +23,52 @@ def _split_pairs(text: Any) -> Any:
 class SignInSettings(BaseModel):
     """Fields, and checks of their combinations."""
 
-    password_sign_in: Literal["everybody", "administrators"] = Field(
-        "everybody",
-        description="Who may sign in with a password of this system. `administrators`: only they may, and the form is one click away.",
-    )
-    oidc_issuer: str | None = Field(
-        None, description="Issuer URL of the OpenID provider that people sign in at; empty: none."
-    )
-    oidc_client_id: str | None = Field(None, description="Client ID of this system at the provider.")
-    oidc_client_secret: str | None = Field(
-        None, repr=False, description="Client secret of this system at the provider; without it, PKCE alone."
-    )
-    oidc_scopes: str = Field("openid profile email", description="Scopes to request from the provider.")
-    oidc_username_claim: str = Field(
-        "preferred_username",
-        description="Claim with the username, which people must not be able to choose there; `a.b` is b inside a.",
-    )
-    oidc_roles_claim: str | None = Field(
-        None, description="Claim with the roles, for instance `groups`; empty: roles are assigned in the console."
-    )
-    oidc_role_map: Annotated[dict[str, str], BeforeValidator(_split_pairs)] = Field(
-        {},
-        description="`theirs=ours`, comma-separated; roles that are not listed are ignored. Empty: used unchanged.",
-    )
-    oidc_create_users: bool = Field(False, description="1 creates an account for unknown people who sign in there.")
-    oidc_link_users: Literal["without-password", "everybody"] = Field(
-        "without-password",
-        description="Which existing accounts a first sign-in is linked to by username; later ones use the provider's permanent ID.",
-    )
-    oidc_addresses_are_verified: bool = Field(
-        False,
-        description="1 trusts the e-mail address that is the username, though the provider sends no `email_verified` (Entra ID does not).",
-    )
-    oidc_session_hours: float = Field(
-        24,
-        gt=0,
-        le=24 * 365,
-        description="A session that began at the provider ends after this long; signing in again asks the provider.",
-    )
-    oidc_label: str = Field(
-        "Sign in with your organisation", min_length=1, max_length=60, description="Label of the sign-in button."
-    )
-    proxy_sign_in_header: str | None = Field(
-        None,
-        pattern=_HEADER_PATTERN,
-        description="Header in which a reverse proxy sends the username; empty: none.",
-    )
-    proxy_sign_in_from: CommaSeparated = Field(
-        [], description="Addresses or networks of the proxies that are trusted with it, comma-separated."
-    )
-    proxy_roles_header: str | None = Field(
-        None,
-        pattern=_HEADER_PATTERN,
-        description="Header with the roles, comma-separated; empty: roles are assigned in the console.",
-    )
-    proxy_create_users: bool = Field(False, description="1 creates an account for unknown usernames from a proxy.")
-    proxy_sign_out_url: str | None = Field(
-        None,
-        pattern=r"^(https?:/)?/[^/\\\s]\S*$",
-        description="Where to sign out at the proxy: an address, or a path.",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    password_sign_in: Literal["everybody", "administrators"] = "everybody"
+    """Who may sign in with a password of this system. `administrators`: only they may, and the form is one click away."""
+    oidc_issuer: str | None = None
+    """Issuer URL of the OpenID provider that people sign in at; empty: none."""
+    oidc_client_id: str | None = None
+    """Client ID of this system at the provider."""
+    oidc_client_secret: str | None = Field(None, repr=False)
+    """Client secret of this system at the provider; without it, PKCE alone."""
+    oidc_scopes: str = "openid profile email"
+    """Scopes to request from the provider."""
+    oidc_username_claim: str = "preferred_username"
+    """Claim with the username, which people must not be able to choose there; `a.b` is b inside a."""
+    oidc_roles_claim: str | None = None
+    """Claim with the roles, for instance `groups`; empty: roles are assigned in the console."""
+    oidc_role_map: Annotated[dict[str, str], BeforeValidator(_split_pairs)] = {}
+    """`theirs=ours`, comma-separated; roles that are not listed are ignored. Empty: used unchanged."""
+    oidc_create_users: bool = False
+    """1 creates an account for unknown people who sign in there."""
+    oidc_link_users: Literal["without-password", "everybody"] = "without-password"
+    """Which existing accounts a first sign-in is linked to by username; later ones use the provider's permanent ID."""
+    oidc_addresses_are_verified: bool = False
+    """1 trusts the e-mail address that is the username, though the provider sends no `email_verified` (Entra ID does not)."""
+    oidc_session_hours: float = Field(24, gt=0, le=24 * 365)
+    """A session that began at the provider ends after this long; signing in again asks the provider."""
+    oidc_label: str = Field("Sign in with your organisation", min_length=1, max_length=60)
+    """Label of the sign-in button."""
+    proxy_sign_in_header: str | None = Field(None, pattern=_HEADER_PATTERN)
+    """Header in which a reverse proxy sends the username; empty: none."""
+    proxy_sign_in_from: CommaSeparated = []
+    """Addresses or networks of the proxies that are trusted with it, comma-separated."""
+    proxy_roles_header: str | None = Field(None, pattern=_HEADER_PATTERN)
+    """Header with the roles, comma-separated; empty: roles are assigned in the console."""
+    proxy_create_users: bool = False
+    """1 creates an account for unknown usernames from a proxy."""
+    proxy_sign_out_url: str | None = Field(None, pattern=r"^(https?:/)?/[^/\\\s]\S*$")
+    """Where to sign out at the proxy: an address, or a path."""
 
     def check_sign_in(self, *, is_production: bool, proxy_hops: int) -> Iterator[str]:
         """One sentence per combination that cannot work or lets anyone in. `proxy_hops` is TRUSTED_PROXY_HOPS."""
         yield from self._check_oidc(is_production)
-        yield from self._check_proxy(proxy_hops)
+        if self.proxy_sign_in_header and not proxy_hops:
+            yield "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
+        if self.proxy_sign_in_header and not self.proxy_sign_in_from:
+            yield "PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER."
         yield from check_networks("PROXY_SIGN_IN_FROM", self.proxy_sign_in_from)
 
     def _check_oidc(self, is_production: bool) -> Iterator[str]:
@@ -107,9 +88,3 @@ class SignInSettings(BaseModel):
             yield "OIDC_ROLE_MAP: write theirs=ours, theirs=ours."
         if find_spec("authlib") is None:
             yield f"OIDC_ISSUER: {MISSING_PACKAGES_HINT.format('oidc')}"
-
-    def _check_proxy(self, proxy_hops: int) -> Iterator[str]:
-        if self.proxy_sign_in_header and not proxy_hops:
-            yield "PROXY_SIGN_IN_HEADER: needs TRUSTED_PROXY_HOPS of at least 1; without a proxy anybody could send it."
-        if self.proxy_sign_in_header and not self.proxy_sign_in_from:
-            yield "PROXY_SIGN_IN_FROM: name the addresses of the proxies that may send PROXY_SIGN_IN_HEADER."

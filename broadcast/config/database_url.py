@@ -65,7 +65,6 @@ def make_driver_arguments(uri: str) -> dict[str, Any]:
 
 
 def get_sqlite_path(uri: str) -> Path:
-    """The path of a normalized SQLite URL."""
     return Path(unquote(uri.removeprefix("sqlite:///")))
 
 

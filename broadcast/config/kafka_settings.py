@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from broadcast.config.validation import CommaSeparated
 
@@ -18,56 +18,44 @@ _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,245}")  # leaves room for ".dlt"
 class KafkaSettings(BaseModel):
     """Fields, and checks of their values and combinations."""
 
-    kafka_bootstrap_servers: CommaSeparated = Field(
-        [], description="`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."
-    )
-    kafka_topics: CommaSeparated = Field(
-        ["broadcast.events.v1"], description="Topics that events are read from, comma-separated."
-    )
-    kafka_group_id: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        description="Consumer group under which the brokers keep offsets; by default one generated for this database.",
-    )
-    kafka_bridge: Literal["elected", "every-worker"] = Field(
-        "elected",
-        description="`elected`: one worker of all reads every partition. `every-worker`: the brokers spread partitions over all.",
-    )
-    kafka_dlt: bool = Field(False, description="Write dead letters to the topic `<topic>.dlt` as well.")
-    kafka_auto_offset_reset: Literal["earliest", "latest"] = Field(
-        "earliest",
-        description="Where a group without offsets starts; also where it continues when its offsets have expired.",
-    )
-    kafka_max_poll_records: int = Field(
-        500,
-        ge=1,
-        le=500,
-        description="Most events in one transaction; also the most that are read again after a crash.",
-    )
-    kafka_api_version: str = Field(
-        "2.3",
-        pattern=r"^\d+(\.\d+)+$",
-        description="Version of the Kafka protocol; 2.3 works with Kafka 2.3 to 4.",
-    )
-    kafka_session_timeout_ms: int = Field(
-        10000, ge=1000, le=300000, description="With `every-worker`: how long the brokers wait for a dead worker."
-    )
-    kafka_request_timeout_ms: int = Field(
-        10000, ge=1000, le=300000, description="How long one request to a broker may take."
-    )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Protocol of the connection to the brokers."
-    )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="SASL mechanism used to sign in to the brokers."
-    )
-    kafka_sasl_username: str | None = Field(None, description="Username to sign in to brokers with.")
-    kafka_sasl_password: str | None = Field(None, repr=False, description="Password to sign in to brokers with.")
-    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates to verify the brokers with (PEM).")
-    kafka_ssl_certfile: Path | None = Field(None, description="Client certificate of this system (PEM).")
-    kafka_ssl_keyfile: Path | None = Field(None, description="Private key of the client certificate (PEM).")
-    kafka_ssl_check_hostname: bool = Field(True, description="0 accepts a broker's certificate for another host.")
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    kafka_bootstrap_servers: CommaSeparated = []
+    """`host:port` of Kafka brokers, comma-separated; empty leaves the bridge off."""
+    kafka_topics: CommaSeparated = ["broadcast.events.v1"]
+    """Topics that events are read from, comma-separated."""
+    kafka_group_id: str | None = Field(None, min_length=1, max_length=200)
+    """Consumer group under which the brokers keep offsets; by default one generated for this database."""
+    kafka_bridge: Literal["elected", "every-worker"] = "elected"
+    """`elected`: one worker of all reads every partition. `every-worker`: the brokers spread partitions over all."""
+    kafka_dlt: bool = False
+    """Write dead letters to the topic `<topic>.dlt` as well."""
+    kafka_auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    """Where a group without offsets starts; also where it continues when its offsets have expired."""
+    kafka_max_poll_records: int = Field(500, ge=1, le=500)
+    """Most events in one transaction; also the most that are read again after a crash."""
+    kafka_api_version: str = Field("2.3", pattern=r"^\d+(\.\d+)+$")
+    """Version of the Kafka protocol; 2.3 works with Kafka 2.3 to 4."""
+    kafka_session_timeout_ms: int = Field(10000, ge=1000, le=300000)
+    """With `every-worker`: how long the brokers wait for a dead worker."""
+    kafka_request_timeout_ms: int = Field(10000, ge=1000, le=300000)
+    """How long one request to a broker may take."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Protocol of the connection to the brokers."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """SASL mechanism used to sign in to the brokers."""
+    kafka_sasl_username: str | None = None
+    """Username to sign in to brokers with."""
+    kafka_sasl_password: str | None = Field(None, repr=False)
+    """Password to sign in to brokers with."""
+    kafka_ssl_cafile: Path | None = None
+    """CA certificates to verify the brokers with (PEM)."""
+    kafka_ssl_certfile: Path | None = None
+    """Client certificate of this system (PEM)."""
+    kafka_ssl_keyfile: Path | None = None
+    """Private key of the client certificate (PEM)."""
+    kafka_ssl_check_hostname: bool = True
+    """0 accepts a broker's certificate for another host."""
 
     def check_kafka(self) -> Iterator[str]:
         """One sentence per value or combination that cannot work."""

@@ -7,7 +7,8 @@ program is loaded).
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -21,16 +22,28 @@ from broadcast.config import database_url
 from broadcast.config.auth_settings import SignInSettings
 from broadcast.config.kafka_settings import KafkaSettings
 from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
-from broadcast.config.unknown_settings import RENAMED, list_misspelling_warnings
 from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks
 
 _ORIGIN_PATTERN = re.compile(
     r"(https?)://(?:[a-z0-9](?:[a-z0-9.-]{0,180}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9]\d{0,4}))?"
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_RATE_LIMIT_FIELD = Field(pattern=r"^\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?$")
+_RateLimit = Annotated[str, Field(pattern=r"^\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?$")]
 _HOURS_PER_YEAR = 24 * 366
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+RENAMED = {  # in 0.2.0; the old names are refused at start for one version
+    "FORWARDED_HOPS": "TRUSTED_PROXY_HOPS",
+    "FIGURES_PER_PERSON": "STATS_PER_RECIPIENT",
+    "DATABASE_BUSY_SECONDS": "DATABASE_LOCK_TIMEOUT_SECONDS",
+    "DRAFTS_PER_PERSON": "DRAFTS_PER_USER",
+    "PLAN_GRACE_MINUTES": "SCHEDULE_GRACE_MINUTES",
+    "EVENT_RULES_OTHERS": "EVENT_RULES_DEFAULT",
+    "OIDC_CREATE_PEOPLE": "OIDC_CREATE_USERS",
+    "OIDC_LINK_PEOPLE": "OIDC_LINK_USERS",
+    "PROXY_CREATE_PEOPLE": "PROXY_CREATE_USERS",
+}
+_MIN_SIMILARITY = 0.84  # HEARTBEAT_SECOND and HEARTBEAT_SECONDS score 0.97, HOSTNAME and HOST 0.67
+_MIN_NAME_CHARACTERS = 6  # PORTS or HOSTS may belong to another program
 
 
 class SettingsError(Exception):
@@ -40,176 +53,122 @@ class SettingsError(Exception):
 class Settings(SignInSettings, KafkaSettings):
     """Strict and frozen. Names of durations end in their unit; sizes are in bytes."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     _misspelling_warnings: list[str] = PrivateAttr([])
 
-    app_env: Literal["development", "production", "test"] = Field(
-        "development",
-        description="Environment. `production` refuses demo users, a weak key and plain-HTTP cookies.",
-    )
-    app_name: str = Field("Broadcast", max_length=60, description="The name shown on every page.")
-    host: str = Field("127.0.0.1", description="Address that gunicorn listens on.")
-    port: int = Field(8000, ge=1, le=65535, description="Port that gunicorn listens on.")
-    web_concurrency: int = Field(2, ge=1, le=64, description="Number of gunicorn workers.")
-    max_requests: int = Field(
-        0,
-        ge=0,
-        le=1_000_000_000,
-        description="A worker is replaced after about this many requests; 0 never. Its streams reconnect.",
-    )
-    access_log: bool = Field(False, description="1 writes a line for each request to standard output.")
-    data_dir: Path = Field(Path("var"), description="Folder for local data: database, key, Redis socket, metrics.")
-    demo: bool = Field(
-        False, description="Create demo users and a few broadcasts at start (`make run` sets 1). Refused in production."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
-    log_format: Literal["console", "json"] = Field("console", description="`json` writes one object per line.")
+    app_env: Literal["development", "production", "test"] = "development"
+    """Environment. `production` refuses demo users, a weak key and plain-HTTP cookies."""
+    app_name: str = Field("Broadcast", max_length=60)
+    """The name shown on every page."""
+    host: str = "127.0.0.1"
+    """Address that gunicorn listens on."""
+    port: int = Field(8000, ge=1, le=65535)
+    """Port that gunicorn listens on."""
+    web_concurrency: int = Field(2, ge=1, le=64)
+    """Number of gunicorn workers."""
+    max_requests: int = Field(0, ge=0, le=1_000_000_000)
+    """A worker is replaced after about this many requests; 0 never. Its streams reconnect."""
+    access_log: bool = False
+    """1 writes a line for each request to standard output."""
+    data_dir: Path = Path("var")
+    """Folder for local data: database, key, Redis socket, metrics."""
+    demo: bool = False
+    """Create demo users and a few broadcasts at start (`make run` sets 1). Refused in production."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged."""
+    log_format: Literal["console", "json"] = "console"
+    """`json` writes one object per line."""
 
-    otel_exporter_otlp_endpoint: str | None = Field(
-        None,
-        pattern=r"^https?://",
-        description="Collector that traces are sent to, as OTLP over HTTP; empty: no tracing.",
-    )
+    otel_exporter_otlp_endpoint: str | None = Field(None, pattern=r"^https?://")
+    """Collector that traces are sent to, as OTLP over HTTP; empty: no tracing."""
 
-    database_url: str | None = Field(
-        None,
-        description="`postgresql://…` or `sqlite:////path/to/file`; without it, SQLite in `DATA_DIR`. Several servers: `postgresql://user@first:5432,second:5432/name` uses the writable one.",
-        repr=False,
-    )
-    database_pool_size: int = Field(
-        10, ge=1, le=200, description="Database connections that a worker keeps; as many again under load."
-    )
-    database_lock_timeout_seconds: float = Field(
-        2.5, gt=0, le=30, description="How long a write waits for a locked database before it answers 503."
-    )
-    redis_url: str | None = Field(
-        None,
-        description="`redis://…`, `unix://…`, `redis+sentinel://host,host/name` or `redis+cluster://host,host`; without it, workers poll the log once a second and limits count per worker.",
-    )
+    database_url: str | None = Field(None, repr=False)
+    """`postgresql://…` or `sqlite:////path/to/file`; without it, SQLite in `DATA_DIR`. Several servers: `postgresql://user@first:5432,second:5432/name` uses the writable one."""
+    database_pool_size: int = Field(10, ge=1, le=200)
+    """Database connections that a worker keeps; as many again under load."""
+    database_lock_timeout_seconds: float = Field(2.5, gt=0, le=30)
+    """How long a write waits for a locked database before it answers 503."""
+    redis_url: str | None = None
+    """`redis://…`, `unix://…`, `redis+sentinel://host,host/name` or `redis+cluster://host,host`; without it, workers poll the log once a second and limits count per worker."""
 
-    secret_key: str | None = Field(
-        None,
-        description="Signs cookies: 32 random characters or more; without it, the file `secret_key` in `DATA_DIR`.",
-    )
-    secret_key_fallbacks: CommaSeparated = Field(
-        [], description="Older keys still accepted while rotating, comma-separated."
-    )
-    trusted_hosts: CommaSeparated = Field([], description="Host names accepted, comma-separated; empty accepts all.")
-    trusted_proxy_hops: int = Field(
-        0, ge=0, le=5, description="Number of reverse proxies in front whose X-Forwarded-For and -Proto are trusted."
-    )
-    metrics_from: CommaSeparated = Field(
-        [],
-        description="Addresses or networks that may ask for `/metrics` without a token, comma-separated, like `127.0.0.1`; no proxy may pass it on from there.",
-    )
-    embed_origins: CommaSeparated = Field(
-        [],
-        description="Sites whose pages may show an inbox (docs/embedding.md), like `https://intranet.example`, comma-separated; empty: none.",
-    )
-    session_idle_hours: float = Field(
-        24 * 7, gt=0, le=_HOURS_PER_YEAR, description="A session unused for this long ends."
-    )
-    session_max_hours: float = Field(
-        24 * 30, gt=0, le=_HOURS_PER_YEAR, description="A session ends after this long even if it is used."
-    )
+    secret_key: str | None = None
+    """Signs cookies: 32 random characters or more; without it, the file `secret_key` in `DATA_DIR`."""
+    secret_key_fallbacks: CommaSeparated = []
+    """Older keys still accepted while rotating, comma-separated."""
+    trusted_hosts: CommaSeparated = []
+    """Host names accepted, comma-separated; empty accepts all."""
+    trusted_proxy_hops: int = Field(0, ge=0, le=5)
+    """Number of reverse proxies in front whose X-Forwarded-For and -Proto are trusted."""
+    metrics_from: CommaSeparated = []
+    """Addresses or networks that may ask for `/metrics` without a token, comma-separated, like `127.0.0.1`; no proxy may pass it on from there."""
+    embed_origins: CommaSeparated = []
+    """Sites whose pages may show an inbox (docs/embedding.md), like `https://intranet.example`, comma-separated; empty: none."""
+    session_idle_hours: float = Field(24 * 7, gt=0, le=_HOURS_PER_YEAR)
+    """A session unused for this long ends."""
+    session_max_hours: float = Field(24 * 30, gt=0, le=_HOURS_PER_YEAR)
+    """A session ends after this long even if it is used."""
 
-    invitation_days: float = Field(
-        7.0, gt=0, le=90, description="How long an invitation to choose a first password is valid."
-    )
+    invitation_days: float = Field(7.0, gt=0, le=90)
+    """How long an invitation to choose a first password is valid."""
 
-    mandatory_categories: CommaSeparated = Field(
-        [], description="Categories whose alerts nobody can mute, comma-separated."
-    )
+    mandatory_categories: CommaSeparated = []
+    """Categories whose alerts nobody can mute, comma-separated."""
 
-    stats_per_recipient: bool = Field(
-        True,
-        description="0 hides who has read a broadcast and rounds how many have; below ten recipients nothing is shown.",
-    )
+    stats_per_recipient: bool = True
+    """0 hides who has read a broadcast and rounds how many have; below ten recipients nothing is shown."""
 
-    ratelimit_enabled: bool = Field(True, description="0 switches every limit off.")
-    limit_stream_per_user: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "200/minute", description="Streams one user may open."
-    )
-    limit_stream_per_address: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "500/minute", description="Streams one address may open; an IPv6 /64 is one address."
-    )
-    limit_publish_per_user: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "10/minute", description="Send requests of one user: creating, sending, showing again, reminding, redriving."
-    )
-    limit_login_per_account: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "10/minute", description="Sign-in attempts with one username from one address."
-    )
-    limit_login_per_address: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "60/minute", description="Sign-in attempts from one address; an IPv6 /64 is one address."
-    )
-    limit_default: Annotated[str, _RATE_LIMIT_FIELD] = Field(
-        "1200/minute",
-        description="All other requests together, of one user, or of one address when not signed in.",
-    )
+    ratelimit_enabled: bool = True
+    """0 switches every limit off."""
+    limit_stream_per_user: _RateLimit = "200/minute"
+    """Streams one user may open."""
+    limit_stream_per_address: _RateLimit = "500/minute"
+    """Streams one address may open; an IPv6 /64 is one address."""
+    limit_publish_per_user: _RateLimit = "10/minute"
+    """Send requests of one user: creating, sending, showing again, reminding, redriving."""
+    limit_login_per_account: _RateLimit = "10/minute"
+    """Sign-in attempts with one username from one address."""
+    limit_login_per_address: _RateLimit = "60/minute"
+    """Sign-in attempts from one address; an IPv6 /64 is one address."""
+    limit_default: _RateLimit = "1200/minute"
+    """All other requests together, of one user, or of one address when not signed in."""
 
-    undo_seconds: float = Field(
-        10.0,
-        ge=0,
-        le=60,
-        description="How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once.",
-    )
-    drafts_per_user: int = Field(100, ge=1, le=10000, description="Drafts that one user may have at a time.")
+    undo_seconds: float = Field(10.0, ge=0, le=60)
+    """How long a broadcast sent from the console waits, so that it can be undone; 0 sends at once."""
+    drafts_per_user: int = Field(100, ge=1, le=10000)
+    """Drafts that one user may have at a time."""
 
-    schedule_grace_minutes: float = Field(
-        15.0,
-        ge=1,
-        le=10080,
-        description="How late a scheduled broadcast is still sent automatically; later ones wait for a decision.",
-    )
+    schedule_grace_minutes: float = Field(15.0, ge=1, le=10080)
+    """How late a scheduled broadcast is still sent automatically; later ones wait for a decision."""
 
-    tail_poll_seconds: float = Field(
-        1.0, gt=0, le=60, description="Longest time between reads of the log when no notification comes."
-    )
-    heartbeat_seconds: float = Field(
-        15.0, gt=0, le=300, description="Silence after which a stream gets a HEARTBEAT, ± 20 %."
-    )
-    stream_max_age_seconds: float = Field(
-        600.0, gt=0, le=86400, description="A stream ends after this long, ± 20 %, and is reopened."
-    )
-    stream_backlog_bytes: int = Field(
-        65536,
-        ge=1024,
-        le=16_777_216,
-        description="Bytes waiting for one client before it is closed as a slow consumer.",
-    )
-    streams_per_worker: int = Field(
-        12000, ge=1, le=1_000_000, description="Open streams a worker holds before it answers BUSY."
-    )
-    streams_per_user: int = Field(8, ge=1, le=1_000_000, description="Open streams of one user in one worker.")
-    streams_per_address: int = Field(1000, ge=1, le=1_000_000, description="Open streams of one address in one worker.")
-    replay_events: int = Field(
-        10000,
-        ge=1,
-        le=100000,
-        description="Newest events kept in memory. A cursor further back is served from the log, up to 200 events; then RESET.",
-    )
+    tail_poll_seconds: float = Field(1.0, gt=0, le=60)
+    """Longest time between reads of the log when no notification comes."""
+    heartbeat_seconds: float = Field(15.0, gt=0, le=300)
+    """Silence after which a stream gets a HEARTBEAT, ± 20 %."""
+    stream_max_age_seconds: float = Field(600.0, gt=0, le=86400)
+    """A stream ends after this long, ± 20 %, and is reopened."""
+    stream_backlog_bytes: int = Field(65536, ge=1024, le=16_777_216)
+    """Bytes waiting for one client before it is closed as a slow consumer."""
+    streams_per_worker: int = Field(12000, ge=1, le=1_000_000)
+    """Open streams a worker holds before it answers BUSY."""
+    streams_per_user: int = Field(8, ge=1, le=1_000_000)
+    """Open streams of one user in one worker."""
+    streams_per_address: int = Field(1000, ge=1, le=1_000_000)
+    """Open streams of one address in one worker."""
+    replay_events: int = Field(10000, ge=1, le=100000)
+    """Newest events kept in memory. A cursor further back is served from the log, up to 200 events; then RESET."""
 
-    event_rules: Path | None = Field(
-        None, description="TOML file with the source rules; without it, only the contract applies."
-    )
-    event_rules_default: Literal["refuse", "allow"] = Field(
-        "refuse",
-        description="What happens to an event that matches no rule of `EVENT_RULES`. `allow` lets it use any audience and priority.",
-    )
+    event_rules: Path | None = None
+    """TOML file with the source rules; without it, only the contract applies."""
+    event_rules_default: Literal["refuse", "allow"] = "refuse"
+    """What happens to an event that matches no rule of `EVENT_RULES`. `allow` lets it use any audience and priority."""
 
-    retention_log_days: int = Field(
-        30,
-        ge=0,
-        le=3650,
-        description="Events older than this are deleted from the log; a client away for longer gets RESET. 0 keeps all.",
-    )
-    retention_ended_days: int = Field(
-        0, ge=0, le=36500, description="Broadcasts that ended longer ago are deleted with their receipts. 0 keeps all."
-    )
-    retention_receipts_days: int = Field(
-        0, ge=0, le=36500, description="Receipts of broadcasts that ended longer ago are deleted. 0 keeps all."
-    )
+    retention_log_days: int = Field(30, ge=0, le=3650)
+    """Events older than this are deleted from the log; a client away for longer gets RESET. 0 keeps all."""
+    retention_ended_days: int = Field(0, ge=0, le=36500)
+    """Broadcasts that ended longer ago are deleted with their receipts. 0 keeps all."""
+    retention_receipts_days: int = Field(0, ge=0, le=36500)
+    """Receipts of broadcasts that ended longer ago are deleted. 0 keeps all."""
 
     @model_validator(mode="after")
     def _reject_unsafe(self) -> Self:
@@ -281,7 +240,9 @@ class Settings(SignInSettings, KafkaSettings):
             settings = cls(**values)
         except ValidationError as problem:
             raise SettingsError("\n".join(map(_describe_error, problem.errors()))) from None
-        settings._misspelling_warnings = list_misspelling_warnings(environ, {name.upper() for name in cls.model_fields})
+        settings._misspelling_warnings = _list_misspelling_warnings(
+            environ, {name.upper() for name in cls.model_fields}
+        )
         return settings
 
     @property
@@ -337,6 +298,16 @@ def _describe_error(problem: dict) -> str:
     name = str(problem["loc"][0])
     description = Settings.model_fields[name].description
     return f"{name.upper()}: {problem['msg']} (it is {problem['input']!r}). {description}"
+
+
+def _list_misspelling_warnings(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """A sentence for each of `names` that is nearly, but not exactly, one of `known`. Both in upper case."""
+    return [
+        f"{name} is not a setting and does nothing. Did you mean {nearest}?"
+        for name in names
+        if name not in known and len(name) >= _MIN_NAME_CHARACTERS
+        for nearest in get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
+    ]
 
 
 SETTINGS = AppPart[Settings]("settings")

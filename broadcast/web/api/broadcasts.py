@@ -68,15 +68,10 @@ def create():
         0 < len(idempotency_key) <= 200 and idempotency_key.isascii() and idempotency_key.isprintable()
     ):
         raise Invalid({"Idempotency-Key": "Idempotency-Key must be 1 to 200 printable ASCII characters."})
-    now, body = clock.now(), read_json_object()
+    now, by, body = clock.now(), current_identity().actor, read_json_object()
     confirmed = pop_confirmation(body)
-    published = actions.publish(
-        parse_draft(body, now=now),
-        by=current_identity().actor,
-        now=now,
-        idempotency_key=idempotency_key,
-        confirmed=confirmed,
-    )
+    draft = parse_draft(body, now=now)
+    published = actions.publish(draft, by=by, now=now, idempotency_key=idempotency_key, confirmed=confirmed)
     broadcast = get_broadcast_or_404(published.id)
     stats = viewer_stats.load_new_broadcast_stats(broadcast) if published.is_new else None
     response = jsonify(_to_json(broadcast, stats))
@@ -116,26 +111,19 @@ def edit(broadcast_id: int):
     """428 without `If-Match`; 412 with the newest version, as `current`, when it names an older one."""
     changes = read_json_object()
     confirmed = pop_confirmation(changes)
-    notify_again, acknowledge_again = _pop_flag(changes, "notifyAgain"), _pop_flag(changes, "acknowledgeAgain")
+    flags = {
+        "notify_again": _pop_flag(changes, "notifyAgain"),
+        "acknowledge_again": _pop_flag(changes, "acknowledgeAgain"),
+    }
     if not request.if_match:
         raise VersionRequired()
     version = None if request.if_match.star_tag else next(iter(request.if_match.as_set()), "")
     try:
-        actor, now = current_identity().actor, clock.now()
-        new_version = edits.edit(
-            broadcast_id,
-            changes,
-            version=version,
-            by=actor,
-            now=now,
-            notify_again=notify_again,
-            acknowledge_again=acknowledge_again,
-            confirmed=confirmed,
-        )
+        by, now = current_identity().actor, clock.now()
+        new_version = edits.edit(broadcast_id, changes, version=version, by=by, now=now, confirmed=confirmed, **flags)
     except VersionConflict as outdated:
-        response = make_error_response(
-            412, outdated.title, str(outdated), current=_to_json(get_broadcast_or_404(broadcast_id))
-        )
+        current = _to_json(get_broadcast_or_404(broadcast_id))
+        response = make_error_response(412, outdated.title, str(outdated), current=current)
         response.set_etag(outdated.version)
         return response
     response = make_response(jsonify(_to_json(get_broadcast_or_404(broadcast_id))))
@@ -198,26 +186,15 @@ def _pop_flag(changes: dict[str, Any], name: str) -> bool:
 
 def _to_json(broadcast: Broadcast, broadcast_stats: BroadcastStats | None = None) -> dict[str, Any]:
     broadcast_stats = broadcast_stats or viewer_stats.load_broadcast_stats(broadcast)
-    return broadcast.to_card().to_payload() | {
+    fields = broadcast.to_card().to_payload() | edits.to_public_fields(broadcast)
+    return fields | {
+        "targetIds": sorted(fields["targetIds"]),
         "status": broadcast.status,
         "seq": broadcast.seq,
-        "targetIds": _get_target_ids(broadcast),
-        "targetMatch": "ALL" if broadcast.match_all else "ANY",
-        "exceptRoles": broadcast.except_role_names,
-        "exceptIds": audiences.list_excluded_user_ids(broadcast),
-        "snapshot": broadcast.is_snapshot,
         "version": broadcast.version,
-        "scheduledAt": clock.to_rfc3339(broadcast.scheduled_at),
         "decisionReason": broadcast.decision_reason,
         "endedAt": clock.to_rfc3339(broadcast.ended_at),
         "cancelReason": broadcast.cancel_reason,
-        "closeSessions": broadcast.close_sessions,
         "receiptsDeletedAt": clock.to_rfc3339(broadcast.receipts_deleted_at),
         "stats": viewer_stats.stats_to_json(broadcast_stats),
     }
-
-
-def _get_target_ids(broadcast: Broadcast) -> list:
-    if broadcast.audience_kind == "users":
-        return sorted(audiences.list_selected_user_ids(broadcast))
-    return broadcast.role_names

@@ -1,6 +1,7 @@
 """The JSON API for dead letters: list, redrive one or all, correct, purge."""
 
 import base64
+from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, jsonify, request
@@ -62,7 +63,7 @@ def redrive_all():
     With a session, those that somebody must confirm stay behind: they are `unconfirmed`.
     """
     result = actions.redrive_all(through=dead_letters.get_newest_id(), by=current_identity().actor, now=clock.now())
-    return jsonify(done=result.done, rejected=result.rejected, left=result.left, unconfirmed=result.unconfirmed)
+    return jsonify(asdict(result))
 
 
 @blueprint.delete("/<int:letter_id>")

@@ -1,9 +1,8 @@
 """The webhook: one inbound event, under the same contract as Kafka. The response says what was wrong."""
 
-from flask import Blueprint, Response, jsonify, request, url_for
+from flask import Blueprint, jsonify, request, url_for
 
 from broadcast.actions import inbound_events
-from broadcast.actions.inbound_batch import Outcome
 from broadcast.base.errors import BroadcastError, Invalid, TooManyEvents
 from broadcast.domain import clock
 from broadcast.domain.event_source import EventOwner
@@ -24,10 +23,8 @@ blueprint = Blueprint("events", __name__, url_prefix="/api")
 def receive():
     """202 and the broadcast's address, 200 for an event that is known, 422 with the reason, 429 for too many."""
     now = clock.now()
-    record = InboundRecord(
-        value=_read_body_bytes(),
-        headers=tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers),
-    )
+    headers = tuple((name.lower(), value.encode("latin-1")) for name, value in request.headers)
+    record = InboundRecord(value=_read_body_bytes(), headers=headers)
     identity = current_identity()
     owner = EventOwner.for_account(identity.actor.user_id, identity.username)
     command = contract.read_command(record, now=now, rules=RULES.current, owner=owner)
@@ -38,7 +35,10 @@ def receive():
     metrics.inbound_events.labels("web", outcome.kind).inc()
     if outcome.rejection is not None:
         raise _to_error(outcome.rejection)
-    return _to_response(outcome)
+    response = jsonify(id=outcome.broadcast_id, outcome=outcome.kind)
+    response.status_code = 200 if outcome.kind == "repeated" else 202
+    response.headers["Location"] = url_for("api.detail", broadcast_id=outcome.broadcast_id)
+    return response
 
 
 def _read_body_bytes() -> bytes:
@@ -56,13 +56,6 @@ def _read_body_bytes() -> bytes:
         raise Invalid({"size": detail}) from None
     except Undecodable as problem:
         raise Invalid({"content-encoding": f"The body cannot be decompressed: {problem}."}) from None
-
-
-def _to_response(outcome: Outcome) -> Response:
-    response = jsonify(id=outcome.broadcast_id, outcome=outcome.kind)
-    response.status_code = 200 if outcome.kind == "repeated" else 202
-    response.headers["Location"] = url_for("api.detail", broadcast_id=outcome.broadcast_id)
-    return response
 
 
 def _to_error(rejected: Rejection) -> BroadcastError:

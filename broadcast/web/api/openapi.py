@@ -44,7 +44,6 @@ def build_document(app_name: str) -> Schema:
 
 
 def _build_paths() -> Schema:
-    """The operations by path and method."""
     paths: Schema = {}
     for route, operation in _OPERATIONS.items():
         method, path = route.split()
@@ -72,6 +71,10 @@ def _object(required: str = "", *, closed: bool = False, **properties: Schema) -
     return schema | ({"additionalProperties": False} if closed else {})
 
 
+def _extend(schema: Schema, **properties: Schema) -> Schema:
+    return schema | {"properties": schema["properties"] | properties}
+
+
 def _list(items: Schema, **keywords: Any) -> Schema:
     return {"type": "array", "items": items} | keywords
 
@@ -81,7 +84,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _text(max_length: int | None = None, min_length: int = 0) -> Schema:
-    limits = {"minLength": min_length} | ({"maxLength": max_length} if max_length else {})
+    limits = {"minLength": min_length, "maxLength": max_length}
     return {"type": "string"} | {name: value for name, value in limits.items() if value}
 
 
@@ -95,53 +98,42 @@ _IDS = _object("broadcastIds", closed=True, broadcastIds=_list(_ID, minItems=1, 
 _UNREAD = _object("unread", unread=_COUNT)
 _NAMES = _or_null(_list({"type": ["string", "integer"]}, maxItems=message.MAX_TARGETS))
 _TARGET = {
-    "targetType": {"enum": [kind.value for kind in TargetType]},
-    "targetIds": _NAMES,
-    "targetMatch": {"enum": [*(match.value for match in RoleMatch), None]},
-    "exceptRoles": _NAMES,
-    "exceptIds": _NAMES,
+    "targetType": {"enum": list(TargetType)},
+    "targetMatch": {"enum": [*RoleMatch, None]},
+    **dict.fromkeys(("targetIds", "exceptRoles", "exceptIds"), _NAMES),
     "snapshot": _or_null(_BOOLEAN),
 }
 _MESSAGE_FIELDS = {
     "title": _text(message.MAX_TITLE_CHARACTERS, 1),
     "content": _text(message.MAX_CONTENT_BYTES, 1),
-    "priority": {"enum": [*(priority.value for priority in Priority), None]},
+    "priority": {"enum": [*Priority, None]},
     "category": _or_null(_text(message.MAX_CATEGORY_CHARACTERS)),
-    "scheduledAt": _or_null(_TIME),
-    "expiresAt": _or_null(_TIME),
     "requiresAck": _or_null(_BOOLEAN),
-    "ackDueAt": _or_null(_TIME),
+    **dict.fromkeys(("scheduledAt", "expiresAt", "ackDueAt"), _or_null(_TIME)),
     "actions": _or_null(_list(_ref("Link"), maxItems=message.MAX_ACTIONS)),
 }
 _CARD = {
     "id": _ID,
     **_MESSAGE_FIELDS,
     "revision": _COUNT,
-    "contentHtml": _text(),
-    "senderName": _text(),
+    **dict.fromkeys(("contentHtml", "senderName", "why"), _text()),
     "createdAt": _TIME,
-    "publishedAt": _or_null(_TIME),
-    "editedAt": _or_null(_TIME),
-    "why": _text(),
+    **dict.fromkeys(("publishedAt", "editedAt", "repeatedAt"), _or_null(_TIME)),
     "ackRevision": _POSITIVE | {"description": "Acknowledgements of earlier revisions do not count"},
     "times": _POSITIVE,
-    "repeatedAt": _or_null(_TIME),
     "fromSource": _BOOLEAN,
 }
 _DRAFT = _MESSAGE_FIELDS | _TARGET | {"draft": _or_null(_BOOLEAN)}
-_CONFIRM_DESCRIPTION = (
-    "Only for sessions: the values that a 422 with `confirm` asks for. Send the same request again with them."
-)
-_CONFIRM = _or_null(
-    _object(closed=True, people=_or_null(_COUNT), password=_text()) | {"description": _CONFIRM_DESCRIPTION}
-)
+_CONFIRM = _object(closed=True, people=_or_null(_COUNT), password=_text()) | {
+    "description": "Only for sessions: the values that a 422 with `confirm` asks for. Send the same request again with them."
+}
 _BROADCAST_FIELDS = {
     "status": _text(),
     "seq": _or_null(_ID),
     "stats": _ref("Stats"),
     "receiptsDeletedAt": _or_null(_TIME),
     "decisionReason": {
-        "enum": [*(reason.value for reason in DecisionReason), None],
+        "enum": [*DecisionReason, None],
         "description": "Why a scheduled broadcast is no longer sent automatically: it waits until someone sends, "
         "edits or recalls it.",
     },
@@ -170,8 +162,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Delivery": _object(
         "userId username name",
         userId=_ID,
-        username=_text(),
-        name=_text(),
+        **dict.fromkeys(("username", "name"), _text()),
         **dict.fromkeys(("deliveredAt", "seenAt", "readAt", "acknowledgedAt"), _or_null(_TIME)),
         acknowledgedRevision=_or_null(_COUNT),
         acknowledgedHash=_or_null(_text()),
@@ -194,82 +185,71 @@ def _parameter(name: str, schema: Schema, location: str = "query", *, required: 
 
 def _operation(
     summary: str,
-    *parameters: Schema,
+    parameters: str = "",
+    *,
     body: Schema | None = None,
     may_be_empty: bool = False,
     **schemas_by_status: Schema | None,
 ) -> Schema:
-    """One operation. `schemas_by_status` is keyed by status, such as `_200=…`; any other status is a Problem."""
+    """One operation. `parameters` are names in `_PARAMETERS`, with spaces between. `schemas_by_status` is keyed by
+    status, such as `_200=…`; any other status is a Problem.
+    """
     responses = {status.removeprefix("_"): _response("Done.", schema) for status, schema in schemas_by_status.items()}
-    operation = {"summary": summary, "parameters": list(parameters), "responses": responses}
-    operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
+    responses["default"] = _PROBLEM
+    operation = {"summary": summary, "parameters": [_PARAMETERS[name] for name in parameters.split()]}
     if body is not None:
         operation["requestBody"] = {"required": not may_be_empty, "content": {"application/json": {"schema": body}}}
-    return operation
-
-
-def _stream_operation(summary: str, *parameters: Schema) -> Schema:
-    operation = _operation(summary, *parameters)
-    operation["responses"]["200"] = _response("Server-sent events.", _text(), "text/event-stream")
-    return operation
+    return operation | {"responses": responses}
 
 
 def _page_schema(schema: Schema, **properties: Schema) -> Schema:
     return _object("items next", items=_list(schema), next=_or_null(_text()), **properties)
 
 
-_AFTER = _parameter("after", {"type": "string", "pattern": "^[0-9]{1,18}$"})
-_LIMIT = _parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE})
-_IDEMPOTENCY_KEY = _parameter("Idempotency-Key", {"type": "string", "pattern": "^[ -~]{1,200}$"}, "header")
-_IF_MATCH = _parameter("If-Match", _text(), "header", required=True)
-_FILTERS = [_parameter("category", _text()), _parameter("priority", _text()), _parameter("q", _text())]
-_REDRIVE_BODY = _object(closed=True, value=_or_null(_text()), confirm=_CONFIRM)
-_CANCEL_BODY = _object(closed=True, reason=_text(500, 1))
+_PROBLEM = {"$ref": "#/components/responses/Problem"}
+_EVENT_STREAM = _response("Server-sent events.", _text(), "text/event-stream")
+_PARAMETERS = {
+    "after": _parameter("after", {"type": "string", "pattern": "^[0-9]{1,18}$"}),
+    "limit": _parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}),
+    "view": _parameter("view", {"enum": list(inbox.VIEWS)}),
+    "filter": _parameter("filter", {"enum": list(broadcasts.STATUS_FILTERS)}),
+    **{name: _parameter(name, _text()) for name in ("category", "priority", "q", "sort", "status", "connectionId")},
+    "reason": _parameter("reason", _text(500)),
+    "through": _parameter("through", _COUNT),
+    "userId": _parameter("userId", _ID),
+    "messageId": _parameter("messageId", _ID, required=True),
+    "cursor": _parameter("after", _text()),
+    "Last-Event-ID": _parameter("Last-Event-ID", _text(), "header"),
+    "Idempotency-Key": _parameter("Idempotency-Key", {"type": "string", "pattern": "^[ -~]{1,200}$"}, "header"),
+    "If-Match": _parameter("If-Match", _text(), "header", required=True),
+    "If-None-Match": _parameter("If-None-Match", _text(), "header"),
+}
 _ACKNOWLEDGE_AGAIN = _BOOLEAN | {
     "default": False,
     "description": "For a live broadcast: true asks everyone to acknowledge again and shows it again; false is a "
     "correction that keeps existing acknowledgements",
 }
-_EDIT_BODY = _object(
-    closed=True,
-    **_MESSAGE_FIELDS,
-    **_TARGET,
-    notifyAgain=_BOOLEAN,
-    acknowledgeAgain=_ACKNOWLEDGE_AGAIN,
-    confirm=_CONFIRM,
-)
+_EDIT_FLAGS = {"notifyAgain": _BOOLEAN, "acknowledgeAgain": _ACKNOWLEDGE_AGAIN, "confirm": _or_null(_CONFIRM)}
+_SNOOZED = {"until": _TIME, "timeZone": _text(), "untilLocal": _TIME, "left": _COUNT, "because": _or_null(_text())}
+_TEXTS = dict.fromkeys(("hash", "title", "content"), _text())
 _ACKNOWLEDGED_TEXT = _object(
-    "revision hash title content actions",
-    revision=_COUNT,
-    hash=_text(),
-    title=_text(),
-    content=_text(),
-    actions=_list(_ref("Link")),
+    "revision hash title content actions", revision=_COUNT, **_TEXTS, actions=_list(_ref("Link"))
 )
+_MARKABLE_VIEWS = [view for view in inbox.VIEWS if view != "ended"]
 # by method and path; the names in a path are ids
 _OPERATIONS: dict[str, Schema] = {
     "GET /api/openapi.json": _operation("This API description", _200=_ANY_OBJECT) | {"security": []},
-    "GET /api/sse/connect": _stream_operation(
-        "The stream of your messages",
-        _parameter("after", _text()),
-        _parameter("Last-Event-ID", _text(), "header"),
-        _parameter("userId", _ID),
-        _parameter("connectionId", _text()),
-    ),
-    "POST /api/sse/disconnect": _operation("Close one of your streams", _parameter("connectionId", _text()), _204=None),
+    "GET /api/sse/connect": _operation("The stream of your messages", "cursor Last-Event-ID userId connectionId")
+    | {"responses": {"200": _EVENT_STREAM, "default": _PROBLEM}},
+    "POST /api/sse/disconnect": _operation("Close one of your streams", "connectionId", _204=None),
     "GET /api/sse/stats": _operation("Open streams of all workers (admin)", _200=_ANY_OBJECT),
     "GET /api/sse/connected/{user_id}": _operation(
         "Whether somebody has a stream open", _200=_object(connected=_BOOLEAN)
     ),
-    "POST /api/sse/read": _operation(
-        "Mark one message read", _parameter("messageId", _ID, required=True), _200=_UNREAD
-    ),
+    "POST /api/sse/read": _operation("Mark one message read", "messageId", _200=_UNREAD),
     "GET /api/user/messages": _operation(
         "Your inbox, newest first",
-        _parameter("view", {"enum": list(inbox.VIEWS)}),
-        *_FILTERS,
-        _AFTER,
-        _LIMIT,
+        "view category priority q after limit",
         _200=_page_schema(_ref("Message"), unread=_COUNT, asOf=_COUNT, cursor=_text(), userId=_ID),
     ),
     **{
@@ -282,36 +262,21 @@ _OPERATIONS: dict[str, Schema] = {
     "POST /api/user/messages/acknowledge": _operation(
         "Acknowledge messages at the `revisions` that were shown, by message id, or at the current ones. "
         "A message whose text has changed is refused: with 409 if it is the only one, otherwise listed in `refused`",
-        body=_object(
-            "broadcastIds",
-            closed=True,
-            **_IDS["properties"],
-            revisions=_or_null(_ANY_OBJECT | {"additionalProperties": _ID}),
-        ),
-        _200=_object("unread", unread=_COUNT, refused=_list(_ID)),
+        body=_extend(_IDS, revisions=_or_null(_ANY_OBJECT | {"additionalProperties": _ID})),
+        _200=_extend(_UNREAD, refused=_list(_ID)),
     ),
     "POST /api/user/messages/snooze": _operation(
         "Hide messages until a time",
         body=_object("broadcastIds until", **_IDS["properties"], until=_TIME),
-        _200=_object(
-            "unread until timeZone untilLocal",
-            unread=_COUNT,
-            until=_TIME,
-            timeZone=_text(),
-            untilLocal=_TIME,
-            left=_COUNT,
-            because=_or_null(_text()),
-        ),
+        _200=_object("unread until timeZone untilLocal", unread=_COUNT, **_SNOOZED),
     ),
     "POST /api/user/messages/read-all": _operation(
         "Mark all messages that match a filter read",
         may_be_empty=True,
         body=_object(
             closed=True,
-            view={"enum": [view for view in inbox.VIEWS if view != "ended"]},
-            category=_text(),
-            priority=_text(),
-            q=_text(),
+            view={"enum": _MARKABLE_VIEWS},
+            **dict.fromkeys(("category", "priority", "q"), _text()),
             through=_or_null(_COUNT),
         ),
         _200=_UNREAD,
@@ -321,41 +286,33 @@ _OPERATIONS: dict[str, Schema] = {
         "Replace your alert preferences", body=_ref("Preferences"), _200=_ref("Preferences")
     ),
     "GET /api/admin/broadcasts": _operation(
-        "Broadcasts, newest first (admin)",
-        _parameter("filter", {"enum": list(broadcasts.STATUS_FILTERS)}),
-        _parameter("q", _text()),
-        _AFTER,
-        _LIMIT,
-        _200=_page_schema(_ref("Broadcast")),
+        "Broadcasts, newest first (admin)", "filter q after limit", _200=_page_schema(_ref("Broadcast"))
     ),
     "POST /api/admin/broadcasts": _operation(
         "Publish, schedule or draft (admin)",
-        _IDEMPOTENCY_KEY,
-        body=_object("title content targetType", closed=True, **_DRAFT, confirm=_CONFIRM),
+        "Idempotency-Key",
+        body=_extend(_SCHEMAS["Draft"], confirm=_or_null(_CONFIRM)),
         _200=_ref("Broadcast"),
         _201=_ref("Broadcast"),
     ),
     "GET /api/admin/broadcasts/{broadcast_id}": _operation(
-        "One broadcast (admin)", _parameter("If-None-Match", _text(), "header"), _200=_ref("Broadcast"), _304=None
+        "One broadcast (admin)", "If-None-Match", _200=_ref("Broadcast"), _304=None
     ),
     "PATCH /api/admin/broadcasts/{broadcast_id}": _operation(
-        "Edit (admin)", _IF_MATCH, body=_EDIT_BODY, _200=_ref("Broadcast")
+        "Edit (admin)",
+        "If-Match",
+        body=_object(closed=True, **_MESSAGE_FIELDS, **_TARGET, **_EDIT_FLAGS),
+        _200=_ref("Broadcast"),
     ),
-    "DELETE /api/admin/broadcasts/{broadcast_id}": _operation(
-        "Recall (admin)", _parameter("reason", _text(500)), _200=_ref("Broadcast")
-    ),
+    "DELETE /api/admin/broadcasts/{broadcast_id}": _operation("Recall (admin)", "reason", _200=_ref("Broadcast")),
     "POST /api/admin/broadcasts/{broadcast_id}/cancel": _operation(
-        "Recall (admin)", body=_CANCEL_BODY, may_be_empty=True, _200=_ref("Broadcast")
+        "Recall (admin)", body=_object(closed=True, reason=_text(500, 1)), may_be_empty=True, _200=_ref("Broadcast")
     ),
     "GET /api/admin/broadcasts/{broadcast_id}/stats": _operation(
         "Delivery statistics of a broadcast (admin)", _200=_ref("Stats")
     ),
     "GET /api/admin/broadcasts/{broadcast_id}/deliveries": _operation(
-        "Delivery statistics by recipient (admin)",
-        _parameter("sort", _text()),
-        _AFTER,
-        _LIMIT,
-        _200=_page_schema(_ref("Delivery")),
+        "Delivery statistics by recipient (admin)", "sort after limit", _200=_page_schema(_ref("Delivery"))
     ),
     "GET /api/admin/broadcasts/{broadcast_id}/revisions": _operation(
         "The texts that people acknowledged (admin)",
@@ -365,21 +322,17 @@ _OPERATIONS: dict[str, Schema] = {
         "Remind recipients who have not read it (admin)", _200=_object("reminded", reminded=_or_null(_COUNT))
     ),
     "GET /api/admin/dlt": _operation(
-        "Dead letters: events that could not be published (admin)",
-        _parameter("status", _text()),
-        _AFTER,
-        _LIMIT,
-        _200=_page_schema(_ANY_OBJECT),
+        "Dead letters: events that could not be published (admin)", "status after limit", _200=_page_schema(_ANY_OBJECT)
     ),
     "DELETE /api/admin/dlt": _operation(
-        "Purge all waiting dead letters (admin)", _parameter("through", _COUNT), _200=_object("purged", purged=_COUNT)
+        "Purge all waiting dead letters (admin)", "through", _200=_object("purged", purged=_COUNT)
     ),
     "POST /api/admin/dlt/redrive": _operation("Redrive all waiting dead letters (admin)", _200=_ANY_OBJECT),
     "GET /api/admin/dlt/{letter_id}": _operation("One dead letter (admin)", _200=_ANY_OBJECT),
     "DELETE /api/admin/dlt/{letter_id}": _operation("Purge a dead letter (admin)", _204=None),
     "POST /api/admin/dlt/{letter_id}/redrive": _operation(
         "Redrive a dead letter, unchanged or with `value` (admin)",
-        body=_REDRIVE_BODY,
+        body=_object(closed=True, value=_or_null(_text()), confirm=_or_null(_CONFIRM)),
         may_be_empty=True,
         _200=_ANY_OBJECT,
     ),

@@ -26,12 +26,9 @@ def change_password():
     try:
         if form.get("new") != form.get("again"):
             raise Invalid({"again": "The passwords do not match."})
+        current, new, kept_id = form.get("current", ""), form.get("new", ""), identity.session_id
         flask.session["token"] = accounts.change_password(
-            form.get("current", ""),
-            form.get("new", ""),
-            by=identity.actor,
-            now=clock.now(),
-            kept_session_id=identity.session_id,
+            current, new, by=identity.actor, now=clock.now(), kept_session_id=kept_id
         )
     except Invalid as invalid:
         fields = {"new" if name == "password" else name: sentence for name, sentence in invalid.fields.items()}

@@ -1,9 +1,10 @@
 """Sign-in and sign-out: by password, OpenID provider or reverse proxy."""
 
 from datetime import datetime
+from typing import Any
 
 import flask
-from flask import Blueprint, Flask, Response, current_app, g, jsonify, redirect, request, url_for
+from flask import Blueprint, Flask, Response, g, jsonify, make_response, redirect, request, url_for
 from flask_wtf.csrf import generate_csrf
 
 from broadcast.actions import external_login, sessions
@@ -25,6 +26,7 @@ from broadcast.web.auth.proxy import PROXY_SIGN_IN
 from broadcast.web.core import limits, resumable_forms
 from broadcast.web.core.error_handlers import SIGN_IN_PAGE
 from broadcast.web.core.identity import allow, current_identity
+from broadcast.web.core.lookup import or_404
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.resumable_forms import SavedForm
 
@@ -53,13 +55,9 @@ def login():
     external_identity = proxy and proxy.read_external_identity(request)
     if external_identity is None:
         return _render_login(next_path=target)
+    trust = ProviderTrust(may_create_users=SETTINGS.current.proxy_create_users)
     try:
-        return _sign_in_externally(
-            external_identity,
-            ProviderTrust(may_create_users=SETTINGS.current.proxy_create_users),
-            target,
-            is_by_proxy=True,
-        )
+        return _sign_in_externally(external_identity, trust, target, is_by_proxy=True)
     except SignInRefused as refused:
         return _render_refusal(refused, next_path=target)
 
@@ -98,10 +96,9 @@ def sign_in_with_password(username: str, password: str, *, now: datetime, is_adm
 
 def _render_resume_login(saved_form: SavedForm) -> Response:
     """The sign-in page for a form that was posted without a session. The form is restored as typed after sign-in."""
-    signed_form = resumable_forms.sign(saved_form)
     error = "Your session has ended. Sign in again to continue. Your text is kept."
-    body = _render_login(error=error, signed_form=signed_form, saved_form=saved_form)
-    return current_app.make_response((body, NotSignedIn.status))
+    body = _render_login(error=error, kept=resumable_forms.sign(saved_form), posted=saved_form)
+    return make_response(body, NotSignedIn.status)
 
 
 def _start_session(token: str, *, is_by_proxy: bool = False) -> None:
@@ -142,16 +139,12 @@ def oidc_callback():
 @allow("provider")
 def oidc_backchannel_logout():
     """The provider reports that a session has ended. No browser is involved; only the token's signature counts."""
+    logout_token = request.form.get("logout_token", "")[:_MAX_LOGOUT_TOKEN_CHARACTERS]
     try:
-        logout = _get_provider_or_404().parse_logout_token(
-            request.form.get("logout_token", "")[:_MAX_LOGOUT_TOKEN_CHARACTERS]
-        )
-        external_login.end_sessions(logout, now=clock.now())
-    except Invalid as invalid:
-        response = jsonify(error="invalid_request", error_description=str(invalid))
-        response.status_code = 400
-    else:
+        external_login.end_sessions(_get_provider_or_404().parse_logout_token(logout_token), now=clock.now())
         response = Response(status=200)
+    except Invalid as invalid:
+        response = make_response(jsonify(error="invalid_request", error_description=str(invalid)), 400)
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -205,35 +198,21 @@ def _redirect_to(target: str) -> Response:
     return redirect(target if _is_local_path(target) else url_for("inbox.index"), 303)
 
 
-def _render_refusal(
-    problem: BroadcastError, *, next_path: str, username: str = "", should_show_password: bool = False
-) -> tuple[str, int]:
-    return _render_login(
-        username=username, error=str(problem), next_path=next_path, should_show_password=should_show_password
-    ), problem.status
+def _render_refusal(problem: BroadcastError, **values: Any) -> tuple[str, int]:
+    return _render_login(error=str(problem), **values), problem.status
 
 
-def _render_login(
-    *,
-    username: str = "",
-    error: str | None = None,
-    next_path: str = "",
-    should_show_password: bool = False,
-    signed_form: str | None = None,
-    saved_form: SavedForm | None = None,
-) -> str:
-    """The sign-in page. `signed_form` is carried to the page after sign-in; `saved_form` is posted again after a
-    sign-in in another tab.
+def _render_login(*, next_path: str = "", should_show_password: bool = False, **values: Any) -> str:
+    """The sign-in page, with `username` and `error`. The form `kept`, signed, is carried to the page after sign-in;
+    `posted` is the same form, to post again after a sign-in in another tab.
     """
     settings = SETTINGS.current
     is_password_requested = should_show_password or request.args.get("with") == "password"
+    values = {"username": "", "error": None, "kept": request.form.get("kept", ""), "posted": None} | values
     return render_page(
         "auth/login.html",
-        username=username,
-        error=error,
+        **values,
         next=next_path,
-        kept=request.form.get("kept", "") if signed_form is None else signed_form,
-        posted=saved_form,
         demo_people=DEMO_USERS if settings.demo else [],
         organisation=settings.oidc_label if settings.oidc_issuer else None,
         with_password=is_password_requested or settings.password_sign_in == "everybody",
@@ -242,11 +221,7 @@ def _render_login(
 
 
 def _get_provider_or_404() -> OidcProvider:
-    """Raises NotFound when no provider is configured."""
-    provider = OIDC_PROVIDER.current
-    if provider is None:
-        raise NotFound()
-    return provider
+    return or_404(OIDC_PROVIDER.current, NotFound.sentence)
 
 
 def _has_external_login() -> bool:

@@ -6,7 +6,7 @@ seconds, and the worker's other requests go on meanwhile.
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import flask
@@ -16,13 +16,15 @@ from flask import Flask, Response
 from broadcast.base.app_parts import AppPart
 from broadcast.base.errors import IdentityProviderUnavailable, Invalid, SignInRefused
 from broadcast.config.settings import Settings
+from broadcast.domain import clock
 from broadcast.domain.external_identity import ExternalIdentity, ProviderLogout
-from broadcast.web.auth import logout_tokens
 
 _TIMEOUT_SECONDS = 5.0  # for each request to the provider
-_LEEWAY_SECONDS = 30  # allowed clock difference to the provider
+_LEEWAY = timedelta(seconds=30)  # allowed clock difference to the provider
 _SIGNATURE_ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-_MAX_CHARACTERS = 255  # of a subject, by the specification
+_MAX_CHARACTERS = 255  # of a subject, by the specification, and of a session id
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+_MAX_LOGOUT_TOKEN_AGE = timedelta(minutes=10)  # older tokens are rejected, whatever their `exp`
 _CLIENT_NAME = "oidc"
 _MIN_KEY_REFRESH_SECONDS = 10.0  # between two key refreshes because of an unknown key id
 _log = structlog.get_logger(__name__)
@@ -73,9 +75,11 @@ class OidcProvider:
         """Who signed in. Checks state, code, signature, issuer, audience, times and nonce. Raises SignInRefused."""
         try:
             self._load_metadata()
-            token = self._client.authorize_access_token(
-                claims_options=self._build_claims_options(), leeway=_LEEWAY_SECONDS
-            )
+            claims_options = {  # Authlib's own audience check is too loose
+                "iss": {"essential": True, "value": self._client.server_metadata["issuer"]},
+                "aud": {"essential": True, "value": self._settings.oidc_client_id},
+            }
+            token = self._client.authorize_access_token(claims_options=claims_options, leeway=_LEEWAY.seconds)
             claims, id_token_claims = self._collect_claims(token), token["userinfo"]
         except self._refusal_errors as problem:
             _log.warning("oidc.refused", problem=f"{type(problem).__name__}: {problem}"[:300])
@@ -98,7 +102,7 @@ class OidcProvider:
         except self._unavailable_errors as problem:
             raise self._to_unavailable_error(problem) from problem
         try:
-            return logout_tokens.validate(
+            return _validate_logout_token(
                 claims, settings=self._settings, issuer=self._client.server_metadata["issuer"]
             )
         except ValueError as problem:
@@ -155,11 +159,6 @@ class OidcProvider:
         if self._settings.oidc_client_secret and "client_secret_basic" not in auth_methods:
             metadata["token_endpoint_auth_method"] = "client_secret_post"
 
-    def _build_claims_options(self) -> dict[str, Any]:
-        """The claims that an id_token must have. Authlib's own audience check is too loose."""
-        audience = {"essential": True, "value": self._settings.oidc_client_id}
-        return {"iss": {"essential": True, "value": self._client.server_metadata["issuer"]}, "aud": audience}
-
     def _collect_claims(self, token: dict[str, Any]) -> dict[str, Any]:
         """The claims about the user: from the id_token, completed from the userinfo endpoint."""
         claims = token.get("userinfo")
@@ -179,8 +178,7 @@ class OidcProvider:
         """Build the external identity; `id_token_claims` are the claims of the id_token itself."""
         settings, subject = self._settings, claims["sub"]
         username, name = _get_claim(claims, settings.oidc_username_claim), claims.get("name")
-        has_valid_subject = isinstance(subject, str) and 0 < len(subject) <= _MAX_CHARACTERS and subject.isprintable()
-        if not has_valid_subject or not isinstance(username, str) or not username:
+        if not _is_valid_name(subject) or not isinstance(username, str) or not username:
             _log.warning("oidc.incomplete", claim=settings.oidc_username_claim)
             raise SignInRefused("Your organisation did not send your username. Ask an administrator for help.")
         roles = self._map_roles(claims) if settings.oidc_roles_claim else None
@@ -226,6 +224,46 @@ def _get_claim(claims: dict[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def _validate_logout_token(claims: dict[str, Any], *, settings: Settings, issuer: str) -> ProviderLogout:
+    """Check the claims of a logout token (OpenID Connect Back-Channel Logout 1.0, sections 2.4 and 2.6).
+
+    Raises ValueError, with the end of a sentence, for an id_token, another party's token, or one that is too old.
+    """
+    now, issued_at = clock.now(), _read_time(claims, "iat")
+    audience = claims.get("aud")
+    if claims.get("iss") != issuer:
+        raise ValueError("it has another issuer")
+    if settings.oidc_client_id not in (audience if isinstance(audience, list) else [audience]):
+        raise ValueError("its audience is another client")
+    if issued_at is None or not now - _MAX_LOGOUT_TOKEN_AGE <= issued_at <= now + _LEEWAY:
+        raise ValueError("its iat is not recent")
+    if "exp" in claims and ((expires_at := _read_time(claims, "exp")) is None or expires_at < now - _LEEWAY):
+        raise ValueError("it has expired")
+    if not isinstance(claims.get("events"), dict) or not isinstance(claims["events"].get(_LOGOUT_EVENT), dict):
+        raise ValueError("it has no back-channel logout event")
+    if "nonce" in claims:
+        raise ValueError("it has a nonce")
+    for name in ("sub", "sid", "jti"):
+        if claims.get(name) is not None and not _is_valid_name(claims[name]):
+            raise ValueError(f"its {name} is not a valid name")
+    subject, session, token_id = claims.get("sub"), claims.get("sid"), claims.get("jti")
+    if token_id is None or (subject is None and session is None):
+        raise ValueError("it has no jti, or neither sub nor sid")
+    return ProviderLogout(settings.oidc_issuer, token_id, subject, session, issued_at)
+
+
+def _read_time(claims: dict[str, Any], name: str) -> datetime | None:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**35:
+        return None
+    return datetime.fromtimestamp(value, UTC)
+
+
+def _is_valid_name(value: Any) -> bool:
+    """Whether a provider could have issued this subject or id."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_CHARACTERS and value.isprintable()
 
 
 OIDC_PROVIDER = AppPart[OidcProvider | None]("oidc")

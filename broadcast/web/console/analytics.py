@@ -17,11 +17,10 @@ from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
 from broadcast.store import acknowledged_revisions as revisions
 from broadcast.store import broadcast_stats, broadcast_totals, broadcasts
-from broadcast.store.broadcast_stats import Acknowledgement, RecipientProgress
+from broadcast.store.broadcast_stats import CURVE_OFFSETS, Acknowledgement, ReadLatency, RecipientProgress
 from broadcast.store.fast.count_cache import COUNT_CACHE
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
-from broadcast.web.console.read_chart import ReadChart
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404
@@ -36,6 +35,7 @@ RECIPIENT_LISTS = ("missing", "done", "gone")  # the recipient lists of the anal
 _CHUNK_ROWS = 1000  # rows per read of an export
 _MAX_REVISIONS = 200  # in one API response
 _MAX_OFFSET = 1_000_000
+_STEP_LABELS = ("1 min", "5 min", "15 min", "1 h", "4 h", "12 h", "1 day", "3 days", "7 days", "30 days")
 
 
 @blueprint.get("/console/broadcasts/<int:broadcast_id>/figures")
@@ -97,18 +97,16 @@ def deliveries(broadcast_id: int):
     _require_receipts(broadcast)
     sort = request.args.get("sort", "user")
     if sort.removeprefix("-") not in broadcast_stats.SORTS:
-        raise Invalid(
-            {"sort": f"Sort by one of {', '.join(broadcast_stats.SORTS)}; prefix it with - for descending order."}
-        )
+        names = ", ".join(broadcast_stats.SORTS)
+        raise Invalid({"sort": f"Sort by one of {names}; prefix it with - for descending order."})
     offset, limit = read_number("after", 0, minimum=0, maximum=_MAX_OFFSET), read_limit()
     if broadcast.seq is None:  # it has no recipients yet
         return jsonify(items=[], next=None)
     rows = broadcast_stats.list_recipient_progress(
         broadcast, sort=sort.removeprefix("-"), descending=sort.startswith("-"), offset=offset, limit=limit + 1
     )
-    return jsonify(
-        items=[_delivery_to_json(row) for row in rows[:limit]], next=str(offset + limit) if len(rows) > limit else None
-    )
+    items = [_delivery_to_json(row) for row in rows[:limit]]
+    return jsonify(items=items, next=str(offset + limit) if len(rows) > limit else None)
 
 
 @blueprint.get("/api/admin/broadcasts/<int:broadcast_id>/revisions")
@@ -177,25 +175,16 @@ def _export_csv(broadcast: Broadcast):
 
 
 def _to_csv_row(row: RecipientProgress) -> list[Any]:
-    acknowledgement = row.acknowledged
-    acknowledged_text = [acknowledgement.revision, acknowledgement.hash] if acknowledgement else [None, None]
-    moments = [row.delivered_at, row.seen_at, row.read_at, row.acknowledged_at]
-    return [
-        row.user_id,
-        row.username,
-        row.name,
-        *moments,
-        *acknowledged_text,
-        "; ".join(map(_describe_acknowledgement, row.earlier)),
-        _get_absence_reason(row),
-    ]
+    acknowledged_text = [row.acknowledged.revision, row.acknowledged.hash] if row.acknowledged else [None, None]
+    cells = [row.user_id, row.username, row.name, row.delivered_at, row.seen_at, row.read_at, row.acknowledged_at]
+    earlier = "; ".join(map(_describe_acknowledgement, row.earlier))
+    return [*cells, *acknowledged_text, earlier, _get_absence_reason(row)]
 
 
 def _describe_acknowledgement(acknowledgement: Acknowledgement) -> str:
     revision = "an unknown revision" if acknowledgement.revision is None else f"revision {acknowledgement.revision}"
-    return f"{revision} at {clock.to_rfc3339(acknowledgement.at)}" + (
-        f" ({acknowledgement.hash})" if acknowledgement.hash else ""
-    )
+    hash_suffix = f" ({acknowledgement.hash})" if acknowledgement.hash else ""
+    return f"{revision} at {clock.to_rfc3339(acknowledgement.at)}{hash_suffix}"
 
 
 def _build_context(broadcast: Broadcast) -> dict[str, Any]:
@@ -244,10 +233,9 @@ def _build_recipients_context(broadcast: Broadcast) -> dict[str, Any]:
     list_name = read_known(request.args, "show", RECIPIENT_LISTS, "missing")
     if not _is_counted(broadcast) or not viewer_stats.may_see_per_recipient_stats():
         return {"people": [], "next": None, "show": list_name}
-    recipients, next_cursor = (
-        _list_missing(broadcast) if list_name == "missing" else _list_recipients(broadcast, list_name)
-    )
-    return {"people": recipients, "next": next_cursor, "show": list_name}
+    is_missing = list_name == "missing"
+    recipients, cursor = _list_missing(broadcast) if is_missing else _list_recipients(broadcast, list_name)
+    return {"people": recipients, "next": cursor, "show": list_name}
 
 
 def _list_missing(broadcast: Broadcast) -> tuple[list[broadcast_stats.MissingRecipient], str | None]:
@@ -276,3 +264,28 @@ def _require_per_recipient_stats() -> None:
 def _require_receipts(broadcast: Broadcast) -> None:
     if broadcast.receipts_deleted_at:
         raise NotFound("The receipts of this broadcast were deleted at the end of their retention period.")
+
+
+class ReadChart:
+    """Rendered by `_read_chart.html`. The time axis has equal steps: one per label that has passed, one for now."""
+
+    width, height = 600, 160
+    left, right, top, bottom = 62, 586, 14, 130  # the plot; around it are the labels of the axes
+
+    def __init__(self, pace: ReadLatency, targeted: int):
+        labels = [*_STEP_LABELS[: len(pace.read) - 1], "now"]
+        assert len(_STEP_LABELS) == len(CURVE_OFFSETS)
+        self.max_count = max(targeted, 1)
+        step = (self.right - self.left) / len(labels)
+        xs = [round(self.left + step * n, 1) for n in range(1, len(labels) + 1)]
+        self.ticks = list(zip(xs, labels, pace.delivered, pace.read, strict=True))
+        self.delivered = self._build_points(pace.delivered)
+        self.read = self._build_points(pace.read)
+
+    def _build_points(self, counts: list[int]) -> str:
+        """`x,y x,y …`, starting with zero at the moment of sending."""
+        points = [(self.left, 0), *((x, count) for (x, *_), count in zip(self.ticks, counts, strict=True))]
+        return " ".join(f"{x:g},{self.to_y(count):g}" for x, count in points)
+
+    def to_y(self, count: float) -> float:
+        return round(self.top + (self.bottom - self.top) * (1 - min(1.0, count / self.max_count)), 1)

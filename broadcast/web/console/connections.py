@@ -19,23 +19,15 @@ MAX_STREAMS_SHOWN = 200  # on one page, newest first
 @blueprint.get("/connections")
 @allow(Permission.SEE)
 def connections():
-    presence = PRESENCE.current
-    streams = sorted(presence.list_streams(), key=lambda stream: stream.since, reverse=True)
+    streams = sorted(PRESENCE.current.list_streams(), key=lambda stream: stream.since, reverse=True)
     displayed = streams[:MAX_STREAMS_SHOWN]
     names = users.get_names([stream.user_id for stream in displayed])
     rows = [
-        {
-            "stream": stream,
-            "person": names.get(stream.user_id, f"person {stream.user_id}"),
-            "since": clock.parse_rfc3339(stream.since),
-        }
+        (stream, names.get(stream.user_id, f"person {stream.user_id}"), clock.parse_rfc3339(stream.since))
         for stream in displayed
     ]
-    counts = {
-        "streams": len(streams),
-        "people": len({s.user_id for s in streams}),
-        "workers": len({s.worker for s in streams}),
-    }
+    counts = {"streams": len(streams)}
+    counts |= {"people": len({s.user_id for s in streams}), "workers": len({s.worker for s in streams})}
     return render_page("console/connections.html", rows=rows, figures=counts)
 
 

@@ -1,6 +1,7 @@
 """Dead letters: inbound events that were rejected, why, and what can be done."""
 
 import base64
+from dataclasses import asdict
 from datetime import datetime
 
 from flask import Blueprint, request
@@ -65,9 +66,8 @@ def redrive_one(letter_id: int):
     value = None if typed == decode_for_display(letter.value) else typed.encode("utf-8", "surrogatepass")
     if "check" in request.form:
         return _render_letter(letter, typed=typed, ready=actions.preview_redrive(letter, value, now=now))
-    outcome = actions.redrive(
-        letter, value, by=current_identity().actor, now=now, confirmed=review.read_confirmation(request.form)
-    )
+    by, confirmed = current_identity().actor, review.read_confirmation(request.form)
+    outcome = actions.redrive(letter, value, by=by, now=now, confirmed=confirmed)
     if outcome.rejection is not None:
         return _render_letter(get_letter_or_404(letter_id), typed=typed, error=outcome.rejection.reason), 422
     return redirect_to("console.dead_letters.detail", letter_id=letter_id)
@@ -85,8 +85,7 @@ def purge(letter_id: int):
 def redrive_all():
     """Redrive the letters that waited when the page was rendered, some hundred at a time; report the results."""
     result = actions.redrive_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
-    counts = {"done": result.done, "rejected": result.rejected, "left": result.left, "unconfirmed": result.unconfirmed}
-    return redirect_to("console.dead_letters.listing", **counts)
+    return redirect_to("console.dead_letters.listing", **asdict(result))
 
 
 @blueprint.post("/dead-letters/purge")
@@ -118,7 +117,6 @@ def _render_letter(
     return render_page(
         "console/dead_letters/detail.html",
         letter=letter,
-        arrived_at=letter.created_at,
         headers=[(name, decode_for_display(base64.b64decode(value))) for name, value in letter.headers],
         key=decode_for_display(letter.key) if letter.key else None,
         typed=typed,

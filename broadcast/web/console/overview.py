@@ -16,7 +16,7 @@ from broadcast.store.broadcast_query import BroadcastQuery
 from broadcast.store.dead_letters import DeadLetterStatus
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console import viewer_stats
-from broadcast.web.console.broadcasts.list_rows import load_list_items
+from broadcast.web.console.broadcasts.listing import load_list_items
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import render_page
 from broadcast.worker.runtime import RUNTIME
@@ -37,26 +37,19 @@ class ActionItem(NamedTuple):
 @blueprint.get("/")
 @allow(Permission.SEE)
 def overview():
-    now, presence = clock.now(), PRESENCE.current
+    now = clock.now()
     zone = parse_zone(users.get_preferences(current_identity().id).time_zone)
-    counts = broadcast_query.count_by_tab(BroadcastQuery())
     summary = {
         "people": users.count_all(),
-        "online": len(presence.get_online_ids()),
-        "live": counts["active"],
-        "scheduled": counts["scheduled"],
-        "drafts": counts["draft"],
+        "online": len(PRESENCE.current.get_online_ids()),
         "sent_today": broadcasts.count_published_since(get_start_of_day(now, zone)),
     }
-    live_rows, due_rows = (
-        load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
-        load_list_items(broadcasts.list_next_due(limit=5)),
-    )
     return render_page(
         "console/overview.html",
-        live=live_rows,
-        due=due_rows,
+        live=load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
+        due=load_list_items(broadcasts.list_next_due(limit=5)),
         figures=summary,
+        counts=broadcast_query.count_by_tab(BroadcastQuery()),
         day_in=zone.key,
         needs=list(_list_action_items(now)),
         base_url=request.host_url.rstrip("/"),
@@ -69,11 +62,8 @@ def _list_action_items(now: datetime) -> Iterator[ActionItem]:
     stats_by_id = viewer_stats.load_stats(overdue)
     for broadcast in overdue:
         if (missing := stats_by_id[broadcast.id].missing) != 0:
-            yield ActionItem(
-                _describe_overdue(broadcast.title, missing),
-                url_for("figures.show", broadcast_id=broadcast.id),
-                "View recipients",
-            )
+            url = url_for("figures.show", broadcast_id=broadcast.id)
+            yield ActionItem(_describe_overdue(broadcast.title, missing), url, "View recipients")
     if current_identity().actor.may(Permission.OPERATE):
         yield from _list_problems()
 
@@ -84,14 +74,9 @@ def _list_waiting_decisions() -> Iterator[ActionItem]:
         sentence = f"“{broadcast.title}” was not sent. {DecisionReason(broadcast.decision_reason).sentence}"
         yield ActionItem(sentence, url_for("console.one.show", broadcast_id=broadcast.id), "Decide")
     if (remaining := broadcasts.count_awaiting_decision() - _MAX_ITEMS_LISTED) > 0:
-        subject = (
-            "1 more scheduled broadcast is waiting"
-            if remaining == 1
-            else f"{remaining:,} more scheduled broadcasts are waiting"
-        )
-        yield ActionItem(
-            f"{subject} for a decision.", url_for("console.listing.listing", filter="scheduled"), "Scheduled"
-        )
+        subject = "scheduled broadcast is" if remaining == 1 else "scheduled broadcasts are"
+        url = url_for("console.listing.listing", filter="scheduled")
+        yield ActionItem(f"{remaining:,} more {subject} waiting for a decision.", url, "Scheduled")
 
 
 def _describe_overdue(title: str, missing: int | None) -> str:

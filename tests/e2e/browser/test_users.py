@@ -6,7 +6,7 @@ import secrets
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browser.conftest import PHONE_VIEWPORT
+from tests.e2e.browser.conftest import DESKTOP_VIEWPORT, PHONE_VIEWPORT
 from tests.support.http_session import HttpSession
 from tests.support.system import System
 
@@ -117,3 +117,16 @@ def test_navigation_shows_where_one_is_on_a_phone(sit_down):
         expect(here).to_be_in_viewport(ratio=1)
         here.click(trial=True)  # nothing lies over it
     assert page.evaluate("scrollY") == 0
+
+
+@pytest.mark.parametrize("address", ["/console/audit", "/console/audit?who=nobody"], ids=["all", "filtered"])
+def test_filters_of_the_audit_stand_in_one_row_with_labels_of_one_height(sit_down, address: str):
+    page = sit_down("alice", viewport=DESKTOP_VIEWPORT).page
+    page.goto(address)
+    for parts in ("label", ":is(input, select, .button)"):
+        boxes = [part.bounding_box() for part in page.locator(f".toolbar {parts}").all()]
+        assert len({(box["y"], box["height"]) for box in boxes}) == 1, boxes
+    page.set_viewport_size(PHONE_VIEWPORT)
+    since, until = (page.get_by_label(name).bounding_box() for name in ("From", "To"))
+    assert since["y"] == until["y"]
+    assert until["x"] + until["width"] <= PHONE_VIEWPORT["width"]

@@ -5,8 +5,7 @@ import secrets
 import pytest
 from pydantic import ValidationError
 
-from broadcast.config.settings import Settings, SettingsError
-from broadcast.config.unknown_settings import RENAMED
+from broadcast.config.settings import RENAMED, Settings, SettingsError
 
 KEY = "9f2c61d07be84a35c1f0e7d8362b94a5"
 

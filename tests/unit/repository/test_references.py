@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broadcast.config import unknown_settings
+from broadcast.config.settings import RENAMED
 
 TOP = Path(__file__).resolve().parents[3]
 _TEXTS = (".py", ".md", ".html", ".js", ".css", ".toml", ".yml", ".yaml", ".json", ".sh", ".txt", ".conf", ".ini")
@@ -94,7 +94,7 @@ def test_documents_give_settings_their_new_names():
         for path in TOP.glob(pattern)
         for name in re.findall(r"[A-Z_]{4,}", path.read_text())
     }
-    assert written & set(unknown_settings.RENAMED) == set()
+    assert written & set(RENAMED) == set()
 
 
 @pytest.mark.parametrize(

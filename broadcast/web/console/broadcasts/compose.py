@@ -20,7 +20,7 @@ from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, lifecycle
 from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, Priority, Target, TargetType
+from broadcast.domain.message import Draft, Target, TargetType, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
 from broadcast.store import audiences, broadcasts, users
@@ -51,7 +51,7 @@ def raise_body_limit(endpoint: str | None, values: dict | None) -> None:
 def compose():
     form, audience_id = compose_form.build_empty_form(), parse_number(request.args.get("audience"))
     if audience_id is not None and (saved_audience := audiences.get_saved(audience_id)):
-        form |= audience_to_form(saved_audience.target)
+        form |= compose_form.from_target(saved_audience.target)
     return render_form(form)
 
 
@@ -122,10 +122,9 @@ def _handle_action(broadcast: Broadcast | None) -> Any:
 
 def _send_broadcast(broadcast_id: int | None) -> Response:
     form, now, actor = request.form, clock.now(), current_identity().actor
-    draft = _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
     idempotency_key = form.get("idempotencyKey", "").replace("\0", "")[:200] or None
     sent = actions.publish(
-        draft,
+        _parse_draft(broadcast_id, now),
         broadcast_id=broadcast_id,
         version=form.get("version", "") if broadcast_id else None,
         by=actor,
@@ -138,29 +137,19 @@ def _send_broadcast(broadcast_id: int | None) -> Response:
 
 
 def _save_draft(broadcast_id: int | None) -> edits.SavedDraft:
-    form, now = request.form, clock.now()
+    form, now, by = request.form, clock.now(), current_identity().actor
     version, typed = form.get("version", "") if broadcast_id else None, compose_form.collect_values(form)
     compose_form.check_lengths(typed)
-    return edits.save_draft(
-        typed,
-        _parse_draft_if_valid(form, now, broadcast_id),
-        broadcast_id=broadcast_id,
-        version=version,
-        by=current_identity().actor,
-        now=now,
-    )
-
-
-def _parse_draft_if_valid(form: Any, now: datetime, broadcast_id: int | None) -> Draft | None:
-    """The draft if the form is valid, else None."""
     try:
-        return _preserve_close_sessions(compose_form.parse_form(form, now=now), broadcast_id)
+        draft = _parse_draft(broadcast_id, now)
     except Invalid:
-        return None
+        draft = None  # saved as typed all the same
+    return edits.save_draft(typed, draft, broadcast_id=broadcast_id, version=version, by=by, now=now)
 
 
-def _preserve_close_sessions(draft: Draft, broadcast_id: int | None) -> Draft:
-    """Keep `close_sessions` of a stored broadcast, which the form lacks. Raises Invalid unless users are chosen."""
+def _parse_draft(broadcast_id: int | None, now: datetime) -> Draft:
+    """The posted form, with `close_sessions` of the stored broadcast, which the form lacks. Raises Invalid."""
+    draft = compose_form.parse_form(request.form, now=now)
     broadcast = broadcasts.get(broadcast_id) if broadcast_id else None
     if broadcast is None or not broadcast.close_sessions:
         return draft
@@ -171,11 +160,9 @@ def _preserve_close_sessions(draft: Draft, broadcast_id: int | None) -> Draft:
 
 def _save_audience() -> str:
     """Save the chosen audience under a name; return the notice. Raises Invalid."""
-    name = request.form.get("audienceName", "")
+    name, fields = request.form.get("audienceName", ""), compose_form.collect_audience_fields(request.form)
     try:
-        library.save_audience(
-            name, compose_form.collect_audience_fields(request.form), by=current_identity().actor, now=clock.now()
-        )
+        library.save_audience(name, fields, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         errors = to_form_errors(problem, "audienceName")
         raise Invalid({"audienceName" if name == "name" else name: says for name, says in errors.items()}) from None
@@ -185,16 +172,13 @@ def _save_audience() -> str:
 def _send_test() -> None:
     """Send the message to the sender alone, for an hour, marked as a test. Raises Invalid."""
     now, actor = clock.now(), current_identity().actor
-    test_form = request.form.copy()
-    test_form.setlist("targetType", ["ALL"])
-    test_form["when"] = "now"
-    if not is_blank(test_form.get("title", "")):
-        test_form["title"] = f"Test: {test_form['title']}"[:200]
-    for name in ("exceptRoles", "exceptPeople", "expiresAt", "draft", "targetMatch", "snapshot"):
-        test_form.pop(name, None)
-    draft = compose_form.parse_form(test_form, now=now)
+    form = request.form.copy()
+    form.pop("expiresAt", None)  # it ends in an hour
+    fields = compose_form.read_content(form) | {"targetType": "ALL"}
+    if not is_blank(fields["title"]):
+        fields["title"] = f"Test: {fields['title']}"[:200]
     own_target = Target(TargetType.SELECTED, (actor.user_id,))
-    test = replace(draft, target=own_target, expires_at=now + timedelta(hours=_TEST_HOURS), scheduled_at=None)
+    test = replace(parse_draft(fields, now=now), target=own_target, expires_at=now + timedelta(hours=_TEST_HOURS))
     actions.publish(test, by=actor, now=now, is_test=True)
 
 
@@ -208,15 +192,10 @@ def render_form(
     notice: str = "",
 ) -> str:
     """The whole page, filled in. `broadcast` is the draft or scheduled broadcast that is edited."""
-    role_counts = [{"name": name, "people": count} for name, count in users.count_users_by_role().items()]
     return render_page(
         "console/broadcasts/compose.html",
-        form=form,
-        utc=compose_form.convert_times_to_utc(form),
-        twice=compose_form.find_ambiguous_times(form),
-        errors=errors or {},
-        roles=role_counts,
-        priorities=[priority.value for priority in Priority],
+        **compose_form.build_form_context(form, errors or {}),
+        roles=users.count_users_by_role(),
         categories=CATEGORIES,
         nonce_key=request.form.get("idempotencyKey") or secrets.token_urlsafe(16),
         broadcast=broadcast,
@@ -239,32 +218,18 @@ def load_form(broadcast: Broadcast) -> dict[str, Any]:
     return compose_form.from_fields(fields, users.get_usernames(ids))
 
 
-def audience_to_form(target: dict[str, Any]) -> dict[str, Any]:
-    """The form fields that a saved audience fills in."""
-    is_by_role = target["targetType"] == "ROLE"
-    ids = target.get("targetIds", [])
-    return {
-        "targetType": target["targetType"],
-        "targetMatch": target.get("targetMatch", "ANY"),
-        "roles": ids if is_by_role else [],
-        "people": "" if is_by_role else "\n".join(map(str, ids)),
-        "exceptRoles": target.get("exceptRoles", []),
-        "exceptPeople": "\n".join(map(str, target.get("exceptIds", []))),
-        "snapshot": bool(target.get("snapshot")),
-    }
-
-
 def _render_conflict(broadcast: Broadcast) -> str:
     """Both versions side by side, and what can be done. Nothing was overwritten."""
     theirs, mine = load_form(broadcast), compose_form.collect_values(request.form)
-    if "live" in request.form:
+    is_live = "live" in request.form
+    if is_live:
         mine = live_edit.overlay_editable_fields(theirs, mine)
     return render_page(
         "console/broadcasts/conflict.html",
         broadcast=broadcast,
         texts=reviewing.diff_forms(theirs, mine),
         mine=compose_form.to_multidict(mine),
-        is_live="live" in request.form,
-        may_edit=lifecycle.can_transition(broadcast.status, "edited") and broadcast.is_live == ("live" in request.form),
+        is_live=is_live,
+        may_edit=lifecycle.can_transition(broadcast.status, "edited") and broadcast.is_live == is_live,
         who=broadcasts.list_audit_entries(broadcast.id)[-1:],
     )

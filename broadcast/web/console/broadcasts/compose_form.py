@@ -21,6 +21,7 @@ from broadcast.domain.message import (
     MAX_TITLE_CHARACTERS,
     MAX_URL_CHARACTERS,
     Draft,
+    Priority,
     Target,
     parse_draft,
     parse_target,
@@ -72,9 +73,8 @@ def build_empty_form() -> dict[str, Any]:
 
 def from_typed(typed: Mapping[str, Any]) -> dict[str, Any]:
     """Saved form values, completed with every field that the form has now."""
-    return build_empty_form() | {
-        name: value for name, value in typed.items() if name in (*_TEXT_FIELDS, *_LIST_FIELDS, *_CHECKBOX_FIELDS)
-    }
+    form = build_empty_form()
+    return form | {name: value for name, value in typed.items() if name in form}
 
 
 def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict[str, Any]:
@@ -82,19 +82,28 @@ def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict
 
     `usernames` maps the ids of the users it names to their usernames.
     """
-    form = build_empty_form() | {
-        name: fields[name] or "" for name in ("title", "content", "priority", "category", "targetType")
-    }
-    is_by_role = fields["targetType"] == "ROLE"
-    form |= {"roles": fields["targetIds"] if is_by_role else [], "exceptRoles": fields["exceptRoles"]}
-    form["people"] = "" if is_by_role else "\n".join(usernames.get(n, str(n)) for n in fields["targetIds"])
-    form["exceptPeople"] = "\n".join(usernames.get(n, str(n)) for n in fields["exceptIds"])
+    form = build_empty_form() | {name: fields[name] or "" for name in ("title", "content", "priority", "category")}
+    form |= from_target(fields, usernames)
     form |= {name: (fields[name] or "")[:16] for name in TIME_FIELDS} | {"timeZone": "UTC"}
-    form |= {f"{name}Kept": fields[name] or "" for name in TIME_FIELDS}
-    form |= {name: fields[name] for name in ("requiresAck", "snapshot", "targetMatch")}
+    form |= {f"{name}Kept": fields[name] or "" for name in TIME_FIELDS} | {"requiresAck": fields["requiresAck"]}
     for n, link in enumerate(fields["actions"], 1):
         form |= {f"label{n}": link["label"], f"url{n}": link["url"]}
     return form | {"when": "later" if fields["scheduledAt"] else "now"}
+
+
+def from_target(fields: Mapping[str, Any], usernames: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """The form values of an audience given in its public fields; empty ones may be missing."""
+    named = [str((usernames or {}).get(n, n)) for n in fields.get("targetIds") or ()]
+    is_by_role = fields["targetType"] == "ROLE"
+    return {
+        "targetType": fields["targetType"],
+        "targetMatch": fields.get("targetMatch", "ANY"),
+        "roles": named if is_by_role else [],
+        "people": "" if is_by_role else "\n".join(named),
+        "exceptRoles": fields.get("exceptRoles", []),
+        "exceptPeople": "\n".join(str((usernames or {}).get(n, n)) for n in fields.get("exceptIds") or ()),
+        "snapshot": bool(fields.get("snapshot")),
+    }
 
 
 def to_multidict(typed: Mapping[str, Any]) -> MultiDict[str, str]:
@@ -187,6 +196,17 @@ def split_usernames(text: str) -> list[str]:
     return names
 
 
+def build_form_context(form: Mapping[str, Any], errors: Mapping[str, str]) -> dict[str, Any]:
+    """What the fields of a message need on a page."""
+    return {
+        "form": form,
+        "errors": errors,
+        "utc": convert_times_to_utc(form),
+        "twice": _find_ambiguous_times(form),
+        "priorities": list(Priority),
+    }
+
+
 def convert_times_to_utc(form: Mapping[str, Any]) -> dict[str, str]:
     """The valid times of a form in UTC, for a page that shows them in the reader's own zone."""
     multidict, problems = to_multidict(form), {}
@@ -195,7 +215,7 @@ def convert_times_to_utc(form: Mapping[str, Any]) -> dict[str, str]:
     return {name: moment for name, moment in times.items() if moment}
 
 
-def find_ambiguous_times(form: Mapping[str, Any]) -> set[str]:
+def _find_ambiguous_times(form: Mapping[str, Any]) -> set[str]:
     """The times of a form that occur twice in its zone, so that the page asks which one is meant."""
     zone = _parse_zone(str(form["timeZone"]), {})
     return {name for name in TIME_FIELDS if is_ambiguous_local_time(str(form[name]).strip(), zone)}

@@ -35,14 +35,13 @@ def preview():
     title, content = form.get("title", "").strip(), form.get("content", "")
     if not title and not content.strip():
         return _render_preview(None, error="The card appears here while you write.")
-    raw = {"title": title or "…", "content": content.strip() or "…", "targetType": "ALL"}
-    raw |= {"priority": form.get("priority") or None, "category": form.get("category") or None}
+    raw = {name: form.get(name) or None for name in ("priority", "category")} | {"targetType": "ALL"}
     try:
-        draft = parse_draft(raw, now=now)
-        html = markdown.render(draft.content)
+        draft = parse_draft(raw | {"title": title or "…", "content": content.strip() or "…"}, now=now)
+        card = _build_preview_card(draft, markdown.render(draft.content), now)
     except Invalid as invalid:
         return _render_preview(None, error=str(invalid))
-    return _render_preview(_build_preview_card(draft, html, now), seen_by=_preview_as_user())
+    return _render_preview(card, seen_by=_preview_as_user())
 
 
 def _render_preview(card: CardView | None, *, error: str | None = None, seen_by: dict | None = None) -> str:
@@ -52,7 +51,6 @@ def _render_preview(card: CardView | None, *, error: str | None = None, seen_by:
 @blueprint.post("/audience")
 @allow(Permission.WRITE)
 def audience():
-    """How many users the form's audience includes now."""
     form = request.form
     reach = reviewing.count_reach(form)
     sentence = f"{format_people_count(reach.people)} will get this"
@@ -73,12 +71,8 @@ def audience():
 @blueprint.post("/review")
 @allow(Permission.WRITE)
 def review():
-    return render_page(
-        "console/broadcasts/_review.html",
-        review=reviewing.build_review(request.form),
-        form=compose_form.collect_values(request.form),
-        errors={},
-    )
+    form, review = compose_form.collect_values(request.form), reviewing.build_review(request.form)
+    return render_page("console/broadcasts/_review.html", review=review, form=form, errors={})
 
 
 @blueprint.get("/people-found")
@@ -87,18 +81,13 @@ def search_users():
     """Enabled users whose name or username contains the query."""
     q = read_text(request.args, "pick", 64)
     fetched = users.search(q, limit=_MAX_USERS_OFFERED + 1) if q else []
-    return render_page(
-        "console/broadcasts/_user_search.html",
-        found=fetched[:_MAX_USERS_OFFERED],
-        more=len(fetched) > _MAX_USERS_OFFERED,
-        q=q,
-    )
+    offered, has_more = fetched[:_MAX_USERS_OFFERED], len(fetched) > _MAX_USERS_OFFERED
+    return render_page("console/broadcasts/_user_search.html", found=offered, more=has_more, q=q)
 
 
 @blueprint.post("/names")
 @allow(Permission.WRITE)
 def check_names():
-    """Check which rows of a pasted list or CSV file are users."""
     upload, report, error = request.files.get("file"), recipient_import.ImportReport(), None
     try:
         text = csv_reader.decode_table(upload.read())[0] if upload else request.form.get("list", "")
@@ -113,10 +102,8 @@ def check_names():
 @allow(Permission.WRITE)
 def difference(broadcast_id: int):
     """The changes that the posted form would make to a live broadcast."""
-    return render_page(
-        "console/broadcasts/_difference.html",
-        changed=live_edit.diff_posted_form(get_broadcast_or_404(broadcast_id)),
-    )
+    changed = live_edit.diff_posted_form(get_broadcast_or_404(broadcast_id))
+    return render_page("console/broadcasts/_difference.html", changed=changed)
 
 
 def _preview_as_user() -> dict | None:

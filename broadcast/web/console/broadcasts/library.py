@@ -1,7 +1,5 @@
 """The library: message templates with variables, and saved audiences."""
 
-from typing import Any
-
 from flask import Blueprint, jsonify, request
 
 from broadcast.actions import edits, library
@@ -28,9 +26,8 @@ _TEMPLATE_FIELDS = ("name", "title", "content", "priority", "category")
 @blueprint.get("")
 @allow(Permission.WRITE)
 def index():
-    return render_page(
-        "console/broadcasts/library.html", templates=templates.list_all(), audiences=audiences.list_saved()
-    )
+    values = {"templates": templates.list_all(), "audiences": audiences.list_saved()}
+    return render_page("console/broadcasts/library.html", **values)
 
 
 @blueprint.get("/audiences/<int:saved_id>")
@@ -54,15 +51,16 @@ def edit_template(template_id: int):
 
 
 @blueprint.post("/templates")
-@allow(Permission.WRITE, is_resumable=True)
-def create_template():
-    return _save_template(None)
-
-
 @blueprint.post("/templates/<int:template_id>")
 @allow(Permission.WRITE, is_resumable=True)
-def save_template(template_id: int):
-    return _save_template(template_id)
+def save_template(template_id: int | None = None):
+    form = {name: request.form.get(name, "").replace("\0", "") for name in _TEMPLATE_FIELDS}
+    try:
+        raise_if_resumed()
+        library.save_template(template_id, **form, by=current_identity().actor, now=clock.now())
+    except (Invalid, Conflict) as problem:
+        return _render_form(form, to_form_errors(problem, "name"), template_id), problem.status
+    return redirect_to("console.library.index", "Template saved.")
 
 
 @blueprint.post("/templates/<int:template_id>/delete")
@@ -81,18 +79,18 @@ def fill_in(template_id: int):
 @blueprint.post("/templates/<int:template_id>/use")
 @allow(Permission.WRITE, is_resumable=True)
 def create_draft(template_id: int):
-    """Fill in the variables and continue with a draft."""
     message_template = _get_template_or_404(template_id)
     variables = message_templates.list_variables(message_template.title, message_template.content)
     values = {name: request.form.get(f"var-{name}", "").replace("\0", "").strip() for name in variables}
     try:
         raise_if_resumed()
-        title, content = (
-            message_templates.fill_template(text, values) for text in (message_template.title, message_template.content)
-        )
+        filled = {
+            name: message_templates.fill_template(getattr(message_template, name), values)
+            for name in ("title", "content")
+        }
     except Invalid as invalid:
         return _render_variables(message_template, values, str(invalid) or None), invalid.status
-    typed = compose_form.build_empty_form() | {"title": title, "content": content}
+    typed = compose_form.build_empty_form() | filled
     typed |= {"priority": message_template.priority, "category": message_template.category or ""}
     draft = edits.save_draft(typed, None, broadcast_id=None, version=None, by=current_identity().actor, now=clock.now())
     return redirect_to("console.compose.edit", broadcast_id=draft.id)
@@ -105,21 +103,9 @@ def delete_audience(saved_id: int):
     return redirect_to("console.library.index", "Audience deleted. Existing broadcasts are not affected.")
 
 
-def _save_template(template_id: int | None) -> Any:
-    form = {name: request.form.get(name, "").replace("\0", "") for name in _TEMPLATE_FIELDS}
-    try:
-        raise_if_resumed()
-        library.save_template(template_id, **form, by=current_identity().actor, now=clock.now())
-    except (Invalid, Conflict) as problem:
-        return _render_form(form, to_form_errors(problem, "name"), template_id), problem.status
-    return redirect_to("console.library.index", "Template saved.")
-
-
 def _render_form(form: dict[str, str], errors: dict[str, str], template_id: int | None) -> str:
-    priorities = [priority.value for priority in Priority]
-    return render_page(
-        "console/broadcasts/template.html", form=form, errors=errors, priorities=priorities, template_id=template_id
-    )
+    values = {"form": form, "errors": errors, "priorities": list(Priority), "template_id": template_id}
+    return render_page("console/broadcasts/template.html", **values)
 
 
 def _get_template_or_404(template_id: int) -> MessageTemplate:

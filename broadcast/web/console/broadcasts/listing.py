@@ -1,4 +1,4 @@
-"""The broadcast list: tabs, filters, order and page in the URL; CSV export; bulk actions."""
+"""The broadcast list: its rows; tabs, filters, order and page in the URL; CSV export; bulk actions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,14 +11,16 @@ from broadcast.base.errors import BroadcastError, Invalid, TemporarilyUnavailabl
 from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
+from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.permissions import Permission
-from broadcast.store import broadcast_query
+from broadcast.domain.stats import BroadcastStats
+from broadcast.store import broadcast_query, broadcasts
 from broadcast.store.broadcast_query import BroadcastQuery
+from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
-from broadcast.web.console.broadcasts.list_rows import BroadcastListItem, load_list_items
 from broadcast.web.core.csv_download import stream_csv
 from broadcast.web.core.identity import allow, current_identity
-from broadcast.web.core.rendering import format_number, redirect_to, render_page
+from broadcast.web.core.rendering import format_number, format_people_count, redirect_to, render_page
 from broadcast.web.core.request_parsing import parse_ids, read_choice, read_known, read_text
 
 blueprint = Blueprint("listing", __name__)
@@ -34,7 +36,29 @@ _SORT_LABELS = {
     "newest": "Newest", "oldest": "Oldest", "title": "Title", "start": "Send time", "due": "Due soonest",
     "end": "Ends soonest", "reach": "Largest reach",
 }  # fmt: skip
+_FIELDS_BY_ARGUMENT = {  # of the URL
+    "filter": "tab", "q": "q", "category": "category", "author": "author", "priority": "priority", "sort": "sort",
+    "size": "size", "page": "number",
+}  # fmt: skip
 _PAST_TENSES = {"cancel": "recalled", "archive": "archived", "delete": "deleted"}
+
+
+class BroadcastListItem:
+    """A broadcast, with what a row of the list says about it. Its other attributes are those of the broadcast.
+
+    `quarantine_reason` is set while it is in quarantine, `waiting_reason` while a scheduled broadcast waits.
+    """
+
+    def __init__(self, broadcast: Broadcast, audience: str, stats: BroadcastStats):
+        self._broadcast, self.audience, self.stats = broadcast, audience, stats
+        self.is_from_source = broadcast.source is not None
+        self.ends_at = broadcast.ended_at or broadcast.expires_at
+        self.quarantine_reason = broadcast.quarantine_reason if broadcast.is_quarantined else None
+        decision_reason = broadcast.decision_reason
+        self.waiting_reason = DecisionReason(decision_reason).sentence if decision_reason else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broadcast, name)
 
 
 @blueprint.get("/broadcasts")
@@ -56,7 +80,9 @@ def listing():
         "console/broadcasts/list.html",
         categories=broadcast_query.list_categories(),
         authors=broadcast_query.list_authors(),
-        **_build_filter_choices(),
+        sorts=_SORT_LABELS.items(),
+        sizes=broadcast_query.PAGE_SIZES,
+        priorities=list(Priority),
         **values,
     )
 
@@ -64,7 +90,6 @@ def listing():
 @blueprint.get("/broadcasts.csv")
 @allow(Permission.SEE)
 def download():
-    """All pages of the list as CSV."""
     list_query = _read_query()
     ids = broadcast_query.list_ids(list_query, limit=MAX_CSV_ROWS)
     omitted = broadcast_query.count_by_tab(list_query)[list_query.tab] - len(ids)
@@ -89,19 +114,14 @@ def bulk_action():
     action_name, ids = read_choice("act", _PAST_TENSES, ""), parse_ids(request.form.getlist("ids"))
     if not ids or len(ids) > MAX_BULK_BROADCASTS:
         return _redirect_to_list("Select up to 100 broadcasts, then choose an action.")
-    done, refused = _apply_to_each(_make_action(action_name), ids)
+    cancel = partial(actions.cancel, reason=request.form.get("reason", ""))
+    action = {"cancel": cancel, "archive": actions.archive, "delete": actions.discard_draft}[action_name]
+    done, refused = _apply_to_each(partial(action, by=current_identity().actor, now=clock.now()), ids)
     notice = f"{format_number(done)} {_PAST_TENSES[action_name]}."
     if refused:
         what = "it was" if len(refused) == 1 else "they were"
         notice += f" {format_number(len(refused))} left as {what}: {refused[0]}"
     return _redirect_to_list(notice)
-
-
-def _make_action(name: str) -> Callable[[int], None]:
-    by, now = current_identity().actor, clock.now()
-    if name == "cancel":
-        return partial(actions.cancel, reason=request.form.get("reason", ""), by=by, now=now)
-    return partial(actions.archive if name == "archive" else actions.discard_draft, by=by, now=now)
 
 
 def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:
@@ -124,11 +144,7 @@ def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, 
 
 
 def _redirect_to_list(notice: str) -> Response:
-    query_args = {
-        name: request.form[name]
-        for name in ("filter", "q", "category", "author", "priority", "sort", "page", "size")
-        if request.form.get(name)
-    }
+    query_args = {name: request.form[name] for name in _FIELDS_BY_ARGUMENT if request.form.get(name)}
     return redirect_to("console.listing.listing", notice, **query_args)
 
 
@@ -149,24 +165,11 @@ def _read_query() -> BroadcastQuery:
 
 def _to_query_args(list_query: BroadcastQuery) -> dict[str, Any]:
     """The query as URL arguments, without defaults."""
-    arguments = {
-        "filter": list_query.tab if list_query.tab != "all" else "",
-        "q": list_query.q,
-        "category": list_query.category,
-        "author": list_query.author,
-        "priority": list_query.priority,
-        "sort": list_query.sort if list_query.sort != "newest" else "",
-        "size": list_query.size if list_query.size != broadcast_query.PAGE_SIZES[0] else "",
-        "page": list_query.number if list_query.number > 1 else "",
-    }
-    return {name: value for name, value in arguments.items() if value}
-
-
-def _build_filter_choices() -> dict[str, Any]:
+    default = BroadcastQuery()
     return {
-        "sorts": _SORT_LABELS.items(),
-        "sizes": broadcast_query.PAGE_SIZES,
-        "priorities": [priority.value for priority in Priority],
+        argument: getattr(list_query, name)
+        for argument, name in _FIELDS_BY_ARGUMENT.items()
+        if getattr(list_query, name) != getattr(default, name)
     }
 
 
@@ -178,3 +181,31 @@ def _to_csv_row(item: BroadcastListItem) -> list[Any]:
         return [*cells, None, None, stats.would_reach, None]
     read = stats.read if stats.is_exact or stats.read is None else f"{stats.read} or more"
     return [*cells, stats.targeted, read, None, stats.gone]
+
+
+def load_list_items(
+    listed_broadcasts: list[Broadcast], *, per_recipient: bool | None = None
+) -> list[BroadcastListItem]:
+    """The rows of these broadcasts; `per_recipient` as in `viewer_stats.load_stats`."""
+    chosen_counts = broadcasts.count_selected_users([b.id for b in listed_broadcasts if b.audience_kind == "users"])
+    stats_by_id = viewer_stats.load_stats(listed_broadcasts, per_recipient=per_recipient)
+    return [
+        BroadcastListItem(row, _describe_audience(row, chosen_counts.get(row.id, 0)), stats_by_id[row.id])
+        for row in listed_broadcasts
+    ]
+
+
+def _describe_audience(broadcast: Broadcast, chosen_count: int) -> str:
+    exclusion_suffix = ", with exclusions" if broadcast.has_exceptions else ""
+    match broadcast.audience_kind:
+        case "everyone":
+            return f"Everyone{exclusion_suffix}"
+        case "roles":
+            role_names = broadcast.role_names
+            joined = (" + " if broadcast.match_all else ", ").join(role_names)
+            return f"Role{'s' if len(role_names) > 1 else ''}: {joined}{exclusion_suffix}"
+    if broadcast.receipts_deleted_at:  # some chosen users may be deleted as well
+        chosen_count = broadcast.audience_count or 0
+    if not chosen_count:
+        return "Not chosen yet"
+    return format_people_count(chosen_count) + exclusion_suffix

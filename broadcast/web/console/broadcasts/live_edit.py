@@ -1,6 +1,7 @@
 """Editing a live broadcast on every open screen: content and end, with a diff."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flask import request
@@ -8,7 +9,6 @@ from flask import request
 from broadcast.actions import edits
 from broadcast.base.errors import ConfirmationRequired, Invalid
 from broadcast.domain import clock
-from broadcast.domain.message import Priority
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
 from broadcast.web.console.broadcasts import compose_form, review
@@ -29,12 +29,8 @@ def render_form(
     """The edit form. `changed` is the diff, once requested; `needed` is what must be confirmed."""
     return render_page(
         "console/broadcasts/live_edit.html",
+        **compose_form.build_form_context(form, errors),
         broadcast=broadcast,
-        form=form,
-        utc=compose_form.convert_times_to_utc(form),
-        twice=compose_form.find_ambiguous_times(form),
-        errors=errors,
-        priorities=[priority.value for priority in Priority],
         version=request.form.get("version") or broadcast.version,
         again=bool(request.form.get("notifyAgain")),
         acknowledge_again=request.form.get("acknowledgeAgain", ""),
@@ -47,11 +43,10 @@ def render_form(
 def save(broadcast: Broadcast) -> Any:
     """Save the posted form, or show its diff. Raises VersionConflict, IllegalTransition."""
     form = request.form
+    render_typed = partial(render_form, broadcast, compose_form.collect_values(form))
     try:
         if read_choice("do", ("send", "review"), "send") == "review" or form.get("resume"):
-            return render_form(
-                broadcast, compose_form.collect_values(request.form), {}, changed=diff_posted_form(broadcast)
-            )
+            return render_typed({}, changed=diff_posted_form(broadcast))
         fields = compose_form.read_content(form)
         edits.edit(
             broadcast.id,
@@ -64,11 +59,9 @@ def save(broadcast: Broadcast) -> Any:
             confirmed=review.read_confirmation(form),
         )
     except ConfirmationRequired as needed:
-        return render_form(
-            broadcast, compose_form.collect_values(request.form), needed.fields, needed=needed
-        ), needed.status
+        return render_typed(needed.fields, needed=needed), needed.status
     except Invalid as invalid:
-        return render_form(broadcast, compose_form.collect_values(request.form), invalid.fields), invalid.status
+        return render_typed(invalid.fields), invalid.status
     return redirect_to("console.one.show", broadcast_id=broadcast.id)
 
 
@@ -92,9 +85,8 @@ def _normalize(value: Any) -> Any:
 
 def diff_posted_form(broadcast: Broadcast) -> list[FieldDiff]:
     stored_form = compose_form.from_fields(edits.to_public_fields(broadcast), {})
-    return review.diff_forms(
-        stored_form, overlay_editable_fields(stored_form, compose_form.collect_values(request.form))
-    )
+    typed = compose_form.collect_values(request.form)
+    return review.diff_forms(stored_form, overlay_editable_fields(stored_form, typed))
 
 
 def overlay_editable_fields(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:

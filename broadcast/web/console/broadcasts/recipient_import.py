@@ -42,7 +42,9 @@ def check_recipients(text: str) -> ImportReport:
     good_usernames: dict[str, None] = {}
     for name, line in lines_by_name.items():
         if name not in ids_by_name:
-            report.bad.append(TableRow(line, str(name)[:60], [], _describe_unknown(name)))
+            what = "this id" if isinstance(name, int) else "this name"
+            problem = f"nobody has {what}, or the account is disabled"
+            report.bad.append(TableRow(line, str(name)[:60], [], problem))
         else:
             username = usernames[name] if isinstance(name, int) else name
             report.repeated += username in good_usernames  # once by username and once by id
@@ -51,11 +53,6 @@ def check_recipients(text: str) -> ImportReport:
     report.good = list(good_usernames)
     report.bad.sort(key=lambda row: row.line)
     return report
-
-
-def _describe_unknown(name: int | str) -> str:
-    name_kind = "this id" if isinstance(name, int) else "this name"
-    return f"nobody has {name_kind}, or the account is disabled"
 
 
 def _read_name_cells(text: str, report: ImportReport, yielder: Yielder) -> Iterator[tuple[int, str]]:

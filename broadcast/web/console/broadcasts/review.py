@@ -99,24 +99,20 @@ def needs_review(broadcast: Broadcast) -> bool:
     """Whether a stored draft needs confirmation before it is sent."""
     if broadcast.typed is not None:
         return True
-    is_for_all = broadcast.audience_kind == "everyone"
-    recipient_count = audiences.count(audiences.get_audience(broadcast))
-    return not confirmation.get_requirement_for(
-        Priority(broadcast.priority), recipient_count, is_for_everyone=is_for_all
-    ).is_click_enough
+    is_for_all, count = broadcast.audience_kind == "everyone", audiences.count(audiences.get_audience(broadcast))
+    requirement = confirmation.get_requirement_for(Priority(broadcast.priority), count, is_for_everyone=is_for_all)
+    return not requirement.is_click_enough
 
 
 def describe_audience(audience: Audience) -> str:
-    """The audience as a line of the review."""
     base = audience.base if isinstance(audience, ExclusionAudience) else audience
     match base:
         case EveryoneAudience():
             description = "Everyone"
         case RoleAudience():
-            description = (
-                "All of the roles " if base.match_all else "Any of the roles " if len(base.names) > 1 else "The role "
-            )
-            description += ", ".join(sorted(base.names))
+            several = "All of the roles" if base.match_all else "Any of the roles"
+            prefix = several if base.match_all or len(base.names) > 1 else "The role"
+            description = f"{prefix} {', '.join(sorted(base.names))}"
         case _:
             description = f"{format_people_count(len(base.ids))} by name"
     if isinstance(audience, ExclusionAudience):

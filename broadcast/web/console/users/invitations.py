@@ -41,12 +41,8 @@ def invite():
     try:
         raise_if_resumed()
         _require_password_login()
-        created = actions.invite_users(
-            _read_user_ids(),
-            valid_for=timedelta(days=SETTINGS.current.invitation_days),
-            by=current_identity().actor,
-            now=clock.now(),
-        )
+        valid_for, by = timedelta(days=SETTINGS.current.invitation_days), current_identity().actor
+        created = actions.invite_users(_read_user_ids(), valid_for=valid_for, by=by, now=clock.now())
     except Invalid as invalid:
         return _render_list(typed=form.get("usernames", ""), error=str(invalid) or None), invalid.status
     if form.get("as") == "csv" or len(created) > MAX_LINKS_SHOWN:
@@ -85,9 +81,8 @@ def accept(token: str):
 
 
 def _render_acceptance(token: str, errors: dict[str, str]) -> str:
-    return render_page(
-        "auth/invitation.html", guest=actions.get_invitee(token, now=clock.now()), token=token, errors=errors
-    )
+    guest = actions.get_invitee(token, now=clock.now())
+    return render_page("auth/invitation.html", guest=guest, token=token, errors=errors)
 
 
 def _render_list(*, typed: str = "", error: str | None = None) -> str:

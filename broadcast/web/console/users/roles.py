@@ -1,7 +1,6 @@
 """Roles: who has them, what refers to them, and creating, renaming and deleting them."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from flask import Blueprint, request
 
@@ -71,18 +70,16 @@ def delete(name: str):
 
 
 def _render_list(typed: str, errors: dict[str, str]) -> str:
-    counts, unended = users.count_users_by_role(), roles.count_unended_broadcasts()
-    rows = [
-        {
-            "name": name,
-            "people": counts.get(name, 0),
-            "may": list_permissions(name),
-            "is_built_in": name in CONSOLE_ROLES,
-            "unended": unended.get(name, {}),
-        }
-        for name in sort_role_names(counts)
-    ]
-    return render_page("console/users/roles.html", rows=rows, typed=typed, errors=errors)
+    counts = users.count_users_by_role()
+    return render_page(
+        "console/users/roles.html",
+        permissions={name: list_permissions(name) for name in sort_role_names(counts)},
+        built_in=CONSOLE_ROLES,
+        counts=counts,
+        unended=roles.count_unended_broadcasts(),
+        typed=typed,
+        errors=errors,
+    )
 
 
 def _render_role(name: str, typed: str, errors: dict[str, str]) -> str:
@@ -96,9 +93,7 @@ def _render_role(name: str, typed: str, errors: dict[str, str]) -> str:
         is_built_in=name in CONSOLE_ROLES,
         may=list_permissions(name),
         people=users.count_users_by_role().get(name, 0),
-        broadcasts=[
-            (broadcast, _describe_effect(broadcast, name)) for broadcast in naming_broadcasts[:MAX_BROADCASTS_SHOWN]
-        ],
+        broadcasts=[(row, _describe_effect(row, name)) for row in naming_broadcasts[:MAX_BROADCASTS_SHOWN]],
         more=len(naming_broadcasts) > MAX_BROADCASTS_SHOWN,
         saved=roles.list_saved_audiences(name),
         rules=_find_rules_naming(name),
@@ -129,15 +124,13 @@ def _describe_effect(broadcast: Broadcast, name: str) -> str:
 
 def _find_rules_naming(name: str) -> list[int]:
     """The numbers of the rules in the rules file that name the role."""
-    rules = enumerate(RULES.current, 1)
-    return [
-        number for number, rule in rules if f"role:{name}" in (rule.audiences or ()) or _is_default_target(rule, name)
-    ]
-
-
-def _is_default_target(rule: Any, name: str) -> bool:
-    targets = rule.defaults.get("targetIds") if rule.defaults.get("targetType") == "ROLE" else None
-    return name in [*(targets or ()), *(rule.defaults.get("exceptRoles") or ())]
+    numbers = []
+    for number, rule in enumerate(RULES.current, 1):
+        targets = rule.defaults.get("targetIds") if rule.defaults.get("targetType") == "ROLE" else None
+        is_default = name in [*(targets or ()), *(rule.defaults.get("exceptRoles") or ())]
+        if is_default or f"role:{name}" in (rule.audiences or ()):
+            numbers.append(number)
+    return numbers
 
 
 def sort_role_names(names: Iterable[str]) -> list[str]:

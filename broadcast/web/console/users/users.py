@@ -30,6 +30,11 @@ MAX_COUNTED = 10_000  # more are shown as "more than" this
 MAX_BAD_ROWS_SHOWN = 200
 MAX_NEW_ROLES_SHOWN = 50
 _ACCOUNT_STATES = ("", "enabled", "disabled")
+_ACCESS_CHANGES = {
+    "disable": (actions.disable_user, "Account disabled. All sessions and streams have ended."),
+    "enable": (actions.enable_user, "Account enabled."),
+    "sign-out": (sessions.end_sessions, "Signed out everywhere. All sessions and streams have ended."),
+}
 
 
 @blueprint.get("")
@@ -48,8 +53,8 @@ def listing():
     if is_htmx() and request.args.get("after"):
         return render_page("console/users/_rows.html", **values)
     total = users.count_matching(filters, max_count=MAX_COUNTED)
-    values |= {"roles": users.count_users_by_role()}
-    return render_page("console/users/list.html", total=total, most=MAX_COUNTED, **values)
+    roles = users.count_users_by_role()
+    return render_page("console/users/list.html", total=total, most=MAX_COUNTED, roles=roles, **values)
 
 
 @blueprint.get("/new")
@@ -62,19 +67,12 @@ def new():
 @allow(Permission.PEOPLE, is_resumable=True)
 def create():
     form = request.form
-    username, password = form.get("username", ""), form.get("password", "") or None
+    typed = {"username": form.get("username", ""), "name": form.get("name", ""), "roles": _read_submitted_roles()}
+    password = form.get("password", "") or None
     try:
         raise_if_resumed()
-        user_id = actions.create_user(
-            username,
-            password,
-            name=form.get("name", ""),
-            roles=_read_submitted_roles(),
-            by=current_identity().actor,
-            now=clock.now(),
-        )
+        user_id = actions.create_user(**typed, password=password, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
-        typed = {"username": username, "name": form.get("name", ""), "roles": _read_submitted_roles()}
         return _render_new_form(typed, to_form_errors(problem, "username")), problem.status
     return redirect_to("people.detail", user_id=user_id)
 
@@ -116,27 +114,23 @@ def delete(user_id: int):
 @blueprint.post("/<int:user_id>/roles")
 @allow(Permission.PEOPLE, is_resumable=True)
 def set_roles(user_id: int):
+    roles = _read_submitted_roles()
     try:
         raise_if_resumed()
-        actions.set_roles(user_id, _read_submitted_roles(), by=current_identity().actor, now=clock.now())
+        actions.set_roles(user_id, roles, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
-        errors = to_form_errors(problem, "roles")
-        return _render_user(user_id, errors=errors, roles=_read_submitted_roles()), problem.status
+        return _render_user(user_id, errors=to_form_errors(problem, "roles"), roles=roles), problem.status
     return redirect_to("people.detail", "Roles saved. Open pages update within a second.", user_id=user_id)
 
 
-@blueprint.post("/<int:user_id>/disable")
+@blueprint.post("/<int:user_id>/disable", defaults={"verb": "disable"})
+@blueprint.post("/<int:user_id>/enable", defaults={"verb": "enable"})
+@blueprint.post("/<int:user_id>/sign-out", defaults={"verb": "sign-out"})
 @allow(Permission.PEOPLE)
-def disable(user_id: int):
-    actions.disable_user(user_id, by=current_identity().actor, now=clock.now())
-    return redirect_to("people.detail", "Account disabled. All sessions and streams have ended.", user_id=user_id)
-
-
-@blueprint.post("/<int:user_id>/enable")
-@allow(Permission.PEOPLE)
-def enable(user_id: int):
-    actions.enable_user(user_id, by=current_identity().actor, now=clock.now())
-    return redirect_to("people.detail", "Account enabled.", user_id=user_id)
+def change_access(user_id: int, verb: str):
+    change, notice = _ACCESS_CHANGES[verb]
+    change(user_id, by=current_identity().actor, now=clock.now())
+    return redirect_to("people.detail", notice, user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/password")
@@ -145,13 +139,6 @@ def reset_password(user_id: int):
     """Renders the page instead of a redirect: the password is shown only once and not stored."""
     password = accounts.reset_password(user_id, by=current_identity().actor, now=clock.now())
     return _render_user(user_id, password=password)
-
-
-@blueprint.post("/<int:user_id>/sign-out")
-@allow(Permission.PEOPLE)
-def end_sessions(user_id: int):
-    sessions.end_sessions(user_id, by=current_identity().actor, now=clock.now())
-    return redirect_to("people.detail", "Signed out everywhere. All sessions and streams have ended.", user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/unlink")
@@ -164,7 +151,7 @@ def unlink(user_id: int):
 @blueprint.get("/import")
 @allow(Permission.PEOPLE)
 def import_form():
-    return render_page("console/users/import.html", report=None, table="", error=None, checked=False, guessed=None)
+    return _render_import()
 
 
 @blueprint.post("/import")
@@ -181,18 +168,20 @@ def import_table():
             table, by=current_identity().actor, now=clock.now(), is_dry_run=only_check, new_roles=new_roles
         )
     except Invalid as invalid:
-        values = {"report": None, "table": table, "error": str(invalid) or None, "checked": False, "guessed": None}
-        return render_page("console/users/import.html", **values), invalid.status
-    return render_page(
-        "console/users/import.html",
+        return _render_import(table=table, error=str(invalid) or None), invalid.status
+    return _render_import(
         report=report,
         bad=report.bad[:MAX_BAD_ROWS_SHOWN],
         roles=sorted(report.missing_roles.items(), key=lambda role: -role[1])[:MAX_NEW_ROLES_SHOWN],
         table=table if only_check else report.rejected_table if report.bad else "",
-        error=None,
         checked=only_check,
         guessed=guessed_encoding and (guessed_encoding, _find_accented_line(table)),
     )
+
+
+def _render_import(**values: Any) -> str:
+    empty = {"report": None, "table": "", "error": None, "checked": False, "guessed": None}
+    return render_page("console/users/import.html", **empty | values)
 
 
 def _find_accented_line(table: str) -> str:
@@ -208,21 +197,14 @@ def _render_new_form(typed: dict[str, Any], errors: dict[str, str]) -> str:
     return render_page("console/users/new.html", form=typed, errors=errors, roles=_list_known_roles(typed["roles"]))
 
 
-def _render_user(
-    user_id: int,
-    *,
-    password: str | None = None,
-    errors: dict[str, str] | None = None,
-    name: str | None = None,
-    roles: list[str] | None = None,
-) -> str:
-    """The page of a user; `name` and `roles` are what was typed."""
+def _render_user(user_id: int, *, password: str | None = None, errors: dict | None = None, **typed: Any) -> str:
+    """The page of a user; `name` and `roles` may be what was typed."""
     user = _get_user_or_404(user_id)
     return render_page(
         "console/users/detail.html",
         user=user,
-        name=user.name if name is None else name,
-        roles=_list_known_roles(user.roles if roles is None else roles),
+        name=typed.get("name", user.name),
+        roles=_list_known_roles(typed.get("roles", user.roles)),
         unsent=users.count_unsent_by_status(user.id),
         invitation=invitations.get_for_user(user.id),
         may=sorted(permissions.get_role_permissions(user.roles)),
@@ -241,7 +223,6 @@ def _get_issuer() -> str:
 
 
 def _list_known_roles(chosen_roles: Any) -> list[dict[str, Any]]:
-    """Every role that exists or that the console knows, with its permissions."""
     names = sort_role_names({*users.list_role_names(), *chosen_roles})
     return [{"name": name, "chosen": name in chosen_roles, "may": list_permissions(name)} for name in names]
 
