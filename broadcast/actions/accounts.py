@@ -1,24 +1,30 @@
-"""Renaming and deleting accounts."""
+"""What changes an account: its name, its password, its preferences, and its deletion."""
 
+import secrets
 from datetime import datetime
+from typing import Any
 
-from broadcast.actions import notify
-from broadcast.actions.tokens import end_token_streams
+from sqlalchemy.orm import Session
+
+from broadcast.actions import notify, passwords
+from broadcast.actions.sessions import append_session_ended_events, format_session_key
+from broadcast.actions.tokens import end_token_streams, hash_token
 from broadcast.actions.user_fields import clean_display_name
 from broadcast.actions.users import append_viewer_changed_event, ensure_admin_remains, get_user_for_update
-from broadcast.base.errors import Invalid
+from broadcast.base.errors import Conflict, Invalid, NotFound
+from broadcast.config.settings import SETTINGS
 from broadcast.domain.actor import Actor
 from broadcast.domain.permissions import Permission
-from broadcast.store import audit, past_viewers, users
-from broadcast.store.models import User
+from broadcast.domain.preferences import Preferences, parse_preferences
+from broadcast.store import audit, past_viewers, receipts, users
+from broadcast.store.models import User, UserSession
 from broadcast.store.transactions import write_transaction
+
+_WRONG_CURRENT_PASSWORD = "Your current password is incorrect."
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
-    """Correct a user's name. Broadcasts already sent keep the old name.
-
-    Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
-    """
+    """Correct a user's name. Broadcasts already sent keep the old name. Raises Invalid, NotFound."""
     by.require(Permission.PEOPLE)
     name = clean_display_name(name)
     with write_transaction() as session:
@@ -36,7 +42,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
     a former user. Drafts and scheduled broadcasts stay for others to continue; a scheduled one that falls due waits for
     a decision. The username becomes available again.
 
-    Raises Forbidden, Invalid, NotFound, Conflict (the last administrator), TemporarilyUnavailable.
+    Raises Invalid, NotFound, Conflict (the last administrator).
     """
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
@@ -53,3 +59,66 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
         users.anonymize(session, user, at=now)
         append_viewer_changed_event(session, user, now)
     notify.notify_workers()
+
+
+def change_password(current_password: str, new_password: str, *, by: Actor, now: datetime, kept_session_id: int) -> str:
+    """Change one's own password, given the current one. Every session but `kept_session_id` ends; that one gets a new
+    token, which is returned, so that a copied cookie becomes worthless. Raises Invalid.
+    """
+    user = users.get(by.user_id)
+    old_hash = user.password_hash
+    if not passwords.verify_password(current_password, old_hash):
+        raise Invalid({"current": _WRONG_CURRENT_PASSWORD})
+    passwords.check_password(new_password, username=user.username, name=user.name)
+    password_hash, token = passwords.hash_password(new_password), secrets.token_urlsafe(32)
+    with write_transaction() as session:
+        if get_user_for_update(session, by.user_id).password_hash != old_hash:  # changed concurrently
+            raise Invalid({"current": _WRONG_CURRENT_PASSWORD})
+        _store_password(session, by.user_id, password_hash, by=by, now=now, kept_session_id=kept_session_id)
+        session.get(UserSession, kept_session_id).token_hash = hash_token(token)
+    notify.notify_workers()
+    return token
+
+
+def set_password(user_id: int, password: str, *, by: Actor, now: datetime) -> None:
+    """Set another user's password and end all their sessions. Raises Invalid, NotFound, Conflict (one's own)."""
+    by.require(Permission.PEOPLE)
+    if by.user_id == user_id:
+        raise Conflict("Change your own password under “My account”, where you are asked for your current password.")
+    user = users.get(user_id)
+    if user is None:
+        raise NotFound("There is no such user.")
+    passwords.check_password(password, username=user.username, name=user.name)
+    password_hash = passwords.hash_password(password)
+    with write_transaction() as session:
+        _store_password(session, user_id, password_hash, by=by, now=now)
+    notify.notify_workers()
+
+
+def reset_password(user_id: int, *, by: Actor, now: datetime) -> str:
+    """Set a random password for a user, end their sessions, and return it; it is shown only once. Raises NotFound."""
+    by.require(Permission.PEOPLE)
+    password = "-".join(secrets.token_hex(2) for _ in range(5))  # 80 bits, in groups that can be read out
+    set_password(user_id, password, by=by, now=now)
+    return password
+
+
+def _store_password(
+    session: Session, user_id: int, password_hash: str, *, by: Actor, now: datetime, kept_session_id: int | None = None
+) -> None:
+    """Store a password hash; every session but `kept_session_id` ends."""
+    user = get_user_for_update(session, user_id)
+    user.password_hash = password_hash
+    ended_ids = users.end_sessions(session, [user.id], at=now, kept_session_id=kept_session_id)
+    audit.record(session, by, "person.password", "person", user.id, now=now)
+    append_session_ended_events(session, user.id, map(format_session_key, ended_ids), now)
+
+
+def save_preferences(raw: dict[str, Any], *, by: Actor, now: datetime) -> Preferences:
+    """Replace a user's preferences and notify their open pages. Raises Invalid."""
+    preferences = parse_preferences(raw, now=now, mandatory=SETTINGS.current.mandatory_categories)
+    with write_transaction() as session:
+        users.set_preferences(session, by.user_id, preferences)
+        version = receipts.increment_inbox_version(session, by.user_id, at=now)
+    notify.notify_receipt(by.user_id, "preferences", [], version)
+    return preferences

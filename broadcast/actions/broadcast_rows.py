@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from broadcast.actions.audiences import MAX_SNAPSHOT_RECIPIENTS, resolve_audience
-from broadcast.base.errors import Conflict, Invalid, NotFound, VersionConflict
+from broadcast.base.errors import Invalid, NotFound, VersionConflict
 from broadcast.config.settings import SETTINGS
 from broadcast.content import markdown
-from broadcast.domain import overdue_schedules
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience, EveryoneAudience, RoleAudience, UserAudience, split_exclusions
 from broadcast.domain.lifecycle import Status
@@ -36,19 +35,13 @@ class PreparedMessage:
 
 
 def prepare_message(draft: Draft) -> PreparedMessage:
-    """Resolve and count the audience, and render the text. Lets other greenlets run.
-
-    Raises Invalid for an unknown role or user, and for a text that is not shown.
-    """
+    """Resolve and count the audience, and render the text. Lets other greenlets run. Raises Invalid."""
     audience = resolve_audience(draft.target)
     return PreparedMessage(draft, audience, audiences.count(audience), markdown.render(draft.content))
 
 
 def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: str | None = None) -> Broadcast:
-    """Return the locked row.
-
-    Raises NotFound, or VersionConflict when it is no longer at `version` (None: any).
-    """
+    """Return the locked row. Raises NotFound, or VersionConflict when it is no longer at `version` (None: any)."""
     broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
     if broadcast is None:
         raise NotFound("There is no such broadcast.")
@@ -80,39 +73,28 @@ def build_draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
     }
 
 
-def refuse_unreviewed(broadcast: Broadcast) -> None:
-    """Raise Conflict for a draft stored as typed: nobody has confirmed what it will say."""
-    if broadcast.typed is not None:
-        raise Conflict("This draft has not been reviewed. Open it, review it and send it from there.")
-
-
 def check_draft_quota(by: Actor) -> None:
     """Raise Invalid when `by` has reached the limit of drafts per user."""
     max_drafts = SETTINGS.current.drafts_per_user
     if by.user_id is not None and broadcasts.count_drafts(by.user_id) >= max_drafts:
-        raise Invalid(
-            {
-                "draft": f"You have reached the limit for drafts ({max_drafts:,}). Send or delete "
-                "some, then save this one."
-            }
-        )
+        advice = "Send or delete some, then save this one."
+        raise Invalid({"draft": f"You have reached the limit for drafts ({max_drafts:,}). {advice}"})
 
 
 def check_may_send(message: Draft | Broadcast, by: Actor) -> None:
-    """Raise Forbidden unless `by` may send this message, whoever wrote it.
-
-    One that signs users out also needs the permission for users.
-    """
+    """Raise Forbidden unless `by` may send this message; one that signs users out needs the permission for users."""
     by.require(Permission.WRITE)
     if message.close_sessions:
         by.require(Permission.PEOPLE)
 
 
-def refuse_past_dates(broadcast: Broadcast, now: datetime) -> None:
-    """Raise Conflict when the expiry or the acknowledgement deadline is in the past."""
-    reason = overdue_schedules.get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
-    if reason is not None:
-        raise Conflict(f"{reason.sentence} Edit it and choose another date first.")
+def write_message(
+    session: Session, broadcast: Broadcast, message: PreparedMessage, now: datetime, *, may_be_empty: bool
+) -> None:
+    """Write a message and its audience into a row. The caller sets the status. Raises Invalid, like `set_audience`."""
+    fill_columns(broadcast, message.draft, now, html=message.html)
+    recipient_count, is_snapshot = message.recipient_count, message.draft.target.snapshot
+    set_audience(session, broadcast, message.audience, recipient_count, is_snapshot, may_be_empty=may_be_empty)
 
 
 def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
@@ -140,20 +122,16 @@ def set_audience(
     broadcast: Broadcast,
     audience: Audience,
     recipient_count: int,
-    *,
     is_snapshot: bool,
+    *,
     may_be_empty: bool,
 ) -> None:
-    """Set the audience of a new or stored row, in the place of any other, and store both.
-
-    Raises Invalid when it reaches nobody or is too large to be frozen.
-    """
+    """Replace the audience of a row, and store both. Raises Invalid when it reaches nobody or is too large."""
     if not recipient_count and not may_be_empty:
         raise Invalid({"targetIds": "There is nobody in this audience now. Choose another audience."})
     if is_snapshot and recipient_count > MAX_SNAPSHOT_RECIPIENTS:
-        raise Invalid(
-            {"snapshot": f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Turn the snapshot off."}
-        )
+        sentence = f"A snapshot holds at most {MAX_SNAPSHOT_RECIPIENTS:,} people. Turn the snapshot off."
+        raise Invalid({"snapshot": sentence})
     if broadcast.id is not None:
         _clear_audience(session, broadcast)
     set_audience_columns(broadcast, audience)

@@ -1,4 +1,4 @@
-"""Publish, schedule, release, cancel and expire broadcasts."""
+"""Publish, schedule, release, cancel, expire and archive broadcasts."""
 
 import hashlib
 import json
@@ -10,33 +10,19 @@ from functools import cache
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import notify, overdue_schedules, send_confirmation
-from broadcast.actions.broadcast_rows import (
-    PreparedMessage,
-    build_draft_columns,
-    check_draft_quota,
-    check_may_send,
-    fill_columns,
-    freeze_audience,
-    get_broadcast_for_update,
-    prepare_message,
-    refuse_past_dates,
-    refuse_unreviewed,
-    set_audience,
-)
-from broadcast.actions.send_confirmation import ConfirmationProof, require_row_proof
+from broadcast.actions import broadcast_rows, notify, overdue_schedules
+from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
+from broadcast.actions.send_confirmation import ConfirmationProof, require_proof, require_row_proof, verify_confirmation
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Conflict, Invalid
-from broadcast.domain import confirmation, lifecycle
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.audience import Audience, UserAudience
-from broadcast.domain.confirmation import ConfirmationInput
+from broadcast.domain.confirmation import ConfirmationInput, get_requirement
 from broadcast.domain.events import ALL_SESSIONS, EventType
-from broadcast.domain.lifecycle import Status
-from broadcast.domain.message import Draft, is_single_line
-from broadcast.domain.overdue_schedules import SCHEDULE_GRACE
+from broadcast.domain.lifecycle import Status, transition
+from broadcast.domain.message import Draft, is_visible_line
+from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, get_expiry_reason
 from broadcast.domain.permissions import Permission
-from broadcast.domain.visible_text import is_blank
 from broadcast.store import audiences, audit, broadcasts, log, users
 from broadcast.store.models import Broadcast, IdempotencyKey
 from broadcast.store.transactions import write_transaction
@@ -67,18 +53,18 @@ def publish(
     With `broadcast_id` it replaces that draft or scheduled broadcast, which must be at `version` (None: any). With
     `undo_seconds`, a broadcast that would go out at once is held for that long and can be withdrawn until then. With
     `is_test` it does not appear in the console's lists. `idempotency_key` makes retries safe: a second call with the
-    same key and draft returns the first broadcast. Lets other greenlets run. Raises Forbidden, NotFound, Invalid
-    (unknown role or user, no recipients, a text that is not shown), ConfirmationRequired, VersionConflict,
-    IllegalTransition, Conflict (the key was used for another message), TemporarilyUnavailable.
+    same key and draft returns the first broadcast. Lets other greenlets run. Raises NotFound, Invalid (unknown role or
+    user, no recipients, a text that is not shown), ConfirmationRequired, VersionConflict, IllegalTransition, Conflict
+    (the key was used for another message).
     """
-    check_may_send(draft, by)
+    broadcast_rows.check_may_send(draft, by)
     if earlier := _find_by_idempotency_key(by, idempotency_key, draft):
         return earlier
     message = prepare_message(draft)
     if not (is_test or draft.keep_as_draft):
-        proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
-        required = confirmation.get_requirement(draft, message.recipient_count)
-        send_confirmation.require_proof(proof, required, message.recipient_count)
+        proof = verify_confirmation(confirmed, by=by, now=now)
+        required = get_requirement(draft, message.recipient_count)
+        require_proof(proof, required, message.recipient_count)
     try:
         with write_transaction() as session:
             broadcast = _store_message(session, message, broadcast_id, version, by, now)
@@ -105,16 +91,14 @@ def _store_message(
     draft = message.draft
     if broadcast_id is None:
         if draft.keep_as_draft:
-            check_draft_quota(by)
-        broadcast = Broadcast(**build_draft_columns(by, now))
+            broadcast_rows.check_draft_quota(by)
+        broadcast = Broadcast(**broadcast_rows.build_draft_columns(by, now))
     else:
-        broadcast = get_broadcast_for_update(session, broadcast_id, version=version)
-        lifecycle.transition(broadcast.status, "held")  # before anything is changed
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
+        transition(broadcast.status, "held")  # before anything is changed
         broadcast.typed = None
         broadcast.revision += 1
-    fill_columns(broadcast, draft, now, html=message.html)
-    size, is_snapshot = message.recipient_count, draft.target.snapshot
-    set_audience(session, broadcast, message.audience, size, is_snapshot=is_snapshot, may_be_empty=draft.keep_as_draft)
+    broadcast_rows.write_message(session, broadcast, message, now, may_be_empty=draft.keep_as_draft)
     return broadcast
 
 
@@ -125,7 +109,7 @@ def _dispatch(
     draft = message.draft
     is_later = draft.scheduled_at is not None and draft.scheduled_at > now
     action = "edited" if draft.keep_as_draft else "scheduled" if is_later else "held" if undo_seconds else "published"
-    broadcast.status = lifecycle.transition(broadcast.status, action).value
+    broadcast.status = transition(broadcast.status, action).value
     broadcast.is_held = action == "held"
     broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
     if action == "held":
@@ -164,13 +148,9 @@ def _compute_fingerprint(draft: Draft) -> str:
 def release(
     broadcast_id: int, *, by: Actor = SYSTEM, now: datetime, confirmed: ConfirmationInput | None = None
 ) -> None:
-    """Send a draft or a scheduled broadcast now.
-
-    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft),
-    TemporarilyUnavailable.
-    """
+    """Send a stored one now. Raises NotFound, IllegalTransition, ConfirmationRequired, Conflict (unreviewed draft)."""
     by.require(Permission.WRITE)
-    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    proof = verify_confirmation(confirmed, by=by, now=now)
     with write_transaction() as session:
         broadcast_with_audience = lock_sendable(session, broadcast_id, "published", proof, by=by, now=now)
         _release_rows(session, [broadcast_with_audience], by=by, now=now)
@@ -180,15 +160,14 @@ def release(
 def lock_sendable(
     session: Session, broadcast_id: int, action: str, proof: ConfirmationProof, *, by: Actor, now: datetime
 ) -> tuple[Broadcast, Audience]:
-    """Lock a stored broadcast that `by` may send now, with its audience, counted anew.
-
-    `action` is "published" or "held". Raises as `release` does.
-    """
-    broadcast = get_broadcast_for_update(session, broadcast_id)
-    lifecycle.transition(broadcast.status, action)
-    refuse_unreviewed(broadcast)
-    check_may_send(broadcast, by)
-    refuse_past_dates(broadcast, now)
+    """Lock a stored broadcast that `by` may send now ("published" or "held"), counted anew. Raises like `release`."""
+    broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+    transition(broadcast.status, action)
+    if broadcast.typed is not None:  # stored as typed: nobody has confirmed what it will say
+        raise Conflict("This draft has not been reviewed. Open it, review it and send it from there.")
+    broadcast_rows.check_may_send(broadcast, by)
+    if reason := get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now):
+        raise Conflict(f"{reason.sentence} Edit it and choose another date first.")
     [broadcast_with_audience] = _count_recipients(session, [broadcast])
     require_row_proof(proof, broadcast, broadcast.audience_count)
     return broadcast_with_audience
@@ -197,10 +176,8 @@ def lock_sendable(
 def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> list[int] | None:
     """Send those of these scheduled broadcasts that are due, in order and in one transaction; return the ids handled.
 
-    One overdue by more than `grace`, or not allowed to go out automatically for another reason
-    (`domain.overdue_schedules`), is not sent but waits for a decision. Rows that changed meanwhile or are locked are
-    skipped. Returns None when another worker's scheduler is already running. Raises TemporarilyUnavailable; if one
-    cannot be sent, its error is raised and none is sent.
+    One that may not go out automatically (`domain.overdue_schedules`) waits for a decision. Rows that changed meanwhile
+    or are locked are skipped. None when another worker's scheduler is running. If one cannot be sent, none is.
     """
     with write_transaction() as session:
         due_broadcasts = broadcasts.lock_due(session, Status.SCHEDULED, ids, now)
@@ -212,20 +189,38 @@ def release_due(ids: Sequence[int], *, now: datetime, grace: timedelta = SCHEDUL
 
 
 def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
-    """Recall a broadcast; every open page removes it.
-
-    Raises Forbidden, Invalid, NotFound, IllegalTransition, TemporarilyUnavailable.
-    """
+    """Recall a broadcast; every open page removes it. Raises Invalid, NotFound, IllegalTransition."""
     by.require(Permission.WRITE)
     reason = " ".join(reason.split())
-    if not 0 < len(reason) <= 500 or not is_single_line(reason) or is_blank(reason):
+    if not is_visible_line(reason, 500):
         raise Invalid({"reason": "Give a reason for the recall, in at most 500 characters."})
     with write_transaction() as session:
-        broadcast = get_broadcast_for_update(session, broadcast_id)
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
         broadcast.cancel_reason = reason
         audit.record(session, by, "broadcast.cancelled", "broadcast", broadcast.id, now=now, reason=reason)
         _end_rows(session, [broadcast], "cancelled", now)
     notify.notify_workers()
+
+
+def discard_draft(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Delete a draft: it disappears from every list but the archive. Raises NotFound, IllegalTransition."""
+    by.require(Permission.WRITE)
+    with write_transaction() as session:
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        broadcast.status = transition(broadcast.status, "discarded").value
+        broadcast.ended_at = broadcast.archived_at = broadcast.updated_at = now
+        audit.record(session, by, "broadcast.discarded", "broadcast", broadcast.id, now=now)
+
+
+def archive(broadcast_id: int, *, by: Actor, now: datetime) -> None:
+    """Move an ended broadcast to the archive; idempotent. Raises NotFound, IllegalTransition."""
+    by.require(Permission.WRITE)
+    with write_transaction() as session:
+        broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        transition(broadcast.status, "archived")
+        if broadcast.archived_at is None:
+            broadcast.archived_at = now
+            audit.record(session, by, "broadcast.archived", "broadcast", broadcast.id, now=now)
 
 
 def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
@@ -241,10 +236,7 @@ def expire_due(ids: Sequence[int], *, now: datetime) -> list[int] | None:
 
 
 def _count_recipients(session: Session, rows: Sequence[Broadcast]) -> list[tuple[Broadcast, Audience]]:
-    """Locked rows with their audiences, counted anew: membership may have changed since they were scheduled.
-
-    A held one was counted a moment ago.
-    """
+    """Locked rows with their audiences, counted anew unless held: membership may have changed meanwhile."""
     count_cached, yielder, counted = cache(audiences.count), Yielder(), []  # many share an audience
     with session.no_autoflush:
         for broadcast in rows:
@@ -261,7 +253,7 @@ def _release_rows(
 ) -> None:
     """Send locked rows."""
     for broadcast, _ in to_publish:
-        broadcast.status = lifecycle.transition(broadcast.status, "published")
+        broadcast.status = transition(broadcast.status, "published")
         broadcast.decision_reason = None
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
@@ -276,13 +268,11 @@ def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audien
     yielder = Yielder()
     with session.no_autoflush:  # each row is updated once, with its seq
         for broadcast, audience in to_publish:
-            audience = freeze_audience(session, broadcast, audience)
+            audience = broadcast_rows.freeze_audience(session, broadcast, audience)
             broadcast.published_at = broadcast.updated_at = now
             broadcast_by_index[len(entries)] = broadcast
-            entries += [
-                build_message_event(broadcast, audience),
-                *_end_recipient_sessions(session, broadcast, audience, now),
-            ]
+            entries.append(build_message_event(broadcast, audience))
+            entries += _end_recipient_sessions(session, broadcast, audience, now)
             yielder.maybe_yield()
         if entries:
             first_cursor = log.reserve_seqs(session, len(entries))
@@ -321,7 +311,7 @@ def build_removal_event(broadcast: Broadcast, audience: Audience, action: str) -
 def _end_rows(session: Session, rows: Sequence[Broadcast], action: str, now: datetime) -> None:
     removal_entries = [build_removal_event(row, audiences.get_audience(row), action) for row in rows if row.is_live]
     for row in rows:
-        row.status = lifecycle.transition(row.status, action).value
+        row.status = transition(row.status, action).value
         row.ended_at = row.updated_at = now
     session.flush()
     log.append(session, removal_entries, at=now)

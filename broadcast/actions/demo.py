@@ -1,6 +1,6 @@
 """Demo users and broadcasts. The passwords are public, so production refuses them (see `Settings`)."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from broadcast.actions import broadcasts, users
@@ -59,9 +59,7 @@ def seed() -> None:
     now = clock.now()
     for demo_user in DEMO_USERS:
         if known.get_by_username(demo_user.username) is None:
-            users.create_user(
-                demo_user.username, demo_user.password, roles=demo_user.roles, name=demo_user.name, by=SYSTEM, now=now
-            )
+            users.create_user(**asdict(demo_user), by=SYSTEM, now=now)
     if stored.list_page("all", limit=1):
         return
     alice = known.get_by_username("alice")

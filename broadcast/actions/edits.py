@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import broadcast_rows, notify, send_confirmation
+from broadcast.actions import broadcast_rows, notify
 from broadcast.actions.audiences import resolve_audience
 from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
 from broadcast.actions.broadcasts import build_update_event, lock_sendable
-from broadcast.actions.send_confirmation import ConfirmationProof
+from broadcast.actions.send_confirmation import ConfirmationProof, require_row_proof, verify_confirmation
 from broadcast.base.errors import Invalid, VersionConflict
 from broadcast.content import markdown
-from broadcast.domain import clock, confirmation, lifecycle
+from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
-from broadcast.domain.confirmation import ConfirmationInput
-from broadcast.domain.lifecycle import Status
+from broadcast.domain.confirmation import ConfirmationInput, needs_reconfirmation
+from broadcast.domain.lifecycle import Status, transition
 from broadcast.domain.message import Draft, Priority, parse_content, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.store import acknowledged_revisions, audiences, audit, broadcasts, log, receipts
@@ -31,6 +31,7 @@ from broadcast.store.transactions import write_transaction
 
 _CONTENT_FIELDS = ("title", "content", "priority", "category", "actions", "requiresAck", "ackDueAt", "expiresAt")
 _AUDIENCE_FIELDS = ("targetType", "targetIds", "targetMatch", "exceptRoles", "exceptIds", "snapshot", "closeSessions")
+_COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
 
 
 class SavedDraft(NamedTuple):
@@ -50,8 +51,8 @@ def save_draft(
     """Store a form as typed, complete or not, in a new draft or in its existing one.
 
     `draft` is the parsed form, or None while it is invalid: the draft then reaches nobody, as does one whose text is
-    not shown. A series of autosaves by one author makes one audit row. Lets other greenlets run. Raises Forbidden,
-    NotFound, Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition, TemporarilyUnavailable.
+    not shown. A series of autosaves by one author makes one audit row. Lets other greenlets run. Raises NotFound,
+    Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition.
     """
     by.require(Permission.WRITE)
     message = _prepare_if_valid(draft)
@@ -64,16 +65,14 @@ def save_draft(
             audit.record(session, by, "broadcast.drafted", "broadcast", broadcast.id, now=now)
         else:
             broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
-            lifecycle.transition(broadcast.status, "saved")
+            transition(broadcast.status, "saved")
             broadcast.revision += 1
-            _record_save_once(session, by, broadcast, now)
+            last_entries = [(row.actor_id, row.action) for row in broadcasts.list_audit_entries(broadcast.id)[-1:]]
+            if last_entries not in ([(by.user_id, "broadcast.drafted")], [(by.user_id, "broadcast.saved")]):
+                audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
         broadcast.typed = dict(typed)
         if message:
-            broadcast_rows.fill_columns(broadcast, message.draft, now, html=message.html)
-            size, is_snapshot = message.recipient_count, message.draft.target.snapshot
-            broadcast_rows.set_audience(
-                session, broadcast, message.audience, size, is_snapshot=is_snapshot, may_be_empty=True
-            )
+            broadcast_rows.write_message(session, broadcast, message, now, may_be_empty=True)
         else:
             broadcast.title = " ".join(str(typed.get("title", "")).split())[:200]
             broadcast.updated_at = now
@@ -88,29 +87,37 @@ def _prepare_if_valid(draft: Draft | None) -> PreparedMessage | None:
         return None
 
 
-def _record_save_once(session: Session, by: Actor, broadcast: Broadcast, now: datetime) -> None:
-    last_entries = broadcasts.list_audit_entries(broadcast.id)[-1:]
-    if (
-        not last_entries
-        or last_entries[0].actor_id != by.user_id
-        or last_entries[0].action not in ("broadcast.drafted", "broadcast.saved")
-    ):
-        audit.record(session, by, "broadcast.saved", "broadcast", broadcast.id, now=now)
+def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
+    """Create a draft with the text and the audience of a broadcast, without its times. Raises NotFound, Invalid."""
+    by.require(Permission.WRITE)
+    with write_transaction() as session:
+        broadcast_rows.check_draft_quota(by)
+        original = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
+        copy = Broadcast(**broadcast_rows.build_draft_columns(by, now))
+        for name in _COPIED_COLUMNS:
+            setattr(copy, name, getattr(original, name))
+        session.add(copy)
+        session.flush()
+        try:
+            audience = audiences.get_audience(original)
+        except ValueError:  # a draft without an audience yet
+            audience = None
+        if audience:
+            count, is_snapshot = audiences.count(audience), original.is_snapshot
+            broadcast_rows.set_audience(session, copy, audience, count, is_snapshot, may_be_empty=True)
+        audit.record(session, by, "broadcast.drafted", "broadcast", copy.id, now=now, copy_of=broadcast_id)
+        return SavedDraft(copy.id, copy.version)
 
 
 def send_delayed(
     broadcast_id: int, *, by: Actor, now: datetime, until: datetime, confirmed: ConfirmationInput | None = None
 ) -> None:
-    """Send a complete draft or a scheduled broadcast at `until`, a few seconds ahead; until then it can be withdrawn.
-
-    Raises Forbidden, NotFound, IllegalTransition, ConfirmationRequired, Conflict (an unreviewed draft),
-    TemporarilyUnavailable.
-    """
+    """Hold a broadcast until `until`, seconds ahead, when it is sent unless it was withdrawn. Raises like `release`."""
     by.require(Permission.WRITE)
-    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    proof = verify_confirmation(confirmed, by=by, now=now)
     with write_transaction() as session:
         broadcast, _ = lock_sendable(session, broadcast_id, "held", proof, by=by, now=now)
-        broadcast.status = lifecycle.transition(broadcast.status, "held").value
+        broadcast.status = transition(broadcast.status, "held").value
         broadcast.is_held, broadcast.scheduled_at, broadcast.updated_at = True, until, now
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
         audit.record(session, by, "broadcast.held", "broadcast", broadcast.id, now=now)
@@ -118,14 +125,11 @@ def send_delayed(
 
 
 def withdraw_broadcast(broadcast_id: int, *, by: Actor, now: datetime) -> None:
-    """Turn a held or scheduled broadcast back into a draft before it goes out.
-
-    Raises Forbidden, NotFound, IllegalTransition (it has gone out), TemporarilyUnavailable.
-    """
+    """Turn a held or scheduled broadcast back into a draft. Raises NotFound, IllegalTransition (it has gone out)."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id)
-        broadcast.status = lifecycle.transition(broadcast.status, "withdrawn").value
+        broadcast.status = transition(broadcast.status, "withdrawn").value
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
         broadcast.updated_at, broadcast.decision_reason = now, None
@@ -148,16 +152,16 @@ def edit(
     A live broadcast changes on every open page; with `notify_again` it becomes unread again for users who had read it.
     Without `acknowledge_again` the edit is a correction and acknowledgements stand; with it everyone is asked again,
     which also shows it again. The audience and the start of a live broadcast cannot change. `version` None means the
-    current version. Lets other greenlets run. Raises Forbidden, NotFound, Invalid, ConfirmationRequired,
-    VersionConflict, IllegalTransition, TemporarilyUnavailable.
+    current version. Lets other greenlets run. Raises NotFound, Invalid, ConfirmationRequired, VersionConflict,
+    IllegalTransition.
     """
     by.require(Permission.WRITE)
     rendered_text = _render_new_text(broadcast_id, changes)
-    proof = send_confirmation.verify_confirmation(confirmed, by=by, now=now)
+    proof = verify_confirmation(confirmed, by=by, now=now)
     is_shown_again = notify_again or acknowledge_again
     with write_transaction() as session:
         broadcast = broadcast_rows.get_broadcast_for_update(session, broadcast_id, version=version)
-        lifecycle.transition(broadcast.status, "edited")
+        transition(broadcast.status, "edited")
         old_fields = to_public_fields(broadcast)
         draft = _apply_changes(broadcast, old_fields, changes, now, notify_again, acknowledge_again)
         broadcast_rows.check_may_send(draft, by)
@@ -169,9 +173,9 @@ def edit(
             return broadcast.version
         broadcast.revision += 1
         broadcast.typed = None
-        detail = {"fields": changed_fields, "revision": broadcast.revision} | (
-            {"again": True} if is_shown_again else {}
-        )
+        detail = {"fields": changed_fields, "revision": broadcast.revision}
+        if is_shown_again:
+            detail["again"] = True
         if acknowledge_again:
             broadcast.ack_revision = broadcast.revision
             detail["acknowledgeAgain"] = True
@@ -195,40 +199,30 @@ def _store_edit(
     now: datetime,
     is_shown_again: bool,
 ) -> Audience:
-    """Write the edited draft into its row; return the audience, which a live broadcast keeps.
-
-    Raises Invalid, ConfirmationRequired.
-    """
+    """Write the edited draft into its row; return its audience. Raises Invalid, ConfirmationRequired."""
     if broadcast.is_live:
         audience = audiences.get_audience(broadcast)
         if broadcast.requires_ack:  # a user may be acknowledging the text on screen
             acknowledged_revisions.save_text(session, broadcast.to_card())
     else:
         audience = resolve_audience(draft.target)
-    needs_proof = proof.is_required and confirmation.needs_reconfirmation(
-        broadcast.status, Priority(broadcast.priority), draft.priority, is_shown_again=is_shown_again
-    )
+    old, new = Priority(broadcast.priority), draft.priority
+    is_riskier = needs_reconfirmation(broadcast.status, old, new, is_shown_again=is_shown_again)
+    needs_proof = proof.is_required and is_riskier
     recipient_count = audiences.count(audience) if needs_proof or not broadcast.is_live else None
     if not broadcast.is_live:
         is_draft, is_snapshot = broadcast.status == Status.DRAFT, draft.target.snapshot
-        broadcast_rows.set_audience(
-            session, broadcast, audience, recipient_count, is_snapshot=is_snapshot, may_be_empty=is_draft
-        )
+        broadcast_rows.set_audience(session, broadcast, audience, recipient_count, is_snapshot, may_be_empty=is_draft)
     broadcast_rows.fill_columns(broadcast, draft, now, html=html)
     if broadcast.status == Status.SCHEDULED:
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
     if needs_proof:
-        send_confirmation.require_row_proof(proof, broadcast, recipient_count)
+        require_row_proof(proof, broadcast, recipient_count)
     return audience
 
 
-class _RenderedText(NamedTuple):
-    markdown: str
-    html: str
-
-
-def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> _RenderedText | None:
-    """The new text, rendered; None when the text is unchanged or invalid. Raises Invalid."""
+def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The new text and its HTML; None when the text is unchanged or invalid. Raises Invalid."""
     if changes.get("content") is None:
         return None
     try:
@@ -238,12 +232,12 @@ def _render_new_text(broadcast_id: int, changes: Mapping[str, Any]) -> _Rendered
     stored = broadcasts.get(broadcast_id)
     if stored is None or stored.content == content:  # shown already, whatever the limits were then
         return None
-    return _RenderedText(content, markdown.render(content))
+    return content, markdown.render(content)
 
 
-def _select_html(content: str, broadcast: Broadcast, rendered_text: _RenderedText | None) -> str:
-    if rendered_text is not None and rendered_text.markdown == content:
-        return rendered_text.html
+def _select_html(content: str, broadcast: Broadcast, rendered_text: tuple[str, str] | None) -> str:
+    if rendered_text is not None and rendered_text[0] == content:
+        return rendered_text[1]
     if broadcast.content != content:  # the text when the edit began
         raise VersionConflict(broadcast.version)
     return broadcast.content_html
@@ -268,9 +262,7 @@ def _apply_changes(
         problems["scheduledAt"] = "Choose when to send it, or send it now."
     new_fields = old_fields | dict(changes)
     if broadcast.is_live:  # fixed once sent, and validated then
-        new_fields = {name: value for name, value in new_fields.items() if name in _CONTENT_FIELDS} | {
-            "targetType": "ALL"
-        }
+        new_fields = {"targetType": "ALL"} | {name: new_fields[name] for name in _CONTENT_FIELDS}
         if new_fields["ackDueAt"] == old_fields["ackDueAt"] and new_fields["requiresAck"]:
             del new_fields["ackDueAt"]
     elif broadcast.status == Status.DRAFT:
@@ -304,9 +296,8 @@ def _append_update_event(
     if notify_again:  # newest in every inbox, and unread: above every watermark
         receipts.save_seen_by_watermark(session, broadcast)
         broadcast.seq, broadcast.renewed_at = first_cursor.seq, now
-    log.append(
-        session, [build_update_event(broadcast, audience, notify_again=notify_again)], at=now, first_cursor=first_cursor
-    )
+    entry = build_update_event(broadcast, audience, notify_again=notify_again)
+    log.append(session, [entry], at=now, first_cursor=first_cursor)
 
 
 def to_public_fields(broadcast: Broadcast) -> dict[str, Any]:

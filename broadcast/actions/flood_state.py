@@ -10,9 +10,8 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from broadcast.domain import flood_control
 from broadcast.domain.audience import Audience
-from broadcast.domain.flood_control import Candidate, FloodState
+from broadcast.domain.flood_control import MAX_QUARANTINED_PER_SOURCE, Candidate, FloodState
 from broadcast.domain.inbound import CancelCommand, Command, PublishCommand, RateCap
 from broadcast.domain.message import Draft
 from broadcast.store import audiences, event_sources
@@ -25,10 +24,8 @@ _Candidates = defaultdict[tuple, list[Candidate]]  # by owner, source, and key o
 
 
 def lock_sources(session: Session, commands: Iterable[Command], *, at: datetime) -> None:
-    """Keep other transactions from judging the sources of these commands.
-
-    Call before any broadcast row is locked, for recalls too: a transaction that locks a card first and then waits for
-    its source would deadlock.
+    """Keep other transactions from judging the sources of these commands. Call before any broadcast row is locked, for
+    recalls too: a transaction that locks a card first and then waits for its source would deadlock.
     """
     controlled = [
         command
@@ -54,9 +51,8 @@ class BatchFloodState:
         demand = Counter(key for command in capped for key in _list_cap_keys(command))
         self._remaining = {key: self._load_remaining(*key) for key in demand}
         # the drafts of sources whose events all have room are neither read nor locked
-        self._load_drafts(
-            [one for one in capped if any(demand[key] > self._remaining[key] for key in _list_cap_keys(one))]
-        )
+        full_keys = {key for key in demand if demand[key] > self._remaining[key]}
+        self._load_drafts([command for command in capped if not full_keys.isdisjoint(_list_cap_keys(command))])
 
     def get(self, command: PublishCommand) -> FloodState:
         """The state for an event, after those before it."""
@@ -117,9 +113,7 @@ class BatchFloodState:
             source_owner = SourceOwner(owner, self._sender_id)
             if owner not in self._quarantined:
                 self._quarantined[owner] = event_sources.count_quarantined(self._session, source_owner)
-            rows = event_sources.lock_quarantined(
-                self._session, source, source_owner, limit=flood_control.MAX_QUARANTINED_PER_SOURCE
-            )
+            rows = event_sources.lock_quarantined(self._session, source, source_owner, limit=MAX_QUARANTINED_PER_SOURCE)
             self._quarantined[owner, source] = len(rows)
             for row in rows:
                 if row.is_untouched and (key := _get_draft_key(row, row)) in keys:

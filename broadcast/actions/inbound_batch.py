@@ -12,7 +12,6 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import flood_state
 from broadcast.actions.broadcast_rows import (
     add_named_recipients,
     build_draft_columns,
@@ -20,15 +19,14 @@ from broadcast.actions.broadcast_rows import (
     set_audience_columns,
 )
 from broadcast.actions.broadcasts import build_message_event, build_removal_event, build_update_event
-from broadcast.actions.flood_state import BatchFloodState
+from broadcast.actions.flood_state import BatchFloodState, lock_sources
 from broadcast.base.cooperative import Yielder
-from broadcast.domain import flood_control, lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
 from broadcast.domain.event_source import canonicalize_source
-from broadcast.domain.flood_control import OVER_CAP, Verdict
+from broadcast.domain.flood_control import OVER_CAP, Verdict, decide
 from broadcast.domain.inbound import CancelCommand, Command, InboundEvent, InboundRecord, PublishCommand, Rejection
-from broadcast.domain.lifecycle import Status
+from broadcast.domain.lifecycle import Status, can_transition, transition
 from broadcast.domain.message import Draft
 from broadcast.store import (
     acknowledged_revisions,
@@ -72,10 +70,7 @@ class Outcome:
 def write_batch(
     session: Session, prepared: Sequence[PreparedInboundEvent], *, by: Actor, now: datetime
 ) -> list[Outcome]:
-    """Decide each event after those before it, then write them all. Lets other greenlets run.
-
-    The caller opens the transaction and notifies the workers after it. Database errors propagate.
-    """
+    """Decide each event after those before it, then write all; the caller notifies. Lets other greenlets run."""
     batch, yielder = _Batch(session, [one.inbound_event.command for one in prepared], by, now), Yielder()
     decisions = []
     for prepared_event in prepared:
@@ -121,7 +116,7 @@ class _Batch:
         self._cancelled: list[_Row] = []
         self._source_counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._samples: dict[str, list[tuple[InboundRecord, str | None]]] = defaultdict(list)
-        flood_state.lock_sources(session, commands, at=now)
+        lock_sources(session, commands, at=now)
         self._load_known(commands)
         new_commands = [
             command
@@ -178,7 +173,7 @@ class _Batch:
         if known_broadcast := self._broadcast_by_event_key.get(event_key):
             return "repeated", known_broadcast, None
         status = _initial_status(command.draft, self._now)
-        verdict = flood_control.decide(command, prepared.audience, status, self._flood_state.get(command))
+        verdict = decide(command, prepared.audience, status, self._flood_state.get(command))
         if verdict.kind == "rejected":
             return "rejected", None, Rejection(OVER_CAP, verdict.reason, command.source, command.source_id)
         broadcast = self._join(verdict, command, prepared) if verdict.joined else self._create(verdict, prepared)
@@ -188,10 +183,7 @@ class _Batch:
         return verdict.kind, broadcast, None
 
     def _join(self, verdict: Verdict, command: PublishCommand, prepared: PreparedInboundEvent) -> _Row:
-        """Count an event on a card or draft, and give it the newest text.
-
-        A batch changes a card once on open pages, however many events join it.
-        """
+        """Give a card or draft an event's text. Open pages see one change, however many events of a batch join it."""
         candidate, card = verdict.joined, verdict.joined.broadcast
         if card.is_live and card.requires_ack and not candidate.is_changed:
             # a user may be acknowledging the text on screen
@@ -239,11 +231,11 @@ class _Batch:
                 f"{command.cancelled_source_id}, so nothing can be recalled."
             )
             return "rejected", None, Rejection("not-found", reason, command.source, command.source_id)
-        if not lifecycle.can_transition(broadcast.status, "cancelled"):
+        if not can_transition(broadcast.status, "cancelled"):
             return "repeated", broadcast, None  # already ended
         if broadcast.is_live:
             self._log_changes.append((broadcast, self._get_audience(broadcast), "cancelled"))
-        broadcast.status = lifecycle.transition(broadcast.status, "cancelled").value
+        broadcast.status = transition(broadcast.status, "cancelled").value
         broadcast.cancel_reason, broadcast.ended_at, broadcast.updated_at = command.reason, self._now, self._now
         self._cancelled.append(broadcast)
         return "cancelled", broadcast, None

@@ -17,7 +17,7 @@ from broadcast.actions import notify
 from broadcast.actions.audiences import resolve_audience
 from broadcast.actions.inbound_batch import Outcome, PreparedInboundEvent, write_batch
 from broadcast.base.cooperative import Yielder
-from broadcast.base.errors import Invalid, TemporarilyUnavailable
+from broadcast.base.errors import Forbidden, Invalid, TemporarilyUnavailable
 from broadcast.content import markdown
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Audience
@@ -29,22 +29,18 @@ from broadcast.store.transactions import write_transaction
 
 MAX_BATCH_EVENTS = 500  # events in one transaction
 _STORE_FAILED = "This event could not be stored ({}). The log of the server says more."
+_ACCOUNT_NAME = "Events from outside"
 _ACCOUNT_USERNAME = ":events"  # no user can have this name, and it has no password
 
 _log = structlog.get_logger(__name__)
 
 
 def get_ingest_actor(*, now: datetime) -> Actor:
-    """The account that publishes events from Kafka. It is created on first use and cannot sign in.
-
-    Raises TemporarilyUnavailable.
-    """
+    """The account that publishes events from Kafka. It is created on first use and cannot sign in."""
     if users.get_by_username(_ACCOUNT_USERNAME) is None:
         try:
             with write_transaction() as session:
-                session.add(
-                    User(username=_ACCOUNT_USERNAME, name="Events from outside", created_at=now, disabled_at=now)
-                )
+                session.add(User(username=_ACCOUNT_USERNAME, name=_ACCOUNT_NAME, created_at=now, disabled_at=now))
         except IntegrityError:
             pass  # another worker was faster
     user = users.get_by_username(_ACCOUNT_USERNAME)
@@ -54,10 +50,11 @@ def get_ingest_actor(*, now: datetime) -> Actor:
 def ingest(inbound_events: Sequence[InboundEvent], *, by: Actor, now: datetime) -> list[Outcome]:
     """Apply at most MAX_BATCH_EVENTS events in order; return the outcome of each. Lets other greenlets run.
 
-    A rejected event from Kafka becomes a dead letter in the same transaction. Raises Forbidden, TemporarilyUnavailable
-    (a part was not written: pass all in again, what was written before is then `repeated`).
+    A rejected event from Kafka becomes a dead letter in the same transaction. Raises TemporarilyUnavailable (a part was
+    not written: pass all in again, what was written before is then `repeated`).
     """
-    by.require_event_ingestion()
+    if not by.may_ingest_events:
+        raise Forbidden()
     try:
         outcomes = _ingest_in_transaction(inbound_events, by, now)
     except (TemporarilyUnavailable, ProgrammingError):
@@ -65,9 +62,8 @@ def ingest(inbound_events: Sequence[InboundEvent], *, by: Actor, now: datetime) 
         raise
     except Exception as problem:
         if len(inbound_events) > 1:
-            _log.warning(
-                "events.one_by_one", events=len(inbound_events), problem=f"{type(problem).__name__}: {problem}"[:300]
-            )
+            description = f"{type(problem).__name__}: {problem}"[:300]
+            _log.warning("events.one_by_one", events=len(inbound_events), problem=description)
             return [outcome for arrival in inbound_events for outcome in ingest([arrival], by=by, now=now)]
         outcomes = [_retry_once(inbound_events[0], problem, by, now)]
     notify.notify_workers()
@@ -121,10 +117,7 @@ def reject_failed(inbound_event: InboundEvent, problem: Exception) -> Rejection:
 
 
 def prepare(inbound_events: Iterable[InboundEvent]) -> list[PreparedInboundEvent]:
-    """Step 1: resolve audiences and render Markdown. Lets other greenlets run.
-
-    An event that reaches nobody, or whose text is not shown, gets a Rejection.
-    """
+    """Step 1: resolve audiences and render Markdown, or reject. Lets other greenlets run."""
     resolved_by_target: dict[Target, tuple[Audience, int] | Rejection] = {}
     prepared, yielder = [], Yielder()
     for inbound_event in inbound_events:

@@ -20,10 +20,7 @@ _ALREADY_SET_UP = "There is an administrator already. Sign in, or ask an adminis
 
 
 def create_setup_code(*, now: datetime) -> str | None:
-    """Create a code and return it; the previous one becomes void. None when there is an administrator.
-
-    Raises TemporarilyUnavailable.
-    """
+    """Create a code and return it; the previous one becomes void. None when there is an administrator."""
     with write_transaction() as session:
         if has_administrator():
             return None
@@ -33,15 +30,11 @@ def create_setup_code(*, now: datetime) -> str | None:
 
 
 def create_first_administrator(code: str, username: str, password: str, *, name: str | None, now: datetime) -> int:
-    """Consume the code and return the id of the first administrator.
-
-    Raises Invalid (also for the code), Conflict (there is an administrator, or the username is taken),
-    TemporarilyUnavailable; nothing is created then.
-    """
+    """Consume the code and create the first administrator; return the id. Raises Invalid, Conflict."""
     if has_administrator():
         raise Conflict(_ALREADY_SET_UP)
     username, name, roles = users.read_user_fields(username, name, ["admin"])
-    users.check_password(password, username=username, name=name)
+    passwords.check_password(password, username=username, name=name)
     password_hash = passwords.hash_password(password)
     try:
         with write_transaction() as session:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from broadcast.actions import passwords
 from broadcast.actions.tokens import hash_token
-from broadcast.actions.users import check_password, get_user_for_update
+from broadcast.actions.users import get_user_for_update
 from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain.actor import Actor
@@ -36,10 +36,9 @@ class IssuedInvitation:
 
 
 def invite_users(user_ids: Sequence[int], *, valid_for: timedelta, by: Actor, now: datetime) -> list[IssuedInvitation]:
-    """Create an invitation for each of these users who is enabled and has no password; their earlier ones become void.
+    """Invite those of these users who are enabled and have no password; their earlier invitations become void.
 
-    Lets other greenlets run; a committed batch stays when a later one fails. Raises Forbidden, Invalid (none of them
-    can be invited, or there are too many), TemporarilyUnavailable.
+    Lets other greenlets run; a committed batch stays when a later one fails. Raises Invalid (nobody, or too many).
     """
     by.require(Permission.PEOPLE)
     ids = sorted(set(user_ids))
@@ -68,7 +67,7 @@ def _invite_batch(ids: Sequence[int], expires_at: datetime, by: Actor, now: date
 
 
 def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Revoke a user's invitation, if there is one. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Revoke a user's invitation, if there is one. Raises NotFound."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
@@ -78,24 +77,16 @@ def revoke_invitation(user_id: int, *, by: Actor, now: datetime) -> None:
 
 def get_invitee(token: str, *, now: datetime) -> User:
     """The invited user. Raises NotFound for an invitation that is no longer valid, whatever the reason."""
-    open_invitation = invitations.get_by_token_hash(hash_token(token))
-    if (
-        open_invitation is None
-        or open_invitation.invitation.expires_at <= now
-        or open_invitation.user.disabled_at
-        or open_invitation.user.password_hash
-    ):
+    row = invitations.get_by_token_hash(hash_token(token))
+    if row is None or row.invitation.expires_at <= now or row.user.disabled_at or row.user.password_hash:
         raise NotFound(_LINK_INVALID)
-    return open_invitation.user
+    return row.user
 
 
 def accept_invitation(token: str, password: str, *, now: datetime) -> str:
-    """Consume an invitation and set its user's password. Return the username.
-
-    Raises NotFound (no longer valid), Invalid, TemporarilyUnavailable. Lets other greenlets run.
-    """
+    """Set the password of an invited user; return the username. Raises NotFound (no longer valid), Invalid."""
     invitee = get_invitee(token, now=now)
-    check_password(password, username=invitee.username, name=invitee.name)
+    passwords.check_password(password, username=invitee.username, name=invitee.name)
     password_hash = passwords.hash_password(password)
     with write_transaction() as session:
         user = get_user_for_update(session, get_invitee(token, now=now).id)

@@ -12,12 +12,7 @@ from broadcast.store.transactions import write_transaction
 
 
 def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
-    """Start a new epoch because committed events of `lost_epoch` are gone, as after a fail-over to a standby that
-    lagged, or after an older database was restored.
-
-    Many workers notice at the same time; only the first starts it. Returns whether this call did. Raises
-    TemporarilyUnavailable.
-    """
+    """Start a new epoch as committed events of `lost_epoch` are gone, unless another worker did; return whether."""
     with write_transaction() as session:
         new_epoch = log.start_epoch(session, expected_epoch=lost_epoch)
         if new_epoch:

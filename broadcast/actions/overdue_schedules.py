@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.domain.actor import SYSTEM
-from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_decision_reason
+from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_expiry_reason
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit, broadcasts, users
 from broadcast.store.models import Broadcast
@@ -19,10 +19,7 @@ _RUN_RECORD_INTERVAL = timedelta(seconds=15)
 
 
 def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) -> None:
-    """Record that the scheduler runs. If none ran for longer than `grace`, what fell due meanwhile awaits a decision.
-
-    Raises TemporarilyUnavailable.
-    """
+    """Record that the scheduler runs. If none ran for longer than `grace`, what fell due meanwhile awaits a decision."""
     last_run_at = broadcasts.get_last_scheduler_run()
     if last_run_at is not None and last_run_at <= now < last_run_at + _RUN_RECORD_INTERVAL:
         return
@@ -30,9 +27,9 @@ def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) ->
         with write_transaction() as session:
             is_first = broadcasts.record_scheduler_run(session, previous_run=last_run_at, now=now)
             had_outage = is_first and last_run_at is not None and now - last_run_at > grace
-            suspended_ids = (
-                broadcasts.require_decision(session, DecisionReason.STANDSTILL, due_until=now) if had_outage else []
-            )
+            suspended_ids = []
+            if had_outage:
+                suspended_ids = broadcasts.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
             _record_audit(session, suspended_ids, DecisionReason.STANDSTILL, now)
     except IntegrityError:
         return  # two workers start for the first time at once
@@ -55,14 +52,11 @@ def suspend_unsendable(
     permissions_by_user = users.get_permissions(planner_ids)
     sendable = []
     for broadcast in due_broadcasts:
-        reason = get_decision_reason(
-            due_at=broadcast.scheduled_at,
-            ends_at=broadcast.expires_at,
-            ack_due_at=broadcast.ack_due_at,
-            is_planner_allowed=_is_planner_allowed(broadcast, permissions_by_user),
-            now=now,
-            grace=grace,
-        )
+        reason = get_expiry_reason(ends_at=broadcast.expires_at, ack_due_at=broadcast.ack_due_at, now=now)
+        if reason is None and now - broadcast.scheduled_at > grace:
+            reason = DecisionReason.OVERDUE
+        if reason is None and not _is_planner_allowed(broadcast, permissions_by_user):
+            reason = DecisionReason.PLANNER
         if reason is None:
             sendable.append(broadcast)
             continue

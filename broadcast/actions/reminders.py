@@ -28,8 +28,7 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
     """Alert the recipients who are still missing; return how many there are.
 
     Without `may_count_missing` the result must not reveal whether anybody is missing: the reminder is sent without a
-    count, and None is returned. Raises Forbidden, NotFound, Conflict (not live, nobody is missing, reminded within the
-    hour), TemporarilyUnavailable.
+    count, and None is returned. Raises NotFound, Conflict (not live, nobody is missing, reminded within the hour).
     """
     by.require(Permission.WRITE)
     broadcast = broadcasts.get(broadcast_id)

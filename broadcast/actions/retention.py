@@ -42,16 +42,9 @@ class DeletedCounts:
     receipts: int = 0
     samples: int = 0
 
-    @property
-    def has_any(self) -> bool:
-        return any(asdict(self).values())
-
 
 def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
-    """Delete everything older than `policy` says; return what was deleted. Lets other greenlets run.
-
-    Two workers may run it at the same time: each deletes what the other has left. Raises TemporarilyUnavailable.
-    """
+    """Delete what `policy` no longer keeps; return how much. Two workers may run at once. Lets other greenlets run."""
     deleted = DeletedCounts()
     try:
         if policy.log_days:
@@ -69,7 +62,7 @@ def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
             while ids := retention.list_ended_ids(before=cutoff):
                 _delete_broadcasts(ids, deleted, now)
     finally:
-        if deleted.has_any:
+        if any(asdict(deleted).values()):
             with write_transaction() as session:
                 audit.record(session, SYSTEM, "retention.run", "log", None, now=now, **asdict(deleted))
     return deleted

@@ -14,25 +14,22 @@ from sqlalchemy.orm import Session
 from broadcast.actions import notify
 from broadcast.actions.user_fields import read_role_names
 from broadcast.base.errors import Conflict, Invalid, NotFound
-from broadcast.domain import lifecycle
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import EveryoneAudience, make_retired_role_name
 from broadcast.domain.events import EventType
-from broadcast.domain.lifecycle import Status
+from broadcast.domain.lifecycle import Status, transition
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
 from broadcast.store import audit, log, roles, users
 from broadcast.store.models import Broadcast, Role
 from broadcast.store.transactions import write_transaction
 
+_ROLE_IN_USE = "Somebody else used this role at the same time. Nothing has changed. Please try again."
 _BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
 _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row
 
 
 def create(name: str, *, by: Actor, now: datetime) -> str:
-    """Create a role without members; return its name.
-
-    Raises Forbidden, Invalid (also for a taken name), TemporarilyUnavailable.
-    """
+    """Create a role without members; return its name. Raises Invalid (also for a taken name)."""
     by.require(Permission.PEOPLE)
     name = _clean_unused_name(name)
     try:
@@ -47,11 +44,7 @@ def create(name: str, *, by: Actor, now: datetime) -> str:
 
 
 def rename(name: str, new_name: str, *, by: Actor, now: datetime) -> str:
-    """Rename a role wherever it is named: users, broadcasts, saved audiences, drafts. Return the name.
-
-    Raises Forbidden, Invalid, NotFound, Conflict (a console role, or a concurrent reference to it),
-    TemporarilyUnavailable.
-    """
+    """Rename a role wherever it is named; return the name. Raises Invalid, NotFound, Conflict (built in, or in use)."""
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
     new_name = _read_role_name(new_name)
@@ -72,7 +65,7 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
     A live broadcast to it disappears for those who received it through this role alone; a scheduled one that would
     reach nobody becomes a draft. Users whom a broadcast excludes by this role stay excluded, by name.
 
-    Raises Forbidden, NotFound, Conflict (a console role, or a concurrent reference to it), TemporarilyUnavailable.
+    Raises NotFound, Conflict (a console role, or a concurrent reference to it).
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
@@ -96,7 +89,7 @@ def would_reach_nobody(broadcast: Broadcast, name: str) -> bool:
 
 
 def _return_to_draft(session: Session, broadcast: Broadcast, by: Actor, now: datetime) -> None:
-    broadcast.status = lifecycle.transition(broadcast.status, "withdrawn").value
+    broadcast.status = transition(broadcast.status, "withdrawn").value
     broadcast.is_held, broadcast.updated_at = False, now
     audit.record(session, by, "broadcast.withdrawn", "broadcast", broadcast.id, now=now)
     session.flush()
@@ -105,11 +98,8 @@ def _return_to_draft(session: Session, broadcast: Broadcast, by: Actor, now: dat
 def _append_role_changed_event(session: Session, name: str, new_name: str | None, now: datetime) -> None:
     users.bump_membership_version(session)
     session.flush()
-    log.append(
-        session,
-        [log.NewEvent(EventType.ROLE_CHANGED, None, EveryoneAudience(), {"role": name, "to": new_name})],
-        at=now,
-    )
+    payload = {"role": name, "to": new_name}
+    log.append(session, [log.NewEvent(EventType.ROLE_CHANGED, None, EveryoneAudience(), payload)], at=now)
 
 
 @contextmanager
@@ -122,9 +112,7 @@ def _change_role(name: str) -> Iterator[tuple[Session, Role]]:
                 raise NotFound("There is no such role.")
             yield session, role
     except IntegrityError:
-        raise Conflict(
-            "Somebody else used this role at the same time. Nothing has changed. Please try again."
-        ) from None
+        raise Conflict(_ROLE_IN_USE) from None
 
 
 def _clean_unused_name(name: str) -> str:

@@ -17,14 +17,13 @@ from broadcast.store import audit, log, schema, transfer
 from broadcast.store.transactions import write_transaction
 
 FORMAT = "broadcast-export-2"  # 2: the last line has the row count and the hash of all lines before it
+_DATABASE_NOT_EMPTY = "This database has users already. An export goes into an empty one: see docs/operations.md."
+_FILE_CHANGED = "Its last line counts other rows than it has: it was changed or cut. Export again."
 _FILE_TRUNCATED = "The file ends before its last line: it was cut off. Export again, or copy the whole file."
 
 
 def export_dump(*, now: datetime) -> Iterator[str]:
-    """Lines of JSON: a header, every row, and a last line that proves the file complete.
-
-    It contains hashes of passwords and tokens: protect it like the database.
-    """
+    """Lines of JSON: a header, every row, and a last line that proves it complete. It has hashes of passwords."""
     digest, counts = hashlib.sha256(), Counter()
 
     def encode_line(item: dict[str, Any]) -> str:
@@ -54,9 +53,7 @@ def import_dump(lines: Iterable[str], *, now: datetime, may_resume_schedules: bo
         _check_header(_read_line(lines, digest))
         with write_transaction() as session:
             if not transfer.is_empty(session):
-                raise Conflict(
-                    "This database has users already. An export goes into an empty one: see docs/operations.md."
-                )
+                raise Conflict(_DATABASE_NOT_EMPTY)
             count = transfer.insert_rows(session, _read_rows(lines, digest))
             epoch = log.start_epoch(session)
             if not may_resume_schedules:
@@ -84,11 +81,8 @@ def _check_header(line: str) -> None:
     except (ValueError, KeyError, TypeError):
         raise Invalid({"file": "This is no export of this version: its first line does not say so."}) from None
     if dump_migrations != database_migrations:
-        raise Invalid(
-            {
-                "file": f"It was made at {', '.join(dump_migrations)} and this database is at {', '.join(database_migrations)}."
-            }
-        )
+        made_at, here = ", ".join(dump_migrations), ", ".join(database_migrations)
+        raise Invalid({"file": f"It was made at {made_at} and this database is at {here}."})
 
 
 def _read_rows(lines: Iterator[str], digest: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,9 +93,7 @@ def _read_rows(lines: Iterator[str], digest: Any) -> Iterator[tuple[str, dict[st
         item = json.loads(line)
         if "end" in item:
             if item["end"] != {"rows": dict(counts), "sha256": expected_digest} or next(lines, None) is not None:
-                raise Invalid(
-                    {"file": "Its last line counts other rows than it has: it was changed or cut. Export again."}
-                )
+                raise Invalid({"file": _FILE_CHANGED})
             return
         counts[item["table"]] += 1
         expected_digest = digest.hexdigest()

@@ -12,19 +12,16 @@ from itertools import islice
 
 import gevent
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from broadcast.actions.users import read_user_fields
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
-from broadcast.domain import csv_reader
 from broadcast.domain.actor import Actor
-from broadcast.domain.csv_reader import BadRow, TableRow
+from broadcast.domain.csv_reader import MAX_ROWS, TableRow, parse_rows
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit, users
 from broadcast.store.transactions import write_transaction
 
-MAX_ROWS = csv_reader.MAX_ROWS
 COLUMNS = ("username", "name", "roles")
 _ROLE_SEPARATOR = re.compile(r"[\s,;]+")
 _MAX_LISTED_ROLES = 5  # roles of one row named in the error
@@ -42,7 +39,7 @@ class ImportReport:
     """
 
     made: int = 0
-    bad: list[BadRow] = field(default_factory=list)
+    bad: list[TableRow] = field(default_factory=list)
     missing_roles: dict[str, int] = field(default_factory=dict)
     _rejected_lines: list[str] = field(default_factory=list)
 
@@ -54,7 +51,7 @@ class ImportReport:
         self._rejected_lines.append(record.text)
 
     def reject_row(self, record: TableRow, problem: str) -> None:
-        self.bad.append(BadRow(record.line, record.text[:80], problem))
+        self.bad.append(TableRow(record.line, record.text[:80], [], problem))
         self.keep_line(record)
 
     def count_missing_roles(self, roles: Iterable[str]) -> None:
@@ -63,10 +60,7 @@ class ImportReport:
                 self.missing_roles[role] = self.missing_roles.get(role, 0) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    record: TableRow
-    user_fields: tuple[str, str, set[str]]
+_Row = tuple[TableRow, tuple[str, str, set[str]]]  # as written, and its username, name and roles
 
 
 def import_users(
@@ -75,7 +69,7 @@ def import_users(
     """Create a user for every valid row. Lets other greenlets run; a committed batch stays when a later one fails.
 
     A row with an unknown role is invalid, as a typo must not create a role, unless it is among `new_roles`: those named
-    by valid rows are created too. Raises Forbidden, Invalid (not such a table), TemporarilyUnavailable.
+    by valid rows are created too. Raises Invalid (not such a table).
     """
     by.require(Permission.PEOPLE)
     report, seen_usernames, known_roles = ImportReport(), set(), {*users.list_role_names(), *new_roles}
@@ -94,7 +88,7 @@ def import_users(
 def _read_rows(text: str, report: ImportReport, known_roles: set[str]) -> Iterator[_Row]:
     """Yield the valid rows; the others go into the report."""
     columns, yielder = None, Yielder()
-    for record in csv_reader.parse_rows(text.replace("\0", "\ufffd"), max_rows=MAX_ROWS):
+    for record in parse_rows(text.replace("\0", "\ufffd"), max_rows=MAX_ROWS):
         yielder.maybe_yield()
         if columns is None and (any(record.cells) or record.problem):
             columns = _read_columns(record)
@@ -132,21 +126,21 @@ def _read_row(record: TableRow, columns: list[str], report: ImportReport, known_
         report.count_missing_roles(unknown_roles)
         report.reject_row(record, f"There is no role {', '.join(unknown_roles[:_MAX_LISTED_ROLES])}.")
         return None
-    return _Row(record, user_fields)
+    return record, user_fields
 
 
 def _reject_taken_usernames(batch: list[_Row], seen_usernames: set[str], report: ImportReport) -> list[_Row]:
-    existing_usernames = users.find_taken_usernames(row.user_fields[0] for row in batch)
+    existing_usernames = users.find_taken_usernames(username for _, (username, _, _) in batch)
     new_rows = []
-    for row in batch:
-        username = row.user_fields[0]
+    for record, user_fields in batch:
+        username = user_fields[0]
         if username in existing_usernames:
-            report.reject_row(row.record, f"There is a user called {username} already.")
+            report.reject_row(record, f"There is a user called {username} already.")
         elif username in seen_usernames:
-            report.reject_row(row.record, f"{username} appears in this table twice.")
+            report.reject_row(record, f"{username} appears in this table twice.")
         else:
             seen_usernames.add(username)
-            new_rows.append(row)
+            new_rows.append((record, user_fields))
     return new_rows
 
 
@@ -154,18 +148,13 @@ def _create_users(new_rows: list[_Row], report: ImportReport, by: Actor, now: da
     try:
         with write_transaction() as session:
             users.bump_membership_version(session)
-            _create_roles(session, {role for row in new_rows for role in row.user_fields[2]}, by, now)
-            users.insert_users(session, [row.user_fields for row in new_rows], at=now)
-            usernames = [row.user_fields[0] for row in new_rows]
+            for name in users.add_missing_roles(session, {role for _, fields in new_rows for role in fields[2]}):
+                audit.record(session, by, "role.created", "role", name, now=now)
+            users.insert_users(session, [fields for _, fields in new_rows], at=now)
+            usernames = [username for _, (username, _, _) in new_rows]
             audit.record(session, by, "people.imported", "people", None, now=now, usernames=usernames)
     except IntegrityError:  # one of them was created meanwhile
-        for row in new_rows:
-            report.reject_row(row.record, "This row conflicted with another change. Import it again.")
+        for record, _ in new_rows:
+            report.reject_row(record, "This row conflicted with another change. Import it again.")
         return
     report.made += len(new_rows)
-
-
-def _create_roles(session: Session, names: set[str], by: Actor, now: datetime) -> None:
-    """Create those that do not exist; a batch with only known roles costs one query."""
-    for name in users.add_missing_roles(session, names):
-        audit.record(session, by, "role.created", "role", name, now=now)

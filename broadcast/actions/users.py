@@ -9,10 +9,9 @@ from datetime import datetime
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from broadcast.actions import notify, password_rules, passwords
+from broadcast.actions import notify, passwords
 from broadcast.actions.user_fields import read_role_names, read_user_fields
 from broadcast.base.errors import Conflict, NotFound
-from broadcast.config.settings import SETTINGS
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
@@ -27,21 +26,17 @@ from broadcast.store.transactions import write_transaction
 def create_user(
     username: str, password: str | None, *, roles: Iterable[str] = (), name: str | None = None, by: Actor, now: datetime
 ) -> int:
-    """Create a user and return the id; missing roles are created.
-
-    Raises Forbidden, Invalid, Conflict (the username is taken), TemporarilyUnavailable.
-    """
+    """Create a user and return the id; missing roles are created. Raises Invalid, Conflict (the username is taken)."""
     by.require(Permission.PEOPLE)
     username, name, roles = read_user_fields(username, name, roles)
     if password is not None:
-        check_password(password, username=username, name=name)
+        passwords.check_password(password, username=username, name=name)
     password_hash = password and passwords.hash_password(password)
     try:
         with write_transaction() as session:
             user = add_user(session, username, name, roles, password_hash=password_hash, now=now)
-            audit.record(
-                session, by, "person.created", "person", user.id, now=now, username=username, roles=sorted(roles)
-            )
+            detail = {"username": username, "roles": sorted(roles)}
+            audit.record(session, by, "person.created", "person", user.id, now=now, **detail)
             return user.id
     except IntegrityError:
         raise Conflict(f"There is a user called {username} already.") from None
@@ -50,46 +45,42 @@ def create_user(
 def add_user(
     session: Session, username: str, name: str, roles: set[str], *, password_hash: str | None, now: datetime
 ) -> User:
-    """Add a user with fields from `read_user_fields`, within the caller's transaction.
-
-    Raises IntegrityError for a taken username.
-    """
+    """Add a user with fields from `read_user_fields` in this transaction. Raises IntegrityError for a taken name."""
     user = User(username=username, name=name, password_hash=password_hash, created_at=now)
     session.add(user)
     session.flush()
     people.bump_membership_version(session)
-    replace_roles(session, user, roles)
+    _replace_role_rows(session, user, roles)
     session.flush()
     return user
 
 
 def set_roles(user_id: int, roles: Iterable[str], *, by: Actor, now: datetime) -> None:
-    """Replace a user's roles; their streams and pages follow within a second.
-
-    Raises Forbidden, Invalid, NotFound, Conflict (no administrator would remain), TemporarilyUnavailable.
-    """
+    """Replace a user's roles; their streams and pages follow. Raises Invalid, NotFound, Conflict (no administrator)."""
     by.require(Permission.PEOPLE)
     roles = read_role_names(roles)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
-        old_roles = sorted(user.roles)
         if "admin" not in roles:
             _ensure_admin_remains_unless_cli(session, user, by)
-        people.bump_membership_version(session)
-        if set(old_roles) != roles:
-            past_viewers.close_current_periods(session, User.id == user.id, at=now)
-        replace_roles(session, user, roles)
-        session.flush()
-        audit.record(session, by, "person.roles", "person", user.id, now=now, before=old_roles, after=sorted(roles))
-        append_viewer_changed_event(session, user, now)
+        change_roles(session, user, roles, by=by, now=now)
     notify.notify_workers()
 
 
-def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Disable an account: sign-in is refused, sessions end, streams close.
+def change_roles(session: Session, user: User, roles: set[str], *, by: Actor, now: datetime) -> None:
+    """Replace a user's roles, within the caller's transaction."""
+    old_roles = sorted(user.roles)
+    people.bump_membership_version(session)
+    if set(old_roles) != roles:
+        past_viewers.close_current_periods(session, User.id == user.id, at=now)
+    _replace_role_rows(session, user, roles)
+    session.flush()
+    audit.record(session, by, "person.roles", "person", user.id, now=now, before=old_roles, after=sorted(roles))
+    append_viewer_changed_event(session, user, now)
 
-    Raises Forbidden, NotFound, Conflict, TemporarilyUnavailable.
-    """
+
+def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
+    """Disable an account: sign-in is refused, sessions end, streams close. Raises NotFound, Conflict."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
@@ -105,7 +96,7 @@ def disable_user(user_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def enable_user(user_id: int, *, by: Actor, now: datetime) -> None:
-    """Enable a disabled account; idempotent. Raises Forbidden, NotFound, TemporarilyUnavailable."""
+    """Enable a disabled account; idempotent. Raises NotFound."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         user = get_user_for_update(session, user_id)
@@ -115,12 +106,6 @@ def enable_user(user_id: int, *, by: Actor, now: datetime) -> None:
         user.disabled_at = None
         people.bump_membership_version(session)
         audit.record(session, by, "person.enabled", "person", user.id, now=now)
-
-
-def check_password(password: str, *, username: str, name: str) -> None:
-    """Raise Invalid when the password is not allowed for this user."""
-    names = (name, SETTINGS.current.app_name)
-    password_rules.check(password, username=username, names=names)
 
 
 def _ensure_admin_remains_unless_cli(session: Session, user: User, by: Actor) -> None:
@@ -148,7 +133,7 @@ def get_user_for_update(session: Session, user_id: int) -> User:
     return user
 
 
-def replace_roles(session: Session, user: User, roles: set[str]) -> None:
+def _replace_role_rows(session: Session, user: User, roles: set[str]) -> None:
     """Set a user's roles to exactly these; missing roles are created."""
     if "admin" in roles:
         invitations.delete_setup_code(session)  # an administrator exists now, however created

@@ -63,11 +63,8 @@ def _parse_address(match: re.Match[str]) -> Address | None:
         end = start + _get_trimmed_length(match[0], match.start("rest") - start)
     text = match.string[start:end]
     host = match["host"] or match["at"] or match["www"] or match["bare"]
-    if (
-        len(text) > MAX_ADDRESS_CHARACTERS
-        or len(host) > _MAX_HOST_CHARACTERS
-        or (match["mail"] and len(match["mail"]) > 71)
-    ):
+    is_mail_too_long = match["mail"] and len(match["mail"]) > 71
+    if len(text) > MAX_ADDRESS_CHARACTERS or len(host) > _MAX_HOST_CHARACTERS or is_mail_too_long:
         return None
     if match["scheme"]:
         return Address(text, text, start, end, match["scheme"][:-2].lower())

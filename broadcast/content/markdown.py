@@ -3,7 +3,7 @@
 Two maintained libraries in sequence: markdown-it-py emits no raw HTML, and nh3 (ammonia) then allows only a short list
 of tags. No images, no classes, no ids; links only to http, https and mailto.
 
-No text within 16 KiB blocks a worker's event loop. `markdown_limits` rejects texts with too much of one structure
+No text within 16 KiB blocks a worker's event loop. `_check_structure` rejects texts with too much of one structure
 before parsing. Every parser step is counted, so that work which the limits do not foresee ends too, and after every few
 milliseconds of steps other greenlets run.
 """
@@ -21,7 +21,7 @@ from markdown_it.token import Token
 
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
-from broadcast.content import autolinks, markdown_limits
+from broadcast.content import autolinks
 from broadcast.content.autolinks import Address
 from broadcast.domain.visible_text import is_blank
 
@@ -43,6 +43,24 @@ _MAY_BE_ADDRESS = re.compile(r"\w[.@]\w|://")
 _LONG_HOST = re.compile(r"(?:[a-z]+:)?(?://)?[^/?#]{320}", re.IGNORECASE)
 
 
+# Limits of structure, several times what people write in 16 KiB: a newsletter with a hundred links and a table of two
+# hundred rows has a third of each
+_LIMITS = (
+    (re.compile(r"\n"), 2000, "line breaks"),
+    (re.compile(r"\["), 1000, "opening square brackets"),
+    (re.compile(r"[*_~]"), 3000, "emphasis characters (* _ ~)"),
+    (re.compile(r"`+"), 2000, "backticks"),
+    (re.compile(r"<"), 2000, "opening angle brackets"),
+    (re.compile(r"&"), 2000, "ampersands"),
+    (re.compile(r"\\"), 2000, "backslashes"),
+    (re.compile(r"\|"), 4000, "vertical bars of tables"),
+)
+_MAX_CELLS = 4000  # of all tables, including those that Markdown adds when a row is shorter than the head
+_MAX_MARKERS = 100  # quote and list markers at the start of one line; a line drawn as `- - -` is as wide as a page
+_MARKER_PATTERN = re.compile(r"[ \t]*+(?:[-+*>]|\d{1,9}[.)])(?=[ \t>])")
+_TABLE_DELIMITER_ROW = re.compile(r"[ \t>*+\d.)|:-]++")  # the row below a table's head, perhaps in a list or a quote
+
+
 def render(markdown: str) -> str:
     """Render a message of at most 16 KiB. Lets other greenlets run, so never call it inside a write transaction.
 
@@ -54,7 +72,7 @@ def render(markdown: str) -> str:
 
 
 def _render_markdown(markdown: str) -> str:
-    markdown_limits.check_structure(markdown)
+    _check_structure(markdown)
     budget = _WorkBudget()
     parser = copy.copy(_base_parser)
     parser.linkify = _AddressMatcher(budget)
@@ -76,6 +94,44 @@ def _render_markdown(markdown: str) -> str:
     )
 
 
+def _check_structure(markdown: str) -> None:
+    """Raise Invalid if a message has more of a structure than is rendered. Linear time."""
+    for pattern, max_count, label in _LIMITS:
+        if (count := sum(1 for _ in pattern.finditer(markdown))) > max_count:
+            raise _make_error(f"It has {count:,} {label}; at most {max_count:,} fit.")
+    lines = markdown.split("\n")
+    for line in lines:
+        if _count_markers(line) > _MAX_MARKERS:
+            raise _make_error(f"A line begins with more than {_MAX_MARKERS} list and quote markers.")
+    if (cells := _count_cells(lines)) > _MAX_CELLS:
+        raise _make_error(f"Its tables have {cells:,} cells; at most {_MAX_CELLS:,} fit.")
+
+
+def _count_markers(line: str) -> int:
+    count = position = 0
+    while (marker := _MARKER_PATTERN.match(line, position)) and count <= _MAX_MARKERS:
+        count, position = count + 1, marker.end()
+    return count
+
+
+def _count_cells(lines: list[str]) -> int:
+    """An upper bound of the cells of all tables: each row counts as many as the head, down to the next blank line."""
+    cells = columns = 0
+    for line in lines:
+        if not line.strip(" \t>"):
+            columns = 0
+        elif "-" in line and ("|" in line or ":" in line) and _TABLE_DELIMITER_ROW.fullmatch(line):
+            columns = max(columns, line.count("|") + 1)
+            cells += 2 * columns
+        else:
+            cells += columns
+    return cells
+
+
+def _make_error(detail: str) -> Invalid:
+    return Invalid({"content": f"The message is too complex to show. {detail} Simplify it, or send it in parts."})
+
+
 class _WorkBudget:
     """The work that one text has cost so far."""
 
@@ -86,7 +142,7 @@ class _WorkBudget:
         """Count a parser step, and let other greenlets run after many. Raises Invalid."""
         self._steps += 1
         if self._steps > MAX_STEPS:
-            raise markdown_limits.make_complexity_error()
+            raise _make_error("Its links, brackets or other formatting are nested too deeply.")
         self._yielder.maybe_yield()
 
     def count_link(self) -> None:
@@ -94,7 +150,8 @@ class _WorkBudget:
         self.count_step()
         self._links += 1
         if self._links > MAX_LINKS:
-            raise markdown_limits.make_link_count_error(MAX_LINKS)
+            detail = f"It has more than {MAX_LINKS:,} web and email addresses, and each would become a link."
+            raise _make_error(detail)
 
     def normalize_link(self, url: str) -> str:
         """Like the library's function, which runs some hundred lines per address."""
@@ -167,7 +224,7 @@ def _count_block_step(state: StateBlock, start: int, end: int, silent: bool) -> 
     """A rule that never matches and only counts. It rejects nesting that the library would silently drop."""
     state.env["work"].count_step()
     if state.level > MAX_LEVELS:
-        raise markdown_limits.make_nesting_error(MAX_LEVELS // 2, MAX_LEVELS)
+        raise _make_error(f"At most {MAX_LEVELS // 2} lists, or {MAX_LEVELS} quotes, can be nested.")
     return False
 
 

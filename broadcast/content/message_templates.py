@@ -11,14 +11,7 @@ from collections.abc import Iterator, Mapping
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 
 from broadcast.base.errors import Invalid
-from broadcast.content.template_evaluation import (
-    ENVIRONMENT,
-    FILTERS,
-    MAX_CHARACTERS,
-    TESTS,
-    TemplateBudgetExceeded,
-    TemplateEvaluator,
-)
+from broadcast.content.template_evaluation import ENVIRONMENT, FILTERS, MAX_CHARACTERS, TESTS, BudgetExceeded, Evaluator
 
 MAX_PLACEHOLDERS = 200  # variables, conditions and loops
 MAX_TOKENS = 1200  # tokens of Jinja: some 20 ms, and each template is parsed twice
@@ -43,10 +36,10 @@ def list_variables(*texts: str) -> list[str]:
 def fill_template(text: str, values: Mapping[str, str]) -> str:
     """The text with its variables filled in. Raises Invalid with a sentence, also if it exceeds the limits."""
     tree = _parse_template(text)
-    evaluation = TemplateEvaluator({name: value[:MAX_VALUE_CHARACTERS] for name, value in values.items()})
+    evaluation = Evaluator({name: value[:MAX_VALUE_CHARACTERS] for name, value in values.items()})
     try:
         return evaluation.render(tree)
-    except TemplateBudgetExceeded as error:
+    except BudgetExceeded as error:
         raise Invalid({"content": f"This template cannot be filled in: {error}."}) from None
     except (TemplateError, TypeError, ValueError, ArithmeticError) as problem:
         raise Invalid({"content": f"This template cannot be filled in: {problem}."}) from None

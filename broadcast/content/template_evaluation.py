@@ -6,6 +6,7 @@ digits, `join`, `odd` of a text with a `%`) are reimplemented with bounds.
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from jinja2 import StrictUndefined, Undefined, filters, nodes, tests
@@ -25,7 +26,7 @@ ENVIRONMENT = ImmutableSandboxedEnvironment(
 )
 
 
-class TemplateBudgetExceeded(Exception):
+class BudgetExceeded(Exception):
     """A template exceeds a limit; the message says which."""
 
     def __init__(self, reason: str = "its loops run too many times"):
@@ -51,7 +52,7 @@ def _split(text: Any) -> list[str]:
 def _join(parts: Iterable[Any], separator: str = "") -> str:
     parts = [str(part) for part in parts]
     if sum(map(len, parts)) + len(parts) * len(str(separator)) > MAX_CHARACTERS:
-        raise TemplateBudgetExceeded
+        raise BudgetExceeded
     return str(separator).join(parts)
 
 
@@ -61,18 +62,10 @@ def _trim(value: Any, chars: str | None = None) -> str:
     return filters.do_trim(value, chars)
 
 
-def _first(values: Any) -> Any:
-    return filters.do_first(ENVIRONMENT, values)
-
-
-def _last(values: Any) -> Any:
-    return filters.do_last(ENVIRONMENT, values)
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
     "upper": filters.do_upper, "lower": filters.do_lower, "title": filters.do_title, "capitalize": filters.do_capitalize,
-    "trim": _trim, "default": filters.do_default, "join": _join, "length": len, "first": _first, "last": _last,
-    "int": filters.do_int, "round": _round, "split": _split,
+    "trim": _trim, "default": filters.do_default, "join": _join, "length": len, "first": partial(filters.do_first, ENVIRONMENT),
+    "last": partial(filters.do_last, ENVIRONMENT),    "int": filters.do_int, "round": _round, "split": _split,
 }  # fmt: skip
 
 
@@ -101,12 +94,12 @@ def _range(*numbers: Any) -> range:
     if not all(isinstance(number, int) and abs(number) <= MAX_NUMBER for number in numbers):
         raise ValueError("range needs whole numbers")
     if len(result := range(*numbers)) > MAX_ITERATIONS:
-        raise TemplateBudgetExceeded
+        raise BudgetExceeded
     return result
 
 
-class TemplateEvaluator:
-    """Evaluates one template with `values`. Raises TemplateBudgetExceeded, or an error of Jinja or Python."""
+class Evaluator:
+    """Evaluates one template with `values`. Raises BudgetExceeded, or an error of Jinja or Python."""
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = dict(values)
@@ -120,7 +113,7 @@ class TemplateEvaluator:
     def _count_step(self, size: int = 0) -> None:
         self._steps += 1 + size // _CHARACTERS_PER_STEP
         if self._steps > MAX_STEPS:
-            raise TemplateBudgetExceeded("it takes too many steps")
+            raise BudgetExceeded("it takes too many steps")
 
     def _write_nodes(self, body: Iterable[nodes.Node], scope: Mapping[str, Any]) -> None:
         for node in body:
@@ -139,7 +132,7 @@ class TemplateEvaluator:
         self._count_step()
         self._written_characters += len(text)
         if self._written_characters > MAX_CHARACTERS:
-            raise TemplateBudgetExceeded(f"a message has at most {MAX_CHARACTERS:,} characters")
+            raise BudgetExceeded(f"a message has at most {MAX_CHARACTERS:,} characters")
         self._output.append(text)
 
     def _write_if(self, node: nodes.If, scope: Mapping[str, Any]) -> None:
@@ -154,7 +147,7 @@ class TemplateEvaluator:
             is_empty = False
             self._iterations += 1
             if self._iterations > MAX_ITERATIONS:
-                raise TemplateBudgetExceeded
+                raise BudgetExceeded
             loop_scope[node.target.name] = value
             self._write_nodes(node.body, loop_scope)
         if is_empty:

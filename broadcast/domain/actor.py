@@ -38,10 +38,5 @@ class Actor:
         if not self.may(permission):
             raise Forbidden()
 
-    def require_event_ingestion(self) -> None:
-        """Raises Forbidden unless this actor may send inbound events."""
-        if not self.may_ingest_events:
-            raise Forbidden()
-
 
 SYSTEM = Actor(None, "system", may_administer=True)

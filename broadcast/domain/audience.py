@@ -45,10 +45,7 @@ class EveryoneAudience:
 
 @dataclass(frozen=True, slots=True)
 class RoleAudience:
-    """Users who have at least one of these roles, or all of them, when they look.
-
-    Users who get the role later are included from then on.
-    """
+    """Users who have at least one of these roles, or all of them, when they look: also who gets the role later."""
 
     names: frozenset[str]
     match_all: bool = False
@@ -96,11 +93,14 @@ class UserAudience:
         return {"kind": "users", "users": sorted(self.ids)}
 
 
+BaseAudience = EveryoneAudience | RoleAudience | UserAudience
+
+
 @dataclass(frozen=True, slots=True)
 class ExclusionAudience:
     """`base` without the users who have one of `roles` and the users in `ids`. Exclusion always wins."""
 
-    base: EveryoneAudience | RoleAudience | UserAudience
+    base: BaseAudience
     roles: frozenset[str] = frozenset()
     ids: frozenset[int] = frozenset()
 
@@ -127,7 +127,7 @@ class ExclusionAudience:
 
 
 # `named_user_ids` are the users that an audience names by id; for all others, roles alone decide. The hub relies on it.
-Audience = EveryoneAudience | RoleAudience | UserAudience | ExclusionAudience
+Audience = BaseAudience | ExclusionAudience
 
 
 def make_role_audience(names: Iterable[str], *, match_all: bool = False) -> RoleAudience:
@@ -138,17 +138,13 @@ def make_user_audience(user_ids: Iterable[int]) -> UserAudience:
     return UserAudience(frozenset(user_ids))
 
 
-def exclude(
-    base: EveryoneAudience | RoleAudience | UserAudience, roles: Iterable[str], user_ids: Iterable[int]
-) -> Audience:
+def exclude(base: BaseAudience, roles: Iterable[str], user_ids: Iterable[int]) -> Audience:
     """`base` without the given roles and users; `base` itself if both are empty."""
     roles, user_ids = frozenset(roles), frozenset(user_ids)
     return ExclusionAudience(base, roles, user_ids) if roles or user_ids else base
 
 
-def split_exclusions(
-    audience: Audience,
-) -> tuple[EveryoneAudience | RoleAudience | UserAudience, frozenset[str], frozenset[int]]:
+def split_exclusions(audience: Audience) -> tuple[BaseAudience, frozenset[str], frozenset[int]]:
     """The audience without its exclusions, the excluded roles and the ids excluded by name."""
     if isinstance(audience, ExclusionAudience):
         return audience.base, audience.roles, audience.ids
@@ -166,14 +162,14 @@ def parse_audience(value: dict[str, Any]) -> Audience:
     raise ValueError(f"not an audience: {value!r}")
 
 
-def _parse_base_audience(value: dict[str, Any]) -> EveryoneAudience | RoleAudience | UserAudience:
+def _parse_base_audience(value: dict[str, Any]) -> BaseAudience:
     match value:
         case {"kind": "everyone", **others} if not others:
             return EveryoneAudience()
-        case {"kind": "roles", "roles": list(names), **others} if others in ({}, {"match": "all"}) and _are_all(
+        case {"kind": "roles", "roles": list(names), **match} if match in ({}, {"match": "all"}) and _are_all(
             str, names
         ):
-            return make_role_audience(names, match_all=bool(others))
+            return make_role_audience(names, match_all=bool(match))
         case {"kind": "users", "users": list(ids), **others} if not others and _are_all(int, ids):
             return make_user_audience(ids)
     raise ValueError(f"not an audience: {value!r}")

@@ -13,12 +13,9 @@ from broadcast.domain.message import Link
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`content` is the Markdown as typed, `content_html` the sanitised HTML made from it; `edited_at` is None until an
-    edit.
-
-    `times` is the number of inbound events that the card stands for, `repeated_at` the time of the newest if there are
-    several. `is_from_source` is True if another system sent it, not a user. Acknowledgements of revisions before
-    `ack_revision` no longer count.
+    """`content` is the Markdown as typed, `content_html` the sanitised HTML made from it. `times` is the number of
+    inbound events that the card stands for, `repeated_at` the time of the newest if there are several. `is_from_source`
+    is True if another system sent it, not a user. Acknowledgements of revisions before `ack_revision` no longer count.
     """
 
     id: int

@@ -37,20 +37,14 @@ class ConfirmationInput:
     password: str = field(default="", repr=False)
 
 
-def needs_reconfirmation(
-    status: Status, old_priority: Priority, new_priority: Priority, *, is_shown_again: bool
-) -> bool:
-    """Whether editing a broadcast in `status` needs the same confirmation as sending it.
-
-    A draft reaches nobody. A scheduled broadcast was confirmed as it was. A live one alerts again if it is shown again
-    or its priority rises.
-    """
+def needs_reconfirmation(status: Status, old: Priority, new: Priority, *, is_shown_again: bool) -> bool:
+    """Whether editing a broadcast of this status and priority needs the same confirmation as sending it."""
     ranks = list(Priority)
     match Status(status):
-        case Status.SCHEDULED:
+        case Status.SCHEDULED:  # it was confirmed as it was; a draft reaches nobody
             return True
-        case Status.ACTIVE:
-            return is_shown_again or ranks.index(new_priority) > ranks.index(old_priority)
+        case Status.ACTIVE:  # it may alert again
+            return is_shown_again or ranks.index(new) > ranks.index(old)
     return False
 
 
@@ -61,9 +55,8 @@ def get_requirement(draft: Draft, recipient_count: int) -> ConfirmationRequireme
 
 def get_requirement_for(priority: Priority, recipient_count: int, *, is_for_everyone: bool) -> ConfirmationRequirement:
     is_urgent = priority is Priority.URGENT
-    needs_typed_count = recipient_count >= (
-        MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT if is_urgent else MIN_RECIPIENTS_TO_TYPE_COUNT
-    )
+    min_recipients = MIN_URGENT_RECIPIENTS_TO_TYPE_COUNT if is_urgent else MIN_RECIPIENTS_TO_TYPE_COUNT
+    needs_typed_count = recipient_count >= min_recipients
     return ConfirmationRequirement(
         needs_tick=not needs_typed_count and (is_urgent or recipient_count >= MIN_RECIPIENTS_TO_TICK),
         needs_typed_count=needs_typed_count,

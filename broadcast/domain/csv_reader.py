@@ -3,8 +3,7 @@
 The only CSV reader: for a broadcast's recipients (pasted or uploaded) and for the import of users. Excel writes commas
 in some countries and semicolons in others, tabs and UTF-16 as "Unicode text", and Windows-1252 unless told UTF-8.
 
-Records are yielded one by one and bounded before they are parsed, so the caller can yield to other greenlets in
-between.
+Records are yielded one by one and bounded before they are parsed, so the caller can yield in between.
 """
 
 import csv
@@ -23,17 +22,14 @@ _DELIMITERS = ";\t,"
 _MAX_RECORD_LINES = 20  # lines that a quoted record may span
 _MAX_RECORD_CHARACTERS = 10_000
 _MAX_RECORD_CELLS = 1000
-_NOT_TEXT_SENTENCE = "This is not a text file. In Excel, save it as “CSV UTF-8” and choose that file."
+_HOW_TO_SAVE = "In Excel, save it as “CSV UTF-8” and choose that file."
 _WORKBOOK_SIGNATURES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods, and .xls
 _QUOTED_TEXT = re.compile(r'"[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row. `line` counts from 1; `cells` are stripped, and empty for a blank line or if `problem` is set.
-
-    `text` is the row as written, without its line ending.
-    """
+    """A row as written; `line` counts from 1. `cells` are stripped, and empty for a blank line or with a `problem`."""
 
     line: int
     text: str
@@ -41,35 +37,17 @@ class TableRow:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that an import leaves out, and why. `text` is its beginning."""
-
-    line: int
-    text: str
-    problem: str
-
-
 def decode_table(data: bytes) -> tuple[str, str | None]:
-    """The text of a file, and the name of its encoding if that was guessed and should be checked.
-
-    Raises Invalid for a workbook, and for anything that is not text.
-    """
+    """The text of a file, and the name of its encoding if that is a guess. Raises Invalid for anything but text."""
     if data.startswith(_WORKBOOK_SIGNATURES):
-        raise Invalid(
-            {"table": "This is a workbook, not a CSV file. In Excel, save it as “CSV UTF-8” and choose that file."}
-        )
-    if encoding := _detect_utf_16(data):
-        try:
-            return data.decode(encoding), None
-        except UnicodeDecodeError:
-            raise Invalid({"table": _NOT_TEXT_SENTENCE}) from None
-    for encoding, guessed_name in (("utf-8-sig", None), ("cp1252", "Windows-1252")):
+        raise Invalid({"table": f"This is a workbook, not a CSV file. {_HOW_TO_SAVE}"})
+    utf_16 = _detect_utf_16(data)
+    for encoding, guessed_name in [(utf_16, None)] if utf_16 else [("utf-8-sig", None), ("cp1252", "Windows-1252")]:
         try:
             return data.decode(encoding), guessed_name
         except UnicodeDecodeError:
             continue
-    raise Invalid({"table": _NOT_TEXT_SENTENCE})
+    raise Invalid({"table": f"This is not a text file. {_HOW_TO_SAVE}"})
 
 
 def _detect_utf_16(data: bytes) -> str | None:
@@ -93,11 +71,7 @@ def split_single_line(text: str) -> list[str] | None:
 
 
 def parse_rows(text: str, *, max_rows: int = MAX_ROWS) -> Iterator[TableRow]:
-    """The records of a table, blank ones included. After a heading and `max_rows` others, a last one says that there
-    were more.
-
-    The delimiter is the most frequent one in the first line that has any, or the one that a line "sep=;" declares.
-    """
+    """The records of a table, blank ones too: at most a heading and `max_rows`, then one that says there were more."""
     lines, row_count = _LineReader(text.removeprefix("\ufeff")), 0
     delimiter = lines.read_separator_directive()
     while (line := lines.read_line()) is not None:

@@ -12,13 +12,12 @@ _URI_PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*
 _PERCENT_ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443", "ftp": "21", "amqp": "5672", "amqps": "5671"}
-_ABSOLUTE_URI = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+")
+_ABSOLUTE_URI = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+")  # cannot be mistaken for a person's name
 
 
 @dataclass(frozen=True, slots=True)
 class EventOwner:
-    """Who sent an event: the account of the token, or everyone who may write to a topic. Event ids and recalls are per
-    owner.
+    """Who sent an event: an account, or whoever may write to a topic. Event ids and recalls are per owner.
 
     `key` is stored and never changes; `name` is used in rules and on pages: `account:grid-bot`, `topic:grid.events`.
     """
@@ -60,10 +59,7 @@ def canonicalize_source(source: str) -> str:
 
 
 def matches_pattern(pattern: str, source: str) -> bool:
-    """Whether a canonical source matches a canonical shell-style pattern.
-
-    The host part never matches beyond the host: `https://*.example.com/*` is not `https://elsewhere/.example.com/`.
-    """
+    """Whether a canonical source matches a canonical shell-style pattern, whose host part ends where the host ends."""
     if "://" not in pattern:
         return fnmatchcase(source, pattern)
     source_parts = _URI_PARTS.fullmatch(source)
@@ -78,14 +74,9 @@ def matches_pattern(pattern: str, source: str) -> bool:
     return fnmatchcase(source_parts[2], host) and (is_any_path or fnmatchcase(source_path, slash + path))
 
 
-def is_uri(source: str) -> bool:
-    """Whether a canonical source is so clearly a URI that it cannot be mistaken for a person's name."""
-    return bool(_ABSOLUTE_URI.fullmatch(source))
-
-
 def to_sender_name(source: str) -> str:
     """A source as the sender of a message; never looks like a person, whatever the source is called."""
-    if is_uri(source):
+    if _ABSOLUTE_URI.fullmatch(source):
         return source
     name = "".join(c for c in unicodedata.normalize("NFKC", source) if unicodedata.category(c) != "Cf")
     return f"Source “{' '.join(name.split())}”"[:200]

@@ -24,11 +24,8 @@ class EventType(StrEnum):
 
 ALL_SESSIONS = "*"  # includes tokens' streams
 CLIENT_EVENT_TYPES = frozenset({EventType.MESSAGE, EventType.MESSAGE_UPDATED, EventType.MESSAGE_REMOVED})
-
-
-encode_compact_json = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":")
-).encode  # for payloads in the log and on streams
+# for payloads in the log and on streams
+encode_compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)

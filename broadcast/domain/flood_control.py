@@ -1,8 +1,7 @@
 """Flood control: what becomes of an event when its source sends many.
 
 It joins the live card with its key, is published as long as its rate cap has room, or waits in quarantine as a draft.
-`decide` is pure: the caller loads the state and carries out the verdict (`actions.flood_state`,
-`actions.inbound_batch`).
+`decide` is pure: `actions.flood_state` loads the state, and `actions.inbound_batch` carries out the verdict.
 """
 
 from collections.abc import Sequence
@@ -55,10 +54,7 @@ class Verdict:
 
 
 def decide(command: PublishCommand, audience: Audience, status: Status, state: FloodState) -> Verdict:
-    """What becomes of an event whose broadcast would begin with `status`.
-
-    It joins only what has the same audience: nobody may read what was not for them.
-    """
+    """What becomes of an event whose broadcast would begin with `status`. It joins only what has the same audience."""
     has_room = state.remaining is None or state.remaining > 0
     if status == Status.ACTIVE and (card := _find_joinable(state.cards, audience)):
         return Verdict("collapsed", card, is_shown=has_room and not card.is_changed)

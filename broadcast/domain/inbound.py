@@ -13,10 +13,7 @@ MAX_VALUE_BYTES = 64 * 1024  # larger values are rejected, and only this much of
 
 @dataclass(frozen=True, slots=True)
 class RecordPosition:
-    """The position of a record in Kafka; unique. `timestamp_ms` is the broker's, since 1970.
-
-    `last_offset` is set for a batch that cannot be read and is therefore kept as a whole.
-    """
+    """The position of a record in Kafka; `last_offset` is set for an unreadable batch, which is kept as a whole."""
 
     topic: str
     partition: int
@@ -35,9 +32,8 @@ def format_offsets(first: int, last: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InboundRecord:
-    """One event as raw bytes, from Kafka (`position`) or from the webhook (None). Header names are lower case.
-
-    `full_size_bytes` is the size of the whole value if `value` holds only its beginning.
+    """One event as raw bytes, from Kafka (`position`) or from the webhook (None). Header names are lower case. If
+    `value` is only a beginning, `full_size_bytes` is the size of the whole.
     """
 
     value: bytes | None
@@ -69,9 +65,8 @@ class RateCap:
 
 @dataclass(frozen=True, slots=True)
 class PublishCommand:
-    """Publish this draft. `sender_name` is shown on the card. `owner` is the key of the sender
-    (`event_source.EventOwner`), in whose namespace the id is. `source_as_written` is the source before
-    canonicalization.
+    """Publish this draft. The id is in the namespace of `owner`, the key of an `EventOwner`. `source_as_written` is the
+    source before canonicalization.
 
     With a `collapse_key`, it becomes the newest text of the live card of its source with the same key, if there is one.
     With `acknowledge_again`, users who acknowledged that card are asked again; without, it is a correction.
@@ -102,11 +97,7 @@ class CancelCommand:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An inbound event that is invalid or not allowed. `code` is for programs and metrics, `reason` a sentence for
-    users.
-
-    `source` and `source_id` are None if the record could not be read that far.
-    """
+    """An invalid or forbidden event: a `code` for programs, a sentence, and source and id if they could be read."""
 
     code: str
     reason: str

@@ -54,9 +54,7 @@ class LiveMessage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InboxState:
-    """Where a message stands in one user's inbox at one moment. Exactly one of three holds: in the inbox, archived,
-    snoozed.
-    """
+    """Where a message stands in one user's inbox: in it, archived or snoozed, and never two of these."""
 
     is_read: bool
     is_archived: bool

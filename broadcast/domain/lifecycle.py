@@ -3,8 +3,7 @@
 DRAFT ──scheduled, held──▶ SCHEDULED ──published──▶ ACTIVE ──expired──▶ EXPIRED
   ▲ └─────────published────────┼─────────────────▶  │ └──cancelled──▶ CANCELLED
   └──────────withdrawn─────────┘
-(A draft may be discarded and a scheduled broadcast cancelled; neither has reached anybody. "edited" and "archived" keep
-the status.)
+(A draft may be discarded, a scheduled broadcast cancelled: nobody got them. "edited" and "archived" keep the status.)
 """
 
 from enum import StrEnum

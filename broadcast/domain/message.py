@@ -91,8 +91,6 @@ class Draft:
 
 def parse_draft(raw: Any, *, now: datetime) -> Draft:
     """Parse a JSON object into a Draft. Raises Invalid with a sentence for each wrong or unknown field."""
-    if not isinstance(raw, Mapping):
-        raise Invalid({"body": "Send one JSON object."})
     reader = _FieldReader(raw)
     draft = Draft(
         title=reader.read_field("title", _parse_title),
@@ -111,9 +109,8 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
     reader.reject_unknown_fields()
     _check_times(draft, reader.problems, now)
     if draft.close_sessions and draft.target and not draft.target.is_users_only:
-        reader.problems["closeSessions"] = (
-            "Only people chosen by name can be signed out. Use SELECTED, without exclusions."
-        )
+        sentence = "Only people chosen by name can be signed out. Use SELECTED, without exclusions."
+        reader.problems["closeSessions"] = sentence
     if reader.problems:
         raise Invalid(reader.problems)
     return draft
@@ -125,7 +122,9 @@ _REQUIRED = object()
 class _FieldReader:
     """Reads fields one by one and collects their problems."""
 
-    def __init__(self, raw: Mapping[str, Any]):
+    def __init__(self, raw: Any):
+        if not isinstance(raw, Mapping):
+            raise Invalid({"body": "Send one JSON object."})
         self.raw, self.problems, self.known_names = raw, {}, set()
 
     def read_field(self, name: str, parse: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
@@ -184,17 +183,27 @@ def is_single_line(text: str) -> bool:
     return not _FORBIDDEN_CHARACTERS.search(text)
 
 
+def is_visible_line(text: str, max_characters: int) -> bool:
+    """Whether `text` is a single line of 1 to so many characters, some of them visible."""
+    return 0 < len(text) <= max_characters and is_single_line(text) and not is_blank(text)
+
+
 def _parse_title(value: Any) -> str:
-    title = " ".join(_parse_text(value).split())  # one line: no line breaks, no runs of spaces
-    if not title:
+    if not (title := _parse_line(value, MAX_TITLE_CHARACTERS)):
         raise ValueError("is missing")
-    if len(title) > MAX_TITLE_CHARACTERS:
-        raise ValueError(f"has {len(title)} characters; at most {MAX_TITLE_CHARACTERS} fit")
-    if not is_single_line(title):
-        raise ValueError("must not contain control characters")
-    if is_blank(title):
-        raise ValueError("has no visible characters")
     return title
+
+
+def _parse_line(value: Any, max_characters: int) -> str:
+    """One line, perhaps empty: no line breaks, no runs of spaces."""
+    line = " ".join(_parse_text(value).split())
+    if len(line) > max_characters:
+        raise ValueError(f"has {len(line)} characters; at most {max_characters} fit")
+    if not is_single_line(line):
+        raise ValueError("must not contain control characters")
+    if line and is_blank(line):
+        raise ValueError("has no visible characters")
+    return line
 
 
 def parse_content(value: Any) -> str:
@@ -210,14 +219,7 @@ def parse_content(value: Any) -> str:
 
 
 def _parse_category(value: Any) -> str | None:
-    category = " ".join(_parse_text(value).split())
-    if category and is_blank(category):
-        raise ValueError("has no visible characters")
-    if len(category) > MAX_CATEGORY_CHARACTERS:
-        raise ValueError(f"has {len(category)} characters; at most {MAX_CATEGORY_CHARACTERS} fit")
-    if not is_single_line(category):
-        raise ValueError("must not contain control characters")
-    return category or None
+    return _parse_line(value, MAX_CATEGORY_CHARACTERS) or None
 
 
 def _make_enum_parser(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:
@@ -253,7 +255,7 @@ def _parse_link(value: Any) -> Link:
     if not isinstance(value, Mapping) or value.keys() != {"label", "url"}:
         raise ValueError("each need a label and a URL")
     label, url = " ".join(_parse_text(value["label"]).split()), _parse_text(value["url"]).strip()
-    if not 0 < len(label) <= MAX_LABEL_CHARACTERS or not is_single_line(label) or is_blank(label):
+    if not is_visible_line(label, MAX_LABEL_CHARACTERS):
         raise ValueError(f"need a label of 1 to {MAX_LABEL_CHARACTERS} visible characters")
     if not _is_web_address(url):
         raise ValueError("need a URL that starts with https:// or http://")
@@ -265,18 +267,12 @@ def _is_web_address(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return (
-        parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and len(url) <= MAX_URL_CHARACTERS
-        and url.isprintable()
-    )
+    has_host = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return has_host and len(url) <= MAX_URL_CHARACTERS and url.isprintable()
 
 
 def parse_target(raw: Any) -> Target:
     """Parse an object that has only the audience fields of a message. Raises Invalid."""
-    if not isinstance(raw, Mapping):
-        raise Invalid({"body": "Send one JSON object."})
     reader = _FieldReader(raw)
     target = _parse_target_fields(reader)
     reader.reject_unknown_fields()
@@ -301,9 +297,7 @@ def _parse_target_fields(reader: _FieldReader) -> Target | None:
         reader.problems["targetIds"] = f"Choose at least one {target_noun}: this would reach nobody."
     if target_type is not TargetType.ROLE and match is RoleMatch.ALL:
         reader.problems["targetMatch"] = "Only roles can be combined with ALL. Choose ROLE."
-    if target_type is TargetType.ROLE and (
-        conflicting := {str(name) for name in names} & {str(name) for name in except_roles}
-    ):
+    if target_type is TargetType.ROLE and (conflicting := set(map(str, names)).intersection(map(str, except_roles))):
         reader.problems["exceptRoles"] = f"{sorted(conflicting)[0]} is both included and excluded."
     return Target(target_type, names, match is RoleMatch.ALL, tuple(map(str, except_roles)), except_people, snapshot)
 

@@ -36,23 +36,6 @@ _REASON_SENTENCES = {
 }
 
 
-def get_decision_reason(
-    *,
-    due_at: datetime,
-    ends_at: datetime | None,
-    ack_due_at: datetime | None,
-    is_planner_allowed: bool,
-    now: datetime,
-    grace: timedelta,
-) -> DecisionReason | None:
-    """Why a scheduled broadcast that is due at `due_at` must wait for a decision; None if it may be sent."""
-    if reason := get_expiry_reason(ends_at=ends_at, ack_due_at=ack_due_at, now=now):
-        return reason
-    if now - due_at > grace:
-        return DecisionReason.OVERDUE
-    return None if is_planner_allowed else DecisionReason.PLANNER
-
-
 def get_expiry_reason(*, ends_at: datetime | None, ack_due_at: datetime | None, now: datetime) -> DecisionReason | None:
     """Why a message cannot be sent at all: its end or its due date has passed. None if neither has."""
     if ends_at and ends_at <= now:

@@ -19,7 +19,7 @@ MAX_MUTED_CATEGORIES = 100
 MAX_DO_NOT_DISTURB = timedelta(days=31)
 THEMES = ("system", "light", "dark")
 READING_MODES = ("automatic", "manual")
-_CLOCK_TIME_PATTERN = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
+_CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 _QUIET_LOOKAHEAD_DAYS = 8  # sent to a page; it reconnects many times within these days
 
 Period = tuple[datetime, datetime]
@@ -99,11 +99,7 @@ _PRIORITY_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 def parse_preferences(raw: Any, *, now: datetime | None = None, mandatory: Collection[str] = ()) -> Preferences:
-    """Parse a JSON object into Preferences; missing fields have their defaults.
-
-    Raises Invalid with a sentence for each wrong or unknown field. `now` None reads stored preferences, in which a past
-    pause is no error.
-    """
+    """Parse a JSON object; missing fields have defaults. `now` None: as stored, with a past pause. Raises Invalid."""
     if not isinstance(raw, Mapping):
         raise Invalid({"body": "Send one JSON object."})
     remaining_fields, problems = dict(raw), {}
@@ -153,9 +149,9 @@ def _parse_priority(value: Any) -> Priority:
 
 def _parse_quiet_hours(value: Any) -> QuietHours:
     match value:
-        case {"from": str(start), "to": str(end), **others} if not others:
-            if not (_CLOCK_TIME_PATTERN.fullmatch(start) and _CLOCK_TIME_PATTERN.fullmatch(end)):
-                raise ValueError("Quiet hours need two times, like 22:00 and 07:00.")
+        case {"from": str(start), "to": str(end), **others} if not others and all(
+            map(_CLOCK_TIME.fullmatch, (start, end))
+        ):
             if start == end:
                 raise ValueError("Quiet hours must start and end at different times.")
             return QuietHours(time.fromisoformat(start), time.fromisoformat(end))

@@ -38,17 +38,13 @@ class SignedCsvEncoder:
 def has_valid_signature(data: bytes, keys: Iterable[str]) -> bool:
     """Whether `data` is a complete, unchanged export signed with one of `keys`."""
     body, prefix, signature = data.rpartition(_SIGNATURE_PREFIX_BYTES)
-    return bool(prefix) and any(_is_signed_with(body, key, signature.strip()) for key in keys)
+    return bool(prefix) and any(
+        hmac.compare_digest(_new_mac(key, body).hexdigest().encode(), signature.strip()) for key in keys
+    )
 
 
-def _is_signed_with(body: bytes, key: str, signature: bytes) -> bool:
-    mac = _new_mac(key)
-    mac.update(body)
-    return hmac.compare_digest(mac.hexdigest().encode(), signature)
-
-
-def _new_mac(key: str) -> hmac.HMAC:
-    return hmac.new(b"csv export " + key.encode(), digestmod=hashlib.sha256)
+def _new_mac(key: str, body: bytes = b"") -> hmac.HMAC:
+    return hmac.new(b"csv export " + key.encode(), body, hashlib.sha256)
 
 
 def _format_cell(value: Any) -> str:

@@ -37,11 +37,7 @@ class FunnelCounts:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastTotals:
-    """All counts of one broadcast: everybody targeted, and of these who is no longer here.
-
-    `sent_to` is the number of recipients at the moment of sending, None until then. `would_reach` is None once it was
-    sent.
-    """
+    """All counts of a broadcast, and of those no longer here. `sent_to` is None until sent, `would_reach` after."""
 
     targeted: FunnelCounts
     gone: FunnelCounts
@@ -55,9 +51,8 @@ class BroadcastTotals:
 
     @property
     def remaining_done(self) -> int:
-        return self.targeted.count_done(requires_ack=self.requires_ack) - self.gone.count_done(
-            requires_ack=self.requires_ack
-        )
+        requires_ack = self.requires_ack
+        return self.targeted.count_done(requires_ack=requires_ack) - self.gone.count_done(requires_ack=requires_ack)
 
     @property
     def missing(self) -> int:
@@ -66,10 +61,7 @@ class BroadcastTotals:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastStats:
-    """What may be shown of the BroadcastTotals. None is a number that is withheld.
-
-    With `rounded_to` above 1, the steps are lower bounds, rounded down to multiples of it.
-    """
+    """What may be shown of the totals; None is withheld. With `rounded_to` above 1, steps are rounded down."""
 
     targeted: int
     delivered: int | None

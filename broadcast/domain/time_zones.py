@@ -16,10 +16,7 @@ def parse_zone(name: str) -> ZoneInfo:
 
 
 def resolve_zone(preferred: str, reported: str) -> ZoneInfo:
-    """The zone of a user's times: from their preferences, else as reported by their browser, else UTC.
-
-    Raises ValueError for an unknown zone.
-    """
+    """The zone of a user's preferences, else of their browser, else UTC. Raises ValueError for an unknown one."""
     return parse_zone(preferred or reported)
 
 
@@ -35,10 +32,9 @@ def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", origina
         moment = local.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This is not a date and time.") from None
+    wall_time = f"{local:%H:%M}"
     if moment.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
-        raise ValueError(
-            f"The clocks go forward then: {local:%H:%M} does not exist in {zone.key}. Choose another time."
-        )
+        raise ValueError(f"The clocks go forward then: {wall_time} does not exist in {zone.key}. Choose another time.")
     if occurrence not in ("", FIRST_OCCURRENCE, SECOND_OCCURRENCE):
         raise ValueError("Choose the first or the second time.")
     if (
@@ -48,9 +44,7 @@ def parse_local_time(text: str, zone: ZoneInfo, *, occurrence: str = "", origina
     ):
         return original
     if _is_ambiguous(local) and not occurrence:
-        raise ValueError(
-            f"The clocks go back then: {local:%H:%M} comes twice in {zone.key}. Choose which one you mean."
-        )
+        raise ValueError(f"The clocks go back then: {wall_time} comes twice in {zone.key}. Choose which one you mean.")
     return moment
 
 
@@ -69,9 +63,8 @@ def _is_ambiguous(local: datetime) -> bool:
 
 def _is_displayed_as(original: datetime, local: datetime) -> bool:
     """Whether a form, which shows no seconds, shows `original` as that time."""
-    return _truncate_to_minute(original).astimezone(local.tzinfo).replace(tzinfo=None) == local.replace(
-        tzinfo=None, second=0
-    )
+    displayed = _truncate_to_minute(original).astimezone(local.tzinfo)
+    return displayed.replace(tzinfo=None) == local.replace(tzinfo=None, second=0)
 
 
 def _truncate_to_minute(moment: datetime) -> datetime:
@@ -79,11 +72,7 @@ def _truncate_to_minute(moment: datetime) -> datetime:
 
 
 def local_to_utc(day: datetime, wall_time: time, *, use_second_occurrence: bool = False) -> datetime:
-    """The moment when clocks show `wall_time` on that day (in the zone of `day`); if clocks skip it, the moment after
-    the gap.
-
-    For a time that occurs twice, the first, or with `use_second_occurrence` the second.
-    """
+    """The moment when clocks show `wall_time` on that day: the first of two, or the end of a gap that skips it."""
     local = day.replace(hour=wall_time.hour, minute=wall_time.minute, second=0, microsecond=0, fold=0)
     return local.replace(fold=int(use_second_occurrence and _is_ambiguous(local))).astimezone(UTC)
 
@@ -94,22 +83,15 @@ def get_start_of_day(now: datetime, zone: ZoneInfo) -> datetime:
 
 
 def resolve_snooze_preset(preset_name: str, now: datetime, zone: ZoneInfo) -> datetime:
-    """When a snooze of that name ends: in an hour, at 18:00 (tomorrow's once it is evening), tomorrow or Monday at
-    8:00.
-
-    Raises ValueError for another name.
-    """
+    """When a snooze of that name ends. Raises ValueError for another name."""
     today = now.astimezone(zone)
     match preset_name:
         case "hour":
             return now + timedelta(hours=1)
         case "evening":
             tonight = local_to_utc(today, SNOOZE_EVENING)
-            return (
-                tonight
-                if tonight > now + timedelta(minutes=15)
-                else local_to_utc(today + timedelta(days=1), SNOOZE_EVENING)
-            )
+            is_evening = tonight <= now + timedelta(minutes=15)
+            return local_to_utc(today + timedelta(days=1), SNOOZE_EVENING) if is_evening else tonight
         case "tomorrow":
             return local_to_utc(today + timedelta(days=1), SNOOZE_MORNING)
         case "monday":

@@ -11,13 +11,12 @@ _INVISIBLE_CHARACTERS = frozenset("\u115f\u1160\u3164\uffa0\ufffc\u2800\U0001d15
 
 def is_blank(text: str) -> bool:
     """Whether `text` has no visible characters. Characters newer than Python's Unicode count as visible."""
-    return not any(map(_is_visible, text))
-
-
-def _is_visible(character: str) -> bool:
-    if character in _INVISIBLE_CHARACTERS or unicodedata.category(character) in _INVISIBLE_CATEGORIES:
-        return False
-    return not _is_default_ignorable(ord(character))
+    return all(
+        character in _INVISIBLE_CHARACTERS
+        or unicodedata.category(character) in _INVISIBLE_CATEGORIES
+        or _is_default_ignorable(ord(character))
+        for character in text
+    )
 
 
 def _is_default_ignorable(code_point: int) -> bool:

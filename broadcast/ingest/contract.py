@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import structlog
 
 from broadcast.base.errors import Invalid
-from broadcast.domain import clock, event_source
-from broadcast.domain.event_source import EventOwner
+from broadcast.domain import clock
+from broadcast.domain.event_source import EventOwner, canonicalize_source, to_sender_name
 from broadcast.domain.inbound import MAX_VALUE_BYTES, CancelCommand, Command, InboundRecord, PublishCommand, Rejection
 from broadcast.domain.message import is_single_line, parse_draft
 from broadcast.ingest.rules import NoMatchingRule, Rule, Rules, TemplateRenderError, find_rule
@@ -46,22 +46,16 @@ class Envelope:
 def read_command(
     record: InboundRecord, *, now: datetime, rules: Rules = (), owner: EventOwner | None = None
 ) -> Command:
-    """Read the command in a record, under the rule of its source. Never raises.
-
-    `owner` is the sender, by default the writers of the topic.
-    """
+    """Read a record's command under the rule of its source. `owner` None: the writers of its topic. Never raises."""
+    if owner is None:
+        owner = EventOwner.for_topic(record.position.topic) if record.position else EventOwner("", "")
     try:
-        return _read_record(record, now, rules, owner or get_record_owner(record))
+        return _read_record(record, now, rules, owner)
     except Exception as problem:  # a bug of ours costs this event, not all that follow
         _log.error("event.unreadable", place=str(record.position), exc_info=problem)
         return Rejection(
             "failed", f"This event could not be read ({type(problem).__name__}). The server's log has the details."
         )
-
-
-def get_record_owner(record: InboundRecord) -> EventOwner:
-    """The sender of a record from a topic: its writers. Nobody for a record without a topic."""
-    return EventOwner.for_topic(record.position.topic) if record.position else EventOwner("", "")
 
 
 def _read_record(record: InboundRecord, now: datetime, rules: Rules, owner: EventOwner) -> Command:
@@ -90,14 +84,13 @@ def try_open_envelope(record: InboundRecord) -> Envelope | None:
 def open_envelope(record: InboundRecord) -> Envelope:
     """Source, id, type and data of a record: structured, binary or bare, by its content type and headers."""
     if record.size > MAX_VALUE_BYTES:
-        _reject("size", f"The event has {record.size:,} bytes; at most {MAX_VALUE_BYTES:,} are read.")
+        _reject(f"The event has {record.size:,} bytes; at most {MAX_VALUE_BYTES:,} are read.", "size")
     headers = _decode_headers(record)
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type.startswith("application/cloudevents"):
         if content_type != _STRUCTURED_CONTENT_TYPE:
             _reject(
-                "envelope",
-                f"The type {_abbreviate(content_type)} is not supported; send one event as {_STRUCTURED_CONTENT_TYPE}.",
+                f"The type {_abbreviate(content_type)} is not supported; send one event as {_STRUCTURED_CONTENT_TYPE}."
             )
         return _from_structured(_decode_json(record.value), record)
     attributes = {name[3:]: value for name, value in headers.items() if name[:3] in ("ce_", "ce-")}
@@ -114,7 +107,7 @@ class _RejectionError(Exception):
         self.rejection = rejection
 
 
-def _reject(code: str, reason: str) -> NoReturn:
+def _reject(reason: str, code: str = "envelope") -> NoReturn:
     raise _RejectionError(Rejection(code, reason))
 
 
@@ -128,24 +121,24 @@ def _decode_headers(record: InboundRecord) -> dict[str, str]:
         try:
             text = value.decode()
         except UnicodeDecodeError:
-            _reject("envelope", f"The header {_abbreviate(name)} is not UTF-8.")
+            _reject(f"The header {_abbreviate(name)} is not UTF-8.")
         decoded[name] = unquote(text) if name.startswith("ce-") else text
     return decoded
 
 
 def _decode_json(value: bytes | None, content_type: str = "") -> Any:
     if value is None or not value.strip():
-        _reject("empty", f"The event has no value. To recall a broadcast, send {CANCEL_TYPE}.")
+        _reject(f"The event has no value. To recall a broadcast, send {CANCEL_TYPE}.", "empty")
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
-        _reject("content-type", f"The data is {_abbreviate(content_type)}; only JSON is supported.")
+        _reject(f"The data is {_abbreviate(content_type)}; only JSON is supported.", "content-type")
     try:
         return _decode_strict_json(value.decode("utf-8-sig"))  # some producers on Windows write a byte order mark
     except UnicodeDecodeError:
-        _reject("not-json", "The value is not UTF-8.")
+        _reject("The value is not UTF-8.", "not-json")
     except RecursionError:
-        _reject("not-json", "The value is JSON nested too deeply.")
+        _reject("The value is JSON nested too deeply.", "not-json")
     except ValueError as problem:
-        _reject("not-json", f"The value is not JSON: {_abbreviate(str(problem))}.")
+        _reject(f"The value is not JSON: {_abbreviate(str(problem))}.", "not-json")
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -167,9 +160,9 @@ _decode_strict_json = json.JSONDecoder(parse_constant=_reject_constant, object_p
 
 def _from_structured(body: Any, record: InboundRecord) -> Envelope:
     if not isinstance(body, Mapping):
-        _reject("envelope", "A structured CloudEvent must be one JSON object.")
+        _reject("A structured CloudEvent must be one JSON object.")
     if "data_base64" in body:
-        _reject("envelope", "Send data as JSON in the field data, not in data_base64.")
+        _reject("Send data as JSON in the field data, not in data_base64.")
     attributes = {name: value for name, value in body.items() if name != "data"}
     return _from_attributes(attributes, body.get("data"), record)
 
@@ -177,29 +170,23 @@ def _from_structured(body: Any, record: InboundRecord) -> Envelope:
 def _from_attributes(attributes: Mapping[str, Any], data: Any, record: InboundRecord) -> Envelope:
     for name in _REQUIRED_ATTRIBUTES:
         if name not in attributes:
-            _reject("envelope", f"The CloudEvent has no {name}.")
+            _reject(f"The CloudEvent has no {name}.")
     if attributes["specversion"] != "1.0":
-        _reject(
-            "envelope",
-            f"The CloudEvent's specversion is {_abbreviate(attributes['specversion'])}; only 1.0 is supported.",
-        )
+        _reject(f"The CloudEvent's specversion is {_abbreviate(attributes['specversion'])}; only 1.0 is supported.")
     event_time = attributes.get("time")
     if event_time is not None and not _is_event_time(event_time):
-        _reject(
-            "envelope", f"The CloudEvent's time is {_abbreviate(event_time)}, which is not a time with a time zone."
-        )
+        _reject(f"The CloudEvent's time is {_abbreviate(event_time)}, which is not a time with a time zone.")
     names = {name: _read_name(name, attributes[name]) for name in ("id", "source", "type")}
     topic = record.position and record.position.topic
-    names["source"] = event_source.canonicalize_source(source_as_written := names["source"])
+    names["source"] = canonicalize_source(source_as_written := names["source"])
     if len(names["source"]) > MAX_NAME_CHARACTERS:
         _reject(
-            "envelope",
-            f"The event's source has more than {MAX_NAME_CHARACTERS} characters once its host is written as in DNS.",
+            f"The event's source has more than {MAX_NAME_CHARACTERS} characters once its host is written as in DNS."
         )
     if names["source"].startswith(_BARE_SOURCE_PREFIX) and names["source"] != f"{_BARE_SOURCE_PREFIX}{topic}":
         _reject(
-            "not-allowed",
             f"A source that begins with {_BARE_SOURCE_PREFIX} is reserved for bare JSON on a topic; use another.",
+            "not-allowed",
         )
     return Envelope(**names, data=data, topic=topic, source_as_written=source_as_written)
 
@@ -208,11 +195,11 @@ def _from_bare_json(body: Any, record: InboundRecord) -> Envelope:
     """JSON without an envelope. The key is its id, else its position; the source is its topic."""
     position = record.position
     if position is None:
-        _reject("envelope", "The event has no CloudEvents envelope: specversion, id, source and type.")
+        _reject("The event has no CloudEvents envelope: specversion, id, source and type.")
     try:
         id = _read_name("key", record.key.decode()) if record.key else str(position)
     except UnicodeDecodeError:
-        _reject("envelope", "The record's key is not UTF-8, so it cannot be the id.")
+        _reject("The record's key is not UTF-8, so it cannot be the id.")
     source = f"{_BARE_SOURCE_PREFIX}{position.topic}"
     return Envelope(source, id, PUBLISH_TYPE, body, position.topic, source_as_written=source)
 
@@ -222,7 +209,7 @@ def _read_name(name: str, value: Any) -> str:
         isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.strip() and is_single_line(value)
     )
     if not is_valid:
-        _reject("envelope", f"The event's {name} must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
+        _reject(f"The event's {name} must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
     return value
 
 
@@ -241,9 +228,9 @@ def _read_by_type(envelope: Envelope, now: datetime, rules: Rules, owner: EventO
     try:
         rule = find_rule(rules, source=envelope.source, topic=envelope.topic, type=envelope.type, owner=owner)
     except NoMatchingRule as no_rule:
-        _reject("no-rule", str(no_rule))
+        _reject(str(no_rule), "no-rule")
     if envelope.type != PUBLISH_TYPE and not rule.has_message_templates:
-        _reject("type", f"The type {_abbreviate(envelope.type)} is not known; use {PUBLISH_TYPE} or {CANCEL_TYPE}.")
+        _reject(f"The type {_abbreviate(envelope.type)} is not known; use {PUBLISH_TYPE} or {CANCEL_TYPE}.", "type")
     return _read_publish(envelope, rule, now, owner)
 
 
@@ -252,20 +239,20 @@ def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwn
         data, collapse_key, acknowledge_again = _split_flood_fields(envelope, rule)
         draft = parse_draft(_drop_past_start(rule.build_message_fields(data), now), now=now)
     except TemplateRenderError as problem:
-        _reject("template", f"{_abbreviate(str(problem), 300)}.")
+        _reject(f"{_abbreviate(str(problem), 300)}.", "template")
     if draft.close_sessions:
-        _reject("not-allowed", "Inbound events cannot sign users out. Only a person who manages users can.")
+        _reject("Inbound events cannot sign users out. Only a person who manages users can.", "not-allowed")
     if (refusal := rule.find_refusal(draft)) is not None:
-        _reject("not-allowed", refusal)
+        _reject(refusal, "not-allowed")
     if rule.is_draft_only:
         draft = replace(draft, keep_as_draft=True)
     if acknowledge_again and not draft.requires_ack:
-        _reject("fields", "acknowledgeAgain needs requiresAck.")
+        _reject("acknowledgeAgain needs requiresAck.", "fields")
     return PublishCommand(
         envelope.source,
         envelope.id,
         draft,
-        sender_name=rule.sender_name or event_source.to_sender_name(envelope.source),
+        sender_name=rule.sender_name or to_sender_name(envelope.source),
         owner=owner.key,
         source_as_written=envelope.source_as_written,
         collapse_key=collapse_key,
@@ -283,12 +270,12 @@ def _split_flood_fields(envelope: Envelope, rule: Rule) -> tuple[Any, str | None
         own_key, acknowledge_again = data.get("collapseKey"), data.get("acknowledgeAgain")
         data = {name: value for name, value in data.items() if name not in ("collapseKey", "acknowledgeAgain")}
     if own_key is not None and (not isinstance(own_key, str) or not own_key.strip()):
-        _reject("fields", f"collapseKey must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
+        _reject(f"collapseKey must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.", "fields")
     collapse_key = own_key.strip() if own_key else rule.render_collapse_key(envelope.data, envelope.type)
     if collapse_key is not None and not (len(collapse_key) <= MAX_NAME_CHARACTERS and is_single_line(collapse_key)):
-        _reject("fields", f"A collapse key must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.")
+        _reject(f"A collapse key must be text of 1 to {MAX_NAME_CHARACTERS} characters, in one line.", "fields")
     if acknowledge_again is not None and not isinstance(acknowledge_again, bool):
-        _reject("fields", "acknowledgeAgain must be true or false.")
+        _reject("acknowledgeAgain must be true or false.", "fields")
     return data, collapse_key, bool(acknowledge_again)
 
 
@@ -305,19 +292,19 @@ def _drop_past_start(data: Any, now: datetime) -> Any:
 
 def _read_cancel(envelope: Envelope, owner: EventOwner) -> CancelCommand:
     data = envelope.data
-    if not isinstance(data, Mapping) or not data.keys() <= {"id", "source", "reason"} or "id" not in data:
+    if not isinstance(data, Mapping) or not {"id"} <= data.keys() <= {"id", "source", "reason"}:
         _reject(
-            "fields", "The data of a cancel must be {id, reason}, with the id under which the broadcast was published."
+            "The data of a cancel must be {id, reason}, with the id under which the broadcast was published.", "fields"
         )
     if (named_source := data.get("source")) is not None and (
-        not isinstance(named_source, str) or event_source.canonicalize_source(named_source) != envelope.source
+        not isinstance(named_source, str) or canonicalize_source(named_source) != envelope.source
     ):
-        _reject("not-allowed", "A source can recall only its own broadcasts.")
+        _reject("A source can recall only its own broadcasts.", "not-allowed")
     cancelled_id = _read_name("id", data["id"])
     reason = data.get("reason", "Recalled by its source")
     reason = " ".join(reason.split()) if isinstance(reason, str) else ""
     if not 0 < len(reason) <= MAX_REASON_CHARACTERS or not is_single_line(reason):
-        _reject("fields", f"The reason must be text of 1 to {MAX_REASON_CHARACTERS} characters.")
+        _reject(f"The reason must be text of 1 to {MAX_REASON_CHARACTERS} characters.", "fields")
     return CancelCommand(
         envelope.source,
         envelope.id,

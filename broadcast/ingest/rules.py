@@ -14,8 +14,7 @@ from typing import Any
 from jinja2 import Template
 
 from broadcast.base.app_parts import AppPart
-from broadcast.domain import event_source
-from broadcast.domain.event_source import EventOwner
+from broadcast.domain.event_source import EventOwner, matches_pattern
 from broadcast.domain.inbound import RateCap
 from broadcast.domain.message import Draft, TargetType
 
@@ -65,26 +64,21 @@ class Rule:
         return "title" in self.templates
 
     def matches_event(self, *, source: str, topic: str | None, type: str) -> bool:
-        values = {"topic": topic or "", "type": type}
         return self.matches_source(source) and all(
-            any(fnmatchcase(values[name], pattern) for pattern in self.patterns[name])
-            for name in values
-            if name in self.patterns
+            any(fnmatchcase(value, pattern) for pattern in self.patterns.get(name, ("*",)))
+            for name, value in (("topic", topic or ""), ("type", type))
         )
 
     def matches_source(self, source: str) -> bool:
         """Whether the rule matches this canonical source."""
         patterns = self.patterns.get("source")
-        return patterns is None or any(event_source.matches_pattern(pattern, source) for pattern in patterns)
+        return patterns is None or any(matches_pattern(pattern, source) for pattern in patterns)
 
     def may_be_used_by(self, owner: EventOwner) -> bool:
         return self.senders is None or any(fnmatchcase(owner.name, pattern) for pattern in self.senders)
 
     def build_message_fields(self, data: Any) -> Any:
-        """The message fields of an event's data: rendered from templates, if any, and completed with defaults.
-
-        Raises TemplateRenderError.
-        """
+        """An event's message fields: rendered from templates, if any, and with defaults. Raises TemplateRenderError."""
         if self.has_message_templates:
             data = {name: self.templates[name].render(data=data) for name in ("title", "content")}
         if not isinstance(data, Mapping):

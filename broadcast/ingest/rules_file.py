@@ -27,17 +27,8 @@ _TEMPLATE_FIELDS = ("title", "content", "collapse_key")
 _MAX_CAP_VALUES = {"limit": 1_000_000, "window_seconds": 86_400, "sender_limit": 1_000_000}  # the largest of each
 _RENAMED_FIELDS = {"most": "limit", "per_seconds": "window_seconds", "most_of_sender": "sender_limit"}  # since 0.2.0
 _DEFAULT_FIELDS = (*AUDIENCE_FIELDS, "priority", "category", "requiresAck")
-_RULE_FIELDS = (
-    *_PATTERN_FIELDS,
-    "from",
-    "sender",
-    "defaults",
-    *_TEMPLATE_FIELDS,
-    "audiences",
-    "priorities",
-    "draft",
-    *_MAX_CAP_VALUES,
-)
+_OTHER_FIELDS = ("audiences", "priorities", "draft", *_MAX_CAP_VALUES)
+_RULE_FIELDS = (*_PATTERN_FIELDS, "from", "sender", "defaults", *_TEMPLATE_FIELDS, *_OTHER_FIELDS)
 _MAX_PATTERN_CHARACTERS, _MAX_SENDER_CHARACTERS, _MAX_TEMPLATE_CHARACTERS = 250, 100, 10_000
 _AUDIENCE_PATTERN = re.compile(r"everyone|people|role:[a-z][a-z0-9_-]{0,63}")
 _SENDER_PATTERN = re.compile(r"account:\S{1,64}|topic:[A-Za-z0-9._*?\[\]!-]{1,249}")
@@ -73,10 +64,7 @@ class _RuleError(Exception):
 
 
 def load_rules(path: Path | None, *, should_allow_others: bool = False) -> Rules:
-    """Read the rules; none without a file. With `should_allow_others`, the last rule allows unmatched events.
-
-    Raises SettingsError with file, line, rule, field and problem.
-    """
+    """Read the rules, none without a file. Raises SettingsError with file, line, rule, field and problem."""
     if path is None:
         return ()
     try:
@@ -200,9 +188,8 @@ def _read_flag(name: str, value: Any) -> bool:
 
 def _read_template(name: str, value: Any) -> TextTemplate:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEMPLATE_CHARACTERS or not value.strip():
-        raise _RuleError(
-            name, f"must be text of 1 to {_MAX_TEMPLATE_CHARACTERS:,} characters, but is {_abbreviate(value)}."
-        )
+        requirement = f"must be text of 1 to {_MAX_TEMPLATE_CHARACTERS:,} characters"
+        raise _RuleError(name, f"{requirement}, but is {_abbreviate(value)}.")
     try:
         return TextTemplate(value, _environment.from_string(value))
     except (TemplateError, RecursionError, ValueError, ArithmeticError) as problem:
@@ -230,9 +217,8 @@ def _read_rate_cap(table: Mapping[str, Any], match_patterns: Mapping[str, tuple[
         return None
     for name, value in values.items():
         if type(value) is not int or not 0 < value <= _MAX_CAP_VALUES[name]:
-            raise _RuleError(
-                name, f"must be a whole number from 1 to {_MAX_CAP_VALUES[name]:,}, but is {_abbreviate(value)}."
-            )
+            requirement = f"must be a whole number from 1 to {_MAX_CAP_VALUES[name]:,}"
+            raise _RuleError(name, f"{requirement}, but is {_abbreviate(value)}.")
     if not {"limit", "window_seconds"} <= values.keys():
         raise _RuleError(sorted(values)[0], "can only be used together with limit and window_seconds.")
     if values.get("sender_limit", values["limit"]) < values["limit"]:
@@ -249,9 +235,8 @@ def _read_defaults(table: Any) -> dict[str, Any]:
         raise _RuleError("defaults", f'must be a table, like {{ priority = "LOW" }}, but is {_abbreviate(table)}.')
     for name in table:
         if name not in _DEFAULT_FIELDS:
-            raise _RuleError(
-                "defaults", f"has {name}, which is not a valid default{_suggest_nearest(name, _DEFAULT_FIELDS)}"
-            )
+            hint = _suggest_nearest(name, _DEFAULT_FIELDS)
+            raise _RuleError("defaults", f"has {name}, which is not a valid default{hint}")
     return table
 
 

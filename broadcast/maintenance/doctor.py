@@ -30,6 +30,7 @@ _CLOCK_WARNING_SECONDS, _CLOCK_FAILURE_SECONDS = 1.0, 30.0
 _OVERDUE_FAILURE_SECONDS = 30.0
 _MIN_FREE_SHARE = 0.05  # of the disk with DATA_DIR
 _TIMEOUT_SECONDS = 2.0
+_WITHOUT_REDIS = "messages take up to a second, and each worker counts limits by itself"
 _MIN_PREFIX_BITS = 8  # a network with a shorter prefix is too large for proxies
 
 
@@ -43,14 +44,15 @@ class Finding:
 
 
 def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
-    """Run every check. Needs an application context.
-
-    `is_thorough` also checks the whole SQLite file, which takes seconds and blocks other greenlets.
-    """
+    """Run every check. `is_thorough` reads the whole SQLite file too: it takes seconds and blocks other greenlets."""
     settings = SETTINGS.of(app)
     own_parts = [*_check_settings(settings), _check_open_files(settings), _check_disk(settings)]
-    others = [_check_redis(settings), *_check_kafka(settings), *_check_identity_provider(settings)]
-    return [*own_parts, *_check_database(is_thorough), *others]
+    findings = [*own_parts, *_check_database(is_thorough), _check_redis(settings), *_check_kafka(settings)]
+    if settings.oidc_issuer:
+        problem = _find_provider_problem(settings.oidc_issuer)
+        sentence = problem or "The organisation's provider answers."
+        findings.append(Finding("sign-in", "failure" if problem else "ok", sentence))
+    return findings
 
 
 def _check_settings(settings: Settings) -> Iterator[Finding]:
@@ -94,11 +96,8 @@ def _check_disk(settings: Settings) -> Finding:
     try:
         usage = shutil.disk_usage(settings.data_dir)
     except OSError as problem:
-        return Finding(
-            "disk",
-            "failure",
-            f"DATA_DIR {settings.data_dir} cannot be used: {problem.strerror}. Create it, or set another.",
-        )
+        sentence = f"DATA_DIR {settings.data_dir} cannot be used: {problem.strerror}. Create it, or set another."
+        return Finding("disk", "failure", sentence)
     free_share = usage.free / usage.total
     if free_share <= _MIN_FREE_SHARE:
         return Finding("disk", "warning", f"Only {free_share:.0%} of the disk of DATA_DIR is free. Make room on it.")
@@ -117,17 +116,13 @@ def _check_database(is_thorough: bool) -> Iterator[Finding]:
     if problem := schema.find_encoding_problem():
         yield Finding("database", "failure", problem)
     head = log.get_head()
-    yield Finding(
-        "database",
-        "ok",
-        f"The database answers and takes writes. Its newest event is {head.seq:,} of epoch {head.epoch}.",
-    )
+    newest_event = f"Its newest event is {head.seq:,} of epoch {head.epoch}."
+    yield Finding("database", "ok", f"The database answers and takes writes. {newest_event}")
     if not fitness.notice:
         yield Finding("schema", "ok", "The tables match this version.")
     if is_thorough and (damage := schema.find_corruption()):
-        yield Finding(
-            "database", "failure", f"The database file is damaged: {damage}. Stop the system and restore a backup."
-        )
+        sentence = f"The database file is damaged: {damage}. Stop the system and restore a backup."
+        yield Finding("database", "failure", sentence)
     yield _check_clock(database.get_current_time(), broadcasts.get_next_due_at())
 
 
@@ -135,39 +130,26 @@ def _check_clock(database_time: datetime, due_at: datetime | None) -> Finding:
     skew_seconds = abs((database_time - datetime.now(UTC)).total_seconds())
     if skew_seconds > _CLOCK_WARNING_SECONDS:
         state: FindingState = "failure" if skew_seconds > _CLOCK_FAILURE_SECONDS else "warning"
-        return Finding(
-            "clock", state, f"The clocks here and at the database differ by {skew_seconds:.1f} s. Set up NTP on both."
-        )
+        sentence = f"The clocks here and at the database differ by {skew_seconds:.1f} s. Set up NTP on both."
+        return Finding("clock", state, sentence)
     overdue_seconds = (database_time - due_at).total_seconds() if due_at else 0.0
     if overdue_seconds > _OVERDUE_FAILURE_SECONDS:
-        return Finding(
-            "clock",
-            "failure",
-            f"A scheduled broadcast is {overdue_seconds:.0f} s overdue. Check that a node runs, and look for "
-            "clock.failed in its log.",
-        )
+        advice = "Check that a node runs, and look for clock.failed in its log."
+        return Finding("clock", "failure", f"A scheduled broadcast is {overdue_seconds:.0f} s overdue. {advice}")
     return Finding("clock", "ok", "The clock agrees with the database's, and no scheduled broadcast is overdue.")
 
 
 def _check_redis(settings: Settings) -> Finding:
     if settings.redis_url:
         if reason := _find_redis_problem(settings.redis_url):
-            return Finding(
-                "redis",
-                "failure",
-                f"Redis {reason}. Start it, or correct REDIS_URL. Until then messages take up to a second, and each worker "
-                "counts limits by itself.",
-            )
+            sentence = f"Redis {reason}. Start it, or correct REDIS_URL. Until then {_WITHOUT_REDIS}."
+            return Finding("redis", "failure", sentence)
         return Finding("redis", "ok", "Redis answers.")
     socket_path = (settings.data_dir / "redis.sock").resolve()
     if socket_path.is_socket() and not _find_redis_problem(f"unix://{quote(str(socket_path))}"):
         return Finding("redis", "ok", "Redis comes from the launcher (`make run`) and answers.")
-    return Finding(
-        "redis",
-        "warning",
-        "Redis is not set up: messages take up to a second, and each worker counts limits by itself. `make run` starts one; "
-        "elsewhere, set REDIS_URL.",
-    )
+    sentence = f"Redis is not set up: {_WITHOUT_REDIS}. `make run` starts one; elsewhere, set REDIS_URL."
+    return Finding("redis", "warning", sentence)
 
 
 def _find_redis_problem(url: str) -> str | None:
@@ -188,12 +170,6 @@ def _check_kafka(settings: Settings) -> Iterator[Finding]:
     else:
         topics = ", ".join(settings.kafka_topics)
         yield Finding("kafka", "ok", f"The brokers answer and have {topics}.")
-
-
-def _check_identity_provider(settings: Settings) -> Iterator[Finding]:
-    if settings.oidc_issuer:
-        problem = _find_provider_problem(settings.oidc_issuer)
-        yield Finding("sign-in", "failure" if problem else "ok", problem or "The organisation's provider answers.")
 
 
 def _find_provider_problem(issuer: str) -> str | None:

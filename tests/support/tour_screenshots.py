@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from broadcast.actions import broadcasts, preferences, users
+from broadcast.actions import accounts, broadcasts, users
 from broadcast.actions.demo import DEMO_USERS
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
@@ -76,7 +76,7 @@ def _seed_data(data_dir: Path) -> int:
             users.create_user(username, None, name=full_name, roles=roles, by=SYSTEM, now=now - timedelta(days=90))
         ids = audiences.list_user_ids(EveryoneAudience())
         for user_id in ids[::12]:
-            preferences.save({"mutedCategories": ["News"]}, by=Actor(user_id, "x"), now=now)
+            accounts.save_preferences({"mutedCategories": ["News"]}, by=Actor(user_id, "x"), now=now)
         for raw, age_hours in _OTHER_MESSAGES:
             broadcast_id = broadcasts.publish(
                 parse_draft(raw, now=now), by=author, now=now - timedelta(hours=age_hours)

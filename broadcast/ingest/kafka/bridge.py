@@ -23,7 +23,7 @@ import gevent
 import structlog
 from flask import Flask
 from gevent import Greenlet
-from gevent.event import Event as GeventEvent
+from gevent.event import Event
 
 from broadcast.actions import inbound_events
 from broadcast.base.cooperative import Yielder
@@ -31,8 +31,13 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.inbound import InboundEvent
 from broadcast.ingest import contract
-from broadcast.ingest.kafka import broker_check, client
-from broadcast.ingest.kafka.broker_check import BrokersUnavailable, ConnectionMonitor
+from broadcast.ingest.kafka import client
+from broadcast.ingest.kafka.broker_check import (
+    BrokersUnavailable,
+    ConnectionMonitor,
+    check_brokers,
+    describe_missing_topics,
+)
 from broadcast.ingest.kafka.dead_letter_topic import DeadLetterForwarder
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics
@@ -70,7 +75,7 @@ class KafkaBridge:
     def __init__(self, app: Flask, settings: Settings, leader_lock: LeaderLock | None):
         """With `leader_lock` one of all workers reads every partition; with None the brokers assign them."""
         self._app, self._settings, self._leader_lock = app, settings, leader_lock
-        self._stop_event = GeventEvent()
+        self._stop_event = Event()
         self.problem: str | None = _NOT_CONNECTED_YET  # unhealthy until the brokers are reached
 
     def stop(self) -> None:
@@ -88,20 +93,16 @@ class KafkaBridge:
                     backoff_seconds = _BACKOFF_SECONDS[0]
                 elif time.monotonic() >= next_probe_at:
                     # probes as the reader does, so that this worker's /readyz is not blindly healthy
-                    self.problem = broker_check.check_brokers(self._settings)
-                    next_probe_at = time.monotonic() + (
-                        _FAILED_PROBE_INTERVAL_SECONDS if self.problem else _PROBE_INTERVAL_SECONDS
-                    )
+                    self.problem = check_brokers(self._settings)
+                    pause_seconds = _FAILED_PROBE_INTERVAL_SECONDS if self.problem else _PROBE_INTERVAL_SECONDS
+                    next_probe_at = time.monotonic() + pause_seconds
                 self._stop_event.wait(_ELECTION_INTERVAL_SECONDS)
             except Exception as problem:
                 # /readyz is public: a library's error text stays in the log
                 is_public = isinstance(problem, BrokersUnavailable)
                 self.problem = str(problem) if is_public else f"It failed ({type(problem).__name__}); see the log."
-                _log.error(
-                    "bridge.failed",
-                    problem=f"{type(problem).__name__}: {problem}"[:300],
-                    again_in_seconds=backoff_seconds,
-                )
+                description = f"{type(problem).__name__}: {problem}"[:300]
+                _log.error("bridge.failed", problem=description, again_in_seconds=backoff_seconds)
                 metrics.kafka_failures.inc()
                 self._stop_event.wait(backoff_seconds)
                 backoff_seconds = min(backoff_seconds * 2, _BACKOFF_SECONDS[1])
@@ -123,9 +124,7 @@ class KafkaBridge:
         settings = self._resolve_group_id()
         consumer = client.create_consumer(settings)
         is_sole_reader = self._leader_lock is not None
-        consumer_session = _ConsumerSession(
-            self._app, settings, consumer, stop_event=self._stop_event, is_sole_reader=is_sole_reader
-        )
+        consumer_session = _ConsumerSession(self._app, settings, consumer, self._stop_event, is_sole_reader)
         try:
             consumer_session.start_reading()
             _log.info("bridge.reading", topics=self._settings.kafka_topics)
@@ -147,13 +146,7 @@ class _ConsumerSession:
     """The lifetime of one consumer."""
 
     def __init__(
-        self,
-        app: Flask,
-        settings: Settings,
-        consumer: "KafkaConsumer",
-        *,
-        stop_event: GeventEvent,
-        is_sole_reader: bool,
+        self, app: Flask, settings: Settings, consumer: "KafkaConsumer", stop_event: Event, is_sole_reader: bool
     ):
         self._app, self._settings, self._consumer = app, settings, consumer
         self._stop_event, self._is_sole_reader = stop_event, is_sole_reader
@@ -176,7 +169,7 @@ class _ConsumerSession:
         self._connection_monitor = ConnectionMonitor(self._consumer, self._settings)
         partitions = self._find_partitions()
         if not partitions:
-            raise BrokersUnavailable(broker_check.describe_missing_topics(self._missing_topics))
+            raise BrokersUnavailable(describe_missing_topics(self._missing_topics))
         if self._is_sole_reader:
             self._consumer.assign(partitions)
             self._committed_offsets = self._fetch_committed_offsets()
@@ -211,15 +204,10 @@ class _ConsumerSession:
 
         numbers_by_topic = self._connection_monitor.fetch_partitions()
         self._missing_topics = [topic for topic, numbers in numbers_by_topic.items() if not numbers]
-        return [
-            TopicPartition(topic, number) for topic, numbers in numbers_by_topic.items() for number in sorted(numbers)
-        ]
+        return [TopicPartition(topic, n) for topic, numbers in numbers_by_topic.items() for n in sorted(numbers)]
 
     def process_batch(self) -> None:
-        """One batch, one transaction, one commit of offsets; `finish_batch` ends the last one.
-
-        Raises the error of a batch.
-        """
+        """One batch, one transaction, one commit of offsets; `finish_batch` ends the last one. Raises its error."""
         self._forward_dead_letters()
         polled = self._poll()
         now = clock.now()
@@ -317,7 +305,7 @@ class _ConsumerSession:
             self._reset_lags()
             return self._connection_monitor.failure_reason or "No link to a broker; it is tried again and again."
         if self._missing_topics:
-            return broker_check.describe_missing_topics(self._missing_topics)
+            return describe_missing_topics(self._missing_topics)
         return _RIVAL_CONSUMER if time.monotonic() < self._rival_until else None
 
     def _record_lag(self, partition: Any) -> None:
@@ -325,9 +313,8 @@ class _ConsumerSession:
         position = self._consumer.position(partition, timeout_ms=100)
         in_flight_count = len(self._batch_in_flight[1].get(partition, ())) if self._batch_in_flight else 0
         is_known = high_watermark is not None and position is not None
-        metrics.kafka_lag.labels(partition.topic, partition.partition).set(
-            high_watermark - position + in_flight_count if is_known else _UNKNOWN_LAG
-        )
+        lag = high_watermark - position + in_flight_count if is_known else _UNKNOWN_LAG
+        metrics.kafka_lag.labels(partition.topic, partition.partition).set(lag)
         self._lag_labels.add((partition.topic, partition.partition))
 
     def _reset_lags(self) -> None:

@@ -69,10 +69,7 @@ class ConnectionMonitor:
         connection.init_future.add_errback(failed)
 
     def fetch_partitions(self) -> dict[str, set[int]]:
-        """The partitions of each configured topic; a missing topic has none.
-
-        Raises BrokersUnavailable. Takes bounded time.
-        """
+        """The partitions of each topic, none for a missing one, in bounded time. Raises BrokersUnavailable."""
         from kafka.errors import (
             InvalidTopicError,
             KafkaError,
@@ -164,11 +161,8 @@ def _describe_failure(problem: Exception, settings: Settings) -> str | None:
         )
     if "ssl" in text or "handshake" in text:
         return f"The brokers do not speak TLS as KAFKA_SECURITY_PROTOCOL {settings.kafka_security_protocol} says."
-    if isinstance(problem, OSError) or any(
-        word in text for word in ("refused", "unreachable", "dns", "timed out", "resolve")
-    ):
-        return _NO_BROKER_ANSWERS
-    return None
+    words = ("refused", "unreachable", "dns", "timed out", "resolve")
+    return _NO_BROKER_ANSWERS if isinstance(problem, OSError) or any(word in text for word in words) else None
 
 
 def _describe_foreign_server(settings: Settings) -> str:

@@ -50,12 +50,10 @@ class DeadLetterForwarder:
 
     def _send_letters(self, letters: list[DeadLetter]) -> None:
         self._producer = self._producer or client.create_producer(self._settings)
-        futures = [
-            self._producer.send(
-                letter.topic + TOPIC_SUFFIX, value=letter.value, key=letter.key, headers=_build_headers(letter)
-            )
-            for letter in letters
-        ]
+        futures = []
+        for letter in letters:
+            topic, headers = letter.topic + TOPIC_SUFFIX, _build_headers(letter)
+            futures.append(self._producer.send(topic, value=letter.value, key=letter.key, headers=headers))
         for future in futures:
             future.get(timeout=_SEND_TIMEOUT_SECONDS)
         ids = [letter.id for letter in letters]

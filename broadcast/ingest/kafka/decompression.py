@@ -23,43 +23,11 @@ class Undecodable(Exception):
     """The data is invalid for its codec, or truncated. The message says what is wrong, without a full stop."""
 
 
-def _no_pause() -> None:
-    pass
-
-
-def decompress_gzip(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
-    """Decompress one or more gzip members. Raises TooLarge, Undecodable."""
-    return _join_pieces(
-        _decompress_frames(data, lambda: _ZlibDecompressor(zlib.MAX_WBITS | 16), padding=b"\0"), "gzip", limit, pause
-    )
-
-
-def decompress_deflate(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
-    """Decompress HTTP's `deflate`: zlib, or the raw stream that some clients send. Raises TooLarge, Undecodable."""
-    is_zlib = len(data) >= 2 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
-    wbits = zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS
-    return _join_pieces(_decompress_frames(data, lambda: _ZlibDecompressor(wbits)), "deflate", limit, pause)
-
-
-def decompress_snappy(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
-    """Decompress snappy, with or without Java's framing. Raises TooLarge, Undecodable."""
-    return _join_pieces(_decompress_snappy_pieces(data, limit), "snappy", limit, pause)
-
-
-def decompress_lz4(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
-    """Decompress LZ4 frames. Raises TooLarge, Undecodable."""
-    return _join_pieces(_decompress_lz4_pieces(data), "lz4", limit, pause)
-
-
-def decompress_zstd(data: bytes, *, limit: int, pause: Callable[[], None] = _no_pause) -> bytes:
-    """Decompress Zstandard frames. Raises TooLarge, Undecodable."""
-    return _join_pieces(_decompress_zstd_pieces(data, limit), "zstd", limit, pause)
-
-
-def _join_pieces(pieces: Iterator[bytes], codec: str, limit: int, pause: Callable[[], None]) -> bytes:
+def decompress(data: bytes, codec: str, *, limit: int, pause: Callable[[], None] = lambda: None) -> bytes:
+    """Decompress Kafka's gzip, snappy, lz4 or zstd, or HTTP's gzip or deflate. Raises TooLarge, Undecodable."""
     joined = bytearray()
     try:
-        for piece in pieces:
+        for piece in _DECOMPRESSORS[codec](data, limit):
             if len(joined) + len(piece) > limit:
                 raise TooLarge
             joined += piece
@@ -119,7 +87,19 @@ def _decompress_frames(data: bytes, new_frame: Callable[[], Any], *, padding: by
             input_chunk, frame = frame.unused_data or b"", None
 
 
-def _decompress_snappy_pieces(data: bytes, limit: int) -> Iterator[bytes]:
+def _decompress_gzip(data: bytes, limit: int) -> Iterator[bytes]:
+    """One or more gzip members."""
+    return _decompress_frames(data, lambda: _ZlibDecompressor(zlib.MAX_WBITS | 16), padding=b"\0")
+
+
+def _decompress_deflate(data: bytes, limit: int) -> Iterator[bytes]:
+    """zlib, or the raw stream that some clients send."""
+    is_zlib = len(data) >= 2 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
+    return _decompress_frames(data, lambda: _ZlibDecompressor(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS))
+
+
+def _decompress_snappy(data: bytes, limit: int) -> Iterator[bytes]:
+    """With or without Java's framing."""
     if data[: len(_XERIAL_MAGIC)] != _XERIAL_MAGIC:
         yield _decompress_snappy_block(data, limit)
         return
@@ -143,16 +123,22 @@ def _decompress_snappy_block(block: bytes, limit: int) -> bytes:
     return bytes(snappy.decompress_raw(block))
 
 
-def _decompress_lz4_pieces(data: bytes) -> Iterator[bytes]:
+def _decompress_lz4(data: bytes, limit: int) -> Iterator[bytes]:
     from lz4.frame import LZ4FrameDecompressor
 
     return _decompress_frames(data, LZ4FrameDecompressor)
 
 
-def _decompress_zstd_pieces(data: bytes, limit: int) -> Iterator[bytes]:
+def _decompress_zstd(data: bytes, limit: int) -> Iterator[bytes]:
     from zstandard import ZstdDecompressor
 
     # The window uses memory too, and the frame sets its size.
     with ZstdDecompressor(max_window_size=limit).stream_reader(data, read_across_frames=True) as reader:
         while piece := reader.read(CHUNK_BYTES):
             yield piece
+
+
+_DECOMPRESSORS: dict[str, Callable[[bytes, int], Iterator[bytes]]] = {
+    "gzip": _decompress_gzip, "deflate": _decompress_deflate, "snappy": _decompress_snappy, "lz4": _decompress_lz4,
+    "zstd": _decompress_zstd,
+}  # fmt: skip

@@ -82,9 +82,8 @@ class PartitionRecords(Fetcher.PartitionRecords):
         """The part of a batch from its first unreadable record on."""
         first_offset, last_offset = raw.estimate_offset_range(self.next_fetch_offset, self.get_high_watermark(tp))
         if not isinstance(problem, Undecodable | TooLarge):
-            _log.error(
-                "kafka.undecodable", topic=tp.topic, partition=tp.partition, offset=first_offset, exc_info=problem
-            )
+            where = {"topic": tp.topic, "partition": tp.partition, "offset": first_offset}
+            _log.error("kafka.undecodable", **where, exc_info=problem)
         position = RecordPosition(tp.topic, tp.partition, first_offset, last_offset=last_offset)
         record = InboundRecord(raw.data[:MAX_VALUE_BYTES], position=position, full_size_bytes=len(raw.data))
         return DecodedRecord(record, last_offset + 1, _build_rejection(position, problem))
@@ -94,9 +93,7 @@ def _build_rejection(position: RecordPosition, problem: Exception) -> Rejection:
     offset_range = format_offsets(position.offset, position.last_offset)
     batch_text = f"The batch of the record{'s' * ('-' in offset_range)} {offset_range}"
     if isinstance(problem, TooLarge):
-        megabytes = MAX_BATCH_BYTES // 2**20
-        return Rejection(
-            "size", f"{batch_text} is larger than {megabytes} MiB once it is decompressed; no more is read."
-        )
+        limit = f"{MAX_BATCH_BYTES // 2**20} MiB once it is decompressed; no more is read"
+        return Rejection("size", f"{batch_text} is larger than {limit}.")
     cause = str(problem) if isinstance(problem, Undecodable) else f"{type(problem).__name__}, see the log"
     return Rejection("undecodable", f"{batch_text} cannot be read: {cause}.")

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from kafka.record.util import calc_crc32c
 
 from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundRecord, RecordPosition, Rejection
-from broadcast.ingest.kafka import decompression
-from broadcast.ingest.kafka.decompression import Undecodable
+from broadcast.ingest.kafka.decompression import Undecodable, decompress
 
 MAX_BATCH_BYTES = 32 * 1024 * 1024  # of one batch, decompressed
 MAX_HEADERS = 1_000  # of one record
@@ -28,12 +27,7 @@ _V2_CRC_START = 21
 _V1_HEADER = struct.Struct(">qiIbbq")
 _V0_HEADER = struct.Struct(">qiIbb")
 _V1_CRC_START = 16
-_CODECS: dict[int, Callable[..., bytes]] = {
-    1: decompression.decompress_gzip,
-    2: decompression.decompress_snappy,
-    3: decompression.decompress_lz4,
-    4: decompression.decompress_zstd,
-}
+_CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 _MAX_VARINT_BYTES = 10
 _MAX_TIMESTAMP_MS = 2**63  # fits into databases and Kafka's own tools
 
@@ -177,7 +171,7 @@ class RecordBatch:
             return data
         if codec not in _CODECS:
             raise Undecodable(f"it is compressed with codec {codec}, which is not known")
-        return _CODECS[codec](data, limit=MAX_BATCH_BYTES, pause=self._pause)
+        return decompress(data, _CODECS[codec], limit=MAX_BATCH_BYTES, pause=self._pause)
 
     def _decode_records(self, start_offset: int) -> Iterator[DecodedRecord]:
         data = self._decompress(self._data[_V2_HEADER.size :])
@@ -247,11 +241,9 @@ class RecordBatch:
         self, offset: int, timestamp: int | None, key: bytes | None, value: bytes | None
     ) -> DecodedRecord:
         record_position = RecordPosition(self._topic, self._partition, offset, timestamp)
-        truncated_value = value and value[:MAX_VALUE_BYTES]
-        return DecodedRecord(
-            InboundRecord(truncated_value, key and key[:MAX_KEY_BYTES], (), record_position, len(value or b"")),
-            offset + 1,
-        )
+        truncated_value, truncated_key = value and value[:MAX_VALUE_BYTES], key and key[:MAX_KEY_BYTES]
+        record = InboundRecord(truncated_value, truncated_key, (), record_position, len(value or b""))
+        return DecodedRecord(record, offset + 1)
 
     def _decode_legacy_body(self) -> tuple[bytes | None, bytes | None]:
         """Key and value."""

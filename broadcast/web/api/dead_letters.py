@@ -6,11 +6,10 @@ from typing import Any
 
 from flask import Blueprint, jsonify, request
 
-from broadcast.actions import dead_letters as actions
 from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
-from broadcast.ingest import redrive
+from broadcast.ingest import dead_letters as actions
 from broadcast.store import dead_letters
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.web.core.identity import allow, current_identity
@@ -50,7 +49,7 @@ def redrive_one(letter_id: int):
     if body.keys() - {"value"} or not isinstance(value, str | None):
         raise Invalid({"value": "Send {value: text}, or nothing to redrive the original event."})
     encoded_value = None if value is None else value.encode("utf-8", "surrogatepass")
-    outcome = redrive.redrive(letter, encoded_value, by=current_identity().actor, now=clock.now(), confirmed=confirmed)
+    outcome = actions.redrive(letter, encoded_value, by=current_identity().actor, now=clock.now(), confirmed=confirmed)
     if outcome.rejection is not None:
         raise Invalid({outcome.rejection.code: outcome.rejection.reason})
     return jsonify(outcome=outcome.kind, broadcastId=outcome.broadcast_id)
@@ -63,7 +62,7 @@ def redrive_all():
 
     With a session, those that somebody must confirm stay behind: they are `unconfirmed`.
     """
-    result = redrive.redrive_all(through=dead_letters.get_newest_id(), by=current_identity().actor, now=clock.now())
+    result = actions.redrive_all(through=dead_letters.get_newest_id(), by=current_identity().actor, now=clock.now())
     return jsonify(asdict(result))
 
 

@@ -9,12 +9,12 @@ from broadcast.domain.event_source import EventOwner
 from broadcast.domain.flood_control import OVER_CAP
 from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundEvent, InboundRecord, Rejection
 from broadcast.ingest import contract
-from broadcast.ingest.kafka.decompression import TooLarge, Undecodable, decompress_deflate, decompress_gzip
+from broadcast.ingest.kafka.decompression import TooLarge, Undecodable, decompress
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics
 from broadcast.web.core.identity import allow, current_identity
 
-_DECODERS = {"identity": None, "gzip": decompress_gzip, "x-gzip": decompress_gzip, "deflate": decompress_deflate}
+_CODECS = {"identity": None, "gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 blueprint = Blueprint("events", __name__, url_prefix="/api")
 
 
@@ -45,12 +45,12 @@ def _read_body_bytes() -> bytes:
     """The body, decompressed if Content-Encoding says so. Raises Invalid."""
     body = request.stream.read(MAX_VALUE_BYTES + 1)
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in _DECODERS:
+    if encoding not in _CODECS:
         raise Invalid({"content-encoding": "The Content-Encoding must be gzip, deflate, or identity."})
-    if (decompress := _DECODERS[encoding]) is None or len(body) > MAX_VALUE_BYTES:
+    if (codec := _CODECS[encoding]) is None or len(body) > MAX_VALUE_BYTES:
         return body
     try:
-        return decompress(body, limit=MAX_VALUE_BYTES)
+        return decompress(body, codec, limit=MAX_VALUE_BYTES)
     except TooLarge:
         detail = f"The event has more than {MAX_VALUE_BYTES:,} bytes once it is decompressed, which is the limit."
         raise Invalid({"size": detail}) from None

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from broadcast.actions import preferences as preference_actions
+from broadcast.actions import accounts
 from broadcast.actions import receipts as actions
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
@@ -149,7 +149,7 @@ def preferences():
 @allow("person")
 def save_preferences():
     """The whole of them; what is missing gets its default."""
-    preference_actions.save(read_json_object(), by=current_identity().actor, now=clock.now())
+    accounts.save_preferences(read_json_object(), by=current_identity().actor, now=clock.now())
     return _respond_with_preferences()
 
 

@@ -3,7 +3,7 @@
 import flask
 from flask import Blueprint, request
 
-from broadcast.actions import password_changes, sessions
+from broadcast.actions import accounts, sessions
 from broadcast.base.errors import Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.store import users
@@ -27,7 +27,7 @@ def change_password():
         if form.get("new") != form.get("again"):
             raise Invalid({"again": "The passwords do not match."})
         current, new, kept_id = form.get("current", ""), form.get("new", ""), identity.session_id
-        flask.session["token"] = password_changes.change_password(
+        flask.session["token"] = accounts.change_password(
             current, new, by=identity.actor, now=clock.now(), kept_session_id=kept_id
         )
     except Invalid as invalid:

@@ -7,7 +7,7 @@ import flask
 from flask import Blueprint, Flask, Response, g, jsonify, make_response, redirect, request, url_for
 from flask_wtf.csrf import generate_csrf
 
-from broadcast.actions import external_login, provider_sessions, sessions
+from broadcast.actions import external_login, sessions
 from broadcast.actions.demo import DEMO_USERS
 from broadcast.base.errors import (
     BroadcastError,
@@ -141,7 +141,7 @@ def oidc_backchannel_logout():
     """The provider reports that a session has ended. No browser is involved; only the token's signature counts."""
     logout_token = request.form.get("logout_token", "")[:_MAX_LOGOUT_TOKEN_CHARACTERS]
     try:
-        provider_sessions.end_sessions(_get_provider_or_404().parse_logout_token(logout_token), now=clock.now())
+        external_login.end_sessions(_get_provider_or_404().parse_logout_token(logout_token), now=clock.now())
         response = Response(status=200)
     except Invalid as invalid:
         response = make_response(jsonify(error="invalid_request", error_description=str(invalid)), 400)

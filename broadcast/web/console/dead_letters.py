@@ -7,7 +7,6 @@ from datetime import datetime
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from broadcast.actions import dead_letters as actions
 from broadcast.actions.inbound_batch import PreparedInboundEvent, build_broadcast_row
 from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
@@ -15,7 +14,7 @@ from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.inbound import MAX_VALUE_BYTES, PublishCommand, Rejection
 from broadcast.domain.permissions import Permission
-from broadcast.ingest import redrive
+from broadcast.ingest import dead_letters as actions
 from broadcast.store import dead_letters, system_identity
 from broadcast.store.models.ingest import DeadLetter, DeadLetterStatus
 from broadcast.web.console.broadcasts import review
@@ -66,9 +65,9 @@ def redrive_one(letter_id: int):
         return _render_letter(letter, typed=typed)
     value = None if typed == decode_for_display(letter.value) else typed.encode("utf-8", "surrogatepass")
     if "check" in request.form:
-        return _render_letter(letter, typed=typed, ready=redrive.preview_redrive(letter, value, now=now))
+        return _render_letter(letter, typed=typed, ready=actions.preview_redrive(letter, value, now=now))
     by, confirmed = current_identity().actor, review.read_confirmation(request.form)
-    outcome = redrive.redrive(letter, value, by=by, now=now, confirmed=confirmed)
+    outcome = actions.redrive(letter, value, by=by, now=now, confirmed=confirmed)
     if outcome.rejection is not None:
         return _render_letter(get_letter_or_404(letter_id), typed=typed, error=outcome.rejection.reason), 422
     return redirect_to("console.dead_letters.detail", letter_id=letter_id)
@@ -85,7 +84,7 @@ def purge(letter_id: int):
 @allow(Permission.OPERATE)
 def redrive_all():
     """Redrive the letters that waited when the page was rendered, some hundred at a time; report the results."""
-    result = redrive.redrive_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
+    result = actions.redrive_all(through=_read_through_id(), by=current_identity().actor, now=clock.now())
     return redirect_to("console.dead_letters.listing", **asdict(result))
 
 

@@ -5,7 +5,7 @@ carries no token. Cookies are never sent, and nothing may be framed.
 """
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 
 from broadcast.actions import embed_sessions as actions
-from broadcast.actions.embed_sessions import EmbeddingSite, SessionLifetime
 from broadcast.base.errors import Forbidden, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
@@ -84,13 +83,10 @@ def create_token():
 
 
 def _issue_token(username: str, origin: str, now: datetime) -> Response:
-    settings, caller = SETTINGS.current, current_identity()
-    session_limits = SessionLifetime(
-        timedelta(hours=settings.session_idle_hours), timedelta(hours=settings.session_max_hours)
-    )
-    embed_session = actions.begin_session(username, EmbeddingSite(origin, caller.token_id), session_limits, now=now)
-    expires_at = min(now + embed_tokens.LIFETIME, embed_session.ends_at, caller.expires_at or embed_session.ends_at)
-    token = embed_tokens.sign(embed_session.session_id, expires_at=expires_at)
+    caller = current_identity()
+    session_id, ends_at = actions.begin_session(username, origin=origin, token_id=caller.token_id, now=now)
+    expires_at = min(now + embed_tokens.LIFETIME, ends_at, caller.expires_at or ends_at)
+    token = embed_tokens.sign(session_id, expires_at=expires_at)
     return jsonify(
         token=token, expiresAt=clock.to_rfc3339(expires_at), expiresIn=int((expires_at - now).total_seconds())
     )

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from flask import Blueprint, request
 
-from broadcast.actions import preferences as actions
+from broadcast.actions import accounts
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
@@ -31,7 +31,7 @@ def show():
 def save():
     typed = _read_form()
     try:
-        actions.save(typed, by=current_identity().actor, now=clock.now())
+        accounts.save_preferences(typed, by=current_identity().actor, now=clock.now())
     except Invalid as invalid:
         return _render_preferences(typed, invalid.fields), 422
     return redirect_to("preferences.show", saved=1)
@@ -43,7 +43,7 @@ def pause():
     """Pause alerts or end the pause: `for` is 30, 60 (minutes), tomorrow or off."""
     now, user_preferences = clock.now(), users.get_preferences(current_identity().id)
     until = _read_pause_end(request.form.get("for", ""), user_preferences)
-    actions.save(
+    accounts.save_preferences(
         user_preferences.to_json() | {"doNotDisturbUntil": clock.to_rfc3339(until)},
         by=current_identity().actor,
         now=now,

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import select
 
-from broadcast.actions import accounts, broadcasts, edits, password_changes, receipts, sessions, tokens, users
+from broadcast.actions import accounts, broadcasts, edits, receipts, sessions, tokens, users
 from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound, SignInRefused
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
@@ -70,7 +70,7 @@ def test_only_who_manages_people_renames_and_deletes(cast):
 
 def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     now, bob = clock.now(), cast["bob"]
-    password_changes.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
+    accounts.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
     sessions.sign_in("bob", PASSWORD, address="192.0.2.1", user_agent="Firefox", now=now)
     tokens.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
     with write_transaction() as session:
@@ -138,7 +138,7 @@ def test_nothing_can_be_done_with_a_deleted_account(cast):
     for act in (
         lambda: users.enable_user(bob, by=by, now=now),
         lambda: users.set_roles(bob, ["ops"], by=by, now=now),
-        lambda: password_changes.set_password(bob, PASSWORD, by=by, now=now),
+        lambda: accounts.set_password(bob, PASSWORD, by=by, now=now),
         lambda: tokens.create_token(bob, scopes=["inbox"], label="x", by=by, now=now),
         lambda: accounts.rename(bob, "Bob", by=by, now=now),
         lambda: accounts.delete(bob, typed_username=f"#{bob}", by=by, now=now),

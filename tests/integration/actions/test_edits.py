@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import copies, edits, receipts
+from broadcast.actions import edits, receipts
 from broadcast.actions import users as people_actions
 from broadcast.base.errors import Conflict, Forbidden, IllegalTransition, Invalid, NotFound, VersionConflict
 from broadcast.domain import clock
@@ -157,9 +157,9 @@ def test_only_administrators_edit(cast, name):
         ),
         lambda: edits.send_delayed(draft, by=cast[name], now=NOW, until=NOW),
         lambda: edits.withdraw_broadcast(draft, by=cast[name], now=NOW),
-        lambda: copies.duplicate(live, by=cast[name], now=NOW),
-        lambda: copies.discard_draft(draft, by=cast[name], now=NOW),
-        lambda: copies.archive(live, by=cast[name], now=NOW),
+        lambda: edits.duplicate(live, by=cast[name], now=NOW),
+        lambda: actions.discard_draft(draft, by=cast[name], now=NOW),
+        lambda: actions.archive(live, by=cast[name], now=NOW),
     ):
         with pytest.raises(Forbidden):
             attempt()
@@ -347,7 +347,7 @@ def test_what_waits_for_later_is_not_held(cast):
 def test_duplicate_is_a_draft_with_the_same_words_and_audience(cast, raw):
     people = {"targetMatch": "ANY"} if raw["targetType"] != "ROLE" else {}
     original = publish_message(cast["alice"], raw | people | {"draft": True, "category": "News", "scheduledAt": LATER})
-    copy = copies.duplicate(original, by=cast["alice"], now=NOW)
+    copy = edits.duplicate(original, by=cast["alice"], now=NOW)
     was, now = edits.to_public_fields(found(original)), edits.to_public_fields(found(copy.id))
     assert now == was | {"scheduledAt": None}
     assert (found(copy.id).status, found(copy.id).revision) == ("DRAFT", 1)
@@ -355,20 +355,20 @@ def test_duplicate_is_a_draft_with_the_same_words_and_audience(cast, raw):
 
 def test_deleted_draft_leaves_every_list_but_the_archive(cast):
     draft, live = publish_message(cast["alice"], build_message(draft=True)), publish_message(cast["alice"])
-    copies.discard_draft(draft, by=cast["alice"], now=NOW)
+    actions.discard_draft(draft, by=cast["alice"], now=NOW)
     assert found(draft).archived_at == NOW
     assert acts(draft)[-1] == "discarded"
     with pytest.raises(IllegalTransition):
-        copies.discard_draft(live, by=cast["alice"], now=NOW)
+        actions.discard_draft(live, by=cast["alice"], now=NOW)
 
 
 def test_only_what_has_ended_is_archived(cast):
     live = publish_message(cast["alice"])
     with pytest.raises(IllegalTransition, match="Recall it first"):
-        copies.archive(live, by=cast["alice"], now=NOW)
+        actions.archive(live, by=cast["alice"], now=NOW)
     actions.cancel(live, reason="Wrong", by=cast["alice"], now=NOW)
     for _ in range(2):
-        copies.archive(live, by=cast["alice"], now=NOW)
+        actions.archive(live, by=cast["alice"], now=NOW)
     assert acts(live) == ["published", "cancelled", "archived"]
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from broadcast.actions import accounts, invitations, password_changes, sessions, users
+from broadcast.actions import accounts, invitations, sessions, users
 from broadcast.base.errors import Forbidden, Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.store import invitations as rows
@@ -80,7 +80,7 @@ def test_newer_invitation_makes_the_earlier_one_void(invite):
 
 def test_invitation_is_void_once_the_person_has_a_password_is_disabled_or_deleted(cast, invite):
     tokens = invite("bob", "charlie")
-    password_changes.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
+    accounts.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
     no_longer_good(tokens["bob"])
     users.disable_user(cast["charlie"].user_id, by=cast["alice"], now=clock.now())
     no_longer_good(tokens["charlie"])
@@ -98,7 +98,7 @@ def test_password_of_an_invitation_follows_the_rules_and_a_refused_one_uses_noth
 
 
 def test_people_with_a_password_are_left_out_and_nobody_left_is_told(cast, invite):
-    password_changes.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
+    accounts.set_password(cast["bob"].user_id, PASSWORD, by=cast["alice"], now=clock.now())
     assert set(invite("bob", "charlie")) == {"charlie"}
     with pytest.raises(Invalid):
         invite("bob")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
-from broadcast.actions import password_changes, password_rules, passwords, sessions, tokens
+from broadcast.actions import accounts, passwords, sessions, tokens
 from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain import clock
@@ -73,11 +73,11 @@ def test_password_that_is_long_enough_and_not_common_is_taken(cast, password):
 
 
 def test_list_of_common_passwords_is_the_one_that_was_published():
-    folder = Path(password_rules.__file__).with_name("common_passwords")
+    folder = Path(passwords.__file__).with_name("common_passwords")
     for line in (folder / "sha256sums").read_text().splitlines():
         digest, name = line.split()
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
-    assert sum(len(word) >= password_rules.MIN_LENGTH for word in password_rules._load_common_passwords()) > 3000
+    assert sum(len(word) >= passwords.MIN_LENGTH for word in passwords._load_common_passwords()) > 3000
 
 
 def test_password_is_the_same_however_it_was_typed(cast):
@@ -98,7 +98,7 @@ def test_password_of_before_is_still_good(dana, password):
 @pytest.mark.parametrize("password", ["\ud800" * 8, "a\ud800bcdefgh", "\0" * 8, "x" * 100_000, "\ufdfa" * 900])
 def test_odd_password_is_refused_and_matches_nothing(dana, password):
     with pytest.raises(Invalid):
-        password_rules.check(password, username="dana")
+        passwords.check_password(password, username="dana", name="Dana")
     assert not passwords.verify_password(password, db.session.get(User, dana).password_hash)
 
 
@@ -108,14 +108,14 @@ def test_odd_password_is_refused_and_matches_nothing(dana, password):
 def test_own_password_is_never_changed_without_the_old_one(dana):
     before = db.session.get(User, dana).password_hash
     for change in (
-        lambda: password_changes.set_password(dana, OTHER, by=load_actor("dana"), now=NOW),
-        lambda: password_changes.reset_password(dana, by=load_actor("dana"), now=NOW),
+        lambda: accounts.set_password(dana, OTHER, by=load_actor("dana"), now=NOW),
+        lambda: accounts.reset_password(dana, by=load_actor("dana"), now=NOW),
     ):
         with pytest.raises(Conflict):
             change()
     db.session.rollback()
     assert db.session.get(User, dana).password_hash == before
-    password_changes.set_password(dana, OTHER, by=SYSTEM, now=NOW)
+    accounts.set_password(dana, OTHER, by=SYSTEM, now=NOW)
     assert sign_in(OTHER)
 
 
@@ -123,9 +123,7 @@ def test_change_of_the_own_password_gives_this_browser_another_cookie_and_ends_t
     here, elsewhere = sign_in(), sign_in()
     query = db.select(UserSession.id).where(UserSession.token_hash == tokens.hash_token(here))
     session_id = db.session.scalar(query)
-    token = password_changes.change_password(
-        PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id
-    )
+    token = accounts.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
     assert (is_open(here), is_open(elsewhere), is_open(token)) == (False, False, True)
     assert (
         db.session.scalar(db.select(UserSession.id).where(UserSession.token_hash == tokens.hash_token(token)))
@@ -145,7 +143,7 @@ def test_sign_in_that_is_under_way_loses_against_an_administrator(dana, monkeypa
         monkeypatch.setattr(passwords, "verify_password", real)
         match what:
             case "reset":
-                password_changes.reset_password(dana, by=load_actor("alice"), now=NOW)
+                accounts.reset_password(dana, by=load_actor("alice"), now=NOW)
             case "disabled":
                 actions.disable_user(dana, by=load_actor("alice"), now=NOW)
             case _:
@@ -165,11 +163,11 @@ def test_change_of_password_that_is_under_way_loses_against_a_reset(dana, monkey
 
     def meanwhile(password: str) -> str:
         monkeypatch.setattr(passwords, "hash_password", real)
-        given.append(password_changes.reset_password(dana, by=load_actor("alice"), now=NOW))
+        given.append(accounts.reset_password(dana, by=load_actor("alice"), now=NOW))
         return real(password)
 
     monkeypatch.setattr(passwords, "hash_password", meanwhile)
     with pytest.raises(Invalid) as caught:
-        password_changes.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
+        accounts.change_password(PASSWORD, OTHER, by=load_actor("dana"), now=NOW, kept_session_id=session_id)
     assert set(caught.value.fields) == {"current"}
     assert sign_in(given[0])

@@ -5,8 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from broadcast.actions import audiences as saved_audiences
-from broadcast.actions import broadcasts, edits, roles, users
+from broadcast.actions import broadcasts, edits, library, roles, users
 from broadcast.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broadcast.domain import clock
 from broadcast.domain.audience import Viewer
@@ -75,8 +74,8 @@ def test_renamed_role_is_renamed_wherever_it_is_named(cast):
         publish_message(alice, build_role_message("ops")),
         publish_message(alice, build_message(exceptRoles=["ops"])),
     )
-    saved_audiences.save("Ops", {"targetType": "ROLE", "targetIds": ["ops"]}, by=alice, now=now)
-    saved_audiences.save("Not ops", {"targetType": "ALL", "exceptRoles": ["ops"]}, by=alice, now=now)
+    library.save_audience("Ops", {"targetType": "ROLE", "targetIds": ["ops"]}, by=alice, now=now)
+    library.save_audience("Not ops", {"targetType": "ALL", "exceptRoles": ["ops"]}, by=alice, now=now)
     typed = compose_form.build_empty_form() | {
         "title": "x",
         "targetType": "ROLE",

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broadcast.actions import password_changes, passwords, tokens
+from broadcast.actions import accounts, passwords, tokens
 from broadcast.actions import sessions as session_actions
 from broadcast.actions import users as actions
 from broadcast.actions.user_import import import_users
@@ -111,7 +111,7 @@ def test_only_administrators_change_people(cast, name):
         lambda: actions.create_user("eve", None, by=by, now=NOW),
         lambda: actions.set_roles(by.user_id, ["admin"], by=by, now=NOW),
         lambda: actions.disable_user(bob, by=by, now=NOW),
-        lambda: password_changes.set_password(bob, PASSWORD, by=by, now=NOW),
+        lambda: accounts.set_password(bob, PASSWORD, by=by, now=NOW),
         lambda: tokens.create_token(by.user_id, scopes=["inbox"], label="x", by=by, now=NOW),
     ):
         with pytest.raises(Forbidden):
@@ -123,7 +123,7 @@ def test_person_who_does_not_exist_is_not_found(cast):
     for act in (
         lambda: actions.set_roles(99_999, [], by=SYSTEM, now=NOW),
         lambda: actions.disable_user(99_999, by=SYSTEM, now=NOW),
-        lambda: password_changes.set_password(99_999, PASSWORD, by=SYSTEM, now=NOW),
+        lambda: accounts.set_password(99_999, PASSWORD, by=SYSTEM, now=NOW),
         lambda: tokens.create_token(99_999, scopes=["inbox"], label="x", by=SYSTEM, now=NOW),
     ):
         with pytest.raises(NotFound):
@@ -230,7 +230,7 @@ def test_change_of_roles_without_its_event_is_no_change(cast, monkeypatch):
 def test_new_password_ends_every_session(dana):
     sign_in("dana")
     sign_in("dana")
-    password_changes.set_password(dana, "another long one", by=load_actor("alice"), now=NOW)
+    accounts.set_password(dana, "another long one", by=load_actor("alice"), now=NOW)
     assert all(row.ended_at for row in sessions())
     assert [event.type for event in log.read_events(0)] == [EventType.SESSION_ENDED] * 2
     with pytest.raises(SignInRefused):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from broadcast.actions import password_changes, sessions
+from broadcast.actions import accounts, sessions
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -196,5 +196,5 @@ def test_invitation_is_printed_and_can_be_accepted(app, client, run):
     assert re.fullmatch(r"/invitation/[\w-]{43}", path)
     assert client().get(path).status_code == 200
     with app.app_context():
-        password_changes.set_password(users.get_by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
+        accounts.set_password(users.get_by_username("bob").id, PASSWORD, by=SYSTEM, now=clock.now())
     assert "Nobody to invite" in run("invite-user", "--username", "bob", status=1)

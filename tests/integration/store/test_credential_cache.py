@@ -7,16 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadcast.actions import (
-    accounts,
-    embed_sessions,
-    password_changes,
-    roles,
-    sessions,
-    tokens,
-    users,
-)
-from broadcast.actions.embed_sessions import EmbeddingSite, SessionLifetime
+from broadcast.actions import accounts, embed_sessions, roles, sessions, tokens, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import credentials, log
@@ -43,9 +34,7 @@ class Bob:
             site = tokens.create_token(load_actor("alice").user_id, scopes=["embed"], label="site", by=SYSTEM, now=now)
             self.site_id = credentials.find_by_api_token(tokens.hash_token(site)).id
             self.api_token_id = credentials.find_by_api_token(tokens.hash_token(self.api_token)).id
-            hours = SessionLifetime(timedelta(hours=1), timedelta(hours=2))
-            embedded = embed_sessions.begin_session("bob", EmbeddingSite(SITE, self.site_id), hours, now=now)
-            self.embedded_id = embedded.session_id
+            self.embedded_id, _ = embed_sessions.begin_session("bob", origin=SITE, token_id=self.site_id, now=now)
             self.session_id = self.find(credentials)["session"].id
             LAST_USED_BUFFER.current.note_token(self.api_token_id, None, now=now)
             LAST_USED_BUFFER.current.flush(now)
@@ -75,7 +64,7 @@ CHANGES: dict[str, Callable[[Bob], Any]] = {
     "signed out elsewhere": lambda bob: sessions.end_sessions(
         bob.id, by=SYSTEM, now=clock.now(), kept_session_id=bob.session_id
     ),
-    "password": lambda bob: password_changes.reset_password(bob.id, by=SYSTEM, now=clock.now()),
+    "password": lambda bob: accounts.reset_password(bob.id, by=SYSTEM, now=clock.now()),
     "token revoked": lambda bob: tokens.revoke_token(bob.api_token_id, by=SYSTEM, now=clock.now()),
     "site's token revoked": lambda bob: tokens.revoke_token(bob.site_id, by=SYSTEM, now=clock.now()),
     "account deleted": lambda bob: accounts.delete(bob.id, typed_username="bob", by=SYSTEM, now=clock.now()),

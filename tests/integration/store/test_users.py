@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from broadcast.actions import preferences
+from broadcast.actions import accounts
 from broadcast.actions import user_import as importing
 from broadcast.actions import users as actions
 from broadcast.domain import clock
@@ -99,7 +99,7 @@ def test_who_is_not_alerted_is_counted_as_the_preferences_say(cast):
         "bob": {"minimumPriority": "HIGH", "mutedCategories": ["Sales", "Policy"]},
         "charlie": {"minimumPriority": "URGENT"},
     }
-    known = [preferences.save(raw, by=cast[name], now=NOW) for name, raw in wanted.items()]
+    known = [accounts.save_preferences(raw, by=cast[name], now=NOW) for name, raw in wanted.items()]
     for priority, category in product(["LOW", "NORMAL", "HIGH"], ["News", "Sales", "Policy", None]):
         expected = sum(one.is_alert_muted(priority=priority, category=category, mandatory=["Policy"]) for one in known)
         found = people.count_muted(
@@ -109,5 +109,5 @@ def test_who_is_not_alerted_is_counted_as_the_preferences_say(cast):
     of_ops = exclude(make_role_audience(["ops", "admin"]), [], [cast["alice"].user_id])
     assert people.count_muted(of_ops, priority="LOW", category="News") == 1
     assert people.count_muted(make_user_audience([cast["alice"].user_id]), priority="LOW", category="News") == 1
-    preferences.save({}, by=cast["bob"], now=NOW)
+    accounts.save_preferences({}, by=cast["bob"], now=NOW)
     assert people.count_muted(of_ops, priority="LOW", category="News") == 0

@@ -13,9 +13,8 @@ from typing import Any
 from flask import Blueprint, jsonify, request, url_for
 from werkzeug.wrappers import Response
 
-from broadcast.actions import audiences as audience_actions
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import edits
+from broadcast.actions import edits, library
 from broadcast.base.errors import Conflict, Invalid, VersionConflict
 from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
@@ -163,7 +162,7 @@ def _save_audience() -> str:
     """Save the chosen audience under a name; return the notice. Raises Invalid."""
     name, fields = request.form.get("audienceName", ""), compose_form.collect_audience_fields(request.form)
     try:
-        audience_actions.save(name, fields, by=current_identity().actor, now=clock.now())
+        library.save_audience(name, fields, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         errors = to_form_errors(problem, "audienceName")
         raise Invalid({"audienceName" if name == "name" else name: says for name, says in errors.items()}) from None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from flask import Blueprint, request
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import copies, edits
+from broadcast.actions import edits
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
@@ -145,21 +145,21 @@ def undo(broadcast_id: int):
 @blueprint.post("/broadcasts/<int:broadcast_id>/duplicate")
 @allow(Permission.WRITE)
 def duplicate(broadcast_id: int):
-    copy = copies.duplicate(broadcast_id, by=current_identity().actor, now=clock.now())
+    copy = edits.duplicate(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.compose.edit", broadcast_id=copy.id)
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/delete")
 @allow(Permission.WRITE)
 def delete(broadcast_id: int):
-    copies.discard_draft(broadcast_id, by=current_identity().actor, now=clock.now())
+    actions.discard_draft(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.listing.listing", filter="draft")
 
 
 @blueprint.post("/broadcasts/<int:broadcast_id>/archive")
 @allow(Permission.WRITE)
 def archive(broadcast_id: int):
-    copies.archive(broadcast_id, by=current_identity().actor, now=clock.now())
+    actions.archive(broadcast_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.listing.listing", filter="ended")
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import copies
 from broadcast.base.errors import BroadcastError, Invalid, TemporarilyUnavailable
 from broadcast.base.numbers import parse_number
 from broadcast.domain import clock
@@ -116,7 +115,7 @@ def bulk_action():
     if not ids or len(ids) > MAX_BULK_BROADCASTS:
         return _redirect_to_list("Select up to 100 broadcasts, then choose an action.")
     cancel = partial(actions.cancel, reason=request.form.get("reason", ""))
-    action = {"cancel": cancel, "archive": copies.archive, "delete": copies.discard_draft}[action_name]
+    action = {"cancel": cancel, "archive": actions.archive, "delete": actions.discard_draft}[action_name]
     done, refused = _apply_to_each(partial(action, by=current_identity().actor, now=clock.now()), ids)
     notice = f"{format_number(done)} {_PAST_TENSES[action_name]}."
     if refused:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from broadcast.base.cooperative import Yielder
 from broadcast.domain import csv_reader
-from broadcast.domain.csv_reader import BadRow, TableRow
+from broadcast.domain.csv_reader import TableRow
 from broadcast.domain.message import parse_id_or_username
 from broadcast.store import users
 
@@ -19,7 +19,7 @@ class ImportReport:
     """`good` has each username once; `bad` has the rows without a user, in order."""
 
     good: list[str] = field(default_factory=list)
-    bad: list[BadRow] = field(default_factory=list)
+    bad: list[TableRow] = field(default_factory=list)
     repeated: int = 0
 
 
@@ -44,7 +44,7 @@ def check_recipients(text: str) -> ImportReport:
         if name not in ids_by_name:
             what = "this id" if isinstance(name, int) else "this name"
             problem = f"nobody has {what}, or the account is disabled"
-            report.bad.append(BadRow(line, str(name)[:60], problem))
+            report.bad.append(TableRow(line, str(name)[:60], [], problem))
         else:
             username = usernames[name] if isinstance(name, int) else name
             report.repeated += username in good_usernames  # once by username and once by id
@@ -61,7 +61,7 @@ def _read_name_cells(text: str, report: ImportReport, yielder: Yielder) -> Itera
     for record in _read_records(text):
         yielder.maybe_yield()
         if record.problem:
-            report.bad.append(BadRow(record.line, record.text[:60], record.problem.rstrip(".").lower()))
+            report.bad.append(TableRow(record.line, record.text[:60], [], record.problem.rstrip(".").lower()))
             continue
         if not any(record.cells):
             continue
@@ -72,7 +72,7 @@ def _read_name_cells(text: str, report: ImportReport, yielder: Yielder) -> Itera
                 continue
         cell = record.cells[column] if column < len(record.cells) else ""
         if not 0 < len(cell) <= 64 or not cell.isprintable():
-            report.bad.append(BadRow(record.line, record.text[:60], "no username in this row"))
+            report.bad.append(TableRow(record.line, record.text[:60], [], "no username in this row"))
         else:
             yield record.line, cell
 

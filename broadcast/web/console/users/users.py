@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint, request
 
-from broadcast.actions import accounts, external_login, password_changes, sessions
+from broadcast.actions import accounts, external_login, sessions
 from broadcast.actions import user_import as importing
 from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Invalid, NotFound
@@ -137,7 +137,7 @@ def change_access(user_id: int, verb: str):
 @allow(Permission.PEOPLE)
 def reset_password(user_id: int):
     """Renders the page instead of a redirect: the password is shown only once and not stored."""
-    password = password_changes.reset_password(user_id, by=current_identity().actor, now=clock.now())
+    password = accounts.reset_password(user_id, by=current_identity().actor, now=clock.now())
     return _render_user(user_id, password=password)
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from broadcast.actions import password_changes
+from broadcast.actions import accounts
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -39,7 +39,7 @@ def test_ticked_people_get_a_link_each_that_is_told_once(app, client):
 def test_everybody_without_a_password_is_invited_as_csv(app, client):
     alice = client("alice")
     with app.app_context():
-        password_changes.set_password(users.get_by_username("alice").id, PASSWORD, by=SYSTEM, now=clock.now())
+        accounts.set_password(users.get_by_username("alice").id, PASSWORD, by=SYSTEM, now=clock.now())
     alice = BrowserClient.for_user(app, "alice")
     answer = alice.post("/console/people/invitations", {"whom": "all", "as": "csv"})
     assert answer.mimetype == "text/csv"

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from broadcast.actions import password_changes
+from broadcast.actions import accounts
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -181,7 +181,7 @@ def test_form_is_out_of_sight_and_opens_for_administrators_alone(organised):
     app = organised(password_sign_in="administrators")
     with app.app_context():
         for name in ("alice", "bob"):
-            password_changes.set_password(load_actor(name).user_id, "correct horse battery", by=SYSTEM, now=clock.now())
+            accounts.set_password(load_actor(name).user_id, "correct horse battery", by=SYSTEM, now=clock.now())
     browser = BrowserClient.for_user(app, None)
     assert 'name="password"' not in browser.get("/login").get_data(as_text=True)
     assert 'name="password"' in browser.get("/login?with=password").get_data(as_text=True)

@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask
 
-from broadcast.actions import password_changes
+from broadcast.actions import accounts
 from broadcast.actions import users as actions
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
@@ -78,7 +78,7 @@ def test_account_that_was_made_anew_over_there_is_joined_after_the_two_were_part
 def test_account_with_a_password_is_taken_over_only_if_told_so(organised, openid):
     app = organised()
     with app.app_context():
-        password_changes.set_password(load_actor("bob").user_id, "correct horse battery", by=SYSTEM, now=clock.now())
+        accounts.set_password(load_actor("bob").user_id, "correct horse battery", by=SYSTEM, now=clock.now())
     assert "has a password here" in expect_login_refused(sign_in_with_provider(app))
     SETTINGS.attach(app, SETTINGS.of(app).model_copy(update={"oidc_link_users": "everybody"}))
     assert sign_in_with_provider(app).status_code == 303

@@ -8,7 +8,6 @@ import re
 import pytest
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import copies
 from broadcast.domain import clock
 from broadcast.store import broadcast_query, broadcasts
 from broadcast.store.broadcast_query import BroadcastQuery
@@ -35,7 +34,7 @@ def several(app, client) -> dict[str, int]:
         }
         for name in ("ended", "archived"):
             actions.cancel(ids[name], reason="Wrong", by=by, now=clock.now())
-        copies.archive(ids["archived"], by=by, now=clock.now())
+        actions.archive(ids["archived"], by=by, now=clock.now())
     return ids
 
 

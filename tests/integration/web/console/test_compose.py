@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from broadcast.actions import password_changes, preferences
+from broadcast.actions import accounts
 from broadcast.actions import users as people_actions
 from broadcast.content import message_templates
 from broadcast.domain import clock
@@ -177,7 +177,7 @@ def test_urgent_to_everyone_needs_tick_and_password(app, client):
     urgent = FORM | {"priority": "URGENT"}
     with app.app_context():
         by = load_actor("alice")
-        password_changes.set_password(by.user_id, "a long enough one", by=SYSTEM, now=clock.now())
+        accounts.set_password(by.user_id, "a long enough one", by=SYSTEM, now=clock.now())
     alice = BrowserClient.for_user(app, "alice")  # the new password ended her session
     for more, words in (
         ({}, "Tick the box to confirm"),
@@ -265,7 +265,7 @@ def test_search_for_people_takes_anything(client, pick):
 def test_sender_is_told_who_has_muted_it_and_whether_that_counts(app, client, make_app):
     alice = client("alice")
     with app.app_context():
-        preferences.save({"mutedCategories": ["News"]}, by=load_actor("bob"), now=clock.now())
+        accounts.save_preferences({"mutedCategories": ["News"]}, by=load_actor("bob"), now=clock.now())
 
     def told(**form: str) -> str:
         return text_of(alice.post("/console/audience", FORM | form))

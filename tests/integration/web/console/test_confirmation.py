@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from broadcast.actions import inbound_events, password_changes, tokens
+from broadcast.actions import accounts, inbound_events, tokens
 from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -26,7 +26,7 @@ ANY = {"If-Match": "*"}
 def alice(app, client):
     client()
     with app.app_context():
-        password_changes.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        accounts.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     return BrowserClient.for_user(app, "alice")
 
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broadcast.actions import broadcasts, edits, preferences, tokens, users
+from broadcast.actions import accounts, broadcasts, edits, tokens, users
 from broadcast.actions import passwords as password_actions
 from broadcast.domain import clock, message, time_zones
 from broadcast.domain.actor import SYSTEM
@@ -88,7 +88,7 @@ def test_sent_today_counts_the_day_of_whoever_looks(app, client, zone):
     midnight = time_zones.get_start_of_day(now, ZoneInfo(zone))
     with app.app_context():
         by = load_actor("alice")
-        preferences.save({"timeZone": zone}, by=by, now=now)
+        accounts.save_preferences({"timeZone": zone}, by=by, now=now)
         publish_message(by, now=midnight - timedelta(seconds=1))
         publish_message(by, now=midnight)
         recalled = publish_message(by, now=now)

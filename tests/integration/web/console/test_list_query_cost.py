@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import event
 
-from broadcast.actions import audiences
+from broadcast.actions import library
 from broadcast.domain import clock
 from broadcast.store import broadcasts
 from broadcast.store.database import db
@@ -61,9 +61,9 @@ def test_named_audiences_are_listed_without_the_people_they_name(app, client, st
     alice = client("alice")
     with app.app_context():
         by, now = load_actor("alice"), clock.now()
-        audiences.save("Two", {"targetType": "SELECTED", "targetIds": ["bob", "charlie"]}, by=by, now=now)
-        audiences.save("Ops", {"targetType": "ROLE", "targetIds": ["ops"], "exceptIds": ["bob"]}, by=by, now=now)
-        audiences.save("All", {"targetType": "ALL", "exceptRoles": ["ops"]}, by=by, now=now)
+        library.save_audience("Two", {"targetType": "SELECTED", "targetIds": ["bob", "charlie"]}, by=by, now=now)
+        library.save_audience("Ops", {"targetType": "ROLE", "targetIds": ["ops"], "exceptIds": ["bob"]}, by=by, now=now)
+        library.save_audience("All", {"targetType": "ALL", "exceptRoles": ["ops"]}, by=by, now=now)
     statements.clear()
     shown = " ".join(alice.get("/console/library").get_data(as_text=True).split())
     assert "2 people by name" in shown

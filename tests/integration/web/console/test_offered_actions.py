@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from broadcast.actions import broadcasts, invitations, message_templates, tokens, users
+from broadcast.actions import broadcasts, invitations, library, tokens, users
 from broadcast.domain import clock, permissions
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
@@ -61,7 +61,7 @@ def filled(app, client) -> None:
         broadcasts.cancel(recalled, reason="Wrong", by=alice, now=now)
         expire_broadcast(ended, now=now)
         fields = {"name": "T", "title": "{{ place }}", "content": "x", "priority": "LOW", "category": ""}
-        message_templates.save(None, **fields, by=alice, now=now)
+        library.save_template(None, **fields, by=alice, now=now)
         invitations.invite_users([load_actor("charlie").user_id], valid_for=timedelta(days=1), by=alice, now=now)
         tokens.create_token(alice.user_id, scopes=["inbox"], label="x", by=SYSTEM, now=now)
 

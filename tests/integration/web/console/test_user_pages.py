@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from broadcast.actions import password_changes, sessions, tokens
+from broadcast.actions import accounts, sessions, tokens
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -223,7 +223,7 @@ def test_token_that_cannot_be_is_told_at_its_field(app, client, change, field):
 def test_own_password_is_changed_and_other_sessions_end(app, client):
     with app.app_context():
         client()
-        password_changes.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        accounts.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     here, elsewhere = client("bob"), client("bob")
     form = {"current": PASSWORD, "new": "another long one", "again": "another long one"}
     assert here.post("/account/password", form).status_code == 303
@@ -240,7 +240,7 @@ def test_own_password_is_changed_and_other_sessions_end(app, client):
 def test_refused_change_of_password_is_told_and_changes_nothing(app, client, change, field):
     with app.app_context():
         client()
-        password_changes.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        accounts.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     before = user(app, "bob").password_hash
     form = {"current": PASSWORD, "new": "another long one", "again": "another long one"} | change
     response = client("bob").post("/account/password", form)

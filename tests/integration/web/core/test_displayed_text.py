@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from broadcast.actions import broadcasts, edits, inbound_events, message_templates
+from broadcast.actions import broadcasts, edits, inbound_events, library
 from broadcast.content import markdown
 from broadcast.domain import clock
 from broadcast.store import broadcasts as stored
@@ -162,7 +162,7 @@ def rendered(monkeypatch) -> list[str]:
         texts.append(text)
         return render(text)
 
-    for module in (broadcasts, edits, inbound_events, message_templates):
+    for module in (broadcasts, edits, inbound_events, library):
         monkeypatch.setattr(module, "write_transaction", noticed)
     monkeypatch.setattr(markdown, "render", rendered)
     return texts

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from broadcast.actions import broadcasts, password_changes, passwords, sessions, users
+from broadcast.actions import accounts, broadcasts, passwords, sessions, users
 from broadcast.base.errors import TemporarilyUnavailable
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -38,8 +38,8 @@ def text_of(response) -> str:
 def alice(app, client) -> BrowserClient:
     client()  # the cast exists
     with app.app_context():
-        password_changes.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
-        password_changes.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        accounts.set_password(load_actor("alice").user_id, PASSWORD, by=SYSTEM, now=clock.now())
+        accounts.set_password(load_actor("bob").user_id, PASSWORD, by=SYSTEM, now=clock.now())
     return client("alice")
 
 
@@ -191,7 +191,7 @@ def test_text_survives_a_busy_database(app, alice, live, monkeypatch, page, acti
         for place in (
             "broadcasts",
             "edits",
-            "message_templates",
+            "library",
             "users",
             "accounts",
             "tokens",

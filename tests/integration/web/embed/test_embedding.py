@@ -7,7 +7,7 @@ import pytest
 import time_machine
 from sqlalchemy import select
 
-from broadcast.actions import password_changes, sessions, tokens
+from broadcast.actions import accounts, sessions, tokens
 from broadcast.actions import users as actions
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
@@ -157,7 +157,7 @@ def test_what_ends_sessions_ends_embedded_inboxes_and_their_streams(app, site, e
         elif end == "disabled":
             actions.disable_user(bob.user_id, by=SYSTEM, now=now)
         elif end == "password":
-            password_changes.set_password(bob.user_id, "a new battery staple", by=SYSTEM, now=now)
+            accounts.set_password(bob.user_id, "a new battery staple", by=SYSTEM, now=now)
         elif end == "site's token":
             tokens.revoke_token(db.session.scalar(select(ApiToken.id)), by=load_actor("alice"), now=now)
         else:
