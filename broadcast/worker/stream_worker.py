@@ -23,7 +23,6 @@ class StreamWorker(GeventWorker):
     direct_streams: DirectStreams | None = None
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        client.setblocking(1)
         if self.direct_streams and not self.cfg.is_ssl and self._is_finished(client, addr):
             util.close(client)
         else:
@@ -31,10 +30,8 @@ class StreamWorker(GeventWorker):
 
     def _is_finished(self, client: Any, addr: Any) -> bool:
         """Whether nothing is left to be done with this connection."""
-        data = None
         try:
-            with self.timeout_ctx():  # as gunicorn waits for a request
-                data = client.recv(_PEEKED_BYTES, MSG_PEEK)
+            data = self._peek(client)
         except OSError:
             return False  # gunicorn meets the same, and logs it
         if data is None:
@@ -46,3 +43,17 @@ class StreamWorker(GeventWorker):
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
         return True
+
+    def _peek(self, client: Any) -> bytes | None:
+        """The first bytes; None if none came in time. When many connect, they are there before it is their turn, and no
+        timer is needed.
+        """
+        client.setblocking(False)
+        try:
+            return client.recv(_PEEKED_BYTES, MSG_PEEK)
+        except BlockingIOError:
+            client.setblocking(True)
+            with self.timeout_ctx():  # as gunicorn waits for a request
+                return client.recv(_PEEKED_BYTES, MSG_PEEK)
+        finally:
+            client.setblocking(True)
