@@ -153,7 +153,7 @@ def may_open_stream(user_id: int, address: str) -> bool:
 
 def _count(keys: list[tuple[Bucket, str]]) -> RateLimitItem | None:
     """Count under these keys, in one round trip to Redis; return the first limit that is exceeded."""
-    settings, storage = SETTINGS.current, limiter.storage
+    settings = SETTINGS.current
     if not keys or not settings.ratelimit_enabled:
         return None
     items = [
@@ -162,6 +162,7 @@ def _count(keys: list[tuple[Bucket, str]]) -> RateLimitItem | None:
         for item in _parse_limits(getattr(settings, bucket.setting_name))
     ]
     counters = [(counter_key, item.get_expiry()) for item, counter_key in items]
+    storage = limiter.storage  # there is none without limits
     if isinstance(storage, RedisLimitStorage):
         counts = storage.incr_all(counters)
     else:
