@@ -31,6 +31,7 @@ from broadcast.streams.sse import UnloggedEvent
 SEND_BATCH_SIZE = 128  # sends between two time checks
 FANOUT_SLICE_SECONDS = 0.003  # after sending for this long, other greenlets run
 LAGGING_POLL_SECONDS, LAGGING_TIMEOUT_SECONDS = 0.0005, 0.005  # between joined batches, while a client lags
+_HEARTBEAT_DELAY_SECONDS = 0.25  # at most: with one fan-out after another, heartbeats still come
 _RECONNECT_SPREAD_FACTOR = 5  # clients reconnect over this many times the drain: after 2 s, a tenth of them each second
 
 SendMany = Callable[[Sequence[Connection], bytes], None]
@@ -355,7 +356,10 @@ class Hub:
     # ---- heartbeats and shutdown
 
     def send_heartbeats(self) -> None:
-        """Process the next of HEARTBEAT_SLOTS: write to its streams, and close those past their maximum age."""
+        """Process the next of HEARTBEAT_SLOTS: write to its streams, and close those past their maximum age. Waits for a
+        fan-out that is under way, but not for long: its last clients would wait for hundreds of heartbeats.
+        """
+        self.fanout_idle.wait(_HEARTBEAT_DELAY_SECONDS)
         self._heartbeat_slot = (self._heartbeat_slot + 1) % HEARTBEAT_SLOTS
         now = time.monotonic()
         for connection in list(self._index.heartbeat_slots[self._heartbeat_slot]):

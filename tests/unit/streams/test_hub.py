@@ -1,12 +1,15 @@
 """The hub without a transport: limits, memory, delivery reports."""
 
+import gevent
 import pytest
 
 from broadcast.domain.audience import EveryoneAudience, Viewer, make_role_audience, make_user_audience
 from broadcast.domain.events import Cursor, Event, EventType, encode_compact_json
+from broadcast.streams import hub as hub_module
 from broadcast.streams import sse
+from broadcast.streams.connection_index import HEARTBEAT_SLOTS
 from broadcast.streams.hub import Hub, StaleIdentity, StreamLimitExceeded, StreamLimits
-from tests.support.hub_clients import NOW, make_hub, make_message_event, subscribe
+from tests.support.hub_clients import NOW, make_hub, make_message_event, subscribe, wait_until
 
 BOB = Viewer(2, frozenset({"ops"}))
 
@@ -178,6 +181,30 @@ def test_people_reached_are_reported_once_whatever_their_tabs():
     )
     hub.deliver([make_message_event(1, make_role_audience(["ops"])), removed])
     assert reached == [(1, [2, 3])]
+
+
+class RecordingTransport:
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, connection, data: bytes) -> None:
+        self.written.append(data)
+
+    def end(self, connection) -> None:
+        pass
+
+
+def test_heartbeats_come_after_the_last_client_of_a_fan_out(monkeypatch):
+    monkeypatch.setattr(hub_module, "SEND_BATCH_SIZE", 1)
+    monkeypatch.setattr(hub_module, "FANOUT_SLICE_SECONDS", -1)  # lets others run after each client
+    hub, transport = make_hub(), RecordingTransport()
+    for n in range(3):
+        hub.attach_transport(subscribe(hub, Viewer(n)), transport)
+    gevent.spawn(lambda: [hub.send_heartbeats() for _ in range(HEARTBEAT_SLOTS)])
+    hub.deliver([make_message_event(1)])
+    wait_until(lambda: len(transport.written) == 6)
+    assert transport.written[3:] == [sse.HEARTBEAT_FRAME] * 3
+    assert sse.HEARTBEAT_FRAME not in transport.written[:3]
 
 
 def test_closing_everything_leaves_no_index_behind():
