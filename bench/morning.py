@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.application import Application, run_application
-from bench.client import LoadClient, Target, build_get, read_cpu_seconds
+from bench.client import LoadClient, build_get, read_cpu_seconds
 from bench.table import Row, get_quantile, median_ms
 
 LIVE_MESSAGES = 20
@@ -21,39 +21,31 @@ _IDLE_SECONDS = 10
 def measure(programs: Path, people: int) -> Iterator[Row]:
     with run_application(programs / "morning", people_count=people, workers=2) as app:
         app.publish(LIVE_MESSAGES)
-        stream = replace(app.stream(), lines=app.cookies, request=build_get("/inbox/stream", "Cookie: {}"))
         assets = _find_uncached_assets(app)
-        morning = replace(stream, pages=(build_get("/inbox", "Cookie: {}", accept="text/html"), *assets))
-        load, seconds, row = _open(app, programs, morning, people)
-        yield Row(f"{people:,} people: page, {len(assets)} files not cached, stream; people a second", people / seconds)
-        yield row
+        stream = replace(app.stream(), lines=app.cookies, request=build_get("/inbox/stream", "Cookie: {}"))
+        stream = replace(stream, pages=(build_get("/inbox", "Cookie: {}", accept="text/html"), *assets))
+        load = LoadClient(programs, stream, people)
+        rate = people / load.wait_until_open()
+        yield Row(f"people a second, {people:,} at once: page, {len(assets)} file not in the cache, stream", rate)
         app.wait_until_idle()
         cpu_seconds_before = sum(map(read_cpu_seconds, app.pids))
         time.sleep(_IDLE_SECONDS)
         cores = (sum(map(read_cpu_seconds, app.pids)) - cpu_seconds_before) / _IDLE_SECONDS
         yield Row(f"{people:,} idle streams on two workers, of a core", cores)
-        cursor = app.get_cursor()
-        load.stop()  # every socket closes at once
-        app.send(MISSED_EVENTS)
-        returning = app.stream(f"/api/sse/connect?after={cursor}")
-        load, seconds, row = _open(app, programs, returning, people)
-        yield Row(f"{people:,} streams cut off at once: all current", seconds, unit=" s")
-        yield row
-        load.stop()
+        yield from _measure_storm(app, programs, load)
 
 
-def _open(app: Application, programs: Path, target: Target, people: int) -> tuple[LoadClient, float, Row]:
-    """Let everybody come at once; return the seconds until all are current, and how long pages take one more visitor."""
+def _measure_storm(app: Application, programs: Path, load: LoadClient) -> Iterator[Row]:
+    cursor = app.get_cursor()
+    load.stop()  # every socket closes at once
+    app.send(MISSED_EVENTS)
     visitor = Visitor(app)
-    load = LoadClient(programs, target, people)
-    seconds = load.wait_until_open()
+    returned = LoadClient(programs, app.stream(f"/api/sse/connect?after={cursor}"), load.streams)
+    yield Row(f"{load.streams:,} streams cut off at once: all current", returned.wait_until_open(), unit=" s")
     durations = visitor.stop()
+    returned.stop()
     p95 = f", p95 {1000 * get_quantile(durations, 0.95):.0f} ms"
-    return (
-        load,
-        seconds,
-        Row("pages of another visitor meanwhile, p50", median_ms(durations), unit=" ms", ours_note=p95),
-    )
+    yield Row("pages of one more person meanwhile, p50", median_ms(durations), unit=" ms", ours_note=p95)
 
 
 def _find_uncached_assets(app: Application) -> list[str]:
