@@ -52,32 +52,20 @@ class Application:
 
     def publish(self, count: int, **audience: Any) -> list[int]:
         """Publish that many broadcasts, to everybody unless `audience` says otherwise; return their ids."""
-        actor, audience = Actor(1, "Bench", frozenset(), True), audience or {"targetType": "ALL"}
         with self.app.app_context():
-            return [
-                broadcasts.publish(
-                    parse_draft(
-                        {"title": f"Message {n}", "content": "The lifts **stand** still.\n\n* one\n* two"}
-                        | {"category": f"C{n % 3}"}
-                        | audience,
-                        now=clock.now(),
-                    ),
-                    by=actor,
-                    now=clock.now(),
-                ).id
-                for n in range(count)
-            ]
+            return [_publish({"title": f"Message {n}", "category": f"C{n % 3}"} | audience) for n in range(count)]
 
     def send(self, count: int, broadcast_id: int | None = None) -> list[float]:
-        """Append `count` messages of about 200 bytes to everybody in one transaction; return the time of the commit."""
+        """Send messages of about 200 bytes to everybody, each in its transaction; return the times of the commits."""
         payload = {"id": broadcast_id or self._broadcast_id, "title": "x" * 110}
-        entry = log.NewEvent(EventType.MESSAGE, payload["id"], EveryoneAudience(), payload)
+        entry, committed_at = log.NewEvent(EventType.MESSAGE, payload["id"], EveryoneAudience(), payload), []
         with self.app.app_context():
-            with write_transaction() as session:
-                log.append(session, [entry] * count, at=clock.now())
-            committed = time.time()
-            notify.notify_workers()
-        return [committed] * count
+            for _ in range(count):
+                with write_transaction() as session:
+                    log.append(session, [entry], at=clock.now())
+                committed_at.append(time.time())
+                notify.notify_workers()
+        return committed_at
 
     def get_cursor(self, events_back: int = 0) -> str:
         with self.app.app_context():
@@ -137,6 +125,12 @@ def _insert_users(app: Any, count: int) -> tuple[list[str], list[str]]:
         + serializer.dumps({"token": token, "csrf_token": f"{id}-{secrets.token_hex(20)}"})
         for token, id in zip(tokens, ids, strict=True)
     ]
+
+
+def _publish(fields: dict[str, Any]) -> int:
+    text = {"content": "The lifts **stand** still.\n\n* one\n* two", "targetType": "ALL"}
+    actor = Actor(1, "Bench", frozenset(), True)
+    return broadcasts.publish(parse_draft(text | fields, now=clock.now()), by=actor, now=clock.now()).id
 
 
 @contextmanager

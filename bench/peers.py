@@ -56,7 +56,11 @@ class Publisher:
         self._path, self._build_body, self._headers = path, build_body, headers
 
     def post(self, text: str, path: str | None = None) -> Any:
-        self._connection.request("POST", path or self._path, text, self._headers)
+        try:
+            self._connection.request("POST", path or self._path, text, self._headers)
+        except ConnectionError:  # the server has closed a connection that was idle
+            self._connection.close()
+            self._connection.request("POST", path or self._path, text, self._headers)
         response = self._connection.getresponse()
         answer = response.read()
         assert response.status in (200, 201, 202), answer

@@ -12,7 +12,7 @@ HEADER = "| | this application | beside | | ours : it |\n|---|---|---|---|---|"
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` and `theirs` are numbers in `unit`, or texts with the two numbers that `ratio` compares."""
+    """`ours`, in `unit`, and `theirs`, which the ratio compares; the notes follow the numbers."""
 
     what: str
     ours: float
