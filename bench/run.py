@@ -16,6 +16,8 @@ from bench import morning, pages, receipts, streams
 from bench.client import BENCH_FOLDER, build
 from bench.table import HEADER, describe_machine
 
+MIN_BURST = 2500  # streams for receipts: with fewer, all rows of an event are written at once
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,7 +30,7 @@ def main() -> None:
         programs = build(Path(name))
         sections = {
             "streams": lambda: streams.measure(programs, people // 2, messages=rounds),
-            "receipts": lambda: receipts.measure(programs, people // 2, events=rounds),
+            "receipts": lambda: receipts.measure(programs, max(people // 2, MIN_BURST), events=rounds),
             "pages": lambda: pages.measure(programs, users=200, rounds=rounds),
             "morning": lambda: morning.measure(programs, people),
         }
