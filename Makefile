@@ -42,7 +42,7 @@ soak: $(VENV)/.installed-dev ## Minutes of faults drawn by chance, one on top of
 judge: $(VENV)/.installed-dev .venv-judges/.installed tests/support/external_audits/node_modules/.installed ## Let programs nobody here wrote judge the system (ARGS="schemathesis")
 	@$(PY) -m tests.support.external_audits $(ARGS)
 
-bench: $(VENV)/.installed-dev ## Measure the streams beside C, nchan and greenlets (needs cc; minutes; bench/README.md)
+bench: $(VENV)/.installed-dev ## Measure streams and pages beside other servers (needs cc; minutes; bench/README.md)
 	@$(PY) -m bench.run $(ARGS)
 
 test-kafka: $(VENV)/.installed-dev ## Run the tests of the bridge on Apache Kafka 4 (needs Java 17, and Maven the first time)

@@ -23,13 +23,13 @@ import threading
 import time
 from pathlib import Path
 
-from bench.client import LoadClient, build
+from bench.client import LoadClient, Target, build, build_get, read_cpu_seconds
+from bench.ticks import Ticks
 from tests.support.inbound_records import build_cloud_event
 from tests.support.kafka.brokers import Brokers
 from tests.support.stream_client import StreamClient
 from tests.support.system import System, wait_for
 
-_TICKER = Path(__file__).resolve().parent / "ticker"
 _FILLER = "All trains towards the harbour are late; please allow for twenty minutes more. "
 
 
@@ -38,10 +38,9 @@ def main() -> None:
     brokers = Brokers()
     topic, group = brokers.create_topic(), "bench"
     with tempfile.TemporaryDirectory() as folder:
-        ticks = Path(folder) / "ticks"
+        ticks = Ticks(Path(folder) / "ticks")
         settings = {"KAFKA_BOOTSTRAP_SERVERS": brokers.address, "KAFKA_TOPICS": topic, "KAFKA_GROUP_ID": group}
-        settings |= {"WEB_CONCURRENCY": "1", "TICKER": str(ticks), "STREAMS_PER_USER": "100000"}
-        settings["PYTHONPATH"] = f"{_TICKER}{os.pathsep}{_TICKER.parent.parent}"
+        settings |= ticks.settings | {"WEB_CONCURRENCY": "1", "STREAMS_PER_USER": "100000"}
         brokers.produce(topic, (_make_event(f"w{n}") for n in range(options.waiting)))
         with System(Path(folder), database_url=os.environ.get("DATABASE_URL"), **settings) as system:
             worker = Worker(system.get_worker_pids()[0], ticks)
@@ -56,27 +55,22 @@ def main() -> None:
 class Worker:
     """The worker that reads: its usage since the last call."""
 
-    def __init__(self, pid: int, ticks: Path):
-        self._proc, self._ticks = Path(f"/proc/{pid}"), ticks
+    def __init__(self, pid: int, ticks: Ticks):
+        self._pid, self._ticks = pid, ticks
         self._cpu_seconds_before = 0.0
 
     def start_measuring(self) -> None:
-        self._cpu_seconds_before = self._read_cpu_seconds()
-        self._ticks.write_text("")
+        self._cpu_seconds_before = read_cpu_seconds(self._pid)
+        self._ticks.clear()
 
     def describe_usage(self, events: int) -> str:
         """Return the usage as text, for that many events."""
-        longest = max(map(float, self._ticks.read_text().split()), default=0.0)
-        cpu = (self._read_cpu_seconds() - self._cpu_seconds_before) / events * 1e6
-        return f"{cpu:.0f} µs of the worker's processor each, longest stall {longest:.0f} ms"
+        cpu = (read_cpu_seconds(self._pid) - self._cpu_seconds_before) / events * 1e6
+        return f"{cpu:.0f} µs of the worker's processor each, longest stall {self._ticks.read_longest_ms():.0f} ms"
 
     def read_peak_mib(self) -> int:
-        status = (self._proc / "status").read_text()
+        status = Path(f"/proc/{self._pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) // 1024
-
-    def _read_cpu_seconds(self) -> float:
-        user, system = (self._proc / "stat").read_text().rpartition(") ")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _watch_reading(system: System, options: argparse.Namespace, worker: Worker) -> None:
@@ -94,9 +88,8 @@ def _measure_backlog(brokers: Brokers, topic: str, system: System, options: argp
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"
         tokens.write_text(f"{system.get_token('bob')}\n" * streams)
-        load = LoadClient(
-            build(Path(folder)), system.port, streams, f"/api/sse/connect?after={_fetch_cursor(system)}", tokens=tokens
-        )
+        request = build_get(f"/api/sse/connect?after={_fetch_cursor(system)}", "Authorization: Bearer {}")
+        load = LoadClient(build(Path(folder)), Target(system.port, tokens, request), streams)
         try:
             load.wait_until_open()
             brokers.produce(topic, [_make_event("warm")])

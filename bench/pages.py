@@ -1,90 +1,72 @@
-"""What a page costs beside `/healthz`, and how fast streams open: `python -m bench.pages`.
+"""What a page costs beside `/healthz`.
 
-Each request comes from another user, round robin; the pages take turns with `/healthz`, so that noise of the machine
-meets all alike. A worker's processor time for a request is its own; a duration includes this client's.
+Each request comes from another user's browser session, round robin; the pages take turns with `/healthz`, so that noise
+of the machine meets all alike. A duration includes this client's. Pages a second: eight requests at a time.
 """
 
-import argparse
-import os
 import statistics
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.application import Application, run_application
-from bench.client import LoadClient, build, read_cpu_seconds
-from broadcast.actions import broadcasts
-from broadcast.domain import clock
-from broadcast.domain.actor import Actor
-from broadcast.domain.message import parse_draft
-from tests.support.http_session import HttpSession
+from bench.table import Row, get_quantile, median_ms
+from tests.support.servers import run_postgres
 
-PATHS = ("/healthz", "/inbox", "/api/user/messages")
-ROUNDS, REQUESTS_PER_TURN = 20, 10
-WARM_UP_ROUNDS = 2
+BASE, *PAGES = PATHS = ("/healthz", "/inbox", "/api/user/messages")
+LIVE_MESSAGES = (0, 20, 200)
+AT_ONCE = 8
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--streams", type=int, default=2000)
-    parser.add_argument("--live", type=int, nargs="*", default=[0, 20, 200])
-    options = parser.parse_args()
-    os.sched_setaffinity(0, {1})
-    print("| live messages | path | p50 | p95 | processor time | : /healthz |\n|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as name:
-        programs = build(Path(name))
-        for live in options.live:
-            (folder := programs / f"live-{live}").mkdir()
-            with run_application(folder, people_count=max(options.users, options.streams)) as app:
-                publish(app, live)
-                measure_pages(app, live, options.users)
-                measure_opening(programs, app, live, options.streams)
+@contextmanager
+def each_database() -> Iterator[dict[str, str | None]]:
+    """The databases of this machine: name → URL. SQLite, and PostgreSQL if it is installed."""
+    if not any(Path("/usr/lib/postgresql").glob("*/bin")):
+        yield {"SQLite": None}
+        return
+    with run_postgres(durable=True) as url:
+        yield {"SQLite": None, "PostgreSQL": url}
 
 
-def publish(app: Application, count: int) -> None:
-    actor = Actor(1, "Bench", frozenset(), True)
-    with app.app.app_context():
-        for number in range(count):
-            fields = {"title": f"Message {number}", "content": "The lifts **stand** still.\n\n* one\n* two"}
-            draft = parse_draft(fields | {"targetType": "ALL", "category": f"C{number % 3}"}, now=clock.now())
-            broadcasts.publish(draft, by=actor, now=clock.now())
+def measure(programs: Path, users: int, rounds: int) -> Iterator[Row]:
+    with each_database() as databases:
+        for name, url in databases.items():
+            with run_application(programs / f"pages-{name}", people_count=users, database_url=url) as app:
+                published = 0
+                for live in LIVE_MESSAGES:
+                    app.publish(live - published)
+                    published = live
+                    yield from _measure_pages(app, f"{live} live, {name}", rounds)
 
 
-def measure_pages(app: Application, live: int, users: int) -> None:
-    sessions = [HttpSession(app.system, token=token) for token in app.tokens.read_text().split()[:users]]
-    [worker] = app.system.get_worker_pids()
+def _measure_pages(app: Application, where: str, rounds: int) -> Iterator[Row]:
+    browsers = app.open_browsers()
+    for browser in browsers:  # first visits: receipts, last use
+        browser.get(PAGES[0])
+    app.wait_until_idle()
     durations: dict[str, list[float]] = {path: [] for path in PATHS}
-    cpu_seconds = dict.fromkeys(PATHS, 0.0)
-    turn = 0
-    for number in range(WARM_UP_ROUNDS + ROUNDS):
+    rates: dict[str, list[float]] = {path: [] for path in PATHS}
+    for turn in range(rounds):
+        group = [browsers[(turn * AT_ONCE + n) % len(browsers)] for n in range(AT_ONCE)]
         for path in PATHS:
-            cpu_seconds_before = read_cpu_seconds(worker)
-            for _ in range(REQUESTS_PER_TURN):
-                session, turn = sessions[turn % users], turn + 1
+            for browser in group:
                 started_at = time.perf_counter()
-                assert session.get(path).status == 200
-                if number >= WARM_UP_ROUNDS:
-                    durations[path].append(time.perf_counter() - started_at)
-            if number >= WARM_UP_ROUNDS:
-                cpu_seconds[path] += read_cpu_seconds(worker) - cpu_seconds_before
-    base = statistics.median(durations["/healthz"])
-    for path in PATHS:
-        median, p95 = statistics.median(durations[path]), statistics.quantiles(durations[path], n=20)[-1]
-        cpu_ms = 1000 * cpu_seconds[path] / (ROUNDS * REQUESTS_PER_TURN)
-        print(
-            f"| {live} | {path} | {1000 * median:.1f} ms | {1000 * p95:.1f} ms | {cpu_ms:.1f} ms | {median / base:.1f} |"
-        )
-
-
-def measure_opening(programs: Path, app: Application, live: int, streams: int) -> None:
-    """Print how many streams open in a second: with a cursor at the head, and without one."""
-    for words, path in (("without a cursor", app.path), ("with a cursor", f"{app.path}?after={app.cursor()}")):
-        load = LoadClient(programs, app.port, streams, path, tokens=app.tokens)
-        print(f"| {live} | {streams:,} streams {words} | {streams / load.wait_until_open():,.0f}/s | | | |")
-        load.stop()
-        time.sleep(2)  # until the worker has noticed
-
-
-if __name__ == "__main__":
-    main()
+                browser.get(path)
+                durations[path].append(time.perf_counter() - started_at)
+            started_at = time.perf_counter()
+            for browser in group:
+                browser.start_get(path)
+            for browser in group:
+                browser.finish_get()
+            rates[path].append(AT_ONCE / (time.perf_counter() - started_at))
+    for browser in browsers:
+        browser.close()
+    notes = {
+        path: f", p95 {1000 * get_quantile(durations[path], 0.95):.1f} ms, {statistics.median(rates[path]):,.0f}/s"
+        for path in PATHS
+    }
+    base_ms = median_ms(durations[BASE])
+    for path in PAGES:
+        what = f"`GET {path}`, {where}: p50"
+        yield Row(what, median_ms(durations[path]), f"`{BASE}`", base_ms, " ms", notes[path], notes[BASE])

@@ -13,7 +13,7 @@ from broadcast.store import broadcasts, receipts
 from broadcast.store.receipts import ReceiptTimestamp
 from broadcast.store.transactions import write_transaction
 
-_BATCH_ROWS = 200  # rows in one transaction: it holds SQLite's only write lock for a few milliseconds
+_BATCH_ROWS = 1000  # rows in one transaction: it holds the only write lock of SQLite for some milliseconds
 _PAUSE_SECONDS = 0.006  # longer than a batch: streams come first
 _IDLE_TIMEOUT_SECONDS = 0.25  # with one fan-out after another a receipt is late, never lost
 _MAX_DEFERRED_KEYS = 1000  # with more keys than this, waiting would only add to them

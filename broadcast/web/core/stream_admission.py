@@ -14,6 +14,7 @@ from flask import Flask, Response, g
 from gevent.lock import BoundedSemaphore
 
 from broadcast.base.app_parts import AppPart
+from broadcast.base.cooperative import Yielder
 from broadcast.config.settings import Settings
 from broadcast.web.core.error_handlers import is_stream_request, make_stream_refusal
 
@@ -31,11 +32,16 @@ class StreamAdmission:
     """The slots of one worker."""
 
     def __init__(self, slot_count: int):
-        self._semaphore = BoundedSemaphore(slot_count)
+        self._semaphore, self._yielder = BoundedSemaphore(slot_count), Yielder()
 
     def acquire(self) -> bool:
-        """Wait for a slot; False when there was none in time."""
-        return self._semaphore.acquire(timeout=_ADMISSION_TIMEOUT_SECONDS)
+        """Wait for a slot; False when there was none in time. Lets other greenlets run after some milliseconds of
+        openings, as those on SQLite never wait for anything.
+        """
+        is_admitted = self._semaphore.acquire(timeout=_ADMISSION_TIMEOUT_SECONDS)
+        if is_admitted:  # those that follow wait for the slot meanwhile
+            self._yielder.maybe_yield()
+        return is_admitted
 
     def release(self) -> None:
         self._semaphore.release()

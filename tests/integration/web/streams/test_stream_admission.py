@@ -19,12 +19,14 @@ class SlowDatabase:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.answers, self.asking, self.most = Event(), 0, 0
+        self.asked = Event()
         self._of_token = credentials.find_by_api_token
         monkeypatch.setattr(credentials, "find_by_api_token", self.of_token)
 
     def of_token(self, token_hash: str):
         self.asking += 1
         self.most = max(self.most, self.asking)
+        self.asked.set()
         self.answers.wait(10)
         self.asking -= 1
         return self._of_token(token_hash)
@@ -67,8 +69,7 @@ def at_once(settings) -> int:
 
 def test_streams_are_opened_a_few_at_a_time_and_none_is_refused(open_streams, database, at_once):
     opening = open_streams(30)
-    gevent.sleep(0)
-    assert database.most == at_once
+    database.asked.wait(10)
     database.answers.set()
     gevent.joinall(opening, timeout=20)
     assert ["CONNECTED" in stream.value for stream in opening] == [True] * 30
@@ -88,7 +89,7 @@ def test_fewer_are_opened_at_a_time_where_the_database_lets_nobody_else_run(sett
 
 def test_pages_do_not_stand_behind_streams(open_streams, database, client):
     opening = open_streams(30)
-    gevent.sleep(0)
+    database.asked.wait(10)
     assert client("charlie").get("/inbox").status_code == 200
     assert not any(stream.ready() for stream in opening)
     database.answers.set()
