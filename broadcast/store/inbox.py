@@ -5,11 +5,25 @@ and the cursor of a list is a number.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, false, func, null, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+)
 
 from broadcast.domain.alerts import Alert
 from broadcast.domain.audience import Viewer
@@ -51,11 +65,11 @@ class InboxFilters:
         return bool(self.category or self.priority or self.q)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make
 class InboxItem:
     """One message of a user's inbox, and what the user did with it. `is_back` after a snooze, until it is read.
 
-    `seq` is the number of its MESSAGE event.
+    `seq` is the number of its MESSAGE event. `has_receipt` is true when a receipt is known to be stored.
     """
 
     card: Card
@@ -69,6 +83,7 @@ class InboxItem:
     is_back: bool = False
     acked_revision: int | None = None
     ended_at: datetime | None = None
+    has_receipt: bool = field(default=False, compare=False)
 
     @property
     def is_acknowledged(self) -> bool:
@@ -122,16 +137,23 @@ def _order_categories(query: Select) -> Select:
     return query.where(Broadcast.category.is_not(None)).distinct().order_by(Broadcast.category)
 
 
+def _has_status(status: Status) -> ColumnElement[bool]:
+    """The status as text: a partial index depends on it, so SQLite plans a statement anew whenever one is bound. That
+    took 200 of the 220 µs of a count.
+    """
+    return Broadcast.status == literal_column(f"'{status}'")
+
+
 def _select_visible(*columns: Any) -> Select:
     """Live broadcasts that include the viewer."""
     is_unexpired = or_(Broadcast.expires_at.is_(None), Broadcast.expires_at > _NOW)
-    return _select_included(columns, Broadcast.status == Status.ACTIVE, is_unexpired, requires_receipt=False)
+    return _select_included(columns, _has_status(Status.ACTIVE), is_unexpired, requires_receipt=False)
 
 
 def _select_ended(*columns: Any) -> Select:
     """Also what is past its end before the scheduler has run: no other view shows it any more."""
-    is_past_end = and_(Broadcast.status == Status.ACTIVE, Broadcast.expires_at <= _NOW)
-    is_ended = or_(Broadcast.status == Status.EXPIRED, is_past_end)
+    is_past_end = and_(_has_status(Status.ACTIVE), Broadcast.expires_at <= _NOW)
+    is_ended = or_(_has_status(Status.EXPIRED), is_past_end)
     return _select_included(columns, is_ended, Broadcast.seq.is_not(None), requires_receipt=True)
 
 
