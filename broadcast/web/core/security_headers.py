@@ -75,5 +75,5 @@ def _add_headers(response: Response, settings: Settings) -> Response:
     else:
         headers["X-Worker"] = str(os.getpid())  # the worker that answered, for tests and debugging
     if request.endpoint != "static" and (getattr(g, "identity", None) is not None or response.mimetype == "text/html"):
-        headers["Cache-Control"] = "no-store"
+        headers.setdefault("Cache-Control", "no-store")
     return response
