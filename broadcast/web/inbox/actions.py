@@ -19,6 +19,7 @@ from broadcast.domain import clock, time_zones
 from broadcast.domain.actor import Actor
 from broadcast.store import users
 from broadcast.store.inbox import Inbox
+from broadcast.store.live_inbox import open_inbox
 from broadcast.streams.receipt_buffer import RECEIPT_BUFFER
 from broadcast.web.core.error_handlers import wants_json
 from broadcast.web.core.identity import allow, current_identity
@@ -131,7 +132,7 @@ def _apply_action(verb: str, ids: Sequence[int]) -> ReceiptResult:
 
 def _respond(result: ReceiptResult, return_url: str | None = None) -> ResponseReturnValue:
     if wants_json():
-        counts = Inbox(current_identity().actor.viewer, clock.now()).count_views()
+        counts = open_inbox(current_identity().actor.viewer, now=clock.now()).count_views()
         changes = {"kind": result.kind, "ids": result.ids, "version": result.version, "undo": result.undo_key}
         changes |= {"left": len(result.refused_ids), "because": result.refusal_reason} if result.refused_ids else {}
         return jsonify(counts_to_json(counts) | changes | g.get("snoozed", {}))

@@ -59,7 +59,7 @@ def cards():
     else:
         items = opened.list_by_ids(filters, ids)
     record_deliveries(items, current_identity().id)
-    return render_page("inbox/_given_cards.html", cards=[to_card_view(item) for item in items], told=payload)
+    return render_page("inbox/_given_cards.html", cards=items, told=payload)
 
 
 @blueprint.get("/count")
@@ -126,10 +126,13 @@ def read_filters(values) -> InboxFilters:
 
 
 def record_deliveries(items: list[stored.InboxItem], user_id: int) -> None:
-    """Record deliveries: a page that shows a message has delivered it, as a stream does. Ended messages are skipped."""
+    """Record deliveries: a page that shows a message has delivered it, as a stream does. Ended messages are skipped, and
+    those with a receipt, which implies delivery.
+    """
+    buffer = RECEIPT_BUFFER.current
     for item in items:
-        if not item.ended_at:
-            RECEIPT_BUFFER.current.add(item.card.id, [user_id])
+        if not (item.has_receipt or item.ended_at):
+            buffer.add(item.card.id, [user_id])
 
 
 def build_list_context(filters: InboxFilters | None = None) -> dict:
@@ -152,8 +155,8 @@ def build_list_context(filters: InboxFilters | None = None) -> dict:
     displayed, has_more = items[:PAGE_SIZE], len(items) > PAGE_SIZE
     record_deliveries(displayed if before else pinned + displayed, identity.id)
     return {
-        "pinned": [to_card_view(item) for item in pinned],
-        "cards": [to_card_view(item) for item in displayed],
+        "pinned": pinned,
+        "cards": displayed,
         "next": str(displayed[-1].seq) if has_more else None,
         "view": filters.view,
         "filters": filters,

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -130,3 +131,35 @@ def test_shown_marks_and_acts_of_one_person_do_not_wait_for_each_other_for_ever(
         receipts.set_timestamp(session, [(broadcast_id, bob.user_id)], "read_at", at=NOW)
     row = db.session.get(Receipt, (broadcast_id, bob.user_id))
     assert (row.delivered_at, row.read_at) == (NOW, NOW)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        actions.mark_read,
+        actions.mark_unread,
+        actions.archive,
+        actions.dismiss,
+        lambda ids, by, now: actions.snooze(ids, until=now + timedelta(hours=1), by=by, now=now),
+        lambda ids, by, now: actions.mark_all_read(InboxFilters(), through=log.get_head().seq, by=by, now=now),
+    ],
+    ids=["read", "unread", "archive", "dismiss", "snooze", "read-all"],
+)
+def test_second_mark_runs_the_statements_of_the_first(cast, act):
+    """Building them took four fifths of a mark."""
+    ids = [publish_message(cast["alice"]) for _ in range(2)]
+    Inbox(cast["alice"].viewer, NOW).list_by_ids(InboxFilters("all"), ids)  # caches their cards
+    statements: list[list] = []
+    listener = lambda _connection, statement, *_others: statements[-1].append(statement)  # noqa: E731
+    sqlalchemy.event.listen(db.engine, "before_execute", listener)
+    try:
+        for name in ("bob", "charlie"):
+            statements.append([])
+            actions.mark_read(ids[1:], by=cast[name], now=NOW)
+            statements[-1].clear()
+            act(ids, by=cast[name], now=NOW)
+    finally:
+        sqlalchemy.event.remove(db.engine, "before_execute", listener)
+    first, second = statements
+    assert len(first) > 3
+    assert [id(statement) for statement in first] == [id(statement) for statement in second]

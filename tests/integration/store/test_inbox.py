@@ -11,9 +11,9 @@ from broadcast.actions import users as people_actions
 from broadcast.domain import clock
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import Viewer
-from broadcast.store import log
+from broadcast.store import inbox, log
 from broadcast.store.database import db
-from broadcast.store.inbox import Inbox, InboxFilters
+from broadcast.store.inbox import EndedInbox, Inbox, InboxFilters
 from tests.support.builders import build_message, build_role_message, build_user_message, load_actor, publish_message
 from tests.support.databases import DATABASE_URL
 
@@ -180,3 +180,11 @@ def test_counting_reads_the_index_of_the_broadcasts_and_none_of_their_rows(cast,
     assert [step.split(" (")[0] for step in plan if " broadcasts " in step] == [
         "SEARCH broadcasts USING COVERING INDEX ix_broadcasts_counting"
     ]
+
+
+def test_status_is_text_of_the_hot_statements(cast):
+    """SQLite plans a statement anew for each value that is bound to what a partial index is about."""
+    for query in (Inbox._item_query, EndedInbox._item_query, inbox._id_query, inbox._counts_query):
+        statement = str(query.compile(dialect=db.engine.dialect))
+        assert "broadcasts.status = '" in statement
+        assert statement.count("broadcasts.status = ") == statement.count("broadcasts.status = '")

@@ -38,6 +38,8 @@ def test_every_answer_has_the_strict_headers(app, client, routes):
             assert response.headers["Referrer-Policy"] == "same-origin", path
             assert "camera=()" in response.headers["Permissions-Policy"], path
             assert "Access-Control-Allow-Origin" not in response.headers, path
+            names = [name for name, _ in response.headers if name != "Set-Cookie"]
+            assert sorted(names) == sorted(set(names)), path
 
 
 def test_pages_hold_no_inline_script_style_or_handler(app, client, routes):
