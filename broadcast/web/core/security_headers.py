@@ -4,6 +4,7 @@ import os
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from itsdangerous import URLSafeTimedSerializer
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from broadcast.config.settings import Settings
@@ -28,7 +29,15 @@ MAX_LARGE_BODY_BYTES = 8 * 1024 * 1024  # 50,000 rows of a table
 
 
 class _LazySessionInterface(SecureCookieSessionInterface):
-    """Flask's session interface, which creates the signature serializer only for requests with a cookie."""
+    """Flask's session interface, which uses the signature serializer only for requests with a cookie, and makes it once:
+    making it takes longer than checking a cookie.
+    """
+
+    _serializer: URLSafeTimedSerializer | None = None
+
+    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
+        self._serializer = self._serializer or super().get_signing_serializer(app)
+        return self._serializer
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         return super().open_session(app, request) if "HTTP_COOKIE" in request.environ else self.session_class()
