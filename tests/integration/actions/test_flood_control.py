@@ -19,7 +19,6 @@ from broadcast.ingest.rules import Rule
 from broadcast.store import audiences, broadcast_totals, dead_letters, inbox, log
 from broadcast.store import receipts as stored_receipts
 from broadcast.store.database import db
-from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.models import AuditEntry, Broadcast
 from broadcast.store.models.ingest import InboundEventKey, InboundSourceStats, RuleTally
 from broadcast.store.transactions import write_transaction
@@ -335,8 +334,6 @@ def test_plans_count_towards_the_cap_and_drafts_do_not(outside):
 
 
 def test_cap_costs_the_same_few_queries_whatever_the_size_of_the_batch(in_app, outside):
-    COUNT_CACHE.attach(in_app, CountCache(clock=lambda: 0.0))  # nothing is slow, so nothing is kept
-
     def queries(count: int, first: int) -> int:
         asked = []
         listener = lambda *args: asked.append(args[2])  # noqa: E731

@@ -12,7 +12,6 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.signed_csv import has_valid_signature
 from broadcast.store import broadcasts, log
-from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from tests.conftest import deliver_new_events
 from tests.support.builders import build_message, build_user_message, count_rows, load_actor, publish_message
 from tests.support.stream_reader import StreamReader
@@ -270,7 +269,6 @@ def test_what_is_planned_would_reach_whoever_is_there_now(app, client):
 
 
 def test_complete_never_stands_beside_somebody_who_is_missing(app, client):
-    COUNT_CACHE.attach(app, CountCache(clock=lambda: 0.0))  # however slow the machine, nothing is kept
     alice, bob = client("alice"), client("bob")
     broadcast_id = publish(app, build_user_message("bob", requiresAck=True))
     bob.post(f"/inbox/{broadcast_id}/acknowledge")

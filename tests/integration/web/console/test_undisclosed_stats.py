@@ -13,7 +13,6 @@ from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.stats import MIN_GROUP_SIZE
 from broadcast.store import broadcasts
-from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 from tests.conftest import add_test_users
@@ -55,7 +54,6 @@ _CHANGES = [
 @pytest.fixture
 def app(make_app) -> Flask:
     app = make_app(stats_per_recipient=False)
-    COUNT_CACHE.attach(app, CountCache(clock=lambda: 0.0))
     with app.app_context():
         add_test_users()
         for n in range(2 * MIN_GROUP_SIZE):
