@@ -37,14 +37,15 @@ from broadcast.actions import retention
 from broadcast.actions.notify import SCHEDULER_WAKEUP
 from broadcast.base import correlation
 from broadcast.base.app_parts import AppPart
+from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
-from broadcast.bus.redis_client import REDIS
+from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.ingest.kafka.bridge import KafkaBridge
-from broadcast.maintenance import loop_failure
 from broadcast.observability import metrics
 from broadcast.store import database, log
+from broadcast.store.availability import is_driver_unavailable
 from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER
 from broadcast.streams.hub import Hub
 from broadcast.streams.presence import Presence
@@ -148,7 +149,7 @@ class Runtime:
                 metrics.loop_failures.labels(name).inc()
                 if name == "tail":
                     self.first_read_attempted.set()
-                self.problems[name] = loop_failure.describe(problem)
+                self.problems[name] = describe_loop_failure(problem)
                 description = f"{type(problem).__name__}: {problem}"[:300]
                 _log.error("loop.failed", loop=name, problem=description, again_in_seconds=round(pause_seconds, 1))
             gevent.sleep(pause_seconds * random.uniform(0.7, 1))
@@ -252,6 +253,22 @@ class Runtime:
     def _flush_buffers(self) -> None:
         self.receipt_buffer.flush(clock.now(), fanout_idle=self.hub.fanout_idle)
         LAST_USED_BUFFER.of(self.app).flush(clock.now())
+
+
+def describe_loop_failure(problem: Exception) -> str:
+    """Why a loop failed, as a sentence for the console. The log has the original error."""
+    match problem:
+        case TemporarilyUnavailable():
+            return "The database is locked or unavailable."
+        case BroadcastError():
+            return str(problem)
+        case OSError():
+            return f"{problem.strerror or 'A connection failed'}."
+    if isinstance(problem, CONNECTION_ERRORS):
+        return f"Redis {describe_failure(problem)}."
+    if is_driver_unavailable(problem):
+        return "The database is locked or unavailable."
+    return "An unexpected error. The log has it under loop.failed."
 
 
 def start_worker(worker: Any) -> None:
