@@ -56,7 +56,7 @@ def run_checks(app: Flask, *, is_thorough: bool = False) -> list[Finding]:
 
 
 def _check_settings(settings: Settings) -> Iterator[Finding]:
-    warnings = settings.misspelling_warnings
+    warnings = [*settings.misspelling_warnings]
     if settings.is_production and not settings.trusted_hosts:
         warnings.append(
             "TRUSTED_HOSTS is empty, so every Host header is accepted. List your host names, unless the proxy refuses others."

@@ -37,6 +37,11 @@ def test_careless_setting_of_production_says_what_to_set(changes: dict, says: st
     assert any(says in sentence for sentence in warned), warned
 
 
+def test_findings_are_not_added_to_the_settings():
+    settings = Settings.load({"APP_ENV": "production", "SECRET_KEY": secrets.token_hex(32)})
+    assert list(doctor._check_settings(settings)) == list(doctor._check_settings(settings))
+
+
 def test_limit_on_open_files_that_is_too_low_is_named(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     found = doctor._check_open_files(Settings())
