@@ -32,6 +32,9 @@ class QuietHours:
     start: time
     end: time
 
+    def to_json(self) -> dict[str, str]:
+        return {"from": f"{self.start:%H:%M}", "to": f"{self.end:%H:%M}"}
+
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
@@ -80,18 +83,11 @@ class Preferences:
 
     def to_json(self) -> dict[str, Any]:
         """As stored, and as the API shows it."""
-        quiet_hours = self.quiet_hours
-        return {
+        values = {name: getattr(self, attribute) for name, (attribute, _) in _FIELDS.items()}
+        return values | {
             "mutedCategories": list(self.muted_categories),
-            "minimumPriority": self.minimum_priority.value,
-            "quietHours": quiet_hours and {"from": f"{quiet_hours.start:%H:%M}", "to": f"{quiet_hours.end:%H:%M}"},
-            "timeZone": self.time_zone,
+            "quietHours": self.quiet_hours and self.quiet_hours.to_json(),
             "doNotDisturbUntil": clock.to_rfc3339(self.do_not_disturb_until),
-            "theme": self.theme,
-            "desktop": self.desktop,
-            "sound": self.sound,
-            "keys": self.keys,
-            "reading": self.reading,
         }
 
 
