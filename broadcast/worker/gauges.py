@@ -12,6 +12,7 @@ from broadcast.store import broadcasts, database, log
 from broadcast.streams.hub import Hub
 
 INTERVAL_SECONDS = 5.0
+_HUB_COUNTERS = {"writes": metrics.stream_writes, "opened": metrics.streams_opened, "closed": metrics.streams_closed}
 _seen: dict[str, int] = {}
 
 
@@ -56,13 +57,9 @@ def _update_hub(hub: Hub) -> None:
     if hub.head:
         metrics.log_seq.set(hub.head.seq)
     for name, total in hub.counters.items():
-        increase = _compute_increase(name, total)
-        if name == "writes":
-            metrics.stream_writes.inc(increase)
-        elif name == "opened":
-            metrics.streams_opened.inc(increase)
-        elif name.startswith("closed: "):
-            metrics.streams_closed.labels(name.removeprefix("closed: ")).inc(increase)
+        counter_name, _, reason = name.partition(": ")
+        if counter := _HUB_COUNTERS.get(counter_name):
+            (counter.labels(reason) if reason else counter).inc(_compute_increase(name, total))
 
 
 def _compute_increase(name: str, total: int) -> int:
