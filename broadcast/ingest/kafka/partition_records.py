@@ -64,7 +64,7 @@ class PartitionRecords(Fetcher.PartitionRecords):
 
     def _is_skipped(self, batch: RecordBatch) -> bool:
         """Whether the batch was aborted or is empty. Raises Undecodable."""
-        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.producer_id > -1:
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if batch.is_control_batch:
                 if batch.is_abort_marker():
