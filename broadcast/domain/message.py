@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -97,7 +98,7 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
         content=reader.read_field("content", parse_content, is_required=True),
         target=_parse_target_fields(reader),
         priority=reader.read_field("priority", _make_enum_parser(Priority), Priority.NORMAL),
-        category=reader.read_field("category", _parse_category),
+        category=reader.read_field("category", partial(_parse_line, max_characters=MAX_CATEGORY_CHARACTERS)) or None,
         scheduled_at=reader.read_field("scheduledAt", _parse_time),
         expires_at=reader.read_field("expiresAt", _parse_time),
         requires_ack=reader.read_field("requiresAck", _parse_bool, False),
@@ -209,10 +210,6 @@ def parse_content(value: Any) -> str:
     if (size := len(content.encode())) > MAX_CONTENT_BYTES:
         raise ValueError(f"has {size:,} bytes; at most {MAX_CONTENT_BYTES:,} fit")
     return content
-
-
-def _parse_category(value: Any) -> str | None:
-    return _parse_line(value, MAX_CATEGORY_CHARACTERS) or None
 
 
 def _make_enum_parser(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:
