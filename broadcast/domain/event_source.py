@@ -49,13 +49,8 @@ def canonicalize_source(source: str) -> str:
     elif scheme == "urn":
         namespace, colon, specific_part = path.partition(":")
         path = namespace.lower() + colon + specific_part
-    return (
-        (f"{scheme}:" if scheme else "")
-        + (f"//{authority}" if authority is not None else "")
-        + path
-        + _normalize_percent_encoding(query or "")
-        + _normalize_percent_encoding(fragment or "")
-    )
+    prefix = (f"{scheme}:" if scheme else "") + (f"//{authority}" if authority is not None else "")
+    return prefix + path + _normalize_percent_encoding((query or "") + (fragment or ""))
 
 
 def matches_pattern(pattern: str, source: str) -> bool:

@@ -97,7 +97,7 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
         title=reader.read_field("title", _parse_title, is_required=True),
         content=reader.read_field("content", parse_content, is_required=True),
         target=_parse_target_fields(reader),
-        priority=reader.read_field("priority", _make_enum_parser(Priority), Priority.NORMAL),
+        priority=reader.read_field("priority", partial(_parse_enum, Priority), Priority.NORMAL),
         category=reader.read_field("category", partial(_parse_line, max_characters=MAX_CATEGORY_CHARACTERS)) or None,
         scheduled_at=reader.read_field("scheduledAt", _parse_time),
         expires_at=reader.read_field("expiresAt", _parse_time),
@@ -212,14 +212,11 @@ def parse_content(value: Any) -> str:
     return content
 
 
-def _make_enum_parser(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:
-    def parse(value: Any) -> StrEnum:
-        try:
-            return choices(value)
-        except ValueError:
-            raise ValueError(f"must be one of {', '.join(choices)}") from None
-
-    return parse
+def _parse_enum(choices: type[StrEnum], value: Any) -> StrEnum:
+    try:
+        return choices(value)
+    except ValueError:
+        raise ValueError(f"must be one of {', '.join(choices)}") from None
 
 
 def _parse_bool(value: Any) -> bool:
@@ -272,9 +269,9 @@ def parse_target(raw: Any) -> Target:
 
 
 def _parse_target_fields(reader: _FieldReader) -> Target | None:
-    target_type = reader.read_field("targetType", _make_enum_parser(TargetType), is_required=True)
+    target_type = reader.read_field("targetType", partial(_parse_enum, TargetType), is_required=True)
     names = reader.read_field("targetIds", _parse_names, ())
-    match = reader.read_field("targetMatch", _make_enum_parser(RoleMatch), RoleMatch.ANY)
+    match = reader.read_field("targetMatch", partial(_parse_enum, RoleMatch), RoleMatch.ANY)
     except_roles = reader.read_field("exceptRoles", _parse_names, ())
     except_people = reader.read_field("exceptIds", _parse_names, ())
     snapshot = reader.read_field("snapshot", _parse_bool, False)

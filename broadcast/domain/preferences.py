@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 from broadcast.base.errors import Invalid
@@ -167,13 +168,10 @@ def _parse_time(value: Any) -> datetime:
         raise ValueError("This is not a time with a time zone.") from None
 
 
-def _make_choice_parser(*choices: str) -> Any:
-    def parse(value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"Choose one of {', '.join(choices)}.")
-        return value
-
-    return parse
+def _parse_choice(choices: Collection[str], value: Any) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"Choose one of {', '.join(choices)}.")
+    return value
 
 
 def _parse_bool(value: Any) -> bool:
@@ -188,9 +186,9 @@ _FIELDS = {
     "quietHours": ("quiet_hours", _parse_quiet_hours),
     "timeZone": ("time_zone", _parse_time_zone),
     "doNotDisturbUntil": ("do_not_disturb_until", _parse_time),
-    "theme": ("theme", _make_choice_parser(*THEMES)),
+    "theme": ("theme", partial(_parse_choice, THEMES)),
     "desktop": ("desktop", _parse_bool),
     "sound": ("sound", _parse_bool),
     "keys": ("keys", _parse_bool),
-    "reading": ("reading", _make_choice_parser(*READING_MODES)),
+    "reading": ("reading", partial(_parse_choice, READING_MODES)),
 }

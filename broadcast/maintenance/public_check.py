@@ -71,11 +71,8 @@ def _describe_error(problem: Exception) -> str:
 def _fetch(url: str, path: str, headers: dict[str, str], *, until: bytes = b"") -> tuple[int, bytes]:
     """Status and body, read until it contains `until`. Verifies the certificate."""
     url_parts = urlsplit(url)
-    if url_parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(url_parts.netloc, timeout=_TIMEOUT_SECONDS, context=context)
-    else:
-        connection = http.client.HTTPConnection(url_parts.netloc, timeout=_TIMEOUT_SECONDS)
+    make_connection = http.client.HTTPSConnection if url_parts.scheme == "https" else http.client.HTTPConnection
+    connection = make_connection(url_parts.netloc, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", url_parts.path.rstrip("/") + path, headers=headers)
         response = connection.getresponse()

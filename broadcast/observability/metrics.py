@@ -73,14 +73,8 @@ def render_metrics() -> bytes:
 
 def sum_counter(name: str, **labels: str) -> int:
     """A counter summed over all workers, by its sample name (`…_total`); `labels` narrow it."""
-    return int(
-        sum(
-            sample.value
-            for family in _build_registry().collect()
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-    )
+    samples = (sample for family in _build_registry().collect() for sample in family.samples if sample.name == name)
+    return int(sum(sample.value for sample in samples if labels.items() <= sample.labels.items()))
 
 
 def _build_registry() -> CollectorRegistry:

@@ -11,8 +11,7 @@
     gauges      current values → /metrics
     kafka       inbound events → broadcasts, if there are brokers
 
-A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again and calls
-`_clear_problem`.
+A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again.
 """
 
 import contextvars
@@ -154,21 +153,18 @@ class Runtime:
                 _log.error("loop.failed", loop=name, problem=description, again_in_seconds=round(pause_seconds, 1))
             gevent.sleep(pause_seconds * random.uniform(0.7, 1))
 
-    def _clear_problem(self, name: str) -> None:
-        self.problems.pop(name, None)
-
     def _repeat(self, name: str, interval_seconds: float, work: Callable[[], None]) -> None:
         while True:
             with self.app.app_context():
                 work()
-            self._clear_problem(name)
+            self.problems.pop(name, None)
             gevent.sleep(interval_seconds)
 
     def _run_tailer(self) -> None:
         if not self.is_started:
             self.tailer.start()
         self.tailer.catch_up()
-        self._clear_problem("tail")
+        self.problems.pop("tail", None)
         self.first_read_attempted.set()
         self.tailer.run()
 
@@ -178,7 +174,7 @@ class Runtime:
 
     def _run_bus(self) -> None:
         def on_connected() -> None:
-            self._clear_problem("bus")
+            self.problems.pop("bus", None)
             self.tailer.notify()
 
         self.bus.listen(Listener(self.tailer.notify, self._on_signal, on_connected))
@@ -203,7 +199,7 @@ class Runtime:
             with self.app.app_context():
                 now = clock.synchronize(database.get_current_time)
                 next_at = self.run_scheduler_once(now)
-            self._clear_problem("clock")
+            self.problems.pop("clock", None)
             wait_seconds = _SCHEDULER_POLL_SECONDS if self.bus.is_healthy else _SCHEDULER_POLL_WITHOUT_BUS_SECONDS
             if next_at is not None:
                 wait_seconds = min(wait_seconds, max(0.01, (next_at - now).total_seconds()))
@@ -237,7 +233,7 @@ class Runtime:
                 self.presence.renew_lease()
                 renew_at = time.monotonic() + self.hub.limits.heartbeat_seconds
             self.presence.write_changes()
-            self._clear_problem("presence")
+            self.problems.pop("presence", None)
             gevent.sleep(_PRESENCE_INTERVAL_SECONDS)
 
     def _run_retention(self) -> None:
@@ -248,7 +244,7 @@ class Runtime:
                 retention.delete_expired(
                     retention.RetentionPolicy.from_settings(SETTINGS.of(self.app)), now=database.get_current_time()
                 )
-            self._clear_problem("retention")
+            self.problems.pop("retention", None)
 
     def _flush_buffers(self) -> None:
         self.receipt_buffer.flush(clock.now(), fanout_idle=self.hub.fanout_idle)

@@ -1,15 +1,10 @@
-"""The Kafka bridge: records become broadcasts.
+"""The Kafka bridge: records become broadcasts (docs/architecture.md, journey 3).
 
-1. Become the only reader (`elected`), or join the group (`every-worker`).
-2. Poll at most 500 records as raw bytes.
-3. Read each under the contract.
-4. Write them in one transaction (`actions.inbound_events`).
-5. Commit the offsets, only now: after a crash uncommitted records are delivered again, and recognised as duplicates.
-
-While one batch is written the next is polled and read, except when the brokers assign the partitions: then each poll
-may begin a rebalance.
-
-After any error the consumer is discarded, and a new one begins at the committed offsets: no record is ever skipped.
+One worker of all reads every partition (`elected`), or the brokers spread them over all (`every-worker`). Each batch is
+one transaction, and its offsets are committed after it: after a crash its records come again, and are recognised as
+duplicates. While one batch is written the next is polled and read, except when the brokers assign the partitions: then
+each poll may begin a rebalance. After any error the consumer is discarded, and a new one begins at the committed
+offsets: no record is ever skipped.
 """
 
 import contextvars
