@@ -12,7 +12,7 @@ import pytest
 
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
-from broadcast.maintenance import doctor, public_check
+from broadcast.maintenance import doctor
 from tests.support.background import serve_in_thread
 from tests.support.ports import find_free_port
 
@@ -97,20 +97,20 @@ def server() -> Iterator[ThreadingHTTPServer]:
 )
 def test_answer_of_a_proxy_becomes_a_sentence(server, statuses: tuple[int, int], says: str):
     server.statuses = statuses
-    found = public_check.check_public_url(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
+    found = doctor.check_public_url(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
     assert found.state == "failure"
     assert found.sentence.endswith(says)
 
 
 def test_address_that_cannot_be_reached_says_why(server):
     server.statuses = (200, 200)
-    [tls] = public_check.check_public_url(f"https://127.0.0.1:{server.server_port}", token=None)
+    [tls] = doctor.check_public_url(f"https://127.0.0.1:{server.server_port}", token=None)
     assert tls.sentence.endswith("cannot be reached: the server there does not speak TLS.")
-    [nobody] = public_check.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
+    [nobody] = doctor.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
     assert nobody.sentence.endswith("cannot be reached: nothing listens there.")
-    [unknown] = public_check.check_public_url("http://nowhere.invalid", token=None)
+    [unknown] = doctor.check_public_url("http://nowhere.invalid", token=None)
     assert unknown.sentence.endswith("cannot be reached: its host name is not known.")
     for address in ("http://127.0.0.1:port", "nonsense", "http://[::1"):
-        [unreadable] = public_check.check_public_url(address, token=None)
+        [unreadable] = doctor.check_public_url(address, token=None)
         assert unreadable.sentence.endswith(".")
         assert unreadable.state == "failure"
