@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _SIGN_IN_ENDED = "The brokers end the sign-in without a word: see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
+_FOREIGN_SERVER = (
+    "What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker, or expects another KAFKA_SECURITY_PROTOCOL than {}."
+)
 _NO_BROKER_ANSWERS = "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
 
 
@@ -61,7 +64,8 @@ class ConnectionMonitor:
             made(transport)
 
         def failed(problem: Exception) -> None:
-            guess = _SIGN_IN_ENDED if began else _describe_foreign_server(self._settings)
+            protocol = self._settings.kafka_security_protocol
+            guess = _SIGN_IN_ENDED if began else _FOREIGN_SERVER.format(protocol)
             self._note(_describe_failure(problem, self._settings) or self._prefer_known_reason(guess), address, problem)
 
         connection._sasl_authenticate, connection.connection_made = authenticate_noted, made_and_read_to_its_end
@@ -166,10 +170,3 @@ def _describe_failure(problem: Exception, settings: Settings) -> str | None:
         return f"The brokers do not speak TLS as KAFKA_SECURITY_PROTOCOL {settings.kafka_security_protocol} says."
     words = ("refused", "unreachable", "dns", "timed out", "resolve")
     return _NO_BROKER_ANSWERS if isinstance(problem, OSError) or any(word in text for word in words) else None
-
-
-def _describe_foreign_server(settings: Settings) -> str:
-    return (
-        "What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker, or expects another KAFKA_SECURITY_PROTOCOL than "
-        f"{settings.kafka_security_protocol}."
-    )
