@@ -6,8 +6,7 @@ from pathlib import Path
 import structlog
 from flask import Flask
 
-from broadcast.bus.local import LocalBus
-from broadcast.bus.protocol import BUS, Bus
+from broadcast.bus.protocol import BUS, Bus, LocalBus
 from broadcast.bus.redis import RedisBus
 from broadcast.bus.redis_client import REDIS, CircuitBreaker
 from broadcast.cli import commands

@@ -1,8 +1,10 @@
-"""The interface of every bus, and what may fail."""
+"""The interface of every bus, what may fail, and the bus of a worker without Redis."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+import gevent
 
 from broadcast.base.app_parts import AppPart
 
@@ -39,6 +41,30 @@ class Bus(Protocol):
     def send_signal(self, name: str, body: dict) -> None: ...
 
     def listen(self, listener: Listener) -> None: ...
+
+
+class LocalBus:
+    """Notifies only this worker; the others find new events by polling."""
+
+    is_healthy = True
+    silent_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._listener: Listener | None = None
+
+    def notify(self) -> None:
+        if self._listener:
+            self._listener.on_notify()
+
+    def send_signal(self, name: str, body: dict) -> None:
+        if self._listener:
+            self._listener.on_signal(name, body)
+
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+        listener.on_connected()
+        while True:
+            gevent.sleep(3600)
 
 
 BUS = AppPart[Bus]("bus")

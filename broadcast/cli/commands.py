@@ -34,7 +34,7 @@ from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.message import Priority, parse_draft
 from broadcast.ingest import rules_file
 from broadcast.ingest.rules import Rule
-from broadcast.maintenance import doctor, public_check
+from broadcast.maintenance import doctor
 from broadcast.store import audit, log, schema
 from broadcast.store import users as known
 from broadcast.store.transactions import write_transaction
@@ -336,7 +336,7 @@ def run_doctor(url: str | None, token: str | None) -> None:
     """Check settings, database, Redis, Kafka, clock, files and disk, and the proxy. Exit code 1 on a failure."""
     findings = doctor.run_checks(current_app._get_current_object(), is_thorough=True)
     if url:
-        findings += public_check.check_public_url(url, token=token)
+        findings += doctor.check_public_url(url, token=token)
     for finding in findings:
         click.echo(f"{_STATE_LABELS[finding.state]}  {finding.part:<10} {finding.sentence}")
     if any(finding.state == "failure" for finding in findings):

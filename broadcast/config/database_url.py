@@ -52,16 +52,10 @@ def make_driver_arguments(uri: str) -> dict[str, Any]:
     credentials, servers, name, query = _POSTGRESQL_URL.fullmatch(uri).groups()
     user, _, password = (credentials or "").partition(":")
     hosts, ports = _parse_servers(servers, [])
-    arguments = {
-        "user": unquote(user),
-        "password": unquote(password),
-        "host": ",".join(hosts),
-        "port": ",".join(port or "" for port in ports),
-        "dbname": unquote(name or ""),
-    }
-    return {key: value for key, value in arguments.items() if value} | dict(
-        parse_qsl(query or "", keep_blank_values=True)
-    )
+    address = {"host": ",".join(hosts), "port": ",".join(port or "" for port in ports), "dbname": unquote(name or "")}
+    arguments = {"user": unquote(user), "password": unquote(password)} | address
+    options = dict(parse_qsl(query or "", keep_blank_values=True))
+    return {key: value for key, value in arguments.items() if value} | options
 
 
 def get_sqlite_path(uri: str) -> Path:

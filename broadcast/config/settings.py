@@ -7,7 +7,7 @@ program is loaded).
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -235,14 +235,18 @@ class Settings(SignInSettings, KafkaSettings):
         environ = os.environ if environ is None else environ
         if renamed := [f"{old} is now {RENAMED[old]}." for old in RENAMED if environ.get(old)]:
             raise SettingsError("\n".join(renamed))
-        values = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
+        known = [name.upper() for name in cls.model_fields]
+        values = {name.lower(): environ[name] for name in known if environ.get(name)}
         try:
             settings = cls(**values)
         except ValidationError as problem:
             raise SettingsError("\n".join(map(_describe_error, problem.errors()))) from None
-        settings._misspelling_warnings = _list_misspelling_warnings(
-            environ, {name.upper() for name in cls.model_fields}
-        )
+        settings._misspelling_warnings = [
+            f"{name} is not a setting and does nothing. Did you mean {nearest}?"
+            for name in environ
+            if name not in known and len(name) >= _MIN_NAME_CHARACTERS
+            for nearest in get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
+        ]
         return settings
 
     @property
@@ -298,16 +302,6 @@ def _describe_error(problem: dict) -> str:
     name = str(problem["loc"][0])
     description = Settings.model_fields[name].description
     return f"{name.upper()}: {problem['msg']} (it is {problem['input']!r}). {description}"
-
-
-def _list_misspelling_warnings(names: Iterable[str], known: Collection[str]) -> list[str]:
-    """A sentence for each of `names` that is nearly, but not exactly, one of `known`. Both in upper case."""
-    return [
-        f"{name} is not a setting and does nothing. Did you mean {nearest}?"
-        for name in names
-        if name not in known and len(name) >= _MIN_NAME_CHARACTERS
-        for nearest in get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
-    ]
 
 
 SETTINGS = AppPart[Settings]("settings")

@@ -29,12 +29,9 @@ class Alert:
 
 def select_alerts(alerts: Iterable[Alert], preferences: Preferences, *, mandatory: Collection[str]) -> list[Alert]:
     """The alerts that a page raises: highest priority first, then oldest first, as they would have come in."""
-    unmuted = [
-        a
-        for a in alerts
-        if not preferences.is_alert_muted(priority=a.priority, category=a.category, mandatory=mandatory)
-    ]
-    unmuted.sort(key=lambda alert: (_PRIORITY_ORDER.index(alert.priority), -alert.seq))
-    urgent = [alert for alert in unmuted if alert.priority == Priority.URGENT][:MAX_URGENT_ALERTS]
-    others = [alert for alert in unmuted if alert.priority != Priority.URGENT][:MAX_OTHER_ALERTS]
-    return sorted(urgent + others, key=lambda alert: (_PRIORITY_ORDER.index(alert.priority), alert.seq))
+    urgent, others = [], []
+    for alert in sorted(alerts, key=lambda alert: (_PRIORITY_ORDER.index(alert.priority), -alert.seq)):
+        if not preferences.is_alert_muted(priority=alert.priority, category=alert.category, mandatory=mandatory):
+            (urgent if alert.priority == Priority.URGENT else others).append(alert)
+    raised = urgent[:MAX_URGENT_ALERTS] + others[:MAX_OTHER_ALERTS]
+    return sorted(raised, key=lambda alert: (_PRIORITY_ORDER.index(alert.priority), alert.seq))

@@ -41,57 +41,44 @@ class Card:
     is_from_source: bool = False
 
     def to_payload(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "title": self.title,
-            "content": self.content,
-            "contentHtml": self.content_html,
-            "priority": self.priority,
-            "category": self.category,
-            "senderName": self.sender_name,
-            "createdAt": clock.to_rfc3339(self.created_at),
-            "publishedAt": clock.to_rfc3339(self.published_at),
-            "expiresAt": clock.to_rfc3339(self.expires_at),
-            "requiresAck": self.requires_ack,
-            "ackDueAt": clock.to_rfc3339(self.ack_due_at),
-            "ackRevision": self.ack_revision,
-            "revision": self.revision,
-            "editedAt": clock.to_rfc3339(self.edited_at),
-            "actions": [{"label": link.label, "url": link.url} for link in self.actions],
-            "targetType": self.target_type,
-            "why": self.why,
-            "times": self.times,
-            "repeatedAt": clock.to_rfc3339(self.repeated_at),
-            "fromSource": self.is_from_source,
-        }
+        payload = {name: getattr(self, attribute) for attribute, name in _PAYLOAD_NAMES.items()}
+        for name in _TIME_NAMES:
+            payload[name] = clock.to_rfc3339(payload[name])
+        payload["actions"] = [{"label": link.label, "url": link.url} for link in self.actions]
+        return payload
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]) -> "Card":
-        """Read back what `to_payload` wrote into the log."""
-        return cls(
-            id=payload["id"],
-            title=payload["title"],
-            content=payload["content"],
-            content_html=payload["contentHtml"],
-            priority=payload["priority"],
-            category=payload["category"],
-            sender_name=payload["senderName"],
-            created_at=clock.parse_rfc3339(payload["createdAt"]),
-            published_at=_parse_optional_time(payload["publishedAt"]),
-            expires_at=_parse_optional_time(payload["expiresAt"]),
-            requires_ack=payload["requiresAck"],
-            ack_due_at=_parse_optional_time(payload["ackDueAt"]),
-            revision=payload["revision"],
-            edited_at=_parse_optional_time(payload["editedAt"]),
-            actions=tuple(Link(**link) for link in payload["actions"]),
-            target_type=payload["targetType"],
-            why=payload["why"],
-            times=payload.get("times", 1),  # log events of an earlier version lack these
-            repeated_at=_parse_optional_time(payload.get("repeatedAt")),
-            ack_revision=payload.get("ackRevision", 1),
-            is_from_source=payload.get("fromSource", False),
-        )
+        """Read back what `to_payload` wrote into the log; what an earlier version did not write has its default."""
+        values = {attribute: payload[name] for attribute, name in _PAYLOAD_NAMES.items() if name in payload}
+        for attribute in _TIME_ATTRIBUTES & values.keys():
+            values[attribute] = values[attribute] and clock.parse_rfc3339(values[attribute])
+        values["actions"] = tuple(Link(**link) for link in values["actions"])
+        return cls(**values)
 
 
-def _parse_optional_time(text: str | None) -> datetime | None:
-    return clock.parse_rfc3339(text) if text else None
+_PAYLOAD_NAMES = {
+    "id": "id",
+    "title": "title",
+    "content": "content",
+    "content_html": "contentHtml",
+    "priority": "priority",
+    "category": "category",
+    "sender_name": "senderName",
+    "created_at": "createdAt",
+    "published_at": "publishedAt",
+    "expires_at": "expiresAt",
+    "requires_ack": "requiresAck",
+    "ack_due_at": "ackDueAt",
+    "ack_revision": "ackRevision",
+    "revision": "revision",
+    "edited_at": "editedAt",
+    "actions": "actions",
+    "target_type": "targetType",
+    "why": "why",
+    "times": "times",
+    "repeated_at": "repeatedAt",
+    "is_from_source": "fromSource",
+}
+_TIME_ATTRIBUTES = frozenset(attribute for attribute in _PAYLOAD_NAMES if attribute.endswith("_at"))
+_TIME_NAMES = [_PAYLOAD_NAMES[attribute] for attribute in _TIME_ATTRIBUTES]

@@ -49,13 +49,8 @@ def canonicalize_source(source: str) -> str:
     elif scheme == "urn":
         namespace, colon, specific_part = path.partition(":")
         path = namespace.lower() + colon + specific_part
-    return (
-        (f"{scheme}:" if scheme else "")
-        + (f"//{authority}" if authority is not None else "")
-        + path
-        + _normalize_percent_encoding(query or "")
-        + _normalize_percent_encoding(fragment or "")
-    )
+    prefix = (f"{scheme}:" if scheme else "") + (f"//{authority}" if authority is not None else "")
+    return prefix + path + _normalize_percent_encoding((query or "") + (fragment or ""))
 
 
 def matches_pattern(pattern: str, source: str) -> bool:
@@ -115,16 +110,12 @@ def _normalize_host(host: str) -> str:
 
 def _remove_dot_segments(path: str) -> str:
     """RFC 3986, 5.2.4."""
-    kept_segments: list[str] = []
-    parts = path.split("/")
-    for index, part in enumerate(parts):
-        is_last = index == len(parts) - 1
-        if part == "..":
-            if len(kept_segments) > 1:
-                kept_segments.pop()
-        elif part != ".":
-            kept_segments.append(part)
-            continue
-        if is_last:
-            kept_segments.append("")
+    segments, kept_segments = path.split("/"), []
+    for segment in segments:
+        if segment not in (".", ".."):
+            kept_segments.append(segment)
+        elif segment == ".." and len(kept_segments) > 1:
+            kept_segments.pop()
+    if segments[-1] in (".", ".."):
+        kept_segments.append("")
     return "/".join(kept_segments)

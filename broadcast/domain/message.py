@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,15 +94,15 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
     """Parse a JSON object into a Draft. Raises Invalid with a sentence for each wrong or unknown field."""
     reader = _FieldReader(raw)
     draft = Draft(
-        title=reader.read_field("title", _parse_title),
-        content=reader.read_field("content", parse_content),
+        title=reader.read_field("title", _parse_title, is_required=True),
+        content=reader.read_field("content", parse_content, is_required=True),
         target=_parse_target_fields(reader),
-        priority=reader.read_field("priority", _make_enum_parser(Priority), Priority.NORMAL),
-        category=reader.read_field("category", _parse_category, None),
-        scheduled_at=reader.read_field("scheduledAt", _parse_time, None),
-        expires_at=reader.read_field("expiresAt", _parse_time, None),
+        priority=reader.read_field("priority", partial(_parse_enum, Priority), Priority.NORMAL),
+        category=reader.read_field("category", partial(_parse_line, max_characters=MAX_CATEGORY_CHARACTERS)) or None,
+        scheduled_at=reader.read_field("scheduledAt", _parse_time),
+        expires_at=reader.read_field("expiresAt", _parse_time),
         requires_ack=reader.read_field("requiresAck", _parse_bool, False),
-        ack_due_at=reader.read_field("ackDueAt", _parse_time, None),
+        ack_due_at=reader.read_field("ackDueAt", _parse_time),
         actions=reader.read_field("actions", _parse_links, ()),
         close_sessions=reader.read_field("closeSessions", _parse_bool, False),
         keep_as_draft=reader.read_field("draft", _parse_bool, False),
@@ -116,9 +117,6 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
     return draft
 
 
-_REQUIRED = object()
-
-
 class _FieldReader:
     """Reads fields one by one and collects their problems."""
 
@@ -127,19 +125,19 @@ class _FieldReader:
             raise Invalid({"body": "Send one JSON object."})
         self.raw, self.problems, self.known_names = raw, {}, set()
 
-    def read_field(self, name: str, parse: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
+    def read_field(
+        self, name: str, parse: Callable[[Any], Any], default: Any = None, *, is_required: bool = False
+    ) -> Any:
         self.known_names.add(name)
         value = self.raw.get(name)
-        if value is None:
-            if default is _REQUIRED:
-                self.problems[name] = f"{_get_field_label(name)} is missing."
-                return None
-            return default
         try:
-            return parse(value)
+            if value is not None:
+                return parse(value)
+            if is_required:
+                raise ValueError("is missing")
         except ValueError as problem:
-            self.problems[name] = f"{_get_field_label(name)} {problem}."
-            return None if default is _REQUIRED else default
+            self.problems[name] = f"{_FIELD_LABELS.get(name, f'The {name}')} {problem}."
+        return default
 
     def reject_unknown_fields(self) -> None:
         for name in self.raw.keys() - self.known_names:
@@ -160,10 +158,6 @@ _FIELD_LABELS = {
     "requiresAck": "The field requiresAck",
     "actions": "The buttons",
 }
-
-
-def _get_field_label(name: str) -> str:
-    return _FIELD_LABELS.get(name, f"The {name}")
 
 
 def _parse_text(value: Any) -> str:
@@ -218,18 +212,11 @@ def parse_content(value: Any) -> str:
     return content
 
 
-def _parse_category(value: Any) -> str | None:
-    return _parse_line(value, MAX_CATEGORY_CHARACTERS) or None
-
-
-def _make_enum_parser(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:
-    def parse(value: Any) -> StrEnum:
-        try:
-            return choices(value)
-        except ValueError:
-            raise ValueError(f"must be one of {', '.join(choices)}") from None
-
-    return parse
+def _parse_enum(choices: type[StrEnum], value: Any) -> StrEnum:
+    try:
+        return choices(value)
+    except ValueError:
+        raise ValueError(f"must be one of {', '.join(choices)}") from None
 
 
 def _parse_bool(value: Any) -> bool:
@@ -282,9 +269,9 @@ def parse_target(raw: Any) -> Target:
 
 
 def _parse_target_fields(reader: _FieldReader) -> Target | None:
-    target_type = reader.read_field("targetType", _make_enum_parser(TargetType))
+    target_type = reader.read_field("targetType", partial(_parse_enum, TargetType), is_required=True)
     names = reader.read_field("targetIds", _parse_names, ())
-    match = reader.read_field("targetMatch", _make_enum_parser(RoleMatch), RoleMatch.ANY)
+    match = reader.read_field("targetMatch", partial(_parse_enum, RoleMatch), RoleMatch.ANY)
     except_roles = reader.read_field("exceptRoles", _parse_names, ())
     except_people = reader.read_field("exceptIds", _parse_names, ())
     snapshot = reader.read_field("snapshot", _parse_bool, False)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 from broadcast.base.errors import Invalid
@@ -31,6 +32,9 @@ class QuietHours:
 
     start: time
     end: time
+
+    def to_json(self) -> dict[str, str]:
+        return {"from": f"{self.start:%H:%M}", "to": f"{self.end:%H:%M}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +84,11 @@ class Preferences:
 
     def to_json(self) -> dict[str, Any]:
         """As stored, and as the API shows it."""
-        quiet_hours = self.quiet_hours
-        return {
+        values = {name: getattr(self, attribute) for name, (attribute, _) in _FIELDS.items()}
+        return values | {
             "mutedCategories": list(self.muted_categories),
-            "minimumPriority": self.minimum_priority.value,
-            "quietHours": quiet_hours and {"from": f"{quiet_hours.start:%H:%M}", "to": f"{quiet_hours.end:%H:%M}"},
-            "timeZone": self.time_zone,
+            "quietHours": self.quiet_hours and self.quiet_hours.to_json(),
             "doNotDisturbUntil": clock.to_rfc3339(self.do_not_disturb_until),
-            "theme": self.theme,
-            "desktop": self.desktop,
-            "sound": self.sound,
-            "keys": self.keys,
-            "reading": self.reading,
         }
 
 
@@ -171,13 +168,10 @@ def _parse_time(value: Any) -> datetime:
         raise ValueError("This is not a time with a time zone.") from None
 
 
-def _make_choice_parser(*choices: str) -> Any:
-    def parse(value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"Choose one of {', '.join(choices)}.")
-        return value
-
-    return parse
+def _parse_choice(choices: Collection[str], value: Any) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"Choose one of {', '.join(choices)}.")
+    return value
 
 
 def _parse_bool(value: Any) -> bool:
@@ -192,9 +186,9 @@ _FIELDS = {
     "quietHours": ("quiet_hours", _parse_quiet_hours),
     "timeZone": ("time_zone", _parse_time_zone),
     "doNotDisturbUntil": ("do_not_disturb_until", _parse_time),
-    "theme": ("theme", _make_choice_parser(*THEMES)),
+    "theme": ("theme", partial(_parse_choice, THEMES)),
     "desktop": ("desktop", _parse_bool),
     "sound": ("sound", _parse_bool),
     "keys": ("keys", _parse_bool),
-    "reading": ("reading", _make_choice_parser(*READING_MODES)),
+    "reading": ("reading", partial(_parse_choice, READING_MODES)),
 }

@@ -31,9 +31,6 @@ class FunnelCounts:
     read: int = 0
     acknowledged: int = 0
 
-    def count_done(self, *, requires_ack: bool) -> int:
-        return self.acknowledged if requires_ack else self.read
-
 
 @dataclass(frozen=True, slots=True)
 class BroadcastTotals:
@@ -45,18 +42,13 @@ class BroadcastTotals:
     sent_to: int | None
     would_reach: int | None
 
-    @property
-    def remaining(self) -> int:
-        return self.targeted.recipients - self.gone.recipients
-
-    @property
-    def remaining_done(self) -> int:
-        requires_ack = self.requires_ack
-        return self.targeted.count_done(requires_ack=requires_ack) - self.gone.count_done(requires_ack=requires_ack)
+    def count_done(self, counts: FunnelCounts) -> int:
+        return counts.acknowledged if self.requires_ack else counts.read
 
     @property
     def missing(self) -> int:
-        return self.remaining - self.remaining_done
+        remaining_done = self.count_done(self.targeted) - self.count_done(self.gone)
+        return self.targeted.recipients - self.gone.recipients - remaining_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +121,7 @@ def disclose_stats(totals: BroadcastTotals, *, per_recipient: bool) -> Broadcast
         targeted=totals.targeted.recipients,
         **steps,
         gone=totals.gone.recipients,
-        gone_done=totals.gone.count_done(requires_ack=totals.requires_ack) if per_recipient else None,
+        gone_done=totals.count_done(totals.gone) if per_recipient else None,
         missing=totals.missing if per_recipient else None,
         sent_to=totals.sent_to,
         would_reach=totals.would_reach,

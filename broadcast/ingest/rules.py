@@ -84,11 +84,9 @@ class Rule:
         if not isinstance(data, Mapping):
             return data
         event_fields = {name: value for name, value in data.items() if value is not None}
-        has_own_audience = "targetType" in event_fields  # then the default's names belong to another audience
-        applied_defaults = {
-            name: value for name, value in self.defaults.items() if not (has_own_audience and name in AUDIENCE_FIELDS)
-        }
-        return applied_defaults | event_fields
+        # the default's names belong to the default's audience
+        unused = AUDIENCE_FIELDS if "targetType" in event_fields else ()
+        return {name: value for name, value in self.defaults.items() if name not in unused} | event_fields
 
     def find_refusal(self, draft: Draft) -> str | None:
         """Why this source may not send this draft; None if it may."""

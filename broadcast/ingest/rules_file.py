@@ -81,38 +81,26 @@ def load_rules(path: Path | None, *, should_allow_others: bool = False) -> Rules
         raise SettingsError(f"EVENT_RULES: {path}: write each rule as a table that begins with [[rule]].")
     if not tables:
         raise SettingsError(f"EVENT_RULES: {path} has no [[rule]], so every event would be refused.")
-    lines = _LineLocator(text, len(tables))
-    rules = tuple(_read_rule(table, n, path, lines) for n, table in enumerate(tables, 1))
-    return (*rules, ALLOW_ALL_RULE) if should_allow_others else rules
+    rules = []
+    for index, table in enumerate(tables):
+        try:
+            rules.append(_parse_rule(table))
+        except _RuleError as error:
+            prefix = f"EVENT_RULES: {path}{_describe_line(text, index, len(tables), error.name)}: rule {index + 1}: "
+            raise SettingsError(prefix + (f"{error.name} {error.sentence}" if error.name else error.sentence)) from None
+    return (*rules, ALLOW_ALL_RULE) if should_allow_others else tuple(rules)
 
 
-class _LineLocator:
-    """The lines of rules and fields in the file, which tomllib does not report."""
-
-    def __init__(self, text: str, count: int):
-        self._lines = text.splitlines()
-        self._rule_starts = [n for n, line in enumerate(self._lines) if _RULE_HEADING_PATTERN.match(line)]
-        self._is_reliable = len(self._rule_starts) == count  # else a multi-line string contains a rule header
-
-    def describe_line(self, rule: int, field: str | None) -> str:
-        """`, line 7`, or nothing when it is unknown."""
-        if not self._is_reliable:
-            return ""
-        start = self._rule_starts[rule - 1]
-        end = self._rule_starts[rule] if rule < len(self._rule_starts) else len(self._lines)
-        field_pattern = field and re.compile(rf"""\s*(\[rule\.)?["']?{re.escape(field)}\b""")
-        line_index = next(
-            (n for n in range(start + 1, end) if field_pattern and field_pattern.match(self._lines[n])), start
-        )
-        return f", line {line_index + 1}"
-
-
-def _read_rule(table: dict[str, Any], number: int, path: Path, lines: _LineLocator) -> Rule:
-    try:
-        return _parse_rule(table)
-    except _RuleError as error:
-        prefix = f"EVENT_RULES: {path}{lines.describe_line(number, error.name)}: rule {number}: "
-        raise SettingsError(prefix + (f"{error.name} {error.sentence}" if error.name else error.sentence)) from None
+def _describe_line(text: str, rule_index: int, rule_count: int, field: str | None) -> str:
+    """`, line 7` for a field of a rule, which tomllib does not report; nothing when it is unknown."""
+    lines = text.splitlines()
+    rule_starts = [n for n, line in enumerate(lines) if _RULE_HEADING_PATTERN.match(line)]
+    if len(rule_starts) != rule_count:  # a multi-line string contains a rule header
+        return ""
+    start, end = [*rule_starts, len(lines)][rule_index : rule_index + 2]
+    field_pattern = re.compile(rf"""\s*(\[rule\.)?["']?{re.escape(field)}\b""") if field else None
+    field_lines = (n for n in range(start + 1, end) if field_pattern and field_pattern.match(lines[n]))
+    return f", line {next(field_lines, start) + 1}"
 
 
 def _parse_rule(table: dict[str, Any]) -> Rule:

@@ -22,14 +22,7 @@ from typing import TYPE_CHECKING
 
 from broadcast.base import private_files
 from broadcast.launcher import preflight
-from broadcast.launcher.children import (
-    ROOT,
-    ChildProcesses,
-    LaunchFailed,
-    StopRequested,
-    StopSignals,
-    die_with_parent,
-)
+from broadcast.launcher.children import ROOT, ChildProcesses, LaunchFailed, StopRequested, StopSignals, die_with_parent
 from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
 
 if TYPE_CHECKING:
@@ -42,10 +35,21 @@ _GUNICORN_GRACE_SECONDS = 15.0  # its own graceful_timeout is 10; then it kills 
 _LOOPBACK_OF_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what to query if it listens on all
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Launch or probe, and return the exit code: 0 when asked to stop, 1 on failure."""
     signals = StopSignals.install()
-    options = _make_parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog="broadcast.launcher", description="Start all processes and stop them together."
+    )
+    parser.add_argument(
+        "--end-with-parent",
+        action="store_true",
+        help="stop when the process that started this one is gone (`make run` does: killing make ends the system)",
+    )
+    parser.add_argument(
+        "--probe", action="store_true", help="start nothing; exit with 0 if the system on HOST and PORT is ready"
+    )
+    options = parser.parse_args()
     if options.probe:
         return 0 if _is_ready(os.environ.get("HOST") or "127.0.0.1", int(os.environ.get("PORT") or 8000)) else 1
     if options.end_with_parent:
@@ -85,21 +89,6 @@ def print_line(line: str) -> None:
         print(line, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="broadcast.launcher", description="Start all processes and stop them together."
-    )
-    parser.add_argument(
-        "--end-with-parent",
-        action="store_true",
-        help="stop when the process that started this one is gone (`make run` does: killing make ends the system)",
-    )
-    parser.add_argument(
-        "--probe", action="store_true", help="start nothing; exit with 0 if the system on HOST and PORT is ready"
-    )
-    return parser
 
 
 def _read_settings(environ: Mapping[str, str]) -> "Settings":

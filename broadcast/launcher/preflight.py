@@ -73,11 +73,9 @@ def check_port_is_free(host: str, port: int) -> None:
 
 
 def ensure_secret_key(folder: Path) -> Path:
-    """Create `folder`/secret_key (0600, 64 hexadecimal characters, 256 bits) unless it exists; return its path. It signs
-    cookies, and a restart must sign nobody out.
+    """Create `folder`/secret_key (0600, 256 bits in hexadecimal) unless it exists, and return its path.
 
-    Written to a temporary file and renamed: a launcher killed in between leaves no partial key that breaks later
-    starts.
+    Written to a temporary file and renamed: a launcher killed in between leaves no partial key.
     """
     path = folder / "secret_key"
     if path.exists():

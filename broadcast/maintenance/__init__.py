@@ -1,1 +1,1 @@
-"""Diagnosis: the doctor, loop failures, and the check of the public URL."""
+"""Diagnosis: the doctor and the check of the public URL."""

@@ -12,12 +12,19 @@ from broadcast.store import broadcasts, database, log
 from broadcast.streams.hub import Hub
 
 INTERVAL_SECONDS = 5.0
+_HUB_COUNTERS = {"writes": metrics.stream_writes, "opened": metrics.streams_opened, "closed": metrics.streams_closed}
 _seen: dict[str, int] = {}
 
 
 def update_all(hub: Hub, bus: Bus) -> None:
     """Set every gauge. Needs an application context. Raises when the database is away, after the hub's gauges."""
-    _update_hub(hub)
+    metrics.open_streams.set(len(hub))
+    if hub.head:
+        metrics.log_seq.set(hub.head.seq)
+    for name, total in hub.counters.items():
+        counter_name, _, reason = name.partition(": ")
+        if counter := _HUB_COUNTERS.get(counter_name):
+            (counter.labels(reason) if reason else counter).inc(_compute_increase(name, total))
     for place, total in untrusted_json.rejection_counts.items():
         metrics.redis_unreadable.labels(place).inc(_compute_increase(f"unreadable {place}", total))
     backlogs = [size for connection in hub.connections if (size := connection.backlog_bytes)]
@@ -29,7 +36,9 @@ def update_all(hub: Hub, bus: Bus) -> None:
     metrics.database_connections.labels("in use").set(pool.checkedout())
     metrics.database_connections.labels("idle").set(pool.checkedin())
     _update_tail_lag(hub)
-    _update_scheduler_lag()
+    due_at = broadcasts.get_next_due_at()
+    metrics.scheduler_lag_seconds.set(_seconds_since(due_at) if due_at else 0)
+    metrics.plans_waiting.set(broadcasts.count_awaiting_decision())
 
 
 def _update_tail_lag(hub: Hub) -> None:
@@ -41,28 +50,8 @@ def _update_tail_lag(hub: Hub) -> None:
     metrics.tail_lag_seconds.set(_seconds_since(undelivered[0].at) if undelivered else 0)
 
 
-def _update_scheduler_lag() -> None:
-    due_at = broadcasts.get_next_due_at()
-    metrics.scheduler_lag_seconds.set(_seconds_since(due_at) if due_at else 0)
-    metrics.plans_waiting.set(broadcasts.count_awaiting_decision())
-
-
 def _seconds_since(at: datetime) -> float:
     return max(0.0, (database.get_current_time() - at).total_seconds())
-
-
-def _update_hub(hub: Hub) -> None:
-    metrics.open_streams.set(len(hub))
-    if hub.head:
-        metrics.log_seq.set(hub.head.seq)
-    for name, total in hub.counters.items():
-        increase = _compute_increase(name, total)
-        if name == "writes":
-            metrics.stream_writes.inc(increase)
-        elif name == "opened":
-            metrics.streams_opened.inc(increase)
-        elif name.startswith("closed: "):
-            metrics.streams_closed.labels(name.removeprefix("closed: ")).inc(increase)
 
 
 def _compute_increase(name: str, total: int) -> int:

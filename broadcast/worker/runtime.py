@@ -11,8 +11,7 @@
     gauges      current values → /metrics
     kafka       inbound events → broadcasts, if there are brokers
 
-A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again and calls
-`_clear_problem`.
+A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again.
 """
 
 import contextvars
@@ -37,14 +36,15 @@ from broadcast.actions import retention
 from broadcast.actions.notify import SCHEDULER_WAKEUP
 from broadcast.base import correlation
 from broadcast.base.app_parts import AppPart
+from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
-from broadcast.bus.redis_client import REDIS
+from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.ingest.kafka.bridge import KafkaBridge
-from broadcast.maintenance import loop_failure
 from broadcast.observability import metrics
 from broadcast.store import database, log
+from broadcast.store.availability import is_driver_unavailable
 from broadcast.store.fast.last_used_buffer import LAST_USED_BUFFER
 from broadcast.streams.hub import Hub
 from broadcast.streams.presence import Presence
@@ -148,26 +148,23 @@ class Runtime:
                 metrics.loop_failures.labels(name).inc()
                 if name == "tail":
                     self.first_read_attempted.set()
-                self.problems[name] = loop_failure.describe(problem)
+                self.problems[name] = describe_loop_failure(problem)
                 description = f"{type(problem).__name__}: {problem}"[:300]
                 _log.error("loop.failed", loop=name, problem=description, again_in_seconds=round(pause_seconds, 1))
             gevent.sleep(pause_seconds * random.uniform(0.7, 1))
-
-    def _clear_problem(self, name: str) -> None:
-        self.problems.pop(name, None)
 
     def _repeat(self, name: str, interval_seconds: float, work: Callable[[], None]) -> None:
         while True:
             with self.app.app_context():
                 work()
-            self._clear_problem(name)
+            self.problems.pop(name, None)
             gevent.sleep(interval_seconds)
 
     def _run_tailer(self) -> None:
         if not self.is_started:
             self.tailer.start()
         self.tailer.catch_up()
-        self._clear_problem("tail")
+        self.problems.pop("tail", None)
         self.first_read_attempted.set()
         self.tailer.run()
 
@@ -177,7 +174,7 @@ class Runtime:
 
     def _run_bus(self) -> None:
         def on_connected() -> None:
-            self._clear_problem("bus")
+            self.problems.pop("bus", None)
             self.tailer.notify()
 
         self.bus.listen(Listener(self.tailer.notify, self._on_signal, on_connected))
@@ -202,7 +199,7 @@ class Runtime:
             with self.app.app_context():
                 now = clock.synchronize(database.get_current_time)
                 next_at = self.run_scheduler_once(now)
-            self._clear_problem("clock")
+            self.problems.pop("clock", None)
             wait_seconds = _SCHEDULER_POLL_SECONDS if self.bus.is_healthy else _SCHEDULER_POLL_WITHOUT_BUS_SECONDS
             if next_at is not None:
                 wait_seconds = min(wait_seconds, max(0.01, (next_at - now).total_seconds()))
@@ -236,7 +233,7 @@ class Runtime:
                 self.presence.renew_lease()
                 renew_at = time.monotonic() + self.hub.limits.heartbeat_seconds
             self.presence.write_changes()
-            self._clear_problem("presence")
+            self.problems.pop("presence", None)
             gevent.sleep(_PRESENCE_INTERVAL_SECONDS)
 
     def _run_retention(self) -> None:
@@ -247,11 +244,27 @@ class Runtime:
                 retention.delete_expired(
                     retention.RetentionPolicy.from_settings(SETTINGS.of(self.app)), now=database.get_current_time()
                 )
-            self._clear_problem("retention")
+            self.problems.pop("retention", None)
 
     def _flush_buffers(self) -> None:
         self.receipt_buffer.flush(clock.now(), fanout_idle=self.hub.fanout_idle)
         LAST_USED_BUFFER.of(self.app).flush(clock.now())
+
+
+def describe_loop_failure(problem: Exception) -> str:
+    """Why a loop failed, as a sentence for the console. The log has the original error."""
+    match problem:
+        case TemporarilyUnavailable():
+            return "The database is locked or unavailable."
+        case BroadcastError():
+            return str(problem)
+        case OSError():
+            return f"{problem.strerror or 'A connection failed'}."
+    if isinstance(problem, CONNECTION_ERRORS):
+        return f"Redis {describe_failure(problem)}."
+    if is_driver_unavailable(problem):
+        return "The database is locked or unavailable."
+    return "An unexpected error. The log has it under loop.failed."
 
 
 def start_worker(worker: Any) -> None:

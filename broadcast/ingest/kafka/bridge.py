@@ -1,15 +1,10 @@
-"""The Kafka bridge: records become broadcasts.
+"""The Kafka bridge: records become broadcasts (docs/architecture.md, journey 3).
 
-1. Become the only reader (`elected`), or join the group (`every-worker`).
-2. Poll at most 500 records as raw bytes.
-3. Read each under the contract.
-4. Write them in one transaction (`actions.inbound_events`).
-5. Commit the offsets, only now: after a crash uncommitted records are delivered again, and recognised as duplicates.
-
-While one batch is written the next is polled and read, except when the brokers assign the partitions: then each poll
-may begin a rebalance.
-
-After any error the consumer is discarded, and a new one begins at the committed offsets: no record is ever skipped.
+One worker of all reads every partition (`elected`), or the brokers spread them over all (`every-worker`). Each batch is
+one transaction, and its offsets are committed after it: after a crash its records come again, and are recognised as
+duplicates. While one batch is written the next is polled and read, except when the brokers assign the partitions: then
+each poll may begin a rebalance. After any error the consumer is discarded, and a new one begins at the committed
+offsets: no record is ever skipped.
 """
 
 import contextvars
@@ -32,12 +27,7 @@ from broadcast.domain import clock
 from broadcast.domain.inbound import InboundEvent
 from broadcast.ingest import contract
 from broadcast.ingest.kafka import client
-from broadcast.ingest.kafka.broker_check import (
-    BrokersUnavailable,
-    ConnectionMonitor,
-    check_brokers,
-    describe_missing_topics,
-)
+from broadcast.ingest.kafka.broker_check import BrokersUnavailable, ConnectionMonitor, check_brokers
 from broadcast.ingest.kafka.dead_letter_topic import DeadLetterForwarder
 from broadcast.ingest.rules import RULES
 from broadcast.observability import metrics
@@ -159,7 +149,6 @@ class _ConsumerSession:
         # by partition: the committed offset at the brokers, if this system wrote it
         self._committed_offsets: dict[Any, int | None] = {}
         self._rival_until = 0.0
-        self._missing_topics: list[str] = []
         self._batch_in_flight: tuple[Greenlet, _PolledRecords] | None = None  # its writer, and the batch
         with app.app_context():
             self._actor = inbound_events.get_ingest_actor(now=clock.now())
@@ -169,7 +158,7 @@ class _ConsumerSession:
         self._connection_monitor = ConnectionMonitor(self._consumer, self._settings)
         partitions = self._find_partitions()
         if not partitions:
-            raise BrokersUnavailable(describe_missing_topics(self._missing_topics))
+            raise BrokersUnavailable(self._connection_monitor.describe_missing_topics())
         if self._is_sole_reader:
             self._consumer.assign(partitions)
             self._committed_offsets = self._fetch_committed_offsets()
@@ -203,7 +192,6 @@ class _ConsumerSession:
         from kafka import TopicPartition
 
         numbers_by_topic = self._connection_monitor.fetch_partitions()
-        self._missing_topics = [topic for topic, numbers in numbers_by_topic.items() if not numbers]
         return [TopicPartition(topic, n) for topic, numbers in numbers_by_topic.items() for n in sorted(numbers)]
 
     def process_batch(self) -> None:
@@ -216,15 +204,13 @@ class _ConsumerSession:
         if polled and not self._stop_event.is_set():  # when stopping, they belong to the next worker
             context = contextvars.copy_context()  # as in `runtime`: a greenlet does not inherit it
             self._batch_in_flight = gevent.spawn(context.run, self._write_batch, batch, now), polled
-        if written_records:
-            self._commit_offsets(written_records)
+        self._commit_offsets(written_records)
         if not self._is_sole_reader:
             self.finish_batch()
 
     def finish_batch(self) -> None:
         """Wait for the batch in flight and commit its offsets. Raises its error."""
-        if written_records := self._await_batch_in_flight():
-            self._commit_offsets(written_records)
+        self._commit_offsets(self._await_batch_in_flight())
 
     def _await_batch_in_flight(self) -> _PolledRecords:
         """The records of the batch in flight, once it is written."""
@@ -289,6 +275,8 @@ class _ConsumerSession:
     def _commit_offsets(self, polled: _PolledRecords) -> None:
         from kafka import OffsetAndMetadata
 
+        if not polled:
+            return
         offsets = {where: OffsetAndMetadata(records[-1].next_offset) for where, records in polled.items()}
         self._consumer.commit(offsets, timeout_ms=self._settings.kafka_request_timeout_ms)
         self._committed_offsets |= {where: records[-1].next_offset for where, records in polled.items()}
@@ -304,9 +292,8 @@ class _ConsumerSession:
         if previous_check_at and not self._connection_monitor.is_connected():
             self._reset_lags()
             return self._connection_monitor.failure_reason or "No link to a broker; it is tried again and again."
-        if self._missing_topics:
-            return describe_missing_topics(self._missing_topics)
-        return _RIVAL_CONSUMER if time.monotonic() < self._rival_until else None
+        rival_problem = _RIVAL_CONSUMER if time.monotonic() < self._rival_until else None
+        return self._connection_monitor.describe_missing_topics() or rival_problem
 
     def _record_lag(self, partition: Any) -> None:
         high_watermark = self._consumer.highwater(partition)

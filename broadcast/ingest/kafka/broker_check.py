@@ -4,7 +4,6 @@ kafka-python retries for ever and reports errors only in its log, so each connec
 are public, as /readyz is: they have no address, no name, and no text of a library.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _SIGN_IN_ENDED = "The brokers end the sign-in without a word: see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
+_FOREIGN_SERVER = (
+    "What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker, or expects another KAFKA_SECURITY_PROTOCOL than {}."
+)
 _NO_BROKER_ANSWERS = "No broker answers at KAFKA_BOOTSTRAP_SERVERS."
 
 
@@ -30,6 +32,7 @@ class ConnectionMonitor:
     def __init__(self, consumer: "KafkaConsumer", settings: Settings):
         self._consumer, self._settings = consumer, settings
         self.failure_reason: str | None = None
+        self._missing_topics: list[str] = []
         manager = consumer._manager
         connect = manager._connect
 
@@ -61,7 +64,8 @@ class ConnectionMonitor:
             made(transport)
 
         def failed(problem: Exception) -> None:
-            guess = _SIGN_IN_ENDED if began else _describe_foreign_server(self._settings)
+            protocol = self._settings.kafka_security_protocol
+            guess = _SIGN_IN_ENDED if began else _FOREIGN_SERVER.format(protocol)
             self._note(_describe_failure(problem, self._settings) or self._prefer_known_reason(guess), address, problem)
 
         connection._sasl_authenticate, connection.connection_made = authenticate_noted, made_and_read_to_its_end
@@ -86,7 +90,18 @@ class ConnectionMonitor:
         except KafkaError as problem:
             _log.info("kafka.away", problem=f"{type(problem).__name__}: {problem}"[:300])
             raise BrokersUnavailable(self.failure_reason or _NO_BROKER_ANSWERS) from None
-        return {topic: cluster.partitions_for_topic(topic) or set() for topic in self._settings.kafka_topics}
+        partitions = {topic: cluster.partitions_for_topic(topic) or set() for topic in self._settings.kafka_topics}
+        self._missing_topics = [topic for topic, numbers in partitions.items() if not numbers]
+        return partitions
+
+    def describe_missing_topics(self) -> str | None:
+        """The topics that `fetch_partitions` did not find, as a sentence; None if it found all."""
+        if not self._missing_topics:
+            return None
+        return (
+            f"The brokers have no topic {', '.join(self._missing_topics)}, or do not show it to this system. "
+            "It is never made by itself: create it, or mend KAFKA_TOPICS."
+        )
 
     async def _refresh_metadata(self, milliseconds: int) -> None:
         """Refresh the topics' metadata, in kafka-python's own loop."""
@@ -124,25 +139,17 @@ def _read_to_the_end(transport: Any) -> None:
     transport._sock_recv = receive_before_the_end
 
 
-def describe_missing_topics(topics: Sequence[str]) -> str:
-    names = ", ".join(topics)
-    return (
-        f"The brokers have no topic {names}, or do not show it to this system. It is never made by itself: create it, or "
-        "mend KAFKA_TOPICS."
-    )
-
-
 def check_brokers(settings: Settings) -> str | None:
     """Log in and look for the topics, as the bridge does. Return a problem as a sentence, or None, in bounded time."""
     consumer = client.create_consumer(settings)
     try:
-        partitions_by_topic = ConnectionMonitor(consumer, settings).fetch_partitions()
+        monitor = ConnectionMonitor(consumer, settings)
+        monitor.fetch_partitions()
+        return monitor.describe_missing_topics()
     except BrokersUnavailable as error:
         return str(error)
     finally:
         client.close_consumer(consumer)
-    missing_topics = [topic for topic, numbers in partitions_by_topic.items() if not numbers]
-    return describe_missing_topics(missing_topics) if missing_topics else None
 
 
 def _describe_failure(problem: Exception, settings: Settings) -> str | None:
@@ -163,10 +170,3 @@ def _describe_failure(problem: Exception, settings: Settings) -> str | None:
         return f"The brokers do not speak TLS as KAFKA_SECURITY_PROTOCOL {settings.kafka_security_protocol} says."
     words = ("refused", "unreachable", "dns", "timed out", "resolve")
     return _NO_BROKER_ANSWERS if isinstance(problem, OSError) or any(word in text for word in words) else None
-
-
-def _describe_foreign_server(settings: Settings) -> str:
-    return (
-        "What answers at KAFKA_BOOTSTRAP_SERVERS is no Kafka broker, or expects another KAFKA_SECURITY_PROTOCOL than "
-        f"{settings.kafka_security_protocol}."
-    )

@@ -64,7 +64,7 @@ class PartitionRecords(Fetcher.PartitionRecords):
 
     def _is_skipped(self, batch: RecordBatch) -> bool:
         """Whether the batch was aborted or is empty. Raises Undecodable."""
-        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.producer_id > -1:
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if batch.is_control_batch:
                 if batch.is_abort_marker():
@@ -86,14 +86,12 @@ class PartitionRecords(Fetcher.PartitionRecords):
             _log.error("kafka.undecodable", **where, exc_info=problem)
         position = RecordPosition(tp.topic, tp.partition, first_offset, last_offset=last_offset)
         record = InboundRecord(raw.data[:MAX_VALUE_BYTES], position=position, full_size_bytes=len(raw.data))
-        return DecodedRecord(record, last_offset + 1, _build_rejection(position, problem))
-
-
-def _build_rejection(position: RecordPosition, problem: Exception) -> Rejection:
-    offset_range = format_offsets(position.offset, position.last_offset)
-    batch_text = f"The batch of the record{'s' * ('-' in offset_range)} {offset_range}"
-    if isinstance(problem, TooLarge):
-        limit = f"{MAX_BATCH_BYTES // 2**20} MiB once it is decompressed; no more is read"
-        return Rejection("size", f"{batch_text} is larger than {limit}.")
-    cause = str(problem) if isinstance(problem, Undecodable) else f"{type(problem).__name__}, see the log"
-    return Rejection("undecodable", f"{batch_text} cannot be read: {cause}.")
+        offset_range = format_offsets(first_offset, last_offset)
+        batch_text = f"The batch of the record{'s' * ('-' in offset_range)} {offset_range}"
+        if isinstance(problem, TooLarge):
+            limit = f"{MAX_BATCH_BYTES // 2**20} MiB once it is decompressed; no more is read"
+            rejection = Rejection("size", f"{batch_text} is larger than {limit}.")
+        else:
+            cause = str(problem) if isinstance(problem, Undecodable) else f"{type(problem).__name__}, see the log"
+            rejection = Rejection("undecodable", f"{batch_text} cannot be read: {cause}.")
+        return DecodedRecord(record, last_offset + 1, rejection)

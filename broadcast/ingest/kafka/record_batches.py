@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from kafka.record.util import calc_crc32c
+from kafka.record.util import calc_crc32c, decode_varint
 
 from broadcast.domain.inbound import MAX_VALUE_BYTES, InboundRecord, RecordPosition, Rejection
 from broadcast.ingest.kafka.decompression import Undecodable, decompress
@@ -28,7 +28,6 @@ _V1_HEADER = struct.Struct(">qiIbbq")
 _V0_HEADER = struct.Struct(">qiIbb")
 _V1_CRC_START = 16
 _CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
-_MAX_VARINT_BYTES = 10
 _MAX_TIMESTAMP_MS = 2**63  # fits into databases and Kafka's own tools
 
 
@@ -149,9 +148,6 @@ class RecordBatch:
     def is_control_batch(self) -> bool:
         """Whether it marks the end of a transaction and has no records."""
         return self.magic == 2 and bool(self._attributes & 0x20)
-
-    def has_producer_id(self) -> bool:
-        return self.producer_id > -1
 
     def is_abort_marker(self) -> bool:
         """Whether this control batch aborts its transaction. Raises Undecodable."""
@@ -295,13 +291,10 @@ def _decode_bytes(data: bytes, position: int, end: int, max_bytes: int) -> tuple
 
 def _decode_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     """A zigzag number, and the position after it. Raises Undecodable."""
-    if position < end and data[position] < 0x80:  # most numbers are one byte
-        return (data[position] >> 1) ^ -(data[position] & 1), position + 1
-    raw = shift = 0
-    for byte in data[position : min(end, position + _MAX_VARINT_BYTES)]:
-        position += 1
-        raw |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (raw >> 1) ^ -(raw & 1), position
-        shift += 7
-    raise Undecodable("one of its numbers has no end")
+    try:
+        number, position = decode_varint(data, position)
+    except (IndexError, ValueError):
+        raise Undecodable("one of its numbers has no end") from None
+    if position > end:
+        raise Undecodable("one of its numbers has no end")
+    return number, position

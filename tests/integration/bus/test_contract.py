@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from broadcast.base import untrusted_json
-from broadcast.bus.local import LocalBus
-from broadcast.bus.protocol import Bus, Listener
+from broadcast.bus.protocol import Bus, Listener, LocalBus
 from broadcast.bus.redis import RedisBus
 from tests.support.system import wait_for as eventually
 

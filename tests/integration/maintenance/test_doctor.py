@@ -16,7 +16,7 @@ from broadcast.domain import clock
 from broadcast.factory import create_app
 from broadcast.launcher.children import ChildProcesses
 from broadcast.launcher.redis_server import choose_socket_path, find_server, start_redis
-from broadcast.maintenance import doctor, public_check
+from broadcast.maintenance import doctor
 from broadcast.store.database import db
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
@@ -131,7 +131,7 @@ def test_no_sentence_of_the_doctor_has_the_name_of_an_error(make_app, client, mo
     away = {"redis_url": f"redis://{nobody}/0", "kafka_bootstrap_servers": [nobody]}
     app = make_app(**away, oidc_issuer=f"http://{nobody}", oidc_client_id="broadcast")
     with app.app_context():
-        found = doctor.run_checks(app) + public_check.check_public_url(f"http://{nobody}", token=None)
+        found = doctor.run_checks(app) + doctor.check_public_url(f"http://{nobody}", token=None)
     assert {finding.part for finding in found if finding.state == "failure"} == {"redis", "kafka", "sign-in", "proxy"}
     for finding in found:
         assert not _CLASS.search(finding.sentence)
@@ -201,12 +201,12 @@ def proxy():
 
 @pytest.mark.parametrize(("holds_back", "state"), [(False, "ok"), (True, "failure")])
 def test_proxy_that_holds_a_stream_back_is_found(proxy, monkeypatch, holds_back: bool, state: str):
-    monkeypatch.setattr(public_check, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(doctor, "_PUBLIC_TIMEOUT_SECONDS", 1.0)
     proxy.holds_back = holds_back
-    found = public_check.check_public_url(f"http://127.0.0.1:{proxy.server_port}", token="any")
+    found = doctor.check_public_url(f"http://127.0.0.1:{proxy.server_port}", token="any")
     assert [(finding.part, finding.state) for finding in found] == [("proxy", "ok"), ("stream", state)]
 
 
 def test_address_where_nobody_is_is_a_failure():
-    [finding] = public_check.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
+    [finding] = doctor.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
     assert finding.state == "failure"

@@ -12,7 +12,7 @@ import pytest
 
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
-from broadcast.maintenance import doctor, public_check
+from broadcast.maintenance import doctor
 from tests.support.background import serve_in_thread
 from tests.support.ports import find_free_port
 
@@ -35,6 +35,11 @@ def production(**changes) -> list[doctor.Finding]:
 def test_careless_setting_of_production_says_what_to_set(changes: dict, says: str):
     warned = [finding.sentence for finding in production(**changes) if finding.state == "warning"]
     assert any(says in sentence for sentence in warned), warned
+
+
+def test_findings_are_not_added_to_the_settings():
+    settings = Settings.load({"APP_ENV": "production", "SECRET_KEY": secrets.token_hex(32)})
+    assert list(doctor._check_settings(settings)) == list(doctor._check_settings(settings))
 
 
 def test_limit_on_open_files_that_is_too_low_is_named(monkeypatch):
@@ -92,20 +97,20 @@ def server() -> Iterator[ThreadingHTTPServer]:
 )
 def test_answer_of_a_proxy_becomes_a_sentence(server, statuses: tuple[int, int], says: str):
     server.statuses = statuses
-    found = public_check.check_public_url(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
+    found = doctor.check_public_url(f"http://127.0.0.1:{server.server_port}", token="any")[-1]
     assert found.state == "failure"
     assert found.sentence.endswith(says)
 
 
 def test_address_that_cannot_be_reached_says_why(server):
     server.statuses = (200, 200)
-    [tls] = public_check.check_public_url(f"https://127.0.0.1:{server.server_port}", token=None)
+    [tls] = doctor.check_public_url(f"https://127.0.0.1:{server.server_port}", token=None)
     assert tls.sentence.endswith("cannot be reached: the server there does not speak TLS.")
-    [nobody] = public_check.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
+    [nobody] = doctor.check_public_url(f"http://127.0.0.1:{find_free_port()}", token=None)
     assert nobody.sentence.endswith("cannot be reached: nothing listens there.")
-    [unknown] = public_check.check_public_url("http://nowhere.invalid", token=None)
+    [unknown] = doctor.check_public_url("http://nowhere.invalid", token=None)
     assert unknown.sentence.endswith("cannot be reached: its host name is not known.")
     for address in ("http://127.0.0.1:port", "nonsense", "http://[::1"):
-        [unreadable] = public_check.check_public_url(address, token=None)
+        [unreadable] = doctor.check_public_url(address, token=None)
         assert unreadable.sentence.endswith(".")
         assert unreadable.state == "failure"

@@ -7,7 +7,7 @@ import redis
 from sqlalchemy.exc import OperationalError
 
 from broadcast.base.errors import Invalid, TemporarilyUnavailable
-from broadcast.maintenance.loop_failure import describe
+from broadcast.worker.runtime import describe_loop_failure
 
 
 def locked() -> sqlite3.OperationalError:
@@ -31,4 +31,4 @@ def locked() -> sqlite3.OperationalError:
     ],
 )
 def test_failure_of_a_loop_is_a_sentence(problem: Exception, sentence: str):
-    assert sentence in describe(problem)
+    assert sentence in describe_loop_failure(problem)
