@@ -9,8 +9,12 @@ from sqlalchemy.orm import Session
 from broadcast.actions import notify, passwords
 from broadcast.actions.sessions import append_session_ended_events, format_session_key
 from broadcast.actions.tokens import end_token_streams, hash_token
-from broadcast.actions.user_fields import clean_display_name
-from broadcast.actions.users import append_viewer_changed_event, ensure_admin_remains, get_user_for_update
+from broadcast.actions.users import (
+    append_viewer_changed_event,
+    clean_display_name,
+    ensure_admin_remains,
+    get_user_for_update,
+)
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain.actor import Actor

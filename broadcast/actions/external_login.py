@@ -5,16 +5,14 @@ identity, so that a username reassigned at the provider opens nobody's account h
 """
 
 from datetime import datetime, timedelta
-from functools import partial
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify
-from broadcast.actions.sessions import begin_session, end_replaced_session, end_row
-from broadcast.actions.user_fields import read_user_fields
-from broadcast.actions.users import add_user, change_roles, ensure_admin_remains, get_user_for_update
+from broadcast.actions.sessions import SignInClient, begin_session, end_replaced_session, end_row
+from broadcast.actions.users import add_user, change_roles, ensure_admin_remains, get_user_for_update, read_user_fields
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity, ProviderLogout, ProviderTrust
@@ -28,43 +26,31 @@ _LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a logout token i
 _LOGOUT_TOKEN_REUSED = "This logout token has already been used."
 
 
-def sign_in(
-    identity: ExternalIdentity,
-    *,
-    trust: ProviderTrust,
-    address: str | None,
-    user_agent: str | None,
-    now: datetime,
-    replaced_token: str | None = None,
-) -> str:
+def sign_in(identity: ExternalIdentity, *, trust: ProviderTrust, client: SignInClient, now: datetime) -> str:
     """Start a session for an externally authenticated user, in one transaction; return its token.
 
     Roles are replaced by the provider's, if it sends any; an unknown role is skipped and logged, and the last
-    administrator keeps that role. `replaced_token` is the token of this browser's previous session, which ends. Raises
-    SignInRefused with the reason.
+    administrator keeps that role. Raises SignInRefused with the reason.
     """
-    sign_in_once = partial(_sign_in_once, identity, trust, replaced_token, now, address=address, user_agent=user_agent)
     try:
-        return sign_in_once()
+        return _sign_in_once(identity, trust, client, now)
     except IntegrityError:  # two concurrent first sign-ins: the identity is linked now
-        return sign_in_once()
+        return _sign_in_once(identity, trust, client, now)
 
 
-def _sign_in_once(
-    identity: ExternalIdentity, trust: ProviderTrust, replaced_token: str | None, now: datetime, **client: str | None
-) -> str:
+def _sign_in_once(identity: ExternalIdentity, trust: ProviderTrust, client: SignInClient, now: datetime) -> str:
     with write_transaction() as session:
         _refuse_ended_session(session, identity)
         user = _find_user(session, identity, trust, now) or _add_user(session, identity, trust, now)
         if user.disabled_at:
             raise SignInRefused(f"The account of {user.username} is disabled. Ask an administrator to enable it.")
         has_log_events = identity.roles is not None and _sync_roles(session, user, identity, now)
-        has_log_events |= end_replaced_session(session, replaced_token, now)
+        has_log_events |= end_replaced_session(session, client, now)
         token = begin_session(
             session,
             user,
-            **client,
-            now=now,
+            client,
+            now,
             issuer=None if identity.issuer == PROXY_ISSUER else identity.issuer,
             provider_session=identity.provider_session,
             vouched_by=identity.issuer,

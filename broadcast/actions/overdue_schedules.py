@@ -1,4 +1,6 @@
-"""Hold scheduled broadcasts until a user decides: single ones when they fall due, many after an outage or a restore."""
+"""Hold scheduled broadcasts until a user decides: single ones when they fall due, many after an outage, a restore, or the
+loss of committed events.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,10 +9,11 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from broadcast.actions import notify
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_expiry_reason
 from broadcast.domain.permissions import Permission
-from broadcast.store import audit, broadcasts, users
+from broadcast.store import audit, broadcasts, log, users
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
@@ -35,6 +38,21 @@ def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) ->
         return  # two workers start for the first time at once
     if suspended_ids:
         _log.warning("scheduler.stood_still", since=last_run_at.isoformat(), plans=len(suspended_ids))
+
+
+def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
+    """Start a new epoch as committed events of `lost_epoch` are gone, unless another worker did; return whether.
+
+    Every earlier cursor is answered with RESET. Scheduled broadcasts wait: they may have been sent in the lost part.
+    """
+    with write_transaction() as session:
+        new_epoch = log.start_epoch(session, expected_epoch=lost_epoch)
+        if new_epoch:
+            suspended_count = suspend_all(session, now=now)
+            detail = {"lost": lost_epoch, "epoch": new_epoch, "plans": suspended_count}
+            audit.record(session, SYSTEM, "log.epoch", "log", None, now=now, **detail)
+    notify.notify_workers()
+    return new_epoch is not None
 
 
 def suspend_all(session: Session, *, now: datetime) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify
-from broadcast.actions.user_fields import read_role_names
+from broadcast.actions.users import read_role_names
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import EveryoneAudience, make_retired_role_name

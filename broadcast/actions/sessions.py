@@ -6,6 +6,7 @@ away.
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,21 +28,22 @@ from broadcast.store.transactions import write_transaction
 RECENT_SIGN_IN = timedelta(minutes=10)  # lets users without a password here confirm something
 
 
+@dataclass(frozen=True, slots=True)
+class SignInClient:
+    """The browser that signs in. `replaced_token` is the token of its previous session, which ends."""
+
+    address: str | None = None
+    user_agent: str | None = None
+    replaced_token: str | None = None
+
+
 def sign_in(
-    username: str,
-    password: str,
-    *,
-    address: str | None,
-    user_agent: str | None,
-    now: datetime,
-    is_admin_only: bool = False,
-    replaced_token: str | None = None,
+    username: str, password: str, *, client: SignInClient, now: datetime, is_admin_only: bool = False
 ) -> tuple[str, int]:
-    """Check a password and start a session; return its token and the user id. Raises SignInRefused,
-    TemporarilyUnavailable.
+    """Check a password and start a session; return its token and the user id. Raises SignInRefused.
 
     Unknown names, disabled accounts, wrong passwords, and (with `is_admin_only`) users who are not administrators get
-    the same answer after the same time. `replaced_token` is the token of this browser's previous session, which ends.
+    the same answer after the same time.
     """
     user = people.get_by_username(username)
     password_hash = user.password_hash if user and not user.disabled_at else None
@@ -53,8 +55,8 @@ def sign_in(
         # check again what changed during verification: somebody else may know the old password
         if user.password_hash != password_hash or user.disabled_at or (is_admin_only and not user.is_admin):
             raise SignInRefused()
-        has_ended_session = end_replaced_session(session, replaced_token, now)
-        token = begin_session(session, user, address=address, user_agent=user_agent, now=now)
+        has_ended_session = end_replaced_session(session, client, now)
+        token = begin_session(session, user, client, now)
     if has_ended_session:
         notify.notify_workers()
     return token, user_id
@@ -63,10 +65,9 @@ def sign_in(
 def begin_session(
     session: Session,
     user: User,
-    *,
-    address: str | None,
-    user_agent: str | None,
+    client: SignInClient,
     now: datetime,
+    *,
     issuer: str | None = None,
     provider_session: str | None = None,
     **detail: str,
@@ -82,23 +83,20 @@ def begin_session(
             user_id=user.id,
             created_at=now,
             seen_at=now,
-            address=address,
-            agent=user_agent and user_agent[:200],
+            address=client.address,
+            agent=client.user_agent and client.user_agent[:200],
             issuer=issuer,
             provider_session=provider_session,
         )
     )
     by = Actor(user.id, user.name)
-    audit.record(session, by, "person.signed_in", "person", user.id, now=now, address=address, **detail)
+    audit.record(session, by, "person.signed_in", "person", user.id, now=now, address=client.address, **detail)
     return token
 
 
-def end_replaced_session(session: Session, token: str | None, now: datetime) -> bool:
-    """End the session of `token` in this transaction: its browser signs in again, and the old cookie may be copied.
-
-    False when there is no such open session.
-    """
-    row = token and people.get_open_session(session, hash_token(token))
+def end_replaced_session(session: Session, client: SignInClient, now: datetime) -> bool:
+    """End the previous session of this browser: the old cookie may be copied. False when there is no open one."""
+    row = client.replaced_token and people.get_open_session(session, hash_token(client.replaced_token))
     if not row:
         return False
     user = session.get(User, row.user_id)
@@ -117,10 +115,7 @@ def sign_out(session_id: int, *, by: Actor, now: datetime) -> None:
 
 
 def end_session(session_id: int, *, by: Actor, now: datetime) -> None:
-    """End one session of a user and its streams; idempotent.
-
-    Raises Forbidden, NotFound, TemporarilyUnavailable.
-    """
+    """End one session of a user and its streams; idempotent. Raises NotFound."""
     with write_transaction() as session:
         row = session.get(UserSession, session_id)
         if row is None or (row.user_id != by.user_id and not by.may(Permission.PEOPLE)):
@@ -135,7 +130,7 @@ def end_sessions(user_id: int, *, by: Actor, now: datetime, kept_session_id: int
     """Sign a user out everywhere and close their streams on every worker. Users may do that to themselves.
 
     `kept_session_id` is a session to keep; without it the streams of tokens end too (a program reconnects, as its token
-    stays valid). Raises Forbidden, NotFound, TemporarilyUnavailable.
+    stays valid). Raises NotFound.
     """
     if by.user_id != user_id:
         by.require(Permission.PEOPLE)

@@ -42,7 +42,7 @@ class Bob:
     def _begin_session(self, now: datetime) -> str:
         with write_transaction() as session:
             user = users.get_user_for_update(session, self.id)
-            return sessions.begin_session(session, user, address=None, user_agent=None, now=now)
+            return sessions.begin_session(session, user, sessions.SignInClient(), now)
 
     def find(self, source: Any) -> dict[str, Credential | None]:
         return {
