@@ -30,14 +30,11 @@ def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) ->
         with write_transaction() as session:
             is_first = broadcasts.record_scheduler_run(session, previous_run=last_run_at, now=now)
             had_outage = is_first and last_run_at is not None and now - last_run_at > grace
-            suspended_ids = []
-            if had_outage:
-                suspended_ids = broadcasts.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
-            _record_audit(session, suspended_ids, DecisionReason.STANDSTILL, now)
+            suspended = had_outage and _suspend(session, DecisionReason.STANDSTILL, now, due_until=now)
     except IntegrityError:
         return  # two workers start for the first time at once
-    if suspended_ids:
-        _log.warning("scheduler.stood_still", since=last_run_at.isoformat(), plans=len(suspended_ids))
+    if suspended:
+        _log.warning("scheduler.stood_still", since=last_run_at.isoformat(), plans=suspended)
 
 
 def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
@@ -57,8 +54,13 @@ def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
 
 def suspend_all(session: Session, *, now: datetime) -> int:
     """After a restore, suspend every scheduled broadcast, as it may have been moved and sent; return how many."""
-    suspended_ids = broadcasts.require_decision(session, DecisionReason.RESTORED)
-    _record_audit(session, suspended_ids, DecisionReason.RESTORED, now)
+    return _suspend(session, DecisionReason.RESTORED, now)
+
+
+def _suspend(session: Session, reason: DecisionReason, now: datetime, *, due_until: datetime | None = None) -> int:
+    suspended_ids = broadcasts.require_decision(session, reason, due_until=due_until)
+    for broadcast_id in suspended_ids:
+        _record_audit(session, broadcast_id, reason, now)
     return len(suspended_ids)
 
 
@@ -79,7 +81,7 @@ def suspend_unsendable(
             sendable.append(broadcast)
             continue
         broadcast.decision_reason = reason.value
-        _record_audit(session, [broadcast.id], reason, now)
+        _record_audit(session, broadcast.id, reason, now)
         _log.warning("scheduler.plan_waits", broadcast=broadcast.id, reason=reason.value)
     return sendable
 
@@ -92,6 +94,5 @@ def _is_planner_allowed(broadcast: Broadcast, permissions_by_user: dict[int, fro
     return required <= permissions_by_user.get(broadcast.planned_by_id, frozenset())
 
 
-def _record_audit(session: Session, ids: Sequence[int], reason: DecisionReason, now: datetime) -> None:
-    for broadcast_id in ids:
-        audit.record(session, SYSTEM, "broadcast.waits", "broadcast", broadcast_id, now=now, reason=reason.sentence)
+def _record_audit(session: Session, broadcast_id: int, reason: DecisionReason, now: datetime) -> None:
+    audit.record(session, SYSTEM, "broadcast.waits", "broadcast", broadcast_id, now=now, reason=reason.sentence)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, event, inspect, text
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, event, inspect
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from broadcast.domain import audience as audiences
@@ -14,6 +14,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Link
 from broadcast.domain.search_tokens import tokenize_distinct
 from broadcast.store.database import db
+from broadcast.store.types import partial_index
 
 
 def build_search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
@@ -24,9 +25,6 @@ def build_search_words(title: str, content: str, category: str | None, sender_na
 def _default_search_words(context: Any) -> str:
     row = context.get_current_parameters()
     return build_search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
-
-
-_IS_QUARANTINED = text("quarantine_reason IS NOT NULL AND status = 'DRAFT'")
 
 
 class Broadcast(db.Model):
@@ -45,15 +43,9 @@ class Broadcast(db.Model):
         Index("ix_broadcasts_requires_ack_status", "requires_ack", "status"),
         Index("ix_broadcasts_status_scheduled_at", "status", "scheduled_at"),
         Index("ix_broadcasts_status_expires_at", "status", "expires_at"),
-        Index(
-            "ix_broadcasts_sender_id_drafts", "sender_id",
-            sqlite_where=text("status = 'DRAFT'"), postgresql_where=text("status = 'DRAFT'"),
-        ),
-        Index(
-            "ix_broadcasts_source_collapse_key", "source", "collapse_key",
-            sqlite_where=text("collapse_key IS NOT NULL"), postgresql_where=text("collapse_key IS NOT NULL"),
-        ),
-        Index("ix_broadcasts_quarantined", "source_owner", sqlite_where=_IS_QUARANTINED, postgresql_where=_IS_QUARANTINED),
+        partial_index("ix_broadcasts_sender_id_drafts", "sender_id", where="status = 'DRAFT'"),
+        partial_index("ix_broadcasts_source_collapse_key", "source", "collapse_key", where="collapse_key IS NOT NULL"),
+        partial_index("ix_broadcasts_quarantined", "source_owner", where="quarantine_reason IS NOT NULL AND status = 'DRAFT'"),
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -89,7 +89,7 @@ def _describe_overdue(title: str, missing: int | None) -> str:
 def _list_problems() -> Iterator[ActionItem]:
     """The problems of the health page, without the doctor's slow checks."""
     runtime, settings = RUNTIME.current, SETTINGS.current
-    health_url = url_for("console.health.health")
+    health_url = url_for("console.system.health")
     if waiting := dead_letters.count_by_status()[DeadLetterStatus.WAITING.value]:
         subject = "dead letter is" if waiting == 1 else "dead letters are"
         yield ActionItem(f"{waiting:,} {subject} waiting.", "/console/dead-letters", "Dead letters")
