@@ -1,30 +1,68 @@
-"""What changes an account: its name, its password, its preferences, and its deletion."""
+"""One account: the first administrator, and the name, password, preferences and deletion of any."""
 
 import secrets
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify, passwords
 from broadcast.actions.sessions import append_session_ended_events, format_session_key
 from broadcast.actions.tokens import end_token_streams, hash_token
 from broadcast.actions.users import (
+    add_user,
     append_viewer_changed_event,
     clean_display_name,
     ensure_admin_remains,
     get_user_for_update,
+    read_user_fields,
 )
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
-from broadcast.domain.actor import Actor
+from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import Permission
 from broadcast.domain.preferences import Preferences, parse_preferences
-from broadcast.store import audit, past_viewers, receipts, users
+from broadcast.store import audit, invitations, past_viewers, receipts, users
 from broadcast.store.models import User, UserSession
 from broadcast.store.transactions import write_transaction
 
 _WRONG_CURRENT_PASSWORD = "Your current password is incorrect."
+_WRONG_CODE = "This setup code is not valid. Use the newest code that was printed. Each code works once."
+_ALREADY_SET_UP = "There is an administrator already. Sign in, or ask an administrator for an account."
+
+
+def create_setup_code(*, now: datetime) -> str | None:
+    """Create a code for the first administrator; the previous one becomes void. None when there is an administrator.
+
+    It is shown where the system is started, so that a stranger who finds the page first can do nothing.
+    """
+    with write_transaction() as session:
+        if users.has_administrator():
+            return None
+        code = "-".join(secrets.token_hex(2) for _ in range(5))  # 80 bits, in groups that can be read out
+        invitations.replace_setup_code(session, hash_token(code), at=now)
+    return code
+
+
+def create_first_administrator(code: str, username: str, password: str, *, name: str | None, now: datetime) -> int:
+    """Consume the code and create the first administrator; return the id. Raises Invalid, Conflict."""
+    if users.has_administrator():
+        raise Conflict(_ALREADY_SET_UP)
+    username, name, roles = read_user_fields(username, name, ["admin"])
+    passwords.check_password(password, username=username, name=name)
+    password_hash = passwords.hash_password(password)
+    try:
+        with write_transaction() as session:
+            if users.has_administrator():
+                raise Conflict(_ALREADY_SET_UP)
+            if not invitations.consume_setup_code(session, hash_token(code.strip().lower())):
+                raise Invalid({"code": _WRONG_CODE})
+            user = add_user(session, username, name, roles, password_hash=password_hash, now=now)
+            audit.record(session, SYSTEM, "person.first_administrator", "person", user.id, now=now, username=username)
+            return user.id
+    except IntegrityError:
+        raise Invalid({"username": f"There is a user called {username} already."}) from None
 
 
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
@@ -44,9 +82,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
 
     Personal data is removed, except in the audit and in the sender names of sent broadcasts. Receipts stay, as those of
     a former user. Drafts and scheduled broadcasts stay for others to continue; a scheduled one that falls due waits for
-    a decision. The username becomes available again.
-
-    Raises Invalid, NotFound, Conflict (the last administrator).
+    a decision. The username becomes available again. Raises Invalid, NotFound, Conflict (the last administrator).
     """
     by.require(Permission.PEOPLE)
     with write_transaction() as session:

@@ -98,10 +98,7 @@ def write_message(
 
 
 def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
-    """Copy a draft into the columns. `set_audience` sets the audience, the caller sets the status.
-
-    `html` is its content, rendered before the transaction, so that nobody waits for a lock while Markdown renders.
-    """
+    """Copy a draft and its rendered text into the columns. `set_audience` sets the audience, the caller the status."""
     broadcast.title = draft.title
     broadcast.content = draft.content
     broadcast.content_html = html

@@ -41,21 +41,12 @@ def save_audience(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -
         raise Conflict(f"There is an audience called {name} already.") from None
 
 
-def save_template(
-    template_id: int | None,
-    *,
-    name: str,
-    title: str,
-    content: str,
-    priority: str,
-    category: str,
-    by: Actor,
-    now: datetime,
-) -> int:
+def save_template(template_id: int | None, typed: dict[str, str], *, by: Actor, now: datetime) -> int:
     """Save a template, a new one without `template_id`; return its id. Raises Invalid, NotFound, Conflict (name)."""
     by.require(Permission.WRITE)
-    values = {"name": " ".join(name.split()), "title": " ".join(title.split()), "content": content.replace("\0", "")}
-    values |= {"priority": priority or Priority.NORMAL.value, "category": " ".join(category.split()) or None}
+    values: dict[str, Any] = {name: " ".join(typed[name].split()) for name in ("name", "title", "category")}
+    values |= {"category": values["category"] or None, "content": typed["content"].replace("\0", "")}
+    values |= {"priority": typed["priority"] or Priority.NORMAL.value}
     values |= {"variables": _read_variables(values), "updated_at": now}
     try:
         return _save(MessageTemplate, "template", template_id, values, by, now)

@@ -63,9 +63,8 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
     """Remove a role from all users and delete it.
 
     A live broadcast to it disappears for those who received it through this role alone; a scheduled one that would
-    reach nobody becomes a draft. Users whom a broadcast excludes by this role stay excluded, by name.
-
-    Raises NotFound, Conflict (a console role, or a concurrent reference to it).
+    reach nobody becomes a draft. Users whom a broadcast excludes by this role stay excluded, by name. Raises NotFound,
+    Conflict (a console role, or a concurrent reference to it).
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)

@@ -77,23 +77,20 @@ def begin_session(
     """Create a session in this transaction; return its token, which is stored nowhere. `detail` goes into the audit.
     `issuer` is the provider that authenticated it, and may end it.
     """
-    token = secrets.token_urlsafe(32)
-    user.first_sign_in_at = user.first_sign_in_at or now
-    session.add(
-        UserSession(
-            token_hash=hash_token(token),
-            user_id=user.id,
-            created_at=now,
-            seen_at=now,
-            address=client.address,
-            agent=client.user_agent and client.user_agent[:200],
-            issuer=issuer,
-            provider_session=provider_session,
-        )
-    )
+    values = {"address": client.address, "agent": client.user_agent and client.user_agent[:200]}
+    _, token = _add_row(session, user, now, **values, issuer=issuer, provider_session=provider_session)
     by = Actor(user.id, user.name)
     audit.record(session, by, "person.signed_in", "person", user.id, now=now, address=client.address, **detail)
     return token
+
+
+def _add_row(session: Session, user: User, now: datetime, **values: Any) -> tuple[UserSession, str]:
+    """A new session in this transaction, and its token."""
+    token = secrets.token_urlsafe(32)
+    user.first_sign_in_at = user.first_sign_in_at or now
+    row = UserSession(token_hash=hash_token(token), user_id=user.id, created_at=now, seen_at=now, **values)
+    session.add(row)
+    return row, token
 
 
 def end_replaced_session(session: Session, client: SignInClient, now: datetime) -> bool:
@@ -139,17 +136,7 @@ def _create_embedded_session(user_id: int, origin: str, token_id: int, now: date
             raise Invalid({"username": "The account is disabled."})
         if open_session := _find_embedded_session(user_id, origin, token_id, now):  # another tab of the user was faster
             return open_session
-        user.first_sign_in_at = user.first_sign_in_at or now
-        row = UserSession(
-            token_hash=hash_token(secrets.token_urlsafe(32)),  # of a token that nobody has
-            user_id=user_id,
-            created_at=now,
-            seen_at=now,
-            agent=f"Inbox in {origin}",
-            origin=origin,
-            token_id=token_id,
-        )
-        session.add(row)
+        row, _ = _add_row(session, user, now, agent=f"Inbox in {origin}", origin=origin, token_id=token_id)
         session.flush()
         by = Actor(user.id, user.name)
         audit.record(session, by, "person.embedded", "person", user.id, now=now, origin=origin, site=token.label)

@@ -20,7 +20,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import audit, invitations, log, past_viewers
 from broadcast.store import users as people
 from broadcast.store.database import ROW_LOCK
-from broadcast.store.models import Role, User, UserRole
+from broadcast.store.models import User, UserRole
 from broadcast.store.transactions import write_transaction
 
 MAX_ROLES = 200  # per user
@@ -180,9 +180,7 @@ def _replace_role_rows(session: Session, user: User, roles: set[str]) -> None:
     """Set a user's roles to exactly these; missing roles are created."""
     if "admin" in roles:
         invitations.delete_setup_code(session)  # an administrator exists now, however created
-    for name in sorted(people.find_missing_roles(roles)):
-        session.add(Role(name=name))
-    session.flush()
+    people.add_missing_roles(session, roles)
     user.role_rows = [row for row in user.role_rows if row.role_name in roles]
     user.role_rows += [UserRole(role_name=name) for name in sorted(roles - user.roles)]
 

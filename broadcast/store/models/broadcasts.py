@@ -246,10 +246,7 @@ def build_audience(
     except_role_names: Iterable[str],
     except_user_ids: Iterable[int],
 ) -> Audience:
-    """The audience of a stored broadcast, from its columns and its rows in the four tables above.
-
-    Raises ValueError for a draft whose audience is not chosen yet.
-    """
+    """The audience of a stored broadcast. Raises ValueError for a draft whose audience is not chosen yet."""
     match kind:
         case "everyone":
             base = audiences.EveryoneAudience()

@@ -34,8 +34,8 @@ _log = structlog.get_logger(__name__)
 
 class OidcProvider:
     """One provider. Its metadata and keys are loaded at the first sign-in and cached; an unknown key triggers one
-    refresh. `start_login` and `complete_login` need the request context and block. They raise
-    IdentityProviderUnavailable.
+    refresh. `start_login` and `complete_login` need the request context. All that follows a call
+    to the provider blocks and raises IdentityProviderUnavailable.
     """
 
     def __init__(self, app: Flask, settings: Settings):
@@ -83,10 +83,7 @@ class OidcProvider:
         return self._to_external_identity(claims, id_token_claims)
 
     def parse_logout_token(self, logout_token: str) -> ProviderLogout:
-        """Validate a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.6).
-
-        Raises Invalid, IdentityProviderUnavailable.
-        """
+        """Validate a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.6). Raises Invalid."""
         unsigned = Invalid({"logout_token": "This was not signed by the provider."})
         with self._translate_errors("oidc.logout_refused", unsigned):
             claims = self._decode_signed(logout_token)

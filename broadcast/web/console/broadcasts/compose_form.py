@@ -78,10 +78,7 @@ def from_typed(typed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict[str, Any]:
-    """The form values of a stored broadcast given in its public fields; times are in UTC.
-
-    `usernames` maps the ids of the users it names to their usernames.
-    """
+    """The form values of a broadcast's public fields, times in UTC. `usernames` maps the ids it names to usernames."""
     form = build_empty_form() | {name: fields[name] or "" for name in ("title", "content", "priority", "category")}
     form |= from_target(fields, usernames)
     form |= {name: (fields[name] or "")[:16] for name in TIME_FIELDS} | {"timeZone": "UTC"}

@@ -57,7 +57,7 @@ def save_template(template_id: int | None = None):
     form = {name: request.form.get(name, "").replace("\0", "") for name in _TEMPLATE_FIELDS}
     try:
         raise_if_resumed()
-        library.save_template(template_id, **form, by=current_identity().actor, now=clock.now())
+        library.save_template(template_id, form, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         return _render_form(form, to_form_errors(problem, "name"), template_id), problem.status
     return redirect_to("console.library.index", "Template saved.")

@@ -125,10 +125,7 @@ def bulk_action():
 
 
 def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:
-    """The number of successes, and a sentence for each refusal.
-
-    Raises TemporarilyUnavailable: what was done before stays done.
-    """
+    """The number of successes, and a sentence for each refusal. After TemporarilyUnavailable, earlier ones stay done."""
     done, refused = 0, []
     for broadcast_id in ids:
         try:

@@ -124,13 +124,11 @@ def _describe_effect(broadcast: Broadcast, name: str) -> str:
 
 def _find_rules_naming(name: str) -> list[int]:
     """The numbers of the rules in the rules file that name the role."""
-    numbers = []
-    for number, rule in enumerate(RULES.current, 1):
-        targets = rule.defaults.get("targetIds") if rule.defaults.get("targetType") == "ROLE" else None
-        is_default = name in [*(targets or ()), *(rule.defaults.get("exceptRoles") or ())]
-        if is_default or f"role:{name}" in (rule.audiences or ()):
-            numbers.append(number)
-    return numbers
+    return [
+        number
+        for number, rule in enumerate(RULES.current, 1)
+        if roles.names_role(rule.defaults, name) or f"role:{name}" in (rule.audiences or ())
+    ]
 
 
 def sort_role_names(names: Iterable[str]) -> list[str]:
