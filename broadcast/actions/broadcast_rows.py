@@ -51,21 +51,14 @@ def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: st
 
 
 def build_draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
-    """The columns of an empty draft with an empty audience."""
+    """The columns of an empty draft with an empty audience; the others have defaults."""
     return {
         "status": Status.DRAFT.value,
-        "revision": 1,
         "title": "",
         "content": "",
         "content_html": "",
         "priority": Priority.NORMAL.value,
         "audience_kind": "users",
-        "match_all": False,
-        "has_exceptions": False,
-        "is_snapshot": False,
-        "is_held": False,
-        "times": 1,
-        "ack_revision": 1,
         "sender_id": by.user_id,
         "sender_name": by.name,
         "created_at": now,

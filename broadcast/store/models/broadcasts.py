@@ -1,6 +1,7 @@
 """Broadcasts and their audiences; saved audiences and message templates."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,10 @@ def build_search_words(title: str, content: str, category: str | None, sender_na
 def _default_search_words(context: Any) -> str:
     row = context.get_current_parameters()
     return build_search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
+
+
+# what a card has under the same name as a broadcast
+_CARD_ATTRIBUTES = [field.name for field in fields(Card) if field.name not in ("actions", "is_from_source")]
 
 
 class Broadcast(db.Model):
@@ -149,28 +154,9 @@ class Broadcast(db.Model):
         return f"Sent to you{others}"
 
     def to_card(self) -> Card:
+        values = {name: getattr(self, name) for name in _CARD_ATTRIBUTES}
         return Card(
-            id=self.id,
-            title=self.title,
-            content=self.content,
-            content_html=self.content_html,
-            priority=self.priority,
-            category=self.category,
-            sender_name=self.sender_name,
-            created_at=self.created_at,
-            published_at=self.published_at,
-            expires_at=self.expires_at,
-            requires_ack=self.requires_ack,
-            ack_due_at=self.ack_due_at,
-            revision=self.revision,
-            edited_at=self.edited_at,
-            actions=tuple(Link(**link) for link in self.actions),
-            target_type=self.target_type,
-            why=self.why,
-            times=self.times,
-            repeated_at=self.repeated_at,
-            ack_revision=self.ack_revision,
-            is_from_source=self.source is not None,
+            **values, actions=tuple(Link(**link) for link in self.actions), is_from_source=self.source is not None
         )
 
 
