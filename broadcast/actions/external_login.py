@@ -23,7 +23,6 @@ from broadcast.store.transactions import write_transaction
 
 _log = structlog.get_logger(__name__)
 _LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a logout token is valid, or a sign-in takes
-_LOGOUT_TOKEN_REUSED = "This logout token has already been used."
 
 
 def sign_in(identity: ExternalIdentity, *, trust: ProviderTrust, client: SignInClient, now: datetime) -> str:
@@ -40,7 +39,8 @@ def sign_in(identity: ExternalIdentity, *, trust: ProviderTrust, client: SignInC
 
 def _sign_in_once(identity: ExternalIdentity, trust: ProviderTrust, client: SignInClient, now: datetime) -> str:
     with write_transaction() as session:
-        _refuse_ended_session(session, identity)
+        if provider_sessions.has_ended(session, identity):
+            raise SignInRefused("You were signed out at your organisation. Please sign in again.")
         user = _find_user(session, identity, trust, now) or _add_user(session, identity, trust, now)
         if user.disabled_at:
             raise SignInRefused(f"The account of {user.username} is disabled. Ask an administrator to enable it.")
@@ -58,18 +58,6 @@ def _sign_in_once(identity: ExternalIdentity, trust: ProviderTrust, client: Sign
     if has_log_events:
         notify.notify_workers()
     return token
-
-
-def _refuse_ended_session(session: Session, identity: ExternalIdentity) -> None:
-    """Refuse a user whom the provider signed out while they were on their way here. Raises SignInRefused."""
-    if identity.asserted_at is not None and provider_sessions.has_ended(
-        session,
-        identity.issuer,
-        subject=identity.subject,
-        provider_session=identity.provider_session,
-        authenticated_at=identity.asserted_at,
-    ):
-        raise SignInRefused("You were signed out at your organisation. Please sign in again.")
 
 
 def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
@@ -159,16 +147,14 @@ def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
     by = _get_provider_actor(logout.issuer)
     try:
         with write_transaction() as session:
-            if provider_sessions.is_known_logout(session, logout):
-                raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED})
             provider_sessions.save_logout(session, logout)
             provider_sessions.delete_expired(session, before=now - _LOGOUT_TOKEN_RETENTION)
             session.flush()
             ended_sessions = provider_sessions.list_affected_sessions(session, logout)
             for row in ended_sessions:
                 end_row(session, row, "person.session_ended", by=by, now=now, ended=row.id)
-    except IntegrityError:  # the same logout token, twice at once
-        raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED}) from None
+    except IntegrityError:
+        raise Invalid({"logout_token": "This logout token has already been used."}) from None
     if ended_sessions:
         notify.notify_workers()
     return len(ended_sessions)

@@ -24,7 +24,7 @@ from broadcast.store import audit
 from broadcast.store.models import MessageTemplate, SavedAudience
 from broadcast.store.transactions import write_transaction
 
-_Item = type[SavedAudience] | type[MessageTemplate]
+_MODELS = {"audience": SavedAudience, "template": MessageTemplate}
 _NAME_INVALID = "Enter a name of 1 to 80 characters."
 
 
@@ -36,7 +36,7 @@ def save_audience(name: str, raw: dict[str, Any], *, by: Actor, now: datetime) -
         raise Invalid({"name": _NAME_INVALID})
     resolve_audience(parse_target(raw))
     try:
-        return _save(SavedAudience, "audience", None, {"name": name, "target": raw, "created_at": now}, by, now)
+        return _save("audience", None, {"name": name, "target": raw, "created_at": now}, by, now)
     except IntegrityError:
         raise Conflict(f"There is an audience called {name} already.") from None
 
@@ -49,25 +49,15 @@ def save_template(template_id: int | None, typed: dict[str, str], *, by: Actor, 
     values |= {"priority": typed["priority"] or Priority.NORMAL.value}
     values |= {"variables": _read_variables(values), "updated_at": now}
     try:
-        return _save(MessageTemplate, "template", template_id, values, by, now)
+        return _save("template", template_id, values, by, now)
     except IntegrityError:
         raise Conflict(f"There is a template called {values['name']} already.") from None
 
 
-def delete_audience(saved_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a saved audience; broadcasts made with it do not change. Raises NotFound."""
-    _delete(SavedAudience, "audience", saved_id, by, now)
-
-
-def delete_template(template_id: int, *, by: Actor, now: datetime) -> None:
-    """Delete a template. Raises NotFound."""
-    _delete(MessageTemplate, "template", template_id, by, now)
-
-
-def _save(model: _Item, noun: str, row_id: int | None, values: dict[str, Any], by: Actor, now: datetime) -> int:
+def _save(noun: str, row_id: int | None, values: dict[str, Any], by: Actor, now: datetime) -> int:
     """Store these columns. Raises IntegrityError for a taken name."""
     with write_transaction() as session:
-        row = _get(session, model, noun, row_id) if row_id else model(created_by=by.user_id)
+        row = _get(session, noun, row_id) if row_id else _MODELS[noun](created_by=by.user_id)
         for column, value in values.items():
             setattr(row, column, value)
         session.add(row)
@@ -76,16 +66,17 @@ def _save(model: _Item, noun: str, row_id: int | None, values: dict[str, Any], b
         return row.id
 
 
-def _delete(model: _Item, noun: str, row_id: int, by: Actor, now: datetime) -> None:
+def delete(noun: str, row_id: int, *, by: Actor, now: datetime) -> None:
+    """Delete an "audience" or a "template"; broadcasts made with it do not change. Raises NotFound."""
     by.require(Permission.WRITE)
     with write_transaction() as session:
-        row = _get(session, model, noun, row_id)
+        row = _get(session, noun, row_id)
         audit.record(session, by, f"{noun}.deleted", noun, row.id, now=now, name=row.name)
         session.delete(row)
 
 
-def _get(session: Session, model: _Item, noun: str, row_id: int) -> Any:
-    if (row := session.get(model, row_id)) is None:
+def _get(session: Session, noun: str, row_id: int) -> Any:
+    if (row := session.get(_MODELS[noun], row_id)) is None:
         raise NotFound(f"There is no such {noun}.")
     return row
 

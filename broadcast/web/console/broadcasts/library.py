@@ -66,7 +66,7 @@ def save_template(template_id: int | None = None):
 @blueprint.post("/templates/<int:template_id>/delete")
 @allow(Permission.WRITE)
 def delete_template(template_id: int):
-    library.delete_template(template_id, by=current_identity().actor, now=clock.now())
+    library.delete("template", template_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.library.index", "Template deleted.")
 
 
@@ -99,7 +99,7 @@ def create_draft(template_id: int):
 @blueprint.post("/audiences/<int:saved_id>/delete")
 @allow(Permission.WRITE)
 def delete_audience(saved_id: int):
-    library.delete_audience(saved_id, by=current_identity().actor, now=clock.now())
+    library.delete("audience", saved_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.library.index", "Audience deleted. Existing broadcasts are not affected.")
 
 
