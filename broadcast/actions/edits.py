@@ -55,7 +55,10 @@ def save_draft(
     Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition.
     """
     by.require(Permission.WRITE)
-    message = _prepare_if_valid(draft)
+    try:
+        message = draft and prepare_message(draft)
+    except Invalid:
+        message = None
     with write_transaction() as session:
         if broadcast_id is None:
             broadcast_rows.check_draft_quota(by)
@@ -78,13 +81,6 @@ def save_draft(
             broadcast.updated_at = now
             broadcast_rows.set_empty_audience(session, broadcast)
         return SavedDraft(broadcast.id, broadcast.version)
-
-
-def _prepare_if_valid(draft: Draft | None) -> PreparedMessage | None:
-    try:
-        return draft and prepare_message(draft)
-    except Invalid:
-        return None
 
 
 def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:

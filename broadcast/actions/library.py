@@ -9,15 +9,9 @@ from sqlalchemy.orm import Session
 from broadcast.actions.audiences import resolve_audience
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.content import markdown, message_templates
+from broadcast.domain import message
 from broadcast.domain.actor import Actor
-from broadcast.domain.message import (
-    MAX_CATEGORY_CHARACTERS,
-    MAX_CONTENT_BYTES,
-    Priority,
-    is_single_line,
-    is_visible_line,
-    parse_target,
-)
+from broadcast.domain.message import Priority, is_single_line, is_visible_line, parse_target
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
 from broadcast.store import audit
@@ -88,14 +82,14 @@ def _read_variables(values: dict[str, str | None]) -> list[str]:
         problems["name"] = _NAME_INVALID
     if not is_visible_line(values["title"], 400):
         problems["title"] = "Enter a title of 1 to 400 characters."
-    if is_blank(values["content"]) or len(values["content"].encode("utf-8", "replace")) > MAX_CONTENT_BYTES:
-        problems["content"] = f"Enter a text of at most {MAX_CONTENT_BYTES:,} bytes."
+    if is_blank(values["content"]) or len(values["content"].encode("utf-8", "replace")) > message.MAX_CONTENT_BYTES:
+        problems["content"] = f"Enter a text of at most {message.MAX_CONTENT_BYTES:,} bytes."
     if values["priority"] not in set(Priority):
         problems["priority"] = "Choose one of the priorities."
     if values["category"] and (
-        len(values["category"]) > MAX_CATEGORY_CHARACTERS or not is_single_line(values["category"])
+        len(values["category"]) > message.MAX_CATEGORY_CHARACTERS or not is_single_line(values["category"])
     ):
-        problems["category"] = f"A category has at most {MAX_CATEGORY_CHARACTERS} characters."
+        problems["category"] = f"A category has at most {message.MAX_CATEGORY_CHARACTERS} characters."
     if problems:
         raise Invalid(problems)
     names = message_templates.list_variables(values["title"], values["content"])

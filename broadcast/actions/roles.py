@@ -23,8 +23,6 @@ from broadcast.store import audit, log, roles, users
 from broadcast.store.models import Broadcast, Role
 from broadcast.store.transactions import write_transaction
 
-_ROLE_IN_USE = "Somebody else used this role at the same time. Nothing has changed. Please try again."
-_BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
 _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row
 
 
@@ -111,7 +109,9 @@ def _change_role(name: str) -> Iterator[tuple[Session, Role]]:
                 raise NotFound("There is no such role.")
             yield session, role
     except IntegrityError:
-        raise Conflict(_ROLE_IN_USE) from None
+        raise Conflict(
+            "Somebody else used this role at the same time. Nothing has changed. Please try again."
+        ) from None
 
 
 def _clean_unused_name(name: str) -> str:
@@ -131,4 +131,4 @@ def _read_role_name(name: str) -> str:
 
 def _refuse_built_in(name: str) -> None:
     if name in CONSOLE_ROLES:
-        raise Conflict(_BUILT_IN_ROLE.format(name))
+        raise Conflict(f"The role {name} is built in and cannot be renamed or deleted.")

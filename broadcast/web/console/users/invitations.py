@@ -40,7 +40,9 @@ def invite():
     form = request.form
     try:
         raise_if_resumed()
-        _require_password_login()
+        if SETTINGS.current.password_sign_in == "administrators":
+            problem = "Only administrators can use a password. Other users sign in through your organisation."
+            raise Invalid({"ids": problem})
         valid_for, by = timedelta(days=SETTINGS.current.invitation_days), current_identity().actor
         created = actions.invite_users(_read_user_ids(), valid_for=valid_for, by=by, now=clock.now())
     except Invalid as invalid:
@@ -111,11 +113,6 @@ def _read_user_ids() -> list[int]:
     if problems:
         raise Invalid(problems)
     return ids
-
-
-def _require_password_login() -> None:
-    if SETTINGS.current.password_sign_in == "administrators":
-        raise Invalid({"ids": "Only administrators can use a password. Other users sign in through your organisation."})
 
 
 def _build_link(token: str) -> str:

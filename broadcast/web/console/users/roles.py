@@ -63,7 +63,8 @@ def rename(name: str):
 def delete(name: str):
     """Requires a ticked confirmation if a user has the role or a broadcast names it."""
     _require_known_role(name)
-    if _is_used(name) and not request.form.get("understood"):
+    is_used = users.count_users_by_role().get(name) or roles.list_broadcasts(name, limit=1)
+    if is_used and not request.form.get("understood"):
         return _render_role(name, name, {"understood": "Confirm that you understand what this means."}), Invalid.status
     actions.delete(name, by=current_identity().actor, now=clock.now())
     return redirect_to("roles.listing", f"The role {name} is deleted.")
@@ -103,10 +104,6 @@ def _render_role(name: str, typed: str, errors: dict[str, str]) -> str:
 def _require_known_role(name: str) -> None:
     if name not in CONSOLE_ROLES and roles.get(name) is None:
         raise NotFound("There is no such role.")
-
-
-def _is_used(name: str) -> bool:
-    return bool(users.count_users_by_role().get(name)) or bool(roles.list_broadcasts(name, limit=1))
 
 
 def _describe_effect(broadcast: Broadcast, name: str) -> str:
