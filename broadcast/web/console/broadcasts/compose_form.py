@@ -32,7 +32,8 @@ _MAX_ROLES = 500  # ticked roles
 # characters of a draft's field: what fits in the end and room to shorten it, and 50,000 usernames of 20
 _MAX_CHARACTERS_BY_FIELD = {
     "title": 5 * message.MAX_TITLE_CHARACTERS, "content": 2 * message.MAX_CONTENT_BYTES,
-    "people": 1_000_000, "exceptPeople": 1_000_000, "url1": 2 * message.MAX_URL_CHARACTERS, "url2": 2 * message.MAX_URL_CHARACTERS,
+    "people": 1_000_000, "exceptPeople": 1_000_000,
+    "url1": 2 * message.MAX_URL_CHARACTERS, "url2": 2 * message.MAX_URL_CHARACTERS,
 }  # fmt: skip
 _DEFAULT_MAX_CHARACTERS = 200
 
