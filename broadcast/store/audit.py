@@ -173,11 +173,14 @@ def _apply_filters(query: Select, filters: AuditFilters) -> Select:
         is_matching_user = AuditEntry.actor_id.in_(select(User.id).where(search.matches_user(filters.who)))
         is_matching_name = func.lower(AuditEntry.actor_name).contains(filters.who.lower(), autoescape=True)
         query = query.where(or_(is_matching_name, is_matching_user))
-    conditions = [
-        (filters.what, AuditEntry.action.startswith(filters.what, autoescape=True)),
-        (filters.object_type, AuditEntry.object_type == filters.object_type),
-        (filters.object_id, AuditEntry.object_id == filters.object_id),
-        (filters.since, AuditEntry.at >= filters.since),
-        (filters.until, AuditEntry.at < filters.until),
-    ]
-    return query.where(*(condition for value, condition in conditions if value))
+    if filters.what:
+        query = query.where(AuditEntry.action.startswith(filters.what, autoescape=True))
+    if filters.object_type:
+        query = query.where(AuditEntry.object_type == filters.object_type)
+    if filters.object_id:
+        query = query.where(AuditEntry.object_id == filters.object_id)
+    if filters.since:
+        query = query.where(AuditEntry.at >= filters.since)
+    if filters.until:
+        query = query.where(AuditEntry.at < filters.until)
+    return query
