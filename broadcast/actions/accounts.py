@@ -8,16 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify, passwords
+from broadcast.actions import users as user_actions
 from broadcast.actions.sessions import append_session_ended_events, format_session_key
 from broadcast.actions.tokens import end_token_streams, hash_token
-from broadcast.actions.users import (
-    add_user,
-    append_viewer_changed_event,
-    clean_display_name,
-    ensure_admin_remains,
-    get_user_for_update,
-    read_user_fields,
-)
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain.actor import SYSTEM, Actor
@@ -49,7 +42,7 @@ def create_first_administrator(code: str, username: str, password: str, *, name:
     """Consume the code and create the first administrator; return the id. Raises Invalid, Conflict."""
     if users.has_administrator():
         raise Conflict(_ALREADY_SET_UP)
-    username, name, roles = read_user_fields(username, name, ["admin"])
+    username, name, roles = user_actions.read_user_fields(username, name, ["admin"])
     passwords.check_password(password, username=username, name=name)
     password_hash = passwords.hash_password(password)
     try:
@@ -58,7 +51,7 @@ def create_first_administrator(code: str, username: str, password: str, *, name:
                 raise Conflict(_ALREADY_SET_UP)
             if not invitations.consume_setup_code(session, hash_token(code.strip().lower())):
                 raise Invalid({"code": _WRONG_CODE})
-            user = add_user(session, username, name, roles, password_hash=password_hash, now=now)
+            user = user_actions.add_user(session, username, name, roles, password_hash=password_hash, now=now)
             audit.record(session, SYSTEM, "person.first_administrator", "person", user.id, now=now, username=username)
             return user.id
     except IntegrityError:
@@ -68,9 +61,9 @@ def create_first_administrator(code: str, username: str, password: str, *, name:
 def rename(user_id: int, name: str, *, by: Actor, now: datetime) -> None:
     """Correct a user's name. Broadcasts already sent keep the old name. Raises Invalid, NotFound."""
     by.require(Permission.PEOPLE)
-    name = clean_display_name(name)
+    name = user_actions.clean_display_name(name)
     with write_transaction() as session:
-        user = get_user_for_update(session, user_id)
+        user = user_actions.get_user_for_update(session, user_id)
         if user.name == name:
             return
         audit.record(session, by, "person.renamed", "person", user.id, now=now, before=user.name, after=name)
@@ -86,10 +79,10 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
     """
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
-        user = get_user_for_update(session, user_id)
+        user = user_actions.get_user_for_update(session, user_id)
         if typed_username.strip().lower() != user.username:
             raise Invalid({"typedUsername": f"Type {user.username} to confirm."})
-        ensure_admin_remains(session, user)
+        user_actions.ensure_admin_remains(session, user)
         user_details = {"username": user.username, "name": user.name}
         audit.record(session, by, "person.deleted", "person", user.id, now=now, **user_details)
         for token in users.list_user_tokens(session, user.id):
@@ -97,7 +90,7 @@ def delete(user_id: int, *, typed_username: str, by: Actor, now: datetime) -> No
         past_viewers.close_current_periods(session, User.id == user.id, at=now)
         users.bump_membership_version(session)
         users.anonymize(session, user, at=now)
-        append_viewer_changed_event(session, user, now)
+        user_actions.append_viewer_changed_event(session, user, now)
     notify.notify_workers()
 
 
@@ -112,7 +105,7 @@ def change_password(current_password: str, new_password: str, *, by: Actor, now:
     passwords.check_password(new_password, username=user.username, name=user.name)
     password_hash, token = passwords.hash_password(new_password), secrets.token_urlsafe(32)
     with write_transaction() as session:
-        if get_user_for_update(session, by.user_id).password_hash != old_hash:  # changed concurrently
+        if user_actions.get_user_for_update(session, by.user_id).password_hash != old_hash:  # changed concurrently
             raise Invalid({"current": _WRONG_CURRENT_PASSWORD})
         _store_password(session, by.user_id, password_hash, by=by, now=now, kept_session_id=kept_session_id)
         session.get(UserSession, kept_session_id).token_hash = hash_token(token)
@@ -147,7 +140,7 @@ def _store_password(
     session: Session, user_id: int, password_hash: str, *, by: Actor, now: datetime, kept_session_id: int | None = None
 ) -> None:
     """Store a password hash; every session but `kept_session_id` ends."""
-    user = get_user_for_update(session, user_id)
+    user = user_actions.get_user_for_update(session, user_id)
     user.password_hash = password_hash
     ended_ids = users.end_sessions(session, [user.id], at=now, kept_session_id=kept_session_id)
     audit.record(session, by, "person.password", "person", user.id, now=now)

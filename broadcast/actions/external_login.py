@@ -79,9 +79,9 @@ def _find_user(session: Session, identity: ExternalIdentity, trust: ProviderTrus
             "You signed in, but your username has letters that are not allowed here. Ask an administrator for help."
         )
     if identity.subject is not None:
-        user_id = users.get_id_by_external_identity(session, identity.issuer, identity.subject)
-        if user_id is not None:
-            return get_user_for_update(session, user_id)
+        linked = session.get(LinkedIdentity, (identity.issuer, identity.subject))
+        if linked is not None:
+            return get_user_for_update(session, linked.user_id)
     if not identity.is_username_verified:
         raise SignInRefused("Your organisation has not verified your e-mail address yet.")
     user_by_name = users.get_by_username(identity.username.strip()[:65])

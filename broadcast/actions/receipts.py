@@ -148,10 +148,7 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
 
 
 def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Dismiss the alerts of messages on every page of this user. The messages stay as they are, and count as seen.
-
-    A message that is shown again or reminded of later alerts again.
-    """
+    """Dismiss the alerts of these messages everywhere, until they are shown again or reminded of; they count as seen."""
     return _write_columns("dismissed", ids, lambda item: True, by, now, reached="first_seen_at", dismissed_at=now)
 
 

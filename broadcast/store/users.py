@@ -33,7 +33,7 @@ from broadcast.store.models import (
     UserRole,
     UserSession,
 )
-from broadcast.store.search import index_users, list_user_candidates, matches_user, reindex_user, remove_user
+from broadcast.store.search import index_users, list_user_candidates, matches_user, remove_user
 
 FORMER_USER_NAME = "A former user"
 _preferences_query = PreparedQuery(select(User.preferences).where(User.id == bindparam("user_id", type_=BigInteger)))
@@ -47,12 +47,6 @@ def get_by_username(username: str) -> User | None:
     if "\0" in username:
         return None  # PostgreSQL cannot store such text and raises an error
     return db.session.scalar(select(User).where(User.username == normalize_username(username)))
-
-
-def get_id_by_external_identity(session: Session, issuer: str, subject: str) -> int | None:
-    """The id of the user linked to that account at the provider."""
-    row = session.get(LinkedIdentity, (issuer, subject))
-    return row and row.user_id
 
 
 def get_external_identity(user_id: int, issuer: str) -> LinkedIdentity | None:
@@ -266,7 +260,8 @@ def rename(session: Session, user: User, name: str) -> None:
         broadcast.sender_name = name
     user.name = name
     session.flush()
-    reindex_user(session, user)
+    remove_user(session, user)
+    index_users(session, [(user.id, user.username, user.name)])
 
 
 def count_unsent_by_status(user_id: int) -> dict[str, int]:

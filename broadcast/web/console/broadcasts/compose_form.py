@@ -64,8 +64,7 @@ def build_empty_form() -> dict[str, Any]:
 
 def from_typed(typed: Mapping[str, Any]) -> dict[str, Any]:
     """Saved form values, completed with every field that the form has now."""
-    form = build_empty_form()
-    return form | {name: value for name, value in typed.items() if name in form}
+    return {name: typed.get(name, empty) for name, empty in build_empty_form().items()}
 
 
 def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict[str, Any]:
