@@ -59,7 +59,7 @@ PAGE_SIZES = (20, 50, 100)
 
 @dataclass(frozen=True, slots=True)
 class BroadcastQuery:
-    """The filters, sort order and page of a list. Empty strings mean "any"; `number` is the page, from 1."""
+    """The filters, order and page of the console's list. Empty strings mean "any"; `number` is the page, from 1."""
 
     tab: str = "all"
     q: str = ""
