@@ -16,7 +16,7 @@ def resolve_audience(target: Target) -> audience.Audience:
     problems: dict[str, str] = {}
     base_audience = _resolve_base(target, problems)
     _check_roles(target.except_roles, "exceptRoles", problems)
-    excluded_ids = _resolve_users(target.except_people, "exceptIds", problems)
+    excluded_ids = resolve_users(target.except_people, "exceptIds", problems)
     if problems:
         raise Invalid(problems)
     return audience.exclude(base_audience, target.except_roles, excluded_ids)
@@ -30,7 +30,7 @@ def _resolve_base(target: Target, problems: dict[str, str]) -> audience.BaseAudi
             names = frozenset(map(str, target.names))
             _check_roles(names, "targetIds", problems)
             return audience.RoleAudience(names, target.match_all)
-    ids = _resolve_users(target.names, "targetIds", problems)
+    ids = resolve_users(target.names, "targetIds", problems)
     return None if problems else audience.UserAudience(frozenset(ids))
 
 
@@ -39,9 +39,10 @@ def _check_roles(names: Iterable[str], field: str, problems: dict[str, str]) -> 
         problems[field] = f"There is no role {_join_names(set(map(audience.display_role_name, missing_names)))}."
 
 
-def _resolve_users(names: Iterable[int | str], field: str, problems: dict[str, str]) -> Collection[int]:
+def resolve_users(names: Iterable[int | str], field: str, problems: dict[str, str]) -> Collection[int]:
+    """The ids of enabled users. Unknown names become a problem of `field`."""
     ids_by_name = users.resolve_ids(names)
-    if missing_names := {str(name) for name in names if name not in ids_by_name}:
+    if missing_names := {str(name)[:64] for name in names if name not in ids_by_name}:
         problems[field] = f"There is no user called {_join_names(missing_names)}, or the account is disabled."
     return ids_by_name.values()
 

@@ -51,21 +51,14 @@ def get_broadcast_for_update(session: Session, broadcast_id: int, *, version: st
 
 
 def build_draft_columns(by: Actor, now: datetime) -> dict[str, Any]:
-    """The columns of an empty draft with an empty audience."""
+    """The columns of an empty draft with an empty audience; the others have defaults."""
     return {
         "status": Status.DRAFT.value,
-        "revision": 1,
         "title": "",
         "content": "",
         "content_html": "",
         "priority": Priority.NORMAL.value,
         "audience_kind": "users",
-        "match_all": False,
-        "has_exceptions": False,
-        "is_snapshot": False,
-        "is_held": False,
-        "times": 1,
-        "ack_revision": 1,
         "sender_id": by.user_id,
         "sender_name": by.name,
         "created_at": now,
@@ -98,10 +91,7 @@ def write_message(
 
 
 def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetime, *, html: str) -> None:
-    """Copy a draft into the columns. `set_audience` sets the audience, the caller sets the status.
-
-    `html` is its content, rendered before the transaction, so that nobody waits for a lock while Markdown renders.
-    """
+    """Copy a draft and its rendered text into the columns. `set_audience` sets the audience, the caller the status."""
     broadcast.title = draft.title
     broadcast.content = draft.content
     broadcast.content_html = html

@@ -272,23 +272,16 @@ def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audien
             broadcast.published_at = broadcast.updated_at = now
             broadcast_by_index[len(entries)] = broadcast
             entries.append(build_message_event(broadcast, audience))
-            entries += _end_recipient_sessions(session, broadcast, audience, now)
+            if broadcast.close_sessions and isinstance(audience, UserAudience):
+                users.end_sessions(session, sorted(audience.ids), at=now)
+                detail = {"session": ALL_SESSIONS}
+                entries.append(log.NewEvent(EventType.SESSION_ENDED, broadcast.id, audience, detail))
             yielder.maybe_yield()
         if entries:
             first_cursor = log.reserve_seqs(session, len(entries))
             for index, broadcast in broadcast_by_index.items():
                 broadcast.seq = first_cursor.seq + index
             log.append(session, entries, at=now, first_cursor=first_cursor)
-
-
-def _end_recipient_sessions(
-    session: Session, broadcast: Broadcast, audience: Audience, now: datetime
-) -> list[log.NewEvent]:
-    """End the sessions of the selected users, if the broadcast signs them out; return the event to append after it."""
-    if not broadcast.close_sessions or not isinstance(audience, UserAudience):
-        return []
-    users.end_sessions(session, sorted(audience.ids), at=now)
-    return [log.NewEvent(EventType.SESSION_ENDED, broadcast.id, audience, {"session": ALL_SESSIONS})]
 
 
 def build_message_event(broadcast: Broadcast, audience: Audience) -> log.NewEvent:

@@ -55,7 +55,10 @@ def save_draft(
     Invalid (a new draft over the user's limit), VersionConflict, IllegalTransition.
     """
     by.require(Permission.WRITE)
-    message = _prepare_if_valid(draft)
+    try:
+        message = draft and prepare_message(draft)
+    except Invalid:
+        message = None
     with write_transaction() as session:
         if broadcast_id is None:
             broadcast_rows.check_draft_quota(by)
@@ -78,13 +81,6 @@ def save_draft(
             broadcast.updated_at = now
             broadcast_rows.set_empty_audience(session, broadcast)
         return SavedDraft(broadcast.id, broadcast.version)
-
-
-def _prepare_if_valid(draft: Draft | None) -> PreparedMessage | None:
-    try:
-        return draft and prepare_message(draft)
-    except Invalid:
-        return None
 
 
 def duplicate(broadcast_id: int, *, by: Actor, now: datetime) -> SavedDraft:
@@ -210,10 +206,11 @@ def _store_edit(
     is_riskier = needs_reconfirmation(broadcast.status, old, new, is_shown_again=is_shown_again)
     needs_proof = proof.is_required and is_riskier
     recipient_count = audiences.count(audience) if needs_proof or not broadcast.is_live else None
-    if not broadcast.is_live:
-        is_draft, is_snapshot = broadcast.status == Status.DRAFT, draft.target.snapshot
-        broadcast_rows.set_audience(session, broadcast, audience, recipient_count, is_snapshot, may_be_empty=is_draft)
-    broadcast_rows.fill_columns(broadcast, draft, now, html=html)
+    if broadcast.is_live:
+        broadcast_rows.fill_columns(broadcast, draft, now, html=html)
+    else:
+        message = PreparedMessage(draft, audience, recipient_count, html)
+        broadcast_rows.write_message(session, broadcast, message, now, may_be_empty=broadcast.status == Status.DRAFT)
     if broadcast.status == Status.SCHEDULED:
         broadcast.planned_by_id, broadcast.decision_reason = by.user_id, None
     if needs_proof:

@@ -5,16 +5,14 @@ identity, so that a username reassigned at the provider opens nobody's account h
 """
 
 from datetime import datetime, timedelta
-from functools import partial
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify
-from broadcast.actions.sessions import begin_session, end_replaced_session, end_row
-from broadcast.actions.user_fields import read_user_fields
-from broadcast.actions.users import add_user, change_roles, ensure_admin_remains, get_user_for_update
+from broadcast.actions.sessions import SignInClient, begin_session, end_replaced_session, end_row
+from broadcast.actions.users import add_user, change_roles, ensure_admin_remains, get_user_for_update, read_user_fields
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain.actor import Actor
 from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity, ProviderLogout, ProviderTrust
@@ -25,46 +23,34 @@ from broadcast.store.transactions import write_transaction
 
 _log = structlog.get_logger(__name__)
 _LOGOUT_TOKEN_RETENTION = timedelta(days=1)  # much longer than a logout token is valid, or a sign-in takes
-_LOGOUT_TOKEN_REUSED = "This logout token has already been used."
 
 
-def sign_in(
-    identity: ExternalIdentity,
-    *,
-    trust: ProviderTrust,
-    address: str | None,
-    user_agent: str | None,
-    now: datetime,
-    replaced_token: str | None = None,
-) -> str:
+def sign_in(identity: ExternalIdentity, *, trust: ProviderTrust, client: SignInClient, now: datetime) -> str:
     """Start a session for an externally authenticated user, in one transaction; return its token.
 
     Roles are replaced by the provider's, if it sends any; an unknown role is skipped and logged, and the last
-    administrator keeps that role. `replaced_token` is the token of this browser's previous session, which ends. Raises
-    SignInRefused with the reason.
+    administrator keeps that role. Raises SignInRefused with the reason.
     """
-    sign_in_once = partial(_sign_in_once, identity, trust, replaced_token, now, address=address, user_agent=user_agent)
     try:
-        return sign_in_once()
+        return _sign_in_once(identity, trust, client, now)
     except IntegrityError:  # two concurrent first sign-ins: the identity is linked now
-        return sign_in_once()
+        return _sign_in_once(identity, trust, client, now)
 
 
-def _sign_in_once(
-    identity: ExternalIdentity, trust: ProviderTrust, replaced_token: str | None, now: datetime, **client: str | None
-) -> str:
+def _sign_in_once(identity: ExternalIdentity, trust: ProviderTrust, client: SignInClient, now: datetime) -> str:
     with write_transaction() as session:
-        _refuse_ended_session(session, identity)
+        if provider_sessions.has_ended(session, identity):
+            raise SignInRefused("You were signed out at your organisation. Please sign in again.")
         user = _find_user(session, identity, trust, now) or _add_user(session, identity, trust, now)
         if user.disabled_at:
             raise SignInRefused(f"The account of {user.username} is disabled. Ask an administrator to enable it.")
         has_log_events = identity.roles is not None and _sync_roles(session, user, identity, now)
-        has_log_events |= end_replaced_session(session, replaced_token, now)
+        has_log_events |= end_replaced_session(session, client, now)
         token = begin_session(
             session,
             user,
-            **client,
-            now=now,
+            client,
+            now,
             issuer=None if identity.issuer == PROXY_ISSUER else identity.issuer,
             provider_session=identity.provider_session,
             vouched_by=identity.issuer,
@@ -72,18 +58,6 @@ def _sign_in_once(
     if has_log_events:
         notify.notify_workers()
     return token
-
-
-def _refuse_ended_session(session: Session, identity: ExternalIdentity) -> None:
-    """Refuse a user whom the provider signed out while they were on their way here. Raises SignInRefused."""
-    if identity.asserted_at is not None and provider_sessions.has_ended(
-        session,
-        identity.issuer,
-        subject=identity.subject,
-        provider_session=identity.provider_session,
-        authenticated_at=identity.asserted_at,
-    ):
-        raise SignInRefused("You were signed out at your organisation. Please sign in again.")
 
 
 def unlink_identity(user_id: int, issuer: str, *, by: Actor, now: datetime) -> None:
@@ -105,9 +79,9 @@ def _find_user(session: Session, identity: ExternalIdentity, trust: ProviderTrus
             "You signed in, but your username has letters that are not allowed here. Ask an administrator for help."
         )
     if identity.subject is not None:
-        user_id = users.get_id_by_external_identity(session, identity.issuer, identity.subject)
-        if user_id is not None:
-            return get_user_for_update(session, user_id)
+        linked = session.get(LinkedIdentity, (identity.issuer, identity.subject))
+        if linked is not None:
+            return get_user_for_update(session, linked.user_id)
     if not identity.is_username_verified:
         raise SignInRefused("Your organisation has not verified your e-mail address yet.")
     user_by_name = users.get_by_username(identity.username.strip()[:65])
@@ -173,16 +147,14 @@ def end_sessions(logout: ProviderLogout, *, now: datetime) -> int:
     by = _get_provider_actor(logout.issuer)
     try:
         with write_transaction() as session:
-            if provider_sessions.is_known_logout(session, logout):
-                raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED})
             provider_sessions.save_logout(session, logout)
             provider_sessions.delete_expired(session, before=now - _LOGOUT_TOKEN_RETENTION)
             session.flush()
             ended_sessions = provider_sessions.list_affected_sessions(session, logout)
             for row in ended_sessions:
                 end_row(session, row, "person.session_ended", by=by, now=now, ended=row.id)
-    except IntegrityError:  # the same logout token, twice at once
-        raise Invalid({"logout_token": _LOGOUT_TOKEN_REUSED}) from None
+    except IntegrityError:
+        raise Invalid({"logout_token": "This logout token has already been used."}) from None
     if ended_sessions:
         notify.notify_workers()
     return len(ended_sessions)

@@ -12,12 +12,7 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions.broadcast_rows import (
-    add_named_recipients,
-    build_draft_columns,
-    fill_columns,
-    set_audience_columns,
-)
+from broadcast.actions import broadcast_rows
 from broadcast.actions.broadcasts import build_message_event, build_removal_event, build_update_event
 from broadcast.actions.flood_state import BatchFloodState, lock_sources
 from broadcast.base.cooperative import Yielder
@@ -83,10 +78,10 @@ def write_batch(
 def build_broadcast_row(prepared: PreparedInboundEvent, *, by: Actor, now: datetime) -> NewBroadcast:
     """The row of a prepared PublishCommand, not yet in a session."""
     command = prepared.inbound_event.command
-    broadcast = NewBroadcast(**build_draft_columns(by, now))
+    broadcast = NewBroadcast(**broadcast_rows.build_draft_columns(by, now))
     broadcast.sender_name = command.sender_name
-    fill_columns(broadcast, command.draft, now, html=prepared.html)
-    set_audience_columns(broadcast, prepared.audience)
+    broadcast_rows.fill_columns(broadcast, command.draft, now, html=prepared.html)
+    broadcast_rows.set_audience_columns(broadcast, prepared.audience)
     broadcast.audience_count, broadcast.status = prepared.recipient_count, _initial_status(command.draft, now).value
     broadcast.source, broadcast.source_id, broadcast.source_owner = command.source, command.source_id, command.owner
     broadcast.collapse_key = command.collapse_key
@@ -198,7 +193,9 @@ class _Batch:
             receipts.save_seen_by_watermark(self._session, card)
         if verdict.is_shown:
             card.renewed_at = self._now
-        fill_columns(card, replace(command.draft, scheduled_at=card.scheduled_at), self._now, html=prepared.html)
+        broadcast_rows.fill_columns(
+            card, replace(command.draft, scheduled_at=card.scheduled_at), self._now, html=prepared.html
+        )
         card.sender_name = command.sender_name
         if not candidate.is_changed:
             candidate.is_changed = True
@@ -255,7 +252,7 @@ class _Batch:
                 broadcast.seq = first_cursor.seq + index
         broadcasts.add_many(self._session, [broadcast for broadcast, _ in self._new_broadcasts])
         for broadcast, audience in self._new_broadcasts:
-            add_named_recipients(self._session, broadcast, audience)
+            broadcast_rows.add_named_recipients(self._session, broadcast, audience)
         event_sources.add_event_keys(self._session, [(*key, broadcast.id) for key, broadcast in self._event_keys])
         self._session.flush()  # recipients, recalled and collapsed rows
         self._write_audit()

@@ -21,7 +21,6 @@ from broadcast.store.transactions import write_transaction
 
 MAX_INVITATIONS = 50_000  # as many as one import creates
 _BATCH_SIZE = 100  # users per transaction: it holds SQLite's only write lock for some milliseconds
-_LINK_INVALID = "This link is no longer valid. Ask the person who sent it for a new one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def get_invitee(token: str, *, now: datetime) -> User:
     """The invited user. Raises NotFound for an invitation that is no longer valid, whatever the reason."""
     row = invitations.get_by_token_hash(hash_token(token))
     if row is None or row.invitation.expires_at <= now or row.user.disabled_at or row.user.password_hash:
-        raise NotFound(_LINK_INVALID)
+        raise NotFound("This link is no longer valid. Ask the person who sent it for a new one.")
     return row.user
 
 

@@ -1,4 +1,6 @@
-"""Hold scheduled broadcasts until a user decides: single ones when they fall due, many after an outage or a restore."""
+"""Hold scheduled broadcasts until a user decides: single ones when they fall due, many after an outage, a restore, or the
+loss of committed events.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,10 +9,11 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from broadcast.actions import notify
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, DecisionReason, get_expiry_reason
 from broadcast.domain.permissions import Permission
-from broadcast.store import audit, broadcasts, users
+from broadcast.store import audit, broadcasts, log, users
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
@@ -27,20 +30,37 @@ def record_scheduler_run(*, now: datetime, grace: timedelta = SCHEDULE_GRACE) ->
         with write_transaction() as session:
             is_first = broadcasts.record_scheduler_run(session, previous_run=last_run_at, now=now)
             had_outage = is_first and last_run_at is not None and now - last_run_at > grace
-            suspended_ids = []
-            if had_outage:
-                suspended_ids = broadcasts.require_decision(session, DecisionReason.STANDSTILL, due_until=now)
-            _record_audit(session, suspended_ids, DecisionReason.STANDSTILL, now)
+            suspended = had_outage and _suspend(session, DecisionReason.STANDSTILL, now, due_until=now)
     except IntegrityError:
         return  # two workers start for the first time at once
-    if suspended_ids:
-        _log.warning("scheduler.stood_still", since=last_run_at.isoformat(), plans=len(suspended_ids))
+    if suspended:
+        _log.warning("scheduler.stood_still", since=last_run_at.isoformat(), plans=suspended)
+
+
+def start_epoch_after_loss(lost_epoch: str, *, now: datetime) -> bool:
+    """Start a new epoch as committed events of `lost_epoch` are gone, unless another worker did; return whether.
+
+    Every earlier cursor is answered with RESET. Scheduled broadcasts wait: they may have been sent in the lost part.
+    """
+    with write_transaction() as session:
+        new_epoch = log.start_epoch(session, expected_epoch=lost_epoch)
+        if new_epoch:
+            suspended_count = suspend_all(session, now=now)
+            detail = {"lost": lost_epoch, "epoch": new_epoch, "plans": suspended_count}
+            audit.record(session, SYSTEM, "log.epoch", "log", None, now=now, **detail)
+    notify.notify_workers()
+    return new_epoch is not None
 
 
 def suspend_all(session: Session, *, now: datetime) -> int:
     """After a restore, suspend every scheduled broadcast, as it may have been moved and sent; return how many."""
-    suspended_ids = broadcasts.require_decision(session, DecisionReason.RESTORED)
-    _record_audit(session, suspended_ids, DecisionReason.RESTORED, now)
+    return _suspend(session, DecisionReason.RESTORED, now)
+
+
+def _suspend(session: Session, reason: DecisionReason, now: datetime, *, due_until: datetime | None = None) -> int:
+    suspended_ids = broadcasts.require_decision(session, reason, due_until=due_until)
+    for broadcast_id in suspended_ids:
+        _record_audit(session, broadcast_id, reason, now)
     return len(suspended_ids)
 
 
@@ -61,7 +81,7 @@ def suspend_unsendable(
             sendable.append(broadcast)
             continue
         broadcast.decision_reason = reason.value
-        _record_audit(session, [broadcast.id], reason, now)
+        _record_audit(session, broadcast.id, reason, now)
         _log.warning("scheduler.plan_waits", broadcast=broadcast.id, reason=reason.value)
     return sendable
 
@@ -74,6 +94,5 @@ def _is_planner_allowed(broadcast: Broadcast, permissions_by_user: dict[int, fro
     return required <= permissions_by_user.get(broadcast.planned_by_id, frozenset())
 
 
-def _record_audit(session: Session, ids: Sequence[int], reason: DecisionReason, now: datetime) -> None:
-    for broadcast_id in ids:
-        audit.record(session, SYSTEM, "broadcast.waits", "broadcast", broadcast_id, now=now, reason=reason.sentence)
+def _record_audit(session: Session, broadcast_id: int, reason: DecisionReason, now: datetime) -> None:
+    audit.record(session, SYSTEM, "broadcast.waits", "broadcast", broadcast_id, now=now, reason=reason.sentence)

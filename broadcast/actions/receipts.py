@@ -1,7 +1,8 @@
 """What users do with messages addressed to them: read, archive, snooze, acknowledge, and undo.
 
 Each action locks the user, checks the messages as they are now, writes, and increments the user's inbox version, in one
-transaction; then it notifies the user's other tabs and devices. An action without any change does none of this.
+transaction; then it notifies the user's other tabs and devices. An action without any change does none of this. Each
+raises NotFound when none of the messages is addressed to this user.
 """
 
 import secrets
@@ -44,26 +45,18 @@ class ReceiptResult:
 
 
 def mark_read(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Mark messages read; idempotent, the first time of reading stays.
-
-    Raises NotFound when none is addressed to this user, TemporarilyUnavailable.
-    """
+    """Mark messages read; idempotent, the first time of reading stays."""
 
     def write_receipts(session: Session, items: list[InboxItem]) -> None:
         _set_timestamp(session, by, [item.card.id for item in items], "read_at", now)
         receipts.upsert(session, by.user_id, [i.card.id for i in items if i.unread_at], unread_at=None)
 
-    return _apply_action("read", ids, lambda item: not item.is_read, write_receipts, by=by, now=now)
+    return _apply_action("read", ids, lambda item: not item.is_read, write_receipts, by, now)
 
 
 def mark_unread(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Mark messages unread for this user only: the sender's statistics keep the reading.
-
-    Raises NotFound, TemporarilyUnavailable.
-    """
-    return _apply_action(
-        "unread", ids, lambda item: item.is_read, _build_receipt_writer(by, now, unread_at=now), by=by, now=now
-    )
+    """Mark messages unread for this user only: the sender's statistics keep the reading."""
+    return _write_columns("unread", ids, lambda item: item.is_read, by, now, unread_at=now)
 
 
 def acknowledge(
@@ -73,7 +66,7 @@ def acknowledge(
 
     `seen_revisions` maps ids to the revisions that were on screen; the current one is assumed for others. An older
     revision is acknowledged as such if its text is kept and may still be acknowledged, and refused otherwise. Raises
-    NotFound, Conflict, AcknowledgedTextChanged, TemporarilyUnavailable.
+    Conflict, AcknowledgedTextChanged.
     """
     revision_by_id = seen_revisions or {}
     stored_hashes = acknowledged_revisions.get_hashes(revision_by_id.items())
@@ -106,43 +99,31 @@ def acknowledge(
             return None
         return AcknowledgedTextChanged()
 
-    return _apply_action(
-        "acknowledged", ids, lambda item: item.needs_ack, write_receipts, by=by, now=now, find_refusal=find_refusal
-    )
+    return _apply_action("acknowledged", ids, lambda item: item.needs_ack, write_receipts, by, now, find_refusal)
 
 
 def archive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Archive messages. Raises NotFound, Conflict for those that must be acknowledged first, TemporarilyUnavailable."""
+    """Archive messages. Raises Conflict for those that must be acknowledged first."""
 
     def find_refusal(item: InboxItem) -> Conflict | None:
         return Conflict("Acknowledge this message before you archive it.") if item.needs_ack else None
 
-    write_receipts = _build_receipt_writer(by, now, archived_at=now)
-    return _apply_action(
-        "archived",
-        ids,
-        lambda i: not i.archived_at,
-        write_receipts,
-        by=by,
-        now=now,
-        find_refusal=find_refusal,
-        undo_columns=["archived_at"],
+    return _write_columns(
+        "archived", ids, lambda item: not item.archived_at, by, now, find_refusal, is_undoable=True, archived_at=now
     )
 
 
 def unarchive(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Move messages back to the inbox, from the archive or from snooze. Raises NotFound, TemporarilyUnavailable."""
-    write_receipts = _build_receipt_writer(by, now, archived_at=None, snoozed_until=None)
-    return _apply_action(
-        "unarchived", ids, lambda i: i.archived_at or _is_snoozed(i, now), write_receipts, by=by, now=now
-    )
+    """Move messages back to the inbox, from the archive or from snooze."""
+    columns = {"archived_at": None, "snoozed_until": None}
+    return _write_columns("unarchived", ids, lambda i: i.archived_at or _is_snoozed(i, now), by, now, **columns)
 
 
 def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> ReceiptResult:
     """Hide messages until that time, when they return as unread.
 
-    Raises Invalid for a time in the past or more than a year ahead, NotFound, Conflict for a message that ends before
-    that time or must be acknowledged at once or before it, TemporarilyUnavailable.
+    Raises Invalid for a time in the past or more than a year ahead, Conflict for a message that ends before that time
+    or must be acknowledged at once or before it.
     """
     if not now < until <= now + MAX_SNOOZE:
         raise Invalid({"until": "Choose a time in the future, within a year."})
@@ -160,29 +141,15 @@ def snooze(ids: Sequence[int], *, until: datetime, by: Actor, now: datetime) -> 
             return Conflict("This message must be acknowledged before that time.")
         return None
 
-    write_receipts = _build_receipt_writer(
-        by, now, snoozed_until=until, snoozed_at=now, unread_at=now, archived_at=None, returned_at=None
-    )
-    undo_columns = ["snoozed_until", "snoozed_at", "unread_at", "archived_at", "returned_at"]
-    return _apply_action(
-        "snoozed",
-        ids,
-        lambda i: i.snoozed_until != until,
-        write_receipts,
-        by=by,
-        now=now,
-        find_refusal=find_refusal,
-        undo_columns=undo_columns,
+    columns = {"snoozed_until": until, "snoozed_at": now, "unread_at": now, "archived_at": None, "returned_at": None}
+    return _write_columns(
+        "snoozed", ids, lambda item: item.snoozed_until != until, by, now, find_refusal, is_undoable=True, **columns
     )
 
 
 def dismiss(ids: Sequence[int], *, by: Actor, now: datetime) -> ReceiptResult:
-    """Dismiss the alerts of messages on every page of this user. The messages stay as they are, and count as seen.
-
-    A message that is shown again or reminded of later alerts again. Raises NotFound, TemporarilyUnavailable.
-    """
-    write_receipts = _build_receipt_writer(by, now, "first_seen_at", dismissed_at=now)
-    return _apply_action("dismissed", ids, lambda item: True, write_receipts, by=by, now=now)
+    """Dismiss the alerts of these messages everywhere, until they are shown again or reminded of; they count as seen."""
+    return _write_columns("dismissed", ids, lambda item: True, by, now, reached="first_seen_at", dismissed_at=now)
 
 
 def mark_all_read(filters: InboxFilters, *, through: int, by: Actor, now: datetime) -> ReceiptResult:
@@ -216,10 +183,7 @@ def mark_all_read(filters: InboxFilters, *, through: int, by: Actor, now: dateti
 
 
 def undo(undo_key: str, *, by: Actor, now: datetime) -> ReceiptResult:
-    """Undo the newest action.
-
-    Raises Conflict when it is too late or another action followed, TemporarilyUnavailable.
-    """
+    """Undo the newest action. Raises Conflict when it is too late or another action followed."""
     with write_transaction() as session:
         receipts.lock_user(session, by.user_id)
         step = receipts.get_undo_step(session, by.user_id)
@@ -237,10 +201,7 @@ def undo(undo_key: str, *, by: Actor, now: datetime) -> ReceiptResult:
 
 
 def notify_ended_snoozes(now: datetime) -> None:
-    """Notify open pages of messages whose snooze is over, each once across all workers. (They are back already.)
-
-    Raises TemporarilyUnavailable.
-    """
+    """Notify open pages of messages whose snooze is over, each once across all workers. (They are back already.)"""
     with write_transaction() as session:
         returned_ids: dict[int, list[int]] = {}
         for user_id, broadcast_id in receipts.return_snoozed(session, now=now, limit=_WAKE_BATCH_SIZE):
@@ -252,15 +213,37 @@ def notify_ended_snoozes(now: datetime) -> None:
         notify.notify_receipt(user_id, "returned", ids, versions[user_id])
 
 
+def _write_columns(
+    kind: str,
+    ids: Sequence[int],
+    would_change: Callable[[InboxItem], Any],
+    by: Actor,
+    now: datetime,
+    find_refusal: Callable[[InboxItem], Conflict | None] | None = None,
+    *,
+    is_undoable: bool = False,
+    reached: ReceiptTimestamp = "delivered_at",
+    **columns: Any,
+) -> ReceiptResult:
+    """An action that writes these columns and how far the message got: whoever acts on it has received it."""
+
+    def write_receipts(session: Session, items: list[InboxItem]) -> None:
+        changed_ids = [item.card.id for item in items]
+        _set_timestamp(session, by, changed_ids, reached, now)
+        receipts.upsert(session, by.user_id, changed_ids, **columns)
+
+    undo_columns = [*columns] if is_undoable else []
+    return _apply_action(kind, ids, would_change, write_receipts, by, now, find_refusal, undo_columns)
+
+
 def _apply_action(
     kind: str,
     ids: Sequence[int],
     would_change: Callable[[InboxItem], Any],
     write_receipts: Callable[[Session, list[InboxItem]], None],
-    *,
     by: Actor,
     now: datetime,
-    find_refusal: Callable[[InboxItem], Conflict | None] = lambda item: None,
+    find_refusal: Callable[[InboxItem], Conflict | None] | None = None,
     undo_columns: Sequence[str] = (),
 ) -> ReceiptResult:
     """Apply an action to those of `ids` that are addressed to this user and that it would change.
@@ -276,7 +259,7 @@ def _apply_action(
             raise Conflict("This message has ended. You can only read it.")
         if not items:
             raise NotFound()
-        refusals = {item.card.id: refusal for item in items if (refusal := find_refusal(item))}
+        refusals = {item.card.id: refusal for item in items if (refusal := find_refusal and find_refusal(item))}
         if len(refusals) == len(items):
             raise refusals[items[0].card.id]
         refused_ids, refusal_reason = tuple(refusals), str(next(iter(refusals.values()), ""))
@@ -300,19 +283,6 @@ def _save_undo_step(session: Session, by: Actor, undo_state: dict[str, Any], now
     undo_key = secrets.token_hex(8)
     receipts.save_undo_step(session, by.user_id, key=undo_key, at=now, before=undo_state)
     return undo_key
-
-
-def _build_receipt_writer(
-    by: Actor, now: datetime, reached: ReceiptTimestamp = "delivered_at", **columns: Any
-) -> Callable[[Session, list[InboxItem]], None]:
-    """A function that writes these columns and how far the message got: whoever acts on it has received it."""
-
-    def write_receipts(session: Session, items: list[InboxItem]) -> None:
-        ids = [item.card.id for item in items]
-        _set_timestamp(session, by, ids, reached, now)
-        receipts.upsert(session, by.user_id, ids, **columns)
-
-    return write_receipts
 
 
 def _set_timestamp(session: Session, by: Actor, ids: Sequence[int], column: ReceiptTimestamp, now: datetime) -> None:

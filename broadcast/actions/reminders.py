@@ -7,14 +7,14 @@ selected users: those who have read it get nothing, and those who are away get i
 from datetime import datetime, timedelta
 
 from broadcast.actions import notify
+from broadcast.actions.broadcast_rows import get_broadcast_for_update
 from broadcast.base.cooperative import split_into_chunks
-from broadcast.base.errors import Conflict, NotFound
+from broadcast.base.errors import Conflict
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit, broadcast_stats, broadcasts, log
-from broadcast.store.database import ROW_LOCK
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
@@ -32,12 +32,10 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
     """
     by.require(Permission.WRITE)
     broadcast = broadcasts.get(broadcast_id)
-    if broadcast is None:
-        raise NotFound("There is no such broadcast.")
-    missing = broadcast_stats.list_missing(broadcast, limit=MAX_RECIPIENTS) if broadcast.is_live else []
+    missing = broadcast_stats.list_missing(broadcast, limit=MAX_RECIPIENTS) if broadcast and broadcast.is_live else []
     missing_ids = [recipient.user_id for recipient in missing]
     with write_transaction() as session:
-        broadcast = session.get(Broadcast, broadcast_id, with_for_update=ROW_LOCK)
+        broadcast = get_broadcast_for_update(session, broadcast_id)
         _check_may_remind(broadcast, now)
         if may_count_missing and not missing_ids:
             raise Conflict("There is nobody to remind: everyone has already responded.")

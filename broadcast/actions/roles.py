@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify
-from broadcast.actions.user_fields import read_role_names
+from broadcast.actions.users import read_role_names
 from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import EveryoneAudience, make_retired_role_name
@@ -23,8 +23,6 @@ from broadcast.store import audit, log, roles, users
 from broadcast.store.models import Broadcast, Role
 from broadcast.store.transactions import write_transaction
 
-_ROLE_IN_USE = "Somebody else used this role at the same time. Nothing has changed. Please try again."
-_BUILT_IN_ROLE = "The role {} is built in and cannot be renamed or deleted."
 _MAX_AUDITED_BROADCASTS = 100  # broadcasts named in one audit row
 
 
@@ -63,9 +61,8 @@ def delete(name: str, *, by: Actor, now: datetime) -> None:
     """Remove a role from all users and delete it.
 
     A live broadcast to it disappears for those who received it through this role alone; a scheduled one that would
-    reach nobody becomes a draft. Users whom a broadcast excludes by this role stay excluded, by name.
-
-    Raises NotFound, Conflict (a console role, or a concurrent reference to it).
+    reach nobody becomes a draft. Users whom a broadcast excludes by this role stay excluded, by name. Raises NotFound,
+    Conflict (a console role, or a concurrent reference to it).
     """
     by.require(Permission.PEOPLE)
     _refuse_built_in(name)
@@ -112,7 +109,9 @@ def _change_role(name: str) -> Iterator[tuple[Session, Role]]:
                 raise NotFound("There is no such role.")
             yield session, role
     except IntegrityError:
-        raise Conflict(_ROLE_IN_USE) from None
+        raise Conflict(
+            "Somebody else used this role at the same time. Nothing has changed. Please try again."
+        ) from None
 
 
 def _clean_unused_name(name: str) -> str:
@@ -132,4 +131,4 @@ def _read_role_name(name: str) -> str:
 
 def _refuse_built_in(name: str) -> None:
     if name in CONSOLE_ROLES:
-        raise Conflict(_BUILT_IN_ROLE.format(name))
+        raise Conflict(f"The role {name} is built in and cannot be renamed or deleted.")

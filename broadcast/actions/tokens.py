@@ -36,10 +36,7 @@ def hash_token(token: str) -> str:
 def create_token(
     user_id: int, *, scopes: Iterable[str], label: str, by: Actor, now: datetime, valid_for: timedelta | None = None
 ) -> str:
-    """Create an API token and return it; it is shown only once.
-
-    Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
-    """
+    """Create an API token and return it; it is shown only once. Raises Invalid, NotFound."""
     by.require(Permission.PEOPLE)
     scopes, label = sorted(set(scopes)), " ".join(label.split())
     if unknown_scopes := set(scopes) - set(TOKEN_SCOPES):
@@ -56,15 +53,8 @@ def create_token(
         if "admin" in scopes and not permissions.get_role_permissions(user.roles):
             sentence = f"{user.username} has no access to the console, so the token cannot have the scope admin."
             raise Invalid({"scope": sentence})
-        expires_at = now + valid_for if valid_for else None
-        row = ApiToken(
-            token_hash=hash_token(token),
-            user_id=user.id,
-            label=label,
-            scopes=" ".join(scopes),
-            created_at=now,
-            expires_at=expires_at,
-        )
+        row = ApiToken(token_hash=hash_token(token), user_id=user.id, label=label, scopes=" ".join(scopes))
+        row.created_at, row.expires_at = now, now + valid_for if valid_for else None
         session.add(row)
         session.flush()
         audit.record(session, by, "token.created", "token", row.id, now=now, person=user.username, scopes=scopes)
@@ -72,10 +62,7 @@ def create_token(
 
 
 def revoke_token(token_id: int, *, by: Actor, now: datetime) -> None:
-    """Revoke a token and end its streams and its embedded sessions; idempotent.
-
-    Raises Forbidden, NotFound, TemporarilyUnavailable.
-    """
+    """Revoke a token and end its streams and its embedded sessions; idempotent. Raises NotFound."""
     by.require(Permission.PEOPLE)
     with write_transaction() as session:
         row = session.get(ApiToken, token_id, with_for_update=ROW_LOCK)
@@ -94,12 +81,9 @@ def end_token_streams(session: Session, token: ApiToken, now: datetime) -> None:
     affected_ids = sorted({token.user_id, *people.end_embedded_sessions(session, token.id, at=now)})
     session.flush()
     payload = {"session": format_token_key(token.id)}
-    chunks = split_into_chunks(affected_ids, _MAX_USERS_PER_EVENT)
-    log.append(
-        session,
-        [log.NewEvent(EventType.SESSION_ENDED, None, make_user_audience(chunk), payload) for chunk in chunks],
-        at=now,
-    )
+    audiences = map(make_user_audience, split_into_chunks(affected_ids, _MAX_USERS_PER_EVENT))
+    entries = [log.NewEvent(EventType.SESSION_ENDED, None, audience, payload) for audience in audiences]
+    log.append(session, entries, at=now)
 
 
 def format_token_key(token_id: int) -> str:

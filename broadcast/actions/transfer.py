@@ -19,7 +19,6 @@ from broadcast.store.transactions import write_transaction
 FORMAT = "broadcast-export-2"  # 2: the last line has the row count and the hash of all lines before it
 _DATABASE_NOT_EMPTY = "This database has users already. An export goes into an empty one: see docs/operations.md."
 _FILE_CHANGED = "Its last line counts other rows than it has: it was changed or cut. Export again."
-_FILE_TRUNCATED = "The file ends before its last line: it was cut off. Export again, or copy the whole file."
 
 
 def export_dump(*, now: datetime) -> Iterator[str]:
@@ -98,4 +97,4 @@ def _read_rows(lines: Iterator[str], digest: Any) -> Iterator[tuple[str, dict[st
         counts[item["table"]] += 1
         expected_digest = digest.hexdigest()
         yield item["table"], item["row"]
-    raise Invalid({"file": _FILE_TRUNCATED})
+    raise Invalid({"file": "The file ends before its last line: it was cut off. Export again, or copy the whole file."})

@@ -34,25 +34,18 @@ _PAUSE_SECONDS = 0.0005
 class ImportReport:
     """The result of an import. `made` counts users created, or that a dry run would create.
 
-    `missing_roles` maps the unknown roles of skipped rows to the number of rows, the first thousand; `rejected_table`
-    is a table of the skipped rows.
+    `missing_roles` maps the unknown roles of skipped rows to the number of rows, the first thousand; `rejected_lines`
+    are a table of the skipped rows.
     """
 
     made: int = 0
     bad: list[TableRow] = field(default_factory=list)
     missing_roles: dict[str, int] = field(default_factory=dict)
-    _rejected_lines: list[str] = field(default_factory=list)
-
-    @property
-    def rejected_table(self) -> str:
-        return "\n".join(self._rejected_lines)
-
-    def keep_line(self, record: TableRow) -> None:
-        self._rejected_lines.append(record.text)
+    rejected_lines: list[str] = field(default_factory=list)
 
     def reject_row(self, record: TableRow, problem: str) -> None:
         self.bad.append(TableRow(record.line, record.text[:80], [], problem))
-        self.keep_line(record)
+        self.rejected_lines.append(record.text)
 
     def count_missing_roles(self, roles: Iterable[str]) -> None:
         for role in roles:
@@ -92,7 +85,7 @@ def _read_rows(text: str, report: ImportReport, known_roles: set[str]) -> Iterat
         yielder.maybe_yield()
         if columns is None and (any(record.cells) or record.problem):
             columns = _read_columns(record)
-            report.keep_line(record)
+            report.rejected_lines.append(record.text)
         elif record.problem:
             report.reject_row(record, record.problem)
         elif any(record.cells) and (row := _read_row(record, columns, report, known_roles)):

@@ -1,8 +1,9 @@
-"""Users and their roles.
+"""Users and their roles, and what may be typed about them: username, name, roles.
 
 A change of roles is an event of the log, not a signal of the bus: open streams must follow it even while Redis is away.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -10,17 +11,59 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from broadcast.actions import notify, passwords
-from broadcast.actions.user_fields import read_role_names, read_user_fields
-from broadcast.base.errors import Conflict, NotFound
+from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
 from broadcast.domain.events import EventType
+from broadcast.domain.message import is_single_line
 from broadcast.domain.permissions import Permission
 from broadcast.store import audit, invitations, log, past_viewers
 from broadcast.store import users as people
 from broadcast.store.database import ROW_LOCK
-from broadcast.store.models import Role, User, UserRole
+from broadcast.store.models import User, UserRole
 from broadcast.store.transactions import write_transaction
+
+MAX_ROLES = 200  # per user
+_USERNAME_PATTERN = re.compile(r"[a-z][a-z0-9._@-]{0,63}")  # starts with a letter: digits alone are a user id
+_ROLE_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def clean_display_name(name: str) -> str:
+    """A normalised display name. Raises Invalid."""
+    name = " ".join(name.split())
+    if not 0 < len(name) <= 200 or not is_single_line(name):
+        raise Invalid({"name": "A name must have 1 to 200 characters."})
+    return name
+
+
+def read_user_fields(username: str, name: str | None, roles: Iterable[str]) -> tuple[str, str, set[str]]:
+    """Normalised username, name and roles. Raises Invalid with a message for each invalid field."""
+    problems: dict[str, str] = {}
+    username = username.strip().lower()
+    if not _USERNAME_PATTERN.fullmatch(username):
+        problems["username"] = "A username starts with a letter and has up to 64 letters, digits, dots, -, _ or @."
+    name = " ".join((name or "").split()) or username.capitalize()
+    try:
+        name = name if "username" in problems else clean_display_name(name)
+    except Invalid as invalid:
+        problems |= invalid.fields
+    try:
+        roles = read_role_names(roles)
+    except Invalid as invalid:
+        problems |= invalid.fields
+    if problems:
+        raise Invalid(problems)
+    return username, name, set(roles)
+
+
+def read_role_names(roles: Iterable[str]) -> set[str]:
+    """Normalised role names. Raises Invalid."""
+    names = {role.strip().lower() for role in roles}
+    if len(names) > MAX_ROLES:
+        raise Invalid({"roles": f"A user can have at most {MAX_ROLES} roles."})
+    if invalid_names := sorted(name for name in names if not _ROLE_PATTERN.fullmatch(name)):
+        raise Invalid({"roles": f"{invalid_names[0]!r} cannot be a role: use a letter, then letters, digits, - or _."})
+    return names
 
 
 def create_user(
@@ -137,9 +180,7 @@ def _replace_role_rows(session: Session, user: User, roles: set[str]) -> None:
     """Set a user's roles to exactly these; missing roles are created."""
     if "admin" in roles:
         invitations.delete_setup_code(session)  # an administrator exists now, however created
-    for name in sorted(people.find_missing_roles(roles)):
-        session.add(Role(name=name))
-    session.flush()
+    people.add_missing_roles(session, roles)
     user.role_rows = [row for row in user.role_rows if row.role_name in roles]
     user.role_rows += [UserRole(role_name=name) for name in sorted(roles - user.roles)]
 

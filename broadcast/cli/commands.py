@@ -17,7 +17,6 @@ from broadcast.actions import (
     accounts,
     broadcasts,
     demo,
-    initial_setup,
     invitations,
     notify,
     overdue_schedules,
@@ -88,7 +87,7 @@ def _get_user(username: str):
 )
 def print_setup_code(if_needed: bool) -> None:
     """Print a one-time code to create the first administrator in a browser at /setup."""
-    code = initial_setup.create_setup_code(now=clock.now())
+    code = accounts.create_setup_code(now=clock.now())
     if code is None and not if_needed:
         raise click.ClickException("There is already an administrator. Add more users in the console.")
     if code:

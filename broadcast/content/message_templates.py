@@ -39,9 +39,7 @@ def fill_template(text: str, values: Mapping[str, str]) -> str:
     evaluation = Evaluator({name: value[:MAX_VALUE_CHARACTERS] for name, value in values.items()})
     try:
         return evaluation.render(tree)
-    except BudgetExceeded as error:
-        raise Invalid({"content": f"This template cannot be filled in: {error}."}) from None
-    except (TemplateError, TypeError, ValueError, ArithmeticError) as problem:
+    except (BudgetExceeded, TemplateError, TypeError, ValueError, ArithmeticError) as problem:
         raise Invalid({"content": f"This template cannot be filled in: {problem}."}) from None
 
 
@@ -106,8 +104,7 @@ def _find_free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
             for argument in node.args:
                 yield from _find_free_names(argument, bound)
         case nodes.For():
-            yield from _find_free_names(node.iter, bound)
-            for child in node.else_:
+            for child in (node.iter, *node.else_):
                 yield from _find_free_names(child, bound)
             for child in node.body:
                 yield from _find_free_names(child, bound | {node.target.name})

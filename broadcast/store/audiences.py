@@ -37,7 +37,7 @@ from broadcast.domain.audience import (
     make_role_audience,
     split_exclusions,
 )
-from broadcast.store.database import MAX_IN_VALUES, db, execute_in_chunks
+from broadcast.store.database import db, execute_in_chunks
 from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.fast.count_cache import COUNT_CACHE
@@ -227,15 +227,11 @@ def list_user_ids(audience: Audience) -> list[int]:
 def list_sample(audience: Audience, limit: int = 5) -> list[User]:
     """The first few users of the audience by id."""
     ids, excluded_ids = _split_named_ids(audience)
-    query: Select = (
-        select(User)
-        .where(_is_enabled_member(audience), User.id.not_in(sorted(excluded_ids)[:MAX_IN_VALUES]))
-        .order_by(User.id)
-    )
+    query = select(User.id).where(_is_enabled_member(audience)).order_by(User.id).limit(limit + len(excluded_ids))
     if ids is not None:
-        query = query.where(User.id.in_(sorted(ids - excluded_ids)[:MAX_IN_VALUES]))
-    users = db.session.scalars(query.limit(limit + len(excluded_ids) if len(excluded_ids) > MAX_IN_VALUES else limit))
-    return [user for user in users if user.id not in excluded_ids][:limit]
+        query = query.where(_is_one_of(User.id, ids))
+    sample_ids = [user_id for user_id in db.session.scalars(query) if user_id not in excluded_ids][:limit]
+    return list(db.session.scalars(select(User).where(User.id.in_(sample_ids)).order_by(User.id)))
 
 
 def list_saved() -> list[Row]:

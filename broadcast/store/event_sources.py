@@ -110,25 +110,25 @@ def lock_by_event_key(
     session: Session, ids_by_owner_and_source: Mapping[tuple[str, str], Collection[str]]
 ) -> dict[tuple[str, str, str], Broadcast]:
     """The broadcasts of stored event keys, by (owner, source, source id); locked."""
-    broadcasts_by_key = {}
-    for (owner, source), ids in sorted(ids_by_owner_and_source.items()):
-        rows = _lock_by_source_id(session, InboundEventKey, source, ids, InboundEventKey.owner == owner)
-        broadcasts_by_key |= {(owner, source, source_id): broadcast for source_id, broadcast in rows}
-    return broadcasts_by_key
+    return {
+        (owner, source, source_id): row
+        for (owner, source), ids in sorted(ids_by_owner_and_source.items())
+        for source_id, row in _lock_rows(session, InboundEventKey, source, ids, InboundEventKey.owner == owner)
+    }
 
 
 def lock_collapsed_cards(
     session: Session, ids_by_source: Mapping[str, Collection[str]]
 ) -> dict[tuple[str, str], Broadcast]:
     """The cards that events were collapsed into before keys had owners, by (source, source id); locked."""
-    broadcasts_by_key = {}
-    for source, ids in sorted(ids_by_source.items()):
-        rows = _lock_by_source_id(session, CollapsedInboundEvent, source, ids)
-        broadcasts_by_key |= {(source, source_id): broadcast for source_id, broadcast in rows}
-    return broadcasts_by_key
+    return {
+        (source, source_id): row
+        for source, ids in sorted(ids_by_source.items())
+        for source_id, row in _lock_rows(session, CollapsedInboundEvent, source, ids)
+    }
 
 
-def _lock_by_source_id(
+def _lock_rows(
     session: Session,
     table: type[InboundEventKey | CollapsedInboundEvent],
     source: str,

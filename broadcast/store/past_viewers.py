@@ -40,20 +40,14 @@ def close_current_periods(session: Session, user_condition: ColumnElement[bool],
 
 
 def was_in_audience(user_id: Any) -> ColumnElement[bool]:
-    """Whether a user of the query was in the audience of a row of Broadcast at any time while it was live.
-
-    Covers past periods only; for the current one check the audience itself.
-    """
+    """Whether a user of the query was in the audience of a row of Broadcast in a past period while it was live."""
     return exists().where(PastViewer.user_id == user_id, *build_overlap_conditions()).correlate_except(PastViewer)
 
 
 def select_user_ids(broadcast: Broadcast) -> Select:
     """The users for whom `was_in_audience` is true for this broadcast, for IN."""
-    return (
-        select(PastViewer.user_id)
-        .select_from(Broadcast)
-        .where(Broadcast.id == broadcast.id, *build_overlap_conditions())
-    )
+    query = select(PastViewer.user_id).select_from(Broadcast)
+    return query.where(Broadcast.id == broadcast.id, *build_overlap_conditions())
 
 
 def build_overlap_conditions() -> list[ColumnElement[bool]]:

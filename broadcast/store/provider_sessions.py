@@ -5,13 +5,8 @@ from datetime import datetime
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.orm import Session
 
-from broadcast.domain.external_identity import ProviderLogout
+from broadcast.domain.external_identity import ExternalIdentity, ProviderLogout
 from broadcast.store.models import LinkedIdentity, ProviderLogoutRow, UserSession
-
-
-def is_known_logout(session: Session, logout: ProviderLogout) -> bool:
-    """Whether this logout token was received before."""
-    return session.get(ProviderLogoutRow, (logout.issuer, logout.token_id)) is not None
 
 
 def save_logout(session: Session, logout: ProviderLogout) -> None:
@@ -27,10 +22,8 @@ def delete_expired(session: Session, *, before: datetime) -> None:
 
 
 def list_affected_sessions(session: Session, logout: ProviderLogout) -> list[UserSession]:
-    """The open sessions that the logout token ends.
-
-    These are the sessions with its provider session; of its subject those without a known provider session, or all when
-    it names no session.
+    """The open sessions that the logout token ends: those with its provider session, and of its subject those without a
+    known provider session, or all when it names no session.
     """
     is_linked = (LinkedIdentity.issuer == logout.issuer, LinkedIdentity.subject == logout.subject)
     is_of_user = UserSession.user_id.in_(select(LinkedIdentity.user_id).where(*is_linked))
@@ -45,12 +38,12 @@ def list_affected_sessions(session: Session, logout: ProviderLogout) -> list[Use
     return list(session.scalars(query.order_by(UserSession.id)))
 
 
-def has_ended(
-    session: Session, issuer: str, *, subject: str | None, provider_session: str | None, authenticated_at: datetime
-) -> bool:
-    """Whether the provider has already ended what it authenticated at `authenticated_at`."""
+def has_ended(session: Session, identity: ExternalIdentity) -> bool:
+    """Whether the provider has signed the user out while they were on their way here."""
+    if identity.asserted_at is None:
+        return False
     row = ProviderLogoutRow
-    is_affected = and_(row.provider_session.is_(None), row.subject == subject, row.at >= authenticated_at)
-    if provider_session is not None:
-        is_affected = or_(is_affected, row.provider_session == provider_session)
-    return session.scalar(select(row.token_id).where(row.issuer == issuer, is_affected).limit(1)) is not None
+    is_affected = and_(row.provider_session.is_(None), row.subject == identity.subject, row.at >= identity.asserted_at)
+    if identity.provider_session is not None:
+        is_affected = or_(is_affected, row.provider_session == identity.provider_session)
+    return session.scalar(select(row.token_id).where(row.issuer == identity.issuer, is_affected).limit(1)) is not None

@@ -1,6 +1,6 @@
 """Roles, and everything that refers to one by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -65,7 +65,7 @@ def count_unended_broadcasts() -> dict[str, dict[str, int]]:
 
 def list_saved_audiences(name: str) -> list[SavedAudience]:
     rows = db.session.scalars(select(SavedAudience).order_by(func.lower(SavedAudience.name)))
-    return [row for row in rows if _names_role(row.target, name)]
+    return [row for row in rows if names_role(row.target, name)]
 
 
 def rename(session: Session, role: Role, name: str) -> None:
@@ -132,6 +132,7 @@ def _rename_in_json(session: Session, old: str, new: str) -> None:
     broadcasts.update_drafts_with(session, f'"{old}"', replace_in_draft)
 
 
-def _names_role(target: dict[str, Any], name: str) -> bool:
+def names_role(target: Mapping[str, Any], name: str) -> bool:
+    """Whether an audience, in the public fields of a message, addresses or excludes the role."""
     targets = target.get("targetIds") if target.get("targetType") == "ROLE" else None
     return name in [*(targets or ()), *(target.get("exceptRoles") or ())]

@@ -63,12 +63,6 @@ def index_users(session: Session, users: Iterable[tuple[int, str, str]]) -> None
         session.execute(insert(UserSearchToken), token_rows)
 
 
-def reindex_user(session: Session, user: User) -> None:
-    """Reindex a user by their current name."""
-    remove_user(session, user)
-    index_users(session, [(user.id, user.username, user.name)])
-
-
 def remove_user(session: Session, user: User) -> None:
     session.execute(delete(UserSearchToken).where(UserSearchToken.user_id == user.id))
 

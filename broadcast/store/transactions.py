@@ -25,9 +25,8 @@ def raw_read_connection() -> Iterator[PoolProxiedConnection]:
     """The driver's connection, for a single SELECT, outside a transaction.
 
     A single statement is consistent in any case, and BEGIN and ROLLBACK around it would take as long as the query, on
-    PostgreSQL two more round trips.
-
-    Raises TemporarilyUnavailable when the database is locked or down, whether the driver or the pool reports it.
+    PostgreSQL two more round trips. Raises TemporarilyUnavailable when the database is locked or down, whether the
+    driver or the pool reports it.
     """
     engine, connection = db.engine, None
     has_implicit_begin = engine.dialect.name != "sqlite"  # SQLite has an explicit BEGIN

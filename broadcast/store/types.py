@@ -1,10 +1,15 @@
-"""Column types that both databases store alike."""
+"""Column types and indexes that both databases have alike."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
+from sqlalchemy import JSON, DateTime, Dialect, Index, TypeDecorator, text
+
+
+def partial_index(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows that meet a condition."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class UtcDateTime(TypeDecorator):

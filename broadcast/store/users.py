@@ -33,7 +33,7 @@ from broadcast.store.models import (
     UserRole,
     UserSession,
 )
-from broadcast.store.search import index_users, list_user_candidates, matches_user, reindex_user, remove_user
+from broadcast.store.search import index_users, list_user_candidates, matches_user, remove_user
 
 FORMER_USER_NAME = "A former user"
 _preferences_query = PreparedQuery(select(User.preferences).where(User.id == bindparam("user_id", type_=BigInteger)))
@@ -47,12 +47,6 @@ def get_by_username(username: str) -> User | None:
     if "\0" in username:
         return None  # PostgreSQL cannot store such text and raises an error
     return db.session.scalar(select(User).where(User.username == normalize_username(username)))
-
-
-def get_id_by_external_identity(session: Session, issuer: str, subject: str) -> int | None:
-    """The id of the user linked to that account at the provider."""
-    row = session.get(LinkedIdentity, (issuer, subject))
-    return row and row.user_id
 
 
 def get_external_identity(user_id: int, issuer: str) -> LinkedIdentity | None:
@@ -214,12 +208,8 @@ def list_open_sessions(user_id: int) -> list[UserSession]:
 
 def get_open_session(session: Session, token_hash: str) -> UserSession | None:
     """The session with this token hash, unless it has ended."""
-    is_open_session = (
-        UserSession.token_hash == token_hash,
-        UserSession.ended_at.is_(None),
-        UserSession.origin.is_(None),
-    )
-    return session.scalar(select(UserSession).where(*is_open_session))
+    query = select(UserSession).where(UserSession.token_hash == token_hash, UserSession.ended_at.is_(None))
+    return session.scalar(query.where(UserSession.origin.is_(None)))
 
 
 def get_last_seen(user_ids: Sequence[int]) -> dict[int, datetime]:
@@ -252,10 +242,7 @@ def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
 
 
 def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> None:
-    """Add users without a password, as (username, name, roles), with existing roles.
-
-    Raises IntegrityError for a taken name.
-    """
+    """Add users as (username, name, roles), without passwords, with existing roles. Raises IntegrityError (taken)."""
     rows = [{"username": username, "name": name, "created_at": at} for username, name, _ in users]
     ids = dict(map(tuple, session.execute(insert(User).returning(User.username, User.id), rows)))
     role_rows = [
@@ -273,7 +260,8 @@ def rename(session: Session, user: User, name: str) -> None:
         broadcast.sender_name = name
     user.name = name
     session.flush()
-    reindex_user(session, user)
+    remove_user(session, user)
+    index_users(session, [(user.id, user.username, user.name)])
 
 
 def count_unsent_by_status(user_id: int) -> dict[str, int]:
@@ -284,7 +272,7 @@ def count_unsent_by_status(user_id: int) -> dict[str, int]:
 
 
 def anonymize(session: Session, user: User, *, at: datetime) -> None:
-    """Remove everything personal from the user's row, and delete everything else that is only theirs.
+    """Remove all that is personal from the user's row, and delete what is only theirs.
 
     The row itself stays, for receipts, broadcasts and the audit; its username becomes available again.
     """
@@ -325,12 +313,8 @@ def end_sessions(
 
 def get_embedded_session(user_id: int, *, origin: str, token_id: int) -> UserSession | None:
     """The newest open session of this user in the pages of `origin` that this token created."""
-    query = select(UserSession).where(
-        UserSession.user_id == user_id,
-        UserSession.origin == origin,
-        UserSession.token_id == token_id,
-        UserSession.ended_at.is_(None),
-    )
+    query = select(UserSession).where(UserSession.user_id == user_id, UserSession.ended_at.is_(None))
+    query = query.where(UserSession.origin == origin, UserSession.token_id == token_id)
     return db.session.scalar(query.order_by(UserSession.id.desc()).limit(1))
 
 

@@ -31,8 +31,7 @@ import structlog
 from flask import Flask
 from gevent.event import Event as GeventEvent
 
-from broadcast.actions import log_epochs as epochs
-from broadcast.actions import retention
+from broadcast.actions import overdue_schedules, retention
 from broadcast.actions.notify import SCHEDULER_WAKEUP
 from broadcast.base import correlation
 from broadcast.base.app_parts import AppPart
@@ -169,7 +168,7 @@ class Runtime:
         self.tailer.run()
 
     def _begin_epoch(self, lost_epoch: str) -> None:
-        if epochs.start_epoch_after_loss(lost_epoch, now=clock.now()):
+        if overdue_schedules.start_epoch_after_loss(lost_epoch, now=clock.now()):
             metrics.log_epochs.inc()
 
     def _run_bus(self) -> None:

@@ -1,10 +1,11 @@
 """Broadcasts and their audiences; saved audiences and message templates."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, event, inspect, text
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, event, inspect
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from broadcast.domain import audience as audiences
@@ -14,6 +15,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Link
 from broadcast.domain.search_tokens import tokenize_distinct
 from broadcast.store.database import db
+from broadcast.store.types import partial_index
 
 
 def build_search_words(title: str, content: str, category: str | None, sender_name: str) -> str:
@@ -26,7 +28,8 @@ def _default_search_words(context: Any) -> str:
     return build_search_words(row["title"], row["content"], row.get("category"), row["sender_name"])
 
 
-_IS_QUARANTINED = text("quarantine_reason IS NOT NULL AND status = 'DRAFT'")
+# what a card has under the same name as a broadcast
+_CARD_ATTRIBUTES = [field.name for field in fields(Card) if field.name not in ("actions", "is_from_source")]
 
 
 class Broadcast(db.Model):
@@ -45,15 +48,9 @@ class Broadcast(db.Model):
         Index("ix_broadcasts_requires_ack_status", "requires_ack", "status"),
         Index("ix_broadcasts_status_scheduled_at", "status", "scheduled_at"),
         Index("ix_broadcasts_status_expires_at", "status", "expires_at"),
-        Index(
-            "ix_broadcasts_sender_id_drafts", "sender_id",
-            sqlite_where=text("status = 'DRAFT'"), postgresql_where=text("status = 'DRAFT'"),
-        ),
-        Index(
-            "ix_broadcasts_source_collapse_key", "source", "collapse_key",
-            sqlite_where=text("collapse_key IS NOT NULL"), postgresql_where=text("collapse_key IS NOT NULL"),
-        ),
-        Index("ix_broadcasts_quarantined", "source_owner", sqlite_where=_IS_QUARANTINED, postgresql_where=_IS_QUARANTINED),
+        partial_index("ix_broadcasts_sender_id_drafts", "sender_id", where="status = 'DRAFT'"),
+        partial_index("ix_broadcasts_source_collapse_key", "source", "collapse_key", where="collapse_key IS NOT NULL"),
+        partial_index("ix_broadcasts_quarantined", "source_owner", where="quarantine_reason IS NOT NULL AND status = 'DRAFT'"),
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -157,28 +154,9 @@ class Broadcast(db.Model):
         return f"Sent to you{others}"
 
     def to_card(self) -> Card:
+        values = {name: getattr(self, name) for name in _CARD_ATTRIBUTES}
         return Card(
-            id=self.id,
-            title=self.title,
-            content=self.content,
-            content_html=self.content_html,
-            priority=self.priority,
-            category=self.category,
-            sender_name=self.sender_name,
-            created_at=self.created_at,
-            published_at=self.published_at,
-            expires_at=self.expires_at,
-            requires_ack=self.requires_ack,
-            ack_due_at=self.ack_due_at,
-            revision=self.revision,
-            edited_at=self.edited_at,
-            actions=tuple(Link(**link) for link in self.actions),
-            target_type=self.target_type,
-            why=self.why,
-            times=self.times,
-            repeated_at=self.repeated_at,
-            ack_revision=self.ack_revision,
-            is_from_source=self.source is not None,
+            **values, actions=tuple(Link(**link) for link in self.actions), is_from_source=self.source is not None
         )
 
 
@@ -254,10 +232,7 @@ def build_audience(
     except_role_names: Iterable[str],
     except_user_ids: Iterable[int],
 ) -> Audience:
-    """The audience of a stored broadcast, from its columns and its rows in the four tables above.
-
-    Raises ValueError for a draft whose audience is not chosen yet.
-    """
+    """The audience of a stored broadcast. Raises ValueError for a draft whose audience is not chosen yet."""
     match kind:
         case "everyone":
             base = audiences.EveryoneAudience()

@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String, select, text
+from sqlalchemy import JSON, ForeignKey, Index, String, select
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from broadcast.domain.audience import Viewer
 from broadcast.store.database import SingleRow, db
 from broadcast.store.models.activity import LogHead
+from broadcast.store.types import partial_index
 
 # byte order, or ranges mean nothing
 _BYTE_ORDERED_STRING = String(64).with_variant(String(64, collation="C"), "postgresql")
@@ -46,14 +47,7 @@ class User(db.Model):
 
     __tablename__ = "users"
     # the few disabled users, to be subtracted from counts without checking a million users one by one
-    __table_args__ = (
-        Index(
-            "ix_users_disabled_at",
-            "disabled_at",
-            postgresql_where=text("disabled_at IS NOT NULL"),
-            sqlite_where=text("disabled_at IS NOT NULL"),
-        ),
-    )
+    __table_args__ = (partial_index("ix_users_disabled_at", "disabled_at", where="disabled_at IS NOT NULL"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     username: Mapped[str] = mapped_column(String(64), unique=True)

@@ -9,6 +9,7 @@ from flask_wtf.csrf import generate_csrf
 
 from broadcast.actions import external_login, sessions
 from broadcast.actions.demo import DEMO_USERS
+from broadcast.actions.sessions import SignInClient
 from broadcast.base.errors import (
     BroadcastError,
     IdentityProviderUnavailable,
@@ -81,15 +82,7 @@ def sign_in():
 
 def sign_in_with_password(username: str, password: str, *, now: datetime, is_admin_only: bool = False) -> int:
     """Begin a session in this browser, which ends its previous one. Returns the user id. Raises SignInRefused."""
-    token, user_id = sessions.sign_in(
-        username,
-        password,
-        address=limits.get_remote_address(),
-        user_agent=request.user_agent.string,
-        now=now,
-        is_admin_only=is_admin_only,
-        replaced_token=flask.session.get("token"),
-    )
+    token, user_id = sessions.sign_in(username, password, client=_get_client(), now=now, is_admin_only=is_admin_only)
     _start_session(token)
     return user_id
 
@@ -182,16 +175,13 @@ def signed_out():
 def _sign_in_externally(
     external_identity: ExternalIdentity, trust: ProviderTrust, target: str, *, is_by_proxy: bool = False
 ) -> Response:
-    token = external_login.sign_in(
-        external_identity,
-        trust=trust,
-        address=limits.get_remote_address(),
-        user_agent=request.user_agent.string,
-        now=clock.now(),
-        replaced_token=flask.session.get("token"),
-    )
+    token = external_login.sign_in(external_identity, trust=trust, client=_get_client(), now=clock.now())
     _start_session(token, is_by_proxy=is_by_proxy)
     return _redirect_to(target)
+
+
+def _get_client() -> SignInClient:
+    return SignInClient(limits.get_remote_address(), request.user_agent.string, flask.session.get("token"))
 
 
 def _redirect_to(target: str) -> Response:

@@ -6,6 +6,8 @@ seconds, and the worker's other requests go on meanwhile.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +16,7 @@ import structlog
 from flask import Flask, Response
 
 from broadcast.base.app_parts import AppPart
-from broadcast.base.errors import IdentityProviderUnavailable, Invalid, SignInRefused
+from broadcast.base.errors import BroadcastError, IdentityProviderUnavailable, Invalid, SignInRefused
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.external_identity import ExternalIdentity, ProviderLogout
@@ -32,8 +34,8 @@ _log = structlog.get_logger(__name__)
 
 class OidcProvider:
     """One provider. Its metadata and keys are loaded at the first sign-in and cached; an unknown key triggers one
-    refresh. `start_login` and `complete_login` need the request context and block. They raise
-    IdentityProviderUnavailable.
+    refresh. `start_login` and `complete_login` need the request context. All that follows a call
+    to the provider blocks and raises IdentityProviderUnavailable.
     """
 
     def __init__(self, app: Flask, settings: Settings):
@@ -65,46 +67,29 @@ class OidcProvider:
         """Redirect the browser to the provider, which redirects it to `redirect_uri`."""
         for key in [key for key in flask.session if key.startswith(f"_state_{_CLIENT_NAME}_")]:
             del flask.session[key]  # a cookie holds 4 kB, and only the last attempt counts
-        try:
-            self._load_metadata()
+        with self._translate_errors("oidc.away", IdentityProviderUnavailable()):
             return self._client.authorize_redirect(redirect_uri)
-        except (*self._refusal_errors, *self._unavailable_errors) as problem:
-            raise self._to_unavailable_error(problem) from problem
 
     def complete_login(self) -> ExternalIdentity:
         """Who signed in. Checks state, code, signature, issuer, audience, times and nonce. Raises SignInRefused."""
-        try:
-            self._load_metadata()
+        refused = SignInRefused("Your organisation did not confirm this sign-in. Please try again.")
+        with self._translate_errors("oidc.refused", refused):
             claims_options = {  # Authlib's own audience check is too loose
                 "iss": {"essential": True, "value": self._client.server_metadata["issuer"]},
                 "aud": {"essential": True, "value": self._settings.oidc_client_id},
             }
             token = self._client.authorize_access_token(claims_options=claims_options, leeway=_LEEWAY.seconds)
             claims, id_token_claims = self._collect_claims(token), token["userinfo"]
-        except self._refusal_errors as problem:
-            _log.warning("oidc.refused", problem=f"{type(problem).__name__}: {problem}"[:300])
-            raise SignInRefused("Your organisation did not confirm this sign-in. Please try again.") from problem
-        except self._unavailable_errors as problem:
-            raise self._to_unavailable_error(problem) from problem
         return self._to_external_identity(claims, id_token_claims)
 
     def parse_logout_token(self, logout_token: str) -> ProviderLogout:
-        """Validate a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.6).
-
-        Raises Invalid, IdentityProviderUnavailable.
-        """
-        try:
-            self._load_metadata()
+        """Validate a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.6). Raises Invalid."""
+        unsigned = Invalid({"logout_token": "This was not signed by the provider."})
+        with self._translate_errors("oidc.logout_refused", unsigned):
             claims = self._decode_signed(logout_token)
-        except self._refusal_errors as problem:
-            _log.warning("oidc.logout_refused", problem=f"{type(problem).__name__}: {problem}"[:300])
-            raise Invalid({"logout_token": "This was not signed by the provider."}) from problem
-        except self._unavailable_errors as problem:
-            raise self._to_unavailable_error(problem) from problem
+        issuer = self._client.server_metadata["issuer"]
         try:
-            return _validate_logout_token(
-                claims, settings=self._settings, issuer=self._client.server_metadata["issuer"]
-            )
+            return _validate_logout_token(claims, settings=self._settings, issuer=issuer)
         except ValueError as problem:
             _log.warning("oidc.logout_refused", problem=str(problem)[:300])
             raise Invalid({"logout_token": f"This is not a valid logout token: {problem}."}) from None
@@ -211,9 +196,16 @@ class OidcProvider:
         names = {name for name in claimed if isinstance(name, str)}
         return frozenset(role_map[name] for name in names if name in role_map) if role_map else frozenset(names)
 
-    def _to_unavailable_error(self, problem: Exception) -> IdentityProviderUnavailable:
-        _log.warning("oidc.away", problem=f"{type(problem).__name__}: {problem}"[:300])
-        return IdentityProviderUnavailable()
+    @contextmanager
+    def _translate_errors(self, event: str, refusal: BroadcastError) -> Iterator[None]:
+        """Load the metadata; log what the block raises, and raise `refusal` or IdentityProviderUnavailable instead."""
+        try:
+            self._load_metadata()
+            yield
+        except (*self._refusal_errors, *self._unavailable_errors) as problem:
+            is_refusal = isinstance(problem, self._refusal_errors)
+            _log.warning(event if is_refusal else "oidc.away", problem=f"{type(problem).__name__}: {problem}"[:300])
+            raise (refusal if is_refusal else IdentityProviderUnavailable()) from problem
 
 
 def _get_claim(claims: dict[str, Any], name: str) -> Any:

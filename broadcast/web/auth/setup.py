@@ -5,7 +5,7 @@ Closed for good once an administrator exists. Without a code the page only says 
 
 from flask import Blueprint, request
 
-from broadcast.actions import initial_setup as actions
+from broadcast.actions import accounts
 from broadcast.base.errors import Invalid
 from broadcast.domain import clock
 from broadcast.store import users
@@ -30,7 +30,7 @@ def create_administrator():
     form, now = request.form, clock.now()
     username, password = form.get("username", ""), form.get("password", "")
     try:
-        actions.create_first_administrator(form.get("code", ""), username, password, name=form.get("name"), now=now)
+        accounts.create_first_administrator(form.get("code", ""), username, password, name=form.get("name"), now=now)
     except Invalid as invalid:
         return _render_setup(form, invalid.fields), invalid.status
     login.sign_in_with_password(username, password, now=now)

@@ -1,8 +1,4 @@
-"""Analytics of a broadcast: read chart, roles, missing recipients, reminders, CSV.
-
-Everyone in the console sees totals. Per-recipient figures need a permission, and nobody sees them where the system
-discloses totals only.
-"""
+"""Analytics of a broadcast, as `viewer_stats` discloses them: read chart, roles, missing recipients, reminders, CSV."""
 
 from collections.abc import Callable, Hashable
 from functools import partial

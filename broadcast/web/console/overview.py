@@ -11,8 +11,8 @@ from broadcast.domain import clock
 from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.permissions import Permission
 from broadcast.domain.time_zones import get_start_of_day, parse_zone
-from broadcast.store import broadcast_query, broadcasts, dead_letters, users
-from broadcast.store.broadcast_query import BroadcastQuery
+from broadcast.store import broadcasts, dead_letters, users
+from broadcast.store.broadcasts import BroadcastQuery
 from broadcast.store.dead_letters import DeadLetterStatus
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console import viewer_stats
@@ -46,10 +46,10 @@ def overview():
     }
     return render_page(
         "console/overview.html",
-        live=load_list_items(broadcast_query.list_page(BroadcastQuery(tab="active", size=5))),
+        live=load_list_items(broadcasts.list_matching(BroadcastQuery(tab="active", size=5))),
         due=load_list_items(broadcasts.list_next_due(limit=5)),
         figures=summary,
-        counts=broadcast_query.count_by_tab(BroadcastQuery()),
+        counts=broadcasts.count_by_tab(BroadcastQuery()),
         day_in=zone.key,
         needs=list(_list_action_items(now)),
         base_url=request.host_url.rstrip("/"),
@@ -89,7 +89,7 @@ def _describe_overdue(title: str, missing: int | None) -> str:
 def _list_problems() -> Iterator[ActionItem]:
     """The problems of the health page, without the doctor's slow checks."""
     runtime, settings = RUNTIME.current, SETTINGS.current
-    health_url = url_for("console.health.health")
+    health_url = url_for("console.system.health")
     if waiting := dead_letters.count_by_status()[DeadLetterStatus.WAITING.value]:
         subject = "dead letter is" if waiting == 1 else "dead letters are"
         yield ActionItem(f"{waiting:,} {subject} waiting.", "/console/dead-letters", "Dead letters")

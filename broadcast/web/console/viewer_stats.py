@@ -8,14 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from broadcast.config.settings import SETTINGS
+from broadcast.domain import stats
 from broadcast.domain.permissions import Permission
-from broadcast.domain.stats import (
-    FUNNEL_STEPS,
-    BroadcastStats,
-    disclose_stats,
-    make_stats_without_receipts,
-    round_to_group,
-)
+from broadcast.domain.stats import FUNNEL_STEPS, BroadcastStats
 from broadcast.store import broadcast_totals
 from broadcast.store.broadcast_stats import ReadLatency
 from broadcast.store.models import Broadcast
@@ -37,9 +32,9 @@ def load_stats(rows: Sequence[Broadcast], *, per_recipient: bool | None = None) 
     per_recipient = may_see_per_recipient_stats() if per_recipient is None else per_recipient
     totals_by_id = broadcast_totals.count_totals([row for row in rows if not row.receipts_deleted_at])
     return {
-        row.id: make_stats_without_receipts(row.audience_count)
+        row.id: stats.make_stats_without_receipts(row.audience_count)
         if row.receipts_deleted_at
-        else disclose_stats(totals_by_id[row.id], per_recipient=per_recipient)
+        else stats.disclose_stats(totals_by_id[row.id], per_recipient=per_recipient)
         for row in rows
     }
 
@@ -50,7 +45,7 @@ def load_broadcast_stats(row: Broadcast) -> BroadcastStats:
 
 def load_new_broadcast_stats(row: Broadcast) -> BroadcastStats:
     """The stats of a broadcast stored a moment ago."""
-    return disclose_stats(broadcast_totals.build_unsent_totals(row), per_recipient=may_see_per_recipient_stats())
+    return stats.disclose_stats(broadcast_totals.build_unsent_totals(row), per_recipient=may_see_per_recipient_stats())
 
 
 def disclose_pace(pace: ReadLatency, broadcast_stats: BroadcastStats) -> ReadLatency | None:
@@ -60,7 +55,8 @@ def disclose_pace(pace: ReadLatency, broadcast_stats: BroadcastStats) -> ReadLat
     if broadcast_stats.is_suppressed:
         return None
     delivered, read = (
-        [round_to_group(count, broadcast_stats.targeted) for count in line] for line in (pace.delivered, pace.read)
+        [stats.round_to_group(count, broadcast_stats.targeted) for count in line]
+        for line in (pace.delivered, pace.read)
     )
     return ReadLatency(None, None, delivered, read)
 

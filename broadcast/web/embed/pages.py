@@ -13,7 +13,7 @@ from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 
-from broadcast.actions import embed_sessions as actions
+from broadcast.actions import sessions
 from broadcast.base.errors import Forbidden, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
@@ -84,7 +84,7 @@ def create_token():
 
 def _issue_token(username: str, origin: str, now: datetime) -> Response:
     caller = current_identity()
-    session_id, ends_at = actions.begin_session(username, origin=origin, token_id=caller.token_id, now=now)
+    session_id, ends_at = sessions.begin_embedded_session(username, origin=origin, token_id=caller.token_id, now=now)
     expires_at = min(now + embed_tokens.LIFETIME, ends_at, caller.expires_at or ends_at)
     token = embed_tokens.sign(session_id, expires_at=expires_at)
     return jsonify(

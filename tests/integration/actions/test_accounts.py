@@ -71,7 +71,7 @@ def test_only_who_manages_people_renames_and_deletes(cast):
 def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     now, bob = clock.now(), cast["bob"]
     accounts.set_password(bob.user_id, PASSWORD, by=SYSTEM, now=now)
-    sessions.sign_in("bob", PASSWORD, address="192.0.2.1", user_agent="Firefox", now=now)
+    sessions.sign_in("bob", PASSWORD, client=sessions.SignInClient("192.0.2.1", "Firefox"), now=now)
     tokens.create_token(bob.user_id, scopes=["inbox"], label="Bob's lamp", by=SYSTEM, now=now)
     with write_transaction() as session:
         session.add(LinkedIdentity(issuer="https://id", subject="b", user_id=bob.user_id, created_at=now))
@@ -86,9 +86,9 @@ def test_deleted_account_leaves_a_row_without_anything_personal(cast):
     assert known.search("bob", limit=5) == known.search("former", limit=5) == []
     assert "bob" not in [person.username for person in known.list_page(UserFilters())]
     with pytest.raises(SignInRefused):
-        sessions.sign_in("bob", PASSWORD, address=None, user_agent=None, now=now)
+        sessions.sign_in("bob", PASSWORD, client=sessions.SignInClient(), now=now)
     with pytest.raises(SignInRefused):
-        sessions.sign_in(user.username, PASSWORD, address=None, user_agent=None, now=now)
+        sessions.sign_in(user.username, PASSWORD, client=sessions.SignInClient(), now=now)
 
 
 def test_receipts_of_a_deleted_account_stay_and_it_is_missing_nowhere(cast):

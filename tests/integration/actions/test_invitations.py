@@ -32,7 +32,7 @@ def test_invited_person_chooses_a_password_and_signs_in_with_it(cast, invite):
     token = invite("bob")["bob"]
     assert invitations.get_invitee(token, now=clock.now()).username == "bob"
     assert invitations.accept_invitation(token, PASSWORD, now=clock.now()) == "bob"
-    sessions.sign_in("bob", PASSWORD, address=None, user_agent=None, now=clock.now())
+    sessions.sign_in("bob", PASSWORD, client=sessions.SignInClient(), now=clock.now())
     acts = db.session.scalars(
         select(AuditEntry.action).where(AuditEntry.object_id == str(cast["bob"].user_id)).order_by(AuditEntry.id)
     ).all()

@@ -26,7 +26,7 @@ def dana(cast) -> int:
 
 
 def sign_in(password: str = PASSWORD, **more) -> str:
-    return sessions.sign_in("dana", password, address=None, user_agent=None, now=NOW, **more)[0]
+    return sessions.sign_in("dana", password, client=sessions.SignInClient(), now=NOW, **more)[0]
 
 
 def is_open(token: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broadcast.actions import broadcasts as actions
-from broadcast.actions import edits, log_epochs, users
+from broadcast.actions import edits, overdue_schedules, users
 from broadcast.base.errors import Conflict
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
@@ -269,7 +269,7 @@ def test_memory_that_is_gone_or_nonsense_is_no_restore(app, cast, settings):
 
 def test_two_workers_that_see_a_restore_begin_one_epoch(cast):
     epoch = log.get_head().epoch
-    assert [log_epochs.start_epoch_after_loss(epoch, now=NOW) for _ in range(2)] == [True, False]
+    assert [overdue_schedules.start_epoch_after_loss(epoch, now=NOW) for _ in range(2)] == [True, False]
     with write_transaction() as session:
         begun = session.execute(db.text("SELECT count(*) FROM audit WHERE action = 'log.epoch'")).scalar()
     assert begun == 1

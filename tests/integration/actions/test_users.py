@@ -30,7 +30,9 @@ def create(username: str = "dana", password: str | None = None, **more) -> int:
 
 
 def sign_in(username: str, password: str = PASSWORD) -> tuple[str, int]:
-    return session_actions.sign_in(username, password, address="192.0.2.1", user_agent="tests", now=NOW)
+    return session_actions.sign_in(
+        username, password, client=session_actions.SignInClient("192.0.2.1", "tests"), now=NOW
+    )
 
 
 def sessions() -> list[UserSession]:

@@ -43,7 +43,7 @@ def test_created_person_can_sign_in(app, run):
     )
     with app.app_context():
         assert users.get_by_username("dana").roles == {"ops", "sales"}
-        assert sessions.sign_in("dana", PASSWORD, address=None, user_agent=None, now=clock.now())
+        assert sessions.sign_in("dana", PASSWORD, client=sessions.SignInClient(), now=clock.now())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadcast.actions import accounts, embed_sessions, roles, sessions, tokens, users
+from broadcast.actions import accounts, roles, sessions, tokens, users
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import credentials, log
@@ -34,7 +34,7 @@ class Bob:
             site = tokens.create_token(load_actor("alice").user_id, scopes=["embed"], label="site", by=SYSTEM, now=now)
             self.site_id = credentials.find_by_api_token(tokens.hash_token(site)).id
             self.api_token_id = credentials.find_by_api_token(tokens.hash_token(self.api_token)).id
-            self.embedded_id, _ = embed_sessions.begin_session("bob", origin=SITE, token_id=self.site_id, now=now)
+            self.embedded_id, _ = sessions.begin_embedded_session("bob", origin=SITE, token_id=self.site_id, now=now)
             self.session_id = self.find(credentials)["session"].id
             LAST_USED_BUFFER.current.note_token(self.api_token_id, None, now=now)
             LAST_USED_BUFFER.current.flush(now)
@@ -42,7 +42,7 @@ class Bob:
     def _begin_session(self, now: datetime) -> str:
         with write_transaction() as session:
             user = users.get_user_for_update(session, self.id)
-            return sessions.begin_session(session, user, address=None, user_agent=None, now=now)
+            return sessions.begin_session(session, user, sessions.SignInClient(), now)
 
     def find(self, source: Any) -> dict[str, Credential | None]:
         return {

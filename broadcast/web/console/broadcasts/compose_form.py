@@ -14,18 +14,8 @@ from werkzeug.datastructures import MultiDict
 
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Invalid
-from broadcast.domain import clock
-from broadcast.domain.message import (
-    MAX_CONTENT_BYTES,
-    MAX_TARGETS,
-    MAX_TITLE_CHARACTERS,
-    MAX_URL_CHARACTERS,
-    Draft,
-    Priority,
-    Target,
-    parse_draft,
-    parse_target,
-)
+from broadcast.domain import clock, message
+from broadcast.domain.message import Draft, Priority, Target, parse_draft, parse_target
 from broadcast.domain.time_zones import is_ambiguous_local_time, parse_local_time, parse_zone
 
 TIME_FIELDS = ("scheduledAt", "expiresAt", "ackDueAt")
@@ -41,8 +31,9 @@ _NAME_SEPARATORS = re.compile(r"[\s,;]+")
 _MAX_ROLES = 500  # ticked roles
 # characters of a draft's field: what fits in the end and room to shorten it, and 50,000 usernames of 20
 _MAX_CHARACTERS_BY_FIELD = {
-    "title": 5 * MAX_TITLE_CHARACTERS, "content": 2 * MAX_CONTENT_BYTES, "people": 1_000_000, "exceptPeople": 1_000_000,
-    "url1": 2 * MAX_URL_CHARACTERS, "url2": 2 * MAX_URL_CHARACTERS,
+    "title": 5 * message.MAX_TITLE_CHARACTERS, "content": 2 * message.MAX_CONTENT_BYTES,
+    "people": 1_000_000, "exceptPeople": 1_000_000,
+    "url1": 2 * message.MAX_URL_CHARACTERS, "url2": 2 * message.MAX_URL_CHARACTERS,
 }  # fmt: skip
 _DEFAULT_MAX_CHARACTERS = 200
 
@@ -73,15 +64,11 @@ def build_empty_form() -> dict[str, Any]:
 
 def from_typed(typed: Mapping[str, Any]) -> dict[str, Any]:
     """Saved form values, completed with every field that the form has now."""
-    form = build_empty_form()
-    return form | {name: value for name, value in typed.items() if name in form}
+    return {name: typed.get(name, empty) for name, empty in build_empty_form().items()}
 
 
 def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict[str, Any]:
-    """The form values of a stored broadcast given in its public fields; times are in UTC.
-
-    `usernames` maps the ids of the users it names to their usernames.
-    """
+    """The form values of a broadcast's public fields, times in UTC. `usernames` maps the ids it names to usernames."""
     form = build_empty_form() | {name: fields[name] or "" for name in ("title", "content", "priority", "category")}
     form |= from_target(fields, usernames)
     form |= {name: (fields[name] or "")[:16] for name in TIME_FIELDS} | {"timeZone": "UTC"}
@@ -191,7 +178,7 @@ def split_usernames(text: str) -> list[str]:
     Stops above the allowed number, because such a list is refused anyway. Lets other greenlets run when they are many.
     """
     yielder = Yielder()
-    names = [name for name in _NAME_SEPARATORS.split(text, maxsplit=MAX_TARGETS + 2) if name]
+    names = [name for name in _NAME_SEPARATORS.split(text, maxsplit=message.MAX_TARGETS + 2) if name]
     yielder.maybe_yield()
     return names
 
@@ -222,24 +209,19 @@ def _find_ambiguous_times(form: Mapping[str, Any]) -> set[str]:
 
 
 def _collect_target_fields(form: MultiDict[str, str]) -> dict[str, Any]:
-    target_type = form.get("targetType", "")
+    target_type, target_ids = form.get("targetType", ""), []
+    if target_type == "ROLE":
+        target_ids = form.getlist("roles")
+    elif target_type == "SELECTED":
+        target_ids = split_usernames(form.get("people", ""))
     return {
         "targetType": target_type,
-        "targetIds": _collect_target_ids(form) or None,
+        "targetIds": target_ids or None,
         "targetMatch": (form.get("targetMatch") or None) if target_type == "ROLE" else None,
         "exceptRoles": form.getlist("exceptRoles") or None,
         "exceptIds": split_usernames(form.get("exceptPeople", "")) or None,
         "snapshot": bool(form.get("snapshot")),
     }
-
-
-def _collect_target_ids(form: MultiDict[str, str]) -> list[str]:
-    match form.get("targetType"):
-        case "ROLE":
-            return form.getlist("roles")
-        case "SELECTED":
-            return split_usernames(form.get("people", ""))
-    return []
 
 
 def _collect_links(form: MultiDict[str, str]) -> list[dict[str, str]] | None:

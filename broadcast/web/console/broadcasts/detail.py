@@ -202,10 +202,7 @@ def _render_broadcast(broadcast: Broadcast, error: str | None = None, *, reason:
 
 
 def _list_revisions(broadcast_id: int) -> list[tuple[_TextRevision, list[str]]]:
-    """The newest revisions with their changed fields, newest first, without the text first sent.
-
-    Lets other greenlets run.
-    """
+    """The newest revisions with changed fields, newest first, without the text first sent. Lets other greenlets run."""
     revisions = []
     for before, after in pairwise(_load_texts(broadcast_id)):
         names = [name for name in _CARD_FIELD_LABELS if getattr(before.card, name) != getattr(after.card, name)]

@@ -57,7 +57,7 @@ def save_template(template_id: int | None = None):
     form = {name: request.form.get(name, "").replace("\0", "") for name in _TEMPLATE_FIELDS}
     try:
         raise_if_resumed()
-        library.save_template(template_id, **form, by=current_identity().actor, now=clock.now())
+        library.save_template(template_id, form, by=current_identity().actor, now=clock.now())
     except (Invalid, Conflict) as problem:
         return _render_form(form, to_form_errors(problem, "name"), template_id), problem.status
     return redirect_to("console.library.index", "Template saved.")
@@ -66,7 +66,7 @@ def save_template(template_id: int | None = None):
 @blueprint.post("/templates/<int:template_id>/delete")
 @allow(Permission.WRITE)
 def delete_template(template_id: int):
-    library.delete_template(template_id, by=current_identity().actor, now=clock.now())
+    library.delete("template", template_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.library.index", "Template deleted.")
 
 
@@ -99,7 +99,7 @@ def create_draft(template_id: int):
 @blueprint.post("/audiences/<int:saved_id>/delete")
 @allow(Permission.WRITE)
 def delete_audience(saved_id: int):
-    library.delete_audience(saved_id, by=current_identity().actor, now=clock.now())
+    library.delete("audience", saved_id, by=current_identity().actor, now=clock.now())
     return redirect_to("console.library.index", "Audience deleted. Existing broadcasts are not affected.")
 
 

@@ -14,8 +14,8 @@ from broadcast.domain.message import Priority
 from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.permissions import Permission
 from broadcast.domain.stats import BroadcastStats
-from broadcast.store import broadcast_query, broadcasts
-from broadcast.store.broadcast_query import BroadcastQuery
+from broadcast.store import broadcasts
+from broadcast.store.broadcasts import BroadcastQuery
 from broadcast.store.models import Broadcast
 from broadcast.web.console import viewer_stats
 from broadcast.web.core.csv_download import stream_csv
@@ -65,10 +65,10 @@ class BroadcastListItem:
 @allow(Permission.SEE)
 def listing():
     list_query = _read_query()
-    counts = broadcast_query.count_by_tab(list_query)
+    counts = broadcasts.count_by_tab(list_query)
     pages = max(1, -(-counts[list_query.tab] // list_query.size))
     values = {
-        "rows": load_list_items(broadcast_query.list_page(list_query)),
+        "rows": load_list_items(broadcasts.list_matching(list_query)),
         "look": list_query,
         "pages": pages,
         "counts": counts,
@@ -78,10 +78,10 @@ def listing():
         return render_page("console/broadcasts/_rows.html", **values)
     return render_page(
         "console/broadcasts/list.html",
-        categories=broadcast_query.list_categories(),
-        authors=broadcast_query.list_authors(),
+        categories=broadcasts.list_categories(),
+        authors=broadcasts.list_authors(),
         sorts=_SORT_LABELS.items(),
-        sizes=broadcast_query.PAGE_SIZES,
+        sizes=broadcasts.PAGE_SIZES,
         priorities=list(Priority),
         **values,
     )
@@ -91,14 +91,14 @@ def listing():
 @allow(Permission.SEE)
 def download():
     list_query = _read_query()
-    ids = broadcast_query.list_ids(list_query, limit=MAX_CSV_ROWS)
-    omitted = broadcast_query.count_by_tab(list_query)[list_query.tab] - len(ids)
+    ids = broadcasts.list_matching_ids(list_query, limit=MAX_CSV_ROWS)
+    omitted = broadcasts.count_by_tab(list_query)[list_query.tab] - len(ids)
     per_recipient = viewer_stats.may_see_per_recipient_stats()
 
     def read_chunk(position: int | None):
         start = position or 0
         end = start + _CHUNK_ROWS
-        chunk = load_list_items(broadcast_query.list_by_ids(ids[start:end]), per_recipient=per_recipient)
+        chunk = load_list_items(broadcasts.list_by_ids(ids[start:end]), per_recipient=per_recipient)
         rows = [_to_csv_row(item) for item in chunk]
         if end < len(ids):
             return rows, end
@@ -125,10 +125,7 @@ def bulk_action():
 
 
 def _apply_to_each(action: Callable[[int], None], ids: list[int]) -> tuple[int, list[str]]:
-    """The number of successes, and a sentence for each refusal.
-
-    Raises TemporarilyUnavailable: what was done before stays done.
-    """
+    """The number of successes, and a sentence for each refusal. After TemporarilyUnavailable, earlier ones stay done."""
     done, refused = 0, []
     for broadcast_id in ids:
         try:
@@ -150,14 +147,14 @@ def _redirect_to_list(notice: str) -> Response:
 
 def _read_query() -> BroadcastQuery:
     """The query of the URL; unknown values are ignored."""
-    args, sizes = request.args, [str(size) for size in broadcast_query.PAGE_SIZES]
+    args, sizes = request.args, [str(size) for size in broadcasts.PAGE_SIZES]
     return BroadcastQuery(
-        tab=read_known(args, "filter", broadcast_query.TABS, "all"),
+        tab=read_known(args, "filter", broadcasts.TABS, "all"),
         q=read_text(args, "q", 200),
         category=read_text(args, "category", 40),
         author=parse_number(args.get("author")),
         priority=read_known(args, "priority", set(Priority), ""),
-        sort=read_known(args, "sort", broadcast_query.SORTS, "newest"),
+        sort=read_known(args, "sort", broadcasts.SORTS, "newest"),
         number=parse_number(args.get("page"), max_digits=6) or 1,
         size=int(read_known(args, "size", sizes, sizes[0])),
     )

@@ -5,13 +5,14 @@ from datetime import timedelta
 from flask import Blueprint, Response, request, url_for
 
 from broadcast.actions import invitations as actions
+from broadcast.actions.audiences import resolve_users
 from broadcast.actions.invitations import IssuedInvitation
 from broadcast.base.errors import Invalid
 from broadcast.base.numbers import parse_number
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.permissions import Permission
-from broadcast.store import invitations, users
+from broadcast.store import invitations
 from broadcast.web.auth import login
 from broadcast.web.console.broadcasts import compose_form
 from broadcast.web.core.csv_download import stream_csv
@@ -24,7 +25,6 @@ blueprint = Blueprint("invitations", __name__)
 
 PAGE_SIZE = 50
 MAX_LINKS_SHOWN = 200  # links on a page; more are in the file only
-_MAX_UNKNOWN_NAMES = 5  # usernames in one sentence
 
 
 @blueprint.get("/console/people/invitations")
@@ -40,7 +40,9 @@ def invite():
     form = request.form
     try:
         raise_if_resumed()
-        _require_password_login()
+        if SETTINGS.current.password_sign_in == "administrators":
+            problem = "Only administrators can use a password. Other users sign in through your organisation."
+            raise Invalid({"ids": problem})
         valid_for, by = timedelta(days=SETTINGS.current.invitation_days), current_identity().actor
         created = actions.invite_users(_read_user_ids(), valid_for=valid_for, by=by, now=clock.now())
     except Invalid as invalid:
@@ -106,17 +108,11 @@ def _read_user_ids() -> list[int]:
         return invitations.list_uninvited_ids(limit=actions.MAX_INVITATIONS)
     ids = parse_ids(form.getlist("ids"))
     names = [name.lower() for name in compose_form.split_usernames(form.get("usernames", "").replace("\0", " "))]
-    ids_by_name = users.resolve_ids(names)
-    if unknown := [name for name in dict.fromkeys(names) if name not in ids_by_name]:
-        suffix = f" and {len(unknown) - _MAX_UNKNOWN_NAMES} more" if len(unknown) > _MAX_UNKNOWN_NAMES else ""
-        named = ", ".join(name[:64] for name in unknown[:_MAX_UNKNOWN_NAMES])
-        raise Invalid({"usernames": f"There is no user called {named}{suffix}, or the account is disabled."})
-    return [*ids, *ids_by_name.values()]
-
-
-def _require_password_login() -> None:
-    if SETTINGS.current.password_sign_in == "administrators":
-        raise Invalid({"ids": "Only administrators can use a password. Other users sign in through your organisation."})
+    problems: dict[str, str] = {}
+    ids += resolve_users(names, "usernames", problems)
+    if problems:
+        raise Invalid(problems)
+    return ids
 
 
 def _build_link(token: str) -> str:

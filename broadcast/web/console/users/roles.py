@@ -63,7 +63,8 @@ def rename(name: str):
 def delete(name: str):
     """Requires a ticked confirmation if a user has the role or a broadcast names it."""
     _require_known_role(name)
-    if _is_used(name) and not request.form.get("understood"):
+    is_used = users.count_users_by_role().get(name) or roles.list_broadcasts(name, limit=1)
+    if is_used and not request.form.get("understood"):
         return _render_role(name, name, {"understood": "Confirm that you understand what this means."}), Invalid.status
     actions.delete(name, by=current_identity().actor, now=clock.now())
     return redirect_to("roles.listing", f"The role {name} is deleted.")
@@ -105,10 +106,6 @@ def _require_known_role(name: str) -> None:
         raise NotFound("There is no such role.")
 
 
-def _is_used(name: str) -> bool:
-    return bool(users.count_users_by_role().get(name)) or bool(roles.list_broadcasts(name, limit=1))
-
-
 def _describe_effect(broadcast: Broadcast, name: str) -> str:
     """What deleting the role means for a broadcast, as a sentence."""
     if name in broadcast.except_role_names:
@@ -124,13 +121,11 @@ def _describe_effect(broadcast: Broadcast, name: str) -> str:
 
 def _find_rules_naming(name: str) -> list[int]:
     """The numbers of the rules in the rules file that name the role."""
-    numbers = []
-    for number, rule in enumerate(RULES.current, 1):
-        targets = rule.defaults.get("targetIds") if rule.defaults.get("targetType") == "ROLE" else None
-        is_default = name in [*(targets or ()), *(rule.defaults.get("exceptRoles") or ())]
-        if is_default or f"role:{name}" in (rule.audiences or ()):
-            numbers.append(number)
-    return numbers
+    return [
+        number
+        for number, rule in enumerate(RULES.current, 1)
+        if roles.names_role(rule.defaults, name) or f"role:{name}" in (rule.audiences or ())
+    ]
 
 
 def sort_role_names(names: Iterable[str]) -> list[str]:

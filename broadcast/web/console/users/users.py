@@ -173,7 +173,7 @@ def import_table():
         report=report,
         bad=report.bad[:MAX_BAD_ROWS_SHOWN],
         roles=sorted(report.missing_roles.items(), key=lambda role: -role[1])[:MAX_NEW_ROLES_SHOWN],
-        table=table if only_check else report.rejected_table if report.bad else "",
+        table=table if only_check else "\n".join(report.rejected_lines) if report.bad else "",
         checked=only_check,
         guessed=guessed_encoding and (guessed_encoding, _find_accented_line(table)),
     )

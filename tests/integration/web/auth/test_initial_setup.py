@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 from flask import Flask
 
-from broadcast.actions import initial_setup as actions
+from broadcast.actions import accounts as actions
 from broadcast.actions import passwords, users
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain import clock

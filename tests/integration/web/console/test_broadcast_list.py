@@ -9,8 +9,8 @@ import pytest
 
 from broadcast.actions import broadcasts as actions
 from broadcast.domain import clock
-from broadcast.store import broadcast_query, broadcasts
-from broadcast.store.broadcast_query import BroadcastQuery
+from broadcast.store import broadcasts
+from broadcast.store.broadcasts import BroadcastQuery
 from tests.support.builders import build_message, build_role_message, load_actor, publish_message
 
 URL = "/console/broadcasts"
@@ -79,17 +79,17 @@ def test_spreadsheet_takes_nothing_for_a_formula(client, several):
 
 def test_tabs_count_what_they_show(app, client, several):
     with app.app_context():
-        for tab in broadcast_query.TABS:
+        for tab in broadcasts.TABS:
             for more in ({}, {"category": "News"}, {"q": "live"}):
                 look = BroadcastQuery(tab=tab, **more)
-                assert broadcast_query.count_by_tab(look)[tab] == len(broadcast_query.list_page(look))
+                assert broadcasts.count_by_tab(look)[tab] == len(broadcasts.list_matching(look))
 
 
 def test_pages_go_on_without_gap(app, client):
     client()
     with app.app_context():
         ids = [publish_message(load_actor("alice")) for _ in range(45)]
-        pages = [[b.id for b in broadcast_query.list_page(BroadcastQuery(number=n))] for n in (1, 2, 3)]
+        pages = [[b.id for b in broadcasts.list_matching(BroadcastQuery(number=n))] for n in (1, 2, 3)]
     assert [len(page) for page in pages] == [20, 20, 5]
     assert sum(pages, []) == ids[::-1]
     text = client("alice").get(f"{URL}?page=2").get_data(as_text=True)

@@ -61,7 +61,7 @@ def filled(app, client) -> None:
         broadcasts.cancel(recalled, reason="Wrong", by=alice, now=now)
         expire_broadcast(ended, now=now)
         fields = {"name": "T", "title": "{{ place }}", "content": "x", "priority": "LOW", "category": ""}
-        library.save_template(None, **fields, by=alice, now=now)
+        library.save_template(None, fields, by=alice, now=now)
         invitations.invite_users([load_actor("charlie").user_id], valid_for=timedelta(days=1), by=alice, now=now)
         tokens.create_token(alice.user_id, scopes=["inbox"], label="x", by=SYSTEM, now=now)
 

@@ -230,7 +230,7 @@ def test_own_password_is_changed_and_other_sessions_end(app, client):
     assert here.get("/account").status_code == 200
     assert elsewhere.get("/account").status_code == 303
     with app.app_context():
-        assert sessions.sign_in("bob", "another long one", address=None, user_agent=None, now=clock.now())
+        assert sessions.sign_in("bob", "another long one", client=sessions.SignInClient(), now=clock.now())
 
 
 @pytest.mark.parametrize(
