@@ -98,11 +98,12 @@ class InboxItem:
 
 
 class UnreadCount(NamedTuple):
-    """The number of unread messages at exactly seq `as_of` of the log and inbox version `version`."""
+    """The number of unread messages at exactly seq `as_of` of the log, in its `epoch`, and inbox version `version`."""
 
     count: int
     as_of: int
     version: int = 0
+    epoch: str = ""
 
 
 class ViewCounts(NamedTuple):
@@ -230,7 +231,8 @@ _count_query = _select_visible(func.count())
 # counts with the log head and the inbox version, in one statement and so consistent
 _version = select(User.inbox_version).where(User.id == _VIEWER_ID).scalar_subquery()
 _snapshot = (select(LogHead.seq).scalar_subquery(), func.coalesce(_version, 0))
-_unread_query = PreparedQuery(_select_visible(func.count(), *_snapshot).where(_conditions_by_view["unread"]))
+_epoch = select(LogHead.epoch).scalar_subquery()
+_unread_query = PreparedQuery(_select_visible(func.count(), *_snapshot, _epoch).where(_conditions_by_view["unread"]))
 _counts = [func.count().filter(_conditions_by_view[view]) for view in ("inbox", "unread", "archived", "snoozed")]
 _counts_query = _select_visible(*_counts, *_snapshot)
 _ended_ids = _select_ended(Broadcast.id).limit(MAX_COUNTED_ENDED + 1).subquery()

@@ -164,7 +164,7 @@ class _LiveInbox(Inbox):
 
     def count_unread(self) -> UnreadCount:
         count = sum(message.state.is_unread_in_inbox for message in self._messages)
-        return UnreadCount(count, self.head.seq, self._version)
+        return UnreadCount(count, self.head.seq, self._version, self.head.epoch)
 
     def count_unread_filtered(self, filters: InboxFilters) -> int:
         if filters.q:

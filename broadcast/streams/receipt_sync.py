@@ -13,7 +13,7 @@ from flask import Flask
 from broadcast.domain import clock
 from broadcast.store import inbox
 from broadcast.store import users as people
-from broadcast.store.live_inbox import open_inbox
+from broadcast.store.inbox import Inbox
 from broadcast.streams import sse
 from broadcast.streams.hub import Hub
 
@@ -54,6 +54,6 @@ class ReceiptSync:
             user = people.get(user_id)
             if user is None:
                 return
-            unread = open_inbox(user.as_viewer, now=clock.now()).count_unread()
+            unread = Inbox(user.as_viewer, now=clock.now()).count_unread()
         data = {"kind": kind, "ids": ids, "version": version, "unread": unread.count, "asOf": unread.as_of}
         self._hub.send_to_user(user_id, sse.encode_json_frame(sse.UnloggedEvent.READ_RECEIPT, data))

@@ -271,4 +271,4 @@ def _read_broadcast_ids(*other_fields: str) -> list[int]:
 
 
 def _count_unread() -> int:
-    return open_inbox(current_identity().actor.viewer, now=clock.now()).count_unread().count
+    return inbox.Inbox(current_identity().actor.viewer, now=clock.now()).count_unread().count

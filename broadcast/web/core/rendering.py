@@ -24,8 +24,7 @@ from broadcast.domain.events import Event
 from broadcast.domain.preferences import Preferences
 from broadcast.store import users
 from broadcast.store.database import db
-from broadcast.store.inbox import InboxItem, UnreadCount
-from broadcast.store.live_inbox import open_inbox
+from broadcast.store.inbox import Inbox, InboxItem, UnreadCount
 from broadcast.streams import sse
 
 _MAX_SHARED_CARDS = 500  # rendered, of 8 KB as a rule
@@ -184,7 +183,7 @@ def _build_template_context() -> dict:
     if identity is not None:
         try:
             values["preferences"] = users.get_preferences(identity.id)
-            values["unread"] = g.get("unread") or open_inbox(identity.actor.viewer, now=now).count_unread()
+            values["unread"] = g.get("unread") or Inbox(identity.actor.viewer, now=now).count_unread()
         except (SQLAlchemyError, TemporarilyUnavailable):  # the error page needs the values too
             db.session.rollback()
             values["unread"] = UnreadCount(0, 0)
