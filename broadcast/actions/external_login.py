@@ -15,9 +15,10 @@ from broadcast.actions.sessions import SignInClient, begin_session, end_replaced
 from broadcast.actions.users import add_user, change_roles, ensure_admin_remains, get_user_for_update, read_user_fields
 from broadcast.base.errors import Conflict, Invalid, SignInRefused
 from broadcast.domain.actor import Actor
+from broadcast.domain.email_address import normalize_address
 from broadcast.domain.external_identity import PROXY_ISSUER, ExternalIdentity, ProviderLogout, ProviderTrust
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
-from broadcast.store import audit, provider_sessions, users
+from broadcast.store import audit, email_addresses, provider_sessions, users
 from broadcast.store.models import LinkedIdentity, User
 from broadcast.store.transactions import write_transaction
 
@@ -44,6 +45,8 @@ def _sign_in_once(identity: ExternalIdentity, trust: ProviderTrust, client: Sign
         user = _find_user(session, identity, trust, now) or _add_user(session, identity, trust, now)
         if user.disabled_at:
             raise SignInRefused(f"The account of {user.username} is disabled. Ask an administrator to enable it.")
+        if identity.email is not None:
+            _save_email(session, user, identity.email, now)
         has_log_events = identity.roles is not None and _sync_roles(session, user, identity, now)
         has_log_events |= end_replaced_session(session, client, now)
         token = begin_session(
@@ -136,6 +139,17 @@ def _sync_roles(session: Session, user: User, identity: ExternalIdentity, now: d
         return False
     change_roles(session, user, new_roles, by=_get_provider_actor(identity.issuer), now=now)
     return True
+
+
+def _save_email(session: Session, user: User, text: str, now: datetime) -> None:
+    """Store the address that the provider has verified, unless the user has confirmed another one."""
+    try:
+        address = normalize_address(text)
+    except ValueError:
+        return
+    known = email_addresses.get_or_add(session, user.id)
+    if known.address is None or (known.is_from_provider and known.address != address):
+        email_addresses.set_verified(session, user.id, address, at=now, is_from_provider=True)
 
 
 def _get_provider_actor(issuer: str) -> Actor:

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_vali
 from broadcast.base.app_parts import AppPart
 from broadcast.config import database_url
 from broadcast.config.auth_settings import SignInSettings
+from broadcast.config.email_settings import EmailSettings
 from broadcast.config.kafka_settings import KafkaSettings
 from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
 from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks
@@ -50,7 +51,7 @@ class SettingsError(Exception):
     """The settings are invalid. The message has one line for each problem."""
 
 
-class Settings(SignInSettings, KafkaSettings):
+class Settings(SignInSettings, KafkaSettings, EmailSettings):
     """Strict and frozen. Names of durations end in their unit; sizes are in bytes."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -179,6 +180,7 @@ class Settings(SignInSettings, KafkaSettings):
             *self._check_embed_origins(),
             *self._check_redis_url(),
             *self.check_kafka(),
+            *self.check_email(is_production=self.is_production),
             *self.check_sign_in(is_production=self.is_production, proxy_hops=self.trusted_proxy_hops),
         ]
         if self.is_production and self.demo:
@@ -265,6 +267,11 @@ class Settings(SignInSettings, KafkaSettings):
         """The file of a SQLite database; None for a server."""
         uri = self.database_uri
         return database_url.get_sqlite_path(uri) if uri.startswith("sqlite") else None
+
+    @property
+    def link_base(self) -> str:
+        """What links to this system begin with, where no request tells its address."""
+        return self.public_url or f"http://{self.host}:{self.port}"
 
     def list_event_rule_warnings(self) -> list[str]:
         """Warnings, at start and from `doctor`, when events without a matching rule are allowed."""

@@ -12,7 +12,7 @@ class ExternalIdentity:
     has nothing better than the username. `roles` are role names of this system; None if the provider says nothing about
     roles. `provider_session` is the id of the session there, `asserted_at` when all this was asserted. If
     `is_username_verified` is False, the username may be someone else's (an e-mail address that nobody has verified), so
-    it neither matches nor creates an account.
+    it neither matches nor creates an account. `email` is an address that the provider has verified.
     """
 
     issuer: str
@@ -23,6 +23,7 @@ class ExternalIdentity:
     provider_session: str | None = None
     asserted_at: datetime | None = None
     is_username_verified: bool = True
+    email: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,14 @@ kafka_failures = Counter("broadcast_kafka_failures", "Times the bridge began ane
 kafka_batch_seconds = Histogram("broadcast_kafka_batch_seconds", "One batch into the database", buckets=_SECONDS)
 kafka_lag = _NewestGauge("broadcast_kafka_lag", "Records waiting at the brokers", ["topic", "partition"])
 
+deliveries_waiting = _NewestGauge("broadcast_deliveries_waiting", "Deliveries in the outbox, by channel", ["channel"])
+deliveries_overdue_seconds = _NewestGauge(
+    "broadcast_deliveries_overdue_seconds", "How long the oldest delivery is due, by channel", ["channel"]
+)
+delivery_outcomes = Counter(
+    "broadcast_deliveries", "What became of deliveries, by channel and outcome", ["channel", "outcome"]
+)
+
 
 def preallocate_files() -> None:
     """Allocate this worker's metric files on disk now. They are mapped and sparse: if the disk or /dev/shm is full when

@@ -6,13 +6,13 @@ A broadcast is marked (`receipts_deleted_at`) before its first receipt is delete
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import db
 from broadcast.store.engine import RUN_IN_THREAD
-from broadcast.store.models import Broadcast, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
+from broadcast.store.models import Broadcast, Delivery, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
 from broadcast.store.models.ingest import InboundEventSample
 
 BATCH_ROWS = 500  # rows per transaction
@@ -40,12 +40,15 @@ def delete_samples(session: Session, *, before: datetime) -> int:
 
 
 def list_ended_ids(*, before: datetime, must_have_receipts: bool = False) -> list[int]:
-    """Broadcasts that ended before that, or those of them that have receipts, oldest first, at most BATCH_BROADCASTS."""
+    """Broadcasts that ended before that, oldest first, at most BATCH_BROADCASTS; with `must_have_receipts` those that
+    have receipts or deliveries.
+    """
     ended_at = func.coalesce(Broadcast.ended_at, Broadcast.expires_at)
     is_ended = and_(Broadcast.status.in_((Status.EXPIRED, Status.CANCELLED)), ended_at < before)
     query = select(Broadcast.id).where(is_ended).order_by(Broadcast.id).limit(BATCH_BROADCASTS)
     if must_have_receipts:
-        query = query.where(exists().where(Receipt.broadcast_id == Broadcast.id))
+        has_rows = (exists().where(table.broadcast_id == Broadcast.id) for table in (Receipt, Delivery))
+        query = query.where(or_(*has_rows))
     return list(db.session.scalars(query))
 
 
@@ -61,10 +64,11 @@ def delete_receipts(session: Session, ids: Sequence[int]) -> int:
 
 
 def delete_acknowledgements(session: Session, ids: Sequence[int]) -> int:
-    """Delete the acknowledged texts of these broadcasts, at most BATCH_ROWS: they are kept as long as the receipts."""
-    return _delete_first_batch(
-        session, (EarlierAcknowledgement.__table__.c.broadcast_id, RevisionText.__table__.c.broadcast_id), ids
-    )
+    """Delete the acknowledged texts and the deliveries of these broadcasts, at most BATCH_ROWS: they are kept as long
+    as the receipts.
+    """
+    tables = (EarlierAcknowledgement.__table__, RevisionText.__table__, Delivery.__table__)
+    return _delete_first_batch(session, [table.c.broadcast_id for table in tables], ids)
 
 
 def delete_dependent_rows(session: Session, ids: Sequence[int]) -> int:

@@ -21,7 +21,8 @@ _BATCH_ROWS = 500
 _SKIPPED_TABLES = {
     table.__tablename__ for table in (UserSession, SetupCode, ProviderLogoutRow, SchemaSupport, SchedulerState)
 }
-_SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identity"}  # a new database has these already
+# a new database has these already
+_SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identity", "channel_settings"}
 
 
 def export_rows() -> Iterator[tuple[str, dict[str, Any]]]:

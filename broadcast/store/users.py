@@ -22,6 +22,8 @@ from broadcast.store.fast.prepared_query import PreparedQuery
 from broadcast.store.models import (
     ApiToken,
     Broadcast,
+    Delivery,
+    EmailAddress,
     IdempotencyKey,
     Invitation,
     LinkedIdentity,
@@ -277,7 +279,7 @@ def anonymize(session: Session, user: User, *, at: datetime) -> None:
     The row itself stays, for receipts, broadcasts and the audit; its username becomes available again.
     """
     _replace_username_by_id(session, user)
-    for table in (UserSession, ApiToken, LinkedIdentity, UndoStep, IdempotencyKey, Invitation):
+    for table in (UserSession, ApiToken, LinkedIdentity, UndoStep, IdempotencyKey, Invitation, EmailAddress, Delivery):
         session.execute(delete(table).where(table.user_id == user.id).execution_options(synchronize_session=False))
     set_preferences(session, user.id, Preferences())
     user.username, user.name, user.password_hash = f"#{user.id}", FORMER_USER_NAME, None

@@ -9,6 +9,8 @@
     presence    users online here → Redis
     retention   deletes what ended long ago
     gauges      current values → /metrics
+    escalation  who has not seen a broadcast → the outbox
+    outbox      the outbox → the mail server
     kafka       inbound events → broadcasts, if there are brokers
 
 A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again.
@@ -38,6 +40,9 @@ from broadcast.base.app_parts import AppPart
 from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
+from broadcast.channels import escalation
+from broadcast.channels.email import EMAIL, EmailChannel
+from broadcast.channels.outbox import Outbox
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.ingest.kafka.bridge import KafkaBridge
@@ -65,6 +70,7 @@ _FLUSH_INTERVAL_SECONDS = 1.0
 _PRESENCE_INTERVAL_SECONDS = 0.5
 _RECEIPT_SYNC_INTERVAL_SECONDS = 1.0
 _RETENTION_INTERVAL_SECONDS = 3600.0
+_CHANNEL_INTERVAL_SECONDS = 1.0
 _FIRST_READ_TIMEOUT_SECONDS = 10.0  # do not wait longer for a database that does not answer
 _HANDOVER_TIMEOUT_SECONDS = 60.0  # workers that need longer to start never will
 _DRAIN_SECONDS = 2.0  # well within gunicorn's graceful_timeout
@@ -81,6 +87,7 @@ class Runtime:
         self.high_water_mark = HighWaterMark(SETTINGS.of(app).data_dir, REDIS.of(app))
         self.bridge: KafkaBridge | None = None  # None without brokers
         self.receipt_sync = ReceiptSync(app, hub)
+        self.outbox = Outbox(EMAIL.of(app))
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
         self.direct_streams: DirectStreams | None = None  # None: every stream opens through WSGI
@@ -108,6 +115,8 @@ class Runtime:
             ("notes", _FLUSH_INTERVAL_SECONDS, self._flush_buffers),
             ("receipts", _RECEIPT_SYNC_INTERVAL_SECONDS, lambda: self.receipt_sync.send_missed(clock.now())),
             ("gauges", gauges.INTERVAL_SECONDS, lambda: gauges.update_all(self.hub, self.bus)),
+            ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(EmailChannel.name, now=clock.now())),
+            ("outbox", _CHANNEL_INTERVAL_SECONDS, lambda: self.outbox.run_once()),
         ):
             loops[name] = partial(self._repeat, name, interval_seconds, work)
         if self.bridge:

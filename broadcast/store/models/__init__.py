@@ -29,6 +29,12 @@ from broadcast.store.models.broadcasts import (
     SavedAudience,
     build_audience,
 )
+from broadcast.store.models.channels import (
+    ChannelSettings,
+    Delivery,
+    EmailAddress,
+    EscalationStep,
+)
 from broadcast.store.models.users import (
     ApiToken,
     Invitation,

@@ -12,6 +12,7 @@ from broadcast.config.settings import SETTINGS
 from broadcast.domain import message
 from broadcast.domain.message import Priority, RoleMatch, TargetType
 from broadcast.domain.overdue_schedules import DecisionReason
+from broadcast.domain.preferences import NO_EMAIL
 from broadcast.store import broadcasts, inbox
 from broadcast.web.core.identity import allow
 from broadcast.web.core.request_parsing import MAX_PAGE_SIZE
@@ -170,7 +171,12 @@ _SCHEMAS: dict[str, Schema] = {
         noLongerHere=_or_null(_text()),
     ),
     "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_BROADCAST_FIELDS)]},
-    "Preferences": _ANY_OBJECT,
+    "Preferences": _object(
+        email={
+            "enum": [NO_EMAIL, *(priority.value for priority in Priority)],
+            "description": "From which priority on you want e-mail about messages you have not seen.",
+        }
+    ),
     "Event": _ANY_OBJECT | {"description": "A CloudEvent, structured; see docs/events.md."},
 }  # fmt: skip
 

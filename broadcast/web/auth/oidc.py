@@ -177,6 +177,7 @@ class OidcProvider:
             provider_session=session if isinstance(session, str) and 0 < len(session) <= _MAX_CHARACTERS else None,
             asserted_at=datetime.fromtimestamp(int(id_token_claims["iat"]), UTC),
             is_username_verified=self._owns_username(claims, username),
+            email=_get_verified_email(claims),
         )
 
     def _owns_username(self, claims: dict[str, Any], username: str) -> bool:
@@ -206,6 +207,12 @@ class OidcProvider:
             is_refusal = isinstance(problem, self._refusal_errors)
             _log.warning(event if is_refusal else "oidc.away", problem=f"{type(problem).__name__}: {problem}"[:300])
             raise (refusal if is_refusal else IdentityProviderUnavailable()) from problem
+
+
+def _get_verified_email(claims: dict[str, Any]) -> str | None:
+    """The user's address, if the provider says that it has verified it."""
+    address = claims.get("email")
+    return address if isinstance(address, str) and claims.get("email_verified") in (True, "true") else None
 
 
 def _get_claim(claims: dict[str, Any], name: str) -> Any:

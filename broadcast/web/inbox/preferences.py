@@ -86,6 +86,7 @@ def _read_form() -> dict:
         "sound": bool(form.get("sound")),
         "keys": bool(form.get("keys")),
         "reading": form.get("reading", "automatic"),
+        "email": form.get("email", "LOW"),
     }
 
 

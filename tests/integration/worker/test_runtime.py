@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 from broadcast.actions import retention
+from broadcast.channels import escalation
 from broadcast.worker import gauges, runtime
 from broadcast.worker.runtime import RUNTIME
 from tests.support.hub_clients import wait_until
@@ -20,6 +21,8 @@ _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
     "receipts": lambda worker: (worker.receipt_sync, "send_missed"),
     "presence": lambda worker: (worker.presence, "renew_lease"),
     "gauges": lambda worker: (gauges, "update_all"),
+    "escalation": lambda worker: (escalation, "run_once"),
+    "outbox": lambda worker: (worker.outbox, "run_once"),
     "retention": lambda worker: (retention, "delete_expired"),
 }
 

@@ -1,5 +1,5 @@
-"""Failpoints: kill a worker once at a chosen point of a publish or of the Kafka bridge. Python runs this at startup
-when the folder is on PYTHONPATH.
+"""Failpoints: kill a worker once at a chosen point of a publish, of the Kafka bridge or of the outbox. Python runs this
+at startup when the folder is on PYTHONPATH.
 
 A file named after the failpoint in the folder $FAILPOINTS arms it; the first process that reaches it removes the file
 and dies as by `kill -9`. $CLOCK_SHIFT_SECONDS shifts the clock of the process. The product itself knows nothing of
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-FAILPOINT_NAMES = ("insert", "append", "commit", "ring", "offsets")
+FAILPOINT_NAMES = ("insert", "append", "commit", "ring", "offsets")  # besides "mail", after a mail server took a mail
 _LAST_IMPORTED_MODULE = "broadcast.ingest.kafka.bridge"  # importing it loads everything that is wrapped
 
 
@@ -58,7 +58,13 @@ def _install_failpoints(bridge) -> None:
     bridge._ConsumerSession._commit_offsets = _add_failpoints(None, bridge._ConsumerSession._commit_offsets, "offsets")
 
 
-_IMPORT_HOOKS = {_LAST_IMPORTED_MODULE: _install_failpoints} if "FAILPOINTS" in os.environ else {}
+def _install_mail_failpoint(smtp) -> None:
+    smtp.SmtpTransport.send = _add_failpoints(None, smtp.SmtpTransport.send, "mail")
+
+
+_IMPORT_HOOKS = {}
+if "FAILPOINTS" in os.environ:
+    _IMPORT_HOOKS = {_LAST_IMPORTED_MODULE: _install_failpoints, "broadcast.channels.smtp": _install_mail_failpoint}
 if "CLOCK_SHIFT_SECONDS" in os.environ:
     _IMPORT_HOOKS["broadcast.domain.clock"] = _shift_clock
 

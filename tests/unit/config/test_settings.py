@@ -201,3 +201,39 @@ def test_setting_of_an_earlier_version_is_refused_with_its_new_name(old, new):
     with pytest.raises(SettingsError, match=f"^{old} is now {new}\\.$"):
         Settings.load({old: "1"})
     assert new.lower() in Settings.model_fields
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://mail.example", ("mail.example", 587, "starttls", "", "")),
+        ("smtps://me%40a:p%2Fw@mail.example", ("mail.example", 465, "implicit", "me@a", "p/w")),
+        ("smtp://127.0.0.1:25?starttls=no", ("127.0.0.1", 25, "none", "", "")),
+    ],
+)
+def test_mail_server_is_read_from_its_url(url, server):
+    settings = Settings.load({"EMAIL_URL": url, "EMAIL_FROM": "Us <us@example.com>"})
+    assert tuple(settings.smtp_server) == server
+    assert settings.link_base == "http://127.0.0.1:8000"
+
+
+_PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": KEY, "EMAIL_FROM": "a@b.example"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"EMAIL_URL": "http://mail.example"}, "EMAIL_URL: must be smtp://"),
+        ({"EMAIL_URL": "smtp://"}, "EMAIL_URL: must be smtp://"),
+        ({"EMAIL_URL": "smtp://a:99999"}, "EMAIL_URL: its port"),
+        ({"EMAIL_URL": "smtp://a?tls=off"}, "EMAIL_URL: its only option"),
+        ({"EMAIL_URL": "smtps://a?starttls=no"}, "EMAIL_URL: its only option"),
+        ({"EMAIL_URL": "smtp://a"}, "EMAIL_FROM: name"),
+        ({"EMAIL_FROM": "us"}, "EMAIL_FROM: 'us' is not"),
+        ({"PUBLIC_URL": "https://a.example/path"}, "PUBLIC_URL"),
+        (_PRODUCTION | {"EMAIL_URL": "smtp://a"}, "PUBLIC_URL: mails"),
+        (_PRODUCTION | {"EMAIL_URL": "smtp://u:p@a?starttls=no"}, "EMAIL_URL: a password without TLS"),
+    ],
+)  # fmt: skip
+def test_settings_of_email_that_cannot_work_are_refused(changes, hint):
+    assert hint in refused(**changes)

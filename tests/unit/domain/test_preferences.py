@@ -62,7 +62,7 @@ def test_quiet_spans_are_told_for_the_coming_days_in_order():
 def test_what_is_written_is_read_back():
     given = NIGHT | {
         "mutedCategories": ["News"], "minimumPriority": "HIGH", "doNotDisturbUntil": "2026-11-25T13:00:00.000Z",
-        "theme": "dark", "desktop": True, "sound": True, "keys": False, "reading": "manual",
+        "theme": "dark", "desktop": True, "sound": True, "keys": False, "reading": "manual", "email": "HIGH",
     }  # fmt: skip
     wanted = parse_preferences(given, now=NOW)
     assert wanted.to_json() == given
@@ -97,3 +97,25 @@ def test_a8_preferences_are_one_object(raw):
 
 def test_what_another_version_wrote_counts_as_not_set():
     assert parse_stored_preferences({"theme": "pink", "keys": False, "smell": "nice"}) == Preferences(keys=False)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "urgent", "high", "low"),
+    [
+        ("NEVER", False, False, False),
+        ("URGENT", True, False, False),
+        ("HIGH", True, True, False),
+        ("LOW", True, True, True),
+    ],
+)
+def test_email_is_wanted_from_a_priority_on(chosen, urgent, high, low):
+    wanted = parse_preferences({"email": chosen})
+    answers = [wanted.wants_email(priority=priority, category=None) for priority in ("URGENT", "HIGH", "LOW")]
+    assert answers == [urgent, high, low]
+
+
+def test_mutes_count_for_email_except_for_urgent_messages():
+    wanted = parse_preferences({"mutedCategories": ["News"]})
+    assert wanted.wants_email(priority="URGENT", category="News")
+    assert not wanted.wants_email(priority="HIGH", category="News")
+    assert wanted.wants_email(priority="HIGH", category="News", mandatory=["News"])

@@ -8,9 +8,10 @@ from broadcast.actions import users as actions
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
-from broadcast.store import users
+from broadcast.store import email_addresses, users
 from broadcast.store.database import db
 from broadcast.store.models import Role
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import load_actor
 from tests.support.oidc_login import expect_login_refused, sign_in_with_provider
 from tests.support.users import BrowserClient
@@ -143,3 +144,23 @@ def test_email_that_was_not_verified_is_no_username(organised, openid):
     openid.user_claims["email_verified"] = True
     assert sign_in_with_provider(app).status_code == 303
     assert roles_of(app, "dana@example.org") == set()
+
+
+def test_verified_address_gets_mail_until_the_person_confirms_another(organised, openid):
+    app = organised(oidc_create_users=True)
+    claims = {"sub": "9", "preferred_username": "dana", "email": "dana@example.org"}
+    openid.user_claims = claims
+    assert sign_in_with_provider(app).status_code == 303
+    with app.app_context():
+        user_id = users.get_by_username("dana").id
+        assert email_addresses.get(user_id) is None  # nobody has verified it
+    for address, stored in (("dana@example.org", "dana@example.org"), ("d@Bücher.example", "d@xn--bcher-kva.example")):
+        openid.user_claims = claims | {"email": address, "email_verified": True}
+        assert sign_in_with_provider(app).status_code == 303
+        with app.app_context():
+            assert email_addresses.get(user_id).address == stored
+    with app.app_context():
+        with write_transaction() as session:
+            email_addresses.set_verified(session, user_id, "my@example.net", at=clock.now(), is_from_provider=False)
+        assert sign_in_with_provider(app).status_code == 303
+        assert email_addresses.get(user_id).address == "my@example.net"

@@ -1,0 +1,1 @@
+"""Reaching people who have no page open: escalation, the outbox, and the channels it sends by."""

@@ -1,0 +1,36 @@
+"""The users' e-mail addresses."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from broadcast.store.database import db
+from broadcast.store.models import EmailAddress
+
+
+def get(user_id: int) -> EmailAddress | None:
+    return db.session.get(EmailAddress, user_id)
+
+
+def set_verified(session: Session, user_id: int, address: str, *, at: datetime, is_from_provider: bool) -> None:
+    """Store a verified address, in place of what the user had."""
+    row = get_or_add(session, user_id)
+    row.address, row.verified_at, row.is_from_provider = address, at, is_from_provider
+    row.failing_since = row.problem = None
+    if row.pending_address == address or is_from_provider:
+        row.pending_address = row.pending_since = None
+
+
+def get_or_add(session: Session, user_id: int) -> EmailAddress:
+    row = session.get(EmailAddress, user_id)
+    if row is None:
+        row = EmailAddress(user_id=user_id, is_from_provider=False)
+        session.add(row)
+    return row
+
+
+def mark_failing(session: Session, user_id: int, address: str, problem: str, *, at: datetime) -> None:
+    """Record that the server of this address refuses it; nothing if the user has another one meanwhile."""
+    row = session.get(EmailAddress, user_id)
+    if row is not None and row.address == address and row.failing_since is None:
+        row.failing_since, row.problem = at, problem[:300]

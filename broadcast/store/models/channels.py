@@ -1,0 +1,106 @@
+"""Channels that reach people without an open page: addresses, the outbox, and the steps of escalation."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from broadcast.store.database import db
+
+_IS_WAITING = text("state = 'WAITING'")
+
+
+class ChannelSettings(db.Model):
+    """One row for each channel: what administrators set on the page Channels, and how far the log has been planned.
+
+    `delays` maps a priority to the seconds without *seen* after which the channel is used. `problem` says why the
+    server takes nothing at present, since `failing_since`.
+    """
+
+    __tablename__ = "channel_settings"
+
+    channel: Mapped[str] = mapped_column(String(16), primary_key=True)
+    delays: Mapped[dict[str, Any]] = mapped_column(JSON)
+    planned_seq: Mapped[int]
+    paused_at: Mapped[datetime | None]
+    failing_since: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(String(300))
+
+
+class EscalationStep(db.Model):
+    """One step of the escalation of a broadcast: at `due_at`, `channel` reaches who has not seen it by then.
+
+    Showing a broadcast again starts another escalation, with its own `started_at`. `revision` is that of its deliveries.
+    They are planned in batches by user id, each in one transaction with `planned_user_id`, the last one of the batch.
+    """
+
+    __tablename__ = "escalation_steps"
+
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id", ondelete="CASCADE"), primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(primary_key=True)
+    channel: Mapped[str] = mapped_column(String(16), primary_key=True)
+    revision: Mapped[int]
+    due_at: Mapped[datetime]
+    planned_user_id: Mapped[int] = mapped_column(default=0, server_default="0")
+    planned_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_escalation_steps_due_at",
+            "due_at",
+            sqlite_where=text("planned_at IS NULL"),
+            postgresql_where=text("planned_at IS NULL"),
+        ),
+    )
+
+
+class Delivery(db.Model):
+    """The outbox: one broadcast to one user by one channel.
+
+    A worker claims a WAITING row by moving `due_at` to the end of its lease, and is recognised by `attempts` when it
+    records the outcome: SENT, FAILED or CANCELLED, with the reason. `message_id` is the same at each attempt, so that a
+    receiver can discard a repetition.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('WAITING','SENT','FAILED','CANCELLED')", name="state"),
+        UniqueConstraint("broadcast_id", "revision", "user_id", "channel"),
+        Index("ix_deliveries_waiting", "channel", "due_at", sqlite_where=_IS_WAITING, postgresql_where=_IS_WAITING),
+        Index("ix_deliveries_channel_state_ended_at", "channel", "state", "ended_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    broadcast_id: Mapped[int] = mapped_column(ForeignKey("broadcasts.id", ondelete="CASCADE"))
+    revision: Mapped[int]
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    channel: Mapped[str] = mapped_column(String(16))
+    message_id: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    due_at: Mapped[datetime]
+    attempts: Mapped[int]
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(String(300))
+
+
+class EmailAddress(db.Model):
+    """Where a user gets e-mail: a verified address, one that waits for its confirmation, or both.
+
+    `is_from_provider` is True for an address that the identity provider has verified. `failing_since` is set when the
+    server of the address refuses it for good; nothing is sent there until it is verified again.
+    """
+
+    __tablename__ = "email_addresses"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    address: Mapped[str | None] = mapped_column(String(254))
+    verified_at: Mapped[datetime | None]
+    is_from_provider: Mapped[bool] = mapped_column(default=False)
+    pending_address: Mapped[str | None] = mapped_column(String(254))
+    pending_since: Mapped[datetime | None]
+    failing_since: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(String(300))
