@@ -7,18 +7,20 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import Any, Protocol
 
+import gevent
 from flask import Flask
 
 from broadcast.base.app_parts import AppPart
 from broadcast.channels.links import Links
 from broadcast.channels.mail_folder import MailFolder
-from broadcast.channels.protocol import Message, Outcome
+from broadcast.channels.protocol import Message, Outcome, Retry
 from broadcast.channels.smtp import SmtpTransport
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.message import Priority
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
+_NOTICE_TIMEOUT_SECONDS = 20.0  # somebody waits for it at a page
 _IMPORTANT_HEADERS = {"Importance": "high", "X-Priority": "1 (Highest)", "Priority": "urgent"}
 
 
@@ -57,7 +59,9 @@ class EmailChannel:
     def _send_notice(self, template: str, subject: str, address: str, **values: Any) -> Outcome:
         mail = self._start_mail(subject, self._sender_name or self._app_name, "", address)
         self._set_bodies(mail, template, values)
-        return self._transport.send(mail, self._sender, address)
+        with gevent.Timeout(_NOTICE_TIMEOUT_SECONDS, False):
+            return self._transport.send(mail, self._sender, address)
+        return Retry("The mail server did not answer in time.", is_server_down=True)
 
     def build_mail(self, message: Message) -> EmailMessage:
         """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe."""

@@ -142,8 +142,8 @@ def list_failed(channel: str, *, limit: int) -> list[FailedDelivery]:
     return [FailedDelivery(*row) for row in db.session.execute(query.limit(limit))]
 
 
-def retry_failed(session: Session, ids: Sequence[int], *, now: datetime) -> int:
+def retry_failed(session: Session, channel: str, ids: Sequence[int], *, now: datetime) -> int:
     """Put failed deliveries back into the queue, with a new span of attempts; return how many were."""
-    is_failed = (Delivery.id.in_(ids[:MAX_IN_VALUES]), Delivery.state == "FAILED")
+    is_failed = (Delivery.id.in_(ids[:MAX_IN_VALUES]), Delivery.channel == channel, Delivery.state == "FAILED")
     values = {"state": "WAITING", "due_at": now, "created_at": now, "ended_at": None}
     return session.execute(update(Delivery.__table__).where(*is_failed).values(values)).rowcount

@@ -98,6 +98,7 @@ def _paths(sent: dict[str, int]) -> list[str]:
         *people,
         "/console/dead-letters",
         "/console/rules",
+        "/console/channels",
         "/console/health",
     ]
 

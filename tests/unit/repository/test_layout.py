@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"base", "config", "domain", "store", "bus", "streams", "actions", "ingest", "observability", "channels"},
     "cli": {"base", "config", "domain", "store", "actions", "ingest", "maintenance"},
     "web": {"base", "config", "domain", "store", "bus", "content", "streams", "actions", "ingest", "observability"}
-    | {"maintenance", "worker"},
+    | {"maintenance", "channels", "worker"},
     "factory": {"config", "store", "bus", "streams", "ingest", "channels", "observability", "worker", "cli", "web"},
 }
 # Third-party packages that only these may import.

@@ -32,7 +32,14 @@ PERSONS = ("/inbox", "/preferences", "/api/user/", "/api/sse/", "/logout")
 ACCOUNT = "/account"
 CONSOLE = ("/console/", "/api/admin/", "/api/sse/stats")
 PEOPLE = {"people", "roles", "tokens"}
-OPERATING = ("/console/connections/", "/console/dead-letters", "/console/rules", "/console/health", "/api/admin/dlt")
+OPERATING = (
+    "/console/connections/",
+    "/console/dead-letters",
+    "/console/rules",
+    "/console/channels",
+    "/console/health",
+    "/api/admin/dlt",
+)
 WRITING = (
     "/console/broadcasts/new",
     "/console/broadcasts/<int:broadcast_id>/edit",
