@@ -17,7 +17,7 @@ def set_verified(session: Session, user_id: int, address: str, *, at: datetime, 
     row = get_or_add(session, user_id)
     row.address, row.verified_at, row.is_from_provider = address, at, is_from_provider
     row.failing_since = row.problem = None
-    if row.pending_address == address or is_from_provider:
+    if row.pending_address == address:
         row.pending_address = row.pending_since = None
 
 

@@ -34,7 +34,7 @@ from broadcast.web.core.authentication import (
 from broadcast.web.core.error_handlers import is_stream_request
 from broadcast.web.core.peer import get_peer_address, is_address_in, is_forwarded
 
-AccessRule = Literal["anyone", "person", "account", "operator", "events", "embed", "provider"] | Permission
+AccessRule = Literal["anyone", "person", "account", "operator", "events", "embed", "provider", "link"] | Permission
 csrf = CSRFProtect()
 _MISSING_SCOPE_MESSAGES = {
     "events": "Sending events needs a token with the scope events. Ask an administrator for one.",
@@ -56,7 +56,8 @@ def allow(
     """Set the access rule of a view: anyone, a signed-in user, a user at a browser ("account": no token), holders of a
     permission, an administrator, an operator (admin, a token with scope metrics, an address of METRICS_FROM), or a
     program that sends events or embeds inboxes (a token with that scope; never a session). "provider": the caller
-    authenticates in the request's body; sessions are ignored, so that another site cannot use one. `may_be_embedded`:
+    authenticates in the request's body, "link": by the signed token in the address; sessions are ignored, so that
+    another site cannot use one. `may_be_embedded`:
     also for an embedded inbox. `is_resumable`: it only renders its form when posted with `resume`, so that the form's
     text can be returned (`resumable_forms`). `is_large`: the body may have MAX_LARGE_BODY_BYTES, for a table of users;
     not for a public view.
@@ -149,12 +150,12 @@ def _authorize() -> None:
     if request.endpoint is None or request.endpoint == "static":
         return  # Flask answers 404 and 405; static files are public
     rule = getattr(current_app.view_functions[request.endpoint], "rule", None)
-    if rule in ("anyone", "provider") or (rule == "operator" and _is_trusted_scraper()):
+    if rule in ("anyone", "provider", "link") or (rule == "operator" and _is_trusted_scraper()):
         if g.identity and g.identity.origin:
             raise Forbidden(_EMBEDDED_MESSAGE)
     else:
         check_rule(rule, current_identity(), endpoint=request.endpoint)
-    if request.method not in ("GET", "HEAD", "OPTIONS") and rule != "provider":
+    if request.method not in ("GET", "HEAD", "OPTIONS") and rule not in ("provider", "link"):
         _check_origin()
 
 

@@ -12,7 +12,7 @@ from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock, csv_reader, permissions
 from broadcast.domain.permissions import Permission
-from broadcast.store import invitations, users
+from broadcast.store import email_addresses, invitations, users
 from broadcast.store.models import User
 from broadcast.store.users import UserFilters
 from broadcast.streams.presence import PRESENCE
@@ -211,6 +211,7 @@ def _render_user(user_id: int, *, password: str | None = None, errors: dict | No
         sessions=users.list_open_sessions(user.id),
         tokens=[token for token, _ in users.list_tokens(user.id)],
         identity=users.get_external_identity(user.id, _get_issuer()),
+        email=email_addresses.get(user.id),
         is_online=PRESENCE.current.is_online(user.id),
         password=password,
         errors=errors or {},
