@@ -1,11 +1,14 @@
 """E-mail: builds the mails, and hands them to the server or to a folder."""
 
+import binascii
 import re
+import secrets
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import gevent
 from flask import Flask
@@ -17,17 +20,42 @@ from broadcast.channels.protocol import Message, Outcome, Retry
 from broadcast.channels.smtp import SmtpTransport
 from broadcast.config.settings import Settings
 from broadcast.domain import clock
+from broadcast.domain.card import Card
 from broadcast.domain.message import Priority
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _NOTICE_TIMEOUT_SECONDS = 20.0  # somebody waits for it at a page
 _IMPORTANT_HEADERS = {"Importance": "high", "X-Priority": "1 (Highest)", "Priority": "urgent"}
+_CACHED_BROADCASTS = 4
 
 
 class MailTransport(Protocol):
     """Where mails go."""
 
-    def send(self, mail: EmailMessage, sender: str, recipient: str) -> Outcome: ...
+    def send(self, mail: bytes, sender: str, recipient: str, message_id: str) -> Outcome: ...
+
+
+class _PreparedMail(NamedTuple):
+    """What is the same for all recipients of a broadcast. The bodies have `mark` where the link to unsubscribe goes.
+
+    The package email takes 5 ms to build a mail, in which a worker writes to no stream; with this it is a tenth.
+    """
+
+    headers: bytes
+    text: str
+    html: str
+    boundary: str
+    mark: str
+
+    def build_body(self, unsubscribe_url: str) -> bytes:
+        content_type = f'Content-Type: multipart/alternative; boundary="{self.boundary}"\r\n'.encode()
+        parts = [
+            f"--{self.boundary}\r\nContent-Type: text/{kind}; charset=utf-8\r\n".encode()
+            + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+            + _encode_quoted_printable(body.replace(self.mark, unsubscribe_url))
+            for kind, body in (("plain", self.text), ("html", self.html))
+        ]
+        return content_type + b"\r\n" + b"".join(parts) + f"--{self.boundary}--\r\n".encode()
 
 
 class EmailChannel:
@@ -42,10 +70,11 @@ class EmailChannel:
         self._transport: MailTransport = self.folder or SmtpTransport(settings.smtp_server)
         self._sender_name, self._sender = parseaddr(settings.email_from or "broadcast@localhost")
         self._app_name, self._templates = settings.app_name, app.jinja_env
+        self._get_prepared = lru_cache(_CACHED_BROADCASTS)(self._prepare)
 
     def send(self, message: Message) -> Outcome:
         """Send a broadcast to one user."""
-        return self._transport.send(self.build_mail(message), self._sender, message.address)
+        return self._transport.send(self.build_mail(message), self._sender, message.address, message.id)
 
     def send_confirmation(self, user_id: int, address: str) -> Outcome:
         """Send the link that proves that this address is the user's."""
@@ -57,18 +86,29 @@ class EmailChannel:
         return self._send_notice("test", f"A test from {self._app_name}", address, name=name)
 
     def _send_notice(self, template: str, subject: str, address: str, **values: Any) -> Outcome:
-        mail = self._start_mail(subject, self._sender_name or self._app_name, "", address)
-        self._set_bodies(mail, template, values)
+        mail, message_id = EmailMessage(policy=SMTP), secrets.token_hex(16)
+        self._set_headers(mail, subject, self._sender_name or self._app_name)
+        mail["To"] = Address(addr_spec=address)
+        mail["Message-ID"] = self._format_id(message_id)
+        mail.set_content(self._render(template, "txt", **values))
+        mail.add_alternative(self._render(template, "html", **values), subtype="html")
         with gevent.Timeout(_NOTICE_TIMEOUT_SECONDS, False):
-            return self._transport.send(mail, self._sender, address)
+            return self._transport.send(mail.as_bytes(), self._sender, address, message_id)
         return Retry("The mail server did not answer in time.", is_server_down=True)
 
-    def build_mail(self, message: Message) -> EmailMessage:
+    def build_mail(self, message: Message) -> bytes:
         """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe."""
-        card, unsubscribe_url = message.card, self.links.build_unsubscribe_url(message.user_id)
-        mail = self._start_mail(card.title, f"{card.sender_name} ({self._app_name})", message.name, message.address)
-        mail["Message-ID"] = f"<{message.id}@{self._sender.rpartition('@')[2]}>"
-        mail["List-Unsubscribe"] = f"<{unsubscribe_url}>"
+        prepared, personal = self._get_prepared(message.card), EmailMessage(policy=SMTP)
+        unsubscribe_url = self.links.build_unsubscribe_url(message.user_id)
+        personal["To"] = Address(clean_header(message.name), addr_spec=message.address)
+        own_headers = f"Message-ID: {self._format_id(message.id)}\r\nList-Unsubscribe: <{unsubscribe_url}>\r\n"
+        headers = _encode_headers(personal) + own_headers.encode() + prepared.headers
+        return headers + prepared.build_body(unsubscribe_url)
+
+    def _prepare(self, card: Card) -> _PreparedMail:
+        mail, mark = EmailMessage(policy=SMTP), secrets.token_hex(16)
+        self._set_headers(mail, card.title, f"{card.sender_name} ({self._app_name})")
+        mail["MIME-Version"] = "1.0"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
         if card.priority == Priority.URGENT:
             for name, value in _IMPORTANT_HEADERS.items():
@@ -77,27 +117,22 @@ class EmailChannel:
             "card": card,
             "message_url": self.links.build_message_url(card.id),
             "preferences_url": self.links.build_preferences_url(),
-            "unsubscribe_url": unsubscribe_url,
+            "unsubscribe_url": mark,
         }
-        self._set_bodies(mail, "broadcast", values)
-        return mail
+        text, html = (self._render("broadcast", kind, **values) for kind in ("txt", "html"))
+        return _PreparedMail(_encode_headers(mail), text, html, boundary=secrets.token_hex(16), mark=mark)
 
-    def _start_mail(self, subject: str, sender_name: str, name: str, address: str) -> EmailMessage:
-        mail = EmailMessage(policy=SMTP)
+    def _set_headers(self, mail: EmailMessage, subject: str, sender_name: str) -> None:
         mail["Subject"] = clean_header(subject)
         mail["From"] = Address(clean_header(sender_name), addr_spec=self._sender)
-        mail["To"] = Address(clean_header(name), addr_spec=address)
         mail["Date"] = format_datetime(clock.now())
         mail["Auto-Submitted"] = "auto-generated"  # no vacation replies (RFC 3834)
-        return mail
 
-    def _set_bodies(self, mail: EmailMessage, template: str, values: dict[str, Any]) -> None:
-        text, html = (
-            self._templates.get_template(f"mail/{template}.{kind}").render(app_name=self._app_name, **values)
-            for kind in ("txt", "html")
-        )
-        mail.set_content(text)
-        mail.add_alternative(html, subtype="html")
+    def _format_id(self, message_id: str) -> str:
+        return f"<{message_id}@{self._sender.rpartition('@')[2]}>"
+
+    def _render(self, template: str, kind: str, **values: Any) -> str:
+        return self._templates.get_template(f"mail/{template}.{kind}").render(app_name=self._app_name, **values)
 
 
 def clean_header(text: str) -> str:
@@ -105,6 +140,16 @@ def clean_header(text: str) -> str:
     an encoded word, which could hold a line break.
     """
     return _UNPRINTABLE.sub(" ", text).replace("=?", "= ?").strip()
+
+
+def _encode_headers(mail: EmailMessage) -> bytes:
+    return mail.as_bytes().rstrip(b"\r\n") + b"\r\n"
+
+
+def _encode_quoted_printable(text: str) -> bytes:
+    """As lines of at most 76 characters that end in CRLF (RFC 2045)."""
+    lines = "\n".join(text.splitlines()) + "\n"
+    return binascii.b2a_qp(lines.encode(errors="replace"), istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 EMAIL = AppPart[EmailChannel]("email")

@@ -1,19 +1,15 @@
 """Mails as files, where no mail server is set: for trying the system out."""
 
-import re
 from datetime import datetime
 from email import message_from_bytes
-from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from broadcast.channels.protocol import Accepted, Outcome, Retry
-from broadcast.domain import clock
 
 MAX_FILES = 200  # the newest stay
-_UNSAFE = re.compile(r"[^A-Za-z0-9.@_-]")
 
 
 class KeptMail(NamedTuple):
@@ -29,14 +25,13 @@ class MailFolder:
     def __init__(self, path: Path):
         self.path = path
 
-    def send(self, mail: EmailMessage, sender: str, recipient: str) -> Outcome:
-        """Write the mail; one with the same Message-ID is replaced."""
-        name = mail["Message-ID"].strip("<>") if mail["Message-ID"] else f"{clock.now():%Y%m%dT%H%M%S%f}-{recipient}"
-        path = self.path / f"{_UNSAFE.sub('_', name)}.eml"
+    def send(self, mail: bytes, sender: str, recipient: str, message_id: str) -> Outcome:
+        """Write the mail; one with the same id is replaced."""
+        path = self.path / f"{message_id}.eml"
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
-            temporary.write_bytes(mail.as_bytes())
+            temporary.write_bytes(mail)
             temporary.replace(path)
             for old_path in self._list_paths()[MAX_FILES:]:
                 old_path.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import smtplib
 import ssl
 import time
 from contextlib import suppress
-from email.message import EmailMessage
 from functools import cached_property
 
 from broadcast.channels.protocol import Accepted, Gone, Outcome, Refused, Retry
@@ -24,11 +23,11 @@ class SmtpTransport:
         self._server = server
         self._idle: list[tuple[smtplib.SMTP, float]] = []
 
-    def send(self, mail: EmailMessage, sender: str, recipient: str) -> Outcome:
+    def send(self, mail: bytes, sender: str, recipient: str, message_id: str) -> Outcome:
         connection = None
         try:
             connection = self._take_idle() or self._connect()
-            connection.send_message(mail, sender, [recipient])
+            connection.sendmail(sender, [recipient], mail)
         except (OSError, UnicodeError) as problem:  # smtplib's errors are OSErrors
             return _to_outcome(problem)
         else:

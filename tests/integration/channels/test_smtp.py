@@ -177,7 +177,7 @@ def test_server_that_says_nothing_is_down(monkeypatch):
     monkeypatch.setattr("broadcast.channels.smtp._CONNECT_TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = SmtpServer("127.0.0.1", listener.getsockname()[1], "none", "", "")
-        outcome = SmtpTransport(server).send(None, "a@example.com", "b@example.com")
+        outcome = SmtpTransport(server).send(b"", "a@example.com", "b@example.com", "1")
     assert outcome == Retry("The mail server did not answer in time.", is_server_down=True)
 
 
@@ -185,5 +185,7 @@ def test_outcomes_say_what_an_operator_can_read():
     assert Gone("x") != Refused("x")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    outcome = SmtpTransport(SmtpServer("127.0.0.1", port, "none", "", "")).send(None, "a@example.com", "b@example.com")
+    outcome = SmtpTransport(SmtpServer("127.0.0.1", port, "none", "", "")).send(
+        b"", "a@example.com", "b@example.com", "1"
+    )
     assert outcome == Retry("The mail server cannot be reached: Connection refused.", is_server_down=True)
