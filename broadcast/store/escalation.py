@@ -33,6 +33,7 @@ from broadcast.store.models import (
 EVENTS_PER_BATCH = 5_000
 USERS_PER_BATCH = 250
 StepKey = tuple[int, datetime, str]
+_DEFAULTS = Preferences()
 
 
 class Recipient(NamedTuple):
@@ -105,13 +106,14 @@ def plan_batch(
     if is_escalating(broadcast, step.started_at, now=now) and broadcast.priority in settings.delays:
         query = _select_recipients(broadcast).where(EmailAddress.user_id > step.planned_user_id)
         recipients = _load_recipients(session, query.order_by(EmailAddress.user_id).limit(USERS_PER_BATCH))
+    nonce = secrets.token_hex(6)  # no other system has such ids
     rows = [
         {
             "broadcast_id": step.broadcast_id,
             "revision": step.revision,
             "user_id": recipient.user_id,
             "channel": step.channel,
-            "message_id": f"{step.broadcast_id}.{step.revision}.{recipient.user_id}.{secrets.token_hex(6)}",
+            "message_id": f"{step.broadcast_id}.{step.revision}.{recipient.user_id}.{nonce}",
             "state": "WAITING",
             "due_at": now,
             "attempts": 0,
@@ -174,4 +176,4 @@ def _has_noticed(broadcast: Broadcast) -> ColumnElement[bool]:
 
 def _load_recipients(session: Session, query: Select) -> list[Recipient]:
     rows = session.execute(query, execution_options=RUN_IN_THREAD)
-    return [Recipient(*row[:3], parse_stored_preferences(row[3] or {})) for row in rows]
+    return [Recipient(*row, parse_stored_preferences(raw) if raw else _DEFAULTS) for *row, raw in rows]
