@@ -18,11 +18,10 @@ _PAUSE_SECONDS = 0.005  # between transactions: other writers go first
 
 def run_once(channel: str, *, now: datetime) -> None:
     """Make the steps of new broadcasts, and plan those that are due. Raises TemporarilyUnavailable."""
-    while escalation.has_new_events(channel):
+    has_more = escalation.has_new_events(channel)
+    while has_more:
         with write_transaction() as session:
-            is_alone = escalation.add_steps(session, channel)
-        if not is_alone:
-            break
+            has_more = escalation.add_steps(session, channel)
     for key in escalation.list_due_steps(channel, now=now):
         is_unfinished = True
         while is_unfinished:

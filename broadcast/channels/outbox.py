@@ -7,8 +7,10 @@ leaves it to be sent again, under the same id.
 import random
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import gevent
+import structlog
 from gevent.pool import Pool
 from sqlalchemy.orm import Session
 
@@ -16,6 +18,7 @@ from broadcast.channels.escalation import wants_email
 from broadcast.channels.protocol import TIMEOUT_SECONDS, Accepted, Channel, Gone, Message, Outcome, Refused, Retry
 from broadcast.domain import clock
 from broadcast.domain.card import Card
+from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.observability import metrics
 from broadcast.store import deliveries, email_addresses, escalation
@@ -25,11 +28,20 @@ from broadcast.store.escalation import Recipient
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
+_log = structlog.get_logger(__name__)
+
 MAX_AGE = timedelta(days=3)  # of a delivery of a message without an end
 _BATCH_SIZE = 8  # sent at the same time, and at most this many are sent again after a crash
 _LEASE = timedelta(seconds=5 * TIMEOUT_SECONDS)
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 20.0, 900.0
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 4.0, 60.0  # while the server is down
+
+
+class _Unsent(NamedTuple):
+    """How a delivery ends that is not sent any more."""
+
+    state: str
+    reason: str
 
 
 class Outbox:
@@ -67,14 +79,14 @@ class Outbox:
                 elif isinstance(message, datetime):
                     deliveries.postpone(session, delivery, message)
                 else:
-                    self._finish(session, delivery, "FAILED" if delivery.problem else "CANCELLED", message, now)
+                    self._finish(session, delivery, message.state, message.reason, now)
             is_up = self._record_health(session, outcomes.values(), now)
         gevent.sleep(0.001)  # other loops, between batches
         return is_up
 
     def _prepare(
         self, claimed: Sequence[ClaimedDelivery], now: datetime
-    ) -> Iterator[tuple[ClaimedDelivery, Message | datetime | str]]:
+    ) -> Iterator[tuple[ClaimedDelivery, Message | datetime | _Unsent]]:
         """Each delivery with what to send, until when to hold it, or why it is not sent."""
         for broadcast_id in sorted({delivery.broadcast_id for delivery in claimed}):
             own = [delivery for delivery in claimed if delivery.broadcast_id == broadcast_id]
@@ -87,8 +99,12 @@ class Outbox:
                 yield delivery, _decide(broadcast, card, recipients.get(delivery.user_id), delivery, now)
 
     def _send(self, message: Message) -> Outcome:
-        with gevent.Timeout(TIMEOUT_SECONDS, False):
-            return self.channel.send(message)
+        try:
+            with gevent.Timeout(TIMEOUT_SECONDS, False):
+                return self.channel.send(message)
+        except Exception:  # the others of its batch are sent, and settled
+            _log.exception("outbox.failed", delivery=message.id)
+            return Refused("An unexpected error. The log has it under outbox.failed.")
         return Retry(f"The server did not finish within {TIMEOUT_SECONDS:.0f} seconds.")
 
     def _settle(
@@ -127,13 +143,15 @@ class Outbox:
 
 def _decide(
     broadcast: Broadcast, card: Card, recipient: Recipient | None, delivery: ClaimedDelivery, now: datetime
-) -> Message | datetime | str:
+) -> Message | datetime | _Unsent:
     if not escalation.is_escalating(broadcast, delivery.created_at, now=now):
-        return f"The message has ended, or was shown again. {delivery.problem or ''}".strip()
+        is_given_up = delivery.problem is not None and broadcast.status != Status.CANCELLED
+        reason = f"The message has ended, or was shown again. {delivery.problem or ''}".strip()
+        return _Unsent("FAILED" if is_given_up else "CANCELLED", reason)
     if recipient is None:
-        return "They have seen it, are no longer in the audience, or cannot be reached by e-mail."
+        return _Unsent("CANCELLED", "They have seen it, are no longer in the audience, or cannot be reached by e-mail.")
     if not wants_email(broadcast, recipient.preferences):
-        return "Their preferences exclude it."
+        return _Unsent("CANCELLED", "Their preferences exclude it.")
     if broadcast.priority != Priority.URGENT and (quiet_end := recipient.preferences.get_quiet_end(now)):
         return quiet_end
     return Message(delivery.message_id, card, recipient.user_id, recipient.name, recipient.address)

@@ -80,7 +80,11 @@ def _to_outcome(problem: OSError | UnicodeError) -> Outcome:
         case smtplib.SMTPRecipientsRefused():
             [(code, reply)] = problem.recipients.values()
             refusal = f"The mail server refused the address: {_quote(code, reply)}"
-            return Gone(refusal) if code >= 500 else Retry(refusal)
+            if code < 500:
+                return Retry(refusal)
+            return (
+                Refused(refusal) if " 5.7." in refusal else Gone(refusal)
+            )  # 5.7: who sends, not the address (RFC 3463)
         case smtplib.SMTPDataError():
             refusal = f"The mail server refused the message: {_quote(problem.smtp_code, problem.smtp_error)}"
             return Refused(refusal) if problem.smtp_code >= 500 else Retry(refusal)

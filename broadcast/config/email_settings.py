@@ -1,6 +1,8 @@
 """Settings of e-mail. Part of `config.settings.Settings`."""
 
 from collections.abc import Iterator
+from email.errors import MessageError
+from email.headerregistry import Address
 from email.utils import parseaddr
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -8,6 +10,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 _DEFAULT_PORTS = {"smtp": 587, "smtps": 465}
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(Address(addr_spec=text).domain)
+    except (ValueError, LookupError, MessageError):
+        return False
 
 
 class SmtpServer(NamedTuple):
@@ -59,7 +68,7 @@ class EmailSettings(BaseModel):
             return
         if server and server.tls == "none" and server.username and is_production:
             yield "EMAIL_URL: a password without TLS can be read on the way. Remove ?starttls=no."
-        if self.email_from and "@" not in parseaddr(self.email_from)[1]:
+        if self.email_from and not _is_address(parseaddr(self.email_from)[1]):
             yield f"EMAIL_FROM: {self.email_from!r} is not an e-mail address."
         if server and not self.email_from:
             yield "EMAIL_FROM: name the address that mails come from."

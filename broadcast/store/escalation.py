@@ -54,11 +54,11 @@ def has_new_events(channel: str) -> bool:
 def add_steps(session: Session, channel: str) -> bool:
     """Make the steps of what was sent or shown again since the last call; at most EVENTS_PER_BATCH events are read.
 
-    False while another worker does it.
+    True when there are more.
     """
     settings = session.get(ChannelSettings, channel, with_for_update=ROW_LOCK | {"skip_locked": True})
     if settings is None:
-        return False
+        return False  # another worker is doing it
     head_seq = session.scalar(select(LogHead.seq))
     through = min(head_seq, settings.planned_seq + EVENTS_PER_BATCH)
     started_at = func.coalesce(Broadcast.renewed_at, Broadcast.published_at)
@@ -83,7 +83,7 @@ def add_steps(session: Session, channel: str) -> bool:
     if rows:
         session.execute(build_insert(session, EscalationStep.__table__).on_conflict_do_nothing(), rows)
     settings.planned_seq = through
-    return True
+    return through < head_seq
 
 
 def list_due_steps(channel: str, *, now: datetime) -> list[StepKey]:

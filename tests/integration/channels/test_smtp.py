@@ -13,7 +13,7 @@ from broadcast.channels.protocol import Gone, Message, Refused, Retry
 from broadcast.channels.smtp import SmtpTransport
 from broadcast.config.email_settings import SmtpServer
 from broadcast.domain import clock
-from broadcast.store import deliveries, email_addresses
+from broadcast.store import deliveries, email_addresses, receipts
 from broadcast.store.database import db
 from broadcast.store.models import Delivery
 from broadcast.store.transactions import write_transaction
@@ -115,6 +115,39 @@ def test_4xx_is_tried_again_and_5xx_marks_the_address(people, escalate, mail_ser
     answers.clear()
     escalate(200)
     assert mail_server.recipients == ["charlie@example.com", "alice@example.com"]
+
+
+def test_5xx_for_the_sender_leaves_the_address(people, escalate, mail_server):
+    mail_server.answer_recipient = lambda address: "554 5.7.1 Relay access denied"
+    publish_urgent(people)
+    escalate(125)
+    assert {state for state, _ in read_outcomes()} == {"FAILED"}
+    assert email_addresses.get(people["bob"].user_id).failing_since is None
+
+
+def test_mail_that_cannot_be_built_stops_no_other(people, escalate, mail_server, monkeypatch):
+    send = SmtpTransport.send
+
+    def fail_for_bob(self, mail, sender, recipient, message_id):
+        assert recipient != "bob@example.com"
+        return send(self, mail, sender, recipient, message_id)
+
+    monkeypatch.setattr(SmtpTransport, "send", fail_for_bob)
+    publish_urgent(people)
+    escalate(125)
+    assert sorted(mail_server.recipients) == ["alice@example.com", "charlie@example.com"]
+    assert sorted(read_outcomes())[0] == ("FAILED", "An unexpected error. The log has it under outbox.failed.")
+
+
+def test_who_reads_it_between_two_attempts_is_no_failure(people, escalate, mail_server):
+    mail_server.answer_recipient = lambda address: "451 Later"
+    broadcast_id = publish_urgent(people, targetType="ROLE", targetIds=["ops"])
+    escalate(125)
+    with write_transaction() as session:
+        receipts.set_timestamp(session, [(broadcast_id, people["bob"].user_id)], "read_at", at=clock.now())
+    mail_server.answer_recipient = lambda address: None
+    escalate(200)
+    assert (mail_server.recipients, read_outcomes()[0][0]) == ([], "CANCELLED")
 
 
 def test_5xx_for_the_message_is_given_up_and_leaves_the_address(people, escalate, mail_server):

@@ -230,6 +230,7 @@ _PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": KEY, "EMAIL_FROM": "a@b.ex
         ({"EMAIL_URL": "smtps://a?starttls=no"}, "EMAIL_URL: its only option"),
         ({"EMAIL_URL": "smtp://a"}, "EMAIL_FROM: name"),
         ({"EMAIL_FROM": "us"}, "EMAIL_FROM: 'us' is not"),
+        ({"EMAIL_FROM": "us@"}, "EMAIL_FROM: 'us@' is not"),
         ({"PUBLIC_URL": "https://a.example/path"}, "PUBLIC_URL"),
         (_PRODUCTION | {"EMAIL_URL": "smtp://a"}, "PUBLIC_URL: mails"),
         (_PRODUCTION | {"EMAIL_URL": "smtp://u:p@a?starttls=no"}, "EMAIL_URL: a password without TLS"),
