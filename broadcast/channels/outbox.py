@@ -45,10 +45,11 @@ class _Unsent(NamedTuple):
 
 
 class Outbox:
-    """One worker's sender for one channel."""
+    """One worker's sender for one channel. Once `is_stopping`, it ends what it has begun, and claims nothing more."""
 
     def __init__(self, channel: Channel):
         self.channel = channel
+        self.is_stopping = False
         self._pool = Pool(_BATCH_SIZE)
 
     def run_once(self) -> None:
@@ -56,7 +57,7 @@ class Outbox:
 
         Raises TemporarilyUnavailable.
         """
-        while deliveries.has_due(self.channel.name, now=clock.now()):
+        while not self.is_stopping and deliveries.has_due(self.channel.name, now=clock.now()):
             if deliveries.get_settings(self.channel.name).paused_at or not self._send_batch():
                 return
 

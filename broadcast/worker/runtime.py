@@ -128,6 +128,7 @@ class Runtime:
     def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Notify every client that the worker ends, flush the buffers, stop the loops."""
         self.stop_bridge()
+        self.outbox.is_stopping = True
         self.hub.drain(drain_seconds)
         with suppress(gevent.Timeout):  # a greenlet inside a transaction ends after it
             gevent.killall(self._greenlets, timeout=1)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy
 
-from broadcast.channels import protocol
+from broadcast.channels import escalation, protocol
 from broadcast.channels.email import EMAIL
 from broadcast.channels.outbox import MAX_AGE, Outbox
 from broadcast.channels.protocol import Gone, Message, Refused, Retry
@@ -222,3 +222,15 @@ def test_outcomes_say_what_an_operator_can_read():
         b"", "a@example.com", "b@example.com", "1"
     )
     assert outcome == Retry("The mail server cannot be reached: Connection refused.", is_server_down=True)
+
+
+def test_worker_that_stops_claims_nothing_more(people, escalate, mail_server):
+    publish_urgent(people)
+    outbox = Outbox(EMAIL.current)
+    outbox.is_stopping = True
+    escalate(1)
+    escalation.run_once("email", now=clock.now() + timedelta(seconds=125))
+    with write_transaction() as session:
+        session.execute(sqlalchemy.update(Delivery).values(due_at=clock.now()))
+    outbox.run_once()
+    assert (mail_server.recipients, {state for state, _ in read_outcomes()}) == ([], {"WAITING"})
