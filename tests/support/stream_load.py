@@ -248,7 +248,8 @@ class StreamLoad:
         self._pending_count -= 1
 
     def _handle_block(self, stream: LoadStream, block: bytes, received_at: float) -> None:
-        fields = dict(line.split(b": ", 1) for line in block.split(b"\n"))
+        # other lines are the sizes of chunks: a stream that ends while it opens is an ordinary response of gunicorn
+        fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
         if b"retry" in fields:
             stream._retry_seconds = int(fields[b"retry"]) / 1000
         event = fields.get(b"event")
