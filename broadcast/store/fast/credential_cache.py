@@ -16,7 +16,7 @@ from broadcast.store import credentials
 from broadcast.store.credentials import Credential
 from broadcast.store.fast.last_used_buffer import is_use_noteworthy
 
-MAX_CREDENTIALS = 10_000  # about 0.6 KB each; the oldest makes room
+MAX_CREDENTIALS = 10_000  # about 1.6 KB each, with all that Python keeps for one; the oldest makes room
 K = TypeVar("K", str, int)
 
 

@@ -1,8 +1,8 @@
 """Opens streams before WSGI: from the first bytes of a connection to the hub, without an environ or a Flask request.
 
 What is recognized is judged by the functions that judge it in Flask. A request that would be refused for its user is
-left to Flask too, bytes unread, which then says why. What takes half a millisecond through gunicorn and Flask takes a
-sixth of it here (`docs/why.md`), and thousands of clients return in the same seconds.
+left to Flask too, bytes unread, which then says why. It costs half as much as through gunicorn and Flask
+(`docs/why.md`), and thousands of clients return in the same seconds.
 """
 
 import secrets
