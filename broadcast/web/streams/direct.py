@@ -8,6 +8,7 @@ left to Flask too, bytes unread, which then says why. It costs half as much as t
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from http import HTTPStatus
 from socket import socket
@@ -75,8 +76,9 @@ class DirectStreams:
             except Exception:
                 _log.exception("stream.direct_failed")
                 return False
-            sock.recv(len(data))  # closing a socket with unread bytes would reset the connection
-            sock.sendall(answer)
+            with suppress(OSError):  # the client has left
+                sock.recv(len(data))  # closing a socket with unread bytes would reset the connection
+                sock.sendall(answer)
         return True
 
     def _open(self, head: RequestHead, sock: socket, peer: str) -> bytes:
@@ -93,13 +95,14 @@ class DirectStreams:
             request.check(caller)
             if not limits.may_open_stream(caller.id, request.address):
                 return self._refuse(UnloggedEvent.BUSY, request, caller)
+            response_head = self._build_head(request, caller)  # first, as nobody would close a stream that it fails for
             try:
                 connection = request.open(
                     lambda is_retry: read_identity(is_retry=True) if is_retry else (caller, as_of_seq)
                 )
             except StreamLimitExceeded as problem:
                 return self._refuse(problem.event_name, request, caller)
-            RUNTIME.current.socket_transport.adopt(connection, sock, self._build_head(request, caller))
+            RUNTIME.current.socket_transport.adopt(connection, sock, response_head)
         request_id.log_request("GET", request.path, HTTPStatus.OK, time.monotonic() - began, caller.id)
         return b""
 

@@ -1,5 +1,6 @@
 """Streams that open before WSGI: what this path answers it answers as Flask does, and what it leaves it leaves unread."""
 
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from broadcast.store.fast.credential_cache import CREDENTIAL_CACHE
 from broadcast.streams.hub import HUB
 from broadcast.web.core import limits, stream_admission
 from broadcast.web.embed import tokens as embed_tokens
+from broadcast.worker.runtime import RUNTIME
 from tests.conftest import deliver_new_events
 from tests.support.builders import load_actor, publish_message
 from tests.support.stream_visits import ask_flask, bearer, cookie
@@ -229,3 +231,26 @@ def test_client_for_whom_no_slot_gets_free_is_told_when_to_return(app, client, v
     while admission.acquire():
         pass
     assert visit(app, bearer(app)).events == ["BUSY"]
+
+
+def test_stream_is_let_go_when_its_head_cannot_be_made(app, client, visit):
+    client()
+
+    def fail(response):
+        raise RuntimeError("a header that cannot be made")
+
+    app.after_request_funcs.setdefault(None, []).append(fail)
+    assert visit(app, bearer(app)) is None
+    assert len(HUB.of(app)) == 0
+
+
+def test_client_that_leaves_before_its_refusal_disturbs_nothing(make_app, client, visit):
+    client()
+    app = make_app(streams_per_worker=1)
+    headers = bearer(app)
+    assert visit(app, headers).events == ["CONNECTED"]
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    request = f"GET /api/sse/connect HTTP/1.1\r\nHost: localhost\r\nAuthorization: {headers['Authorization']}\r\n\r\n"
+    with ours:
+        assert RUNTIME.of(app).direct_streams.try_answer(request.encode(), ours, ("127.0.0.1", 1))
