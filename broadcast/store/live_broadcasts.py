@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from gevent.lock import BoundedSemaphore
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from broadcast.base.app_parts import AppPart
 from broadcast.base.cooperative import Yielder, split_into_chunks
@@ -21,6 +21,7 @@ from broadcast.domain.audience import NO_USER_ID, Audience, Viewer
 from broadcast.domain.events import CLIENT_EVENT_TYPES, Cursor, EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import MAX_IN_VALUES, db
+from broadcast.store.engine import count_connections_made
 from broadcast.store.fast.card_cache import CardKey
 from broadcast.store.models import (
     Broadcast,
@@ -64,10 +65,13 @@ class LiveBroadcast:
 
 
 class LiveSet:
-    """All live broadcasts at one position of the log, newest first. Never changes."""
+    """All live broadcasts at one position of the log, newest first. Never changes.
 
-    def __init__(self, head: Cursor, broadcasts: Iterable[LiveBroadcast]):
-        self.head = head
+    `newest_event` is the log's event at that position, None if it is not kept any more.
+    """
+
+    def __init__(self, head: Cursor, newest_event: Row | None, broadcasts: Iterable[LiveBroadcast]):
+        self.head, self.newest_event = head, newest_event
         self.broadcasts = sorted(broadcasts, key=lambda broadcast: -broadcast.seq)
         self.ids = [broadcast.id for broadcast in self.broadcasts]
         self._naming = [broadcast for broadcast in self.broadcasts if broadcast.named_user_ids]
@@ -90,7 +94,12 @@ class LiveBroadcasts:
         self._max_broadcasts = max_broadcasts
         self._lock = BoundedSemaphore(1)  # one greenlet reads, the others wait for what it finds
         self._next_reload_at = 0.0
+        self._checked_connection_count = 0  # `count_connections_made` at the last check against the log
         self.current: LiveSet | None = None
+
+    def is_checked(self) -> bool:
+        """Whether the set was compared with the log since the last new connection, which may be to another server."""
+        return self._checked_connection_count == count_connections_made()
 
     def catch_up(self, head: Cursor) -> LiveSet | None:
         """Read what the log says has changed; return the set as of `head` or later. None: too many live broadcasts, or
@@ -100,16 +109,20 @@ class LiveBroadcasts:
             return None
         with self._lock:
             live = self.current
-            if live is not None and live.head.epoch == head.epoch and live.head.seq >= head.seq:
+            is_late = live is None or live.head.epoch != head.epoch or live.head.seq < head.seq
+            if not is_late and self.is_checked():
                 return live
             with _open_snapshot() as connection:
+                connection_count = count_connections_made()
                 head = Cursor(*connection.execute(select(LogHead.epoch, LogHead.seq)).one())
-                changed_ids = _read_changed_ids(connection, live.head, head) if live else None
-                if changed_ids is None:
+                events = _read_new_events(connection, live, head) if live else None
+                if events is None:
                     self.current = self._reload(connection, head)
-                else:
+                elif events:
+                    changed_ids = {event.broadcast_id for event in events if event.type in CLIENT_EVENT_TYPES}
                     unchanged = [broadcast for broadcast in live.broadcasts if broadcast.id not in changed_ids]
-                    self.current = self._keep(head, unchanged + _load(connection, changed_ids))
+                    self.current = self._keep(head, events[-1], unchanged + _load(connection, changed_ids))
+            self._checked_connection_count = connection_count
             return self.current
 
     def _reload(self, connection: Connection, head: Cursor) -> LiveSet | None:
@@ -120,12 +133,13 @@ class LiveBroadcasts:
         if connection.scalar(count) > self._max_broadcasts or not self._max_broadcasts:
             return None
         ids = connection.scalars(select(Broadcast.id).where(Broadcast.status == Status.ACTIVE)).all()
-        return self._keep(head, _load(connection, ids))
+        newest_event = connection.execute(_events_query.where(LogEvent.seq == head.seq)).one_or_none()
+        return self._keep(head, newest_event, _load(connection, ids))
 
-    def _keep(self, head: Cursor, broadcasts: list[LiveBroadcast]) -> LiveSet | None:
+    def _keep(self, head: Cursor, newest_event: Row | None, broadcasts: list[LiveBroadcast]) -> LiveSet | None:
         named_count = sum(len(broadcast.named_user_ids) for broadcast in broadcasts)
         is_too_large = len(broadcasts) > self._max_broadcasts or named_count > MAX_NAMED_USERS
-        return None if is_too_large else LiveSet(head, broadcasts)
+        return None if is_too_large else LiveSet(head, newest_event, broadcasts)
 
 
 def _open_snapshot() -> Connection:
@@ -134,18 +148,23 @@ def _open_snapshot() -> Connection:
     return (db.engine if is_sqlite else db.engine.execution_options(isolation_level="REPEATABLE READ")).connect()
 
 
-def _read_changed_ids(connection: Connection, since: Cursor, head: Cursor) -> set[int] | None:
-    """Ids of the broadcasts with events after `since`. None if they do not tell everything that has changed."""
-    count = head.seq - since.seq
-    if head.epoch != since.epoch or not 0 <= count <= MAX_CATCH_UP_EVENTS:
+def _read_new_events(connection: Connection, live: LiveSet, head: Cursor) -> Sequence[Row] | None:
+    """The events after `live`. None if they do not tell everything that has changed.
+
+    After a failover to a standby that was behind, the log may not have the newest event of `live`, or another one with
+    its number. So that is read again.
+    """
+    count = head.seq - live.head.seq
+    if head.epoch != live.head.epoch or not 0 <= count <= MAX_CATCH_UP_EVENTS:
         return None
-    rows = connection.execute(select(LogEvent.type, LogEvent.broadcast_id).where(LogEvent.seq > since.seq)).all()
-    types = {row.type for row in rows}
-    if len(rows) != count or not types <= _KNOWN_TYPES:
+    events = connection.execute(_events_query.where(LogEvent.seq >= live.head.seq).order_by(LogEvent.seq)).all()
+    if live.newest_event is not None and events[:1] != [live.newest_event]:
         return None
-    return {row.broadcast_id for row in rows if row.type in CLIENT_EVENT_TYPES}
+    events = [event for event in events if event.seq > live.head.seq]
+    return events if len(events) == count and all(event.type in _KNOWN_TYPES for event in events) else None
 
 
+_events_query = select(LogEvent.seq, LogEvent.type, LogEvent.broadcast_id, LogEvent.at)
 _KNOWN_TYPES = {event_type.value for event_type in EventType if event_type not in _RULE_CHANGES}
 # a CardKey, the other columns that LiveBroadcast has, and what its audience is built from
 _card_key_columns = [getattr(Broadcast, name) for name in CardKey._fields]

@@ -35,7 +35,7 @@ def open_inbox(viewer: Viewer, *, now: datetime) -> Inbox:
     live = live_broadcasts.current
     for _ in range(_MAX_ATTEMPTS):
         head, user, receipts = _read_user(viewer.user_id, live.ids if live else [])
-        if live is not None and live.head == head:
+        if live is not None and live.head == head and live_broadcasts.is_checked():
             return _LiveInbox(viewer, live, user, receipts, now)
         live = live_broadcasts.catch_up(head)
         if live is None:

@@ -11,7 +11,7 @@ from broadcast.domain.actor import Actor
 from broadcast.domain.message import parse_draft
 from broadcast.store import users
 from broadcast.store.database import db
-from broadcast.store.models import Broadcast
+from broadcast.store.models import Broadcast, LogEvent, LogHead
 from broadcast.store.transactions import write_transaction
 
 
@@ -42,6 +42,15 @@ def expire_broadcast(broadcast_id: int, *, now: datetime) -> None:
     with write_transaction() as session:
         session.get(Broadcast, broadcast_id).expires_at = now
     assert broadcasts.expire_due([broadcast_id], now=now) == [broadcast_id]
+
+
+def lose_commits(count: int) -> None:
+    """Take back the last `count` events and their broadcasts, as after a failover to a standby that was behind."""
+    with write_transaction() as session:
+        newest_seq = session.scalar(sqlalchemy.select(LogHead.seq)) - count
+        session.execute(sqlalchemy.delete(Broadcast).where(Broadcast.seq > newest_seq))
+        session.execute(sqlalchemy.delete(LogEvent).where(LogEvent.seq > newest_seq))
+        session.execute(sqlalchemy.update(LogHead).values(seq=newest_seq))
 
 
 def load_actor(username: str) -> Actor:

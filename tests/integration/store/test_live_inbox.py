@@ -26,6 +26,7 @@ from tests.support.builders import (
     build_user_message,
     expire_broadcast,
     load_actor,
+    lose_commits,
     publish_message,
 )
 
@@ -207,6 +208,22 @@ def test_restored_database_is_read_anew(app, cast, always_reloads):
     after = live_inbox.open_inbox(cast["bob"].viewer, now=clock.now())
     assert (len(before.list_alerts(limit=9)), len(after.list_alerts(limit=9))) == (0, 1)
     assert before.head.epoch != after.head.epoch
+
+
+@pytest.mark.parametrize("published", [0, 1, 2, 3])
+def test_commits_lost_in_a_failover_are_forgotten_before_a_worker_has_begun_a_new_epoch(
+    cast, always_reloads, published
+):
+    """Two were lost, so with two others the log is as long as before, and with three longer."""
+    for _ in range(3):
+        publish_message(cast["alice"])
+    live_inbox.open_inbox(cast["bob"].viewer, now=clock.now())
+    lose_commits(2)
+    for _ in range(published):
+        publish_message(cast["alice"], build_message(priority="URGENT"))
+    db.session.rollback()
+    db.engine.dispose()
+    assert_same_answers("bob", clock.now())
 
 
 def test_card_that_ended_since_its_receipts_were_read_gives_its_place_to_the_next(cast):

@@ -1,14 +1,14 @@
 """The tailer detects that the log is no longer the one it delivered from: every stream gets one RESET."""
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 
 from broadcast.store import log
 from broadcast.store.database import db
-from broadcast.store.models import AuditEntry, Broadcast, LogEvent, LogHead
+from broadcast.store.models import AuditEntry, LogEvent
 from broadcast.store.transactions import write_transaction
 from broadcast.worker.runtime import RUNTIME
-from tests.support.builders import build_message, load_actor, publish_message
+from tests.support.builders import build_message, load_actor, lose_commits, publish_message
 
 
 @pytest.fixture
@@ -23,22 +23,13 @@ def tail(app, cast):
         yield found
 
 
-def lose(count: int) -> None:
-    """The last commits are gone, as after a fail-over to a standby that was behind."""
-    with write_transaction() as session:
-        head = session.scalar(select(LogHead.seq))
-        session.execute(update(Broadcast).where(Broadcast.seq > head - count).values(seq=None))
-        session.execute(delete(LogEvent).where(LogEvent.seq > head - count))
-        session.execute(update(LogHead).values(seq=head - count))
-
-
 def epochs_begun() -> int:
     return len(db.session.scalars(select(AuditEntry.id).where(AuditEntry.action == "log.epoch")).all())
 
 
 def test_log_that_ends_before_what_was_delivered_begins_one_new_epoch(tail):
     before = log.get_head()
-    lose(2)
+    lose_commits(2)
     tail.catch_up()
     assert log.get_head().epoch != before.epoch
     assert tail._hub.head == log.get_head()
@@ -48,7 +39,7 @@ def test_log_that_ends_before_what_was_delivered_begins_one_new_epoch(tail):
 
 def test_worker_that_finds_it_second_joins_the_epoch_that_was_begun(app, tail):
     lost = log.get_head().epoch
-    lose(1)
+    lose_commits(1)
     tail.catch_up()
     begun = log.get_head().epoch
     RUNTIME.of(app)._begin_epoch(lost)
@@ -59,7 +50,7 @@ def test_worker_that_finds_it_second_joins_the_epoch_that_was_begun(app, tail):
 
 def test_lost_commits_whose_numbers_were_given_out_again_are_noticed_on_the_new_connection(tail):
     before = log.get_head()
-    lose(2)
+    lose_commits(2)
     for _ in range(3):
         publish_message(load_actor("alice"), build_message(title="After the fail-over"))
     db.session.rollback()
