@@ -17,7 +17,7 @@ from broadcast.bus.redis_client import REDIS
 from broadcast.config.settings import SETTINGS, Settings
 from broadcast.domain import client_address, usernames
 from broadcast.web.core.error_handlers import is_stream_request, make_stream_refusal
-from broadcast.web.core.redis_limit_storage import RedisLimitStorage
+from broadcast.web.core.redis_limit_storage import Counter, RedisLimitStorage
 from broadcast.web.core.request_parsing import read_json_object
 
 UNKNOWN_ADDRESS = "unknown"
@@ -161,7 +161,7 @@ def _count(keys: list[tuple[Bucket, str]]) -> RateLimitItem | None:
         for bucket, key in keys
         for item in _parse_limits(getattr(settings, bucket.setting_name))
     ]
-    counters = [(counter_key, item.get_expiry()) for item, counter_key in items]
+    counters = [Counter(counter_key, item.get_expiry()) for item, counter_key in items]
     storage = limiter.storage  # there is none without limits
     if isinstance(storage, RedisLimitStorage):
         counts = storage.incr_all(counters)

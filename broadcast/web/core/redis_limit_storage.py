@@ -3,12 +3,18 @@
 The storages of `limits` connect in their constructor, and its cluster storage fails there while the cluster is away.
 This one uses the worker's own Redis client, as the bus does. While Redis is away or refuses, this worker counts in
 memory, from zero; flask-limiter's own fallback would retry Redis only after up to half a minute.
+
+What is counted while Redis answers somebody else goes out together in the next round trip: one took as much processor
+time as opening a stream.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import gevent
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
 from limits.storage import MemoryStorage, Storage
 
 from broadcast.base import untrusted_json
@@ -18,6 +24,7 @@ from broadcast.observability import metrics
 T = TypeVar("T")
 _KEY_PREFIX = "broadcast:limit:"
 _SCAN_COUNT = 500
+_MAX_COUNTERS_TOGETHER = 100  # in one round trip, whose answers are read without a pause
 # Atomic, so that no counter stays without an expiry and locks somebody out. A value of another type, not a number or
 # without an expiry was written by somebody else: it is replaced, or gets an expiry.
 _INCREMENT_SCRIPT = """
@@ -38,6 +45,22 @@ return {count, is_ours}
 """
 
 
+class Counter(NamedTuple):
+    """What is incremented by `amount`; it expires `expiry` seconds after the first increment."""
+
+    key: str
+    expiry: int
+    amount: int = 1
+
+
+class _RoundTrip:
+    """Counters that go out together. `counts` has their values, or the error, once they are back."""
+
+    def __init__(self) -> None:
+        self.counters: list[Counter] = []
+        self.counts = AsyncResult()
+
+
 class RedisLimitStorage(Storage):
     """A `limits` storage for the fixed-window strategy."""
 
@@ -46,6 +69,8 @@ class RedisLimitStorage(Storage):
     def __init__(self, uri: str, *, redis: CircuitBreaker, wrap_exceptions: bool = False, **_: Any):
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         self._redis, self._fallback = redis, MemoryStorage()
+        self._under_way = BoundedSemaphore(1)
+        self._next_round_trip = _RoundTrip()
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
@@ -53,17 +78,36 @@ class RedisLimitStorage(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Increment and return the counter. It expires `expiry` seconds after the first increment."""
-        return self.incr_all([(key, expiry)], amount)[0]
+        return self.incr_all([Counter(key, expiry, amount)])[0]
 
-    def incr_all(self, counters: Sequence[tuple[str, int]], amount: int = 1) -> list[int]:
-        """The same for several (key, expiry), in one round trip."""
+    def incr_all(self, counters: Sequence[Counter]) -> list[int]:
+        """Increment and return several counters. Waits for one round trip, or two while another is under way."""
+        if len(self._next_round_trip.counters) >= _MAX_COUNTERS_TOGETHER:
+            self._next_round_trip = _RoundTrip()
+        round_trip = self._next_round_trip
+        first = len(round_trip.counters)
+        round_trip.counters += counters
+        if first == 0:
+            gevent.spawn(self._make, round_trip)  # in no request's greenlet, which may be killed while others wait
+        return round_trip.counts.get()[first : first + len(counters)]
 
+    def _make(self, round_trip: _RoundTrip) -> None:
+        """Wait for the one that is under way, during which others join this one, and go."""
+        with self._under_way:
+            if self._next_round_trip is round_trip:
+                self._next_round_trip = _RoundTrip()
+            try:
+                round_trip.counts.set(self._increment(round_trip.counters))
+            except Exception as problem:  # each request that waits raises it
+                round_trip.counts.set_exception(problem)
+
+    def _increment(self, counters: Sequence[Counter]) -> list[int]:
         def increment(redis: Any) -> list[tuple[int, int]]:
             commands = redis if len(counters) == 1 else redis.pipeline(transaction=False)
-            results = [commands.eval(_INCREMENT_SCRIPT, 1, _KEY_PREFIX + key, *args, amount) for key, *args in counters]
+            results = [commands.eval(_INCREMENT_SCRIPT, 1, _KEY_PREFIX + key, *args) for key, *args in counters]
             return results if commands is redis else commands.execute()
 
-        results = self._call(increment, lambda memory: [(memory.incr(*counter, amount), True) for counter in counters])
+        results = self._call(increment, lambda memory: [(memory.incr(*counter), True) for counter in counters])
         if not all(is_valid for _, is_valid in results):
             untrusted_json.record_rejection("limit", "a counter that is no number")
         return [int(count) for count, _ in results]

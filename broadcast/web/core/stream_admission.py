@@ -4,7 +4,8 @@ Opening a stream queries the database for the session and the unread messages. A
 connections until they time out, clients are refused, and page requests queue behind them. Waiting here costs only a
 greenlet.
 
-SQLite runs in this process and never lets other greenlets run, so more than two at a time would only delay each other.
+On SQLite they are more: its queries run in this process, one after another in any case, and those that wait for Redis at
+the same time share a round trip (`redis_limit_storage`).
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from broadcast.base.cooperative import Yielder
 from broadcast.config.settings import Settings
 from broadcast.web.core.error_handlers import is_stream_request, make_stream_refusal
 
-_MAX_OPENINGS_ON_SQLITE = 2  # one queries while the other writes its response
+_MAX_OPENINGS_ON_SQLITE = 32
 _MAX_OPENINGS_ON_SERVER = 6  # fewer than a worker's database connections, so that pages always get one
 _ADMISSION_TIMEOUT_SECONDS = 20.0  # do not keep a client waiting for an unavailable database
 

@@ -68,27 +68,21 @@ def at_once(settings) -> int:
 
 
 def test_streams_are_opened_a_few_at_a_time_and_none_is_refused(open_streams, database, at_once):
-    opening = open_streams(30)
+    opening = open_streams(40)
     database.asked.wait(10)
     database.answers.set()
     gevent.joinall(opening, timeout=20)
-    assert ["CONNECTED" in stream.value for stream in opening] == [True] * 30
+    assert ["CONNECTED" in stream.value for stream in opening] == [True] * 40
     assert database.most == at_once
 
 
-def test_fewer_are_opened_at_a_time_where_the_database_lets_nobody_else_run(settings):
+def test_streams_leave_database_connections_to_pages(settings):
     on_a_server = settings.model_copy(update={"database_url": "postgresql://somebody@localhost/b"})
-    on_sqlite = settings.model_copy(update={"database_url": None})
-    assert (
-        1
-        < stream_admission.get_max_concurrent_openings(on_sqlite)
-        < stream_admission.get_max_concurrent_openings(on_a_server)
-        < on_a_server.database_pool_size * 2
-    )
+    assert 1 < stream_admission.get_max_concurrent_openings(on_a_server) < on_a_server.database_pool_size
 
 
 def test_pages_do_not_stand_behind_streams(open_streams, database, client):
-    opening = open_streams(30)
+    opening = open_streams(40)
     database.asked.wait(10)
     assert client("charlie").get("/inbox").status_code == 200
     assert not any(stream.ready() for stream in opening)
