@@ -19,6 +19,7 @@ from broadcast.channels.escalation import is_wanted
 from broadcast.channels.protocol import TIMEOUT_SECONDS, Accepted, Channel, Gone, Message, Outcome, Refused, Retry
 from broadcast.domain import clock
 from broadcast.domain.card import Card
+from broadcast.domain.escalation import Awaited
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.observability import metrics
@@ -94,12 +95,15 @@ class Outbox:
         self, claimed: Sequence[ClaimedDelivery], now: datetime
     ) -> Iterator[tuple[ClaimedDelivery, list[Message] | datetime | _Unsent]]:
         """Each delivery with a message for each address, until when to hold it, or why it is not sent."""
-        for broadcast_id in sorted({delivery.broadcast_id for delivery in claimed}):
-            own = [delivery for delivery in claimed if delivery.broadcast_id == broadcast_id]
-            broadcast = escalation.get_broadcast(broadcast_id)
+        awaited = escalation.get_awaited({delivery.step_id for delivery in claimed})
+        for broadcast_id, step_id in sorted({(delivery.broadcast_id, delivery.step_id) for delivery in claimed}):
+            own = [
+                delivery for delivery in claimed if (delivery.broadcast_id, delivery.step_id) == (broadcast_id, step_id)
+            ]
+            broadcast, awaits = escalation.get_broadcast(broadcast_id), awaited.get(step_id, Awaited.SEEN)
             if broadcast is None:  # deleted this moment, and its deliveries with it
                 continue
-            recipients = escalation.find_recipients(broadcast, [delivery.user_id for delivery in own])
+            recipients = escalation.find_recipients(broadcast, awaits, [delivery.user_id for delivery in own])
             addresses, card = self.channel.load_addresses(recipients), broadcast.to_card()
             for delivery in own:
                 recipient = recipients.get(delivery.user_id)
@@ -119,7 +123,7 @@ class Outbox:
             reason = f"The message has ended, or was shown again. {delivery.problem or ''}".strip()
             return _Unsent("FAILED" if is_given_up else "CANCELLED", reason)
         if recipient is None:
-            return _Unsent("CANCELLED", "They have seen it, or are no longer in the audience.")
+            return _Unsent("CANCELLED", "They have done what it waits for, or are no longer in the audience.")
         if not is_wanted(self.channel, broadcast, recipient.preferences):
             return _Unsent("CANCELLED", "Their preferences exclude it.")
         return None if broadcast.priority == Priority.URGENT else recipient.preferences.get_quiet_end(now)
