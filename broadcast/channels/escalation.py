@@ -15,6 +15,7 @@ from broadcast.base.errors import BroadcastError
 from broadcast.channels.protocol import Channel
 from broadcast.channels.registry import CHANNELS
 from broadcast.config.settings import SETTINGS
+from broadcast.domain.message import Draft
 from broadcast.domain.preferences import Preferences
 from broadcast.store import escalation
 from broadcast.store.escalation import DueStep
@@ -70,7 +71,7 @@ def _plan_deliveries(channel: Channel, step_id: int, online_ids: Collection[int]
         gevent.sleep(_PAUSE_SECONDS)
 
 
-def is_wanted(channel: Channel, broadcast: Broadcast, preferences: Preferences) -> bool:
-    """Whether a user's preferences allow this broadcast by this channel."""
+def is_wanted(channel: Channel, message: Broadcast | Draft, preferences: Preferences) -> bool:
+    """Whether a user's preferences allow this message by this channel."""
     mandatory = SETTINGS.current.mandatory_categories
-    return channel.is_wanted(preferences, priority=broadcast.priority, category=broadcast.category, mandatory=mandatory)
+    return channel.is_wanted(preferences, priority=message.priority, category=message.category, mandatory=mandatory)

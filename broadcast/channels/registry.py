@@ -18,4 +18,9 @@ def build_channels(app: Flask, settings: Settings) -> Mapping[str, Channel]:
     return {channel.name: channel for channel in channels}
 
 
+def get_labels() -> dict[str, str]:
+    """What pages call the channels, by name."""
+    return {channel.name: channel.label for channel in CHANNELS.current.values()}
+
+
 CHANNELS = AppPart[Mapping[str, Channel]]("channels")

@@ -12,7 +12,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from broadcast.base.cooperative import yield_to_loop
@@ -41,6 +41,8 @@ _USERS_PER_TURN = 100  # read between two turns of the loop: SQLite looks for th
 _CACHED_PREFERENCES = 4_096  # users share theirs: most differ in the time zone alone
 _SKIP_LOCKED = ROW_LOCK | {"skip_locked": True}
 _DEFAULTS = Preferences()
+PREFERENCES_TEXT = cast(User.preferences, Text)  # compared and parsed once for all who have the same
+USER_NAME = User.name
 _REMINDER_POSITION = 100  # of the first step of a reminder
 
 
@@ -171,13 +173,15 @@ def plan_batch(
     if step is None:
         return BatchState.TAKEN
     broadcast = session.get(Broadcast, step.broadcast_id)
-    last_id, count, wanted_ids = 0, 0, []
+    last_id, count, wanted_ids, is_wanted = 0, 0, [], {}
     if is_escalating(broadcast, step.started_at, now=now):
-        query = _select_unreached(broadcast, Awaited(step.awaits), User.id, cast(User.preferences, Text))
+        query = _select_unreached(broadcast, Awaited(step.awaits), User.id, PREFERENCES_TEXT)
         query = query.where(has_address, User.id > step.planned_user_id).order_by(User.id).limit(USERS_PER_BATCH)
         for user_id, preferences in _read_in_turns(session, query):
             count, last_id = count + 1, user_id
-            if user_id not in online_ids and wants(broadcast, _parse_cached(preferences)):
+            if preferences not in is_wanted:  # decided once for all who have the same
+                is_wanted[preferences] = wants(broadcast, parse_preferences_text(preferences))
+            if is_wanted[preferences] and user_id not in online_ids:
                 wanted_ids.append(user_id)
     insert_many(session, Delivery.__table__, _build_deliveries(step, wanted_ids, now))
     step.people += len(wanted_ids)
@@ -211,9 +215,15 @@ def _read_in_turns(session: Session, query: Select) -> Iterator[Any]:
 
 
 @lru_cache(_CACHED_PREFERENCES)
-def _parse_cached(text: str | None) -> Preferences:
+def parse_preferences_text(text: str | None) -> Preferences:
+    """The preferences in a value of PREFERENCES_TEXT."""
     raw = text and json.loads(text)
     return parse_stored_preferences(raw) if raw else _DEFAULTS
+
+
+def may_be_unreached(have_address: Collection[ColumnElement[bool]]) -> ColumnElement[bool]:
+    """The condition that a User has an address by none of the channels, or preferences that may exclude one."""
+    return or_(~or_(false(), *have_address), User.preferences.is_not(None))
 
 
 def is_escalating(broadcast: Broadcast, since: datetime, *, now: datetime) -> bool:
@@ -231,6 +241,13 @@ def get_awaited(step_ids: Collection[int]) -> dict[int, Awaited]:
     """What these steps await, by id."""
     query = select(EscalationStep.id, EscalationStep.awaits).where(EscalationStep.id.in_(step_ids))
     return {step_id: Awaited(awaits) for step_id, awaits in db.session.execute(query)}
+
+
+def list_steps(broadcast_id: int) -> list[EscalationStep]:
+    """Every step of a broadcast, of the newest ladder or reminder first."""
+    query = select(EscalationStep).where(EscalationStep.broadcast_id == broadcast_id)
+    order = (EscalationStep.started_at.desc(), EscalationStep.due_at, EscalationStep.position)
+    return list(db.session.scalars(query.order_by(*order)))
 
 
 def find_recipients(broadcast: Broadcast, awaits: Awaited, user_ids: Sequence[int]) -> dict[int, Recipient]:

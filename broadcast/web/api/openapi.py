@@ -109,6 +109,7 @@ _MESSAGE_FIELDS = {
     "content": _text(message.MAX_CONTENT_BYTES, 1),
     "priority": {"enum": [*Priority, None]},
     "category": _or_null(_text(message.MAX_CATEGORY_CHARACTERS)),
+    "escalation": _or_null(_text(message.MAX_POLICY_CHARACTERS)),
     "requiresAck": _or_null(_BOOLEAN),
     **dict.fromkeys(("scheduledAt", "expiresAt", "ackDueAt"), _or_null(_TIME)),
     "actions": _or_null(_list(_ref("Link"), maxItems=message.MAX_ACTIONS)),

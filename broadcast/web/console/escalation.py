@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from broadcast.actions import escalation_policies as actions
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.base.numbers import parse_number
-from broadcast.channels.registry import CHANNELS
+from broadcast.channels.registry import CHANNELS, get_labels
 from broadcast.domain import clock
 from broadcast.domain.escalation import MAX_STEPS, Awaited, PolicyStep
 from broadcast.domain.message import Priority
@@ -31,7 +31,13 @@ _MAX_NAME_CHARACTERS = 200  # of what is typed; the rule is in `domain.escalatio
 def index():
     policies = escalation_policies.list_rows()
     defaults = {priority: row.name for row in policies for priority in row.default_for}
-    return render_page("console/escalation/list.html", policies=policies, defaults=defaults, channels=_get_labels())
+    return render_page(
+        "console/escalation/list.html",
+        policies=policies,
+        steps_by_id={row.id: [PolicyStep.from_json(step) for step in row.steps] for row in policies},
+        defaults=defaults,
+        channels=get_labels(),
+    )
 
 
 @blueprint.get("/new")
@@ -110,9 +116,5 @@ def _render_form(row: EscalationPolicy | None, typed: dict[str, Any], errors: di
         rows=[*typed["steps"], *[{}] * (MAX_STEPS - len(typed["steps"]))],
         roles=users.list_role_names(),
         priorities=list(Priority),
-        channels=kept | _get_labels(),
+        channels=kept | get_labels(),
     )
-
-
-def _get_labels() -> dict[str, str]:
-    return {channel.name: channel.label for channel in CHANNELS.current.values()}

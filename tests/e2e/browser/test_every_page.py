@@ -99,6 +99,8 @@ def _paths(sent: dict[str, int]) -> list[str]:
         "/console/dead-letters",
         "/console/rules",
         "/console/channels",
+        "/console/channels/escalation",
+        "/console/channels/escalation/new",
         "/console/health",
     ]
 
