@@ -12,7 +12,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Text, and_, cast, false, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, false, func, insert, literal, or_, select, text
 from sqlalchemy.orm import Session
 
 from broadcast.base.cooperative import yield_to_loop
@@ -23,7 +23,6 @@ from broadcast.domain.preferences import Preferences, parse_stored_preferences
 from broadcast.store import audiences, receipt_steps
 from broadcast.store.database import ROW_LOCK, build_insert, db
 from broadcast.store.engine import RUN_IN_THREAD
-from broadcast.store.fast.bulk_insert import insert_many
 from broadcast.store.models import (
     Broadcast,
     Delivery,
@@ -34,6 +33,7 @@ from broadcast.store.models import (
     Receipt,
     User,
 )
+from broadcast.store.types import UtcDateTime
 
 EVENTS_PER_BATCH = 5_000
 USERS_PER_BATCH = 1_000  # in one transaction, which others wait for
@@ -177,13 +177,15 @@ def plan_batch(
     if is_escalating(broadcast, step.started_at, now=now):
         query = _select_unreached(broadcast, Awaited(step.awaits), User.id, PREFERENCES_TEXT)
         query = query.where(has_address, User.id > step.planned_user_id).order_by(User.id).limit(USERS_PER_BATCH)
+        if broadcast.audience_kind != "users":
+            _read_in_order_of_ids(session)
         for user_id, preferences in _read_in_turns(session, query):
             count, last_id = count + 1, user_id
             if preferences not in is_wanted:  # decided once for all who have the same
                 is_wanted[preferences] = wants(broadcast, parse_preferences_text(preferences))
             if is_wanted[preferences] and user_id not in online_ids:
                 wanted_ids.append(user_id)
-    insert_many(session, Delivery.__table__, _build_deliveries(step, wanted_ids, now))
+    _add_deliveries(session, step, wanted_ids, now)
     step.people += len(wanted_ids)
     if count < USERS_PER_BATCH:
         step.planned_at = now
@@ -192,20 +194,35 @@ def plan_batch(
     return BatchState.MORE
 
 
-def _build_deliveries(step: EscalationStep, user_ids: Sequence[int], now: datetime) -> list[dict[str, Any]]:
+def _read_in_order_of_ids(session: Session) -> None:
+    """Let PostgreSQL follow the index until the batch is full: it expects few to have an address and to have not seen it,
+    and would find and sort all users that are left, for each batch. Until the end of the transaction.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SET LOCAL enable_sort = off"))
+
+
+def _add_deliveries(session: Session, step: EscalationStep, user_ids: Sequence[int], now: datetime) -> None:
+    """In one statement: as rows, PostgreSQL takes ten times as long."""
+    if not user_ids:
+        return
+    user_id = audiences.select_ids(session, user_ids)
     nonce = secrets.token_hex(6)  # no other system has such ids
-    same = {
-        "broadcast_id": step.broadcast_id,
-        "revision": step.revision,
-        "channel": step.channel,
-        "step_id": step.id,
-        "state": "WAITING",
-        "due_at": now,
-        "attempts": 0,
-        "created_at": now,
+    prefix = f"{step.broadcast_id}.{step.revision}."
+    values = {
+        "broadcast_id": literal(step.broadcast_id),
+        "revision": literal(step.revision),
+        "user_id": user_id,
+        "channel": literal(step.channel),
+        "step_id": literal(step.id),
+        "message_id": literal(prefix) + cast(user_id, Text) + literal(f".{nonce}"),
+        "state": literal("WAITING"),
+        "due_at": literal(now, UtcDateTime),
+        "attempts": literal(0),
+        "created_at": literal(now, UtcDateTime),
     }
-    prefix = f"{step.broadcast_id}.{step.revision}"
-    return [same | {"user_id": user_id, "message_id": f"{prefix}.{user_id}.{nonce}"} for user_id in user_ids]
+    statement = insert(Delivery.__table__).from_select(list(values), select(*values.values()))
+    session.execute(statement, execution_options=RUN_IN_THREAD)
 
 
 def _read_in_turns(session: Session, query: Select) -> Iterator[Any]:
@@ -215,9 +232,9 @@ def _read_in_turns(session: Session, query: Select) -> Iterator[Any]:
 
 
 @lru_cache(_CACHED_PREFERENCES)
-def parse_preferences_text(text: str | None) -> Preferences:
+def parse_preferences_text(raw_text: str | None) -> Preferences:
     """The preferences in a value of PREFERENCES_TEXT."""
-    raw = text and json.loads(text)
+    raw = raw_text and json.loads(raw_text)
     return parse_stored_preferences(raw) if raw else _DEFAULTS
 
 

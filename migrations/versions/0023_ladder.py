@@ -27,7 +27,6 @@ def upgrade() -> None:
             op.f("uq_deliveries_broadcast_id_revision_user_id_channel_step_id"),
             ["broadcast_id", "revision", "user_id", "channel", "step_id"],
         )
-        batch.create_index(op.f("ix_deliveries_step_id"), ["step_id"])
     with op.batch_alter_table("channel_settings") as batch:
         batch.drop_column("delays")
         batch.drop_column("planned_seq")

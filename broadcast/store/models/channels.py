@@ -101,7 +101,7 @@ class Delivery(db.Model):
     revision: Mapped[int]
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     channel: Mapped[str] = mapped_column(String(16))
-    step_id: Mapped[int] = mapped_column(default=0, server_default="0", index=True)
+    step_id: Mapped[int] = mapped_column(default=0, server_default="0")
     message_id: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     due_at: Mapped[datetime]

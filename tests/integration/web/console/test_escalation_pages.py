@@ -91,14 +91,14 @@ def test_review_shows_who_is_reached_when_and_by_nothing(app, alice, client):
         set_policy("URGENT", by_channel(2), to_role(30, "ops", awaits="READ"))
     page = alice.post("/console/review", data=FORM).text
     assert "Now: <strong>3 people</strong> by page" in page
-    assert "After 2 minutes: <strong>1 person</strong> by E-mail" in page
+    assert "After 2 minutes: <strong>1 person</strong> by e-mail" in page
     assert "After 30 minutes: tell the role ops" in page
     assert "<strong>2 people</strong> by nothing" in page
     names = page.split('class="unreached"')[1]
     assert ">Alice</a>" in names
     assert ">Charlie</a>" in names
     assert ">Bob</a>" not in names
-    assert "quiet hours and do not disturb do not hold it back" in page
+    assert "do not hold urgent messages back" in page
     assert "No escalation" in alice.post("/console/review", data=FORM | {"escalation": "none"}).text
     assert (
         "There is no escalation policy Slow." in alice.post("/console/review", data=FORM | {"escalation": "Slow"}).text
@@ -109,7 +109,7 @@ def test_review_shows_who_is_reached_when_and_by_nothing(app, alice, client):
 def test_review_counts_preferences_and_excluded_people(alice, client):
     client("bob").send("PUT", "/api/user/preferences", {"email": "NEVER"})
     page = alice.post("/console/review", data=FORM | {"exceptPeople": "charlie"}).text
-    assert "After 2 minutes: <strong>0 people</strong> by E-mail" in page
+    assert "After 2 minutes: <strong>0 people</strong> by e-mail" in page
     assert "<strong>2 people</strong> by nothing" in page
     page = alice.post("/console/review", data=FORM | {"targetType": "SELECTED", "people": "bob"}).text
     assert "<strong>1 person</strong> by nothing" in page
