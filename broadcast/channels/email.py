@@ -3,10 +3,11 @@
 import binascii
 import re
 import secrets
+from collections.abc import Sequence
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, formataddr, parseaddr
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _NOTICE_TIMEOUT_SECONDS = 20.0  # somebody waits for it at a page
 _IMPORTANT_HEADERS = {"Importance": "high", "X-Priority": "1 (Highest)", "Priority": "urgent"}
 _CACHED_BROADCASTS = 4
+_SOFT_BREAK = b"=\r\n"  # ends a line of quoted-printable text, but not the text's own
 
 
 class MailTransport(Protocol):
@@ -36,26 +38,16 @@ class MailTransport(Protocol):
 
 
 class _PreparedMail(NamedTuple):
-    """What is the same for all recipients of a broadcast. The bodies have `mark` where the link to unsubscribe goes.
+    """What is the same for all recipients of a broadcast: headers, and the body before and after each link to unsubscribe.
 
-    The package email takes 5 ms to build a mail, in which a worker writes to no stream; with this it is a tenth.
+    The package email takes 5 ms to build a mail, in which a worker writes to no stream; with this it is 0.1 ms.
     """
 
     headers: bytes
-    text: str
-    html: str
-    boundary: str
-    mark: str
+    body_parts: Sequence[bytes]
 
     def build_body(self, unsubscribe_url: str) -> bytes:
-        content_type = f'Content-Type: multipart/alternative; boundary="{self.boundary}"\r\n'.encode()
-        parts = [
-            f"--{self.boundary}\r\nContent-Type: text/{kind}; charset=utf-8\r\n".encode()
-            + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
-            + _encode_quoted_printable(body.replace(self.mark, unsubscribe_url))
-            for kind, body in (("plain", self.text), ("html", self.html))
-        ]
-        return content_type + b"\r\n" + b"".join(parts) + f"--{self.boundary}--\r\n".encode()
+        return (_SOFT_BREAK + _encode_quoted_printable(unsubscribe_url) + _SOFT_BREAK).join(self.body_parts)
 
 
 class EmailChannel:
@@ -98,12 +90,10 @@ class EmailChannel:
 
     def build_mail(self, message: Message) -> bytes:
         """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe."""
-        prepared, personal = self._get_prepared(message.card), EmailMessage(policy=SMTP)
-        unsubscribe_url = self.links.build_unsubscribe_url(message.user_id)
-        personal["To"] = Address(clean_header(message.name), addr_spec=message.address)
+        prepared, unsubscribe_url = self._get_prepared(message.card), self.links.build_unsubscribe_url(message.user_id)
         own_headers = f"Message-ID: {self._format_id(message.id)}\r\nList-Unsubscribe: <{unsubscribe_url}>\r\n"
-        headers = _encode_headers(personal) + own_headers.encode() + prepared.headers
-        return headers + prepared.build_body(unsubscribe_url)
+        headers = _encode_recipient(clean_header(message.name), message.address) + own_headers.encode()
+        return headers + prepared.headers + prepared.build_body(unsubscribe_url)
 
     def _prepare(self, card: Card) -> _PreparedMail:
         mail, mark = EmailMessage(policy=SMTP), secrets.token_hex(16)
@@ -120,7 +110,8 @@ class EmailChannel:
             "unsubscribe_url": mark,
         }
         text, html = (self._render("broadcast", kind, **values) for kind in ("txt", "html"))
-        return _PreparedMail(_encode_headers(mail), text, html, boundary=secrets.token_hex(16), mark=mark)
+        content_type, body = _encode_alternatives(text, html, mark)
+        return _PreparedMail(_encode_headers(mail) + content_type, body)
 
     def _set_headers(self, mail: EmailMessage, subject: str, sender_name: str) -> None:
         mail["Subject"] = clean_header(subject)
@@ -146,10 +137,32 @@ def _encode_headers(mail: EmailMessage) -> bytes:
     return mail.as_bytes().rstrip(b"\r\n") + b"\r\n"
 
 
+def _encode_recipient(name: str, address: str) -> bytes:
+    """The header To. Only names outside ASCII need the package email, which takes 0.5 ms."""
+    if name.isascii():
+        return f"To: {formataddr((name, address))}\r\n".encode()
+    mail = EmailMessage(policy=SMTP)
+    mail["To"] = Address(name, addr_spec=address)
+    return _encode_headers(mail)
+
+
+def _encode_alternatives(text: str, html: str, mark: str) -> tuple[bytes, list[bytes]]:
+    """The header Content-Type, and the body of a mail in both forms: what comes before, between and after each `mark`."""
+    boundary = secrets.token_hex(16)
+    parts = [b"\r\n"]
+    for kind, content in (("plain", text), ("html", html)):
+        headers = f"Content-Type: text/{kind}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+        first, *others = map(_encode_quoted_printable, ("\n".join(content.splitlines()) + "\n").split(mark))
+        parts[-1] += f"--{boundary}\r\n{headers}".encode() + first
+        parts += others
+    parts[-1] += f"--{boundary}--\r\n".encode()
+    return f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n'.encode(), parts
+
+
 def _encode_quoted_printable(text: str) -> bytes:
-    """As lines of at most 76 characters that end in CRLF (RFC 2045)."""
-    lines = "\n".join(text.splitlines()) + "\n"
-    return binascii.b2a_qp(lines.encode(errors="replace"), istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    """As lines of at most 76 characters that end in CRLF (RFC 2045), with room for a soft break at the end."""
+    encoded = binascii.b2a_qp(text.encode(errors="replace"), istext=True)
+    return encoded.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 EMAIL = AppPart[EmailChannel]("email")
