@@ -9,7 +9,7 @@ from flask import Flask
 from broadcast.bus.protocol import BUS, Bus, LocalBus
 from broadcast.bus.redis import RedisBus
 from broadcast.bus.redis_client import REDIS, CircuitBreaker
-from broadcast.channels.email import EMAIL, EmailChannel
+from broadcast.channels.registry import CHANNELS, build_channels
 from broadcast.cli import commands
 from broadcast.config import log_config
 from broadcast.config.settings import SETTINGS, Settings
@@ -105,7 +105,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     log_config.configure(settings.log_format, settings.log_level)
     for sentence in settings.misspelling_warnings:
         _log.warning("settings.misspelt", problem=sentence)
-    EMAIL.attach(app, EmailChannel(app, settings))
+    CHANNELS.attach(app, build_channels(app, settings))
     _add_database(app, settings)
     _add_streams(app, settings)
     _add_ingest(app, settings)

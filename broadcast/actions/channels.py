@@ -18,6 +18,7 @@ def set_paused(channel: str, is_paused: bool, *, by: Actor, now: datetime) -> No
     """Keep everything in the queue from now on, or send again. Raises Forbidden, TemporarilyUnavailable."""
     by.require(Permission.OPERATE)
     with write_transaction() as session:
+        deliveries.add_settings(session, channel)
         row = session.get(ChannelSettings, channel)
         if is_paused == (row.paused_at is not None):
             return
@@ -36,6 +37,7 @@ def set_delays(channel: str, minutes_by_priority: Mapping[Priority, int | None],
         raise Invalid(dict.fromkeys(wrong, f"Type minutes from 0 to {MAX_DELAY_MINUTES:,}, or nothing."))
     delays = {name: minutes * 60 for name, minutes in delays.items()}
     with write_transaction() as session:
+        deliveries.add_settings(session, channel)
         row = session.get(ChannelSettings, channel)
         if row.delays != delays:
             audit.record(session, by, "channel.delays", "channel", channel, now=now, before=row.delays, after=delays)

@@ -3,7 +3,8 @@
 import binascii
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import gevent
 from flask import Flask
+from sqlalchemy.orm import Session
 
 from broadcast.base.app_parts import AppPart
 from broadcast.channels.links import Links
@@ -23,6 +25,9 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.card import Card
 from broadcast.domain.message import Priority
+from broadcast.domain.preferences import Preferences
+from broadcast.store import email_addresses
+from broadcast.store.audiences import UserCondition
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _NOTICE_TIMEOUT_SECONDS = 20.0  # somebody waits for it at a page
@@ -53,7 +58,7 @@ class _PreparedMail(NamedTuple):
 class EmailChannel:
     """The channel `email`. `folder` is where mails are kept as files when there is no server, else None."""
 
-    name = "email"
+    name, label = "email", "E-mail"
 
     def __init__(self, app: Flask, settings: Settings):
         keys = [*reversed(settings.secret_key_fallbacks), app.secret_key]
@@ -64,7 +69,21 @@ class EmailChannel:
         self._app_name, self._templates = settings.app_name, app.jinja_env
         self._get_prepared = lru_cache(_CACHED_BROADCASTS)(self._prepare)
 
-    def send(self, message: Message) -> Outcome:
+    def has_address(self) -> UserCondition:
+        return email_addresses.has_working_address()
+
+    def load_addresses(self, user_ids: Collection[int]) -> Mapping[int, Sequence[str]]:
+        return {user_id: [address] for user_id, address in email_addresses.load_working(user_ids).items()}
+
+    def is_wanted(
+        self, preferences: Preferences, *, priority: str, category: str | None, mandatory: Collection[str]
+    ) -> bool:
+        return preferences.wants_email(priority=priority, category=category, mandatory=mandatory)
+
+    def disable_address(self, session: Session, user_id: int, address: str, reason: str, *, at: datetime) -> None:
+        email_addresses.mark_failing(session, user_id, address, reason, at=at)
+
+    def send(self, message: Message[str]) -> Outcome:
         """Send a broadcast to one user."""
         return self._transport.send(self.build_mail(message), self._sender, message.address, message.id)
 
@@ -88,7 +107,7 @@ class EmailChannel:
             return self._transport.send(mail.as_bytes(), self._sender, address, message_id)
         return Retry("The mail server did not answer in time.", is_server_down=True)
 
-    def build_mail(self, message: Message) -> bytes:
+    def build_mail(self, message: Message[str]) -> bytes:
         """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe."""
         prepared, unsubscribe_url = self._get_prepared(message.card), self.links.build_unsubscribe_url(message.user_id)
         own_headers = f"Message-ID: {self._format_id(message.id)}\r\nList-Unsubscribe: <{unsubscribe_url}>\r\n"

@@ -1,27 +1,28 @@
 """Sends what waits in the outbox by one channel. Every worker runs it; whoever claims a delivery sends it.
 
-Nothing is sent inside a transaction. A worker that dies after the server took a message and before that was recorded
-leaves it to be sent again, under the same id.
+A delivery is for a user, and goes to each of their addresses. It is sent once one of them took it: nobody is alerted
+again on one device because another is switched off. Nothing is sent inside a transaction. A worker that dies after the
+server took a message and before that was recorded leaves it to be sent again, under the same id.
 """
 
 import random
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gevent
 import structlog
 from gevent.pool import Pool
 from sqlalchemy.orm import Session
 
-from broadcast.channels.escalation import wants_email
+from broadcast.channels.escalation import is_wanted
 from broadcast.channels.protocol import TIMEOUT_SECONDS, Accepted, Channel, Gone, Message, Outcome, Refused, Retry
 from broadcast.domain import clock
 from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.observability import metrics
-from broadcast.store import deliveries, email_addresses, escalation
+from broadcast.store import deliveries, escalation
 from broadcast.store.database import db
 from broadcast.store.deliveries import ClaimedDelivery
 from broadcast.store.escalation import Recipient
@@ -70,34 +71,58 @@ class Outbox:
             return False
         prepared = list(self._prepare(claimed, now))
         db.session.rollback()  # no transaction stays open while the server takes its time
-        messages = [message for _, message in prepared if isinstance(message, Message)]
-        outcomes = dict(zip((message.id for message in messages), self._pool.map(self._send, messages), strict=True))
+        messages = [message for _, decision in prepared if isinstance(decision, list) for message in decision]
+        attempts = list(zip(messages, self._pool.map(self._send, messages), strict=True))
         now = clock.now()
         with write_transaction() as session:
-            for delivery, message in prepared:
-                if isinstance(message, Message):
-                    self._settle(session, delivery, message, outcomes[message.id], now)
-                elif isinstance(message, datetime):
-                    deliveries.postpone(session, delivery, message)
+            for message, outcome in attempts:
+                if isinstance(outcome, Gone):
+                    self.channel.disable_address(session, message.user_id, message.address, outcome.reason, at=now)
+            for delivery, decision in prepared:
+                if isinstance(decision, list):
+                    outcomes = [outcome for message, outcome in attempts if message.id == delivery.message_id]
+                    self._settle(session, delivery, _combine(outcomes), now)
+                elif isinstance(decision, datetime):
+                    deliveries.postpone(session, delivery, decision)
                 else:
-                    self._finish(session, delivery, message.state, message.reason, now)
-            is_up = self._record_health(session, outcomes.values(), now)
+                    self._finish(session, delivery, decision.state, decision.reason, now)
+            is_up = self._record_health(session, [outcome for _, outcome in attempts], now)
         gevent.sleep(0.001)  # other loops, between batches
         return is_up
 
     def _prepare(
         self, claimed: Sequence[ClaimedDelivery], now: datetime
-    ) -> Iterator[tuple[ClaimedDelivery, Message | datetime | _Unsent]]:
-        """Each delivery with what to send, until when to hold it, or why it is not sent."""
+    ) -> Iterator[tuple[ClaimedDelivery, list[Message] | datetime | _Unsent]]:
+        """Each delivery with a message for each address, until when to hold it, or why it is not sent."""
         for broadcast_id in sorted({delivery.broadcast_id for delivery in claimed}):
             own = [delivery for delivery in claimed if delivery.broadcast_id == broadcast_id]
             broadcast = escalation.get_broadcast(broadcast_id)
             if broadcast is None:  # deleted this moment, and its deliveries with it
                 continue
             recipients = escalation.find_recipients(broadcast, [delivery.user_id for delivery in own])
-            card = broadcast.to_card()
+            addresses, card = self.channel.load_addresses(recipients), broadcast.to_card()
             for delivery in own:
-                yield delivery, _decide(broadcast, card, recipients.get(delivery.user_id), delivery, now)
+                recipient = recipients.get(delivery.user_id)
+                yield (
+                    delivery,
+                    self._find_obstacle(broadcast, recipient, delivery, now)
+                    or _build_messages(card, recipient, delivery, addresses.get(delivery.user_id, ()))
+                    or _Unsent("CANCELLED", f"They cannot be reached by {self.channel.label} any more."),
+                )
+
+    def _find_obstacle(
+        self, broadcast: Broadcast, recipient: Recipient | None, delivery: ClaimedDelivery, now: datetime
+    ) -> datetime | _Unsent | None:
+        """Until when to hold a delivery, or why it is not sent; None if nothing is against it."""
+        if not escalation.is_escalating(broadcast, delivery.created_at, now=now):
+            is_given_up = delivery.problem is not None and broadcast.status != Status.CANCELLED
+            reason = f"The message has ended, or was shown again. {delivery.problem or ''}".strip()
+            return _Unsent("FAILED" if is_given_up else "CANCELLED", reason)
+        if recipient is None:
+            return _Unsent("CANCELLED", "They have seen it, or are no longer in the audience.")
+        if not is_wanted(self.channel, broadcast, recipient.preferences):
+            return _Unsent("CANCELLED", "Their preferences exclude it.")
+        return None if broadcast.priority == Priority.URGENT else recipient.preferences.get_quiet_end(now)
 
     def _send(self, message: Message) -> Outcome:
         try:
@@ -108,9 +133,7 @@ class Outbox:
             return Refused("An unexpected error. The log has it under outbox.failed.")
         return Retry(f"The server did not finish within {TIMEOUT_SECONDS:.0f} seconds.")
 
-    def _settle(
-        self, session: Session, delivery: ClaimedDelivery, message: Message, outcome: Outcome, now: datetime
-    ) -> None:
+    def _settle(self, session: Session, delivery: ClaimedDelivery, outcome: Outcome, now: datetime) -> None:
         match outcome:
             case Accepted():
                 self._finish(session, delivery, "SENT", None, now)
@@ -122,8 +145,6 @@ class Outbox:
                 due_at = now + timedelta(seconds=_compute_delay(outcome, delivery.attempts))
                 deliveries.postpone(session, delivery, due_at, reason=outcome.reason)
             case Gone() | Refused():
-                if isinstance(outcome, Gone):
-                    email_addresses.mark_failing(session, message.user_id, message.address, outcome.reason, at=now)
                 self._finish(session, delivery, "FAILED", outcome.reason, now)
 
     def _finish(
@@ -142,20 +163,18 @@ class Outbox:
         return not down
 
 
-def _decide(
-    broadcast: Broadcast, card: Card, recipient: Recipient | None, delivery: ClaimedDelivery, now: datetime
-) -> Message | datetime | _Unsent:
-    if not escalation.is_escalating(broadcast, delivery.created_at, now=now):
-        is_given_up = delivery.problem is not None and broadcast.status != Status.CANCELLED
-        reason = f"The message has ended, or was shown again. {delivery.problem or ''}".strip()
-        return _Unsent("FAILED" if is_given_up else "CANCELLED", reason)
-    if recipient is None:
-        return _Unsent("CANCELLED", "They have seen it, are no longer in the audience, or cannot be reached by e-mail.")
-    if not wants_email(broadcast, recipient.preferences):
-        return _Unsent("CANCELLED", "Their preferences exclude it.")
-    if broadcast.priority != Priority.URGENT and (quiet_end := recipient.preferences.get_quiet_end(now)):
-        return quiet_end
-    return Message(delivery.message_id, card, recipient.user_id, recipient.name, recipient.address)
+def _build_messages(
+    card: Card, recipient: Recipient, delivery: ClaimedDelivery, addresses: Sequence[Any]
+) -> list[Message]:
+    return [Message(delivery.message_id, card, recipient.user_id, recipient.name, address) for address in addresses]
+
+
+def _combine(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome for a user, from those at their addresses: the best for them."""
+    for kind in (Accepted, Retry, Refused):
+        if of_kind := [outcome for outcome in outcomes if isinstance(outcome, kind)]:
+            return of_kind[0]
+    return outcomes[0]
 
 
 def _compute_delay(outcome: Retry, attempts: int) -> float:

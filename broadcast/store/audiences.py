@@ -55,6 +55,7 @@ from broadcast.store.models import (
 )
 
 T = TypeVar("T")
+UserCondition = ColumnElement[bool]  # a condition on the row of a User
 _MAX_IDS_WITHOUT_THREAD = 2000  # with more, counting would block the worker on SQLite
 
 

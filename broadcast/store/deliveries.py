@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
-from broadcast.store.database import MAX_IN_VALUES, db
-from broadcast.store.models import Broadcast, ChannelSettings, Delivery, User
+from broadcast.store.database import MAX_IN_VALUES, build_insert, db
+from broadcast.store.models import Broadcast, ChannelSettings, Delivery, LogHead, User
 
 MAX_REASON_CHARACTERS = 300
 
@@ -48,7 +48,16 @@ class FailedDelivery(NamedTuple):
 
 
 def get_settings(channel: str) -> ChannelSettings:
-    return db.session.get(ChannelSettings, channel, populate_existing=True)
+    """The settings of a channel as they are now, or as they will be once there is a row."""
+    row = db.session.get(ChannelSettings, channel, populate_existing=True)
+    return row or ChannelSettings(channel=channel, delays={})
+
+
+def add_settings(session: Session, channel: str) -> None:
+    """Add the row of a channel that is new: nothing that was sent before is planned."""
+    if session.get(ChannelSettings, channel) is None:
+        values = {"channel": channel, "delays": {}, "planned_seq": session.scalar(select(LogHead.seq))}
+        session.execute(build_insert(session, ChannelSettings.__table__).values(values).on_conflict_do_nothing())
 
 
 def has_due(channel: str, *, now: datetime) -> bool:
@@ -101,6 +110,7 @@ def _update(session: Session, claimed: ClaimedDelivery, **values: Any) -> None:
 
 def set_problem(session: Session, channel: str, problem: str | None, *, at: datetime) -> None:
     """Record that the channel's server takes nothing and why, or that it works again (None)."""
+    add_settings(session, channel)
     row = session.get(ChannelSettings, channel)
     row.failing_since = problem and (row.failing_since or at)
     row.problem = problem and problem[:MAX_REASON_CHARACTERS]

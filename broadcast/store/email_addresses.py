@@ -1,15 +1,30 @@
 """The users' e-mail addresses."""
 
+from collections.abc import Collection
 from datetime import datetime
 
+from sqlalchemy import ColumnElement, and_, exists, select
 from sqlalchemy.orm import Session
 
-from broadcast.store.database import db
-from broadcast.store.models import EmailAddress
+from broadcast.store.database import db, execute_in_chunks
+from broadcast.store.models import EmailAddress, User
+
+_IS_WORKING = and_(EmailAddress.verified_at.is_not(None), EmailAddress.failing_since.is_(None))
 
 
 def get(user_id: int) -> EmailAddress | None:
     return db.session.get(EmailAddress, user_id)
+
+
+def has_working_address() -> ColumnElement[bool]:
+    """The condition that a User has an address that is verified and does not fail."""
+    return exists().where(EmailAddress.user_id == User.id, _IS_WORKING)
+
+
+def load_working(user_ids: Collection[int]) -> dict[int, str]:
+    """The addresses of these users that are verified and do not fail, by user id."""
+    query = select(EmailAddress.user_id, EmailAddress.address).where(_IS_WORKING)
+    return dict(map(tuple, execute_in_chunks(db.session(), query, EmailAddress.user_id, user_ids)))
 
 
 def set_verified(session: Session, user_id: int, address: str, *, at: datetime, is_from_provider: bool) -> None:

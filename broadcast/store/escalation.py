@@ -15,14 +15,13 @@ from sqlalchemy.orm import Session
 from broadcast.domain.events import EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.preferences import Preferences, parse_stored_preferences
-from broadcast.store import audiences, receipt_steps
+from broadcast.store import audiences, deliveries, receipt_steps
 from broadcast.store.database import ROW_LOCK, build_insert, db
 from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import (
     Broadcast,
     ChannelSettings,
     Delivery,
-    EmailAddress,
     EscalationStep,
     LogEvent,
     LogHead,
@@ -37,25 +36,25 @@ _DEFAULTS = Preferences()
 
 
 class Recipient(NamedTuple):
-    """A user who has not seen a broadcast and whom e-mail would reach."""
+    """A user who has not seen a broadcast and whom a channel would reach."""
 
     user_id: int
     name: str
-    address: str
     preferences: Preferences
 
 
 def has_new_events(channel: str) -> bool:
     """Whether the log has events that this channel has not planned."""
     planned_seq = select(ChannelSettings.planned_seq).where(ChannelSettings.channel == channel).scalar_subquery()
-    return bool(db.session.scalar(select(LogHead.seq != planned_seq)))
+    return bool(db.session.scalar(select(LogHead.seq.is_distinct_from(planned_seq))))
 
 
 def add_steps(session: Session, channel: str) -> bool:
     """Make the steps of what was sent or shown again since the last call; at most EVENTS_PER_BATCH events are read.
 
-    True when there are more.
+    True when there are more. A channel that is new begins with what is sent from now on.
     """
+    deliveries.add_settings(session, channel)
     settings = session.get(ChannelSettings, channel, with_for_update=ROW_LOCK | {"skip_locked": True})
     if settings is None:
         return False  # another worker is doing it
@@ -94,9 +93,17 @@ def list_due_steps(channel: str, *, now: datetime) -> list[StepKey]:
 
 
 def plan_batch(
-    session: Session, key: StepKey, *, wants: Callable[[Broadcast, Preferences], bool], now: datetime
+    session: Session,
+    key: StepKey,
+    has_address: ColumnElement[bool],
+    *,
+    wants: Callable[[Broadcast, Preferences], bool],
+    now: datetime,
 ) -> bool:
-    """Put a step's next recipients into the outbox. False when the step is done, or another worker plans it."""
+    """Put a step's next recipients into the outbox. False when the step is done, or another worker plans it.
+
+    `has_address` is the condition that the channel has an address of a User.
+    """
     lock = ROW_LOCK | {"skip_locked": True}
     step: EscalationStep | None = session.get(EscalationStep, key, with_for_update=lock)
     if step is None or step.planned_at is not None:
@@ -104,8 +111,8 @@ def plan_batch(
     broadcast, settings = session.get(Broadcast, step.broadcast_id), session.get(ChannelSettings, step.channel)
     recipients: list[Recipient] = []
     if is_escalating(broadcast, step.started_at, now=now) and broadcast.priority in settings.delays:
-        query = _select_recipients(broadcast).where(EmailAddress.user_id > step.planned_user_id)
-        recipients = _load_recipients(session, query.order_by(EmailAddress.user_id).limit(USERS_PER_BATCH))
+        query = _select_recipients(broadcast).where(has_address, User.id > step.planned_user_id)
+        recipients = _load_recipients(session, query.order_by(User.id).limit(USERS_PER_BATCH))
     nonce = secrets.token_hex(6)  # no other system has such ids
     rows = [
         {
@@ -143,21 +150,17 @@ def get_broadcast(broadcast_id: int) -> Broadcast | None:
 
 
 def find_recipients(broadcast: Broadcast, user_ids: Sequence[int]) -> dict[int, Recipient]:
-    """Those of these users who are still in the audience, have not seen it, and can be reached, by id."""
-    query = _select_recipients(broadcast).where(EmailAddress.user_id.in_(user_ids))
+    """Those of these users who are still in the audience and have not seen it, by id."""
+    query = _select_recipients(broadcast).where(User.id.in_(user_ids))
     return {recipient.user_id: recipient for recipient in _load_recipients(db.session(), query)}
 
 
 def _select_recipients(broadcast: Broadcast) -> Select:
     return (
-        select(User.id, User.name, EmailAddress.address, User.preferences)
-        .select_from(EmailAddress)
-        .join(User, User.id == EmailAddress.user_id)
+        select(User.id, User.name, User.preferences)
         .outerjoin(Receipt, and_(Receipt.user_id == User.id, Receipt.broadcast_id == broadcast.id))
         .where(
             User.disabled_at.is_(None),
-            EmailAddress.verified_at.is_not(None),
-            EmailAddress.failing_since.is_(None),
             audiences.is_member_of(broadcast),
             ~_has_noticed(broadcast),
         )

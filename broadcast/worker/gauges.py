@@ -7,7 +7,7 @@ from datetime import datetime
 
 from broadcast.base import untrusted_json
 from broadcast.bus.protocol import Bus
-from broadcast.channels.email import EmailChannel
+from broadcast.channels.registry import CHANNELS
 from broadcast.observability import metrics
 from broadcast.store import broadcasts, database, deliveries, log
 from broadcast.streams.hub import Hub
@@ -53,10 +53,11 @@ def _update_tail_lag(hub: Hub) -> None:
 
 
 def _update_outbox() -> None:
-    queue, channel = deliveries.measure_queue(EmailChannel.name, now=database.get_current_time()), EmailChannel.name
-    metrics.deliveries_waiting.labels(channel).set(queue.waiting)
-    overdue_seconds = _seconds_since(queue.oldest_due_at) if queue.oldest_due_at else 0
-    metrics.deliveries_overdue_seconds.labels(channel).set(overdue_seconds)
+    for channel in CHANNELS.current:
+        queue = deliveries.measure_queue(channel, now=database.get_current_time())
+        metrics.deliveries_waiting.labels(channel).set(queue.waiting)
+        overdue_seconds = _seconds_since(queue.oldest_due_at) if queue.oldest_due_at else 0
+        metrics.deliveries_overdue_seconds.labels(channel).set(overdue_seconds)
 
 
 def _seconds_since(at: datetime) -> float:

@@ -10,7 +10,7 @@
     retention   deletes what ended long ago
     gauges      current values → /metrics
     escalation  who has not seen a broadcast → the outbox
-    outbox      the outbox → the mail server
+    outbox …    the outbox → the servers of one channel, such as the mail server; a loop for each channel
     kafka       inbound events → broadcasts, if there are brokers
 
 A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again.
@@ -41,8 +41,8 @@ from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
 from broadcast.channels import escalation
-from broadcast.channels.email import EMAIL, EmailChannel
 from broadcast.channels.outbox import Outbox
+from broadcast.channels.registry import CHANNELS
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.ingest.kafka.bridge import KafkaBridge
@@ -87,7 +87,7 @@ class Runtime:
         self.high_water_mark = HighWaterMark(SETTINGS.of(app).data_dir, REDIS.of(app))
         self.bridge: KafkaBridge | None = None  # None without brokers
         self.receipt_sync = ReceiptSync(app, hub)
-        self.outbox = Outbox(EMAIL.of(app))
+        self.outboxes = [Outbox(channel) for channel in CHANNELS.of(app).values()]
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
         self.direct_streams: DirectStreams | None = None  # None: every stream opens through WSGI
@@ -115,10 +115,12 @@ class Runtime:
             ("notes", _FLUSH_INTERVAL_SECONDS, self._flush_buffers),
             ("receipts", _RECEIPT_SYNC_INTERVAL_SECONDS, lambda: self.receipt_sync.send_missed(clock.now())),
             ("gauges", gauges.INTERVAL_SECONDS, lambda: gauges.update_all(self.hub, self.bus)),
-            ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(EmailChannel.name, now=clock.now())),
-            ("outbox", _CHANNEL_INTERVAL_SECONDS, lambda: self.outbox.run_once()),
+            ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(now=clock.now())),
         ):
             loops[name] = partial(self._repeat, name, interval_seconds, work)
+        for outbox in self.outboxes:
+            name = f"outbox {outbox.channel.name}"
+            loops[name] = partial(self._repeat, name, _CHANNEL_INTERVAL_SECONDS, outbox.run_once)
         if self.bridge:
             loops["kafka"] = self.bridge.run
         for name, loop in loops.items():
@@ -128,7 +130,8 @@ class Runtime:
     def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Notify every client that the worker ends, flush the buffers, stop the loops."""
         self.stop_bridge()
-        self.outbox.is_stopping = True
+        for outbox in self.outboxes:
+            outbox.is_stopping = True
         self.hub.drain(drain_seconds)
         with suppress(gevent.Timeout):  # a greenlet inside a transaction ends after it
             gevent.killall(self._greenlets, timeout=1)

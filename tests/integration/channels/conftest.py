@@ -51,7 +51,7 @@ def escalate(in_app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[float]
     def run(seconds: float) -> None:
         later: datetime = start + timedelta(seconds=seconds)
         monkeypatch.setattr(clock, "now", lambda: later)
-        escalation.run_once("email", now=later)
+        escalation.run_once(now=later)
         outbox.run_once()
 
     return run

@@ -229,7 +229,7 @@ def test_worker_that_stops_claims_nothing_more(people, escalate, mail_server):
     outbox = Outbox(EMAIL.current)
     outbox.is_stopping = True
     escalate(1)
-    escalation.run_once("email", now=clock.now() + timedelta(seconds=125))
+    escalation.run_once(now=clock.now() + timedelta(seconds=125))
     with write_transaction() as session:
         session.execute(sqlalchemy.update(Delivery).values(due_at=clock.now()))
     outbox.run_once()

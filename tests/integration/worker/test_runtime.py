@@ -22,7 +22,7 @@ _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
     "presence": lambda worker: (worker.presence, "renew_lease"),
     "gauges": lambda worker: (gauges, "update_all"),
     "escalation": lambda worker: (escalation, "run_once"),
-    "outbox": lambda worker: (worker.outbox, "run_once"),
+    "outbox email": lambda worker: (worker.outboxes[0], "run_once"),
     "retention": lambda worker: (retention, "delete_expired"),
 }
 

@@ -33,7 +33,7 @@ def alice(client, app):
 
 
 def send_due() -> None:
-    escalation.run_once("email", now=clock.now())
+    escalation.run_once(now=clock.now())
     Outbox(EMAIL.current).run_once()
 
 
@@ -41,7 +41,7 @@ def test_without_a_server_mails_are_kept_and_shown(app, alice):
     page = alice.get("/console/channels").text
     assert "No mail server is set" in page
     assert "No mail yet" in page
-    assert "Sent to alice@example.com." in alice.post("/console/channels/test", follow_redirects=True).text
+    assert "The test was sent." in alice.post("/console/channels/email/test", follow_redirects=True).text
     with app.app_context():
         publish_message(
             load_actor("alice"), build_message(priority="URGENT", title="Lifts <b>", content="All *stand*.")
@@ -68,12 +68,12 @@ def test_failures_are_listed_with_their_reason_and_retried(make_app, alice):
         server.answer_mail = lambda mail: None
         with app.app_context():
             ids = [failed.id for failed in deliveries.list_failed("email", limit=5)]
-        page = browser.post("/console/channels/retry", data={"ids": ids}, follow_redirects=True).text
+        page = browser.post("/console/channels/email/retry", data={"ids": ids}, follow_redirects=True).text
         assert "2 put back into the queue." in page
         with app.app_context():
             send_due()
             assert sorted(server.recipients) == ["alice@example.com", "bob@example.com"]
-        assert "No mail was given up." in browser.get("/console/channels").text
+        assert "Nothing was given up." in browser.get("/console/channels").text
 
 
 def test_a_problem_of_the_server_is_told(make_app, alice):
@@ -84,22 +84,26 @@ def test_a_problem_of_the_server_is_told(make_app, alice):
         publish_message(load_actor("alice"), build_message(priority="URGENT"))
         send_due()
     page = browser.get("/console/channels").text
-    assert "No mail gets out since" in page
+    assert "E-mail: nothing gets out since" in page
     assert "The mail server cannot be reached: Connection refused." in page
     assert (
-        "The test failed. The mail server cannot" in browser.post("/console/channels/test", follow_redirects=True).text
+        "The test failed. The mail server cannot"
+        in browser.post("/console/channels/email/test", follow_redirects=True).text
     )
 
 
 def test_pause_holds_everything_until_it_is_resumed(app, alice):
-    assert "E-mail is paused" in alice.post("/console/channels/pause", data={"do": "pause"}, follow_redirects=True).text
+    assert (
+        "E-mail is paused"
+        in alice.post("/console/channels/email/pause", data={"do": "pause"}, follow_redirects=True).text
+    )
     with app.app_context():
         publish_message(load_actor("alice"), build_message(priority="URGENT"))
         send_due()
         assert deliveries.measure_queue("email", now=clock.now()).waiting == 2
     assert (
         "E-mail is sent again"
-        in alice.post("/console/channels/pause", data={"do": "resume"}, follow_redirects=True).text
+        in alice.post("/console/channels/email/pause", data={"do": "resume"}, follow_redirects=True).text
     )
     with app.app_context():
         send_due()
@@ -122,7 +126,7 @@ def test_delays_are_minutes_or_nothing(app, alice):
 
 
 def test_who_has_no_address_is_told_where_to_add_one(client):
-    page = client("alice").post("/console/channels/test", follow_redirects=True).text
+    page = client("alice").post("/console/channels/email/test", follow_redirects=True).text
     assert "Add one under My account." in page
 
 
