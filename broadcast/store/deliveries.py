@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, Table, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.store.database import MAX_IN_VALUES, build_insert, db
@@ -24,6 +24,18 @@ class ClaimedDelivery(NamedTuple):
     attempts: int
     created_at: datetime
     problem: str | None
+
+
+_TABLE: Table = Delivery.__table__
+_CLAIMED_COLUMNS = [_TABLE.c["reason" if name == "problem" else name] for name in ClaimedDelivery._fields]
+# made once: SQLAlchemy takes longer to make such a statement than to run it
+_UPDATE_CLAIMED = update(_TABLE).where(
+    _TABLE.c.id == bindparam("claimed_id"),
+    _TABLE.c.state == "WAITING",
+    _TABLE.c.attempts == bindparam("claimed_attempts"),
+)
+_FINISH = _UPDATE_CLAIMED.values(state=bindparam("new_state"), ended_at=bindparam("at"), reason=bindparam("reason"))
+_POSTPONE = _UPDATE_CLAIMED.values(due_at=bindparam("until"), reason=bindparam("reason"))
 
 
 class QueueState(NamedTuple):
@@ -70,42 +82,25 @@ def _select_due(channel: str, now: datetime) -> Select:
 
 def claim(session: Session, channel: str, *, now: datetime, until: datetime, limit: int) -> list[ClaimedDelivery]:
     """Claim due deliveries until `until`: a worker that dies leaves them to the others from then on."""
-    query = select(Delivery).where(Delivery.id.in_(_select_due(channel, now).order_by(Delivery.due_at).limit(limit)))
-    rows = session.scalars(query.with_for_update(skip_locked=True)).all()
-    for row in rows:
-        row.attempts, row.due_at = row.attempts + 1, until
-    return [
-        ClaimedDelivery(
-            row.id,
-            row.broadcast_id,
-            row.revision,
-            row.user_id,
-            row.message_id,
-            row.attempts,
-            row.created_at,
-            row.reason,
-        )
-        for row in rows
-    ]
+    due_ids = _select_due(channel, now).order_by(Delivery.due_at).limit(limit).with_for_update(skip_locked=True)
+    statement = update(_TABLE).where(_TABLE.c.id.in_(due_ids)).values(attempts=_TABLE.c.attempts + 1, due_at=until)
+    return [ClaimedDelivery(*row) for row in session.connection().execute(statement.returning(*_CLAIMED_COLUMNS))]
 
 
 def finish(session: Session, claimed: ClaimedDelivery, state: str, *, at: datetime, reason: str | None = None) -> None:
     """Record the outcome of a claimed delivery, unless the lease ended and another worker has claimed it since."""
-    _update(session, claimed, state=state, ended_at=at, reason=reason and reason[:MAX_REASON_CHARACTERS])
+    values = {"new_state": state, "at": at, "reason": reason and reason[:MAX_REASON_CHARACTERS]}
+    session.connection().execute(_FINISH, values | _identify(claimed))
 
 
 def postpone(session: Session, claimed: ClaimedDelivery, due_at: datetime, *, reason: str | None = None) -> None:
     """Give a claimed delivery back, to be sent at `due_at`."""
-    _update(session, claimed, due_at=due_at, reason=(reason or claimed.problem or "")[:MAX_REASON_CHARACTERS] or None)
+    values = {"until": due_at, "reason": (reason or claimed.problem or "")[:MAX_REASON_CHARACTERS] or None}
+    session.connection().execute(_POSTPONE, values | _identify(claimed))
 
 
-def _update(session: Session, claimed: ClaimedDelivery, **values: Any) -> None:
-    is_still_claimed = (
-        Delivery.id == claimed.id,
-        Delivery.state == "WAITING",
-        Delivery.attempts == claimed.attempts,
-    )
-    session.execute(update(Delivery.__table__).where(*is_still_claimed).values(values))
+def _identify(claimed: ClaimedDelivery) -> dict[str, int]:
+    return {"claimed_id": claimed.id, "claimed_attempts": claimed.attempts}
 
 
 def set_problem(session: Session, channel: str, problem: str | None, *, at: datetime) -> None:
