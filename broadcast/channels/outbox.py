@@ -23,9 +23,9 @@ from broadcast.domain.card import Card
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.observability import metrics
-from broadcast.store import deliveries, escalation
+from broadcast.store import deliveries, email_pace, escalation
 from broadcast.store.database import db
-from broadcast.store.deliveries import ClaimedDelivery
+from broadcast.store.deliveries import ClaimedDelivery, Settlement
 from broadcast.store.escalation import Recipient
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
@@ -51,8 +51,9 @@ class _Unsent(NamedTuple):
 class Outbox:
     """One worker's sender for one channel. Once `is_stopping`, it ends what it has begun, and claims nothing more."""
 
-    def __init__(self, channel: Channel):
-        self.channel = channel
+    def __init__(self, channel: Channel, *, max_per_minute: int = 0):
+        """`max_per_minute` is shared by all workers; 0: no limit."""
+        self.channel, self._max_per_minute = channel, max_per_minute
         self.is_stopping = False
         self._pool = Pool(_CONCURRENT_SENDS)
 
@@ -68,10 +69,14 @@ class Outbox:
             gevent.sleep((time.thread_time() - started_at) * (1 / _MAX_SHARE - 1))
 
     def _send_batch(self, known_problem: str | None) -> bool:
-        """Claim, send and settle a few deliveries; False when the server is down, or others have claimed them all."""
+        """Claim, send and settle a few deliveries; False when none may be sent now: the server is down, others have
+        claimed them all, or this minute's are sent.
+        """
         now = clock.now()
         with write_transaction() as session:
-            claimed = deliveries.claim(session, self.channel.name, now=now, until=now + _LEASE, limit=_BATCH_SIZE)
+            limit = min(_BATCH_SIZE, email_pace.count_allowed(session, self._max_per_minute, now=now))
+            claimed = deliveries.claim(session, self.channel.name, now=now, until=now + _LEASE, limit=limit)
+            email_pace.record_sent(session, len(claimed), self._max_per_minute, now=now)
         if not claimed:
             return False
         prepared = list(self._prepare(claimed, now))
@@ -83,15 +88,14 @@ class Outbox:
             for message, outcome in attempts:
                 if isinstance(outcome, Gone):
                     self.channel.disable_address(session, message.user_id, message.address, outcome.reason, at=now)
-            for delivery, decision in prepared:
-                if isinstance(decision, list):
-                    outcomes = [outcome for message, outcome in attempts if message.id == delivery.message_id]
-                    self._settle(session, delivery, _combine(outcomes), now)
-                elif isinstance(decision, datetime):
-                    deliveries.postpone(session, delivery, decision)
-                else:
-                    self._finish(session, delivery, decision.state, decision.reason, now)
-            return self._record_health(session, [outcome for _, outcome in attempts], known_problem, now)
+            settlements = [_settle(delivery, decision, attempts, now) for delivery, decision in prepared]
+            deliveries.settle(session, settlements, at=now)
+            is_up = self._record_health(session, [outcome for _, outcome in attempts], known_problem, now)
+        for settlement, (_, decision) in zip(settlements, prepared, strict=True):
+            if not isinstance(decision, datetime):  # held
+                outcome = "retried" if settlement.state == "WAITING" else settlement.state.lower()
+                metrics.delivery_outcomes.labels(self.channel.name, outcome).inc()
+        return is_up
 
     def _prepare(
         self, claimed: Sequence[ClaimedDelivery], now: datetime
@@ -136,26 +140,6 @@ class Outbox:
             return Refused("An unexpected error. The log has it under outbox.failed.")
         return Retry(f"The server did not finish within {TIMEOUT_SECONDS:.0f} seconds.")
 
-    def _settle(self, session: Session, delivery: ClaimedDelivery, outcome: Outcome, now: datetime) -> None:
-        match outcome:
-            case Accepted():
-                self._finish(session, delivery, "SENT", None, now)
-            case Retry() if now - delivery.created_at > MAX_AGE:
-                reason = f"Given up after {delivery.attempts} attempts. {outcome.reason}"
-                self._finish(session, delivery, "FAILED", reason, now)
-            case Retry():
-                metrics.delivery_outcomes.labels(self.channel.name, "retried").inc()
-                due_at = now + timedelta(seconds=_compute_delay(outcome, delivery.attempts))
-                deliveries.postpone(session, delivery, due_at, reason=outcome.reason)
-            case Gone() | Refused():
-                self._finish(session, delivery, "FAILED", outcome.reason, now)
-
-    def _finish(
-        self, session: Session, delivery: ClaimedDelivery, state: str, reason: str | None, now: datetime
-    ) -> None:
-        metrics.delivery_outcomes.labels(self.channel.name, state.lower()).inc()
-        deliveries.finish(session, delivery, state, at=now, reason=reason)
-
     def _record_health(
         self, session: Session, outcomes: Collection[Outcome], known_problem: str | None, now: datetime
     ) -> bool:
@@ -170,6 +154,28 @@ def _build_messages(
     card: Card, recipient: Recipient, delivery: ClaimedDelivery, addresses: Sequence[Any]
 ) -> list[Message]:
     return [Message(delivery.message_id, card, recipient.user_id, recipient.name, address) for address in addresses]
+
+
+def _settle(
+    delivery: ClaimedDelivery,
+    decision: list[Message] | datetime | _Unsent,
+    attempts: Sequence[tuple[Message, Outcome]],
+    now: datetime,
+) -> Settlement:
+    if isinstance(decision, datetime):
+        return Settlement(delivery, "WAITING", delivery.problem, decision)
+    if isinstance(decision, _Unsent):
+        return Settlement(delivery, decision.state, decision.reason)
+    match _combine([outcome for message, outcome in attempts if message.id == delivery.message_id]):
+        case Accepted():
+            return Settlement(delivery, "SENT")
+        case Retry(reason=reason) if now - delivery.created_at > MAX_AGE:
+            return Settlement(delivery, "FAILED", f"Given up after {delivery.attempts} attempts. {reason}")
+        case Retry() as outcome:
+            due_at = now + timedelta(seconds=_compute_delay(outcome, delivery.attempts))
+            return Settlement(delivery, "WAITING", outcome.reason, due_at)
+        case outcome:
+            return Settlement(delivery, "FAILED", outcome.reason)
 
 
 def _combine(outcomes: Sequence[Outcome]) -> Outcome:

@@ -29,13 +29,24 @@ class ClaimedDelivery(NamedTuple):
 _TABLE: Table = Delivery.__table__
 _CLAIMED_COLUMNS = [_TABLE.c["reason" if name == "problem" else name] for name in ClaimedDelivery._fields]
 # made once: SQLAlchemy takes longer to make such a statement than to run it
-_UPDATE_CLAIMED = update(_TABLE).where(
-    _TABLE.c.id == bindparam("claimed_id"),
-    _TABLE.c.state == "WAITING",
-    _TABLE.c.attempts == bindparam("claimed_attempts"),
+_SETTLE = (
+    update(_TABLE)
+    .where(
+        _TABLE.c.id == bindparam("claimed_id"),
+        _TABLE.c.state == "WAITING",
+        _TABLE.c.attempts == bindparam("claimed_attempts"),
+    )
+    .values({name: bindparam(f"new_{name}") for name in ("state", "due_at", "ended_at", "reason")})
 )
-_FINISH = _UPDATE_CLAIMED.values(state=bindparam("new_state"), ended_at=bindparam("at"), reason=bindparam("reason"))
-_POSTPONE = _UPDATE_CLAIMED.values(due_at=bindparam("until"), reason=bindparam("reason"))
+
+
+class Settlement(NamedTuple):
+    """What became of a claimed delivery: its end (SENT, FAILED, CANCELLED), or WAITING until `due_at`, and why."""
+
+    claimed: ClaimedDelivery
+    state: str
+    reason: str | None = None
+    due_at: datetime | None = None
 
 
 class QueueState(NamedTuple):
@@ -87,20 +98,21 @@ def claim(session: Session, channel: str, *, now: datetime, until: datetime, lim
     return [ClaimedDelivery(*row) for row in session.connection().execute(statement.returning(*_CLAIMED_COLUMNS))]
 
 
-def finish(session: Session, claimed: ClaimedDelivery, state: str, *, at: datetime, reason: str | None = None) -> None:
-    """Record the outcome of a claimed delivery, unless the lease ended and another worker has claimed it since."""
-    values = {"new_state": state, "at": at, "reason": reason and reason[:MAX_REASON_CHARACTERS]}
-    session.connection().execute(_FINISH, values | _identify(claimed))
-
-
-def postpone(session: Session, claimed: ClaimedDelivery, due_at: datetime, *, reason: str | None = None) -> None:
-    """Give a claimed delivery back, to be sent at `due_at`."""
-    values = {"until": due_at, "reason": (reason or claimed.problem or "")[:MAX_REASON_CHARACTERS] or None}
-    session.connection().execute(_POSTPONE, values | _identify(claimed))
-
-
-def _identify(claimed: ClaimedDelivery) -> dict[str, int]:
-    return {"claimed_id": claimed.id, "claimed_attempts": claimed.attempts}
+def settle(session: Session, settlements: Sequence[Settlement], *, at: datetime) -> None:
+    """Record what became of claimed deliveries, except where the lease ended and another worker has claimed it since."""
+    rows = [
+        {
+            "claimed_id": claimed.id,
+            "claimed_attempts": claimed.attempts,
+            "new_state": state,
+            "new_due_at": due_at or at,
+            "new_ended_at": None if state == "WAITING" else at,
+            "new_reason": reason and reason[:MAX_REASON_CHARACTERS],
+        }
+        for claimed, state, reason, due_at in settlements
+    ]
+    if rows:
+        session.connection().execute(_SETTLE, rows)
 
 
 def set_problem(session: Session, channel: str, problem: str | None, *, at: datetime) -> None:

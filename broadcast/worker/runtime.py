@@ -41,6 +41,7 @@ from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
 from broadcast.channels import escalation
+from broadcast.channels.email import EmailChannel
 from broadcast.channels.outbox import Outbox
 from broadcast.channels.registry import CHANNELS
 from broadcast.config.settings import SETTINGS
@@ -87,7 +88,7 @@ class Runtime:
         self.high_water_mark = HighWaterMark(SETTINGS.of(app).data_dir, REDIS.of(app))
         self.bridge: KafkaBridge | None = None  # None without brokers
         self.receipt_sync = ReceiptSync(app, hub)
-        self.outboxes = [Outbox(channel) for channel in CHANNELS.of(app).values()]
+        self.outboxes = _build_outboxes(app)
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
         self.direct_streams: DirectStreams | None = None  # None: every stream opens through WSGI
@@ -261,6 +262,11 @@ class Runtime:
     def _flush_buffers(self) -> None:
         self.receipt_buffer.flush(clock.now(), fanout_idle=self.hub.fanout_idle)
         LAST_USED_BUFFER.of(self.app).flush(clock.now())
+
+
+def _build_outboxes(app: Flask) -> list[Outbox]:
+    limits = {EmailChannel.name: SETTINGS.of(app).email_per_minute}
+    return [Outbox(channel, max_per_minute=limits.get(name, 0)) for name, channel in CHANNELS.of(app).items()]
 
 
 def describe_loop_failure(problem: Exception) -> str:

@@ -35,6 +35,7 @@ from broadcast.store.models.channels import (
     EmailAddress,
     EscalationStep,
 )
+from broadcast.store.models.mail import Digest, EmailPace, RecallCorrection
 from broadcast.store.models.users import (
     ApiToken,
     Invitation,

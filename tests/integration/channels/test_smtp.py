@@ -170,7 +170,7 @@ def test_message_without_end_is_given_up_after_days(people, escalate, mail_serve
 def test_repetition_has_the_same_message_id(people, escalate, mail_server, monkeypatch):
     """As after a crash between the server's answer and the commit."""
     publish_urgent(people, targetType="ROLE", targetIds=["ops"])
-    monkeypatch.setattr(Outbox, "_settle", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+    monkeypatch.setattr(deliveries, "settle", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("killed")))
     with pytest.raises(RuntimeError):
         escalate(125)
     monkeypatch.undo()
@@ -192,7 +192,7 @@ def test_outcome_of_a_lost_lease_is_not_recorded(people, escalate, mail_server):
     with write_transaction() as session:
         [first] = deliveries.claim(session, "email", now=now, until=now, limit=5)
         [second] = deliveries.claim(session, "email", now=now, until=now + timedelta(minutes=5), limit=5)
-        deliveries.finish(session, first, "FAILED", at=now, reason="late")
+        deliveries.settle(session, [deliveries.Settlement(first, "FAILED", "late")], at=now)
     assert second.id == first.id
     assert db.session.scalar(sqlalchemy.select(Delivery.state)) == "WAITING"
 
