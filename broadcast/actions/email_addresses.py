@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from broadcast.actions import notify
+from broadcast.actions.users import get_user_for_update
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.email_address import normalize_address
+from broadcast.domain.permissions import Permission
 from broadcast.store import audit, email_addresses, receipts, users
 from broadcast.store.models import EmailAddress
 from broadcast.store.transactions import write_transaction
@@ -55,6 +57,28 @@ def remove(*, by: Actor, now: datetime) -> None:
         if row is not None:
             session.delete(row)
             audit.record(session, by, "person.email_removed", "person", by.user_id, now=now)
+
+
+def set_by_administrator(user_id: int, text: str, *, by: Actor, now: datetime) -> None:
+    """Store a user's address, which counts as verified by the administrator's word; nothing typed removes it.
+
+    Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
+    """
+    by.require(Permission.PEOPLE)
+    try:
+        address = normalize_address(text) if text.strip() else None
+    except ValueError as problem:
+        raise Invalid({"email": str(problem)}) from None
+    with write_transaction() as session:
+        user = get_user_for_update(session, user_id)
+        row = session.get(EmailAddress, user.id)
+        before = row and row.address
+        if address:
+            email_addresses.set_verified(session, user.id, address, at=now, is_from_provider=False)
+        elif row:
+            session.delete(row)
+        if address != before:
+            audit.record(session, by, "person.email_set", "person", user.id, now=now, before=before, after=address)
 
 
 def unsubscribe(user_id: int, *, now: datetime) -> None:

@@ -244,8 +244,17 @@ def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
     return {username for (username,) in rows}
 
 
-def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> None:
-    """Add users as (username, name, roles), without passwords, with existing roles. Raises IntegrityError (taken)."""
+def find_ids_by_username(usernames: Iterable[str]) -> dict[str, int]:
+    """The ids of those of these users who exist, enabled or disabled."""
+    query = select(User.username, User.id)
+    return dict(map(tuple, execute_in_chunks(db.session, query, User.username, set(usernames))))
+
+
+def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> dict[str, int]:
+    """Add users as (username, name, roles), without passwords, with existing roles; return the ids by username.
+
+    Raises IntegrityError (taken).
+    """
     rows = [{"username": username, "name": name, "created_at": at} for username, name, _ in users]
     ids = dict(map(tuple, session.execute(insert(User).returning(User.username, User.id), rows)))
     role_rows = [
@@ -254,6 +263,7 @@ def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *
     if role_rows:
         session.execute(insert(UserRole), role_rows)
     index_users(session, [(ids[username], username, name) for username, name, _ in users])
+    return ids
 
 
 def rename(session: Session, user: User, name: str) -> None:

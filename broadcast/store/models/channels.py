@@ -88,7 +88,8 @@ class Delivery(db.Model):
 class EmailAddress(db.Model):
     """Where a user gets e-mail: a verified address, one that waits for its confirmation, or both.
 
-    `is_from_provider` is True for an address that the identity provider has verified. `failing_since` is set when the
+    An address is verified by the person, by an administrator's word, or by the identity provider (`is_from_provider`).
+    `failing_since` is set when the
     server of the address refuses it for good; nothing is sent there until it is verified again.
     """
 

@@ -160,3 +160,22 @@ def test_disabled_account_confirms_nothing(app, client):
         user_actions.disable_user(load_actor("bob").user_id, by=SYSTEM, now=clock.now())
     assert app.test_client().post(path).status_code == 404
     assert get_address(app).verified_at is None
+
+
+def test_administrator_sets_and_removes_an_address_on_the_page_of_the_user(app, client):
+    client("bob")
+    alice = client("alice")
+    with app.app_context():
+        path = f"/console/people/{load_actor('bob').user_id}"
+    assert alice.post(f"{path}/email", data={"email": "Bob@Example.com"}).status_code == 303
+    assert get_address(app).address == "Bob@example.com"
+    assert get_address(app).verified_at is not None
+    assert 'value="Bob@example.com"' in alice.get(path).text
+    refused = alice.post(f"{path}/email", data={"email": "<b>bob"})
+    assert refused.status_code == 422
+    assert "not an e-mail address" in refused.text
+    assert 'value="&lt;b&gt;bob"' in refused.text
+    assert get_address(app).address == "Bob@example.com"
+    alice.post(f"{path}/email", data={"email": " "})
+    assert get_address(app) is None
+    assert client("bob").post(f"{path}/email", data={"email": "eve@example.com"}).status_code == 403
