@@ -33,6 +33,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _NOTICE_TIMEOUT_SECONDS = 20.0  # somebody waits for it at a page
 _IMPORTANT_HEADERS = {"Importance": "high", "X-Priority": "1 (Highest)", "Priority": "urgent"}
 _CACHED_BROADCASTS = 4
+_MAX_DIGEST_CHARACTERS = 400  # of each message: a mail of many is skimmed, and links to the whole
 _SOFT_BREAK = b"=\r\n"  # ends a line of quoted-printable text, but not the text's own
 
 
@@ -86,6 +87,30 @@ class EmailChannel:
     def send(self, message: Message[str]) -> Outcome:
         """Send a broadcast to one user."""
         return self._transport.send(self.build_mail(message), self._sender, message.address, message.id)
+
+    def send_digest(
+        self, message_id: str, user_id: int, name: str, address: str, cards: Sequence[Card], *, more: int
+    ) -> Outcome:
+        """Send one mail about many broadcasts; `more` are unread besides."""
+        unsubscribe_url = self.links.build_unsubscribe_url(user_id, "digest")
+        count, mail = len(cards) + more, EmailMessage(policy=SMTP)
+        subject = cards[0].title if count == 1 else f"{count} unread messages in {self._app_name}"
+        self._set_headers(mail, subject, self._sender_name or self._app_name)
+        mail["Message-ID"] = self._format_id(message_id)
+        mail["MIME-Version"] = "1.0"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
+        values = {
+            "cards": cards,
+            "more": more,
+            "links": self.links,
+            "max_characters": _MAX_DIGEST_CHARACTERS,
+            "unsubscribe_url": unsubscribe_url,
+        }
+        text, html = (self._render("digest", kind, **values) for kind in ("txt", "html"))
+        content_type, [body] = _encode_alternatives(text, html, mark=secrets.token_hex(16))
+        headers = _encode_recipient(clean_header(name), address) + f"List-Unsubscribe: <{unsubscribe_url}>\r\n".encode()
+        content = headers + _encode_headers(mail) + content_type + body
+        return self._transport.send(content, self._sender, address, message_id)
 
     def send_confirmation(self, user_id: int, address: str) -> Outcome:
         """Send the link that proves that this address is the user's."""

@@ -56,6 +56,10 @@ class Refused:
 Outcome = Accepted | Retry | Gone | Refused
 
 
+def is_server_down(outcome: Outcome) -> bool:
+    return isinstance(outcome, Retry) and outcome.is_server_down
+
+
 class Channel(Protocol[A]):
     """One way to reach users, whose addresses are of type A. `registry` makes them all.
 

@@ -22,6 +22,8 @@ MAX_DO_NOT_DISTURB = timedelta(days=31)
 THEMES = ("system", "light", "dark")
 READING_MODES = ("automatic", "manual")
 NO_EMAIL = "NEVER"
+DIGESTS = ("off", "hourly", "daily")
+DIGEST_PRIORITIES = (Priority.LOW, Priority.NORMAL)  # wait for the digest, if somebody wants one
 _CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 _QUIET_LOOKAHEAD_DAYS = 8  # sent to a page; it reconnects many times within these days
 
@@ -41,7 +43,10 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """`time_zone` is "" (UTC) until the user or their browser has set it. `email` None: never."""
+    """`time_zone` is "" (UTC) until the user or their browser has set it. `email` None: never, also no `digest`.
+
+    `digest` is one of DIGESTS: one mail of all that is unread then. `digest_time` is that of the daily one.
+    """
 
     muted_categories: tuple[str, ...] = ()
     minimum_priority: Priority = Priority.LOW
@@ -54,6 +59,8 @@ class Preferences:
     keys: bool = True
     reading: str = "automatic"
     email: Priority | None = Priority.LOW
+    digest: str = "off"
+    digest_time: time = time(8)
 
     def is_alert_muted(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
         """Whether such a message never raises an alert. `mandatory` are categories that nobody can mute."""
@@ -63,10 +70,28 @@ class Preferences:
         return is_muted or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[self.minimum_priority]
 
     def wants_email(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
-        """Whether such a message may be sent to them by e-mail."""
+        """Whether a mail of its own may be sent to them about such a message."""
+        is_in_digest = self.digest != "off" and priority in DIGEST_PRIORITIES
+        return not is_in_digest and self.may_email(priority=priority, category=category, mandatory=mandatory)
+
+    def may_email(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
+        """Whether such a message may be sent to them by e-mail, alone or in a digest."""
         if self.email is None or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[self.email]:
             return False
         return not self.is_alert_muted(priority=priority, category=category, mandatory=mandatory)
+
+    def get_next_digest(self, after: datetime) -> datetime | None:
+        """When the first digest after that moment is due; None if they want none.
+
+        A time that occurs twice, when clocks go back, counts once; of a time that clocks skip, the end of the gap.
+        """
+        if self.email is None or self.digest == "off":
+            return None
+        if self.digest == "hourly":
+            return after.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        today = after.astimezone(parse_zone(self.time_zone))
+        moments = (local_to_utc(today + timedelta(days=days), self.digest_time) for days in range(3))
+        return next(moment for moment in moments if moment > after)
 
     def get_quiet_end(self, now: datetime) -> datetime | None:
         """When an alert raised now is shown; None if at once."""
@@ -99,6 +124,7 @@ class Preferences:
             "quietHours": self.quiet_hours and self.quiet_hours.to_json(),
             "doNotDisturbUntil": clock.to_rfc3339(self.do_not_disturb_until),
             "email": self.email or NO_EMAIL,
+            "digestTime": f"{self.digest_time:%H:%M}",
         }
 
 
@@ -174,6 +200,12 @@ def _parse_quiet_hours(value: Any) -> QuietHours:
     raise ValueError("Quiet hours need two times, like 22:00 and 07:00.")
 
 
+def _parse_clock_time(value: Any) -> time:
+    if not isinstance(value, str) or not _CLOCK_TIME.fullmatch(value):
+        raise ValueError("Type a time, like 08:00.")
+    return time.fromisoformat(value)
+
+
 def _parse_time_zone(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("This time zone is not known.")
@@ -211,4 +243,6 @@ _FIELDS = {
     "keys": ("keys", _parse_bool),
     "reading": ("reading", partial(_parse_choice, READING_MODES)),
     "email": ("email", _parse_email_priority),
+    "digest": ("digest", partial(_parse_choice, DIGESTS)),
+    "digestTime": ("digest_time", _parse_clock_time),
 }

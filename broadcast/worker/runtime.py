@@ -11,6 +11,7 @@
     gauges      current values → /metrics
     escalation  who has not seen a broadcast → the outbox
     outbox …    the outbox → the servers of one channel, such as the mail server; a loop for each channel
+    digests     what is unread → the mail server, to who wants digests
     kafka       inbound events → broadcasts, if there are brokers
 
 A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again.
@@ -41,7 +42,8 @@ from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
 from broadcast.channels import escalation
-from broadcast.channels.email import EmailChannel
+from broadcast.channels.digest import DigestSender
+from broadcast.channels.email import EMAIL, EmailChannel
 from broadcast.channels.outbox import Outbox
 from broadcast.channels.registry import CHANNELS
 from broadcast.config.settings import SETTINGS
@@ -89,6 +91,7 @@ class Runtime:
         self.bridge: KafkaBridge | None = None  # None without brokers
         self.receipt_sync = ReceiptSync(app, hub)
         self.outboxes = _build_outboxes(app)
+        self.digest_sender = DigestSender(EMAIL.of(app), max_per_minute=SETTINGS.of(app).email_per_minute)
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
         self.direct_streams: DirectStreams | None = None  # None: every stream opens through WSGI
@@ -119,6 +122,7 @@ class Runtime:
             ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(now=clock.now())),
         ):
             loops[name] = partial(self._repeat, name, interval_seconds, work)
+        loops["digests"] = partial(self._repeat, "digests", _CHANNEL_INTERVAL_SECONDS, self.digest_sender.run_once)
         for outbox in self.outboxes:
             name = f"outbox {outbox.channel.name}"
             loops[name] = partial(self._repeat, name, _CHANNEL_INTERVAL_SECONDS, outbox.run_once)
@@ -131,8 +135,8 @@ class Runtime:
     def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Notify every client that the worker ends, flush the buffers, stop the loops."""
         self.stop_bridge()
-        for outbox in self.outboxes:
-            outbox.is_stopping = True
+        for sender in (*self.outboxes, self.digest_sender):
+            sender.is_stopping = True
         self.hub.drain(drain_seconds)
         with suppress(gevent.Timeout):  # a greenlet inside a transaction ends after it
             gevent.killall(self._greenlets, timeout=1)
