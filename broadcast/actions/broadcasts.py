@@ -23,7 +23,7 @@ from broadcast.domain.lifecycle import Status, transition
 from broadcast.domain.message import Draft, is_visible_line
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, get_expiry_reason
 from broadcast.domain.permissions import Permission
-from broadcast.store import audiences, audit, broadcasts, log, users
+from broadcast.store import audiences, audit, broadcasts, corrections, log, users
 from broadcast.store.models import Broadcast, IdempotencyKey
 from broadcast.store.transactions import write_transaction
 
@@ -199,6 +199,7 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
         broadcast.cancel_reason = reason
         audit.record(session, by, "broadcast.cancelled", "broadcast", broadcast.id, now=now, reason=reason)
         _end_rows(session, [broadcast], "cancelled", now)
+        corrections.begin(session, [broadcast.id], at=now)
     notify.notify_workers()
 
 

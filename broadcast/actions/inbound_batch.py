@@ -28,6 +28,7 @@ from broadcast.store import (
     audiences,
     audit,
     broadcasts,
+    corrections,
     dead_letters,
     event_sources,
     log,
@@ -255,6 +256,7 @@ class _Batch:
             broadcast_rows.add_named_recipients(self._session, broadcast, audience)
         event_sources.add_event_keys(self._session, [(*key, broadcast.id) for key, broadcast in self._event_keys])
         self._session.flush()  # recipients, recalled and collapsed rows
+        corrections.begin(self._session, [broadcast.id for broadcast in self._cancelled], at=self._now)
         self._write_audit()
         entries = []
         for log_change in self._log_changes:

@@ -88,6 +88,11 @@ class EmailChannel:
         """Send a broadcast to one user."""
         return self._transport.send(self.build_mail(message), self._sender, message.address, message.id)
 
+    def send_correction(self, message: Message[str]) -> Outcome:
+        """Tell one user that a broadcast that was sent to them was recalled. The mail is a reply to that one."""
+        mail = self.build_mail(message, "correction")
+        return self._transport.send(mail, self._sender, message.address, message.id)
+
     def send_digest(
         self, message_id: str, user_id: int, name: str, address: str, cards: Sequence[Card], *, more: int
     ) -> Outcome:
@@ -132,16 +137,22 @@ class EmailChannel:
             return self._transport.send(mail.as_bytes(), self._sender, address, message_id)
         return Retry("The mail server did not answer in time.", is_server_down=True)
 
-    def build_mail(self, message: Message[str]) -> bytes:
-        """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe."""
-        prepared, unsubscribe_url = self._get_prepared(message.card), self.links.build_unsubscribe_url(message.user_id)
+    def build_mail(self, message: Message[str], template: str = "broadcast") -> bytes:
+        """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe. Or the
+        "correction" that follows a recall.
+        """
+        prepared = self._get_prepared(message.card, template)
+        unsubscribe_url = self.links.build_unsubscribe_url(message.user_id)
         own_headers = f"Message-ID: {self._format_id(message.id)}\r\nList-Unsubscribe: <{unsubscribe_url}>\r\n"
         headers = _encode_recipient(clean_header(message.name), message.address) + own_headers.encode()
+        if template == "correction":
+            headers += f"In-Reply-To: {self._format_id(message.id.rpartition('.r')[0])}\r\n".encode()
         return headers + prepared.headers + prepared.build_body(unsubscribe_url)
 
-    def _prepare(self, card: Card) -> _PreparedMail:
+    def _prepare(self, card: Card, template: str) -> _PreparedMail:
         mail, mark = EmailMessage(policy=SMTP), secrets.token_hex(16)
-        self._set_headers(mail, card.title, f"{card.sender_name} ({self._app_name})")
+        subject = f"Recalled: {card.title}" if template == "correction" else card.title
+        self._set_headers(mail, subject, f"{card.sender_name} ({self._app_name})")
         mail["MIME-Version"] = "1.0"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
         if card.priority == Priority.URGENT:
@@ -153,7 +164,7 @@ class EmailChannel:
             "preferences_url": self.links.build_preferences_url(),
             "unsubscribe_url": mark,
         }
-        text, html = (self._render("broadcast", kind, **values) for kind in ("txt", "html"))
+        text, html = (self._render(template, kind, **values) for kind in ("txt", "html"))
         content_type, body = _encode_alternatives(text, html, mark)
         return _PreparedMail(_encode_headers(mail) + content_type, body)
 

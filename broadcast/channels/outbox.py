@@ -36,12 +36,12 @@ MAX_AGE = timedelta(days=3)  # of a delivery of a message without an end
 _BATCH_SIZE = 24  # at most this many are sent again after a crash
 _CONCURRENT_SENDS = 8
 _MAX_SHARE = 1 / 3  # of the worker's time for sending, whose streams come first
-_LEASE = timedelta(seconds=5 * TIMEOUT_SECONDS)
+LEASE = timedelta(seconds=5 * TIMEOUT_SECONDS)
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 20.0, 900.0
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 4.0, 60.0  # while the server is down
 
 
-class _Unsent(NamedTuple):
+class Unsent(NamedTuple):
     """How a delivery ends that is not sent any more."""
 
     state: str
@@ -51,9 +51,12 @@ class _Unsent(NamedTuple):
 class Outbox:
     """One worker's sender for one channel. Once `is_stopping`, it ends what it has begun, and claims nothing more."""
 
+    queue = ""  # the channel of its deliveries; "" for that of `channel`
+
     def __init__(self, channel: Channel, *, max_per_minute: int = 0):
         """`max_per_minute` is shared by all workers; 0: no limit."""
         self.channel, self._max_per_minute = channel, max_per_minute
+        self.queue = self.queue or channel.name
         self.is_stopping = False
         self._pool = Pool(_CONCURRENT_SENDS)
 
@@ -62,7 +65,7 @@ class Outbox:
 
         Raises TemporarilyUnavailable.
         """
-        while not self.is_stopping and deliveries.has_due(self.channel.name, now=clock.now()):
+        while not self.is_stopping and deliveries.has_due(self.queue, now=clock.now()):
             settings, started_at = deliveries.get_settings(self.channel.name), time.thread_time()
             if settings.paused_at or not self._send_batch(settings.problem):
                 return
@@ -75,7 +78,7 @@ class Outbox:
         now = clock.now()
         with write_transaction() as session:
             limit = min(_BATCH_SIZE, email_pace.count_allowed(session, self._max_per_minute, now=now))
-            claimed = deliveries.claim(session, self.channel.name, now=now, until=now + _LEASE, limit=limit)
+            claimed = deliveries.claim(session, self.queue, now=now, until=now + LEASE, limit=limit)
             email_pace.record_sent(session, len(claimed), self._max_per_minute, now=now)
         if not claimed:
             return False
@@ -94,19 +97,19 @@ class Outbox:
         for settlement, (_, decision) in zip(settlements, prepared, strict=True):
             if not isinstance(decision, datetime):  # held
                 outcome = "retried" if settlement.state == "WAITING" else settlement.state.lower()
-                metrics.delivery_outcomes.labels(self.channel.name, outcome).inc()
+                metrics.delivery_outcomes.labels(self.queue, outcome).inc()
         return is_up
 
     def _prepare(
         self, claimed: Sequence[ClaimedDelivery], now: datetime
-    ) -> Iterator[tuple[ClaimedDelivery, list[Message] | datetime | _Unsent]]:
+    ) -> Iterator[tuple[ClaimedDelivery, list[Message] | datetime | Unsent]]:
         """Each delivery with a message for each address, until when to hold it, or why it is not sent."""
         for broadcast_id in sorted({delivery.broadcast_id for delivery in claimed}):
             own = [delivery for delivery in claimed if delivery.broadcast_id == broadcast_id]
             broadcast = escalation.get_broadcast(broadcast_id)
             if broadcast is None:  # deleted this moment, and its deliveries with it
                 continue
-            recipients = escalation.find_recipients(broadcast, [delivery.user_id for delivery in own])
+            recipients = self._find_recipients(broadcast, [delivery.user_id for delivery in own])
             addresses, card = self.channel.load_addresses(recipients), broadcast.to_card()
             for delivery in own:
                 recipient = recipients.get(delivery.user_id)
@@ -114,27 +117,33 @@ class Outbox:
                     delivery,
                     self._find_obstacle(broadcast, recipient, delivery, now)
                     or _build_messages(card, recipient, delivery, addresses.get(delivery.user_id, ()))
-                    or _Unsent("CANCELLED", f"They cannot be reached by {self.channel.label} any more."),
+                    or Unsent("CANCELLED", f"They cannot be reached by {self.channel.label} any more."),
                 )
+
+    def _find_recipients(self, broadcast: Broadcast, user_ids: Sequence[int]) -> dict[int, Recipient]:
+        return escalation.find_recipients(broadcast, user_ids)
 
     def _find_obstacle(
         self, broadcast: Broadcast, recipient: Recipient | None, delivery: ClaimedDelivery, now: datetime
-    ) -> datetime | _Unsent | None:
+    ) -> datetime | Unsent | None:
         """Until when to hold a delivery, or why it is not sent; None if nothing is against it."""
         if not escalation.is_escalating(broadcast, delivery.created_at, now=now):
             is_given_up = delivery.problem is not None and broadcast.status != Status.CANCELLED
             reason = f"The message has ended, or was shown again. {delivery.problem or ''}".strip()
-            return _Unsent("FAILED" if is_given_up else "CANCELLED", reason)
+            return Unsent("FAILED" if is_given_up else "CANCELLED", reason)
         if recipient is None:
-            return _Unsent("CANCELLED", "They have seen it, or are no longer in the audience.")
+            return Unsent("CANCELLED", "They have seen it, or are no longer in the audience.")
         if not is_wanted(self.channel, broadcast, recipient.preferences):
-            return _Unsent("CANCELLED", "Their preferences exclude it.")
+            return Unsent("CANCELLED", "Their preferences exclude it.")
         return None if broadcast.priority == Priority.URGENT else recipient.preferences.get_quiet_end(now)
+
+    def _deliver(self, message: Message) -> Outcome:
+        return self.channel.send(message)
 
     def _send(self, message: Message) -> Outcome:
         try:
             with gevent.Timeout(TIMEOUT_SECONDS, False):
-                return self.channel.send(message)
+                return self._deliver(message)
         except Exception:  # the others of its batch are sent, and settled
             _log.exception("outbox.failed", delivery=message.id)
             return Refused("An unexpected error. The log has it under outbox.failed.")
@@ -158,13 +167,13 @@ def _build_messages(
 
 def _settle(
     delivery: ClaimedDelivery,
-    decision: list[Message] | datetime | _Unsent,
+    decision: list[Message] | datetime | Unsent,
     attempts: Sequence[tuple[Message, Outcome]],
     now: datetime,
 ) -> Settlement:
     if isinstance(decision, datetime):
         return Settlement(delivery, "WAITING", delivery.problem, decision)
-    if isinstance(decision, _Unsent):
+    if isinstance(decision, Unsent):
         return Settlement(delivery, decision.state, decision.reason)
     match _combine([outcome for message, outcome in attempts if message.id == delivery.message_id]):
         case Accepted():

@@ -11,6 +11,7 @@
     gauges      current values → /metrics
     escalation  who has not seen a broadcast → the outbox
     outbox …    the outbox → the servers of one channel, such as the mail server; a loop for each channel
+    corrections recalled broadcasts → the outbox, for who got a mail
     digests     what is unread → the mail server, to who wants digests
     kafka       inbound events → broadcasts, if there are brokers
 
@@ -41,7 +42,8 @@ from broadcast.base.app_parts import AppPart
 from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
-from broadcast.channels import escalation
+from broadcast.channels import corrections, escalation
+from broadcast.channels.corrections import CorrectionOutbox
 from broadcast.channels.digest import DigestSender
 from broadcast.channels.email import EMAIL, EmailChannel
 from broadcast.channels.outbox import Outbox
@@ -120,11 +122,12 @@ class Runtime:
             ("receipts", _RECEIPT_SYNC_INTERVAL_SECONDS, lambda: self.receipt_sync.send_missed(clock.now())),
             ("gauges", gauges.INTERVAL_SECONDS, lambda: gauges.update_all(self.hub, self.bus)),
             ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(now=clock.now())),
+            ("corrections", _CHANNEL_INTERVAL_SECONDS, lambda: corrections.plan_all(now=clock.now())),
         ):
             loops[name] = partial(self._repeat, name, interval_seconds, work)
         loops["digests"] = partial(self._repeat, "digests", _CHANNEL_INTERVAL_SECONDS, self.digest_sender.run_once)
         for outbox in self.outboxes:
-            name = f"outbox {outbox.channel.name}"
+            name = f"outbox {outbox.queue}"
             loops[name] = partial(self._repeat, name, _CHANNEL_INTERVAL_SECONDS, outbox.run_once)
         if self.bridge:
             loops["kafka"] = self.bridge.run
@@ -270,7 +273,8 @@ class Runtime:
 
 def _build_outboxes(app: Flask) -> list[Outbox]:
     limits = {EmailChannel.name: SETTINGS.of(app).email_per_minute}
-    return [Outbox(channel, max_per_minute=limits.get(name, 0)) for name, channel in CHANNELS.of(app).items()]
+    outboxes = [Outbox(channel, max_per_minute=limits.get(name, 0)) for name, channel in CHANNELS.of(app).items()]
+    return [*outboxes, CorrectionOutbox(EMAIL.of(app), max_per_minute=limits[EmailChannel.name])]
 
 
 def describe_loop_failure(problem: Exception) -> str:

@@ -35,15 +35,16 @@ def upgrade() -> None:
         sa.Column("broadcast_id", Number, autoincrement=False, nullable=False),
         sa.Column("recalled_at", Moment, nullable=False),
         sa.Column("planned_at", Moment),
+        sa.Column("finished_at", Moment),
         sa.ForeignKeyConstraint(
             ["broadcast_id"], ["broadcasts.id"], name=op.f("fk_recall_corrections_broadcast_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("broadcast_id", name=op.f("pk_recall_corrections")),
     )
-    is_unplanned = sa.text("planned_at IS NULL")
+    is_unfinished = sa.text("finished_at IS NULL")
     op.create_index(
-        op.f("ix_recall_corrections_unplanned"), "recall_corrections", ["recalled_at"],
-        sqlite_where=is_unplanned, postgresql_where=is_unplanned,
+        op.f("ix_recall_corrections_unfinished"), "recall_corrections", ["recalled_at"],
+        sqlite_where=is_unfinished, postgresql_where=is_unfinished,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from broadcast.store.database import SingleRow, db
 
-_IS_UNPLANNED = text("planned_at IS NULL")
+_IS_UNFINISHED = text("finished_at IS NULL")
 
 
 class EmailPace(SingleRow, db.Model):
@@ -39,16 +39,16 @@ class Digest(db.Model):
 class RecallCorrection(db.Model):
     """A recalled broadcast of which mails may have been sent: each of these people gets a correction.
 
-    `planned_at` is set when all have one in the outbox and no mail about the broadcast is on its way any more.
+    `planned_at` is when those who had one by then were planned, `finished_at` when those were whose mail was on its way.
     """
 
     __tablename__ = "recall_corrections"
     __table_args__ = (
         Index(
-            "ix_recall_corrections_unplanned",
+            "ix_recall_corrections_unfinished",
             "recalled_at",
-            sqlite_where=_IS_UNPLANNED,
-            postgresql_where=_IS_UNPLANNED,
+            sqlite_where=_IS_UNFINISHED,
+            postgresql_where=_IS_UNFINISHED,
         ),
     )
 
@@ -57,3 +57,4 @@ class RecallCorrection(db.Model):
     )
     recalled_at: Mapped[datetime]
     planned_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
