@@ -82,6 +82,7 @@ def _paths(sent: dict[str, int]) -> list[str]:
     lists = [f"/console/broadcasts?filter={name}" for name in ("all", "draft", "scheduled", "active", "ended")]
     pages = [f"/console/broadcasts/{sent[kind]}" for kind in ("rich", "recalled", "scheduled", "draft")]
     pages += [f"/console/broadcasts/{sent[kind]}/figures" for kind in ("rich", "recalled", "draft")]
+    pages += [f"/console/broadcasts/{sent[kind]}/deliveries" for kind in ("rich", "recalled")]
     edits = [f"/console/broadcasts/{sent[kind]}/edit" for kind in ("rich", "scheduled", "draft")]
     kept = ["/console/library", "/console/library/templates/new", "/console/broadcasts?filter=archived&size=100"]
     people = ["/console/people", "/console/people?q=nobody", "/console/people/1", "/console/people/new"]

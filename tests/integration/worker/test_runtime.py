@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from broadcast.actions import retention
-from broadcast.channels import escalation
+from broadcast.channels import corrections, escalation
 from broadcast.worker import gauges, runtime
 from broadcast.worker.runtime import RUNTIME
 from tests.support.hub_clients import wait_until
@@ -23,6 +23,9 @@ _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
     "gauges": lambda worker: (gauges, "update_all"),
     "escalation": lambda worker: (escalation, "run_once"),
     "outbox email": lambda worker: (worker.outboxes[0], "run_once"),
+    "corrections": lambda worker: (corrections, "plan_all"),
+    "outbox correction": lambda worker: (worker.outboxes[-1], "run_once"),
+    "digests": lambda worker: (worker.digest_sender, "run_once"),
     "retention": lambda worker: (retention, "delete_expired"),
 }
 

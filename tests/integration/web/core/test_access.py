@@ -82,7 +82,9 @@ def _wanted_in_console(rule: Rule) -> str:
         return "people"
     if rule.rule.startswith("/console/audit"):
         return "audit"
-    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries", "/revisions", "/acknowledged/<int:revision>")):
+    if rule.rule.endswith(
+        ("/missing", "/figures.csv", "/deliveries", "/deliveries.csv", "/revisions", "/acknowledged/<int:revision>")
+    ):
         return "figures"
     if rule.rule.startswith(OPERATING):
         return "operate"
