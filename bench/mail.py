@@ -22,8 +22,9 @@ from bench.table import HEADER, Row, describe_machine, get_quantile
 from bench.ticks import Ticks
 from broadcast.domain import clock
 from broadcast.store.database import db
-from broadcast.store.models import ChannelSettings, Delivery, EmailAddress, User
+from broadcast.store.models import Delivery, EmailAddress, User
 from broadcast.store.transactions import write_transaction
+from tests.support.escalation import by_channel, set_policy
 from tests.support.ports import find_free_port
 
 _QUIET_EVENTS = 40  # before the mails, and after them
@@ -105,8 +106,8 @@ class _EventClock:
 
 
 def _add_addresses() -> int:
+    set_policy("URGENT", by_channel(0))
     with write_transaction() as session:
-        session.get(ChannelSettings, "email").delays = {"URGENT": 0}
         user_ids = session.scalars(select(User.id)).all()
         of_user = {"verified_at": clock.now(), "is_from_provider": False}
         rows = [{"user_id": user_id, "address": f"p{user_id}@example.com"} | of_user for user_id in user_ids]

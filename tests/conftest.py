@@ -148,7 +148,7 @@ def make_app(settings: Settings, compiled: TemplateCache) -> Iterator:
 
 def _delete_all_rows() -> None:
     """Delete all rows of a server's database and reset the log. TRUNCATE recreates every file, which takes a second."""
-    kept_suffixes = ("_head", "_version", "_support", "_identity", "channel_settings")
+    kept_suffixes = ("_head", "_version", "_support", "_identity", "channel_settings", "email_pace")
     tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept_suffixes)]
     with db.engine.begin() as connection:
         sequences = (
@@ -160,6 +160,7 @@ def _delete_all_rows() -> None:
             "ALTER TABLE audit ENABLE TRIGGER USER",
             *(f"SELECT setval('{name}', 1, false)" for name in sequences),
             "UPDATE log_head SET seq = 0",
+            "UPDATE email_pace SET next_at = NULL",
             """UPDATE channel_settings SET planned_seq = 0, paused_at = NULL, problem = NULL, delays = '{"URGENT": 120}'""",
             f"UPDATE audit_head SET last_id = 0, hash = '{audit_hash.GENESIS_HASH}'",
         ]

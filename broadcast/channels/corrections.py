@@ -7,6 +7,7 @@ import gevent
 
 from broadcast.channels.outbox import LEASE, Outbox, Unsent
 from broadcast.channels.protocol import Message, Outcome
+from broadcast.domain.escalation import Awaited
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.store import corrections
@@ -35,7 +36,7 @@ class CorrectionOutbox(Outbox):
 
     queue = corrections.CHANNEL
 
-    def _find_recipients(self, broadcast: Broadcast, user_ids: Sequence[int]) -> dict[int, Recipient]:
+    def _find_recipients(self, broadcast: Broadcast, awaits: Awaited, user_ids: Sequence[int]) -> dict[int, Recipient]:
         return corrections.find_recipients(user_ids)
 
     def _find_obstacle(

@@ -20,6 +20,7 @@ from broadcast.channels.escalation import is_wanted
 from broadcast.channels.protocol import TIMEOUT_SECONDS, Accepted, Channel, Gone, Message, Outcome, Refused, Retry
 from broadcast.domain import clock
 from broadcast.domain.card import Card
+from broadcast.domain.escalation import Awaited
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Priority
 from broadcast.observability import metrics
@@ -104,12 +105,15 @@ class Outbox:
         self, claimed: Sequence[ClaimedDelivery], now: datetime
     ) -> Iterator[tuple[ClaimedDelivery, list[Message] | datetime | Unsent]]:
         """Each delivery with a message for each address, until when to hold it, or why it is not sent."""
-        for broadcast_id in sorted({delivery.broadcast_id for delivery in claimed}):
-            own = [delivery for delivery in claimed if delivery.broadcast_id == broadcast_id]
-            broadcast = escalation.get_broadcast(broadcast_id)
+        awaited = escalation.get_awaited({delivery.step_id for delivery in claimed})
+        for broadcast_id, step_id in sorted({(delivery.broadcast_id, delivery.step_id) for delivery in claimed}):
+            own = [
+                delivery for delivery in claimed if (delivery.broadcast_id, delivery.step_id) == (broadcast_id, step_id)
+            ]
+            broadcast, awaits = escalation.get_broadcast(broadcast_id), awaited.get(step_id, Awaited.SEEN)
             if broadcast is None:  # deleted this moment, and its deliveries with it
                 continue
-            recipients = self._find_recipients(broadcast, [delivery.user_id for delivery in own])
+            recipients = self._find_recipients(broadcast, awaits, [delivery.user_id for delivery in own])
             addresses, card = self.channel.load_addresses(recipients), broadcast.to_card()
             for delivery in own:
                 recipient = recipients.get(delivery.user_id)
@@ -120,8 +124,8 @@ class Outbox:
                     or Unsent("CANCELLED", f"They cannot be reached by {self.channel.label} any more."),
                 )
 
-    def _find_recipients(self, broadcast: Broadcast, user_ids: Sequence[int]) -> dict[int, Recipient]:
-        return escalation.find_recipients(broadcast, user_ids)
+    def _find_recipients(self, broadcast: Broadcast, awaits: Awaited, user_ids: Sequence[int]) -> dict[int, Recipient]:
+        return escalation.find_recipients(broadcast, awaits, user_ids)
 
     def _find_obstacle(
         self, broadcast: Broadcast, recipient: Recipient | None, delivery: ClaimedDelivery, now: datetime
@@ -132,7 +136,7 @@ class Outbox:
             reason = f"The message has ended, or was shown again. {delivery.problem or ''}".strip()
             return Unsent("FAILED" if is_given_up else "CANCELLED", reason)
         if recipient is None:
-            return Unsent("CANCELLED", "They have seen it, or are no longer in the audience.")
+            return Unsent("CANCELLED", "They have done what it waits for, or are no longer in the audience.")
         if not is_wanted(self.channel, broadcast, recipient.preferences):
             return Unsent("CANCELLED", "Their preferences exclude it.")
         return None if broadcast.priority == Priority.URGENT else recipient.preferences.get_quiet_end(now)

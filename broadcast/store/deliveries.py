@@ -8,7 +8,8 @@ from sqlalchemy import Select, Table, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.store.database import MAX_IN_VALUES, build_insert, db
-from broadcast.store.models import Broadcast, ChannelSettings, Delivery, LogHead, User
+from broadcast.store.engine import RUN_IN_THREAD
+from broadcast.store.models import Broadcast, ChannelSettings, Delivery, User
 
 MAX_REASON_CHARACTERS = 300
 
@@ -20,6 +21,7 @@ class ClaimedDelivery(NamedTuple):
     broadcast_id: int
     revision: int
     user_id: int
+    step_id: int
     message_id: str
     attempts: int
     created_at: datetime
@@ -73,14 +75,17 @@ class FailedDelivery(NamedTuple):
 def get_settings(channel: str) -> ChannelSettings:
     """The settings of a channel as they are now, or as they will be once there is a row."""
     row = db.session.get(ChannelSettings, channel, populate_existing=True)
-    return row or ChannelSettings(channel=channel, delays={})
+    return row or ChannelSettings(channel=channel)
 
 
-def add_settings(session: Session, channel: str) -> None:
-    """Add the row of a channel that is new: nothing that was sent before is planned."""
-    if session.get(ChannelSettings, channel) is None:
-        values = {"channel": channel, "delays": {}, "planned_seq": session.scalar(select(LogHead.seq))}
-        session.execute(build_insert(session, ChannelSettings.__table__).values(values).on_conflict_do_nothing())
+def get_settings_for_update(session: Session, channel: str) -> ChannelSettings:
+    """The row of a channel, which is added when there is none."""
+    row = session.get(ChannelSettings, channel)
+    if row is None:
+        statement = build_insert(session, ChannelSettings.__table__).values(channel=channel)
+        session.execute(statement.on_conflict_do_nothing())
+        row = session.get(ChannelSettings, channel)
+    return row
 
 
 def has_due(channel: str, *, now: datetime) -> bool:
@@ -117,8 +122,7 @@ def settle(session: Session, settlements: Sequence[Settlement], *, at: datetime)
 
 def set_problem(session: Session, channel: str, problem: str | None, *, at: datetime) -> None:
     """Record that the channel's server takes nothing and why, or that it works again (None)."""
-    add_settings(session, channel)
-    row = session.get(ChannelSettings, channel)
+    row = get_settings_for_update(session, channel)
     row.failing_since = problem and (row.failing_since or at)
     row.problem = problem and problem[:MAX_REASON_CHARACTERS]
 
@@ -136,6 +140,16 @@ def count_outcomes(channel: str, *, since: datetime) -> dict[str, int]:
     query = select(Delivery.state, func.count()).where(Delivery.channel == channel, Delivery.ended_at >= since)
     states = ("SENT", "FAILED", "CANCELLED")
     return dict(map(tuple, db.session.execute(query.where(Delivery.state.in_(states)).group_by(Delivery.state))))
+
+
+def count_by_step(broadcast_id: int) -> dict[int, dict[str, int]]:
+    """How many deliveries of a broadcast are in each state, by the id of their step."""
+    query = select(Delivery.step_id, Delivery.state, func.count()).where(Delivery.broadcast_id == broadcast_id)
+    counts: dict[int, dict[str, int]] = {}
+    rows = db.session.execute(query.group_by(Delivery.step_id, Delivery.state), execution_options=RUN_IN_THREAD)
+    for step_id, state, count in rows:
+        counts.setdefault(step_id, {})[state] = count
+    return counts
 
 
 def list_failed(channel: str, *, limit: int) -> list[FailedDelivery]:

@@ -22,7 +22,11 @@ _SKIPPED_TABLES = {
     table.__tablename__ for table in (UserSession, SetupCode, ProviderLogoutRow, SchemaSupport, SchedulerState)
 }
 # a new database has these already
-_SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identity", "channel_settings", "email_pace"}
+_SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identity", "channel_settings"} | {
+    "escalation_policies",
+    "escalation_progress",
+    "email_pace",
+}
 
 
 def export_rows() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -121,7 +121,7 @@ class Runtime:
             ("notes", _FLUSH_INTERVAL_SECONDS, self._flush_buffers),
             ("receipts", _RECEIPT_SYNC_INTERVAL_SECONDS, lambda: self.receipt_sync.send_missed(clock.now())),
             ("gauges", gauges.INTERVAL_SECONDS, lambda: gauges.update_all(self.hub, self.bus)),
-            ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(now=clock.now())),
+            ("escalation", _CHANNEL_INTERVAL_SECONDS, self._run_escalation),
             ("corrections", _CHANNEL_INTERVAL_SECONDS, lambda: corrections.plan_all(now=clock.now())),
         ):
             loops[name] = partial(self._repeat, name, interval_seconds, work)
@@ -265,6 +265,9 @@ class Runtime:
                     retention.RetentionPolicy.from_settings(SETTINGS.of(self.app)), now=database.get_current_time()
                 )
             self.problems.pop("retention", None)
+
+    def _run_escalation(self) -> None:
+        escalation.run_once(now=clock.now(), get_online_ids=self.presence.get_online_ids)
 
     def _flush_buffers(self) -> None:
         self.receipt_buffer.flush(clock.now(), fanout_idle=self.hub.fanout_idle)

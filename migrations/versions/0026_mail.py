@@ -7,7 +7,7 @@ Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Moment = sa.DateTime(timezone=True)
 
 revision = "0026_mail"
-down_revision = "0022_channels"
+down_revision = "0023_ladder"
 oldest_code = "0011_counting"
 
 

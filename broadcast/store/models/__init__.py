@@ -33,6 +33,8 @@ from broadcast.store.models.channels import (
     ChannelSettings,
     Delivery,
     EmailAddress,
+    EscalationPolicy,
+    EscalationProgress,
     EscalationStep,
 )
 from broadcast.store.models.mail import Digest, EmailPace, RecallCorrection

@@ -2,7 +2,7 @@
 
 from flask import Blueprint
 
-from broadcast.web.console import channels, dead_letters, deliveries, overview, rules, system
+from broadcast.web.console import channels, dead_letters, deliveries, escalation, overview, rules, system
 from broadcast.web.console.broadcasts import compose, detail, fragments, library, listing
 
 blueprint = Blueprint("console", __name__, url_prefix="/console")
@@ -18,5 +18,6 @@ for _page in (
     system,
     channels,
     deliveries,
+    escalation,
 ):
     blueprint.register_blueprint(_page.blueprint)

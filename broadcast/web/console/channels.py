@@ -4,17 +4,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, request
-from flask.typing import ResponseReturnValue
 
 from broadcast.actions import channels as actions
-from broadcast.base.errors import Invalid, NotFound
-from broadcast.base.numbers import parse_number
-from broadcast.channels.email import EMAIL, EmailChannel
+from broadcast.base.errors import NotFound
+from broadcast.channels.email import EMAIL
 from broadcast.channels.protocol import Accepted, Channel
 from broadcast.channels.registry import CHANNELS
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
-from broadcast.domain.message import Priority
 from broadcast.domain.permissions import Permission
 from broadcast.store import deliveries
 from broadcast.web.core.identity import allow, current_identity
@@ -30,20 +27,14 @@ _PERIOD = timedelta(hours=24)
 @blueprint.get("/channels")
 @allow(Permission.OPERATE)
 def index():
-    seconds_by_priority = deliveries.get_settings(EmailChannel.name).delays
-    return _render({name: f"{seconds / 60:g}" for name, seconds in seconds_by_priority.items()}, {})
-
-
-@blueprint.post("/channels/delays")
-@allow(Permission.OPERATE)
-def save_delays():
-    typed = {priority.value: request.form.get(priority.value, "").strip() for priority in Priority}
-    minutes = {priority: _read_minutes(typed[priority.value]) for priority in Priority}
-    try:
-        actions.set_delays(EmailChannel.name, minutes, by=current_identity().actor, now=clock.now())
-    except Invalid as invalid:
-        return _render(typed, invalid.fields), invalid.status
-    return redirect_to("console.channels.index", "Saved. It applies to what is sent from now on.")
+    now, folder = clock.now(), EMAIL.current.folder
+    return render_page(
+        "console/channels.html",
+        channels=[_describe_channel(channel, now) for channel in CHANNELS.current.values()],
+        server=SETTINGS.current.smtp_server,
+        folder=folder and folder.path,
+        mails=folder.list_newest(_MAX_KEPT_MAILS) if folder else [],
+    )
 
 
 @blueprint.post("/channels/<name>/pause")
@@ -83,27 +74,6 @@ def _get_channel_or_404(name: str) -> Channel:
         return CHANNELS.current[name]
     except KeyError:
         raise NotFound("There is no such channel.") from None
-
-
-def _read_minutes(text: str) -> int | None:
-    """The minutes typed; None for nothing, -1 for what is no number."""
-    if not text:
-        return None
-    number = parse_number(text)
-    return -1 if number is None else number
-
-
-def _render(typed: dict[str, str], errors: dict[str, str]) -> ResponseReturnValue:
-    now, folder = clock.now(), EMAIL.current.folder
-    return render_page(
-        "console/channels.html",
-        typed=typed,
-        errors=errors,
-        channels=[_describe_channel(channel, now) for channel in CHANNELS.current.values()],
-        server=SETTINGS.current.smtp_server,
-        folder=folder and folder.path,
-        mails=folder.list_newest(_MAX_KEPT_MAILS) if folder else [],
-    )
 
 
 def _describe_channel(channel: Channel, now: datetime) -> dict[str, Any]:

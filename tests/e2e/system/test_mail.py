@@ -16,9 +16,10 @@ from broadcast.domain import clock
 from broadcast.factory import create_app
 from broadcast.store import email_addresses
 from broadcast.store.database import db
-from broadcast.store.models import ChannelSettings, Delivery, User
+from broadcast.store.models import Delivery, User
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message
+from tests.support.escalation import by_channel, set_policy
 from tests.support.mail_server import MailServer
 from tests.support.system import PROJECT_ROOT, System, run_system, wait_for
 
@@ -49,8 +50,8 @@ def in_application(system: System, work):
 
 def prepare() -> None:
     """Urgent messages are mailed at once, and everybody has an address."""
+    set_policy("URGENT", by_channel(0))
     with write_transaction() as session:
-        session.get(ChannelSettings, "email").delays = {"URGENT": 0}
         for user in session.scalars(sqlalchemy.select(User)).all():
             address = f"{user.username}@example.com"
             email_addresses.set_verified(session, user.id, address, at=clock.now(), is_from_provider=False)

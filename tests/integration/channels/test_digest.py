@@ -19,6 +19,7 @@ from broadcast.store.models import Delivery, Digest
 from broadcast.store.transactions import write_transaction
 from tests.integration.channels.test_escalation import publish_urgent, recall
 from tests.support.builders import build_message, publish_message
+from tests.support.escalation import by_channel, set_policy
 
 
 def choose(actor: Actor, **preferences: str) -> None:
@@ -103,9 +104,8 @@ def test_message_shown_again_is_in_the_digest_again(people, send_digests, mail_s
 
 
 def test_low_and_normal_wait_for_the_digest(people, escalate, mail_server):
-    with write_transaction() as session:
-        settings = session.get(deliveries.ChannelSettings, "email")
-        settings.delays = dict.fromkeys(("LOW", "NORMAL", "HIGH"), 0)
+    for priority in ("LOW", "NORMAL", "HIGH"):
+        set_policy(priority, by_channel(0))
     choose(people["bob"])
     for priority in ("LOW", "NORMAL", "HIGH"):
         publish(people, title=priority, priority=priority, targetType="ROLE", targetIds=["ops"])

@@ -16,9 +16,10 @@ from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.store import escalation as stored_escalation
 from broadcast.store import receipts
 from broadcast.store.database import db
-from broadcast.store.models import ChannelSettings, Delivery, EmailAddress, EscalationStep
+from broadcast.store.models import Delivery, EmailAddress, EscalationStep
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, expire_broadcast, publish_message
+from tests.support.escalation import by_channel, set_policy
 
 EVERYBODY = ["alice@example.com", "bob@example.com", "charlie@example.com"]
 
@@ -36,11 +37,6 @@ def read_outcomes() -> list[tuple[str, str | None]]:
     db.session.rollback()
     rows = db.session.scalars(sqlalchemy.select(Delivery).order_by(Delivery.user_id, Delivery.id))
     return [(row.state, row.reason) for row in rows]
-
-
-def set_delays(**delays: int) -> None:
-    with write_transaction() as session:
-        session.get(ChannelSettings, "email").delays = delays
 
 
 def test_urgent_message_is_mailed_after_two_minutes_to_who_has_not_seen_it(people, escalate, mail_server):
@@ -140,7 +136,7 @@ def test_edit_that_shows_nothing_again_is_not_mailed_again_but_its_text_is(peopl
 
 
 def test_quiet_hours_hold_mail_except_urgent(people, escalate, mail_server):
-    set_delays(URGENT=120, HIGH=120)
+    set_policy("HIGH", by_channel(2))
     until = clock.now() + timedelta(hours=2)
     raw = {"doNotDisturbUntil": clock.to_rfc3339(until)}
     accounts.save_preferences(raw, by=people["bob"], now=clock.now())
@@ -165,10 +161,10 @@ def test_address_that_is_not_verified_or_failing_is_not_mailed(people, escalate,
     assert mail_server.recipients == ["charlie@example.com"]
 
 
-def test_what_was_sent_before_the_delay_was_set_is_not_mailed(people, escalate, mail_server):
+def test_what_was_sent_before_the_policy_was_set_is_not_mailed(people, escalate, mail_server):
     publish_urgent(people, priority="HIGH")
     escalate(1)
-    set_delays(HIGH=60)
+    set_policy("HIGH", by_channel(1))
     escalate(3600)
     assert mail_server.recipients == []
 
@@ -178,11 +174,12 @@ def test_plan_continues_where_it_stopped(people, escalate, mail_server, monkeypa
     broadcast_id = publish_urgent(people)
     escalation.run_once(now=clock.now())
     later = clock.now() + timedelta(seconds=125)
-    [key] = stored_escalation.list_due_steps("email", now=later)
+    [step] = [step for step in stored_escalation.list_due_steps(now=later) if step.channel == "email"]
     with write_transaction() as session:
         has_address, wants = EMAIL.current.has_address(), partial(escalation.is_wanted, EMAIL.current)
-        assert stored_escalation.plan_batch(session, key, has_address, wants=wants, now=later)
+        state = stored_escalation.plan_batch(session, step.id, has_address, wants=wants, now=later)
+    assert state is stored_escalation.BatchState.MORE
     assert len(read_outcomes()) == 1
     escalate(130)
     assert sorted(mail_server.recipients) == EVERYBODY
-    assert key[0] == broadcast_id
+    assert step.broadcast_id == broadcast_id

@@ -7,16 +7,15 @@ from types import MappingProxyType
 import pytest
 from sqlalchemy import true
 
-from broadcast.actions import channels
 from broadcast.channels import escalation
 from broadcast.channels.outbox import Outbox
 from broadcast.channels.protocol import Accepted, Gone, Message, Outcome, Refused, Retry
 from broadcast.channels.registry import CHANNELS
 from broadcast.domain import clock
-from broadcast.domain.message import Priority
 from broadcast.store import deliveries
 from broadcast.worker import gauges
 from tests.integration.channels.test_escalation import publish_urgent, read_outcomes
+from tests.support.escalation import by_channel, set_policy
 
 
 class _Pigeons:
@@ -50,7 +49,7 @@ class _Pigeons:
 def pigeons(in_app, people) -> _Pigeons:
     pigeons = _Pigeons()
     CHANNELS.attach(in_app, MappingProxyType({pigeons.name: pigeons}))
-    channels.set_delays(pigeons.name, {Priority.URGENT: 1}, by=people["alice"], now=clock.now())
+    set_policy("URGENT", by_channel(1, pigeons.name))
     return pigeons
 
 

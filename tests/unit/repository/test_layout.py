@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams": {"base", "domain", "store", "bus", "observability"},
     "actions": {"base", "config", "domain", "store", "bus", "content"},
     "ingest": {"base", "config", "domain", "store", "actions", "observability"},
-    "channels": {"base", "config", "domain", "store", "observability"},
+    "channels": {"base", "config", "domain", "store", "actions", "observability"},
     "maintenance": {"config", "store", "bus", "ingest"},
     "worker": {"base", "config", "domain", "store", "bus", "streams", "actions", "ingest", "observability", "channels"},
     "cli": {"base", "config", "domain", "store", "actions", "ingest", "maintenance"},

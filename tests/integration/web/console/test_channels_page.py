@@ -8,12 +8,12 @@ from broadcast.channels import escalation
 from broadcast.channels.email import EMAIL
 from broadcast.channels.outbox import Outbox
 from broadcast.domain import clock
-from broadcast.domain.message import Priority
 from broadcast.store import audit, deliveries, email_addresses
 from broadcast.store.database import db
 from broadcast.store.models import Delivery
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, load_actor, publish_message
+from tests.support.escalation import by_channel, set_policy
 from tests.support.mail_server import MailServer
 
 
@@ -28,7 +28,7 @@ def alice(client, app):
                 email_addresses.set_verified(
                     session, user_id, f"{name}@example.com", at=clock.now(), is_from_provider=False
                 )
-        channels.set_delays("email", {Priority.URGENT: 0}, by=load_actor("alice"), now=clock.now())
+        set_policy("URGENT", by_channel(0))
     return browser
 
 
@@ -109,20 +109,7 @@ def test_pause_holds_everything_until_it_is_resumed(app, alice):
         send_due()
         assert deliveries.measure_queue("email", now=clock.now()).waiting == 0
         actions = [entry.action for entry in audit.list_page(audit.AuditFilters(what="channel."), limit=9)]
-        assert actions == ["channel.resumed", "channel.paused", "channel.delays"]
-
-
-def test_delays_are_minutes_or_nothing(app, alice):
-    typed = {"URGENT": "5", "HIGH": " 60 ", "NORMAL": "", "LOW": ""}
-    assert "Saved." in alice.post("/console/channels/delays", data=typed, follow_redirects=True).text
-    with app.app_context():
-        assert deliveries.get_settings("email").delays == {"URGENT": 300, "HIGH": 3600}
-    for wrong in ("-1", "x", "1.5", "10081", "٣"):
-        response = alice.post("/console/channels/delays", data=typed | {"HIGH": wrong})
-        assert response.status_code == 422
-        assert "Type minutes from 0 to 10,080, or nothing." in response.text
-    with app.app_context():
-        assert deliveries.get_settings("email").delays == {"URGENT": 300, "HIGH": 3600}
+        assert actions == ["channel.resumed", "channel.paused"]
 
 
 def test_who_has_no_address_is_told_where_to_add_one(client):
