@@ -148,7 +148,15 @@ def make_app(settings: Settings, compiled: TemplateCache) -> Iterator:
 
 def _delete_all_rows() -> None:
     """Delete all rows of a server's database and reset the log. TRUNCATE recreates every file, which takes a second."""
-    kept_suffixes = ("_head", "_version", "_support", "_identity", "channel_settings", "email_pace")
+    kept_suffixes = (
+        "_head",
+        "_version",
+        "_support",
+        "_identity",
+        "channel_settings",
+        "email_pace",
+        "escalation_progress",
+    )
     tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept_suffixes)]
     with db.engine.begin() as connection:
         sequences = (
@@ -161,7 +169,10 @@ def _delete_all_rows() -> None:
             *(f"SELECT setval('{name}', 1, false)" for name in sequences),
             "UPDATE log_head SET seq = 0",
             "UPDATE email_pace SET next_at = NULL",
-            """UPDATE channel_settings SET planned_seq = 0, paused_at = NULL, problem = NULL, delays = '{"URGENT": 120}'""",
+            "UPDATE escalation_progress SET planned_seq = 0",
+            "DELETE FROM channel_settings",
+            "INSERT INTO escalation_policies (name, steps, default_for) VALUES ('Urgent',"
+            """ '[{"minutes": 2, "awaits": "SEEN", "channel": "email"}]', '["URGENT"]')""",
             f"UPDATE audit_head SET last_id = 0, hash = '{audit_hash.GENESIS_HASH}'",
         ]
         connection.exec_driver_sql(";".join(statements))

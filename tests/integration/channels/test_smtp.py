@@ -200,7 +200,7 @@ def test_outcome_of_a_lost_lease_is_not_recorded(people, escalate, mail_server):
 def test_paused_channel_keeps_its_queue(people, escalate, mail_server):
     publish_urgent(people)
     with write_transaction() as session:
-        session.get(deliveries.ChannelSettings, "email").paused_at = clock.now()
+        deliveries.get_settings_for_update(session, "email").paused_at = clock.now()
     escalate(125)
     assert mail_server.recipients == []
     assert [state for state, _ in read_outcomes()] == ["WAITING"] * 3
