@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from broadcast.actions import accounts, edits
+from broadcast.actions import accounts, edits, inbound_events
 from broadcast.channels import corrections
 from broadcast.channels.corrections import CorrectionOutbox
 from broadcast.channels.email import EMAIL
@@ -16,9 +16,11 @@ from broadcast.domain import clock
 from broadcast.store import corrections as stored_corrections
 from broadcast.store import deliveries, email_addresses
 from broadcast.store.database import db
-from broadcast.store.models import Delivery, RecallCorrection, User
+from broadcast.store.models import Broadcast, Delivery, RecallCorrection, User
 from broadcast.store.transactions import write_transaction
+from tests.integration.actions.test_inbound_events import ingest
 from tests.integration.channels.test_escalation import EVERYBODY, publish_urgent, recall, see
+from tests.support.inbound_records import build_cancel_event, build_cloud_event, build_structured_record
 
 
 @pytest.fixture
@@ -165,3 +167,16 @@ def test_paused_channel_sends_no_correction(people, escalate, correct, mail_serv
         deliveries.get_settings_for_update(session, "email").paused_at = clock.now()
     correct(126)
     assert list_corrected(mail_server) == []
+
+
+def test_recall_by_an_event_of_another_system_is_followed_too(people, correct, mail_server):
+    ingest_actor = inbound_events.get_ingest_actor(now=clock.now())
+    ingest(ingest_actor, build_structured_record(build_cloud_event("1")))
+    broadcast_id = db.session.scalar(sqlalchemy.select(Broadcast.id))
+    now = clock.now()
+    values = {"user_id": people["bob"].user_id, "channel": "email", "revision": 1, "message_id": "1.1.2.abc"}
+    with write_transaction() as session:
+        session.add(Delivery(broadcast_id=broadcast_id, state="SENT", due_at=now, attempts=1, created_at=now, **values))
+    ingest(ingest_actor, build_structured_record(build_cancel_event("1")))
+    correct(1)
+    assert list_corrected(mail_server) == ["bob@example.com"]
