@@ -44,7 +44,7 @@ def main() -> None:
 
 def _measure(programs: Path, database: str, url: str | None, options: argparse.Namespace) -> None:
     port, ticks = find_free_port(), Ticks(programs / f"ticks-{database}")
-    sink = subprocess.Popen([sys.executable, "-m", "bench.smtp_sink", str(port)])
+    sink = subprocess.Popen(["nice", "-n", "19", sys.executable, "-m", "bench.smtp_sink", str(port)])
     os.sched_setaffinity(sink.pid, {1})
     email = {"EMAIL_URL": f"smtp://127.0.0.1:{port}?starttls=no", "EMAIL_FROM": "broadcast@example.com"}
     folder = programs / f"mail-{database}"

@@ -117,6 +117,11 @@ class EmailChannel:
         content = headers + _encode_headers(mail) + content_type + body
         return self._transport.send(content, self._sender, address, message_id)
 
+    def compile_templates(self) -> None:
+        """Compile what the first mail would wait for, and every stream of the worker with it: 0.2 s. For a thread."""
+        for template in self._templates.list_templates(filter_func=lambda name: name.startswith("mail/")):
+            self._templates.get_template(template)
+
     def send_confirmation(self, user_id: int, address: str) -> Outcome:
         """Send the link that proves that this address is the user's."""
         url = self.links.build_confirm_url(user_id, address)

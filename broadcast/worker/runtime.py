@@ -131,6 +131,7 @@ class Runtime:
             loops[name] = partial(self._repeat, name, _CHANNEL_INTERVAL_SECONDS, outbox.run_once)
         if self.bridge:
             loops["kafka"] = self.bridge.run
+        gevent.get_hub().threadpool.spawn(EMAIL.of(self.app).compile_templates)
         for name, loop in loops.items():
             context = contextvars.copy_context()  # gevent.spawn does not inherit it, and the logger binds there
             self._greenlets.append(gevent.spawn(context.run, self._supervise, name, loop))
