@@ -2,9 +2,12 @@
 
 The host name is resolved once, and the connection goes to an address that was checked: there is no second look-up that
 could answer differently. Redirects are not followed, and no proxy is used.
+
+Many requests to the same host share connections through a `ConnectionPool`.
 """
 
 import io
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -21,6 +24,7 @@ MAX_URL_CHARACTERS = 2000
 TIMEOUT_SECONDS = 20.0
 _CONNECT_TIMEOUT_SECONDS = 5.0  # for each address of the host
 _MAX_ADDRESSES = 4
+_MAX_IDLE_SECONDS = 10.0
 _MAX_ANSWER_BYTES = 64 * 1024  # with its headers
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _MIN_FREE_PORT = 1024  # below are mail, SSH and the like, which no HTTP server uses
@@ -53,6 +57,26 @@ class Response(NamedTuple):
     body: bytes
 
 
+class ConnectionPool:
+    """Connections that have been used, kept for some seconds. They lead to addresses that were checked."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, str, int], list[tuple[socket.socket, float]]] = {}
+
+    def take(self, target: Target) -> socket.socket | None:
+        """A connection to this host, if there is one. The server may have closed it meanwhile."""
+        idle = self._idle.get(target[:3], [])
+        while idle:
+            connection, used_at = idle.pop()
+            if time.monotonic() - used_at < _MAX_IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    def give_back(self, target: Target, connection: socket.socket) -> None:
+        self._idle.setdefault(target[:3], []).append((connection, time.monotonic()))
+
+
 def post(
     url: str,
     *,
@@ -60,20 +84,21 @@ def post(
     headers: Mapping[str, str],
     may_be_private: bool = False,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    pool: ConnectionPool | None = None,
 ) -> Response:
     """Send one request and read its answer, whatever its status, in `timeout_seconds` altogether.
 
-    `may_be_private` allows plain HTTP, and addresses of the internal network. Raises AddressRefused, RequestFailed.
+    `may_be_private` allows plain HTTP, and addresses of the internal network. With `pool`, a request whose connection
+    was closed meanwhile is sent again, so that it may arrive twice. Raises AddressRefused, RequestFailed.
     """
     target = parse_url(url, may_be_private=may_be_private)
     with gevent.Timeout(timeout_seconds, False):
+        if kept := pool and pool.take(target):
+            with suppress(OSError, HTTPException):
+                return _exchange(target, kept, body, headers, pool)
         addresses = _resolve(target, may_be_private=may_be_private)
         try:
-            connection = _connect(target, addresses)
-            try:
-                return _exchange(target, connection, body, headers)
-            finally:
-                connection.close()
+            return _exchange(target, _connect(target, addresses), body, headers, pool)
         except ssl.SSLCertVerificationError as problem:
             raise RequestFailed(
                 f"The certificate of {target.host} is not valid: {problem.verify_message}."
@@ -146,6 +171,7 @@ def _connect(target: Target, addresses: list[str]) -> socket.socket:
             problem = refused
             continue
         connection.settimeout(None)  # the whole request has a limit
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # head and body are two writes
         if target.scheme == "http":
             return connection
         try:
@@ -161,17 +187,33 @@ def _make_tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _exchange(target: Target, connection: socket.socket, body: bytes, headers: Mapping[str, str]) -> Response:
-    client = HTTPConnection(target.host, target.port)
-    client.default_port = _DEFAULT_PORTS[target.scheme]  # which the header Host leaves out
-    client.sock = connection
-    client.request("POST", target.path, body, {"Connection": "close"} | dict(headers))
-    answer, content = HTTPResponse(_BoundedReader(connection), method="POST"), b""
-    answer.begin()
-    with suppress(IncompleteRead):  # cut
-        while part := answer.read1(_MAX_ANSWER_BYTES):
-            content += part
-    return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
+def _exchange(
+    target: Target,
+    connection: socket.socket,
+    body: bytes,
+    headers: Mapping[str, str],
+    pool: ConnectionPool | None,
+) -> Response:
+    """Send the request and read the answer. The connection is closed, or goes to the pool if it can be used again."""
+    can_be_kept = False
+    try:
+        client = HTTPConnection(target.host, target.port)
+        client.default_port = _DEFAULT_PORTS[target.scheme]  # which the header Host leaves out
+        client.sock = connection
+        client.request("POST", target.path, body, ({} if pool else {"Connection": "close"}) | dict(headers))
+        answer, content = HTTPResponse(_BoundedReader(connection), method="POST"), b""
+        answer.begin()
+        with suppress(IncompleteRead):  # cut
+            while part := answer.read1(_MAX_ANSWER_BYTES):
+                content += part
+        is_whole = answer.getheader("Content-Length") == str(len(content))
+        can_be_kept = pool is not None and is_whole and not answer.will_close
+        return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
+    finally:
+        if can_be_kept:
+            pool.give_back(target, connection)
+        else:
+            connection.close()
 
 
 class _BoundedReader(io.RawIOBase):

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broadcast.channels import outgoing_http
-from broadcast.channels.outgoing_http import AddressRefused, RequestFailed, Target, parse_url, post
+from broadcast.channels.outgoing_http import AddressRefused, ConnectionPool, RequestFailed, Target, parse_url, post
 from tests.support.raw_server import run_raw_server, send_bytes
 
 OK = send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRetry-After: 7\r\n\r\nhi")
@@ -147,6 +147,29 @@ def test_request_and_answer():
     lines = requests[0].decode().split("\r\n")
     assert lines[0] == "POST /hook?a=1 HTTP/1.1"
     assert {f"Host: 127.0.0.1:{port}", "X-One: 1", "Content-Length: 2", "Connection: close"} <= set(lines)
+
+
+def answer_twice(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1\n")
+    if client.recv(65536):
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n2\n")
+
+
+def test_requests_of_a_pool_share_a_connection_until_the_server_closes_it():
+    pool = ConnectionPool()
+    with run_raw_server(answer_twice) as (port, requests):
+        bodies = [post_locally(port, pool=pool).body for _ in range(3)]
+    assert bodies == [b"1\n", b"2\n", b"1\n"]
+    assert len(requests) == 2  # of each connection the first is noted
+    assert b"Connection:" not in requests[0]
+
+
+@pytest.mark.parametrize("head", [b"Connection: close\r\nContent-Length: 2", b"Content-Length: 3", b"X: y"])
+def test_connection_whose_answer_does_not_end_by_its_length_is_not_used_again(head):
+    pool = ConnectionPool()
+    with run_raw_server(send_bytes(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\nhi")) as (port, _):
+        post_locally(port, pool=pool)
+        assert pool.take(parse_url(f"http://127.0.0.1:{port}", may_be_private=True)) is None
 
 
 def test_redirect_is_returned_and_not_followed():
