@@ -47,6 +47,8 @@ def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
     """Delete what `policy` no longer keeps; return how much. Two workers may run at once. Lets other greenlets run."""
     deleted = DeletedCounts()
     try:
+        for _ in _run_in_slices(retention.delete_unused_subscriptions):
+            pass
         if policy.log_days:
             cutoff = now - timedelta(days=policy.log_days)
             for deleted_rows in _run_in_slices(lambda session: retention.delete_log_events(session, before=cutoff)):

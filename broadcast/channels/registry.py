@@ -9,12 +9,13 @@ from flask import Flask
 from broadcast.base.app_parts import AppPart
 from broadcast.channels.email import EMAIL, EmailChannel
 from broadcast.channels.protocol import Channel
+from broadcast.channels.push import PUSH, PushChannel
 from broadcast.config.settings import Settings
 
 
 def build_channels(app: Flask, settings: Settings) -> Mapping[str, Channel]:
     """Every channel by its name, in the order in which pages show them."""
-    channels: list[Channel] = [EMAIL.attach(app, EmailChannel(app, settings))]
+    channels: list[Channel] = [PUSH.attach(app, PushChannel(settings)), EMAIL.attach(app, EmailChannel(app, settings))]
     return {channel.name: channel for channel in channels}
 
 

@@ -1,8 +1,8 @@
 """What alerts a user wants, and when. An alert is a toast, a banner, a dialog, a desktop notification or a sound.
 
 Preferences never affect the message itself: it is in the inbox at once, whatever is muted or held back. Only URGENT
-messages override quiet hours, do not disturb, mutes and the minimum priority. No message overrides `email`, from which
-priority a user wants e-mail about what they have not seen.
+messages override quiet hours, do not disturb, mutes and the minimum priority. No message overrides `email` and `push`,
+from which priority a user wants these about what they have not seen.
 """
 
 import re
@@ -21,7 +21,7 @@ MAX_MUTED_CATEGORIES = 100
 MAX_DO_NOT_DISTURB = timedelta(days=31)
 THEMES = ("system", "light", "dark")
 READING_MODES = ("automatic", "manual")
-NO_EMAIL = "NEVER"
+NEVER = "NEVER"
 _CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 _QUIET_LOOKAHEAD_DAYS = 8  # sent to a page; it reconnects many times within these days
 
@@ -41,7 +41,7 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """`time_zone` is "" (UTC) until the user or their browser has set it. `email` None: never."""
+    """`time_zone` is "" (UTC) until the user or their browser has set it. `email` and `push` None: never."""
 
     muted_categories: tuple[str, ...] = ()
     minimum_priority: Priority = Priority.LOW
@@ -54,6 +54,7 @@ class Preferences:
     keys: bool = True
     reading: str = "automatic"
     email: Priority | None = Priority.LOW
+    push: Priority | None = Priority.LOW
 
     def is_alert_muted(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
         """Whether such a message never raises an alert. `mandatory` are categories that nobody can mute."""
@@ -64,7 +65,16 @@ class Preferences:
 
     def wants_email(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
         """Whether such a message may be sent to them by e-mail."""
-        if self.email is None or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[self.email]:
+        return self._is_wanted_from(self.email, priority, category, mandatory)
+
+    def wants_push(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
+        """Whether such a message may be pushed to their browsers."""
+        return self._is_wanted_from(self.push, priority, category, mandatory)
+
+    def _is_wanted_from(
+        self, minimum: Priority | None, priority: str, category: str | None, mandatory: Collection[str]
+    ) -> bool:
+        if minimum is None or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[minimum]:
             return False
         return not self.is_alert_muted(priority=priority, category=category, mandatory=mandatory)
 
@@ -98,7 +108,8 @@ class Preferences:
             "mutedCategories": list(self.muted_categories),
             "quietHours": self.quiet_hours and self.quiet_hours.to_json(),
             "doNotDisturbUntil": clock.to_rfc3339(self.do_not_disturb_until),
-            "email": self.email or NO_EMAIL,
+            "email": self.email or NEVER,
+            "push": self.push or NEVER,
         }
 
 
@@ -154,13 +165,13 @@ def _parse_priority(value: Any) -> Priority:
         raise ValueError(f"The priority must be one of {', '.join(Priority)}.") from None
 
 
-def _parse_email_priority(value: Any) -> Priority | None:
-    if value == NO_EMAIL:
+def _parse_channel_priority(label: str, value: Any) -> Priority | None:
+    if value == NEVER:
         return None
     try:
         return Priority(value)
     except ValueError:
-        raise ValueError(f"E-mail must be one of {', '.join([NO_EMAIL, *Priority])}.") from None
+        raise ValueError(f"{label} must be one of {', '.join([NEVER, *Priority])}.") from None
 
 
 def _parse_quiet_hours(value: Any) -> QuietHours:
@@ -210,5 +221,6 @@ _FIELDS = {
     "sound": ("sound", _parse_bool),
     "keys": ("keys", _parse_bool),
     "reading": ("reading", partial(_parse_choice, READING_MODES)),
-    "email": ("email", _parse_email_priority),
+    "email": ("email", partial(_parse_channel_priority, "E-mail")),
+    "push": ("push", partial(_parse_channel_priority, "Push")),
 }

@@ -12,7 +12,16 @@ from sqlalchemy.orm import Session
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import db
 from broadcast.store.engine import RUN_IN_THREAD
-from broadcast.store.models import Broadcast, Delivery, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
+from broadcast.store.models import (
+    Broadcast,
+    Delivery,
+    EarlierAcknowledgement,
+    LogEvent,
+    PushSubscription,
+    Receipt,
+    RevisionText,
+    UserSession,
+)
 from broadcast.store.models.ingest import InboundEventSample
 
 BATCH_ROWS = 500  # rows per transaction
@@ -37,6 +46,12 @@ def delete_log_events(session: Session, *, before: datetime) -> int:
 def delete_samples(session: Session, *, before: datetime) -> int:
     """Delete event samples of sources that sent nothing since, at most BATCH_ROWS; return how many."""
     return _delete_batch(session, InboundEventSample.__table__, InboundEventSample.at < before)
+
+
+def delete_unused_subscriptions(session: Session) -> int:
+    """Delete push subscriptions of ended sessions, at most BATCH_ROWS; return how many."""
+    ended_session_ids = select(UserSession.id).where(UserSession.ended_at.is_not(None))
+    return _delete_batch(session, PushSubscription.__table__, PushSubscription.session_id.in_(ended_session_ids))
 
 
 def list_ended_ids(*, before: datetime, must_have_receipts: bool = False) -> list[int]:

@@ -29,6 +29,7 @@ from broadcast.store.models import (
     LinkedIdentity,
     MembershipVersion,
     Mute,
+    PushSubscription,
     Role,
     UndoStep,
     User,
@@ -279,7 +280,17 @@ def anonymize(session: Session, user: User, *, at: datetime) -> None:
     The row itself stays, for receipts, broadcasts and the audit; its username becomes available again.
     """
     _replace_username_by_id(session, user)
-    for table in (UserSession, ApiToken, LinkedIdentity, UndoStep, IdempotencyKey, Invitation, EmailAddress, Delivery):
+    for table in (
+        PushSubscription,
+        UserSession,
+        ApiToken,
+        LinkedIdentity,
+        UndoStep,
+        IdempotencyKey,
+        Invitation,
+        EmailAddress,
+        Delivery,
+    ):
         session.execute(delete(table).where(table.user_id == user.id).execution_options(synchronize_session=False))
     set_preferences(session, user.id, Preferences())
     user.username, user.name, user.password_hash = f"#{user.id}", FORMER_USER_NAME, None

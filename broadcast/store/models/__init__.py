@@ -36,6 +36,7 @@ from broadcast.store.models.channels import (
     EscalationPolicy,
     EscalationProgress,
     EscalationStep,
+    PushSubscription,
 )
 from broadcast.store.models.users import (
     ApiToken,

@@ -130,3 +130,23 @@ class EmailAddress(db.Model):
     pending_since: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]
     problem: Mapped[str | None] = mapped_column(String(300))
+
+
+class PushSubscription(db.Model):
+    """A browser in which a user has turned push messages on. `p256dh` and `auth` are its keys, `agent` its User-Agent.
+
+    It is used as long as the session that registered it last has not been ended: by signing out, by somebody else, or
+    with the account.
+    """
+
+    __tablename__ = "push_subscriptions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    session_id: Mapped[int] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), index=True)
+    endpoint: Mapped[str] = mapped_column(String(1000), unique=True)
+    p256dh: Mapped[str] = mapped_column(String(88))
+    auth: Mapped[str] = mapped_column(String(24))
+    agent: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]

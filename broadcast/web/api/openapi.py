@@ -12,7 +12,7 @@ from broadcast.config.settings import SETTINGS
 from broadcast.domain import message
 from broadcast.domain.message import Priority, RoleMatch, TargetType
 from broadcast.domain.overdue_schedules import DecisionReason
-from broadcast.domain.preferences import NO_EMAIL
+from broadcast.domain.preferences import NEVER
 from broadcast.store import broadcasts, inbox
 from broadcast.web.core.identity import allow
 from broadcast.web.core.request_parsing import MAX_PAGE_SIZE
@@ -87,6 +87,11 @@ def _or_null(schema: Schema) -> Schema:
 def _text(max_length: int | None = None, min_length: int = 0) -> Schema:
     limits = {"minLength": min_length, "maxLength": max_length}
     return {"type": "string"} | {name: value for name, value in limits.items() if value}
+
+
+def _channel_priority(what: str) -> Schema:
+    names = [NEVER, *(priority.value for priority in Priority)]
+    return {"enum": names, "description": f"From which priority on you want {what} about messages you have not seen."}
 
 
 _BOOLEAN = {"type": "boolean"}
@@ -172,10 +177,7 @@ _SCHEMAS: dict[str, Schema] = {
     ),
     "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_BROADCAST_FIELDS)]},
     "Preferences": _object(
-        email={
-            "enum": [NO_EMAIL, *(priority.value for priority in Priority)],
-            "description": "From which priority on you want e-mail about messages you have not seen.",
-        }
+        email=_channel_priority("e-mail"), push=_channel_priority("push messages"),
     ),
     "Event": _ANY_OBJECT | {"description": "A CloudEvent, structured; see docs/events.md."},
 }  # fmt: skip

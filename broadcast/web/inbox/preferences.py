@@ -87,6 +87,7 @@ def _read_form() -> dict:
         "keys": bool(form.get("keys")),
         "reading": form.get("reading", "automatic"),
         "email": form.get("email", "LOW"),
+        "push": form.get("push", "LOW"),
     }
 
 

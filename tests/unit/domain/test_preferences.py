@@ -63,6 +63,7 @@ def test_what_is_written_is_read_back():
     given = NIGHT | {
         "mutedCategories": ["News"], "minimumPriority": "HIGH", "doNotDisturbUntil": "2026-11-25T13:00:00.000Z",
         "theme": "dark", "desktop": True, "sound": True, "keys": False, "reading": "manual", "email": "HIGH",
+        "push": "URGENT",
     }  # fmt: skip
     wanted = parse_preferences(given, now=NOW)
     assert wanted.to_json() == given
