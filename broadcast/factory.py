@@ -35,7 +35,7 @@ from broadcast.web.api import dead_letters as api_dead_letters
 from broadcast.web.api import events as api_events
 from broadcast.web.api import inbox as api_inbox
 from broadcast.web.api import openapi
-from broadcast.web.auth import account, email_links, login, setup
+from broadcast.web.auth import account, email_links, login, push, setup
 from broadcast.web.auth.oidc import OIDC_PROVIDER, OidcProvider
 from broadcast.web.console import analytics, audit
 from broadcast.web.console.users import invitations, roles, tokens
@@ -68,6 +68,7 @@ _PAGES = (
     setup,
     account,
     email_links,
+    push,
     inbox_pages,
     inbox_actions,
     preferences,

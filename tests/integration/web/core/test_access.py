@@ -29,6 +29,8 @@ OPEN = {
     "/metrics",
     "/api/openapi.json",
     "/embed.js",
+    "/manifest.webmanifest",
+    "/service-worker.js",
 }  # metrics: to this machine, which the test client is
 PERSONS = ("/inbox", "/preferences", "/api/user/", "/api/sse/", "/logout")
 ACCOUNT = "/account"
