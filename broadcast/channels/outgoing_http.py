@@ -1,0 +1,195 @@
+"""POST requests to addresses that users have typed, without giving them a way into the internal network.
+
+The host name is resolved once, and the connection goes to an address that was checked: there is no second look-up that
+could answer differently. Redirects are not followed, and no proxy is used.
+"""
+
+import io
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from string import punctuation
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+import gevent
+from gevent import socket, ssl
+
+MAX_URL_CHARACTERS = 2000
+TIMEOUT_SECONDS = 20.0
+_CONNECT_TIMEOUT_SECONDS = 5.0  # for each address of the host
+_MAX_ADDRESSES = 4
+_MAX_ANSWER_BYTES = 64 * 1024  # with its headers
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_MIN_FREE_PORT = 1024  # below are mail, SSH and the like, which no HTTP server uses
+_NAT64, _6TO4, _GLOBAL_UNICAST = IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16"), IPv6Network("2000::/3")
+_6TO4_RELAYS = IPv4Network("192.88.99.0/24")
+
+
+class AddressRefused(Exception):
+    """Nothing is sent to this URL, and never will be. The message is a sentence for users."""
+
+
+class RequestFailed(Exception):
+    """There is no answer: it may work later. The message is a sentence for users."""
+
+
+class Target(NamedTuple):
+    """A URL in the form in which it is requested. `host` is in ASCII, `path` has the query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+
+class Response(NamedTuple):
+    """The names of `headers` are in lower case. `body` is cut where the answer is too long."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def post(
+    url: str,
+    *,
+    body: bytes,
+    headers: Mapping[str, str],
+    may_be_private: bool = False,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Response:
+    """Send one request and read its answer, whatever its status, in `timeout_seconds` altogether.
+
+    `may_be_private` allows plain HTTP, and addresses of the internal network. Raises AddressRefused, RequestFailed.
+    """
+    target = parse_url(url, may_be_private=may_be_private)
+    with gevent.Timeout(timeout_seconds, False):
+        addresses = _resolve(target, may_be_private=may_be_private)
+        try:
+            connection = _connect(target, addresses)
+            try:
+                return _exchange(target, connection, body, headers)
+            finally:
+                connection.close()
+        except ssl.SSLCertVerificationError as problem:
+            raise RequestFailed(
+                f"The certificate of {target.host} is not valid: {problem.verify_message}."
+            ) from problem
+        except HTTPException as problem:
+            raise RequestFailed(f"{target.host} did not answer in HTTP.") from problem
+        except OSError as problem:
+            reason = problem.strerror or str(problem) or type(problem).__name__
+            raise RequestFailed(f"{target.host} cannot be reached: {reason}.") from problem
+    raise RequestFailed(f"{target.host} did not answer within {timeout_seconds:g} seconds.")
+
+
+def parse_url(url: str, *, may_be_private: bool = False) -> Target:
+    """What to request for a URL. Its host is not resolved. Raises AddressRefused."""
+    if len(url) > MAX_URL_CHARACTERS:
+        raise AddressRefused(f"The address is longer than {MAX_URL_CHARACTERS:,} characters.")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise AddressRefused("The address has a space or another character that no address has.")
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").rstrip(".").encode("idna").decode()
+        port = _DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
+    except ValueError:
+        raise AddressRefused("This is not an address, as its host or its port is not valid.") from None
+    if parts.scheme != "https" and not (may_be_private and parts.scheme == "http"):
+        raise AddressRefused("The address must begin with https://.")
+    if not host:
+        raise AddressRefused("The address has no host.")
+    if "@" in parts.netloc:
+        raise AddressRefused("The address must not contain a user name or a password.")
+    if port != _DEFAULT_PORTS[parts.scheme] and port < _MIN_FREE_PORT:
+        raise AddressRefused(
+            f"Port {port} is not one of {parts.scheme}. Leave it out, or use one from {_MIN_FREE_PORT}."
+        )
+    path = quote(parts.path or "/", safe=punctuation) + (parts.query and f"?{quote(parts.query, safe=punctuation)}")
+    return Target(parts.scheme, host, port, path)
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is one of the public internet. What IPv6 embeds is judged by the IPv4 address that it reaches."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            return is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+        return address.is_global and address in _GLOBAL_UNICAST and address not in _6TO4
+    return address.is_global and not address.is_multicast and address not in _6TO4_RELAYS
+
+
+def _resolve(target: Target, *, may_be_private: bool) -> list[str]:
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except OSError as problem:
+        raise RequestFailed(f"The host {target.host} cannot be found: {problem.strerror or problem}.") from problem
+    except UnicodeError:
+        raise AddressRefused("This is not an address, as its host is not valid.") from None
+    addresses = list(dict.fromkeys(str(address) for *_, (address, *_) in found))
+    if not may_be_private and any(not is_public(ip_address(address)) for address in addresses):
+        raise AddressRefused(f"{target.host} is an address of an internal network, where nothing is sent to.")
+    return addresses[:_MAX_ADDRESSES]
+
+
+def _connect(target: Target, addresses: list[str]) -> socket.socket:
+    """Connect to the first address that answers. Raises OSError."""
+    problem: OSError = OSError("it has no address")
+    for address in addresses:
+        try:
+            connection = socket.create_connection((address, target.port), timeout=_CONNECT_TIMEOUT_SECONDS)
+        except OSError as refused:
+            problem = refused
+            continue
+        connection.settimeout(None)  # the whole request has a limit
+        if target.scheme == "http":
+            return connection
+        try:
+            return _make_tls_context().wrap_socket(connection, server_hostname=target.host)
+        except BaseException:
+            connection.close()
+            raise
+    raise problem
+
+
+@cache
+def _make_tls_context() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def _exchange(target: Target, connection: socket.socket, body: bytes, headers: Mapping[str, str]) -> Response:
+    client = HTTPConnection(target.host, target.port)
+    client.default_port = _DEFAULT_PORTS[target.scheme]  # which the header Host leaves out
+    client.sock = connection
+    client.request("POST", target.path, body, {"Connection": "close"} | dict(headers))
+    answer, content = HTTPResponse(_BoundedReader(connection), method="POST"), b""
+    answer.begin()
+    with suppress(IncompleteRead):  # cut
+        while part := answer.read1(_MAX_ANSWER_BYTES):
+            content += part
+    return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads a connection for http.client, to its end or for _MAX_ANSWER_BYTES. Lets other greenlets run at each read: a
+    fast server could otherwise keep a worker busy, as with interim answers without end.
+    """
+
+    def __init__(self, connection: socket.socket):
+        self._connection, self._left = connection, _MAX_ANSWER_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        gevent.sleep(0)
+        count = self._connection.recv_into(buffer, min(len(buffer), self._left)) if self._left else 0
+        self._left -= count
+        return count
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
