@@ -10,39 +10,23 @@ from contextlib import suppress
 from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from string import punctuation
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
 
 import gevent
 from gevent import socket, ssl
 
-MAX_URL_CHARACTERS = 2000
+from broadcast.domain.outgoing_url import DEFAULT_PORTS, AddressRefused, Target, parse_url
+
 TIMEOUT_SECONDS = 20.0
 _CONNECT_TIMEOUT_SECONDS = 5.0  # for each address of the host
 _MAX_ADDRESSES = 4
 _MAX_ANSWER_BYTES = 64 * 1024  # with its headers
-_DEFAULT_PORTS = {"https": 443, "http": 80}
-_MIN_FREE_PORT = 1024  # below are mail, SSH and the like, which no HTTP server uses
 _NAT64, _6TO4, _GLOBAL_UNICAST = IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16"), IPv6Network("2000::/3")
 _6TO4_RELAYS = IPv4Network("192.88.99.0/24")
 
 
-class AddressRefused(Exception):
-    """Nothing is sent to this URL, and never will be. The message is a sentence for users."""
-
-
 class RequestFailed(Exception):
     """There is no answer: it may work later. The message is a sentence for users."""
-
-
-class Target(NamedTuple):
-    """A URL in the form in which it is requested. `host` is in ASCII, `path` has the query."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
 
 
 class Response(NamedTuple):
@@ -84,32 +68,6 @@ def post(
             reason = problem.strerror or str(problem) or type(problem).__name__
             raise RequestFailed(f"{target.host} cannot be reached: {reason}.") from problem
     raise RequestFailed(f"{target.host} did not answer within {timeout_seconds:g} seconds.")
-
-
-def parse_url(url: str, *, may_be_private: bool = False) -> Target:
-    """What to request for a URL. Its host is not resolved. Raises AddressRefused."""
-    if len(url) > MAX_URL_CHARACTERS:
-        raise AddressRefused(f"The address is longer than {MAX_URL_CHARACTERS:,} characters.")
-    if not url.isprintable() or " " in url or "\\" in url:
-        raise AddressRefused("The address has a space or another character that no address has.")
-    try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").rstrip(".").encode("idna").decode()
-        port = _DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
-    except ValueError:
-        raise AddressRefused("This is not an address, as its host or its port is not valid.") from None
-    if parts.scheme != "https" and not (may_be_private and parts.scheme == "http"):
-        raise AddressRefused("The address must begin with https://.")
-    if not host:
-        raise AddressRefused("The address has no host.")
-    if "@" in parts.netloc:
-        raise AddressRefused("The address must not contain a user name or a password.")
-    if port != _DEFAULT_PORTS[parts.scheme] and port < _MIN_FREE_PORT:
-        raise AddressRefused(
-            f"Port {port} is not one of {parts.scheme}. Leave it out, or use one from {_MIN_FREE_PORT}."
-        )
-    path = quote(parts.path or "/", safe=punctuation) + (parts.query and f"?{quote(parts.query, safe=punctuation)}")
-    return Target(parts.scheme, host, port, path)
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -163,7 +121,7 @@ def _make_tls_context() -> ssl.SSLContext:
 
 def _exchange(target: Target, connection: socket.socket, body: bytes, headers: Mapping[str, str]) -> Response:
     client = HTTPConnection(target.host, target.port)
-    client.default_port = _DEFAULT_PORTS[target.scheme]  # which the header Host leaves out
+    client.default_port = DEFAULT_PORTS[target.scheme]  # which the header Host leaves out
     client.sock = connection
     client.request("POST", target.path, body, {"Connection": "close"} | dict(headers))
     answer, content = HTTPResponse(_BoundedReader(connection), method="POST"), b""

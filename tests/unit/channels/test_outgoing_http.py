@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broadcast.channels import outgoing_http
-from broadcast.channels.outgoing_http import AddressRefused, RequestFailed, Target, parse_url, post
+from broadcast.channels.outgoing_http import AddressRefused, RequestFailed, post
+from broadcast.domain.outgoing_url import Target, parse_url
 from tests.support.raw_server import run_raw_server, send_bytes
 
 OK = send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRetry-After: 7\r\n\r\nhi")
