@@ -53,6 +53,8 @@ def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
                 deleted.events += deleted_rows
             for deleted_rows in _run_in_slices(lambda session: retention.delete_samples(session, before=cutoff)):
                 deleted.samples += deleted_rows
+            for _ in _run_in_slices(lambda session: retention.delete_webhook_deliveries(session, before=cutoff)):
+                pass
         if policy.receipts_days:
             cutoff = now - timedelta(days=policy.receipts_days)
             while ids := retention.list_ended_ids(before=cutoff, must_have_receipts=True):

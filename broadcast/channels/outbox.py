@@ -119,7 +119,7 @@ class Outbox:
                 self._finish(session, delivery, "FAILED", reason, now)
             case Retry():
                 metrics.delivery_outcomes.labels(self.channel.name, "retried").inc()
-                due_at = now + timedelta(seconds=_compute_delay(outcome, delivery.attempts))
+                due_at = now + timedelta(seconds=compute_delay(outcome, delivery.attempts))
                 deliveries.postpone(session, delivery, due_at, reason=outcome.reason)
             case Gone() | Refused():
                 if isinstance(outcome, Gone):
@@ -158,7 +158,7 @@ def _decide(
     return Message(delivery.message_id, card, recipient.user_id, recipient.name, recipient.address)
 
 
-def _compute_delay(outcome: Retry, attempts: int) -> float:
+def compute_delay(outcome: Retry, attempts: int) -> float:
     """Seconds until the next attempt: twice as long each time, with jitter. A server that is down holds nothing up for
     long: as soon as it is back, everything goes out.
     """

@@ -159,6 +159,9 @@ class Settings(SignInSettings, KafkaSettings, EmailSettings):
     replay_events: int = Field(10000, ge=1, le=100000)
     """Newest events kept in memory. A cursor further back is served from the log, up to 200 events; then RESET."""
 
+    webhook_private_addresses: bool = False
+    """1 lets webhooks go to addresses of the internal network, and by plain HTTP."""
+
     event_rules: Path | None = None
     """TOML file with the source rules; without it, only the contract applies."""
     event_rules_default: Literal["refuse", "allow"] = "refuse"

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.orm import Session
 
+from broadcast.store import outbox_rows
 from broadcast.store.database import MAX_IN_VALUES, db
 from broadcast.store.models import Broadcast, ChannelSettings, Delivery, User
-
-MAX_REASON_CHARACTERS = 300
 
 
 class ClaimedDelivery(NamedTuple):
@@ -52,19 +51,17 @@ def get_settings(channel: str) -> ChannelSettings:
 
 
 def has_due(channel: str, *, now: datetime) -> bool:
-    return db.session.scalar(select(_select_due(channel, now).exists()))
+    return db.session.scalar(select(exists().where(*_due_conditions(channel, now))))
 
 
-def _select_due(channel: str, now: datetime) -> Select:
-    return select(Delivery.id).where(Delivery.channel == channel, Delivery.state == "WAITING", Delivery.due_at <= now)
+def _due_conditions(channel: str, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return Delivery.channel == channel, Delivery.state == "WAITING", Delivery.due_at <= now
 
 
 def claim(session: Session, channel: str, *, now: datetime, until: datetime, limit: int) -> list[ClaimedDelivery]:
     """Claim due deliveries until `until`: a worker that dies leaves them to the others from then on."""
-    query = select(Delivery).where(Delivery.id.in_(_select_due(channel, now).order_by(Delivery.due_at).limit(limit)))
-    rows = session.scalars(query.with_for_update(skip_locked=True)).all()
-    for row in rows:
-        row.attempts, row.due_at = row.attempts + 1, until
+    conditions = _due_conditions(channel, now)
+    rows = outbox_rows.claim(session, Delivery, conditions, order_by=Delivery.due_at, until=until, limit=limit)
     return [
         ClaimedDelivery(
             row.id,
@@ -82,28 +79,21 @@ def claim(session: Session, channel: str, *, now: datetime, until: datetime, lim
 
 def finish(session: Session, claimed: ClaimedDelivery, state: str, *, at: datetime, reason: str | None = None) -> None:
     """Record the outcome of a claimed delivery, unless the lease ended and another worker has claimed it since."""
-    _update(session, claimed, state=state, ended_at=at, reason=reason and reason[:MAX_REASON_CHARACTERS])
+    values = {"state": state, "ended_at": at, "reason": outbox_rows.trim_reason(reason)}
+    outbox_rows.update_claimed(session, Delivery, claimed.id, claimed.attempts, **values)
 
 
 def postpone(session: Session, claimed: ClaimedDelivery, due_at: datetime, *, reason: str | None = None) -> None:
     """Give a claimed delivery back, to be sent at `due_at`."""
-    _update(session, claimed, due_at=due_at, reason=(reason or claimed.problem or "")[:MAX_REASON_CHARACTERS] or None)
-
-
-def _update(session: Session, claimed: ClaimedDelivery, **values: Any) -> None:
-    is_still_claimed = (
-        Delivery.id == claimed.id,
-        Delivery.state == "WAITING",
-        Delivery.attempts == claimed.attempts,
-    )
-    session.execute(update(Delivery.__table__).where(*is_still_claimed).values(values))
+    values = {"due_at": due_at, "reason": outbox_rows.trim_reason(reason or claimed.problem)}
+    outbox_rows.update_claimed(session, Delivery, claimed.id, claimed.attempts, **values)
 
 
 def set_problem(session: Session, channel: str, problem: str | None, *, at: datetime) -> None:
     """Record that the channel's server takes nothing and why, or that it works again (None)."""
     row = session.get(ChannelSettings, channel)
     row.failing_since = problem and (row.failing_since or at)
-    row.problem = problem and problem[:MAX_REASON_CHARACTERS]
+    row.problem = outbox_rows.trim_reason(problem)
 
 
 def measure_queue(channel: str, *, now: datetime) -> QueueState:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from broadcast.domain.events import EventType
 from broadcast.domain.lifecycle import Status
 from broadcast.domain.preferences import Preferences, parse_stored_preferences
-from broadcast.store import audiences, receipt_steps
+from broadcast.store import audiences, receipt_steps, webhooks
 from broadcast.store.database import ROW_LOCK, build_insert, db
 from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import (
@@ -126,6 +126,7 @@ def plan_batch(
         session.execute(build_insert(session, Delivery.__table__).on_conflict_do_nothing(), rows)
     if len(recipients) < USERS_PER_BATCH:
         step.planned_at = now
+        webhooks.record_escalation(session, step, at=now)
         return False
     step.planned_user_id = recipients[-1].user_id
     return True

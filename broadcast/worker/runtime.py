@@ -11,6 +11,7 @@
     gauges      current values → /metrics
     escalation  who has not seen a broadcast → the outbox
     outbox      the outbox → the mail server
+    webhooks    the log → the endpoints of webhooks
     kafka       inbound events → broadcasts, if there are brokers
 
 A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again.
@@ -43,6 +44,7 @@ from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failur
 from broadcast.channels import escalation
 from broadcast.channels.email import EMAIL, EmailChannel
 from broadcast.channels.outbox import Outbox
+from broadcast.channels.webhooks import WEBHOOKS
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.ingest.kafka.bridge import KafkaBridge
@@ -88,6 +90,7 @@ class Runtime:
         self.bridge: KafkaBridge | None = None  # None without brokers
         self.receipt_sync = ReceiptSync(app, hub)
         self.outbox = Outbox(EMAIL.of(app))
+        self.webhooks = WEBHOOKS.of(app)
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
         self.direct_streams: DirectStreams | None = None  # None: every stream opens through WSGI
@@ -117,6 +120,7 @@ class Runtime:
             ("gauges", gauges.INTERVAL_SECONDS, lambda: gauges.update_all(self.hub, self.bus)),
             ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(EmailChannel.name, now=clock.now())),
             ("outbox", _CHANNEL_INTERVAL_SECONDS, lambda: self.outbox.run_once()),
+            ("webhooks", _CHANNEL_INTERVAL_SECONDS, lambda: self.webhooks.run_once()),
         ):
             loops[name] = partial(self._repeat, name, interval_seconds, work)
         if self.bridge:
@@ -128,7 +132,7 @@ class Runtime:
     def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Notify every client that the worker ends, flush the buffers, stop the loops."""
         self.stop_bridge()
-        self.outbox.is_stopping = True
+        self.outbox.is_stopping = self.webhooks.is_stopping = True
         self.hub.drain(drain_seconds)
         with suppress(gevent.Timeout):  # a greenlet inside a transaction ends after it
             gevent.killall(self._greenlets, timeout=1)

@@ -51,3 +51,9 @@ from broadcast.store.models.users import (
     UserSearchToken,
     UserSession,
 )
+from broadcast.store.models.webhooks import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)

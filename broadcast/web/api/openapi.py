@@ -9,10 +9,11 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from broadcast.config.settings import SETTINGS
-from broadcast.domain import message
+from broadcast.domain import message, outgoing_url
 from broadcast.domain.message import Priority, RoleMatch, TargetType
 from broadcast.domain.overdue_schedules import DecisionReason
 from broadcast.domain.preferences import NO_EMAIL
+from broadcast.domain.webhook_events import WebhookType
 from broadcast.store import broadcasts, inbox
 from broadcast.web.core.identity import allow
 from broadcast.web.core.request_parsing import MAX_PAGE_SIZE
@@ -141,6 +142,11 @@ _BROADCAST_FIELDS = {
 }
 _ACKNOWLEDGED = dict.fromkeys(("acknowledgedAt", "earlierAcknowledgedAt"), _or_null(_TIME))
 _ACKNOWLEDGED |= dict.fromkeys(("acknowledgedRevision", "earlierAcknowledgedRevision"), _or_null(_COUNT))
+_WEBHOOK_FIELDS = {
+    "url": _text(outgoing_url.MAX_URL_CHARACTERS, 1),
+    "eventTypes": _list({"enum": list(WebhookType)}, minItems=1),
+}
+_ATTEMPT = {"status": _or_null(_COUNT), "durationMs": _COUNT, "answer": _text()}
 _SCHEMAS: dict[str, Schema] = {
     "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(),
     fields=_ANY_OBJECT),
@@ -176,6 +182,22 @@ _SCHEMAS: dict[str, Schema] = {
             "enum": [NO_EMAIL, *(priority.value for priority in Priority)],
             "description": "From which priority on you want e-mail about messages you have not seen.",
         }
+    ),
+    "Webhook": _object(
+        "id url eventTypes",
+        id=_ID,
+        **_WEBHOOK_FIELDS,
+        **dict.fromkeys(("createdAt", "pausedAt", "goneAt", "failingSince", "previousSecretUntil"), _or_null(_TIME)),
+        problem=_or_null(_text()),
+    ),
+    "WebhookDelivery": _object(
+        "id broadcastId type webhookId state",
+        **dict.fromkeys(("id", "broadcastId"), _ID),
+        **dict.fromkeys(("type", "webhookId"), _text()),
+        state={"enum": ["WAITING", "SENT", "FAILED", "CANCELLED"]},
+        attemptCount=_COUNT,
+        **dict.fromkeys(("createdAt", "dueAt", "endedAt"), _or_null(_TIME)),
+        reason=_or_null(_text()),
     ),
     "Event": _ANY_OBJECT | {"description": "A CloudEvent, structured; see docs/events.md."},
 }  # fmt: skip
@@ -342,6 +364,43 @@ _OPERATIONS: dict[str, Schema] = {
         body=_object(closed=True, value=_or_null(_text()), confirm=_or_null(_CONFIRM)),
         may_be_empty=True,
         _200=_ANY_OBJECT,
+    ),
+    "GET /api/admin/webhooks": _operation("Webhook endpoints (admin)", _200=_page_schema(_ref("Webhook"))),
+    "POST /api/admin/webhooks": _operation(
+        "Add a webhook endpoint; only this response and that of a rotation have its secret (admin)",
+        body=_object("url eventTypes", closed=True, **_WEBHOOK_FIELDS),
+        _201={"allOf": [_ref("Webhook"), _object("secret", secret=_text())]},
+    ),
+    "GET /api/admin/webhooks/{endpoint_id}": _operation("One webhook endpoint (admin)", _200=_ref("Webhook")),
+    "PATCH /api/admin/webhooks/{endpoint_id}": _operation(
+        "Change, pause or enable a webhook endpoint (admin)",
+        body=_object(closed=True, **_WEBHOOK_FIELDS, paused=_BOOLEAN, enabled=_BOOLEAN),
+        _200=_ref("Webhook"),
+    ),
+    "DELETE /api/admin/webhooks/{endpoint_id}": _operation("Delete a webhook endpoint (admin)", _204=None),
+    "POST /api/admin/webhooks/{endpoint_id}/secret": _operation(
+        "Rotate the secret; the old one signs beside it for 24 hours (admin)", _200=_object("secret", secret=_text())
+    ),
+    "POST /api/admin/webhooks/{endpoint_id}/test": _operation(
+        "Send a test event now (admin)",
+        _200=_object("accepted durationMs answer", accepted=_BOOLEAN, **_ATTEMPT),
+    ),
+    "GET /api/admin/webhooks/{endpoint_id}/deliveries": _operation(
+        "Deliveries to a webhook endpoint, newest first (admin)",
+        "after limit",
+        _200=_page_schema(_ref("WebhookDelivery")),
+    ),
+    "GET /api/admin/webhooks/{endpoint_id}/deliveries/{delivery_id}": _operation(
+        "One delivery with its body and its attempts (admin)",
+        _200={
+            "allOf": [
+                _ref("WebhookDelivery"),
+                _object("body attempts", body=_text(), attempts=_list(_object("at", at=_TIME, **_ATTEMPT))),
+            ]
+        },
+    ),
+    "POST /api/admin/webhooks/{endpoint_id}/deliveries/{delivery_id}/replay": _operation(
+        "Send a delivery again that has ended, under its id (admin)", _204=None
     ),
     "POST /api/admin/audience/preview": _operation(
         "Preview an audience (admin)",

@@ -99,6 +99,7 @@ def _paths(sent: dict[str, int]) -> list[str]:
         "/console/dead-letters",
         "/console/rules",
         "/console/channels",
+        "/console/webhooks",
         "/console/health",
     ]
 

@@ -57,6 +57,7 @@ ONLY_IN: dict[str, set[str]] = {
     "joserfc": {"web"},
     "requests": {"web"},
     "opentelemetry": {"observability"},
+    "standardwebhooks": {"channels"},
 }
 # Packages and modules of the standard library alone, and what they may import besides.
 STANDARD_LIBRARY_ONLY: dict[str, set[str]] = {

@@ -10,7 +10,7 @@ import pytest
 
 from broadcast.actions import accounts, broadcasts, channels, edits, tokens, users
 from broadcast.actions import passwords as password_actions
-from broadcast.domain import clock, email_address, message, time_zones
+from broadcast.domain import clock, email_address, message, outgoing_url, time_zones
 from broadcast.domain.actor import SYSTEM
 from tests.support.builders import build_message, load_actor, publish_message
 
@@ -124,6 +124,7 @@ LIMITS = {
     ("console/users/roles.html", "name"): 64,
     ("console/users/role.html", "name"): 64,
     ("console/channels.html", "{{ name }}"): len(str(channels.MAX_DELAY_MINUTES)),
+    ("console/webhooks/_macros.html", "url"): outgoing_url.MAX_URL_CHARACTERS,
     ("auth/account.html", "email"): email_address.MAX_CHARACTERS,
     ("auth/account.html", "new"): password_actions.MAX_LENGTH,
     ("auth/account.html", "again"): password_actions.MAX_LENGTH,

@@ -39,6 +39,8 @@ OPERATING = (
     "/console/dead-letters",
     "/console/rules",
     "/console/channels",
+    "/console/webhooks",
+    "/api/admin/webhooks",
     "/console/health",
     "/api/admin/dlt",
 )
@@ -82,10 +84,10 @@ def _wanted_in_console(rule: Rule) -> str:
         return "people"
     if rule.rule.startswith("/console/audit"):
         return "audit"
-    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries", "/revisions", "/acknowledged/<int:revision>")):
-        return "figures"
     if rule.rule.startswith(OPERATING):
         return "operate"
+    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries", "/revisions", "/acknowledged/<int:revision>")):
+        return "figures"
     if rule.rule.startswith(WRITING) or get_route_method(rule) != "GET":
         return "write"
     return "see"
