@@ -47,7 +47,10 @@ def sent(alice: HttpSession) -> dict[str, int]:
     alice.send("DELETE", f"/api/admin/broadcasts/{recalled}", {"reason": "A mistake"})
     scheduled = alice.publish(f"Scheduled {mark}", scheduledAt="2098-01-01T00:00:00Z")
     draft = alice.publish(f"Draft {mark}", draft=True)
-    return by_priority | {"rich": rich, "recalled": recalled, "scheduled": scheduled, "draft": draft}
+    endpoint = {"url": "https://receiver.example/hook", "eventTypes": ["broadcast.escalated"]}
+    webhook = alice.send("POST", "/api/admin/webhooks", endpoint).json["id"]
+    ids = {"rich": rich, "recalled": recalled, "scheduled": scheduled, "draft": draft, "webhook": webhook}
+    return by_priority | ids
 
 
 @pytest.mark.parametrize(("scheme", "size"), _LOOKS, ids=[f"{scheme}-{size['width']}" for scheme, size in _LOOKS])
@@ -100,6 +103,7 @@ def _paths(sent: dict[str, int]) -> list[str]:
         "/console/rules",
         "/console/channels",
         "/console/webhooks",
+        f"/console/webhooks/{sent['webhook']}",
         "/console/health",
     ]
 

@@ -3,12 +3,14 @@
 import json
 import random
 import re
+from datetime import timedelta
 
 import pytest
 import sqlalchemy
 
-from broadcast.actions import broadcasts, edits, reminders
+from broadcast.actions import broadcasts, edits, reminders, retention
 from broadcast.actions import receipts as receipt_actions
+from broadcast.actions.retention import RetentionPolicy
 from broadcast.base.errors import Invalid
 from broadcast.channels import escalation
 from broadcast.channels.webhooks import run_planning
@@ -17,7 +19,7 @@ from broadcast.domain import clock
 from broadcast.domain.webhook_events import WebhookType
 from broadcast.store import webhook_planning
 from broadcast.store.database import db
-from broadcast.store.models import Broadcast, ChannelSettings, WebhookDelivery, WebhookEvent
+from broadcast.store.models import Broadcast, ChannelSettings, WebhookAttempt, WebhookDelivery, WebhookEvent
 from broadcast.store.transactions import write_transaction
 from tests.integration.channels.conftest import set_addresses
 from tests.support.builders import build_message, expire_broadcast, publish_message
@@ -160,6 +162,31 @@ def test_deleted_broadcast_takes_its_deliveries_and_stops_no_plan(cast, add, sen
         session.execute(sqlalchemy.delete(Broadcast).where(Broadcast.id == gone))
     send()
     assert [event["data"]["id"] for event in receiver.events] == [kept]
+
+
+def test_deliveries_are_kept_as_long_as_the_log_and_those_that_wait_stay(cast, add, send, receiver):
+    add()
+    publish_message(cast["alice"])
+    send()
+    publish_message(cast["alice"])
+    run_planning(now=clock.now())
+    policy = RetentionPolicy(log_days=30, ended_days=0, receipts_days=0)
+    for days, kept in ((29, ["SENT", "WAITING"]), (31, ["WAITING"])):
+        retention.delete_expired(policy, now=clock.now() + timedelta(days=days))
+        db.session.rollback()
+        assert list(db.session.scalars(sqlalchemy.select(WebhookDelivery.state).order_by(WebhookDelivery.id))) == kept
+    assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(WebhookAttempt)) == 0
+
+
+def test_deliveries_go_with_the_receipts_of_their_broadcast(cast, add, send, receiver):
+    """They may name who has acknowledged."""
+    add()
+    broadcast_id = publish_message(cast["alice"])
+    broadcasts.cancel(broadcast_id, reason="Old", by=cast["alice"], now=clock.now())
+    send()
+    policy = RetentionPolicy(log_days=0, ended_days=0, receipts_days=30)
+    retention.delete_expired(policy, now=clock.now() + timedelta(days=31))
+    assert db.session.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(WebhookDelivery)) == 0
 
 
 def test_payloads_have_the_fields_that_the_documentation_shows(cast, add, send, receiver):
