@@ -70,6 +70,11 @@ def post(
     raise RequestFailed(f"{target.host} did not answer within {timeout_seconds:g} seconds.")
 
 
+def load_certificates() -> None:
+    """Read the certificates of trusted issuers, which takes 60 ms: at the start of a worker, not while it serves."""
+    _make_tls_context()
+
+
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is one of the public internet. What IPv6 embeds is judged by the IPv4 address that it reaches."""
     if isinstance(address, IPv6Address):

@@ -61,7 +61,7 @@ def _due_conditions(channel: str, now: datetime) -> tuple[ColumnElement[bool], .
 def claim(session: Session, channel: str, *, now: datetime, until: datetime, limit: int) -> list[ClaimedDelivery]:
     """Claim due deliveries until `until`: a worker that dies leaves them to the others from then on."""
     conditions = _due_conditions(channel, now)
-    rows = outbox_rows.claim(session, Delivery, conditions, order_by=Delivery.due_at, until=until, limit=limit)
+    rows = outbox_rows.claim(session, Delivery, conditions, order_by=(Delivery.due_at,), until=until, limit=limit)
     return [
         ClaimedDelivery(
             row.id,

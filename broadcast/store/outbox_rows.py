@@ -22,12 +22,12 @@ def claim(
     table: type[Row],
     conditions: Sequence[ColumnElement[bool]],
     *,
-    order_by: ColumnElement[Any],
+    order_by: Sequence[ColumnElement[Any]],
     until: datetime,
     limit: int,
 ) -> Sequence[Row]:
     """Claim the first rows that meet the conditions. A server judges these again for a row that it waited for."""
-    query = select(table).where(*conditions).order_by(order_by).limit(limit)
+    query = select(table).where(*conditions).order_by(*order_by).limit(limit)
     rows = session.scalars(query.with_for_update(skip_locked=True)).all()
     for row in rows:
         row.attempts, row.due_at = row.attempts + 1, until

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, literal_column, select, update
 from sqlalchemy.orm import Session, aliased, defer
 
 from broadcast.domain.webhook_events import WebhookType
@@ -22,6 +22,7 @@ from broadcast.store.models import (
 )
 
 DELETE_BATCH_ROWS = 500
+_WAITING = literal_column("'WAITING'")  # no parameter: the indexes of what waits are for this value
 _IS_OPEN = (WebhookEndpoint.paused_at.is_(None), WebhookEndpoint.gone_at.is_(None))
 
 
@@ -96,10 +97,10 @@ def _due_conditions(now: datetime) -> tuple[ColumnElement[bool], ...]:
     is_blocked = exists().where(
         earlier.endpoint_id == WebhookDelivery.endpoint_id,
         earlier.broadcast_id == WebhookDelivery.broadcast_id,
-        earlier.state == "WAITING",
+        earlier.state == _WAITING,
         earlier.id < WebhookDelivery.id,
     )
-    return WebhookDelivery.state == "WAITING", WebhookDelivery.due_at <= now, ~is_blocked
+    return WebhookDelivery.state == _WAITING, WebhookDelivery.due_at <= now, ~is_blocked
 
 
 def list_due_endpoint_ids(*, now: datetime) -> list[int]:
@@ -114,7 +115,8 @@ def claim_next(session: Session, endpoint_id: int, *, now: datetime, until: date
     if endpoint is None:
         return None
     conditions = (WebhookDelivery.endpoint_id == endpoint_id, *_due_conditions(now))
-    rows = outbox_rows.claim(session, WebhookDelivery, conditions, order_by=WebhookDelivery.id, until=until, limit=1)
+    order_by = (WebhookDelivery.due_at, WebhookDelivery.id)
+    rows = outbox_rows.claim(session, WebhookDelivery, conditions, order_by=order_by, until=until, limit=1)
     for row in rows:
         secrets = list_secrets(endpoint, now=now)
         fields = (row.message_id, row.body, row.attempts, row.created_at)
@@ -160,7 +162,7 @@ def mark_gone(session: Session, endpoint_id: int, *, reason: str, at: datetime) 
     """Send nothing to this endpoint any more, and cancel what waits."""
     statement = update(WebhookEndpoint.__table__).where(WebhookEndpoint.id == endpoint_id)
     session.execute(statement.values(gone_at=at, failing_since=None, problem=outbox_rows.trim_reason(reason)))
-    is_waiting = (WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.state == "WAITING")
+    is_waiting = (WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.state == _WAITING)
     cancelled = {"state": "CANCELLED", "ended_at": at, "reason": outbox_rows.trim_reason(reason)}
     statement = update(WebhookDelivery.__table__).where(*is_waiting).values(cancelled)
     session.execute(statement, execution_options=RUN_IN_THREAD)
@@ -206,14 +208,15 @@ def delete_deliveries(session: Session, endpoint_id: int) -> int:
 
 def measure_queue(*, now: datetime) -> QueueState:
     """All endpoints together; what paused ones keep waits and is not due."""
-    is_waiting = WebhookDelivery.state == "WAITING"
-    waiting = db.session.scalar(select(func.count()).where(is_waiting))
+    is_waiting = WebhookDelivery.state == _WAITING
+    waiting = db.session.scalar(select(func.count()).where(is_waiting), execution_options=RUN_IN_THREAD)
     is_due = (is_waiting, WebhookDelivery.due_at <= now)
     query = select(func.count(), func.min(WebhookDelivery.due_at)).where(*is_due)
     is_open = WebhookDelivery.endpoint_id.in_(select(WebhookEndpoint.id).where(*_IS_OPEN))
-    return QueueState(waiting, *db.session.execute(query.where(is_open)).one())
+    return QueueState(waiting, *db.session.execute(query.where(is_open), execution_options=RUN_IN_THREAD).one())
 
 
 def count_waiting_by_endpoint() -> dict[int, int]:
-    query = select(WebhookDelivery.endpoint_id, func.count()).where(WebhookDelivery.state == "WAITING")
-    return dict(map(tuple, db.session.execute(query.group_by(WebhookDelivery.endpoint_id))))
+    query = select(WebhookDelivery.endpoint_id, func.count()).where(WebhookDelivery.state == _WAITING)
+    rows = db.session.execute(query.group_by(WebhookDelivery.endpoint_id), execution_options=RUN_IN_THREAD)
+    return dict(map(tuple, rows))

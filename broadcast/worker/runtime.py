@@ -41,7 +41,7 @@ from broadcast.base.app_parts import AppPart
 from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
-from broadcast.channels import escalation
+from broadcast.channels import escalation, outgoing_http
 from broadcast.channels.email import EMAIL, EmailChannel
 from broadcast.channels.outbox import Outbox
 from broadcast.channels.webhooks import WEBHOOKS
@@ -286,6 +286,7 @@ def start_worker(worker: Any) -> None:
     """
     app: Flask = worker.wsgi
     runtime = RUNTIME.of(app)
+    outgoing_http.load_certificates()
     # elsewhere there is no epoll, and streams are generators
     runtime.start(should_adopt_sockets=sys.platform == "linux")
     keepalive = KeepAlive(worker.cfg.keepalive)

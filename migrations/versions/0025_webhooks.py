@@ -65,10 +65,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("endpoint_id", "message_id", name=op.f("uq_webhook_deliveries_endpoint_id_message_id")),
     )
     is_waiting = sa.text("state = 'WAITING'")
-    op.create_index(
-        op.f("ix_webhook_deliveries_waiting"), "webhook_deliveries", ["endpoint_id", "due_at"],
-        sqlite_where=is_waiting, postgresql_where=is_waiting,
-    )  # fmt: skip
+    for name, columns in (("waiting", ["due_at", "id"]), ("waiting_broadcast", ["broadcast_id", "id"])):
+        op.create_index(
+            op.f(f"ix_webhook_deliveries_{name}"), "webhook_deliveries", ["endpoint_id", *columns],
+            sqlite_where=is_waiting, postgresql_where=is_waiting,
+        )  # fmt: skip
     op.create_index(op.f("ix_webhook_deliveries_endpoint_id_id"), "webhook_deliveries", ["endpoint_id", "id"])
     op.create_index(op.f("ix_webhook_deliveries_ended_at"), "webhook_deliveries", ["ended_at"])
     op.create_index(op.f("ix_webhook_deliveries_broadcast_id"), "webhook_deliveries", ["broadcast_id"])

@@ -56,7 +56,11 @@ class WebhookDelivery(db.Model):
         UniqueConstraint("endpoint_id", "message_id"),
         Index("ix_webhook_deliveries_endpoint_id_id", "endpoint_id", "id"),
         Index("ix_webhook_deliveries_ended_at", "ended_at"),
-        partial_index("ix_webhook_deliveries_waiting", "endpoint_id", "due_at", where="state = 'WAITING'"),
+        partial_index("ix_webhook_deliveries_waiting", "endpoint_id", "due_at", "id", where="state = 'WAITING'"),
+        # whether an earlier event of the broadcast waits
+        partial_index(
+            "ix_webhook_deliveries_waiting_broadcast", "endpoint_id", "broadcast_id", "id", where="state = 'WAITING'"
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

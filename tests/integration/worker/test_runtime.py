@@ -23,6 +23,7 @@ _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
     "gauges": lambda worker: (gauges, "update_all"),
     "escalation": lambda worker: (escalation, "run_once"),
     "outbox": lambda worker: (worker.outbox, "run_once"),
+    "webhooks": lambda worker: (worker.webhooks, "run_once"),
     "retention": lambda worker: (retention, "delete_expired"),
 }
 
