@@ -9,7 +9,8 @@ from flask import Flask
 from broadcast.bus.protocol import BUS, Bus, LocalBus
 from broadcast.bus.redis import RedisBus
 from broadcast.bus.redis_client import REDIS, CircuitBreaker
-from broadcast.channels.email import EMAIL, EmailChannel
+from broadcast.channels.registry import CHANNELS, build_channels
+from broadcast.channels.webhooks import WEBHOOKS, WebhookSender
 from broadcast.cli import commands
 from broadcast.config import log_config
 from broadcast.config.settings import SETTINGS, Settings
@@ -35,7 +36,8 @@ from broadcast.web.api import dead_letters as api_dead_letters
 from broadcast.web.api import events as api_events
 from broadcast.web.api import inbox as api_inbox
 from broadcast.web.api import openapi
-from broadcast.web.auth import account, email_links, login, setup
+from broadcast.web.api import webhooks as api_webhooks
+from broadcast.web.auth import account, email_links, login, push, setup
 from broadcast.web.auth.oidc import OIDC_PROVIDER, OidcProvider
 from broadcast.web.console import analytics, audit
 from broadcast.web.console.users import invitations, roles, tokens
@@ -68,6 +70,7 @@ _PAGES = (
     setup,
     account,
     email_links,
+    push,
     inbox_pages,
     inbox_actions,
     preferences,
@@ -80,7 +83,17 @@ _PAGES = (
     audit,
     analytics,
 )
-_BLUEPRINTS = (*_PAGES, api_broadcasts, api_inbox, api_events, api_dead_letters, embed_pages, openapi, ops)
+_BLUEPRINTS = (
+    *_PAGES,
+    api_broadcasts,
+    api_inbox,
+    api_events,
+    api_dead_letters,
+    api_webhooks,
+    embed_pages,
+    openapi,
+    ops,
+)
 
 
 class _Application(Flask):
@@ -105,7 +118,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     log_config.configure(settings.log_format, settings.log_level)
     for sentence in settings.misspelling_warnings:
         _log.warning("settings.misspelt", problem=sentence)
-    EMAIL.attach(app, EmailChannel(app, settings))
+    CHANNELS.attach(app, build_channels(app, settings))
+    WEBHOOKS.attach(app, WebhookSender(app))
     _add_database(app, settings)
     _add_streams(app, settings)
     _add_ingest(app, settings)

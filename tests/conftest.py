@@ -4,6 +4,7 @@ The database is SQLite in a temporary folder, or a new database on the server of
 monkey-patched; tests that need gunicorn workers use `system` and are marked `service`.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -148,8 +149,10 @@ def make_app(settings: Settings, compiled: TemplateCache) -> Iterator:
 
 def _delete_all_rows() -> None:
     """Delete all rows of a server's database and reset the log. TRUNCATE recreates every file, which takes a second."""
-    kept_suffixes = ("_head", "_version", "_support", "_identity", "channel_settings")
+    kept_suffixes = ("_head", "_version", "_support", "_identity", "email_pace", "escalation_progress")
     tables = [table.name for table in reversed(db.metadata.sorted_tables) if not table.name.endswith(kept_suffixes)]
+    channels = ((1, "push"), (2, "email"))
+    steps = json.dumps([{"minutes": minutes, "awaits": "SEEN", "channel": channel} for minutes, channel in channels])
     with db.engine.begin() as connection:
         sequences = (
             connection.exec_driver_sql("SELECT quote_ident(relname) FROM pg_class WHERE relkind = 'S'").scalars().all()
@@ -160,7 +163,9 @@ def _delete_all_rows() -> None:
             "ALTER TABLE audit ENABLE TRIGGER USER",
             *(f"SELECT setval('{name}', 1, false)" for name in sequences),
             "UPDATE log_head SET seq = 0",
-            """UPDATE channel_settings SET planned_seq = 0, paused_at = NULL, problem = NULL, delays = '{"URGENT": 120}'""",
+            "UPDATE email_pace SET next_at = NULL",
+            "UPDATE escalation_progress SET planned_seq = 0",
+            f"""INSERT INTO escalation_policies (name, steps, default_for) VALUES ('Urgent', '{steps}', '["URGENT"]')""",
             f"UPDATE audit_head SET last_id = 0, hash = '{audit_hash.GENESIS_HASH}'",
         ]
         connection.exec_driver_sql(";".join(statements))

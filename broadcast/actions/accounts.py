@@ -16,7 +16,7 @@ from broadcast.config.settings import SETTINGS
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.domain.permissions import Permission
 from broadcast.domain.preferences import Preferences, parse_preferences
-from broadcast.store import audit, invitations, past_viewers, receipts, users
+from broadcast.store import audit, digests, invitations, past_viewers, receipts, users
 from broadcast.store.models import User, UserSession
 from broadcast.store.transactions import write_transaction
 
@@ -152,6 +152,7 @@ def save_preferences(raw: dict[str, Any], *, by: Actor, now: datetime) -> Prefer
     preferences = parse_preferences(raw, now=now, mandatory=SETTINGS.current.mandatory_categories)
     with write_transaction() as session:
         users.set_preferences(session, by.user_id, preferences)
+        digests.schedule(session, by.user_id, preferences, now=now)
         version = receipts.increment_inbox_version(session, by.user_id, at=now)
     notify.notify_receipt(by.user_id, "preferences", [], version)
     return preferences

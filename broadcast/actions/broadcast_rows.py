@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from broadcast.actions.audiences import MAX_SNAPSHOT_RECIPIENTS, resolve_audience
+from broadcast.actions.escalation_policies import check_choice
 from broadcast.base.errors import Invalid, NotFound, VersionConflict
 from broadcast.config.settings import SETTINGS
 from broadcast.content import markdown
@@ -37,6 +38,7 @@ class PreparedMessage:
 def prepare_message(draft: Draft) -> PreparedMessage:
     """Resolve and count the audience, and render the text. Lets other greenlets run. Raises Invalid."""
     audience = resolve_audience(draft.target)
+    check_choice(draft.escalation)
     return PreparedMessage(draft, audience, audiences.count(audience), markdown.render(draft.content))
 
 
@@ -100,7 +102,7 @@ def fill_columns(broadcast: Broadcast | NewBroadcast, draft: Draft, now: datetim
     broadcast.actions = [asdict(link) for link in draft.actions]
     broadcast.requires_ack = draft.requires_ack
     if not broadcast.is_live:
-        broadcast.close_sessions = draft.close_sessions
+        broadcast.close_sessions, broadcast.escalation = draft.close_sessions, draft.escalation
     broadcast.ack_due_at = draft.ack_due_at
     broadcast.scheduled_at = draft.scheduled_at
     broadcast.expires_at = draft.expires_at

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import broadcast_rows, notify, overdue_schedules
 from broadcast.actions.broadcast_rows import PreparedMessage, prepare_message
+from broadcast.actions.escalation_policies import fix_plans
 from broadcast.actions.send_confirmation import ConfirmationProof, require_proof, require_row_proof, verify_confirmation
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Conflict, Invalid
@@ -23,7 +24,7 @@ from broadcast.domain.lifecycle import Status, transition
 from broadcast.domain.message import Draft, is_visible_line
 from broadcast.domain.overdue_schedules import SCHEDULE_GRACE, get_expiry_reason
 from broadcast.domain.permissions import Permission
-from broadcast.store import audiences, audit, broadcasts, log, users
+from broadcast.store import audiences, audit, broadcasts, corrections, log, users
 from broadcast.store.models import Broadcast, IdempotencyKey
 from broadcast.store.transactions import write_transaction
 
@@ -117,7 +118,7 @@ def _dispatch(
     audit_action = "broadcast.drafted" if action == "edited" else f"broadcast.{action}"
     audit.record(session, by, audit_action, "broadcast", broadcast.id, now=now, title=draft.title)
     if action == "published":
-        _publish_rows(session, [(broadcast, message.audience)], now)
+        publish_rows(session, [(broadcast, message.audience)], now)
 
 
 def _save_idempotency_key(
@@ -199,6 +200,7 @@ def cancel(broadcast_id: int, *, reason: str, by: Actor, now: datetime) -> None:
         broadcast.cancel_reason = reason
         audit.record(session, by, "broadcast.cancelled", "broadcast", broadcast.id, now=now, reason=reason)
         _end_rows(session, [broadcast], "cancelled", now)
+        corrections.begin(session, [broadcast.id], at=now)
     notify.notify_workers()
 
 
@@ -258,15 +260,16 @@ def _release_rows(
         if broadcast.is_held:
             broadcast.is_held, broadcast.scheduled_at = False, None
         audit.record(session, by, "broadcast.published", "broadcast", broadcast.id, now=now)
-    _publish_rows(session, to_publish, now)
+    publish_rows(session, to_publish, now)
 
 
-def _publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audience]], now: datetime) -> None:
+def publish_rows(session: Session, to_publish: Sequence[tuple[Broadcast, Audience]], now: datetime) -> None:
     """Number the broadcasts and append their MESSAGE events. Locks the log until the commit, so it runs last."""
     entries: list[log.NewEvent] = []
     broadcast_by_index: dict[int, Broadcast] = {}  # by the index of the broadcast's MESSAGE in the entries
     yielder = Yielder()
     with session.no_autoflush:  # each row is updated once, with its seq
+        fix_plans(broadcast for broadcast, _ in to_publish)
         for broadcast, audience in to_publish:
             audience = broadcast_rows.freeze_audience(session, broadcast, audience)
             broadcast.published_at = broadcast.updated_at = now

@@ -30,8 +30,19 @@ from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
 _CONTENT_FIELDS = ("title", "content", "priority", "category", "actions", "requiresAck", "ackDueAt", "expiresAt")
+_UNSENT_FIELDS = ("scheduledAt", "escalation")  # besides the audience: fixed once it is sent
 _AUDIENCE_FIELDS = ("targetType", "targetIds", "targetMatch", "exceptRoles", "exceptIds", "snapshot", "closeSessions")
-_COPIED_COLUMNS = ("title", "content", "content_html", "priority", "category", "actions", "requires_ack", "typed")
+_COPIED_COLUMNS = (
+    "title",
+    "content",
+    "content_html",
+    "priority",
+    "category",
+    "actions",
+    "requires_ack",
+    "escalation",
+    "typed",
+)
 
 
 class SavedDraft(NamedTuple):
@@ -249,7 +260,7 @@ def _apply_changes(
     acknowledge_again: bool,
 ) -> Draft:
     """The draft after the changes. Raises Invalid."""
-    editable_fields = _CONTENT_FIELDS if broadcast.is_live else (*_CONTENT_FIELDS, *_AUDIENCE_FIELDS, "scheduledAt")
+    editable_fields = _CONTENT_FIELDS if broadcast.is_live else (*_CONTENT_FIELDS, *_AUDIENCE_FIELDS, *_UNSENT_FIELDS)
     problems = {name: _explain_refusal(name, broadcast) for name in changes if name not in editable_fields}
     if notify_again and not broadcast.is_live:
         problems["notifyAgain"] = "Only a live broadcast can be shown again."
@@ -279,8 +290,8 @@ def _apply_changes(
 
 
 def _explain_refusal(name: str, broadcast: Broadcast) -> str:
-    if broadcast.is_live and name in (*_AUDIENCE_FIELDS, "scheduledAt"):
-        return "The audience and send time of a live broadcast cannot change. Recall it and send a new one."
+    if broadcast.is_live and name in (*_AUDIENCE_FIELDS, *_UNSENT_FIELDS):
+        return "The audience, send time and escalation of a live broadcast cannot change. Recall it and send a new one."
     return "There is no such field, or it cannot be changed."
 
 
@@ -318,5 +329,6 @@ def to_public_fields(broadcast: Broadcast) -> dict[str, Any]:
         "exceptRoles": broadcast.except_role_names,
         "exceptIds": audiences.list_excluded_user_ids(broadcast),
         "snapshot": broadcast.is_snapshot,
+        "escalation": broadcast.escalation,
         "closeSessions": broadcast.close_sessions,
     }

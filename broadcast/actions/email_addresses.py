@@ -4,10 +4,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from broadcast.actions import notify
+from broadcast.actions.users import get_user_for_update
 from broadcast.base.errors import Conflict, Invalid
 from broadcast.domain.actor import Actor
 from broadcast.domain.email_address import normalize_address
-from broadcast.store import audit, email_addresses, receipts, users
+from broadcast.domain.permissions import Permission
+from broadcast.store import audit, digests, email_addresses, receipts, users
 from broadcast.store.models import EmailAddress
 from broadcast.store.transactions import write_transaction
 
@@ -57,15 +59,42 @@ def remove(*, by: Actor, now: datetime) -> None:
             audit.record(session, by, "person.email_removed", "person", by.user_id, now=now)
 
 
-def unsubscribe(user_id: int, *, now: datetime) -> None:
-    """Set the user's preference to no e-mail; nothing for a user who is gone. Raises TemporarilyUnavailable."""
+def set_by_administrator(user_id: int, text: str, *, by: Actor, now: datetime) -> None:
+    """Store a user's address, which counts as verified by the administrator's word; nothing typed removes it.
+
+    Raises Forbidden, Invalid, NotFound, TemporarilyUnavailable.
+    """
+    by.require(Permission.PEOPLE)
+    try:
+        address = normalize_address(text) if text.strip() else None
+    except ValueError as problem:
+        raise Invalid({"email": str(problem)}) from None
+    with write_transaction() as session:
+        user = get_user_for_update(session, user_id)
+        row = session.get(EmailAddress, user.id)
+        before = row and row.address
+        if address:
+            email_addresses.set_verified(session, user.id, address, at=now, is_from_provider=False)
+        elif row:
+            session.delete(row)
+        if address != before:
+            audit.record(session, by, "person.email_set", "person", user.id, now=now, before=before, after=address)
+
+
+def unsubscribe(user_id: int, what: str, *, now: datetime) -> None:
+    """Set the user's preference to no e-mail, or to no digest if `what` is "digest"; nothing for a user who is gone.
+
+    Raises TemporarilyUnavailable.
+    """
     with write_transaction() as session:
         user = users.get(user_id)
         if user is None or user.deleted_at:
             return
         preferences = users.get_preferences(user_id)
-        if preferences.email is None:
+        changed = replace(preferences, **{"digest": "off"} if what == "digest" else {"email": None})
+        if changed == preferences:
             return
-        users.set_preferences(session, user_id, replace(preferences, email=None))
+        users.set_preferences(session, user_id, changed)
+        digests.schedule(session, user_id, changed, now=now)
         version = receipts.increment_inbox_version(session, user_id, at=now)
     notify.notify_receipt(user_id, "preferences", [], version)

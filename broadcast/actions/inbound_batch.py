@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from broadcast.actions import broadcast_rows
 from broadcast.actions.broadcasts import build_message_event, build_removal_event, build_update_event
+from broadcast.actions.escalation_policies import fix_plans
 from broadcast.actions.flood_state import BatchFloodState, lock_sources
 from broadcast.base.cooperative import Yielder
 from broadcast.domain.actor import Actor
@@ -28,6 +29,7 @@ from broadcast.store import (
     audiences,
     audit,
     broadcasts,
+    corrections,
     dead_letters,
     event_sources,
     log,
@@ -246,6 +248,7 @@ class _Batch:
         event_sources.add_counts(self._session, self._source_counts, at=self._now)
         event_sources.save_samples(self._session, self._samples, at=self._now)
         self._flood_state.store_shown()
+        fix_plans(row for row, _, change in self._log_changes if change == "published")
         first_cursor = log.reserve_seqs(self._session, len(self._log_changes)) if self._log_changes else None
         for index, (broadcast, _, change) in enumerate(self._log_changes):
             if change in ("published", "again"):  # shown again, it is the newest in every inbox: see `edits`
@@ -255,6 +258,7 @@ class _Batch:
             broadcast_rows.add_named_recipients(self._session, broadcast, audience)
         event_sources.add_event_keys(self._session, [(*key, broadcast.id) for key, broadcast in self._event_keys])
         self._session.flush()  # recipients, recalled and collapsed rows
+        corrections.begin(self._session, [broadcast.id for broadcast in self._cancelled], at=self._now)
         self._write_audit()
         entries = []
         for log_change in self._log_changes:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broadcast.actions import notify
 from broadcast.actions.audiences import resolve_audience
+from broadcast.actions.escalation_policies import check_choice
 from broadcast.actions.inbound_batch import Outcome, PreparedInboundEvent, write_batch
 from broadcast.base.cooperative import Yielder
 from broadcast.base.errors import Forbidden, Invalid, TemporarilyUnavailable
@@ -137,6 +138,7 @@ def _prepare_publish(inbound_event: InboundEvent, resolved: tuple[Audience, int]
     command = inbound_event.command
     if not isinstance(resolved, Rejection):
         try:
+            check_choice(command.draft.escalation)
             return PreparedInboundEvent(inbound_event, *resolved, html=markdown.render(command.draft.content))
         except Invalid as invalid:
             resolved = Rejection("fields", str(invalid))

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from broadcast.actions import notify
+from broadcast.actions import notify, webhooks
 from broadcast.base.errors import AcknowledgedTextChanged, Conflict, Invalid, NotFound
 from broadcast.domain.actor import Actor
 from broadcast.domain.message import Priority
@@ -82,6 +82,9 @@ def acknowledge(
                 acknowledged_revisions.mark_acknowledged(session, card.id, revision)
                 acknowledgements.append((card.id, revision, stored_hashes[card.id, revision]))
         acknowledged_revisions.save_acknowledgements(session, by.user_id, acknowledgements, at=now)
+        webhooks.record_acknowledgements(
+            session, by, [(id_, revision) for id_, revision, _ in acknowledgements], at=now
+        )
         _set_timestamp(session, by, [item.card.id for item in items], "read_at", now)
         receipts.upsert(session, by.user_id, [item.card.id for item in items], unread_at=None)
 

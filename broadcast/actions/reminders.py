@@ -1,10 +1,13 @@
 """Remind users who have not read or not acknowledged a broadcast: an event for exactly them, at most once an hour.
 
 A second broadcast would be a second card with its own statistics. The event is MESSAGE_UPDATED with `reminder`, to
-selected users: those who have read it get nothing, and those who are away get it in the replay.
+selected users: those who have read it get nothing, and those who are away get it in the replay. Who has no page open is
+reached by the channels of its ladder, too.
 """
 
 from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
 
 from broadcast.actions import notify
 from broadcast.actions.broadcast_rows import get_broadcast_for_update
@@ -12,9 +15,10 @@ from broadcast.base.cooperative import split_into_chunks
 from broadcast.base.errors import Conflict
 from broadcast.domain.actor import Actor
 from broadcast.domain.audience import make_user_audience
+from broadcast.domain.escalation import Awaited, read_plan
 from broadcast.domain.events import EventType
 from broadcast.domain.permissions import Permission
-from broadcast.store import audit, broadcast_stats, broadcasts, log
+from broadcast.store import audit, broadcast_stats, broadcasts, escalation, log
 from broadcast.store.models import Broadcast
 from broadcast.store.transactions import write_transaction
 
@@ -40,6 +44,7 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
         if may_count_missing and not missing_ids:
             raise Conflict("There is nobody to remind: everyone has already responded.")
         broadcast.reminded_at = now
+        _add_steps(session, broadcast, now)
         payload = broadcast.to_card().to_payload() | {"seq": broadcast.seq, "reminder": True}
         user_ids = missing_ids or [_NOBODY_ID]  # every worker must know of it (`store.live_broadcasts`)
         detail = {"people": len(missing_ids)} if may_count_missing else {}
@@ -52,6 +57,14 @@ def remind(broadcast_id: int, *, by: Actor, now: datetime, may_count_missing: bo
         log.append(session, entries, at=now)
     notify.notify_workers()
     return len(missing_ids) if may_count_missing else None
+
+
+def _add_steps(session: Session, broadcast: Broadcast, now: datetime) -> None:
+    """Who has no page open is reached at once by the channels of the broadcast's ladder."""
+    policy = read_plan(broadcast.escalation_plan)
+    channels = dict.fromkeys(step.channel for step in policy.steps if step.channel) if policy else ()
+    awaits = Awaited.ACKNOWLEDGED if broadcast.requires_ack else Awaited.READ
+    escalation.add_reminder(session, broadcast, channels, awaits, now)
 
 
 def get_next_reminder_at(broadcast: Broadcast) -> datetime | None:

@@ -47,12 +47,16 @@ def delete_expired(policy: RetentionPolicy, *, now: datetime) -> DeletedCounts:
     """Delete what `policy` no longer keeps; return how much. Two workers may run at once. Lets other greenlets run."""
     deleted = DeletedCounts()
     try:
+        for _ in _run_in_slices(retention.delete_unused_subscriptions):
+            pass
         if policy.log_days:
             cutoff = now - timedelta(days=policy.log_days)
             for deleted_rows in _run_in_slices(lambda session: retention.delete_log_events(session, before=cutoff)):
                 deleted.events += deleted_rows
             for deleted_rows in _run_in_slices(lambda session: retention.delete_samples(session, before=cutoff)):
                 deleted.samples += deleted_rows
+            for _ in _run_in_slices(lambda session: retention.delete_webhook_deliveries(session, before=cutoff)):
+                pass
         if policy.receipts_days:
             cutoff = now - timedelta(days=policy.receipts_days)
             while ids := retention.list_ended_ids(before=cutoff, must_have_receipts=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 UMASK = 0o077
 # in DATA_DIR, which may hold other programs' files too
-_PRIVATE_FILE_PATTERNS = ("*.sqlite3", "*.sqlite3-*", "secret_key*", "*.lock", "*.log", "metrics/*")
+_PRIVATE_FILE_PATTERNS = ("*.sqlite3", "*.sqlite3-*", "secret_key*", "vapid_key*", "*.lock", "*.log", "metrics/*")
 
 
 def restrict_permissions(data_dir: Path, database: Path | None = None) -> None:

@@ -3,15 +3,18 @@
 import binascii
 import re
 import secrets
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, formataddr, parseaddr
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import gevent
 from flask import Flask
+from sqlalchemy.orm import Session
 
 from broadcast.base.app_parts import AppPart
 from broadcast.channels.links import Links
@@ -22,11 +25,16 @@ from broadcast.config.settings import Settings
 from broadcast.domain import clock
 from broadcast.domain.card import Card
 from broadcast.domain.message import Priority
+from broadcast.domain.preferences import Preferences
+from broadcast.store import email_addresses
+from broadcast.store.audiences import UserCondition
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _NOTICE_TIMEOUT_SECONDS = 20.0  # somebody waits for it at a page
 _IMPORTANT_HEADERS = {"Importance": "high", "X-Priority": "1 (Highest)", "Priority": "urgent"}
 _CACHED_BROADCASTS = 4
+_MAX_DIGEST_CHARACTERS = 400  # of each message: a mail of many is skimmed, and links to the whole
+_SOFT_BREAK = b"=\r\n"  # ends a line of quoted-printable text, but not the text's own
 
 
 class MailTransport(Protocol):
@@ -36,32 +44,22 @@ class MailTransport(Protocol):
 
 
 class _PreparedMail(NamedTuple):
-    """What is the same for all recipients of a broadcast. The bodies have `mark` where the link to unsubscribe goes.
+    """What is the same for all recipients of a broadcast: headers, and the body before and after each link to unsubscribe.
 
-    The package email takes 5 ms to build a mail, in which a worker writes to no stream; with this it is a tenth.
+    The package email takes 5 ms to build a mail, in which a worker writes to no stream; with this it is 0.1 ms.
     """
 
     headers: bytes
-    text: str
-    html: str
-    boundary: str
-    mark: str
+    body_parts: Sequence[bytes]
 
     def build_body(self, unsubscribe_url: str) -> bytes:
-        content_type = f'Content-Type: multipart/alternative; boundary="{self.boundary}"\r\n'.encode()
-        parts = [
-            f"--{self.boundary}\r\nContent-Type: text/{kind}; charset=utf-8\r\n".encode()
-            + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
-            + _encode_quoted_printable(body.replace(self.mark, unsubscribe_url))
-            for kind, body in (("plain", self.text), ("html", self.html))
-        ]
-        return content_type + b"\r\n" + b"".join(parts) + f"--{self.boundary}--\r\n".encode()
+        return (_SOFT_BREAK + _encode_quoted_printable(unsubscribe_url) + _SOFT_BREAK).join(self.body_parts)
 
 
 class EmailChannel:
     """The channel `email`. `folder` is where mails are kept as files when there is no server, else None."""
 
-    name = "email"
+    name, label = "email", "E-mail"
 
     def __init__(self, app: Flask, settings: Settings):
         keys = [*reversed(settings.secret_key_fallbacks), app.secret_key]
@@ -72,9 +70,57 @@ class EmailChannel:
         self._app_name, self._templates = settings.app_name, app.jinja_env
         self._get_prepared = lru_cache(_CACHED_BROADCASTS)(self._prepare)
 
-    def send(self, message: Message) -> Outcome:
+    def has_address(self) -> UserCondition:
+        return email_addresses.has_working_address()
+
+    def load_addresses(self, user_ids: Collection[int]) -> Mapping[int, Sequence[str]]:
+        return {user_id: [address] for user_id, address in email_addresses.load_working(user_ids).items()}
+
+    def is_wanted(
+        self, preferences: Preferences, *, priority: str, category: str | None, mandatory: Collection[str]
+    ) -> bool:
+        return preferences.wants_email(priority=priority, category=category, mandatory=mandatory)
+
+    def disable_address(self, session: Session, user_id: int, address: str, reason: str, *, at: datetime) -> None:
+        email_addresses.mark_failing(session, user_id, address, reason, at=at)
+
+    def send(self, message: Message[str]) -> Outcome:
         """Send a broadcast to one user."""
         return self._transport.send(self.build_mail(message), self._sender, message.address, message.id)
+
+    def send_correction(self, message: Message[str]) -> Outcome:
+        """Tell one user that a broadcast that was sent to them was recalled. The mail is a reply to that one."""
+        mail = self.build_mail(message, "correction")
+        return self._transport.send(mail, self._sender, message.address, message.id)
+
+    def send_digest(
+        self, message_id: str, user_id: int, name: str, address: str, cards: Sequence[Card], *, more: int
+    ) -> Outcome:
+        """Send one mail about many broadcasts; `more` are unread besides."""
+        unsubscribe_url = self.links.build_unsubscribe_url(user_id, "digest")
+        count, mail = len(cards) + more, EmailMessage(policy=SMTP)
+        subject = cards[0].title if count == 1 else f"{count} unread messages in {self._app_name}"
+        self._set_headers(mail, subject, self._sender_name or self._app_name)
+        mail["Message-ID"] = self._format_id(message_id)
+        mail["MIME-Version"] = "1.0"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
+        values = {
+            "cards": cards,
+            "more": more,
+            "links": self.links,
+            "max_characters": _MAX_DIGEST_CHARACTERS,
+            "unsubscribe_url": unsubscribe_url,
+        }
+        text, html = (self._render("digest", kind, **values) for kind in ("txt", "html"))
+        content_type, [body] = _encode_alternatives(text, html, mark=secrets.token_hex(16))
+        headers = _encode_recipient(clean_header(name), address) + f"List-Unsubscribe: <{unsubscribe_url}>\r\n".encode()
+        content = headers + _encode_headers(mail) + content_type + body
+        return self._transport.send(content, self._sender, address, message_id)
+
+    def compile_templates(self) -> None:
+        """Compile what the first mail would wait for, and every stream of the worker with it: 0.2 s. For a thread."""
+        for template in self._templates.list_templates(filter_func=lambda name: name.startswith("mail/")):
+            self._templates.get_template(template)
 
     def send_confirmation(self, user_id: int, address: str) -> Outcome:
         """Send the link that proves that this address is the user's."""
@@ -96,18 +142,22 @@ class EmailChannel:
             return self._transport.send(mail.as_bytes(), self._sender, address, message_id)
         return Retry("The mail server did not answer in time.", is_server_down=True)
 
-    def build_mail(self, message: Message) -> bytes:
-        """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe."""
-        prepared, personal = self._get_prepared(message.card), EmailMessage(policy=SMTP)
+    def build_mail(self, message: Message[str], template: str = "broadcast") -> bytes:
+        """The mail about a broadcast: all of its content, and links to read, acknowledge and unsubscribe. Or the
+        "correction" that follows a recall.
+        """
+        prepared = self._get_prepared(message.card, template)
         unsubscribe_url = self.links.build_unsubscribe_url(message.user_id)
-        personal["To"] = Address(clean_header(message.name), addr_spec=message.address)
         own_headers = f"Message-ID: {self._format_id(message.id)}\r\nList-Unsubscribe: <{unsubscribe_url}>\r\n"
-        headers = _encode_headers(personal) + own_headers.encode() + prepared.headers
-        return headers + prepared.build_body(unsubscribe_url)
+        headers = _encode_recipient(clean_header(message.name), message.address) + own_headers.encode()
+        if template == "correction":
+            headers += f"In-Reply-To: {self._format_id(message.id.rpartition('.r')[0])}\r\n".encode()
+        return headers + prepared.headers + prepared.build_body(unsubscribe_url)
 
-    def _prepare(self, card: Card) -> _PreparedMail:
+    def _prepare(self, card: Card, template: str) -> _PreparedMail:
         mail, mark = EmailMessage(policy=SMTP), secrets.token_hex(16)
-        self._set_headers(mail, card.title, f"{card.sender_name} ({self._app_name})")
+        subject = f"Recalled: {card.title}" if template == "correction" else card.title
+        self._set_headers(mail, subject, f"{card.sender_name} ({self._app_name})")
         mail["MIME-Version"] = "1.0"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
         if card.priority == Priority.URGENT:
@@ -119,8 +169,9 @@ class EmailChannel:
             "preferences_url": self.links.build_preferences_url(),
             "unsubscribe_url": mark,
         }
-        text, html = (self._render("broadcast", kind, **values) for kind in ("txt", "html"))
-        return _PreparedMail(_encode_headers(mail), text, html, boundary=secrets.token_hex(16), mark=mark)
+        text, html = (self._render(template, kind, **values) for kind in ("txt", "html"))
+        content_type, body = _encode_alternatives(text, html, mark)
+        return _PreparedMail(_encode_headers(mail) + content_type, body)
 
     def _set_headers(self, mail: EmailMessage, subject: str, sender_name: str) -> None:
         mail["Subject"] = clean_header(subject)
@@ -146,10 +197,32 @@ def _encode_headers(mail: EmailMessage) -> bytes:
     return mail.as_bytes().rstrip(b"\r\n") + b"\r\n"
 
 
+def _encode_recipient(name: str, address: str) -> bytes:
+    """The header To. Only names outside ASCII need the package email, which takes 0.5 ms."""
+    if name.isascii():
+        return f"To: {formataddr((name, address))}\r\n".encode()
+    mail = EmailMessage(policy=SMTP)
+    mail["To"] = Address(name, addr_spec=address)
+    return _encode_headers(mail)
+
+
+def _encode_alternatives(text: str, html: str, mark: str) -> tuple[bytes, list[bytes]]:
+    """The header Content-Type, and the body of a mail in both forms: what comes before, between and after each `mark`."""
+    boundary = secrets.token_hex(16)
+    parts = [b"\r\n"]
+    for kind, content in (("plain", text), ("html", html)):
+        headers = f"Content-Type: text/{kind}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+        first, *others = map(_encode_quoted_printable, ("\n".join(content.splitlines()) + "\n").split(mark))
+        parts[-1] += f"--{boundary}\r\n{headers}".encode() + first
+        parts += others
+    parts[-1] += f"--{boundary}--\r\n".encode()
+    return f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n'.encode(), parts
+
+
 def _encode_quoted_printable(text: str) -> bytes:
-    """As lines of at most 76 characters that end in CRLF (RFC 2045)."""
-    lines = "\n".join(text.splitlines()) + "\n"
-    return binascii.b2a_qp(lines.encode(errors="replace"), istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    """As lines of at most 76 characters that end in CRLF (RFC 2045), with room for a soft break at the end."""
+    encoded = binascii.b2a_qp(text.encode(errors="replace"), istext=True)
+    return encoded.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 EMAIL = AppPart[EmailChannel]("email")

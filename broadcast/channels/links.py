@@ -22,20 +22,24 @@ class Links:
     def build_preferences_url(self) -> str:
         return f"{self._base}/preferences"
 
-    def build_unsubscribe_url(self, user_id: int) -> str:
-        """Valid for good: a mail may be read years later."""
-        return f"{self._base}/email/unsubscribe/{self._unsubscribe_tokens.dumps(user_id)}"
+    def build_inbox_url(self) -> str:
+        return f"{self._base}/inbox"
+
+    def build_unsubscribe_url(self, user_id: int, what: str = "email") -> str:
+        """From all "email", or from the "digest". Valid for good: a mail may be read years later."""
+        value = user_id if what == "email" else [user_id, what]
+        return f"{self._base}/email/unsubscribe/{self._unsubscribe_tokens.dumps(value)}"
 
     def build_confirm_url(self, user_id: int, address: str) -> str:
         return f"{self._base}/email/confirm/{self._confirm_tokens.dumps([user_id, address])}"
 
-    def read_unsubscribe_token(self, token: str) -> int | None:
-        """The user id; None for any other text."""
+    def read_unsubscribe_token(self, token: str) -> tuple[int, str] | None:
+        """The user id, and "email" or "digest"; None for any other text."""
         try:
-            user_id = self._unsubscribe_tokens.loads(token)
+            value = self._unsubscribe_tokens.loads(token)
         except BadSignature:
             return None
-        return user_id
+        return (value, "email") if isinstance(value, int) else tuple(value)
 
     def read_confirm_token(self, token: str) -> tuple[int, str] | None:
         """The user id and the address; None for any other text, and after a day."""

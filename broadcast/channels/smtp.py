@@ -8,6 +8,7 @@ from functools import cached_property
 
 from broadcast.channels.protocol import Accepted, Gone, Outcome, Refused, Retry
 from broadcast.config.email_settings import SmtpServer
+from broadcast.domain.visible_text import to_single_line
 
 _CONNECT_TIMEOUT_SECONDS = 10.0
 _REPLY_TIMEOUT_SECONDS = 30.0
@@ -107,5 +108,4 @@ def _to_outcome(problem: OSError | UnicodeError) -> Outcome:
 
 def _quote(code: int, reply: bytes | str) -> str:
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return f"{code} {' '.join(printable.split())}"[:_MAX_REPLY_CHARACTERS]
+    return f"{code} {to_single_line(text)}"[:_MAX_REPLY_CHARACTERS]

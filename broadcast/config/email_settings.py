@@ -38,6 +38,8 @@ class EmailSettings(BaseModel):
     """Mail server: `smtp://user:password@host:587` (STARTTLS) or `smtps://…:465`; `?starttls=no` for a relay without TLS. Without it, mails are files in `DATA_DIR/mail`."""
     email_from: str | None = None
     """Address that mails come from, like `broadcast@example.com`."""
+    email_per_minute: int = Field(0, ge=0, le=1_000_000)
+    """Most mails a minute, of all workers on all nodes together, for a mail server with a limit. 0: as fast as it takes them."""
     public_url: str | None = Field(None, pattern=r"^https?://[^/?#\s]+$")
     """Address of this system in links of mails, like `https://broadcast.example.com`; without it, `HOST` and `PORT`."""
 

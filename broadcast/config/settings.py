@@ -22,6 +22,7 @@ from broadcast.config import database_url
 from broadcast.config.auth_settings import SignInSettings
 from broadcast.config.email_settings import EmailSettings
 from broadcast.config.kafka_settings import KafkaSettings
+from broadcast.config.push_settings import PushSettings
 from broadcast.config.secret_keys import MIN_KEY_CHARACTERS, find_weakness
 from broadcast.config.validation import MISSING_PACKAGES_HINT, CommaSeparated, check_networks
 
@@ -51,7 +52,7 @@ class SettingsError(Exception):
     """The settings are invalid. The message has one line for each problem."""
 
 
-class Settings(SignInSettings, KafkaSettings, EmailSettings):
+class Settings(SignInSettings, KafkaSettings, EmailSettings, PushSettings):
     """Strict and frozen. Names of durations end in their unit; sizes are in bytes."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -159,6 +160,9 @@ class Settings(SignInSettings, KafkaSettings, EmailSettings):
     replay_events: int = Field(10000, ge=1, le=100000)
     """Newest events kept in memory. A cursor further back is served from the log, up to 200 events; then RESET."""
 
+    webhook_private_addresses: bool = False
+    """1 lets webhooks go to addresses of the internal network, and by plain HTTP."""
+
     event_rules: Path | None = None
     """TOML file with the source rules; without it, only the contract applies."""
     event_rules_default: Literal["refuse", "allow"] = "refuse"
@@ -181,6 +185,7 @@ class Settings(SignInSettings, KafkaSettings, EmailSettings):
             *self._check_redis_url(),
             *self.check_kafka(),
             *self.check_email(is_production=self.is_production),
+            *self.check_push(),
             *self.check_sign_in(is_production=self.is_production, proxy_hops=self.trusted_proxy_hops),
         ]
         if self.is_production and self.demo:

@@ -23,6 +23,8 @@ MAX_CATEGORY_CHARACTERS = 40
 MAX_LABEL_CHARACTERS = 40
 MAX_URL_CHARACTERS = 2000
 MAX_ACTIONS = 2
+MAX_POLICY_CHARACTERS = 40
+NO_ESCALATION = "none"  # in place of the name of a policy
 MAX_TARGETS = 50_000  # users named in one broadcast; beyond that, use a role
 # Not str.isprintable: it refuses the joiners of Persian and of many emoji, and every newer character. The two overrides
 # make the displayed text differ from the written one; lone surrogates cannot be encoded.
@@ -74,7 +76,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A message that passed every rule that needs no database. Times are aware UTC."""
+    """A message that passed every rule that needs no database. Times are aware UTC.
+
+    `escalation` is the name of a policy, NO_ESCALATION, or None: the default of the priority.
+    """
 
     title: str
     content: str
@@ -86,6 +91,7 @@ class Draft:
     requires_ack: bool = False
     ack_due_at: datetime | None = None
     actions: tuple[Link, ...] = ()
+    escalation: str | None = None
     close_sessions: bool = False
     keep_as_draft: bool = False
 
@@ -104,6 +110,7 @@ def parse_draft(raw: Any, *, now: datetime) -> Draft:
         requires_ack=reader.read_field("requiresAck", _parse_bool, False),
         ack_due_at=reader.read_field("ackDueAt", _parse_time),
         actions=reader.read_field("actions", _parse_links, ()),
+        escalation=reader.read_field("escalation", _parse_escalation) or None,
         close_sessions=reader.read_field("closeSessions", _parse_bool, False),
         keep_as_draft=reader.read_field("draft", _parse_bool, False),
     )
@@ -157,6 +164,7 @@ _FIELD_LABELS = {
     "ackDueAt": "The due date",
     "requiresAck": "The field requiresAck",
     "actions": "The buttons",
+    "escalation": "The escalation policy",
 }
 
 
@@ -210,6 +218,11 @@ def parse_content(value: Any) -> str:
     if (size := len(content.encode())) > MAX_CONTENT_BYTES:
         raise ValueError(f"has {size:,} bytes; at most {MAX_CONTENT_BYTES:,} fit")
     return content
+
+
+def _parse_escalation(value: Any) -> str:
+    name = _parse_line(value, MAX_POLICY_CHARACTERS)
+    return NO_ESCALATION if name.casefold() == NO_ESCALATION else name
 
 
 def _parse_enum(choices: type[StrEnum], value: Any) -> StrEnum:

@@ -1,8 +1,8 @@
 """What alerts a user wants, and when. An alert is a toast, a banner, a dialog, a desktop notification or a sound.
 
 Preferences never affect the message itself: it is in the inbox at once, whatever is muted or held back. Only URGENT
-messages override quiet hours, do not disturb, mutes and the minimum priority. No message overrides `email`, from which
-priority a user wants e-mail about what they have not seen.
+messages override quiet hours, do not disturb, mutes and the minimum priority. No message overrides `email` and `push`,
+from which priority a user wants these about what they have not seen.
 """
 
 import re
@@ -21,7 +21,9 @@ MAX_MUTED_CATEGORIES = 100
 MAX_DO_NOT_DISTURB = timedelta(days=31)
 THEMES = ("system", "light", "dark")
 READING_MODES = ("automatic", "manual")
-NO_EMAIL = "NEVER"
+NEVER = "NEVER"
+DIGESTS = ("off", "hourly", "daily")
+DIGEST_PRIORITIES = (Priority.LOW, Priority.NORMAL)  # wait for the digest, if somebody wants one
 _CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 _QUIET_LOOKAHEAD_DAYS = 8  # sent to a page; it reconnects many times within these days
 
@@ -41,7 +43,11 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """`time_zone` is "" (UTC) until the user or their browser has set it. `email` None: never."""
+    """`time_zone` is "" (UTC) until the user or their browser has set it. `email` and `push` None: never; without
+    `email` no `digest` either.
+
+    `digest` is one of DIGESTS: one mail of all that is unread then. `digest_time` is that of the daily one.
+    """
 
     muted_categories: tuple[str, ...] = ()
     minimum_priority: Priority = Priority.LOW
@@ -54,6 +60,9 @@ class Preferences:
     keys: bool = True
     reading: str = "automatic"
     email: Priority | None = Priority.LOW
+    digest: str = "off"
+    digest_time: time = time(8)
+    push: Priority | None = Priority.LOW
 
     def is_alert_muted(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
         """Whether such a message never raises an alert. `mandatory` are categories that nobody can mute."""
@@ -63,10 +72,41 @@ class Preferences:
         return is_muted or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[self.minimum_priority]
 
     def wants_email(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
-        """Whether such a message may be sent to them by e-mail."""
-        if self.email is None or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[self.email]:
+        """Whether a mail of its own may be sent to them about such a message."""
+        is_in_digest = self.digest != "off" and priority in DIGEST_PRIORITIES
+        return not is_in_digest and self.may_email(priority=priority, category=category, mandatory=mandatory)
+
+    def may_email(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
+        """Whether such a message may be sent to them by e-mail, alone or in a digest."""
+        return self._is_wanted_from(self.email, priority, category, mandatory)
+
+    def wants_push(self, *, priority: str, category: str | None, mandatory: Collection[str] = ()) -> bool:
+        """Whether such a message may be pushed to their browsers."""
+        return self._is_wanted_from(self.push, priority, category, mandatory)
+
+    def has_turned_off(self, channel: str) -> bool:
+        """Whether they want nothing at all by this channel."""
+        return {"email": self.email, "push": self.push}.get(channel, Priority.LOW) is None
+
+    def _is_wanted_from(
+        self, minimum: Priority | None, priority: str, category: str | None, mandatory: Collection[str]
+    ) -> bool:
+        if minimum is None or _PRIORITY_RANKS[Priority(priority)] < _PRIORITY_RANKS[minimum]:
             return False
         return not self.is_alert_muted(priority=priority, category=category, mandatory=mandatory)
+
+    def get_next_digest(self, after: datetime) -> datetime | None:
+        """When the first digest after that moment is due; None if they want none.
+
+        A time that occurs twice, when clocks go back, counts once; of a time that clocks skip, the end of the gap.
+        """
+        if self.email is None or self.digest == "off":
+            return None
+        if self.digest == "hourly":
+            return after.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        today = after.astimezone(parse_zone(self.time_zone))
+        moments = (local_to_utc(today + timedelta(days=days), self.digest_time) for days in range(3))
+        return next(moment for moment in moments if moment > after)
 
     def get_quiet_end(self, now: datetime) -> datetime | None:
         """When an alert raised now is shown; None if at once."""
@@ -98,7 +138,9 @@ class Preferences:
             "mutedCategories": list(self.muted_categories),
             "quietHours": self.quiet_hours and self.quiet_hours.to_json(),
             "doNotDisturbUntil": clock.to_rfc3339(self.do_not_disturb_until),
-            "email": self.email or NO_EMAIL,
+            "email": self.email or NEVER,
+            "push": self.push or NEVER,
+            "digestTime": f"{self.digest_time:%H:%M}",
         }
 
 
@@ -154,13 +196,13 @@ def _parse_priority(value: Any) -> Priority:
         raise ValueError(f"The priority must be one of {', '.join(Priority)}.") from None
 
 
-def _parse_email_priority(value: Any) -> Priority | None:
-    if value == NO_EMAIL:
+def _parse_channel_priority(label: str, value: Any) -> Priority | None:
+    if value == NEVER:
         return None
     try:
         return Priority(value)
     except ValueError:
-        raise ValueError(f"E-mail must be one of {', '.join([NO_EMAIL, *Priority])}.") from None
+        raise ValueError(f"{label} must be one of {', '.join([NEVER, *Priority])}.") from None
 
 
 def _parse_quiet_hours(value: Any) -> QuietHours:
@@ -172,6 +214,12 @@ def _parse_quiet_hours(value: Any) -> QuietHours:
                 raise ValueError("Quiet hours must start and end at different times.")
             return QuietHours(time.fromisoformat(start), time.fromisoformat(end))
     raise ValueError("Quiet hours need two times, like 22:00 and 07:00.")
+
+
+def _parse_clock_time(value: Any) -> time:
+    if not isinstance(value, str) or not _CLOCK_TIME.fullmatch(value):
+        raise ValueError("Type a time, like 08:00.")
+    return time.fromisoformat(value)
 
 
 def _parse_time_zone(value: Any) -> str:
@@ -210,5 +258,8 @@ _FIELDS = {
     "sound": ("sound", _parse_bool),
     "keys": ("keys", _parse_bool),
     "reading": ("reading", partial(_parse_choice, READING_MODES)),
-    "email": ("email", _parse_email_priority),
+    "email": ("email", partial(_parse_channel_priority, "E-mail")),
+    "push": ("push", partial(_parse_channel_priority, "Push")),
+    "digest": ("digest", partial(_parse_choice, DIGESTS)),
+    "digestTime": ("digest_time", _parse_clock_time),
 }

@@ -19,6 +19,12 @@ def is_blank(text: str) -> bool:
     )
 
 
+def to_single_line(text: str) -> str:
+    """The text as one line, of characters that can be printed: what a server answered, for pages and the database."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())
+
+
 def _is_default_ignorable(code_point: int) -> bool:
     """Unassigned code points that are ignored by default (Unicode, DerivedCoreProperties), and noncharacters."""
     return (

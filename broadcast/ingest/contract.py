@@ -237,7 +237,8 @@ def _read_by_type(envelope: Envelope, now: datetime, rules: Rules, owner: EventO
 def _read_publish(envelope: Envelope, rule: Rule, now: datetime, owner: EventOwner) -> PublishCommand:
     try:
         data, collapse_key, acknowledge_again = _split_flood_fields(envelope, rule)
-        draft = parse_draft(_drop_past_start(rule.build_message_fields(data), now), now=now)
+        fields = _rename_channels(_drop_past_start(rule.build_message_fields(data), now))
+        draft = parse_draft(fields, now=now)
     except TemplateRenderError as problem:
         _reject(f"{_abbreviate(str(problem), 300)}.", "template")
     if draft.close_sessions:
@@ -288,6 +289,15 @@ def _drop_past_start(data: Any, now: datetime) -> Any:
     except (TypeError, ValueError, OverflowError):
         return data  # what is no time is rejected with the other fields
     return {name: value for name, value in data.items() if name != "scheduledAt"}
+
+
+def _rename_channels(data: Any) -> Any:
+    """The fields of a message: what an event calls `channels` is its `escalation`."""
+    if not isinstance(data, Mapping):
+        return data
+    if "escalation" in data:
+        _reject("There is no field escalation in an event; name the policy in channels.", "fields")
+    return {"escalation" if name == "channels" else name: value for name, value in data.items()}
 
 
 def _read_cancel(envelope: Envelope, owner: EventOwner) -> CancelCommand:

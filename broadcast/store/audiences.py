@@ -4,6 +4,7 @@ Lists of ids are split into chunks, so that an audience of 50,000 named users fi
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
+from broadcast.base.cooperative import Yielder
 from broadcast.domain.audience import (
     Audience,
     EveryoneAudience,
@@ -55,6 +57,7 @@ from broadcast.store.models import (
 )
 
 T = TypeVar("T")
+UserCondition = ColumnElement[bool]  # a condition on the row of a User
 _MAX_IDS_WITHOUT_THREAD = 2000  # with more, counting would block the worker on SQLite
 
 
@@ -195,6 +198,41 @@ def count_matching(audience: Audience, condition: ColumnElement[bool]) -> int:
     return _count_users(is_counted, None) - _count_users(is_counted, excluded_ids)
 
 
+def count_groups(audience: Audience, *columns: ColumnElement[Any]) -> Counter[tuple[Any, ...]]:
+    """How many enabled users of the audience there are with each combination of these columns of User."""
+    ids, excluded_ids = _split_named_ids(audience)
+    members = select(User.id.label("user_id"), *(column.label(f"c{n}") for n, column in enumerate(columns)))
+    members = members.where(_is_enabled_member(audience)).subquery()
+    keys = [members.c[f"c{n}"] for n in range(len(columns))]
+    query = select(*keys, func.count()).group_by(*keys)
+    if ids is not None:
+        return _sum_groups(execute_in_chunks(db.session(), query, members.c.user_id, ids - excluded_ids))
+    groups = _sum_groups(db.session.execute(query, execution_options=RUN_IN_THREAD))
+    groups.subtract(_sum_groups(execute_in_chunks(db.session(), query, members.c.user_id, excluded_ids)))
+    return +groups
+
+
+def _sum_groups(rows: Iterable[Row]) -> Counter[tuple[Any, ...]]:
+    groups, yielder = Counter(), Yielder()
+    for *key, count in rows:
+        groups[tuple(key)] += count
+        yielder.maybe_yield()
+    return groups
+
+
+def list_members(
+    audience: Audience, condition: UserCondition, *columns: ColumnElement[Any], after: int, limit: int
+) -> list[Row]:
+    """The ids, with these columns, of the next enabled users of the audience that also meet a condition, by id."""
+    ids, excluded_ids = _split_named_ids(audience)
+    query = select(User.id, *columns).where(_is_enabled_member(audience), condition, User.id > after)
+    if ids is not None:
+        query = query.where(_is_one_of(User.id, ids - excluded_ids))
+    elif excluded_ids:
+        query = query.where(~_is_one_of(User.id, excluded_ids))
+    return list(db.session.execute(query.order_by(User.id).limit(limit), execution_options=RUN_IN_THREAD))
+
+
 def cache_until_membership_changes(cache_key: Hashable, count: Callable[[], T]) -> T:
     """Cache an expensive count until users are added or removed, or roles change."""
     version = db.session.scalar(select(MembershipVersion.version))
@@ -326,6 +364,13 @@ def _is_one_of(column: Any, ids: Collection[int]) -> ColumnElement[bool]:
         values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
         return column.in_(select(cast(values.c.value, Integer)))
     return column == any_(literal(sorted(ids), ARRAY(BigInteger)))
+
+
+def select_ids(session: Session, ids: Collection[int]) -> ColumnElement[int]:
+    """A column with these ids, for a SELECT from nothing else: they go as one parameter."""
+    if session.get_bind().dialect.name == "sqlite":
+        return cast(func.json_each(json.dumps(sorted(ids))).table_valued("value").c.value, Integer)
+    return func.unnest(literal(sorted(ids), ARRAY(BigInteger))).column_valued("user_id")
 
 
 def _list_named_ids(table: type, broadcast_id: int) -> list[int]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, Table, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from broadcast.store.database import MAX_IN_VALUES, db
+from broadcast.store.database import MAX_IN_VALUES, build_insert, db
+from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import Broadcast, ChannelSettings, Delivery, User
 
 MAX_REASON_CHARACTERS = 300
@@ -20,10 +21,34 @@ class ClaimedDelivery(NamedTuple):
     broadcast_id: int
     revision: int
     user_id: int
+    step_id: int
     message_id: str
     attempts: int
     created_at: datetime
     problem: str | None
+
+
+_TABLE: Table = Delivery.__table__
+_CLAIMED_COLUMNS = [_TABLE.c["reason" if name == "problem" else name] for name in ClaimedDelivery._fields]
+# made once: SQLAlchemy takes longer to make such a statement than to run it
+_SETTLE = (
+    update(_TABLE)
+    .where(
+        _TABLE.c.id == bindparam("claimed_id"),
+        _TABLE.c.state == "WAITING",
+        _TABLE.c.attempts == bindparam("claimed_attempts"),
+    )
+    .values({name: bindparam(f"new_{name}") for name in ("state", "due_at", "ended_at", "reason")})
+)
+
+
+class Settlement(NamedTuple):
+    """What became of a claimed delivery: its end (SENT, FAILED, CANCELLED), or WAITING until `due_at`, and why."""
+
+    claimed: ClaimedDelivery
+    state: str
+    reason: str | None = None
+    due_at: datetime | None = None
 
 
 class QueueState(NamedTuple):
@@ -48,7 +73,19 @@ class FailedDelivery(NamedTuple):
 
 
 def get_settings(channel: str) -> ChannelSettings:
-    return db.session.get(ChannelSettings, channel, populate_existing=True)
+    """The settings of a channel as they are now, or as they will be once there is a row."""
+    row = db.session.get(ChannelSettings, channel, populate_existing=True)
+    return row or ChannelSettings(channel=channel)
+
+
+def get_settings_for_update(session: Session, channel: str) -> ChannelSettings:
+    """The row of a channel, which is added when there is none."""
+    row = session.get(ChannelSettings, channel)
+    if row is None:
+        statement = build_insert(session, ChannelSettings.__table__).values(channel=channel)
+        session.execute(statement.on_conflict_do_nothing())
+        row = session.get(ChannelSettings, channel)
+    return row
 
 
 def has_due(channel: str, *, now: datetime) -> bool:
@@ -61,49 +98,38 @@ def _select_due(channel: str, now: datetime) -> Select:
 
 def claim(session: Session, channel: str, *, now: datetime, until: datetime, limit: int) -> list[ClaimedDelivery]:
     """Claim due deliveries until `until`: a worker that dies leaves them to the others from then on."""
-    query = select(Delivery).where(Delivery.id.in_(_select_due(channel, now).order_by(Delivery.due_at).limit(limit)))
-    rows = session.scalars(query.with_for_update(skip_locked=True)).all()
-    for row in rows:
-        row.attempts, row.due_at = row.attempts + 1, until
-    return [
-        ClaimedDelivery(
-            row.id,
-            row.broadcast_id,
-            row.revision,
-            row.user_id,
-            row.message_id,
-            row.attempts,
-            row.created_at,
-            row.reason,
-        )
-        for row in rows
+    due_ids = _select_due(channel, now).order_by(Delivery.due_at).limit(limit).with_for_update(skip_locked=True)
+    statement = update(_TABLE).where(_TABLE.c.id.in_(due_ids)).values(attempts=_TABLE.c.attempts + 1, due_at=until)
+    return [ClaimedDelivery(*row) for row in session.connection().execute(statement.returning(*_CLAIMED_COLUMNS))]
+
+
+def settle(session: Session, settlements: Sequence[Settlement], *, at: datetime) -> None:
+    """Record what became of claimed deliveries, except where the lease ended and another worker has claimed it since."""
+    rows = [
+        {
+            "claimed_id": claimed.id,
+            "claimed_attempts": claimed.attempts,
+            "new_state": state,
+            "new_due_at": due_at or at,
+            "new_ended_at": None if state == "WAITING" else at,
+            "new_reason": trim_reason(reason),
+        }
+        for claimed, state, reason, due_at in settlements
     ]
+    if rows:
+        session.connection().execute(_SETTLE, rows)
 
 
-def finish(session: Session, claimed: ClaimedDelivery, state: str, *, at: datetime, reason: str | None = None) -> None:
-    """Record the outcome of a claimed delivery, unless the lease ended and another worker has claimed it since."""
-    _update(session, claimed, state=state, ended_at=at, reason=reason and reason[:MAX_REASON_CHARACTERS])
-
-
-def postpone(session: Session, claimed: ClaimedDelivery, due_at: datetime, *, reason: str | None = None) -> None:
-    """Give a claimed delivery back, to be sent at `due_at`."""
-    _update(session, claimed, due_at=due_at, reason=(reason or claimed.problem or "")[:MAX_REASON_CHARACTERS] or None)
-
-
-def _update(session: Session, claimed: ClaimedDelivery, **values: Any) -> None:
-    is_still_claimed = (
-        Delivery.id == claimed.id,
-        Delivery.state == "WAITING",
-        Delivery.attempts == claimed.attempts,
-    )
-    session.execute(update(Delivery.__table__).where(*is_still_claimed).values(values))
+def trim_reason(reason: str | None) -> str | None:
+    """As much of a reason as is kept."""
+    return reason and reason[:MAX_REASON_CHARACTERS]
 
 
 def set_problem(session: Session, channel: str, problem: str | None, *, at: datetime) -> None:
     """Record that the channel's server takes nothing and why, or that it works again (None)."""
-    row = session.get(ChannelSettings, channel)
+    row = get_settings_for_update(session, channel)
     row.failing_since = problem and (row.failing_since or at)
-    row.problem = problem and problem[:MAX_REASON_CHARACTERS]
+    row.problem = trim_reason(problem)
 
 
 def measure_queue(channel: str, *, now: datetime) -> QueueState:
@@ -119,6 +145,16 @@ def count_outcomes(channel: str, *, since: datetime) -> dict[str, int]:
     query = select(Delivery.state, func.count()).where(Delivery.channel == channel, Delivery.ended_at >= since)
     states = ("SENT", "FAILED", "CANCELLED")
     return dict(map(tuple, db.session.execute(query.where(Delivery.state.in_(states)).group_by(Delivery.state))))
+
+
+def count_by_step(broadcast_id: int) -> dict[int, dict[str, int]]:
+    """How many deliveries of a broadcast are in each state, by the id of their step."""
+    query = select(Delivery.step_id, Delivery.state, func.count()).where(Delivery.broadcast_id == broadcast_id)
+    counts: dict[int, dict[str, int]] = {}
+    rows = db.session.execute(query.group_by(Delivery.step_id, Delivery.state), execution_options=RUN_IN_THREAD)
+    for step_id, state, count in rows:
+        counts.setdefault(step_id, {})[state] = count
+    return counts
 
 
 def list_failed(channel: str, *, limit: int) -> list[FailedDelivery]:

@@ -12,7 +12,17 @@ from sqlalchemy.orm import Session
 from broadcast.domain.lifecycle import Status
 from broadcast.store.database import db
 from broadcast.store.engine import RUN_IN_THREAD
-from broadcast.store.models import Broadcast, Delivery, EarlierAcknowledgement, LogEvent, Receipt, RevisionText
+from broadcast.store.models import (
+    Broadcast,
+    Delivery,
+    EarlierAcknowledgement,
+    LogEvent,
+    PushSubscription,
+    Receipt,
+    RevisionText,
+    UserSession,
+    WebhookDelivery,
+)
 from broadcast.store.models.ingest import InboundEventSample
 
 BATCH_ROWS = 500  # rows per transaction
@@ -39,6 +49,17 @@ def delete_samples(session: Session, *, before: datetime) -> int:
     return _delete_batch(session, InboundEventSample.__table__, InboundEventSample.at < before)
 
 
+def delete_webhook_deliveries(session: Session, *, before: datetime) -> int:
+    """Delete webhook deliveries that ended before that, and their attempts, at most BATCH_ROWS; return how many."""
+    return _delete_batch(session, WebhookDelivery.__table__, WebhookDelivery.ended_at < before)
+
+
+def delete_unused_subscriptions(session: Session) -> int:
+    """Delete push subscriptions of ended sessions, at most BATCH_ROWS; return how many."""
+    ended_session_ids = select(UserSession.id).where(UserSession.ended_at.is_not(None))
+    return _delete_batch(session, PushSubscription.__table__, PushSubscription.session_id.in_(ended_session_ids))
+
+
 def list_ended_ids(*, before: datetime, must_have_receipts: bool = False) -> list[int]:
     """Broadcasts that ended before that, oldest first, at most BATCH_BROADCASTS; with `must_have_receipts` those that
     have receipts or deliveries.
@@ -47,7 +68,9 @@ def list_ended_ids(*, before: datetime, must_have_receipts: bool = False) -> lis
     is_ended = and_(Broadcast.status.in_((Status.EXPIRED, Status.CANCELLED)), ended_at < before)
     query = select(Broadcast.id).where(is_ended).order_by(Broadcast.id).limit(BATCH_BROADCASTS)
     if must_have_receipts:
-        has_rows = (exists().where(table.broadcast_id == Broadcast.id) for table in (Receipt, Delivery))
+        has_rows = (
+            exists().where(table.broadcast_id == Broadcast.id) for table in (Receipt, Delivery, WebhookDelivery)
+        )
         query = query.where(or_(*has_rows))
     return list(db.session.scalars(query))
 
@@ -65,9 +88,9 @@ def delete_receipts(session: Session, ids: Sequence[int]) -> int:
 
 def delete_acknowledgements(session: Session, ids: Sequence[int]) -> int:
     """Delete the acknowledged texts and the deliveries of these broadcasts, at most BATCH_ROWS: they are kept as long
-    as the receipts.
+    as the receipts, at most.
     """
-    tables = (EarlierAcknowledgement.__table__, RevisionText.__table__, Delivery.__table__)
+    tables = (EarlierAcknowledgement.__table__, RevisionText.__table__, Delivery.__table__, WebhookDelivery.__table__)
     return _delete_first_batch(session, [table.c.broadcast_id for table in tables], ids)
 
 

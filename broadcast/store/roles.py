@@ -8,7 +8,7 @@ from sqlalchemy import Select, delete, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from broadcast.domain.lifecycle import Status
-from broadcast.store import audiences, broadcasts, past_viewers
+from broadcast.store import audiences, broadcasts, escalation_policies, past_viewers
 from broadcast.store.database import db
 from broadcast.store.engine import RUN_IN_THREAD
 from broadcast.store.models import (
@@ -120,7 +120,7 @@ def _replace(session: Session, old: Role, new: Role) -> None:
 
 
 def _rename_in_json(session: Session, old: str, new: str) -> None:
-    """Rename a role in saved audiences, and in the typed forms of drafts."""
+    """Rename a role in saved audiences, escalation policies, and the typed forms of drafts."""
 
     def replace(name: str) -> str:
         return new if name == old else name
@@ -129,6 +129,7 @@ def _rename_in_json(session: Session, old: str, new: str) -> None:
         return {key: [*map(replace, typed[key])] for key in ("roles", "exceptRoles") if typed.get(key)}
 
     audiences.replace_in_saved(session, "ROLE", replace)
+    escalation_policies.rename_role(session, old, new)
     broadcasts.update_drafts_with(session, f'"{old}"', replace_in_draft)
 
 

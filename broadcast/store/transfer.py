@@ -1,7 +1,8 @@
 """Every row of every table as plain values, and back: moves data between databases, SQLite or PostgreSQL.
 
-Sessions and setup codes are left out: users sign in again after a move. So is the scheduler's last run. Rows that the
-migrations write exist already. Derived data (search indexes) is derived again by the database.
+Sessions and setup codes are left out: users sign in again after a move. So are browsers that get push messages, which
+register again then, and the scheduler's last run. Rows that the migrations write exist already. Derived data (search
+indexes) is derived again by the database.
 """
 
 import base64
@@ -14,15 +15,28 @@ from sqlalchemy import LargeBinary, Table, delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from broadcast.store.database import db
-from broadcast.store.models import ProviderLogoutRow, SchedulerState, SchemaSupport, SetupCode, User, UserSession
+from broadcast.store.models import (
+    ProviderLogoutRow,
+    PushSubscription,
+    SchedulerState,
+    SchemaSupport,
+    SetupCode,
+    User,
+    UserSession,
+)
 from broadcast.store.types import UtcDateTime
 
 _BATCH_ROWS = 500
 _SKIPPED_TABLES = {
-    table.__tablename__ for table in (UserSession, SetupCode, ProviderLogoutRow, SchemaSupport, SchedulerState)
+    table.__tablename__
+    for table in (UserSession, PushSubscription, SetupCode, ProviderLogoutRow, SchemaSupport, SchedulerState)
 }
 # a new database has these already
-_SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identity", "channel_settings"}
+_SINGLE_ROW_TABLES = {"log_head", "audit_head", "people_version", "system_identity", "channel_settings"} | {
+    "escalation_policies",
+    "escalation_progress",
+    "email_pace",
+}
 
 
 def export_rows() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -23,12 +23,14 @@ from broadcast.store.models import (
     ApiToken,
     Broadcast,
     Delivery,
+    Digest,
     EmailAddress,
     IdempotencyKey,
     Invitation,
     LinkedIdentity,
     MembershipVersion,
     Mute,
+    PushSubscription,
     Role,
     UndoStep,
     User,
@@ -243,8 +245,17 @@ def find_taken_usernames(usernames: Iterable[str]) -> set[str]:
     return {username for (username,) in rows}
 
 
-def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> None:
-    """Add users as (username, name, roles), without passwords, with existing roles. Raises IntegrityError (taken)."""
+def find_ids_by_username(usernames: Iterable[str]) -> dict[str, int]:
+    """The ids of those of these users who exist, enabled or disabled."""
+    query = select(User.username, User.id)
+    return dict(map(tuple, execute_in_chunks(db.session, query, User.username, set(usernames))))
+
+
+def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *, at: datetime) -> dict[str, int]:
+    """Add users as (username, name, roles), without passwords, with existing roles; return the ids by username.
+
+    Raises IntegrityError (taken).
+    """
     rows = [{"username": username, "name": name, "created_at": at} for username, name, _ in users]
     ids = dict(map(tuple, session.execute(insert(User).returning(User.username, User.id), rows)))
     role_rows = [
@@ -253,6 +264,7 @@ def insert_users(session: Session, users: Sequence[tuple[str, str, set[str]]], *
     if role_rows:
         session.execute(insert(UserRole), role_rows)
     index_users(session, [(ids[username], username, name) for username, name, _ in users])
+    return ids
 
 
 def rename(session: Session, user: User, name: str) -> None:
@@ -279,7 +291,18 @@ def anonymize(session: Session, user: User, *, at: datetime) -> None:
     The row itself stays, for receipts, broadcasts and the audit; its username becomes available again.
     """
     _replace_username_by_id(session, user)
-    for table in (UserSession, ApiToken, LinkedIdentity, UndoStep, IdempotencyKey, Invitation, EmailAddress, Delivery):
+    for table in (
+        PushSubscription,
+        UserSession,
+        ApiToken,
+        LinkedIdentity,
+        UndoStep,
+        IdempotencyKey,
+        Invitation,
+        EmailAddress,
+        Digest,
+        Delivery,
+    ):
         session.execute(delete(table).where(table.user_id == user.id).execution_options(synchronize_session=False))
     set_preferences(session, user.id, Preferences())
     user.username, user.name, user.password_hash = f"#{user.id}", FORMER_USER_NAME, None

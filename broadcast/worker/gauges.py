@@ -7,9 +7,11 @@ from datetime import datetime
 
 from broadcast.base import untrusted_json
 from broadcast.bus.protocol import Bus
-from broadcast.channels.email import EmailChannel
+from broadcast.channels import webhooks as webhook_sender
+from broadcast.channels.registry import CHANNELS
 from broadcast.observability import metrics
-from broadcast.store import broadcasts, database, deliveries, log
+from broadcast.store import broadcasts, database, deliveries, log, webhooks
+from broadcast.store.deliveries import QueueState
 from broadcast.streams.hub import Hub
 
 INTERVAL_SECONDS = 5.0
@@ -40,7 +42,7 @@ def update_all(hub: Hub, bus: Bus) -> None:
     due_at = broadcasts.get_next_due_at()
     metrics.scheduler_lag_seconds.set(_seconds_since(due_at) if due_at else 0)
     metrics.plans_waiting.set(broadcasts.count_awaiting_decision())
-    _update_outbox()
+    _update_queues()
 
 
 def _update_tail_lag(hub: Hub) -> None:
@@ -52,8 +54,14 @@ def _update_tail_lag(hub: Hub) -> None:
     metrics.tail_lag_seconds.set(_seconds_since(undelivered[0].at) if undelivered else 0)
 
 
-def _update_outbox() -> None:
-    queue, channel = deliveries.measure_queue(EmailChannel.name, now=database.get_current_time()), EmailChannel.name
+def _update_queues() -> None:
+    now = database.get_current_time()
+    for channel in CHANNELS.current:
+        _update_queue(channel, deliveries.measure_queue(channel, now=now))
+    _update_queue(webhook_sender.CHANNEL_NAME, webhooks.measure_queue(now=now))
+
+
+def _update_queue(channel: str, queue: QueueState) -> None:
     metrics.deliveries_waiting.labels(channel).set(queue.waiting)
     overdue_seconds = _seconds_since(queue.oldest_due_at) if queue.oldest_due_at else 0
     metrics.deliveries_overdue_seconds.labels(channel).set(overdue_seconds)

@@ -10,7 +10,10 @@
     retention   deletes what ended long ago
     gauges      current values → /metrics
     escalation  who has not seen a broadcast → the outbox
-    outbox      the outbox → the mail server
+    outbox …    the outbox → the servers of one channel, such as the mail server; a loop for each channel
+    corrections recalled broadcasts → the outbox, for whom a channel had told
+    digests     what is unread → the mail server, to who wants digests
+    webhooks    the log → the endpoints of webhooks
     kafka       inbound events → broadcasts, if there are brokers
 
 A loop survives a bad item. Its last failure is in `problems`, and so in `/readyz`, until it succeeds again.
@@ -40,9 +43,13 @@ from broadcast.base.app_parts import AppPart
 from broadcast.base.errors import BroadcastError, TemporarilyUnavailable
 from broadcast.bus.protocol import Bus, Listener
 from broadcast.bus.redis_client import CONNECTION_ERRORS, REDIS, describe_failure
-from broadcast.channels import escalation
+from broadcast.channels import corrections, escalation, outgoing_http
+from broadcast.channels.corrections import CorrectionOutbox
+from broadcast.channels.digest import DigestSender
 from broadcast.channels.email import EMAIL, EmailChannel
 from broadcast.channels.outbox import Outbox
+from broadcast.channels.registry import CHANNELS
+from broadcast.channels.webhooks import WEBHOOKS
 from broadcast.config.settings import SETTINGS
 from broadcast.domain import clock
 from broadcast.ingest.kafka.bridge import KafkaBridge
@@ -87,7 +94,9 @@ class Runtime:
         self.high_water_mark = HighWaterMark(SETTINGS.of(app).data_dir, REDIS.of(app))
         self.bridge: KafkaBridge | None = None  # None without brokers
         self.receipt_sync = ReceiptSync(app, hub)
-        self.outbox = Outbox(EMAIL.of(app))
+        self.outboxes = _build_outboxes(app)
+        self.digest_sender = DigestSender(EMAIL.of(app), max_per_minute=SETTINGS.of(app).email_per_minute)
+        self.webhooks = WEBHOOKS.of(app)
         self.problems: dict[str, str] = {}
         self.socket_transport: SocketTransport | None = None
         self.direct_streams: DirectStreams | None = None  # None: every stream opens through WSGI
@@ -115,12 +124,18 @@ class Runtime:
             ("notes", _FLUSH_INTERVAL_SECONDS, self._flush_buffers),
             ("receipts", _RECEIPT_SYNC_INTERVAL_SECONDS, lambda: self.receipt_sync.send_missed(clock.now())),
             ("gauges", gauges.INTERVAL_SECONDS, lambda: gauges.update_all(self.hub, self.bus)),
-            ("escalation", _CHANNEL_INTERVAL_SECONDS, lambda: escalation.run_once(EmailChannel.name, now=clock.now())),
-            ("outbox", _CHANNEL_INTERVAL_SECONDS, lambda: self.outbox.run_once()),
+            ("escalation", _CHANNEL_INTERVAL_SECONDS, self._run_escalation),
+            ("corrections", _CHANNEL_INTERVAL_SECONDS, lambda: corrections.plan_all(now=clock.now())),
+            ("webhooks", _CHANNEL_INTERVAL_SECONDS, lambda: self.webhooks.run_once()),
         ):
             loops[name] = partial(self._repeat, name, interval_seconds, work)
+        loops["digests"] = partial(self._repeat, "digests", _CHANNEL_INTERVAL_SECONDS, self.digest_sender.run_once)
+        for outbox in self.outboxes:
+            name = f"outbox {outbox.queue}"
+            loops[name] = partial(self._repeat, name, _CHANNEL_INTERVAL_SECONDS, outbox.run_once)
         if self.bridge:
             loops["kafka"] = self.bridge.run
+        gevent.get_hub().threadpool.spawn(EMAIL.of(self.app).compile_templates)
         for name, loop in loops.items():
             context = contextvars.copy_context()  # gevent.spawn does not inherit it, and the logger binds there
             self._greenlets.append(gevent.spawn(context.run, self._supervise, name, loop))
@@ -128,7 +143,8 @@ class Runtime:
     def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Notify every client that the worker ends, flush the buffers, stop the loops."""
         self.stop_bridge()
-        self.outbox.is_stopping = True
+        for sender in (*self.outboxes, self.digest_sender, self.webhooks):
+            sender.is_stopping = True
         self.hub.drain(drain_seconds)
         with suppress(gevent.Timeout):  # a greenlet inside a transaction ends after it
             gevent.killall(self._greenlets, timeout=1)
@@ -255,9 +271,19 @@ class Runtime:
                 )
             self.problems.pop("retention", None)
 
+    def _run_escalation(self) -> None:
+        escalation.run_once(now=clock.now(), get_online_ids=self.presence.get_online_ids)
+
     def _flush_buffers(self) -> None:
         self.receipt_buffer.flush(clock.now(), fanout_idle=self.hub.fanout_idle)
         LAST_USED_BUFFER.of(self.app).flush(clock.now())
+
+
+def _build_outboxes(app: Flask) -> list[Outbox]:
+    limits = {EmailChannel.name: SETTINGS.of(app).email_per_minute}
+    channels = CHANNELS.of(app).items()
+    outboxes = [Outbox(channel, max_per_minute=limits.get(name, 0)) for name, channel in channels]
+    return outboxes + [CorrectionOutbox(channel, max_per_minute=limits.get(name, 0)) for name, channel in channels]
 
 
 def describe_loop_failure(problem: Exception) -> str:
@@ -282,6 +308,7 @@ def start_worker(worker: Any) -> None:
     """
     app: Flask = worker.wsgi
     runtime = RUNTIME.of(app)
+    outgoing_http.load_certificates()
     # elsewhere there is no epoll, and streams are generators
     runtime.start(should_adopt_sockets=sys.platform == "linux")
     keepalive = KeepAlive(worker.cfg.keepalive)

@@ -33,8 +33,12 @@ from broadcast.store.models.channels import (
     ChannelSettings,
     Delivery,
     EmailAddress,
+    EscalationPolicy,
+    EscalationProgress,
     EscalationStep,
+    PushSubscription,
 )
+from broadcast.store.models.mail import Digest, EmailPace, RecallCorrection
 from broadcast.store.models.users import (
     ApiToken,
     Invitation,
@@ -50,4 +54,10 @@ from broadcast.store.models.users import (
     UserRole,
     UserSearchToken,
     UserSession,
+)
+from broadcast.store.models.webhooks import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
 )

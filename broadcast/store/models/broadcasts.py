@@ -103,6 +103,10 @@ class Broadcast(db.Model):
     # Who scheduled it: their permissions count when it goes out. None for a source's broadcast. No foreign key: a
     # scheduled broadcast outlives an account.
     planned_by_id: Mapped[int | None]
+    # the policy that its sender chose, "none", or None: the default of its priority
+    escalation: Mapped[str | None] = mapped_column(String(40))
+    # that policy as it was when this was published (`domain.escalation`): later changes do not count
+    escalation_plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
     # why it waits for a decision (`domain.overdue_schedules`)
     decision_reason: Mapped[str | None] = mapped_column(String(16))
 

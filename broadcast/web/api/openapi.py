@@ -9,10 +9,11 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from broadcast.config.settings import SETTINGS
-from broadcast.domain import message
+from broadcast.domain import message, outgoing_url
 from broadcast.domain.message import Priority, RoleMatch, TargetType
 from broadcast.domain.overdue_schedules import DecisionReason
-from broadcast.domain.preferences import NO_EMAIL
+from broadcast.domain.preferences import NEVER
+from broadcast.domain.webhook_events import WebhookType
 from broadcast.store import broadcasts, inbox
 from broadcast.web.core.identity import allow
 from broadcast.web.core.request_parsing import MAX_PAGE_SIZE
@@ -89,6 +90,11 @@ def _text(max_length: int | None = None, min_length: int = 0) -> Schema:
     return {"type": "string"} | {name: value for name, value in limits.items() if value}
 
 
+def _channel_priority(what: str) -> Schema:
+    names = [NEVER, *(priority.value for priority in Priority)]
+    return {"enum": names, "description": f"From which priority on you want {what} about messages you have not seen."}
+
+
 _BOOLEAN = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 0}
 _POSITIVE = {"type": "integer", "minimum": 1}
@@ -109,6 +115,7 @@ _MESSAGE_FIELDS = {
     "content": _text(message.MAX_CONTENT_BYTES, 1),
     "priority": {"enum": [*Priority, None]},
     "category": _or_null(_text(message.MAX_CATEGORY_CHARACTERS)),
+    "escalation": _or_null(_text(message.MAX_POLICY_CHARACTERS)),
     "requiresAck": _or_null(_BOOLEAN),
     **dict.fromkeys(("scheduledAt", "expiresAt", "ackDueAt"), _or_null(_TIME)),
     "actions": _or_null(_list(_ref("Link"), maxItems=message.MAX_ACTIONS)),
@@ -141,6 +148,11 @@ _BROADCAST_FIELDS = {
 }
 _ACKNOWLEDGED = dict.fromkeys(("acknowledgedAt", "earlierAcknowledgedAt"), _or_null(_TIME))
 _ACKNOWLEDGED |= dict.fromkeys(("acknowledgedRevision", "earlierAcknowledgedRevision"), _or_null(_COUNT))
+_WEBHOOK_FIELDS = {
+    "url": _text(outgoing_url.MAX_URL_CHARACTERS, 1),
+    "eventTypes": _list({"enum": list(WebhookType)}, minItems=1),
+}
+_ATTEMPT = {"status": _or_null(_COUNT), "durationMs": _COUNT, "answer": _text()}
 _SCHEMAS: dict[str, Schema] = {
     "Problem": _object("type title status detail", type=_text(), title=_text(), status=_COUNT, detail=_text(),
     fields=_ANY_OBJECT),
@@ -172,10 +184,23 @@ _SCHEMAS: dict[str, Schema] = {
     ),
     "Broadcast": {"allOf": [_ref("Card"), _object("status stats", **_BROADCAST_FIELDS)]},
     "Preferences": _object(
-        email={
-            "enum": [NO_EMAIL, *(priority.value for priority in Priority)],
-            "description": "From which priority on you want e-mail about messages you have not seen.",
-        }
+        email=_channel_priority("e-mail"), push=_channel_priority("push messages"),
+    ),
+    "Webhook": _object(
+        "id url eventTypes",
+        id=_ID,
+        **_WEBHOOK_FIELDS,
+        **dict.fromkeys(("createdAt", "pausedAt", "goneAt", "failingSince", "previousSecretUntil"), _or_null(_TIME)),
+        problem=_or_null(_text()),
+    ),
+    "WebhookDelivery": _object(
+        "id broadcastId type webhookId state",
+        **dict.fromkeys(("id", "broadcastId"), _ID),
+        **dict.fromkeys(("type", "webhookId"), _text()),
+        state={"enum": ["WAITING", "SENT", "FAILED", "CANCELLED"]},
+        attemptCount=_COUNT,
+        **dict.fromkeys(("createdAt", "dueAt", "endedAt"), _or_null(_TIME)),
+        reason=_or_null(_text()),
     ),
     "Event": _ANY_OBJECT | {"description": "A CloudEvent, structured; see docs/events.md."},
 }  # fmt: skip
@@ -342,6 +367,43 @@ _OPERATIONS: dict[str, Schema] = {
         body=_object(closed=True, value=_or_null(_text()), confirm=_or_null(_CONFIRM)),
         may_be_empty=True,
         _200=_ANY_OBJECT,
+    ),
+    "GET /api/admin/webhooks": _operation("Webhook endpoints (admin)", _200=_page_schema(_ref("Webhook"))),
+    "POST /api/admin/webhooks": _operation(
+        "Add a webhook endpoint; only this response and that of a rotation have its secret (admin)",
+        body=_object("url eventTypes", closed=True, **_WEBHOOK_FIELDS),
+        _201={"allOf": [_ref("Webhook"), _object("secret", secret=_text())]},
+    ),
+    "GET /api/admin/webhooks/{endpoint_id}": _operation("One webhook endpoint (admin)", _200=_ref("Webhook")),
+    "PATCH /api/admin/webhooks/{endpoint_id}": _operation(
+        "Change, pause or enable a webhook endpoint (admin)",
+        body=_object(closed=True, **_WEBHOOK_FIELDS, paused=_BOOLEAN, enabled=_BOOLEAN),
+        _200=_ref("Webhook"),
+    ),
+    "DELETE /api/admin/webhooks/{endpoint_id}": _operation("Delete a webhook endpoint (admin)", _204=None),
+    "POST /api/admin/webhooks/{endpoint_id}/secret": _operation(
+        "Rotate the secret; the old one signs beside it for 24 hours (admin)", _200=_object("secret", secret=_text())
+    ),
+    "POST /api/admin/webhooks/{endpoint_id}/test": _operation(
+        "Send a test event now (admin)",
+        _200=_object("accepted durationMs answer", accepted=_BOOLEAN, **_ATTEMPT),
+    ),
+    "GET /api/admin/webhooks/{endpoint_id}/deliveries": _operation(
+        "Deliveries to a webhook endpoint, newest first (admin)",
+        "after limit",
+        _200=_page_schema(_ref("WebhookDelivery")),
+    ),
+    "GET /api/admin/webhooks/{endpoint_id}/deliveries/{delivery_id}": _operation(
+        "One delivery with its body and its attempts (admin)",
+        _200={
+            "allOf": [
+                _ref("WebhookDelivery"),
+                _object("body attempts", body=_text(), attempts=_list(_object("at", at=_TIME, **_ATTEMPT))),
+            ]
+        },
+    ),
+    "POST /api/admin/webhooks/{endpoint_id}/deliveries/{delivery_id}/replay": _operation(
+        "Send a delivery again that has ended, under its id (admin)", _204=None
     ),
     "POST /api/admin/audience/preview": _operation(
         "Preview an audience (admin)",

@@ -1,4 +1,4 @@
-"""The user's own account: password, e-mail address and sessions."""
+"""The user's own account: password, e-mail address, browsers with push messages, and sessions."""
 
 import flask
 from flask import Blueprint, request
@@ -9,7 +9,7 @@ from broadcast.base.errors import Conflict, Invalid, NotFound
 from broadcast.channels.email import EMAIL
 from broadcast.channels.protocol import Accepted
 from broadcast.domain import clock
-from broadcast.store import email_addresses, users
+from broadcast.store import email_addresses, push_subscriptions, users
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.rendering import redirect_to, render_page
 from broadcast.web.core.request_parsing import to_form_errors
@@ -88,6 +88,7 @@ def _render_account(errors: dict[str, str], *, email: str | None = None) -> str:
         "auth/account.html",
         email=known,
         typed_email=email if email is not None else known and (known.pending_address or known.address) or "",
+        browsers=push_subscriptions.list_of_user(identity.id),
         sessions=users.list_open_sessions(identity.id),
         here=identity.session_id,
         tokens=[token for token, _ in users.list_tokens(identity.id)],

@@ -36,16 +36,17 @@ def confirm(token: str):
 @blueprint.get("/unsubscribe/<token>")
 @allow("anyone")
 def show_unsubscribe(token: str):
-    _read_unsubscribe_token(token)
-    return _render("unsubscribe")
+    _, what = _read_unsubscribe_token(token)
+    return _render("unsubscribe", what=what)
 
 
 @blueprint.post("/unsubscribe/<token>")
 @allow("link")
 def unsubscribe(token: str):
     """The button of the page, and the one-click POST of mail programs (RFC 8058), which sends no cookies."""
-    actions.unsubscribe(_read_unsubscribe_token(token), now=clock.now())
-    return _render("unsubscribed")
+    user_id, what = _read_unsubscribe_token(token)
+    actions.unsubscribe(user_id, what, now=clock.now())
+    return _render("unsubscribed", what=what)
 
 
 def _read_confirm_token(token: str) -> tuple[int, str]:
@@ -55,12 +56,12 @@ def _read_confirm_token(token: str) -> tuple[int, str]:
     return values
 
 
-def _read_unsubscribe_token(token: str) -> int:
-    user_id = EMAIL.current.links.read_unsubscribe_token(token)
-    if user_id is None:
+def _read_unsubscribe_token(token: str) -> tuple[int, str]:
+    values = EMAIL.current.links.read_unsubscribe_token(token)
+    if values is None:
         raise NotFound("This link is not valid. You can choose what you get by e-mail under Preferences.")
-    return user_id
+    return values
 
 
-def _render(step: str, address: str = "") -> ResponseReturnValue:
-    return render_page("auth/email_link.html", step=step, address=address)
+def _render(step: str, *, address: str = "", what: str = "email") -> ResponseReturnValue:
+    return render_page("auth/email_link.html", step=step, address=address, what=what)

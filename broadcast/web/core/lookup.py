@@ -6,8 +6,8 @@ from flask import Flask
 from werkzeug.routing import IntegerConverter
 
 from broadcast.base.errors import NotFound
-from broadcast.store import broadcasts, dead_letters
-from broadcast.store.models import Broadcast
+from broadcast.store import broadcasts, dead_letters, webhooks
+from broadcast.store.models import Broadcast, WebhookEndpoint
 from broadcast.store.models.ingest import DeadLetter
 
 T = TypeVar("T")
@@ -34,3 +34,7 @@ def get_broadcast_or_404(broadcast_id: int) -> Broadcast:
 
 def get_letter_or_404(letter_id: int) -> DeadLetter:
     return or_404(dead_letters.get(letter_id), "There is no such dead letter.")
+
+
+def get_webhook_or_404(endpoint_id: int) -> WebhookEndpoint:
+    return or_404(webhooks.get_endpoint(endpoint_id), "There is no such webhook.")

@@ -87,6 +87,9 @@ def _read_form() -> dict:
         "keys": bool(form.get("keys")),
         "reading": form.get("reading", "automatic"),
         "email": form.get("email", "LOW"),
+        "push": form.get("push", "LOW"),
+        "digest": form.get("digest", "off"),
+        "digestTime": form.get("digestTime", "08:00"),
     }
 
 

@@ -47,7 +47,10 @@ def sent(alice: HttpSession) -> dict[str, int]:
     alice.send("DELETE", f"/api/admin/broadcasts/{recalled}", {"reason": "A mistake"})
     scheduled = alice.publish(f"Scheduled {mark}", scheduledAt="2098-01-01T00:00:00Z")
     draft = alice.publish(f"Draft {mark}", draft=True)
-    return by_priority | {"rich": rich, "recalled": recalled, "scheduled": scheduled, "draft": draft}
+    endpoint = {"url": "https://receiver.example/hook", "eventTypes": ["broadcast.escalated"]}
+    webhook = alice.send("POST", "/api/admin/webhooks", endpoint).json["id"]
+    ids = {"rich": rich, "recalled": recalled, "scheduled": scheduled, "draft": draft, "webhook": webhook}
+    return by_priority | ids
 
 
 @pytest.mark.parametrize(("scheme", "size"), _LOOKS, ids=[f"{scheme}-{size['width']}" for scheme, size in _LOOKS])
@@ -82,6 +85,7 @@ def _paths(sent: dict[str, int]) -> list[str]:
     lists = [f"/console/broadcasts?filter={name}" for name in ("all", "draft", "scheduled", "active", "ended")]
     pages = [f"/console/broadcasts/{sent[kind]}" for kind in ("rich", "recalled", "scheduled", "draft")]
     pages += [f"/console/broadcasts/{sent[kind]}/figures" for kind in ("rich", "recalled", "draft")]
+    pages += [f"/console/broadcasts/{sent[kind]}/deliveries" for kind in ("rich", "recalled")]
     edits = [f"/console/broadcasts/{sent[kind]}/edit" for kind in ("rich", "scheduled", "draft")]
     kept = ["/console/library", "/console/library/templates/new", "/console/broadcasts?filter=archived&size=100"]
     people = ["/console/people", "/console/people?q=nobody", "/console/people/1", "/console/people/new"]
@@ -99,6 +103,10 @@ def _paths(sent: dict[str, int]) -> list[str]:
         "/console/dead-letters",
         "/console/rules",
         "/console/channels",
+        "/console/channels/escalation",
+        "/console/channels/escalation/new",
+        "/console/webhooks",
+        f"/console/webhooks/{sent['webhook']}",
         "/console/health",
     ]
 

@@ -5,9 +5,10 @@ import pytest
 from broadcast.actions.user_import import import_users
 from broadcast.base.errors import Forbidden, Invalid
 from broadcast.domain import clock
-from broadcast.store import users
+from broadcast.store import email_addresses, users
 from broadcast.store.database import db
 from broadcast.store.models import AuditEntry
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import count_rows
 
 NOW = clock.now()
@@ -111,3 +112,41 @@ def test_roles_that_do_not_exist_are_counted_and_made_only_when_asked(cast):
 def test_rows_left_out_come_back_as_a_table(cast):
     report = run("username;name\ndana;Dana\n1x;X\nbob;Bob\n", cast["alice"])
     assert report.rejected_lines == ["username;name", "1x;X", "bob;Bob"]
+
+
+def get_address(username: str) -> str | None:
+    row = email_addresses.get(users.get_by_username(username).id)
+    return row and row.address
+
+
+def test_address_of_a_row_is_verified_by_the_word_of_who_imports_it(cast):
+    table = "username,email,name\ndana,Dana@Bücher.example,\nerin,,\nfrank,frank at example,\ngil,gil@example.com\r\n"
+    report = run(table, cast["alice"])
+    assert (report.made, report.addressed) == (3, 0)
+    assert [(bad.line, "not an e-mail address" in bad.problem) for bad in report.bad] == [(4, True)]
+    assert get_address("dana") == "Dana@xn--bcher-kva.example"
+    assert email_addresses.get(users.get_by_username("dana").id).verified_at is not None
+    assert get_address("erin") is None
+
+
+def test_user_who_exists_gets_the_address_only_without_another_one(cast):
+    with write_transaction() as session:
+        user_id = cast["charlie"].user_id
+        email_addresses.set_verified(session, user_id, "my@example.com", at=NOW, is_from_provider=False)
+    table = "username,name,email\nbob,Robert,bob@example.com\ncharlie,,other@example.com\nbob,,second@example.com\n"
+    checked = run(table, cast["alice"], is_dry_run=True)
+    assert (checked.addressed, get_address("bob")) == (1, None)
+    report = run(table, cast["alice"])
+    assert (report.made, report.addressed, report.bad) == (0, 1, checked.bad)
+    assert ["another address" in bad.problem for bad in report.bad] == [True, False]
+    assert (get_address("bob"), get_address("charlie")) == ("bob@example.com", "my@example.com")
+    assert users.get_by_username("bob").name == "Bob"
+
+
+def test_imported_address_that_failed_works_again(cast):
+    with write_transaction() as session:
+        user_id = cast["bob"].user_id
+        email_addresses.set_verified(session, user_id, "bob@example.com", at=NOW, is_from_provider=False)
+        email_addresses.mark_failing(session, user_id, "bob@example.com", "550", at=NOW)
+    assert run("username,email\nbob,bob@example.com\n", cast["alice"]).addressed == 1
+    assert email_addresses.get(user_id).failing_since is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy
@@ -9,14 +10,16 @@ import sqlalchemy
 from broadcast.actions import accounts, broadcasts, edits, users
 from broadcast.actions import receipts as receipt_actions
 from broadcast.channels import escalation
+from broadcast.channels.email import EMAIL
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM, Actor
 from broadcast.store import escalation as stored_escalation
 from broadcast.store import receipts
 from broadcast.store.database import db
-from broadcast.store.models import ChannelSettings, Delivery, EscalationStep
+from broadcast.store.models import Delivery, EmailAddress, EscalationStep
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, expire_broadcast, publish_message
+from tests.support.escalation import by_channel, set_policy
 
 EVERYBODY = ["alice@example.com", "bob@example.com", "charlie@example.com"]
 
@@ -34,11 +37,6 @@ def read_outcomes() -> list[tuple[str, str | None]]:
     db.session.rollback()
     rows = db.session.scalars(sqlalchemy.select(Delivery).order_by(Delivery.user_id, Delivery.id))
     return [(row.state, row.reason) for row in rows]
-
-
-def set_delays(**delays: int) -> None:
-    with write_transaction() as session:
-        session.get(ChannelSettings, "email").delays = delays
 
 
 def test_urgent_message_is_mailed_after_two_minutes_to_who_has_not_seen_it(people, escalate, mail_server):
@@ -105,8 +103,8 @@ def test_nothing_is_planned_once_it_is_over_for_a_person(people, escalate, mail_
 @pytest.mark.parametrize("finish", _ENDINGS)
 def test_nothing_is_sent_once_it_is_over_for_a_person(people, escalate, mail_server, finish: Callable):
     broadcast_id = publish_urgent(people, targetType="ROLE", targetIds=["ops"])
-    escalation.run_once("email", now=clock.now())
-    escalation.run_once("email", now=clock.now() + timedelta(seconds=125))
+    escalation.run_once(now=clock.now())
+    escalation.run_once(now=clock.now() + timedelta(seconds=125))
     finish(broadcast_id, people)
     escalate(130)
     assert mail_server.recipients == []
@@ -138,7 +136,7 @@ def test_edit_that_shows_nothing_again_is_not_mailed_again_but_its_text_is(peopl
 
 
 def test_quiet_hours_hold_mail_except_urgent(people, escalate, mail_server):
-    set_delays(URGENT=120, HIGH=120)
+    set_policy("HIGH", by_channel(2))
     until = clock.now() + timedelta(hours=2)
     raw = {"doNotDisturbUntil": clock.to_rfc3339(until)}
     accounts.save_preferences(raw, by=people["bob"], now=clock.now())
@@ -153,7 +151,7 @@ def test_quiet_hours_hold_mail_except_urgent(people, escalate, mail_server):
 
 def test_address_that_is_not_verified_or_failing_is_not_mailed(people, escalate, mail_server):
     with write_transaction() as session:
-        for row in session.scalars(sqlalchemy.select(stored_escalation.EmailAddress)):
+        for row in session.scalars(sqlalchemy.select(EmailAddress)):
             if row.address.startswith("alice"):
                 row.verified_at = None
             elif row.address.startswith("bob"):
@@ -163,10 +161,10 @@ def test_address_that_is_not_verified_or_failing_is_not_mailed(people, escalate,
     assert mail_server.recipients == ["charlie@example.com"]
 
 
-def test_what_was_sent_before_the_delay_was_set_is_not_mailed(people, escalate, mail_server):
+def test_what_was_sent_before_the_policy_was_set_is_not_mailed(people, escalate, mail_server):
     publish_urgent(people, priority="HIGH")
     escalate(1)
-    set_delays(HIGH=60)
+    set_policy("HIGH", by_channel(1))
     escalate(3600)
     assert mail_server.recipients == []
 
@@ -174,12 +172,14 @@ def test_what_was_sent_before_the_delay_was_set_is_not_mailed(people, escalate, 
 def test_plan_continues_where_it_stopped(people, escalate, mail_server, monkeypatch):
     monkeypatch.setattr(stored_escalation, "USERS_PER_BATCH", 1)
     broadcast_id = publish_urgent(people)
-    escalation.run_once("email", now=clock.now())
+    escalation.run_once(now=clock.now())
     later = clock.now() + timedelta(seconds=125)
-    [key] = stored_escalation.list_due_steps("email", now=later)
+    [step] = [step for step in stored_escalation.list_due_steps(now=later) if step.channel == "email"]
     with write_transaction() as session:
-        assert stored_escalation.plan_batch(session, key, wants=escalation.wants_email, now=later)
+        has_address, wants = EMAIL.current.has_address(), partial(escalation.is_wanted, EMAIL.current)
+        state = stored_escalation.plan_batch(session, step.id, has_address, wants=wants, now=later)
+    assert state is stored_escalation.BatchState.MORE
     assert len(read_outcomes()) == 1
     escalate(130)
     assert sorted(mail_server.recipients) == EVERYBODY
-    assert key[0] == broadcast_id
+    assert step.broadcast_id == broadcast_id

@@ -170,7 +170,7 @@ def test_message_without_end_is_given_up_after_days(people, escalate, mail_serve
 def test_repetition_has_the_same_message_id(people, escalate, mail_server, monkeypatch):
     """As after a crash between the server's answer and the commit."""
     publish_urgent(people, targetType="ROLE", targetIds=["ops"])
-    monkeypatch.setattr(Outbox, "_settle", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+    monkeypatch.setattr(deliveries, "settle", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("killed")))
     with pytest.raises(RuntimeError):
         escalate(125)
     monkeypatch.undo()
@@ -192,7 +192,7 @@ def test_outcome_of_a_lost_lease_is_not_recorded(people, escalate, mail_server):
     with write_transaction() as session:
         [first] = deliveries.claim(session, "email", now=now, until=now, limit=5)
         [second] = deliveries.claim(session, "email", now=now, until=now + timedelta(minutes=5), limit=5)
-        deliveries.finish(session, first, "FAILED", at=now, reason="late")
+        deliveries.settle(session, [deliveries.Settlement(first, "FAILED", "late")], at=now)
     assert second.id == first.id
     assert db.session.scalar(sqlalchemy.select(Delivery.state)) == "WAITING"
 
@@ -200,7 +200,7 @@ def test_outcome_of_a_lost_lease_is_not_recorded(people, escalate, mail_server):
 def test_paused_channel_keeps_its_queue(people, escalate, mail_server):
     publish_urgent(people)
     with write_transaction() as session:
-        session.get(deliveries.ChannelSettings, "email").paused_at = clock.now()
+        deliveries.get_settings_for_update(session, "email").paused_at = clock.now()
     escalate(125)
     assert mail_server.recipients == []
     assert [state for state, _ in read_outcomes()] == ["WAITING"] * 3
@@ -229,7 +229,7 @@ def test_worker_that_stops_claims_nothing_more(people, escalate, mail_server):
     outbox = Outbox(EMAIL.current)
     outbox.is_stopping = True
     escalate(1)
-    escalation.run_once("email", now=clock.now() + timedelta(seconds=125))
+    escalation.run_once(now=clock.now() + timedelta(seconds=125))
     with write_transaction() as session:
         session.execute(sqlalchemy.update(Delivery).values(due_at=clock.now()))
     outbox.run_once()

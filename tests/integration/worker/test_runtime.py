@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from broadcast.actions import retention
-from broadcast.channels import escalation
+from broadcast.channels import corrections, escalation
 from broadcast.worker import gauges, runtime
 from broadcast.worker.runtime import RUNTIME
 from tests.support.hub_clients import wait_until
@@ -22,7 +22,13 @@ _WORK: dict[str, Callable[[runtime.Runtime], tuple[Any, str]]] = {
     "presence": lambda worker: (worker.presence, "renew_lease"),
     "gauges": lambda worker: (gauges, "update_all"),
     "escalation": lambda worker: (escalation, "run_once"),
-    "outbox": lambda worker: (worker.outbox, "run_once"),
+    "outbox push": lambda worker: (worker.outboxes[0], "run_once"),
+    "outbox email": lambda worker: (worker.outboxes[1], "run_once"),
+    "corrections": lambda worker: (corrections, "plan_all"),
+    "outbox push correction": lambda worker: (worker.outboxes[2], "run_once"),
+    "outbox correction": lambda worker: (worker.outboxes[3], "run_once"),
+    "digests": lambda worker: (worker.digest_sender, "run_once"),
+    "webhooks": lambda worker: (worker.webhooks, "run_once"),
     "retention": lambda worker: (retention, "delete_expired"),
 }
 

@@ -14,7 +14,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-FAILPOINT_NAMES = ("insert", "append", "commit", "ring", "offsets")  # besides "mail", after a mail server took a mail
+FAILPOINT_NAMES = (
+    "insert",
+    "append",
+    "commit",
+    "ring",
+    "offsets",
+)  # besides "mail" and "webhook", after a server took one
 _LAST_IMPORTED_MODULE = "broadcast.ingest.kafka.bridge"  # importing it loads everything that is wrapped
 
 
@@ -62,9 +68,17 @@ def _install_mail_failpoint(smtp) -> None:
     smtp.SmtpTransport.send = _add_failpoints(None, smtp.SmtpTransport.send, "mail")
 
 
+def _install_webhook_failpoint(outgoing_http) -> None:
+    outgoing_http.post = _add_failpoints(None, outgoing_http.post, "webhook")
+
+
 _IMPORT_HOOKS = {}
 if "FAILPOINTS" in os.environ:
-    _IMPORT_HOOKS = {_LAST_IMPORTED_MODULE: _install_failpoints, "broadcast.channels.smtp": _install_mail_failpoint}
+    _IMPORT_HOOKS = {
+        _LAST_IMPORTED_MODULE: _install_failpoints,
+        "broadcast.channels.smtp": _install_mail_failpoint,
+        "broadcast.channels.outgoing_http": _install_webhook_failpoint,
+    }
 if "CLOCK_SHIFT_SECONDS" in os.environ:
     _IMPORT_HOOKS["broadcast.domain.clock"] = _shift_clock
 

@@ -6,6 +6,7 @@ import pytest
 
 from broadcast.base.errors import Invalid
 from broadcast.domain.preferences import Preferences, QuietHours, parse_preferences, parse_stored_preferences
+from broadcast.domain.time_zones import parse_zone
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 NIGHT = {"quietHours": {"from": "22:00", "to": "07:00"}, "timeZone": "Europe/Berlin"}
@@ -63,6 +64,7 @@ def test_what_is_written_is_read_back():
     given = NIGHT | {
         "mutedCategories": ["News"], "minimumPriority": "HIGH", "doNotDisturbUntil": "2026-11-25T13:00:00.000Z",
         "theme": "dark", "desktop": True, "sound": True, "keys": False, "reading": "manual", "email": "HIGH",
+        "push": "URGENT", "digest": "daily", "digestTime": "07:30",
     }  # fmt: skip
     wanted = parse_preferences(given, now=NOW)
     assert wanted.to_json() == given
@@ -119,3 +121,43 @@ def test_mutes_count_for_email_except_for_urgent_messages():
     assert wanted.wants_email(priority="URGENT", category="News")
     assert not wanted.wants_email(priority="HIGH", category="News")
     assert wanted.wants_email(priority="HIGH", category="News", mandatory=["News"])
+
+
+@pytest.mark.parametrize(
+    ("after", "due"),
+    [
+        ("2026-11-25T07:29+01:00", "2026-11-25T07:30+01:00"),
+        ("2026-11-25T07:30+01:00", "2026-11-26T07:30+01:00"),
+        ("2026-03-28T07:30+01:00", "2026-03-29T07:30+02:00"),  # a day of 23 hours
+        ("2026-10-24T07:30+02:00", "2026-10-25T07:30+01:00"),  # a day of 25
+    ],
+)
+def test_daily_digest_is_due_by_the_clock_of_the_person(after, due):
+    wanted = parse_preferences({"digest": "daily", "digestTime": "07:30", "timeZone": "Europe/Berlin"})
+    assert wanted.get_next_digest(at(after)) == at(due)
+
+
+def test_daily_digest_at_an_hour_that_comes_twice_or_never_is_due_once_a_day():
+    wanted = parse_preferences({"digest": "daily", "digestTime": "02:30", "timeZone": "Europe/Berlin"})
+    for start in ("2026-10-24T00:00+02:00", "2026-03-28T00:00+01:00"):
+        moments = [at(start)]
+        for _ in range(4):
+            moments.append(wanted.get_next_digest(moments[-1]))
+        days = [moment.astimezone(parse_zone("Europe/Berlin")).date() for moment in moments[1:]]
+        assert len(set(days)) == 4
+        assert days[-1] - days[0] == timedelta(days=3)
+
+
+def test_hourly_digest_is_due_at_the_full_hour_and_never_means_none():
+    wanted = parse_preferences({"digest": "hourly"})
+    assert wanted.get_next_digest(at("2026-11-25T12:00+00:00")) == at("2026-11-25T13:00+00:00")
+    assert wanted.get_next_digest(at("2026-11-25T12:59:59+00:00")) == at("2026-11-25T13:00+00:00")
+    assert parse_preferences({"digest": "hourly", "email": "NEVER"}).get_next_digest(NOW) is None
+    assert parse_preferences({}).get_next_digest(NOW) is None
+
+
+def test_low_and_normal_messages_wait_for_the_digest():
+    wanted = parse_preferences({"digest": "daily"})
+    single = [p for p in ("LOW", "NORMAL", "HIGH", "URGENT") if wanted.wants_email(priority=p, category=None)]
+    assert single == ["HIGH", "URGENT"]
+    assert wanted.may_email(priority="LOW", category=None)

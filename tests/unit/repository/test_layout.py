@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams": {"base", "domain", "store", "bus", "observability"},
     "actions": {"base", "config", "domain", "store", "bus", "content"},
     "ingest": {"base", "config", "domain", "store", "actions", "observability"},
-    "channels": {"base", "config", "domain", "store", "observability"},
+    "channels": {"base", "config", "domain", "store", "actions", "observability"},
     "maintenance": {"config", "store", "bus", "ingest"},
     "worker": {"base", "config", "domain", "store", "bus", "streams", "actions", "ingest", "observability", "channels"},
     "cli": {"base", "config", "domain", "store", "actions", "ingest", "maintenance"},
@@ -57,6 +57,7 @@ ONLY_IN: dict[str, set[str]] = {
     "joserfc": {"web"},
     "requests": {"web"},
     "opentelemetry": {"observability"},
+    "standardwebhooks": {"channels"},
 }
 # Packages and modules of the standard library alone, and what they may import besides.
 STANDARD_LIBRARY_ONLY: dict[str, set[str]] = {

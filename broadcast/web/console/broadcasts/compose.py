@@ -23,7 +23,7 @@ from broadcast.domain.lifecycle import Status
 from broadcast.domain.message import Draft, Target, TargetType, parse_draft
 from broadcast.domain.permissions import Permission
 from broadcast.domain.visible_text import is_blank
-from broadcast.store import audiences, broadcasts, users
+from broadcast.store import audiences, broadcasts, escalation_policies, users
 from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import compose_form, live_edit
 from broadcast.web.console.broadcasts import review as reviewing
@@ -202,6 +202,7 @@ def render_form(
         version=request.form.get("version") or (broadcast.version if broadcast else ""),
         is_draft=broadcast is None or broadcast.status == Status.DRAFT,
         saved_audiences=audiences.list_saved(),
+        policies=escalation_policies.list_policies(),
         review=review,
         tested=is_test_sent,
         note=notice,

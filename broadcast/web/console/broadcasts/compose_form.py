@@ -23,7 +23,7 @@ TIME_FIELDS = ("scheduledAt", "expiresAt", "ackDueAt")
 _TIME_COMPANION_FIELDS = tuple(f"{name}{beside}" for name in TIME_FIELDS for beside in ("Kept", "Which"))
 _TEXT_FIELDS = (
     "title", "content", "priority", "category", "timeZone", "when", "people", "exceptPeople", "targetType", "targetMatch",
-    "label1", "url1", "label2", "url2", *TIME_FIELDS, *_TIME_COMPANION_FIELDS,
+    "escalation", "label1", "url1", "label2", "url2", *TIME_FIELDS, *_TIME_COMPANION_FIELDS,
 )  # fmt: skip
 _LIST_FIELDS = ("roles", "exceptRoles")
 _CHECKBOX_FIELDS = ("requiresAck", "snapshot")
@@ -70,7 +70,7 @@ def from_typed(typed: Mapping[str, Any]) -> dict[str, Any]:
 def from_fields(fields: Mapping[str, Any], usernames: Mapping[int, str]) -> dict[str, Any]:
     """The form values of a broadcast's public fields, times in UTC. `usernames` maps the ids it names to usernames."""
     form = build_empty_form() | {name: fields[name] or "" for name in ("title", "content", "priority", "category")}
-    form |= from_target(fields, usernames)
+    form |= from_target(fields, usernames) | {"escalation": fields["escalation"] or ""}
     form |= {name: (fields[name] or "")[:16] for name in TIME_FIELDS} | {"timeZone": "UTC"}
     form |= {f"{name}Kept": fields[name] or "" for name in TIME_FIELDS} | {"requiresAck": fields["requiresAck"]}
     for n, link in enumerate(fields["actions"], 1):
@@ -112,7 +112,7 @@ def parse_form(form: MultiDict[str, str], *, now: datetime) -> Draft:
     is_later = when == "later"
     raw = _collect_content_fields(form, zone, problems) | _collect_target_fields(form)
     raw["scheduledAt"] = _parse_time(form, "scheduledAt", zone, problems) if is_later else None
-    raw["draft"] = form.get("draft") == "true"
+    raw["draft"], raw["escalation"] = form.get("draft") == "true", form.get("escalation") or None
     if when not in ("now", "later"):
         problems["scheduledAt"] = "Choose when it is sent: now or later."
     if form.get("when") == "later" and not form.get("scheduledAt"):

@@ -23,6 +23,7 @@ from broadcast.domain.permissions import Permission
 from broadcast.store import broadcasts, log, users
 from broadcast.store.models import Broadcast
 from broadcast.web.console.broadcasts import review
+from broadcast.web.console.broadcasts.ladder import build_ladder
 from broadcast.web.console.broadcasts.listing import load_list_items
 from broadcast.web.core.identity import allow, current_identity
 from broadcast.web.core.lookup import get_broadcast_or_404, or_404
@@ -60,6 +61,7 @@ _FIELD_LABELS = {
     "targetIds": "recipients",
     "exceptRoles": "roles left out",
     "exceptIds": "people left out",
+    "escalation": "escalation",
     "targetMatch": "how roles are joined",
 }
 _CARD_FIELD_LABELS = {
@@ -194,6 +196,7 @@ def _render_broadcast(broadcast: Broadcast, error: str | None = None, *, reason:
     return render_page(
         "console/broadcasts/detail.html",
         **_build_context(broadcast),
+        **build_ladder(broadcast),
         timeline=timeline,
         history=_list_revisions(broadcast.id) if broadcast.revision > 1 and broadcast.seq else [],
         error=error,

@@ -1,32 +1,40 @@
 """The review before sending: recipients, time, errors, and the confirmation that the sender must give."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
 from broadcast.actions.audiences import resolve_audience
+from broadcast.actions.escalation_policies import check_choice
 from broadcast.base.errors import Invalid
 from broadcast.base.numbers import parse_number
+from broadcast.channels.reach import LadderReach, Unreached, list_unreached, measure_reach
 from broadcast.config.settings import SETTINGS
 from broadcast.content import markdown
 from broadcast.domain import clock, confirmation
 from broadcast.domain.audience import Audience, EveryoneAudience, ExclusionAudience, RoleAudience
 from broadcast.domain.confirmation import ConfirmationInput, ConfirmationRequirement
+from broadcast.domain.escalation import select_policy
 from broadcast.domain.message import Draft, Priority
-from broadcast.store import audiences, users
+from broadcast.domain.permissions import Permission
+from broadcast.store import audiences, escalation_policies, users
 from broadcast.store.models import Broadcast
 from broadcast.streams.presence import PRESENCE
 from broadcast.web.console.broadcasts import compose_form
+from broadcast.web.core.identity import current_identity
 from broadcast.web.core.rendering import format_people_count
 from broadcast.web.core.text_diff import FieldDiff, compare_fields
 
+_MAX_UNREACHED_SHOWN = 200
 _FIELD_LABELS = {
     "title": "Title", "content": "Text", "priority": "Priority", "category": "Category", "people": "People",
     "roles": "Roles", "exceptRoles": "Excluded roles", "exceptPeople": "Excluded people", "scheduledAt": "Send at",
     "expiresAt": "Ends at", "ackDueAt": "Acknowledge by", "targetType": "Audience",
     "label1": "Button 1 label", "url1": "Button 1 URL",
     "label2": "Button 2 label", "url2": "Button 2 URL", "requiresAck": "Acknowledgement", "snapshot": "Snapshot",
+    "escalation": "Escalation",
 }  # fmt: skip
 
 
@@ -51,6 +59,8 @@ class Review:
     errors: dict[str, str] = field(default_factory=dict)
     draft: Draft | None = None
     confirmation: ConfirmationRequirement = ConfirmationRequirement()  # noqa: RUF009 - frozen
+    ladder: LadderReach | None = None  # None: nothing more happens
+    unreached: Sequence[Unreached] = ()  # the first of them, for who may see people
 
 
 def build_review(form: MultiDict[str, str]) -> Review:
@@ -59,13 +69,21 @@ def build_review(form: MultiDict[str, str]) -> Review:
     try:
         draft = compose_form.parse_form(form, now=clock.now())
         markdown.render(draft.content)
-        resolve_audience(draft.target)
+        audience = resolve_audience(draft.target)
+        check_choice(draft.escalation)
     except Invalid as invalid:
         return Review(counted_reach, compose_form.map_to_form_fields(invalid, form).fields)
     if not counted_reach.people:
         field_name = "roles" if form.get("targetType") == "ROLE" else "people"
         return Review(counted_reach, {field_name: "There is nobody in this audience now. Choose another audience."})
-    return Review(counted_reach, {}, draft, confirmation.get_requirement(draft, counted_reach.people))
+    requirement = confirmation.get_requirement(draft, counted_reach.people)
+    policy = select_policy(draft.escalation, draft.priority, escalation_policies.list_policies())
+    if policy is None:
+        return Review(counted_reach, {}, draft, requirement)
+    ladder, unreached = measure_reach(policy, audience, draft), []
+    if ladder.unreached and current_identity().actor.may(Permission.PEOPLE):
+        unreached = list_unreached(policy, audience, draft, limit=_MAX_UNREACHED_SHOWN)
+    return Review(counted_reach, {}, draft, requirement, ladder, unreached)
 
 
 def count_reach(form: MultiDict[str, str]) -> Reach:

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, request
 
 from broadcast.actions import accounts, external_login, sessions
+from broadcast.actions import email_addresses as email_actions
 from broadcast.actions import user_import as importing
 from broadcast.actions import users as actions
 from broadcast.base.errors import Conflict, Invalid, NotFound
@@ -95,6 +96,19 @@ def rename(user_id: int):
     return redirect_to(
         "people.detail", "Name saved. Broadcasts that have already been sent keep the old name.", user_id=user_id
     )
+
+
+@blueprint.post("/<int:user_id>/email")
+@allow(Permission.PEOPLE, is_resumable=True)
+def set_email(user_id: int):
+    typed = request.form.get("email", "")
+    try:
+        raise_if_resumed()
+        email_actions.set_by_administrator(user_id, typed, by=current_identity().actor, now=clock.now())
+    except Invalid as invalid:
+        return _render_user(user_id, errors=invalid.fields, address=typed), invalid.status
+    notice = "Address saved." if typed.strip() else "Address removed."
+    return redirect_to("people.detail", notice, user_id=user_id)
 
 
 @blueprint.post("/<int:user_id>/delete")
@@ -198,8 +212,8 @@ def _render_new_form(typed: dict[str, Any], errors: dict[str, str]) -> str:
 
 
 def _render_user(user_id: int, *, password: str | None = None, errors: dict | None = None, **typed: Any) -> str:
-    """The page of a user; `name` and `roles` may be what was typed."""
-    user = _get_user_or_404(user_id)
+    """The page of a user; `name`, `address` and `roles` may be what was typed."""
+    user, email = _get_user_or_404(user_id), email_addresses.get(user_id)
     return render_page(
         "console/users/detail.html",
         user=user,
@@ -211,7 +225,8 @@ def _render_user(user_id: int, *, password: str | None = None, errors: dict | No
         sessions=users.list_open_sessions(user.id),
         tokens=[token for token, _ in users.list_tokens(user.id)],
         identity=users.get_external_identity(user.id, _get_issuer()),
-        email=email_addresses.get(user.id),
+        email=email,
+        address=typed.get("address", (email and email.address) or ""),
         is_online=PRESENCE.current.is_online(user.id),
         password=password,
         errors=errors or {},

@@ -11,7 +11,8 @@ from broadcast.channels.links import Links
 from broadcast.domain import clock
 from broadcast.domain.actor import SYSTEM
 from broadcast.store import email_addresses, users
-from broadcast.store.models import EmailAddress
+from broadcast.store.database import db
+from broadcast.store.models import Digest, EmailAddress
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import count_rows, load_actor
 
@@ -139,7 +140,8 @@ def test_token_of_one_link_is_none_for_the_other_and_keys_may_be_rotated(app, cl
     before, after = Links("https://a", [old]), Links("https://a", [old, new])
     unsubscribe = before.build_unsubscribe_url(7).rpartition("/")[2]
     confirm = before.build_confirm_url(7, "a@example.com").rpartition("/")[2]
-    assert (after.read_unsubscribe_token(unsubscribe), after.read_confirm_token(confirm)) == (7, (7, "a@example.com"))
+    assert after.read_unsubscribe_token(unsubscribe) == (7, "email")
+    assert after.read_confirm_token(confirm) == (7, "a@example.com")
     assert (after.read_unsubscribe_token(confirm), after.read_confirm_token(unsubscribe)) == (None, None)
     assert Links("https://a", [new]).read_unsubscribe_token(unsubscribe) is None
     for path in ("unsubscribe/x", "unsubscribe/Nw.x", "confirm/x", f"unsubscribe/{unsubscribe}", "confirm/%FF"):
@@ -160,3 +162,43 @@ def test_disabled_account_confirms_nothing(app, client):
         user_actions.disable_user(load_actor("bob").user_id, by=SYSTEM, now=clock.now())
     assert app.test_client().post(path).status_code == 404
     assert get_address(app).verified_at is None
+
+
+def test_administrator_sets_and_removes_an_address_on_the_page_of_the_user(app, client):
+    client("bob")
+    alice = client("alice")
+    with app.app_context():
+        path = f"/console/people/{load_actor('bob').user_id}"
+    assert alice.post(f"{path}/email", data={"email": "Bob@Example.com"}).status_code == 303
+    assert get_address(app).address == "Bob@example.com"
+    assert get_address(app).verified_at is not None
+    assert 'value="Bob@example.com"' in alice.get(path).text
+    refused = alice.post(f"{path}/email", data={"email": "<b>bob"})
+    assert refused.status_code == 422
+    assert "not an e-mail address" in refused.text
+    assert 'value="&lt;b&gt;bob"' in refused.text
+    assert get_address(app).address == "Bob@example.com"
+    alice.post(f"{path}/email", data={"email": " "})
+    assert get_address(app) is None
+    assert client("bob").post(f"{path}/email", data={"email": "eve@example.com"}).status_code == 403
+
+
+def test_link_of_a_digest_ends_digests_and_no_other_mail(app, client):
+    client("bob").post("/preferences", data={"digest": "daily", "digestTime": "07:00", "email": "LOW"})
+    with app.app_context():
+        user_id = load_actor("bob").user_id
+        path = EMAIL.current.links.build_unsubscribe_url(user_id, "digest").removeprefix("http://127.0.0.1:8000")
+        assert db.session.get(Digest, user_id) is not None
+    nobody = app.test_client()
+    assert "No more digests?" in nobody.get(path).text
+    assert "You get no more digests" in nobody.post(path, data={"List-Unsubscribe": "One-Click"}).text
+    with app.app_context():
+        preferences = users.get_preferences(user_id)
+        assert (preferences.digest, preferences.email) == ("off", "LOW")
+        assert db.session.get(Digest, user_id) is None
+    assert 'value="07:00"' in client("bob").get("/preferences").text
+
+
+@pytest.mark.parametrize("form", [{"digest": "weekly"}, {"digest": "daily", "digestTime": "25:00"}])
+def test_digest_that_does_not_exist_is_refused(client, form):
+    assert client("bob").post("/preferences", data=form).status_code == 422

@@ -8,12 +8,12 @@ from broadcast.channels import escalation
 from broadcast.channels.email import EMAIL
 from broadcast.channels.outbox import Outbox
 from broadcast.domain import clock
-from broadcast.domain.message import Priority
 from broadcast.store import audit, deliveries, email_addresses
 from broadcast.store.database import db
 from broadcast.store.models import Delivery
 from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, load_actor, publish_message
+from tests.support.escalation import by_channel, set_policy
 from tests.support.mail_server import MailServer
 
 
@@ -28,12 +28,12 @@ def alice(client, app):
                 email_addresses.set_verified(
                     session, user_id, f"{name}@example.com", at=clock.now(), is_from_provider=False
                 )
-        channels.set_delays("email", {Priority.URGENT: 0}, by=load_actor("alice"), now=clock.now())
+        set_policy("URGENT", by_channel(0))
     return browser
 
 
 def send_due() -> None:
-    escalation.run_once("email", now=clock.now())
+    escalation.run_once(now=clock.now())
     Outbox(EMAIL.current).run_once()
 
 
@@ -41,7 +41,7 @@ def test_without_a_server_mails_are_kept_and_shown(app, alice):
     page = alice.get("/console/channels").text
     assert "No mail server is set" in page
     assert "No mail yet" in page
-    assert "Sent to alice@example.com." in alice.post("/console/channels/test", follow_redirects=True).text
+    assert "The test was sent." in alice.post("/console/channels/email/test", follow_redirects=True).text
     with app.app_context():
         publish_message(
             load_actor("alice"), build_message(priority="URGENT", title="Lifts <b>", content="All *stand*.")
@@ -68,12 +68,12 @@ def test_failures_are_listed_with_their_reason_and_retried(make_app, alice):
         server.answer_mail = lambda mail: None
         with app.app_context():
             ids = [failed.id for failed in deliveries.list_failed("email", limit=5)]
-        page = browser.post("/console/channels/retry", data={"ids": ids}, follow_redirects=True).text
+        page = browser.post("/console/channels/email/retry", data={"ids": ids}, follow_redirects=True).text
         assert "2 put back into the queue." in page
         with app.app_context():
             send_due()
             assert sorted(server.recipients) == ["alice@example.com", "bob@example.com"]
-        assert "No mail was given up." in browser.get("/console/channels").text
+        assert "Nothing was given up." in browser.get("/console/channels").text
 
 
 def test_a_problem_of_the_server_is_told(make_app, alice):
@@ -84,45 +84,36 @@ def test_a_problem_of_the_server_is_told(make_app, alice):
         publish_message(load_actor("alice"), build_message(priority="URGENT"))
         send_due()
     page = browser.get("/console/channels").text
-    assert "No mail gets out since" in page
+    assert "E-mail: nothing gets out since" in page
     assert "The mail server cannot be reached: Connection refused." in page
     assert (
-        "The test failed. The mail server cannot" in browser.post("/console/channels/test", follow_redirects=True).text
+        "The test failed. The mail server cannot"
+        in browser.post("/console/channels/email/test", follow_redirects=True).text
     )
 
 
 def test_pause_holds_everything_until_it_is_resumed(app, alice):
-    assert "E-mail is paused" in alice.post("/console/channels/pause", data={"do": "pause"}, follow_redirects=True).text
+    assert (
+        "E-mail is paused"
+        in alice.post("/console/channels/email/pause", data={"do": "pause"}, follow_redirects=True).text
+    )
     with app.app_context():
         publish_message(load_actor("alice"), build_message(priority="URGENT"))
         send_due()
         assert deliveries.measure_queue("email", now=clock.now()).waiting == 2
     assert (
         "E-mail is sent again"
-        in alice.post("/console/channels/pause", data={"do": "resume"}, follow_redirects=True).text
+        in alice.post("/console/channels/email/pause", data={"do": "resume"}, follow_redirects=True).text
     )
     with app.app_context():
         send_due()
         assert deliveries.measure_queue("email", now=clock.now()).waiting == 0
         actions = [entry.action for entry in audit.list_page(audit.AuditFilters(what="channel."), limit=9)]
-        assert actions == ["channel.resumed", "channel.paused", "channel.delays"]
-
-
-def test_delays_are_minutes_or_nothing(app, alice):
-    typed = {"URGENT": "5", "HIGH": " 60 ", "NORMAL": "", "LOW": ""}
-    assert "Saved." in alice.post("/console/channels/delays", data=typed, follow_redirects=True).text
-    with app.app_context():
-        assert deliveries.get_settings("email").delays == {"URGENT": 300, "HIGH": 3600}
-    for wrong in ("-1", "x", "1.5", "10081", "٣"):
-        response = alice.post("/console/channels/delays", data=typed | {"HIGH": wrong})
-        assert response.status_code == 422
-        assert "Type minutes from 0 to 10,080, or nothing." in response.text
-    with app.app_context():
-        assert deliveries.get_settings("email").delays == {"URGENT": 300, "HIGH": 3600}
+        assert actions == ["channel.resumed", "channel.paused"]
 
 
 def test_who_has_no_address_is_told_where_to_add_one(client):
-    page = client("alice").post("/console/channels/test", follow_redirects=True).text
+    page = client("alice").post("/console/channels/email/test", follow_redirects=True).text
     assert "Add one under My account." in page
 
 

@@ -8,10 +8,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broadcast.actions import accounts, broadcasts, channels, edits, tokens, users
+from broadcast.actions import accounts, broadcasts, edits, tokens, users
 from broadcast.actions import passwords as password_actions
-from broadcast.domain import clock, email_address, message, time_zones
+from broadcast.domain import clock, email_address, message, outgoing_url, time_zones
 from broadcast.domain.actor import SYSTEM
+from broadcast.domain.escalation import MAX_MINUTES
 from tests.support.builders import build_message, load_actor, publish_message
 
 TEMPLATES = Path(__file__).resolve().parents[4] / "templates"
@@ -123,8 +124,11 @@ LIMITS = {
     ("console/users/detail.html", "typedUsername"): 64,
     ("console/users/roles.html", "name"): 64,
     ("console/users/role.html", "name"): 64,
-    ("console/channels.html", "{{ name }}"): len(str(channels.MAX_DELAY_MINUTES)),
+    ("console/escalation/policy.html", "name"): message.MAX_POLICY_CHARACTERS,
+    ("console/escalation/policy.html", "minutes{{ n }}"): len(str(MAX_MINUTES)),
+    ("console/webhooks/_macros.html", "url"): outgoing_url.MAX_URL_CHARACTERS,
     ("auth/account.html", "email"): email_address.MAX_CHARACTERS,
+    ("console/users/detail.html", "email"): email_address.MAX_CHARACTERS,
     ("auth/account.html", "new"): password_actions.MAX_LENGTH,
     ("auth/account.html", "again"): password_actions.MAX_LENGTH,
 }

@@ -11,10 +11,13 @@ import pytest
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from broadcast.actions import broadcasts, invitations, library, tokens, users
+from broadcast.actions import broadcasts, invitations, library, tokens, users, webhooks
+from broadcast.channels.webhooks import run_planning
 from broadcast.domain import clock, permissions
 from broadcast.domain.actor import SYSTEM
 from broadcast.domain.permissions import CONSOLE_ROLES, Permission
+from broadcast.store.models import Delivery
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import (
     build_message,
     build_role_message,
@@ -51,6 +54,7 @@ def filled(app, client) -> None:
     with app.app_context():
         alice = load_actor("alice")
         soon = clock.to_rfc3339(now + timedelta(hours=1))
+        webhooks.create_endpoint("https://example.com/", ["broadcast.published"], by=alice, now=now)
         publish_message(
             alice, build_role_message("ops", requiresAck=True, ackDueAt=clock.to_rfc3339(now + timedelta(seconds=2)))
         )
@@ -60,6 +64,17 @@ def filled(app, client) -> None:
         recalled, ended = publish_message(alice), publish_message(alice)
         broadcasts.cancel(recalled, reason="Wrong", by=alice, now=now)
         expire_broadcast(ended, now=now)
+        run_planning(now=now)
+        with write_transaction() as session:
+            values = {
+                "channel": "email",
+                "revision": 1,
+                "message_id": "1",
+                "state": "SENT",
+                "due_at": now,
+                "attempts": 1,
+            }
+            session.add(Delivery(broadcast_id=ended, user_id=alice.user_id, created_at=now, ended_at=now, **values))
         fields = {"name": "T", "title": "{{ place }}", "content": "x", "priority": "LOW", "category": ""}
         library.save_template(None, fields, by=alice, now=now)
         invitations.invite_users([load_actor("charlie").user_id], valid_for=timedelta(days=1), by=alice, now=now)

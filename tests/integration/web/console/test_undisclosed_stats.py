@@ -47,7 +47,7 @@ _CHANGES = [
     (r'(name="csrf_token" value=|data-csrf=|"X-CSRFToken":)"[^"]*"', ""),
     (r"<time .*?</time>", "<time>"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)", "then"),
-    (r'"asOf":\s*\d+|data-(unread|as-of|version)="\d+"', ""),
+    (r'"asOf":\s*\d+|data-(unread|as-of|version|session)="\d+"', ""),
 ]
 
 

@@ -29,6 +29,8 @@ OPEN = {
     "/metrics",
     "/api/openapi.json",
     "/embed.js",
+    "/manifest.webmanifest",
+    "/service-worker.js",
 }  # metrics: to this machine, which the test client is
 PERSONS = ("/inbox", "/preferences", "/api/user/", "/api/sse/", "/logout")
 ACCOUNT = "/account"
@@ -39,6 +41,8 @@ OPERATING = (
     "/console/dead-letters",
     "/console/rules",
     "/console/channels",
+    "/console/webhooks",
+    "/api/admin/webhooks",
     "/console/health",
     "/api/admin/dlt",
 )
@@ -82,10 +86,12 @@ def _wanted_in_console(rule: Rule) -> str:
         return "people"
     if rule.rule.startswith("/console/audit"):
         return "audit"
-    if rule.rule.endswith(("/missing", "/figures.csv", "/deliveries", "/revisions", "/acknowledged/<int:revision>")):
-        return "figures"
     if rule.rule.startswith(OPERATING):
         return "operate"
+    if rule.rule.endswith(
+        ("/missing", "/figures.csv", "/deliveries", "/deliveries.csv", "/revisions", "/acknowledged/<int:revision>")
+    ):
+        return "figures"
     if rule.rule.startswith(WRITING) or get_route_method(rule) != "GET":
         return "write"
     return "see"
