@@ -49,6 +49,7 @@ from broadcast.store.models import (
     BroadcastExceptUser,
     BroadcastRole,
     BroadcastUser,
+    LogHead,
     MembershipVersion,
     SavedAudience,
     User,
@@ -234,8 +235,12 @@ def list_members(
 
 
 def cache_until_membership_changes(cache_key: Hashable, count: Callable[[], T]) -> T:
-    """Cache an expensive count until users are added or removed, or roles change."""
-    version = db.session.scalar(select(MembershipVersion.version))
+    """Cache an expensive count until users are added or removed, or roles change.
+
+    A failover that loses commits gives their versions out again, to other changes; the epoch tells them apart.
+    """
+    epoch = select(LogHead.epoch).scalar_subquery()
+    version = tuple(db.session.execute(select(MembershipVersion.version, epoch)).one())
     return COUNT_CACHE.current.get(("people", cache_key, version), count, is_permanent=True)
 
 

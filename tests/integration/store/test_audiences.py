@@ -13,10 +13,12 @@ from broadcast.actions.audiences import resolve_audience
 from broadcast.domain import clock
 from broadcast.domain.audience import EveryoneAudience, exclude, make_role_audience, make_user_audience
 from broadcast.domain.message import parse_draft
-from broadcast.store import audiences, broadcasts
+from broadcast.store import audiences, broadcasts, log
 from broadcast.store import users as people
 from broadcast.store.database import db
+from broadcast.store.fast.count_cache import COUNT_CACHE, CountCache
 from broadcast.store.inbox import Inbox
+from broadcast.store.transactions import write_transaction
 from tests.support.builders import build_message, load_actor
 
 NOW = clock.now()
@@ -129,3 +131,13 @@ def counted_questions(asked: list[str]):
         yield
     finally:
         event.remove(db.engine, "before_cursor_execute", note)
+
+
+def test_count_of_a_version_that_a_failover_gave_out_again_is_counted_anew(in_app):
+    """The epoch tells the two apart: the versions are those of the standby, which had fewer."""
+    COUNT_CACHE.attach(in_app, CountCache(clock=iter(range(0, 1000, 10)).__next__))  # every count is slow, so kept
+    counts = iter([1, 2])
+    assert [audiences.cache_until_membership_changes("test", lambda: next(counts)) for _ in range(2)] == [1, 1]
+    with write_transaction() as session:
+        log.start_epoch(session)
+    assert audiences.cache_until_membership_changes("test", lambda: next(counts)) == 2
